@@ -30,7 +30,8 @@ verify, compare, explain, reproduce, data, pack, leaderboard (descent --help).""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the experiment or the command that the first word names; without a word, list all.
+    """Run the experiment or the command that the first word names; without a word, list
+    all.
 
     Args:
       argv: The words after the program's name.
@@ -125,7 +126,8 @@ def keep(words: Sequence[str]) -> int:
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Run a finished run, or the reference kept of an experiment, once more and compare.
+    """Run a finished run, or the reference kept of an experiment, once more and
+    compare.
 
     A run comes out again in every bit, a reference in table and numbers: its hashes are
     compared and shown. The status is 0 if it came out again, else 1.

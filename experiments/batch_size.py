@@ -47,7 +47,7 @@ class Config:
     tuning_seeds: str = "100..101"
     """Seeds on which rates are chosen; none of them may be reported."""
     width: int = 8
-    """Lanes in a block; the bits of a cell depend on it."""
+    """Runs trained together; the bits of each depend on how many."""
 
 
 FULL = Config(
@@ -203,7 +203,7 @@ def gap_on(workload: Any, params: Params, probe: Batch):
 
 
 def cell_key(seed: int, child: int):
-    """A child of a cell's root key."""
+    """A child of a run's root key."""
     return jax.random.fold_in(jax.random.key(seed), child)
 
 
@@ -254,8 +254,8 @@ def compile_program(
     most_steps: int,
     width: int,
 ):
-    """`train` with one batch size, compiled; a block stops at the first evaluation
-    where every lane has its target."""
+    """`train` with one batch size, compiled; a batch of runs stops at the first
+    evaluation where every run has its target."""
 
     def trainings(
         cells: dict[str, np.ndarray],
@@ -310,8 +310,8 @@ def train(
     rates: np.ndarray,
     patience: float = np.inf,
 ):
-    """Steps to the target of each cell (inf: not reached) and its parameters there,
-    block by block."""
+    """Steps to the target of each run (inf: not reached) and its parameters there,
+    one batch of runs after another."""
     cells = {
         "seed": np.asarray(seeds, np.int64),
         "learning_rate": np.asarray(rates, float),

@@ -41,7 +41,7 @@ class Config:
     tuning_seeds: str = "100..102"
     """Seeds on which rates are chosen; none of them may be reported."""
     width: int = 8
-    """Lanes in a block; the bits of a cell depend on it."""
+    """Runs trained together; the bits of each depend on how many."""
 
 
 FULL = Config(
@@ -156,7 +156,7 @@ def piece(
     on_chunk: Callable,
     checkpoints: Checkpoints,
 ):
-    """One (workload, rule, regime): the facts, and the arrays of its cells. Its program
+    """One (workload, rule, regime): the facts, and the arrays of its runs. Its program
     is left in `programs`."""
     workload, rule, regime, passes = job
     measured = research.tuning.measure(

@@ -113,7 +113,7 @@ def in_tensorflow(params: Sequence[Any], rate: float, compiled: bool = True):
             loss = tf.reduce_mean(losses)
         grads = tape.gradient(loss, variables)
         for variable, g in zip(variables, grads, strict=True):
-            variable.assign_sub(rate * g)
+            variable.assign_sub(rate * g)  # pyright: ignore
         return loss, grads
 
     step = tf.function(step) if compiled else step

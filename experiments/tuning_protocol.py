@@ -82,7 +82,7 @@ class Config:
     seed: int = 0
     """Of the studies that are drawn."""
     width: int = 8
-    """Lanes in a block; the bits of a cell depend on it."""
+    """Runs trained together; the bits of each depend on how many."""
 
 
 LARGER = ("breast_cancer", "diabetes_ridge", "quadratic", "digits")

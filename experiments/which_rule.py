@@ -16,16 +16,13 @@ Adam over those of the rule that comes first, over all workloads together."""
 
 import dataclasses
 import sys
-
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
 import research
 
 EXPECTED = {"gradient_descent_over_first": (1.2, 2.4), "adam_over_first": (1.4, 2.8)}
-
-PLAIN, USUAL = "gradient_descent", "adam"
 ALL = ("all",)
-SHOWN = 4  # Rules that a sentence names.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +67,28 @@ class Config:
     tuning_seeds: str = "1000..1009"
     """Seeds on which trials are chosen; none of them may be reported."""
     width: int = 8
-    """Lanes in a block; the bits of a cell depend on it."""
+    """Runs trained together; the bits of each depend on how many."""
 
 
 FULL = Config(rule=ALL, budget=24)
 
 
-def run(config, on_progress=None, checkpoints=None):
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import numpy as np
+
+from research.cli.progress import OnProgress
+from research.types import Checkpoints
+
+PLAIN, USUAL = "gradient_descent", "adam"
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
     """Measures every rule on every workload; the first is named by the tuning seeds,
     the rest is reported on others."""
     comparison = research.comparison
@@ -115,11 +127,10 @@ def run(config, on_progress=None, checkpoints=None):
         "gradient_descent_over_first": ratio_to(study.numbers, PLAIN),
         "adam_over_first": ratio_to(study.numbers, USUAL),
     }
-    tables = (rules_table(numbers), *study.tables, left_out_table())
-    return research.runs.Result(answer(numbers), tables, study.arrays, numbers)
+    return research.runs.Findings(study.arrays, numbers)
 
 
-def share(config, part, parts, checkpoints):
+def share(config: Config, part: int, parts: int, checkpoints: Checkpoints):
     """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run`
     then finds them there."""
     research.comparison.compute_share(
@@ -132,7 +143,7 @@ def share(config, part, parts, checkpoints):
     )
 
 
-def terms(config):
+def terms(config: Config):
     """The protocol."""
     return {
         "budget": config.budget,
@@ -145,20 +156,20 @@ def terms(config):
     }
 
 
-def rules_of(config):
+def rules_of(config: Config):
     """Names, the plain and the usual rule among them."""
     named = list(research.tuning.SPACES) if "all" in config.rule else config.rule
     return list(dict.fromkeys((PLAIN, *named, USUAL)))
 
 
-def ratio_to(numbers, rule):
+def ratio_to(numbers: dict[str, Any], rule: str):
     """Example gradients of a rule over those of the first; 1 for itself."""
     if rule == numbers["baseline"]:
         return 1.0
     return next(one["ratio"] for one in numbers["overall"] if one["rule"] == rule)
 
 
-def by_rule(study, budget):
+def by_rule(study: research.comparison.Study, budget: int):
     """The facts of each rule over all workloads, the first first; costs count where
     half of the runs reach the target."""
     on, rules = study.numbers["workloads"], study.numbers["rules"]
@@ -214,25 +225,25 @@ def by_rule(study, budget):
     )
 
 
-def reached_by_defaults(study, workload, rule):
+def reached_by_defaults(study: research.comparison.Study, workload: str, rule: str):
     """Share of the reported runs of the first trial that reach the target."""
     return np.isfinite(study.arrays[f"{workload}/{rule}/costs"][0]).mean()
 
 
-def at(study, workload, rule, trials):
+def at(study: research.comparison.Study, workload: str, rule: str, trials: int):
     """What the rule is expected to need on that workload after so many trials, in
     passes; inf: not reached."""
     best_of = study.arrays[f"{workload}/{rule}/best_of"]
     return best_of[min(trials, len(best_of)) - 1, 0]
 
 
-def geometric_mean(ratios):
+def geometric_mean(ratios: np.ndarray):
     """Of those that are finite; None where none is."""
     finite = ratios[np.isfinite(ratios)]
     return float(np.exp(np.log(finite).mean())) if finite.size else None
 
 
-def relative_seconds(cells, on, rule):
+def relative_seconds(cells: dict[tuple[str, str], Any], on: Sequence[str], rule: str):
     """Seconds a pass over plain gradient descent's, geometric mean over the
     workloads."""
     return geometric_mean(
@@ -243,135 +254,3 @@ def relative_seconds(cells, on, rule):
             ]
         )
     )
-
-
-def rules_table(numbers):
-    """One page: a row a rule."""
-    protocol, on = numbers["protocol"], len(numbers["workloads"])
-    first = numbers["first"]
-    rows = tuple(
-        (
-            row["rule"],
-            f"{row['reached_on']} of {on}",
-            row["ratio"],
-            row["low"] if row["verdict"] != "first" else "",
-            row["high"] if row["verdict"] != "first" else "",
-            row["verdict"],
-            row["times_best"],
-            f"{row['defaults_reached_on']} of {on}",
-            row["defaults_times_best"],
-            "none" if row["decades"] is None else row["decades"],
-            f"{100 * row['diverged']:.0f} %",
-            row["times_seconds"],
-        )
-        for row in numbers["by_rule"]
-    )
-    columns = (
-        "rule",
-        "reaches the target on",
-        f"ratio to {first}",
-        "low",
-        "high",
-        "verdict",
-        "times the best",
-    )
-    columns += (
-        "defaults reach it on",
-        "defaults, times the best",
-        "decades of rate within 10 %",
-        "diverged",
-    )
-    note = (
-        f"Ratio: example gradients to {protocol['target']:g} of the initial f - f* "
-        f"over those of {first}, geometric mean over the workloads where both get "
-        f"there, with an interval that includes the choice among {protocol['budget']} "
-        "trials and is corrected for the number of rules. Times the best: over the "
-        "least of all rules on each workload, where it gets there at all. Defaults: "
-        "the first trial alone. Diverged: share of the trainings of a rule's space. "
-        "Seconds a pass are those of one training by itself on this machine."
-    )
-    columns = (*columns, f"seconds a pass, times {PLAIN}'s")
-    return research.runs.Table("What to use first", columns, rows, note)
-
-
-def left_out_table():
-    """Which rules are not here, and why."""
-    rows = tuple(research.tuning.NOT_COMPARED.items())
-    return research.runs.Table("Rules that are not compared", ("rule", "why"), rows)
-
-
-def answer(numbers):
-    """What to use first, what is as good, what to do without tuning, and where the
-    simple baseline stands."""
-    first, on, rows = (
-        numbers["first"],
-        len(numbers["workloads"]),
-        {row["rule"]: row for row in numbers["by_rule"]},
-    )
-    own = rows[first]
-    budget = numbers["protocol"]["budget"]
-    sentences = [
-        f"Use {first} first: with {budget} trials it reaches the target on "
-        f"{own['reached_on']} of {on} workloads, in {own['times_best']:.2f} times the "
-        "fewest example gradients of any rule there."
-    ]
-    for verdict, words in (
-        ("better", "On the reporting seeds {} still fewer"),
-        ("undecided", "{} cannot be told from it"),
-    ):
-        names = [row["rule"] for row in numbers["by_rule"] if row["verdict"] == verdict]
-        if names:
-            listed = ", ".join(names[:SHOWN]) + (
-                f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            )
-            verb = (
-                f"{listed} {'needs' if len(names) == 1 else 'need'}"
-                if verdict == "better"
-                else listed
-            )
-            sentences.append(words.format(verb) + ".")
-    sentences += [
-        beside(numbers, rows, rule) for rule in (PLAIN, USUAL) if rule != first
-    ]
-    sentences.append(first_by_workload(numbers))
-    untuned = rows[numbers["first_untuned"]]
-    sentences.append(
-        f"Without any tuning use {untuned['rule']}: its defaults reach the target on "
-        f"{untuned['defaults_reached_on']} of {on}, in "
-        f"{untuned['defaults_times_best']:.1f} times the fewest."
-    )
-    return " ".join(sentences)
-
-
-def first_by_workload(numbers):
-    """One sentence: which rule comes first on each workload, by the tuning seeds
-    too."""
-    places = {}
-    for workload, rule in numbers["first_on"].items():
-        places.setdefault(rule, []).append(workload)
-    if len(places) == 1:
-        return f"{next(iter(places))} comes first on every workload."
-    listed = "; ".join(f"{rule} on {', '.join(on)}" for rule, on in places.items())
-    return f"No rule comes first everywhere: {listed}."
-
-
-def beside(numbers, rows, rule):
-    """One sentence on a rule that everybody knows."""
-    row = rows[rule]
-    if not row["workloads"]:
-        return f"{rule} does not reach it where {numbers['first']} does."
-    return (
-        f"{rule} needs {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] times "
-        f"its example gradients (target reached on {row['reached_on']})."
-    )
-
-
-def draw(result):
-    """Ratios, trials, rates, curves and the profile."""
-    from research.figures import studies
-
-    return studies.draw_study(result.numbers, result.arrays)
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

@@ -1,8 +1,8 @@
 """Checks of arguments, one for each kind. Every public function calls them first.
 
-Each check names the argument, shows its value and says what to give. It looks at concrete values only: what is traced
-passes, and nothing is added to a program. JAX is not imported here, for the modules that use NumPy alone.
-"""
+Each check names the argument, shows its value and says what to give. It looks at
+concrete values only: what is traced passes, and nothing is added to a program. JAX is
+not imported here, for the modules that use NumPy alone."""
 
 import inspect
 import math
@@ -30,7 +30,8 @@ def is_traced(value: Any) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is an array, of whatever package, or a number of NumPy: it has a dtype and a shape.
+    """Whether a value is an array, of whatever package, or a number of NumPy: it has a
+    dtype and a shape.
 
     Example:
       >>> is_array(np.ones(2)), is_array([1.0]), is_array(np)
@@ -40,7 +41,8 @@ def is_array(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: its repr, cut where it is long; of an array its dtype and shape.
+    """A value as a message shows it: its repr, cut where it is long; of an array its
+    dtype and shape.
 
     Example:
       >>> shown(np.zeros((2, 3))), shown("a" * 200)[-10:]
@@ -70,14 +72,17 @@ def check_number(
     integer: bool = False,
     signed: bool = False,
 ) -> None:
-    """Raise unless a concrete value is a finite number in [0, below), or of any sign; a tracer passes.
+    """Raise unless a concrete value is a finite number in [0, below), or of any sign; a
+    tracer passes.
 
     Args:
-      name, value: The argument; a number is a Python or NumPy number or an array of shape ().
-      below, positive, integer, signed: What it must be; positive excludes 0, integer excludes 2.0, signed allows numbers
-        below 0.
+      name, value: The argument; a number is a Python or NumPy number or an array of
+        shape ().
+      below, positive, integer, signed: What it must be; positive excludes 0, integer
+        excludes 2.0, signed allows numbers below 0.
     Raises:
-      TypeError, ValueError: value is not a scalar number (or integer); it lies outside, or is NaN or infinite.
+      TypeError, ValueError: value is not a scalar number (or integer); it lies outside,
+        or is NaN or infinite.
     Example:
       >>> check_number("b1", 1.5, below=1.0)
       Traceback (most recent call last):
@@ -111,10 +116,12 @@ def check_number(
 
 
 def check_real(name: str, value: Any) -> None:
-    """Raise unless a value is one real number that is not infinite, where the caller's own check of its range follows.
+    """Raise unless a value is one real number that is not infinite, where the caller's
+    own check of its range follows.
 
     Raises:
-      TypeError, ValueError: It is no number; it is infinite. A NaN passes, for no range holds it; so does a tracer.
+      TypeError, ValueError: It is no number; it is infinite. A NaN passes, for no range
+        holds it; so does a tracer.
     Example:
       >>> check_real("delta", "1")
       Traceback (most recent call last):
@@ -135,7 +142,8 @@ def check_real(name: str, value: Any) -> None:
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Raise unless a value is an integer from `least` on, and at most `most`; a tracer passes.
+    """Raise unless a value is an integer from `least` on, and at most `most`; a tracer
+    passes.
 
     Args:
       name, value: The argument; a Python or NumPy integer.
@@ -184,7 +192,8 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, of Python, NumPy or an array of shape (); True and False are none.
+    """Whether a value is an integer, of Python, NumPy or an array of shape (); True and
+    False are none.
 
     Example:
       >>> is_integer(np.int8(2)), is_integer(True), is_integer(2.0)
@@ -257,20 +266,24 @@ def check_path(name: str, value: Any) -> None:
     """
     if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
         raise TypeError(
-            f"{name} must be a path, a str or a pathlib.Path; got {name}={shown(value)}."
+            f"{name} must be a path, a str or a pathlib.Path; got "
+            f"{name}={shown(value)}."
         )
     if not os.fspath(value) or "\0" in os.fspath(value):
         raise ValueError(
-            f"{name} must be a path that is not empty and has no NUL; got {name}={shown(value)}."
+            f"{name} must be a path that is not empty and has no NUL; got "
+            f"{name}={shown(value)}."
         )
 
 
 def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> None:
-    """Raise unless a value is a function that can be called with so many arguments by place.
+    """Raise unless a value is a function that can be called with so many arguments by
+    place.
 
     Args:
       name, value: The argument.
-      arguments: Names of the positional arguments that it must accept. Without names, only being callable is checked.
+      arguments: Names of the positional arguments that it must accept. Without names,
+        only being callable is checked.
       hint: A sentence more for the message.
     Raises:
       TypeError: It cannot be called, or not so.
@@ -298,7 +311,8 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
         signature.bind(*arguments)
     except TypeError:
         raise TypeError(
-            f"{name} must be a function{of}; got {name}={shown(value)}, which takes {_parameters(signature)}.{hint}"
+            f"{name} must be a function{of}; got {name}={shown(value)}, which takes "
+            f"{_parameters(signature)}.{hint}"
         ) from None
 
 
@@ -324,7 +338,8 @@ def check_instance(
             "None" if one is type(None) else f"a {one.__name__}" for one in kinds
         )
         raise TypeError(
-            f"{name} must be {wanted}; got {name}={shown(value)}.{' ' if hint else ''}{hint}"
+            f"{name} must be {wanted}; got "
+            f"{name}={shown(value)}.{' ' if hint else ''}{hint}"
         )
 
 
@@ -343,14 +358,16 @@ def check_mapping(name: str, value: Any, of: str = "") -> None:
     """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise TypeError(
-            f"{name} must be a dict{f' of {of}' if of else ''}; got {name}={shown(value)}."
+            f"{name} must be a dict{f' of {of}' if of else ''}; got "
+            f"{name}={shown(value)}."
         )
 
 
 def check_sequence(
     name: str, value: Any, of: str = "", kind: type | tuple[type, ...] = object
 ) -> None:
-    """Raise unless a value is a list, a tuple, or an array of rank one or more; a text, a set or a dict is none.
+    """Raise unless a value is a list, a tuple, or an array of rank one or more; a text,
+    a set or a dict is none.
 
     Args:
       name, value: The argument.
@@ -400,7 +417,8 @@ def check_key(name: str, value: Any) -> None:
             else ""
         )
         raise TypeError(
-            f"{name} must be a key, such as jax.random.key(0); got {name}={shown(value)}.{several}"
+            f"{name} must be a key, such as jax.random.key(0); got "
+            f"{name}={shown(value)}.{several}"
         )
 
 
@@ -412,7 +430,8 @@ def check_numbers(
     kinds: str = "biuf",
     wanted: str = "",
 ) -> None:
-    """Raise unless a value is an array of real numbers, or can be one; a tracer passes by its dtype.
+    """Raise unless a value is an array of real numbers, or can be one; a tracer passes
+    by its dtype.
 
     Args:
       name, value: The argument: an array, a number, or lists of numbers.
@@ -445,7 +464,8 @@ def check_numbers(
             array.dtype == np.uint64
         ):  # A Python integer that is none of 64 bits with a sign.
             raise TypeError(
-                f"{name} must be {wanted}; got {name}={shown(value)}, which is too large an integer."
+                f"{name} must be {wanted}; got {name}={shown(value)}, which is too "
+                "large an integer."
             )
     empty = (
         not given and array.size == 0 and array.dtype == np.float64
@@ -459,12 +479,14 @@ def check_numbers(
     if ndim is not None and len(array.shape) != ndim:
         ranks = {0: "one number, shape ()", 1: "of rank one, shape (n,)"}
         raise ValueError(
-            f"{name} must be {ranks.get(ndim, f'of rank {ndim}')}; got shape {tuple(array.shape)}."
+            f"{name} must be {ranks.get(ndim, f'of rank {ndim}')}; got shape "
+            f"{tuple(array.shape)}."
         )
 
 
 def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
-    """Raise unless every leaf of a pytree is a number or an array of numbers; tracers are.
+    """Raise unless every leaf of a pytree is a number or an array of numbers; tracers
+    are.
 
     Args:
       name: What the argument is called.
@@ -488,13 +510,15 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
                 jax.tree_util.tree_leaves_with_path(tree)[place][0]
             )
             raise TypeError(
-                f"{name} must be a pytree of arrays of numbers; got {name}{path}={shown(leaf)}.{' ' if hint else ''}{hint}"
+                f"{name} must be a pytree of arrays of numbers; got "
+                f"{name}{path}={shown(leaf)}.{' ' if hint else ''}{hint}"
             )
     return structure, *(np.shape(leaf) for leaf in leaves)
 
 
 def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
-    """Raise unless a value has methods, or functions in fields, of some names; a class that was not called has not.
+    """Raise unless a value has methods, or functions in fields, of some names; a class
+    that was not called has not.
 
     Args:
       name, value: The argument.
@@ -512,7 +536,8 @@ def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
     ):
         hint = f" {hint}" if hint else ""
         raise TypeError(
-            f"{name} must have the functions {' and '.join(methods)}; got {name}={shown(value)}.{hint}"
+            f"{name} must have the functions {' and '.join(methods)}; got "
+            f"{name}={shown(value)}.{hint}"
         )
 
 
@@ -549,7 +574,8 @@ def _is_numeric(leaf: Any) -> bool:
 
 
 def _scalar(value: Any) -> Any:
-    """A Python integer, or an array of shape () of real numbers; None for what is no number."""
+    """A Python integer, or an array of shape () of real numbers; None for what is no
+    number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, bool | np.bool_):
@@ -566,7 +592,8 @@ def _scalar(value: Any) -> Any:
 
 
 def _kind_of(dtype: Any) -> str:
-    """NumPy's one-letter kind of a dtype; "f" also for bfloat16 and float8, which NumPy calls void."""
+    """NumPy's one-letter kind of a dtype; "f" also for bfloat16 and float8, which NumPy
+    calls void."""
     if str(dtype).startswith(("bfloat16", "float8", "float4")):
         return "f"
     return getattr(dtype, "kind", "") or "?"

@@ -1,4 +1,5 @@
-"""A finished run as one HTML file that opens offline: the answer, figures, tables, and how to make it again."""
+"""A finished run as one HTML file that opens offline: the answer, figures, tables, and
+how to make it again."""
 
 import base64
 import hashlib
@@ -33,13 +34,15 @@ LABELS = {
 
 
 class ReportPicture(NamedTuple):
-    """A picture of a report; whatever has these attributes will do, such as what `figures.save` returns.
+    """A picture of a report; whatever has these attributes will do, such as what
+    `figures.save` returns.
 
     Attributes:
       title: A few words.
       caption: What to see; it is also the text for those who cannot see it.
       still: An SVG or PNG file.
-      motion: The same as an animated PNG, shown to those who have not asked for less motion; or None.
+      motion: The same as an animated PNG, shown to those who have not asked for less
+        motion; or None.
     """
 
     title: str
@@ -49,7 +52,8 @@ class ReportPicture(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """An image file as it stands in the page: a data: URI and its size in CSS pixels."""
+    """An image file as it stands in the page: a data: URI and its size in CSS
+    pixels."""
 
     uri: str
     width: int
@@ -61,7 +65,8 @@ class Cell(NamedTuple):
 
     Attributes:
       text: What is read.
-      exact: The number that it is sorted by, as JavaScript writes it; None where it is sorted by its text.
+      exact: The number that it is sorted by, as JavaScript writes it; None where it is
+        sorted by its text.
       missing: Whether it comes last, whichever way the rest is sorted.
     """
 
@@ -89,16 +94,20 @@ class Sortable(NamedTuple):
 def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") -> Path:
     """Writes report.html into the folder of a finished run.
 
-    The file refers to nothing outside itself: images are embedded, and its own policy forbids every request.
+    The file refers to nothing outside itself: images are embedded, and its own policy
+    forbids every request.
 
     Args:
       path: The run folder.
-      pictures: With the attributes of `ReportPicture`; shown below the answer, in this order.
-      question: What the experiment asks, as in its docstring: paragraphs, with indented ones as they stand.
+      pictures: With the attributes of `ReportPicture`; shown below the answer, in this
+        order.
+      question: What the experiment asks, as in its docstring: paragraphs, with indented
+        ones as they stand.
     Returns:
       The path of report.html.
     Raises:
-      ValueError: The run is not finished or damaged, or a picture is neither SVG nor PNG.
+      ValueError: The run is not finished or damaged, or a picture is neither SVG nor
+        PNG.
       OSError: A picture cannot be read, or the report cannot be written.
     Example:
       >>> import tempfile
@@ -117,7 +126,8 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
             hasattr(picture, name) for name in ("title", "caption", "still", "motion")
         ):
             raise TypeError(
-                f"pictures must be what research.figures.save gives; got {checks.shown(picture)} among them."
+                "pictures must be what research.figures.save gives; got "
+                f"{checks.shown(picture)} among them."
             )
     checks.check_text("question", question)
     manifest, result = runs.read_manifest(path), runs.load_result(path)
@@ -163,7 +173,8 @@ def first_sentence(text: str) -> tuple[str, str]:
 
 
 def paragraphs(text: str) -> list[tuple[bool, str]]:
-    """Splits a docstring into (as it stands, text): running paragraphs, and indented ones whose line breaks count.
+    """Splits a docstring into (as it stands, text): running paragraphs, and indented
+    ones whose line breaks count.
 
     Example:
       >>> paragraphs("How fast\\n    is it?\\n\\n        python run.py")
@@ -183,7 +194,8 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
 
 
 def prose(text: str) -> str:
-    """A running text as HTML: what stands in backticks as code, and no line that breaks inside of a flag.
+    """A running text as HTML: what stands in backticks as code, and no line that breaks
+    inside of a flag.
 
     Browsers may break a line after each hyphen, and "-m" after its first one.
 
@@ -202,7 +214,8 @@ def prose(text: str) -> str:
 
 
 def shown(value: str | int | float | None) -> str:
-    """Writes one value of a table: four significant digits, three beside a power of ten, and words for no number.
+    """Writes one value of a table: four significant digits, three beside a power of
+    ten, and words for no number.
 
     Example:
       >>> [shown(value) for value in (None, True, 1797, 0.0252494, 12345.6, -1e-9, math.inf, "Adam")]
@@ -232,7 +245,8 @@ def shown(value: str | int | float | None) -> str:
 
 
 def sortable(table: runs.Table) -> Sortable:
-    """A table whose numbers are written with four digits, and sort as what they are; its missing cells sort last.
+    """A table whose numbers are written with four digits, and sort as what they are;
+    its missing cells sort last.
 
     A cell that is a `Cell` already stays as it is.
 
@@ -247,7 +261,8 @@ def sortable(table: runs.Table) -> Sortable:
     checks.check_sequence("table.rows", table.rows, "rows", (tuple, list))
     if any(len(row) != len(table.columns) for row in table.rows):
         raise ValueError(
-            f"table.rows must each have an entry for the {len(table.columns)} columns of the table."
+            f"table.rows must each have an entry for the {len(table.columns)} columns "
+            "of the table."
         )
     rows = tuple(
         tuple(v if isinstance(v, Cell) else cell(v, shown(v)) for v in row)
@@ -271,7 +286,8 @@ def cell(value: str | int | float | None, text: str) -> Cell:
 
 
 def template(name: str) -> jinja2.Template:
-    """The page of that name beside this module; all share the style, the script and the policy of page.html."""
+    """The page of that name beside this module; all share the style, the script and the
+    policy of page.html."""
     checks.check_text("name", name)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(
@@ -296,7 +312,8 @@ def template(name: str) -> jinja2.Template:
 
 
 def embed(path: str | Path) -> Embedded:
-    """Reads an SVG or PNG file as a data: URI, with the size that keeps its place until it is drawn.
+    """Reads an SVG or PNG file as a data: URI, with the size that keeps its place until
+    it is drawn.
 
     Raises:
       ValueError: The file is neither, or an SVG that does not say how large it is.
@@ -331,7 +348,8 @@ def _svg_size(text: str, path: str | Path) -> tuple[float, float]:
         re.fullmatch(r"\d{1,9}(\.\d*)?", side) for side in box.groups()
     ):
         raise ValueError(
-            f"{path} is neither a PNG nor an SVG with a viewBox; save the figure as one of these."
+            f"{path} is neither a PNG nor an SVG with a viewBox; save the figure as "
+            "one of these."
         )
     return float(box[1]), float(box[2])
 
@@ -361,7 +379,8 @@ def _is_words(value: Any) -> bool:
 
 
 def _groups(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The environment and the run's facts: first what stands alone, then a group for each entry that has parts."""
+    """The environment and the run's facts: first what stands alone, then a group for
+    each entry that has parts."""
     parts: dict[str, Any] = {
         "facts": manifest.get("facts", {}),
         **manifest["environment"],

@@ -1,4 +1,5 @@
-"""Sizes that cannot be meant: refused before a loop never ends, an index overflows or memory is exhausted."""
+"""Sizes that cannot be meant: refused before a loop never ends, an index overflows or
+memory is exhausted."""
 
 import functools
 import math
@@ -15,7 +16,8 @@ SHARE = 0.5  # Of the memory, that one array may take.
 
 
 def check_most(most: int = MOST, /, **sizes: Any) -> None:
-    """Refuse an integer that is larger than anybody can mean; what is not an integer is left for other checks.
+    """Refuse an integer that is larger than anybody can mean; what is not an integer is
+    left for other checks.
 
     Args:
       most: The largest that is allowed.
@@ -55,8 +57,8 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
     if size > SHARE * _memory():
         entries = " x ".join(_shown(int(n)) for n in shape)
         raise ValueError(
-            f"{what} ask for an array of {entries} entries, {_shown(size // 10**9)} GB, more than this machine can hold. "
-            "Give smaller ones."
+            f"{what} ask for an array of {entries} entries, {_shown(size // 10**9)} "
+            "GB, more than this machine can hold. Give smaller ones."
         )
 
 

@@ -78,9 +78,8 @@ def names_only_paths_that_exist(path: str, text: str) -> Iterator[str]:
 
 
 def names_only_figures_that_are_drawn(path: str, text: str) -> Iterator[str]:
-    drawn = " ".join(
-        file.read_text("utf-8") for file in (TOP / "experiments").rglob("*.py")
-    )
+    files = [*(TOP / "experiments").rglob("*.py"), TOP / "research/figures/studies.py"]
+    drawn = " ".join(file.read_text("utf-8") for file in files)
     for name in re.findall(r"`(\w+)\.(?:svg|png|apng)`", text):
         named = rf'"{name}"(?:: |\] = )'  # In a dict, or put into one.
         if not re.search(named, drawn.partition("\ndef draw(")[2]):

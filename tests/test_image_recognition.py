@@ -300,9 +300,9 @@ def test_answer_holds_each_model_against_what_is_published(result):
         "CNN recognises 92.0 % (91.0 to 93.0), the MLP 89.0 % (88.0 to 90.0), softmax regression 84.5 %"
         in reached
     )
-    assert "To reach were 91.6 % and 88.3 %, published" in reached
+    assert "91.6 %, published for two convolutions, 88.3 %, published" in reached
     assert reached.endswith(
-        "84.4 %, which softmax regression comes to: each mean is at or above that."
+        "84.4 % for softmax regression: each mean is at or above that."
     )
     assert claimed(result, 0.845, 0.88, 0.91).endswith("short of that: MLP, CNN.")
 

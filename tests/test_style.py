@@ -106,7 +106,7 @@ def tells_what_was_found(path: str, source: str) -> Iterator[str]:
     if Path(path).parts[:2] != ("experiments", "reports"):
         return
     if not Path(path).stem.startswith("_"):
-        missing = {"draw"} - _defined(ast.parse(source).body)
+        missing = {"answer", "tables", "draw"} - _defined(ast.parse(source).body)
         yield from (f"{path} has no {name}" for name in sorted(missing))
 
 
@@ -208,7 +208,11 @@ PLANTED = [
         '"""Losses."""\nclass Loss:\n    """A loss."""\n    def at(self): pass',
     ),
     (has_a_name_that_says_something, "research/models/utils.py", ""),
-    (tells_what_was_found, "experiments/reports/one.py", "def drew(result): pass"),
+    (
+        tells_what_was_found,
+        "experiments/reports/one.py",
+        "def answer(findings): pass\ndef draw(result): pass",
+    ),
     (imports_at_the_top, "experiments/one.py", "def f():\n    import jax"),
     (imports_at_the_top, "experiments/reports/one.py", "def f():\n    from a import b"),
     (annotates_every_argument, "experiments/one.py", "def f(a: int, b): pass"),
@@ -246,12 +250,6 @@ SPOILT = [
 )
 def test_source_keeps_the_law(law):
     files = [*(TOP / "research").rglob("*.py"), *(TOP / "experiments").rglob("*.py")]
-    # In one piece still, and on the way into two.
-    files = [
-        f
-        for f in files
-        if "\ndef draw(" not in f.read_text("utf-8") or f.parent.name == "reports"
-    ]
     broken = [
         fault
         for f in files

@@ -23,13 +23,13 @@ def answer(findings: research.runs.Findings) -> str:
         for name in ("forward", "central", "richardson")
     )
     return (
-        "As small as rounding allows, and no smaller: in float64 the best step is "
-        f"{found}, within {numbers['decades_from_theory']:.1f} decades of √ε, ∛ε and "
-        "the fifth root of ε, and the same rule holds in float32. At h = 1e-15 the "
-        f"forward quotient is {100 * numbers['error_at_1e_15']:.0f} % wrong. The "
-        f"complex step has no such floor (error {best['complex', 'float64'][1]:.0e}). "
-        f"NumPy's gradient of f(x) returns {numbers['numbers_from_numpy']} numbers: it "
-        "differentiates samples."
+        "As small as rounding allows, and no smaller. In float64 the best step is "
+        f"{found}. These lie within {numbers['decades_from_theory']:.1f} decades of √ε, "
+        "∛ε and the fifth root of ε, and the same rule holds in float32. At h = 1e-15 "
+        f"the forward quotient is {100 * numbers['error_at_1e_15']:.0f} % wrong. The "
+        "complex step has no such floor: its error is "
+        f"{best['complex', 'float64'][1]:.0e}. NumPy's gradient of f(x) returns "
+        f"{numbers['numbers_from_numpy']} numbers, because it differentiates samples."
     )
 
 

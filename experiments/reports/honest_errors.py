@@ -18,7 +18,7 @@ def times(ratio: float):
 def answer(findings: research.runs.Findings) -> str:
     """Our scores, then the others'."""
     numbers = findings.numbers
-    others = ", ".join(
+    others = "; ".join(
         f"{name} {100 * s['coverage']:.0f} %, {times(s['sharpness'])} times, "
         f"{100 * s['answered']:.0f} % and {s['false_answers']}"
         for name, s in numbers["scores"].items()
@@ -36,12 +36,13 @@ def answer(findings: research.runs.Findings) -> str:
     )
     without = numbers["problems"] - numbers["exist"]
     words = (
-        f"That of finite_difference does: on the {numbers['half']} problems "
-        f"{100 * numbers['coverage']:.0f} % of its claims hold, the median claim is "
-        f"{times(numbers['sharpness'])} times the error, it answers "
-        f"{100 * numbers['answered']:.0f} % of the {numbers['exist']} that have a "
-        f"derivative, and gives {numbers['false_answers']} confident answers to the "
-        f"{without} that have none. The same four of others: {others}."
+        f"The error that finite_difference claims does: on the {numbers['half']} "
+        f"problems {100 * numbers['coverage']:.0f} % of its claims hold. The median "
+        f"claim is {times(numbers['sharpness'])} times the error. It answers "
+        f"{100 * numbers['answered']:.0f} % of the {numbers['exist']} problems that "
+        f"have a derivative, and gives {numbers['false_answers']} confident answers to "
+        f"the {without} that have none. The same four numbers of other packages: "
+        f"{others}."
     )
     return f"{words}{on_random(numbers)}{absent}"
 

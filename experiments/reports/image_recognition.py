@@ -51,8 +51,9 @@ def answer(findings: research.runs.Findings) -> str:
     )
     softmax, mlp, cnn = (f"{100 * row['published']:.1f} %" for row in numbers["models"])
     return (
-        f"{found} To reach were {cnn} and {mlp}, published for two convolutions and "
-        f"for such an MLP, and {softmax}, which softmax regression comes to: {verdict}."
+        f"{found} The accuracies to reach are {cnn}, published for two convolutions, "
+        f"{mlp}, published for such an MLP, and {softmax} for softmax regression: "
+        f"{verdict}."
     )
 
 

@@ -24,10 +24,10 @@ def answer(findings: research.runs.Findings) -> str:
             f"the best step, {row['best_step']:.2g} s"
         )
     return (
-        "By difference quotients, which divide the noise by h and by h²: with "
+        "By difference quotients, which divide the noise by h and by h². With "
         f"{1e3 * numbers['noise']:g} mm of noise every {1e3 * numbers['spacing']:g} ms "
-        f"{', and '.join(said)}. Noise is σ √(Σ w²) / h^n to within "
-        f"{100 * largest_deviation(numbers):.1f} %, and best steps are "
+        f"{', and '.join(said)}. The noise is σ √(Σ w²) / h^n to within "
+        f"{100 * largest_deviation(numbers):.1f} %. The best steps are "
         f"{numbers['step_over_prediction_least']:.2f} to "
         f"{numbers['step_over_prediction_greatest']:.2f} times those predicted."
     )

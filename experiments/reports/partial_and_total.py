@@ -13,14 +13,14 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     way = "raise" if numbers["total"] > 0 else "lower"
     return (
-        "What the price does through everything that follows it. At a price of "
-        f"{numbers['price']:g} the partial derivative of the profit, with demand and "
-        f"cost held, is {numbers['partial']:+.1f}: raise the price. The total one is "
-        f"{numbers['total']:+.1f}: {way} it. At the best price, "
-        f"{numbers['best_price']:g}, the total is zero and the partial still "
-        f"{numbers['partial_at_best']:+.1f}. Split by path, totals agree with jax.grad "
-        f"of the composed function to {numbers['disagreement']:.1e} on "
-        f"{numbers['graphs']} random graphs."
+        "It leaves out how the price changes everything that depends on it. At a price "
+        f"of {numbers['price']:g} the partial derivative of the profit, with demand and "
+        f"cost held fixed, is {numbers['partial']:+.1f}: raise the price. The total "
+        f"derivative is {numbers['total']:+.1f}: {way} it. At the best price, "
+        f"{numbers['best_price']:g}, the total derivative is zero and the partial one "
+        f"is still {numbers['partial_at_best']:+.1f}. On {numbers['graphs']} random "
+        "graphs the sums over paths agree with jax.grad of the composed function to "
+        f"{numbers['disagreement']:.1e}."
     )
 
 

@@ -51,11 +51,12 @@ def answer(findings: research.runs.Findings) -> str:
         where += ", by its recorded numbers"
     found, by_hand = numbers["differences"][TENSORFLOW], numbers["differences"][NUMPY]
     text = (
-        f"{'Yes' if numbers['equal'] else 'No'}: against {where}, the gradient differs "
-        f"by {found['gradient']:.1f} ε of its largest entry in float64, the params "
-        f"after {STEPS} steps by {found['params']:.1f} ε; NumPy's, by hand, by "
-        f"{by_hand['gradient']:.1f} and {by_hand['params']:.1f}. The loss falls from "
-        f"{numbers['first_loss']:.2f} to {numbers['last_loss']:.2f} in all of them."
+        f"{'Yes' if numbers['equal'] else 'No'}: against {where}, JAX's gradient "
+        f"differs by {found['gradient']:.1f} ε of its largest entry in float64, and the "
+        f"params after {STEPS} steps by {found['params']:.1f} ε. NumPy's gradient, by "
+        f"hand, differs by {by_hand['gradient']:.1f} ε and its params by "
+        f"{by_hand['params']:.1f} ε. All losses fall from {numbers['first_loss']:.2f} "
+        f"to {numbers['last_loss']:.2f}."
     )
     over = lambda net, way: "{1:.1f} ({2:.1f} to {3:.1f})".format(
         *numbers["seconds"][f"{net}/{way}"]
@@ -66,15 +67,15 @@ def answer(findings: research.runs.Findings) -> str:
         else ((NUMPY, "NumPy"),)
     )
     parts = [
-        f"{' and '.join(f'{name} {over(net, way)}' for way, name in ways)} times as "
-        f"long with {width} hidden units"
+        f"With {width} hidden units a step of "
+        + " and a step of ".join(
+            f"{name} takes {over(net, way)} times as long as a compiled step of JAX"
+            for way, name in ways
+        )
         for net, width in numbers["widths"].items()
     ]
     installed = "" if numbers["installed"] else f" {TO_INSTALL}"
-    return (
-        f"{text} Against a compiled step of JAX, one takes "
-        f"{', '.join(parts)}.{installed}"
-    )
+    return f"{text} {'. '.join(parts)}.{installed}"
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:

@@ -31,9 +31,9 @@ def answer(findings: research.runs.Findings) -> str:
         if facts["cosine"] is not None
     )
     return (
-        f"On {numbers['landscape']}, after {numbers['steps']} steps, each at its best "
-        f"rate of one grid, f - f* is: {results}. The mean cosine between a step and "
-        f"the way straight down: {turns}."
+        f"On {numbers['landscape']} each rule takes {numbers['steps']} steps at its "
+        f"best rate of one grid. Then f - f* is: {results}. The mean cosine between a "
+        f"step and the negative gradient is: {turns}."
     )
 
 

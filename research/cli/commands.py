@@ -4,7 +4,7 @@ import importlib
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return find(words[0])(words[1:])
 
 
-def find(name: str):
+def find(name: str) -> Callable[[Sequence[str]], int]:
     """The function of a command.
 
     Raises:

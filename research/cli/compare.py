@@ -43,7 +43,8 @@ class Config:
     """What is run."""
 
     rule: tuple[str, ...] = ("heavy_ball", "adam")
-    """Names of ours, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it; the flag may come several times."""
+    """Names of ours, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it; the flag
+    may come several times."""
     workload: tuple[str, ...] = ("breast_cancer", "digits")
     """Named problems on which all of them run."""
     baseline: str = ""
@@ -57,17 +58,21 @@ class Config:
     target: float = 1e-2
     """Share of the initial f - f* to come down to."""
     tune_on: str = "train"
-    """Whose objective chooses: train (reported on train), or validation (reported on test)."""
+    """Whose objective chooses: train (reported on train), or validation (reported on
+    test)."""
     seeds: str = "0..19"
     """Seeds that are reported: 0..9, or 1,4,7."""
     tuning_seeds: str = "1000..1009"
     """Seeds on which trials are chosen; none of them may be reported."""
     space: tuple[str, ...] = ()
-    """Ranges other than the usual, as RULE.learning_rate=1e-4..10 on a log scale, or "RULE.b2=0.9..0.999 one_minus"."""
+    """Ranges other than the usual, as RULE.learning_rate=1e-4..10 on a log scale, or
+    "RULE.b2=0.9..0.999 one_minus"."""
     evaluations: tuple[str, ...] = ()
-    """What a step of a rule that evaluates the objective itself costs in gradients of its batch, as RULE=2."""
+    """What a step of a rule that evaluates the objective itself costs in gradients of
+    its batch, as RULE=2."""
     files: tuple[str, ...] = ()
-    """SHA-256 of each file of rules; filled in, so that a changed file is another run."""
+    """SHA-256 of each file of rules; filled in, so that a changed file is another
+    run."""
     width: int = 8
     """Lanes in a block; the bits of a cell depend on it."""
 
@@ -81,7 +86,8 @@ FULL = Config(
 
 
 def compare(words: Sequence[str]) -> int:
-    """Compare rules as a command line says; the first words, before any flag, are rules.
+    """Compare rules as a command line says; the first words, before any flag, are
+    rules.
 
     Args:
       words: Those after `compare`.

@@ -31,8 +31,8 @@ def show(
 
     The other tables are in the report.
 
-    A pipe gets plain text without control codes, as wide as it needs. On a terminal too narrow for a table's numbers,
-    each row becomes a short list of its own.
+    A pipe gets plain text without control codes, as wide as it needs. On a terminal too
+    narrow for a table's numbers, each row becomes a short list of its own.
 
     Args:
       result: What an experiment found.
@@ -80,7 +80,8 @@ def show(
 
 
 def cell(value: Any) -> str:
-    """Writes one value of a table: three significant digits, words for what is no number.
+    """Writes one value of a table: three significant digits, words for what is no
+    number.
 
     Args:
       value: Text, a number, a truth value, or None for what did not happen.
@@ -149,16 +150,16 @@ def _print_table(console: "rich.console.Console", table: "runs.Table") -> None:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Broken at spaces here, for rich before 14.3 adds to the `width` of a column at the edge."""
+    """Broken at spaces here, for rich before 14.3 adds to the `width` of a column at
+    the edge."""
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _widths(
     columns: Sequence[str], rows: Sequence[Sequence[str]], available: int
 ) -> list[int] | None:
-    """How wide each column is: its widest cell, or less by breaking headings and text, never a number, at spaces; None
-    where even that is too wide.
-    """
+    """How wide each column is: its widest cell, or less by breaking headings and text,
+    never a number, at spaces; None where even that is too wide."""
     widths, least = [], []
     for heading, *cells in zip(columns, *rows, strict=True):
         words = [word for text in (heading, *cells) for word in text.split()]

@@ -29,14 +29,15 @@ package, and in the cache. Status of verify: 0 if every file is right, 1 if one 
 
 
 def data(words: Sequence[str]) -> int:
-    """Lists the data, fetches some of it, or verifies what is here.
+    """List the data sets, fetch some, or verify what is here.
 
     Args:
       words: Those after `data`.
     Returns:
       0; 1 if a file that was verified is not what it should be.
     Raises:
-      ValueError, OSError: Bad input, or a set that cannot be fetched; `research.cli.errors_in_one_line` makes a line of it.
+      ValueError, OSError: Bad input, or a set that cannot be fetched;
+        `research.cli.errors_in_one_line` makes a line of it.
       SystemExit: Status 2 after a flag that is unknown.
     """
     parser = argparse.ArgumentParser(
@@ -66,7 +67,8 @@ def data(words: Sequence[str]) -> int:
 
 
 def use_folder(folder: Path | None) -> None:
-    """Makes this process, and those that it starts, look for data in a folder first; None changes nothing.
+    """Makes this process, and those that it starts, look for data in a folder first;
+    None changes nothing.
 
     Args:
       folder: What --data-dir names.
@@ -79,7 +81,8 @@ def use_folder(folder: Path | None) -> None:
         return
     if not folder.is_dir():
         raise ValueError(
-            f"--data-dir wants the folder in which data lies; there is no folder {str(folder)!r}."
+            "--data-dir wants the folder in which data lies; there is no folder "
+            f"{str(folder)!r}."
         )
     os.environ[VARIABLE] = str(folder.absolute())
 
@@ -94,7 +97,8 @@ def _chosen(names: Sequence[str], action: str) -> "list[Source]":
             )
     if not names and action == "fetch":
         raise ValueError(
-            f"data fetch wants the names of sets, or {ALL}: data fetch fashion_mnist. `data list` names them."
+            f"data fetch wants the names of sets, or {ALL}: data fetch fashion_mnist. "
+            "`data list` names them."
         )
     if not names or ALL in names:
         return list(SOURCES.values())
@@ -123,7 +127,10 @@ def _where(source: "Source") -> str:
     found = [copies(source, file) for file in source.files]
     if all(found):
         return ", ".join(dict.fromkeys(_short(places[0][1].parent) for places in found))
-    return f"{'only partly' if any(found) else 'not'} here: descent data fetch {source.name}"
+    return (
+        f"{'only partly' if any(found) else 'not'} here: descent data fetch "
+        f"{source.name}"
+    )
 
 
 def _short(path: Path) -> str:
@@ -155,7 +162,8 @@ def _fetch(sources: "list[Source]") -> int:
         print(f"{source.name}: {where} (licence: {source.licence})")
     if missed:
         raise ValueError(
-            f"{len(missed)} of {len(sources)} sets could not be fetched: {', '.join(missed)}."
+            f"{len(missed)} of {len(sources)} sets could not be fetched: "
+            f"{', '.join(missed)}."
         )
     return SUCCESS
 
@@ -169,7 +177,8 @@ def _verify(sources: "list[Source]") -> int:
             for _, path in copies(source, file):
                 found = fault(path, file)
                 print(
-                    f"{source.name}: {_short(path)}: {'right' if found is None else 'WRONG'}"
+                    f"{source.name}: {_short(path)}: "
+                    f"{'right' if found is None else 'WRONG'}"
                 )
                 wrong += [found] if found else []
                 num_right += not found

@@ -14,9 +14,9 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "lazy_loader": "lazy-loader"}
 def explain(problem: Exception) -> str:
     """Puts an exception into one line.
 
-    A message of our own says all that is needed. One that comes from a library (a shape error inside NumPy, say) may
-    be our mistake instead, so the line then says how to see where it happened. A missing package is named with the
-    command that installs it.
+    A message of our own says all that is needed. One that comes from a library (a shape
+    error inside NumPy, say) may be our mistake instead, so the line then says how to
+    see where it happened. A missing package is named with the command that installs it.
 
     Args:
       problem: What was raised.
@@ -32,7 +32,10 @@ def explain(problem: Exception) -> str:
         and not _is_ours(problem.name)
     ):
         package = problem.name.partition(".")[0]
-        return f"This needs {package}, which is not installed: pip install {_requirement(package)!r}"
+        return (
+            f"This needs {package}, which is not installed: pip install "
+            f"{_requirement(package)!r}"
+        )
     if (
         isinstance(problem, OSError)
         and problem.filename is not None
@@ -76,7 +79,8 @@ def _requirement(package: str) -> str:
 
 
 def _raised_by_us(problem: Exception) -> bool:
-    """Whether a `raise` of ours wrote the message, rather than a library or a slip of ours."""
+    """Whether a `raise` of ours wrote the message, rather than a library or a slip of
+    ours."""
     frames = traceback.extract_tb(problem.__traceback__)
     ours = (OURS / "research", OURS / "experiments")
     return (

@@ -6,7 +6,7 @@ import html
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,28 +167,31 @@ def _bound(
         raise ValueError(
             f"{name} needs a value of {missing[0]}: give --at {missing[0]}=1.0."
         )
-    names = [key for key in parameters if key in point]
-    args = [
-        np.asarray(point[key], dtype=float if is_formula else None) for key in names
-    ]
+    kinds = {key: parameters[key].kind for key in parameters if key in point}
+    dtype = float if is_formula else None
+    args = [np.asarray(point[key], dtype=dtype) for key in kinds]
+    return _of_given(f, kinds, "f" if is_formula else getattr(f, "__name__", "f")), args
+
+
+def _of_given(
+    f: Callable[..., Any], kinds: Mapping[str, Any], name: str
+) -> Callable[..., Any]:
+    """f as a function of these arguments alone, by position, under a name."""
 
     def given(*arrays: Any) -> Any:
-        positional, rest, own = [], {}, dict(zip(names, arrays, strict=True))
-        for key, array in own.items():
-            if parameters[key].kind is inspect.Parameter.POSITIONAL_ONLY:
+        positional, rest = [], {}
+        for (key, kind), array in zip(kinds.items(), arrays, strict=True):
+            if kind is inspect.Parameter.POSITIONAL_ONLY:
                 positional.append(array)
             else:
                 rest[key] = array
         return f(*positional, **rest)
 
-    given.__name__ = "f" if is_formula else getattr(f, "__name__", "f")
-    given.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-            for key in names
-        ]
-    )
-    return given, args
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature([inspect.Parameter(key, kind) for key in kinds])
+    given.__name__ = name
+    given.__signature__ = signature  # type: ignore[attr-defined]
+    return given
 
 
 def _ledger(

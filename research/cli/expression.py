@@ -56,7 +56,8 @@ OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 
 
 def parse(text: str) -> Callable[..., Any]:
-    """Turn a formula into a function of its variables, in the order in which they appear.
+    """Turn a formula into a function of its variables, in the order in which they
+    appear.
 
     A formula is made of numbers, variables, + - * / % ** @, comparisons, x[0], and the
     functions of jax.numpy and jax.nn in FUNCTIONS. Anything else is refused, so that a

@@ -1,4 +1,5 @@
-"""From the words of a command line, and a TOML or JSON file, to an experiment's frozen Config."""
+"""From the words of a command line, and a TOML or JSON file, to an experiment's frozen
+Config."""
 
 import argparse
 import dataclasses
@@ -26,7 +27,8 @@ class Options:
     full: bool = False
     """Start from the experiment's FULL configuration instead of the small one."""
     fast: bool = False
-    """Start from one that takes seconds and shows that everything works; only some experiments have it."""
+    """Start from one that takes seconds and shows that everything works; only some
+    experiments have it."""
     config: Path | None = None
     """Start from this TOML or JSON file; flags on the command line win over it."""
     results: Path = Path("results")
@@ -36,7 +38,8 @@ class Options:
     quiet: bool = False
     """Print the answer and the paths alone."""
     data_dir: Path | None = None
-    """Look for data in this folder first, as the environment variable DESCENT_DATA has it; `experiments data` lists it."""
+    """Look for data in this folder first, as the environment variable DESCENT_DATA has
+    it; `experiments data` lists it."""
 
 
 class Command(NamedTuple):
@@ -68,12 +71,15 @@ def question_of(docstring: str | None) -> str:
 
 
 def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
-    """Reads a command line into the experiment's Config, on top of its defaults, of FULL or of a file.
+    """Reads a command line into the experiment's Config, on top of its defaults, of
+    FULL or of a file.
 
-    `--help` prints the module's docstring and the flags with their defaults, and exits. JAX is not imported.
+    `--help` prints the module's docstring and the flags with their defaults, and exits.
+    JAX is not imported.
 
     Args:
-      experiment: Has a docstring, a frozen dataclass Config and FULL, an instance of it.
+      experiment: Has a docstring, a frozen dataclass Config and FULL, an instance of
+        it.
       argv: The words after the program's name.
     Returns:
       The command; its config has the types that the fields of Config declare.
@@ -81,7 +87,8 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
       ValueError: A flag or a key of the file is unknown; the nearest one is named.
       TypeError: A value in the file has the wrong type.
       OSError: The file cannot be read.
-      SystemExit: Status 0 after --help; status 2 after a flag's value of the wrong type, with the flag named on stderr.
+      SystemExit: Status 0 after --help; status 2 after a flag's value of the wrong
+        type, with the flag named on stderr.
     """
     import tyro
 
@@ -91,7 +98,8 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     ]
     if len(set(names)) < len(names):
         raise TypeError(
-            f"Config's fields may not be named as every experiment's flags are; got {', '.join(names)}."
+            "Config's fields may not be named as every experiment's flags are; got "
+            f"{', '.join(names)}."
         )
     of_all = Annotated[Options, tyro.conf.FlagCreatePairsOff]
     command_class = dataclasses.make_dataclass(
@@ -115,16 +123,18 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
 def read_config(path: Path, base: Any) -> Any:
     """Replaces the fields of a dataclass by those that a TOML or JSON file names.
 
-    A key may be spelled as the field or as the flag (learning_rate, learning-rate). A list fills a tuple, an integer a
-    float; nothing else is converted.
+    A key may be spelled as the field or as the flag (learning_rate, learning-rate). A
+    list fills a tuple, an integer a float; nothing else is converted.
 
     Args:
-      path: A flat table, its kind told by the suffix, .toml or .json; or the manifest.json of a run.
+      path: A flat table, its kind told by the suffix, .toml or .json; or the
+        manifest.json of a run.
       base: A frozen dataclass instance; what the file leaves out stays as it is here.
     Returns:
       A new instance of the same class.
     Raises:
-      ValueError: The file is not TOML or JSON, or has a key that is no field; the nearest field is named.
+      ValueError: The file is not TOML or JSON, or has a key that is no field; the
+        nearest field is named.
       TypeError: A value has another type than its field.
       OSError: The file cannot be read.
     Example:
@@ -154,13 +164,15 @@ def read_config(path: Path, base: Any) -> Any:
         )  # A manifest has its run's config under that name.
     if not isinstance(values, dict):
         raise ValueError(
-            f"{path} must hold a table of fields and values; it holds a {type(values).__name__}."
+            f"{path} must hold a table of fields and values; it holds a "
+            f"{type(values).__name__}."
         )
     return with_values(base, values, str(path))
 
 
 def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Replaces the fields of a dataclass by values as JSON or TOML have them, as `read_config` does.
+    """Replaces the fields of a dataclass by values as JSON or TOML have them, as
+    `read_config` does.
 
     Args:
       base: A frozen dataclass instance.
@@ -177,7 +189,8 @@ def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
         name = key.replace("-", "_")
         if name not in kinds:
             raise ValueError(
-                f"{where} has a key {_SHORT.repr(key)} that is no field of Config. {nearest(name, kinds)}"
+                f"{where} has a key {_SHORT.repr(key)} that is no field of Config. "
+                f"{nearest(name, kinds)}"
             )
         try:
             replaced[name] = _convert(value, kinds[name])
@@ -216,7 +229,8 @@ def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
         )
     if early.fast and not hasattr(experiment, "FAST"):
         raise ValueError(
-            "This experiment has no --fast: leave it out, and make it smaller by its flags (--help) where it takes too long."
+            "This experiment has no --fast: leave it out, and make it smaller by its "
+            "flags (--help) where it takes too long."
         )
     base = (
         experiment.FULL
@@ -229,7 +243,8 @@ def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
 
 
 def _gathered(argv: Sequence[str], base: Any) -> list[str]:
-    """Gives a flag of several values that comes more than once (--rule a --rule b) all of them where it comes first."""
+    """Gives a flag of several values that comes more than once (--rule a --rule b) all
+    of them where it comes first."""
     several = {
         f"--{f.name.replace('_', '-')}"
         for f in dataclasses.fields(base)
@@ -258,7 +273,10 @@ def _unknown(words: Sequence[str], names: Iterable[str]) -> str:
         (word.partition("=")[0] for word in words if word.startswith("-")), None
     )
     if flag is None:
-        return f"Cannot place {' '.join(words)!r} on the command line; a value follows its flag, as in --seed 3."
+        return (
+            f"Cannot place {' '.join(words)!r} on the command line; a value follows "
+            "its flag, as in --seed 3."
+        )
     return f"There is no flag {flag}. {nearest(flag, flags)}"
 
 

@@ -1,4 +1,5 @@
-"""A job that computes a part of an experiment: what it is told, what it answers, and how it makes sure of its place."""
+"""A job that computes a part of an experiment: what it is told, what it answers, and
+how it makes sure of its place."""
 
 import contextlib
 import importlib
@@ -62,7 +63,8 @@ class Outcome(NamedTuple):
 
 
 def compute_part(task: Task) -> Outcome:
-    """What a job does: computes its part of an experiment into the run's checkpoints; an error goes to its log, too."""
+    """What a job does: computes its part of an experiment into the run's checkpoints;
+    an error goes to its log, too."""
     try:
         return Outcome(None, _compute_part(task))
     except Exception as problem:
@@ -108,7 +110,8 @@ def _compute_part(task: Task) -> list[str]:
 
 
 def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> list[str]:
-    """Between this processor and the one that the run was begun on; anything else that differs is refused."""
+    """Between this processor and the one that the run was begun on; anything else that
+    differs is refused."""
     from research import runs
     from research.runs._environment import differences
 
@@ -118,14 +121,16 @@ def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> lis
     others = [words for words in found if not words.startswith("processor ")]
     if others:
         raise ValueError(
-            f"The job would not compute what the run was begun with: {'; '.join(others)}."
+            "The job would not compute what the run was begun with: "
+            f"{'; '.join(others)}."
         )
     return found
 
 
 @contextlib.contextmanager
 def _claimed(folder: Path, task: Task) -> Iterator[None]:
-    """Holds a lock while the job works, so that no later command begins beside it; a later command's claim wins."""
+    """Holds a lock while the job works, so that no later command begins beside it; a
+    later command's claim wins."""
     import filelock
 
     with filelock.FileLock(
@@ -133,7 +138,8 @@ def _claimed(folder: Path, task: Task) -> Iterator[None]:
     ):
         if (folder / JOBS / CURRENT).read_text() != task.command:
             raise ValueError(
-                "The job was submitted by an earlier command, and a later one has begun since."
+                "The job was submitted by an earlier command, and a later one has "
+                "begun since."
             )
         yield
 
@@ -148,6 +154,7 @@ def refuse_if_busy(folder: Path) -> None:
                 pass
         except filelock.Timeout:
             raise OSError(
-                f"Jobs of an earlier command are still at work in {folder}. Wait until they have finished or stop "
-                "them; or give another folder for results (--results)."
+                f"Jobs of an earlier command are still at work in {folder}. Wait until "
+                "they have finished or stop them; or give another folder for results "
+                "(--results)."
             ) from None

@@ -1,4 +1,5 @@
-"""Studies of many on one page, and a run as one file to hand on: descent leaderboard, and pack."""
+"""Studies of many on one page, and a run as one file to hand on: descent leaderboard,
+and pack."""
 
 import argparse
 import sys
@@ -17,16 +18,39 @@ A study is one small archive of plain files; reading it executes nothing. Its di
 
 
 def leaderboard(words: Sequence[str]) -> int:
-    """Merges finished studies, one's own and other people's, into one page that opens offline and sorts.
+    """Merge finished studies into one page that opens offline and sorts.
 
     Args:
       words: Those after `leaderboard`.
     Returns:
       0; who leads, the first columns of the table, and where the page is, are printed.
     Raises:
-      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` makes a line of it.
+      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` makes a line of
+        it.
       SystemExit: Status 2 after a flag that is unknown.
     """
+    asked = _parser().parse_args(words)
+    from research import leaderboard as page
+    from research import runs
+    from research.leaderboard.rankings import answer
+
+    rankings = page.write_leaderboard(asked.studies, asked.output, asked.skip_bad)
+    for _, reason in rankings.gathered.left_out:
+        print(f"warning: left out: {reason}", file=sys.stderr)
+    title, columns, rows, note = page.tables(rankings)[0]
+    most = columns.index("reached")
+    texts = tuple(
+        tuple(getattr(value, "text", value) for value in row[:most]) for row in rows
+    )
+    table = runs.Table(title, columns[:most], texts, note)
+    console.show(
+        runs.Result(" ".join(answer(rankings)), (table,), {}, {}),
+        {"leaderboard": asked.output},
+    )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "descent leaderboard",
         description=(leaderboard.__doc__ or "").partition("\n")[0],
@@ -54,29 +78,11 @@ def leaderboard(words: Sequence[str]) -> int:
         action="store_true",
         help="go on without a study that cannot be read; the page lists it",
     )
-    asked = parser.parse_args(words)
-    from research import leaderboard as page
-    from research import runs
-    from research.leaderboard.rankings import answer
-
-    rankings = page.write_leaderboard(asked.studies, asked.output, asked.skip_bad)
-    for _, reason in rankings.gathered.left_out:
-        print(f"warning: left out: {reason}", file=sys.stderr)
-    title, columns, rows, note = page.tables(rankings)[0]
-    most = columns.index("reached")
-    texts = tuple(
-        tuple(getattr(value, "text", value) for value in row[:most]) for row in rows
-    )
-    table = runs.Table(title, columns[:most], texts, note)
-    console.show(
-        runs.Result(" ".join(answer(rankings)), (table,), {}, {}),
-        {"leaderboard": asked.output},
-    )
-    return 0
+    return parser
 
 
 def pack(words: Sequence[str]) -> int:
-    """Writes a finished run as one archive of plain files, with their digests, to hand on.
+    """Write a finished run as one archive of plain files with their digests.
 
     Args:
       words: Those after `pack`.
@@ -111,6 +117,7 @@ def pack(words: Sequence[str]) -> int:
     )
     size = written.stat().st_size
     print(
-        f"{written} ({size / 1000:,.0f} kB) holds what was found, the command, versions and processor of {asked.run}."
+        f"{written} ({size / 1000:,.0f} kB) holds what was found, the command, "
+        f"versions and processor of {asked.run}."
     )
     return 0

@@ -16,9 +16,11 @@ SECONDS_BETWEEN_NEWS = 0.1
 def shown(
     stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[OnProgress]:
-    """Gives an `on_progress(done, total, message)` that shows how far a run is and how long it will still take.
+    """Gives an `on_progress(done, total, message)` that shows how far a run is and how
+    long it will still take.
 
-    A terminal gets a bar; anything else a plain line at most once a minute, so that a log stays readable.
+    A terminal gets a bar; anything else a plain line at most once a minute, so that a
+    log stays readable.
 
     Args:
       stream: Where to show it; None means standard error.
@@ -77,7 +79,8 @@ def _bar(stream: TextIO) -> Iterator[OnProgress]:
             nonlocal shown_at
             if shown_at == -math.inf:
                 bar.n = bar.initial = (
-                    done  # What an earlier process did says nothing of this one's speed.
+                    # What an earlier process did says nothing of this one's speed.
+                    done
                 )
             bar.total = total
             bar.update(done - bar.n)

@@ -118,20 +118,23 @@ def _study(name: str) -> ModuleType:
 def reproduce_run(
     folder: Path, load: Callable[[str], ModuleType], options: flags.Options
 ) -> int:
-    """Runs what the manifest of a finished run asks for, in another folder, and compares every array and number.
+    """Runs what the manifest of a finished run asks for, in another folder, and
+    compares every array and number.
 
-    Where versions, processor, settings and code are the same, every bit must be. Elsewhere table and numbers decide, as
-    they do for a reference.
+    Where versions, processor, settings and code are the same, every bit must be.
+    Elsewhere table and numbers decide, as they do for a reference.
 
     Args:
       folder: The run folder.
       load: Name of an experiment -> its module.
-      options: `results` is where the new run goes; it is run anew there, whatever the folder holds.
+      options: `results` is where the new run goes; it is run anew there, whatever the
+        folder holds.
     Returns:
       0 if it came out again, 1 if not; the verdict is printed.
     Raises:
-      ValueError: The run is not finished or damaged, its config does not fit the experiment any more, or it was run on
-        data that are not here and that other data would take the place of.
+      ValueError: The run is not finished or damaged, its config does not fit the
+        experiment any more, or it was run on data that are not here and that other data
+        would take the place of.
     """
     from research import runs
     from research.runs.manifest import check_origin
@@ -142,7 +145,8 @@ def reproduce_run(
         options.results / manifest["experiment"] / manifest["id"]
     ).resolve() == folder.resolve():
         raise ValueError(
-            f"The new run would take the place of {folder}; give another folder for it (--results)."
+            f"The new run would take the place of {folder}; give another folder for it "
+            "(--results)."
         )
     experiment = load(manifest["experiment"])
     run, left_out = _again(
@@ -172,11 +176,13 @@ def reproduce_reference(
       file: experiments/reference/<name>.json.
       load, options: As for `reproduce_run`.
     Returns:
-      0 if table and numbers are the same to the printed digits or within their intervals, whatever the hashes say, 1 if
+      0 if table and numbers are the same to the printed digits or within their
+        intervals, whatever the hashes say, 1 if
       not; the verdict is printed.
     Raises:
-      ValueError: The reference cannot be read, its config does not fit the experiment any more, or it was run on data that
-        are not here and that other data would take the place of.
+      ValueError: The reference cannot be read, its config does not fit the experiment
+        any more, or it was run on data that are not here and that other data would take
+        the place of.
     """
     from research import runs
 
@@ -204,7 +210,8 @@ def _held_against(
 def _again(
     experiment: ModuleType, values: dict[str, Any], where: str, options: flags.Options
 ) -> "tuple[runs.Run, list[str]]":
-    """Runs a config anew, and says what it had to do without; a reproduction that was stopped goes on."""
+    """Runs a config anew, and says what it had to do without; a reproduction that was
+    stopped goes on."""
     config = flags.with_values(experiment.Config(), values, where)
     run, finished_before = cli.carry_out(
         experiment, flags.Command(config, options), exactly=True

@@ -1,4 +1,5 @@
-"""Shares the work of an experiment among jobs, here or on a queue: python -m experiments spread compare --jobs 4."""
+"""Shares the work of an experiment among jobs, here or on a queue: python -m
+experiments spread compare --jobs 4."""
 
 import argparse
 import contextlib
@@ -50,8 +51,9 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError, ImportError: Bad input, a job that failed (its error and its log are named), or
-        submitit is not installed; `research.cli.errors_in_one_line` makes a line of it.
+      ValueError, TypeError, OSError, ImportError: Bad input, a job that failed (its
+        error and its log are named), or submitit is not installed;
+        `research.cli.errors_in_one_line` makes a line of it.
     """
     asked, own = _parser().parse_known_args(words)
     if asked.jobs < 1:
@@ -67,8 +69,8 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
     if not hasattr(experiment, "share"):
         name = experiment.__name__.rpartition(".")[2]
         raise ValueError(
-            f"The work of {name} cannot be shared: it has no share(config, part, parts, checkpoints). Run it as it is: "
-            f"python -m experiments {name}"
+            f"The work of {name} cannot be shared: it has no share(config, part, "
+            f"parts, checkpoints). Run it as it is: python -m experiments {name}"
         )
     executor = _executor(asked.cluster)
     command = flags.parse(experiment, own)
@@ -80,7 +82,8 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
     vars(shared).update(vars(experiment))
 
     def run(config: Any, on_progress: Callable, checkpoints: Any) -> Any:
-        """The jobs first; then the experiment, which finds their work in the checkpoints."""
+        """The jobs first; then the experiment, which finds their work in the
+        checkpoints."""
         _compute(
             experiment, config, folder, asked.jobs, executor, parameters, on_progress
         )
@@ -105,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--cluster",
         default="local",
-        help="local: processes here; debug: in this process; slurm (default: %(default)s)",
+        help=(
+            "local: processes here; debug: in this process; slurm (default: "
+            "%(default)s)"
+        ),
     )
     add(
         "--minutes",
@@ -155,11 +161,13 @@ def _executor(cluster: str) -> Callable[[Path], Any]:
             submitit = importlib.import_module("submitit")
     except ModuleNotFoundError as problem:
         raise ImportError(
-            "To spread an experiment needs submitit, which is not installed: pip install 'descent-jax[cluster]'"
+            "To spread an experiment needs submitit, which is not installed: pip "
+            "install 'descent-jax[cluster]'"
         ) from problem
     if cluster == "slurm" and shutil.which("srun") is None:
         raise ValueError(
-            "--cluster slurm: there is no srun here. Call it where jobs are submitted, or use --cluster local."
+            "--cluster slurm: there is no srun here. Call it where jobs are submitted, "
+            "or use --cluster local."
         )
     return lambda folder: submitit.AutoExecutor(folder, cluster=cluster)
 
@@ -263,7 +271,8 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_to(file: Path) -> Iterator[None]:
-    """What is started within writes its errors there: submitit's watchers of local jobs, whom Ctrl-C reaches, too."""
+    """What is started within writes its errors there: submitit's watchers of local
+    jobs, whom Ctrl-C reaches, too."""
     before = os.dup(2)
     with open(file, "ab") as opened:
         os.dup2(opened.fileno(), 2)
@@ -304,7 +313,8 @@ def _outcome(job: Any) -> Outcome:
     )
     process = getattr(job, "_process", None)
     if process is not None and not job.paths.result_pickle.exists():
-        return killed  # Here and now; of a queue's file system submitit waits some time for the file.
+        # Here and now; of a queue's file system submitit waits some time for the file.
+        return killed
     try:
         return job.result()
     except Exception:
@@ -320,13 +330,15 @@ def _check(outcomes: Sequence[Outcome], logs: Sequence[Path]) -> None:
     ]
     if failed:
         raise ChildProcessError(
-            f"{'; '.join(failed)}. What is finished is kept; the same command goes on from there."
+            f"{'; '.join(failed)}. What is finished is kept; the same command goes on "
+            "from there."
         )
     for words in dict.fromkeys(
         words for outcome in outcomes for words in outcome.differences
     ):
         print(
-            f"warning: a job had another {words}, so that its bits may differ from a run here.",
+            f"warning: a job had another {words}, so that its bits may differ from a "
+            "run here.",
             file=sys.stderr,
         )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SAME, DIFFERENT = 0, 1
 SILENT_SECONDS = 2.0  # What takes longer says what it is doing.
 
-DESCRIPTION = """Compares a rule with a reference, step by step, on problems that ask hard questions (sparse gradients, \
+DESCRIPTION = """Compare a rule with a reference, step by step, on problems that ask hard questions (sparse gradients, \
 gradients of sizes from e^-30 to e^30, zeros, a NaN), and names the mistake that explains the difference."""
 EXAMPLES = """
 examples:
@@ -43,7 +43,7 @@ def verify(words: Sequence[str]) -> int:
     from research import backend
 
     backend.configure(x64=True)
-    from research.verification import FORMULAS, verify_rule
+    from research.verification import verify_rule
     from research.verification._verify_rule import known_name
     from research.verification.rule_under_test import is_made
 
@@ -54,16 +54,7 @@ def verify(words: Sequence[str]) -> int:
     _check_rate(
         asked.learning_rate, [s.name for s in (rule, reference) if is_made(s.rule)]
     )
-    if asked.against in FORMULAS:
-        against = asked.against
-    # An card is known by its own constructor, so that its formula's mistakes can be
-    # tried.
-    else:
-        against = (
-            reference.rule
-            if known_name(reference.rule)
-            else subjects.constructor(reference, given)
-        )
+    against = _reference(asked.against, reference, given)
     with progress.shown() as show:
         found = verify_rule(
             subjects.constructor(rule, of_rule),
@@ -80,6 +71,20 @@ def verify(words: Sequence[str]) -> int:
         known_name(against),
     )
     return SAME if found.same else DIFFERENT
+
+
+def _reference(word: str, named: subjects.Named, given: dict[str, Any]) -> Any:
+    """The reference as `verify_rule` takes it.
+
+    A rule with a card is known by its own constructor, so that the mistakes of its
+    formula can be tried.
+    """
+    from research.verification import FORMULAS
+    from research.verification._verify_rule import known_name
+
+    if word in FORMULAS:
+        return word
+    return named.rule if known_name(named.rule) else subjects.constructor(named, given)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,5 @@
-"""Files that anybody may have written: read within limits, parsed as strict JSON, and held against a shape."""
+"""Files that anybody may have written: read within limits, parsed as strict JSON, and
+held against a shape."""
 
 import json
 import math
@@ -10,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-DEEPEST = 64  # Levels of lists and objects; Python's own parser and printer fail at about a thousand.
+# Levels of lists and objects; Python's own parser and printer fail at about a thousand.
+DEEPEST = 64
 MOST_DIGITS = (
     310  # Of an integer with its sign; a larger one fails wherever it meets a float.
 )
@@ -62,7 +64,8 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     size = check_regular(path)
     if isinstance(most, bool) or not isinstance(most, int) or most < 0:
         raise TypeError(
-            f"most must be a number of bytes, an integer; got most={reprlib.repr(most)}."
+            "most must be a number of bytes, an integer; got "
+            f"most={reprlib.repr(most)}."
         )
     with open(path, "rb") as file:
         data = file.read(min(most, size) + 1)
@@ -74,7 +77,8 @@ def read_bytes(path: str | Path, most: int) -> bytes:
 
 
 def check_regular(path: str | Path) -> int:
-    """Refuse a pipe or a device, whose reading may never end; a folder is left for `open` to refuse.
+    """Refuse a pipe or a device, whose reading may never end; a folder is left for
+    `open` to refuse.
 
     Returns:
       The file's size in bytes.
@@ -97,22 +101,26 @@ def check_regular(path: str | Path) -> int:
 def _check_path(path: Any) -> None:
     if not isinstance(path, str | os.PathLike):
         raise TypeError(
-            f"path must be a path, a str or a pathlib.Path; got path={reprlib.repr(path)}."
+            "path must be a path, a str or a pathlib.Path; got "
+            f"path={reprlib.repr(path)}."
         )
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse JSON from anybody: UTF-8, one value of each name, numbers that a float can hold, and no deep nesting.
+    """Parse JSON from anybody: UTF-8, one value of each name, numbers that a float can
+    hold, and no deep nesting.
 
-    {"$float": "nan"}, "inf" and "-inf" are the numbers of that name; NaN and Infinity, as JavaScript writes them, are no
-    JSON. An object with the name "$float" that is anything else is refused.
+    {"$float": "nan"}, "inf" and "-inf" are the numbers of that name; NaN and Infinity,
+    as JavaScript writes them, are no JSON. An object with the name "$float" that is
+    anything else is refused.
 
     Args:
       data: The text.
     Returns:
       The value; objects are dicts and lists are lists.
     Raises:
-      ValueError: It is no such text; the message says what is wrong, and where if that is known.
+      ValueError: It is no such text; the message says what is wrong, and where if that
+        is known.
     Example:
       >>> parse_json(b'{"loss": {"$float": "inf"}, "sizes": [64, 10]}')
       {'loss': inf, 'sizes': [64, 10]}
@@ -131,7 +139,8 @@ def parse_json(data: bytes) -> Any:
     depth = _depth(data)
     if depth > DEEPEST:
         raise ValueError(
-            f"lists and objects are nested {depth:,} deep; at most {DEEPEST} levels are read."
+            f"lists and objects are nested {depth:,} deep; at most {DEEPEST} levels "
+            "are read."
         )
     try:
         return _DECODER.decode(text)
@@ -142,7 +151,8 @@ def parse_json(data: bytes) -> Any:
 
 
 def _depth(data: bytes) -> int:
-    """How deep brackets are nested outside of texts, without recursion; of what is no JSON, at least as much."""
+    """How deep brackets are nested outside of texts, without recursion; of what is no
+    JSON, at least as much."""
     depth = deepest = 0
     if data.count(b"[") + data.count(b"{") <= DEEPEST:
         return 0
@@ -163,7 +173,8 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     name = found[NOT_FINITE]
     if len(found) > 1 or not isinstance(name, str) or name not in _NAMES:
         raise ValueError(
-            f"{reprlib.repr(found)} is no number: {{{NOT_FINITE!r}: name}} wants nan, inf or -inf."
+            f"{reprlib.repr(found)} is no number: {{{NOT_FINITE!r}: name}} wants nan, "
+            "inf or -inf."
         )
     return _NAMES[name]
 
@@ -200,9 +211,11 @@ _DECODER = json.JSONDecoder(
 def check_shape(value: Any, shape: Any, where: str) -> None:
     """Hold what was read against what is needed.
 
-    A shape is a type, or several: a value of one of them, where neither True nor False is a number. [shape] is a list
-    whose every item has that shape. {name: shape} is an object with these entries, and perhaps others; a name that ends
-    in "?" may be missing. {str: shape} is an object whose every entry has that shape. `Is` adds a test of one's own.
+    A shape is a type, or several: a value of one of them, where neither True nor False
+    is a number. [shape] is a list whose every item has that shape. {name: shape} is an
+    object with these entries, and perhaps others; a name that ends in "?" may be
+    missing. {str: shape} is an object whose every entry has that shape. `Is` adds a
+    test of one's own.
 
     Args:
       value: As `parse_json` gives it.
@@ -217,7 +230,8 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
     """
     if not isinstance(where, str):
         raise TypeError(
-            f"where must be a str, the name of the value; got where={reprlib.repr(where)}."
+            "where must be a str, the name of the value; got "
+            f"where={reprlib.repr(where)}."
         )
     if isinstance(shape, list):
         _check_kind(value, (list,), where)
@@ -235,7 +249,8 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
         kinds = shape if isinstance(shape, tuple) else (shape,)
         if not kinds or not all(isinstance(kind, type) for kind in kinds):
             raise TypeError(
-                f"shape must be a type, several, a list, a dict or an Is; got shape={reprlib.repr(shape)}."
+                "shape must be a type, several, a list, a dict or an Is; got "
+                f"shape={reprlib.repr(shape)}."
             )
         _check_kind(value, shape if isinstance(shape, tuple) else (shape,), where)
 

@@ -1,4 +1,5 @@
-"""Archives and arrays that anybody may have written: nothing swells, and no array is larger than its file."""
+"""Archives and arrays that anybody may have written: nothing swells, and no array is
+larger than its file."""
 
 import io
 import lzma
@@ -16,7 +17,9 @@ import numpy as np
 
 MOST_MEMBERS = 100_000  # Of a .zip.
 MOST_AXES = 32  # Of every version of numpy.
-SAVABLE = "biufcSUMm"  # Kinds of dtypes: neither objects nor the extended types (bfloat16), which load as void.
+# Kinds of dtypes: neither objects nor the extended types (bfloat16), which load as
+# void.
+SAVABLE = "biufcSUMm"
 _MAGIC = b"\x93NUMPY"
 # As numpy writes it; its own parser runs Python's, which stumbles in too many ways.
 _HEAD = re.compile(
@@ -51,11 +54,12 @@ STUMBLES = (
 def read_npz(data: bytes) -> dict[str, np.ndarray]:
     """Read the bytes of an .npz file as `research.runs` writes it.
 
-    What is stored as it is cannot swell, and no array has more entries than there are bytes.
+    What is stored as it is cannot swell, and no array has more entries than there are
+    bytes.
 
     Raises:
-      ValueError: They are no such file: damaged, compressed, with a name that comes twice, or with an array that
-        is none of numbers, texts and times.
+      ValueError: They are no such file: damaged, compressed, with a name that comes
+        twice, or with an array that is none of numbers, texts and times.
     """
     arrays: dict[str, np.ndarray] = {}
     try:
@@ -71,7 +75,8 @@ def read_npz(data: bytes) -> dict[str, np.ndarray]:
                 )
     except STUMBLES as error:
         raise ValueError(
-            f"it is no archive of arrays, or damaged ({str(error) or type(error).__name__})."
+            "it is no archive of arrays, or damaged "
+            f"({str(error) or type(error).__name__})."
         ) from error
     return arrays
 
@@ -115,7 +120,8 @@ def read_npy_head(
     Returns:
       Shape, whether it is in Fortran's order, dtype, and where the entries start.
     Raises:
-      ValueError: It is no such file, of Python objects, or of another size; `what` opens the message.
+      ValueError: It is no such file, of Python objects, or of another size; `what`
+        opens the message.
     """
     length = (
         2 if head[6:7] == b"\1" else 4
@@ -124,7 +130,8 @@ def read_npy_head(
     found = _HEAD.fullmatch(head[8 + length : start])
     if not head.startswith((_MAGIC + b"\1\0", _MAGIC + b"\2\0")) or found is None:
         raise ValueError(
-            f"{what} is damaged or no array of numbers, texts or times: its head is another"
+            f"{what} is damaged or no array of numbers, texts or times: its head is "
+            "another"
         )
     try:
         dtype = np.dtype(found[1].decode())
@@ -139,11 +146,13 @@ def read_npy_head(
         or not dtype.itemsize
     ):
         raise ValueError(
-            f"{what} says that it is an array of {dtype} and shape {reprlib.repr(shape)}"
+            f"{what} says that it is an array of {dtype} and shape "
+            f"{reprlib.repr(shape)}"
         )
     if math.prod(shape) * dtype.itemsize != rest:
         raise ValueError(
-            f"{what} has {rest:,} bytes, and says that its shape is {reprlib.repr(shape)} of {dtype}"
+            f"{what} has {rest:,} bytes, and says that its shape is "
+            f"{reprlib.repr(shape)} of {dtype}"
         )
     return shape, found[2] == b"True", dtype, start
 
@@ -157,7 +166,8 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) ->
     """
     if member.file_size > most:
         raise ValueError(
-            f"{member.filename!r} has {member.file_size:,} bytes; at most {most:,} are read"
+            f"{member.filename!r} has {member.file_size:,} bytes; at most {most:,} are "
+            "read"
         )
     with (
         warnings.catch_warnings(action="error"),
@@ -188,5 +198,6 @@ def check_arrays(
         found = arrays[name]
         if (found.shape, found.dtype) != (model.shape, model.dtype):
             raise ValueError(
-                f"{where} has {name!r} of {found.dtype}{list(found.shape)}, not {model.dtype}{list(model.shape)}."
+                f"{where} has {name!r} of {found.dtype}{list(found.shape)}, not "
+                f"{model.dtype}{list(model.shape)}."
             )

@@ -1,4 +1,5 @@
-"""Run folders: what was found and all that makes it again, saved so that a kill or a full disk loses nothing."""
+"""Run folders: what was found and all that makes it again, saved so that a kill or a
+full disk loses nothing."""
 
 from research.runs._environment import code_digest, environment
 from research.runs.agreement import Agreement, agreement_verdict, hold_against

@@ -1,4 +1,5 @@
-"""What the bits of a run depend on beside its config: versions, processor, flags, devices, code."""
+"""What the bits of a run depend on beside its config: versions, processor, flags,
+devices, code."""
 
 import hashlib
 import importlib.metadata
@@ -32,23 +33,30 @@ SHAPE = {
     "git?": (dict, type(None)),
     "code?": _PERHAPS_TEXT,
 }
-DEVICE_COUNT = r"--xla_force_host_platform_device_count=\d+"  # It splits no cell's work, so it does not enter the bits.
+# It splits no cell's work, so it does not enter the bits.
+DEVICE_COUNT = r"--xla_force_host_platform_device_count=\d+"
 
 
 def environment(
     width: int | None = None, code: Sequence[str | Path] = ()
 ) -> dict[str, Any]:
-    """Describes where a run computes, in JSON values; no date, host name, path or address is among them.
+    """Describes where a run computes, in JSON values; no date, host name, path or
+    address is among them.
 
     It starts JAX's backend, whose devices it names: call `backend.configure` first.
 
     Args:
-      width: Lanes that advance together (W), which enters the bits; None where no lanes are used.
-      code: Files beside those of this package on which the run depends: the experiment's own.
+      width: Lanes that advance together (W), which enters the bits; None where no lanes
+        are used.
+      code: Files beside those of this package on which the run depends: the
+        experiment's own.
     Returns:
-      `python`; `versions` of the packages (None: not installed); `processor` (model, instruction sets, cores);
-      `xla_pool` (NPROC), `xla_flags` and `jax_variables`, as the process saw them; `x64`; `matmul_precision`;
-      `devices` (kind, platform, count); `lane_width`; `code` (the SHA-256 of the Python files); `git` (commit
+      `python`; `versions` of the packages (None: not installed); `processor` (model,
+        instruction sets, cores);
+      `xla_pool` (NPROC), `xla_flags` and `jax_variables`, as the process saw them;
+        `x64`; `matmul_precision`;
+      `devices` (kind, platform, count); `lane_width`; `code` (the SHA-256 of the Python
+        files); `git` (commit
       and whether files differ from it, or None outside a repository of this project).
     Example:
       >>> environment(width=32)["lane_width"]
@@ -87,12 +95,15 @@ def environment(
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What two environments differ in that may enter the bits, likeliest first, in words.
+    """What two environments differ in that may enter the bits, likeliest first, in
+    words.
 
     Args:
-      there, here: From `environment`; what an older manifest does not hold counts as unknown.
+      there, here: From `environment`; what an older manifest does not hold counts as
+        unknown.
     Returns:
-      One text for each difference; none where the same bits are promised. The number of devices, of cores and the commit
+      One text for each difference; none where the same bits are promised. The number of
+        devices, of cores and the commit
       of the same code are none.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
@@ -124,7 +135,8 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     found += _differs("XLA flags", *flags)
     if _get(there, "code") != _get(here, "code"):
         found.append(
-            f"other code ({_commit(_get(there, 'git'))} there, {_commit(_get(here, 'git'))} here)"
+            f"other code ({_commit(_get(there, 'git'))} there, "
+            f"{_commit(_get(here, 'git'))} here)"
         )
     return found
 
@@ -152,7 +164,10 @@ def _processors(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         for a, b, where in ((*sets, "there"), (*sets[::-1], "here"))
         if a - b
     ]
-    text = f"processor {there.get('model', 'unknown')} there, {here.get('model', 'unknown')} here"
+    text = (
+        f"processor {there.get('model', 'unknown')} there, "
+        f"{here.get('model', 'unknown')} here"
+    )
     return [f"{text} ({'; '.join(only)})" if only else text]
 
 
@@ -166,7 +181,8 @@ def _commit(git: dict[str, Any] | None) -> str:
 
 
 def code_digest(files: Sequence[str | Path] = ()) -> str:
-    """The SHA-256 of this package's Python files, by their paths in it, and of the given files, by their names."""
+    """The SHA-256 of this package's Python files, by their paths in it, and of the
+    given files, by their names."""
     check_sequence("files", files, "paths", (str, Path))
     digest = hashlib.sha256()
     own = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py")}
@@ -179,7 +195,8 @@ def code_digest(files: Sequence[str | Path] = ()) -> str:
 
 
 def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
-    """The processor's model name, the instruction sets that XLA chooses between, and the number of cores."""
+    """The processor's model name, the instruction sets that XLA chooses between, and
+    the number of cores."""
     path = Path(cpuinfo)
     text = path.read_text(errors="replace") if path.exists() else ""
     fields = dict(re.findall(r"^([^\n:\t]+?)\s*: *([^\n]*)$", text, flags=re.MULTILINE))
@@ -196,11 +213,11 @@ def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit of the repository at `folder`, and whether its files differ from that commit.
+    """The commit of the repository at `folder`, and whether its files differ from that
+    commit.
 
-    None where the folder is not the top of a repository (an installed copy may lie inside somebody else's), there is
-    no commit yet, or git is missing.
-    """
+    None where the folder is not the top of a repository (an installed copy may lie
+    inside somebody else's), there is no commit yet, or git is missing."""
     top, _, commit = (
         (_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "")
         .strip()
@@ -230,5 +247,6 @@ def _version(package: str) -> str | None:
 
 
 def _without_path(setting: str) -> str:
-    """A manifest is shared: a setting's value that may be a path or an address is left out."""
+    """A manifest is shared: a setting's value that may be a path or an address is left
+    out."""
     return re.sub(r"[^=]*[/\\:].*", "(path or address)", setting, flags=re.DOTALL)

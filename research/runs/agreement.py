@@ -1,4 +1,5 @@
-"""Whether a run says what a kept reference says: to the bit, to the printed digits, or within the intervals."""
+"""Whether a run says what a kept reference says: to the bit, to the printed digits, or
+within the intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,11 @@ from research.runs.files import json_bytes, read_json
 from research.runs.readings import Entry, as_number, read_entries
 from research.runs.reference import reference_of
 
-DIGITS = 1e-6  # Of the larger of two numbers: below it they have six digits in common; tables print three or four.
-# Of the largest number beside one, and at least of 1: what is smaller is what rounding leaves of terms that cancel.
+# Of the larger of two numbers: below it they have six digits in common; tables print
+# three or four.
+DIGITS = 1e-6
+# Of the largest number beside one, and at least of 1: what is smaller is what rounding
+# leaves of terms that cancel.
 ROUNDING = 64 * 2.0**-52
 NAMED = 8  # Places that a verdict names.
 
@@ -34,14 +38,17 @@ class Agreement(NamedTuple):
     """What came of holding a run against a reference.
 
     Attributes:
-      values: Entries of the table and numbers that were compared, those of the clock left out.
+      values: Entries of the table and numbers that were compared, those of the clock
+        left out.
       rounded: Those that differ by rounding: they are printed alike.
       within: Those that differ by more, each within its interval.
-      chosen: Those that differ, and that the experiment says depend on single trainings: told, and not judged.
+      chosen: Those that differ, and that the experiment says depend on single
+        trainings: told, and not judged.
       other_values: Those that do not agree.
       hashes: How many hashes were compared.
       other_hashes: Names of those that differ.
-      not_made: Places and hashes of the reference that the run could not make, for want of what `left_out` names.
+      not_made: Places and hashes of the reference that the run could not make, for want
+        of what `left_out` names.
       left_out: What the run had to do without.
       causes: What the environments differ in, likeliest first.
     """
@@ -70,7 +77,8 @@ class Agreement(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether every value is the reference's to the printed digits, or within its interval."""
+        """Whether every value is the reference's to the printed digits, or within its
+        interval."""
         return not self.other_values
 
 
@@ -81,7 +89,8 @@ def hold_against(
     varies: Mapping[str, Sequence[float] | None] | None = None,
     left_out: Sequence[str] = (),
 ) -> Agreement:
-    """Holds the finished run at `path` against a reference of the same config, as `hold` does.
+    """Holds the finished run at `path` against a reference of the same config, as
+    `hold` does.
 
     Raises:
       ValueError: The run is not finished.
@@ -102,18 +111,23 @@ def hold(
     varies: Mapping[str, Sequence[float] | None] | None = None,
     left_out: Sequence[str] = (),
 ) -> Agreement:
-    """Holds what a reference would be of one run against another run's of the same config.
+    """Holds what a reference would be of one run against another run's of the same
+    config.
 
-    Two values agree to the printed digits if they differ by at most 1e-6 of the larger one, or by at most 64 ε of the
-    largest number beside it (in its column or list, and at least 1): what lies below that is rounding. Two estimates agree
-    within the interval if their intervals overlap, or, where one of them has none, if it lies in the other's; the ends of
-    an interval are not held against each other. All else must be equal.
+    Two values agree to the printed digits if they differ by at most 1e-6 of the larger
+    one, or by at most 64 ε of the largest number beside it (in its column or list, and
+    at least 1): what lies below that is rounding. Two estimates agree within the
+    interval if their intervals overlap, or, where one of them has none, if it lies in
+    the other's; the ends of an interval are not held against each other. All else must
+    be equal.
 
     Args:
       reference, here: As `reference_of` makes them.
-      varies: Columns, and names of numbers, that depend on single trainings or on what the run chose by them. Where the
-        two have no intervals, such values agree if both lie within the ends given here; None: it is told, not judged.
-      left_out: What the run had to do without; what the reference has and the run does not is then not held against it.
+      varies: Columns, and names of numbers, that depend on single trainings or on what
+        the run chose by them. Where the two have no intervals, such values agree if
+        both lie within the ends given here; None: it is told, not judged.
+      left_out: What the run had to do without; what the reference has and the run does
+        not is then not held against it.
     """
     for name, given in (("reference", reference), ("here", here)):
         _check_reference(name, given)
@@ -182,21 +196,36 @@ def agreement_verdict(agreement: Agreement) -> str:
     cause = likely_cause(agreement.causes)
     if agreement.other_values:
         count = len(agreement.other_values)
-        found = f"Does not agree: {count} of {values} differ by more than rounding or their interval, and {bits}."
+        found = (
+            f"Does not agree: {count} of {values} differ by more than rounding or "
+            f"their interval, and {bits}."
+        )
         words = f"{found} {largest(_worst(agreement.other_values))} {cause}"
     elif agreement.within or agreement.chosen:
         count = len(agreement.within)
-        found = f"Agrees within the interval: of {values} {count} have other digits, each within its interval, and {bits}."
+        found = (
+            f"Agrees within the interval: of {values} {count} have other digits, each "
+            f"within its interval, and {bits}."
+        )
         worst = f" {largest(_worst(agreement.within))}" if agreement.within else ""
         words = f"{found}{worst}{_told(agreement.chosen)} {cause}"
     elif agreement.rounded:
         count = len(agreement.rounded)
-        found = f"The same printed digits: of {values} {count} differ, by rounding alone, and {bits}."
+        found = (
+            f"The same printed digits: of {values} {count} differ, by rounding alone, "
+            f"and {bits}."
+        )
         words = f"{found} {largest(_worst(agreement.rounded))} {cause}"
     elif agreement.other_hashes:
-        words = f"The same printed digits: all {values} are the reference's; {bits}. {cause}"
+        words = (
+            f"The same printed digits: all {values} are the reference's; {bits}. "
+            f"{cause}"
+        )
     else:
-        words = f"Bit-identical: the {values} and the hashes of all {agreement.hashes} programs are the reference's."
+        words = (
+            f"Bit-identical: the {values} and the hashes of all {agreement.hashes} "
+            "programs are the reference's."
+        )
     return words + _not_made(agreement)
 
 
@@ -206,7 +235,8 @@ def _judge(
     here: Mapping[str, Entry],
     varies: Mapping[str, Sequence[float] | None],
 ) -> tuple[str, Difference | None]:
-    """How the two values at a place differ: the kind, a field of Agreement, and the difference, if there is one."""
+    """How the two values at a place differ: the kind, a field of Agreement, and the
+    difference, if there is one."""
     missing = Entry("missing", "")
     was, now = there.get(place, missing), here.get(place, missing)
     difference = number_difference(place, was.value, now.value)
@@ -266,7 +296,8 @@ def _is_rounding(was: Entry, now: Entry) -> bool:
 
 
 def _overlap(was: Entry, now: Entry) -> bool:
-    """Whether the intervals overlap; of a value without one, whether it lies in the other's."""
+    """Whether the intervals overlap; of a value without one, whether it lies in the
+    other's."""
     first, second = as_number(was.value), as_number(now.value)
     if first is None or second is None or was.interval is now.interval is None:
         return False
@@ -302,4 +333,7 @@ def _not_made(agreement: Agreement) -> str:
     named = f", {', '.join(agreement.not_made[:NAMED])}" if count else ""
     more = f" and {count - NAMED} more" if count > NAMED else ""
     without = ", ".join(agreement.left_out)
-    return f"\nNot reproduced, for want of {without}: {count} values and hashes of the reference{named}{more}."
+    return (
+        f"\nNot reproduced, for want of {without}: {count} values and hashes of the "
+        f"reference{named}{more}."
+    )

@@ -1,4 +1,5 @@
-"""A finished run as one archive of plain files, and reading one that comes from anybody: nothing in it is executed."""
+"""A finished run as one archive of plain files, and reading one that comes from
+anybody: nothing in it is executed."""
 
 import contextlib
 import hashlib
@@ -26,12 +27,14 @@ LIMITS = {
 # A stranger's environment is shown, and never compared: any will do.
 MANIFEST_SHAPE = SHAPE | {"environment": dict}
 _AGAIN = "get it again from where it comes"
-_MAKE = f"run the command in its {MANIFEST} to its end"  # Not told here: a stranger wrote it.
+# Not told here: a stranger wrote it.
+_MAKE = f"run the command in its {MANIFEST} to its end"
 _START = b"PK\x03\x04"
 
 
 class Contents(NamedTuple):
-    """What a finished run holds, as far as it is read: its arrays are held against their digest, and not opened.
+    """What a finished run holds, as far as it is read: its arrays are held against
+    their digest, and not opened.
 
     Attributes:
       name: Of the file or the folder, without where it lies.
@@ -45,9 +48,11 @@ class Contents(NamedTuple):
 
 
 def pack(run: str | Path, target: str | Path) -> Path:
-    """Writes a finished run as one .zip of manifest.json, result.json, arrays.npz and SHA256SUMS, their digests.
+    """Writes a finished run as one .zip of manifest.json, result.json, arrays.npz and
+    SHA256SUMS, their digests.
 
-    The same run always gives the same bytes: the files are stored as they are, in this order and without a date.
+    The same run always gives the same bytes: the files are stored as they are, in this
+    order and without a date.
 
     Args:
       run: The run folder.
@@ -55,7 +60,8 @@ def pack(run: str | Path, target: str | Path) -> Path:
     Returns:
       The file.
     Raises:
-      ValueError: The run is not finished, or damaged, or too large, or the target is no .zip.
+      ValueError: The run is not finished, or damaged, or too large, or the target is no
+        .zip.
       OSError: The file cannot be written; the message says why.
     Example:
       >>> import tempfile
@@ -113,13 +119,15 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 def read_contents(path: str | Path) -> Contents:
     """Reads a run folder, or an archive that `pack` has written, into memory.
 
-    Nothing is extracted and nothing executed, and no more is read than a run may hold. Digests say that the files are
-    those that were packed, not who packed them, nor that their numbers are true: reproducing the run does.
+    Nothing is extracted and nothing executed, and no more is read than a run may hold.
+    Digests say that the files are those that were packed, not who packed them, nor that
+    their numbers are true: reproducing the run does.
 
     Args:
       path: The run folder or the .zip.
     Raises:
-      ValueError: It is neither, or unfinished, or damaged, altered or too large; the message names it.
+      ValueError: It is neither, or unfinished, or damaged, altered or too large; the
+        message names it.
       OSError: It cannot be read.
     """
     check_path("path", path)
@@ -158,11 +166,13 @@ def _checked(name: str, files: Mapping[str, bytes]) -> Contents:
             raise ValueError(f"lacks {file}: {_MAKE}.")
         if hashlib.sha256(files[file]).hexdigest() != digests.get(file):
             raise ValueError(
-                f"holds a {file} that is damaged or altered: its digest is not that of the {MANIFEST}."
+                f"holds a {file} that is damaged or altered: its digest is not that of "
+                f"the {MANIFEST}."
             )
     if manifest["id"] != _id(manifest):
         raise ValueError(
-            f"holds a {MANIFEST} that was altered: its id is not that of its experiment and config."
+            f"holds a {MANIFEST} that was altered: its id is not that of its "
+            "experiment and config."
         )
     return Contents(name, manifest, _json(files, RESULT, check_values))
 
@@ -181,7 +191,8 @@ def _json(
 ) -> dict[str, Any]:
     if name not in files:
         raise ValueError(
-            f"holds no {name}, so it is no run; give a run folder (results/NAME/ID) or a .zip of one."
+            f"holds no {name}, so it is no run; give a run folder (results/NAME/ID) or "
+            "a .zip of one."
         )
     try:
         value = parse_json(files[name])
@@ -209,7 +220,8 @@ def _of_archive(path: Path) -> dict[str, bytes]:
     size = path.stat().st_size
     if size > sum(LIMITS.values()):
         raise ValueError(
-            f"is too large for a run: {size:,} bytes, where at most {sum(LIMITS.values()):,} are read."
+            f"is too large for a run: {size:,} bytes, where at most "
+            f"{sum(LIMITS.values()):,} are read."
         )
     if not path.is_file():
         raise ValueError("is a pipe or a device; give a regular file.")
@@ -236,7 +248,8 @@ def _of_archive(path: Path) -> dict[str, bytes]:
         }
     if set(files) != set(LIMITS) or len(files) != len(members):
         raise ValueError(
-            f"holds {', '.join(m.filename for m in members)}, where a run has {', '.join(LIMITS)}."
+            f"holds {', '.join(m.filename for m in members)}, where a run has "
+            f"{', '.join(LIMITS)}."
         )
     if files.pop(SUMS) != _sums(files):
         raise ValueError(
@@ -257,7 +270,8 @@ def _legible() -> Iterator[None]:
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:
-    """A member is known by its name before it is read; what is stored as it is cannot swell."""
+    """A member is known by its name before it is read; what is stored as it is cannot
+    swell."""
     name, advice = (
         member.orig_filename,
         "write the archive with descent pack results/NAME/ID",
@@ -268,7 +282,8 @@ def _check_member(member: zipfile.ZipInfo) -> None:
         or ":" in name
     ):
         raise ValueError(
-            f"is refused: its member {name!r} points outside of it. Nothing was written; do not unpack it."
+            f"is refused: its member {name!r} points outside of it. Nothing was "
+            "written; do not unpack it."
         )
     if name not in LIMITS:
         raise ValueError(f"holds {name!r}, which no archive of a run has; {advice}.")
@@ -280,7 +295,8 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 def _check_size(name: str, size: int) -> None:
     if size > LIMITS[name]:
         raise ValueError(
-            f"is too large for a run: {name} of {size:,} bytes, where at most {LIMITS[name]:,} are read."
+            f"is too large for a run: {name} of {size:,} bytes, where at most "
+            f"{LIMITS[name]:,} are read."
         )
 
 

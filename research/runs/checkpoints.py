@@ -1,4 +1,5 @@
-"""Checkpoints of a run: small files of arrays and JSON, each with its digest, the one before it kept beside it."""
+"""Checkpoints of a run: small files of arrays and JSON, each with its digest, the one
+before it kept beside it."""
 
 import contextlib
 import hashlib
@@ -42,17 +43,21 @@ LONGEST = 100  # Characters of a name that its folder shows.
 def checkpoints_in(
     folder: str | Path, seconds_between: float = SECONDS_BETWEEN
 ) -> Checkpoints:
-    """Checkpoints by name, each in a folder of its own: <number>.npz with the arrays, <number>.json with the rest.
+    """Checkpoints by name, each in a folder of its own: <number>.npz with the arrays,
+    <number>.json with the rest.
 
-    The JSON file is written last and holds the digest of both, so a save that was cut short counts as none. Each save has the
-    next number; the one before it is kept, and used where the last is damaged, which a warning says. Saving x deletes the
+    The JSON file is written last and holds the digest of both, so a save that was cut
+    short counts as none. Each save has the next number; the one before it is kept, and
+    used where the last is damaged, which a warning says. Saving x deletes the
     checkpoints of its parts, x/anything.
 
     Args:
       folder: Where they lie; it is made with the first save.
-      seconds_between: How long after a save (of any name) the next is due; at least 20 times what the last one took.
+      seconds_between: How long after a save (of any name) the next is due; at least 20
+        times what the last one took.
     Returns:
-      name -> Checkpoint. Names may have any characters; "/" separates a part from what it is a part of.
+      name -> Checkpoint. Names may have any characters; "/" separates a part from what
+        it is a part of.
     Example:
       >>> import tempfile
       >>> import numpy as np
@@ -97,12 +102,14 @@ def checkpoints_in(
 def remembered(
     checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoints], Saved]
 ) -> Saved:
-    """What `compute` gives, from its checkpoint where there is one: a piece of a run that is computed once.
+    """What `compute` gives, from its checkpoint where there is one: a piece of a run
+    that is computed once.
 
     Args:
       checkpoints: Where it is kept.
       name: Of the piece.
-      compute: Called with checkpoints for its own parts, which are deleted when the whole is saved.
+      compute: Called with checkpoints for its own parts, which are deleted when the
+        whole is saved.
     Example:
       >>> import tempfile
       >>> checkpoints = checkpoints_in(tempfile.mkdtemp())
@@ -148,7 +155,8 @@ def _save(folder: Path, name: str, saved: Saved, damaged: set[int]) -> None:
 
 
 def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
-    """The newest that is whole; the numbers of those that are not join `damaged`, and go with the next save."""
+    """The newest that is whole; the numbers of those that are not join `damaged`, and
+    go with the next save."""
     for number in sorted(_numbers(folder), reverse=True):
         try:
             return _read(folder / f"{number:06d}.json", name)
@@ -160,7 +168,8 @@ def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
                 else "This part is computed again."
             )
             warnings.warn(
-                f"The checkpoint {folder / f'{number:06d}.npz'} is damaged ({error}). {before}",
+                f"The checkpoint {folder / f'{number:06d}.npz'} is damaged ({error}). "
+                f"{before}",
                 stacklevel=3,
             )
     return None
@@ -189,7 +198,8 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _text(name: str, arrays: bytes, values: Any) -> bytes:
-    """What the JSON file holds: one flipped bit of it, or of the arrays, and it is another text."""
+    """What the JSON file holds: one flipped bit of it, or of the arrays, and it is
+    another text."""
     digest = hashlib.sha256(f"{name}\n{canonical(values, name)}\n".encode())
     digest.update(arrays)
     return json_bytes(
@@ -198,7 +208,8 @@ def _text(name: str, arrays: bytes, values: Any) -> bytes:
 
 
 def _file_name(part: str) -> str:
-    """The part of a name itself, or, where a file system might not take it, what is left of it and a hash."""
+    """The part of a name itself, or, where a file system might not take it, what is
+    left of it and a hash."""
     plain = re.sub(r"[^A-Za-z0-9_+-]+", "-", part)[
         :LONGEST
     ]  # No dot: 000001.json is a checkpoint's own.

@@ -1,4 +1,5 @@
-"""Between configs and command lines: the command that makes a run again, and seeds as they are typed."""
+"""Between configs and command lines: the command that makes a run again, and seeds as
+they are typed."""
 
 import dataclasses
 import re
@@ -19,8 +20,8 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
 
     Args:
       experiment: Name of the experiment.
-      config: Dataclass or mapping (all of whose fields are given); values are numbers, strings, None, booleans, or
-        tuples and lists of them.
+      config: Dataclass or mapping (all of whose fields are given); values are numbers,
+        strings, None, booleans, or tuples and lists of them.
       program: What starts the experiment; empty: python and its file.
     Example:
       >>> Config = dataclasses.make_dataclass("Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)])
@@ -32,7 +33,8 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
         not dataclasses.is_dataclass(config) or isinstance(config, type)
     ):
         raise TypeError(
-            f"config must be an instance of a dataclass, or a mapping; got config={config!r}."
+            "config must be an instance of a dataclass, or a mapping; got "
+            f"config={config!r}."
         )
     check_text("program", program)
     words = shlex.split(program or f"python experiments/{experiment}.py")
@@ -66,10 +68,12 @@ def _chosen(config: Any) -> dict[str, Any]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Reads seeds as they are typed: "7", "0,3,5", "0..9" (both ends included), or ranges and numbers mixed.
+    """Reads seeds as they are typed: "7", "0,3,5", "0..9" (both ends included), or
+    ranges and numbers mixed.
 
     Raises:
-      ValueError: A seed is no integer in 0..2³²-1 a range is empty, or a seed comes twice; the message names it.
+      ValueError: A seed is no integer in 0..2³²-1 a range is empty, or a seed comes
+        twice; the message names it.
     Example:
       >>> parse_seeds("0..3,7")
       (0, 1, 2, 3, 7)
@@ -88,7 +92,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     twice = [str(seed) for seed, times in Counter(seeds).items() if times > 1]
     if twice:
         raise ValueError(
-            f"seeds: {', '.join(twice)} given more than once in {text!r}; give each seed once."
+            f"seeds: {', '.join(twice)} given more than once in {text!r}; give each "
+            "seed once."
         )
     return tuple(seeds)
 
@@ -96,6 +101,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def _seed(word: str, text: str) -> int:
     if not re.fullmatch("[0-9]+", word) or int(word) >= 2**32:
         raise ValueError(
-            f"seeds: {word!r} in {text!r} is no integer in 0..2³²-1. Write one (7), several (0,3,5) or a range (0..9), as text."
+            f"seeds: {word!r} in {text!r} is no integer in 0..2³²-1. Write one (7), "
+            "several (0,3,5) or a range (0..9), as text."
         )
     return int(word)

@@ -1,4 +1,5 @@
-"""Two results of one config, bit by bit: what differs, by how much, and what that is likely due to."""
+"""Two results of one config, bit by bit: what differs, by how much, and what that is
+likely due to."""
 
 import math
 import sys
@@ -11,8 +12,8 @@ from research.checks import check_count, check_instance, check_sequence
 from research.runs._environment import differences
 from research.runs.result import Result, check_result
 
-# What has this word in its name (a number, an array, a column of a table) is the clock's, or follows from it: it never
-# comes again.
+# What has this word in its name (a number, an array, a column of a table) is the
+# clock's, or follows from it: it never comes again.
 CLOCK = "seconds"
 
 
@@ -22,7 +23,8 @@ class Difference(NamedTuple):
     Attributes:
       place: Where: the name of an array with an index, or the path of a number.
       there, here: The two values, or what stands in their place.
-      size: |there - here|; infinite where that has no meaning, 0 where the bits alone differ.
+      size: |there - here|; infinite where that has no meaning, 0 where the bits alone
+        differ.
       relative: size over the larger magnitude.
     """
 
@@ -57,7 +59,8 @@ class Comparison(NamedTuple):
 def compare(
     there: Result, here: Result, environments: Sequence[Mapping[str, Any]]
 ) -> Comparison:
-    """Compares the arrays and the numbers of two results; tables and answers are made of those.
+    """Compares the arrays and the numbers of two results; tables and answers are made
+    of those.
 
     Args:
       there, here: The results.
@@ -98,7 +101,8 @@ def compare(
 
 
 def verdict(comparison: Comparison) -> str:
-    """The comparison in a sentence or two: bit-identical, or the largest difference and its likely cause.
+    """The comparison in a sentence or two: bit-identical, or the largest difference and
+    its likely cause.
 
     Example:
       >>> result = Result("", (), {"loss": np.ones(2)}, {"steps": 7})
@@ -115,16 +119,22 @@ def verdict(comparison: Comparison) -> str:
     check_count("comparison.numbers", comparison.numbers, 0)
     counted = f"{comparison.arrays} arrays and {comparison.numbers} numbers"
     if comparison.same:
-        return f"Bit-identical: all {counted} came out again to the last bit (times are not compared)."
+        return (
+            f"Bit-identical: all {counted} came out again to the last bit (times are "
+            "not compared)."
+        )
     other = (
-        f"{len(comparison.other_arrays)} of {comparison.arrays} arrays and {len(comparison.other_numbers)} of "
-        f"{comparison.numbers} numbers differ"
+        f"{len(comparison.other_arrays)} of {comparison.arrays} arrays and "
+        f"{len(comparison.other_numbers)} of {comparison.numbers} numbers differ"
     )
     worst = max(
         comparison.other_arrays or comparison.other_numbers,
         key=lambda difference: difference.relative,
     )
-    return f"Not bit-identical: {other}. {largest(worst)} {likely_cause(comparison.causes)}"
+    return (
+        f"Not bit-identical: {other}. {largest(worst)} "
+        f"{likely_cause(comparison.causes)}"
+    )
 
 
 def largest(worst: Difference) -> str:
@@ -145,13 +155,15 @@ def likely_cause(causes: Sequence[str]) -> str:
     if causes:
         return f"Likely cause: {'; '.join(causes)}."
     return (
-        "Versions, processor, pool, settings and code are the same, so the stored result has been changed, or a part of the "
-        "experiment does not depend on its seed alone."
+        "Versions, processor, pool, settings and code are the same, so the stored "
+        "result has been changed, or a part of the experiment does not depend on its "
+        "seed alone."
     )
 
 
 def number_difference(path: str, there: Any, here: Any) -> Difference | None:
-    """How two JSON values at one place differ, if they do: 1, 1.0 and True are three values, NaN is NaN."""
+    """How two JSON values at one place differ, if they do: 1, 1.0 and True are three
+    values, NaN is NaN."""
     if repr(there) == repr(here):
         return None
     numeric = all(

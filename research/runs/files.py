@@ -1,4 +1,5 @@
-"""Files that hold values exactly, strict JSON and .npz, and are whole or absent: written aside and renamed."""
+"""Files that hold values exactly, strict JSON and .npz, and are whole or absent:
+written aside and renamed."""
 
 import contextlib
 import dataclasses
@@ -31,15 +32,18 @@ _REASONS = {
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Writes a file so that its name always holds the old content or the new one, whole.
+    """Writes a file so that its name always holds the old content or the new one,
+    whole.
 
-    The bytes go to a file beside the target, are flushed to the disk, and are renamed onto the target.
+    The bytes go to a file beside the target, are flushed to the disk, and are renamed
+    onto the target.
 
     Args:
       path: Target; its folder exists.
       data: All that the file is to hold.
     Raises:
-      OSError: Nothing was written; the message gives the path, the reason, and the files that are still in the folder.
+      OSError: Nothing was written; the message gives the path, the reason, and the
+        files that are still in the folder.
     Example:
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp()) / "answer.txt"
@@ -69,7 +73,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a rename last through a loss of power, where a folder can be flushed at all (not on Windows)."""
+    """Makes a rename last through a loss of power, where a folder can be flushed at all
+    (not on Windows)."""
     if os.name == "posix":
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -86,7 +91,8 @@ def _flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turns an OSError into one that says what failed, why, and what to know or do then."""
+    """Turns an OSError into one that says what failed, why, and what to know or do
+    then."""
     try:
         yield
     except OSError as error:
@@ -112,11 +118,12 @@ def kept(folder: Path) -> str:
 def plain(value: Any, where: str = "value") -> Any:
     """Reduces a value to what strict JSON holds.
 
-    Dataclasses and mappings become objects, tuples lists, NumPy scalars numbers, and NaN and the infinities
-    {"$float": name}.
+    Dataclasses and mappings become objects, tuples lists, NumPy scalars numbers, and
+    NaN and the infinities {"$float": name}.
 
     Raises:
-      TypeError: Something cannot be held exactly; the message gives its place, which starts with `where`.
+      TypeError: Something cannot be held exactly; the message gives its place, which
+        starts with `where`.
     Example:
       >>> plain({"loss": float("inf"), "sizes": (64, 10)})
       {'loss': {'$float': 'inf'}, 'sizes': [64, 10]}
@@ -127,7 +134,8 @@ def plain(value: Any, where: str = "value") -> Any:
         return {NOT_FINITE: str(value)}
     if isinstance(value, int) and value.bit_length() > 1023:
         raise TypeError(
-            f"{where} is an integer of {value.bit_length():,} bits, more than a float can hold. Write a text."
+            f"{where} is an integer of {value.bit_length():,} bits, more than a float "
+            "can hold. Write a text."
         )
     if value is None or isinstance(value, str | int | float):
         return value
@@ -142,12 +150,14 @@ def plain(value: Any, where: str = "value") -> Any:
         for name in value:
             if not isinstance(name, str) or name == NOT_FINITE:
                 raise TypeError(
-                    f"{where} has the key {name!r}; keys must be strings, other than {NOT_FINITE!r}."
+                    f"{where} has the key {name!r}; keys must be strings, other than "
+                    f"{NOT_FINITE!r}."
                 )
         return {name: plain(item, f"{where}.{name}") for name, item in value.items()}
     raise TypeError(
-        f"{where} is a {type(value).__name__}, {value!r}, which JSON cannot hold exactly. Use numbers, strings, None, "
-        "tuples, lists and mappings of them: float(x) of an array with one number, x.tolist() of one with more."
+        f"{where} is a {type(value).__name__}, {value!r}, which JSON cannot hold "
+        "exactly. Use numbers, strings, None, tuples, lists and mappings of them: "
+        "float(x) of an array with one number, x.tolist() of one with more."
     )
 
 
@@ -176,7 +186,8 @@ def read_json(data: bytes) -> Any:
 
 
 def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
-    """Arrays by name as the bytes of an .npz file, without pickle; the same arrays always give the same bytes.
+    """Arrays by name as the bytes of an .npz file, without pickle; the same arrays
+    always give the same bytes.
 
     Raises:
       TypeError: An array cannot be held exactly.
@@ -197,6 +208,7 @@ def _savable(array: Any, name: str) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind not in SAVABLE:
         raise TypeError(
-            f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot hold exactly: cast it (astype('float32'))."
+            f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot hold "
+            "exactly: cast it (astype('float32'))."
         )
     return array

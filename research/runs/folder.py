@@ -1,4 +1,5 @@
-"""The folder of one run: opened under the hash of its config, held by one process, finished with a result."""
+"""The folder of one run: opened under the hash of its config, held by one process,
+finished with a result."""
 
 import contextlib
 import dataclasses
@@ -47,10 +48,12 @@ class Run(NamedTuple):
       id: As `run_id` gives it.
       experiment: Name of the experiment.
       config: Its config, as given.
-      finished: Whether the folder holds a whole result, to be had from `load_result(path)`.
+      finished: Whether the folder holds a whole result, to be had from
+        `load_result(path)`.
       resumed: Whether an earlier process left checkpoints from which this run goes on.
       seconds: What earlier processes spent on it.
-      lock: Held while the run is open, so that no second process works in the folder; released by `finish`.
+      lock: Held while the run is open, so that no second process works in the folder;
+        released by `finish`.
     """
 
     path: Path
@@ -69,13 +72,17 @@ class Run(NamedTuple):
 
 
 def run_id(experiment: str, config: Any) -> str:
-    """Names a run by what it computes: the first 12 hexadecimal digits of the SHA-256 of experiment and config.
+    """Names a run by what it computes: the first 12 hexadecimal digits of the SHA-256
+    of experiment and config.
 
-    Neither the time nor a path enters, nor the order of fields; 1, 1.0 and True are three values.
+    Neither the time nor a path enters, nor the order of fields; 1, 1.0 and True are
+    three values.
 
     Args:
-      experiment: Name of the experiment; it names a folder: letters, digits, `_` and `-`.
-      config: Dataclass or mapping of numbers, strings, None, booleans, and tuples, lists and mappings of them.
+      experiment: Name of the experiment; it names a folder: letters, digits, `_` and
+        `-`.
+      config: Dataclass or mapping of numbers, strings, None, booleans, and tuples,
+        lists and mappings of them.
     Raises:
       ValueError: The experiment's name cannot name a folder.
       TypeError: The config holds something else; the message names the field.
@@ -98,7 +105,8 @@ def check_experiment(experiment: Any) -> None:
     check_text("experiment", experiment)
     if not re.fullmatch(NAME, experiment):
         raise ValueError(
-            f"experiment names a folder, so it is letters, digits, _ and -; got {experiment!r}."
+            "experiment names a folder, so it is letters, digits, _ and -; got "
+            f"{experiment!r}."
         )
 
 
@@ -113,10 +121,11 @@ def open_run(
 ) -> Run:
     """Opens the run folder of a config, making it if need be.
 
-    A folder with a whole result is left as it is, and said to be finished. One with checkpoints is gone on with if they
-    were made by the same code, versions, processor and settings, on which the bits depend; else they go, aloud. In any
-    other the run begins anew; an earlier result stays until `finish` replaces it. This starts JAX's backend, whose
-    devices the manifest names: call `backend.configure` first.
+    A folder with a whole result is left as it is, and said to be finished. One with
+    checkpoints is gone on with if they were made by the same code, versions, processor
+    and settings, on which the bits depend; else they go, aloud. In any other the run
+    begins anew; an earlier result stays until `finish` replaces it. This starts JAX's
+    backend, whose devices the manifest names: call `backend.configure` first.
 
     Args:
       experiment, config: As for `run_id`; the folder is results/<experiment>/<run id>.
@@ -124,10 +133,12 @@ def open_run(
       fresh: Whether to begin anew, whatever the folder holds.
       width: Lanes that advance together, as in `environment`.
       code: The experiment's own files, as in `environment`.
-      command: What makes the run again; None: the experiment's command line with that config.
+      command: What makes the run again; None: the experiment's command line with that
+        config.
     Raises:
       ValueError: The folder holds another run.
-      OSError: The folder cannot be made or written, or another process is at work in it; the message says why.
+      OSError: The folder cannot be made or written, or another process is at work in
+        it; the message says why.
     Example:
       >>> import tempfile
       >>> results = tempfile.mkdtemp()
@@ -211,10 +222,11 @@ def append_metrics(run: Run, **values: Any) -> None:
 
 
 def finish(run: Run, result: Result, **facts: Any) -> Run:
-    """Saves the result of a run: arrays.npz, result.json, then the manifest with their digests and status "finished".
+    """Saves the result of a run: arrays.npz, result.json, then the manifest with their
+    digests and status "finished".
 
-    Whatever stops it on the way, the folder then counts as unfinished and every file in it is whole. Checkpoints go last,
-    and the folder's lock is released.
+    Whatever stops it on the way, the folder then counts as unfinished and every file in
+    it is whole. Checkpoints go last, and the folder's lock is released.
 
     Args:
       run: An open run.
@@ -247,7 +259,8 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
 
 
 def close(run: Run) -> None:
-    """Lets go of the run folder, finished or not, so that another process may go on in it."""
+    """Lets go of the run folder, finished or not, so that another process may go on in
+    it."""
     check_instance(
         "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
     )
@@ -261,7 +274,8 @@ def load_result(path: str | Path) -> Result:
     Args:
       path: The run folder.
     Raises:
-      ValueError: The run is not finished, or a file is damaged or missing, or is not what `finish` writes.
+      ValueError: The run is not finished, or a file is damaged or missing, or is not
+        what `finish` writes.
     """
     check_path("path", path)
     path = Path(path)
@@ -269,13 +283,15 @@ def load_result(path: str | Path) -> Result:
     fault = _fault(path, manifest)
     if fault:
         raise ValueError(
-            f"{path} holds no whole result: {fault}. Run it again: {manifest.get('command')}"
+            f"{path} holds no whole result: {fault}. Run it again: "
+            f"{manifest.get('command')}"
         )
     try:
         return read_result(read_file(path, RESULT), read_file(path, ARRAYS))
     except ValueError as error:
         raise ValueError(
-            f"{path} holds no result of a run: {error} Run it again: {manifest.get('command')}"
+            f"{path} holds no result of a run: {error} Run it again: "
+            f"{manifest.get('command')}"
         ) from error
 
 
@@ -289,8 +305,10 @@ def _holds_result(run: Run) -> bool:
         return False
     if _identity(manifest["experiment"], manifest["config"]) != run.id:
         raise ValueError(
-            f"{run.path} holds another run: {canonical(manifest['config'])} of {manifest['experiment']}, not "
-            f"{canonical(run.config)} of {run.experiment}. Give another folder (--results), or --fresh to overwrite it."
+            f"{run.path} holds another run: {canonical(manifest['config'])} of "
+            f"{manifest['experiment']}, not {canonical(run.config)} of "
+            f"{run.experiment}. Give another folder (--results), or --fresh to "
+            "overwrite it."
         )
     fault = _fault(run.path, manifest)
     if fault and manifest["status"] == "finished":
@@ -308,8 +326,8 @@ def _lock(path: Path) -> filelock.BaseFileLock:
         lock.acquire(blocking=False)
     if not lock.is_locked:
         raise OSError(
-            f"Another process is at work in {path}. Wait until it has finished or stop it; or give another folder for "
-            "results (--results)."
+            f"Another process is at work in {path}. Wait until it has finished or stop "
+            "it; or give another folder for results (--results)."
         )
     return lock
 
@@ -321,19 +339,22 @@ def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
     try:
         earlier = read_manifest(run.path)
     except ValueError:
-        return False  # Unreadable was said aloud already; without one, nothing says what made the checkpoints.
+        # Unreadable was said aloud already; without one, nothing says what made the
+        # checkpoints.
+        return False
     changed = differences(earlier["environment"], manifest["environment"])
     if changed:
         warnings.warn(
-            f"{run.path} keeps checkpoints that would not lead to the same bits, so the run begins anew: "
-            f"{'; '.join(changed)}.",
+            f"{run.path} keeps checkpoints that would not lead to the same bits, so "
+            f"the run begins anew: {'; '.join(changed)}.",
             stacklevel=3,
         )
     return not changed
 
 
 def _mend_metrics(path: Path) -> float:
-    """Cuts off a last line that a kill left unfinished; the seconds of the line before it."""
+    """Cuts off a last line that a kill left unfinished; the seconds of the line before
+    it."""
     lines = (
         read_file(path.parent, METRICS).splitlines(keepends=True)
         if path.exists()

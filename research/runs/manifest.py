@@ -45,13 +45,15 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         check_shape(manifest, SHAPE, "the manifest")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{file} cannot be read: {str(error).rstrip('.')}. Is {Path(path)} a run folder?"
+            f"{file} cannot be read: {str(error).rstrip('.')}. Is {Path(path)} a run "
+            "folder?"
         ) from error
     return manifest
 
 
 def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
-    """Refuse a manifest whose experiment and id could name a file elsewhere, or by which the run cannot be made again.
+    """Refuse a manifest whose experiment and id could name a file elsewhere, or by
+    which the run cannot be made again.
 
     Raises:
       ValueError: It is one; the message names the path.

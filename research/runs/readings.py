@@ -1,4 +1,5 @@
-"""What a kept reference says, place by place: each entry of its table, each number, and the intervals they have."""
+"""What a kept reference says, place by place: each entry of its table, each number, and
+the intervals they have."""
 
 import math
 import re
@@ -20,7 +21,8 @@ class Entry(NamedTuple):
       name: The column, or the name of the number.
       scale: The largest magnitude beside it, in its column or list; at least 1.
       interval: (low, high) of an estimate; None where it has none.
-      of: The place of the estimate that this is an end of the interval of; None where it is no end.
+      of: The place of the estimate that this is an end of the interval of; None where
+        it is no end.
     """
 
     value: Any
@@ -31,11 +33,14 @@ class Entry(NamedTuple):
 
 
 def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
-    """Every entry of the table and every plain number by its place, those of the clock left out.
+    """Every entry of the table and every plain number by its place, those of the clock
+    left out.
 
-    An estimate of the table has its interval in the same cell ("84 % [81, 86]"), in the cell after it ("1.571 to 1.600"),
-    or in the two after it, under headings that end in "low" and "high". A number has the interval that the reference
-    names under `intervals`, else that of the estimate in the table which is the same number, rounded.
+    An estimate of the table has its interval in the same cell ("84 % [81, 86]"), in the
+    cell after it ("1.571 to 1.600"), or in the two after it, under headings that end in
+    "low" and "high". A number has the interval that the reference names under
+    `intervals`, else that of the estimate in the table which is the same number,
+    rounded.
 
     Args:
       reference: As `keep` writes it.
@@ -55,7 +60,8 @@ def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
 
 
 def as_number(value: Any) -> float | None:
-    """The number that a cell holds, as a number or as text ("84 % [81, 86]" is 84); None for what is no number.
+    """The number that a cell holds, as a number or as text ("84 % [81, 86]" is 84);
+    None for what is no number.
 
     Example:
       >>> [as_number(value) for value in (0.5, "1.518", "84 % [81, 86]", "4e-16", "7 of 9", True, None)]
@@ -121,7 +127,8 @@ def _ends(value: float | None, low: Any, high: Any) -> tuple[float, float] | Non
 
 
 def _interval_in(estimates: Sequence[Entry], value: Any) -> tuple[float, float] | None:
-    """The narrowest interval of the estimates that are the value, rounded; percentages are none of a number's."""
+    """The narrowest interval of the estimates that are the value, rounded; percentages
+    are none of a number's."""
     if not isinstance(value, float) or value.is_integer():
         return None
     same = [

@@ -1,4 +1,5 @@
-"""A small file that says what a run found: committed beside the experiment, for others to compare theirs with."""
+"""A small file that says what a run found: committed beside the experiment, for others
+to compare theirs with."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,8 @@ SHAPE = {
 
 
 def keep(path: str | Path, folder: str | Path) -> Path:
-    """Writes <folder>/<experiment>.json: the run's manifest, answer, first table, plain numbers and hashes.
+    """Writes <folder>/<experiment>.json: the run's manifest, answer, first table, plain
+    numbers and hashes.
 
     Args:
       path: The folder of a finished run.
@@ -45,7 +47,8 @@ def keep(path: str | Path, folder: str | Path) -> Path:
     data = json_bytes(reference)
     if len(data) > LARGEST:
         raise ValueError(
-            f"the reference of {path} would be {len(data):,} bytes; at most {LARGEST:,} are kept."
+            f"the reference of {path} would be {len(data):,} bytes; at most "
+            f"{LARGEST:,} are kept."
         )
     file = Path(folder) / f"{reference['manifest']['experiment']}.json"
     write_atomically(file, data)
@@ -55,10 +58,11 @@ def keep(path: str | Path, folder: str | Path) -> Path:
 def reference_of(path: str | Path) -> dict[str, Any]:
     """What `keep` writes of a finished run.
 
-    A float of the table has four digits. Of the result's numbers, those are kept that are no tables of their own:
-    numbers, texts, and lists of at most 20; and under `intervals`, where the result has them, the (low, high) of numbers
-    by their names. Arrays that share a name up to its last "/" (a program's, say) have one
-    hash, of 16 hexadecimal digits; those of the clock have none.
+    A float of the table has four digits. Of the result's numbers, those are kept that
+    are no tables of their own: numbers, texts, and lists of at most 20; and under
+    `intervals`, where the result has them, the (low, high) of numbers by their names.
+    Arrays that share a name up to its last "/" (a program's, say) have one hash, of 16
+    hexadecimal digits; those of the clock have none.
 
     Raises:
       ValueError: The run is not finished, or has no table.

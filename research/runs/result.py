@@ -32,7 +32,8 @@ class Table(NamedTuple):
     Attributes:
       title: What the rows are.
       columns: A heading for each column.
-      rows: One tuple a row, as long as columns; None means "not reached" (`dashed` says that there is nothing to reach).
+      rows: One tuple a row, as long as columns; None means "not reached" (`dashed` says
+        that there is nothing to reach).
       note: A sentence to be read below the table.
     """
 
@@ -59,7 +60,8 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
 
 
 class Findings(NamedTuple):
-    """What an experiment measured; its report makes an answer, tables and figures of this alone.
+    """What an experiment measured; its report makes an answer, tables and figures of
+    this alone.
 
     Attributes:
       arrays, numbers: As in a Result.
@@ -76,7 +78,8 @@ class Result(NamedTuple):
       answer: The answer to its question, in a sentence or two.
       tables: What is shown beside the figures.
       arrays: What the figures are drawn from.
-      numbers: What is compared with the experiment's EXPECTED; JSON values under string keys.
+      numbers: What is compared with the experiment's EXPECTED; JSON values under string
+        keys.
     """
 
     answer: str
@@ -99,19 +102,22 @@ def check_result(name: str, result: Any) -> None:
     for key, array in result.arrays.items():
         if not is_array(array):
             raise TypeError(
-                f"{name}.arrays must hold arrays; got {name}.arrays[{key!r}]={shown(array)}."
+                f"{name}.arrays must hold arrays; got "
+                f"{name}.arrays[{key!r}]={shown(array)}."
             )
     check_instance(f"{name}.numbers", result.numbers, dict)
 
 
 def result_bytes(result: Result) -> tuple[bytes, bytes]:
-    """What result.json and arrays.npz hold; `read_result` undoes it exactly, to the last bit and type.
+    """What result.json and arrays.npz hold; `read_result` undoes it exactly, to the
+    last bit and type.
 
-    NumPy scalars in tables and numbers come back as Python's, tuples in numbers as lists. The same result always gives
-    the same bytes.
+    NumPy scalars in tables and numbers come back as Python's, tuples in numbers as
+    lists. The same result always gives the same bytes.
 
     Raises:
-      ValueError: A row is not as long as its table's columns, or two columns have one name.
+      ValueError: A row is not as long as its table's columns, or two columns have one
+        name.
       TypeError: A number cannot be held by JSON, or an array by .npz without pickle.
     Example:
       >>> result = Result("Yes.", (Table("Steps", ("rule", "steps"), (("Adam", 12), ("SGD", None))),), {}, {})
@@ -124,12 +130,14 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
         ]
         if twice:
             raise ValueError(
-                f"table {table.title!r} has two columns of the name {twice[0]!r}; give each its own."
+                f"table {table.title!r} has two columns of the name {twice[0]!r}; give "
+                "each its own."
             )
         for row in table.rows:
             if len(row) != len(table.columns):
                 raise ValueError(
-                    f"table {table.title!r} has {len(table.columns)} columns, but a row {row!r}."
+                    f"table {table.title!r} has {len(table.columns)} columns, but a "
+                    f"row {row!r}."
                 )
     text = {
         "answer": result.answer,
@@ -171,7 +179,8 @@ def check_values(values: Any) -> None:
 
 
 def check_rows(table: Any, where: str) -> None:
-    """Refuse a table whose rows are not as long as its columns, or two of whose columns have one name.
+    """Refuse a table whose rows are not as long as its columns, or two of whose columns
+    have one name.
 
     Raises:
       ValueError: It is such a table.
@@ -182,12 +191,14 @@ def check_rows(table: Any, where: str) -> None:
     for number, row in enumerate(table["rows"]):
         if len(row) != len(columns):
             raise ValueError(
-                f"{where} has {len(columns)} columns, but {len(row)} entries in row {number}."
+                f"{where} has {len(columns)} columns, but {len(row)} entries in row "
+                f"{number}."
             )
 
 
 def hash_arrays(*arrays: Any) -> str:
-    """The SHA-256, in hexadecimal, of the dtype, shape and bytes of each array, in order.
+    """The SHA-256, in hexadecimal, of the dtype, shape and bytes of each array, in
+    order.
 
     Args:
       arrays: NumPy or JAX arrays of numbers (of a key: `jax.random.key_data(key)`).
@@ -199,14 +210,16 @@ def hash_arrays(*arrays: Any) -> str:
     for place, array in enumerate(arrays):
         if np.asarray(array).dtype == object:
             raise TypeError(
-                f"arrays must hold numbers; array {place} holds Python objects: {shown(array)}."
+                f"arrays must hold numbers; array {place} holds Python objects: "
+                f"{shown(array)}."
             )
     digest = hashlib.sha256()
     for index, array in enumerate(arrays):
         array = np.asarray(array)
         if array.dtype.hasobject:
             raise TypeError(
-                f"array {index} holds Python objects, which have no bytes; give an array of numbers."
+                f"array {index} holds Python objects, which have no bytes; give an "
+                "array of numbers."
             )
         digest.update(f"{array.dtype.name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())

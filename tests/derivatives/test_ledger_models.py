@@ -49,9 +49,7 @@ def drawn(f, *args, level="mathematics"):
     return ledger
 
 
-@pytest.mark.thorough(
-    "the larger networks", but="linear|logistic|softmax|perceptron|recurrent|encoder"
-)
+@pytest.mark.thorough("the larger networks", but="linear|logistic|softmax|perceptron")
 @pytest.mark.parametrize("name", MODELS)
 def test_model_is_explained_with_the_gradient_of_jax(name):
     make, given = MODELS[name]

@@ -126,9 +126,8 @@ own_reverse.defvjp(lambda x: (x * x, x), _backwards)
 
 
 def reverse_rule(x):
-    y = own_reverse(
-        x
-    )  # here: JAX gives the rows of a reverse rule the line of the call
+    # JAX gives the rows of a reverse rule the line of the call.
+    y = own_reverse(x)  # here
     return y * 2
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from research.derivatives import problems
 
-# Of the file as it was before the estimator existed. Who must change a held-out problem moves it to the other half.
-HELD_OUT_SHA256 = "a542b9fa0f63ed85b3827badabb45fd0af18cca372e96537d10d80cd7873e980"
+# Of the file as it was before the estimator existed, but for the breaks of its lines
+# (88 columns instead of 120; its syntax tree is the same). Who must change a held-out
+# problem moves it to the other half.
+HELD_OUT_SHA256 = "13b54cc6e9f4936218e93f0f25be9c34aca623148468a8a31574a4f562e65f41"
 
 BOTH = (*problems.DEVELOPMENT, *problems.HELD_OUT)
 KINDS = {"smooth", "scaled", "noisy", "kink", "jump", "one-sided", "unresolved", "nan"}

@@ -1,0 +1,147 @@
+"""The report of which_rule: answer, tables and figures."""
+
+from typing import Any
+
+import research
+from experiments.which_rule import PLAIN, USUAL
+from research.comparison import tables as comparison_tables
+from research.figures import studies
+
+SHOWN = 4  # Rules that a sentence names.
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """A row a rule first; then those of every study, and what is not compared."""
+    numbers = findings.numbers
+    return (
+        rules_table(numbers),
+        *comparison_tables.study_tables(numbers),
+        left_out_table(),
+    )
+
+
+def rules_table(numbers: dict[str, Any]):
+    """One page: a row a rule."""
+    protocol, on = numbers["protocol"], len(numbers["workloads"])
+    first = numbers["first"]
+    rows = tuple(
+        (
+            row["rule"],
+            f"{row['reached_on']} of {on}",
+            row["ratio"],
+            row["low"] if row["verdict"] != "first" else "",
+            row["high"] if row["verdict"] != "first" else "",
+            row["verdict"],
+            row["times_best"],
+            f"{row['defaults_reached_on']} of {on}",
+            row["defaults_times_best"],
+            "none" if row["decades"] is None else row["decades"],
+            f"{100 * row['diverged']:.0f} %",
+            row["times_seconds"],
+        )
+        for row in numbers["by_rule"]
+    )
+    columns = (
+        "rule",
+        "reaches the target on",
+        f"ratio to {first}",
+        "low",
+        "high",
+        "verdict",
+        "times the best",
+    )
+    columns += (
+        "defaults reach it on",
+        "defaults, times the best",
+        "decades of rate within 10 %",
+        "diverged",
+    )
+    note = (
+        f"Ratio: example gradients to {protocol['target']:g} of the initial f - f* "
+        f"over those of {first}, geometric mean over the workloads where both get "
+        f"there, with an interval that includes the choice among {protocol['budget']} "
+        "trials and is corrected for the number of rules. Times the best: over the "
+        "least of all rules on each workload, where it gets there at all. Defaults: "
+        "the first trial alone. Diverged: share of the trainings of a rule's space. "
+        "Seconds a pass are those of one training by itself on this machine."
+    )
+    columns = (*columns, f"seconds a pass, times {PLAIN}'s")
+    return research.runs.Table("What to use first", columns, rows, note)
+
+
+def left_out_table():
+    """Which rules are not here, and why."""
+    rows = tuple(research.tuning.NOT_COMPARED.items())
+    return research.runs.Table("Rules that are not compared", ("rule", "why"), rows)
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """What to use first, what is as good, what to do without tuning, and where the
+    simple baseline stands."""
+    numbers = findings.numbers
+    first, on, rows = (
+        numbers["first"],
+        len(numbers["workloads"]),
+        {row["rule"]: row for row in numbers["by_rule"]},
+    )
+    own = rows[first]
+    budget = numbers["protocol"]["budget"]
+    sentences = [
+        f"Use {first} first: with {budget} trials it reaches the target on "
+        f"{own['reached_on']} of {on} workloads, in {own['times_best']:.2f} times the "
+        "fewest example gradients of any rule there."
+    ]
+    for verdict, words in (
+        ("better", "On the reporting seeds {} still fewer"),
+        ("undecided", "{} cannot be distinguished from it"),
+    ):
+        names = [row["rule"] for row in numbers["by_rule"] if row["verdict"] == verdict]
+        if names:
+            listed = ", ".join(names[:SHOWN]) + (
+                f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            )
+            verb = (
+                f"{listed} {'needs' if len(names) == 1 else 'need'}"
+                if verdict == "better"
+                else listed
+            )
+            sentences.append(words.format(verb) + ".")
+    sentences += [
+        beside(numbers, rows, rule) for rule in (PLAIN, USUAL) if rule != first
+    ]
+    sentences.append(first_by_workload(numbers))
+    untuned = rows[numbers["first_untuned"]]
+    sentences.append(
+        f"Without any tuning use {untuned['rule']}: its defaults reach the target on "
+        f"{untuned['defaults_reached_on']} of {on}, in "
+        f"{untuned['defaults_times_best']:.1f} times the fewest."
+    )
+    return " ".join(sentences)
+
+
+def first_by_workload(numbers: dict[str, Any]):
+    """One sentence: which rule comes first on each workload, by the tuning seeds
+    too."""
+    places = {}
+    for workload, rule in numbers["first_on"].items():
+        places.setdefault(rule, []).append(workload)
+    if len(places) == 1:
+        return f"{next(iter(places))} comes first on every workload."
+    listed = "; ".join(f"{rule} on {', '.join(on)}" for rule, on in places.items())
+    return f"No rule comes first everywhere: {listed}."
+
+
+def beside(numbers: dict[str, Any], rows: dict[str, dict[str, Any]], rule: str):
+    """One sentence on a rule that everybody knows."""
+    row = rows[rule]
+    if not row["workloads"]:
+        return f"{rule} does not reach it where {numbers['first']} does."
+    return (
+        f"{rule} needs {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] times "
+        f"its example gradients (target reached on {row['reached_on']})."
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """Ratios, trials, rates, curves and the profile."""
+    return studies.draw_study(result.numbers, result.arrays)
