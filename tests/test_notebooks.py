@@ -141,6 +141,7 @@ def needs_the_package_alone(name: str, source: str, notebook: str) -> Iterator[s
             "numpy",
             "matplotlib",
             "optax",
+            "sklearn",  # research requires it.
         }
         yield from (f"it imports {package}" for package in packages)
 
