@@ -140,9 +140,7 @@ def run(
     return result
 
 
-def share(
-    config: Config, part: int, parts: int, checkpoints: "Checkpoints | None"
-) -> None:
+def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
     """Compute every `parts`-th pair from pair `part` on; `run` finds them."""
     given = arguments(config)
     research.comparison.compute_share(

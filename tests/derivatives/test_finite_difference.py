@@ -330,7 +330,7 @@ def test_strict_raises_and_names_verdict_and_remedy():
             errors.NotScalarError,
             r"shape \(2,\).*jacobian",
         ),
-        (lambda x: "one", 1.0, {}, errors.NotScalarError, "one number"),
+        (lambda x: "one", 1.0, {}, errors.NotScalarError, "one real number"),
     ],
 )
 def test_bad_input_is_named_with_its_value_and_a_remedy(f, x, keywords, error, message):
