@@ -1,7 +1,7 @@
-"""A study's cells, all trials and seeds of a rule on a workload: at once, against the same cells one after another.
+"""A study's runs, all trials and seeds of a rule on a workload: at once, against the same runs one after another.
 
 python -m benchmarks.studies                       # both workloads and rules, about five minutes
-python -m benchmarks.studies --only adam --quick   # a smoke run of a few cells
+python -m benchmarks.studies --only adam --quick   # a smoke run of a few runs
 """
 
 from collections.abc import Callable, Sequence
@@ -47,21 +47,21 @@ IN_OPTAX: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": lambda rate, b1: optax.adam(rate, b1),
 }
 SEEDS = tuple(range(5))
-BUDGETS = (5, 20, 80)  # Trials, so that there are 25, 100 and 400 cells.
+BUDGETS = (5, 20, 80)  # Trials, so that there are 25, 100 and 400 runs.
 BESIDE = 20  # Of these, those that the peers make too.
 EPOCHS = 10
 ROUNDS = 5
-TOLERANCE = 1e-9  # Relative, of every evaluation of every cell.
+TOLERANCE = 1e-9  # Relative, of every evaluation of every run.
 
 
 class StudyRow(NamedTuple):
-    """One contender with one number of cells.
+    """One contender with one number of runs.
 
     Attributes:
       workload, rule, contender, note: Which.
-      cells, steps: How many cells, and updates of each.
-      compile_seconds, seconds: Building it, and all cells, a Spread; None where it did not run.
-      ratio: How many times as fast ours is with these cells, without compilation.
+      runs, steps: How many runs, and updates of each.
+      compile_seconds, seconds: Building it, and all runs, a Spread; None where it did not run.
+      ratio: How many times as fast ours is with these runs, without compilation.
       loss, apart: Mean of the last training objectives, and the largest relative difference of any evaluation.
     """
 
@@ -69,7 +69,7 @@ class StudyRow(NamedTuple):
     rule: str
     contender: str
     note: str
-    cells: int
+    runs: int
     steps: int
     compile_seconds: float | None = None
     seconds: clock.Spread | None = None
@@ -79,10 +79,10 @@ class StudyRow(NamedTuple):
 
     @property
     def per_second(self) -> clock.Spread | None:
-        """Cells per second."""
+        """Runs per second."""
         if self.seconds is None:
             return None
-        return clock.Spread(*(self.cells / self.seconds[i] for i in (0, 2, 1)))
+        return clock.Spread(*(self.runs / self.seconds[i] for i in (0, 2, 1)))
 
 
 def make_study(
@@ -92,7 +92,7 @@ def make_study(
     seeds: Sequence[int] = SEEDS,
     num_epochs: int = EPOCHS,
 ) -> Sweep:
-    """The cells as `research.comparison.measure_contender` makes them; `rates` holds every hyper-parameter, (cells, 2)."""
+    """The runs as `research.comparison.measure_contender` makes them; `rates` holds every hyper-parameter, (runs, 2)."""
     made = workloads.make_workload(workload, dtype=DTYPE)
     sampler = samplers.minibatch(len(training_data(made)[1]), BATCH_SIZE)
     keys = {seed: jax.random.key(seed) for seed in seeds}
@@ -125,7 +125,7 @@ def make_study(
 def build_ours(
     study: Sweep, rule: str
 ) -> tuple[descent.SweepProgram, Callable[[Sweep], np.ndarray]]:
-    """The program as `measure_contender` compiles it, and study -> evaluations of its cells, for any number of them."""
+    """The program as `measure_contender` compiles it, and study -> evaluations of its runs, for any number of them."""
     (contender,) = comparison.make_contenders([rule], spaces={rule: SPACES[rule]})
     names = tuple(contender.space)
     program = descent.compile_sweep(
@@ -137,8 +137,8 @@ def build_ours(
     )
 
     def train(study: Sweep) -> np.ndarray:
-        cells = {"seed": study.seeds, **dict(zip(names, study.rates.T, strict=True))}
-        return descent.sweep(program, cells).values
+        runs = {"seed": study.seeds, **dict(zip(names, study.rates.T, strict=True))}
+        return descent.sweep(program, runs).values
 
     return program, train
 
@@ -165,7 +165,7 @@ class _Sliced(list):
 
 
 def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Contender:
-    """One cell after another with optax: a jitted scan from one evaluation to the next, or a jitted step.
+    """One run after another with optax: a jitted scan from one evaluation to the next, or a jitted step.
 
     Hyper-parameters are traced, so that each compiles once: the scan for every length that there is between evaluations.
     """
@@ -249,7 +249,7 @@ def measure_study(
     rounds: int,
     **terms: Any,
 ) -> list[StudyRow]:
-    """Ours with every number of cells, and the peers with one of them, in turns; all evaluations held against ours."""
+    """Ours with every number of runs, and the peers with one of them, in turns; all evaluations held against ours."""
     made = {budget: make_study(workload, rule, budget, **terms) for budget in budgets}
     program, train = build_ours(made[beside], rule)
     others, absent = peers(made[beside], WORKLOADS[workload], rule, with_torch)
@@ -295,16 +295,16 @@ def measure_study(
         row(r, beside, seconds[r.name], clock.ratio(seconds[r.name], mine))
         for r in others
     ]
-    cells, steps = len(made[beside].seeds), made[beside].steps
+    runs, steps = len(made[beside].seeds), made[beside].steps
     return rows + [
-        StudyRow(workload, rule, name, why, cells, steps) for name, why in absent
+        StudyRow(workload, rule, name, why, runs, steps) for name, why in absent
     ]
 
 
 def measure(
     quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
 ) -> list[StudyRow]:
-    """Every rule on every workload; if quick, a few cells of two epochs.
+    """Every rule on every workload; if quick, a few runs of two epochs.
 
     Raises:
       ValueError: A name in `only` is no rule's.
@@ -328,33 +328,33 @@ def measure(
 
 
 class Line(NamedTuple):
-    """How the time of ours grows with the cells.
+    """How the time of ours grows with the runs.
 
     Attributes:
-      slope: Seconds a cell, of the line through 0 that misses no measured time by a larger share than `off`.
+      slope: Seconds a run, of the line through 0 that misses no measured time by a larger share than `off`.
       off: That share.
-      off_in_lanes: The same where lanes are counted, cells filled up to whole blocks.
+      off_in_batches: The same where whole batches of runs are counted.
     """
 
     slope: float
     off: float
-    off_in_lanes: float
+    off_in_batches: float
 
 
 def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
-    """The line through the least times of ours with several numbers of cells: a slow minute would bend it.
+    """The line through the least times of ours with several numbers of runs: a slow minute would bend it.
 
     Example:
       >>> row = StudyRow("digits", "adam", "ours", "", 8, 5)
-      >>> rows = [row._replace(cells=n, seconds=clock.Spread(s, s, s)) for n, s in ((8, 0.9), (80, 11.0))]
+      >>> rows = [row._replace(runs=n, seconds=clock.Spread(s, s, s)) for n, s in ((8, 0.9), (80, 11.0))]
       >>> line = line_of(rows)
-      >>> round(line.slope, 3), round(line.off, 3), line.off == line.off_in_lanes
+      >>> round(line.slope, 3), round(line.off, 3), line.off == line.off_in_batches
       (0.124, 0.1, True)
     """
-    cells = np.array([row.cells for row in rows], float)
+    runs = np.array([row.runs for row in rows], float)
     seconds = np.array([row.seconds.low for row in rows if row.seconds])
     found = [
-        _line(counted, seconds) for counted in (cells, width * np.ceil(cells / width))
+        _line(counted, seconds) for counted in (runs, width * np.ceil(runs / width))
     ]
     return Line(found[0][0], found[0][1], found[1][1])
 
@@ -375,24 +375,24 @@ def section(rows: list[StudyRow]) -> Section:
     if alone:
         ratios = [row.ratio.median for row in alone if row.ratio]
         off = max(line.off for line in lines.values())
-        off_in_lanes = max(line.off_in_lanes for line in lines.values())
+        off_in_batches = max(line.off_in_batches for line in lines.values())
         answer = (
-            f"A study of {alone[0].cells} cells is {number(min(ratios))} to {number(max(ratios))} times as fast as the same "
-            f"cells one by one, compilation apart; its least time is proportional to cells within {100 * off:.0f} %, and to "
-            f"lanes in whole blocks within {100 * off_in_lanes:.0f} %."
+            f"A study of {alone[0].runs} runs is {number(min(ratios))} to {number(max(ratios))} times as fast as the same "
+            f"runs one by one, compilation apart; its least time is proportional to runs within {100 * off:.0f} %, and to "
+            f"runs in whole batches within {100 * off_in_batches:.0f} %."
         )
     grown = [
         [
             workload,
             rule,
             ", ".join(
-                f"{r.cells}: {number(1e3 * r.seconds.low)}" for r in mine if r.seconds
+                f"{r.runs}: {number(1e3 * r.seconds.low)}" for r in mine if r.seconds
             ),
         ]
         + [
             number(1e3 * line.slope),
             f"{100 * line.off:.1f} %",
-            f"{100 * line.off_in_lanes:.1f} %",
+            f"{100 * line.off_in_batches:.1f} %",
         ]
         for ((workload, rule), mine), line in zip(
             _ours(rows).items(), lines.values(), strict=True
@@ -401,10 +401,10 @@ def section(rows: list[StudyRow]) -> Section:
     columns = [
         "workload",
         "rule",
-        "least ms, by cells",
-        "ms a cell",
+        "least ms, by runs",
+        "ms a run",
         "off the line",
-        "off, counted in lanes",
+        "off, counted in batches",
     ]
     text = f"{_table(rows)}\n\n{_words(rows)}\n\n{table(columns, grown)}"
     return Section("A study", answer, text, _missed(compared))
@@ -423,15 +423,15 @@ def _table(rows: Sequence[StudyRow]) -> str:
         "workload",
         "rule",
         "contender",
-        "cells",
-        "cells/s",
+        "runs",
+        "runs/s",
         "ours is faster by",
         "compile s",
         "loss",
         "note",
     ]
     lines = [
-        [row.workload, row.rule, row.contender, row.cells, spread_words(row.per_second)]
+        [row.workload, row.rule, row.contender, row.runs, spread_words(row.per_second)]
         + [
             "" if row.contender == "ours" else spread_words(row.ratio),
             optional(row.compile_seconds),
@@ -449,10 +449,10 @@ def _words(rows: Sequence[StudyRow]) -> str:
     )
     apart = max((row.apart for row in rows if row.apart is not None), default=0.0)
     return (
-        f"Mini-batch {BATCH_SIZE}; steps of a cell: {steps}. All evaluate the training objective at the same steps, where they "
-        f"are {apart:.1e} apart at most, relatively. Compile s of optax and PyTorch is building and the first cell, of vmap "
+        f"Mini-batch {BATCH_SIZE}; steps of a run: {steps}. All evaluate the training objective at the same steps, where they "
+        f"are {apart:.1e} apart at most, relatively. Compile s of optax and PyTorch is building and the first run, of vmap "
         "the first step. Scans go from one evaluation to the next. The line is the one through 0 that "
-        "misses none of the rounds' least times by a larger share than is shown; lanes are cells filled up to blocks of eight."
+        "misses none of the rounds' least times by a larger share than is shown; batches are filled up to eight runs."
     )
 
 

@@ -1,4 +1,4 @@
-"""A study's cells in PyTorch: one after another, eager, and all of them at once by torch.func.vmap."""
+"""A study's runs in PyTorch: one after another, eager, and all of them at once by torch.func.vmap."""
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ MOVES = {"heavy_ball": _move_heavy_ball, "adam": _move_adam}
 
 
 def eager(study: Sweep, model: str, rule: str) -> Contender:
-    """Eager mode, one cell after another: autograd.grad and an update in place, faster than torch.optim for one cell."""
+    """Eager mode, one run after another: autograd.grad and an update in place, faster than torch.optim for one run."""
     loss, penalty, move = peers_torch.loss_of(model), PENALTIES[model], MOVES[rule]
     objective = _objective(study, model)
     batches = {
@@ -128,7 +128,7 @@ FUNCTIONS = {"heavy_ball": _heavy_ball, "adam": _adam}
 
 
 def vmapped(study: Sweep, model: str, rule: str) -> Contender:
-    """All cells at once: a Python loop over steps, each of them vmapped over the cells."""
+    """All runs at once: a Python loop over steps, each of them vmapped over the runs."""
     update, penalty = FUNCTIONS[rule], PENALTIES[model]
     gradient_of = torch.func.grad(peers_torch.loss_of(model), argnums=(0, 1))
 

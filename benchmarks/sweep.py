@@ -1,4 +1,4 @@
-"""A sweep: the cells of the main experiment for one program, at once, against the same cells one after another."""
+"""A sweep: the runs of the main experiment for one program, at once, against the same runs one after another."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,25 +16,25 @@ from benchmarks.sweep_runs import LARGEST_STABLE, Sweep, make_sweep, one_by_one
 from research import descent, update_rules
 
 ROUNDS = 3
-TOLERANCE = 1e-9  # Relative, of every evaluation of every stable cell.
+TOLERANCE = 1e-9  # Relative, of every evaluation of every stable run.
 
 
 def ours(sweep: Sweep) -> Contender:
-    """`research.descent.sweep`: one program for all cells, in blocks of eight, which draws the orders itself."""
+    """`research.descent.sweep`: one program for all runs, in batches of eight, which draws the orders itself."""
     program = descent.compile_sweep(
         sweep.workload, update_rules.gradient_descent, sweep.sampler, sweep.num_epochs
     )
-    cells = {"seed": sweep.seeds, "learning_rate": sweep.rates}
+    runs = {"seed": sweep.seeds, "learning_rate": sweep.rates}
     return Contender(
         "ours",
-        lambda: descent.sweep(program, cells).values,
+        lambda: descent.sweep(program, runs).values,
         program.compile_seconds,
         "compiled once",
     )
 
 
 def optax_loop(sweep: Sweep) -> Contender:
-    """One cell after another by the jitted step with optax; it compiles once, since the rate is traced."""
+    """One run after another by the jitted step with optax; it compiles once, since the rate is traced."""
     import optax
 
     from benchmarks import peers_jax
@@ -101,18 +101,18 @@ class SweepRow(NamedTuple):
 
     Attributes:
       regime, contender, note: Which.
-      cells, steps: How many cells, and updates of each.
-      compile_seconds, seconds: Building it, and all cells, a Spread; None where it did not run.
+      runs, steps: How many runs, and updates of each.
+      compile_seconds, seconds: Building it, and all runs, a Spread; None where it did not run.
       ratio, ratio_with_compiling: How many times as fast ours is, without compilation (a Spread) and with it.
-      loss: Mean over the stable cells of the last training objective.
-      stable, apart: How many cells have a rate of at most LARGEST_STABLE, and the largest relative difference of any
+      loss: Mean over the stable runs of the last training objective.
+      stable, apart: How many runs have a rate of at most LARGEST_STABLE, and the largest relative difference of any
         evaluation of those.
     """
 
     regime: str
     contender: str
     note: str
-    cells: int
+    runs: int
     steps: int
     compile_seconds: float | None = None
     seconds: clock.Spread | None = None

@@ -34,11 +34,11 @@ LARGEST_STABLE = (
 
 
 class Sweep(NamedTuple):
-    """The cells and what they share.
+    """The runs and what they share.
 
     Attributes:
       regime, workload, sampler, num_epochs: As of one program.
-      seeds, rates: One entry a cell.
+      seeds, rates: One entry a run.
       starts: Initial params of each seed.
       orders: Every draw of each seed, shape (steps, batch size), or None for the full batch.
       marks: Steps after which the training objective is evaluated, as in the experiment.
@@ -56,12 +56,12 @@ class Sweep(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Updates of one cell."""
+        """Updates of one run."""
         return self.num_epochs * self.sampler.num_batches
 
 
 def runs_of(regime: str, quick: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rates and seeds: 8 rates x 3 tuning seeds, then 10 seeds at the chosen rate: 34 cells; if quick, 2 x 1 + 2."""
+    """Rates and seeds: 8 rates x 3 tuning seeds, then 10 seeds at the chosen rate: 34 runs; if quick, 2 x 1 + 2."""
     choosing, seeds = (TUNING_SEEDS[:1], SEEDS[:2]) if quick else (TUNING_SEEDS, SEEDS)
     (ladder,) = (
         r.ladder("gradient_descent")
@@ -79,7 +79,7 @@ def runs_of(regime: str, quick: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_sweep(regime: str, quick: bool = False) -> Sweep:
-    """The cells with all that they share; if quick, for two epochs."""
+    """The runs with all that they share; if quick, for two epochs."""
     workload = workloads.make_workload(MODELS[MODEL], dtype=DTYPE)
     sampler = make_sampler(regime, len(training_data(workload)[1]))
     num_epochs = 2 if quick else EPOCHS[REGIMES.index(regime)]
@@ -115,10 +115,10 @@ def one_by_one(
     evaluate: Callable,
     batches: dict[int, list],
 ) -> Callable[[], list[list]]:
-    """() -> the evaluations of every cell, each trained by itself, in a Python loop.
+    """() -> the evaluations of every run, each trained by itself, in a Python loop.
 
     Args:
-      sweep: Whose cells.
+      sweep: Whose runs.
       begin: params -> the state to start from.
       training: (state, rate, batches) -> state.
       evaluate: state -> the training objective, which may still be pending.

@@ -1,4 +1,4 @@
-"""The sweep in PyTorch: one cell after another, eager and compiled, and all cells at once by torch.func.vmap."""
+"""The sweep in PyTorch: one run after another, eager and compiled, and all runs at once by torch.func.vmap."""
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def data(sweep: Sweep) -> peers_torch.Tensors:
 
 
 def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Contender:
-    """One cell after another, at the better number of threads."""
+    """One run after another, at the better number of threads."""
     batches = {
         seed: peers_torch.place_batches(MODEL, sweep.workload, order, sweep.steps)
         for seed, order in sweep.orders.items()
@@ -59,7 +59,7 @@ def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Co
 
 
 def eager(sweep: Sweep) -> Contender:
-    """Eager mode, one cell after another."""
+    """Eager mode, one run after another."""
     return loop(
         sweep,
         peers_torch.eager_training(MODEL, PENALTIES[MODEL]),
@@ -69,7 +69,7 @@ def eager(sweep: Sweep) -> Contender:
 
 
 def compiled(sweep: Sweep) -> Contender:
-    """torch.compile of the step and of the objective, one cell after another; compiled once for all of them."""
+    """torch.compile of the step and of the objective, one run after another; compiled once for all of them."""
     step = peers_torch.compiled_step(MODEL, PENALTIES[MODEL])
     objective = torch.compile(objective_on(sweep), fullgraph=True, dynamic=False)
     return loop(
@@ -81,7 +81,7 @@ def compiled(sweep: Sweep) -> Contender:
 
 
 def draws_of_all(sweep: Sweep) -> list[Any]:
-    """Of each step the indices of every cell, shape (cells, batch size); None for the full batch."""
+    """Of each step the indices of every run, shape (runs, batch size); None for the full batch."""
     orders = [
         order
         for seed in sweep.seeds.tolist()
@@ -99,9 +99,9 @@ def vmapped(
     wrap: Callable = lambda function: function,
     name: str = "torch.func.vmap",
 ) -> Contender:
-    """All cells at once: a Python loop over steps, each of them vmapped over the cells."""
+    """All runs at once: a Python loop over steps, each of them vmapped over the runs."""
     draws, (all_x, all_y) = draws_of_all(sweep), data(sweep)
-    own = None if draws[0] is None else 0  # Whether each cell has a batch of its own.
+    own = None if draws[0] is None else 0  # Whether each run has a batch of its own.
     step = torch.func.vmap(
         peers_torch.functional_step(MODEL, PENALTIES[MODEL]),
         in_dims=(0, 0, 0, own, own),

@@ -99,7 +99,7 @@ def faster_in(ratios: Sequence[Spread], goal: float) -> str:
 
 
 def one_after_another(rows: list[SweepRow]) -> list[SweepRow]:
-    """Those that make the cells one by one, which the sweep is to beat ten times."""
+    """Those that make the runs one by one, which the sweep is to beat ten times."""
     return [row for row in rows if row.ratio and "one by one" in row.contender]
 
 
@@ -115,7 +115,7 @@ def answer(
     if rows := one_after_another(sweeps):
         ratios = [row.ratio for row in rows if row.ratio]
         sentences.append(
-            f"A sweep of {rows[0].cells} cells is at least {GOAL_IN_SWEEP:.0f} times as fast as the same cells one after "
+            f"A sweep of {rows[0].runs} runs is at least {GOAL_IN_SWEEP:.0f} times as fast as the same runs one after "
             f"another, compilation apart, in {faster_in(ratios, GOAL_IN_SWEEP)}."
         )
     if rows := [row for row in sweeps if row.ratio and "vmap" in row.contender]:
@@ -194,11 +194,11 @@ def sweep_table(rows: list[SweepRow]) -> str:
     ]
     sizes = {row.regime: row for row in rows}
     words = "; ".join(
-        f"{regime}: {row.cells} cells of {row.steps:,} steps, of which {row.stable} are stable and at most "
+        f"{regime}: {row.runs} runs of {row.steps:,} steps, of which {row.stable} are stable and at most "
         f"{row.apart or 0:.1e} apart at any evaluation"
         for regime, row in sizes.items()
     )
-    return f"{table(columns, lines)}\n\n{words}. Loss is the mean of the stable cells' last one."
+    return f"{table(columns, lines)}\n\n{words}. Loss is the mean of the stable runs' last one."
 
 
 def startup_table(rows: list[StartupRow]) -> str:

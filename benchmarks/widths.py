@@ -3,9 +3,9 @@
 python benchmarks/widths.py                # two to three minutes on two cores
 python benchmarks/widths.py --quick        # a smoke run with few epochs; its seconds mean nothing
 
-A sweep as the main experiment runs them: logistic regression on breast_cancer, 32 cells (seeds and rates), whole batch,
+A sweep as the main experiment runs them: logistic regression on breast_cancer, 32 runs (seeds and rates), whole batch,
 batches of 32 and single examples. Pools and devices each have a process of their own, one after another. The time of a
-cell is the least of seven rounds, which other work on the machine disturbs least; median and most stand beside it.
+run is the least of seven rounds, which other work on the machine disturbs least; median and most stand beside it.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 REGIMES = {"full batch": None, "mini-batch 32": 32, "stochastic": 1}
-WIDTHS, NUM_CELLS, BASE = (1, 2, 4, 8, 16, 32), 32, 8
+WIDTHS, NUM_RUNS, BASE = (1, 2, 4, 8, 16, 32), 32, 8
 SETTINGS = (
     (1, 1),
     (2, 1),
@@ -31,7 +31,7 @@ USUAL = (2, 1)
 
 
 def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]:
-    """One program in this process: seconds to compile, seconds a cell (least, median, most of the rounds), hashes."""
+    """One program in this process: seconds to compile, seconds a run (least, median, most of the rounds), hashes."""
     import jax
 
     from research import descent, runs, samplers, update_rules, workloads
@@ -43,20 +43,20 @@ def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]
     program = descent.compile_sweep(
         workload, update_rules.gradient_descent, sampler, epochs, width=width
     )
-    cells = {
-        "seed": np.arange(NUM_CELLS),
-        "learning_rate": np.geomspace(2.0**-9, 2.0**-4, NUM_CELLS),
+    trials = {
+        "seed": np.arange(NUM_RUNS),
+        "learning_rate": np.geomspace(2.0**-9, 2.0**-4, NUM_RUNS),
     }
-    trained = [descent.sweep(program, cells) for _ in range(rounds + 1)][
+    trained = [descent.sweep(program, trials) for _ in range(rounds + 1)][
         1:
     ]  # The first round warms up.
-    seconds = np.array([t.seconds for t in trained]) / NUM_CELLS
+    seconds = np.array([t.seconds for t in trained]) / NUM_RUNS
     leaves = jax.tree.leaves((trained[0].params, trained[0].values, trained[0].info))
     return {
         "compile": program.compile_seconds,
-        "cell": [float(f(seconds)) for f in (np.min, np.median, np.max)],
+        "run": [float(f(seconds)) for f in (np.min, np.median, np.max)],
         "hashes": [
-            runs.hash_arrays(*(leaf[i] for leaf in leaves)) for i in range(NUM_CELLS)
+            runs.hash_arrays(*(leaf[i] for leaf in leaves)) for i in range(NUM_RUNS)
         ],
         "values": trained[0].values.tolist(),
     }
@@ -105,8 +105,8 @@ def in_another_process(pool: int, devices: int, quick: bool) -> dict[str, Any]:
 
 
 def row(name: tuple, found: dict[str, Any], base: dict[str, Any]) -> tuple:
-    """A row of a table: seconds, how many cells have other bits than the base, and by how much their values differ."""
-    least, median, most = (1e3 * seconds for seconds in found["cell"])
+    """A row of a table: seconds, how many runs have other bits than the base, and by how much their values differ."""
+    least, median, most = (1e3 * seconds for seconds in found["run"])
     others = sum(a != b for a, b in zip(found["hashes"], base["hashes"], strict=True))
     apart = float(
         np.max(np.abs(np.array(found["values"]) / np.array(base["values"]) - 1))
@@ -116,18 +116,18 @@ def row(name: tuple, found: dict[str, Any], base: dict[str, Any]) -> tuple:
         least,
         f"{median:.3g}, {most:.3g}",
         found["compile"],
-        base["cell"][0] * 1e3 / least,
+        base["run"][0] * 1e3 / least,
         others,
         apart,
     )
 
 
 COLUMNS = (
-    "ms a cell",
+    "ms a run",
     "median, most",
     "compile s",
     "speed over base",
-    f"cells of {NUM_CELLS} with other bits",
+    f"runs of {NUM_RUNS} with other bits",
     "values apart",
 )
 
@@ -154,17 +154,17 @@ def summary(found: dict[tuple[int, int], dict[str, Any]]) -> str:
     """What was found, in sentences."""
     usual = found[USUAL]
     fastest = {
-        regime: min(WIDTHS, key=lambda w: usual[f"{regime}/{w}"]["cell"][0])
+        regime: min(WIDTHS, key=lambda w: usual[f"{regime}/{w}"]["run"][0])
         for regime in REGIMES
     }
     speed = lambda regime, a, b: (
-        a[f"{regime}/{BASE}"]["cell"][0] / b[f"{regime}/{BASE}"]["cell"][0]
+        a[f"{regime}/{BASE}"]["run"][0] / b[f"{regime}/{BASE}"]["run"][0]
     )
     one, two = (
         {r: speed(r, usual, found[key]) for r in REGIMES} for key in ((1, 1), (2, 2))
     )
     loss = {
-        r: usual[f"{r}/{BASE}"]["cell"][0] / usual[f"{r}/{fastest[r]}"]["cell"][0]
+        r: usual[f"{r}/{BASE}"]["run"][0] / usual[f"{r}/{fastest[r]}"]["run"][0]
         for r in REGIMES
     }
     costs = [
@@ -178,7 +178,7 @@ def summary(found: dict[tuple[int, int], dict[str, Any]]) -> str:
         for key in (USUAL, (2, 2))
     ]
     return (
-        f"At width {BASE} a cell takes {', '.join(costs)}. Two devices are {', '.join(devices)} times as fast as one, "
+        f"At width {BASE} a run takes {', '.join(costs)}. Two devices are {', '.join(devices)} times as fast as one, "
         f"and compile {compiled[1] / compiled[0]:.1f} times as long ({compiled[0]:.1f} s, {compiled[1]:.1f} s). "
         f"A pool of one thread is {', '.join(pools)} times as fast as one of two."
     )

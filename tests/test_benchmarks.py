@@ -136,7 +136,7 @@ def test_only_the_same_job_is_given_to_scikit_learn():
 
 
 @pytest.mark.thorough("what make bench checks before it measures")
-def test_sweeps_one_by_one_see_what_lanes_see():
+def test_sweeps_one_by_one_see_what_our_sweep_sees():
     made = sweep_runs.make_sweep(REGIMES[1], quick=True)
     runners, absent = sweep.sweepers(made, with_torch=False)
     rows = sweep.measure_sweep(made, runners, rounds=2)
@@ -147,7 +147,7 @@ def test_sweeps_one_by_one_see_what_lanes_see():
 
 
 @pytest.mark.parametrize("regime", REGIMES)
-def test_sweep_has_the_cells_of_the_main_experiment(regime):
+def test_sweep_has_the_runs_of_the_main_experiment(regime):
     rates, seeds = sweep_runs.runs_of(regime, quick=False)
     assert len(seeds) == len(rates) == 34
     tried = set(rates[:24].tolist())
@@ -159,7 +159,7 @@ def test_sweep_has_the_cells_of_the_main_experiment(regime):
     assert set(rates[24:].tolist()) < tried
 
 
-def test_sweeps_are_named_as_the_lanes_name_their_children():
+def test_sweeps_are_named_as_our_sweep_names_their_children():
     made = sweep_runs.make_sweep(REGIMES[1], quick=True)
     root = jax.random.key(100)
     expected = made.workload.init(jax.random.fold_in(root, descent.INIT))
@@ -201,7 +201,7 @@ def end_of_study_by_hand(study, rule, cell):
 def test_contenders_of_a_study_end_where_numpy_does(rule):
     terms = {"seeds": (3, 4), "num_epochs": 2}
     rows = studies.measure_study("breast_cancer", rule, False, (1, 2), 2, 2, **terms)
-    assert [(row.contender, row.cells) for row in rows[:4]] == [
+    assert [(row.contender, row.runs) for row in rows[:4]] == [
         ("ours", 2),
         ("ours", 4),
         ("optax, scans, one by one", 4),
@@ -215,16 +215,16 @@ def test_contenders_of_a_study_end_where_numpy_does(rule):
         assert (row.ratio is None) == (row.contender == "ours")
     assert rows[4].note == "not installed"
     text = studies.section(rows)
-    assert text.answer.startswith("A study of 4 cells is ")
+    assert text.answer.startswith("A study of 4 runs is ")
     assert "| breast_cancer | " + rule in text.text
 
 
 def test_study_has_every_trial_on_every_seed_within_its_space():
     made = studies.make_study("breast_cancer", "adam", 3, seeds=(0, 7), num_epochs=2)
-    cells = list(zip(made.seeds.tolist(), *made.rates.T.tolist(), strict=True))
-    assert len(set(cells)) == 6
-    assert [seed for seed, *_ in cells] == [0, 7] * 3
-    assert len({(rate, b1) for _, rate, b1 in cells}) == 3
+    runs = list(zip(made.seeds.tolist(), *made.rates.T.tolist(), strict=True))
+    assert len(set(runs)) == 6
+    assert [seed for seed, *_ in runs] == [0, 7] * 3
+    assert len({(rate, b1) for _, rate, b1 in runs}) == 3
     for name, place in (("learning_rate", 0), ("b1", 1)):
         assert made.rates[:, place].min() >= studies.SPACES["adam"][name].low
         assert made.rates[:, place].max() <= studies.SPACES["adam"][name].high
@@ -236,7 +236,7 @@ def test_study_has_every_trial_on_every_seed_within_its_space():
 def test_line_of_a_study_misses_no_time_by_more_than_it_says(seconds, off):
     row = studies.StudyRow("digits", "adam", "ours", "", 8, 5)
     rows = [
-        row._replace(cells=n, seconds=clock.Spread(s, s, s))
+        row._replace(runs=n, seconds=clock.Spread(s, s, s))
         for n, s in zip((8, 32), seconds, strict=True)
     ]
     line = studies.line_of(rows)
@@ -250,11 +250,11 @@ def test_line_of_a_study_misses_no_time_by_more_than_it_says(seconds, off):
 def test_half_empty_block_counts_as_a_whole_one():
     row = studies.StudyRow("digits", "adam", "ours", "", 4, 5)
     rows = [
-        row._replace(cells=n, seconds=clock.Spread(s, s, s))
+        row._replace(runs=n, seconds=clock.Spread(s, s, s))
         for n, s in ((4, 1.0), (16, 2.0))
     ]
     line = studies.line_of(rows)
-    assert line.off_in_lanes == pytest.approx(0, abs=1e-12)
+    assert line.off_in_batches == pytest.approx(0, abs=1e-12)
     assert line.off == pytest.approx(1 / 3)
 
 
