@@ -166,7 +166,7 @@ def test_a_module_with_state_is_refused_before_it_is_drawn():
 
     with pytest.raises(
         ValueError,
-        match=r"Normalised also keeps batch_stats\. Put LayerNorm or GroupNorm in the place",
+        match=r"Normalised also has batch_stats\. Use LayerNorm or GroupNorm instead",
     ):
         from_linen(Normalised(), X[0, 0])
 
@@ -183,7 +183,7 @@ def test_what_is_no_module_and_what_is_no_example_are_refused():
     for shape in ((5,), (5, 4), (2, 4, 6)):
         with pytest.raises(
             ValueError,
-            match=r"x must have the example's shape \(4, 5\), after any leading batch axes",
+            match=r"x must have the example's shape \(4, 5\) after any leading batch axes",
         ):
             model.apply(params, np.zeros(shape))
     with pytest.raises(ValueError, match="x must have the structure of the example"):

@@ -82,5 +82,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on_to_the_same_bit
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0
     assert f"Going on in {name}, after " in err
-    assert alone.communicate(timeout=120)[0].startswith("2 pieces.")
+    question, answer, *_ = alone.communicate(timeout=120)[0].split("\n\n")
+    assert question.endswith("?")
+    assert answer == "2 pieces."
     assert found(tmp_path / "stopped") == found(tmp_path / "alone")
