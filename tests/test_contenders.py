@@ -597,7 +597,7 @@ def failing(rate):
         (
             lambda rate: rate,
             NoRuleError,
-            "mine is no rule: called with a learning rate it gave a value of type float64",
+            "mine is not an update rule: called with a learning rate, it returned a value of type float64",
         ),
         (in_half, NoRuleError, "mine: .*float16"),
         (flat, NoRuleError, r"mine: .*\[6\]"),

@@ -45,7 +45,7 @@ def test_fuzzer_sees_a_slip(monkeypatch, slip):
         monkeypatch.setattr(hostile_files, "read_idx", lambda path: parse_json(b"{"))
     else:
         monkeypatch.setattr(
-            hostile_files.leaderboard, "gather", lambda paths, skip_bad: [][0]
+            hostile_files.leaderboard.page, "gather", lambda paths, skip_bad: [][0]
         )
     assert hostile_files.attack(140, seed=0)
 
@@ -132,18 +132,18 @@ def npy(descr="<f8", shape="(3,)", rest=24, version=b"\1\0"):
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (npy(shape="(99999999999999999999999999999999,)"), "no array"),
-        (npy(shape="(9999999999999999999,)"), "says that"),
-        (npy(shape="(4611686018427387904, 0)"), "says that it is an array"),
-        (npy(shape="(4,)"), "has 24 bytes, and says that its shape is"),
-        (npy(shape="(-3,)"), "no array"),
+        (npy(shape="(99999999999999999999999999999999,)"), "is not an array"),
+        (npy(shape="(9999999999999999999,)"), "which no array can have"),
+        (npy(shape="(4611686018427387904, 0)"), "which no array can have"),
+        (npy(shape="(4,)"), "has 24 bytes of data, but its header has shape"),
+        (npy(shape="(-3,)"), "is not an array"),
         (npy(shape="(1,)" * 1), "has 24 bytes"),
-        (npy(shape=f"({'1, ' * 40}3)"), "says that it is an array"),
-        (npy(descr="|O8"), "no array"),
-        (npy(descr="|S0", shape="(9999999999,)", rest=0), "says that it is an array"),
-        (npy(descr="<f7", rest=21), "a dtype that is none"),
-        (npy(version=b"\3\0"), "no array"),
-        (b"", "no array"),
+        (npy(shape=f"({'1, ' * 40}3)"), "which no array can have"),
+        (npy(descr="|O8"), "is not an array"),
+        (npy(descr="|S0", shape="(9999999999,)", rest=0), "which no array can have"),
+        (npy(descr="<f7", rest=21), "an unknown dtype"),
+        (npy(version=b"\3\0"), "is not an array"),
+        (b"", "is not an array"),
     ],
 )
 def test_array_that_is_none_is_refused_before_it_is_made(data, told):

@@ -197,7 +197,7 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "mine.py:number --against adam",
-            "mine.py:number is no rule: called with a learning rate it gave a value of type",
+            "mine.py:number is not an update rule: called with a learning rate, it returned a value of type",
         ),
         (
             "mine.py:made --against adam",

@@ -406,7 +406,7 @@ def raising(message):
         (
             lambda rate: 3.0,
             TypeError,
-            "the rule is no rule: called with a learning rate it gave a value of type float",
+            "the rule is not an update rule: called with a learning rate, it returned a value of type float",
         ),
         (
             lambda rate: 1 / 0,

@@ -208,7 +208,7 @@ def _ledger(
         raise
     except Exception as problem:
         raise ValueError(
-            f"{asked.function} cannot be computed there: {type(problem).__name__}: "
+            f"{asked.function} cannot be computed at these values: {type(problem).__name__}: "
             f"{' '.join(str(problem).split())[:300]}"
         ) from problem
 

@@ -53,8 +53,8 @@ def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
             )
     except ValueError as error:
         raise ValueError(
-            f"{error} Another version of this code wrote it, or another training. "
-            "Begin anew (--fresh)."
+            f"{error} The checkpoint was written by another version of this code, or "
+            "by another training. Use --fresh to start from the beginning."
         ) from None
     found = [_like(leaf, arrays[f"{name}/{i}"]) for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, found)

@@ -95,7 +95,7 @@ def _check_values(program: SweepProgram, saved: Saved, num_batches: int) -> None
     if len(saved.values) != num_batches:
         raise ValueError(
             f"the checkpoint has {len(saved.values)} batches of runs, not "
-            f"{num_batches}. Begin anew (--fresh)."
+            f"{num_batches}. Use --fresh to start from the beginning."
         )
 
 
@@ -110,5 +110,5 @@ def _check_axes(
         if name not in arrays or arrays[name].shape[: len(axes)] != axes:
             raise ValueError(
                 f"the checkpoint lacks {name!r}, or its first axes are not {axes}: "
-                "another version of this code wrote it. Begin anew (--fresh)."
+                "another version of this code wrote it. Use --fresh to start from the beginning."
             )

@@ -116,7 +116,7 @@ SHAPE = {
 OF_ANOTHER_TRAINING = (
     "the checkpoint is of another training: another model, rule, start or key, or other "
     "data, batches, epochs, evaluations or devices, or of another version of this code. "
-    "Begin anew (--fresh)."
+    "Use --fresh to start from the beginning."
 )
 
 

@@ -130,14 +130,14 @@ def read_npy_head(
     found = _HEAD.fullmatch(head[8 + length : start])
     if not head.startswith((_MAGIC + b"\1\0", _MAGIC + b"\2\0")) or found is None:
         raise ValueError(
-            f"{what} is damaged or no array of numbers, texts or times: its head is "
-            "another"
+            f"{what} is damaged, or is not an array of numbers, texts or times: its "
+            "header has another format"
         )
     try:
         dtype = np.dtype(found[1].decode())
     except TypeError as error:
         raise ValueError(
-            f"{what} has a dtype that is none, {found[1].decode()!r}"
+            f"{what} has a header with an unknown dtype, {found[1].decode()!r}"
         ) from error
     shape, rest = tuple(map(int, re.findall(rb"[0-9]+", found[3]))), size - start
     if (
@@ -146,13 +146,13 @@ def read_npy_head(
         or not dtype.itemsize
     ):
         raise ValueError(
-            f"{what} says that it is an array of {dtype} and shape "
-            f"{reprlib.repr(shape)}"
+            f"{what} has a header with dtype {dtype} and shape "
+            f"{reprlib.repr(shape)}, which no array can have"
         )
     if math.prod(shape) * dtype.itemsize != rest:
         raise ValueError(
-            f"{what} has {rest:,} bytes, and says that its shape is "
-            f"{reprlib.repr(shape)} of {dtype}"
+            f"{what} has {rest:,} bytes of data, but its header has shape "
+            f"{reprlib.repr(shape)} and dtype {dtype}"
         )
     return shape, found[2] == b"True", dtype, start
 

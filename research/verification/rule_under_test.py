@@ -131,8 +131,8 @@ def made(
         )
     if not is_made(found):
         raise NoRuleError(
-            f"{name} is no rule: called with a learning rate it gave {_kind(found)}, "
-            f"not {sort}."
+            f"{name} is not an update rule: called with a learning rate, it returned "
+            f"{_kind(found)}; expected {sort}."
         )
     return _checked(found, name)
 

@@ -170,5 +170,5 @@ def test_a_checkpoint_of_another_rule_is_refused_and_says_what_to_do(tmp_path):
     for wrote, reads in (("plain", "ours"), ("ours", "plain")):
         made = runs.checkpoints_in(tmp_path / wrote, seconds_between=0.0)
         descent.sweep(compiled(states[wrote]), RUNS, checkpoints=made)
-        with pytest.raises(ValueError, match=r"Begin anew \(--fresh\)"):
+        with pytest.raises(ValueError, match=r"Use --fresh to start"):
             descent.sweep(compiled(states[reads]), RUNS, checkpoints=made)
