@@ -363,7 +363,7 @@ def test_generated_data_depends_on_the_seed(generate):
         ),
         (
             lambda: datasets.linear_problem(0, 9, 3, 0.0, 0.5),
-            "condition must be .* got 0.5",
+            "condition must be .* got condition=0.5",
         ),
         (
             lambda: datasets.overlapping_classes(0, 0, 3, 1.0),
