@@ -245,7 +245,7 @@ def test_what_is_finite_has_no_origin_though_an_infinity_is_inside(f, x):
 def test_input_that_is_not_finite_is_named():
     found = explain(lambda x, y: x * y, 1.0, math.nan).first_nonfinite()
     assert (found.name, found.primitive) == ("y", "input")
-    assert found.sentence == "The input y is not finite already: nan."
+    assert found.sentence == "The input y is not finite: nan."
 
 
 @pytest.mark.parametrize("seed", range(8))
