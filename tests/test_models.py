@@ -188,7 +188,7 @@ def test_wrong_number_of_features_is_refused_when_traced_too(build, outputs):
     for shape in ((), (4,), (3, 4), (3, 1)):
         with pytest.raises(
             ValueError,
-            match=r"x must end in an axis of 3 features, .*; got x of shape .*transpose",
+            match=r"x must end in an axis of 3 features, .*; got x of shape .*Transpose",
         ):
             jax.jit(model.apply)(params, jnp.ones(shape))
 
