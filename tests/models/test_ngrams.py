@@ -242,7 +242,7 @@ def test_samples_continue_the_prompt():
             r"tokens must lie in 0\.\.4, .*; got 5 at index \(1,\)",
         ),
         ({"tokens": [0, -1, 1]}, r"tokens must lie in 0\.\.4, .*; got -1"),
-        ({"tokens": [0.0, 1.0]}, r"tokens must be integers; got float64\[2\]"),
+        ({"tokens": [0.0, 1.0]}, r"tokens must be integers; got dtype float64"),
         ({"tokens": [[0, 1]]}, r"tokens must have one axis; got shape \(1, 2\)"),
         ({"tokens": [0]}, "at least one n-gram of order 2; got 1 tokens"),
     ],

@@ -570,5 +570,5 @@ def test_tokens_outside_the_vocabulary_are_refused_with_their_place():
             match=rf"text must lie in 0\.\.6, .*; got {wrong} at index \(1, 2\)",
         ):
             models.check_tokens(tokens, VOCABULARY, "text")
-    with pytest.raises(TypeError, match="tokens must be integers; got float64"):
+    with pytest.raises(TypeError, match="tokens must be integers; got dtype float64"):
         models.check_tokens(TOKENS.astype(float), VOCABULARY)
