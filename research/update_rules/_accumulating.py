@@ -1,6 +1,8 @@
 """Rules that divide each gradient entry by the size of its past gradients.
 
-The size is a sum (Adagrad) or a moving average (Adadelta, RMSProp) of squares.
+The size is a sum (Adagrad) or a moving average (Adadelta, RMSProp) of squares. In the
+formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
+operations act entry by entry.
 """
 
 from typing import Any, NamedTuple
@@ -54,7 +56,8 @@ def adagrad(
 ) -> optax.GradientTransformation:
     """Divide each gradient entry by the root of the sum of its squares so far.
 
-    s_t = s_(t-1) + g_t², u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
+    s_t = s_(t-1) + g_t²,
+    u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
 
     With eps_in_sqrt=False the denominator is √s_t + ε. The defaults are those of
     optax.adagrad, which has no argument eps_in_sqrt. The paper starts from s = 0 and
@@ -132,8 +135,10 @@ def adadelta(
 ) -> optax.GradientTransformation:
     """Divide by the size of past gradients and multiply by the size of past steps.
 
-    E_t = ρ E_(t-1) + (1 - ρ) g_t², d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t, D_t = ρ
-    D_(t-1) + (1 - ρ) d_t², u_t = -η_t d_t.
+    E_t = ρ E_(t-1) + (1 - ρ) g_t²,
+    d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t,
+    D_t = ρ D_(t-1) + (1 - ρ) d_t²,
+    u_t = -η_t d_t.
 
     The direction d_t therefore has the units of the params. The paper has no η, which
     amounts to η = 1. optax and torch have one, and it does not enter D. To get optax's
@@ -238,7 +243,8 @@ def rmsprop(
 ) -> optax.GradientTransformation:
     """Divide each gradient entry by the root of a moving average of its squares.
 
-    v_t = β v_(t-1) + (1 - β) g_t², u_t = -η_t g_t / √(v_t + ε).
+    v_t = β v_(t-1) + (1 - β) g_t²,
+    u_t = -η_t g_t / √(v_t + ε).
 
     With eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction, v_t / (1 -
     β^t) replaces v_t. Without it the first step is η / √(1 - β), which is 3.2 η by

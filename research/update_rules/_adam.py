@@ -1,6 +1,8 @@
 """Adam and its closest variants.
 
-Each divides a moving average of gradients by the size of past gradients.
+Each divides a moving average of gradients by the size of past gradients. In the
+formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
+operations act entry by entry.
 """
 
 from typing import Any, NamedTuple
@@ -57,9 +59,11 @@ def adam(
 ) -> optax.GradientTransformation:
     """Divide an average of gradients by the root of an average of their squares.
 
-    m_t = β1 m_(t-1) + (1 - β1) g_t, v_t = β2 v_(t-1) + (1 - β2) g_t², u_t = -η_t m̂_t /
-    (√(v̂_t + ε_root) + ε), m̂_t = m_t / (1 - β1^t), v̂_t = v_t / (1 - β2^t), with t
-    counted from 1.
+    m_t = β1 m_(t-1) + (1 - β1) g_t,
+    v_t = β2 v_(t-1) + (1 - β2) g_t²,
+    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε),
+    m̂_t = m_t / (1 - β1^t),
+    v̂_t = v_t / (1 - β2^t), with t counted from 1.
 
     The divisions by 1 - β1^t and 1 - β2^t correct both averages for starting at 0.
     optax.adam and torch.optim.Adam are the same: ε is added after the correction, as in
@@ -200,8 +204,8 @@ def amsgrad(
 ) -> optax.GradientTransformation:
     """Adam that divides by the root of the largest average of squares so far.
 
-    u_t = -η_t m̂_t / (√(n_t + ε_root) + ε), n_t = max(n_(t-1), v̂_t), with m̂_t and
-    v̂_t as in `adam`.
+    u_t = -η_t m̂_t / (√(n_t + ε_root) + ε),
+    n_t = max(n_(t-1), v̂_t), with m̂_t and v̂_t as in `adam`.
 
     The defaults are those of optax.amsgrad. The paper corrects neither average: set
     bias_correction_mu=False and bias_correction_nu=False. torch's Adam(amsgrad=True)
@@ -288,7 +292,8 @@ def adamax(
 ) -> optax.GradientTransformation:
     """Divide an average of gradients by a decaying maximum of their sizes.
 
-    n_t = max(β2 n_(t-1), |g_t| + ε), u_t = -η_t m̂_t / n_t, with m̂_t as in `adam`.
+    n_t = max(β2 n_(t-1), |g_t| + ε),
+    u_t = -η_t m̂_t / n_t, with m̂_t as in `adam`.
 
     optax.adamax and torch.optim.Adamax are the same. The paper has no ε. With eps=0, an
     entry whose gradients are all 0 gives 0/0, which is NaN.

@@ -1,6 +1,7 @@
 """Adam with a momentum or a step that depends on t: NAdam and RAdam.
 
-NAdam looks ahead, and RAdam starts as momentum.
+NAdam looks ahead, and RAdam starts as momentum. In the formulas, g_t is the gradient,
+u_t the update and η_t the learning rate at step t. All operations act entry by entry.
 """
 
 from typing import Any, NamedTuple

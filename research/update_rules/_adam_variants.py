@@ -1,7 +1,8 @@
 """Variants of Adam with another second moment: AdaBelief, Yogi and Adan.
 
 AdaBelief averages squared deviations from the mean gradient, Yogi adds instead of
-averaging, and Adan looks ahead.
+averaging, and Adan looks ahead. In the formulas, g_t is the gradient, u_t the update
+and η_t the learning rate at step t. All operations act entry by entry.
 """
 
 from typing import Any, NamedTuple
@@ -51,8 +52,8 @@ def adabelief(
 ) -> optax.GradientTransformation:
     """Adam that divides by the distance of gradients from their average.
 
-    s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root, u_t = -η_t m̂_t / (√(s_t / (1 -
-    β2^t)) + ε), with m_t and m̂_t as in `adam`.
+    s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
+    u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε), with m_t and m̂_t as in `adam`.
 
     optax.adabelief is the same. ε_root is added at every step and stays in s_t, where
     it adds up to ε_root / (1 - β2). The paper does the same, but with one ε for both
@@ -135,8 +136,8 @@ def yogi(
 ) -> optax.GradientTransformation:
     """Adam with a second moment that changes by at most (1 - β2) g² per step.
 
-    v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t², u_t = -η_t m̂_t / (√(v̂_t +
-    ε_root) + ε), with m̂_t and v̂_t corrected as in `adam`.
+    v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t²,
+    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε), with m̂_t and v̂_t corrected as in `adam`.
 
     After a large gradient v_t therefore falls slowly. The paper corrects neither m_t
     nor v_t: set bias_correction=False. optax.yogi also starts m from 1e-6: set
@@ -236,10 +237,12 @@ def adan(
 ) -> optax.GradientTransformation:
     """Adam with Nesterov's momentum, computed from the change of the gradient.
 
-    d_t = g_t - g_(t-1) with d_1 = 0, m_t = β1 m_(t-1) + (1 - β1) g_t, v_t = β2 v_(t-1)
-    + (1 - β2) d_t, n_t = β3 n_(t-1) + (1 - β3) (g_t + β2 d_t)², u_t = -η_t ((m̂_t + β2
-    v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). The averages m̂_t, v̂_t and n̂_t are
-    corrected for starting at 0 as in `adam`.
+    d_t = g_t - g_(t-1) with d_1 = 0,
+    m_t = β1 m_(t-1) + (1 - β1) g_t,
+    v_t = β2 v_(t-1) + (1 - β2) d_t,
+    n_t = β3 n_(t-1) + (1 - β3) (g_t + β2 d_t)²,
+    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). The averages m̂_t,
+    v̂_t and n̂_t are corrected for starting at 0 as in `adam`.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
     minus these. The paper starts from m = g_1 and n = g_1², without corrections. It

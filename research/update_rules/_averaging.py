@@ -1,6 +1,7 @@
 """Rules that wrap another rule and keep separate params for evaluation.
 
-Lookahead keeps slow params, and the averaging rules keep an average of the iterates.
+Lookahead keeps slow params, and the averaging rules keep an average of the iterates. In
+the formulas, x_t are the params after step t.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,8 @@
-"""Gradient descent, momentum and sign descent: rules with one rate for all coordinates."""
+"""Gradient descent, momentum and sign descent: rules with one rate for all coordinates.
+
+In the formulas, g_t is the gradient, u_t the update and η_t the learning rate at step
+t. All operations act entry by entry.
+"""
 
 from typing import Any, NamedTuple
 
@@ -76,7 +80,8 @@ def heavy_ball(
 ) -> optax.GradientTransformation:
     """Step along a decaying sum of gradients.
 
-    m_t = μ m_(t-1) + g_t, u_t = -η_t m_t, from m_(-1) = 0.
+    m_t = μ m_(t-1) + g_t,
+    u_t = -η_t m_t, from m_(-1) = 0.
 
     optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. Polyak writes
     x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et al. write v_t = μ v_(t-1) -
@@ -119,7 +124,8 @@ def nesterov(
 ) -> optax.GradientTransformation:
     """Step along the sum of gradients that the heavy ball would have one step later.
 
-    m_t = μ m_(t-1) + g_t, u_t = -η_t (g_t + μ m_t).
+    m_t = μ m_(t-1) + g_t,
+    u_t = -η_t (g_t + μ m_t).
 
     optax.sgd(η, momentum=μ, nesterov=True) and torch.optim.SGD(momentum=μ,
     nesterov=True) are the same. Nesterov takes the gradient at a look-ahead point y_t =
@@ -240,7 +246,8 @@ def ema_momentum(
 ) -> optax.GradientTransformation:
     """Step along a moving average of gradients.
 
-    m_t = μ m_(t-1) + (1 - μ) g_t, u_t = -η_t m_t, from m_0 = 0.
+    m_t = μ m_(t-1) + (1 - μ) g_t,
+    u_t = -η_t m_t, from m_0 = 0.
 
     This is the heavy ball with the rate (1 - μ) η, so the length of a step does not
     grow with μ. optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same.
@@ -346,7 +353,8 @@ def signum(
 ) -> optax.GradientTransformation:
     """Move each coordinate by the rate, against the sign of an average of gradients.
 
-    m_t = μ m_(t-1) + (1 - μ) g_t, u_t = -η_t sign(m_t).
+    m_t = μ m_(t-1) + (1 - μ) g_t,
+    u_t = -η_t sign(m_t).
 
     optax.signum(η, beta=μ) is the same. A decaying sum has the same signs as the
     average, because both start from 0. Lion takes the sign of another mixture: (1 - β1)
