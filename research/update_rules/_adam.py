@@ -72,14 +72,14 @@ def adam(
     are computed as -expm1(t log β). If float64 is off, 1 - β2^t loses two digits at
     small t. The relative error of the first steps is then 1e-5 in optax and 2e-7 here.
 
-    Use it as the first choice for networks: most entries move by about η, whatever the
-    scale of their gradients, and the defaults rarely need much tuning. After many zero
-    gradients a nonzero gradient moves its entry by 3.2 η. If the gradient then grows by
-    a factor β2 / β1 at each step, the entry moves by up to 7.3 η, which is the maximum.
-    On some convex problems Adam converges to the worst point (see `amsgrad`). For
-    params in half precision wrap it in `with_state_dtype(..., "float32")`. In bfloat16
-    the number 0.999 rounds to 1, so v never falls, and in float16 ε rounds to 0.
-    optax.adam has the same problem.
+    Use it as the first choice for networks: most entries move by about η per step,
+    whatever the scale of their gradients, and the defaults rarely need much tuning.
+    After many zero gradients a nonzero gradient moves its entry by 3.2 η. If the
+    gradient then grows by a factor β2 / β1 at each step, the entry moves by up to 7.3
+    η, which is the maximum. On some convex problems Adam converges to the worst point
+    (see `amsgrad`). For params in half precision wrap it in `with_state_dtype(...,
+    "float32")`. In bfloat16 the number 0.999 rounds to 1, so v never falls, and in
+    float16 ε rounds to 0. optax.adam has the same problem.
 
     Args:
       learning_rate: Rate η, the paper's α: a nonnegative number, a traced scalar or a

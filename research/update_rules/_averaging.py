@@ -164,9 +164,9 @@ def polyak_averaging(
     `start` here. optax does not have this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
-    removes the noise that such a rate keeps in the iterates. It is as accurate as any
-    estimate from the same number of examples. Start late, because the mean never
-    forgets the first iterates.
+    removes the noise that such a rate keeps in the iterates. The mean is then as
+    accurate as any estimate from the same number of examples. Start late, because the
+    mean never forgets the first iterates.
 
     Args:
       learning_rate: Rate η of the inner rule: any value that the inner constructor

@@ -170,8 +170,8 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
     `init` refuses params that are not pytrees of numbers, and `update` refuses such
     updates and params. `update` also refuses params whose structure or shapes differ
     from those of the updates, and a state that does not belong to this rule and these
-    shapes. All checks compare structures and shapes only. The state of each structure
-    is traced once, so a compiled step costs no more and returns the same bits.
+    shapes. Only structures and shapes are compared, and the state of each structure is
+    traced once. A compiled step therefore costs no more and returns the same bits.
 
     Args:
       constructor: Function that returns the rule.

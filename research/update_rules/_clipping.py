@@ -127,8 +127,8 @@ def clip_adaptively(
 
     Args:
       clipping: Factor λ, positive; may be traced. The paper uses 0.01 to 0.16, with
-        smaller values for larger batches. It does not clip the last layer (use
-        `optax.masked` or `by_group`).
+        smaller values for larger batches. The paper does not clip the last layer (to
+        exclude it, use `optax.masked` or `by_group`).
       eps: Constant ε, at least 0; may be traced. It lets weights that start at zero
         move.
       axis: Axes that a unit spans, in every leaf; None means the axes described above.

@@ -218,10 +218,10 @@ def with_state_dtype(
     """Run a rule and its state in another dtype, such as float32 for bfloat16 params.
 
     Params, gradients, `value` and `grad` are cast to dtype before the rule sees them.
-    The rule also calls value_fn with params in dtype. Updates are cast back to the
-    dtype of the gradient. In optax's rules mu_dtype and accumulator_dtype change the
-    dtype of a single average only. The params themselves are still rounded to their own
-    dtype after each step.
+    The value_fn of the rule takes params in dtype, evaluates them in their own dtype,
+    and returns its result in dtype. Updates are cast back to the dtype of the gradient.
+    In optax's rules mu_dtype and accumulator_dtype change the dtype of a single average
+    only. The params themselves are still rounded to their own dtype after each step.
 
     Args:
       rule: Rule to wrap.

@@ -176,8 +176,8 @@ def abs_square(x: Array) -> Array:
 def real_product(a: Array, b: Array) -> Array:
     """Return the real product entry by entry: Re(a) Re(b) + Im(a) Im(b).
 
-    For real arrays this is a b. The sum of the entries is the inner product of a and b
-    if real and imaginary parts count as separate real numbers.
+    For real arrays this is a * b. The sum of the entries is the inner product of a and
+    b if real and imaginary parts count as separate real numbers.
 
     Example:
       >>> print(real_product(jnp.array([1.0 + 2.0j]), jnp.array([3.0 - 1.0j])))

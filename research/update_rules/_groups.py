@@ -141,7 +141,7 @@ def by_group(
     its group's part of `grad`. Its value_fn takes the group's part of the params and
     keeps all other leaves fixed. Other extra arguments (value, indices) are passed on
     unchanged. Inside a group, `clip_by_global_norm` uses the norm of that group only.
-    To clip by the norm of all leaves, chain it before this rule.
+    To clip by the norm of all leaves, chain `clip_by_global_norm` before this rule.
 
     Args:
       rules: Rules by label. A rule whose label no leaf has is never called.
@@ -241,7 +241,7 @@ def by_group(
 
 
 def _part(labels: Labels, label: str, tree: Params) -> Params:
-    """Return the tree with optax's MaskedNode in place of each leaf of another label."""
+    """Return the tree with optax's MaskedNode at each leaf of another label."""
     return jax.tree.map(
         lambda own, leaf: leaf if own == label else optax.MaskedNode(), labels, tree
     )
@@ -268,7 +268,7 @@ def _restricted(
 
 
 def _spread(name: str, prefix: Any, params: Params) -> Any:
-    """Return a pytree like params with each entry of the prefix at all leaves below it."""
+    """Return a pytree like params, with each entry of prefix at all leaves below it."""
     entries = {
         path: entry for path, entry in jax.tree_util.tree_leaves_with_path(prefix)
     }
