@@ -1,21 +1,21 @@
-"""Update rules by hand, each an `optax.GradientTransformation`, and the table of their
-names.
+"""Update rules, each an `optax.GradientTransformation`, and the table of their names.
 
-A rule is two functions, init(params) -> state and update(updates, state, params) ->
-(updates, state): the updates that come in are gradients, those that go out are added to
-the params. So ours go wherever optax's do.
+A rule is a pair of functions: init(params) -> state, and update(updates, state, params)
+-> (updates, state). The input updates are gradients. The output updates are added to
+the params. These rules therefore work wherever optax's rules do. In their formulas, x_t
+are the params, g_t is the gradient, u_t the update and η_t the learning rate at step t.
 
-To add one, write
+To add a rule:
 
-1. the function, and its `RuleEntry` (search space, aliases) in `RULES`, in the file of
-   its family here;
-2. one line below that imports it, which makes its name public (a new family also stands
-   in `FAMILIES`);
-3. its card in the file of the same name in `research.verification`: the formula of its
-   paper in fifty digits, the usual mistakes, and other authorities.
+1. Write its function in the file of its family in this package, and add its
+   `RuleEntry` (search space, aliases) to `RULES` in the same file.
+2. Import the function below, which makes its name public. Add a new family to
+   `FAMILIES`.
+3. Write its card in the file of the same name in `research.verification`: the
+   paper's formula in fifty digits, the usual mistakes, and other implementations.
 
-Every table, page and law then includes it: run `python docs/build.py`, and
-`python -m pytest tests/test_rule_table.py`, which says what is missing.
+All tables, pages and tests then include the rule. Run `python docs/build.py`, and then
+`python -m pytest tests/test_rule_table.py`, which reports missing parts.
 """
 
 from collections.abc import Callable
@@ -120,7 +120,7 @@ from research.update_rules._transforms import evaluation_params as evaluation_pa
 from research.update_rules._variance_reduction import saga as saga
 from research.update_rules._variance_reduction import svrg as svrg
 
-# In the order of tables and pages.
+# Families of rules, in the order of tables and pages.
 FAMILIES = (
     _first_order,
     _step_sizes,
@@ -143,31 +143,33 @@ FAMILIES = (
     _least_squares,
 )
 
-# Every rule by name, with its search space, first rates and aliases.
+# All rules by name, each with its search space, first rates and aliases.
 RULE_TABLE: dict[str, RuleEntry] = {
     entry.constructor.__name__: entry for family in FAMILIES for entry in family.RULES
 }
 
-# Rules that are made by name and learning rate alone. The others need a number of
-# examples or residuals, which their constructors or `research.descent.minimise` take.
+# Rules that need only a name and a learning rate. The other rules also need the number
+# of examples or the residuals. Pass these to the constructor or to
+# `research.descent.minimise`.
 UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     name: entry.constructor for name, entry in RULE_TABLE.items() if not entry.needs
 }
 
-# What users of other libraries ask for, and the name here.
+# Names in other libraries, and the name of the same rule here.
 ALIASES = {alias: name for name, entry in RULE_TABLE.items() for alias in entry.aliases}
 
 
 def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
-    """The constructor of the rule of that name.
+    """Return the constructor of the rule with a given name.
 
     Args:
       name: A key of UPDATE_RULES.
     Returns:
-      learning_rate, ... -> rule.
+      Constructor learning_rate, ... -> rule.
     Raises:
-      ValueError: There is none, and the message names the nearest; or it is one of
-        those that are not asked by name.
+      TypeError: name is not a str.
+      ValueError: The name is unknown, and the message suggests the nearest name; or the
+        rule cannot be made by name and rate alone.
     Example:
       >>> find_rule("heavy_ball").__name__
       'heavy_ball'

@@ -1,5 +1,9 @@
-"""Rules that divide each coordinate by the size of its past gradients, summed up or
-averaged."""
+"""Rules that divide each gradient entry by the size of its past gradients.
+
+The size is a sum (Adagrad) or a moving average (Adadelta, RMSProp) of squares. In the
+formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
+operations act entry by entry.
+"""
 
 from typing import Any, NamedTuple
 
@@ -33,10 +37,11 @@ from research.update_rules._transforms import (
 
 
 class AdagradState(NamedTuple):
-    """What Adagrad keeps.
+    """State of Adagrad.
 
     Attributes:
-      sum_of_squares: s_t; like the params.
+      sum_of_squares: Sum of squared gradients s_t, like the params (real if those are
+        complex).
     """
 
     sum_of_squares: Params
@@ -49,28 +54,31 @@ def adagrad(
     eps: float | Array = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> optax.GradientTransformation:
-    """Divides by the root of the sum of squares: s_t = s_(t-1) + g_t², u_t = -η_t g_t /
-    √(s_t + ε), or 0 where s_t = 0.
+    """Divide each gradient entry by the root of the sum of its squares so far.
 
-    With eps_in_sqrt=False the denominator is √s_t + ε. The defaults are
-    optax.adagrad's, which has no such argument. The paper starts from s = 0 and adds δ
-    outside the root; so does torch, with 1e-10. The start matters more than the
-    placement: at g = 0.01 the first step is 0.0316 η with the default 0.1, and η
-    without.
+    s_t = s_(t-1) + g_t²,
+    u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
 
-    Use it for features that are rare: theirs is the long step when they come. On dense
-    gradients its steps die out like 1/√t, which suits convex problems, and is too soon
+    With eps_in_sqrt=False the denominator is √s_t + ε. The defaults are those of
+    optax.adagrad, which has no argument eps_in_sqrt. The paper starts from s = 0 and
+    adds δ outside the root. torch does the same, with 1e-10. The starting value matters
+    more than the place of ε: at g = 0.01 the first step is 0.0316 η with the default
+    0.1, and η with s_0 = 0.
+
+    Use it for rare features: their entries take long steps when they occur. On dense
+    gradients its steps shrink like 1/√t. This suits convex problems, but is too fast
     for networks.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      initial_accumulator_value: s_0, at least 0; may be traced.
-      eps: ε, at least 0; may be traced.
-      eps_in_sqrt: Whether ε stands inside the root.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      initial_accumulator_value: Starting value s_0, at least 0; may be traced.
+      eps: Constant ε, at least 0; may be traced.
+      eps_in_sqrt: Whether ε is added inside the root.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Duchi, Hazan & Singer, Adaptive subgradient methods, JMLR 12 (2011), figure 1
       (diagonal matrices).
@@ -90,7 +98,7 @@ def adagrad(
     def divide(g, s):
         return jnp.where(s == 0, 0.0, g / _root(s, eps, eps_in_sqrt)).astype(
             g.dtype
-        )  # A NaN has to show.
+        )  # 0 / 0 becomes 0, and a NaN gradient stays NaN.
 
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
@@ -107,11 +115,12 @@ def adagrad(
 
 
 class AdadeltaState(NamedTuple):
-    """What Adadelta keeps.
+    """State of Adadelta.
 
     Attributes:
-      mean_square_gradient: E_t; like the params.
-      mean_square_update: D_t, of the directions, before the rate; like the params.
+      mean_square_gradient: Moving average of squared gradients E_t, like the params.
+      mean_square_update: Moving average of squared directions D_t, like the params. The
+        directions are taken before the rate multiplies them.
     """
 
     mean_square_gradient: Params
@@ -124,27 +133,30 @@ def adadelta(
     rho: float | Array = 0.9,
     eps: float | Array = 1e-6,
 ) -> optax.GradientTransformation:
-    """Divides by the size of past gradients and multiplies by that of past steps, so
-    that units agree.
+    """Divide by the size of past gradients and multiply by the size of past steps.
 
-    E_t = ρ E_(t-1) + (1 - ρ) g_t², d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t, D_t = ρ
-    D_(t-1) + (1 - ρ) d_t², u_t = -η_t d_t.
+    E_t = ρ E_(t-1) + (1 - ρ) g_t²,
+    d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t,
+    D_t = ρ D_(t-1) + (1 - ρ) d_t²,
+    u_t = -η_t d_t.
 
-    The paper has no η (it is 1); optax and torch have one, and it does not enter D.
-    optax's weight_decay is `add_decayed_weights` chained before.
+    The direction d_t therefore has the units of the params. The paper has no η, which
+    amounts to η = 1. optax and torch have one, and it does not enter D. To get optax's
+    weight_decay, chain `add_decayed_weights` before this rule.
 
-    Use it where no rate can be tuned and time is plenty: D starts at 0, so that the
-    first steps are as long as √ε lets them be (about √(ε / (1 - ρ)), 0.003 by default),
-    and they grow slowly.
+    Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
+    the first steps have a length of about √(ε / (1 - ρ)), which is 0.003 by default.
+    They grow slowly.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      rho: ρ in [0, 1); may be traced.
-      eps: ε, at least 0; may be traced. With 0 it never moves.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      rho: Decay ρ in [0, 1); may be traced.
+      eps: Constant ε, at least 0; may be traced. With ε = 0 the params never move.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Zeiler, ADADELTA: an adaptive learning rate method, arXiv:1212.5701 (2012),
       algorithm 1.
@@ -179,21 +191,21 @@ def adadelta(
 
 
 class RmspropState(NamedTuple):
-    """What RMSProp keeps.
+    """State of RMSProp.
 
     Attributes:
-      nu: v_t, the moving average of squares; like the params.
+      nu: Moving average of squared gradients v_t, like the params.
     """
 
     nu: Params
 
 
 class CorrectedRmspropState(NamedTuple):
-    """What RMSProp with bias correction keeps.
+    """State of RMSProp with bias correction.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      nu: v_t, the moving average of squares; like the params.
+      count: Number of steps taken t, int32, shape ().
+      nu: Moving average of squared gradients v_t, like the params.
     """
 
     count: Array
@@ -201,14 +213,14 @@ class CorrectedRmspropState(NamedTuple):
 
 
 class CenteredRmspropState(NamedTuple):
-    """What centered RMSProp keeps.
+    """State of centered RMSProp.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: The moving average of gradients, bias-corrected where the rule is; like the
-        params.
-      variance: The moving average of squared distances from it, before any correction;
-        like the params.
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of gradients, like the params. It is bias-corrected if the rule
+        corrects.
+      variance: Moving average of squared distances from that average, like the params.
+        It is not bias-corrected.
     """
 
     count: Array
@@ -229,44 +241,51 @@ def rmsprop(
     bias_correction: bool = False,
     rate_in_momentum: bool = True,
 ) -> optax.GradientTransformation:
-    """Divides by the root of a moving average of squares: v_t = β v_(t-1) + (1 - β)
-    g_t², u_t = -η_t g_t / √(v_t + ε).
+    """Divide each gradient entry by the root of a moving average of its squares.
+
+    v_t = β v_(t-1) + (1 - β) g_t²,
+    u_t = -η_t g_t / √(v_t + ε).
 
     With eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction, v_t / (1 -
-    β^t) stands for v_t; without, the first step is η / √(1 - β), 3.2 η by default.
-    Centered, the variance v_t - m_t² stands for v_t, where m_t is the average of
-    gradients (both corrected or neither; corrected, the first variance is 0, and the
-    first step η g / ε). With momentum μ the updates are summed, b_t = μ b_(t-1) + u_t,
-    and b_t is the update (nesterov: u_t + μ b_t); with rate_in_momentum=False η_t
-    multiplies the sum instead.
+    β^t) replaces v_t. Without it the first step is η / √(1 - β), which is 3.2 η by
+    default.
 
-    This is optax.rmsprop. torch takes β = 0.99, puts ε outside the root (at g = 1e-5
-    and equal β a first step 31 times as long), and its rate outside the momentum's sum,
-    which differs under a schedule alone. The lecture has no ε. optax and torch compute
-    the variance as v - m², which rounding can make negative where gradients hardly
-    change, and NaN by the root; here it is β s + β (1 - β) (g - m)², the same number,
-    which stays at least 0.
+    With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
+    average of gradients. Either both averages are corrected or neither is. If they are
+    corrected, the first variance is 0 and the first step is η g / ε.
+
+    With momentum μ the update is the sum b_t = μ b_(t-1) + u_t (with nesterov: u_t + μ
+    b_t). With rate_in_momentum=False, η_t multiplies this sum instead of each gradient.
+
+    optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
+    root. At g = 1e-5 and equal β, this makes the first step 31 times as long. torch
+    also applies the rate outside the momentum's sum, which differs only under a
+    schedule. The lecture has no ε. optax and torch compute the variance as v - m².
+    Rounding can make this negative where gradients hardly change, and the root is then
+    NaN. Here the variance is β s + β (1 - β) (g - m)², where s and m are the previous
+    variance and average. It has the same exact value and stays at least 0.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
-    and recurrent networks; at a minimum that has no noise it divides rounding by its
-    own size and does not come to rest.
+    and recurrent networks. At a minimum without noise it divides rounding errors by
+    their own size, so the params do not converge.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      decay: β in [0, 1); may be traced.
-      eps: ε, at least 0; may be traced.
-      initial_scale: v_0, at least 0; may be traced.
-      eps_in_sqrt: Whether ε stands inside the root.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      decay: Decay β in [0, 1); may be traced.
+      eps: Constant ε, at least 0; may be traced.
+      initial_scale: Starting value v_0, at least 0; may be traced.
+      eps_in_sqrt: Whether ε is added inside the root.
       centered: Whether to divide by the standard deviation.
-      momentum: μ in [0, 1); may be traced. None means none.
+      momentum: Momentum μ in [0, 1); may be traced. None disables momentum.
       nesterov: Whether the momentum looks ahead.
-      bias_correction: Whether to correct for starting at 0.
+      bias_correction: Whether to correct the averages for starting at 0.
       rate_in_momentum: Whether η_t multiplies each gradient (optax) or the sum (torch).
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; nesterov
-        without momentum.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        nesterov is True without momentum.
     References:
       Tieleman & Hinton, Neural networks for machine learning, lecture 6e (2012), slide
       29. Graves, Generating sequences with recurrent neural networks, arXiv:1308.0850
@@ -336,13 +355,13 @@ def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransfor
         weight, rest = (
             1.0,
             decay,
-        )  # Of the average, and of that what gradients before this one hold.
+        )  # Weight of the average, and the share of it that older gradients hold.
         if corrected:
             weight = correction(decay, count)
             rest = jnp.where(
                 count > 1, decay * correction(decay, count - 1) / weight, 0.0
             )
-        share = (1.0 - decay) / weight  # Of this one; share + rest = 1.
+        share = (1.0 - decay) / weight  # This gradient's share; share + rest = 1.
 
         def spread(s, g, m):
             gap = g.astype(m.dtype) - m
@@ -365,8 +384,10 @@ def _root(v: Array, eps: float | Array, eps_in_sqrt: bool) -> Array:
 
 
 def _negate() -> optax.GradientTransformation:
-    """Undoes the sign that a rule gives its direction, for the one that stands behind
-    another's."""
+    """Return a transformation that negates the updates.
+
+    It undoes the sign of a rule chained behind another rule, since each rule negates.
+    """
 
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
@@ -376,7 +397,7 @@ def _negate() -> optax.GradientTransformation:
 
 
 RULES = (
-    # Its steps shrink, so that it takes longer ones.
+    # Its steps shrink over time, so larger rates suit it.
     RuleEntry(
         adagrad,
         {"learning_rate": Range(1e-4, 10.0, "log", 0.01)},

@@ -1,5 +1,9 @@
-"""Adam and its closest kin: a moving average of gradients, divided by the size that
-gradients have had."""
+"""Adam and its closest variants.
+
+Each divides a moving average of gradients by the size of past gradients. In the
+formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
+operations act entry by entry.
+"""
 
 from typing import Any, NamedTuple
 
@@ -31,12 +35,13 @@ from research.update_rules._transforms import (
 
 
 class AdamState(NamedTuple):
-    """What Adam keeps.
+    """State of Adam.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: m_t, the moving average of gradients; like the params.
-      nu: v_t, the moving average of their squares; like the params.
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of gradients m_t, like the params.
+      nu: Moving average of squared gradients v_t, like the params (real if those are
+        complex).
     """
 
     count: Array
@@ -52,36 +57,39 @@ def adam(
     eps: float | Array = 1e-8,
     eps_root: float | Array = 0.0,
 ) -> optax.GradientTransformation:
-    """Divides an average of gradients by the root of an average of squares, both
-    corrected for starting at 0.
+    """Divide an average of gradients by the root of an average of their squares.
 
-    m_t = β1 m_(t-1) + (1 - β1) g_t, v_t = β2 v_(t-1) + (1 - β2) g_t², u_t = -η_t m̂_t /
-    (√(v̂_t + ε_root) + ε), m̂_t = m_t / (1 - β1^t), v̂_t = v_t / (1 - β2^t), t counted
-    from 1.
+    m_t = β1 m_(t-1) + (1 - β1) g_t,
+    v_t = β2 v_(t-1) + (1 - β2) g_t²,
+    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε),
+    m̂_t = m_t / (1 - β1^t),
+    v̂_t = v_t / (1 - β2^t), with t counted from 1.
 
+    The divisions by 1 - β1^t and 1 - β2^t correct both averages for starting at 0.
     optax.adam and torch.optim.Adam are the same: ε is added after the correction, as in
-    the paper's algorithm 1 (its faster form at the end of section 2 adds it before).
-    ε_root, optax's, makes the root differentiable at 0. The corrections are computed as
-    -expm1(t log β): where float64 is off, 1 - β2^t loses two digits at small t, and
-    optax's first steps are wrong by 1e-5 of their length; these by 2e-7.
+    the paper's algorithm 1. The faster form at the end of the paper's section 2 adds it
+    before. ε_root is optax's and makes the root differentiable at 0. The corrections
+    are computed as -expm1(t log β). If float64 is off, 1 - β2^t loses two digits at
+    small t. The relative error of the first steps is then 1e-5 in optax and 2e-7 here.
 
-    Use it first on networks: most entries step about η, whatever the scale of their
-    gradients, and the defaults are rarely far off. After a long silence a gradient
-    moves its entry by 3.2 η, one that then grows by β2 / β1 a step by up to 7.3 η, and
-    none by more. There are convex problems on which it goes to the worst point (see
-    `amsgrad`). For params in half precision wrap it in `with_state_dtype(...,
-    "float32")`: in bfloat16 0.999 is 1, so that v never falls, and in float16 ε is 0;
-    optax's is the same.
+    Use it as the first choice for networks: most entries move by about η per step,
+    whatever the scale of their gradients, and the defaults rarely need much tuning.
+    After many zero gradients a nonzero gradient moves its entry by 3.2 η. If the
+    gradient then grows by a factor β2 / β1 at each step, the entry moves by up to 7.3
+    η, which is the maximum. On some convex problems Adam converges to the worst point
+    (see `amsgrad`). For params in half precision wrap it in `with_state_dtype(...,
+    "float32")`. In bfloat16 the number 0.999 rounds to 1, so v never falls, and in
+    float16 ε rounds to 0. optax.adam has the same problem.
 
     Args:
-      learning_rate: η (the paper's α), a number of at least 0, a traced scalar, or a
+      learning_rate: Rate η, the paper's α: a nonnegative number, a traced scalar or a
         schedule t -> η_t.
-      b1, b2: β1, β2 in [0, 1); may be traced.
-      eps, eps_root: ε, ε_root, at least 0; may be traced.
+      b1, b2: Decays β1 and β2 in [0, 1); may be traced.
+      eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Kingma & Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 1.
     Example:
@@ -102,26 +110,28 @@ def adamw(
     weight_decay: float | Array = 1e-4,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Adam, with weights that decay apart from the gradient: u_t = -η_t (m̂_t / (√(v̂_t
-    + ε_root) + ε) + λ x_t).
+    """Adam with weight decay that is separate from the gradient.
 
-    optax.adamw and torch.optim.AdamW are the same but for the default λ: 1e-4 in optax
-    and here, 1e-2 in torch. The paper decays by λ times the schedule's multiplier
-    alone, not times α: its λ is ours times α.
+    u_t = -η_t (m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t), with m̂_t and v̂_t as in `adam`
+    and the params x_t.
 
-    Use it in place of Adam with a penalty ½ λ |x|²: Adam divides the penalty's gradient
-    by the size of the loss's, so that weights with large gradients hardly decay.
+    optax.adamw and torch.optim.AdamW are the same except for the default λ: 1e-4 in
+    optax and here, 1e-2 in torch. The paper multiplies λ by the schedule's multiplier
+    only, not by α, so its λ equals α times the λ here.
+
+    Use it in place of Adam with a penalty ½ λ |x|². Adam divides the penalty's gradient
+    by the size of the loss's gradient, so weights with large gradients hardly decay.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      weight_decay: λ, at least 0; may be traced.
-      mask: Pytree of booleans (a prefix of the params), or a function from params to
-        one; True where weights decay.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from the params
+        to such a pytree; weights decay where it is True.
     Returns:
-      The rule; its update needs params.
+      The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
     References:
       Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm
       2, line 12.
@@ -165,14 +175,14 @@ def _adam_direction(
 
 
 class AmsgradState(NamedTuple):
-    """What AMSGrad keeps.
+    """State of AMSGrad.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: m_t, the moving average of gradients; like the params.
-      nu: v_t, the moving average of their squares; like the params.
-      nu_max: The largest v_t so far, of the corrected ones where those are compared;
-        like the params.
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of gradients m_t, like the params.
+      nu: Moving average of squared gradients v_t, like the params.
+      nu_max: Largest v_t so far, like the params. With correct_before_max=True it is
+        the largest corrected v_t.
     """
 
     count: Array
@@ -192,29 +202,31 @@ def amsgrad(
     bias_correction_nu: bool = True,
     correct_before_max: bool = True,
 ) -> optax.GradientTransformation:
-    """Adam with the largest average of squares so far: u_t = -η_t m̂_t / (√(n_t +
-    ε_root) + ε), n_t = max(n_(t-1), v̂_t).
+    """Adam that divides by the root of the largest average of squares so far.
 
-    m_t, v_t, m̂_t and v̂_t are Adam's. The defaults are optax.amsgrad's. The paper
-    corrects neither: bias_correction_mu=False, bias_correction_nu=False. torch's
-    Adam(amsgrad=True) compares the uncorrected v_t, and corrects their maximum:
-    correct_before_max=False. The corrected v̂_t is large at first, when it is one
-    square, so that optax's maximum may stay at the first gradient's for ever; torch and
-    optax differ from the second step on.
+    u_t = -η_t m̂_t / (√(n_t + ε_root) + ε),
+    n_t = max(n_(t-1), v̂_t), with m̂_t and v̂_t as in `adam`.
 
-    Use it where Adam does not settle although η_t falls: without noise in the divisor a
-    large, rare gradient is not forgotten. In practice it is seldom better than Adam.
+    The defaults are those of optax.amsgrad. The paper corrects neither average: set
+    bias_correction_mu=False and bias_correction_nu=False. torch's Adam(amsgrad=True)
+    compares the uncorrected v_t and then corrects their maximum: set
+    correct_before_max=False. The first corrected v̂_t is a single square and may be
+    large, so the maximum in optax may keep the first gradient's square for ever. torch
+    and optax therefore differ from the second step on.
+
+    Use it where Adam does not settle although η_t falls: the maximum never forgets a
+    large, rare gradient. In practice it is seldom better than Adam.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      bias_correction_mu, bias_correction_nu: Whether m_t, v_t are corrected for
+      bias_correction_mu, bias_correction_nu: Whether to correct m_t and v_t for
         starting at 0.
-      correct_before_max: Whether the corrected v_t are compared, or v_t and then their
-        maximum is corrected.
+      correct_before_max: Whether to correct each v_t before taking the maximum. If
+        False, the maximum of the uncorrected v_t is corrected.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Reddi, Kale & Kumar, On the convergence of Adam and beyond, ICLR 2018, algorithm
       2.
@@ -258,12 +270,12 @@ def amsgrad(
 
 
 class AdamaxState(NamedTuple):
-    """What Adamax keeps.
+    """State of Adamax.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: m_t, the moving average of gradients; like the params.
-      nu: n_t, the decaying maximum of their sizes; like the params.
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of gradients m_t, like the params.
+      nu: Decaying maximum of gradient sizes n_t, like the params.
     """
 
     count: Array
@@ -278,22 +290,24 @@ def adamax(
     b2: float | Array = 0.999,
     eps: float | Array = 1e-8,
 ) -> optax.GradientTransformation:
-    """Divides an average of gradients by a decaying maximum of sizes: n_t = max(β2
-    n_(t-1), |g_t| + ε), u_t = -η_t m̂_t / n_t.
+    """Divide an average of gradients by a decaying maximum of their sizes.
 
-    m̂_t is Adam's. optax.adamax and torch.optim.Adamax are the same. The paper has no
-    ε: with eps=0 an entry whose gradients are all 0 is 0/0, and NaN.
+    n_t = max(β2 n_(t-1), |g_t| + ε),
+    u_t = -η_t m̂_t / n_t, with m̂_t as in `adam`.
+
+    optax.adamax and torch.optim.Adamax are the same. The paper has no ε. With eps=0, an
+    entry whose gradients are all 0 gives 0/0, which is NaN.
 
     Use it where gradients are heavy-tailed or sparse and Adam's average of squares
-    forgets the large ones too soon; no correction of n_t is needed, and |m̂_t| / n_t is
+    forgets the large ones too soon. n_t needs no bias correction, and |m̂_t| / n_t is
     at most about 1.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Kingma & Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 2.
     Example:

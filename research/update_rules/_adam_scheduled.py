@@ -1,5 +1,8 @@
-"""Adam with a momentum or a step that depends on t: NAdam, which looks ahead, and
-RAdam, which starts as momentum."""
+"""Adam with a momentum or a step that depends on t: NAdam and RAdam.
+
+NAdam looks ahead, and RAdam starts as momentum. In the formulas, g_t is the gradient,
+u_t the update and η_t the learning rate at step t. All operations act entry by entry.
+"""
 
 from typing import Any, NamedTuple
 
@@ -25,13 +28,14 @@ from research.update_rules._transforms import (
 
 
 class NadamState(NamedTuple):
-    """What NAdam keeps.
+    """State of NAdam.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: m_t, the moving average of gradients; like the params.
-      nu: v_t, the moving average of their squares; like the params.
-      product: μ_1 μ_2 ... μ_t of a scheduled momentum, else 1; shape ().
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of gradients m_t, like the params.
+      nu: Moving average of squared gradients v_t, like the params.
+      product: Product μ_1 μ_2 ... μ_t of a scheduled momentum, shape (); 1 with the
+        "constant" schedule.
     """
 
     count: Array
@@ -53,31 +57,38 @@ def nadam(
     momentum_schedule: str = "constant",
     momentum_decay: float | Array = 0.004,
 ) -> optax.GradientTransformation:
-    """Adam with Nesterov's look-ahead: this step's gradient counts as much as it will
-    in the next average.
+    """Adam with Nesterov's look-ahead.
 
     u_t = -η_t (μ_(t+1) m_t / (1 - μ_1 ... μ_(t+1)) + (1 - μ_t) g_t / (1 - μ_1 ... μ_t))
-    / (√(v̂_t + ε_root) + ε).
+    / (√(v̂_t + ε_root) + ε), with m_t and v̂_t as in `adam`.
 
-    "constant", optax.nadam: μ_t = β1. "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ =
-    momentum_decay, also in the average, m_t = μ_t m_(t-1) + (1 - μ_t) g_t, and v̂_t =
-    β2 v_t / (1 - β2^t), with a β2 that Adam does not have. "torch", torch.optim.NAdam:
-    the paper's μ_t, but Adam's m_t and v̂_t. The scheduled μ_1 is about β1 / 2, so that
-    the first step is 1.47 η in optax, 1.06 η in torch and 1.31 η in the paper.
+    The gradient g_t gets the weight that it will have in the next average. The argument
+    momentum_schedule chooses the momenta μ_t:
 
-    Use it as Adam; where Adam's momentum overshoots in a narrow valley, looking ahead
-    is a little better.
+    "constant", as in optax.nadam: μ_t = β1.
+
+    "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ = momentum_decay. The average also uses
+    it: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. The paper's v̂_t = β2 v_t / (1 - β2^t) has a
+    factor β2 that Adam does not have.
+
+    "torch", as in torch.optim.NAdam: the paper's μ_t, with Adam's m_t and v̂_t.
+
+    The scheduled μ_1 is about β1 / 2, so the length of the first step is 1.47 η in
+    optax, 1.06 η in torch and 1.31 η in the paper.
+
+    Use it like Adam. Looking ahead is slightly better where Adam's momentum overshoots,
+    as on ill-conditioned problems.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      momentum_schedule: "constant", "torch" or "paper".
-      momentum_decay: ψ, at least 0; 0 keeps μ_t at β1 / 2, not at β1. May be traced;
-        unused by "constant".
+      momentum_schedule: Name of the schedule: "constant", "torch" or "paper".
+      momentum_decay: Decay ψ, at least 0; may be traced. With ψ = 0, μ_t stays at β1 /
+        2, not at β1. "constant" ignores it.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; no such
-        momentum_schedule.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        momentum_schedule is unknown.
     References:
       Dozat, Incorporating Nesterov momentum into Adam, ICLR 2016 workshop, algorithm 2,
       and its schedule of μ.
@@ -138,8 +149,11 @@ def nadam(
 
 
 def _limited(g: Array) -> Array:
-    """g within 1/32 of its dtype's range, so that dividing it by 1 - β does not leave
-    it; m_t shows a g that is infinite."""
+    """Clip g to 1/32 of the range of its dtype.
+
+    Dividing the result by 1 - β then does not overflow. An infinite g still shows in
+    m_t.
+    """
     if jnp.iscomplexobj(g):
         return jax.lax.complex(_limited(g.real), _limited(g.imag))
     most = float(jnp.finfo(g.dtype).max) / 32
@@ -156,32 +170,33 @@ def radam(
     threshold: float | Array = 5.0,
     eps_before_correction: bool = False,
 ) -> optax.GradientTransformation:
-    """Momentum at first, and Adam, shortened, as soon as the average of squares has
-    seen enough to be divided by.
+    """Momentum at first, then Adam with steps scaled by a factor r_t.
 
-    ρ_t = ρ - 2 t β2^t / (1 - β2^t) is how many squares v_t amounts to, with ρ = 2 / (1
-    - β2) - 1. While it is below the threshold, u_t = -η_t m̂_t. Then u_t = -η_t r_t
-    m̂_t / (√(v̂_t + ε_root) + ε) with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2)
-    ρ_t), by default from 0.026 at the sixth step to 1.
+    ρ_t = ρ - 2 t β2^t / (1 - β2^t), with ρ = 2 / (1 - β2) - 1. While ρ_t is below the
+    threshold, u_t = -η_t m̂_t. From then on u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) +
+    ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
 
-    The defaults are optax.radam's. torch adds ε before the correction: r_t m̂_t √(1 -
-    β2^t) / (√v_t + ε), which is eps_before_correction=True. The paper has no ε, and the
-    threshold 4; 5 is its authors' code's. optax takes ρ_6 = 6 as 1999 - 1993: where
-    float64 is off, its sixth step is wrong by 0.6 % of itself, ours by 1e-7
-    (`effective_length`).
+    ρ_t is the number of squares that v_t effectively averages. m̂_t and v̂_t are as in
+    `adam`. With the defaults r_t grows from 0.026 at the sixth step to 1.
 
-    Use it for Adam without a warm-up that would have to be tuned; at first its steps
-    are as long as the gradient, so that η has to suit both.
+    The defaults are those of optax.radam. torch adds ε before the correction: r_t m̂_t
+    √(1 - β2^t) / (√v_t + ε). Set eps_before_correction=True for this. The paper has no
+    ε and the threshold 4. The threshold 5 is from its authors' code. optax computes ρ_6
+    = 6 as 1999 - 1993. If float64 is off, the relative error of its sixth step is 0.6
+    %, and 1e-7 here (`effective_length`).
+
+    Use it for Adam without a warm-up that needs tuning. The first steps are as long as
+    η times the gradient, so η must suit both phases.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      threshold: The ρ_t from which steps are divided, at least 4, where r_t becomes
-        real; may be traced.
+      threshold: Value of ρ_t from which steps are divided, at least 4; may be traced.
+        Below 4, r_t² is negative.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Liu et al., On the variance of the adaptive learning rate and beyond, ICLR 2020,
       algorithm 2.
@@ -228,7 +243,10 @@ def radam(
 
 
 def _rectification(length: Array, most: float | Array) -> Array:
-    """r_t; NaN where ρ_t < 4, where it is not used."""
+    """Return r_t of `radam`.
+
+    It is NaN where ρ_t < 4, where the rule does not use it.
+    """
     return jnp.sqrt(
         (length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length)
     )

@@ -1,5 +1,9 @@
-"""Adam with another second moment: of surprises (AdaBelief), added to and not averaged
-(Yogi), looking ahead (Adan)."""
+"""Variants of Adam with another second moment: AdaBelief, Yogi and Adan.
+
+AdaBelief averages squared deviations from the mean gradient, Yogi adds instead of
+averaging, and Adan looks ahead. In the formulas, g_t is the gradient, u_t the update
+and η_t the learning rate at step t. All operations act entry by entry.
+"""
 
 from typing import Any, NamedTuple
 
@@ -24,12 +28,13 @@ from research.update_rules._transforms import (
 
 
 class AdabeliefState(NamedTuple):
-    """What AdaBelief keeps.
+    """State of AdaBelief.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: m_t, the moving average of gradients; like the params.
-      nu: s_t, the moving average of their squared distances from it; like the params.
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of gradients m_t, like the params.
+      nu: Moving average s_t of the squared distances of gradients from m_t, like the
+        params.
     """
 
     count: Array
@@ -45,26 +50,27 @@ def adabelief(
     eps: float | Array = 1e-16,
     eps_root: float | Array = 1e-16,
 ) -> optax.GradientTransformation:
-    """Adam, dividing by how far gradients lie from their average: long steps where they
-    are as expected.
+    """Adam that divides by the distance of gradients from their average.
 
-    s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root, u_t = -η_t m̂_t / (√(s_t / (1 -
-    β2^t)) + ε); m̂_t is Adam's.
+    s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
+    u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε), with m_t and m̂_t as in `adam`.
 
     optax.adabelief is the same. ε_root is added at every step and stays in s_t, where
-    it adds up to ε_root / (1 - β2); the paper does so, too, and has one ε for both.
+    it adds up to ε_root / (1 - β2). The paper does the same, but with one ε for both
+    constants.
 
-    Use it as Adam where gradients are steady: there its steps are longer than Adam's,
-    up to m̂ √((1 - β2) / ε_root), so that ε_root matters as no ε does in Adam.
+    Use it like Adam where gradients are steady. Its steps are then longer than Adam's,
+    up to m̂ √((1 - β2) / ε_root), so ε_root matters more than any ε does in Adam.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      b1, b2: β1, β2 in [0, 1); may be traced.
-      eps, eps_root: ε, ε_root, at least 0; may be traced.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      b1, b2: Decays β1 and β2 in [0, 1); may be traced.
+      eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Zhuang et al., AdaBelief optimizer: adapting stepsizes by the belief in observed
       gradients, NeurIPS 2020, algorithm 2.
@@ -104,12 +110,12 @@ def adabelief(
 
 
 class YogiState(NamedTuple):
-    """What Yogi keeps.
+    """State of Yogi.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: m_t, the moving average of gradients; like the params.
-      nu: v_t; like the params.
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of gradients m_t, like the params.
+      nu: Second moment v_t, like the params.
     """
 
     count: Array
@@ -128,29 +134,31 @@ def yogi(
     initial_mu: float | Array = 0.0,
     bias_correction: bool = True,
 ) -> optax.GradientTransformation:
-    """Adam, whose second moment moves by (1 - β2) g² and no further: it falls slowly
-    after a large gradient.
+    """Adam with a second moment that changes by at most (1 - β2) g² per step.
 
-    v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t², u_t = -η_t m̂_t / (√(v̂_t +
-    ε_root) + ε); m̂_t and v̂_t are corrected as Adam's.
+    v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t²,
+    u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε), with m̂_t and v̂_t corrected as in `adam`.
 
-    The paper corrects neither (bias_correction=False). optax.yogi starts m, too, from
-    1e-6 (initial_mu=1e-6), so that params move down although their gradients are 0: by
-    3e-4 η at the first step, more than 0.001 η in ten.
+    After a large gradient v_t therefore falls slowly. The paper corrects neither m_t
+    nor v_t: set bias_correction=False. optax.yogi also starts m from 1e-6: set
+    initial_mu=1e-6. The params then move down although their gradients are 0: by 3e-4 η
+    at the first step, and by more than 0.001 η in ten steps.
 
-    Use it as Adam where gradients are sparse or of changing size; its large ε was tuned
-    with it, and makes it slower than Adam on gradients below 1e-3.
+    Use it like Adam where gradients are sparse or change in size. Its large default ε
+    was tuned for it, and makes it slower than Adam on gradients below 1e-3.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      b1, b2: β1, β2 in [0, 1); may be traced.
-      eps, eps_root: ε, ε_root, at least 0; may be traced.
-      initial_accumulator_value, initial_mu: v_0, m_0, at least 0; may be traced.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      b1, b2: Decays β1 and β2 in [0, 1); may be traced.
+      eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
+      initial_accumulator_value, initial_mu: Starting values v_0 and m_0, at least 0;
+        may be traced.
       bias_correction: Whether m_t and v_t are divided by 1 - β1^t and 1 - β2^t.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Zaheer et al., Adaptive methods for nonconvex optimization, NeurIPS 2018,
       algorithm 2.
@@ -175,7 +183,7 @@ def yogi(
         moved = v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
         return jnp.where(
             jnp.isposinf(v) & ~jnp.isnan(square), v, moved
-        )  # ∞ - ∞ where g² left the range of the dtype.
+        )  # Avoids ∞ - ∞ where g² overflowed.
 
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
@@ -198,14 +206,14 @@ def yogi(
 
 
 class AdanState(NamedTuple):
-    """What Adan keeps.
+    """State of Adan.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: m_t, the moving average of gradients; like the params.
-      difference: v_t, the moving average of their differences; like the params.
-      nu: n_t, the moving average of squares; like the params.
-      gradient: g_t; like the params.
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of gradients m_t, like the params.
+      difference: Moving average of gradient differences v_t, like the params.
+      nu: Moving average of squares n_t, like the params.
+      gradient: Last gradient g_t, like the params.
     """
 
     count: Array
@@ -227,34 +235,38 @@ def adan(
     mask: Any = None,
     proximal: bool = False,
 ) -> optax.GradientTransformation:
-    """Adam with Nesterov's momentum, which it gets from how gradients change: d_t = g_t
-    - g_(t-1), d_1 = 0.
+    """Adam with Nesterov's momentum, computed from the change of the gradient.
 
-    m_t = β1 m_(t-1) + (1 - β1) g_t, v_t = β2 v_(t-1) + (1 - β2) d_t, n_t = β3 n_(t-1) +
-    (1 - β3) (g_t + β2 d_t)², u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ
-    x_t), each corrected for starting at 0 as in Adam.
+    d_t = g_t - g_(t-1) with d_1 = 0,
+    m_t = β1 m_(t-1) + (1 - β1) g_t,
+    v_t = β2 v_(t-1) + (1 - β2) d_t,
+    n_t = β3 n_(t-1) + (1 - β3) (g_t + β2 d_t)²,
+    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t). The averages m̂_t,
+    v̂_t and n̂_t are corrected for starting at 0 as in `adam`.
 
-    The betas are decays, as in the authors' code and optax; the paper's are 1 minus
-    these. The paper starts from m = g_1 and n = g_1², without corrections, and decays
-    implicitly, x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t), which is proximal=True. optax
-    0.2.8 multiplies d_t and v̂_t by 1 - β2, which is 0.08, not 0.92: it has the paper's
-    factor with the code's beta, and hardly looks ahead.
+    The betas are decays, as in the authors' code and in optax. The paper's betas are 1
+    minus these. The paper starts from m = g_1 and n = g_1², without corrections. It
+    decays weights implicitly: x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t). Set
+    proximal=True for this decay. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2, which
+    is 0.08 instead of 0.92. It combines the paper's factor with the code's beta, and
+    hardly looks ahead.
 
-    Use it for large networks over many steps, at rates above Adam's; it keeps four
-    arrays a leaf where Adam keeps two.
+    Use it for large networks and many steps, at larger rates than Adam's. It stores
+    four arrays per leaf where Adam stores two.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      b1, b2, b3: β1, β2, β3 in [0, 1); may be traced.
-      eps, eps_root: ε, ε_root, at least 0; may be traced.
-      weight_decay: λ, at least 0; may be traced.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      b1, b2, b3: Decays β1, β2 and β3 in [0, 1); may be traced.
+      eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
+      weight_decay: Decay λ, at least 0; may be traced.
       mask: As in `adamw`.
       proximal: Whether weights decay implicitly.
     Returns:
-      The rule; its update needs params.
+      The rule, an optax.GradientTransformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
     References:
       Xie et al., Adan: adaptive Nesterov momentum algorithm for faster optimizing deep
       models, IEEE TPAMI 46 (2024), algorithm 1.
@@ -316,8 +328,10 @@ def adan(
 
 
 def _within_range(x: Array) -> Array:
-    """x with the largest number of its dtype for ∞: the difference of two gradients may
-    be twice that."""
+    """Clip x to the finite range of its dtype.
+
+    The difference of two finite gradients may be twice the largest number of the dtype.
+    """
     if jnp.iscomplexobj(x):
         return jax.lax.complex(_within_range(x.real), _within_range(x.imag))
     most = jnp.finfo(x.dtype).max
@@ -325,10 +339,10 @@ def _within_range(x: Array) -> Array:
 
 
 class ShrinkState(NamedTuple):
-    """What implicit decay keeps.
+    """State of the implicit weight decay.
 
     Attributes:
-      count: Steps taken; int32, shape ().
+      count: Number of steps taken, int32, shape ().
     """
 
     count: Array
@@ -337,8 +351,11 @@ class ShrinkState(NamedTuple):
 def _shrink(
     learning_rate: float | Array | Schedule, weight_decay: float | Array
 ) -> optax.GradientTransformation:
-    """u <- u / (1 + λ η_t), which turns -η_t (d + λ x) into the implicit step (x - η_t
-    d) / (1 + λ η_t) - x."""
+    """Return the transformation u <- u / (1 + λ η_t), for implicit weight decay.
+
+    With the direction d and the params x, it turns the update -η_t (d + λ x) into the
+    implicit step (x - η_t d) / (1 + λ η_t) - x.
+    """
 
     def init(params: Params):
         del params

@@ -1,5 +1,8 @@
-"""Rules around another rule that keep params of their own to evaluate at: Lookahead,
-and averages of the iterates."""
+"""Rules that wrap another rule and keep separate params for evaluation.
+
+Lookahead keeps slow params, and the averaging rules keep an average of the iterates. In
+the formulas, x_t are the params after step t.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,12 +26,12 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class LookaheadState(NamedTuple):
-    """What Lookahead keeps.
+    """State of Lookahead.
 
     Attributes:
-      count: Inner steps since the last synchronisation, int32, shape ().
-      evaluation_params: φ, the slow params; like the params.
-      inner: The inner rule's state.
+      count: Number of inner steps since the last synchronisation, int32, shape ().
+      evaluation_params: Slow params φ, like the params.
+      inner: State of the inner rule.
     """
 
     count: Array
@@ -44,32 +47,37 @@ def lookahead(
     slow_step_size: float | Array = 0.5,
     reset_state: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Lets another rule go k steps ahead, then comes back part of the way: φ <- φ + α
-    (x - φ), x <- φ.
+    """Let another rule take k steps, then move back part of the way.
 
-    x are the params, the paper's fast weights, which the inner rule moves; φ the slow
-    ones, which stay in between. φ is where to evaluate:
-    `building_blocks.evaluation_params` reads it. optax.lookahead is the same, but takes
-    both kinds of weights as its params. In bits, ours has x = φ after each
-    synchronisation, where optax updates the two apart. torch has none.
+    After every k steps: φ <- φ + α (x - φ), x <- φ.
 
-    Use it to calm a rule that overshoots or is noisy, at the price of a copy of the
-    params. α = 1 is the inner rule.
+    x are the params, the paper's fast weights, which the inner rule moves. φ are the
+    slow params, which stay fixed between synchronisations. Evaluate at φ, which
+    `research.update_rules.evaluation_params` returns. optax.lookahead is the same, but
+    its params are a pair of fast and slow weights. Here x = φ holds bit for bit after
+    each synchronisation, while optax updates the two separately. torch does not have
+    this rule.
+
+    Use it to calm a rule that overshoots or is noisy. It costs one copy of the params.
+    With α = 1 it is the inner rule.
 
     Args:
-      learning_rate: η of the inner rule: whatever its constructor takes.
-      inner: Constructor of the inner rule, learning_rate first (functools.partial gives
-        it other arguments); None is heavy_ball.
-      sync_period: k, a positive integer; may be traced.
-      slow_step_size: α, from 0 to 1; may be traced.
-      reset_state: Whether the inner rule starts anew (its momentum from 0, and a
-        schedule from its first rate) after each synchronisation.
+      learning_rate: Rate η of the inner rule: any value that the inner constructor
+        accepts.
+      inner: Constructor of the inner rule, with learning_rate as its first argument.
+        Use functools.partial to set other arguments. None means heavy_ball.
+      sync_period: Number k of inner steps per synchronisation, a positive integer; may
+        be traced.
+      slow_step_size: Step size α of the slow params, from 0 to 1; may be traced.
+      reset_state: Whether to reset the state of the inner rule after each
+        synchronisation. Its momentum then restarts from 0, and a schedule from its
+        first rate.
     Returns:
-      The rule; its update needs params, and hands on the extra arguments that the inner
-      rule asks for.
+      The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
+      passes extra arguments on to the inner rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
     References:
       Zhang, Lucas, Hinton & Ba, Lookahead optimizer: k steps forward, 1 step back,
       NeurIPS 2019, algorithm 1.
@@ -124,12 +132,12 @@ def lookahead(
 
 
 class AveragingState(NamedTuple):
-    """What a rule that averages its iterates keeps.
+    """State of a rule that averages its iterates.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      evaluation_params: The average; like the params.
-      inner: The inner rule's state.
+      count: Number of steps taken t, int32, shape ().
+      evaluation_params: Average of the iterates, like the params.
+      inner: State of the inner rule.
     """
 
     count: Array
@@ -144,33 +152,37 @@ def polyak_averaging(
     start: int | Array = 0,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Moves as another rule does, and keeps the mean of its iterates: x̄_t = (x_(s+1) +
+    """Move like another rule and keep the mean of the iterates.
+
+    After t steps, the mean of all the iterates except the first s is x̄_t = (x_(s+1) +
     ... + x_t) / (t - s), s = start.
 
-    Up to t = s + 1 it is x_t itself. The params are not touched:
-    `building_blocks.evaluation_params` reads the mean, and descent's evaluations are
-    taken there. Polyak and Juditsky write x_0 to x_(t-1), one iterate earlier.
-    torch.optim.ASGD keeps the same mean (its t0 is our start), with a decaying rate of
-    its own; optax has none.
+    Up to t = s + 1 the mean is x_t itself. The params themselves do not change.
+    `research.update_rules.evaluation_params` returns the mean, and descent evaluates
+    there. Polyak and Juditsky average x_0 to x_(t-1), one iterate earlier.
+    torch.optim.ASGD keeps the same mean, with a decaying rate of its own. Its t0 is
+    `start` here. optax does not have this rule.
 
-    Use it with a rate that is constant or decays slower than 1 / t: the mean then loses
-    the noise which the rate keeps up, and is as exact as any estimate from as many
-    examples. Start late: the mean never forgets the first iterates.
+    Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
+    removes the noise that such a rate keeps in the iterates. The mean is then as
+    accurate as any estimate from the same number of examples. Start late, because the
+    mean never forgets the first iterates.
 
     Args:
-      learning_rate: η of the inner rule: whatever its constructor takes.
-      inner: Constructor of the inner rule, learning_rate first (functools.partial gives
-        it other arguments); None is gradient_descent.
-      start: s, how many steps stay out of the mean, an integer of at least 0; may be
-        traced.
-      accumulator_dtype: Of the mean; None means as the params. In bfloat16 a mean of
-        256 iterates no longer moves.
+      learning_rate: Rate η of the inner rule: any value that the inner constructor
+        accepts.
+      inner: Constructor of the inner rule, with learning_rate as its first argument.
+        Use functools.partial to set other arguments. None means gradient_descent.
+      start: Number s of first steps that the mean leaves out, an integer of at least 0;
+        may be traced.
+      accumulator_dtype: Dtype of the mean; None means the dtype of the params. In
+        bfloat16 a mean of 256 iterates no longer moves.
     Returns:
-      The rule; its update needs params, and hands on the extra arguments that the inner
-      rule asks for.
+      The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
+      passes extra arguments on to the inner rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
     References:
       Polyak & Juditsky, Acceleration of stochastic approximation by averaging, SIAM J.
       Control Optim. 30 (1992), equation (2). Ruppert, Efficient estimations from a
@@ -187,7 +199,7 @@ def polyak_averaging(
     if not isinstance(start, Tracer):
         start = min(
             int(start), int(jnp.iinfo(jnp.int32).max)
-        )  # A count goes no further.
+        )  # The step count cannot exceed this.
 
     def weight(count):
         return 1.0 / jnp.maximum(count - start, 1).astype(float)
@@ -208,34 +220,37 @@ def exponential_averaging(
     debias: bool = True,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Moves as another rule does, and keeps a decaying average of its iterates: x̄_t =
-    β x̄_(t-1) + (1 - β) x_t.
+    """Move like another rule and keep a decaying average of the iterates.
 
-    From x̄_0 = 0, with x̄_t divided by 1 - β^t, so that it is a mean of x_1 to x_t
-    alone (debias=True); or from x̄_0 = x_0, as is customary for networks, where the
-    start keeps the weight β^t. The params are not touched:
-    `building_blocks.evaluation_params` reads the average, and descent's evaluations are
-    taken there. The first is optax.ema(β) of the params, the second torch's
-    AveragedModel with get_ema_multi_avg_fn(β), but for its first average, which is x_1.
+    x̄_t = β x̄_(t-1) + (1 - β) x_t.
 
-    Use it where the rate stays constant and the last iterate is noisy, 1 / (1 - β)
-    steps being a part of an epoch. It forgets where it started, unlike
-    `polyak_averaging`, and never loses all of the noise.
+    With debias=True the average starts from x̄_0 = 0 and is divided by 1 - β^t, so it
+    is a mean of x_1 to x_t only. With debias=False it starts from x̄_0 = x_0, as is
+    usual for networks, and the start keeps the weight β^t. The params themselves do not
+    change. `research.update_rules.evaluation_params` returns the average, and descent
+    evaluates there. debias=True is optax.ema(β) of the params. debias=False is torch's
+    AveragedModel with get_ema_multi_avg_fn(β), except that torch's first average is
+    x_1.
+
+    Use it where the rate stays constant and the last iterate is noisy. Choose β so that
+    1 / (1 - β) steps are a part of an epoch. Unlike `polyak_averaging` it forgets its
+    start, but it never removes all of the noise.
 
     Args:
-      learning_rate: η of the inner rule: whatever its constructor takes.
-      inner: Constructor of the inner rule, learning_rate first (functools.partial gives
-        it other arguments); None is gradient_descent.
-      decay: β in [0, 1); may be traced.
-      debias: Whether the average is one of x_1 to x_t alone.
-      accumulator_dtype: Of the average; None means as the params. In bfloat16 an
-        average with β > 0.996 does not move.
+      learning_rate: Rate η of the inner rule: any value that the inner constructor
+        accepts.
+      inner: Constructor of the inner rule, with learning_rate as its first argument.
+        Use functools.partial to set other arguments. None means gradient_descent.
+      decay: Decay β in [0, 1); may be traced.
+      debias: Whether to average x_1 to x_t only, without x_0.
+      accumulator_dtype: Dtype of the average; None means the dtype of the params. In
+        bfloat16 an average with β > 0.996 does not move.
     Returns:
-      The rule; its update needs params, and hands on the extra arguments that the inner
-      rule asks for.
+      The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
+      passes extra arguments on to the inner rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
     References:
       Ruppert (1988) and Polyak & Juditsky (1992) for averaging; Kingma & Ba, Adam, ICLR
       2015, section 7.2 (temporal averaging) for this weight and its correction.
@@ -270,8 +285,11 @@ def _averaging(
     weight: Callable[[Array], Array],
     dtype: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    """x̄_t = x̄_(t-1) + w_t (x_t - x̄_(t-1)) from x̄_0 = x_0: every average here is
-    this one, with its own weight."""
+    """Return a rule that keeps a weighted average of the iterates.
+
+    x̄_t = x̄_(t-1) + w_t (x_t - x̄_(t-1)), from x̄_0 = x_0. Each averaging rule of this
+    file passes its own weight w_t.
+    """
 
     def init(params: Params):
         return AveragingState(
@@ -294,7 +312,7 @@ def _averaging(
 
 
 def _copied(params: Params, dtype: Any = None) -> Params:
-    """Copies, so that params and state may both be donated."""
+    """Return a copy of the params, so that params and state may both be donated."""
     return jax.tree.map(
         lambda x: jnp.array(x, None if dtype is None else dtype_beside(x, dtype)),
         params,

@@ -1,5 +1,4 @@
-"""What averages that start at 0 need: how much weight they hold yet, and how many
-gradients that amounts to."""
+"""Bias correction and effective length of moving averages that start at 0."""
 
 import math
 
@@ -9,14 +8,13 @@ from research.types import Array
 
 
 def bias_correction(decay: float | Array, count: Array) -> Array:
-    """1 - β^t, to full relative precision also where β^t is nearly 1.
+    """Return 1 - β^t, with full relative precision even where β^t is close to 1.
 
     Args:
-      decay: β in [0, 1); may be traced.
-      count: t, from 1.
+      decay: Decay β in [0, 1); may be traced.
+      count: Step number t, from 1.
     Returns:
-      The sum of the weights (1 - β) β^i, i < t, that a moving average has given out so
-      far.
+      Sum of the weights (1 - β) β^i, i < t, that a moving average holds after t steps.
     Example:
       >>> print(bias_correction(0.5, jnp.int32(2)))
       0.75
@@ -25,18 +23,19 @@ def bias_correction(decay: float | Array, count: Array) -> Array:
 
 
 def effective_length(decay: float | Array, count: Array) -> Array:
-    """ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t): of how many gradients a plain mean
-    would be as old.
+    """Return the length of a plain mean that has the mean age of a moving average.
 
-    It is 1 + 2 a, where a is the mean age of the gradients in the average. The formula
-    as it stands subtracts numbers near 2000 (β = 0.999) to get one near 5; here, while
-    t (1 - β) is small, a is taken from its series instead.
+    ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t).
+
+    ρ_t also equals 1 + 2 a, where a is the mean age of the gradients in the average.
+    The formula for ρ_t subtracts numbers near 2000 (for β = 0.999) to get a number near
+    5. While t (1 - β) is small, this function therefore computes a from its series.
 
     Args:
-      decay: β in [0, 1); may be traced.
-      count: t, from 1.
+      decay: Decay β in [0, 1); may be traced.
+      count: Step number t, from 1.
     Returns:
-      ρ_t; ρ_1 = 1, and it grows towards 2 / (1 - β) - 1.
+      Effective length ρ_t. It starts at ρ_1 = 1 and grows towards 2 / (1 - β) - 1.
     Example:
       >>> print(effective_length(0.5, jnp.int32(1)), effective_length(0.0, jnp.int32(9)))
       1.0 1.0
@@ -51,16 +50,20 @@ def effective_length(decay: float | Array, count: Array) -> Array:
 
 
 def _log(decay: float | Array) -> float | Array:
-    """In double precision where the decay is a Python float, whatever precision JAX
-    has."""
+    """Return log β.
+
+    For a Python number it has double precision, whatever precision JAX uses.
+    """
     if isinstance(decay, float | int):
         return math.log(decay) if decay else -math.inf
     return jnp.log(decay)
 
 
 def _excess(s: Array) -> Array:
-    """1 / (e^s - 1) - 1 / s + 1/2 for s in [0, 1], by its series: the Bernoulli numbers
-    B_2k / (2k)!."""
+    """Return 1 / (e^s - 1) - 1 / s + 1/2 for s in [0, 1], computed by its series.
+
+    The coefficients of the series are B_2k / (2k)!, with the Bernoulli numbers B_2k.
+    """
     s = jnp.minimum(s, 1.0)
     total = jnp.zeros_like(s)
     for coefficient in reversed(_BERNOULLI):

@@ -1,5 +1,4 @@
-"""What a rule, its inner rule and its params have to be, said before anything is
-traced."""
+"""Checks of a rule, its inner rule and its params, made before anything is traced."""
 
 import functools
 import inspect
@@ -26,13 +25,13 @@ _Rule = TypeVar("_Rule", bound=optax.GradientTransformation)
 
 
 def check_rule(rule: Any, name: str = "rule") -> None:
-    """Refuses what is no rule, such as a constructor that was not called.
+    """Raise unless an argument is a rule, for example if a constructor was not called.
 
     Args:
-      rule: What was given.
-      name: What the argument is called.
+      rule: Value to check.
+      name: Name of the argument, for the message.
     Raises:
-      TypeError: It has no init and update; the message says how to make one.
+      TypeError: The value has no init and update; the message says how to make a rule.
     Example:
       >>> check_rule(optax.sgd)
       Traceback (most recent call last):
@@ -60,17 +59,17 @@ def make_inner(
     learning_rate: Any,
     default: Callable[..., optax.GradientTransformation],
 ) -> optax.GradientTransformationExtraArgs:
-    """The rule inside another, from its constructor.
+    """Return the inner rule of another rule, made by its constructor.
 
     Args:
-      inner: learning_rate -> rule; None means the default.
-      learning_rate: What it is called with.
-      default: The constructor for None. As a default argument optax.inject_hyperparams
-        would take it for a schedule.
+      inner: Constructor learning_rate -> rule; None means the default.
+      learning_rate: Argument of the constructor.
+      default: Constructor for None. If it were the default value of an argument of the
+        outer rule, optax.inject_hyperparams would take it for a schedule.
     Returns:
-      The rule, which takes extra arguments and passes over those it does not know.
+      The rule, which accepts extra arguments and ignores unknown ones.
     Raises:
-      TypeError: inner is no constructor, or what it gives is no rule.
+      TypeError: inner is not a constructor, or it does not return a rule.
     Example:
       >>> make_inner(optax.sgd(0.1), 0.1, optax.sgd)
       Traceback (most recent call last):
@@ -98,15 +97,16 @@ def make_inner(
 def check_rate(
     learning_rate: Any, *, positive: bool = False, no_schedule: str | None = None
 ) -> None:
-    """Refuse a learning rate that is neither a number in range nor, where the rule
-    takes one, a schedule.
+    """Raise unless a learning rate is a number in range or an accepted schedule.
 
     Args:
       learning_rate: A number, a tracer or a schedule.
       positive: Whether 0 is refused.
-      no_schedule: Why the rule takes no schedule; None if it takes one.
+      no_schedule: Reason why the rule does not accept a schedule; None if it accepts
+        one.
     Raises:
-      TypeError, ValueError: What is wrong with it.
+      TypeError, ValueError: The rate is not a number, is out of range, or is a schedule
+        that the rule does not accept.
     Example:
       >>> check_rate(lambda t: 0.1, no_schedule="it is the first radius, and the rule finds the others")
       Traceback (most recent call last):
@@ -123,7 +123,7 @@ def check_rate(
 
 
 def rate_at(learning_rate: Any, count: Any) -> Any:
-    """Return the rate at a step: a schedule's value there, or the constant itself.
+    """Return the rate at a step: the schedule's value there, or the constant rate.
 
     Example:
       >>> rate_at(lambda t: 2.0 * t, 3), rate_at(0.1, 3)
@@ -133,10 +133,11 @@ def rate_at(learning_rate: Any, count: Any) -> Any:
 
 
 def check_floating(params: Params) -> None:
-    """Refuses params that cannot take a small step.
+    """Raise unless all params are real floating-point arrays.
 
     Raises:
-      TypeError: Which leaf is not floating, and what to call.
+      TypeError: A leaf is not real and floating; the message names the leaf and a
+        remedy.
     Example:
       >>> check_floating({"b": jnp.zeros(2), "w": jnp.array(1)})
       Traceback (most recent call last):
@@ -147,8 +148,8 @@ def check_floating(params: Params) -> None:
             remedy = (
                 "Give floats: jax.tree.map(lambda x: jnp.asarray(x, float), params)."
             )
-            # jax.grad of a real loss gives the conjugate of the direction of steepest
-            # ascent.
+            # For complex params, jax.grad of a real loss returns the conjugate of the
+            # direction of steepest ascent.
             if jnp.iscomplexobj(leaf):
                 remedy = (
                     "Make its real and imaginary parts two real leaves; or call the "
@@ -163,19 +164,19 @@ def check_floating(params: Params) -> None:
 
 
 def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _Rule]:
-    """The constructor of a rule whose init and update look at their arguments before
-    they compute with them.
+    """Wrap the constructor of a rule so that the rule checks its arguments.
 
-    `init` refuses params, and `update` refuses updates and params, that are not pytrees
-    of numbers; `update` also refuses params that are not like the updates, and a state
-    that is not like this rule's. Structures and shapes are compared, and the state of
-    each structure is traced once, so that a compiled step costs no more and has the
-    same bits.
+    The constructor checks its arguments that are flags, functions, dtypes or masks.
+    `init` refuses params that are not pytrees of numbers, and `update` refuses such
+    updates and params. `update` also refuses params whose structure or shapes differ
+    from those of the updates, and a state that does not belong to this rule and these
+    shapes. Only structures and shapes are compared, and the state of each structure is
+    traced once. A compiled step therefore costs no more and returns the same bits.
 
     Args:
-      constructor: Gives the rule.
+      constructor: Function that returns the rule.
     Returns:
-      The constructor, for `@checked` above its definition.
+      The wrapped constructor; write `@checked` above its definition.
     Example:
       >>> rule = checked(optax.adam)(0.1)
       >>> rule.update(jnp.ones(3), rule.init(jnp.ones(2)))
@@ -196,7 +197,7 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
             try:
                 given = signature.bind(*args, **kwargs).arguments
             except TypeError:
-                given = {}  # Python says what is wrong with the call.
+                given = {}  # The call below raises Python's own error.
             _check_options(given, flags)
         return _with_checks(constructor(*args, **kwargs))
 
@@ -252,8 +253,10 @@ def _with_checks(rule: _Rule) -> _Rule:
 
 
 def _fits_but_for_none(updates: Any, params: Any) -> bool:
-    """Whether the updates have the structure and shapes of the params, except that some
-    are None."""
+    """Return whether updates have the structure and shapes of params, except for None.
+
+    A None in the updates matches any part of the params.
+    """
     shapes = lambda tree, is_leaf=None: {
         path: None if leaf is None else jnp.shape(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)

@@ -1,5 +1,4 @@
-"""Gradients made smaller where they are too large: by entry, by leaf, as a whole, or
-beside the weights."""
+"""Gradient clipping: by entry, by leaf, by global norm, or relative to the weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,18 +15,20 @@ from research.update_rules._transforms import cast
 
 @checked
 def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
-    """Moves each entry into [-c, c]: g <- min(max(g, -c), c).
+    """Clip each entry of the gradient to [-c, c]: g <- min(max(g, -c), c).
 
-    It is optax.clip and torch's clip_grad_value_. It turns the gradient, unlike the
-    clips by norm. NaN stays NaN, but an infinite entry becomes ±c, there as here: put
-    `skip_nonfinite` around it to see those.
+    optax.clip and torch's clip_grad_value_ are the same. Unlike the clips by norm, this
+    clip changes the direction of the gradient. NaN stays NaN, but an infinite entry
+    becomes ±c, as in optax and torch. To detect infinite entries, put `skip_nonfinite`
+    around this transformation.
 
     Args:
-      max_value: c, positive; may be traced.
+      max_value: Bound c, positive; may be traced.
     Returns:
       The transformation, without state; chain it before a rule.
     Raises:
-      ValueError, TypeError: A concrete max_value is not a positive finite number.
+      ValueError, TypeError: A concrete max_value is not a positive finite number; in
+        init, the params are complex.
     Example:
       >>> clip = clip_by_value(1.0)
       >>> print(clip.update(jnp.array([3.0, -0.5]), clip.init(None))[0])
@@ -44,13 +45,14 @@ def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
 
 @checked
 def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
-    """Shortens each leaf to a norm of at most c: g <- g min(1, c / |g|), by leaf.
+    """Scale each leaf down to a norm of at most c: g <- g min(1, c / |g|).
 
-    optax has only clip_by_block_rms, whose threshold is c / √size; torch has none. A
-    leaf that is NaN or infinite gives NaN.
+    |g| is the norm of one leaf. optax only has clip_by_block_rms, whose threshold is c
+    / √size. torch does not have this clip. If a leaf contains NaN or an infinity, the
+    result contains NaN.
 
     Args:
-      max_norm: c, positive; may be traced.
+      max_norm: Largest norm c, positive; may be traced.
     Returns:
       The transformation, without state; chain it before a rule.
     Raises:
@@ -73,14 +75,14 @@ def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
 
 @checked
 def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation:
-    """Shortens the whole gradient to a norm of at most c: g <- g min(1, c / |g|), |g|
-    over all leaves.
+    """Scale the gradient down to a norm of at most c: g <- g min(1, c / |g|).
 
-    It is optax.clip_by_global_norm. torch's clip_grad_norm_ divides by |g| + 1e-6. A
-    NaN or an infinity anywhere makes NaN of it, there as here.
+    |g| is the norm over all leaves. optax.clip_by_global_norm is the same. torch's
+    clip_grad_norm_ divides by |g| + 1e-6. If any entry is NaN or infinite, the result
+    contains NaN, as in optax and torch.
 
     Args:
-      max_norm: c, positive; may be traced.
+      max_norm: Largest norm c, positive; may be traced.
     Returns:
       The transformation, without state; chain it before a rule.
     Raises:
@@ -109,26 +111,32 @@ def clip_adaptively(
     eps: float | Array = 1e-3,
     axis: int | Sequence[int] | None = None,
 ) -> optax.GradientTransformation:
-    """Shortens each unit's gradient to a part of its weights: g <- g min(1, λ max(|w|,
-    ε) / |g|), by unit.
+    """Scale the gradient of each unit down relative to the norm of its weights.
 
-    A unit is what feeds one output: of a matrix (inputs, outputs) a column, of a
-    convolution's kernel (..., inputs, outputs) all but the last axis, of three axes the
-    first alone (attention heads), of a vector or scalar all of it, and of what is a
-    vector but for axes of length 1, too. This is optax.adaptive_grad_clip; torch keeps
-    a layer's weights the other way round, and timm's adaptive_clip_grad takes rows
-    there.
+    g <- g min(1, λ max(|w|, ε) / |g|) for each unit, with its gradient g and its
+    weights w.
+
+    A unit is the set of weights that feed one output. In a matrix (inputs, outputs) it
+    is a column. In a leaf of three axes (attention heads) it spans the first axis only.
+    In a convolution's kernel (..., inputs, outputs) of four or five axes it spans all
+    axes but the last. A vector or a scalar is one unit. So is a leaf with at most one
+    axis longer than 1.
+
+    optax.adaptive_grad_clip is the same. torch stores a layer's weights transposed, and
+    timm's adaptive_clip_grad uses their rows.
 
     Args:
-      clipping: λ, positive; may be traced. The paper uses 0.01 to 0.16, less for larger
-        batches, and leaves the last layer alone (`optax.masked`, or `by_group`).
-      eps: ε, at least 0; may be traced. It lets weights that start at zero move.
-      axis: Axes that a unit spans, in every leaf; None means as above.
+      clipping: Factor λ, positive; may be traced. The paper uses 0.01 to 0.16, with
+        smaller values for larger batches. The paper does not clip the last layer (to
+        exclude it, use `optax.masked` or `by_group`).
+      eps: Constant ε, at least 0; may be traced. It lets weights that start at zero
+        move.
+      axis: Axes that a unit spans, in every leaf; None means the axes described above.
     Returns:
       The transformation, without state; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range; update got no params,
-        or a leaf of more than five axes while axis is None.
+      ValueError, TypeError: A concrete argument is out of range, update got no params,
+        or a leaf has more than five axes while axis is None.
     References:
       Brock, De, Smith & Simonyan, High-performance large-scale image recognition
       without normalization, ICML 2021, equation (3).
@@ -148,7 +156,7 @@ def clip_adaptively(
             if axis is None
             else axis
         )
-        # An explicit axis as a list would be no static argument.
+        # A list would not be a valid static argument.
         axes = axes if isinstance(axes, int) else tuple(axes)
         of_weights, of_gradient = (
             jnp.sqrt(jnp.sum(abs_square(a), axes, keepdims=True)) for a in (w, g)
@@ -190,8 +198,11 @@ def _shorten(g: Array, norm: Array, max_norm: float | Array) -> Array:
 
 
 def _norm(leaves: list[Array]) -> Array:
-    """Euclidean, over all entries of all leaves, in the widest of their dtypes, at
-    least float32: float16 has no 300²."""
+    """Return the Euclidean norm over all entries of all leaves.
+
+    The sum is computed in the widest of their dtypes, and at least in float32, because
+    300² overflows in float16.
+    """
     wide = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
     return jnp.sqrt(sum(jnp.sum(abs_square(wide(leaf))) for leaf in leaves))
 

@@ -1,5 +1,7 @@
-"""Rules around a rule: gradients accumulated, non-finite ones skipped, state in another
-dtype."""
+"""Wrappers around a rule.
+
+They accumulate gradients, skip non-finite gradients, or change the dtype of the state.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -17,13 +19,13 @@ from research.update_rules._transforms import increment, reached
 
 
 class AccumulationState(NamedTuple):
-    """What accumulation keeps.
+    """State of gradient accumulation.
 
     Attributes:
-      count: Gradients in the mean, from 0 to every - 1, int32, shape ().
-      mean: Their mean; like the params.
-      value: The mean of the values that came with them, shape ().
-      inner: The rule's state.
+      count: Number of gradients in the mean, from 0 to every - 1, int32, shape ().
+      mean: Mean of those gradients, like the params.
+      value: Mean of the objective values passed with those gradients, shape ().
+      inner: State of the wrapped rule.
     """
 
     count: Array
@@ -36,27 +38,27 @@ class AccumulationState(NamedTuple):
 def accumulate_gradients(
     rule: optax.GradientTransformation, every: int | Array
 ) -> optax.GradientTransformationExtraArgs:
-    """Gives the rule the mean of k gradients at every k-th step, and moves nothing in
-    between: k batches as one.
+    """Call a rule at every k-th step with the mean of k gradients.
 
-    At those steps the rule is called with the mean gradient (as `grad`, too) and the
-    mean value, and its update goes out; at the others zeros do, and its state stays.
-    For a mean loss and batches of one size this is the step of the k times larger
-    batch, to rounding. It is optax.MultiSteps(rule, k), which keeps the mean in float32
-    unless told otherwise; here it has the dtype of the params (`with_state_dtype`
-    around it widens it). torch adds gradients where this takes their mean.
+    Together k batches act as one. At every k-th step the rule gets the mean gradient
+    (also as `grad`) and the mean value, and its update is returned. At the other steps
+    the update is 0 and the rule's state does not change. For a mean loss and batches of
+    equal size, this is the step of a batch k times larger, up to rounding.
+    optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
+    Here the mean has the dtype of the params. Put `with_state_dtype` around this
+    wrapper to widen it. torch adds gradients where this wrapper takes their mean.
 
-    The params may change only by these updates in between. A rule that calls value_fn
-    cannot be served (SVRG, SAGA, SAM, line searches): it would see the last of the k
-    batches alone, so that it raises.
+    Between two updates nothing else may change the params. Rules that call value_fn are
+    not supported (SVRG, SAGA, SAM, line searches). They would see only the last of the
+    k batches, so update raises.
 
     Args:
-      rule: The rule.
-      every: k, a positive integer; may be traced.
+      rule: Rule to wrap.
+      every: Number k of gradients per step, a positive integer; may be traced.
     Returns:
-      The rule of the larger batch.
+      The rule that steps as with the larger batch.
     Raises:
-      ValueError, TypeError: A concrete `every` is no positive integer; in update, when
+      ValueError, TypeError: A concrete `every` is not a positive integer; in update,
         the rule calls value_fn.
     Example:
       >>> from research.update_rules import gradient_descent
@@ -134,13 +136,13 @@ def _refuse(*arguments: Any, **named: Any) -> Array:
 
 
 class SkippingState(NamedTuple):
-    """What skipping keeps.
+    """State of `skip_nonfinite`.
 
     Attributes:
-      skipped: Steps skipped so far, int32, shape ().
-      consecutive: Steps in a row, up to the last one, that were not finite; int32,
-        shape ().
-      inner: The rule's state after the last step that was not skipped.
+      skipped: Number of steps skipped so far, int32, shape ().
+      consecutive: Number of non-finite steps in a row, up to the last step, int32,
+        shape (); 0 after a finite step.
+      inner: State of the wrapped rule after the last step that was not skipped.
     """
 
     skipped: Array
@@ -152,25 +154,26 @@ class SkippingState(NamedTuple):
 def skip_nonfinite(
     rule: optax.GradientTransformation, max_consecutive: int | Array | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Leaves params and the rule's state alone where the gradient, or the rule's
-    update, is NaN or infinite; counted.
+    """Skip and count the steps whose gradient or update contains NaN or an infinity.
 
-    After max_consecutive skipped steps in a row the next one goes through, whatever it
-    is, so that the params show what is wrong. It is optax.apply_if_finite, which looks
-    at the gradient alone, and torch's GradScaler without the scaling.
+    A skipped step leaves the params and the rule's state unchanged. After
+    max_consecutive skipped steps in a row, the next step is applied even if it is not
+    finite, so that the params show the problem. optax.apply_if_finite is similar, but
+    checks the gradient only. torch's GradScaler does the same together with a scaling.
 
-    Use it against rare overflows, as in half precision. Read `skipped`
-    (optax.tree_utils.tree_get(state, "skipped")): a training that skips often is not
-    being trained.
+    Use it against rare overflows, as in half precision. Read the count with
+    optax.tree_utils.tree_get(state, "skipped"): if training skips many steps, it makes
+    little progress.
 
     Args:
-      rule: The rule. It is called in any case, and what it then gives is dropped.
-      max_consecutive: The most steps in a row that are skipped, a positive integer; may
-        be traced. None: no limit.
+      rule: Rule to wrap. It is called at every step; the result of a skipped step is
+        discarded.
+      max_consecutive: Largest number of steps in a row that are skipped, a positive
+        integer; may be traced. None means no limit.
     Returns:
       The rule that skips.
     Raises:
-      ValueError, TypeError: A concrete max_consecutive is no positive integer.
+      ValueError, TypeError: A concrete max_consecutive is not a positive integer.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = skip_nonfinite(gradient_descent(1.0))
@@ -212,19 +215,19 @@ def skip_nonfinite(
 def with_state_dtype(
     rule: optax.GradientTransformation, dtype: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Runs the rule in another dtype, its state with it: bfloat16 params with a float32
-    state, for one.
+    """Run a rule and its state in another dtype, such as float32 for bfloat16 params.
 
-    Params, gradients, `value` and `grad` are cast to dtype for the rule, value_fn takes
-    params in it, and updates are cast back to the gradient's dtype. It is more than the
-    mu_dtype and accumulator_dtype of optax's rules, which move one average each. What
-    is lost where the params themselves are rounded after each step stays lost.
+    Params, gradients, `value` and `grad` are cast to dtype before the rule sees them.
+    The value_fn of the rule takes params in dtype, evaluates them in their own dtype,
+    and returns its result in dtype. Updates are cast back to the dtype of the gradient.
+    In optax's rules mu_dtype and accumulator_dtype change the dtype of a single average
+    only. The params themselves are still rounded to their own dtype after each step.
 
     Args:
-      rule: The rule.
-      dtype: A floating dtype that JAX has switched on.
+      rule: Rule to wrap.
+      dtype: Floating dtype that is enabled in JAX.
     Returns:
-      The rule with a state of that dtype; integers in it stay integers.
+      The rule with a state of that dtype; integers in the state stay integers.
     Raises:
       ValueError, TypeError: dtype is not floating, or needs JAX's float64 switched on.
     Example:

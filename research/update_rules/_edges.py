@@ -1,5 +1,7 @@
-"""Where a transformation meets its caller: extra arguments, plain numbers and None as
-leaves, complex params."""
+"""Calling conventions of a transformation.
+
+They cover extra arguments, plain numbers and None as leaves, and complex params.
+"""
 
 import functools
 import operator
@@ -18,20 +20,21 @@ def complete(
     only_real: str | None = None,
     needs_value_fn: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the transformation with the manners that optax's have.
+    """Return a rule with the calling conventions of optax's transformations.
 
-    Its update accepts any extra keyword argument and passes over those that the rule
-    does not know. Params and gradients may be plain numbers. A gradient that is None
-    moves nothing: the state takes it for 0, and the update is None.
+    Its update accepts any extra keyword argument and ignores the ones that the rule
+    does not take. Params and gradients may be plain numbers. If a gradient is None, its
+    leaf does not move: the rule gets 0 in its place, and the returned update is None.
 
     Args:
-      rule: init and update, which then see arrays only.
-      only_real: Name of the rule if it has no meaning for complex params, which init
-        then refuses.
-      needs_value_fn: Whether the rule calls value_fn, so that
-        optax.contrib.split_real_and_imaginary cannot serve it.
+      rule: Rule to wrap; its init and update get arrays only.
+      only_real: Name of the rule if it is not defined for complex params, which init
+        then refuses. None if it is defined for them.
+      needs_value_fn: Whether the rule calls value_fn.
+        optax.contrib.split_real_and_imaginary does not work for such a rule, so the
+        error does not suggest it.
     Returns:
-      The transformation.
+      The wrapped rule.
     Example:
       >>> rule = complete(optax.GradientTransformation(optax.init_empty_state, lambda g, s, x=None: (-g, s)))
       >>> print(rule.update(2.0, rule.init(1.0), 1.0, value=3.0)[0])
@@ -54,8 +57,9 @@ def complete(
 
 
 def arrays(tree: Params) -> Params:
-    """Return the pytree with arrays for the plain numbers in it; arrays stay as they
-    are.
+    """Return the pytree with its plain numbers converted to arrays.
+
+    Leaves that are already arrays do not change.
 
     Example:
       >>> print(arrays({"w": 1.0, "b": None})["w"].shape)
@@ -64,7 +68,7 @@ def arrays(tree: Params) -> Params:
     given = (
         jax.Array,
         jax.ShapeDtypeStruct,
-    )  # The second: only what `init` would give is asked for.
+    )  # ShapeDtypeStruct occurs if only the shapes of init's result are wanted.
     return jax.tree.map(
         lambda x: x if isinstance(x, given) else jnp.asarray(x, jnp.result_type(x)),
         tree,
@@ -72,10 +76,10 @@ def arrays(tree: Params) -> Params:
 
 
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:
-    """Refuse complex params for a rule that is defined for real ones alone.
+    """Raise if params are complex, for a rule that is defined for real params only.
 
     Raises:
-      TypeError: Which leaf is complex, and what to do.
+      TypeError: A leaf is complex; the message names the leaf and a remedy.
     Example:
       >>> refuse_complex({"w": jnp.ones(2, complex)}, "muon")
       Traceback (most recent call last):
@@ -100,8 +104,10 @@ def _is_none(x: Any) -> bool:
 
 
 def _filled(updates: Params, params: Params) -> Params:
-    """The gradient with 0 for each None at which there are params; itself if there is
-    none."""
+    """Return the gradient with 0 in place of each None at which there are params.
+
+    A gradient without None is returned itself, not as a copy.
+    """
     if not any(leaf is None for leaf in jax.tree.leaves(updates, is_leaf=_is_none)):
         return updates
     zeros = lambda u, x: jax.tree.map(jnp.zeros_like, x) if u is None else u
@@ -115,7 +121,7 @@ def _blanked(moved: Params, updates: Params) -> Params:
 
 
 def real_dtype(x: Any) -> Any:
-    """Return the dtype of a leaf, or that of its real part if it is complex.
+    """Return the dtype of a leaf, or the dtype of its real part if the leaf is complex.
 
     Example:
       >>> print(real_dtype(jnp.ones(2, "complex64")), real_dtype(jnp.ones(2, "bfloat16")))
@@ -128,10 +134,10 @@ def real_dtype(x: Any) -> Any:
 
 
 def in_dtype(x: Array, dtype: Any) -> Array:
-    """Return a floating array in another dtype, a complex one with parts of that dtype;
-    others stay as they are.
+    """Cast a floating array to a dtype, and a complex array to parts of that dtype.
 
-    JAX has no complex numbers of half precision: there the parts are float32.
+    Other arrays are returned unchanged. JAX has no complex numbers of half precision,
+    so complex arrays then get float32 parts.
 
     Example:
       >>> print(in_dtype(jnp.ones(2, "complex128"), "float32").dtype, in_dtype(jnp.ones(2, int), "float32").dtype)
@@ -142,8 +148,9 @@ def in_dtype(x: Array, dtype: Any) -> Array:
 
 
 def dtype_beside(x: Any, dtype: Any) -> Any:
-    """Return the dtype, or beside a complex leaf the complex one with parts of it, at
-    least float32.
+    """Return dtype, or the complex dtype with parts of that dtype for a complex leaf.
+
+    The parts have at least float32 precision.
 
     Example:
       >>> print(dtype_beside(jnp.ones(2, "complex64"), "float64"))
@@ -153,7 +160,7 @@ def dtype_beside(x: Any, dtype: Any) -> Any:
 
 
 def abs_square(x: Array) -> Array:
-    """Return |x|², which is real; x² of a real array.
+    """Return |x|² of each entry, as a real array.
 
     Example:
       >>> print(abs_square(jnp.array([3.0 + 4.0j])))
@@ -167,11 +174,10 @@ def abs_square(x: Array) -> Array:
 
 
 def real_product(a: Array, b: Array) -> Array:
-    """Return the product entry by entry, and of complex arrays its real part, Re(a)
-    Re(b) + Im(a) Im(b).
+    """Return the real product entry by entry: Re(a) Re(b) + Im(a) Im(b).
 
-    Its sum is the inner product of the real and imaginary parts as separate real
-    numbers.
+    For real arrays this is a * b. The sum of the entries is the inner product of a and
+    b if real and imaginary parts count as separate real numbers.
 
     Example:
       >>> print(real_product(jnp.array([1.0 + 2.0j]), jnp.array([3.0 - 1.0j])))
@@ -183,11 +189,12 @@ def real_product(a: Array, b: Array) -> Array:
 
 
 def overflowed(squares: Array, *seen: Array) -> Array:
-    """Whether an average of squares left the range of the dtype although what is behind
-    it is finite.
+    """Return a mask of the entries where an average of squares overflowed.
 
-    What is then divided by its root may be ∞, too, and the step is as good as 0; where
-    a gradient is ∞ the NaN has to show.
+    There the average is ∞ although the arrays behind it (`seen`) are finite. The
+    numerator of a step may be ∞ as well, and the quotient NaN. The caller can use 0 for
+    the step there. If a gradient is itself ∞, the result is False, so that the NaN
+    remains visible.
 
     Example:
       >>> print(overflowed(jnp.array([jnp.inf]), jnp.ones(1)), overflowed(jnp.array([jnp.inf]), jnp.array([jnp.inf])))
@@ -199,7 +206,7 @@ def overflowed(squares: Array, *seen: Array) -> Array:
 
 
 def sizes_like(x: Array, value: Any = 0.0) -> Array:
-    """Return an array like x, real also where x is complex, filled with a value.
+    """Return an array of the shape of x filled with a value, real even if x is complex.
 
     Example:
       >>> print(sizes_like(jnp.ones(2, "complex64"), 0.5))

@@ -1,5 +1,4 @@
-"""A row of the table of rules: how a rule is tuned and compared, and what others call
-it."""
+"""Row of the table of rules: how a rule is tuned and compared, and its other names."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -8,14 +7,15 @@ import optax
 
 
 class Range(NamedTuple):
-    """Where a hyper-parameter is searched.
+    """Search range of a hyper-parameter.
 
     Attributes:
-      low, high: Its ends, low < high.
-      scale: How trials are spread: evenly in "log" x (for rates; low > 0), in x itself
-        ("linear"), or in log of 1 - x ("one_minus", for momenta; 0 <= low, high < 1: as
-        many trials between 0.9 and 0.99 as between 0 and 0.9).
-      default: The value of the first trial, from low to high; None is the middle on the
+      low, high: Ends of the range, low < high.
+      scale: Scale on which trials are spread evenly. "log" is for rates and needs low >
+        0. "linear" is x itself. "one_minus" is the log of 1 - x, for momenta, and needs
+        0 <= low and high < 1. It puts as many trials between 0.9 and 0.99 as between 0
+        and 0.9.
+      default: Value of the first trial, from low to high; None means the middle on the
         scale.
     """
 
@@ -26,19 +26,20 @@ class Range(NamedTuple):
 
 
 class RuleEntry(NamedTuple):
-    """A rule in the table `RULE_TABLE`, under the name of its constructor.
+    """Entry of a rule in `RULE_TABLE`, under the name of its constructor.
 
     Attributes:
-      constructor: learning_rate, ... -> rule.
-      search_space: The ranges of the hyper-parameters that `compare` searches, by name;
-        or the reason why `compare` does not take the rule, as a clause ("it needs
+      constructor: Function learning_rate, ... -> rule.
+      search_space: Ranges of the hyper-parameters that `compare` searches, by name. If
+        `compare` does not accept the rule, it is the reason as a clause ("it needs
         ...").
-      evaluations: Gradients or values of the batch objective that a step costs, the
-        gradient that it is given included.
-      rates: The first ladder of learning rates, ascending; None for the usual one.
-      aliases: Names of the rule in other libraries, in small letters.
-      needs: What a constructor or a step needs beside gradient and objective
-        ("residuals"); "" for a rule of `UPDATE_RULES`, which is made by name and rate.
+      evaluations: Number of gradients or values of the batch objective that a step
+        costs, including the gradient passed to the step.
+      rates: First grid of learning rates, ascending; None means the default grid.
+      aliases: Names of the rule in other libraries, in lower case.
+      needs: Input that the constructor or a step needs besides the gradient and the
+        objective ("residuals"). It is "" for a rule of `UPDATE_RULES`, which is made by
+        name and rate.
     """
 
     constructor: Callable[..., optax.GradientTransformation]
@@ -50,18 +51,18 @@ class RuleEntry(NamedTuple):
 
     @property
     def asks_the_objective(self) -> bool:
-        """Whether a step evaluates the objective, beside the gradient that it is
-        given."""
+        """Whether a step evaluates the objective, besides the gradient passed to it."""
         return isinstance(self.search_space, str) or self.evaluations != 1.0
 
 
-# Defaults are the constructor's where it has one; else the paper's, or that of its
-# authors' code; 0.01 for descent along gradients (Keras) and 0.001 for most of Adam's
-# variants. Two decades of 1 - x, the usual 0.9 in their middle:
+# Default values come from the constructor if it has one, otherwise from the paper or
+# its authors' code. The default rate is 0.01 for descent along gradients (as in Keras)
+# and 0.001 for most variants of Adam. MOMENTUM covers two decades of 1 - x, with the
+# usual 0.9 in the middle.
 MOMENTUM = Range(0.0, 0.99, "one_minus", 0.9)
 AVERAGE = Range(0.0, 0.999, "one_minus", 0.9)
 
-# First ladders of learning rates; a choice at an end widens them.
+# First grids of learning rates. If the best rate lies at an end, the grid is widened.
 LARGE_RATES = tuple(2.0**k for k in range(-7, 1))
 SMALL_RATES = tuple(2.0**k for k in range(-10, -2))
 
@@ -73,13 +74,17 @@ SECOND_ORDER = "it takes second derivatives, whose cost is not counted in gradie
 
 
 def gradient_rate(default: float) -> Range:
-    """Rates that multiply a gradient: they are as large as an inverse curvature."""
+    """Return the range of a rate that multiplies a gradient.
+
+    Such a rate is about the inverse of a curvature.
+    """
     return Range(1e-4, 10.0, "log", default)
 
 
 def step_rate(default: float) -> Range:
-    """Rates of rules whose step hardly depends on the gradient's size.
+    """Return the range of a rate that is about the length of a step.
 
-    They are about the length of a step in each entry.
+    It is meant for rules whose step hardly depends on the gradient's size. The rate is
+    about the length of a step in each entry.
     """
     return Range(1e-5, 1.0, "log", default)

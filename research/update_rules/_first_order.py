@@ -1,5 +1,8 @@
-"""Gradient descent, with and without momentum, and along signs: rules with one rate for
-all coordinates."""
+"""Gradient descent, momentum and sign descent: rules with one rate for all coordinates.
+
+In the formulas, g_t is the gradient, u_t the update and η_t the learning rate at step
+t. All operations act entry by entry.
+"""
 
 from typing import Any, NamedTuple
 
@@ -35,19 +38,20 @@ def gradient_descent(
 ) -> optax.GradientTransformation:
     """Steps along the negative gradient: u_t = -η_t g_t.
 
-    optax.sgd(η) and torch.optim.SGD(lr=η) are the same. Which examples g_t is taken
-    over is the sampler's business: batch, stochastic and mini-batch descent are this
-    one rule.
+    optax.sgd(η) and torch.optim.SGD(lr=η) are the same. The sampler chooses the
+    examples behind g_t, so batch, stochastic and mini-batch descent are all this rule.
 
-    Use it as what others are measured by, and where the problem is well conditioned: it
-    needs κ log(1 / ε) steps, κ the ratio of the largest to the smallest curvature.
+    Use it as the baseline, and on well-conditioned problems. It needs about κ log(1 /
+    ε) steps to reach the error ε, where κ is the ratio of the largest to the smallest
+    curvature.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete rate is negative, not finite or no number.
+      ValueError, TypeError: A concrete rate is negative, not finite or not a number.
     References:
       Cauchy, Méthode générale pour la résolution des systèmes d'équations simultanées,
       C. R. Acad. Sci. 25 (1847).
@@ -61,10 +65,10 @@ def gradient_descent(
 
 
 class MomentumState(NamedTuple):
-    """What momentum keeps.
+    """State of the momentum rules.
 
     Attributes:
-      velocity: m_t, the decaying sum of gradients; like the params.
+      velocity: Decaying sum of gradients m_t, like the params.
     """
 
     velocity: Params
@@ -74,26 +78,32 @@ class MomentumState(NamedTuple):
 def heavy_ball(
     learning_rate: float | Array | Schedule, momentum: float | Array = 0.9
 ) -> optax.GradientTransformation:
-    """Steps along a decaying sum of gradients: m_t = μ m_(t-1) + g_t, u_t = -η_t m_t,
-    from m_(-1) = 0.
+    """Step along a decaying sum of gradients.
+
+    m_t = μ m_(t-1) + g_t,
+    u_t = -η_t m_t, from m_(-1) = 0.
 
     optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. Polyak writes
-    x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)), Sutskever et al. v_t = μ v_(t-1) - η g_t.
-    With a constant rate all are one; under a schedule the rate here scales the whole
-    sum, theirs each gradient once. torch's `dampening`, absent here, scales g_t by 1 -
-    dampening except on the first step (`ema_momentum`).
+    x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et al. write v_t = μ v_(t-1) -
+    η g_t. With a constant rate all three agree. Under a schedule the rate here scales
+    the whole sum, while theirs scales each gradient once. torch's `dampening` is not an
+    argument here: it scales g_t by 1 - dampening except on the first step (see
+    `ema_momentum`).
 
-    Use it where the problem is ill conditioned: √κ log(1 / ε) steps near a minimum
-    (`tuning.heavy_ball_constants`), though far from one it may cycle for ever. Noise it
-    does not take away: at the same η it is as much as at η / (1 - μ) without momentum.
+    Use it on ill-conditioned problems: near a minimum it needs √κ log(1 / ε) steps,
+    with κ and ε as in `gradient_descent`. `tuning.heavy_ball_constants` computes that
+    rate and μ. Far from a minimum it may cycle for ever. Momentum does not reduce
+    noise: at the rate η the noise is as large as without momentum at the rate η / (1 -
+    μ).
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      momentum: μ in [0, 1); may be traced.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      momentum: Momentum μ in [0, 1); may be traced.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Polyak, Some methods of speeding up the convergence of iteration methods, USSR
       Comp. Math. Math. Phys. 4 (1964).
@@ -112,30 +122,33 @@ def heavy_ball(
 def nesterov(
     learning_rate: float | Array | Schedule, momentum: float | Array | Schedule = 0.9
 ) -> optax.GradientTransformation:
-    """Steps along the sum that the heavy ball would have next: m_t = μ m_(t-1) + g_t,
+    """Step along the sum of gradients that the heavy ball would have one step later.
+
+    m_t = μ m_(t-1) + g_t,
     u_t = -η_t (g_t + μ m_t).
 
     optax.sgd(η, momentum=μ, nesterov=True) and torch.optim.SGD(momentum=μ,
-    nesterov=True) are the same. Nesterov takes the gradient at a look-ahead point, y_t
-    = x_t + μ (x_t - x_(t-1)), x_(t+1) = y_t - η ∇f(y_t). Here the params are y_t, so
-    that the gradient is taken where the params are (Bengio et al.); with a constant
-    rate the two agree.
+    nesterov=True) are the same. Nesterov takes the gradient at a look-ahead point y_t =
+    x_t + μ (x_t - x_(t-1)), and then x_(t+1) = y_t - η ∇f(y_t). Here the params are
+    y_t, so the gradient is taken at the params (Bengio et al.). With a constant rate
+    the two forms agree.
 
-    Use it where the heavy ball would overshoot: it has a proof for every convex
-    function. A constant μ is for strongly convex ones (`tuning.nesterov_constants`). In
-    the paper μ grows towards 1 with t: that is a schedule here, such as
-    `tuning.nesterov_momentum`, and then m_t = μ_(t-1) m_(t-1) + g_t, u_t = -η_t (g_t +
-    μ_t m_t), for y_t was looked ahead to with μ_(t-1). optax and torch take no such
-    schedule.
+    Use it where the heavy ball would overshoot: its convergence is proved for every
+    convex function. A constant μ suits strongly convex functions
+    (`tuning.nesterov_constants`). In the paper μ grows towards 1 with t. Pass a
+    schedule such as `tuning.nesterov_momentum` for this. The formula is then m_t =
+    μ_(t-1) m_(t-1) + g_t, u_t = -η_t (g_t + μ_t m_t), because the look-ahead to y_t
+    used μ_(t-1). optax and torch do not accept such a schedule.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      momentum: μ in [0, 1), which may be traced, or a schedule t -> μ_t with t counted
-        from 0.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      momentum: Momentum μ in [0, 1), which may be traced, or a schedule t -> μ_t with t
+        counted from 0.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Nesterov, A method of solving a convex programming problem with convergence rate
       O(1/k²), Soviet Math. Dokl. 27 (1983). Sutskever et al., ICML 2013, equations
@@ -152,12 +165,12 @@ def nesterov(
 
 
 class ScheduledMomentumState(NamedTuple):
-    """What Nesterov's rule keeps when its momentum is a schedule.
+    """State of Nesterov's rule with a momentum schedule.
 
     Attributes:
-      count: Steps taken, int32, shape ().
-      momentum: μ_t of the last of them (before the first: 0), shape ().
-      velocity: m_t; like the params.
+      count: Number of steps taken, int32, shape ().
+      momentum: Momentum μ_t of the last step, shape (); 0 before the first step.
+      velocity: Decaying sum of gradients m_t, like the params.
     """
 
     count: Array
@@ -214,11 +227,11 @@ def _accumulate(
 
 
 class AverageState(NamedTuple):
-    """What an average of gradients keeps.
+    """State of the rules that average gradients.
 
     Attributes:
-      count: Steps taken, int32, shape ().
-      average: m_t; like the params.
+      count: Number of steps taken, int32, shape ().
+      average: Moving average of gradients m_t, like the params.
     """
 
     count: Array
@@ -231,26 +244,30 @@ def ema_momentum(
     momentum: float | Array = 0.9,
     undamped_start: bool = False,
 ) -> optax.GradientTransformation:
-    """Steps along an average of gradients: m_t = μ m_(t-1) + (1 - μ) g_t, u_t = -η_t
-    m_t, from m_0 = 0.
+    """Step along a moving average of gradients.
 
-    It is the heavy ball with (1 - μ) η for its rate: the length of a step does not grow
-    with μ. optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same; with
-    optax's default debias=True, m_t is also divided by 1 - μ^t, as in Adam.
-    torch.optim.SGD(momentum=μ, dampening=μ) starts from m_1 = g_1, without the factor:
-    that is undamped_start=True, a first step 1 / (1 - μ) times as long.
+    m_t = μ m_(t-1) + (1 - μ) g_t,
+    u_t = -η_t m_t, from m_0 = 0.
 
-    Use it where μ is to be tuned apart from η, for the rate need not be tuned again for
-    each μ. Otherwise the heavy ball is what the literature's rates are for.
+    This is the heavy ball with the rate (1 - μ) η, so the length of a step does not
+    grow with μ. optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same.
+    optax's default debias=True also divides m_t by 1 - μ^t, as Adam does.
+    torch.optim.SGD(momentum=μ, dampening=μ) starts from m_1 = g_1, without the factor 1
+    - μ. Set undamped_start=True for that start; the first step is then 1 / (1 - μ)
+    times as long.
+
+    Use it to tune μ and η separately: the rate need not be tuned again for each μ.
+    Rates in the literature are usually meant for the heavy ball.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      momentum: μ in [0, 1); may be traced.
-      undamped_start: Whether m_1 = g_1.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      momentum: Momentum μ in [0, 1); may be traced.
+      undamped_start: Whether to start from m_1 = g_1.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Polyak, Some methods of speeding up the convergence of iteration methods, USSR
       Comp. Math. Math. Phys. 4 (1964), of which it is a scaling. Kingma & Ba, Adam,
@@ -298,24 +315,27 @@ def _average(
 def sign_descent(
     learning_rate: float | Array | Schedule,
 ) -> optax.GradientTransformation:
-    """Steps by the rate in each coordinate, against the gradient's sign: u_t = -η_t
-    sign(g_t); 0 where g_t is 0.
+    """Move each coordinate by the rate, against the sign of its gradient.
 
-    It is steepest descent for the largest coordinate as the norm, without the factor
-    |g|_1 that this has there. optax.sign_sgd is the same; the paper calls it signSGD.
-    torch has none: its Rprop is another rule, for it changes each coordinate's rate.
+    u_t = -η_t sign(g_t), which is 0 where g_t is 0.
 
-    Use it to see how much of Adam is its sign, or where sizes of gradients mean
-    nothing. With a constant rate it comes no closer to a minimum than the rate, and on
-    single examples not to the minimum of the mean, but of something nearer to a median:
-    it wants large batches and a schedule that decays.
+    This is steepest descent in the norm of the largest coordinate, without that
+    method's factor |g|_1. optax.sign_sgd is the same, and the paper calls it signSGD.
+    torch does not have this rule: its Rprop also changes the rate of each coordinate.
+
+    Use it to see how much of Adam's effect comes from the sign, or where the sizes of
+    gradients mean nothing. With a constant rate its distance to a minimum does not fall
+    below the rate. With single examples it approaches a point closer to a median than
+    to the minimum of the mean loss. Use large batches and a decaying schedule.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete rate is negative, not finite or no number.
+      ValueError, TypeError: A concrete rate is negative, not finite or not a number; in
+        init, the params are complex.
     References:
       Bernstein et al., signSGD: compressed optimisation for non-convex problems, ICML
       2018, algorithm 1.
@@ -331,23 +351,27 @@ def sign_descent(
 def signum(
     learning_rate: float | Array | Schedule, momentum: float | Array = 0.9
 ) -> optax.GradientTransformation:
-    """Steps by the rate against the sign of an average of gradients: m_t = μ m_(t-1) +
-    (1 - μ) g_t, u_t = -η_t sign(m_t).
+    """Move each coordinate by the rate, against the sign of an average of gradients.
 
-    optax.signum(η, beta=μ) is the same. A decaying sum in place of the average has the
-    same signs, for both start from 0. Lion takes the sign of another mixture, (1 - β1)
-    g_t + β1 m_(t-1), of a slower average.
+    m_t = μ m_(t-1) + (1 - μ) g_t,
+    u_t = -η_t sign(m_t).
 
-    Use it as `sign_descent`, where gradients are noisy: the average decides before the
-    sign is taken. Near a minimum it overshoots by some 1 / (1 - μ) steps.
+    optax.signum(η, beta=μ) is the same. A decaying sum has the same signs as the
+    average, because both start from 0. Lion takes the sign of another mixture: (1 - β1)
+    g_t + β1 m_(t-1), with a slower average m.
+
+    Use it like `sign_descent` where gradients are noisy: averaging happens before the
+    sign is taken. Near a minimum it overshoots by about 1 / (1 - μ) steps.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      momentum: μ in [0, 1), the paper's β; may be traced.
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      momentum: Momentum μ in [0, 1), the paper's β; may be traced.
     Returns:
-      The rule.
+      The rule, an optax.GradientTransformation.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number; in
+        init, the params are complex.
     References:
       Bernstein et al., signSGD: compressed optimisation for non-convex problems, ICML
       2018, algorithm 2.
@@ -391,7 +415,7 @@ RULES = (
         rates=SMALL_RATES,
         aliases=("nag",),
     ),
-    # The heavy ball's (1 - 0.9) 0.1 = 0.01.
+    # A rate of 0.1 here equals the heavy ball's rate (1 - 0.9) 0.1 = 0.01.
     RuleEntry(
         ema_momentum, {"learning_rate": gradient_rate(0.1), "momentum": MOMENTUM}
     ),

@@ -1,5 +1,8 @@
-"""Gradient descent and nonlinear conjugate gradients that search for their step along
-the line."""
+"""Gradient descent and nonlinear conjugate gradients with a line search.
+
+In the formulas, f is the objective, g_t its gradient at the params x_t, and u_t the
+update at step t. <a, b> is the inner product.
+"""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,11 +31,11 @@ from research.update_rules._transforms import cast, increment
 
 
 class SearchState(NamedTuple):
-    """What backtracking_descent keeps.
+    """State of backtracking_descent.
 
     Attributes:
-      count: Steps taken, int32, shape ().
-      search: What the last search found.
+      count: Number of steps taken, int32, shape ().
+      search: Result of the last line search.
     """
 
     count: Array
@@ -47,35 +50,38 @@ def backtracking_descent(
     increase: float | Array | None = None,
     max_evaluations: int | Array = 50,
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradient descent by Armijo's rule: u_t = -a_t g_t, a_t the first of b_t, ρ b_t,
-    ρ² b_t, ... that lowers f enough.
+    """Gradient descent with a backtracking line search by Armijo's rule.
 
-    Enough is f(x_t - a g_t) <= f(x_t) - c a |g_t|². The first trial b_t is η at every
-    step, or, where an increase is given, min(η, increase · a_(t-1)), which saves
-    evaluations where the accepted step hardly changes. It is optax's chain(sgd(1),
-    scale_by_backtracking_linesearch(n, slope_rtol=c, decrease_factor=ρ,
-    increase_factor=increase or inf, max_learning_rate=η)), except that optax takes the
-    last trial where none is accepted: here the update is 0 and the state's `outcome`
-    says why.
+    u_t = -a_t g_t, where a_t is the first of b_t, ρ b_t, ρ² b_t, ... with f(x_t - a_t
+    g_t) <= f(x_t) - c a_t |g_t|².
 
-    Use it where the objective is deterministic and cheap and nobody wants to tune a
-    rate; it is no faster than gradient descent with the best rate. On mini-batches it
-    fits each step to its own batch, and the noise stays.
+    By default the first trial b_t is η at every step. If increase is given, b_t is
+    min(η, increase · a_(t-1)). This saves evaluations where the accepted step hardly
+    changes. It starts again from η after a failed search.
+
+    In optax it is chain(sgd(1), scale_by_backtracking_linesearch(n, slope_rtol=c,
+    decrease_factor=ρ, increase_factor=increase or inf, max_learning_rate=η)). If no
+    trial is accepted, optax takes the last one. Here the update is then 0, and the
+    state's `outcome` gives the reason.
+
+    Use it on a deterministic, cheap objective to avoid tuning a rate. It is not faster
+    than gradient descent with the best rate. On mini-batches it fits each step to the
+    current batch, and the noise remains.
 
     Args:
-      learning_rate: η, the longest step that is tried: a positive number, a traced
-        scalar, or a schedule t -> η_t.
-      sufficient_decrease: c in (0, 1).
-      shrink: ρ in (0, 1).
-      increase: By what the last accepted step grows into the next trial, positive; None
-        starts from η each time.
-      max_evaluations: At most so many trials a step.
+      learning_rate: Longest trial step η: a positive number, a traced scalar or a
+        schedule t -> η_t.
+      sufficient_decrease: Constant c in (0, 1).
+      shrink: Factor ρ in (0, 1).
+      increase: Factor from the last accepted step to the next first trial, positive.
+        None starts each search from η.
+      max_evaluations: Largest number of trials per step.
     Returns:
       The rule; its update needs params, value and value_fn. Its state is a SearchState,
-      which keeps the step as `learning_rate`, `evaluations` and `outcome`.
+      whose `search` holds the step as `learning_rate`, and `evaluations` and `outcome`.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; update
-        got no value or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or not a number, update
+        got no value or value_fn, or the params are complex.
     References:
       Armijo, Minimization of functions having Lipschitz continuous first partial
       derivatives, Pacific J. Math. 16 (1966). Nocedal & Wright, Numerical Optimization,
@@ -121,13 +127,13 @@ def backtracking_descent(
 
 
 class ConjugateState(NamedTuple):
-    """What nonlinear_conjugate_gradient keeps.
+    """State of nonlinear_conjugate_gradient.
 
     Attributes:
-      count: Steps taken, int32, shape ().
-      grad, direction: g and d of the last step, like the params.
-      slope: <g, d> of the last step, shape ().
-      search: What the last search found.
+      count: Number of steps taken, int32, shape ().
+      grad, direction: Gradient g and direction d of the last step, like the params.
+      slope: Inner product <g, d> of the last step, shape ().
+      search: Result of the last line search.
     """
 
     count: Array
@@ -157,8 +163,8 @@ def _dai_yuan(g, y, before, d):
     return inner(g, g), inner(d, y)
 
 
-# (g, y = g - g_before, g_before, d) -> numerator and denominator of β, and whether a
-# negative β is put at 0.
+# Each entry holds a function (g, y = g - g_before, g_before, d) -> (numerator,
+# denominator) of β, and whether a negative β is replaced by 0.
 BETAS = {
     "fletcher_reeves": (_fletcher_reeves, False),
     "polak_ribiere_plus": (_polak_ribiere, True),
@@ -174,37 +180,41 @@ def nonlinear_conjugate_gradient(
     beta: str = "polak_ribiere_plus",
     linesearch: str | Search = "strong_wolfe",
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps along -g_t plus a share of the last direction: d_t = -g_t + β_t d_(t-1),
-    u_t = a_t d_t, a_t by line search.
+    """Nonlinear conjugate gradients with a line search.
+
+    d_t = -g_t + β_t d_(t-1),
+    u_t = a_t d_t, with a_t from the line search.
 
     With y = g_t - g_(t-1) and d = d_(t-1), β_t is |g_t|² / |g_(t-1)|²
     (fletcher_reeves), max(0, <g_t, y> / |g_(t-1)|²) (polak_ribiere_plus), <g_t, y> /
     <d, y> (hestenes_stiefel) or |g_t|² / <d, y> (dai_yuan). On a quadratic with exact
-    line searches all are the linear method, which ends after n steps. Where d_t is no
-    direction of descent, or β_t would divide by zero, d_t is -g_t: a restart. The first
-    trial of a search is a_(t-1) <g_(t-1), d_(t-1)> / <g_t, d_t>, which expects the
-    decrease of the last step again; of the first step, and after a failure, η min(1, 1
-    / |g_t|).
+    line searches all four are the linear method, which ends after n steps in n
+    dimensions.
 
-    optax has no such rule. scipy's CG is polak_ribiere_plus with another strong Wolfe
-    search.
+    The method restarts with d_t = -g_t if d_t is not a descent direction, or if β_t
+    would divide by zero. The first trial of a search is a_(t-1) <g_(t-1), d_(t-1)> /
+    <g_t, d_t>, which assumes the same decrease as in the last step. At the first step,
+    and after a failed search, the first trial is η min(1, 1 / |g_t|).
 
-    Use it where the params are too many for L-BFGS's pairs: it keeps two vectors.
-    L-BFGS mostly takes fewer evaluations. It wants deterministic gradients.
+    optax does not have this rule. scipy's CG is polak_ribiere_plus with another strong
+    Wolfe search.
+
+    Use it where L-BFGS would need too much memory: this rule stores two vectors. L-BFGS
+    usually needs fewer evaluations. The gradients must be deterministic.
 
     Args:
-      learning_rate: η, a factor on the first trial of the first step: a positive
-        number, a traced scalar, or a schedule.
-      beta: One of the four names above.
-      linesearch: "strong_wolfe" (with curvature 0.1), "backtracking", or a function
-        like `strong_wolfe`.
+      learning_rate: Factor η on the first trial of the first step: a positive number, a
+        traced scalar or a schedule.
+      beta: Name of the formula for β_t, one of the four above.
+      linesearch: Name of the line search, "strong_wolfe" (with curvature 0.1) or
+        "backtracking", or a function like `strong_wolfe`.
     Returns:
       The rule; its update needs params, value and value_fn. Its state is a
-      ConjugateState, which keeps the step as `learning_rate`, `evaluations` and
-      `outcome`; where the search found none, the update is 0.
+      ConjugateState, whose `search` holds the step as `learning_rate`, and
+      `evaluations` and `outcome`. If the search fails, the update is 0.
     Raises:
-      ValueError, TypeError: An argument is out of range or unknown; update got no value
-        or value_fn.
+      ValueError, TypeError: An argument is out of range or unknown, update got no value
+        or value_fn, or the params are complex.
     References:
       Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 5.4, equations
       (5.41), (5.44)-(5.46), (5.49), and section 3.5 for the first trial. Fletcher &
@@ -239,7 +249,7 @@ def nonlinear_conjugate_gradient(
     def init(params: Params):
         before, direction = (
             jax.tree.map(jnp.zeros_like, params) for _ in range(2)
-        )  # Two, so that both may be donated.
+        )  # Two separate trees, so that both may be donated.
         searched = not_yet(search, params, learning_rate)
         return ConjugateState(
             jnp.zeros((), jnp.int32),
@@ -289,8 +299,8 @@ def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
     beta = jnp.where(
         state.count == 0, 0.0, jnp.maximum(beta, 0.0) if plus else beta
     ).astype(above.dtype)
-    # Products may leave the range of the dtype, and β that of a leaf's: a restart. A
-    # NaN shows in g itself.
+    # If β is not finite or exceeds the range of a leaf's dtype, the method restarts. A
+    # NaN in g still shows in the direction.
     most = min(
         [float(jnp.finfo(leaf.dtype).max) for leaf in jax.tree.leaves(g)], default=0.0
     )

@@ -1,5 +1,4 @@
-"""Leaves told apart: what a mask covers, and a rule of its own for each group of
-parameters."""
+"""Masks over leaves, and separate rules for groups of parameters."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -18,12 +17,12 @@ Labels = Any  # A pytree that is a prefix of the params, or params -> such a pyt
 
 
 class MaskedLeaf(NamedTuple):
-    """A row of a MaskTable.
+    """Row of a MaskTable.
 
     Attributes:
-      path: Where the leaf is, "layer/weights".
-      shape: Its shape.
-      masked: What the mask says of it.
+      path: Path of the leaf, such as "layer/weights".
+      shape: Shape of the leaf.
+      masked: Value of the mask at the leaf.
     """
 
     path: str
@@ -32,10 +31,10 @@ class MaskedLeaf(NamedTuple):
 
 
 class MaskTable(NamedTuple):
-    """What a mask says of each leaf; print it.
+    """Printable table of the value of a mask at each leaf.
 
     Attributes:
-      leaves: A MaskedLeaf each, in the order of the params.
+      leaves: One MaskedLeaf per leaf, in the order of the params.
     """
 
     leaves: tuple[MaskedLeaf, ...]
@@ -54,18 +53,19 @@ class MaskTable(NamedTuple):
 
 
 def masked_leaves(mask: Any, params: Params) -> MaskTable:
-    """Which leaves a mask covers: those whose weights decay, where it is the mask of
-    weight decay.
+    """Return a table of the leaves that a mask covers.
+
+    With the mask of a weight decay, these are the leaves whose weights decay.
 
     Args:
-      mask: A pytree of booleans that is a prefix of the params, or a function from
-        params to one.
-      params: The params, or their shapes (jax.ShapeDtypeStruct).
+      mask: Pytree of booleans that is a prefix of the params, or a function from the
+        params to such a pytree.
+      params: Params, or their shapes (jax.ShapeDtypeStruct).
     Returns:
-      The table.
+      MaskTable with one row per leaf.
     Raises:
-      ValueError, TypeError: The mask's structure is no prefix of the params', or an
-        entry of it is no boolean; the message names the leaves.
+      ValueError, TypeError: The mask's structure is not a prefix of that of the params,
+        or an entry is not a boolean. The message names the leaves.
     Example:
       >>> params = {"layer": {"weights": np.zeros((2, 3)), "bias": np.zeros(3)}, "scale": np.zeros(())}
       >>> print(masked_leaves(lambda params: jax.tree.map(lambda x: x.ndim > 1, params), params))
@@ -86,14 +86,15 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
 
 
 def checked_mask(mask: Any) -> Callable[[Params], Any]:
-    """A mask as a function from params to a boolean for every leaf, which says clearly
-    what is wrong with the mask.
+    """Return a mask as a function from params to a boolean for every leaf.
+
+    The function checks the mask, and its error messages name the faulty leaves.
 
     Args:
       mask: As for `masked_leaves`.
     Returns:
-      params -> pytree of booleans; it raises as `masked_leaves` does. optax.masked
-      takes it.
+      Function params -> pytree of booleans, which optax.masked accepts. It raises the
+      same errors as `masked_leaves`.
     Example:
       >>> checked_mask({"w": True})({"w": 1.0, "b": 2.0})
       Traceback (most recent call last):
@@ -120,10 +121,10 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
 
 
 class GroupsState(NamedTuple):
-    """What a rule by groups keeps.
+    """State of `by_group`.
 
     Attributes:
-      inner: The state of each group's rule, by label.
+      inner: State of each group's rule, by label.
     """
 
     inner: dict[str, optax.OptState]
@@ -133,23 +134,26 @@ class GroupsState(NamedTuple):
 def by_group(
     rules: Mapping[str, optax.GradientTransformation], labels: Labels
 ) -> optax.GradientTransformationExtraArgs:
-    """Gives each group of leaves a rule of its own: the leaves labelled l go to
-    rules[l], which sees no others.
+    """Apply a separate rule to each group of leaves.
 
-    It is optax.partition, and torch's parameter groups. A group's rule is handed its
-    part of `grad`, and a value_fn of its part of the params in which the others stay
-    where they are; what else there is (value, indices) as it is. A norm over all leaves
-    (`clip_by_global_norm`) within a group is the group's: chain it before.
+    The leaves with label l are updated by rules[l], which does not see the other
+    leaves. optax.partition and torch's parameter groups are the same. Each rule gets
+    its group's part of `grad`. Its value_fn takes the group's part of the params and
+    keeps all other leaves fixed. Other extra arguments (value, indices) are passed on
+    unchanged. Inside a group, `clip_by_global_norm` uses the norm of that group only.
+    To clip by the norm of all leaves, chain `clip_by_global_norm` before this rule.
 
     Args:
-      rules: The rules by label; a rule whose label no leaf has is never called for.
-      labels: A pytree of labels that is a prefix of the params, or a function from
-        params to one.
+      rules: Rules by label. A rule whose label no leaf has is never called.
+      labels: Pytree of labels that is a prefix of the params, or a function from the
+        params to such a pytree.
     Returns:
-      The rule.
+      The rule for all groups.
     Raises:
-      ValueError: rules is empty; in init and update, when labels do not fit the params'
-        structure, or a leaf's label is not in rules. The message names the leaves.
+      ValueError: rules is empty; in init and update, labels do not fit the structure of
+        the params, or a leaf's label is not in rules. The message names the leaves.
+      TypeError: rules is not a mapping from labels to rules, or labels holds an entry
+        that is not a str.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = by_group({"slow": gradient_descent(0.5), "still": gradient_descent(0.0)}, {"w": "slow", "b": "still"})
@@ -237,7 +241,7 @@ def by_group(
 
 
 def _part(labels: Labels, label: str, tree: Params) -> Params:
-    """The tree with optax's empty node for every leaf of another label."""
+    """Return the tree with optax's MaskedNode at each leaf of another label."""
     return jax.tree.map(
         lambda own, leaf: leaf if own == label else optax.MaskedNode(), labels, tree
     )
@@ -264,7 +268,7 @@ def _restricted(
 
 
 def _spread(name: str, prefix: Any, params: Params) -> Any:
-    """Each entry of the prefix at all the leaves below it."""
+    """Return a pytree like params, with each entry of prefix at all leaves below it."""
     entries = {
         path: entry for path, entry in jax.tree_util.tree_leaves_with_path(prefix)
     }
