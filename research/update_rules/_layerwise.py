@@ -50,9 +50,9 @@ def lamb(
     """Scale AdamW's step for each leaf to the norm of the leaf.
 
     u_t = -η_t (|x_t| / |d_t|) d_t for each leaf, with d_t = m̂_t / (√(v̂_t + ε_root) +
-    ε) + λ x_t as in `adamw` and t counted from 1. |.| is the Euclidean norm of a leaf.
-    If |x_t| or |d_t| is 0, the ratio is 1, as in the authors' code. Otherwise a leaf
-    that starts at 0 could never move.
+    ε) + λ x_t as in `adamw` and t counted from 1. Here |.| is the Euclidean norm of a
+    leaf, and λ is weight_decay. If |x_t| or |d_t| is 0, the ratio is 1, as in the
+    authors' code. Otherwise a leaf that starts at 0 could never move.
 
     The paper has a function φ that may clip |x_t|. It is the identity here and in
     optax.lamb, which is the same rule. timm's Lamb is the same with max_grad_norm=None
@@ -161,7 +161,8 @@ def muon(
 
     U_t = -η_t (√max(1, n / m) O(β M_t + (1 - β) G_t) + λ X_t), with M_t = β M_(t-1) +
     (1 - β) G_t. X_t is the matrix and G_t its gradient, of shape (m, n) for m inputs
-    and n outputs. With nesterov=False, O is applied to M_t instead.
+    and n outputs. λ is weight_decay, β is beta and M_t is the momentum. With
+    nesterov=False, O is applied to M_t instead.
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. It
     starts from Y = A / (|A| + ε) with the Frobenius norm |A|, and repeats Y <- a Y + b

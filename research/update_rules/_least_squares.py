@@ -71,8 +71,9 @@ def gauss_newton(
     """Step to the minimum of the sum of squares of the linearised residuals.
 
     u_t = t_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals and
-    J_t is their Jacobian. The factor t_t is the first of η, η s, η s², ... with F(x_t +
-    t h_t) <= F(x_t) + c t ∇F(x_t)ᵀh_t, where F = ½ |r|² (Armijo's condition).
+    J_t is their Jacobian. The factor t_t is the first of η, η s, η s², ... that
+    satisfies Armijo's condition F(x_t + t h_t) <= F(x_t) + c t ∇F(x_t)ᵀh_t, with F = ½
+    |r|². Here η is learning_rate, s is shrink and c is sufficient_decrease.
 
     h_t comes from a QR factorisation of J, not from JᵀJ, whose condition number is the
     square of J's. For linear residuals, one step reaches the minimum. For other

@@ -55,11 +55,12 @@ def backtracking(
     shrink: float | Array = 0.5,
     max_evaluations: int | Array = 50,
 ) -> LineSearch:
-    """Return the first of a_0, ρ a_0, ρ² a_0, ... that satisfies Armijo's condition.
+    """Return the first step size that satisfies Armijo's condition.
 
-    The condition on the step size a is f(x + a d) <= f(x) + c a <∇f(x), d>. The search
-    evaluates only values of f, not gradients. A step is too small if x + a d equals x
-    to the last bit.
+    The step sizes tried are a_0, ρ a_0, ρ² a_0, ..., where a_0 is first_step and ρ is
+    shrink. The condition on a step size a is f(x + a d) <= f(x) + c a <∇f(x), d>, where
+    x is params, d is direction and c is sufficient_decrease. The search evaluates only
+    values of f, not gradients. A step is too small if x + a d equals x to the last bit.
 
     Args:
       value_fn: Objective f: params -> ().
@@ -169,7 +170,8 @@ def strong_wolfe(
     """Return a step size that satisfies the strong Wolfe conditions.
 
     The conditions on the step size a are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2
-    |φ'(0)|, where φ(a) = f(x + a d). They require a sufficient decrease and a
+    |φ'(0)|, where φ(a) = f(x + a d), x is params, d is direction, c1 is
+    sufficient_decrease and c2 is curvature. They require a sufficient decrease and a
     sufficiently flat slope.
 
     The search is Nocedal & Wright's bracketing and zooming in a single loop, with one

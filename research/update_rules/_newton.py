@@ -71,8 +71,9 @@ def newton(
     """Step towards the minimum of the quadratic model of the objective.
 
     u_t = t_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The factor t_t is the first of η, η s,
-    η s², ... with f(x_t + t p_t) <= f(x_t) + c t ∇f(x_t)ᵀp_t (Armijo's condition), so η
-    = 1 is the full step.
+    η s², ... that satisfies Armijo's condition f(x_t + t p_t) <= f(x_t) + c t
+    ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is sufficient_decrease. η =
+    1 tries the full step first.
 
     The Hessian is `jax.hessian` of value_fn over all params as one vector. It takes n²
     numbers of memory and n³ operations. Near a minimum with a definite Hessian, the
@@ -81,15 +82,11 @@ def newton(
 
     A Hessian counts as not positive definite if a pivot of Cholesky is at most n eps
     times its diagonal entry. state.curvature then reports this, and `indefinite`
-    chooses the step:
-
-    - "reflect" replaces each eigenvalue by its absolute value, at least √eps times the
-    largest, so that a saddle point repels the iterates.
-
-    - "keep" solves with the Hessian unchanged, which leads to saddle points and maxima.
-    With the line search, it takes no step if the direction is not a descent direction.
-
-    - "stop" takes no step.
+    chooses the step. "reflect" replaces each eigenvalue by its absolute value, at least
+    √eps times the largest, so that a saddle point repels the iterates. "keep" solves
+    with the Hessian unchanged, which leads to saddle points and maxima. With the line
+    search, it takes no step if the direction is not a descent direction. "stop" takes
+    no step.
 
     If the Hessian is zero, the rule takes no step. At an exact saddle point the
     gradient is zero, and so is the step; `trust_region_newton` leaves such a point.

@@ -167,11 +167,15 @@ def prodigy(
 ) -> optax.GradientTransformation:
     """Take AdamW steps with an estimate of the distance to the minimum as the rate.
 
+    The rate is η_t d_t, where d_t is the estimate of the distance. The estimate never
+    decreases. m_t and v_t are Adam's moving averages, and r_t and s_t are weighted
+    sums:
+
     m_(t+1) = β1 m_t + (1 - β1) d_t g_t, v_(t+1) = β2 v_t + (1 - β2) d_t² g_t², r_(t+1)
     = β3 r_t + η_t d_t² <g_t, x_0 - x_t>, s_(t+1) = β3 s_t + η_t d_t² g_t, d_(t+1) =
     max(d_t, κ r_(t+1) / |s_(t+1)|_1), u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε)
-    + λ x_t), with t counted from 0 and β3 = √β2 by default. The estimate d_t never
-    decreases. As long as all gradients are 0, d does not change.
+    + λ x_t), with t counted from 0 and β3 = √β2 by default. λ is weight_decay and κ is
+    distance_factor. As long as all gradients are 0, d does not change.
 
     The rule is the authors' code. The paper multiplies ε by d_t instead of d_(t+1)
     (eps_by_next_distance=False). With ε = 1e-8, this changes a step by one part in a

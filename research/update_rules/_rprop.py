@@ -42,9 +42,11 @@ def rprop(
 
     u_t = -Δ_t sign(g_t), with Δ_t = clip(Δ_(t-1) η+) if g_t g_(t-1) > 0, clip(Δ_(t-1)
     η-) if g_t g_(t-1) < 0, and clip(Δ_(t-1)) otherwise. t is counted from 1, Δ_0 = η
-    and g_0 = 0. So a step size grows while the sign of its entry stays the same, and
-    shrinks when the sign changes. After a change of sign, u_t = 0 and g_t counts as 0
-    in the next step, so that a step size shrinks once for each overshoot.
+    and g_0 = 0. Here η is learning_rate, η+ is eta_plus and η- is eta_minus. clip
+    limits Δ_t to the range from min_step_size to max_step_size. A step size grows
+    while the sign of its entry stays the same, and shrinks when the sign changes. After
+    a change of sign, u_t = 0 and g_t counts as 0 in the next step, so that a step size
+    shrinks once for each overshoot.
 
     This is iRprop- of Igel & Hüsken, and torch.optim.Rprop. The original rule of 1993
     (Rprop+) undoes the last step when the sign changes. optax.rprop (up to 0.2.8)

@@ -58,8 +58,9 @@ def schedule_free_sgd(
 
     z_(t+1) = z_t - γ_t (g_t + λ y_t), x_(t+1) = (1 - c_t) x_t + c_t z_(t+1), with c_t =
     γ_t^p / Σ_(i<=t) γ_i^p, γ_t = η_t min(1, t / T), t counted from 1 and z_1 = x_1 =
-    y_1. The params, at which the gradient is taken, are y_t = (1 - β) z_t + β x_t. So x
-    is the average of z_2, z_3, ... with weights γ^p.
+    y_1. γ_t is the rate with a warm-up of T steps, λ is weight_decay and p is
+    weight_power. The params, at which the gradient is taken, are y_t = (1 - β) z_t + β
+    x_t, where β is b1. So x is the average of z_2, z_3, ... with weights γ^p.
 
     β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging.
     The paper uses p = 2. In c, optax and the authors' code replace γ_i by the largest

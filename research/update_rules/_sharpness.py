@@ -36,12 +36,13 @@ def sam(
 ) -> optax.GradientTransformationExtraArgs:
     """Descend with the gradient at the worst point in a neighbourhood.
 
-    e_t = ρ g_t / |g_t|, and the inner rule receives the gradient ∇f(x_t + e_t). |g_t|
-    is the Euclidean norm over all leaves (the paper's p = 2). If it is 0, e_t = 0. Each
-    step costs two gradients, both on the examples of the mini-batch. The inner rule
-    works with the shifted function y -> f(y + e_t). It receives the gradient of this
-    function, and its value, grad and value_fn if needed. Weight decay in the inner rule
-    applies to x_t, not to x_t + e_t.
+    e_t = ρ g_t / |g_t|, and the inner rule receives the gradient ∇f(x_t + e_t). To
+    first order, x_t + e_t is the point with the largest loss within a radius of ρ.
+    |g_t| is the Euclidean norm over all leaves (the paper's p = 2). If it is 0, e_t =
+    0. Each step costs two gradients, both on the examples of the mini-batch. The inner
+    rule works with the shifted function y -> f(y + e_t). It receives the gradient of
+    this function, and its value, grad and value_fn if needed. Weight decay in the inner
+    rule applies to x_t, not to x_t + e_t.
 
     The rule is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)),
     opaque_mode=True), which divides 0 by 0 if the gradient is zero. By default, optax

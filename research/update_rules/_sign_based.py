@@ -46,7 +46,7 @@ def lion(
     """Step by the sign of a short moving average, and keep a longer one.
 
     u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), with m_t = β2 m_(t-1) + (1 -
-    β2) g_t.
+    β2) g_t. The moving average m_t with β2 is the one that is kept.
 
     optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
     and here, 0 in timm. torch does not have Lion.
@@ -121,7 +121,8 @@ def adopt(
 
     The first gradient only initialises v_1 = g_1², and u_1 = 0. Then d_t = g_t /
     max(√v_(t-1), ε), clipped to ±(t - 1)^¼, m_t = β1 m_(t-1) + (1 - β1) d_t, u_t = -η_t
-    m_t, v_t = β2 v_(t-1) + (1 - β2) g_t².
+    m_t, v_t = β2 v_(t-1) + (1 - β2) g_t². So m_t is the average of the normalised
+    gradients d_t, and v_t is that of the squared gradients.
 
     With use_clipping=False, the rule is the paper's first version; the second version
     added the clipping. optax.contrib.adopt is the same. If the first gradient of an

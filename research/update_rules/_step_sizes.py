@@ -37,8 +37,9 @@ def polyak_step(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point where the tangent reaches the minimum value.
 
-    u_t = -η_t g_t, with η_t = c min((f(x_t) - f*) / (|g_t|² + ε), η_max). f* is the
-    minimum value of f. Polyak's own step has η_max = ∞ and ε = 0.
+    u_t = -η_t g_t, with η_t = c min((f(x_t) - f*) / (|g_t|² + ε), η_max). Here c is
+    learning_rate, η_max is max_learning_rate, ε is eps, and f* is f_min, the minimum
+    value of f. Polyak's own step has η_max = ∞ and ε = 0.
 
     On single examples, with f* the minimum loss of one example, the rule is SPS_max of
     Loizou et al. Their constant is a divisor, and is 1 / c here. If f* is too high, f -
