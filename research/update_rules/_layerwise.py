@@ -1,5 +1,7 @@
-"""Rules that look at a leaf as a whole: LAMB at its norm, Muon at its singular
-values."""
+"""Rules that treat each leaf as a whole: LAMB and Muon.
+
+LAMB uses the norm of each leaf, and Muon its singular values.
+"""
 
 import math
 import operator
@@ -30,8 +32,8 @@ from research.update_rules._transforms import (
     moving_average,
 )
 
-# Keller Jordan's: chosen for the slope at 0, which five iterations raise to 3.4445^5 =
-# 485; they do not converge to 1.
+# Keller Jordan's coefficients, chosen for a large slope at 0. Five iterations raise it to
+# 3.4445^5 = 485. The singular values do not converge to 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -45,34 +47,35 @@ def lamb(
     weight_decay: float | Array = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Gives each leaf a step as long as the leaf, along AdamW's direction: u_t = -η_t
-    (|x_t| / |d_t|) d_t, leaf by leaf.
+    """Scale AdamW's step for each leaf to the norm of the leaf.
 
-    d_t = m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t as in `adamw`, t counted from 1, |.| the
-    Euclidean norm of a leaf. Where |x_t| or |d_t| is 0 the ratio is 1, as in the
-    authors' code: a leaf that starts at 0 could never move.
+    u_t = -η_t (|x_t| / |d_t|) d_t for each leaf, with d_t = m̂_t / (√(v̂_t + ε_root) +
+    ε) + λ x_t as in `adamw` and t counted from 1. Here |.| is the Euclidean norm of a
+    leaf, and λ is weight_decay. If |x_t| or |d_t| is 0, the ratio is 1, as in the
+    authors' code. Otherwise a leaf that starts at 0 could never move.
 
-    The paper's φ, which may clip |x_t|, is the identity here and in optax.lamb, which
-    is the same rule. timm's Lamb is the same with max_grad_norm=None and
-    always_adapt=True: by default it clips the global norm of the gradient to 1, and
-    leaves the ratio out where λ is 0. torch has none.
+    The paper has a function φ that may clip |x_t|. It is the identity here and in
+    optax.lamb, which is the same rule. timm's Lamb is the same with max_grad_norm=None
+    and always_adapt=True. By default it clips the global norm of the gradient to 1, and
+    leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
 
-    Use it for large batches on models with many layers of different scale, with
-    warm-up. On small problems it has no advantage over AdamW, and a rate of 0.1 changes
-    every leaf by a tenth of itself a step, at a minimum, too.
+    Use it for large batches on models with many layers of different scales, with
+    warm-up. On small problems it has no advantage over AdamW. A rate of 0.1 changes
+    every leaf by a tenth of its norm in each step, even at a minimum.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      b1, b2: β1, β2 in [0, 1); may be traced.
-      eps, eps_root: ε, ε_root, at least 0; may be traced.
-      weight_decay: λ, at least 0; may be traced.
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
+      eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
+      weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        one; True where weights decay.
+        such a pytree. Leaves marked True are decayed.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
     References:
       You et al., Large batch optimization for deep learning: training BERT in 76
       minutes, ICLR 2020, algorithm 2.
@@ -91,7 +94,10 @@ def lamb(
 
 
 def _direction(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The direction of a rule made with the rate 1: the rule descends by minus that."""
+    """Return the direction of a rule that was made with the learning rate 1.
+
+    Such a rule steps by minus its direction.
+    """
     rule = optax.with_extra_args_support(rule)
 
     def init(params: Params):
@@ -109,13 +115,13 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
         of_x, of_d = _norm(x), _norm(d)
         ratio = jnp.where(
             (of_x == 0) | (of_d == 0), 1.0, of_x / of_d
-        )  # A NaN is not 0, and shows.
+        )  # NaN != 0, so a NaN stays visible.
         return cast(ratio, d) * d
 
     def update(updates: Params, state: Any, params: Params | None = None):
         return jax.tree.map(
             scale, updates, params
-        ), state  # That there are params, the decay before it has seen to.
+        ), state  # The decay before this link checked params.
 
     return complete(optax.GradientTransformation(optax.init_empty_state, update))
 
@@ -127,11 +133,11 @@ def _norm(x: Array) -> Array:
 
 
 class MuonState(NamedTuple):
-    """What Muon keeps of its matrices.
+    """State of Muon for the matrices.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: M_t, the moving average of gradients; like the params.
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of gradients M_t, like the params.
     """
 
     count: Array
@@ -151,47 +157,52 @@ def muon(
     matrices: Any = None,
     inner: Callable[..., optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformation:
-    """Orthogonalises the momentum of matrices: U_t = -η_t (√max(1, n / m) O(β M_t + (1
-    - β) G_t) + λ X_t).
+    """Orthogonalise the momentum of each matrix before the step.
 
-    M_t = β M_(t-1) + (1 - β) G_t; with nesterov=False O is taken of M_t. For an (m, n)
-    matrix, m inputs by n outputs, O(A) brings the singular values of A near 1 and
-    leaves its singular vectors: X_0 = A / (|A| + ε), |.| the Frobenius norm, then
-    ns_steps times X <- a X + b X Xᵀ X + c X Xᵀ X Xᵀ X. With the reference's a, b, c
-    singular values that are at least 0.01 of |A| come out between 0.68 and 1.14; with
-    (15/8, -10/8, 3/8) and more steps, at 1.
+    U_t = -η_t (√max(1, n / m) O(β M_t + (1 - β) G_t) + λ X_t), with M_t = β M_(t-1) +
+    (1 - β) G_t. X_t is the matrix and G_t its gradient, of shape (m, n) for m inputs
+    and n outputs. λ is weight_decay, β is beta and M_t is the momentum. With
+    nesterov=False, O is applied to M_t instead.
 
-    This is the reference, but that it rounds to bfloat16 inside O (torch.optim.Muon
-    does, too) and ours keeps the leaf's dtype. optax.contrib.muon differs in three
-    ways. It divides M_t by 1 - β^(t+1) and G_t by 1 - β^t before it looks ahead
-    (bias_correction=True): of the first two gradients the second update then weighs the
-    older by 0.374 of the newer, without by 0.463. Its ε is 1e-8. And its `nesterov`, on
-    by default, also makes NAdam of the Adam for the other leaves.
+    O(A) keeps the singular vectors of A and brings its singular values close to 1. It
+    starts from Y = A / (|A| + ε) with the Frobenius norm |A|, and repeats Y <- a Y + b
+    Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the reference's a, b and c,
+    singular values of at least 0.01 |A| are mapped to values between 0.68 and 1.14.
+    With (15/8, -10/8, 3/8) and more iterations, they are mapped to 1.
+
+    The rule is the reference implementation, except that the reference rounds to
+    bfloat16 inside O, as does torch.optim.Muon. This rule keeps the leaf's dtype.
+    optax.contrib.muon differs in three ways. First, it divides M_t by 1 - β^(t+1) and
+    G_t by 1 - β^t before the look-ahead (bias_correction=True). The second update then
+    weighs the older of the first two gradients by 0.374 times the weight of the newer,
+    instead of 0.463 times. Second, its ε is 1e-8. Third, its `nesterov`, which is on by
+    default, also turns the Adam for the other leaves into NAdam.
 
     Use it for the weight matrices between hidden layers of deep networks, where it is
-    fast; inputs, outputs, biases and gains go to `inner`. Its step does not shrink with
-    the gradient, so that it rests only if the rate decays.
+    fast. Inputs, outputs, biases and gains are left to `inner`. The step does not
+    shrink with the gradient, so the params only converge if the rate decays.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t;
-        for all leaves.
-      beta: β in [0, 1); may be traced.
-      nesterov: Whether to look ahead.
-      eps: ε, at least 0; may be traced.
-      weight_decay: λ of the matrices, at least 0; may be traced.
-      ns_steps: Iterations, a positive integer; may be traced.
-      ns_coeffs: a, b, c.
-      bias_correction: Whether to correct as optax does.
+      learning_rate: Learning rate η of all leaves: a number of at least 0, a traced
+        scalar, or a schedule t -> η_t.
+      beta: Decay rate β in [0, 1); may be traced.
+      nesterov: Whether to use the look-ahead β M_t + (1 - β) G_t instead of M_t.
+      eps: Constant ε, at least 0; may be traced.
+      weight_decay: Factor λ for the matrices, at least 0; may be traced.
+      ns_steps: Number of iterations, a positive integer; may be traced.
+      ns_coeffs: Coefficients a, b and c.
+      bias_correction: Whether to correct the bias as optax does.
       matrices: Pytree of booleans (a prefix of the params), or a function from params
-        to one; True where a leaf is orthogonalised. None: where it has two axes.
-      inner: rate -> rule of the other leaves, None for adam; it is made with the rate
-        1, and its updates are multiplied by η_t. `lambda rate: adamw(0.1 * rate)` is
-        AdamW at a tenth of the rate.
+        to such a pytree. Leaves marked True are orthogonalised. None selects the leaves
+        with two axes.
+      inner: Function from a rate to the rule for the other leaves; None means adam. The
+        rule is made with the rate 1, and its updates are multiplied by η_t. For
+        example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, a chosen
-        leaf is no matrix, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, a
+        selected leaf is not a matrix, or update received no params.
     References:
       Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024
       (kellerjordan.github.io/posts/muon).
@@ -282,24 +293,24 @@ def newton_schulz(
     ns_coeffs: tuple[float, float, float] = NEWTON_SCHULZ,
     eps: float | Array = 1e-7,
 ) -> Array:
-    """A matrix with the singular vectors of a and singular values near 1, by an odd
-    polynomial of degree five, iterated.
+    """Return a matrix with the singular vectors of a and singular values close to 1.
 
-    Rounding in directions that a has not is magnified as small singular values are: by
-    485 with the defaults.
+    The matrix comes from repeated application of an odd polynomial of degree five.
+    Rounding errors in directions with a zero singular value are magnified like small
+    singular values: by 485 with the defaults.
 
     Args:
-      a: Shape (m, n).
+      a: Matrix, shape (m, n).
       ns_steps, ns_coeffs, eps: As in `muon`.
     Returns:
-      Shape (m, n), of the dtype of a.
+      The matrix, shape (m, n), with the dtype of a.
     Example:
       >>> print(newton_schulz(jnp.diag(jnp.array([3.0, 4.0])), 9, (1.875, -1.25, 0.375)).round(6))
       [[1. 0.]
        [0. 1.]]
     """
     first, third, fifth = (cast(c, a) for c in ns_coeffs)
-    x = a if a.shape[0] <= a.shape[1] else a.T  # The smaller of the two products.
+    x = a if a.shape[0] <= a.shape[1] else a.T  # Use the smaller of XXᵀ and XᵀX.
     norm = _norm(x)
     x = (x.astype(norm.dtype) / (norm + cast(eps, norm))).astype(x.dtype)
 
@@ -311,7 +322,7 @@ def newton_schulz(
 
     if not isinstance(ns_steps, Tracer):
         check_most(1_000, ns_steps=ns_steps)
-    if isinstance(ns_steps, Tracer):  # As under optax.inject_hyperparams.
+    if isinstance(ns_steps, Tracer):  # For example under optax.inject_hyperparams.
         x = jax.lax.fori_loop(0, ns_steps, iterate, x)
     else:
         for k in range(ns_steps):

@@ -1,5 +1,7 @@
-"""Rules for sums of squares: Gauss-Newton and Levenberg-Marquardt, which see the
-residuals and not their sum alone."""
+"""Rules for sums of squares: Gauss-Newton and Levenberg-Marquardt.
+
+Both use the individual residuals, not only the sum of their squares.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,18 +34,18 @@ ResidualFn = Callable[[Params], Any]  # params -> residuals, a pytree of floats
 
 
 class GaussNewtonState(NamedTuple):
-    """What Gauss-Newton keeps.
+    """State of Gauss-Newton.
 
     Attributes:
-      count: Steps asked for, int32, shape ().
-      learning_rate: The factor t of the last step, 0 where none was taken, shape ().
-      outcome: How the last step ended, an `Outcome`, int32.
-      curvature: What JᵀJ was, an index into
+      count: Number of calls of update, int32, shape ().
+      learning_rate: Factor t of the last step, 0 if no step was taken, shape ().
+      outcome: `Outcome` of the last step, int32.
+      curvature: Kind of the matrix JᵀJ, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
-      evaluations: Sums of squares, with their gradients, tried inside the last update,
-        int32; the Jacobian is not counted.
-      squares_after, squares_grad_after: ½ |r|² and its gradient where the step ended;
-        None without a line search, and of params narrower than float32.
+      evaluations: Number of sums of squares, with their gradients, evaluated inside the
+        last update, int32. The Jacobian is not counted.
+      squares_after, squares_grad_after: Sum ½ |r|² and its gradient after the step.
+        None without a line search, and for params narrower than float32.
     """
 
     count: Array
@@ -66,40 +68,43 @@ def gauss_newton(
     shrink: float | Array = 0.5,
     max_evaluations: int | Array = 50,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps to the minimum of the sum of squares of the linearised residuals: u_t = t_t
-    h_t, min_h |J_t h + r_t|.
+    """Step to the minimum of the sum of squares of the linearised residuals.
 
-    r_t = r(x_t) and J_t is its Jacobian. h_t comes from a QR factorisation of J, not
-    from JᵀJ, whose condition is the square. t_t is the first of η, η s, η s², ... with
-    F(x_t + t h_t) <= F(x_t) + c t ∇Fᵀh_t, F = ½ |r|² (Armijo). On linear residuals one
-    step is the answer; elsewhere it is fast where the residuals at the minimum are
-    small, for it leaves Σ r_i ∇²r_i out of the Hessian. The gradient that comes in is
-    not looked at: the objective may be any multiple of |r|². optax and torch have no
-    such rule.
+    u_t = t_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals and
+    J_t is their Jacobian. The factor t_t is the first of η, η s, η s², ... that
+    satisfies Armijo's condition F(x_t + t h_t) <= F(x_t) + c t ∇F(x_t)ᵀh_t, with F = ½
+    |r|². Here η is learning_rate, s is shrink and c is sufficient_decrease.
 
-    Where a column of J depends on others to rounding (a diagonal entry of R at most m
-    eps of its column's length), state tells so, and `singular` says what is done:
-    "shortest" takes the shortest h, measured in the columns' lengths; "stop" takes no
-    step.
+    h_t comes from a QR factorisation of J, not from JᵀJ, whose condition number is the
+    square of J's. For linear residuals, one step reaches the minimum. For other
+    residuals, the rule is fast if they are small at the minimum, because it omits Σ r_i
+    ∇²r_i from the Hessian. The rule ignores the incoming gradient, so the objective may
+    be any multiple of |r|². optax and torch do not have this rule.
 
-    Use it to fit a curve with few parameters from a good start. From a poor one
-    Levenberg-Marquardt is the safer choice.
+    A column of J depends on the others to rounding if its diagonal entry of R is at
+    most m eps times the column's length. The state then reports a singular matrix, and
+    `singular` chooses the step. "shortest" takes the shortest h, measured in units of
+    the columns' lengths. "stop" takes no step.
+
+    Use it to fit a curve with few parameters from a good start. From a poor start,
+    Levenberg-Marquardt is safer.
 
     Args:
-      learning_rate: η, the first trial: a positive number, a traced scalar, or a
+      learning_rate: First factor η to try: a positive number, a traced scalar, or a
         schedule t -> η_t.
-      residual_fn: params -> r, a vector or a pytree of them, if the step does not pass
-        it.
+      residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
+        It may be left out if it is passed to update.
       singular: "shortest" or "stop".
-      line_search: False takes η itself, unseen: Gauss's own method, which may diverge.
-      sufficient_decrease: c in [0, 1).
-      shrink: s in (0, 1).
-      max_evaluations: At most so many sums are tried.
+      line_search: Whether to search for the factor. False uses η without looking at F.
+        This is Gauss's own method, which may diverge.
+      sufficient_decrease: Constant c in [0, 1).
+      shrink: Factor s in (0, 1).
+      max_evaluations: Maximum number of sums of squares to evaluate.
     Returns:
       The rule; its update needs params and, unless it was given above, residual_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update lacks a required argument.
     References:
       Gauss, Theoria motus corporum coelestium (1809). Nocedal & Wright (2006), section
       10.3, equation (10.23).
@@ -125,7 +130,7 @@ def gauss_newton(
         x, unflatten = flatten(params)
         count, outcome, curvature, evaluations = (
             jnp.zeros((), jnp.int32) for _ in range(4)
-        )  # Apart, to be donated.
+        )  # Separate arrays, so that each can be donated.
         after = (jnp.zeros((), x.dtype), jnp.zeros_like(x))
         after = kept_after(params, unflatten, after) if line_search else (None, None)
         return GaussNewtonState(
@@ -180,17 +185,18 @@ def gauss_newton(
 
 
 class LevenbergMarquardtState(NamedTuple):
-    """What Levenberg-Marquardt keeps.
+    """State of Levenberg-Marquardt.
 
     Attributes:
-      count: Steps asked for, int32, shape ().
-      learning_rate: Δ, the most that |D h| may be in the next step; before the first,
-        η. Shape ().
-      scale: D, the greatest length of each column of J so far, shape (n,).
-      gain: ρ, the last trial's decrease over what the model promised; x moved if it is
-        above 1e-4. NaN before the first step, shape ().
-      outcome: An `Outcome`, int32. A trial that is refused is no failure, for the next
-        is shorter, until it is below rounding of x: "the step became too small".
+      count: Number of calls of update, int32, shape ().
+      learning_rate: Radius Δ, the bound of |D h| in the next step, shape (). Before the
+        first step, it is η.
+      scale: Diagonal of D: the largest length of each column of J so far, shape (n,).
+      gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
+        shape (). x moved if ρ > 1e-4. NaN before the first step.
+      outcome: `Outcome` of the last step, int32. A rejected trial is not a failure,
+        because the next trial is shorter. The outcome is "the step became too small" if
+        the step is below the rounding of x.
       evaluations, squares_after, squares_grad_after: As in GaussNewtonState.
     """
 
@@ -208,38 +214,44 @@ class LevenbergMarquardtState(NamedTuple):
 def levenberg_marquardt(
     learning_rate: float | Array = 1.0, *, residual_fn: ResidualFn | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Gauss-Newton inside a trust region: u_t = h_t, min |J_t h + r_t| over |D_t h| <=
-    Δ_t.
+    """Take a Gauss-Newton step inside a trust region.
 
-    That is min_h |J h + r|² + μ |D h|², Levenberg's and Marquardt's damping, with μ >=
-    0 as the radius wants it (Moré). D is diagonal, each entry the greatest length that
-    its column of J has had, so that the rule does not see the units of the parameters.
-    h comes from a QR factorisation of J with √μ D below it, not from JᵀJ. With F = ½
-    |r|², ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) is the decrease over what the
-    model promises. x moves if ρ > 1e-4. Δ_0 = η |D x_0| (η if x_0 = 0), and at most |D
-    h_0|; then Δ <- |D h| / 10 if ρ < 1/4, 2 |D h| if ρ >= 3/4 or μ = 0.
+    u_t = h_t, where h_t minimises |J_t h + r_t| subject to |D_t h| <= Δ_t. r_t = r(x_t)
+    are the residuals, J_t is their Jacobian and Δ_t is the radius. Equivalently, h_t
+    minimises |J h + r|² + μ |D h|², where the radius determines the damping μ >= 0
+    (Moré). D is diagonal. Each entry is the largest length that its column of J has
+    had, so the rule does not depend on the units of the parameters. h comes from a QR
+    factorisation of J with √μ D below it, not from JᵀJ.
 
-    The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, but for
-    three things: μ is exact there to a tenth of Δ and here to rounding; a bad trial
-    shrinks Δ there to 0.1 to 0.5 of |D h|; η is 100 there. Decreases below what
-    rounding x changes in F, 4 eps |r|ᵀ(|r| + |J| |x|), count as kept promises here, so
-    that the last digits are found. The gradient that comes in is not looked at: the
-    objective may be any multiple of |r|². optax and torch have no such rule.
+    Let F = ½ |r|². The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the
+    decrease with the decrease predicted by the model. x moves if ρ > 1e-4. The first
+    radius is Δ_0 = η |D x_0|, or η if x_0 = 0. After the first step it is reduced to |D
+    h_0| if h_0 is shorter. The next radius is |D h| / 10 if ρ < 1/4. It is 2 |D h| if ρ
+    >= 3/4, or if ρ >= 1/4 and μ = 0. Otherwise it does not change.
 
-    Use it to fit a curve, which is what it was made for. It needs all residuals at
-    once: it is no rule for mini-batches. Where the residuals stay large, as in Brown &
-    Dennis's problem, the tenth makes it slow: about 650 steps, and 150 with a half,
-    which however ends at a saddle of Biggs's EXP6.
+    The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, with
+    three differences. MINPACK computes μ only to a tenth of Δ, and this rule to
+    rounding. After a bad trial, MINPACK shrinks Δ to between 0.1 and 0.5 times |D h|.
+    MINPACK's η is 100. In addition, a decrease of F below its rounding error, 4 eps
+    |r|ᵀ(|r| + |J| |x|), counts here as predicted, so that the last digits of x
+    converge. The rule ignores the incoming gradient, so the objective may be any
+    multiple of |r|². optax and torch do not have this rule.
+
+    Use it to fit curves, the purpose for which it was designed. It needs all residuals
+    at once and does not work with mini-batches. If the residuals stay large, as in
+    Brown & Dennis's problem, the factor 1/10 makes it slow. It takes about 650 steps
+    there. With a factor of 1/2 it takes 150, but then ends at a saddle point of Biggs's
+    EXP6.
 
     Args:
-      learning_rate: η, the first radius in units of |D x_0|, positive; may be traced.
-      residual_fn: params -> r, a vector or a pytree of them, if the step does not pass
-        it.
+      learning_rate: First radius η in units of |D x_0|, positive; may be traced.
+      residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
+        It may be left out if it is passed to update.
     Returns:
       The rule; its update needs params and, unless it was given above, residual_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update lacks a required argument.
     References:
       Levenberg, A method for the solution of certain non-linear problems in least
       squares, Quart. Appl. Math. 2 (1944).
@@ -298,7 +310,7 @@ def levenberg_marquardt(
         good, length = (
             gain > 1e-4,
             jnp.linalg.norm(metric * h),
-        )  # A trial that is NaN is not good.
+        )  # A NaN trial is rejected.
         wider = jnp.where(
             (gain >= 0.75) | (damping == 0),
             2 * length,
@@ -330,8 +342,11 @@ def levenberg_marquardt(
 def _gain(
     there: Array, x: Array, r: Array, jacobian: Array, h: Array, held: Array
 ) -> Array:
-    """The decrease of F to that at x + h over ½ |J h|² + held, where less than rounding
-    x changes in F is no difference."""
+    """Return the ratio of the decrease of F to ½ |J h|² + held.
+
+    `there` is the value of F at x + h. Both the decrease and the prediction are
+    increased by the rounding error of F, so that a difference below it does not count.
+    """
     slack = _slack(x, r, jacobian)
     promised = jnp.sum((jacobian @ h) ** 2) / 2 + held + slack
     kept = _half_square(r) - there + slack
@@ -339,7 +354,7 @@ def _gain(
 
 
 def _slack(x: Array, r: Array, jacobian: Array) -> Array:
-    """What rounding x and r changes in ½ |r|²."""
+    """Return the change of ½ |r|² due to rounding of x and r."""
     return (
         4
         * jnp.finfo(r.dtype).eps
@@ -348,8 +363,11 @@ def _slack(x: Array, r: Array, jacobian: Array) -> Array:
 
 
 def _linearised(params: Params, residual_fn: ResidualFn):
-    """x as one vector, the way back, the residuals as a function of it, their value and
-    their Jacobian."""
+    """Return the flat params and the residuals with their Jacobian.
+
+    The results are x as one vector, the function that restores its structure, the
+    residuals as a function of x, their value and their Jacobian.
+    """
     x, unflatten = flatten(params)
 
     def residuals(z):
@@ -361,7 +379,7 @@ def _linearised(params: Params, residual_fn: ResidualFn):
 
 
 def _squares_and_grad(residuals, z: Array) -> tuple[Array, Array]:
-    """½ |r|² at z, and its gradient Jᵀr."""
+    """Return ½ |r|² at z and its gradient Jᵀr."""
     return jax.value_and_grad(lambda z: _half_square(residuals(z)))(z)
 
 

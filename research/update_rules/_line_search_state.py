@@ -1,5 +1,8 @@
-"""What rules that search along a direction share: the search by name, what their states
-keep of it, a first step."""
+"""Shared code of rules with a line search.
+
+It finds the search by its name, keeps its result in the state, and chooses the first
+step.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,15 +32,16 @@ LINE_SEARCHES: dict[str, Search] = {
 
 
 class Searched(NamedTuple):
-    """What a state keeps of the last search.
+    """Result of the last line search, as kept in a rule's state.
 
     Attributes:
-      learning_rate: The step it took along the direction, shape (); 0 if it failed, the
-        first trial before any.
-      evaluations: Of the objective, in that search; int32, shape ().
-      outcome: An `Outcome`, int32, shape ().
-      value_after, grad_after: The objective and its gradient after the step; None of a
-        search without gradients.
+      learning_rate: Step size along the direction, shape (). It is 0 if the search
+        failed. Before the first search, it is the first step size to try.
+      evaluations: Number of evaluations of the objective in the search, int32, shape
+        ().
+      outcome: `Outcome` of the search, int32, shape ().
+      value_after, grad_after: Objective and its gradient after the step. None if the
+        search takes no gradients.
     """
 
     learning_rate: Array
@@ -48,10 +52,12 @@ class Searched(NamedTuple):
 
 
 def find_line_search(linesearch: str | Search | None) -> Search | None:
-    """The search of that name; a function is itself, and None, a fixed step, is None.
+    """Return the line search with the given name.
+
+    A function is returned unchanged. None, which means a fixed step, gives None.
 
     Raises:
-      ValueError: There is none of that name.
+      ValueError: No line search has this name.
     Example:
       >>> find_line_search("backtracking").__name__
       'backtracking'
@@ -70,7 +76,7 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
 def not_yet(
     search: Search | None, params: Params, learning_rate: float | Array | Schedule
 ) -> Searched:
-    """What a state keeps before the first search."""
+    """Return the `Searched` that a state holds before the first search."""
     dtype = working_dtype(params)
     searched = Searched(
         jnp.array(rate_at(learning_rate, _zero()), dtype), *(_zero() for _ in range(2))
@@ -98,14 +104,14 @@ def take_step(
     extra: dict[str, Any],
     first_step: float | Array,
 ) -> tuple[Params, Searched]:
-    """The update along a direction, by a line search or, where search is None, of
-    first_step times it.
+    """Return the update along a direction, by a line search or with a fixed step size.
 
     Args:
-      search: From `find_line_search`.
-      direction, params, grad: Pytrees of one structure.
-      extra: The extra arguments of update, `value` and `value_fn` among them.
-      first_step: The search's first trial, shape ().
+      search: Line search from `find_line_search`. If it is None, the update is
+        first_step times the direction.
+      direction, params, grad: Pytrees of the same structure.
+      extra: Extra arguments of update, including `value` and `value_fn`.
+      first_step: First step size to try, shape ().
     Returns:
       (updates, Searched).
     Raises:
@@ -143,10 +149,10 @@ def _zero() -> Array:
 
 
 def _usable(first_step: Array) -> Array:
-    """The first trial, which has to be positive and finite, also where computing it has
-    left the range of the dtype.
+    """Make the first step size positive and finite.
 
-    Outside of jit a search would refuse another one as if the user had chosen it.
+    A computed step size may overflow or underflow the dtype. Outside of jit, the search
+    would reject it as a wrong argument of the user.
     """
     finite = jnp.where(jnp.isfinite(first_step), first_step, 1.0)
     return jnp.maximum(finite, jnp.finfo(first_step.dtype).tiny).astype(
@@ -159,18 +165,18 @@ def _times(step: Array, direction: Params) -> Params:
 
 
 def failed(searched: Searched) -> Array:
-    """Whether the last search found no step."""
+    """Return whether the last search failed to find a step."""
     return searched.outcome >= Outcome.FIRST_FAILURE
 
 
 def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Array:
-    """min(1, 1 / |g|): what makes a first step along the gradient no longer than one.
+    """Return min(1, 1 / |g|), so that a first step along g has a length of at most 1.
 
     Args:
-      grad: g.
-      norm: "euclidean", |g|_2, as optax has it, or "absolute", |g|_1, as torch does.
+      grad: Gradient g.
+      norm: "euclidean" for |g|_2, as in optax, or "absolute" for |g|_1, as in torch.
     Returns:
-      The factor, shape (); 1 where the gradient is zero.
+      The factor, shape (); 1 if the gradient is zero.
     Example:
       >>> print(capped_inverse_norm(jnp.array([3.0, 4.0])), capped_inverse_norm(jnp.array([0.1])))
       0.2 1.0

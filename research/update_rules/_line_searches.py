@@ -1,5 +1,7 @@
-"""Line searches: how far to go along a direction, as pure functions of value_fn on
-pytrees, in one compiled loop each."""
+"""Line searches: find a step size along a direction.
+
+Each search is a pure function of value_fn on pytrees, compiled to a single loop.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,23 +13,23 @@ from research.checks import check_number
 from research.types import Array, Outcome, Params
 from research.update_rules._transforms import cast, reached
 
-# Below so many eps of |f|, f(x + a d) > f(x) may be the rounding of f alone.
+# A smaller increase of f, in units of eps |f|, may be only a rounding error.
 ROUNDING_OF_VALUE = 10.0
 
 
 class LineSearch(NamedTuple):
-    """What a line search found.
+    """Result of a line search.
 
     Attributes:
-      step: a, shape (); 0 where none was found.
-      value: f(x + a d), shape ().
-      slope: Its derivative by a, shape (); NaN where the search takes no gradients and
-        a > 0.
-      grad: Gradient of f at x + a d, like the params; None of a search that takes no
+      step: Step size a, shape (); 0 if the search failed.
+      value: Value f(x + a d), shape ().
+      slope: Derivative of f(x + a d) with respect to a, shape (). NaN if the search
+        takes no gradients and a > 0.
+      grad: Gradient of f at x + a d, like the params. None if the search takes no
         gradients.
-      evaluations: Of f, or of f with its gradient, beyond those that were given; int32,
-        shape ().
-      outcome: An `Outcome`, int32, shape ().
+      evaluations: Number of evaluations of f, with or without its gradient, not
+        counting the value and gradient passed to the search; int32, shape ().
+      outcome: `Outcome` of the search, int32, shape ().
     """
 
     step: Array
@@ -53,24 +55,26 @@ def backtracking(
     shrink: float | Array = 0.5,
     max_evaluations: int | Array = 50,
 ) -> LineSearch:
-    """The first of a_0, ρ a_0, ρ² a_0, ... with f(x + a d) <= f(x) + c a <∇f(x), d>,
-    Armijo's condition.
+    """Return the first step size that satisfies Armijo's condition.
 
-    It looks at values alone. The step is too small when x + a d is x to the last bit.
+    The step sizes tried are a_0, ρ a_0, ρ² a_0, ..., where a_0 is first_step and ρ is
+    shrink. The condition on a step size a is f(x + a d) <= f(x) + c a <∇f(x), d>, where
+    x is params, d is direction and c is sufficient_decrease. The search evaluates only
+    values of f, not gradients. A step is too small if x + a d equals x to the last bit.
 
     Args:
-      value_fn: params -> ().
-      params, direction: x and d, pytrees of one structure.
-      value, grad: f(x) and ∇f(x).
-      first_step: a_0, positive.
-      sufficient_decrease: c in (0, 1).
-      shrink: ρ in (0, 1).
-      max_evaluations: At most so many values are tried.
+      value_fn: Objective f: params -> ().
+      params, direction: Point x and direction d, pytrees of the same structure.
+      value, grad: Value f(x) and gradient ∇f(x).
+      first_step: First step size a_0, positive.
+      sufficient_decrease: Constant c in (0, 1).
+      shrink: Factor ρ in (0, 1).
+      max_evaluations: Maximum number of values to evaluate.
     Returns:
-      The LineSearch; its outcome is a failure, and its step 0, if d is no direction of
-      descent, if x, f(x) or d is not finite, or if no trial is accepted.
+      The LineSearch. Its outcome is a failure and its step is 0 if d is not a descent
+      direction, if x, f(x) or d is not finite, or if no step size is accepted.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Armijo, Minimization of functions having Lipschitz continuous first partial
       derivatives, Pacific J. Math. 16 (1966). Nocedal & Wright, Numerical Optimization,
@@ -123,7 +127,7 @@ def backtracking(
 
 
 class _Point(NamedTuple):
-    """A point on the line: a, φ(a), φ'(a)."""
+    """Point on the search line: a, φ(a) and φ'(a), with φ(a) = f(x + a d)."""
 
     step: Array
     value: Array
@@ -131,16 +135,16 @@ class _Point(NamedTuple):
 
 
 class _Bracket(NamedTuple):
-    """Where strong_wolfe stands.
+    """State of the loop of strong_wolfe.
 
     Attributes:
-      low: The best point so far of sufficient decrease; its slope points into the
+      low: Best point so far with sufficient decrease. Its slope points into the
         bracket.
-      high: The other end; its step is inf while nothing is known to bound the search.
-      trial: The next step to try.
-      grad: The gradient at low, or where the search ends.
-      evaluations, outcome: As in LineSearch; Outcome.EVALUATIONS_USED_UP while it goes
-        on.
+      high: Other end of the bracket. Its step is inf until an upper bound is found.
+      trial: Next step size to try.
+      grad: Gradient at low, or at the end point of the search.
+      evaluations, outcome: As in LineSearch. The outcome is Outcome.EVALUATIONS_USED_UP
+        while the search continues.
     """
 
     low: _Point
@@ -163,37 +167,43 @@ def strong_wolfe(
     curvature: float | Array = 0.9,
     max_evaluations: int | Array = 30,
 ) -> LineSearch:
-    """A step that lowers f enough and flattens it enough: the strong Wolfe conditions
-    on φ(a) = f(x + a d).
+    """Return a step size that satisfies the strong Wolfe conditions.
 
-    φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|. Nocedal & Wright's bracketing
-    and zooming in one loop, with one value and gradient a turn. While nothing bounds
-    the search, the next trial is the minimiser of the cubic through the last two
-    points, kept between 2.1 and 5 times as far from the first of them as the last; in a
-    bracket it is that of the cubic through its ends, kept a tenth of the bracket away
-    from them, and the middle where there is none. A value that is not finite counts as
-    too high. Where φ(a) is above φ(0) by rounding alone (10 eps |f|) the decrease is
-    judged by the slope, φ'(a) <= (2 c1 - 1) φ'(0), which is Hager & Zhang's condition:
-    close to a minimum a comparison of values decides nothing.
+    The conditions on the step size a are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2
+    |φ'(0)|, where φ(a) = f(x + a d), x is params, d is direction, c1 is
+    sufficient_decrease and c2 is curvature. They require a sufficient decrease and a
+    sufficiently flat slope.
 
-    optax's zoom line search is another such search. torch's strong_wolfe is this one
-    with other safeguards.
+    The search is Nocedal & Wright's bracketing and zooming in a single loop, with one
+    value and gradient per iteration. Before a bracket is found, the next trial is the
+    minimiser of the cubic through the last two points. Its distance from the first of
+    them is kept between 2.1 and 5 times the distance between the two. In a bracket, the
+    next trial is the minimiser of the cubic through both ends, kept a tenth of the
+    bracket's length away from them. If the cubic has no minimiser, the trial is the
+    middle. A value that is not finite counts as too high.
+
+    Close to a minimum, a comparison of values is inconclusive. If φ(a) exceeds φ(0) by
+    no more than the rounding error 10 eps |f|, the decrease is judged by the slope:
+    φ'(a) <= (2 c1 - 1) φ'(0). This is Hager & Zhang's condition.
+
+    optax's zoom line search also uses the strong Wolfe conditions. torch's strong_wolfe
+    is the same search with other safeguards.
 
     Args:
-      value_fn: params -> ().
-      params, direction: x and d, pytrees of one structure.
-      value, grad: f(x) and ∇f(x).
-      first_step: The first a to try, positive.
-      sufficient_decrease: c1 in (0, 1/2).
-      curvature: c2 in (c1, 1): 0.9 for Newton's and quasi-Newton directions, 0.1 for
-        conjugate gradients.
-      max_evaluations: At most so many values with gradients are taken.
+      value_fn: Objective f: params -> ().
+      params, direction: Point x and direction d, pytrees of the same structure.
+      value, grad: Value f(x) and gradient ∇f(x).
+      first_step: First step size a to try, positive.
+      sufficient_decrease: Constant c1 in (0, 1/2).
+      curvature: Constant c2 in (c1, 1): 0.9 for Newton and quasi-Newton directions, 0.1
+        for conjugate gradients.
+      max_evaluations: Maximum number of values with gradients to evaluate.
     Returns:
-      The LineSearch. If the evaluations run out, or the bracket closes, at a point of
-      sufficient decrease whose slope is still steep, it is taken if f is lower there by
-      more than rounding, and the outcome is Outcome.DECREASE_ONLY.
+      The LineSearch. The evaluations may run out, or the bracket may close, at a point
+      with sufficient decrease but a steep slope. The point is then accepted if f is
+      lower there by more than rounding, and the outcome is Outcome.DECREASE_ONLY.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Nocedal & Wright, Numerical Optimization, 2nd ed., algorithms 3.5 and 3.6,
       equation (3.59). Hager & Zhang, A new conjugate gradient method with guaranteed
@@ -284,8 +294,10 @@ def strong_wolfe(
 
 
 def _before(value: Array, slope: Array) -> Array:
-    """The outcome before the first trial: Outcome.EVALUATIONS_USED_UP if there is
-    anything to try."""
+    """Return the outcome before the first trial.
+
+    It is Outcome.EVALUATIONS_USED_UP if the search can start, else a failure.
+    """
     finite = jnp.isfinite(value) & jnp.isfinite(slope)
     descends = jnp.where(
         slope < 0, Outcome.EVALUATIONS_USED_UP, Outcome.NO_DESCENT_DIRECTION
@@ -298,11 +310,10 @@ def _pick(condition: Array, yes: _Point, no: _Point) -> _Point:
 
 
 def _cubic(a: _Point, b: _Point, noise: Array) -> Array:
-    """The minimiser of the cubic through two points and their slopes; NaN if it has
-    none.
+    """Return the minimiser of the cubic through two points with given slopes.
 
-    Where the values differ by no more than the noise, that of the parabola with these
-    slopes.
+    The result is NaN if the cubic has no minimiser. If the two values differ by no more
+    than the noise, the parabola with these slopes is used instead.
     """
     width = b.step - a.step
     d1 = a.slope + b.slope - 3.0 * (b.value - a.value) / width
@@ -331,7 +342,9 @@ def _inwards(low: _Point, high: _Point, noise: Array) -> Array:
 
 
 def inner(a: Params, b: Params) -> Array:
-    """<a, b> over all leaves of two pytrees, at least in float32; shape ().
+    """Return the inner product <a, b> over all leaves of two pytrees, shape ().
+
+    It is computed in a dtype of at least float32.
 
     Example:
       >>> print(inner({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 4.0])}))
@@ -343,7 +356,9 @@ def inner(a: Params, b: Params) -> Array:
 
 
 def norm_of(tree: Params) -> Array:
-    """|a| over all leaves, also where |a|² leaves the range of the dtype; shape ().
+    """Return the Euclidean norm |a| over all leaves of a pytree, shape ().
+
+    The result is correct even if |a|² overflows the dtype.
 
     Example:
       >>> print(norm_of({"w": jnp.array([3e30, 4e30], "float32")}))
@@ -374,7 +389,9 @@ def _wide(x: Array) -> Array:
 
 
 def along(params: Params, direction: Params, step: Array) -> Params:
-    """x + a d, each leaf in its own dtype, as `optax.apply_updates` adds an update.
+    """Return x + a d, with each leaf in its own dtype.
+
+    The sum is computed as in `optax.apply_updates`.
 
     Example:
       >>> print(along(jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0]), 0.5))

@@ -1,5 +1,4 @@
-"""The natural gradient: descent in the metric of the model's own distribution, its
-Fisher matrix."""
+"""Natural gradient: descent in the metric of the model's Fisher matrix."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -30,13 +29,13 @@ FisherFn = Callable[
 
 
 class NaturalGradientState(NamedTuple):
-    """What the natural gradient keeps.
+    """State of the natural gradient.
 
     Attributes:
-      count: Steps asked for, int32, shape ().
-      learning_rate: η of the last step, 0 where none was taken, shape ().
-      outcome: How the last step ended, an `Outcome`, int32.
-      curvature: What the matrix was, an index into
+      count: Number of calls of update, int32, shape ().
+      learning_rate: Learning rate η of the last step, 0 if no step was taken, shape ().
+      outcome: `Outcome` of the last step, int32.
+      curvature: Kind of the matrix, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
     """
 
@@ -54,36 +53,40 @@ def natural_gradient(
     damping: float | Array = 0.0,
     singular: str = "drop",
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps down the gradient in the metric of the Fisher matrix: u_t = -η_t (F(x_t) +
-    λ I)⁻¹ g_t.
+    """Step down the gradient in the metric of the Fisher matrix.
 
-    F is the covariance of ∇log p(y | x) over the model's own y, so that the step does
-    not depend on how the model is parametrised. `canonical_fisher` makes it for logits
-    of logistic and softmax models, linear or not, as the generalised Gauss-Newton
-    matrix. Where the logits are linear in the params F is the Hessian of the mean loss,
-    and with η = 1 and λ = 0 the rule is Newton's method without a line search. So a
-    fisher_fn may be left out for logistic and softmax regression, penalties included:
-    the Hessian of value_fn then stands for F. For other models that is another matrix;
-    give theirs. optax and torch have no such rule.
+    u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where λ is damping and F is the Fisher matrix. F is
+    the covariance of ∇log p(y | x), with y drawn from the model itself. The step
+    therefore does not depend on the parametrisation of the model.
+
+    `canonical_fisher` computes F for the logits of logistic and softmax models, linear
+    or not, as the generalised Gauss-Newton matrix. If the logits are linear in the
+    params, F is the Hessian of the mean loss. With η = 1 and λ = 0 the rule is then
+    Newton's method without a line search. So fisher_fn may be left out for logistic and
+    softmax regression, with or without penalties: the Hessian of value_fn is used as F.
+    For other models the Hessian is a different matrix, so pass their fisher_fn. optax
+    and torch do not have this rule.
 
     Use it for generalised linear models, and for small networks whose Hessian is
-    indefinite, where F is not. It takes no look at the value: with η = 1 far from the
-    minimum it may diverge; `newton` searches along the line.
+    indefinite, because F never is. The rule does not look at the value of the
+    objective. With η = 1 it may diverge far from the minimum; `newton` uses a line
+    search instead.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule.
-      fisher_fn: (params, indices=None) -> F, shape (n, n), over the params as
-        `jax.flatten_util.ravel_pytree` lays them out, if the step does not pass it.
-        indices are those of the mini-batch.
-      damping: λ, at least 0; may be traced.
-      singular: Where F + λ I is singular to rounding, as that of softmax without a
-        penalty is: "drop" takes no part of the step where it has no, or a negative,
-        eigenvalue; "stop" takes no step. Either is told in state.curvature.
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule.
+      fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
+        the order of `jax.flatten_util.ravel_pytree`. indices are those of the
+        mini-batch. It may be left out if it is passed to update.
+      damping: Damping λ, at least 0; may be traced.
+      singular: What to do if F + λ I is singular to rounding, as for softmax without a
+        penalty. "drop" leaves out the directions whose eigenvalue is zero or negative;
+        "stop" takes no step. state.curvature reports both cases.
     Returns:
       The rule; its update needs params, and fisher_fn or value_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update lacks a required argument.
     References:
       Amari, Natural gradient works efficiently in learning, Neural Computation 10
       (1998), theorem 1. Martens, New insights and perspectives on the natural gradient
@@ -105,7 +108,7 @@ def natural_gradient(
     def init(params: Params):
         count, outcome, curvature = (
             jnp.zeros((), jnp.int32) for _ in range(3)
-        )  # Apart, so that all may be donated.
+        )  # Separate arrays, so that each can be donated.
         return NaturalGradientState(
             count, jnp.zeros((), working_dtype(params)), outcome, curvature
         )
@@ -165,24 +168,24 @@ def natural_gradient(
 def canonical_fisher(
     apply: Callable[[Params, Array], Array], x: Array, penalty: Any = None
 ) -> FisherFn:
-    """The Fisher matrix of a model that predicts logits: (1/n) Σ_i J_iᵀ (diag p_i - p_i
-    p_iᵀ) J_i.
+    """Return a function that computes the Fisher matrix of a model with logits.
 
-    J_i is the Jacobian of example i's logits by the params, p_i their softmax; of a
-    single logit it is (1/n) Σ_i σ(z_i) (1 - σ(z_i)) J_iᵀJ_i. That is the generalised
-    Gauss-Newton matrix of the mean cross-entropy, too.
+    The matrix is (1/n) Σ_i J_iᵀ (diag p_i - p_i p_iᵀ) J_i. J_i is the Jacobian of the
+    logits of example i with respect to the params, and p_i is their softmax. For a
+    single logit z_i, the matrix is (1/n) Σ_i σ(z_i) (1 - σ(z_i)) J_iᵀJ_i. It is also
+    the generalised Gauss-Newton matrix of the mean cross-entropy.
 
     Args:
-      apply: (params, x) -> logits, shape (n,) for logistic models or (n, K) for
-        softmax, as of `research.models`.
+      apply: Model (params, x) -> logits, as in `research.models`. The logits have shape
+        (n,) for logistic models or (n, K) for softmax.
       x: Inputs, shape (n, ...).
-      penalty: params -> (), as from `research.objectives.l2_penalty`; its Hessian is
-        added.
+      penalty: Function params -> (), such as `research.objectives.l2_penalty`. Its
+        Hessian is added.
     Returns:
-      fisher_fn for `natural_gradient`: (params, indices=None) -> F over all inputs, or
-      over those named.
+      The fisher_fn for `natural_gradient`: (params, indices=None) -> F, over all inputs
+      or over those with the given indices.
     Raises:
-      ValueError: Logits have another rank.
+      ValueError: The logits do not have one or two axes.
     References:
       Martens (2020), equation (8) and section 9.2; Schraudolph, Fast curvature
       matrix-vector products, Neural Computation 14 (2002), on matching losses.

@@ -1,5 +1,7 @@
-"""Newton's method: with backtracking, and inside a trust region; both see whether the
-Hessian is any good."""
+"""Newton's method, with backtracking and inside a trust region.
+
+Both rules check whether the Hessian is positive definite.
+"""
 
 from typing import Any, NamedTuple
 
@@ -33,18 +35,18 @@ WAYS = ("reflect", "keep", "stop")
 
 
 class NewtonState(NamedTuple):
-    """What Newton's method keeps.
+    """State of Newton's method.
 
     Attributes:
-      count: Steps asked for, int32, shape ().
-      learning_rate: The factor t of the last step, 0 where none was taken, shape ().
-      outcome: How the last step ended, an `Outcome`, int32.
-      curvature: What its Hessian was, an index into
+      count: Number of calls of update, int32, shape ().
+      learning_rate: Factor t of the last step, 0 if no step was taken, shape ().
+      outcome: `Outcome` of the last step, int32.
+      curvature: Kind of the Hessian, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
-      evaluations: Values, with their gradients, tried inside the last update, int32;
-        the Hessian is not counted.
-      value_after, grad_after: The objective and its gradient where the step ended; None
-        without a line search, and of params narrower than float32.
+      evaluations: Number of values, with their gradients, evaluated inside the last
+        update, int32. The Hessian is not counted.
+      value_after, grad_after: Objective and its gradient after the step. None without a
+        line search, and for params narrower than float32.
     """
 
     count: Array
@@ -66,40 +68,47 @@ def newton(
     shrink: float | Array = 0.5,
     max_evaluations: int | Array = 50,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps to the minimum of the quadratic model, or part of the way: u_t = t_t p_t,
-    ∇²f(x_t) p_t = -∇f(x_t).
+    """Step towards the minimum of the quadratic model of the objective.
 
-    t_t is the first of η, η s, η s², ... with f(x_t + t p_t) <= f(x_t) + c t
-    ∇f(x_t)ᵀp_t (Armijo), so that η = 1 is the full step. The Hessian is `jax.hessian`
-    of value_fn over all params as one vector: n² numbers and n³ work. Near a minimum
-    with a definite Hessian the number of right digits doubles with each step. optax and
-    torch have no Newton.
+    u_t = t_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The factor t_t is the first of η, η s,
+    η s², ... that satisfies Armijo's condition f(x_t + t p_t) <= f(x_t) + c t
+    ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is sufficient_decrease. η =
+    1 tries the full step first.
 
-    A Hessian that is not positive definite (a pivot of Cholesky at most n eps of its
-    diagonal entry) is dealt with as `indefinite` says, and state.curvature tells of it:
-    "reflect" takes each eigenvalue's size for it, at least √eps of the largest, which
-    turns a saddle's attraction around; "keep" solves as it is, which goes to saddles
-    and maxima (with the line search: takes no step where that is not down); "stop"
-    takes no step. A function without any curvature gets no step. At an exact saddle the
-    gradient is zero and so is the step: `trust_region_newton` leaves it.
+    The Hessian is `jax.hessian` of value_fn over all params as one vector. It takes n²
+    numbers of memory and n³ operations. Near a minimum with a definite Hessian, the
+    number of correct digits doubles with each step. optax and torch do not have
+    Newton's method.
 
-    Use it for up to some hundreds of params where the objective is smooth and the
-    gradient exact, as in logistic regression. On mini-batches its Hessian is as noisy
-    as they are, and it steps to the batch's own minimum.
+    A Hessian counts as not positive definite if a pivot of Cholesky is at most n eps
+    times its diagonal entry. state.curvature then reports this, and `indefinite`
+    chooses the step. "reflect" replaces each eigenvalue by its absolute value, at least
+    √eps times the largest, so that a saddle point repels the iterates. "keep" solves
+    with the Hessian unchanged, which leads to saddle points and maxima. With the line
+    search, it takes no step if the direction is not a descent direction. "stop" takes
+    no step.
+
+    If the Hessian is zero, the rule takes no step. At an exact saddle point the
+    gradient is zero, and so is the step; `trust_region_newton` leaves such a point.
+
+    Use it for up to a few hundred params if the objective is smooth and the gradient
+    exact, as in logistic regression. On mini-batches, the Hessian is as noisy as the
+    gradient, and the rule steps to the minimum of the batch.
 
     Args:
-      learning_rate: η, the first trial; a number of at least 0, a traced scalar, or a
-        schedule.
+      learning_rate: First factor η to try: a number of at least 0, a traced scalar, or
+        a schedule.
       indefinite: "reflect", "keep" or "stop".
-      line_search: False takes η itself, unseen: Newton's own method, which may diverge.
-      sufficient_decrease: c in [0, 1).
-      shrink: s in (0, 1).
-      max_evaluations: At most so many values are tried.
+      line_search: Whether to search for the factor. False uses η without looking at f.
+        This is Newton's own method, which may diverge.
+      sufficient_decrease: Constant c in [0, 1).
+      shrink: Factor s in (0, 1).
+      max_evaluations: Maximum number of values to evaluate.
     Returns:
-      The rule; its update needs params and value_fn, as `research.descent` passes them.
+      The rule; its update needs params and value_fn, which `research.descent` passes.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update lacks a required argument.
     References:
       Nocedal & Wright, Numerical Optimization (2006), algorithms 3.1 and 3.2, and
       section 3.4 on eigenvalues. Dauphin et al., Identifying and attacking the saddle
@@ -121,7 +130,7 @@ def newton(
         x, unflatten = flatten(params)
         count, outcome, curvature, evaluations = (
             jnp.zeros((), jnp.int32) for _ in range(4)
-        )  # Apart, to be donated.
+        )  # Separate arrays, so that each can be donated.
         after = (jnp.zeros((), x.dtype), jnp.zeros_like(x))
         after = kept_after(params, unflatten, after) if line_search else (None, None)
         return NewtonState(
@@ -160,7 +169,7 @@ def newton(
             after = kept_after(params, unflatten, _or_nan(finite, found[3]))
         no_step = jnp.all(p == 0) & jnp.any(
             g != 0
-        )  # Stopped, or no curvature in any direction.
+        )  # The solve stopped, or the Hessian is zero.
         stopped = jnp.where(
             curvature == INDEFINITE, Outcome.NO_DESCENT_DIRECTION, Outcome.SINGULAR
         )
@@ -180,16 +189,16 @@ def newton(
 
 
 class TrustRegionState(NamedTuple):
-    """What `trust_region_newton` keeps.
+    """State of `trust_region_newton`.
 
     Attributes:
-      count: Steps asked for, int32, shape ().
-      learning_rate: The radius Δ_t in which the next step is to stay, shape ().
-      gain: The ratio ρ of the last trial's decrease to what the model promised; x moved
-        if it is above `acceptance`. NaN before the first step, shape ().
-      outcome, curvature, evaluations, value_after, grad_after: As in NewtonState; a
-        trial that is refused is no failure, for the next is shorter, until the radius
-        is below rounding of x: "the step became too small".
+      count: Number of calls of update, int32, shape ().
+      learning_rate: Radius Δ_t, the largest length of the next step, shape ().
+      gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
+        shape (). x moved if ρ is larger than `acceptance`. NaN before the first step.
+      outcome, curvature, evaluations, value_after, grad_after: As in NewtonState. A
+        rejected trial is not a failure, because the next trial is shorter. The outcome
+        is "the step became too small" if the step is below the rounding of x.
     """
 
     count: Array
@@ -209,32 +218,37 @@ def trust_region_newton(
     max_radius: float | Array = 1000.0,
     acceptance: float | Array = 0.15,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps to the minimum of the quadratic model within |p| <= Δ_t, where the model
-    has been trusted.
+    """Step to the minimum of the quadratic model inside a trust region.
 
-    p_t minimises gᵀp + ½ pᵀHp over |p| <= Δ_t, whatever the signs of H's eigenvalues,
-    exactly: p = -(H + σ I)⁻¹ g, with σ >= 0 and H + σ I not negative, by
-    eigen-decomposition; where g has no part along the lowest, negative eigenvalue (the
-    hard case), the step goes on along its eigenvector to the edge, so that it leaves an
-    exact saddle, in a direction whose sign is arbitrary. ρ_t is the decrease of f over
-    the model's. x moves if ρ_t > acceptance. Then Δ_(t+1) = Δ_t / 4 if ρ_t < 1/4; min(2
-    Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t; else Δ_t. Decreases below rounding of
-    f count as kept promises. Constants are those of scipy's trust-exact, which solves
-    the subproblem less exactly; optax and torch have no such rule.
+    u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀHp subject to |p| <= Δ_t. g is
+    the gradient, H the Hessian and Δ_t the radius, within which the model is trusted.
+    The minimiser is exact for all signs of H's eigenvalues. It is p = -(H + σ I)⁻¹ g,
+    where σ >= 0 and H + σ I is positive semidefinite, from an eigen-decomposition. In
+    the hard case, g has no part along the eigenvector of the lowest, negative
+    eigenvalue. The step is then extended along this eigenvector to the edge of the
+    region, in a direction of arbitrary sign. In this way the rule leaves an exact
+    saddle point.
 
-    Use it where Newton with backtracking is lost: saddles, narrow bent valleys,
-    singular Hessians. It costs one eigen-decomposition a step, n³, and a step that is
-    refused moves nothing: state.gain says so.
+    The ratio ρ_t is the decrease of f divided by the decrease of the model. x moves if
+    ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4, and min(2 Δ_t,
+    max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise it does not change. A decrease
+    below the rounding error of f counts as predicted. The constants are those of
+    scipy's trust-exact, which solves the subproblem less exactly. optax and torch do
+    not have this rule.
+
+    Use it if Newton with backtracking fails: at saddle points, in narrow curved
+    valleys, and for singular Hessians. It costs one eigen-decomposition, n³ operations,
+    per step. A rejected step does not move the params; state.gain reports this.
 
     Args:
-      learning_rate: Δ_0, the first radius, positive; may be traced.
-      max_radius: The largest radius, positive.
-      acceptance: The smallest ρ at which x moves, in [0, 0.25).
+      learning_rate: First radius Δ_0, positive; may be traced.
+      max_radius: Largest radius, positive.
+      acceptance: Ratio ρ above which x moves, in [0, 0.25).
     Returns:
-      The rule; its update needs params and value_fn, as `research.descent` passes them.
+      The rule; its update needs params and value_fn, which `research.descent` passes.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update lacks a required argument.
     References:
       Nocedal & Wright (2006), algorithm 4.1 and section 4.3 (theorem 4.1 on the exact
       step, the hard case). Moré & Sorensen, Computing a trust region step, SIAM J. Sci.
@@ -288,7 +302,7 @@ def trust_region_newton(
         there = jax.value_and_grad(f)(x + p)
         kept = value - there[0] + slack
         gain = jnp.where(promised + slack > 0, kept / (promised + slack), 1.0)
-        good = gain > cast(acceptance, gain)  # A trial that is NaN is not good.
+        good = gain > cast(acceptance, gain)  # A NaN trial is rejected.
         wider = jnp.where(
             (gain > 0.75) & (shift > 0),
             jnp.minimum(2 * radius, cast(max_radius, radius)),
@@ -325,18 +339,19 @@ def trust_region_newton(
 def trust_region_step(
     hessian: Array, g: Array, radius: Array
 ) -> tuple[Array, Array, Array]:
-    """The minimiser of gᵀp + ½ pᵀHp over |p| <= Δ.
+    """Return the minimiser of a quadratic model inside a trust region.
 
-    With H = V diag(λ) Vᵀ, λ_1 lowest, γ = Vᵀg and s = σ + λ_1, it is p = -V γ / (λ -
-    λ_1 + s).
+    The model is gᵀp + ½ pᵀHp, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with the
+    lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V γ / (λ
+    - λ_1 + s).
 
     Args:
-      hessian: H, symmetric, shape (n, n).
-      g: Shape (n,).
-      radius: Δ > 0, shape ().
+      hessian: Hessian H, symmetric, shape (n, n).
+      g: Gradient, shape (n,).
+      radius: Radius Δ > 0, shape ().
     Returns:
-      p; σ, the multiplier of the edge, 0 inside; what H is, an index into CURVATURES,
-      int32.
+      p; the multiplier σ of the constraint, 0 if p is inside the region; and the kind
+      of H as an index into CURVATURES, int32.
     """
     eps = jnp.finfo(g.dtype).eps
     values, vectors = jnp.linalg.eigh(hessian)
@@ -362,8 +377,12 @@ def trust_region_step(
 
 
 def _model(updates, params, value, value_fn):
-    """x, the params as one vector, the way back, the objective f of it, and there:
-    gradient, value and Hessian."""
+    """Return the quadratic model of the objective at the params.
+
+    The results are the params as one vector x, the function that restores their
+    structure, the objective as a function of x, and its gradient, value and Hessian at
+    x.
+    """
     x, unflatten = flatten(params)
     value = jnp.asarray(value_fn(params) if value is None else value, x.dtype)
     f = lambda z: jnp.asarray(value_fn(unflatten(z)), x.dtype)
@@ -379,13 +398,15 @@ def _model(updates, params, value, value_fn):
 
 
 def _before(value, g, grad):
-    """Value and gradient at x; what came in as updates may be another vector, such as
-    the clipped gradient."""
+    """Return the value and gradient at x.
+
+    The incoming updates may be another vector, such as the clipped gradient.
+    """
     return value, g if grad is None else flatten(grad)[0].astype(g.dtype)
 
 
 def _or_nan(finite, after):
-    """What is after a step: after one that is NaN, NaN."""
+    """Return the value and gradient after a step, or NaN if the step was not finite."""
     return jax.tree.map(lambda a: jnp.where(finite, a, jnp.nan), after)
 
 

@@ -1,8 +1,8 @@
-"""Rules that find their own step from how far they have come: DoG and Prodigy.
+"""Rules that set their own step size from the distance moved so far: DoG and Prodigy.
 
-Both sum the distance from the start out of their own updates, not out of the params: a
-float32 entry of size 1 rounds a first move of 1e-6 by 6 %. So they have to come last in
-a chain.
+Both compute the distance from the start as the sum of their own updates, not from the
+params. In float32, a param of size 1 would round a first move of 1e-6 by 6 %. For this
+reason they must be the last transformation in a chain.
 """
 
 from typing import Any, NamedTuple
@@ -27,14 +27,15 @@ from research.update_rules._transforms import (
 
 
 class DogState(NamedTuple):
-    """What DoG keeps.
+    """State of DoG.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      moved: x_t - x_0; like the params.
-      largest_distance: r̄, shape (); at least float32, as the following.
-      sum_of_squares: Σ |g_i|², shape ().
-      learning_rate: The step size of the last step, shape (); 0 before the first.
+      count: Number of steps taken t, int32, shape ().
+      moved: Difference x_t - x_0, like the params.
+      largest_distance: Largest distance r̄, shape (), in at least float32.
+      sum_of_squares: Sum of squared gradients Σ |g_i|², shape (), in at least float32.
+      learning_rate: Step size of the last step, shape (), in at least float32; 0 before
+        the first step.
     """
 
     count: Array
@@ -50,33 +51,33 @@ def dog(
     initial_distance: float | Array | None = None,
     eps: float | Array = 1e-8,
 ) -> optax.GradientTransformation:
-    """Distance over gradients: steps by the largest distance so far over the root of
-    the sum of squared gradients.
+    """Step by the largest distance over the root of the sum of squared gradients.
 
-    u_t = -η_t r̄_t g_t / √(Σ_(i<=t) |g_i|² + ε), r̄_t = max(r_ε, max_(i<=t) |x_i -
-    x_0|), t counted from 0, norms over all leaves, r_ε = initial_distance, or 1e-6 (1 +
-    |x_0|). Until a gradient is not 0, u_t = 0 whatever ε is.
+    u_t = -η_t r̄_t g_t / √(Σ_(i<=t) |g_i|² + ε), with r̄_t = max(r_ε, max_(i<=t) |x_i -
+    x_0|), t counted from 0 and norms over all leaves. r_ε is initial_distance, or 1e-6
+    (1 + |x_0|) by default. As long as all gradients are 0, u_t = 0 for any ε.
 
-    optax.contrib.dog is the same with init_step=("distance", r_ε) or, by default,
-    ("heuristic", 1e-6), but that it takes the distance of rounded params. The paper has
-    no ε; the authors' code has this one. For coupled weight decay chain
-    `add_decayed_weights` before it. torch has none.
+    The name stands for "distance over gradients". optax.contrib.dog is the same with
+    init_step=("distance", r_ε) or, by default, ("heuristic", 1e-6), but it takes the
+    distance of rounded params. The paper has no ε; the authors' code uses this one. For
+    coupled weight decay, chain `add_decayed_weights` before the rule. torch does not
+    have it.
 
-    Use it where no rate may be tuned, on convex or nearly convex losses; its guarantee
-    is for an average of the iterates, which the authors keep beside it. It starts
-    slowly: r̄ at most doubles in a step until it has the size of the way to go, and the
-    sum never forgets a large gradient.
+    Use it if no rate can be tuned, on convex or nearly convex losses. Its guarantee
+    holds for an average of the iterates, which the authors keep in addition. It starts
+    slowly: r̄ at most doubles in each step until it reaches the size of the distance to
+    the minimum. The sum never forgets a large gradient.
 
     Args:
-      learning_rate: η, the paper's c; leave it at 1. A number of at least 0, a traced
-        scalar, or a schedule t -> η_t.
-      initial_distance: r_ε, at least 0; may be traced. It should be less than the
-        distance to a minimum.
-      eps: ε, at least 0; may be traced.
+      learning_rate: Learning rate η, the paper's c; leave it at 1. A number of at least
+        0, a traced scalar, or a schedule t -> η_t.
+      initial_distance: Initial distance r_ε, at least 0; may be traced. It should be
+        less than the distance to a minimum.
+      eps: Constant ε, at least 0; may be traced.
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Ivgi, Hinder & Carmon, DoG is SGD's best friend, ICML 2023, equation (DoG), and
       its experiments on r_ε.
@@ -125,17 +126,20 @@ def dog(
 
 
 class ProdigyState(NamedTuple):
-    """What Prodigy keeps; the averages are divided by d_0 (and nu by d_0²), so that
-    float32 does not underflow.
+    """State of Prodigy.
+
+    The averages and sums are divided by d_0, and nu by d_0², so that float32 does not
+    underflow.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      moved: x_t - x_0; like the params.
-      mu, nu: m_t and v_t, the averages of d g and (d g)²; like the params.
-      gradient_sum: s_t, the weighted sum of gradients; like the params.
-      numerator: r_t, shape (); at least float32, as the following.
-      distance: d_t, the estimate of |x* - x_0|, shape ().
-      learning_rate: The step size of the last step, shape (); 0 before the first.
+      count: Number of steps taken t, int32, shape ().
+      moved: Difference x_t - x_0, like the params.
+      mu, nu: Averages m_t and v_t of d g and (d g)², like the params.
+      gradient_sum: Weighted sum of gradients s_t, like the params.
+      numerator: Numerator r_t, shape (), in at least float32.
+      distance: Estimate d_t of |x* - x_0|, shape (), in at least float32.
+      learning_rate: Step size of the last step, shape (), in at least float32; 0 before
+        the first step.
     """
 
     count: Array
@@ -161,43 +165,50 @@ def prodigy(
     bias_correction: bool = False,
     eps_by_next_distance: bool = True,
 ) -> optax.GradientTransformation:
-    """AdamW whose rate is an estimate of the distance to the minimum, which only grows.
+    """Take AdamW steps with an estimate of the distance to the minimum as the rate.
+
+    The rate is η_t d_t, where d_t is the estimate of the distance. The estimate never
+    decreases. m_t and v_t are Adam's moving averages, and r_t and s_t are weighted
+    sums:
 
     m_(t+1) = β1 m_t + (1 - β1) d_t g_t, v_(t+1) = β2 v_t + (1 - β2) d_t² g_t², r_(t+1)
     = β3 r_t + η_t d_t² <g_t, x_0 - x_t>, s_(t+1) = β3 s_t + η_t d_t² g_t, d_(t+1) =
     max(d_t, κ r_(t+1) / |s_(t+1)|_1), u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε)
-    + λ x_t), t counted from 0, β3 = √β2 by default. Until a gradient is not 0, d stays.
+    + λ x_t), with t counted from 0 and β3 = √β2 by default. λ is weight_decay and κ is
+    distance_factor. As long as all gradients are 0, d does not change.
 
-    This is the authors' code. The paper has d_t before ε (eps_by_next_distance=False):
-    with ε = 1e-8 a difference of a millionth of a step while d grows.
-    optax.contrib.prodigy multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1))
-    (bias_correction=True), which the authors' code has by an argument: without it the
-    first step is 3.2 d_0 η long (0.1 / √0.001). Where all gradients so far are 0, optax
-    (to 0.2.8) divides 0 by 0, and its params are NaN. optax's betas, estim_lr0 and
-    estim_lr_coef are here b1, b2, initial_distance and distance_factor (κ). torch has
-    none.
+    The rule is the authors' code. The paper multiplies ε by d_t instead of d_(t+1)
+    (eps_by_next_distance=False). With ε = 1e-8, this changes a step by one part in a
+    million while d grows. optax.contrib.prodigy multiplies every η_t by √(1 - β2^(t+1))
+    / (1 - β1^(t+1)) (bias_correction=True); the authors' code does so on request.
+    Without this correction, the length of the first step is 3.2 d_0 η (0.1 / √0.001).
+    If all gradients so far are 0, optax (up to 0.2.8) divides 0 by 0, and its params
+    become NaN. The arguments betas, estim_lr0 and estim_lr_coef of optax are b1, b2,
+    initial_distance and distance_factor (κ) here. torch does not have the rule.
 
-    Use it where Adam's rate would have to be tuned, with a schedule that ends at 0 for
-    η; change distance_factor, not η. d never shrinks: one step of large gradients
-    against the way gone may make it too large for good.
+    Use it if Adam's rate would have to be tuned, with a schedule for η that ends at 0.
+    Change distance_factor, not η. Since d never shrinks, a single step with large
+    gradients may make d too large permanently, if they point against the distance moved
+    so far.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t;
-        1 at its largest.
-      b1, b2: β1, β2 in [0, 1); may be traced.
-      b3: β3 in [0, 1), or None; may be traced.
-      eps: ε, at least 0; may be traced.
-      initial_distance: d_0, positive; may be traced. It should be less than the
-        distance to a minimum.
-      distance_factor: κ, at least 0; may be traced.
-      weight_decay: λ, at least 0, decoupled; may be traced. It needs update to get
-        params unless it is 0.
-      bias_correction, eps_by_next_distance: As above.
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t. Its largest value should be 1.
+      b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
+      b3: Decay rate β3 in [0, 1), or None for √β2; may be traced.
+      eps: Constant ε, at least 0; may be traced.
+      initial_distance: Initial distance d_0, positive; may be traced. It should be less
+        than the distance to a minimum.
+      distance_factor: Factor κ, at least 0; may be traced.
+      weight_decay: Factor λ of decoupled decay, at least 0; may be traced. If it is not
+        the number 0, update needs params.
+      bias_correction: Whether to multiply η_t by optax's correction.
+      eps_by_next_distance: Whether ε is multiplied by d_(t+1); otherwise by d_t.
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params to decay.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params to decay.
     References:
       Mishchenko & Defazio, Prodigy: an expeditiously adaptive parameter-free learner,
       ICML 2024, its version for Adam.

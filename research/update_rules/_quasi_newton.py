@@ -1,5 +1,7 @@
-"""BFGS and L-BFGS: Newton's direction with a Hessian that is learnt from how the
-gradient changes."""
+"""BFGS and L-BFGS: Newton-like steps with an approximate Hessian.
+
+The approximation is built from changes of the gradient.
+"""
 
 from typing import Any, NamedTuple
 
@@ -30,14 +32,15 @@ NORMS = ("euclidean", "absolute")
 
 
 class BFGSState(NamedTuple):
-    """What bfgs keeps.
+    """State of bfgs.
 
     Attributes:
-      count: Steps taken, int32, shape ().
-      num_pairs: Pairs (s, y) that entered the inverse Hessian, int32, shape ().
+      count: Number of steps taken, int32, shape ().
+      num_pairs: Number of pairs (s, y) used in the inverse Hessian, int32, shape ().
       params, grad: x and g of the last step, like the params.
-      inverse_hessian: H, over all n entries of the params in order, shape (n, n).
-      search: What the last search found.
+      inverse_hessian: Inverse Hessian H over all n entries of the params in order,
+        shape (n, n).
+      search: `Searched`, the result of the last line search.
     """
 
     count: Array
@@ -55,36 +58,37 @@ def bfgs(
     first_step: str = "euclidean",
     min_curvature: float | Array = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps along -H_t g_t, where H_t is the inverse Hessian as the gradients so far
-    show it: u_t = -a_t H_t g_t.
+    """Step along -H_t g_t, where H_t approximates the inverse Hessian.
 
-    With s = x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>, H_t = (I - ρ s yᵀ)
-    H_(t-1) (I - ρ y sᵀ) + ρ s sᵀ. Before the first pair H is min(1, 1 / |g_1|) I, and
-    the first pair sets it to <s, y> / <y, y> I before it enters. a_t is found by line
-    search from the first trial η. A pair enters only if <s, y> > min_curvature, which a
-    strong Wolfe step ensures for min_curvature = 0; so H stays positive definite.
+    u_t = -a_t H_t g_t, with H_t = (I - ρ s yᵀ) H_(t-1) (I - ρ y sᵀ) + ρ s sᵀ, where s =
+    x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>. Before the first pair (s, y), H
+    = min(1, 1 / |g_t|) I. The first pair starts from H = <s, y> / <y, y> I. A line
+    search finds a_t, and tries η first. A pair is used only if <s, y> > min_curvature,
+    so H stays positive definite. For min_curvature = 0, a strong Wolfe step ensures
+    this condition.
 
-    optax has no BFGS. scipy's begins with H = I and a first trial of 1.01 / |g_1|, and
-    does not rescale H.
+    optax does not have BFGS. scipy's BFGS starts from H = I and a first trial of 1.01 /
+    |g_1|, and does not rescale H.
 
-    Use it on smooth deterministic functions of up to some hundred params, where
-    gradients cost more than n² operations and H fits in memory; for more params take
-    lbfgs. On noisy gradients y is mostly noise, and it fails.
+    Use it on smooth deterministic functions of up to a few hundred params, if a
+    gradient costs more than n² operations and H fits in memory. For more params, use
+    lbfgs. On noisy gradients it fails, because y is mostly noise.
 
     Args:
-      learning_rate: η, the first trial of each search, or the step itself where
-        linesearch is None: a positive number, a traced scalar, or a schedule t -> η_t.
-      linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or
-        None, a fixed step.
-      first_step: The norm in 1 / |g_1|: "euclidean" or "absolute", the sum of |g_i|.
-      min_curvature: What <s, y> must exceed for a pair to enter, at least 0.
+      learning_rate: First trial η of each line search, or the step size if linesearch
+        is None: a positive number, a traced scalar, or a schedule t -> η_t.
+      linesearch: "strong_wolfe", "backtracking", a function with the arguments of
+        `strong_wolfe`, or None for a fixed step size.
+      first_step: Norm |g_t| before the first pair: "euclidean", or "absolute" for the
+        sum of absolute values.
+      min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
-      The rule; its update needs params, and value and value_fn for a line search. Its
-      state is a BFGSState, which keeps the step as `learning_rate`, `evaluations` and
-      `outcome`; where the search found none, the update is 0.
+      The rule; its update needs params, and for a line search value and value_fn. Its
+      state is a BFGSState, whose `search` holds the step size as `learning_rate`, and
+      `evaluations` and `outcome`. If the search fails, the update is 0.
     Raises:
-      ValueError, TypeError: An argument is out of range or unknown; update got no
-        params, value or value_fn.
+      ValueError, TypeError: An argument is out of range or unknown, or update received
+        no params, value or value_fn.
     References:
       Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 6.1, equations (6.17)
       and (6.20).
@@ -103,7 +107,7 @@ def bfgs(
         identity = jnp.eye(n, dtype=working_dtype(params))
         before, grad = (
             jax.tree.map(jnp.zeros_like, params) for _ in range(2)
-        )  # Two, so that both may be donated.
+        )  # Separate arrays, so that each can be donated.
         count, pairs = (jnp.zeros((), jnp.int32) for _ in range(2))
         return BFGSState(
             count, pairs, before, grad, identity, not_yet(search, params, learning_rate)
@@ -151,25 +155,24 @@ def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
     product = matrix @ y / curvature
     grown = (
         1.0 + y @ product
-    ) / curvature  # (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ, multiplied out.
+    ) / curvature  # Expansion of (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ.
     return (
         matrix - jnp.outer(s, product) - jnp.outer(product, s) + grown * jnp.outer(s, s)
     )
 
 
 class LBFGSState(NamedTuple):
-    """What lbfgs keeps.
+    """State of lbfgs.
 
     Attributes:
-      count: Steps taken, int32, shape ().
-      num_pairs: Pairs (s, y) that entered the memory so far, int32, shape ().
+      count: Number of steps taken, int32, shape ().
+      num_pairs: Number of pairs (s, y) that entered the memory so far, int32, shape ().
       params, grad: x and g of the last step, like the params.
-      steps, changes: s and y of the last pairs, the newest first; like the params with
-        a leading axis of memory_size.
-      weights: ρ = 1 / <s, y> of each pair, 0 where there is none yet, shape
-        (memory_size,).
-      scale: <s, y> / <y, y> of the newest pair, shape ().
-      search: What the last search found.
+      steps, changes: s and y of the last pairs, newest first; like the params with a
+        leading axis of length memory_size.
+      weights: ρ = 1 / <s, y> of each pair, 0 for empty entries, shape (memory_size,).
+      scale: Factor <s, y> / <y, y> of the newest pair, shape ().
+      search: `Searched`, the result of the last line search.
     """
 
     count: Array
@@ -191,37 +194,40 @@ def lbfgs(
     first_step: str = "euclidean",
     min_curvature: float | Array = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """BFGS that keeps the last m pairs instead of a matrix: u_t = -a_t H_t g_t by the
-    two-loop recursion.
+    """Step as in `bfgs`, but keep the last m pairs instead of a matrix.
 
-    H_t is (<s, y> / <y, y>) I of the newest pair, updated as in `bfgs` with the last m
-    pairs, the oldest first; with no pair it is min(1, 1 / |g_1|) I. With
-    linesearch=None the step is η itself. optax.lbfgs(η, m, linesearch=None) is
-    first_step="euclidean", torch.optim.LBFGS(lr=η, max_iter=1, history_size=m) is
-    first_step="absolute" with min_curvature=1e-10; optax also takes pairs of negative
-    curvature, which this rule never does. By default both libraries search with strong
-    Wolfe conditions, each in its own way, and only the limits agree.
+    u_t = -a_t H_t g_t, computed by the two-loop recursion. H_t starts from (<s, y> /
+    <y, y>) I for the newest pair (s, y) and is updated as in `bfgs` with the last m
+    pairs, oldest first. Without any pair, H_t = min(1, 1 / |g_t|) I. With
+    linesearch=None, a_t = η.
 
-    Use it on smooth deterministic functions of any size: it is the first rule to try
-    there. Full-batch logistic regression is a typical case. On mini-batches y compares
-    gradients of different examples, and it fails.
+    optax.lbfgs(η, m, linesearch=None) is this rule with first_step="euclidean".
+    torch.optim.LBFGS(lr=η, max_iter=1, history_size=m) is this rule with
+    first_step="absolute" and min_curvature=1e-10. optax also uses pairs of negative
+    curvature, which this rule never does. By default both libraries use a strong Wolfe
+    search, each with its own implementation, so only the limits agree.
+
+    Use it on smooth deterministic functions of any size, where it is the first rule to
+    try. Full-batch logistic regression is a typical case. On mini-batches it fails,
+    because y compares gradients of different examples.
 
     Args:
-      learning_rate: η, the first trial of each search, or the step itself where
-        linesearch is None: a positive number, a traced scalar, or a schedule t -> η_t.
-      memory_size: m, a positive integer; None means 10. It is the length of arrays: it
-        cannot be traced.
-      linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or
-        None, a fixed step.
-      first_step: The norm in 1 / |g_1|: "euclidean" or "absolute", the sum of |g_i|.
-      min_curvature: What <s, y> must exceed for a pair to enter, at least 0.
+      learning_rate: First trial η of each line search, or the step size if linesearch
+        is None: a positive number, a traced scalar, or a schedule t -> η_t.
+      memory_size: Number of pairs m, a positive integer; None means 10. It cannot be
+        traced, because it is a length of arrays.
+      linesearch: "strong_wolfe", "backtracking", a function with the arguments of
+        `strong_wolfe`, or None for a fixed step size.
+      first_step: Norm |g_t| before the first pair: "euclidean", or "absolute" for the
+        sum of absolute values.
+      min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
-      The rule; its update needs params, and value and value_fn for a line search. Its
-      state is an LBFGSState, which keeps the step as `learning_rate`, `evaluations` and
-      `outcome`; where the search found none, the update is 0.
+      The rule; its update needs params, and for a line search value and value_fn. Its
+      state is an LBFGSState, whose `search` holds the step size as `learning_rate`, and
+      `evaluations` and `outcome`. If the search fails, the update is 0.
     Raises:
-      ValueError, TypeError: An argument is out of range or unknown; update got no
-        params, value or value_fn.
+      ValueError, TypeError: An argument is out of range or unknown, or update received
+        no params, value or value_fn.
     References:
       Nocedal, Updating quasi-Newton matrices with limited storage, Math. Comp. 35
       (1980). Nocedal & Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 7.5,
@@ -237,7 +243,7 @@ def lbfgs(
     search = _checked(learning_rate, linesearch, first_step, min_curvature)
     if (
         memory_size is not None
-    ):  # No number as default: optax.inject_hyperparams would trace it.
+    ):  # None, because optax.inject_hyperparams traces numeric defaults.
         check_number("memory_size", memory_size, positive=True, integer=True)
         check_most(100_000, memory_size=memory_size)
 
@@ -251,7 +257,7 @@ def lbfgs(
 
         count, pairs = (
             jnp.zeros((), jnp.int32) for _ in range(2)
-        )  # Two of each, so that both may be donated.
+        )  # Separate arrays, so that each can be donated.
         before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
         weights, scale = jnp.zeros(memory, dtype), jnp.ones((), dtype)
         searched = not_yet(search, params, learning_rate)
@@ -295,8 +301,7 @@ def _length(memory_size: Any) -> int:
 def _remember(
     state: LBFGSState, params: Params, grad: Params, min_curvature: float | Array
 ) -> LBFGSState:
-    """The state with the pair that the last step made in its memory, if its curvature
-    allows."""
+    """Add the pair of the last step to the memory, if its curvature is large enough."""
     s, y = (
         jax.tree.map(lambda a, b: (a - b.astype(a.dtype)).astype(b.dtype), new, old)
         for new, old in ((params, state.params), (grad, state.grad))
@@ -323,7 +328,7 @@ def _remember(
 
 
 def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
-    """-H g: through the pairs from the newest to the oldest, and back."""
+    """Return -H g, by a loop over the pairs from newest to oldest and a loop back."""
 
     def back(q, pair):
         s, y, weight = pair

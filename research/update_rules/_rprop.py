@@ -1,4 +1,4 @@
-"""Rprop, which sees only the signs of the gradient."""
+"""Rprop, which uses only the signs of the gradient."""
 
 from typing import Any, NamedTuple
 
@@ -16,12 +16,13 @@ from research.update_rules._transforms import cast, constant_rate
 
 
 class RpropState(NamedTuple):
-    """What Rprop keeps.
+    """State of Rprop.
 
     Attributes:
-      sign: The sign of the last gradient, 0 where it had just changed; like the params.
-      step_size: Δ_t, each entry's step; like the params.
-      learning_rate: η, the first of the steps, shape ().
+      sign: Sign of the last gradient, like the params. An entry is 0 if its sign
+        changed in the last step.
+      step_size: Step size Δ_t of each entry, like the params.
+      learning_rate: First step size η, shape ().
     """
 
     sign: Params
@@ -37,33 +38,35 @@ def rprop(
     min_step_size: float | Array = 1e-6,
     max_step_size: float | Array = 50.0,
 ) -> optax.GradientTransformation:
-    """Steps by sizes that grow while an entry's sign stays and shrink where it changes:
-    u_t = -Δ_t sign(g_t).
+    """Step by the sign of each entry, with step sizes that grow and shrink.
 
-    Δ_t = clip(Δ_(t-1) η+) where g_t g_(t-1) > 0, clip(Δ_(t-1) η-) where it is < 0, else
-    clip(Δ_(t-1)); t counted from 1, Δ_0 = η, g_0 = 0. Where the sign changed, u_t = 0
-    and g_t counts as 0 in the next step, so that a size shrinks once for each
-    overshoot.
+    u_t = -Δ_t sign(g_t), with Δ_t = clip(Δ_(t-1) η+) if g_t g_(t-1) > 0, clip(Δ_(t-1)
+    η-) if g_t g_(t-1) < 0, and clip(Δ_(t-1)) otherwise. t is counted from 1, Δ_0 = η
+    and g_0 = 0. Here η is learning_rate, η+ is eta_plus and η- is eta_minus. clip
+    limits Δ_t to the range from min_step_size to max_step_size. A step size grows
+    while the sign of its entry stays the same, and shrinks when the sign changes. After
+    a change of sign, u_t = 0 and g_t counts as 0 in the next step, so that a step size
+    shrinks once for each overshoot.
 
-    This is iRprop- of Igel & Hüsken, and torch.optim.Rprop. The rule of 1993 goes back
-    by the last step where the sign changes (Rprop+). optax.rprop (to 0.2.8) gives each
-    step one call too late, the first update being 0; and clips the size only where it
-    changes.
+    This is iRprop- of Igel & Hüsken, and torch.optim.Rprop. The original rule of 1993
+    (Rprop+) undoes the last step when the sign changes. optax.rprop (up to 0.2.8)
+    returns each step one call too late, so its first update is 0. It also clips a step
+    size only when the step size changes.
 
-    Use it on full batches of functions that are badly scaled along the axes: no rate
-    has to be found. Not on mini-batches, where signs change by chance, and the sizes
-    shrink to nothing.
+    Use it on full batches for functions that are badly scaled along the axes. No
+    learning rate has to be tuned. Do not use it on mini-batches, where signs change by
+    chance and the step sizes shrink towards zero.
 
     Args:
-      learning_rate: η, the first size of all entries: a number of at least 0, or
-        traced. Not a schedule.
-      eta_minus: η- in [0, 1); may be traced.
-      eta_plus: η+, at least 1; may be traced.
-      min_step_size, max_step_size: What sizes are clipped to; may be traced.
+      learning_rate: First step size η of all entries: a number of at least 0, or a
+        traced scalar. Not a schedule.
+      eta_minus: Factor η- in [0, 1); may be traced.
+      eta_plus: Factor η+, at least 1; may be traced.
+      min_step_size, max_step_size: Smallest and largest step size; may be traced.
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
         min_step_size exceeds max_step_size.
     References:
       Riedmiller & Braun, A direct adaptive method for faster backpropagation learning:
@@ -99,7 +102,7 @@ def rprop(
     def resize(size, agreement):
         unchanged = jnp.where(
             agreement == 0, cast(1.0, size), agreement
-        )  # A NaN has to show.
+        )  # A NaN must stay visible.
         shrinking = jnp.where(agreement < 0, cast(eta_minus, size), unchanged)
         factor = jnp.where(agreement > 0, cast(eta_plus, size), shrinking)
         return jnp.clip(
@@ -113,7 +116,7 @@ def rprop(
         )
         agreements = jax.tree.map(
             jnp.multiply, signs, state.sign
-        )  # Of signs: products of gradients underflow.
+        )  # Signs, because products of gradients underflow.
         sizes = jax.tree.map(resize, state.step_size, agreements)
         signs = jax.tree.map(lambda s, a: jnp.where(a < 0, 0, s), signs, agreements)
         steps = jax.tree.map(

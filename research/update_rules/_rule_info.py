@@ -1,4 +1,4 @@
-"""What a rule tells those who apply it, read from its state in this one place."""
+"""Read information about a rule's last step from the rule's state."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,14 @@ from research.types import Array
 
 
 class RuleInfo(NamedTuple):
-    """What a rule says of its last step.
+    """Information about the last step of a rule.
 
     Attributes:
-      learning_rate: The rate that it used, shape (); None where it keeps none, or
-        several, as rules on groups of parameters do: then none is *the* rate.
-      outcomes: The `Outcome` of each rule inside that can fail, int32, shape ().
-      evaluations: Those of the objective inside the step, int32 (0 where it keeps none).
+      learning_rate: Learning rate used in the step, shape (). None if the state holds
+        no learning rate, or more than one, as for rules on groups of parameters.
+      outcomes: `Outcome` of each part of the rule that can fail; each int32, shape ().
+      evaluations: Number of evaluations of the objective inside the step, int32. 0 if
+        the rule does not count them.
     """
 
     learning_rate: Array | None
@@ -24,23 +25,28 @@ class RuleInfo(NamedTuple):
 
 
 class DirectionState(NamedTuple):
-    """The state of a rule that only gives a direction: its own rate is not the rate.
+    """State of a rule that only supplies the direction of the step.
+
+    `rule_info` ignores the learning rates inside this state, because another rule sets
+    the length of the step.
 
     Attributes:
-      direction: The rule's own state.
+      direction: State of the rule that supplies the direction.
     """
 
     direction: optax.OptState
 
 
 def rule_info(state: optax.OptState) -> RuleInfo:
-    """Read what a rule tells of its last step: the fields of these names in its state.
+    """Return the learning rate, outcomes and evaluations of a rule's last step.
 
-    optax's rules keep their state under the same names, and `optax.inject_hyperparams`
-    keeps rates under `hyperparams`. A field of the rule itself goes before that.
+    They are the fields named `learning_rate`, `outcome` and `evaluations` anywhere in
+    the state. The states of optax's rules use the same names. If no such learning rate
+    is found, the one that `optax.inject_hyperparams` keeps under `hyperparams` is
+    returned.
 
     Args:
-      state: Of any rule, ours or another's.
+      state: State of any rule of this library or of optax.
     Returns:
       The RuleInfo.
     Example:
@@ -58,7 +64,10 @@ def rule_info(state: optax.OptState) -> RuleInfo:
 
 
 def _rate(state: optax.OptState) -> Array | None:
-    """The one rate; that of a rule that gives a direction to another is none."""
+    """Return the only learning rate in a state, or None if there is none or several.
+
+    Rates inside a DirectionState are ignored.
+    """
     rates = [
         rate
         for path, rate in _fields(state, "learning_rate").items()
@@ -71,11 +80,11 @@ def _rate(state: optax.OptState) -> Array | None:
 
 
 def _fields(state: optax.OptState, name: str) -> dict[tuple, Array]:
-    """The fields of a name in a state, by their paths."""
+    """Return the fields with a given name in a state, keyed by their paths."""
     found = optax.tree_utils.tree_get_all_with_path(state, name)
     return {path: value for path, value in found if _field(path[-1]) == name}
 
 
 def _field(key: object) -> str | None:
-    """The name of a NamedTuple's field in a path; None of another key."""
+    """Return the name if a path's key is a field of a NamedTuple, else None."""
     return key.name if isinstance(key, optax.tree_utils.NamedTupleKey) else None

@@ -1,5 +1,7 @@
-"""Schedule-free descent: the gradient is taken between a fast sequence and its average,
-and no schedule is needed."""
+"""Schedule-free rules: descent and averaging without a learning rate schedule.
+
+The gradient is taken between a fast sequence and its average.
+"""
 
 from typing import Any, NamedTuple
 
@@ -25,15 +27,16 @@ from research.update_rules._transforms import (
 
 
 class ScheduleFreeState(NamedTuple):
-    """What schedule-free rules keep; the params are y_t.
+    """State of schedule-free rules; the params are y_t.
 
     Attributes:
-      evaluation_params: x_t, the average: what to evaluate and to keep at the end. It
-        is y_t before the first step.
-      lead: z_t - x_t, by which the fast sequence leads its average; like the params.
-      weight_sum: Σ γ_i^p, shape ().
-      direction: The state of what makes a direction of the gradient.
-      rate: The DescendState of the rate.
+      evaluation_params: Average x_t, to evaluate during the run and to keep at its end.
+        Before the first step, it equals y_t.
+      lead: Difference z_t - x_t between the fast sequence and its average, like the
+        params.
+      weight_sum: Sum of weights Σ γ_i^p, shape ().
+      direction: State of the transformation from gradients to directions.
+      rate: DescendState of the learning rate.
     """
 
     evaluation_params: Params
@@ -51,36 +54,40 @@ def schedule_free_sgd(
     weight_decay: float | Array = 0.0,
     weight_power: float | Array = 2.0,
 ) -> optax.GradientTransformation:
-    """Descends with z, averages to x, and asks for the gradient in between: the params
-    are y_t = (1 - β) z_t + β x_t.
+    """Descend with a fast sequence z and average it to x, without a schedule.
 
-    z_(t+1) = z_t - γ_t (g_t + λ y_t), x_(t+1) = (1 - c_t) x_t + c_t z_(t+1), c_t =
-    γ_t^p / Σ_(i<=t) γ_i^p, γ_t = η_t min(1, t / T), t counted from 1, z_1 = x_1 = y_1.
-    So x is the average of z_2, z_3, ... with weights γ^p.
+    z_(t+1) = z_t - γ_t (g_t + λ y_t), x_(t+1) = (1 - c_t) x_t + c_t z_(t+1), with c_t =
+    γ_t^p / Σ_(i<=t) γ_i^p, γ_t = η_t min(1, t / T), t counted from 1 and z_1 = x_1 =
+    y_1. γ_t is the rate with a warm-up of T steps, λ is weight_decay and p is
+    weight_power. The params, at which the gradient is taken, are y_t = (1 - β) z_t + β
+    x_t, where β is b1. So x is the average of z_2, z_3, ... with weights γ^p.
 
-    β = 0 is Polyak-Ruppert averaging beside plain descent, β = 1 primal averaging. The
-    paper has p = 2. optax's and the authors' code put the largest rate so far for γ_i
-    in c, which is the same while the rate does not fall. With warm-up,
-    optax.contrib.schedule_free_sgd (to 0.2.8) moves by the rates 0, 1/T, 2/T, ... of η
-    and weighs them by 1/T, 2/T, ...: its first step does not move. It also needs β > 0,
-    and keeps the sum of weights in the params' dtype: in bfloat16 it stops at 256 of
-    them. torch has none.
+    β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging.
+    The paper uses p = 2. In c, optax and the authors' code replace γ_i by the largest
+    rate so far, which is the same as long as the rate does not fall.
+    optax.contrib.schedule_free_sgd (up to 0.2.8) differs in three more ways. With
+    warm-up, its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use
+    1/T, 2/T, ... Its first step therefore does not move. It needs β > 0. It keeps the
+    sum of weights in the params' dtype, so in bfloat16 the sum stops growing at 256
+    weights. torch does not have this rule.
 
-    Use it instead of a schedule that has to know where a run ends; evaluate the state's
-    `evaluation_params`, not the params. η may be larger than the rate of plain descent,
-    and β is worth tuning where it is unstable.
+    Use it instead of a schedule that needs to know the length of the run. Evaluate the
+    state's `evaluation_params`, not the params. η may be larger than the rate of plain
+    descent. If the run is unstable, tune β.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      warmup_steps: T, an integer of at least 0; may be traced.
-      b1: β in [0, 1]; may be traced.
-      weight_decay: λ, at least 0, applied at y; may be traced.
-      weight_power: p, at least 0; may be traced. 0 averages without weights.
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      warmup_steps: Length of the warm-up T, an integer of at least 0; may be traced.
+      b1: Interpolation β in [0, 1]; may be traced.
+      weight_decay: Factor λ, at least 0, applied to y; may be traced.
+      weight_power: Exponent p, at least 0; may be traced. 0 gives all iterates the same
+        weight.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
     References:
       Defazio et al., The road less scheduled, NeurIPS 2024, introduction, and algorithm
       1 for the weights.
@@ -108,27 +115,30 @@ def schedule_free_adamw(
     weight_decay: float | Array = 0.0,
     weight_power: float | Array = 2.0,
 ) -> optax.GradientTransformation:
-    """Schedule-free AdamW: as `schedule_free_sgd`, with g_t / (√v̂_t + ε) for g_t.
+    """Use `schedule_free_sgd` with g_t replaced by Adam's normalised gradient.
 
-    v_t = β2 v_(t-1) + (1 - β2) g_t², v̂_t = v_t / (1 - β2^t): Adam without its first
-    moment, whose place the average takes. optax.contrib.schedule_free_adamw is the same
-    but for warm-up (see `schedule_free_sgd`). The authors' first code multiplied γ_t by
-    √(1 - β2^t) instead, which also enters the weights: c_2 is then 0.667, not 0.5, and
-    the average forgets its first steps faster.
+    The normalised gradient is g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²
+    and v̂_t = v_t / (1 - β2^t). This is Adam without its first moment, which the
+    average replaces.
 
-    Use it where AdamW with a schedule is used and the end of the run is not known;
-    evaluate `evaluation_params`.
+    optax.contrib.schedule_free_adamw is the same except for the warm-up (see
+    `schedule_free_sgd`). The authors' first code multiplied γ_t by √(1 - β2^t) instead
+    of dividing v_t. This factor also enters the weights: c_2 is then 0.667 instead of
+    0.5, and the average forgets its first steps faster.
+
+    Use it instead of AdamW with a schedule if the length of the run is not known.
+    Evaluate `evaluation_params`.
 
     Args:
       learning_rate, warmup_steps, b1, weight_decay, weight_power: As in
         `schedule_free_sgd`; b1 is β.
-      b2: β2 in [0, 1); may be traced.
-      eps: ε, at least 0; may be traced.
+      b2: Decay rate β2 in [0, 1); may be traced.
+      eps: Constant ε, at least 0; may be traced.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
     References:
       Defazio et al., The road less scheduled, NeurIPS 2024, algorithm 1.
     Example:
@@ -203,10 +213,10 @@ def _schedule_free(
         weight_sum = state.weight_sum + weight
         share = jnp.where(
             weight_sum == 0, 0.0, weight / weight_sum
-        )  # Before the first rate above 0, x = y = z.
+        )  # As long as all rates are 0, x = y = z.
 
-        # In differences, not positions: an update of 1e-13 then keeps its digits beside
-        # params of size 1.
+        # Use differences instead of positions. An update of 1e-13 then keeps its
+        # digits if the params are of size 1.
         ahead = jax.tree.map(
             lambda w, d: w - cast(rate, w) * d.astype(w.dtype), state.lead, d
         )  # z_(t+1) - x_t
@@ -233,13 +243,17 @@ def _schedule_free(
 
 
 def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
-    """() -> the state of the rate, and state -> (γ_t, the next state)."""
+    """Return two functions for the learning rate.
+
+    The first, () -> state, returns the initial state of the rate. The second, state ->
+    (γ_t, next state), returns the rate of a step.
+    """
     check_number("warmup_steps", warmup_steps, integer=True)
     traced = isinstance(warmup_steps, Tracer)
     warms_up = traced or int(warmup_steps) > 0
     length = (
         jnp.maximum(warmup_steps, 1) if traced else float(max(int(warmup_steps), 1))
-    )  # No int: int32 ends at 2^31.
+    )  # A float, because int32 overflows at 2^31.
     if not callable(learning_rate):
         check_number("learning_rate", learning_rate)
     if not (warms_up or callable(learning_rate)):

@@ -1,5 +1,8 @@
-"""What rules with curvature share: params as one vector, a solve that sees a bad
-matrix, backtracking to rounding."""
+"""Shared code of second-order rules: flat params, matrix solves and backtracking.
+
+The solves detect singular and indefinite matrices. Backtracking allows for rounding
+errors of the objective.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,13 +26,14 @@ CURVATURES = (
 
 
 def curvature_in_words(curvature: int | Array) -> str:
-    """What the `curvature` in a second-order rule's state says of the matrix of the
-    last step.
+    """Describe the `curvature` in a second-order rule's state in words.
+
+    The curvature says what kind of matrix the last step used.
 
     Args:
       curvature: Index into CURVATURES, a concrete scalar.
     Returns:
-      The words.
+      The description.
     Example:
       >>> curvature_in_words(jnp.int32(2))
       'the Hessian has negative curvature'
@@ -38,10 +42,13 @@ def curvature_in_words(curvature: int | Array) -> str:
 
 
 def require(rule: str, **given: Any) -> None:
-    """Raises unless what a rule needs beyond the gradient was given.
+    """Raise an error if update did not receive an argument that a rule needs.
+
+    `given` holds the values that update received, by the arguments' names. None means
+    that the argument is missing.
 
     Raises:
-      ValueError: Which argument is missing, and what to call.
+      ValueError: An argument is missing; the message names it and shows the right call.
     """
     missing = [name for name, value in given.items() if value is None]
     if missing:
@@ -54,8 +61,10 @@ def require(rule: str, **given: Any) -> None:
 
 
 def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
-    """The params as one vector of at least float32, and the way back, which restores
-    dtypes.
+    """Return the params as one vector, and a function that restores their structure.
+
+    The vector has a dtype of at least float32. The function restores the shapes and the
+    dtypes of the leaves.
 
     Raises:
       TypeError: A leaf is not floating.
@@ -81,7 +90,7 @@ def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
 def shaped_like(
     step: Array, unflatten: Callable[[Array], Params], updates: Params
 ) -> Params:
-    """A step of the flat params as updates, in the gradient's dtypes."""
+    """Convert a step from a flat vector to updates with the gradient's dtypes."""
     return jax.tree.map(
         lambda u, g: u.astype(jnp.result_type(g)), unflatten(step), updates
     )
@@ -90,15 +99,15 @@ def shaped_like(
 def kept_after(
     params: Params, unflatten: Callable[[Array], Params], after: tuple[Array, Array]
 ) -> tuple[Array | None, Params]:
-    """What a state keeps of the objective where a step ends: its value and its
-    gradient, like the params.
+    """Return the objective's value and gradient after a step, as a state keeps them.
 
-    (None, None) if a leaf is narrower than the vector of `flatten`: rounding the step
-    may then end it elsewhere.
+    The result is (None, None) if a leaf is narrower than the vector of `flatten`. In
+    that case the step is rounded and may end at another point.
 
     Args:
-      params, unflatten: The params, and the way back to them.
-      after: The value and the gradient as one vector.
+      params, unflatten: The params, and the function from `flatten` that restores their
+        structure.
+      after: Value and gradient after the step; the gradient is one vector.
     """
     exact = all(
         jnp.result_type(leaf) == working_dtype(params)
@@ -108,31 +117,34 @@ def kept_after(
 
 
 def value_slack(value: Array) -> Array:
-    """Ten units of rounding of a value: two values that differ by less may be equal.
+    """Return ten units of rounding of a value.
 
-    Conn, Gould & Toint (Trust-region methods, section 17.4.2) compare so: near a
-    minimum f is flat to rounding long before its gradient is, and a test on f alone
-    would refuse the last, good steps. Where large terms of f cancel to a value near 0,
-    its rounding is larger than this, and half of the digits of x may stay out of reach.
+    Two values that differ by less may be equal. Conn, Gould & Toint (Trust-region
+    methods, section 17.4.2) compare values in this way. Near a minimum, f is flat to
+    rounding long before its gradient is, so a test on f alone would reject the last,
+    good steps. If large terms of f cancel to a value near 0, the rounding error of f is
+    larger than this slack. Half of the digits of x may then be out of reach.
     """
     return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
 
 def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Array]:
-    """Solves matrix · p = g by Cholesky, and where the matrix is not positive definite,
-    as is asked for.
+    """Solve matrix · p = g by Cholesky, with a fallback for indefinite matrices.
 
-    Not positive definite to rounding means a pivot of at most n eps of its diagonal
-    entry, whatever the scale of the variables.
+    The matrix counts as positive definite if each pivot of Cholesky is larger than n
+    eps times its diagonal entry. This test does not depend on the scale of the
+    variables. If it fails, an eigen-decomposition is used as `indefinite` says. A zero
+    matrix then gives p = 0.
 
     Args:
-      matrix: Symmetric, shape (n, n).
-      g: Shape (n,).
-      indefinite: "reflect": each eigenvalue becomes its size, at least √eps of the
-        largest. "keep": as it is. "drop": none along eigenvectors whose eigenvalue is
-        at most n eps of the largest. "stop": p = 0.
+      matrix: Symmetric matrix, shape (n, n).
+      g: Right-hand side, shape (n,).
+      indefinite: "reflect" replaces each eigenvalue by its absolute value, at least
+        √eps times the largest. "keep" uses the eigenvalues unchanged. "drop" leaves out
+        the eigenvectors whose eigenvalue is at most n eps times the largest. "stop"
+        returns p = 0.
     Returns:
-      p, shape (n,), and what the matrix was, an index into CURVATURES, int32.
+      p, shape (n,), and the kind of matrix as an index into CURVATURES, int32.
     Example:
       >>> p, curvature = solve_symmetric(jnp.diag(jnp.array([2.0, -4.0])), jnp.ones(2), "reflect")
       >>> print(p, curvature_in_words(curvature))
@@ -142,7 +154,7 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
     factor = jnp.linalg.cholesky(matrix)
     definite = jnp.all(
         jnp.diagonal(factor) ** 2 > n * eps * jnp.diagonal(matrix)
-    )  # NaN pivots are not above.
+    )  # False for NaN pivots.
 
     def plainly():
         return jax.scipy.linalg.cho_solve((factor, True), g), jnp.int32(DEFINITE)
@@ -160,9 +172,7 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
         if indefinite == "drop":
             values = jnp.where(values > n * eps * largest, values, jnp.inf)
         p = vectors @ ((vectors.T @ g) / values)
-        return jnp.where(
-            largest == 0, 0 * g, p
-        ), found  # No curvature in any direction: there is no step to take.
+        return jnp.where(largest == 0, 0 * g, p), found  # A zero matrix gives p = 0.
 
     return jax.lax.cond(definite, plainly, by_eigenvalues)
 
@@ -170,20 +180,20 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
 def secular_root(
     above: Array, gamma: Array, radius: Array, floor: float | Array
 ) -> Array:
-    """The least s >= floor with |γ / (d + s)| <= Δ: how far a trust region of radius Δ
-    damps a step.
+    """Return the damping that keeps a step inside a trust region.
 
-    Newton's method on 1 / |p(s)| = 1 / Δ climbs to the root from below, from the
-    largest bound that one entry alone gives: |γ_i| / (d_i + s) <= Δ. An entry with γ =
-    0 counts as 0 whatever it is divided by.
+    For the radius Δ, the damping is the smallest s >= floor with |γ / (d + s)| <= Δ.
+    Newton's method on 1 / |p(s)| = 1 / Δ, where p(s) = γ / (d + s), increases s to this
+    root. It starts from the largest bound by a single entry, |γ_i| / (d_i + s) <= Δ. An
+    entry with γ = 0 counts as 0 for every divisor.
 
     Args:
-      above: d >= 0, shape (n,).
-      gamma: γ, shape (n,).
-      radius: Δ > 0.
-      floor: At least 0.
+      above: Divisors d >= 0, shape (n,).
+      gamma: Numerators γ, shape (n,).
+      radius: Radius Δ > 0.
+      floor: Smallest damping allowed, at least 0.
     Returns:
-      s, shape ().
+      The damping s, shape ().
     References:
       Nocedal & Wright (2006), algorithm 4.3; Conn, Gould & Toint (2000), section 7.3.
     Example:
@@ -211,12 +221,12 @@ def secular_root(
 
 
 def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array, Array]:
-    """The h that minimises |J h + r|, by QR.
+    """Return the h that minimises |J h + r|, by a QR factorisation of J.
 
     Args:
-      jacobian: J, shape (m, n).
-      r: Shape (m,).
-      singular: What is done where columns depend on each other: "shortest" or "stop",
+      jacobian: Jacobian J, shape (m, n).
+      r: Residuals, shape (m,).
+      singular: What to do if columns of J are linearly dependent: "shortest" or "stop",
         as in `gauss_newton`.
     Returns:
       h, shape (n,), and an index into CURVATURES, int32: DEFINITE or SINGULAR.
@@ -250,19 +260,21 @@ def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array,
 def damped_step(
     jacobian: Array, r: Array, scale: Array, radius: Array
 ) -> tuple[Array, Array]:
-    """The h that minimises |J h + r| over |D h| <= Δ, and its damping μ.
+    """Return the step that minimises |J h + r| within a trust region, and its damping.
 
-    J = Q R once; μ from the singular values of R / D; h from a QR factorisation of R
-    with √μ D below it. Where columns depend on each other to rounding, h comes from the
-    singular values, those of at most m eps of the largest left out.
+    The trust region is |D h| <= Δ, for a diagonal scaling D and a radius Δ. J = Q R is
+    factorised once. The damping μ comes from the singular values of R / D. The step h
+    comes from a QR factorisation of R with √μ D below it. If columns of J are linearly
+    dependent to rounding, h comes from the singular values instead. Singular values of
+    at most max(m, n) eps times the largest are then left out.
 
     Args:
-      jacobian: J, shape (m, n).
-      r: Shape (m,).
-      scale: The diagonal of D, positive, shape (n,).
-      radius: Δ > 0, shape ().
+      jacobian: Jacobian J, shape (m, n).
+      r: Residuals, shape (m,).
+      scale: Diagonal of D, positive, shape (n,).
+      radius: Radius Δ > 0, shape ().
     Returns:
-      h, shape (n,), and μ, 0 where the step of Gauss-Newton is within the radius.
+      h, shape (n,), and μ. μ is 0 if the Gauss-Newton step is inside the trust region.
     Example:
       >>> h, damping = damped_step(2 * jnp.eye(2), jnp.array([-6.0, -8.0]), jnp.ones(2), jnp.array(2.5))
       >>> print(h.round(5), damping.round(5))
@@ -307,24 +319,25 @@ def backtrack(
     shrink: float | Array,
     max_evaluations: int | Array,
 ) -> tuple[Array, Array, Array, tuple[Array, Array]]:
-    """The first of first, s first, s² first, ... with f(x + t p) <= f(x) + c t ∇fᵀp +
-    slack (Armijo).
+    """Return the first step size that decreases f enough, allowing for rounding.
 
-    `line_searches.backtracking` allows no rounding: there the last steps to a minimum,
-    of which f sees nothing, are refused, and x ends where f is flat, with half of its
-    digits.
+    The step sizes tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x +
+    t p) <= f(x) + c t ∇f(x)ᵀp + slack (Armijo's condition).
+    `line_searches.backtracking` does not allow for rounding. With that search, the last
+    steps to a minimum change f by less than its rounding error and are rejected. x then
+    ends with only half of its digits correct.
 
     Args:
-      at: t -> f(x + t p) and ∇f(x + t p).
+      at: Function from t to f(x + t p) and ∇f(x + t p).
       before: f(x) and ∇f(x).
-      slope: ∇fᵀp.
-      slack: What rounding may change in f.
-      first: The first trial.
-      sufficient_decrease, shrink: c and s.
-      max_evaluations: At most so many trials.
+      slope: Slope ∇f(x)ᵀp.
+      slack: Possible rounding error of f.
+      first: First step size t_0.
+      sufficient_decrease, shrink: Constants c and s.
+      max_evaluations: Maximum number of step sizes to try.
     Returns:
-      t, 0 where there is none; an `Outcome`; the number of trials; value and gradient
-      at x + t p.
+      t, which is 0 if no step size is accepted; an `Outcome`; the number of step sizes
+      tried; and the value and gradient at x + t p.
     """
     value = before[0]
 

@@ -1,5 +1,4 @@
-"""Descent on the worst loss nearby, in place of the loss: sharpness-aware
-minimisation."""
+"""Sharpness-aware minimisation: descent on the worst loss in a neighbourhood."""
 
 import functools
 from collections.abc import Callable
@@ -20,10 +19,10 @@ from research.update_rules._transforms import cast
 
 
 class SamState(NamedTuple):
-    """What SAM keeps.
+    """State of SAM.
 
     Attributes:
-      inner: The state of the rule that descends.
+      inner: State of the inner rule.
     """
 
     inner: optax.OptState
@@ -35,36 +34,37 @@ def sam(
     rho: float | Array = 0.05,
     inner: Callable[..., optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Takes the gradient at the worst point nearby: e_t = ρ g_t / |g_t|, then the inner
-    rule gets ∇f(x_t + e_t).
+    """Descend with the gradient at the worst point in a neighbourhood.
 
-    |g_t| is the Euclidean norm over all leaves (the paper's p = 2); where it is 0 so is
-    e_t. Each step costs two gradients, both on the examples drawn for it. The inner
-    rule sees the moved function y -> f(y + e_t): its gradient, and its value, grad and
-    value_fn where it asks for them; weight decay in it applies to x_t, not to x_t +
-    e_t.
+    e_t = ρ g_t / |g_t|, and the inner rule receives the gradient ∇f(x_t + e_t). To
+    first order, x_t + e_t is the point with the largest loss within a radius of ρ.
+    |g_t| is the Euclidean norm over all leaves (the paper's p = 2). If it is 0, e_t =
+    0. Each step costs two gradients, both on the examples of the mini-batch. The inner
+    rule works with the shifted function y -> f(y + e_t). It receives the gradient of
+    this function, and its value, grad and value_fn if needed. Weight decay in the inner
+    rule applies to x_t, not to x_t + e_t.
 
-    It is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)), opaque_mode=True),
-    which divides 0 by 0 where the gradient is zero; by default optax makes the same
-    step out of two calls. torch has none. What is chained before SAM turns e_t alone:
-    clip within `inner`.
+    The rule is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)),
+    opaque_mode=True), which divides 0 by 0 if the gradient is zero. By default, optax
+    splits the same step into two calls. torch does not have SAM. A transformation
+    chained before SAM changes only the direction of e_t, so clip inside `inner`.
 
     Use it for networks that fit their training set and should generalise better, at
-    twice the cost a step. On a convex problem it only keeps descent about ρ away from
-    the minimum.
+    twice the cost per step. On a convex problem it only keeps the params at a distance
+    of about ρ from the minimum.
 
     Args:
-      learning_rate: η of the inner rule: a number of at least 0, a traced scalar, or a
-        schedule t -> η_t.
-      rho: ρ, the radius of the neighbourhood, at least 0; may be traced. 0 is the inner
+      learning_rate: Learning rate η of the inner rule: a number of at least 0, a traced
+        scalar, or a schedule t -> η_t.
+      rho: Radius ρ of the neighbourhood, at least 0; may be traced. 0 gives the inner
         rule itself.
-      inner: Constructor of the rule that descends, called with the learning rate; None
-        is gradient_descent.
+      inner: Constructor of the inner rule, called with the learning rate; None means
+        gradient_descent.
     Returns:
       The rule; its update needs params and value_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; update
-        got no params or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params or value_fn.
     References:
       Foret, Kleiner, Mobahi & Neyshabur, Sharpness-aware minimization for efficiently
       improving generalization, ICLR 2021, equations (2)-(3) and algorithm 1.
@@ -99,7 +99,7 @@ def sam(
 
         @functools.wraps(
             value_fn
-        )  # It keeps what it says of itself: `num_examples`, `is_of_a_part`.
+        )  # Keep the attributes `num_examples` and `is_of_a_part`.
         def moved(x, *drawn, **named):
             return value_fn(jax.tree.map(jnp.add, x, ascent), *drawn, **named)
 
@@ -123,10 +123,12 @@ def sam(
 
 
 def _ascent(rho: float | Array, gradient: Params, params: Params) -> Params:
-    """ρ g / |g|, in the dtypes of the params; 0 where g is, and NaN where an entry of
-    it is."""
-    # At least float32: the square of a gradient in half precision soon leaves its
-    # range.
+    """Return ρ g / |g| in the dtypes of the params.
+
+    It is 0 if the gradient g is 0, and NaN if an entry of g is NaN.
+    """
+    # Use at least float32, because the square of a gradient in half precision
+    # easily overflows or underflows.
     wide = [
         g.astype(jnp.promote_types(g.dtype, jnp.float32))
         for g in jax.tree.leaves(gradient)

@@ -1,5 +1,7 @@
-"""Momentum of steps of one size: Lion takes the sign of its average, ADOPT averages
-gradients that are divided already."""
+"""Momentum rules whose steps do not scale with the gradient: Lion and ADOPT.
+
+Lion takes the sign of an average. ADOPT averages gradients that are already normalised.
+"""
 
 from typing import Any, NamedTuple
 
@@ -24,10 +26,10 @@ from research.update_rules._transforms import (
 
 
 class LionState(NamedTuple):
-    """What Lion keeps.
+    """State of Lion.
 
     Attributes:
-      mu: m_t, the moving average of gradients; like the params.
+      mu: Moving average of gradients m_t, like the params.
     """
 
     mu: Params
@@ -41,29 +43,32 @@ def lion(
     weight_decay: float | Array = 1e-3,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Steps by the sign of a short average, and keeps a longer one.
+    """Step by the sign of a short moving average, and keep a longer one.
 
-    u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), m_t = β2 m_(t-1) + (1 - β2)
-    g_t.
+    u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), with m_t = β2 m_(t-1) + (1 -
+    β2) g_t. The moving average m_t with β2 is the one that is kept.
 
-    optax.lion and timm's Lion are the same but for the default λ: 1e-3 in optax and
-    here, 0 in timm. torch has none.
+    optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
+    and here, 0 in timm. torch does not have Lion.
 
-    Use it on large networks and batches with 3 to 10 times less η, and as much more λ,
-    than AdamW: every entry moves by η, however small its gradient. It keeps one array a
-    leaf, and does not come to rest unless η_t falls.
+    Use it on large networks and large batches. Compared with AdamW, take a value of η
+    that is 3 to 10 times smaller and a value of λ that is larger by the same factor,
+    because every entry moves by η, however small its gradient. Lion keeps one array per
+    leaf. It does not converge unless η_t decreases.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      b1, b2: β1, β2 in [0, 1); may be traced. With b1 = b2 and no decay it is `signum`.
-      weight_decay: λ, at least 0; may be traced.
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      b1, b2: Decay rates β1 and β2 in [0, 1); may be traced. With b1 = b2 and no decay,
+        the rule is `signum`.
+      weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        one; True where weights decay.
+        such a pytree. Leaves marked True are decayed.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
     References:
       Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023,
       algorithm 2.
@@ -91,12 +96,12 @@ def lion(
 
 
 class AdoptState(NamedTuple):
-    """What ADOPT keeps.
+    """State of ADOPT.
 
     Attributes:
-      count: t, the steps taken; int32, shape ().
-      mu: m_t, the moving average of divided gradients; like the params.
-      nu: v_t, the moving average of squares; like the params.
+      count: Number of steps taken t, int32, shape ().
+      mu: Moving average of normalised gradients m_t, like the params.
+      nu: Moving average of squared gradients v_t, like the params.
     """
 
     count: Array
@@ -112,30 +117,31 @@ def adopt(
     eps: float | Array = 1e-6,
     use_clipping: bool = True,
 ) -> optax.GradientTransformation:
-    """Divides each gradient by the size of those before it, and averages what comes
-    out.
+    """Normalise each gradient by the previous ones, and average the results.
 
-    The first gradient only starts v_1 = g_1², and u_1 = 0. Then d_t = g_t /
-    max(√v_(t-1), ε), which is clipped to ±(t - 1)^¼, m_t = β1 m_(t-1) + (1 - β1) d_t,
-    u_t = -η_t m_t, v_t = β2 v_(t-1) + (1 - β2) g_t².
+    The first gradient only initialises v_1 = g_1², and u_1 = 0. Then d_t = g_t /
+    max(√v_(t-1), ε), clipped to ±(t - 1)^¼, m_t = β1 m_(t-1) + (1 - β1) d_t, u_t = -η_t
+    m_t, v_t = β2 v_(t-1) + (1 - β2) g_t². So m_t is the average of the normalised
+    gradients d_t, and v_t is that of the squared gradients.
 
-    With use_clipping=False it is the paper's first version; clipping came with the
-    second. optax.contrib.adopt is the same. Where the first gradient of an entry is 0
-    and a later one is not, the unclipped step is g / ε.
+    With use_clipping=False, the rule is the paper's first version; the second version
+    added the clipping. optax.contrib.adopt is the same. If the first gradient of an
+    entry is 0 and a later one is not, d_t without clipping is g / ε.
 
-    Use it in place of Adam where β2 cannot be tuned: since g_t is no part of what
-    divides it, it converges with any. A first gradient that is not typical of the rest
-    is remembered for 1 / (1 - β2) steps, 10,000 by default.
+    Use it instead of Adam if β2 cannot be tuned. It converges with any β2, because g_t
+    is not part of its own divisor. An unusual first gradient is remembered for 1 / (1 -
+    β2) steps, 10,000 by default.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      b1, b2: β1, β2 in [0, 1); may be traced.
-      eps: ε, at least 0; may be traced.
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
+      eps: Constant ε, at least 0; may be traced.
       use_clipping: Whether d_t is clipped.
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Taniguchi et al., ADOPT: modified Adam can converge with any β2 with the optimal
       rate, NeurIPS 2024, algorithm 1; a later version, arXiv:2411.02853, clips.

@@ -1,5 +1,7 @@
-"""Gradient descent with a rate that it finds itself, from the value or from two
-gradients: Polyak, Barzilai-Borwein, AdGD."""
+"""Gradient descent that computes its own learning rate: Polyak, Barzilai-Borwein, AdGD.
+
+The rate comes from the value of the objective or from the last two gradients.
+"""
 
 from typing import Any, NamedTuple
 
@@ -16,10 +18,10 @@ from research.update_rules._transforms import cast, increment, working_dtype
 
 
 class PolyakStepState(NamedTuple):
-    """What Polyak's step keeps.
+    """State of `polyak_step`.
 
     Attributes:
-      learning_rate: η_t of the last step (before the first: 0), shape ().
+      learning_rate: Rate η_t of the last step, shape (); 0 before the first step.
     """
 
     learning_rate: Array
@@ -33,34 +35,40 @@ def polyak_step(
     eps: float | Array = 0.0,
     positive_part: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps to where the tangent reaches the least value: u_t = -η_t g_t, η_t = c
-    min((f(x_t) - f*) / (|g_t|² + ε), η_max).
+    """Step to the point where the tangent reaches the minimum value.
 
-    Polyak's own step has η_max = ∞ and ε = 0. On single examples, with f* the least
-    loss of one of them, it is SPS_max of Loizou et al., whose constant divides: their 1
-    / c is our c. Where f* is too high, f - f* may be negative and the step goes uphill;
-    positive_part=True stands still instead (SPS+). With c = 1 it is
-    optax.polyak_sgd(η_max, f_min=f*, eps=ε), with variant="sps+" for the positive part,
-    but for two things: optax has η_max = 1, and stands still wherever |g|² + ε <=
-    2.2e-16, while here only a gradient of 0 has η_t = 0. Its `scaling` is not c, for it
-    scales the gradient before the norm is taken: it divides the step. torch has none.
+    u_t = -η_t g_t, with η_t = c min((f(x_t) - f*) / (|g_t|² + ε), η_max). Here c is
+    learning_rate, η_max is max_learning_rate, ε is eps, and f* is f_min, the minimum
+    value of f. Polyak's own step has η_max = ∞ and ε = 0.
 
-    Use it where the least value is known: 0 for an interpolating model or a system with
-    a solution. A guess that is too low makes steps too long, and near the minimum they
-    then do not settle.
+    On single examples, with f* the minimum loss of one example, the rule is SPS_max of
+    Loizou et al. Their constant is a divisor, and is 1 / c here. If f* is too high, f -
+    f* may be negative and the step goes uphill. With positive_part=True the params do
+    not move in this case (SPS+).
+
+    With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), with
+    variant="sps+" for the positive part, except for two differences. optax's η_max is 1
+    by default. optax does not move if |g|² + ε <= 2.2e-16, while here η_t = 0 only if
+    the gradient is 0. optax's `scaling` is not c: it scales the gradient before the
+    norm is taken, and so divides the step. torch does not have the rule.
+
+    Use it if the minimum value is known: 0 for an interpolating model or a system with
+    a solution. If the guess is too low, the steps are too long, and the params do not
+    settle near the minimum.
 
     Args:
-      learning_rate: c, the factor of the step, at least 0; 1 is Polyak's, and below 2
-        it still converges on convex functions. May be traced.
-      f_min: f*, the least value, any finite number; may be traced.
-      max_learning_rate: η_max, at least 0; may be traced. None means no limit.
-      eps: ε, at least 0; may be traced.
-      positive_part: Whether max(f - f*, 0) stands for f - f*.
+      learning_rate: Factor c of the step, at least 0; may be traced. 1 gives Polyak's
+        step. On convex functions, the rule converges for c below 2.
+      f_min: Minimum value f*, any finite number; may be traced.
+      max_learning_rate: Largest rate η_max, at least 0; may be traced. None means no
+        limit.
+      eps: Constant ε, at least 0; may be traced.
+      positive_part: Whether f - f* is replaced by max(f - f*, 0).
     Returns:
       The rule; its update needs value.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no value.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no value.
     References:
       Polyak, Minimization of unsmooth functionals, USSR Comp. Math. Math. Phys. 9
       (1969). Loizou, Vaswani, Laradji & Lacoste-Julien, Stochastic Polyak step-size for
@@ -95,8 +103,7 @@ def polyak_step(
         gap = cast(value, of_rate) - cast(f_min, of_rate)
         gap = jnp.maximum(gap, 0.0) if positive_part else gap
         size = _dot(updates, updates, of_rate) + cast(eps, of_rate)
-        # |g|² may leave the range of the dtype, and the value with it: ∞ / ∞, where the
-        # step is as good as 0.
+        # |g|² and the value may overflow to ∞ / ∞. The step is then practically 0.
         beyond = (
             jnp.isposinf(size)
             & ~jnp.isnan(gap)
@@ -112,14 +119,15 @@ def polyak_step(
 
 
 class BarzilaiBorweinState(NamedTuple):
-    """What the Barzilai-Borwein rule keeps.
+    """State of `barzilai_borwein`.
 
     Attributes:
-      count: Steps taken, int32, shape ().
-      learning_rate: η_t of the last step (before the first: of the first), shape ().
-      refused: Of how many steps sᵀy was not positive, so that the rate before was kept;
+      count: Number of steps taken, int32, shape ().
+      learning_rate: Rate η_t of the last step, shape (). Before the first step, the
+        rate of the first step.
+      refused: Number of steps that kept the previous rate because sᵀy was not positive,
         int32, shape ().
-      previous_params, previous_gradient: x_(t-1) and g_(t-1); like the params.
+      previous_params, previous_gradient: x_(t-1) and g_(t-1), like the params.
     """
 
     count: Array
@@ -133,33 +141,33 @@ class BarzilaiBorweinState(NamedTuple):
 def barzilai_borwein(
     learning_rate: float | Array = 1e-3, short: bool = False
 ) -> optax.GradientTransformation:
-    """Steps by the inverse of the curvature that the last step met: u_t = -η_t g_t, η_t
-    = sᵀs / sᵀy.
+    """Step by the inverse of the curvature along the last step.
 
-    s = x_t - x_(t-1) and y = g_t - g_(t-1), over all leaves. That is the long step
-    (BB1); the short one (BB2) is η_t = sᵀy / yᵀy, never longer where sᵀy > 0. The first
-    step is η_1 = learning_rate. Where sᵀy <= 0 (the function is not convex there, or
-    the params did not move) the rate before is kept, and the state counts it. There is
-    no line search: values go up and down. optax and torch have none.
+    u_t = -η_t g_t, with η_t = sᵀs / sᵀy, where s = x_t - x_(t-1) and y = g_t - g_(t-1)
+    over all leaves. This is the long step (BB1). The short step (BB2) is η_t = sᵀy /
+    yᵀy, which is never longer if sᵀy > 0. The first rate is η_1 = learning_rate. If sᵀy
+    <= 0, the rule keeps the previous rate, and the state counts these steps. In that
+    case the function is not convex there, or the params did not move. The rule has no
+    line search, so values may increase. optax and torch do not have it.
 
-    Use it on smooth, nearly quadratic problems with the whole gradient, where it is
-    often not far behind conjugate gradients. Far from quadratic it can diverge, and on
-    mini-batches y is mostly noise.
+    Use it on smooth, nearly quadratic problems with full gradients, where it is often
+    close to conjugate gradients. Far from quadratic it can diverge, and on mini-batches
+    y is mostly noise.
 
     Args:
-      learning_rate: η_1, the first step, at least 0; may be traced. It should be short:
-        it only measures.
-      short: Whether to take the short step.
+      learning_rate: Rate η_1 of the first step, at least 0; may be traced. The first
+        step only measures the curvature, so it should be short.
+      short: Whether to use the short step (BB2).
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update
-        got no params.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
     References:
       Barzilai & Borwein, Two-point step size gradient methods, IMA J. Numer. Anal. 8
       (1988), equations (5)-(6). Raydan, The Barzilai and Borwein gradient method for
       the large scale unconstrained minimization problem, SIAM J. Optim. 7 (1997), for
-      what to do where sᵀy <= 0 (there a constant).
+      the case sᵀy <= 0 (there the rate is a constant).
     Example:
       >>> # f = x², whose curvature is 2: the second step arrives.
       >>> rule, x = barzilai_borwein(0.25), jnp.array([8.0])
@@ -176,7 +184,7 @@ def barzilai_borwein(
     def init(params: Params):
         zeros = (
             jax.tree.map(jnp.zeros_like, params) for _ in range(2)
-        )  # Two, so that both may be donated.
+        )  # Separate arrays, so that each can be donated.
         return BarzilaiBorweinState(
             _zero(), _rate(learning_rate, params), _zero(), *zeros
         )
@@ -199,7 +207,7 @@ def barzilai_borwein(
         is_first = state.count == 0
         is_refused = (curvature <= 0.0) | jnp.isposinf(
             change
-        )  # NaN is not refused: it shows in the rate.
+        )  # A NaN is not refused, so that the rate shows it.
         rate = jnp.where(is_first | is_refused, rate, found)
         refused = jnp.where(
             is_refused & ~is_first, increment(state.refused), state.refused
@@ -213,13 +221,15 @@ def barzilai_borwein(
 
 
 class AdgdState(NamedTuple):
-    """What AdGD keeps.
+    """State of `adgd`.
 
     Attributes:
-      count: Steps taken, int32, shape ().
-      learning_rate: λ_t of the last step (before the first: of the first), shape ().
-      growth: θ_t = λ_t / λ_(t-1) (after the first step: infinite), shape ().
-      previous_params, previous_gradient: x_(t-1) and g_(t-1); like the params.
+      count: Number of steps taken, int32, shape ().
+      learning_rate: Rate λ_t of the last step, shape (). Before the first step, the
+        rate of the first step.
+      growth: Ratio θ_t = λ_t / λ_(t-1), shape (); infinite up to and including the
+        first step.
+      previous_params, previous_gradient: x_(t-1) and g_(t-1), like the params.
     """
 
     count: Array
@@ -231,28 +241,27 @@ class AdgdState(NamedTuple):
 
 @checked
 def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
-    """Steps by half the inverse of the curvature met, growing slowly: λ_t = min(√(1 +
-    θ_(t-1)) λ_(t-1), |s| / (2 |y|)).
+    """Step by half the inverse of the local curvature, with a slowly growing rate.
 
-    u_t = -λ_t g_t, θ_t = λ_t / λ_(t-1), s = x_t - x_(t-1), y = g_t - g_(t-1); λ_0 =
-    learning_rate and θ_0 = ∞, so that the second step is |s| / (2 |y|) whatever the
-    first was. Where the params did not move, λ and θ stay (the paper stops there);
-    where they moved and y = 0, the second term is ∞, and at the second step λ then
-    stays. It is adaptive gradient descent without descent, algorithm 1. optax and torch
-    have none.
+    u_t = -λ_t g_t, with λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)), where θ_t =
+    λ_t / λ_(t-1), s = x_t - x_(t-1) and y = g_t - g_(t-1). λ_0 = learning_rate and θ_0
+    = ∞, so the second rate is |s| / (2 |y|) for any first rate. If the params did not
+    move, λ and θ stay the same (the paper stops there). If they moved and y = 0, the
+    second term is ∞. At the second step, λ then stays the same. The rule is algorithm 1
+    of "Adaptive gradient descent without descent". optax and torch do not have it.
 
-    Use it on smooth convex problems with the whole gradient, where it converges without
-    any constant being known. It is careful: it is slower than a rate that was tuned,
-    and than `barzilai_borwein` where that converges.
+    Use it on smooth convex problems with full gradients. There it converges without any
+    known constants. It is cautious: it is slower than a tuned rate, and slower than
+    `barzilai_borwein` where that rule converges.
 
     Args:
-      learning_rate: λ_0, the first step, positive; may be traced. It should be short:
-        it only measures.
+      learning_rate: Rate λ_0 of the first step, positive; may be traced. The first step
+        only measures the curvature, so it should be short.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete rate is out of range or no number, or update got
-        no params.
+      ValueError, TypeError: A concrete rate is out of range or not a number, or update
+        received no params.
     References:
       Malitsky & Mishchenko, Adaptive gradient descent without descent, ICML 2020,
       algorithm 1.
@@ -272,7 +281,7 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
     def init(params: Params):
         zeros = (
             jax.tree.map(jnp.zeros_like, params) for _ in range(2)
-        )  # Two, so that both may be donated.
+        )  # Separate arrays, so that each can be donated.
         return AdgdState(
             _zero(), _rate(learning_rate, params), _rate(jnp.inf, params), *zeros
         )
@@ -311,7 +320,7 @@ def _rate(value: float | Array, params: Params) -> Array:
 
 
 def _length(a: Params, like: Array) -> Array:
-    """Euclidean, over all leaves."""
+    """Return the Euclidean norm over all leaves."""
     scale = _scale(a, like)
     return jnp.where(
         jnp.isposinf(scale), scale, scale * jnp.sqrt(_dot(a, a, like, scale, scale))
@@ -319,8 +328,11 @@ def _length(a: Params, like: Array) -> Array:
 
 
 def _scale(a: Params, like: Array) -> Array:
-    """1 while a sum of 2^32 squares stays within the range of the dtype of `like`, else
-    the size of the largest entry."""
+    """Return a factor by which to divide before squares are summed.
+
+    It is 1 if the sum of 2^32 squares stays within the range of the dtype of `like`.
+    Otherwise it is the absolute value of the largest entry.
+    """
     if not jax.tree.leaves(a):
         return jnp.ones_like(like)
     sizes = [
@@ -340,8 +352,10 @@ def _dot(
     of_a: float | Array = 1.0,
     of_b: float | Array = 1.0,
 ) -> Array:
-    """Σ (a / of_a) (b / of_b) over all leaves, in the dtype of `like`; a complex
-    product is Re(a) Re(b) + Im(a) Im(b)."""
+    """Return Σ (a / of_a) (b / of_b) over all leaves, in the dtype of `like`.
+
+    The product of complex numbers is Re(a) Re(b) + Im(a) Im(b).
+    """
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     wide = lambda x: x.astype(jnp.promote_types(x.dtype, like.dtype))
     return sum(
@@ -356,16 +370,16 @@ def _difference(a: Params, b: Params) -> Params:
 
 def _against(gradient: Params, rate: Array) -> Params:
     def step(g):
-        most = (
-            jnp.finfo(g.dtype).max
-        )  # A rate beyond the range of the leaf's dtype would be ∞, and ∞ · 0 is NaN.
+        most = jnp.finfo(
+            g.dtype
+        ).max  # A rate outside the leaf's range would be ∞, and ∞ · 0 is NaN.
         return -cast(jnp.clip(rate, -most, most), g) * g
 
     return jax.tree.map(step, gradient)
 
 
 def _kept(params: Params, gradient: Params, state: Any) -> tuple[Params, Params]:
-    """Both in the dtypes in which the state has them."""
+    """Return params and gradient in the dtypes in which the state keeps them."""
     as_before = lambda new, old: new.astype(old.dtype)
     return (
         jax.tree.map(as_before, params, state.previous_params),
@@ -396,13 +410,13 @@ def _check_any_sign(name: str, value: Any) -> None:
 
 
 RULES = (
-    # A factor of the step, as in dog and prodigy.
+    # The rate is a factor of the step, as in dog and prodigy.
     RuleEntry(
         polyak_step,
         {"learning_rate": Range(0.01, 10.0, "log", 1.0)},
         aliases=("polyak_sgd",),
     ),
-    # The rate of the first step alone; so in adgd.
+    # The rate applies only to the first step; also in adgd.
     RuleEntry(barzilai_borwein, {"learning_rate": Range(1e-5, 1.0, "log", 1e-3)}),
     RuleEntry(adgd, {"learning_rate": Range(1e-5, 1.0, "log", 1e-3)}),
 )

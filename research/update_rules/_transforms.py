@@ -1,5 +1,4 @@
-"""What rules are chained from: the step along the rate, weight decay, and arithmetic
-that keeps a leaf's dtype."""
+"""Building blocks of rules: final step, weight decay, dtype-preserving arithmetic."""
 
 import functools
 from typing import Any, NamedTuple
@@ -19,11 +18,12 @@ from research.update_rules._groups import checked_mask
 
 
 class DescendState(NamedTuple):
-    """What `descend` keeps.
+    """State of `descend`.
 
     Attributes:
-      learning_rate: The rate of the last step (before the first: of the first), shape ().
-      count: Steps taken, int32, shape (); None where the rate is constant.
+      learning_rate: Learning rate of the last step, shape (). Before the first step,
+        the rate that the first step will use.
+      count: Number of steps taken, int32, shape (). None if the rate is constant.
     """
 
     learning_rate: Array
@@ -32,21 +32,20 @@ class DescendState(NamedTuple):
 
 @checked
 def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
-    """Steps against the incoming direction d: u_t = -η_t d_t. It is the last link of
-    every rule.
+    """Step against the incoming direction d: u_t = -η_t d_t.
 
-    The rate is rounded to each leaf's dtype before it multiplies, whether it is a float
-    or traced, so that neither widens bfloat16 and both give the same bits.
-    optax.scale_by_learning_rate does so for schedules alone.
+    Every rule ends with this transformation. The rate is rounded to each leaf's dtype
+    before the multiplication, whether it is a float or traced. So bfloat16 leaves are
+    not widened, and a float and a traced rate give the same bits.
+    optax.scale_by_learning_rate does so only for schedules.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t
-        with t counted from 0.
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t with t counted from 0.
     Returns:
-      The transformation; its state is a DescendState, from which whoever applies the
-      rule reads the rate.
+      The transformation. Its state is a DescendState, which holds the learning rate.
     Raises:
-      ValueError, TypeError: A concrete rate is negative, not finite or no number.
+      ValueError, TypeError: A concrete rate is negative, not finite or not a number.
     Example:
       >>> rule = descend(lambda t: 1.0 / (1 + t))
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(jnp.zeros(1)))
@@ -71,7 +70,9 @@ def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransforma
 
 
 def constant_rate(learning_rate: float | Array) -> Array:
-    """A constant rate as a rule's state holds it: floating, and not of a weak type.
+    """Return a constant rate as a floating array without a weak type.
+
+    Rules store the rate in this form in their state.
 
     Example:
       >>> print(constant_rate(1).dtype, constant_rate(jnp.bfloat16(0.5)).dtype)
@@ -87,7 +88,7 @@ def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
         rate = schedule(count)
         return cast(
             rate, rate
-        )  # A schedule may give a Python float, whose weak type would change in a scan.
+        )  # A schedule may return a weakly typed Python float, which scan rejects.
 
     def init(params: Params):
         del params
@@ -110,23 +111,23 @@ def _scale(rate: float | Array, updates: Params) -> Params:
 def add_decayed_weights(
     weight_decay: float | Array, mask: Any = None
 ) -> optax.GradientTransformation:
-    """Adds the weights, scaled: d_t <- d_t + λ x_t.
+    """Add the weights, scaled: d_t <- d_t + λ x_t.
 
-    Chained before a rule it is coupled decay, the gradient of ½ λ |x|² (torch's
-    `weight_decay` in SGD and Adam); between an adaptive rule's direction and its rate
-    it is decoupled, which is how `adamw` is made. optax's is the same, and takes a
-    schedule, too.
+    Chained before a rule, this is coupled decay, the gradient of ½ λ |x|² (torch's
+    `weight_decay` in SGD and Adam). Between the direction of an adaptive rule and its
+    learning rate, it is decoupled decay. `adamw` is built in this way. optax's
+    transformation is the same, and also accepts a schedule for λ.
 
     Args:
-      weight_decay: λ, at least 0; may be traced.
+      weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        one; True where weights decay, which biases and scales customarily do not. None
-        means everywhere.
+        such a pytree. Leaves marked True are decayed; biases and scales usually are
+        not. None means that all leaves are decayed.
     Returns:
       The transformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete weight_decay is negative, not finite or no
-        number, or update got no params.
+      ValueError, TypeError: A concrete weight_decay is negative, not finite or not a
+        number, or update received no params.
     References:
       Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, section 2.
     Example:
@@ -154,10 +155,10 @@ def add_decayed_weights(
 
 
 def cast(value: float | Array, leaf: Array) -> Array:
-    """A hyper-parameter in the leaf's dtype: a float32 or float64 array among them must
-    not widen a bfloat16 leaf.
+    """Convert a hyperparameter to the leaf's dtype.
 
-    Beside a complex leaf it is real.
+    A float32 or float64 hyperparameter must not widen a bfloat16 leaf. For a complex
+    leaf, the result is real.
 
     Example:
       >>> print(cast(jnp.float32(0.5), jnp.ones(2, jnp.bfloat16)).dtype)
@@ -165,16 +166,16 @@ def cast(value: float | Array, leaf: Array) -> Array:
     """
     dtype = real_dtype(leaf)
     if isinstance(value, float | int) and isinstance(leaf, jax.Array):
-        return np.asarray(value, dtype)  # type: ignore[return-value]  # A constant: nothing is traced for it.
+        return np.asarray(value, dtype)  # type: ignore[return-value]  # A NumPy constant is not traced.
     return jnp.asarray(value, dtype)
 
 
 def working_dtype(params: Params) -> Any:
-    """That of the widest leaf, at least float32: LAPACK has nothing narrower, and a sum
-    of squares in bfloat16 two digits.
+    """Return the widest dtype among the leaves, at least float32.
 
-    A leaf counts by its dtype also where its type is weak, as that of `jnp.array(1.0)`
-    is; a complex leaf by its parts'.
+    LAPACK has no narrower dtype than float32, and a sum of squares in bfloat16 has only
+    two correct digits. A weakly typed leaf such as `jnp.array(1.0)` counts with its
+    dtype. A complex leaf counts with the dtype of its real part.
 
     Example:
       >>> print(working_dtype({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}))
@@ -188,7 +189,9 @@ def working_dtype(params: Params) -> Any:
 
 
 def like(value: Array, leaf: Array) -> Array:
-    """The value in the leaf's dtype; nothing is traced where it has it already.
+    """Convert a value to the leaf's dtype.
+
+    Nothing is traced if the value already has that dtype.
 
     Example:
       >>> print(like(jnp.ones(2), jnp.zeros((), jnp.bfloat16)).dtype)
@@ -198,11 +201,11 @@ def like(value: Array, leaf: Array) -> Array:
 
 
 def moving_average(decay: float | Array, average: Params, value: Params) -> Params:
-    """Moves each leaf of the average, keeping its dtype: a <- (1 - β) v + β a.
+    """Update each leaf of a moving average in its own dtype: a <- (1 - β) v + β a.
 
     Args:
-      decay: β in [0, 1); may be traced.
-      average, value: a and v, pytrees of one structure.
+      decay: Decay rate β in [0, 1); may be traced.
+      average, value: Average a and new value v, pytrees of the same structure.
     Returns:
       The new average.
     Example:
@@ -211,17 +214,19 @@ def moving_average(decay: float | Array, average: Params, value: Params) -> Para
     """
 
     def move(a, v):
-        # The sum in optax's order: a fused multiply-add rounds one product and not the
-        # other, and runs that are chaotic (RMSProp at a minimum) magnify that bit to
-        # whole digits.
+        # Sum in optax's order. A fused multiply-add rounds only one of the two
+        # products. Chaotic runs (RMSProp at a minimum) amplify a difference in the
+        # last bit to whole digits.
         return cast(1.0 - decay, a) * like(v, a) + cast(decay, a) * a
 
     return jax.tree.map(move, average, value)
 
 
 def increment(count: Array) -> Array:
-    """count + 1, which stays at the largest int32: a stochastic run gets there within
-    the hour, and must not wrap.
+    """Return count + 1, or count if it is already the largest int32.
+
+    A long stochastic run can reach that limit within an hour, and the count must not
+    wrap around.
 
     Example:
       >>> print(increment(jnp.int32(2)), increment(jnp.int32(2147483647)))
@@ -231,8 +236,9 @@ def increment(count: Array) -> Array:
 
 
 def reached(count: Array, limit: int | Array) -> Array:
-    """Whether count >= limit; never, where the limit is beyond the largest integer that
-    the count can be.
+    """Return whether count >= limit.
+
+    If the limit is larger than any value of the count's dtype, the result is False.
 
     Example:
       >>> print(reached(jnp.int32(3), 3), reached(jnp.int32(2147483647), 2**31))
@@ -244,19 +250,19 @@ def reached(count: Array, limit: int | Array) -> Array:
 
 
 def evaluation_params(state: optax.OptState, params: Params) -> Params:
-    """Where a rule wants to be evaluated: the `evaluation_params` that it keeps in its
-    state, or else the params.
+    """Return the params at which a rule should be evaluated.
 
-    Lookahead's slow params and averages of iterates are such. Where one such rule is
-    around another, the outer one's are read; where rules on parts of the params
-    (optax.masked, optax.partition) keep some, each part has its own, and the rest the
-    params.
+    They are the `evaluation_params` in the rule's state, for example Lookahead's slow
+    params or an average of iterates. Without such a field, they are the params
+    themselves. If one such rule wraps another, those of the outer rule are returned.
+    For rules on parts of the params (optax.masked, optax.partition), each part uses its
+    own field, and the remaining leaves are the params.
 
     Args:
-      state: Of any rule, ours or another's.
-      params: Where the rule is.
+      state: State of any rule of this library or of optax.
+      params: Current params of the rule.
     Returns:
-      Like the params.
+      Params to evaluate, with the structure and dtypes of params.
     Example:
       >>> from research.update_rules._averaging import polyak_averaging
       >>> rule, x = polyak_averaging(1.0), jnp.array([8.0])

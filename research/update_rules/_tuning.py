@@ -1,5 +1,7 @@
-"""Rates and momenta that theory proves, from the two curvatures that a function lies
-between."""
+"""Learning rates and momenta with proven convergence rates.
+
+They are computed from the smallest and the largest curvature of the function.
+"""
 
 from typing import NamedTuple
 
@@ -12,11 +14,11 @@ from research.types import Array
 
 
 class Constants(NamedTuple):
-    """What `heavy_ball` and `nesterov` are called with.
+    """Constants with which `heavy_ball` and `nesterov` are called.
 
     Attributes:
-      learning_rate: η.
-      momentum: μ.
+      learning_rate: Learning rate η.
+      momentum: Momentum μ.
     """
 
     learning_rate: float | Array
@@ -26,16 +28,19 @@ class Constants(NamedTuple):
 def gradient_descent_rate(
     smoothness: float | Array, strong_convexity: float | Array
 ) -> float | Array:
-    """η = 2 / (L + m), with which gradient descent contracts the fastest: by (κ - 1) /
-    (κ + 1) a step, κ = L / m.
+    """Return the learning rate with the fastest guaranteed convergence.
+
+    The rate is η = 2 / (L + m). With it, each step of gradient descent multiplies the
+    distance to the minimum by at most (κ - 1) / (κ + 1), where κ = L / m. No other
+    constant rate has a better guarantee.
 
     Args:
-      smoothness: L, the largest curvature, positive; may be traced.
-      strong_convexity: m, the smallest, positive and at most L; may be traced.
+      smoothness: Largest curvature L, positive; may be traced.
+      strong_convexity: Smallest curvature m, positive and at most L; may be traced.
     Returns:
-      η.
+      The learning rate η.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Nesterov, Introductory lectures on convex optimization (2004), theorem 2.1.15.
     Example:
@@ -49,20 +54,21 @@ def gradient_descent_rate(
 def heavy_ball_constants(
     smoothness: float | Array, strong_convexity: float | Array
 ) -> Constants:
-    """Polyak's, the fastest on quadratics: η = 4 / (√L + √m)², μ = ((√κ - 1) / (√κ +
-    1))², κ = L / m.
+    """Return Polyak's constants for `heavy_ball`, the fastest on quadratics.
 
-    There the distance shrinks by (√κ - 1) / (√κ + 1) a step, up to a factor that grows
-    with the step count. Beyond quadratics they may cycle for ever: Lessard, Recht &
-    Packard, section 4.6, have an example with κ = 25.
+    They are η = 4 / (√L + √m)² and μ = ((√κ - 1) / (√κ + 1))², where κ = L / m. On
+    quadratics, each step multiplies the distance to the minimum by (√κ - 1) / (√κ + 1),
+    up to a factor that grows with the number of steps. On other functions, the iterates
+    may cycle forever: Lessard, Recht & Packard give an example with κ = 25 in section
+    4.6.
 
     Args:
-      smoothness: L, the largest curvature, positive; may be traced.
-      strong_convexity: m, the smallest, positive and at most L; may be traced.
+      smoothness: Largest curvature L, positive; may be traced.
+      strong_convexity: Smallest curvature m, positive and at most L; may be traced.
     Returns:
-      The Constants: heavy_ball(*heavy_ball_constants(L, m)).
+      The Constants, used as heavy_ball(*heavy_ball_constants(L, m)).
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Polyak, Some methods of speeding up the convergence of iteration methods, USSR
       Comp. Math. Math. Phys. 4 (1964), theorem 9. Lessard, Recht & Packard, Analysis
@@ -82,19 +88,19 @@ def heavy_ball_constants(
 def nesterov_constants(
     smoothness: float | Array, strong_convexity: float | Array
 ) -> Constants:
-    """Nesterov's, proved for every such function: η = 1 / L, μ = (√κ - 1) / (√κ + 1), κ
-    = L / m.
+    """Return Nesterov's constants, proved for every smooth, strongly convex function.
 
-    The gap f - f* shrinks by 1 - 1 / √κ a step at the least; on quadratics the distance
-    shrinks by as much.
+    They are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. Each step
+    multiplies the gap f - f* by at most 1 - 1 / √κ. On quadratics, it multiplies the
+    distance to the minimum by this factor as well.
 
     Args:
-      smoothness: L, the largest curvature, positive; may be traced.
-      strong_convexity: m, the smallest, positive and at most L; may be traced.
+      smoothness: Largest curvature L, positive; may be traced.
+      strong_convexity: Smallest curvature m, positive and at most L; may be traced.
     Returns:
-      The Constants: nesterov(*nesterov_constants(L, m)).
+      The Constants, used as nesterov(*nesterov_constants(L, m)).
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Nesterov, Introductory lectures on convex optimization (2004), scheme (2.2.11) and
       theorem 2.2.3.
@@ -110,19 +116,19 @@ def nesterov_constants(
 def tuned_nesterov_constants(
     smoothness: float | Array, strong_convexity: float | Array
 ) -> Constants:
-    """Nesterov's rule at its fastest on quadratics: η = 4 / (3L + m), μ = (√(3κ + 1) -
-    2) / (√(3κ + 1) + 2), κ = L / m.
+    """Return the constants with which `nesterov` is fastest on quadratics.
 
-    There the distance shrinks by 1 - 2 / √(3κ + 1) a step. They are proved for
-    quadratics alone.
+    They are η = 4 / (3L + m) and μ = (√(3κ + 1) - 2) / (√(3κ + 1) + 2), where κ = L /
+    m. On quadratics, each step multiplies the distance to the minimum by 1 - 2 / √(3κ +
+    1). The constants are proved only for quadratics.
 
     Args:
-      smoothness: L, the largest curvature, positive; may be traced.
-      strong_convexity: m, the smallest, positive and at most L; may be traced.
+      smoothness: Largest curvature L, positive; may be traced.
+      strong_convexity: Smallest curvature m, positive and at most L; may be traced.
     Returns:
-      The Constants: nesterov(*tuned_nesterov_constants(L, m)).
+      The Constants, used as nesterov(*tuned_nesterov_constants(L, m)).
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number.
+      ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Lessard, Recht & Packard, Analysis and design of optimization algorithms via
       integral quadratic constraints, SIAM J.
@@ -139,18 +145,20 @@ def tuned_nesterov_constants(
 
 
 def nesterov_momentum(t: Array | int) -> Array:
-    """μ_t = t / (t + 3), t from 0: Nesterov's growing momentum where no strong
-    convexity is known.
+    """Return Nesterov's growing momentum, for functions without strong convexity.
 
-    With η = 1 / L the gap after k steps is at most 2 L |x_0 - x*|² / (k + 1)² on every
-    convex function, at the point that was not looked ahead to. Nesterov's own sequence,
-    (a_t - 1) / a_(t+1) with a_(t+1) = ½ (1 + √(4 a_t² + 1)), has the same limit and
-    bound.
+    The momentum is μ_t = t / (t + 3), with t counted from 0. With the learning rate η =
+    1 / L, every convex function with curvature at most L satisfies f(x_k) - f* <= 2 L
+    |x_0 - x*|² / (k + 1)² after k steps. Here x_k is the iterate itself, not the
+    look-ahead point at which the gradient is taken. Nesterov's own sequence is (a_t -
+    1) / a_(t+1), where a_(t+1) = ½ (1 + √(4 a_t² + 1)). It has the same limit and the
+    same bound.
 
     Args:
-      t: Steps taken, any shape.
+      t: Number of steps taken, any shape.
     Returns:
-      μ_t, of t's shape: nesterov(1 / L, nesterov_momentum).
+      Momentum μ_t, with the shape of t. Use the function as a schedule: nesterov(1 / L,
+      nesterov_momentum).
     References:
       Su, Boyd & Candès, A differential equation for modeling Nesterov's accelerated
       gradient method, JMLR 17 (2016), equations (1)-(2). Nesterov, Soviet Math. Dokl.

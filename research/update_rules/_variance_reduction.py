@@ -1,5 +1,7 @@
-"""Stochastic rules that correct each gradient by one they remember, so that its noise
-vanishes at the minimum."""
+"""Stochastic rules whose gradient noise vanishes at the minimum: SVRG and SAGA.
+
+Both correct each gradient by a stored one.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,13 +23,13 @@ from research.update_rules._transforms import descend, increment, reached
 
 
 class SvrgState(NamedTuple):
-    """What SVRG keeps.
+    """State of SVRG.
 
     Attributes:
-      count: Steps taken since the last snapshot, from 0, int32, shape (); the next step
-        takes a snapshot if it is 0.
-      snapshot: w̃, the params at the last snapshot.
-      full_gradient: ∇f(w̃), over all examples; like the params.
+      count: Number of steps since the last snapshot, int32, shape (). If it is 0, the
+        next step takes a snapshot.
+      snapshot: Params w̃ at the last snapshot.
+      full_gradient: Gradient ∇f(w̃) over all examples, like the params.
     """
 
     count: Array
@@ -39,28 +41,30 @@ class SvrgState(NamedTuple):
 def svrg(
     learning_rate: float | Array | Schedule, period: int | Array
 ) -> optax.GradientTransformationExtraArgs:
-    """Corrects by the gradient at a snapshot: u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) +
-    ∇f(w̃)), w̃ renewed every m steps.
+    """Correct each gradient by the gradient at a snapshot of the params.
 
-    B is the drawn batch (the paper's single example i), f the objective over all n
-    examples, m = period. The snapshot is the last iterate, w̃ = x_t at t = 1, m + 1, 2
-    m + 1, ... (the paper's option I; its theorem is about option II, an iterate of the
-    period chosen at random). A period costs n + 2 m b example gradients at batch size
-    b. optax and torch have no such rule.
+    u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). B is the mini-batch (the paper's single
+    example i) and f the objective over all n examples. The snapshot w̃ is renewed every
+    m = period steps. It is the last iterate, w̃ = x_t at t = 1, m + 1, 2 m + 1, ...
+    This is the paper's option I. The paper's theorem is about option II, a randomly
+    chosen iterate of the period. A period costs n + 2 m b gradients of examples at
+    batch size b. optax and torch do not have this rule.
 
-    Use it on a finite sum that is smooth and strongly convex and has to be solved to
-    many digits, where plain stochastic descent stops at its noise; for networks it has
+    Use it on a smooth and strongly convex finite sum that has to be solved to many
+    digits, where plain stochastic descent is limited by its noise. For networks it has
     been found to help little.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      period: m, a positive integer; the paper suggests 2 n for convex and 5 n for other
-        problems, with single examples. At 1 it is gradient descent.
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      period: Period m, a positive integer. For single examples, the paper suggests 2 n
+        for convex problems and 5 n for others. With 1, the rule is gradient descent.
     Returns:
-      The rule; its update needs params, value_fn and indices (None: the whole set).
+      The rule; its update needs params, value_fn and indices. indices=None means all
+      examples.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; update
-        got no params or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params or value_fn.
     References:
       Johnson & Zhang, Accelerating stochastic gradient descent using predictive
       variance reduction, NeurIPS 2013, figure 1, theorem 1. Defazio & Bottou, On the
@@ -81,7 +85,7 @@ def svrg(
 
 def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExtraArgs:
     def init(params: Params):
-        # Zeros until the first step, which takes a snapshot.
+        # Zeros, until the first step takes a snapshot.
         return SvrgState(
             jnp.zeros((), jnp.int32),
             *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)),
@@ -124,12 +128,13 @@ def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExt
 
 
 class SagaState(NamedTuple):
-    """What SAGA keeps.
+    """State of SAGA.
 
     Attributes:
-      count: Steps taken, int32, shape (); the first fills the table.
-      table: The last gradient of each example, each leaf with a leading axis of n.
-      mean: The mean of the table over its examples; like the params.
+      count: Number of steps taken, int32, shape (). The first step fills the table.
+      table: Last gradient of each example, like the params with a leading axis of
+        length n.
+      mean: Mean of the table over the examples, like the params.
     """
 
     count: Array
@@ -141,32 +146,35 @@ class SagaState(NamedTuple):
 def saga(
     learning_rate: float | Array | Schedule, num_examples: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Corrects by a table of gradients: u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) +
-    1/n Σ_i T_i), then T_j <- ∇f_j(x_t).
+    """Correct each gradient by a table of the examples' last gradients.
 
-    B is the drawn batch of b examples (in the paper b = 1), T_i the gradient of example
-    i where it was last drawn; the first step fills the table with ∇f_i(x_1), which
-    costs n example gradients. An example drawn twice in a batch counts twice in the
-    first sum and once in the table. A step costs 2 b example gradients: b for ∇f_B,
-    which is handed in, and b one by one for the table. The mean of the table is kept up
-    to date by what changes in it, and drifts by rounding only. scikit-learn's solver
-    "saga" instead starts from an empty table, and divides by the number of examples
-    seen so far; optax and torch have no such rule.
+    u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) + 1/n Σ_i T_i), then T_j <- ∇f_j(x_t).
+    B is the mini-batch of b examples (in the paper b = 1). T_i is the gradient of
+    example i in the last step whose batch contained it. The first step fills the table
+    with ∇f_i(x_1), which costs n gradients of examples. An example drawn twice in a
+    batch counts twice in the first sum and once in the table.
 
-    Use it as SVRG, where n times the params fits into memory: it needs no period and no
-    second look at all examples.
+    A step costs 2 b gradients of examples: b for ∇f_B, which is passed to update, and b
+    single ones for the table. The mean of the table is updated by the changes of the
+    table, so it drifts only by rounding. scikit-learn's solver "saga" starts from an
+    empty table instead, and divides by the number of examples seen so far. optax and
+    torch do not have this rule.
+
+    Use it instead of SVRG if n times the params fit in memory. It needs no period and
+    no second pass over all examples.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-        The paper's is 1 / (3 L).
-      num_examples: n, a positive integer; the table holds n times the params.
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t. The paper's rate is 1 / (3 L) for curvatures of at most L.
+      num_examples: Number of examples n, a positive integer. The table holds n times
+        the params.
     Returns:
-      The rule; its update needs params, value_fn and indices (None: all n). A traced
-      index of n or more gives NaN.
+      The rule; its update needs params, value_fn and indices. indices=None means all n
+      examples. A traced index of n or more gives NaN.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; update
-        got no params or value_fn, an index that is n or more, or a value_fn of a step
-        (`research.descent.build`) whose dataset has not n examples.
+      ValueError, TypeError: A concrete argument is out of range or not a number; update
+        received no params or value_fn, or an index of n or more; or value_fn comes from
+        a step (`research.descent.build`) whose dataset does not have n examples.
     References:
       Defazio, Bach & Lacoste-Julien, SAGA: a fast incremental gradient method with
       support for non-strongly convex composite objectives, NeurIPS 2014, section 2,
@@ -227,7 +235,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
         table, mean = jax.lax.cond(
             state.count == 0, fill, lambda: (state.table, state.mean)
         )
-        # An index past the end would otherwise be taken for the last one.
+        # By default, an index past the end would select the last row.
         old = jax.tree.map(
             lambda t: t.at[drawn].get(mode="fill", fill_value=jnp.nan), table
         )
@@ -242,7 +250,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
         new = gradients_of(drawn)
         once = 1.0 / jnp.sum(
             drawn[:, None] == drawn[None, :], axis=1
-        )  # An example drawn k times counts k times 1 / k.
+        )  # Weight 1 / k for an example drawn k times.
 
         def follow(m, a, o):
             return m + jnp.tensordot(
@@ -258,8 +266,11 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
 
 
 def _check_examples(n: int, value_fn: Callable[..., Array], indices: Any) -> None:
-    """Refuses a table that is not of the dataset's length: examples beyond it have no
-    row, rows beyond that no example."""
+    """Raise an error if the table does not match the dataset.
+
+    The table must have n rows, one for each example of the dataset, and all indices
+    must be in [0, n). Traced indices are not checked.
+    """
     there = getattr(value_fn, "num_examples", None)
     if there is not None and there != n:
         raise ValueError(
