@@ -606,6 +606,7 @@ def test_a_plain_tuple_for_sequences_is_told_what_to_write():
         (encoder, x[..., 0].astype(int)),
     ):
         with pytest.raises(
-            TypeError, match=r"Sequences\(values, length\); got a plain tuple of length 2"
+            TypeError,
+            match=r"Sequences\(values, length\); got a plain tuple of length 2",
         ):
             model.apply(model.init(jax.random.key(0)), (values, length))
