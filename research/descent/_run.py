@@ -183,7 +183,7 @@ def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
 
 
 def _poisoned(state: State, indices: Array, n: int) -> State:
-    """Return the state, with NaN params if an index of the epoch is outside the data."""
+    """Return the state, with NaN params if an index of the epoch is out of range."""
     inside = jnp.all((indices >= 0) & (indices < n))
     return state._replace(
         params=jax.tree.map(lambda leaf: jnp.where(inside, leaf, jnp.nan), state.params)

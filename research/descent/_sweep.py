@@ -189,7 +189,7 @@ def _shown(program: SweepProgram, at: _Progress) -> SweepProgress:
 def _collect(
     program: SweepProgram, batches: Sequence[RunBatch], seconds: float
 ) -> SweepResult:
-    """Join the runs of all batches without the copies, and the results of all chunks."""
+    """Join the runs of all batches, without the copies, and all their results."""
     batches = [batch._replace(**jax.device_get(batch._asdict())) for batch in batches]
     initial = np.concatenate([batch.initial[: batch.size] for batch in batches])
     params = jax.tree.map(
