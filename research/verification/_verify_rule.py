@@ -216,7 +216,10 @@ def verify_rule(
 
 
 def _found(subject: Any) -> Any:
-    """Return the object that a dotted name refers to; return any other subject as it is."""
+    """Return the object that a dotted name refers to.
+
+    Any other subject is returned as it is.
+    """
     return named(subject) if isinstance(subject, str) and "." in subject else subject
 
 
@@ -265,7 +268,7 @@ def _second_half(on_progress: OnProgress | None) -> OnProgress | None:
 
 
 def _check_subject(name: str, subject: Any) -> None:
-    """Raise NoRuleError unless the subject is a rule, a constructor of one, or a Formula.
+    """Raise NoRuleError unless the subject is a rule, its constructor, or a Formula.
 
     A reference may also be a name or recorded trajectories.
     """

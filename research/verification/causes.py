@@ -38,12 +38,12 @@ def likely_cause(
     tolerance: float,
     on_progress: OnProgress | None = None,
 ) -> str | None:
-    """Return the mistake that makes the reference behave like the rule on every problem.
+    """Return the mistake that makes the reference behave like the rule.
 
-    These kinds are tried in order: the mistakes of the formula, other values of its
-    arguments, other formulas, general mistakes (a wrong sign, a wrong length, a step
-    too late), and two mistakes at once. Among mistakes of one kind, the closest is
-    returned.
+    The mistake must explain the rule on every problem. These kinds are tried in order:
+    the mistakes of the formula, other values of its arguments, other formulas, general
+    mistakes (a wrong sign, a wrong length, a step too late), and two mistakes at once.
+    Among mistakes of one kind, the closest is returned.
 
     Args:
       evidence: Comparisons by problem; on at least one the rule deviates.
@@ -122,9 +122,9 @@ def _telling_steps(e: Evidence) -> int:
 
 
 def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
-    """Return the first steps of both trajectories, with entries that are NaN in both set to 0.
+    """Return the first steps of both trajectories, for comparison.
 
-    A mistake may produce such NaNs. They count as agreement.
+    Entries that are NaN in both, as a mistake may make them, are set to 0 and so agree.
     """
     shown_found, shown_wrong = {}, {}
     for field in ("iterates", "updates", "evaluations"):

@@ -82,7 +82,7 @@ def _each(operation: Callable[..., Any], *operands: Any) -> Leaves:
 
 
 def entrywise(function: Callable[..., Any], *operands: Leaves | Any) -> Leaves:
-    """Apply a function of mpmath numbers entry by entry, for operations not defined below."""
+    """Apply a function of mpmath numbers entry by entry."""
     return _each(function, *operands)
 
 

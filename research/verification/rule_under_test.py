@@ -79,7 +79,7 @@ def named(word: str) -> Any:
 
 
 def _imported(word: str) -> tuple[Any, list[str]]:
-    """Return the module that the longest prefix of a dotted name refers to, and the rest."""
+    """Return the module named by the longest prefix of a dotted name, and the rest."""
     parts = word.split(".")
     if not all(part.isidentifier() for part in parts):
         raise ValueError(

@@ -41,7 +41,10 @@ def _unit() -> optax.GradientTransformation:
 
 
 def _sam(learning_rate, rho=0.05) -> optax.GradientTransformationExtraArgs:
-    """Return optax.contrib.sam as one step; the step's value_fn supplies its gradients."""
+    """Return optax.contrib.sam as one step.
+
+    The step's value_fn supplies the gradients.
+    """
     theirs = optax.contrib.sam(
         optax.sgd(learning_rate), optax.chain(_unit(), optax.sgd(rho)), opaque_mode=True
     )

@@ -60,7 +60,7 @@ class Evidence(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A mistake, and a function for the trajectory of the reference with that mistake."""
+    """A mistake, with a function that runs the reference with that mistake."""
 
     cause: str
     walk: Callable[[Evidence, int], Walk]
@@ -178,7 +178,7 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
 
 
 def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
-    """Yield trials for mistakes that any rule can have: a wrong factor, and stale updates.
+    """Yield trials for general mistakes: a wrong factor, and stale updates.
 
     The trials change the reference in JAX. The factor is estimated from the first step.
     """
@@ -220,7 +220,7 @@ def _factor(e: Evidence) -> float | None:
         return None
     rounded = float(
         f"{middle:.6g}"
-    )  # Six digits remove the rounding of the dtype, but not a deliberate factor.
+    )  # This removes the rounding of the dtype from the factor.
     return rounded if abs(rounded - middle) <= 1e-6 * abs(middle) else middle
 
 

@@ -1,4 +1,4 @@
-"""Trajectories of rules on problems, in JAX and in fifty digits, and their deviations."""
+"""Trajectories of rules on problems, in JAX and in fifty digits, and deviations."""
 
 import functools
 import inspect
@@ -217,7 +217,7 @@ def _advance(
 
 
 def check_updates(updates: Params, params: Params) -> None:
-    """Raise TypeError if the updates differ from the params in structure, shape or dtype.
+    """Raise TypeError if updates and params differ in structure, shape or dtype.
 
     Raises:
       TypeError: The message names the leaf, its shape and dtype, and the required ones.
@@ -431,7 +431,7 @@ def trajectory(
     params: Params,
     num_steps: int,
 ) -> Params:
-    """Return the iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t, computed in one scan.
+    """Return the iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t, from one scan.
 
     Args:
       rule: Any gradient transformation.
