@@ -1,41 +1,44 @@
-"""The only place that sets flags: device count, thread pool, float64, matmul precision,
-loops as one kernel."""
+"""Set JAX and XLA flags: devices, thread pool, float64, matmul precision, loop kernels.
+
+No other module sets flags.
+"""
 
 import os
 import re
 
 import jax
 
-# XLA's CPU backend compiles a loop whose buffers are below a threshold into one kernel,
-# instead of calling a kernel for each operation of each step. At 256 kB, on two x86-64
-# cores with jax 0.10.2, a step of stochastic descent takes a third of the time or less,
-# one of mini-batch 32 up to a half, a full batch the same, and compiling half. jax 0.12
-# is as fast without it, 0.7.2 gains as much. It changes bits, as every flag does.
+# XLA's CPU backend compiles a loop whose buffers are below a threshold into one kernel.
+# Otherwise it calls a kernel for each operation of each step. Measured at 256 kB on two
+# x86-64 cores with jax 0.10.2: a stochastic step takes a third of the time or less, a
+# mini-batch step (32 examples) down to half, a full-batch step the same time, and
+# compilation half the time. jax 0.7.2 gains as much; jax 0.12 is as fast without this
+# flag. Like every flag, it changes bits.
 SMALL_LOOP = (
     "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=262144"
 )
 
 
-MOST = 65_536  # Of devices, and of threads.
+MOST = 65_536  # Largest number of devices, and of threads.
 
 
 def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
-    """Sets what the bits of a run depend on, before JAX starts its backend.
+    """Set the options that determine the bits of a run, before JAX starts its backend.
 
-    XLA's CPU thread pool enters the bits of large products, so its size is pinned,
-    whatever the machine has. Calling this again with the same values is free.
+    The size of XLA's CPU thread pool affects the bits of large products, so it is fixed
+    on every machine. Repeating a call with the same values has no effect.
 
     Args:
-      devices: CPU devices to show to JAX (it splits no work by itself;
-        `research.descent.sweep` spreads blocks over them). At most `pool`: XLA gives
-        its pool at least a thread for each device, which would change the bits.
-      pool: Threads in XLA's CPU pool (the environment variable NPROC).
+      devices: Number of CPU devices that JAX shows, at most `pool`. JAX does not split
+        work over them by itself; `research.descent.sweep` spreads batches of runs over
+        them. XLA gives its pool at least one thread per device, so more devices than
+        `pool` would change the bits.
+      pool: Number of threads in XLA's CPU pool (the environment variable NPROC).
       x64: Whether arrays may be float64. Experiments on f - f* need it.
     Raises:
-      ValueError: devices or pool is not a positive integer, or devices is larger than
-        pool.
-      RuntimeError: The backend has already started with other values; call `configure`
-        first.
+      ValueError: devices or pool is not a positive integer, or devices exceeds pool.
+      RuntimeError: The backend has already started with other values. Call `configure`
+        earlier.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -85,6 +88,6 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
 
 
 def _backend_started() -> bool:
-    from jax._src import xla_bridge  # JAX has no public question for this.
+    from jax._src import xla_bridge  # JAX has no public function for this.
 
     return bool(xla_bridge._backends)

@@ -1,4 +1,4 @@
-"""What is differentiated: the mean loss over a batch, its penalties, its gradients example by example; and metrics."""
+"""Objectives (mean loss plus penalties), per-example gradients, and metrics."""
 
 import functools
 from collections.abc import Callable
@@ -26,21 +26,22 @@ from research.types import Array, Batch, Model, Params
 Objective = Callable[[Params, Batch], Array]  # (params, batch) -> ()
 Penalty = Callable[[Params], Array]  # params -> ()
 
-INTERCEPT_NAMES = ("intercept", "bias")  # Ours, and Flax's.
+INTERCEPT_NAMES = ("intercept", "bias")  # This library's name, and Flax's.
 CHUNK_NUMBERS = (
     2**22
-)  # Most numbers in the per-example gradients held at once: 32 MiB of float64.
+)  # Largest number of per-example gradient entries held at once: 32 MiB of float64.
 
 
 def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objective:
-    """The mean loss over a batch: (1/n) Σ_i loss(model(params, x_i), y_i).
+    """Return the mean loss over a batch: (1/n) Σ_i loss(model(params, x_i), y_i).
 
     Args:
-      model: Applied to the whole batch at once, with the batch's key.
-      loss: Of one example, (prediction, target) -> ().
+      model: Model, applied to the whole batch at once with the batch's key.
+      loss: Loss of one example, (prediction, target) -> ().
     Returns:
-      The objective, (params, batch) -> (). It raises ValueError where the batch is empty, predictions and targets are not
-      equally many, or concrete targets are none for a loss of this library (`losses.check_targets`).
+      The objective, (params, batch) -> (). It raises ValueError if the batch is empty,
+      if predictions and targets differ in number, or if concrete targets are invalid
+      for a loss of this library (`losses.check_targets`).
     References:
       Vapnik, Principles of risk minimization for learning theory, NeurIPS 1991.
     Example:
@@ -70,14 +71,17 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
 def check_data(
     objective: Callable[..., Any], params: Params, dataset: Batch | None
 ) -> None:
-    """Refuses a dataset whose targets the objective has no value for; for where a training begins, before anything is traced.
+    """Raise an error if the dataset's targets are invalid for the objective.
+
+    Call this before a training begins, before anything is traced.
 
     Args:
-      objective: From `empirical_risk`, `regularised` or `accuracy`; of another nothing is known.
+      objective: Objective from `empirical_risk`, `regularised` or `accuracy`. Other
+        objectives are not checked.
       params: Arrays, or their shapes and dtypes.
       dataset: The examples, or None.
     Raises:
-      TypeError, ValueError: As `losses.check_targets`.
+      TypeError, ValueError: As in `losses.check_targets`.
     Example:
       >>> from research import losses, models
       >>> risk = empirical_risk(models.logistic(1), losses.logistic)
@@ -91,15 +95,17 @@ def check_data(
 
 
 def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
-    """Ridge: (λ/2) Σ w², over every weight; its gradient is λ w.
+    """Return the ridge penalty (λ/2) Σ w² over all weights. Its gradient is λ w.
 
-    With `empirical_risk` of n examples, scikit-learn's Ridge(alpha) is λ = alpha / n, and LogisticRegression(C) is
-    λ = 1 / (n C). optax.add_decayed_weights(λ) adds the same λ w to the gradient, intercepts included, and leaves the
-    value of the objective alone.
+    With `empirical_risk` of n examples, scikit-learn's Ridge(alpha) corresponds to
+    λ = alpha / n, and LogisticRegression(C) to λ = 1 / (n C).
+    optax.add_decayed_weights(λ) adds the same λ w to the gradient, intercepts included,
+    but does not change the value of the objective.
 
     Args:
-      strength: λ >= 0; may be traced.
-      penalise_intercept: Whether leaves whose last name is "intercept" (or "bias", as Flax calls it) count too.
+      strength: Strength λ >= 0; may be traced.
+      penalise_intercept: Whether to penalise leaves whose last name is "intercept" (or
+        "bias", as in Flax).
     Returns:
       The penalty, params -> (), in the dtype of the parameters.
     Raises:
@@ -115,15 +121,17 @@ def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
 
 def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
-    """Lasso: λ Σ |w|, over every weight.
+    """Return the lasso penalty λ Σ |w| over all weights.
 
-    The gradient at a weight of exactly 0 is taken as 0 (JAX differentiates its own abs to +1 there). Gradient descent
-    does not make weights exactly 0; a proximal step does. With `empirical_risk` of squared errors, scikit-learn's
-    Lasso(alpha) is λ = alpha.
+    The gradient at a weight of exactly 0 is taken as 0; JAX's derivative of abs at 0 is
+    +1. Gradient descent does not make weights exactly 0; a proximal step does. With
+    `empirical_risk` of squared errors, scikit-learn's Lasso(alpha) corresponds to
+    λ = alpha.
 
     Args:
-      strength: λ >= 0; may be traced.
-      penalise_intercept: Whether leaves whose last name is "intercept" or "bias" count too.
+      strength: Strength λ >= 0; may be traced.
+      penalise_intercept: Whether to penalise leaves whose last name is "intercept" or
+        "bias".
     Returns:
       The penalty, params -> (), in the dtype of the parameters.
     Raises:
@@ -141,11 +149,11 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
 
 def regularised(objective: Objective, *penalties: Penalty) -> Objective:
-    """The objective plus its penalties: f(params, batch) + Σ_j r_j(params).
+    """Return the objective plus its penalties: f(params, batch) + Σ_j r_j(params).
 
     Args:
-      objective: f, (params, batch) -> ().
-      penalties: r_j, params -> ().
+      objective: Function f, (params, batch) -> ().
+      penalties: Functions r_j, params -> ().
     Returns:
       The sum, (params, batch) -> ().
     Example:
@@ -157,7 +165,7 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
     for penalty in penalties:
         check_callable("each of penalties", penalty, "params")
 
-    @functools.wraps(objective)  # It keeps `check_data`.
+    @functools.wraps(objective)  # This keeps the attribute `check_data`.
     def penalised(params: Params, batch: Batch) -> Array:
         return objective(params, batch) + sum(penalty(params) for penalty in penalties)
 
@@ -165,15 +173,19 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
 
 
 def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Params]:
-    """The gradient of the objective on each example alone: g_i = ∇f(params, {(x_i, y_i)}).
+    """Return a function that computes each example's gradient g_i.
 
-    Their mean is the gradient on the batch, for a mean over examples plus penalties. A batch's key is split, one for
-    each example, so that noise differs between them (and from the noise of the batch as a whole).
+    Here g_i = ∇f(params, {(x_i, y_i)}), with f the objective. If f is a mean over
+    examples plus penalties, the mean of the g_i is the gradient on the batch. A batch's
+    key is split into one key for each example. The noise therefore differs between
+    examples, and from the noise of the whole batch.
 
     Args:
-      objective: (params, batch) -> (), as from `empirical_risk` or `regularised`.
+      objective: Function (params, batch) -> (), as from `empirical_risk` or
+        `regularised`.
     Returns:
-      (params, batch) -> a pytree like params whose leaves have a leading axis of n examples.
+      Function (params, batch) -> pytree like params whose leaves have a leading axis of
+      n examples.
     Example:
       >>> from research import losses, models
       >>> objective = empirical_risk(models.linear(1), losses.squared_error)
@@ -196,22 +208,26 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
 def gradient_covariance_trace(
     objective: Objective, params: Params, batch: Batch
 ) -> Array:
-    """The variance of an example's gradient, all parameters together: tr(C) = (1/n) Σ_i |g_i - ∇f|².
+    """Return the trace of the gradient covariance: tr(C) = (1/n) Σ_i |g_i - ∇f|².
 
-    Near a minimiser, descent at a constant rate η on batches of b examples drawn with replacement ends, to first order
-    in η, at a mean excess of f - f* = η tr(C) / (4 b): the noise floor. The sum divides by n, not n - 1: the examples
-    are the whole population that batches are drawn from.
+    This is the variance of one example's gradient, summed over all parameters. It gives
+    the noise floor of descent near a minimiser. With a constant rate η and batches of b
+    examples drawn with replacement, the mean excess f - f* ends at η tr(C) / (4 b), to
+    first order in η. The sum is divided by n, not n - 1, because batches are drawn from
+    these n examples only.
 
     Args:
-      objective: (params, batch) -> (), a mean over examples plus penalties.
-      params: Where; at the minimiser for the noise floor.
-      batch: The whole dataset, without a key. Examples are taken in chunks, so that memory stays near 32 MiB.
+      objective: Function (params, batch) -> (), a mean over examples plus penalties.
+      params: The parameters; use the minimiser for the noise floor.
+      batch: The whole dataset, without a key. Examples are processed in chunks, so that
+        memory stays near 32 MiB.
     Returns:
       tr(C), shape ().
     Raises:
       ValueError: The batch has a key.
     References:
-      Mandt, Hoffman & Blei, Stochastic gradient descent as approximate Bayesian inference, JMLR 2017, section 3.
+      Mandt, Hoffman & Blei, Stochastic gradient descent as approximate Bayesian
+      inference, JMLR 2017, section 3.
     Example:
       >>> from research import losses, models
       >>> objective = empirical_risk(models.linear(1), losses.squared_error)
@@ -245,17 +261,20 @@ def gradient_covariance_trace(
 
 
 def accuracy(model: Model) -> Objective:
-    """The share of examples whose predicted class is the label.
+    """Return the metric: the share of examples whose predicted class is the label.
 
-    The class of a logit (one number an example) is z > 0, as in scikit-learn; of K logits it is the largest, the first
-    on a tie. No noise: the batch's key is not used.
+    For a single logit z per example, the predicted class is z > 0, as in scikit-learn.
+    For K logits it is the largest, and the first on a tie. The batch's key is not used,
+    so there is no noise.
 
     Args:
-      model: Predicts logits, one an example, shape (n,) or (n, 1) as the labels, or with one more axis than they, of K classes.
+      model: Model that predicts logits: one per example, shape (n,) or (n, 1) as the
+        labels, or K per example, with one more axis than the labels.
     Returns:
-      The metric, (params, batch) -> (), in the dtype of the logits; NaN if any logit is NaN, so that a diverged run
-      does not score the share of one class, or if a traced label is no class. It raises ValueError where the shapes do not
-      belong together (one-hot labels among them), or where a concrete label is no class.
+      The metric, (params, batch) -> (), in the dtype of the logits. It is NaN if any
+      logit is NaN, so that a diverged run does not score the share of one class. It is
+      also NaN if a traced label is not a class. It raises ValueError if the shapes do
+      not match (as with one-hot labels), or if a concrete label is not a class.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -289,14 +308,16 @@ def accuracy(model: Model) -> Objective:
 
 
 def r_squared(model: Model) -> Objective:
-    """The share of the targets' variance that the predictions explain: R² = 1 - Σ (y - p)² / Σ (y - ȳ)².
+    """Return the metric R² = 1 - Σ (y - p)² / Σ (y - ȳ)², where p is the prediction.
 
-    Several outputs are summed (scikit-learn's multioutput="variance_weighted"). No noise: the key is not used.
+    R² is the share of the targets' variance that the predictions explain. The sums run
+    over all outputs, like scikit-learn's multioutput="variance_weighted". The batch's
+    key is not used, so there is no noise.
 
     Args:
-      model: Predicts in the shape of the targets.
+      model: Model whose predictions have the shape of the targets.
     Returns:
-      The metric, (params, batch) -> (); not finite where all targets are equal.
+      The metric, (params, batch) -> (). It is not finite if all targets are equal.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -323,17 +344,20 @@ def r_squared(model: Model) -> Objective:
 def in_slices(
     function: Callable[[Params, Batch], Any], size: int
 ) -> Callable[[Params, Batch], Any]:
-    """The mean over a batch of what is a mean over examples, from `size` examples at a time: little memory, any n.
+    """Return a function that averages over a batch in slices, to save memory.
 
     Args:
-      function: (params, batch) -> pytree of means over the batch's examples, such as an objective or a metric.
-      size: Examples in a slice; the last may have fewer. Each length is compiled once.
+      function: Function (params, batch) -> pytree of means over the batch's examples,
+        such as an objective or a metric.
+      size: Number of examples in a slice. The last slice may have fewer. Each length is
+        compiled once.
     Returns:
-      (params, batch) -> the means over all, by the slices' lengths. It is not to be traced: it compiles, and loops in
-      Python. The batch's key is not used.
+      Function (params, batch) -> means over all examples, with slices weighted by their
+      lengths. It compiles, and loops in Python, so it cannot be traced. The batch's key
+      is not used.
     Raises:
-      ValueError: size is not a positive integer; where it is called, the batch is empty, x and y are not equally many, or as
-        `check_data`.
+      ValueError: size is not a positive integer. When the returned function is called:
+        the batch is empty, x and y differ in length, or as in `check_data`.
     Example:
       >>> mean = in_slices(lambda params, batch: jnp.mean(batch.x), 4)
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))
@@ -382,13 +406,16 @@ def _penalty(
         )
         return (
             jnp.asarray(strength, jnp.result_type(total)) * total
-        )  # A float64 strength must not widen float32.
+        )  # A float64 strength must not widen a float32 total.
 
     return penalty
 
 
 def _is_intercept(path: tuple[Any, ...]) -> bool:
-    """Whether a leaf's last key, of a dict or an attribute, is an intercept's name."""
+    """Return whether the last key of a leaf's path is the name of an intercept.
+
+    The key belongs to a dict or is an attribute.
+    """
     return (
         bool(path)
         and getattr(path[-1], "key", getattr(path[-1], "name", None)) in INTERCEPT_NAMES
@@ -406,7 +433,7 @@ def _check_paired(prediction: Array, y: Array) -> None:
 def _with_check(
     function: Objective, model: Model, check: Callable[[Any, Any], None]
 ) -> Objective:
-    """The function, with `check_data` for what is known of its targets before it is traced."""
+    """Attach `check_data` to the function, a check of targets before tracing."""
 
     def of_dataset(params: Params, batch: Batch) -> None:
         if not any(

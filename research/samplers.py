@@ -1,4 +1,4 @@
-"""Which examples, in which order: batch, stochastic and mini-batch descent are one rule fed by these samplers."""
+"""Samplers of examples, for full-batch, mini-batch and stochastic descent."""
 
 from typing import Any
 
@@ -20,12 +20,14 @@ from research.types import Array, Batch, Key, Sampler
 
 
 def full_batch(n: int) -> Sampler:
-    """One batch an epoch: the whole dataset, which is then neither permuted nor gathered.
+    """Return a sampler with one batch per epoch: the whole dataset.
+
+    The dataset is neither permuted nor copied.
 
     Args:
       n: Number of examples, at least 1.
     Returns:
-      A sampler whose `indices` gives None.
+      A sampler whose `indices` returns None.
     Raises:
       ValueError: n is not a positive integer.
     Example:
@@ -37,25 +39,31 @@ def full_batch(n: int) -> Sampler:
 
 
 def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
-    """Batches of a fixed size, with or without replacement.
+    """Return a sampler of batches of a fixed size, with or without replacement.
 
-    Without replacement an epoch is the first b ⌊n/b⌋ places of a fresh permutation cut into ⌊n/b⌋ batches: no example
-    comes twice in an epoch, and n mod b of them sit it out. With replacement an epoch is the same number of batches,
-    each of b independent uniform draws, so that its gradient is unbiased given the past: this is the case that the
-    theory of stochastic approximation describes, and the other is what is used in practice.
+    Let n be the number of examples and b the batch size. Both cases have ⌊n/b⌋ batches
+    per epoch.
+
+    Without replacement, the first b ⌊n/b⌋ entries of a fresh permutation are cut into
+    batches. No example occurs twice in an epoch, and n mod b examples are left out.
+    This is the usual choice in practice.
+
+    With replacement, each batch has b independent uniform draws. Its gradient is
+    unbiased given the past, as the theory of stochastic approximation assumes.
 
     Args:
       n: Number of examples.
-      batch_size: b, in 1..n.
+      batch_size: Batch size b, in 1..n.
       replacement: Whether an example may be drawn again within an epoch.
     Returns:
-      A sampler of num_batches = ⌊n/b⌋; an epoch costs b ⌊n/b⌋ example gradients.
+      A sampler with num_batches = ⌊n/b⌋. An epoch costs b ⌊n/b⌋ example gradients.
     Raises:
       ValueError: n is not a positive integer, or batch_size does not lie in 1..n.
     References:
-      Bottou, Curtis & Nocedal, Optimization methods for large-scale machine learning, SIAM Review 2018, section 4
-      (with replacement); Gürbüzbalaban, Ozdaglar & Parrilo, Why random reshuffling beats stochastic gradient descent,
-      Mathematical Programming 2021 (without).
+      Bottou, Curtis & Nocedal, Optimization methods for large-scale machine learning,
+      SIAM Review 2018, section 4 (with replacement).
+      Gürbüzbalaban, Ozdaglar & Parrilo, Why random reshuffling beats stochastic
+      gradient descent, Mathematical Programming 2021 (without replacement).
     Example:
       >>> sampler = minibatch(10, 3)
       >>> sampler.indices(jax.random.key(0)).shape
@@ -85,17 +93,18 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
 
 
 def stochastic(n: int, *, replacement: bool = False) -> Sampler:
-    """One example a step: `minibatch(n, 1)`.
+    """Return a sampler of one example per step: `minibatch(n, 1)`.
 
     Args:
       n: Number of examples.
-      replacement: As in `minibatch`.
+      replacement: Whether an example may be drawn again within an epoch.
     Returns:
-      A sampler of n batches of one.
+      A sampler of n batches of one example.
     Raises:
       ValueError: n is not a positive integer.
     References:
-      Robbins & Monro, A stochastic approximation method, Annals of Mathematical Statistics 1951.
+      Robbins & Monro, A stochastic approximation method, Annals of Mathematical
+      Statistics 1951.
     Example:
       >>> stochastic(4).num_batches
       4
@@ -104,15 +113,18 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
 
 
 def num_examples(dataset: Batch | None) -> int | None:
-    """The number of examples of a dataset: the length of every leaf of x and y along its leading axis.
+    """Return the number of examples of a dataset.
+
+    This is the length of every leaf of x and y along its leading axis.
 
     Args:
       dataset: A Batch, or None for an objective without data.
     Returns:
-      n; None without data.
+      The number n of examples; None if the dataset is None.
     Raises:
       TypeError: The dataset is not a Batch, or a leaf does not hold numbers.
-      ValueError: The leaves differ in length, one has no leading axis, or there is no example.
+      ValueError: The leaves differ in length, a leaf has no leading axis, or there are
+        no examples.
     Example:
       >>> num_examples(Batch(np.zeros((5, 2)), np.zeros(5)))
       5
@@ -152,17 +164,21 @@ def num_examples(dataset: Batch | None) -> int | None:
 
 
 def check_sampler(sampler: Sampler, n: int | None) -> None:
-    """Refuses a sampler that was made for another dataset. It is the one check of step, run, train and lanes.
+    """Raise an error if the sampler does not fit the dataset.
 
-    JAX reads the last example where an index is too large, and says nothing. A sampler for fewer examples never draws the
-    rest. A sampler that does not state `num_examples` is asked for one epoch's indices, which must lie in 0..n-1.
+    Steps, runs, trainings and sweeps all use this check. It is needed because JAX reads
+    the last example if an index is too large, without an error. A sampler made for
+    fewer examples would never draw the rest. If the sampler does not state
+    `num_examples`, the indices of one epoch are drawn and must lie in 0..n-1.
 
     Args:
-      sampler: What is to feed the steps.
-      n: Examples in the dataset, from `num_examples`; None for an objective without data.
+      sampler: The sampler.
+      n: Number of examples in the dataset, from `num_examples`; None for an objective
+        without data.
     Raises:
-      TypeError: It is not a Sampler, or its indices are not integers.
-      ValueError: It is made for another n, its batches are not what it says, or it draws indices where there are no data.
+      TypeError: The argument is not a Sampler, or its indices are not integers.
+      ValueError: The sampler is made for another n, its indices do not have the stated
+        shape, or it draws batches although there are no data.
     Example:
       >>> check_sampler(minibatch(13, 4), 12)
       Traceback (most recent call last):
@@ -199,10 +215,10 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
 
 
 def check_form(sampler: Any) -> None:
-    """Refuses what is no Sampler, or one of nonsensical sizes.
+    """Raise an error if the argument is not a Sampler with valid sizes.
 
     Raises:
-      TypeError, ValueError: It is.
+      TypeError, ValueError: The argument is not a Sampler, or a size is not valid.
     Example:
       >>> check_form(32)
       Traceback (most recent call last):
@@ -220,13 +236,15 @@ def check_form(sampler: Any) -> None:
 
 
 def check_indices(indices: Any, n: int) -> None:
-    """Refuses concrete indices outside of 0..n-1; tracers, and None for all examples, pass.
+    """Raise ValueError if a concrete index lies outside 0..n-1.
+
+    Tracers are not checked, and neither is None, which means all examples.
 
     Args:
       indices: Integers of any shape, or None.
-      n: Examples in the dataset.
+      n: Number of examples in the dataset.
     Raises:
-      ValueError: An index lies outside; the message has it and n.
+      ValueError: An index lies outside 0..n-1. The message contains the index and n.
     Example:
       >>> check_indices([0, 12], 12)
       Traceback (most recent call last):
@@ -247,11 +265,15 @@ def check_indices(indices: Any, n: int) -> None:
 
 
 def _permutation(key: Key, n: int) -> Array:
-    """The order of n random words of 64 bits, of which the last ones are the index instead, so that none is equal.
+    """Return a random permutation of 0..n-1, int32.
 
-    Every order is as likely, up to the chance that two words agree in their random bits: below n³ / 2^64. It is what
-    `jax.random.permutation` does, five to ten times as fast on CPU: XLA sorts one word at once, but a pair (random word,
-    index) by calling a comparison. The order is int32 and the same whether float64 is on or off.
+    It sorts n random 64-bit words, whose last bits are replaced by the index so that no
+    two words are equal. All orders are equally likely, except for the chance, below
+    n³ / 2^64, that the random bits of two words agree.
+
+    This replaces `jax.random.permutation` and is five to ten times as fast on CPU: XLA
+    sorts single words without calling a comparison for each pair (random word, index).
+    The order is the same whether 64-bit mode is on or off.
     """
     bits = max(1, (n - 1).bit_length())
     high, low = jax.random.bits(key, (2, n), jnp.uint32)

@@ -1,4 +1,4 @@
-"""The nouns every other module speaks in; nothing here computes."""
+"""Types that all other modules share; nothing here computes."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -16,9 +16,9 @@ class Batch(NamedTuple):
     """A dataset, or part of one.
 
     Attributes:
-      x: Inputs, shape (n, ...); or a pytree of them, such as `Sequences`.
+      x: Inputs, shape (n, ...), or a pytree of inputs such as `Sequences`.
       y: Targets, shape (n, ...).
-      key: Feeds models that draw noise (dropout, augmentation); None means deterministic.
+      key: Key for models that draw noise (dropout, augmentation). None means no noise.
     """
 
     x: Any
@@ -27,11 +27,13 @@ class Batch(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """Sequences of different length, padded to one: what stands after the end of one never changes a result.
+    """Sequences of different lengths, padded to one length.
+
+    Entries after the end of a sequence never change a result.
 
     Attributes:
-      values: Shape (..., T, d), or integer tokens (..., T).
-      length: Of each sequence, shape (...), integers in 1..T.
+      values: Padded sequences, shape (..., T, d), or integer tokens, shape (..., T).
+      length: Length of each sequence, shape (...), integers in 1..T.
     """
 
     values: Array
@@ -39,12 +41,13 @@ class Sequences(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A pair of pure functions.
+    """A model, as a pair of pure functions.
 
     Attributes:
-      init: key -> params.
-      apply: (params, x, key=None) -> prediction. x is one example or has any leading batch axes, which each dense
-        product flattens; no key means no noise.
+      init: Function key -> params.
+      apply: Function (params, x, key=None) -> prediction. x is one example or has any
+        leading batch axes, which each dense product flattens. Without a key there is no
+        noise.
     """
 
     init: Callable[[Key], Params]
@@ -52,13 +55,16 @@ class Model(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Which examples make up each batch of one epoch.
+    """A sampler, which chooses the examples of each batch of an epoch.
 
     Attributes:
-      num_batches: Steps in an epoch.
-      batch_size: Examples in each batch; an epoch costs num_batches * batch_size example gradients.
-      indices: key -> (num_batches, batch_size) integers, or None where every batch is the whole dataset.
-      num_examples: n, the size of the dataset that it was made for; None where the maker does not say.
+      num_batches: Number of batches, and so of steps, in an epoch.
+      batch_size: Number of examples in each batch. An epoch costs
+        num_batches * batch_size example gradients.
+      indices: Function key -> integers of shape (num_batches, batch_size), or None if
+        every batch is the whole dataset.
+      num_examples: Size n of the dataset for which the sampler is made; None if
+        unknown.
     """
 
     num_batches: int
@@ -68,19 +74,22 @@ class Sampler(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds: NumPy arrays by name, and JSON values (which come back with lists for tuples)."""
+    """Content of a checkpoint: NumPy arrays by name, and JSON values.
+
+    JSON returns tuples as lists.
+    """
 
     arrays: dict[str, np.ndarray]
     values: Any = None
 
 
 class Checkpoint(NamedTuple):
-    """Where a long computation keeps what it has so far, so that a kill costs little.
+    """Storage for the progress of a long computation, so that it can resume.
 
     Attributes:
-      load: () -> what was saved last, whole, or None.
-      save: Saved -> None; it takes the place of what was saved before.
-      due: () -> whether enough time has gone by since anything of the run was saved.
+      load: Function () -> the last complete Saved, or None.
+      save: Function Saved -> None. It replaces what was saved before.
+      due: Function () -> whether enough time has passed since the last save of the run.
     """
 
     load: Callable[[], Saved | None]
@@ -90,25 +99,28 @@ class Checkpoint(NamedTuple):
 
 Checkpoints = Callable[
     [str], Checkpoint
-]  # By the name of what is kept; a part of x is named x/part.
+]  # Function name -> Checkpoint. A part of x is named x/part.
 
 
 def no_checkpoints(name: str) -> Checkpoint:
-    """The `Checkpoints` that keep nothing."""
+    """Return a `Checkpoint` that saves nothing."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str; got name={name!r}.")
     return Checkpoint(lambda: None, lambda saved: None, lambda: False)
 
 
 class Outcome(IntEnum):
-    """How a step of a rule, or a minimisation, ended; `words` says it in English.
+    """Outcome of one step of a rule, or of a minimisation; `words` describes it.
 
-    Arrays hold an outcome as int32: `Outcome(int(state.outcome)).words`. A rule that
-    can fail to find a step keeps `outcome` in its state, and `evaluations`, which
-    counts the evaluations of the objective inside its last update (a value, or a value
-    with its gradient, is one). From FIRST_FAILURE on the step failed, and the update is
-    zero times the direction. `research.descent.minimise` reads both, stops at a
-    failure, and adds the outcomes CONVERGED, NO_PROGRESS and STEPS_USED_UP.
+    Arrays hold an outcome as int32: `Outcome(int(state.outcome)).words`.
+
+    A rule that can fail to find a step keeps `outcome` and `evaluations` in its state.
+    `evaluations` counts the evaluations of the objective inside the last update; a
+    value, or a value with its gradient, counts as one. Members from FIRST_FAILURE on
+    mean that the step failed; the update is then zero times the direction.
+
+    `research.descent.minimise` reads both fields and stops at a failure. It adds the
+    outcomes CONVERGED, NO_PROGRESS and STEPS_USED_UP.
 
     Example:
       >>> Outcome(3).name, Outcome(3).words
@@ -118,7 +130,7 @@ class Outcome(IntEnum):
     words: str
 
     def __new__(cls, value: int, words: str):
-        """A number that carries its words."""
+        """Create a member: an integer with a `words` attribute."""
         member = int.__new__(cls, value)
         member._value_ = value
         member.words = words
@@ -141,14 +153,15 @@ class Outcome(IntEnum):
 
 
 class Optimum(NamedTuple):
-    """The exact minimiser of a training objective, found without descent.
+    """The exact minimiser of a training objective, computed without descent.
 
     Attributes:
-      params: x*, in the model's own pytree.
-      value: f* = f(x*).
+      params: Minimiser x*, in the model's own pytree.
+      value: Minimum f* = f(x*).
       gradient_norm: Euclidean norm of the gradient at x*.
-      initial_gradient_norm: The same at params = 0, which gradient_norm is to be read against.
-      solver: How it was found, in a few words ("QR", "Newton, 7 steps").
+      initial_gradient_norm: Euclidean norm of the gradient at params = 0. Compare
+        gradient_norm with it.
+      solver: Short description of the method ("QR", "Newton, 7 steps").
     """
 
     params: Params
@@ -159,17 +172,19 @@ class Optimum(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """A named problem: what is minimised, on which data, from where, and what the exact answer is.
+    """A named optimisation problem: data, objective, initial point and exact optimum.
 
     Attributes:
-      name: As in `research.workloads.WORKLOADS`.
-      train, validation, test: The split, or None for a problem without data (or without that part).
-      init: key -> params, the drawn initial point.
-      objective: (params, batch) -> (), penalties included.
-      metric: (params, batch) -> (), what a user would report: accuracy or R²; None where nobody would.
-      metric_name: Its name.
-      model: The model behind the objective, or None where there is none.
-      optimum: f*, x* of the training objective, or None where unknown.
+      name: Its name in `research.workloads.WORKLOADS`.
+      train, validation, test: Parts of the data. None if the problem has no data, or
+        has no such part.
+      init: Function key -> params that draws the initial point.
+      objective: Function (params, batch) -> (), with penalties included.
+      metric: Function (params, batch) -> () for reports: accuracy or R². None if the
+        problem has no metric.
+      metric_name: Name of the metric.
+      model: Model behind the objective, or None if there is no model.
+      optimum: Optimum (f*, x*) of the training objective, or None if unknown.
     """
 
     name: str

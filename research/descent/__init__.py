@@ -1,4 +1,4 @@
-"""Descent: a step, a run, a training, a sweep of many, and a minimisation."""
+"""Gradient descent: single steps, runs, training, sweeps and minimisation."""
 
 from research.descent._minimise import Minimum as Minimum
 from research.descent._minimise import minimise as minimise

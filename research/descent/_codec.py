@@ -1,4 +1,4 @@
-"""Params and a rule's state as named arrays, and back, to the last bit."""
+"""Convert params and rule states to named arrays and back, without loss."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,13 @@ from research.types import Array
 
 
 def to_arrays(name: str, tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a pytree as arrays that any .npz file can hold.
+    """Return the leaves of a pytree as arrays that any .npz file can hold.
 
     Args:
-      name: What the tree is called.
-      tree: Any pytree of arrays, keys among them.
+      name: Name of the tree.
+      tree: Any pytree of arrays; leaves may be JAX keys.
     Returns:
-      Each leaf under name/number.
+      Dict with each leaf under "name/number".
     Example:
       >>> to_arrays("state", {"w": np.zeros(2), "b": jnp.bfloat16(1.0)})
       {'state/0': array(16256, dtype=uint16), 'state/1': array([0., 0.])}
@@ -28,16 +28,16 @@ def to_arrays(name: str, tree: Any) -> dict[str, np.ndarray]:
 
 
 def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The pytree whose leaves `to_arrays` made into arrays.
+    """Rebuild the pytree whose leaves `to_arrays` converted to arrays.
 
     Args:
-      name: What the tree is called.
-      like: A pytree of the same structure, shapes and dtypes.
-      arrays: By name; those of other names are passed over.
+      name: Name of the tree.
+      like: Pytree of the same structure, shapes and dtypes.
+      arrays: Arrays by name. Arrays that belong to other trees are ignored.
     Returns:
-      Like `like`, of NumPy's arrays (and of JAX's keys).
+      A pytree like `like`, of NumPy arrays (and JAX keys).
     Raises:
-      ValueError: An array is missing, is one too many, or is of another shape or dtype.
+      ValueError: An array is missing, is superfluous, or has another shape or dtype.
     Example:
       >>> from_arrays("state", {"w": np.zeros(1)}, {"state/0": np.ones(1)})
       {'w': array([1.])}
@@ -61,7 +61,9 @@ def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
-    """An array of numbers: a key's data, and the bits of a type that NumPy lacks.
+    """Return an array that NumPy can store.
+
+    A key becomes its key data. A dtype that NumPy lacks becomes its bits as integers.
 
     Example:
       >>> as_numbers(jnp.bfloat16(1.0))
@@ -76,7 +78,7 @@ def as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
 
 
 def _like(leaf: Array, array: np.ndarray) -> Any:
-    """Undo `as_numbers`, for a leaf of the same kind."""
+    """Undo `as_numbers` for a leaf of the same kind."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data, kind = jnp.asarray(array), jax.random.key_impl(leaf)
         return jax.random.wrap_key_data(data, impl=kind)

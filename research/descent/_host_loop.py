@@ -1,4 +1,4 @@
-"""The loop on the host around compiled work: advance, save, show, and stop whole."""
+"""Loop on the host around compiled work: advance, save, report, and stop cleanly."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from research.types import Checkpoint, Saved
 
-# What took less is not worth a file of its own once it is done.
+# Finished work that took less time than this is not saved.
 SECONDS_WORTH_KEEPING = 1.0
 
 Progress = TypeVar("Progress")
@@ -21,19 +21,19 @@ def advance_until_done(
     to_saved: Callable[[Progress], Saved],
     checkpoint: Checkpoint,
 ) -> Progress:
-    """Advance until the work is done, and save on the way what a kill would cost.
+    """Advance until the work is done, and save progress on the way.
 
-    After each advance the progress is saved if a checkpoint is due, then shown. Ctrl-C
-    saves the last whole progress and goes on as KeyboardInterrupt. At the end the
-    progress is saved if the work took over a second.
+    After each advance, the progress is saved if a checkpoint is due, and then shown.
+    Ctrl-C saves the last complete progress and re-raises KeyboardInterrupt. At the end
+    the progress is saved if the work took over a second.
 
     Args:
-      progress: Where the work begins, or goes on.
-      is_done: Whether a progress is the last.
-      advance: A progress -> the next.
-      show: Tells whoever looks on.
-      to_saved: A progress as a checkpoint holds it.
-      checkpoint: Where it is saved.
+      progress: The initial progress, or a restored one.
+      is_done: Function progress -> whether the work is done.
+      advance: Function progress -> next progress.
+      show: Function that reports a progress.
+      to_saved: Function progress -> its checkpoint form.
+      checkpoint: Place where the progress is saved.
     Returns:
       The last progress.
     """

@@ -1,4 +1,4 @@
-"""Minimise a function: steps of any rule in one compiled loop."""
+"""Minimise a function with any update rule, in one compiled loop."""
 
 import functools
 import operator
@@ -16,21 +16,21 @@ from research.types import Array, Outcome, Params
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._rule_info import rule_info
 
-# Steps without a change of any parameter, while the rule's state still changes.
+# Stop after this many steps that change no parameter, even if the rule's state changes.
 PATIENCE = 10
 
 
 class Minimum(NamedTuple):
-    """Where `minimise` ended.
+    """The result of `minimise`.
 
     Attributes:
-      params: The parameters, like those it started from.
-      value: The objective there, shape ().
-      gradient_norm: Norm of its gradient there, shape ().
-      steps: Steps taken, int32, shape ().
-      evaluations: Evaluations of the objective, int32, shape (); a value, or a value
-        with its gradient, is one.
-      outcome: Why it ended, an `Outcome` as int32, shape ().
+      params: The last parameters, a pytree like the initial ones.
+      value: The objective at `params`, shape ().
+      gradient_norm: Norm of the objective's gradient at `params`, shape ().
+      steps: Number of steps taken, int32, shape ().
+      evaluations: Number of evaluations of the objective, int32, shape (). A value
+        counts as one; a value with its gradient also counts as one.
+      outcome: The reason why the loop stopped, an `Outcome` as int32, shape ().
     """
 
     params: Params
@@ -51,31 +51,36 @@ def minimise(
     residual_fn: Callable[[Params], Params] | None = None,
     norm: float = jnp.inf,
 ) -> Minimum:
-    """Take steps of a rule until |∇f(x)| <= tolerance, or until it cannot go on.
+    """Take steps of a rule until |∇f(x)| <= tolerance, or until it cannot continue.
 
-    This is one compiled loop. A second call with the same objective and rule (the same
-    objects) compiles nothing. It may be vmapped over params, and over a rate if the
-    rule is made inside. The rule gets value, grad and value_fn as extra arguments, and
-    residual_fn where one is given.
+    All steps run in one compiled loop. A second call with the same objective and rule
+    objects does not compile again. The function may be vmapped over params. It may also
+    be vmapped over a learning rate if the rule is made inside the vmapped function. The
+    rule receives value, grad and value_fn as extra arguments, and residual_fn if given.
 
-    The loop ends early when a rule that keeps an `outcome` in its state reports a
-    failure (where several do, in by_group, once all have); when a rule that keeps none
-    changes neither a parameter nor its state, or no parameter in ten steps; and when
-    the value or the gradient is not finite. Where the rule's own state, or its
-    `search`, keeps `value_after` and `grad_after`, the objective after the step, the
-    loop does not evaluate it again; nor, if objective is None, where the state keeps
-    `squares_after` and `squares_grad_after`, half the sum of squares.
+    The loop stops early in these cases:
+    - The rule keeps an `outcome` in its state and reports a failure. If several rules
+      of `by_group` keep one, all of them must have failed.
+    - The rule keeps no outcome, and a step changes neither a parameter nor the rule's
+      state, or ten successive steps change no parameter.
+    - The value or the gradient is not finite.
+
+    Some rules keep the objective after the step in their state, or in its `search`, as
+    `value_after` and `grad_after`. The loop then does not evaluate the objective again.
+    If objective is None, `squares_after` and `squares_grad_after` (half the sum of
+    squares) serve the same purpose.
 
     Args:
-      objective: params -> (); None means half the sum of squares of residual_fn.
+      objective: Function params -> (). None means half the sum of squares of
+        residual_fn.
       rule: Any update rule.
-      params: Where to start, a pytree of floats.
-      tolerance: Of the gradient's norm, at least 0; may be traced.
-      max_steps: At most so many steps.
-      residual_fn: params -> pytree of residuals, for rules of least squares.
-      norm: Which norm: jnp.inf, the largest entry, or 2, the Euclidean.
+      params: Initial parameters, a pytree of floating arrays.
+      tolerance: Tolerance on the gradient's norm, at least 0; may be traced.
+      max_steps: Largest number of steps.
+      residual_fn: Function params -> pytree of residuals, for least-squares rules.
+      norm: Norm of the gradient: jnp.inf (largest absolute entry) or 2 (Euclidean).
     Returns:
-      The Minimum; look at its outcome.
+      The `Minimum`. Check its `outcome`.
     Raises:
       ValueError, TypeError: An argument is out of range, or neither objective nor
         residual_fn is given.
@@ -106,7 +111,7 @@ def minimise(
             "minimise needs an objective, params -> (), or residual_fn, whose squares "
             "it then sums."
         )
-    # The count of steps goes no further than int32 does.
+    # The step count is an int32.
     max_steps = min(int(max_steps), int(jnp.iinfo(jnp.int32).max))
     return _minimise(
         objective, rule, residual_fn, float(norm), params, tolerance, max_steps
@@ -144,7 +149,7 @@ def _minimise(
         return value_of(params)
 
     def settled(loop: _Loop) -> _Loop:
-        """The loop with its outcome, as far as value and gradient say."""
+        """Return the loop with its outcome updated from the value and the gradient."""
         size = _norm(loop.grad, norm)
         outcome = jnp.where(size <= tolerance, Outcome.CONVERGED, loop.outcome)
         return loop._replace(
@@ -183,7 +188,7 @@ def _minimise(
 
     value, grad = jax.value_and_grad(value_fn)(params)
     count = jnp.zeros((), jnp.int32)
-    # What the outcome will be if nothing else ends the loop.
+    # The outcome if nothing else ends the loop.
     going_on = jnp.asarray(Outcome.STEPS_USED_UP, jnp.int32)
     end = jax.lax.while_loop(
         lambda loop: (loop.outcome == Outcome.STEPS_USED_UP) & (loop.steps < max_steps),
@@ -212,10 +217,11 @@ def _minimise(
 
 
 def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
-    """The value and gradient after the step, if the rule's state keeps them.
+    """Return the value and gradient after the step, if the rule's state keeps them.
 
-    Those of half the sum of squares will do if `squares`. Only the state of the rule
-    itself counts: where another rule wraps it, the params may end elsewhere.
+    If `squares` is true, the value and gradient of half the sum of squares also count.
+    Only the state of the rule itself is read: if another rule wraps this rule, the
+    params may end elsewhere.
     """
     state = getattr(state, "search", state)
     names = [("value_after", "grad_after"), ("squares_after", "squares_grad_after")]
@@ -228,10 +234,10 @@ def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
 def _outcome_of_step(
     state: optax.OptState, before: _Loop, after: Params
 ) -> tuple[Array, Array]:
-    """The outcome of a step, and the count of steps that changed no parameter.
+    """Return the outcome of a step, and the number of steps that changed no parameter.
 
-    Rules that keep an outcome end the loop once all of them have failed. Another rule
-    ends it when nothing changes any more.
+    If rules keep an outcome, the loop ends once all of them have failed. For other
+    rules, the loop ends when nothing changes any more.
     """
     outcomes = rule_info(state).outcomes
     moved = _differ(before.params, after)
@@ -242,13 +248,13 @@ def _outcome_of_step(
         is_own = any(
             hasattr(part, "outcome") for part in (state, getattr(state, "search", None))
         )
-        # Of a group's rule that has come to its end the others know nothing.
+        # One group's rule may have failed while the rules of other groups continue.
         failed = failed if is_own else failed & ~moved
         return jnp.where(failed, outcomes[0], Outcome.STEPS_USED_UP).astype(
             jnp.int32
         ), before.still
-    # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no
-    # end: then its state changes.
+    # A zero step is not the end if the rule's state changes: the rate may be rising
+    # from 0, or the rule may only have evaluated the objective.
     still = jnp.where(
         moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE)
     )
@@ -258,7 +264,7 @@ def _outcome_of_step(
 
 
 def _differ(a: Any, b: Any) -> Array:
-    """Whether any number is another."""
+    """Return whether any pair of corresponding entries differs."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return jnp.any(
         jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)])

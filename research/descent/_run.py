@@ -1,4 +1,4 @@
-"""One training as a pure function: a scan of steps inside a scan of epochs."""
+"""Run one training as a pure function: a scan over epochs of a scan over steps."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,25 +20,25 @@ from research.samplers import check_form, check_sampler
 from research.types import Array, Key, Params, Sampler
 from research.update_rules._transforms import evaluation_params
 
-# At most this many evaluations inside the first epoch, log-spaced: most of what a
-# stochastic rule gains comes there.
+# Largest number of evaluations in the first epoch. They are log-spaced, because a
+# stochastic rule makes most of its progress there.
 POINTS_IN_FIRST_EPOCH = 8
 
 
 class EpochInfo(NamedTuple):
-    """The steps of one epoch, reduced.
+    """Summary of the steps of one epoch.
 
     Attributes:
       loss: Mean of the steps' losses, shape ().
-      learning_rate: The last step's rate, shape ().
+      learning_rate: Learning rate of the last step, shape ().
       gradient_norm, update_norm: Root mean squares over the steps, shape ().
       first_bad_step: Index within the epoch of the first step whose loss or update is
-        not finite, or -1; int32.
-      evaluations: What `evaluate` gave, each leaf with a leading axis: the evaluation
-        points of the epoch, of which the last is its end. Before the last, entries are
-        NaN except in epoch 0.
-      steps: What `observe` gave after each step, each leaf with a leading axis of the
-        epoch's steps; None where nobody observes.
+        not finite, int32; -1 if there is no such step.
+      evaluations: Results of `evaluate`. Each leaf has a leading axis over the epoch's
+        evaluation points, the last of which is the end of the epoch. The earlier
+        entries are NaN except in epoch 0.
+      steps: Results of `observe` after each step. Each leaf has a leading axis over the
+        steps of the epoch. None if `observe` is not given.
     """
 
     loss: Array
@@ -51,9 +51,9 @@ class EpochInfo(NamedTuple):
 
 
 def evaluation_points(num_batches: int) -> tuple[int, ...]:
-    """The steps of the first epoch after which it is evaluated.
+    """Return the steps of the first epoch after which the objective is evaluated.
 
-    They are up to eight, log-spaced, the last the epoch's end.
+    There are at most eight, log-spaced. The last one is the end of the epoch.
 
     Example:
       >>> evaluation_points(1), evaluation_points(100)
@@ -75,32 +75,33 @@ def run(
     noisy: bool = False,
     observe: Callable[[State, Info], Any] | None = None,
 ) -> tuple[State, EpochInfo]:
-    """A training, or a chunk of one, as a pure function: jit, vmap and grad apply.
+    """Run a training, or some epochs of one, as a pure function for jit, vmap and grad.
 
-    An epoch's key is fold_in(key, epoch), so that epoch ten needs no ninth, and a run
-    in chunks is the run at once (to the last bit where a chunk has at least two epochs:
-    XLA unrolls a loop of one trip).
+    The key of an epoch is fold_in(key, epoch), so epoch ten can run without epoch nine.
+    A run in chunks gives the same result as one run. It is bit-identical if each chunk
+    has at least two epochs, because XLA unrolls a loop of one iteration.
 
     Args:
-      step: From `build`.
-      state: Where to start from.
-      sampler: Says which examples make up each batch.
-      key: The key of all epochs.
-      epochs: Which epochs to run: `jnp.arange(e)` for a whole training.
-      evaluate: params -> pytree of floating (); called at the end of each epoch and, in
-        epoch 0, at `evaluation_points`. It counts as no gradient. A rule that averages
-        is evaluated at its average.
-      noisy: Whether the objective draws noise: each batch then has a key of its own.
-      observe: (state, info) after a step -> pytree of arrays, kept for each step:
-        `lambda state, info: info` keeps every step's Info.
+      step: The step from `build`.
+      state: The initial state.
+      sampler: Sampler that chooses the examples of each batch.
+      key: Key from which the keys of all epochs are derived.
+      epochs: Numbers of the epochs to run; `jnp.arange(e)` for a whole training.
+      evaluate: Function params -> pytree of floating (). It is called at the end of
+        each epoch and, in epoch 0, at `evaluation_points`. Its cost is not counted as
+        gradients. A rule that averages is evaluated at its average.
+      noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
+      observe: Function (state, info) -> pytree of arrays, called after each step. All
+        results are kept: `lambda state, info: info` keeps the Info of every step.
     Returns:
       The last state, and an EpochInfo whose leaves have a leading axis e.
     Raises:
       TypeError: epochs is not an array of integers of rank one, or the sampler is not a
         Sampler.
-      ValueError: The sampler is made for another number of examples than the dataset
-        has (`samplers.check_sampler`). One that does not state its number and gives an
-        index outside of the dataset turns the params to NaN from that epoch on.
+      ValueError: The sampler is made for a different number of examples than the
+        dataset has (`samplers.check_sampler`). If the sampler does not state its number
+        and draws an index outside the dataset, there is no error: the params become NaN
+        from that epoch on.
     Example:
       >>> import optax
       >>> from research import samplers
@@ -128,7 +129,7 @@ def run(
             f"{epochs.dtype}{list(epochs.shape)}."
         )
     n = getattr(step, "num_examples", None)
-    if hasattr(step, "num_examples"):  # Else it is not of `build`, and nobody knows.
+    if hasattr(step, "num_examples"):  # Steps that `build` did not make lack it.
         check_sampler(sampler, n)
     points = evaluation_points(sampler.num_batches)
     plain, closely = _epochs(
@@ -159,15 +160,15 @@ def run(
 
 
 def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
-    """The batches of an epoch, each leaf with a leading axis of its steps.
+    """Return the batches of an epoch, each leaf with a leading axis over its steps.
 
     Args:
-      sampler: Says which examples make up each batch.
-      key: The epoch's own. The order is drawn with it, or with a child of it where
-        noise needs keys as well.
-      noisy: Whether each batch gets a key.
+      sampler: Sampler that chooses the examples of each batch.
+      key: Key of the epoch. The order is drawn with this key. If `noisy`, the order is
+        drawn with a child of this key instead.
+      noisy: Whether each batch gets a key of its own.
     Returns:
-      BatchIndices, its indices None where the sampler draws none.
+      The BatchIndices. Its indices are None if the sampler draws no indices.
     """
     check_form(sampler)
     check_key("key", key)
@@ -182,7 +183,7 @@ def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
 
 
 def _poisoned(state: State, indices: Array, n: int) -> State:
-    """The state, its params NaN where an index of the epoch lies outside the dataset."""
+    """Return the state, with NaN params if an index of the epoch is out of range."""
     inside = jnp.all((indices >= 0) & (indices < n))
     return state._replace(
         params=jax.tree.map(lambda leaf: jnp.where(inside, leaf, jnp.nan), state.params)
@@ -193,7 +194,7 @@ def _observed(
     step: Callable[[State, BatchIndices], tuple[State, Info]],
     observe: Callable[[State, Info], Any] | None,
 ) -> Callable[[State, BatchIndices], tuple[State, tuple[Info, Any]]]:
-    """The step, which gives what is observed after it beside its info."""
+    """Return the step with the result of `observe` added to its info."""
 
     def observed(state: State, batch_indices: BatchIndices):
         state, info = step(state, batch_indices)
@@ -208,7 +209,10 @@ def _epochs(
     num_batches: int,
     points: tuple[int, ...],
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Two ways through an epoch: evaluated at its end, or closely, at every point."""
+    """Return two functions that run an epoch: plain and closely.
+
+    The first evaluates at the end of the epoch, the second at every evaluation point.
+    """
 
     def plain(state: State, batches: BatchIndices):
         state, infos = jax.lax.scan(step, state, batches, length=num_batches)

@@ -1,4 +1,4 @@
-"""One step of descent: a rule applied to the gradient on a batch."""
+"""Take one step of descent: apply a rule to the gradient on a batch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,11 +26,11 @@ HOW_TO_BEGIN = "Make one by init of research.descent.build(objective, rule, data
 
 
 class State(NamedTuple):
-    """What the next step needs.
+    """State of a descent between two steps.
 
     Attributes:
       params: The parameters.
-      rule: The rule's own state.
+      rule: The state of the update rule.
     """
 
     params: Params
@@ -38,11 +38,12 @@ class State(NamedTuple):
 
 
 class BatchIndices(NamedTuple):
-    """Which examples make up a batch.
+    """The examples of a batch, as indices into the dataset.
 
     Attributes:
-      indices: Shape (batch_size,); None means the whole dataset.
-      key: The batch's own key, where the objective draws noise.
+      indices: Indices of the examples, shape (batch_size,). None means the whole
+        dataset.
+      key: The key of this batch, for an objective that draws noise.
     """
 
     indices: Int[Array, "batch_size"] | None
@@ -50,11 +51,11 @@ class BatchIndices(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a reader wants to know of one step; the next step does not need it.
+    """Measurements of one step. The next step does not need them.
 
     Attributes:
       loss: The objective on the batch, before the update.
-      learning_rate: The rate that the rule used; NaN where its state holds none.
+      learning_rate: The learning rate of the step; NaN if the rule's state holds none.
       gradient_norm: Euclidean norm of the gradient.
       update_norm: Euclidean norm of the update.
     """
@@ -78,17 +79,17 @@ class Descent(NamedTuple):
 
 
 def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
-    """The examples of a batch, with the batch's key.
+    """Return the examples of a batch, together with the batch's key.
 
     Args:
-      dataset: Of n examples, or None.
-      batch_indices: Which of them. Where its indices are None the batch is the dataset
-        itself, and nothing is gathered.
+      dataset: Batch of n examples, or None.
+      batch_indices: Indices of the examples to take. If its indices are None, the batch
+        is the whole dataset, which is not copied.
     Returns:
-      The batch; None for an objective without data.
+      The batch; None if the dataset is None.
     Raises:
-      ValueError: A concrete index lies outside of the dataset. JAX reads the last
-        example where a traced one is too large.
+      ValueError: A concrete index lies outside the dataset. A traced index is not
+        checked: if it is too large, JAX reads the last example.
     """
     check_batch_indices(batch_indices)
     check_dataset("dataset", dataset)
@@ -107,7 +108,7 @@ def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
 
 
 def check_dataset(name: str, dataset: Any) -> None:
-    """Raise TypeError unless a dataset is None, or a Batch of arrays."""
+    """Raise TypeError unless the dataset is None or a Batch of arrays."""
     if dataset is None:
         return
     check_instance(
@@ -120,7 +121,7 @@ def check_dataset(name: str, dataset: Any) -> None:
 
 
 def check_batch_indices(batch_indices: Any) -> None:
-    """Raise TypeError unless a value is a BatchIndices."""
+    """Raise TypeError unless the argument is a BatchIndices."""
     check_instance(
         "batch_indices",
         batch_indices,
@@ -134,26 +135,26 @@ def build(
     rule: optax.GradientTransformation,
     dataset: Batch | None,
 ) -> Descent:
-    """A descent: x <- x + u, where u is the rule's answer to the gradient on a batch.
+    """Build a descent x <- x + u, where a rule computes u from a batch's gradient.
 
-    By optax's extra-argument convention the rule also gets what some need: value, grad,
-    value_fn(params, indices=...) (indices None: the full objective) and indices. Rules
-    that take none of it are served as they are.
+    The rule also receives value, grad, value_fn(params, indices=...) and indices, by
+    optax's convention for extra arguments. In value_fn, indices=None gives the full
+    objective. Rules that take no extra arguments work unchanged.
 
     Args:
-      objective: (params, batch) -> ().
-      rule: Any `optax.GradientTransformation`, ours or another.
+      objective: Function (params, batch) -> ().
+      rule: Any `optax.GradientTransformation`, from this library or another.
       dataset: Batch of n examples, or None for an objective without data.
     Returns:
       The Descent (init, step). The step and the value_fn have an attribute
-      `num_examples`, n, by which `run` checks a sampler and a rule such as SAGA its
-      table.
+      `num_examples` equal to n. With it, `run` checks a sampler, and a rule such as
+      SAGA checks its table.
     Raises:
-      TypeError: The rule is none (a constructor has to be called), or the dataset is
-        not a Batch. In init and in a step: a leaf of the params is not floating, for an
-        integer cannot take a small step.
-      ValueError: Leaves of the dataset differ in length, or it has no examples; in a
-        step, a concrete index lies outside.
+      TypeError: The rule is not an optax.GradientTransformation (call its constructor),
+        or the dataset is not a Batch. In init and in a step: a leaf of the params is
+        not floating; integers cannot take small steps.
+      ValueError: Leaves of the dataset differ in length, or it has no examples. In a
+        step: a concrete index lies outside the dataset.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> half = lambda x, batch: x**2 / 2
@@ -169,7 +170,7 @@ def build(
     check_rule(rule)
     check_dataset("dataset", dataset)
     n = num_examples(dataset)
-    # What is traced cannot index NumPy's arrays.
+    # A traced index cannot index a NumPy array.
     dataset = jax.tree.map(jnp.asarray, dataset)
 
     def init(params: Params) -> State:
@@ -222,6 +223,6 @@ def _step(
 
 
 def _norm(tree: Params) -> Array:
-    # The squares of float16 overflow.
+    # Squares of float16 numbers overflow.
     wide = [leaf.astype(working_dtype(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in wide))

@@ -1,4 +1,4 @@
-"""A sweep: many runs of one program at once, in batches, saved between chunks."""
+"""Sweep: run one compiled program for many seeds and hyper-parameters, in batches."""
 
 import functools
 import hashlib
@@ -19,13 +19,13 @@ from research.types import Checkpoints, Params, no_checkpoints
 
 
 class SweepProgress(NamedTuple):
-    """How far a call of `sweep` is.
+    """Progress of a call of `sweep`.
 
     Attributes:
-      share: Of its work, in 0..1.
-      runs_done, runs: Runs that are over, and all.
-      loss: The median over the runs under way of the last epoch's mean loss; NaN where
-        all diverged.
+      share: Share of the work that is done, in 0..1.
+      runs_done, runs: Number of finished runs, and of all runs.
+      loss: Median of the last epoch's mean loss, over the runs in progress. It is NaN
+        if all of them diverged.
     """
 
     share: float
@@ -34,25 +34,25 @@ class SweepProgress(NamedTuple):
     loss: float
 
     def __str__(self) -> str:
-        """A few words for a progress bar: "run 16 of 24, loss 0.0712"."""
+        """Return a short text for a progress bar: "run 16 of 24, loss 0.0712"."""
         return f"run {self.runs_done} of {self.runs}, loss {self.loss:.3g}"
 
 
 class SweepResult(NamedTuple):
-    """What m runs gave; every array is numpy with leading axis m.
+    """Result of a sweep over m runs. Every per-run array is NumPy with leading axis m.
 
     Attributes:
-      passes: Passes over the data at each evaluation, in example gradients / n, shape
-        (k,).
-      values: The objective there, shape (m, k), on the first part that the program
-        evaluates on (the training data unless others were asked for); column 0 is the
+      passes: Number of passes over the data at each evaluation (example gradients / n),
+        shape (k,).
+      values: The objective at each evaluation, shape (m, k). It is evaluated on the
+        first part in `evaluate_on` (by default the training data). Column 0 is the
         initial point.
-      values_on: The same for each part by name.
-      info: EpochInfo of shape (m, num_epochs) leaves, without evaluations.
+      values_on: The values on every part in `evaluate_on`, by the part's name.
+      info: EpochInfo without evaluations, leaves of shape (m, num_epochs).
       params: The last parameters.
-      first_bad_step: The first step (counted over all epochs) whose loss or update was
-        not finite, or -1.
-      seconds: What running took in this process, without compilation.
+      first_bad_step: First step, counted over all epochs, whose loss or update is not
+        finite; -1 if there is no such step.
+      seconds: Wall time of the sweep in this process, without compilation.
     """
 
     passes: np.ndarray
@@ -70,23 +70,25 @@ def sweep(
     on_chunk: Callable[[SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> SweepResult:
-    """Do every run, in batches of `width`, the last padded with copies that are dropped.
+    """Run every seed and setting in batches of `width` runs.
+
+    The last batch is padded with copies of its last run, which are dropped at the end.
 
     Args:
-      program: From `compile_sweep`.
-      runs: {"seed": integers (m,), and each hyper-parameter of the program: numbers
-        (m,)}.
-      on_chunk: Called between chunks with the `SweepProgress`.
-      checkpoints: Where batches are saved between chunks, under a name made of the runs.
-        A call that was stopped at any moment goes on from there, to the same bits;
-        Ctrl-C saves the last whole chunk.
+      program: The program from `compile_sweep`.
+      runs: Dict with "seed", integers of shape (m,), and for each hyper-parameter of
+        the program numbers of shape (m,).
+      on_chunk: Function called between chunks with the `SweepProgress`.
+      checkpoints: Place where batches are saved between chunks, under a name made from
+        the runs. A call that was stopped can be repeated: it resumes, and the result is
+        bit-identical. Ctrl-C saves the last complete chunk.
     Returns:
-      SweepResult. A run that diverges is a result like any other: its values turn inf
-      or NaN and its first bad step says where.
+      The SweepResult. A run that diverges is not an error: its values become inf or
+      NaN, and its first bad step is recorded.
     Raises:
       ValueError: A name is missing or unknown, lengths differ, there is no run, a seed
         is not an integer in 0..2^31-1, a hyper-parameter is not finite, a learning rate
-        is negative, or a checkpoint is another program's.
+        is negative, or a checkpoint belongs to another program.
       OSError: A checkpoint cannot be written.
     Example:
       >>> from research import descent, samplers, update_rules, workloads
@@ -128,23 +130,23 @@ def sweep(
 
 
 class _Progress(NamedTuple):
-    """All batches, and the numbers of those that the last chunk advanced."""
+    """All batches, and the numbers of the batches that the last chunk advanced."""
 
     batches: Sequence[RunBatch]
     advanced: Sequence[int]
 
 
 def _under_way(program: SweepProgram, batches: Sequence[RunBatch]) -> list[int]:
-    """The next batches to advance, one a device."""
+    """Return the numbers of the next batches to advance, one for each device."""
     num_chunks = program.num_epochs // program.chunk
     unfinished = [i for i, batch in enumerate(batches) if batch.done < num_chunks]
     return unfinished[: len(program.devices)]
 
 
 def _advance(program: SweepProgram, at: _Progress) -> _Progress:
-    """One more chunk of each batch under way, all at the same time.
+    """Run one more chunk of each batch in progress, all at the same time.
 
-    A dispatch returns before its device is done, so the devices work side by side.
+    A dispatch returns before its device has finished, so the devices work in parallel.
     """
     under_way, batches = _under_way(program, at.batches), list(at.batches)
     for device, i in enumerate(under_way):
@@ -154,7 +156,7 @@ def _advance(program: SweepProgram, at: _Progress) -> _Progress:
 
 
 def _dispatch(program: SweepProgram, batch: RunBatch, device: int) -> RunBatch:
-    """A batch after one more chunk, of which its device has begun the work."""
+    """Start one more chunk of a batch on a device. Return the batch after the chunk."""
     place = jax.sharding.SingleDeviceSharding(program.devices[device])
     runs = jax.device_put(padded(batch.runs, program.width), place)
     data = program.data[device]
@@ -187,7 +189,7 @@ def _shown(program: SweepProgram, at: _Progress) -> SweepProgress:
 def _collect(
     program: SweepProgram, batches: Sequence[RunBatch], seconds: float
 ) -> SweepResult:
-    """The runs of all batches: copies dropped, chunks joined, evaluations in a row."""
+    """Join the runs of all batches, without the copies, and all their results."""
     batches = [batch._replace(**jax.device_get(batch._asdict())) for batch in batches]
     initial = np.concatenate([batch.initial[: batch.size] for batch in batches])
     params = jax.tree.map(
@@ -217,7 +219,7 @@ def _first(tree: Any, size: int) -> Any:
 
 
 def _passes(program: SweepProgram) -> np.ndarray:
-    """Passes at each evaluation; an epoch leaves out n mod b examples."""
+    """Return the passes at each evaluation. An epoch leaves out n mod b examples."""
     n = num_examples(program.data[0]["train"]) or 1
     within = _run.evaluation_points(program.sampler.num_batches)
     ends = program.sampler.num_batches * np.arange(2, program.num_epochs + 1)
@@ -225,7 +227,7 @@ def _passes(program: SweepProgram) -> np.ndarray:
 
 
 def _name(program: SweepProgram, runs: Mapping[str, np.ndarray]) -> str:
-    """Runs by what they are; the caller's checkpoints name what they share."""
+    """Return a name made from the runs; the caller's checkpoints add the rest."""
     digest = hashlib.sha256(
         f"{program.num_epochs} {program.chunk} {program.width}".encode()
     )
@@ -255,7 +257,7 @@ def _check_runs(
             f"seeds must be integers in 0..2**31-1; got {seeds[:5]} of dtype "
             f"{seeds.dtype}."
         )
-    arrays["seed"] = seeds.astype(int)  # As the program was compiled for.
+    arrays["seed"] = seeds.astype(int)  # The dtype that the program was compiled for.
     for name in program.hyperparameters:
         arrays[name] = _check_hyperparameter(name, arrays[name].astype(float))
     return arrays

@@ -1,4 +1,4 @@
-"""A batch of runs between two chunks of a sweep, and how a checkpoint holds it."""
+"""A batch of runs between two chunks of a sweep, and its form in a checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,16 +16,17 @@ INFO = tuple(name for name in _run.EpochInfo._fields if name != "steps")
 
 
 class RunBatch(NamedTuple):
-    """At most `width` runs, and what came out of the chunks that are done.
+    """A batch of at most `width` runs, with the results of its finished chunks.
 
-    The arrays that came out hold the copies too that pad a batch to its width.
+    The result arrays include the copies that pad a batch to its width.
 
     Attributes:
       runs: Seeds and hyper-parameters, without copies.
       initial: The objective at the initial points; None before the first chunk.
-      state: Parameters and rule state after the last chunk; None before the first.
-      info: One EpochInfo a chunk, or of several chunks together.
-      done: How many chunks.
+      state: Parameters and rule state after the last chunk; None before the first
+        chunk.
+      info: EpochInfos, each of one chunk or of several chunks joined.
+      done: Number of finished chunks.
     """
 
     runs: dict[str, np.ndarray]
@@ -36,12 +37,12 @@ class RunBatch(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Runs without copies."""
+        """Return the number of runs, without copies."""
         return len(self.runs["seed"])
 
 
 def to_saved(batches: Sequence[RunBatch]) -> Saved:
-    """Batches as a checkpoint holds them; those that have not begun are left out."""
+    """Convert batches to their checkpoint form, without batches that have not begun."""
     arrays = {}
     for i, batch in enumerate(batches):
         if batch.done:
@@ -56,10 +57,10 @@ def to_saved(batches: Sequence[RunBatch]) -> Saved:
 def from_saved(
     program: SweepProgram, batches: Sequence[RunBatch], saved: Saved
 ) -> list[RunBatch]:
-    """The batches that `to_saved` saved, of the same runs of the same program.
+    """Restore the batches that `to_saved` saved, for the same runs of the same program.
 
     Raises:
-      ValueError: The checkpoint is whole and yet holds something else.
+      ValueError: The checkpoint is complete but does not fit this program.
     """
     runs = jax.device_put(padded(batches[0].runs, program.width), program.devices[0])
     like, _ = program.begin[0](runs, program.data[0])
@@ -82,7 +83,7 @@ def from_saved(
 
 
 def joined_info(chunks: Sequence[Any]) -> Any:
-    """The EpochInfo of several chunks as one, along the axis of epochs."""
+    """Concatenate the EpochInfo of several chunks along the axis of epochs."""
     return jax.tree.map(lambda *a: np.concatenate(a, axis=1), *chunks)
 
 
@@ -102,7 +103,7 @@ def _check_values(program: SweepProgram, saved: Saved, num_batches: int) -> None
 def _check_axes(
     program: SweepProgram, arrays: Mapping[str, np.ndarray], i: int, done: int
 ) -> None:
-    """Hold the first axes of what batch i gave against what its chunks give."""
+    """Check the first axes of batch i's saved arrays against its number of chunks."""
     first: dict[str, tuple[int, ...]] = {f"{i}/initial": (program.width,)}
     for name in INFO:
         first[f"{i}/info/{name}"] = (program.width, done * program.chunk)

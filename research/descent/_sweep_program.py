@@ -1,4 +1,4 @@
-"""The one program of all runs of a sweep, compiled."""
+"""Compile the one program that all runs of a sweep share."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,29 +22,29 @@ from research.samplers import check_form, check_sampler, num_examples
 from research.sizes import check_most, check_room
 from research.types import Batch, Key, Sampler, Workload
 
-# Children of a run's root key; the initial point and the order of examples never share
-# one.
+# Children of a run's root key. The initial point and the order of examples use
+# different keys.
 INIT, EPOCHS = range(2)
 
-# The bits of a run depend on the width of its batch (a vmapped product sums in another
-# order), so it is fixed.
+# The width is fixed: a vmapped product sums in another order at another width, which
+# changes the bits of a run.
 WIDTH = 8
 
 MakeRule = Callable[..., optax.GradientTransformation]
 
 
 class SweepProgram(NamedTuple):
-    """What many runs share, compiled: a run adds its seed and its hyper-parameters.
+    """The compiled program of many runs. Each run adds a seed and hyper-parameters.
 
     Attributes:
-      begin: Per device: (runs, data) -> (states, values at the initial points).
-      advance: Per device: (states, runs, epochs, data) -> (states, info).
-      data: Per device: the parts of the workload by name; "train" is always among them.
+      begin: For each device: function (runs, data) -> (states, initial values).
+      advance: For each device: function (states, runs, epochs, data) -> (states, info).
+      data: For each device: the parts of the workload by name, always with "train".
       evaluate_on: The parts on which the objective is evaluated.
-      hyperparameters: Names of the traced hyper-parameters that each run brings.
-      sampler, num_epochs, chunk, width: What the program was built for.
-      devices: Where batches of runs are sent, in turn.
-      compile_seconds: What building it took.
+      hyperparameters: Names of the traced hyper-parameters that each run provides.
+      sampler, num_epochs, chunk, width: The arguments of `compile_sweep`.
+      devices: The devices that run the batches, in turn.
+      compile_seconds: Time that building the program took.
     """
 
     begin: tuple[Callable, ...]
@@ -72,22 +72,24 @@ def compile_sweep(
     devices: Sequence[Any] | None = None,
     evaluate_on: Sequence[str] = ("train",),
 ) -> SweepProgram:
-    """Compile the one program of all runs that share what is not traced.
+    """Compile one program for all runs that differ only in traced values.
 
-    Rates and seeds are traced, so a sweep over them compiles nothing. Each device gets
-    the same single-device program: a run's bits do not depend on how many devices there
-    are.
+    Learning rates and seeds are traced, so a sweep over them compiles nothing more.
+    Each device gets the same single-device program. The bits of a run therefore do not
+    depend on the number of devices.
 
     Args:
-      workload: What is trained.
-      make_rule: Called with the run's hyper-parameters by name, as traced scalars.
-      sampler: Built for workload.train.
-      num_epochs: Length of each run.
-      hyperparameters: Names that `make_rule` takes.
-      chunk: Epochs between two looks at the runs: at least 2, and a divisor of
-        num_epochs. None: a tenth where that is one, else all.
-      width: Runs in a batch.
-      devices: Defaults to all of `jax.devices()`.
+      workload: Workload to train.
+      make_rule: Function that makes the rule. It is called with the run's
+        hyper-parameters by name, as traced scalars.
+      sampler: Sampler made for workload.train.
+      num_epochs: Number of epochs of each run.
+      hyperparameters: Names of the hyper-parameters that `make_rule` takes.
+      chunk: Number of epochs between two saves and progress reports. It must be at
+        least 2 and divide num_epochs. None means a tenth of num_epochs if that is
+        allowed, else all of it.
+      width: Number of runs in a batch.
+      devices: Devices to use. The default is all of `jax.devices()`.
       evaluate_on: Parts of the workload ("train", "validation", "test") on which the
         objective is evaluated.
     Returns:
@@ -95,7 +97,7 @@ def compile_sweep(
     Raises:
       ValueError: num_epochs or width is not positive, chunk is 1 or does not divide
         num_epochs, the sampler is made for another number of examples than
-        workload.train has (1 without data), or the workload has no such part.
+        workload.train has (1 without data), or the workload lacks a part.
     Example:
       >>> from research import descent, samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")
@@ -114,7 +116,7 @@ def compile_sweep(
     check_most(num_epochs=num_epochs, width=width)
     check_room(f"num_epochs={num_epochs} and width={width}", num_epochs, width)
     chunk = _check_chunk(chunk, num_epochs)
-    # Passes over no data are evaluations of the objective.
+    # Without data, one pass is one evaluation of the objective.
     n = num_examples(workload.train)
     check_sampler(sampler, 1 if n is None else n)
     devices = _check_devices(devices)
@@ -148,7 +150,7 @@ def compile_sweep(
 def _functions(
     workload: Workload, make_rule: MakeRule, sampler: Sampler, parts: Sequence[str]
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The beginning of one run, and its chunk of epochs."""
+    """Return two functions of one run: its start, and one chunk of its epochs."""
 
     def evaluate(params, data):
         return tuple(workload.objective(params, data[part]) for part in parts)
@@ -184,7 +186,7 @@ def _compile_on(
     chunk: int,
     width: int,
 ) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, Batch | None]]:
-    """Both functions for a batch of runs on one device, compiled, and the data there."""
+    """Compile both functions for one device, and place the data there."""
     begin, advance = functions
     place = jax.sharding.SingleDeviceSharding(device)
     data = {part: getattr(workload, part) for part in ("train", *parts)}
@@ -199,7 +201,7 @@ def _compile_on(
 
 
 def check_workload(name: str, workload: Any) -> None:
-    """Raise TypeError unless a value is a Workload of sensible fields."""
+    """Raise TypeError unless the value is a Workload with fields of the right types."""
     check_instance(
         name, workload, Workload, "Make one by research.workloads.make_workload(name)."
     )
@@ -210,7 +212,7 @@ def check_workload(name: str, workload: Any) -> None:
 
 
 def padded(runs: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
-    """Runs, and copies of the last up to the width."""
+    """Pad the runs to the width with copies of the last run."""
     return {
         name: np.concatenate([v, np.repeat(v[-1:], width - len(v))])
         for name, v in runs.items()
@@ -218,7 +220,7 @@ def padded(runs: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
 
 
 def _together(values: Sequence[Any]) -> Any:
-    """The value on the one part, or those on several along a last axis."""
+    """Return the only value, or stack several values along a last axis."""
     return values[0] if len(values) == 1 else jnp.stack(values, -1)
 
 

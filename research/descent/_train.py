@@ -1,4 +1,4 @@
-"""One training from its start, or from a checkpoint, to its end, watched and saved."""
+"""Train one model from its start or from a checkpoint, reporting progress."""
 
 import functools
 import math
@@ -42,9 +42,9 @@ from research.types import (
     no_checkpoints,
 )
 
-# How long the device works before progress is shown, about.
+# Approximate time between two progress reports.
 SECONDS_BETWEEN_LOOKS = 0.5
-FIRST_LOOK = 4  # Steps, until the pace is known.
+FIRST_LOOK = 4  # Steps before the first report, while the time per step is unknown.
 
 Evaluate = Callable[[Params], dict[str, Any]]
 OnProgress = Callable[[float, str], None]
@@ -65,46 +65,50 @@ def train(
     checkpoint: Checkpoint | None = None,
     devices: int = 1,
 ) -> TrainResult:
-    """Train one network: `run` on the same batches, watched, saved and gone on with.
+    """Train one model, with progress reports, checkpoints and resumption.
 
-    The loop over steps is compiled once and told from which step to which it runs, so
-    neither how often it is looked at nor a kill changes a bit. It keeps every step's
-    info, and no more of the data than one epoch's order.
+    The batches are the same as in `run`. The loop over steps is compiled once, and the
+    first and last step are its arguments. Progress reports and interruptions therefore
+    do not change a bit of the result. The info of every step is kept. Of the data, only
+    the order of one epoch is kept in addition.
 
-    With several devices each batch is split over them: each takes batch_size / devices of
-    its examples, and values and gradients are averaged. That sums in another order, so the
-    bits differ from those on one device; a key of noise is folded with the device's
-    number.
+    With several devices, each device takes batch_size / devices examples of each batch.
+    Values and gradients are averaged over devices. The order of summation differs, so
+    the bits differ from those of one device. The device's number is folded into noise
+    keys.
 
     Args:
-      objective: (params, batch) -> (), a mean over the batch's examples.
+      objective: Function (params, batch) -> (), a mean over the batch's examples.
       rule: Any gradient transformation.
-      dataset: Of n examples, on the device once for the whole training.
-      sampler: Says which examples make up each batch; an epoch's order is drawn from
-        fold_in(key, epoch).
-      num_epochs: How many.
-      params: Where to start. The rule's state follows their dtype.
-      key: Of all epochs; another than the one the params were drawn with.
-      evaluate: params -> numbers by name, before the first epoch and after each. It is
-        called as it is: jit it, with its data as an argument
+      dataset: Batch of n examples, copied to the device once for the whole training.
+      sampler: Sampler that chooses the examples of each batch. An epoch's order is
+        drawn from fold_in(key, epoch).
+      num_epochs: Number of epochs.
+      params: Initial parameters. The rule's state follows their dtype.
+      key: Key from which the keys of all epochs are derived. Use another key than the
+        one that drew the params.
+      evaluate: Function params -> numbers by name, called before the first epoch and
+        after each epoch. It is not compiled here: jit it, with its data as an argument
         (`research.objectives.in_slices` does).
-      noisy: Whether the objective draws noise: each step's batch then has a key of its own.
-      on_progress: Called with the share done, in 0..1, and a few words.
-      checkpoint: Where the training is saved; None: it is not. Ctrl-C saves it first.
-      devices: Of JAX's devices, how many share each batch;
-        `research.backend.configure(devices=...)` makes them on a CPU.
+      noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
+      on_progress: Function called with the share done, in 0..1, and a short text.
+      checkpoint: Place where the training is saved. None means that it is not saved.
+        Ctrl-C saves the training before it stops.
+      devices: Number of JAX devices that share each batch. On a CPU,
+        `research.backend.configure(devices=...)` creates them.
     Returns:
-      TrainResult. A training that diverges is one like any other, and names its first
-      bad step.
+      The TrainResult. A training that diverges is not an error: its first bad step is
+      recorded.
     Raises:
-      ValueError: num_epochs or devices is not positive; there are not so many devices, or
-        they do not divide the batch; the rule uses the batch's indices itself, of which
-        each device has a share; x and y are not equally many or none; the sampler is made
-        for another number of examples; the checkpoint is another training's, as far as
-        start (with a constant rate), key, order, shapes of the data and devices tell: a
-        penalty does not show.
-      TypeError: The rule is none, a leaf of params is not floating, the dataset is no
-        Batch, or the key no key.
+      ValueError: num_epochs or devices is not positive; there are fewer devices, or
+        their number does not divide batch_size; there are several devices and the rule
+        uses the batch's indices itself; x and y differ in length or are empty; the
+        sampler is made for another number of examples; or the checkpoint belongs to
+        another training. The last check compares the start (with a constant rate), key,
+        order, shapes of the data, and devices. It cannot detect another penalty, for
+        example.
+      TypeError: The rule is not a gradient transformation, a leaf of params is not
+        floating, the dataset is not a Batch, or the key is not a JAX key.
       OSError: The checkpoint cannot be written.
     Example:
       >>> import jax.numpy as jnp
@@ -194,7 +198,7 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
 def _advance(
     compiled: Compiled, key: Key, num_batches: int, evaluate: Evaluate | None
 ) -> Callable[[Progress], Progress]:
-    """A progress -> that after some steps, or that at the start of the next epoch."""
+    """Return a function that advances a training by some steps or to the next epoch."""
     batches_of = functools.lru_cache(1)(
         lambda epoch: compiled.epoch_batches(key, epoch)
     )
@@ -221,7 +225,7 @@ def _after_steps(
     try:
         state, info = jax.block_until_ready(advanced)
     except KeyboardInterrupt:
-        # What a process leaves running when it ends crashes it.
+        # A computation still running at exit crashes the process.
         jax.block_until_ready(advanced)
         raise
     seconds = at.seconds + time.perf_counter() - began
@@ -246,11 +250,12 @@ def _evaluated(evaluate: Evaluate, at: Progress) -> dict[str, float]:
 
 
 class ProgressReporter(NamedTuple):
-    """What tells whoever looks on how far a training is.
+    """Reporter of a training's progress.
 
     Attributes:
-      on_progress: Called with the share done and a few words; None: nobody looks on.
-      num_epochs, num_batches: How long the training is, and an epoch of it.
+      on_progress: Function called with the share done and a short text. None means that
+        nothing is reported.
+      num_epochs, num_batches: Number of epochs, and of batches in an epoch.
     """
 
     on_progress: OnProgress | None
@@ -258,7 +263,7 @@ class ProgressReporter(NamedTuple):
     num_batches: int
 
     def show(self, at: Progress) -> None:
-        """Tell the share, and the mean loss of the last tenth of an epoch."""
+        """Report the share done, and the mean loss over the last tenth of an epoch."""
         if self.on_progress is None or not at.step:
             return  # No step of this epoch is done.
         first = max(0, at.step - max(1, self.num_batches // 10))

@@ -1,4 +1,4 @@
-"""The compiled loop over the steps of an epoch, on one device or several."""
+"""Compile the loop over the steps of an epoch, on one device or several."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,19 +14,20 @@ from research.objectives import check_data
 from research.samplers import check_indices, num_examples
 from research.types import Array, Batch, Key, Params, Sampler
 
-AXIS = "batch"  # Of the mesh, where a batch is split over devices.
-# Entries of an array: below, joining it with others costs less than a meeting of its own.
+AXIS = "batch"  # Mesh axis over which a batch is split.
+# Arrays with fewer entries are joined before they are averaged over devices: joining
+# costs less than a separate synchronisation.
 SMALL = 2**15
 
 
 class Compiled(NamedTuple):
-    """A training before its first step.
+    """A compiled training before its first step.
 
     Attributes:
-      start: The progress to begin with.
-      epoch_batches: (key, epoch) -> the batches of that epoch.
-      advance: (state, info, batches, start, stop) -> (state, info) after the steps from
-        start to stop - 1.
+      start: The initial progress.
+      epoch_batches: Function (key, epoch) -> the batches of that epoch.
+      advance: Function (state, info, batches, start, stop) -> (state, info) after the
+        steps from start to stop - 1.
     """
 
     start: Progress
@@ -45,7 +46,7 @@ def compile_training(
     noisy: bool,
     devices: int,
 ) -> Compiled:
-    """Compiles the loop; arguments as for `train`."""
+    """Compile the loop. The arguments are those of `train`."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (AXIS,))
     whole = jax.sharding.PartitionSpec()
     everywhere = lambda tree: jax.device_put(
@@ -111,14 +112,15 @@ def _loop(
     objective: Callable[[Params, Any], Array],
     rule: optax.GradientTransformation,
 ) -> Callable[..., tuple[_step.State, _step.Info]]:
-    """The loop over the steps from start to stop - 1.
+    """Return the loop over the steps from start to stop - 1.
 
-    The number of trips is an argument, so XLA unrolls nothing and no bit depends on it.
+    The number of iterations is an argument, so XLA does not unroll the loop and the
+    result's bits do not depend on that number.
     """
 
     def loop(state, info, batches, dataset, start, stop):
         step = _step.build(objective, rule, dataset).step
-        # JAX's checker takes key[i] for a reuse.
+        # JAX's key checker would treat key[i] as a reuse of the key.
         noise = None if batches.key is None else jax.random.key_data(batches.key)
 
         def one(i, carry):
@@ -142,7 +144,7 @@ def _loop(
 
 
 def _own_part(batches: _step.BatchIndices, devices: int) -> _step.BatchIndices:
-    """The share of each batch that this device takes, and its own noise."""
+    """Return this device's share of each batch, with the device's own noise key."""
     device = jax.lax.axis_index(AXIS)
     indices = batches.indices
     if indices is None:
@@ -164,7 +166,7 @@ def _own_part(batches: _step.BatchIndices, devices: int) -> _step.BatchIndices:
 def _averaged(
     objective: Callable[[Params, Any], Array],
 ) -> Callable[[Params, Any], Array]:
-    """The objective of a batch that devices share: value and gradient are means over them."""
+    """Return an objective whose value and gradient are means over the devices."""
 
     @jax.custom_vjp
     def averaged(params, batch):
@@ -181,9 +183,9 @@ def _averaged(
 
 
 def _mean_over_devices(tree: Any) -> Any:
-    """The mean of each array over the devices.
+    """Return the mean of each array over the devices.
 
-    Devices of a CPU meet once for each array: so small ones of a dtype go as one.
+    CPU devices synchronise once for each array, so small arrays of a dtype are joined.
     """
     leaves, structure = jax.tree.flatten(tree)
     groups: dict[Any, list[int]] = {}
@@ -207,7 +209,7 @@ def _joined(leaves: list[Array]) -> Array:
 
 
 def _parted(joined: Array, like: list[Array]) -> list[Array]:
-    """Undoes `_joined`."""
+    """Undo `_joined`."""
     if len(like) == 1:
         return [joined]
     parts = jnp.split(joined, np.cumsum([leaf.size for leaf in like])[:-1])

@@ -1,4 +1,4 @@
-"""Where a training is: how it is saved, to the last bit, and what it gives in the end."""
+"""Progress of a training: its exact checkpoint form, and its final result."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from research.update_rules._transforms import evaluation_params as evaluation_pa
 
 
 class TrainResult(NamedTuple):
-    """What a training gave; every array is numpy.
+    """Result of a training. Every array is NumPy.
 
     Attributes:
-      params: The last parameters; a rule that averages gives its average.
+      params: The last parameters. For a rule that averages, the average.
       steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
-      evaluations: What `evaluate` gave, by name: at the start, then after each epoch,
+      evaluations: Results of `evaluate` by name, at the start and after each epoch,
         shape (num_epochs + 1,).
-      first_bad_step: The first step, counted over all epochs, whose loss or update was
-        not finite, or -1.
-      seconds: What the steps took, in all processes that worked on it, without
-        compilation and evaluation.
-      compile_seconds: What compiling took in this process.
+      first_bad_step: First step, counted over all epochs, whose loss or update is not
+        finite; -1 if there is no such step.
+      seconds: Time that the steps took, summed over all processes that worked on the
+        training, without compilation and evaluation.
+      compile_seconds: Time that compilation took in this process.
     """
 
     params: Params
@@ -38,18 +38,17 @@ class TrainResult(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a training is: `step` steps of epoch `epoch` are done, and what they left.
+    """Progress of a training after `step` steps of epoch `epoch`.
 
     Attributes:
-      epoch, step: From 0.
+      epoch, step: Number of finished epochs, and of finished steps in this epoch.
       state: Parameters and rule state.
-      info: Of this epoch's steps, leaves of shape (num_batches,); NaN where they are
-        still to come.
-      earlier: The info of each epoch that is over.
-      evaluations: At the start, and after each epoch that is over.
-      seconds: What the steps took.
-      training: A digest of what the training began with, by which a checkpoint of
-        another one is known.
+      info: Info of this epoch's steps, leaves of shape (num_batches,). Entries of steps
+        not yet taken are NaN.
+      earlier: The info of each finished epoch.
+      evaluations: Evaluations at the start and after each finished epoch.
+      seconds: Time that the steps took.
+      training: Digest of the training's inputs, which identifies its checkpoints.
     """
 
     epoch: int
@@ -63,7 +62,7 @@ class Progress(NamedTuple):
 
 
 def digest(words: str, *begun_with: Any) -> str:
-    """Of the words, and of the dtypes, shapes and bytes of all leaves."""
+    """Return a digest of the words and of all leaves' dtypes, shapes and bytes."""
     hashed = hashlib.sha256(words.encode())
     for leaf in map(as_numbers, jax.tree.leaves(begun_with)):
         hashed.update(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
@@ -71,13 +70,16 @@ def digest(words: str, *begun_with: Any) -> str:
 
 
 def evaluation_params(state: _step.State) -> Params:
-    """The parameters to be used, on one device; a rule that averages gives its average."""
+    """Return the parameters to evaluate, from one device.
+
+    For a rule that averages, return the average.
+    """
     params = evaluation_params_of(state.rule, state.params)
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
 
 
 def to_saved(at: Progress) -> Saved:
-    """A training's progress as a checkpoint holds it."""
+    """Convert a training's progress to its checkpoint form."""
     arrays = to_arrays("state", at.state) | to_arrays("info", at.info)
     if at.earlier:
         arrays |= to_arrays("earlier", _stacked(at.earlier))
@@ -90,9 +92,9 @@ def _stacked(infos: Sequence[_step.Info]) -> _step.Info:
 
 
 def check_alike(state: _step.State) -> None:
-    """Refuse a training whose devices have parted.
+    """Raise ValueError if the devices hold different states.
 
-    Those of a rule do that looks at `indices` itself, as SAGA.
+    This happens with a rule that reads `indices` itself, such as SAGA.
     """
     for leaf in jax.tree.leaves(state):
         first, *others = (as_numbers(shard.data) for shard in leaf.addressable_shards)
@@ -123,10 +125,10 @@ OF_ANOTHER_TRAINING = (
 def from_saved(
     start: Progress, saved: Saved, num_epochs: int, evaluated: bool
 ) -> Progress:
-    """The progress that `to_saved` saved, of a training that begins at `start`.
+    """Restore the progress that `to_saved` saved for a training that begins at `start`.
 
     Raises:
-      ValueError: It is another training's.
+      ValueError: The checkpoint belongs to another training.
     """
     values = (
         dict(zip(SHAPE, saved.values, strict=False))
@@ -155,7 +157,7 @@ def from_saved(
 
 
 def _earlier(info: _step.Info, num_epochs: int, saved: Saved) -> tuple[Any, ...]:
-    """The info of each epoch that is over."""
+    """Return the info of each finished epoch."""
     if not num_epochs:
         return ()
     like = jax.tree.map(lambda a: np.empty((num_epochs, *a.shape), a.dtype), info)
@@ -164,7 +166,7 @@ def _earlier(info: _step.Info, num_epochs: int, saved: Saved) -> tuple[Any, ...]
 
 
 def collected(at: Progress, compile_seconds: float) -> TrainResult:
-    """What a training gave, at its end."""
+    """Return the result of a finished training."""
     steps = _stacked(at.earlier)
     good = (np.isfinite(steps.loss) & np.isfinite(steps.update_norm)).ravel()
     names = at.evaluations[0] if at.evaluations else {}

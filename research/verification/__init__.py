@@ -1,4 +1,4 @@
-"""Verification by comparison: a rule against other implementations, step by step."""
+"""Verify a rule by comparing it step by step with other implementations."""
 
 from research.verification._verify_rule import Verification as Verification
 from research.verification._verify_rule import verify_rule as verify_rule

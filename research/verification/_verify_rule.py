@@ -1,5 +1,4 @@
-"""`verify_rule`: is a rule the rule that it is meant to be, and if not, what is likely
-wrong with it?"""
+"""Check whether a rule is the intended rule, and name the likely mistake if not."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -24,27 +23,28 @@ from research.verification.rule_under_test import (
 )
 from research.verification.walks import Deviation, Walk, distance, walk, walk_exactly
 
-# In units of the dtype's eps. A step adds a few roundings; on the problems here the
-# worst of our rules against a formula in fifty digits is a tenth of this, and the
-# smallest slip that is known is a million times larger.
+# In units of the dtype's eps. Each step adds a few rounding errors. On the problems
+# here, the largest deviation of this library's rules from a fifty-digit formula is a
+# tenth of this. The smallest known mistake causes a deviation a million times larger.
 TOLERANCE = 1000.0
 
-Trace = Mapping[str, tuple[float, Walk]]  # By problem: the learning rate and the walk.
+Trace = Mapping[str, tuple[float, Walk]]  # Problem name -> (learning rate, trajectory).
 
 
 class Verification(NamedTuple):
-    """What `verify_rule` found.
+    """Result of `verify_rule`.
 
     Attributes:
-      same: Whether the two agree within the tolerance on every problem on which they
-        could be compared.
-      problem: Where they lie furthest apart.
-      deviation: How far, at which step and leaf.
-      deviations: The same by problem.
-      reasons: By problem, why they could not be compared there.
-      cause: What is likely wrong with the rule; None if they agree, or if no known
-        mistake explains it.
-      tolerance: What counts as agreement.
+      same: Whether rule and reference agree within the tolerance on every problem on
+        which they could be compared.
+      problem: Name of the problem with the largest deviation.
+      deviation: The largest deviation, with its step and leaf.
+      deviations: Deviation on each problem, by the problem's name.
+      reasons: Reasons why rule and reference could not be compared, by the problem's
+        name.
+      cause: Likely mistake in the rule. None if rule and reference agree, or if no
+        known mistake explains the deviation.
+      tolerance: Largest deviation that counts as agreement.
     """
 
     same: bool
@@ -96,41 +96,42 @@ def verify_rule(
     on_progress: OnProgress | None = None,
     **arguments: Any,
 ) -> Verification:
-    """Compares any rule with any reference on problems that ask hard questions, and
-    names the likely mistake.
+    """Compare a rule with a reference on test problems, and name the likely mistake.
 
-    Each walks fifty steps on three functions and on five given sequences of gradients:
-    drawn, sparse, of sizes from e^-30 to e^30, zero, and one with a NaN in it.
-    `research.verification.walks.distance` says how the difference is measured. A rule
-    that gives NaN where the reference does not is a rule that differs, not an error.
+    Rule and reference each take fifty steps on three functions and on five given
+    sequences of gradients: random, sparse, with sizes from e^-30 to e^30, zero, and one
+    with a NaN in it. `research.verification.walks.distance` defines the deviation. If
+    the rule becomes NaN where the reference does not, that is a deviation, not an
+    error.
 
     Args:
-      rule: A gradient transformation, ours or yours, or a constructor of one that takes
-        the learning rate first; the name of one of our rules, or a dotted name of
-        another, such as "optax.adam"; or a Formula.
-      reference: The same; or the name of one of our rules, whose formula then stands
-        for it in fifty digits; or a trace by problem, such as
-        `recorded.recorded_walks("adam/defaults")`, which brings its learning rates.
-      problems: What to compare on; None means all of PROBLEMS.
-      learning_rate: For constructors, on every problem; None means the problem's own
-        rate. Where one of the two is already made and the other is not, it must be
-        given: the rate that the rule was made with.
-      dtype: In which the rule walks: float64, which needs JAX's float64 on, or float32.
-      tolerance: What counts as agreement; None means 1000 eps, or more where the card
-        of our rule of that name says how far it carries rounding.
-      on_progress: Told (done, total, message) before each problem, and before each
-        mistake that is tried.
-      **arguments: Other arguments that constructors and the formula are given.
+      rule: A gradient transformation, or a constructor of one that takes the learning
+        rate first. Also the name of a rule of this library, a dotted name such as
+        "optax.adam", or a Formula.
+      reference: As for rule. The name of a rule of this library means its formula in
+        fifty digits. The reference may also be a trace by problem, such as
+        `recorded.recorded_walks("adam/defaults")`, with its own learning rates.
+      problems: Problems to compare on. None means all of PROBLEMS.
+      learning_rate: Learning rate for constructors, on every problem. None means the
+        problem's own rate. If only one of rule and reference is already made, give the
+        rate that it was made with.
+      dtype: Dtype of the rule's steps: float64 (requires JAX's float64 to be on) or
+        float32.
+      tolerance: Largest deviation that counts as agreement. None means 1000 eps, or
+        more if the card of the reference rule states larger rounding errors.
+      on_progress: Function called with (done, total, message) before each problem, and
+        before each mistake that is tried.
+      **arguments: Further arguments for the constructors and the formula.
     Returns:
-      The Verification; print it.
+      The Verification. Print it for a summary.
     Raises:
-      NoRuleError: What is given is no rule, or it changes structure, shape or dtype of
-        updates or state.
-      RuleError: The rule itself raised (a ValueError that says what, where NoRuleError
-        is a TypeError).
-      ValueError: The name is unknown, a rate is missing, dtype is another or float64 is
-        off, or no problem can be walked.
-      TypeError: problems holds something else.
+      NoRuleError: An argument is not a rule, or the rule changes the structure, shape
+        or dtype of updates or state. It is a TypeError.
+      RuleError: The rule itself raised an exception, which the message contains. It is
+        a ValueError.
+      ValueError: The name is unknown, a rate is missing, dtype is neither float64 nor
+        float32, float64 is off, or no problem can be used.
+      TypeError: problems contains something other than Problems.
     Example:
       >>> import optax
       >>> print(verify_rule(optax.adam, "adam").same)
@@ -215,7 +216,10 @@ def verify_rule(
 
 
 def _found(subject: Any) -> Any:
-    """The rule or reference itself, where a dotted name is given for it."""
+    """Return the object that a dotted name refers to.
+
+    Any other subject is returned as it is.
+    """
     return named(subject) if isinstance(subject, str) and "." in subject else subject
 
 
@@ -227,7 +231,7 @@ def _compared(
     dtype: Any,
     tolerance: float,
 ) -> Evidence:
-    """Both walked on one problem."""
+    """Run rule and reference on one problem, and return the evidence."""
     others = {key: value for key, value in given.items() if key != "learning_rate"}
 
     def walked(subject: Any, name: str) -> Walk:
@@ -264,8 +268,10 @@ def _second_half(on_progress: OnProgress | None) -> OnProgress | None:
 
 
 def _check_subject(name: str, subject: Any) -> None:
-    """A rule, a constructor of one, a Formula; or a name or recorded walks, of which
-    the others are compared."""
+    """Raise NoRuleError unless the subject is a rule, its constructor, or a Formula.
+
+    A reference may also be a name or recorded trajectories.
+    """
     is_other = name == "reference" and isinstance(subject, str | Mapping)
     if (
         not is_other
@@ -282,7 +288,7 @@ def _check_subject(name: str, subject: Any) -> None:
 
 def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
     if isinstance(reference, Mapping):
-        return  # Its rates are its own.
+        return  # A trace has its own learning rates.
     if learning_rate is None and is_made(rule) != is_made(reference):
         fixed, free = ("rule", "reference") if is_made(rule) else ("reference", "rule")
         raise ValueError(
@@ -326,8 +332,11 @@ def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
 
 
 def known_name(reference: Any) -> str | None:
-    """The name of our rule that a reference is: given by name, our constructor, or its
-    counterpart in optax."""
+    """Return the name of this library's rule that the reference stands for, or None.
+
+    The reference may be a name, a constructor of this library, or the counterpart of
+    one in optax.
+    """
     if isinstance(reference, str):
         if reference not in FORMULAS:
             raise ValueError(

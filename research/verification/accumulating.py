@@ -1,5 +1,7 @@
-"""Gradients divided by the size of those before them, as the papers print it, with
-optax's conventions where they differ."""
+"""Formulas of AdaGrad, Adadelta and RMSProp, from their papers.
+
+Where optax's conventions differ, they are options.
+"""
 
 from itertools import count
 
@@ -13,8 +15,10 @@ from research.verification.leaves import entrywise, maximum, sqrt, zeros_like
 def adagrad(
     x, f, learning_rate, initial_accumulator_value=0.1, eps=1e-7, eps_in_sqrt=True
 ):
-    """Duchi, Hazan & Singer (2011), figure 1, with ε inside the root or outside, and an
-    initial value, as in optax."""
+    """Yield the iterates of figure 1 of Duchi, Hazan & Singer (2011).
+
+    As in optax, ε may be inside or outside the root, and there is an initial value.
+    """
     s = zeros_like(x) + initial_accumulator_value
     while True:
         g = f.gradient(x)
@@ -27,8 +31,10 @@ def adagrad(
 
 
 def adadelta(x, f, learning_rate=1.0, rho=0.9, eps=1e-6):
-    """Zeiler (2012), algorithm 1, with RMS[a] = √(E[a²] + ε), equation (9); the rate is
-    added."""
+    """Yield the iterates of algorithm 1 of Zeiler (2012).
+
+    RMS[a] = √(E[a²] + ε) is equation (9). The learning rate is an addition.
+    """
     of_g = of_dx = zeros_like(x)
     while True:
         g = f.gradient(x)
@@ -53,8 +59,11 @@ def rmsprop(
     bias_correction=False,
     rate_in_momentum=True,  # The same, since the rate is constant here.
 ):
-    """Tieleman & Hinton (2012), slide 29; centered: Graves (2013), equations (38)-(41);
-    the rest as in optax."""
+    """Yield the iterates of slide 29 of Tieleman & Hinton (2012).
+
+    The centered variant is from Graves (2013), equations (38)-(41). The other options
+    are those of optax.
+    """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -202,8 +211,8 @@ CARDS = {
             "momentum": 0.5,
             "nesterov": True,
         },
-        # At 0.05 it comes to the minimum within 50 steps, and there divides a gradient
-        # of rounding by its own size.
+        # At 0.05 the rule reaches the minimum within 50 steps. There it divides a
+        # gradient of rounding errors by its own size.
         rates={"quadratic": 0.02, "softmax_regression": 0.02},
     ),
 }

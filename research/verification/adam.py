@@ -1,5 +1,7 @@
-"""Adam and its closest kin, as the papers print them, with optax's conventions where
-its rule is the one that is meant."""
+"""Formulas of Adam and closely related rules, from their papers.
+
+They follow optax's conventions where optax's rule is meant.
+"""
 
 from itertools import count
 
@@ -11,7 +13,7 @@ from research.verification.leaves import absolute, maximum, sqrt, zeros_like
 
 
 def adam(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
-    """Kingma & Ba (2015), algorithm 1; eps_root is optax's."""
+    """Yield the iterates of algorithm 1 of Kingma & Ba (2015); eps_root is optax's."""
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -26,7 +28,10 @@ def adam(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
 def adamw(
     x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, weight_decay=1e-4
 ):
-    """Loshchilov & Hutter (2019), algorithm 2 with their λ taken as η λ."""
+    """Yield the iterates of algorithm 2 of Loshchilov & Hutter (2019).
+
+    Their λ is η λ here.
+    """
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -51,8 +56,10 @@ def amsgrad(
     bias_correction_nu=True,
     correct_before_max=True,
 ):
-    """Reddi, Kale & Kumar (2018), algorithm 2, which has no corrections and no ε; those
-    as in optax or torch."""
+    """Yield the iterates of algorithm 2 of Reddi, Kale & Kumar (2018).
+
+    The paper has no corrections and no ε; both are as in optax or torch.
+    """
     m = v = n = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -67,7 +74,10 @@ def amsgrad(
 
 
 def adamax(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8):
-    """Kingma & Ba (2015), algorithm 2, with ε as in optax and torch."""
+    """Yield the iterates of algorithm 2 of Kingma & Ba (2015), with ε.
+
+    The ε is as in optax and torch.
+    """
     m = u = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -211,8 +221,8 @@ CARDS = {
             Recorded("amsgrad/defaults", {"correct_before_max": False}),
             Recorded("amsgrad/b2 0.9", {"b2": 0.9, "correct_before_max": False}),
         ),
-        # The paper's variant, without corrections, is not in optax 0.2.6; the family's
-        # own tests ask its formula.
+        # optax 0.2.6 lacks the paper's variant without corrections. The tests of this
+        # family compare that variant with its formula.
         arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
     ),
     "adamax": Card(
@@ -246,8 +256,8 @@ CARDS = {
             Recorded("adamax/defaults"),
             Recorded("adamax/eps 0.1", {"eps": 0.1}),
         ),
-        # With b2 = 0.9 the maximum forgets within 50 steps, and at a minimum the rule
-        # divides rounding by itself.
+        # With b2 = 0.9 the maximum forgets within 50 steps. At a minimum the rule then
+        # divides rounding errors by their own size.
         arguments={"b1": 0.5, "b2": 0.99, "eps": 0.01},
     ),
 }

@@ -1,5 +1,7 @@
-"""NAdam and RAdam, as the papers print them, with optax's and torch's conventions by
-arguments."""
+"""Formulas of NAdam and RAdam, from their papers.
+
+Arguments select the conventions of optax or torch.
+"""
 
 from itertools import count
 
@@ -23,8 +25,10 @@ def nadam(
     momentum_schedule="constant",
     momentum_decay=0.004,
 ):
-    """Dozat (2016), algorithm 2 and its schedule of μ; the constant one as in optax,
-    "torch" as in torch."""
+    """Yield the iterates of algorithm 2 of Dozat (2016), with its schedule of μ.
+
+    A constant μ is as in optax, and the schedule "torch" as in torch.
+    """
     paper, constant = momentum_schedule == "paper", momentum_schedule == "constant"
     mu = lambda t: (
         b1 if constant else b1 * (1 - (mpf(96) / 100) ** (t * momentum_decay) / 2)
@@ -54,8 +58,10 @@ def radam(
     threshold=5.0,
     eps_before_correction=False,
 ):
-    """Liu et al. (2020), algorithm 2, with ε as in optax or torch and the threshold an
-    argument."""
+    """Yield the iterates of algorithm 2 of Liu et al. (2020).
+
+    ε is as in optax or torch, and the threshold is an argument.
+    """
     m = v = zeros_like(x)
     most = 2 / (1 - b2) - 1
     for t in count(1):
@@ -171,8 +177,8 @@ CARDS = {
             "threshold": 6.0,
         },
         rates={"rosenbrock": 1e-4},  # The first steps are as long as the gradient.
-        # optax takes ρ_6 = 6 as 1999 - 1993, and its sixth step is wrong by 2e-12 of
-        # itself; ours by 5e-16 (measured).
+        # optax computes ρ_6 = 6 as 1999 - 1993, which makes its sixth step wrong by
+        # 2e-12 relative. This library's step is wrong by 5e-16 (measured).
         bounds={"optax": 20_000},
     ),
 }

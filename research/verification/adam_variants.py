@@ -1,5 +1,7 @@
-"""AdaBelief, Yogi and Adan, as the papers print them, with the corrections that their
-authors' programs make."""
+"""Formulas of AdaBelief, Yogi and Adan, from their papers.
+
+They use the corrections of their authors' programs.
+"""
 
 from itertools import count
 from typing import Any
@@ -13,8 +15,10 @@ from research.verification.leaves import sign, sqrt, zeros_like
 
 
 def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
-    """Zhuang et al. (2020), algorithm 2, whose one ε is eps_root in s and eps in the
-    division."""
+    """Yield the iterates of algorithm 2 of Zhuang et al. (2020).
+
+    The paper's single ε is eps_root in s and eps in the division.
+    """
     m = s = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -38,7 +42,10 @@ def yogi(
     initial_mu=0.0,
     bias_correction=True,
 ):
-    """Zaheer et al. (2018), algorithm 2, with Adam's corrections and initial values."""
+    """Yield the iterates of algorithm 2 of Zaheer et al. (2018).
+
+    The corrections and initial values are Adam's.
+    """
     m = zeros_like(x) + initial_mu
     v = zeros_like(x) + initial_accumulator_value
     for t in count(1):
@@ -63,8 +70,10 @@ def adan(
     weight_decay=0.0,
     proximal=False,
 ):
-    """Xie et al. (2024), algorithm 1 with 1 - β for each β, averages from 0 and
-    corrected; its decay is the proximal one."""
+    """Yield the iterates of algorithm 1 of Xie et al. (2024), with 1 - β for each β.
+
+    The averages start from 0 and are corrected. The paper's decay is the proximal one.
+    """
     m = v = n = zeros_like(x)
     before = None
     ahead = b2
@@ -85,8 +94,10 @@ def adan(
 def optax_yogi(
     learning_rate, b1=0.9, b2=0.999, eps=1e-3, eps_root=0.0, initial_mu=0.0
 ) -> optax.GradientTransformation:
-    """optax's, whose first moment starts at 1e-6 like the second, started anew from
-    another one."""
+    """Return optax's Yogi with another initial value of the first moment.
+
+    In optax the first moment starts at 1e-6, like the second.
+    """
     rule = optax.scale_by_yogi(b1, b2, eps, eps_root)
 
     def init(params):

@@ -1,5 +1,7 @@
-"""Rules that keep params of their own to evaluate at: each formula yields its iterates
-together with those."""
+"""Formulas of rules with separate params for evaluation.
+
+Each formula yields its iterates together with those params.
+"""
 
 from collections.abc import Callable
 from itertools import count
@@ -16,11 +18,11 @@ from research.verification.leaves import Leaves, zeros_like
 
 
 class Evaluated(Leaves):
-    """Iterates that are evaluated elsewhere.
+    """Iterates together with the params at which the rule is evaluated.
 
     Args:
-      iterate: Where the rule goes on from.
-      evaluation: Where it is evaluated.
+      iterate: Params from which the rule continues.
+      evaluation: Params at which the rule is evaluated.
     """
 
     def __init__(self, iterate: Leaves, evaluation: Leaves):
@@ -31,7 +33,10 @@ class Evaluated(Leaves):
 def lookahead(
     x, f, learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False
 ):
-    """Zhang et al. (2019), algorithm 1, around the heavy ball with momentum 0.9."""
+    """Yield the iterates of algorithm 1 of Zhang et al. (2019).
+
+    The inner rule is the heavy ball with momentum 0.9.
+    """
     slow, m = x, zeros_like(x)
     for t in count(1):
         m = 0.9 * m + f.gradient(x)
@@ -45,8 +50,10 @@ def lookahead(
 
 
 def polyak_averaging(x, f, learning_rate, start=0):
-    """Polyak & Juditsky (1992), equation (2), over the iterates after `start`, around
-    gradient descent."""
+    """Yield gradient descent with the average of Polyak & Juditsky (1992), eq. (2).
+
+    The average is over the iterates after `start`.
+    """
     total, n = zeros_like(x), 0
     for t in count(1):
         x = x - learning_rate * f.gradient(x)
@@ -56,8 +63,10 @@ def polyak_averaging(x, f, learning_rate, start=0):
 
 
 def exponential_averaging(x, f, learning_rate, decay=0.999, debias=True):
-    """Kingma & Ba (2015), section 7.2, around gradient descent; or from x_0 and without
-    the correction."""
+    """Yield gradient descent with the average of Kingma & Ba (2015), section 7.2.
+
+    If `debias` is false, the average starts at x_0 and has no correction.
+    """
     average = zeros_like(x) if debias else x
     for t in count(1):
         x = x - learning_rate * f.gradient(x)
@@ -66,8 +75,7 @@ def exponential_averaging(x, f, learning_rate, decay=0.999, debias=True):
 
 
 class Apart(NamedTuple):
-    """What a rule of optax keeps here beside its own state: the params that it
-    evaluates at."""
+    """State of an optax rule, together with its params for evaluation."""
 
     evaluation_params: Params
     state: Any
@@ -76,8 +84,10 @@ class Apart(NamedTuple):
 def optax_lookahead(
     learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False
 ):
-    """optax.lookahead around its heavy ball; its slow params, which optax has among the
-    params, are in the state."""
+    """Return optax.lookahead around optax's heavy ball.
+
+    optax holds the slow params among the params; here they are in the state.
+    """
     rule = optax.lookahead(
         optax.sgd(learning_rate, 0.9), sync_period, slow_step_size, reset_state
     )
@@ -91,8 +101,8 @@ def optax_lookahead(
         both, after = rule.update(
             updates, state.state, optax.LookaheadParams(params, state.evaluation_params)
         )
-        # optax multiplies the slow params' update by 0 between synchronisations, and so
-        # hands them a NaN at once.
+        # Between synchronisations optax multiplies the slow params' update by 0, so a
+        # NaN reaches them at once.
         comes_back = after.steps_since_sync == 0
         slow = jax.tree.map(
             lambda s, u: jnp.where(comes_back, s + u, s),
@@ -105,8 +115,10 @@ def optax_lookahead(
 
 
 def optax_exponential_averaging(learning_rate, decay=0.999, debias=True):
-    """optax.ema of the params, or optax.incremental_update where nothing is
-    corrected."""
+    """Return optax's gradient descent with an exponential average of the params.
+
+    The average is optax.ema, or optax.incremental_update if `debias` is false.
+    """
     average = optax.ema(decay, debias=True)
 
     def forget(params, state):
@@ -124,7 +136,7 @@ def _beside(
     start: Callable[..., Any],
     average: Callable[..., Any],
 ):
-    """The rule, with an average of the params beside its state."""
+    """Return the rule with an average of the params in its state."""
 
     def init(params):
         return Apart(params, (rule.init(params), start(params)))

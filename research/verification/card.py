@@ -1,4 +1,4 @@
-"""The card of a rule: its formula, other authorities, and the arguments to ask with."""
+"""The card of a rule: its formula, other authorities, and arguments to compare with."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,12 +12,11 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class Recorded(NamedTuple):
-    """Which trajectories of another implementation, kept in recorded.json, are this
-    rule's.
+    """Reference to recorded trajectories of the rule in another implementation.
 
     Attributes:
-      variant: "optimizer/variant", as the keys of the file begin.
-      arguments: Those of ours under which the two are one rule.
+      variant: Prefix "optimizer/variant" of the keys in recorded.json.
+      arguments: Arguments of this library's rule that make the two rules equal.
     """
 
     variant: str
@@ -25,24 +24,24 @@ class Recorded(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What a rule is held against, and the arguments with which it is asked.
+    """The references that a rule is compared with, and the arguments to compare with.
 
     Attributes:
-      formula: The rule as its paper prints it, in fifty digits, with the mistakes that
-        are made in it; or why there is none, as a clause.
-      optax: Its counterpart in optax, which has our arguments' names; or why there is
-        none, in a sentence.
-      recorded: Another implementation's trajectories, by problem; or why there are
-        none, in a sentence.
-      arguments: Arguments other than the defaults, under which the table asks once
-        more.
-      optax_arguments: The same for optax where its names are others; None: as ours.
-      unit_steps: Whether the rule's step is as long as its rate, whatever the
-        gradient's size.
-      rates: Learning rates by problem, where the problem's own does not suit.
-      reasons: By problem, why the rule is not asked there.
-      bounds: By authority ("formula", "optax", "recorded"), units of eps that stand for
-        a stated reason above the table's own bound.
+      formula: The rule in fifty digits as its paper prints it, with known mistakes. Or
+        the reason why there is no formula, as a clause.
+      optax: The counterpart in optax, called with this library's argument names. Or the
+        reason why there is none, as a sentence.
+      recorded: Recorded trajectories of another implementation. Or the reason why there
+        are none, as a sentence.
+      arguments: Arguments other than the defaults, for a second comparison.
+      optax_arguments: The same arguments under optax's names, if they differ. None
+        means the same names.
+      unit_steps: Whether the length of a step is the learning rate, whatever the size
+        of the gradient.
+      rates: Learning rates by problem, where the problem's own rate is not suitable.
+      reasons: Reasons why the rule is not compared on a problem, by the problem's name.
+      bounds: Bounds by authority ("formula", "optax", "recorded"), in units of eps.
+        Each replaces the table's own bound for a stated reason.
     """
 
     formula: Formula | str
@@ -57,7 +56,7 @@ class Card(NamedTuple):
 
 
 def rate_on(problem: Problem, card: Card | None) -> float:
-    """The learning rate at which a rule is asked on a problem."""
+    """Return the learning rate for a rule on a problem."""
     if card is None:
         return problem.rate
     return card.rates.get(

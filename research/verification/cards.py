@@ -1,5 +1,4 @@
-"""The cards of all rules: a formula in fifty digits, its mistakes, other
-authorities."""
+"""The cards of all rules: formulas in fifty digits, mistakes and other authorities."""
 
 from research.update_rules import RULE_TABLE
 from research.verification import (
@@ -52,7 +51,7 @@ CARDS: dict[str, Card] = {
     name: card for family in FAMILIES for name, card in family.CARDS.items()
 }
 
-# Of the rules that walk the problems of `research.verification.PROBLEMS`.
+# Formulas of the rules that can run on `research.verification.PROBLEMS`.
 FORMULAS: dict[str, Formula] = {
     name: card.formula
     for name, card in CARDS.items()

@@ -1,5 +1,7 @@
-"""What is likely wrong with a rule: the known mistakes are made in the reference, one
-by one, until one walks as it does."""
+"""Find what is likely wrong with a rule.
+
+Each known mistake is made in the reference, until the reference behaves like the rule.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,11 +20,11 @@ from research.verification.trials import (
 )
 from research.verification.walks import Walk, distance
 
-# A mistake is judged by this many steps beyond the first that differs: later ones only
-# magnify, and cost time.
+# A mistake is judged by this many steps after the first deviating step. Later steps
+# only magnify the deviation and cost time.
 STEPS_BEYOND = 10
-# Where params are larger than this on a function, each step magnifies the rounding of
-# the one before.
+# If the params on a function exceed this size, each step magnifies the rounding errors
+# of the previous step.
 FAR = 1e3
 
 OnProgress = Callable[[float, float, str], None]
@@ -36,23 +38,22 @@ def likely_cause(
     tolerance: float,
     on_progress: OnProgress | None = None,
 ) -> str | None:
-    """The known mistake under which the reference walks as the rule does, on every
-    problem.
+    """Return the mistake that makes the reference behave like the rule.
 
-    Tried are, in this order: the mistakes of the formula, other values of its
-    arguments, the other formulas, what can be wrong with any rule (its sign, its
-    length, a step too late), and two mistakes at once. Of those of one kind the closest
-    is named.
+    The mistake must explain the rule on every problem. These kinds are tried in order:
+    the mistakes of the formula, other values of its arguments, other formulas, general
+    mistakes (a wrong sign, a wrong length, a step too late), and two mistakes at once.
+    Among mistakes of one kind, the closest is returned.
 
     Args:
-      evidence: By problem, at least one of which differs.
-      formula: The reference's formula, if it has one.
-      others: Formulas by name that the rule may be instead.
-      dtype: In which the rule was walked.
-      tolerance: Within which two walks are one.
-      on_progress: Told (done, total, message) before each trial.
+      evidence: Comparisons by problem; on at least one the rule deviates.
+      formula: Formula of the reference, if it has one.
+      others: Formulas, by name, that the rule may be instead.
+      dtype: Dtype of the rule's steps.
+      tolerance: Largest deviation that counts as agreement.
+      on_progress: Function called with (done, total, message) before each trial.
     Returns:
-      The cause in a few words; None if none explains the rule.
+      Short description of the mistake; None if no mistake explains the rule.
     """
     differing = sorted(evidence, key=lambda e: e.deviation.largest <= tolerance)
     first = differing[0]
@@ -78,22 +79,24 @@ def likely_cause(
         if explained:
             return min(explained, key=explained.__getitem__)
         if _differs_by_a_hidden_nan(differing, tolerance):
-            break  # No other rule or value does that.
+            break  # No other rule or value has this effect.
     return _seen(differing, tolerance)
 
 
 def _apart(
     trial: Trial, evidence: Sequence[Evidence], tolerance: float
 ) -> float | None:
-    """How far the rule lies from the reference with that mistake, or None where the
-    mistake does not explain it."""
+    """Return the deviation of the rule from the reference with the mistake.
+
+    Return None if the mistake does not explain the rule.
+    """
     worst = 0.0
     for number, e in enumerate(evidence):
         steps = _telling_steps(e)
         try:
             wrong = trial.walk(e, steps)
-        # A value that the argument cannot have, a formula that asks for more: it
-        # explains nothing.
+        # The value is invalid for the argument, or the formula needs more arguments:
+        # such a mistake explains nothing.
         except Exception:
             if number == 0:
                 return None
@@ -106,8 +109,10 @@ def _apart(
 
 
 def _telling_steps(e: Evidence) -> int:
-    """How many steps tell a mistake: some beyond the first that differs, and none of a
-    descent that runs away."""
+    """Return how many steps to compare: some steps beyond the first that deviates.
+
+    Steps at which a descent diverges are excluded.
+    """
     first = max(e.deviation.first, 0)
     steps = min(len(e.found.iterates), first + STEPS_BEYOND)
     if e.problem.gradients is None:
@@ -117,8 +122,10 @@ def _telling_steps(e: Evidence) -> int:
 
 
 def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
-    """The first steps of both; where both are NaN, as a mistake may make them, they
-    agree."""
+    """Return the first steps of both trajectories, for comparison.
+
+    Entries that are NaN in both, as a mistake may make them, are set to 0 and so agree.
+    """
     shown_found, shown_wrong = {}, {}
     for field in ("iterates", "updates", "evaluations"):
         a, b = getattr(found, field), getattr(wrong, field)
@@ -134,8 +141,7 @@ def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
 
 
 def _seen(evidence: Sequence[Evidence], tolerance: float) -> str | None:
-    """What can be seen without a trial: numbers that are not finite on one side
-    alone."""
+    """Return causes that need no trial, such as non-finite numbers on one side only."""
     differing = [e for e in evidence if e.deviation.largest > tolerance]
     for e in differing:
         step = e.deviation.first
@@ -159,7 +165,7 @@ def _seen(evidence: Sequence[Evidence], tolerance: float) -> str | None:
 
 def _agrees_but_for_small_updates(e: Evidence, tolerance: float) -> bool:
     found, expected = e.found.iterates, e.expected.iterates
-    with np.errstate(invalid="ignore"):  # Infinite on both sides.
+    with np.errstate(invalid="ignore"):  # Both may be infinite.
         near = np.abs(found - expected) <= tolerance * (1.0 + np.abs(expected))
     return e.problem.gradients is not None and bool(near.all())
 

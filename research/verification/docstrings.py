@@ -1,5 +1,4 @@
-"""What a reader wants of a rule at a glance, taken from its docstring: formula, paper,
-differences, when to use it."""
+"""Read the description of a rule from its docstring: formula, papers, and use."""
 
 import inspect
 from typing import NamedTuple
@@ -8,18 +7,17 @@ from research.update_rules import RULE_TABLE, find_rule
 
 
 class Description(NamedTuple):
-    """A rule at a glance.
+    """Description of a rule, read from its docstring.
 
     Attributes:
-      name: As in RULE_TABLE.
-      family: The name of the file in research/update_rules/ in which it stands.
+      name: Name of the rule in RULE_TABLE.
+      family: Name of its file in research/update_rules/.
       signature: Its arguments with their defaults, as a user writes them.
-      summary: The docstring's first line.
-      formula: The rest of what it says before it comes to use and arguments, a
-        paragraph an entry.
-      use: When to use it: the paragraph that begins "Use it".
-      papers: Its references, as one text.
-      line: At which line of its file it begins.
+      summary: First line of the docstring.
+      formula: Remaining paragraphs before the arguments, except `use`, one per entry.
+      use: Paragraph on when to use the rule, which begins "Use it".
+      papers: References, as one text.
+      line: Line of its file at which the rule begins.
     """
 
     name: str
@@ -33,7 +31,7 @@ class Description(NamedTuple):
 
 
 def describe(name: str) -> Description:
-    """Read the docstring of a rule.
+    """Read the description of a rule from its docstring.
 
     Args:
       name: A key of RULE_TABLE.

@@ -1,4 +1,4 @@
-"""Gradient descent, momentum and signs, as their papers print them."""
+"""Formulas of gradient descent, momentum and sign descent, from their papers."""
 
 from itertools import count
 
@@ -18,14 +18,17 @@ from research.verification.leaves import (  # noqa: F401, the mistakes use them
 
 
 def gradient_descent(x, f, learning_rate):
-    """Cauchy (1847): x <- x - η g."""
+    """Yield the iterates of Cauchy (1847): x <- x - η g."""
     while True:
         x = x - learning_rate * f.gradient(x)
         yield x
 
 
 def heavy_ball(x, f, learning_rate, momentum=0.9):
-    """Polyak (1964), equation (9): x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1))."""
+    """Yield the iterates of equation (9) of Polyak (1964).
+
+    The step is x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)).
+    """
     before = x
     while True:
         x, before = x - learning_rate * f.gradient(x) + momentum * (x - before), x
@@ -33,8 +36,10 @@ def heavy_ball(x, f, learning_rate, momentum=0.9):
 
 
 def nesterov(x, f, learning_rate, momentum=0.9):
-    """Sutskever et al. (2013), equations (3)-(4), told at the point where the gradient
-    is taken: y_t = x_t + μ v_t."""
+    """Yield the iterates of equations (3)-(4) of Sutskever et al. (2013).
+
+    The iterates are the points y_t = x_t + μ v_t at which the gradient is taken.
+    """
     y, v = x, zeros_like(x)
     while True:
         v_next = momentum * v - learning_rate * f.gradient(y)
@@ -44,8 +49,10 @@ def nesterov(x, f, learning_rate, momentum=0.9):
 
 
 def ema_momentum(x, f, learning_rate, momentum=0.9, undamped_start=False):
-    """The average of Kingma & Ba (2015), algorithm 1, in the place of the gradient; the
-    other start is torch's."""
+    """Yield gradient descent with the average of algorithm 1 of Kingma & Ba (2015).
+
+    The average replaces the gradient. The undamped start is torch's.
+    """
     m = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -55,7 +62,10 @@ def ema_momentum(x, f, learning_rate, momentum=0.9, undamped_start=False):
 
 
 def sign_descent(x, f, learning_rate):
-    """Bernstein et al. (2018), algorithm 1: x <- x - δ sign(g)."""
+    """Yield the iterates of algorithm 1 of Bernstein et al. (2018).
+
+    The step is x <- x - δ sign(g).
+    """
     while True:
         g = f.gradient(x)
         x = x - learning_rate * sign(g)
@@ -63,8 +73,10 @@ def sign_descent(x, f, learning_rate):
 
 
 def signum(x, f, learning_rate, momentum=0.9):
-    """Bernstein et al. (2018), algorithm 2: m <- β m + (1 - β) g, x <- x - δ
-    sign(m)."""
+    """Yield the iterates of algorithm 2 of Bernstein et al. (2018).
+
+    The steps are m <- β m + (1 - β) g and x <- x - δ sign(m).
+    """
     m = zeros_like(x)
     while True:
         g = f.gradient(x)
@@ -77,8 +89,10 @@ DAMPENED = "momentum/dampening 0.9 (torch) vs EMA trace (optax)"
 
 
 def averaged(learning_rate, momentum=0.9, undamped_start=False):
-    """Of optax, as `ema_momentum`; with the other start the first gradient is scaled up
-    before it is averaged."""
+    """Return the counterpart of `ema_momentum`, made of parts of optax.
+
+    With the undamped start, the first gradient is scaled up before it is averaged.
+    """
     average = optax.ema(momentum, debias=False)
     if not undamped_start:
         return optax.chain(average, optax.sgd(learning_rate))
@@ -89,8 +103,10 @@ def averaged(learning_rate, momentum=0.9, undamped_start=False):
 
 
 def signed_average(learning_rate, momentum=0.9):
-    """As optax.signum is made, which optax 0.2.6 has not yet; there the momentum is
-    called beta."""
+    """Return a rule like optax.signum, which optax 0.2.6 does not have yet.
+
+    optax calls the momentum beta.
+    """
     return optax.chain(
         optax.ema(momentum, debias=False),
         optax.scale_by_sign(),
@@ -98,8 +114,8 @@ def signed_average(learning_rate, momentum=0.9):
     )
 
 
-# A multiple of 2^-6, so that on the quadratic all iterates are exact and a gradient is
-# 0 in both walks or in neither.
+# A multiple of 2^-6. On the quadratic all iterates are then exact, and a gradient is 0
+# in both trajectories or in neither.
 EXACT = {"quadratic": 3 / 64}
 
 

@@ -1,5 +1,4 @@
-"""What a formula is: a rule as its paper prints it, in fifty digits, with the mistakes
-that are made in it."""
+"""Formulas: rules in fifty digits as their papers print them, with known mistakes."""
 
 import inspect
 import re
@@ -11,12 +10,12 @@ from research.verification.leaves import Leaves
 
 
 class Function(NamedTuple):
-    """What a formula descends on.
+    """A function that a formula minimises.
 
     Attributes:
-      gradient: Leaves -> Leaves.
-      value: Leaves -> number, or None where only gradients are given.
-      hessian: Leaves -> mpmath matrix over all entries in order, or None.
+      gradient: Function Leaves -> Leaves.
+      value: Function Leaves -> number. None if only gradients are given.
+      hessian: Function Leaves -> mpmath matrix over all entries in order, or None.
     """
 
     gradient: Callable[[Leaves], Leaves]
@@ -25,13 +24,13 @@ class Function(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """A slip that turns a formula into another rule.
+    """A mistake that turns a formula into another rule.
 
     Attributes:
-      cause: The slip in a few words, as a reader of the wrong rule is told: "ε inside
-        the root".
-      right: A piece of the formula's source, which occurs in it exactly once.
-      wrong: What the slip makes of it.
+      cause: Short description of the mistake for the author of the wrong rule, such as
+        "ε inside the root".
+      right: Part of the formula's source, which occurs in it exactly once.
+      wrong: Source that replaces this part.
     """
 
     cause: str
@@ -40,13 +39,13 @@ class Mistake(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """A rule in fifty digits, and what can go wrong with it.
+    """A rule in fifty digits, with its known mistakes.
 
     Attributes:
-      iterates: A generator function (x, f, learning_rate, ...) -> x_1, x_2, ...: x is
-        Leaves, f a Function; the other arguments have the names and defaults of our
-        rule's.
-      mistakes: The slips that are tried on a rule which does not agree.
+      iterates: Generator function (x, f, learning_rate, ...) -> x_1, x_2, ... Here x is
+        a Leaves and f a Function. The other arguments have the names and defaults of
+        this library's rule.
+      mistakes: Mistakes that are tried if a rule deviates.
     """
 
     iterates: Callable[..., Iterator[Leaves]]
@@ -54,11 +53,11 @@ class Formula(NamedTuple):
 
 
 def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leaves]]:
-    """The formula with that mistake made in it: its source, edited and compiled.
+    """Make a mistake in the formula, by editing and compiling its source.
 
     Args:
-      formula: As written.
-      mistake: One of its own.
+      formula: The correct formula.
+      mistake: A mistake of this formula.
     Returns:
       The generator function of the wrong rule.
     Raises:
@@ -80,7 +79,7 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
 
 
 def _over_several_lines(code: str) -> re.Pattern[str]:
-    """Match the code where a formatter has broken its line."""
+    """Return a pattern that matches the code if a formatter has split its line."""
     spaces = {"(": r"\(\s*", "[": r"\[\s*", ")": r",?\s*\)", "]": r",?\s*\]"}
     parts: list[str] = re.findall(r"\s+|[()\[\]]|[^\s()\[\]]+", code)
     return re.compile(

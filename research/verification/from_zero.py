@@ -1,5 +1,7 @@
-"""Another's rule, walked from 0: one that sees params only in differences steps from
-anywhere alike, and rounds less."""
+"""Run another library's rule from 0, which avoids rounding errors.
+
+A rule that uses only differences of params takes the same steps from any start.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +11,16 @@ import optax
 def from_zero(
     rule: optax.GradientTransformation, positions: str
 ) -> optax.GradientTransformation:
-    """The rule, told x_t - x_0 where it asks for x_t.
+    """Return a rule that passes x_t - x_0 instead of x_t to the given rule.
 
-    optax takes differences of params whose size is 1 and whose moves are 1e-13, and so
-    loses the digits of its updates.
+    optax subtracts params of size 1 that differ by 1e-13, and so loses the digits of
+    its updates.
 
     Args:
-      rule: One that uses params in differences alone; so none with weight decay.
-      positions: The name of that field of its state which holds params: it starts at 0,
-        too.
+      rule: A rule that uses only differences of params, so without weight decay.
+      positions: Name of the field of its state that holds params. It also starts at 0.
     Returns:
-      The same rule, with updates that are true to the last digits.
+      The same rule, with updates that are accurate to the last digits.
     Example:
       >>> rule = from_zero(optax.contrib.dog(), "init_params")
       >>> x = jnp.array([1.0, 2.0])

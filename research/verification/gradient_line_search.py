@@ -1,5 +1,7 @@
-"""Rules that search along a line: backtracking descent and conjugate gradients, as
-Nocedal & Wright print them."""
+"""Formulas of rules that search along a line, from Nocedal & Wright.
+
+They are backtracking descent and conjugate gradients.
+"""
 
 import math
 
@@ -24,7 +26,10 @@ def backtracking_descent(
     increase=None,
     max_evaluations=50,
 ):
-    """Armijo (1966); Nocedal & Wright, algorithm 3.1, along -g."""
+    """Yield the iterates of Armijo (1966), along -g.
+
+    This is algorithm 3.1 of Nocedal & Wright.
+    """
     a = 0
     while True:
         d = -f.gradient(x)
@@ -39,8 +44,11 @@ def backtracking_descent(
 def nonlinear_conjugate_gradient(
     x, f, learning_rate=1.0, beta="polak_ribiere_plus", linesearch="strong_wolfe"
 ):
-    """Nocedal & Wright, algorithm 5.4 with (5.41), (5.44), (5.45), (5.46) or (5.49),
-    and the first trial of section 3.5."""
+    """Yield the iterates of algorithm 5.4 of Nocedal & Wright.
+
+    The formula for β is (5.41), (5.44), (5.45), (5.46) or (5.49). The first trial step
+    is that of section 3.5.
+    """
     a, g_before, d, slope_before = 0, None, None, 0
     while True:
         g = f.gradient(x)
@@ -62,12 +70,12 @@ def nonlinear_conjugate_gradient(
 
 
 def flat(f, x, d, first):
-    """The search for conjugate directions, with c2 = 0.1."""
+    """Run the line search for conjugate directions, with c2 = 0.1."""
     return strong_wolfe(f, x, d, first, c2=0.1)
 
 
 def conjugacy(beta, g, g_before, d):
-    """β by its name; 0 where it would divide by zero."""
+    """Return β by the name of its formula; 0 if the formula divides by zero."""
     y = g - g_before
     above = dot(g, g) if beta in ("fletcher_reeves", "dai_yuan") else dot(g, y)
     below = (
@@ -100,7 +108,7 @@ def armijo(
     increase=None,
     max_evaluations=50,
 ):
-    """optax's backtracking under our names."""
+    """Return optax's backtracking under this library's argument names."""
     return optax.chain(
         optax.sgd(1.0),
         optax.scale_by_backtracking_linesearch(
@@ -173,8 +181,8 @@ CARDS = {
         arguments={"beta": "hestenes_stiefel"},
         rates=dict.fromkeys(PROBLEMS, 1.0),
         reasons={**NO_VALUE, **_CONJUGATE},
-        # Conjugate directions magnify rounding until the minimum is reached, after
-        # twenty steps; measured: 402.
+        # Conjugate directions magnify rounding errors until they reach the minimum
+        # after twenty steps. Measured: 402.
         bounds={"formula": 4000.0},
     ),
 }

@@ -1,4 +1,4 @@
-"""Rules that look at a leaf as a whole, as their papers print them."""
+"""Formulas of rules that treat a leaf as a whole, from their papers."""
 
 from itertools import count
 
@@ -19,15 +19,17 @@ from research.verification.leaves import (
     zeros_like,
 )
 
-# Adam's, for the leaves that are no matrices.
+# Adam's constants, for leaves that are not matrices.
 B1, B2 = mpmath.mpf(0.9), mpmath.mpf(0.999)
 
 
 def lamb(
     x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0
 ):
-    """You et al. (2020), algorithm 2, with φ(z) = z, and the ratio 1 where a norm is
-    0."""
+    """Yield the iterates of algorithm 2 of You et al. (2020), with φ(z) = z.
+
+    The ratio is 1 if a norm is 0.
+    """
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -41,7 +43,7 @@ def lamb(
 
 
 def ratio(x, r):
-    """|x| / |r| of one leaf, in the shape of the leaf; 1 where either is 0."""
+    """Return |x| / |r| of one leaf, in the shape of the leaf; 1 if either norm is 0."""
     of_x, of_r = norm(Leaves([x])), norm(Leaves([r]))
     return np.full(
         np.shape(x),
@@ -54,8 +56,11 @@ def muon(
     x, f, learning_rate, beta=0.95, nesterov=True, eps=1e-7, weight_decay=0.0, ns_steps=5,
     ns_coeffs=(3.4445, -4.7750, 2.0315), bias_correction=False,
 ):  # fmt: skip
-    """Jordan et al. (2024), with matrices as inputs by outputs; bias_correction is
-    optax's; other leaves go to Adam."""
+    """Yield the iterates of Jordan et al. (2024).
+
+    Matrices have shape (inputs, outputs). Other leaves use Adam. bias_correction is
+    optax's.
+    """
     m = n = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -86,7 +91,7 @@ def muon(
 
 
 def shape_factor(a):
-    """max(1, outputs / inputs)."""
+    """Return max(1, outputs / inputs) of a matrix, and 1 for other arrays."""
     return (
         max(mpmath.mpf(1), mpmath.mpf(a.shape[1]) / a.shape[0])
         if a.ndim == 2
@@ -95,8 +100,11 @@ def shape_factor(a):
 
 
 def newton_schulz(a, ns_steps, ns_coeffs, eps):
-    """X <- a X + (b X Xᵀ + c (X Xᵀ)²) X, from the matrix over its Frobenius norm; what
-    is no matrix stays."""
+    """Iterate X <- a X + (b X Xᵀ + c (X Xᵀ)²) X, with (a, b, c) = ns_coeffs.
+
+    X starts as the matrix divided by its Frobenius norm. An array that is not a matrix
+    is returned unchanged.
+    """
     if a.ndim != 2:
         return a
     p, q, r = map(mpmath.mpf, ns_coeffs)
@@ -185,13 +193,12 @@ def optax_muon(
     ns_coeffs=(3.4445, -4.7750, 2.0315),
     bias_correction=False,
 ):
-    """optax.contrib.muon on matrices, with Adam for other leaves, where optax's
-    `nesterov` makes NAdam of it.
+    """Return optax.contrib.muon for matrices, and Adam for other leaves.
 
-    Without bias correction the momentum is optax.trace, which is the average over 1 -
-    β: muon with beta=0 then orthogonalises what it is given. A fault of optax's Muon,
-    that the gradient was orthogonalised and not the momentum, was mended in January
-    2025, before its first release with Muon (0.2.5).
+    optax's own `nesterov` would use NAdam for other leaves. Without bias correction,
+    the momentum is optax.trace times 1 - β, which is the average. A muon with beta=0
+    then orthogonalises this momentum. optax's Muon once orthogonalised the gradient and
+    not the momentum; this was fixed in January 2025, before its first release (0.2.5).
     """
     given = (learning_rate, ns_coeffs, ns_steps)
     if bias_correction:
@@ -228,8 +235,8 @@ CARDS = {
             "eps_root": 0.001,
             "weight_decay": 0.1,
         },
-        # A step is the rate times the leaf's length however near the minimum: at 0.05
-        # it circles there without order.
+        # The step length is the rate times the leaf's length, even near the minimum.
+        # At 0.05 the iterates move chaotically there.
         rates={"quadratic": 0.01, "softmax_regression": 0.02},
     ),
     "muon": Card(
@@ -246,11 +253,10 @@ CARDS = {
             "ns_steps": 3,
             "bias_correction": True,
         },
-        # Five iterations magnify what lies 485 times below a matrix's largest singular
-        # value to its size, rounding too; in `scales` the entries of one matrix differ
-        # by e^60. Measured: 2035 eps in float32, 1657 from optax in float64. Rounding
-        # of bfloat16 goes the same way: 30 eps from optax, 31 and 19 from the exact
-        # rule.
+        # Five iterations magnify singular values 485 times below a matrix's largest
+        # one to its size, and rounding errors as well. In `scales`, the entries of one
+        # matrix differ by e^60. Measured: 2035 eps in float32, and 1657 from optax in
+        # float64. In bfloat16: 30 eps from optax, 31 and 19 from the exact rule.
         bounds={"formula": 4000.0, "optax": 4000.0, "bfloat16": 64.0},
     ),
 }

@@ -1,6 +1,6 @@
-"""Gauss-Newton and Levenberg-Marquardt, as their papers print them.
+"""Formulas of Gauss-Newton and Levenberg-Marquardt, from their papers.
 
-They ask for what a gradient does not tell: f.residuals(x), a list of numbers r, and
+They need more than a gradient: f.residuals(x), a list r of numbers, and
 f.jacobian(x), a list of rows.
 """
 
@@ -13,8 +13,11 @@ from research.verification.newton import flat, like, model_minimum
 
 
 def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
-    """Nocedal & Wright (2006), equation (10.23) with algorithm 3.1: JᵀJ h = -Jᵀr, and
-    Armijo's backtracking."""
+    """Yield the iterates of equation (10.23) of Nocedal & Wright (2006).
+
+    The direction h solves JᵀJ h = -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the
+    step length.
+    """
     while True:
         r, j = linearised(f, x)
         t, h = learning_rate, -mpmath.lu_solve(j.T * j, j.T * r)
@@ -28,8 +31,11 @@ def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
 
 
 def levenberg_marquardt(x, f, learning_rate=1.0):
-    """Moré (1978), algorithm 7.1, with the radius met exactly: min |J h + r| over |D h|
-    <= Δ."""
+    """Yield the iterates of algorithm 7.1 of Moré (1978).
+
+    Each step h minimises |J h + r| subject to |D h| <= Δ, where Δ is the radius of the
+    trust region. This subproblem is solved exactly.
+    """
     scale, radius = None, None
     while True:
         r, j = linearised(f, x)
@@ -61,17 +67,17 @@ def levenberg_marquardt(x, f, learning_rate=1.0):
 
 
 def linearised(f, x):
-    """r and J, as matrices of mpmath."""
+    """Return the residuals r and the Jacobian J, as mpmath matrices."""
     return mpmath.matrix(f.residuals(x)), mpmath.matrix(f.jacobian(x))
 
 
 def half_square(f, x):
-    """½ |r|²."""
+    """Return ½ |r|² of the residuals r."""
     return mpmath.fsum(r**2 for r in f.residuals(x)) / 2
 
 
 def column(x):
-    """The entries of Leaves as a column."""
+    """Return the entries of Leaves as a column."""
     return mpmath.matrix(list(flat(x)))
 
 

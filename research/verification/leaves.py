@@ -1,5 +1,4 @@
-"""Arithmetic to fifty digits on the leaves of a pytree, for rules that are written as
-their papers print them."""
+"""Arithmetic in fifty digits on the leaves of a pytree, for formulas from papers."""
 
 import operator
 from collections.abc import Callable, Iterable
@@ -8,16 +7,17 @@ from typing import Any
 import mpmath
 import numpy as np
 
-DIGITS = 50  # `research.verification.walks` sets mpmath to them while a formula runs.
+DIGITS = 50  # Precision of mpmath while a formula runs (`research.verification.walks`).
 
 
 class Leaves:
-    """The leaves of a pytree, each a numpy array of mpmath numbers: they add, multiply
-    and divide entry by entry.
+    """The leaves of a pytree, each a NumPy array of mpmath numbers.
+
+    Arithmetic works entry by entry.
 
     Args:
-      arrays: Arrays of any shape, of floats (taken for exactly the numbers they are) or
-        of mpmath numbers.
+      arrays: Arrays of any shape, of mpmath numbers or of floats. Floats are converted
+        exactly.
     Example:
       >>> with mpmath.workdps(DIGITS):
       ...     x = Leaves([[1.0, 4.0], 9.0])
@@ -65,8 +65,10 @@ _exact = np.frompyfunc(mpmath.mpf, 1, 1)
 
 
 def _each(operation: Callable[..., Any], *operands: Any) -> Leaves:
-    """Entry by entry over Leaves of one structure, and numbers, which stand for all
-    entries."""
+    """Apply an operation entry by entry to Leaves of one structure.
+
+    Numbers among the operands are used for all entries.
+    """
     columns = [o.arrays if isinstance(o, Leaves) else None for o in operands]
     count = next(len(c) for c in columns if c is not None)
     entry = np.frompyfunc(operation, len(operands), 1)
@@ -80,51 +82,52 @@ def _each(operation: Callable[..., Any], *operands: Any) -> Leaves:
 
 
 def entrywise(function: Callable[..., Any], *operands: Leaves | Any) -> Leaves:
-    """function of mpmath numbers, applied entry by entry: for what has no name
-    below."""
+    """Apply a function of mpmath numbers entry by entry."""
     return _each(function, *operands)
 
 
 def by_leaf(function: Callable[..., Any], *operands: Leaves) -> Leaves:
-    """function of whole arrays (a norm, a matrix product), applied leaf by leaf; it
-    gives an array or a number each."""
+    """Apply a function of whole arrays, such as a norm or matrix product, leaf by leaf.
+
+    The function returns an array or a number for each leaf.
+    """
     return Leaves(
         function(*arrays) for arrays in zip(*(o.arrays for o in operands), strict=True)
     )
 
 
 def sqrt(x: Any) -> Any:
-    """√x, entry by entry, or of a number; NaN below 0."""
+    """Return √x of each entry, or of a number; NaN below 0."""
     if isinstance(x, Leaves):
         return _each(sqrt, x)
     return mpmath.sqrt(x) if x >= 0 else mpmath.nan
 
 
 def absolute(x: Leaves) -> Leaves:
-    """|x|, entry by entry."""
+    """Return |x| of each entry."""
     return _each(abs, x)
 
 
 def sign(x: Leaves) -> Leaves:
-    """-1, 0 or 1, entry by entry; NaN of NaN."""
+    """Return the sign of each entry: -1, 0 or 1; NaN for NaN."""
     return _each(lambda a: a if mpmath.isnan(a) else mpmath.sign(a), x)
 
 
 def maximum(x: Leaves, y: Leaves | Any) -> Leaves:
-    """The greater one, entry by entry; NaN if either is."""
+    """Return the greater of x and y for each entry; NaN if either is NaN."""
     return _each(lambda a, b: a if mpmath.isnan(a) or a > b else b, x, y)
 
 
 def dot(x: Leaves, y: Leaves) -> Any:
-    """Σ x y over all leaves."""
+    """Return Σ x y over all leaves."""
     return mpmath.fsum(entry for a in (x * y).arrays for entry in a.flat)
 
 
 def norm(x: Leaves) -> Any:
-    """The Euclidean norm over all leaves."""
+    """Return the Euclidean norm over all leaves."""
     return mpmath.sqrt(dot(x, x))
 
 
 def zeros_like(x: Leaves) -> Leaves:
-    """0 for every entry."""
+    """Return 0 for every entry."""
     return _each(lambda a: mpmath.mpf(0), x)

@@ -1,4 +1,4 @@
-"""Searches along a line, as Nocedal & Wright print them."""
+"""Line searches from Nocedal & Wright."""
 
 import mpmath
 
@@ -8,8 +8,11 @@ from research.verification.leaves import (
 
 
 def backtracking(f, x, d, first, c=1e-4, shrink=0.5, most=50):
-    """Algorithm 3.1: the first of first, shrink first, shrink² first, ... with
-    sufficient decrease; 0 if there is none."""
+    """Return the step length of algorithm 3.1.
+
+    It is the first of first, shrink first, shrink² first, ... with sufficient decrease;
+    0 if there is none.
+    """
     value, slope = f.value(x), dot(f.gradient(x), d)
     if not slope < 0:
         return 0
@@ -22,8 +25,11 @@ def backtracking(f, x, d, first, c=1e-4, shrink=0.5, most=50):
 
 
 def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
-    """Algorithms 3.5 and 3.6; each point is (a, φ(a), φ'(a)). 0 if nothing lowers f
-    enough."""
+    """Return the step length of algorithms 3.5 and 3.6.
+
+    Each point is (a, φ(a), φ'(a)), where φ(a) = f(x + a d). The result is 0 if no point
+    lowers f enough.
+    """
     points = []
 
     def phi(a):
@@ -62,8 +68,10 @@ def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
 
 
 def cubic(left, right):
-    """Equation (3.59): the minimiser of the cubic through two points; NaN if it has
-    none."""
+    """Return the minimiser of the cubic through two points, equation (3.59).
+
+    Return NaN if the cubic has no minimiser.
+    """
     (a, va, sa), (b, vb, sb) = left, right
     d1 = sa + sb - 3 * (va - vb) / (a - b)
     if d1**2 - sa * sb < 0:
@@ -73,8 +81,10 @@ def cubic(left, right):
 
 
 def inwards(low, high):
-    """The cubic's minimiser, at least a tenth of the bracket away from its ends; the
-    middle where there is none."""
+    """Return the cubic's minimiser inside the bracket, or the middle if there is none.
+
+    It keeps a distance of at least a tenth of the bracket from both ends.
+    """
     left, right = sorted((low[0], high[0]))
     margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)
     return (
@@ -85,8 +95,10 @@ def inwards(low, high):
 
 
 def outwards(before, point):
-    """The cubic's minimiser, 2.1 to 5 times as far from the point before as the last
-    one."""
+    """Return the cubic's minimiser beyond the last point.
+
+    Its distance from the point `before` is 2.1 to 5 times that of the last point.
+    """
     width, a = point[0] - before[0], cubic(before, point)
     nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width
     return furthest if not a > point[0] else min(max(a, nearest), furthest)
@@ -100,5 +112,5 @@ SEARCHES = {
 
 
 def capped(size):
-    """min(1, 1 / size)."""
+    """Return min(1, 1 / size)."""
     return 1 / size if size > 1 else 1

@@ -1,4 +1,4 @@
-"""The natural gradient, as its papers print it."""
+"""Formula of the natural gradient, from its paper."""
 
 from research.verification.card import Card
 from research.verification.formula import Formula, Mistake
@@ -14,8 +14,10 @@ from research.verification.newton import (  # noqa: F401, the mistakes use them
 
 
 def natural_gradient(x, f, learning_rate=1.0, damping=0.0):
-    """Amari (1998), equation (7): x <- x - η F⁻¹ g, F the Fisher matrix: of a canonical
-    link the Hessian."""
+    """Yield the iterates of equation (7) of Amari (1998): x <- x - η F⁻¹ g.
+
+    F is the Fisher matrix. For a canonical link it equals the Hessian.
+    """
     while True:
         fisher = hessian(f, x)
         x = x - learning_rate * solve(damped(fisher, damping), f.gradient(x))

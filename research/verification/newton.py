@@ -1,4 +1,4 @@
-"""Newton's method, damped and inside a trust region, as its books print it."""
+"""Formulas of Newton's method, damped and in a trust region, from textbooks."""
 
 import mpmath
 import numpy as np
@@ -9,8 +9,11 @@ from research.verification.leaves import Leaves, dot, norm
 
 
 def newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
-    """Nocedal & Wright (2006), algorithms 3.1 and 3.2: B p = -g with B positive
-    definite, and Armijo's backtracking."""
+    """Yield the iterates of algorithms 3.1 and 3.2 of Nocedal & Wright (2006).
+
+    The direction p solves B p = -g with B positive definite. The step length is found
+    by Armijo's backtracking.
+    """
     while True:
         g, t = f.gradient(x), learning_rate
         p = solve(definite(hessian(f, x)), -g)
@@ -21,8 +24,10 @@ def newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
 
 
 def trust_region_newton(x, f, learning_rate=1.0, max_radius=1000.0, acceptance=0.15):
-    """Nocedal & Wright (2006), algorithm 4.1, with the subproblem's exact solution,
-    theorem 4.1."""
+    """Yield the iterates of algorithm 4.1 of Nocedal & Wright (2006).
+
+    The subproblem is solved exactly by theorem 4.1.
+    """
     radius = learning_rate
     while True:
         g, h = f.gradient(x), hessian(f, x)
@@ -39,8 +44,11 @@ def trust_region_newton(x, f, learning_rate=1.0, max_radius=1000.0, acceptance=0
 
 
 def hessian(f, x):
-    """∇²f: given, or central differences of the gradient, good to 30 digits; 0 where f
-    is given by its gradients alone."""
+    """Return the Hessian of f at x.
+
+    If f has none, it is computed by central differences of the gradient, accurate to 30
+    digits. It is 0 if f is given by its gradients alone.
+    """
     n = len(flat(x))
     if f.value is None:
         return mpmath.zeros(n)
@@ -56,7 +64,10 @@ def hessian(f, x):
 
 
 def definite(h):
-    """H, or if it has negative eigenvalues, H with their sizes in their place."""
+    """Return H with its eigenvalues replaced by their absolute values.
+
+    If H is positive definite, return H itself.
+    """
     values, vectors = mpmath.eigsy(h)
     if min(values) > 0:
         return h
@@ -64,54 +75,58 @@ def definite(h):
 
 
 def damped(h, damping):
-    """H + λ I."""
+    """Return H + λ I."""
     return h + damping * mpmath.eye(h.rows)
 
 
 def diagonal(h):
-    """H without its off-diagonal entries: for a mistake."""
+    """Return H without its off-diagonal entries, for a mistake."""
     return mpmath.diag([h[i, i] for i in range(h.rows)])
 
 
 def rooted(h, damping):
-    """The root of H, for a mistake."""
+    """Return the square root of H + λ I, for a mistake."""
     values, vectors = mpmath.eigsy(damped(h, damping))
     return vectors * mpmath.diag([mpmath.sqrt(abs(v)) for v in values]) * vectors.T
 
 
 def of_length(length, p, g):
-    """p, made as long as that in the metric of which it is the gradient: for a
-    mistake."""
+    """Scale p to the given length in the metric in which p is the gradient g.
+
+    This serves a mistake.
+    """
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p
 
 
 def solve(h, b):
-    """H⁻¹ b; nothing where there is no curvature. A NaN in b is in all of it."""
+    """Return H⁻¹ b; 0 if H is 0. If b has a NaN, every entry of the result is NaN."""
     if mpmath.mnorm(h) == 0:
         return 0 * norm(b) * b
     return like(list(mpmath.lu_solve(h, mpmath.matrix(flat(b)))), b) + 0 * norm(b)
 
 
 def low_enough(f, x, step, bound):
-    """Whether f decreases by the bound; a linear function does."""
+    """Return whether f(x + step) <= f(x) + bound; true for a linear function."""
     return f.value is None or f.value(x + step) <= f.value(x) + bound
 
 
 def decrease(f, x, y, of_linear):
-    """f(x) - f(y), which of a linear function is known."""
+    """Return f(x) - f(y). For a linear function, return the known value `of_linear`."""
     return of_linear if f.value is None else f.value(x) - f.value(y)
 
 
 def promise(h, g, p):
-    """-(gᵀp + ½ pᵀHp), the decrease that the model promises."""
+    """Return -(gᵀp + ½ pᵀHp), the decrease that the model predicts."""
     column = mpmath.matrix(flat(p))
     return -dot(g, p) - (column.T * h * column)[0] / 2
 
 
 def model_minimum(h, g, radius):
-    """The p that minimises gᵀp + ½ pᵀHp over |p| <= Δ, and σ with (H + σ I) p = -g, by
-    bisection of σ."""
+    """Return the minimiser p of gᵀp + ½ pᵀHp over |p| <= radius, and its multiplier σ.
+
+    They satisfy (H + σ I) p = -g. The multiplier is found by bisection.
+    """
     if norm(g) == 0 or mpmath.isnan(norm(g)):
         return norm(g) * g, 0
     if mpmath.mnorm(h) == 0:
@@ -140,12 +155,12 @@ def model_minimum(h, g, radius):
 
 
 def flat(x):
-    """The entries of Leaves as one array."""
+    """Return the entries of Leaves as one array."""
     return np.concatenate([np.ravel(a) for a in x.arrays])
 
 
 def like(entries, x):
-    """Entries in the shapes of Leaves x."""
+    """Return entries in the shapes of the Leaves x."""
     found, begin = [], 0
     for a in x.arrays:
         found.append(np.array(entries[begin : begin + a.size], object).reshape(a.shape))
@@ -156,9 +171,9 @@ def like(entries, x):
 GIVEN = ("random_pytree", "sparse_gradients", "scales", "zero_gradient", "nan_gradient")
 
 
-# Where the full step would be at rest after a few steps, a fraction of it goes on; on
-# given gradients, whose function is linear, the natural gradient takes no step unless
-# it is damped.
+# With full steps the rule would reach the minimum after a few steps, so a fraction of
+# the step is used. On given gradients, whose function is linear, the natural gradient
+# takes no step unless it is damped.
 FRACTIONS = {
     "quadratic": 0.25,
     "rosenbrock": 0.5,
@@ -208,7 +223,7 @@ CARDS = {
         rates={
             **FRACTIONS,
             "rosenbrock": 0.875,
-        },  # There trials are refused; at 1 the path magnifies a bit to 2500.
+        },  # Some trial steps are refused. At rate 1, rounding errors grow to 2500 eps.
         reasons=dict.fromkeys(
             GIVEN,
             "a given gradient is that of a line, without curvature: the rule takes no "

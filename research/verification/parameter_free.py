@@ -1,4 +1,4 @@
-"""Rules that find their own step, as their papers print them."""
+"""Formulas of rules that find their own step size, from their papers."""
 
 from itertools import count
 
@@ -16,8 +16,10 @@ from research.verification.problems import PROBLEMS
 
 
 def dog(x, f, learning_rate=1.0, initial_distance=None, eps=1e-8):
-    """Ivgi, Hinder & Carmon (2023), equation (DoG), with the ε and the r_ε of the
-    authors' code."""
+    """Yield the iterates of equation (DoG) of Ivgi, Hinder & Carmon (2023).
+
+    The ε and the r_ε are those of the authors' code.
+    """
     start = x
     distance = (
         mpmath.mpf("1e-6") * (1 + norm(x))
@@ -34,7 +36,7 @@ def dog(x, f, learning_rate=1.0, initial_distance=None, eps=1e-8):
 
 
 def larger(a, b):
-    """The larger number; NaN if either is."""
+    """Return the larger number; NaN if either is NaN."""
     return a + b if mpmath.isnan(a + b) else max(a, b)
 
 
@@ -42,8 +44,10 @@ def prodigy(
     x, f, learning_rate=1.0, b1=0.9, b2=0.999, b3=None, eps=1e-8, initial_distance=1e-6, distance_factor=1.0,
     weight_decay=0.0, bias_correction=False, eps_by_next_distance=True,
 ):  # fmt: skip
-    """Mishchenko & Defazio (2024), algorithm 4 with eps_by_next_distance=False, which
-    their code has True."""
+    """Yield the iterates of algorithm 4 of Mishchenko & Defazio (2024).
+
+    This is the algorithm with eps_by_next_distance=False; the authors' code has True.
+    """
     start, d = x, initial_distance
     b3 = sqrt(b2) if b3 is None else b3
     m = v = s = zeros_like(x)
@@ -66,8 +70,10 @@ def prodigy(
 
 
 def optax_dog(learning_rate=1.0, initial_distance=None, eps=1e-8):
-    """optax.contrib.dog, told the distance from the start; of rounded params it is
-    wrong by 1e-10 of itself at first."""
+    """Return optax.contrib.dog, with params replaced by their distance from the start.
+
+    With rounded params, its first updates would be wrong by 1e-10 relative.
+    """
     first = (
         ("heuristic", 1e-6)
         if initial_distance is None
@@ -86,11 +92,11 @@ def optax_prodigy(
     distance_factor=1.0,
     bias_correction=False,
 ):
-    """optax.contrib.prodigy, at rest until a gradient is not 0: there it divides 0 by
-    0, and its params are NaN.
+    """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
-    It corrects every rate for bias; without, a schedule divides by what it multiplies
-    with.
+    Before that, optax divides 0 by 0 and its params become NaN. optax always corrects
+    for bias. Without bias correction, the learning rate is a schedule that divides by
+    this correction.
     """
 
     def uncorrected(count):
@@ -109,7 +115,7 @@ def _at_rest_before_gradients(
 ) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         after = rule.update(updates, state, params)
-        # The count goes on.
+        # The step count continues.
         inner = jax.tree.map(
             lambda a, b: jnp.where(jnp.issubdtype(a.dtype, jnp.integer), b, a),
             state,
@@ -125,7 +131,7 @@ def _at_rest_before_gradients(
     return optax.GradientTransformation(rule.init, update)
 
 
-# Their rate is a factor, and 1 by default.
+# The learning rate of these rules is a factor, 1 by default.
 _RATES = dict.fromkeys(PROBLEMS, 1.0)
 
 
@@ -222,9 +228,9 @@ CARDS = {
             "bias_correction": True,
         },
         rates=_RATES,
-        # optax keeps its sums over all leaves in bfloat16, ours in float32. After fifty
-        # steps they are 9 eps apart on one processor (32 and 25 from the exact rule),
-        # 44 on another (48 and 20).
+        # optax keeps its sums over all leaves in bfloat16, this library in float32.
+        # After fifty steps the two are 9 eps apart on one processor (32 and 25 from the
+        # exact rule), and 44 on another (48 and 20).
         bounds={"bfloat16": 16.0},
     ),
 }

@@ -1,5 +1,4 @@
-"""Problems on which rules are verified: functions with a gradient, and given sequences
-of gradients that ask hard questions."""
+"""Problems for the verification of rules: functions, and given gradients."""
 
 import functools
 from collections.abc import Callable
@@ -18,19 +17,22 @@ NUM_STEPS = 50
 
 
 class Problem(NamedTuple):
-    """What a rule is walked on.
+    """A problem on which rules are run.
 
     Attributes:
-      name: As in PROBLEMS.
-      start: x_0, a pytree of float64 arrays whose entries float32 can hold.
-      objective: params -> () in JAX, or None where gradients are given.
-      exact: () -> the same as a Function of fifty digits, made anew for each walk; None
-        if there is none.
-      gradients: The given gradients, like the start with a leading axis of NUM_STEPS,
-        or None.
-      rate: A learning rate for rules whose step is as long as the gradient.
-      rate_of_unit_steps: One for rules whose step does not grow with the gradient.
-      nan: Whether a gradient is NaN, so that NaN in both walks is agreement.
+      name: Name of the problem in PROBLEMS.
+      start: Initial point x_0, a pytree of float64 arrays that float32 represents
+        exactly.
+      objective: JAX function params -> (). None if gradients are given.
+      exact: Function () -> the objective as a Function in fifty digits, made anew for
+        each run; None if there is none.
+      gradients: Given gradients, like the start with a leading axis of NUM_STEPS, or
+        None.
+      rate: Learning rate for rules whose steps are proportional to the gradient.
+      rate_of_unit_steps: Learning rate for rules whose steps do not grow with the
+        gradient.
+      nan: Whether a gradient is NaN. If so, NaN in both trajectories counts as
+        agreement.
     """
 
     name: str
@@ -53,7 +55,7 @@ PENALTY = 0.01
 
 
 def _quadratic() -> Problem:
-    """½ xᵀAx - bᵀx."""
+    """Return the problem ½ xᵀAx - bᵀx."""
 
     def exact() -> Function:
         def product(x):
@@ -79,7 +81,7 @@ def _quadratic() -> Problem:
 
 
 def _rosenbrock() -> Problem:
-    """(1 - x1)² + 100 (x2 - x1²)²."""
+    """Return the problem (1 - x1)² + 100 (x2 - x1²)²."""
 
     def exact() -> Function:
         def gradient(x):
@@ -112,7 +114,10 @@ def _rosenbrock() -> Problem:
 
 
 def _softmax_regression() -> Problem:
-    """Mean of -log softmax(X W + b)[y] over six rows, and 0.005 (|W|² + |b|²)."""
+    """Return softmax regression on six rows, with an L2 penalty.
+
+    The objective is the mean of -log softmax(X W + b)[y], plus 0.005 (|W|² + |b|²).
+    """
     one_hot = np.eye(3)[LABELS]
 
     def exact() -> Function:
@@ -178,8 +183,10 @@ def _given(
     change: Callable[[np.random.Generator, np.ndarray], np.ndarray],
     **options,
 ) -> Problem:
-    """Drawn gradients on a pytree with a matrix, a vector, a scalar and an empty leaf,
-    changed leaf by leaf."""
+    """Return a problem of random gradients, changed leaf by leaf by `change`.
+
+    The pytree has a matrix, a vector, a scalar and an empty leaf.
+    """
     rng = np.random.default_rng(seed)
     shapes = {"dense": {"w": (3, 2), "b": (3,)}, "scale": (), "empty": (0,)}
     draw = functools.partial(jax.tree.map, is_leaf=lambda s: isinstance(s, tuple))
@@ -191,8 +198,10 @@ def _given(
 
 
 def _short(a: np.ndarray) -> np.ndarray:
-    """Rounded to float32, and float64 again: both dtypes then start from the same
-    numbers."""
+    """Round to float32 and return float64.
+
+    Both dtypes then start from the same numbers.
+    """
     return np.asarray(a, np.float32).astype(np.float64)
 
 

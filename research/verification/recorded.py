@@ -1,5 +1,7 @@
-"""Trajectories of other implementations, computed once with packages that this one does
-not need."""
+"""Trajectories of other implementations, recorded once.
+
+The packages that computed them are not needed here.
+"""
 
 import functools
 import importlib.resources
@@ -14,15 +16,15 @@ from research.verification.walks import Walk, paths
 
 
 def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
-    """The recorded trajectories of a variant of a rule.
+    """Return the recorded trajectories of a variant of a rule.
 
     Args:
-      variant: "optimizer/variant", as in `recorded.json`.
+      variant: Name "optimizer/variant", as in `recorded.json`.
     Returns:
-      By the name of the problem: the learning rate (NaN where the rule has none) and
-      the Walk.
+      Dict from the problem's name to the learning rate and the Walk. The rate is NaN if
+      the rule has none.
     Raises:
-      KeyError: There is none of that name.
+      KeyError: Nothing is recorded under that name.
     Example:
       >>> found = recorded_walks("adam/defaults")
       >>> rate, walk = found["softmax_regression"]
@@ -39,7 +41,7 @@ def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
 
 
 def variants() -> set[str]:
-    """What is recorded, as "optimizer/variant"."""
+    """Return the names of all recorded variants, as "optimizer/variant"."""
     return {case["variant"] for case in _file()["cases"]}
 
 

@@ -1,4 +1,4 @@
-"""Rprop as Igel & Hüsken print it."""
+"""Formula of Rprop, from Igel & Hüsken."""
 
 from research.verification.card import Card, Recorded
 from research.verification.formula import Formula, Mistake
@@ -14,7 +14,7 @@ def rprop(
     min_step_size=1e-6,
     max_step_size=50.0,
 ):
-    """Igel & Hüsken (2003), iRprop-."""
+    """Yield the iterates of iRprop- of Igel & Hüsken (2003)."""
     before = step = zeros_like(x)
     size = zeros_like(x) + learning_rate
     while True:
@@ -32,7 +32,7 @@ def rprop(
 
 
 def zero_where_negative(agreement, a):
-    """a, but 0 where the sign of the gradient changed."""
+    """Return a, with 0 in entries where the sign of the gradient changed."""
     return entrywise(lambda s, e: 0 * e if s < 0 else e, agreement, a)
 
 

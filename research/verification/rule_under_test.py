@@ -1,5 +1,4 @@
-"""The rule under test: one that is already made, or a constructor of one. Its errors
-carry its name."""
+"""The rule under test: a rule or a constructor of one, with errors that name it."""
 
 import importlib
 import inspect
@@ -22,17 +21,21 @@ OURS = Path(__file__).parents[1]
 
 
 class RuleError(ValueError):
-    """A rule raised while it was made or walked; the message says which rule, and what
-    it said."""
+    """Error of a rule that raised while it was made or run.
+
+    The message names the rule and contains its own message.
+    """
 
 
 class NoRuleError(TypeError):
-    """What is given is no rule, or changes structure, shape or dtype; the message says
-    which one, and what it gave."""
+    """Error if the argument is not a rule, or changes structure, shape or dtype.
+
+    The message names the rule and says what it returned.
+    """
 
 
 def is_made(rule: Any) -> bool:
-    """Whether it is a gradient transformation, rather than a constructor of one.
+    """Return whether the argument is a gradient transformation, not a constructor.
 
     Example:
       >>> is_made(optax.adam), is_made(optax.adam(0.1))
@@ -40,20 +43,20 @@ def is_made(rule: Any) -> bool:
     """
     if inspect.isclass(rule):
         return (
-            False  # Its functions want an object; called with a rate, it may make one.
+            False  # A class is a constructor: called with a rate, it may make a rule.
         )
     return hasattr(rule, "init") and hasattr(rule, "update")
 
 
 def named(word: str) -> Any:
-    """What a dotted name names, such as "optax.adam" or "my_package.rules.my_adam".
+    """Return the object with a dotted name, such as "optax.adam".
 
     Args:
-      word: A module's name, a dot, and the name of something in it.
+      word: The dotted name: a module's name, a dot, and a name in it.
     Returns:
-      What stands under that name.
+      The object with that name.
     Raises:
-      ValueError: There is no such module, or no such name in it; the message says
+      ValueError: There is no such module, or no such name in it. The message says
         which.
     Example:
       >>> named("optax.adam") is optax.adam
@@ -76,7 +79,7 @@ def named(word: str) -> Any:
 
 
 def _imported(word: str) -> tuple[Any, list[str]]:
-    """The longest beginning of a dotted name that is a module, and the rest."""
+    """Return the module named by the longest prefix of a dotted name, and the rest."""
     parts = word.split(".")
     if not all(part.isidentifier() for part in parts):
         raise ValueError(
@@ -87,7 +90,7 @@ def _imported(word: str) -> tuple[Any, list[str]]:
         try:
             return importlib.import_module(name), parts[k:]
         except ModuleNotFoundError as problem:
-            # One that the module itself misses is another matter.
+            # Re-raise if the missing module is one that the named module imports.
             if problem.name != name and not name.startswith(f"{problem.name}."):
                 raise
     raise ValueError(
@@ -99,19 +102,20 @@ def _imported(word: str) -> tuple[Any, list[str]]:
 def made(
     rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
 ) -> optax.GradientTransformationExtraArgs:
-    """The rule itself, or what its constructor makes with that rate; it is checked, and
-    named, wherever it fails.
+    """Return the rule, or make it by its constructor, and check it wherever it fails.
+
+    Error messages contain the rule's name.
 
     Args:
       rule: A gradient transformation, or a constructor that takes the learning rate
         first.
-      rate, arguments: For a constructor.
-      name: In messages.
+      rate, arguments: Arguments for the constructor.
+      name: Name of the rule in messages.
     Returns:
       The rule, checked on each call: updates and state must keep structure, shapes and
       dtypes.
     Raises:
-      NoRuleError: It is neither.
+      NoRuleError: The argument is neither a rule nor a constructor of one.
       RuleError: The constructor raised.
     Example:
       >>> made(lambda rate: 1 / 0, 0.1, {}, "mine.py:rule")
@@ -167,8 +171,7 @@ def _checked(
 
 
 def _check_state(before: Any, after: Any, name: str) -> None:
-    """Refuses a state that another step could not be taken from in one compiled
-    loop."""
+    """Raise NoRuleError if a compiled loop could not use the state for another step."""
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise NoRuleError(
             f"{name}: update changes the structure of its state from "
@@ -192,8 +195,10 @@ def _check_state(before: Any, after: Any, name: str) -> None:
 
 
 def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
-    """What the call gives; an exception of it as a RuleError that names rule, kind,
-    place and message."""
+    """Return the result of the call, and convert an exception to a RuleError.
+
+    The error names the rule, the kind of exception, its place and its message.
+    """
     try:
         return call()
     except (RuleError, NoRuleError):
@@ -214,8 +219,10 @@ def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
 
 
 def place(problem: BaseException) -> str:
-    """Where in the user's own code it was raised: " (line 3 of mine.py)", or "" where
-    only packages were running."""
+    """Return where the user's own code raised: " (line 3 of mine.py)".
+
+    Return "" if only packages were running.
+    """
     packages = (
         "site-packages",
         "dist-packages",

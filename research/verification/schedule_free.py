@@ -1,8 +1,7 @@
-"""Schedule-free descent, as the paper prints it; yielded are the points y at which
-gradients are taken.
+"""Formulas of schedule-free descent, from the paper.
 
-(1 - c) x + c z is written x + c (z - x), and y likewise: they stay exactly where they
-are while z does not move.
+The iterates are the points y at which gradients are taken. (1 - c) x + c z is written
+x + c (z - x), and y likewise, so that they do not change while z does not.
 """
 
 from itertools import count
@@ -21,8 +20,10 @@ from research.verification.leaves import sqrt, zeros_like
 def schedule_free_sgd(
     x, f, learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0
 ):
-    """Defazio et al. (2024), the three sequences of its introduction, with algorithm
-    1's weights, warm-up and decay."""
+    """Yield the iterates of the three sequences in Defazio et al. (2024), introduction.
+
+    Weights, warm-up and weight decay are those of their algorithm 1.
+    """
     y = z = x
     total = 0
     for t in count(1):
@@ -48,7 +49,7 @@ def schedule_free_adamw(
     weight_decay=0.0,
     weight_power=2.0,
 ):
-    """Defazio et al. (2024), algorithm 1."""
+    """Yield the iterates of algorithm 1 of Defazio et al. (2024)."""
     y = z = x
     v = zeros_like(x)
     total = 0
@@ -98,11 +99,10 @@ _OF_BOTH = (
 def optax_sgd(
     learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0
 ):
-    """optax.contrib.schedule_free_sgd; with warm-up put together of its parts, for
-    optax's own is off by a step.
+    """Return optax.contrib.schedule_free_sgd; with warm-up, a rule made of its parts.
 
-    It moves by the schedule counted from 0 and weighs by the same schedule counted from
-    1 (open pull request 1744).
+    optax's own warm-up is off by one step. It moves by the schedule counted from 0, and
+    weighs by the same schedule counted from 1 (open pull request 1744).
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(
@@ -123,8 +123,10 @@ def optax_adamw(
     weight_decay=0.0,
     weight_power=2.0,
 ):
-    """optax.contrib.schedule_free_adamw; with warm-up put together of its parts, as
-    `optax_sgd`."""
+    """Return optax.contrib.schedule_free_adamw; with warm-up, a rule made of its parts.
+
+    The reason is given in `optax_sgd`.
+    """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_adamw(
             learning_rate, None, b1, b2, eps, weight_decay, weight_power
@@ -151,8 +153,8 @@ _NOT_RECORDED = (
 )
 
 
-# In bfloat16 optax's differences of positions are, after fifty steps, 7 to 9 eps from
-# the exact rule, ours 1 to 3.
+# In bfloat16, after fifty steps, optax's differences of positions deviate by 7 to 9 eps
+# from the exact rule, and this library's by 1 to 3 eps.
 _BOUNDS = {"bfloat16": 8.0}
 
 

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation, as its paper prints it."""
+"""Formula of sharpness-aware minimisation, from its paper."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,10 @@ from research.verification.leaves import norm
 
 
 def sam(x, f, learning_rate, rho=0.05):
-    """Foret et al. (2021), algorithm 1 with p = 2: ε̂ = ρ g / |g|, w <- w - η ∇L(w +
-    ε̂)."""
+    """Yield the iterates of algorithm 1 of Foret et al. (2021) with p = 2.
+
+    The steps are ε̂ = ρ g / |g| and w <- w - η ∇L(w + ε̂).
+    """
     while True:
         g = f.gradient(x)
         length = norm(g)
@@ -23,8 +25,10 @@ def sam(x, f, learning_rate, rho=0.05):
 
 
 def _unit() -> optax.GradientTransformation:
-    """optax.contrib.normalize, which divides 0 by 0 where the gradient is zero; here it
-    stays zero."""
+    """Return optax.contrib.normalize with zero gradients left at zero.
+
+    optax divides 0 by 0 there.
+    """
 
     def update(updates, state, params=None):
         del params
@@ -37,7 +41,10 @@ def _unit() -> optax.GradientTransformation:
 
 
 def _sam(learning_rate, rho=0.05) -> optax.GradientTransformationExtraArgs:
-    """optax.contrib.sam as one step, given its gradients by a step's value_fn."""
+    """Return optax.contrib.sam as one step.
+
+    The step's value_fn supplies the gradients.
+    """
     theirs = optax.contrib.sam(
         optax.sgd(learning_rate), optax.chain(_unit(), optax.sgd(rho)), opaque_mode=True
     )
@@ -75,8 +82,8 @@ CARDS = {
         ),
         optax=_sam,
         recorded="torch and timm have no such rule",
-        # A radius much larger than the distance to the minimum makes chaos of the last
-        # bit: at 0.25, 1e-11 after 50 steps.
+        # If the radius is much larger than the distance to the minimum, rounding errors
+        # grow chaotically: with 0.25, to 1e-11 after 50 steps.
         arguments={"rho": 0.1},
         unit_steps=False,
     ),

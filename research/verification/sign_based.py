@@ -1,4 +1,4 @@
-"""Lion and ADOPT, as the papers print them."""
+"""Formulas of Lion and ADOPT, from their papers."""
 
 from itertools import count
 
@@ -11,7 +11,7 @@ from research.verification.leaves import maximum, sign, sqrt, zeros_like
 
 
 def lion(x, f, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3):
-    """Chen et al. (2023), algorithm 2."""
+    """Yield the iterates of algorithm 2 of Chen et al. (2023)."""
     m = zeros_like(x)
     while True:
         g = f.gradient(x)
@@ -21,8 +21,11 @@ def lion(x, f, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3):
 
 
 def adopt(x, f, learning_rate, b1=0.9, b2=0.9999, eps=1e-6, use_clipping=True):
-    """Taniguchi et al. (2024): v_0 from the first gradient, which is no step; then
-    divide, clip to t^(1/4), average."""
+    """Yield the iterates of Taniguchi et al. (2024).
+
+    The first gradient gives v_0 and takes no step. After that, each step divides, clips
+    to t^(1/4), and averages.
+    """
     m = zeros_like(x)
     v = f.gradient(x) ** 2
     yield x

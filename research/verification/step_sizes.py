@@ -1,4 +1,4 @@
-"""Rules that find their own rate, as their papers print them."""
+"""Formulas of rules that find their own learning rate, from their papers."""
 
 import math
 
@@ -20,8 +20,10 @@ def polyak_step(
     eps=0.0,
     positive_part=False,
 ):
-    """Polyak (1969), with the limit of Loizou et al. (2021), equation (3), and optax's
-    ε."""
+    """Yield the iterates of Polyak (1969), with optax's ε.
+
+    The upper limit of the step is that of Loizou et al. (2021), equation (3).
+    """
     while True:
         g = f.gradient(x)
         gap = f.value(x) - f_min
@@ -35,8 +37,10 @@ def polyak_step(
 
 
 def barzilai_borwein(x, f, learning_rate=1e-3, short=False):
-    """Barzilai & Borwein (1988), equations (5) and (6); where the curvature is not
-    positive the step stays."""
+    """Yield the iterates of equations (5) and (6) of Barzilai & Borwein (1988).
+
+    If the curvature is not positive, the step size does not change.
+    """
     g, step = f.gradient(x), learning_rate
     while True:
         x, before = x - step * g, x
@@ -48,8 +52,10 @@ def barzilai_borwein(x, f, learning_rate=1e-3, short=False):
 
 
 def adgd(x, f, learning_rate=1e-3):
-    """Malitsky & Mishchenko (2020), algorithm 1; where the iterates stand still, so do
-    λ and θ."""
+    """Yield the iterates of algorithm 1 of Malitsky & Mishchenko (2020).
+
+    If the iterates do not move, λ and θ do not change.
+    """
     g, step, theta = f.gradient(x), learning_rate, mpmath.inf
     while True:
         x, before = x - step * g, x
@@ -64,18 +70,17 @@ def adgd(x, f, learning_rate=1e-3):
 
 
 def _smaller(a, b):
-    """The smaller one; NaN if either is."""
+    """Return the smaller number; NaN if either is NaN."""
     return a if mpmath.isnan(a) or a < b else b
 
 
 def polyak_sgd(
     learning_rate=1.0, f_min=0.0, max_learning_rate=None, eps=0.0, positive_part=False
 ):
-    """optax.scale_by_polyak, which optax.polyak_sgd is made of, with the factor after
-    it.
+    """Return optax.scale_by_polyak followed by the factor of the learning rate.
 
-    polyak_sgd multiplies the gradient by its `scaling` before it takes the norm, so
-    that the step is divided by it.
+    optax.polyak_sgd is made of scale_by_polyak. It multiplies the gradient by its
+    `scaling` before it takes the norm, so its step is divided by `scaling`.
     """
     limit = math.inf if max_learning_rate is None else max_learning_rate
     step = optax.scale_by_polyak(f_min, limit, eps, "sps+" if positive_part else "sps")
@@ -125,8 +130,8 @@ CARDS = {
             "eps": 0.01,
             "positive_part": True,
         },
-        # Where f_min is out of reach its steps end in chaos; a fiftieth of them does
-        # not get that far.
+        # If f cannot reach f_min, full steps end in chaos; a fiftieth of each step
+        # does not get that far.
         rates={"quadratic": 1.0, "rosenbrock": 0.02, "softmax_regression": 0.02},
         reasons=dict.fromkeys(
             GIVEN, "it needs the objective's value, and only gradients are given"
@@ -178,8 +183,8 @@ CARDS = {
             ),
             "sparse_gradients": SHRINKING,
         },
-        # A step divides by what the last one changed, and is longer than 2 / L every so
-        # often: up to 840 eps measured.
+        # A step divides by the change of the previous one, and is sometimes longer than
+        # 2 / L. Up to 840 eps measured.
         bounds={"formula": 4000.0},
     ),
     "adgd": Card(

@@ -1,5 +1,7 @@
-"""The verification table: each rule before each authority, in two dtypes, on each
-problem, with two sets of arguments."""
+"""The verification table: compare each rule with each authority.
+
+It covers two dtypes, all problems and two sets of arguments.
+"""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,21 +26,23 @@ from research.verification.walks import (
 
 AUTHORITIES = ("formula", "optax", "recorded")
 DTYPES = ("float64", "float32")
-# In units of the dtype's eps: how far rounding may carry a rule from an authority
-# within fifty steps. Measured: most of ours lie within 5 of their formulas.
+# Largest deviation from an authority that rounding may cause within fifty steps, in
+# units of the dtype's eps. Most rules of this library are within 5 of their formulas.
 BOUND = 100.0
 
 
 class Cell(NamedTuple):
-    """One comparison.
+    """One comparison in the verification table.
 
     Attributes:
-      rule, authority, dtype, problem: Which; authority is one of AUTHORITIES.
-      arguments: The arguments other than the defaults, as a user writes them; "" for
-        the defaults.
-      deviation: How far, at which step and leaf; None if there is a reason.
-      reason: Why there is no number; None if there is one.
-      bound: What the deviation may be.
+      rule, authority, dtype, problem: Names of what is compared. The authority is one
+        of AUTHORITIES.
+      arguments: Arguments other than the defaults, as a user writes them; "" for the
+        defaults.
+      deviation: The largest deviation, with its step and leaf; None if there is a
+        reason.
+      reason: The reason why there was no comparison; None if there was one.
+      bound: Largest deviation that is allowed.
     """
 
     rule: str
@@ -57,15 +61,17 @@ def verification_table(
     authorities: Iterable[str] = AUTHORITIES,
     on_rule: Callable[[int, int, str], None] | None = None,
 ) -> list[Cell]:
-    """Asks every authority about every rule.
+    """Compare every rule with every authority.
 
     Args:
-      rules: Names in UPDATE_RULES; None means all.
-      dtypes: Of "float64", "float32"; the first needs JAX's float64 on.
-      authorities: Of AUTHORITIES.
-      on_rule: Called with (how many are done, of how many, the name of the next).
+      rules: Names in UPDATE_RULES. None means all.
+      dtypes: Dtypes among "float64" and "float32". "float64" requires JAX's float64 to
+        be on.
+      authorities: Authorities among AUTHORITIES.
+      on_rule: Function called before each rule with (number of rules done, number of
+        all rules, name of this rule).
     Returns:
-      The cells, rule after rule.
+      The comparisons, rule after rule.
     Example:
       >>> cells = verification_table(["gradient_descent"], ["float32"], ["formula"])
       >>> len(cells), max(cell.deviation.largest for cell in cells) < 1e-6
@@ -156,7 +162,7 @@ def _on_the_problem(
 def _exactly(
     name: str, problem: str, rate: float, arguments: tuple[tuple[str, Any], ...]
 ) -> Walk:
-    """What the formula does, which is the same for every dtype."""
+    """Return the formula's trajectory, which does not depend on the dtype."""
     return walk_exactly(
         FORMULAS[name].iterates,
         PROBLEMS[problem],
@@ -188,7 +194,7 @@ def _recorded(name: str, dtype: str) -> Iterator[Cell]:
 
 
 def written(arguments: dict[str, Any]) -> str:
-    """Arguments as a user writes them: "b1=0.5, eps=0.01"."""
+    """Return arguments as a user writes them: "b1=0.5, eps=0.01"."""
     return ", ".join(
         f"{key}={getattr(value, '__name__', value)}" for key, value in arguments.items()
     )

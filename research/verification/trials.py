@@ -1,5 +1,4 @@
-"""Mistakes to try on a rule that differs: those of a formula, and those that any rule
-can have."""
+"""Mistakes to try on a rule that deviates: a formula's own, and general ones."""
 
 import contextlib
 import inspect
@@ -16,7 +15,7 @@ from research.verification.formula import Formula, Mistake, mistaken
 from research.verification.problems import NUM_STEPS, Problem
 from research.verification.walks import Deviation, Walk, walk, walk_exactly
 
-# Values that users give where the default is another: each is tried in turn.
+# Values that users often give instead of a default. Each is tried in turn.
 USUAL_VALUES = (
     0.0,
     0.5,
@@ -41,15 +40,15 @@ USUAL_VALUES = (
 
 
 class Evidence(NamedTuple):
-    """What is known of a rule on one problem.
+    """Comparison of a rule with its reference on one problem.
 
     Attributes:
-      problem: On which it was walked.
-      found: Its walk.
-      expected: The reference's.
-      deviation: How far they lie apart.
-      arguments: Of the reference's formula, learning_rate among them.
-      reference: The reference in JAX, if there is one.
+      problem: Problem on which both were run.
+      found: Trajectory of the rule.
+      expected: Trajectory of the reference.
+      deviation: Deviation of the rule from the reference.
+      arguments: Arguments of the reference's formula, including learning_rate.
+      reference: The reference as a JAX rule; None if there is none.
     """
 
     problem: Problem
@@ -61,7 +60,7 @@ class Evidence(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A mistake, and the walk of the reference with that mistake in it."""
+    """A mistake, with a function that runs the reference with that mistake."""
 
     cause: str
     walk: Callable[[Evidence, int], Walk]
@@ -76,18 +75,18 @@ def _exact(
 
 
 def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
-    """Each of the formula's own mistakes."""
+    """Yield a trial for each mistake of the formula."""
     if formula is None:
         return
     for mistake in formula.mistakes:
         with contextlib.suppress(
             OSError, ValueError
-        ):  # A formula that was typed in has no source to make them in.
+        ):  # A formula typed into a session has no source to edit.
             yield Trial(_told(mistake), _exact(mistaken(formula, mistake)))
 
 
 def of_two(formula: Formula | None) -> Iterator[Trial]:
-    """Every two mistakes that can be made in the formula at once."""
+    """Yield a trial for every two mistakes that fit into the formula together."""
     if formula is None or not formula.mistakes:
         return
     try:
@@ -115,7 +114,7 @@ def _in_one_line(source: str) -> str:
 
 
 def of_values(formula: Formula | None, arguments: dict[str, Any]) -> list[Trial]:
-    """Other values of each of the formula's arguments, and two of them swapped."""
+    """Return trials that change one argument of the formula, or swap two."""
     if formula is None:
         return []
     parameters = inspect.signature(formula.iterates).parameters
@@ -149,8 +148,8 @@ def _other_values(value: Any, default: Any) -> list[Any]:
         return [not value]
     if type(value) is not float:
         return []
-    # A share is never 1: a line search that shortens its step by that factor would
-    # never end.
+    # A fraction is never set to 1: a line search that shrinks its step by the factor 1
+    # would not terminate.
     usual = [
         v
         for v in USUAL_VALUES
@@ -164,7 +163,10 @@ def _written(value: Any) -> str:
 
 
 def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
-    """Other formulas, with those of the arguments that they take."""
+    """Yield a trial for each other formula: the rule may be that formula's rule.
+
+    Each formula gets those of the reference's arguments that it takes.
+    """
     for name, formula in others.items():
 
         def walk_other(e: Evidence, steps: int, formula: Formula = formula) -> Walk:
@@ -176,8 +178,10 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
 
 
 def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
-    """What can be wrong with any rule, made in the reference in JAX: a factor, seen in
-    the first step, and a late step."""
+    """Yield trials for general mistakes: a wrong factor, and stale updates.
+
+    The trials change the reference in JAX. The factor is estimated from the first step.
+    """
     if first.reference is None:
         return
     factor = _factor(first)
@@ -202,8 +206,10 @@ def _changed(
 
 
 def _factor(e: Evidence) -> float | None:
-    """By what the first update is too long, where that is one number for all
-    entries."""
+    """Return the ratio of the first updates of rule and reference.
+
+    Return None if the ratio is not the same for all entries.
+    """
     found, expected = e.found.updates[0], e.expected.updates[0]
     there = np.isfinite(found) & np.isfinite(expected) & (expected != 0)
     if not there.any():
@@ -214,7 +220,7 @@ def _factor(e: Evidence) -> float | None:
         return None
     rounded = float(
         f"{middle:.6g}"
-    )  # Rounding of the dtype is no part of a slip; a sum of slips is.
+    )  # This removes the rounding of the dtype from the factor.
     return rounded if abs(rounded - middle) <= 1e-6 * abs(middle) else middle
 
 

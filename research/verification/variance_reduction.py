@@ -1,4 +1,4 @@
-"""SVRG and SAGA, whose formulas need a sum over examples."""
+"""Cards of SVRG and SAGA, whose formulas need a sum over examples."""
 
 from research.verification.card import Card
 

@@ -1,5 +1,4 @@
-"""The iterates of a rule on a problem: of one in JAX, of one in fifty digits, and how
-far they lie apart."""
+"""Trajectories of rules on problems, in JAX and in fifty digits, and deviations."""
 
 import functools
 import inspect
@@ -33,15 +32,16 @@ from research.verification.problems import NUM_STEPS, Problem
 
 
 class Walk(NamedTuple):
-    """Where a rule went.
+    """Trajectory of a rule on a problem.
 
     Attributes:
-      iterates: x_1, ..., x_T as float64, shape (T, number of entries), leaf after leaf.
-      updates: x_t - x_(t-1) as the rule gave them (of a formula: subtracted in fifty
-        digits), the same shape.
-      leaves: Of each entry the path of its leaf, as `jax.tree_util.keystr` writes it.
-      evaluations: Where the rule wants to be evaluated after each step, like iterates;
-        None if at the iterates.
+      iterates: Iterates x_1, ..., x_T, float64, shape (T, number of entries), with the
+        entries of all leaves in order.
+      updates: Updates x_t - x_(t-1) that the rule returned, same shape. For a formula,
+        the differences in fifty digits.
+      leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
+      evaluations: Points at which the rule is to be evaluated after each step, same
+        shape as iterates. None if these are the iterates.
     """
 
     iterates: np.ndarray
@@ -56,18 +56,19 @@ def walk(
     dtype: Any = "float64",
     num_steps: int = NUM_STEPS,
 ) -> Walk:
-    """Walks a rule of JAX over a problem in one compiled scan, with the extra arguments
-    that a step of descent passes.
+    """Run a JAX rule on a problem in one compiled scan, and return its trajectory.
+
+    The rule receives the same extra arguments as in a step of descent.
 
     Args:
       rule: Any gradient transformation.
-      problem: One of PROBLEMS, or another.
-      dtype: Of params and gradients.
-      num_steps: T; at most NUM_STEPS where gradients are given.
+      problem: One of PROBLEMS, or another problem.
+      dtype: Dtype of params and gradients.
+      num_steps: Number T of steps, at most NUM_STEPS if gradients are given.
     Returns:
       The Walk.
     Raises:
-      TypeError: The rule changes structure, shape or dtype of what it is given.
+      TypeError: The rule changes the structure, shape or dtype of the updates or state.
     Example:
       >>> from research.verification.problems import PROBLEMS
       >>> found = walk(optax.sgd(0.1), PROBLEMS["quadratic"], "float32", num_steps=2)
@@ -87,13 +88,15 @@ def walk_constructed(
     dtype: Any = "float64",
     num_steps: int = NUM_STEPS,
 ) -> Walk:
-    """The walk of constructor(**arguments), whose floats are traced: other values do
-    not compile again.
+    """Return the trajectory of the rule constructor(**arguments).
+
+    Float arguments are traced, so other values do not compile again.
 
     Args:
-      constructor: Of a gradient transformation; its hyper-parameters may be traced.
-      arguments: All of them, by name, learning_rate among them; what is no float is a
-        constant of the program.
+      constructor: Constructor of a gradient transformation, whose hyper-parameters may
+        be traced.
+      arguments: All arguments by name, including learning_rate. Arguments that are not
+        floats are constants of the program.
       problem, dtype, num_steps: As for `walk`.
     Returns:
       The Walk.
@@ -122,7 +125,7 @@ def _with(
 ) -> Callable[..., Any]:
     return partial(
         constructor, **dict(others)
-    )  # One object for equal arguments: it is what jit knows the program by.
+    )  # The cache returns one object for equal arguments, which is jit's static key.
 
 
 def _walk(
@@ -157,7 +160,7 @@ def _walk_given(
 
         def value_fn(
             params, indices=None
-        ):  # Linear, so that its gradient is the one that is given.
+        ):  # A linear function whose gradient is the given one.
             del indices
             return sum(
                 jnp.vdot(g, p)
@@ -201,7 +204,7 @@ def _advance(
     value: Any = None,
     value_fn: Callable[..., Any] | None = None,
 ) -> tuple[tuple[Params, Any], tuple[Params, Params, Params | None]]:
-    """Take one step, with the extra arguments of descent where there is a function."""
+    """Take one step, with the extra arguments of descent if there is a value_fn."""
     extra: dict[str, Any] = {}
     if value_fn is not None:
         extra = {"value": value, "grad": gradient, "value_fn": value_fn}
@@ -214,10 +217,10 @@ def _advance(
 
 
 def check_updates(updates: Params, params: Params) -> None:
-    """Refuses updates of another structure, shape or dtype than the params.
+    """Raise TypeError if updates and params differ in structure, shape or dtype.
 
     Raises:
-      TypeError: Which leaf, what it is and what it has to be.
+      TypeError: The message names the leaf, its shape and dtype, and the required ones.
     """
     if jax.tree.structure(updates) != jax.tree.structure(params):
         raise TypeError(
@@ -245,17 +248,17 @@ def walk_exactly(
     num_steps: int = NUM_STEPS,
     **arguments: Any,
 ) -> Walk:
-    """Walks a formula over a problem in fifty digits.
+    """Run a formula on a problem in fifty digits, and return its trajectory.
 
     Args:
-      formula: A generator function, as a `Formula` has it.
-      problem: One with gradients, or with an exact Function.
-      num_steps: T; at most NUM_STEPS where gradients are given.
-      **arguments: Of the formula; floats are taken for exactly the numbers they are.
+      formula: Generator function of a `Formula`.
+      problem: Problem with gradients, or with an exact Function.
+      num_steps: Number T of steps, at most NUM_STEPS if gradients are given.
+      **arguments: Arguments of the formula. Floats are converted exactly.
     Returns:
-      The Walk, rounded to float64 at its end.
+      The Walk, rounded to float64 at the end.
     Raises:
-      ValueError: The problem has neither.
+      ValueError: The problem has neither gradients nor an exact Function.
       ZeroDivisionError: The formula divides by zero.
     Example:
       >>> from research.verification.cards import FORMULAS
@@ -328,7 +331,7 @@ def _rows(tree: Params) -> np.ndarray:
 
 
 def paths(tree: Params) -> list[str]:
-    """Of each entry, leaf after leaf, the path of its leaf."""
+    """Return the path of each entry's leaf, with the entries of all leaves in order."""
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     return [
         jax.tree_util.keystr(path) for path, leaf in pairs for _ in range(np.size(leaf))
@@ -346,14 +349,14 @@ def _apart(
 
 
 class Deviation(NamedTuple):
-    """Where two walks from one start lie furthest apart.
+    """Largest difference between two trajectories from one start.
 
     Attributes:
-      largest: The largest difference, measured as `distance` says.
-      step: The step, from 0, after which it is attained first.
-      leaf: The path of the leaf in which it is ("" for a bare array).
-      first: The step, from 0, at which the difference first exceeds `distance`'s
-        tolerance, or -1.
+      largest: The largest difference, as `distance` defines it.
+      step: First step, from 0, after which the largest difference occurs.
+      leaf: Path of the leaf with the largest difference; "" for a bare array.
+      first: First step, from 0, at which the difference exceeds `distance`'s tolerance;
+        -1 if there is none.
     """
 
     largest: float
@@ -365,21 +368,24 @@ class Deviation(NamedTuple):
 def distance(
     found: Walk, reference: Walk, problem: Problem, tolerance: float = 0.0
 ) -> Deviation:
-    """The largest difference of two walks.
+    """Return the largest difference between two trajectories.
 
-    On a function, where each walk follows its own gradients, it is max |x - y| / (1 +
-    |y|) over the iterates. Where gradients are given, it is max |u - v| / max_t |v_t|
-    over the updates, entry by entry, so that entries of any size count; over the
-    iterates again where a gradient is NaN, since params that are NaN have no
-    differences. Where one is finite and the other is not, it is inf; where both are
-    NaN, it is 0 if the problem has NaN in its gradients and inf if not, so that runs
-    which broke down never count as equal. Where both evaluate elsewhere than at their
-    iterates, those points count as iterates of a function do.
+    For a function, each trajectory follows its own gradients. The difference is the
+    maximum of |x - y| / (1 + |y|) over the iterates.
+
+    For given gradients, the difference is the maximum of |u - v| / max_t |v_t| over the
+    updates, entry by entry, so entries of any size count. If a gradient is NaN, the
+    iterates are compared instead, because NaN params have no differences.
+
+    If only one of the two values is finite, the difference is inf. If both are NaN, it
+    is 0 if the problem has NaN in its gradients, and inf otherwise, so that failed runs
+    never count as equal. If both rules are evaluated at points other than their
+    iterates, those points are compared like the iterates of a function.
 
     Args:
-      found, reference: The two.
-      problem: On which both were walked.
-      tolerance: What Deviation.first is counted from.
+      found, reference: The two trajectories.
+      problem: Problem on which both were run.
+      tolerance: Difference above which Deviation.first counts a step.
     Returns:
       The Deviation.
     Example:
@@ -425,18 +431,18 @@ def trajectory(
     params: Params,
     num_steps: int,
 ) -> Params:
-    """The iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t, in one scan.
+    """Return the iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t, from one scan.
 
     Args:
-      rule: Any gradient transformation, ours or another's.
-      gradient: params -> gradient, such as jax.grad(f).
-      params: x_0.
-      num_steps: T, a positive integer.
+      rule: Any gradient transformation.
+      gradient: Function params -> gradient, such as jax.grad(f).
+      params: Initial point x_0.
+      num_steps: Number T of steps, a positive integer.
     Returns:
-      The params with a leading axis of length num_steps + 1 on every leaf.
+      The params, with a leading axis of length num_steps + 1 on every leaf.
     Raises:
       ValueError, TypeError: num_steps is not a positive integer, or the gradient's
-        dtypes are not those of the params.
+        dtypes differ from those of the params.
     Example:
       >>> print(trajectory(optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3))
       [8. 4. 2. 1.]
@@ -471,24 +477,23 @@ def deviation(
     num_steps: int,
     dtype: Any = None,
 ) -> Deviation:
-    """The largest difference between the iterates of two rules over a whole trajectory,
-    each following its own.
+    """Return the largest difference between the iterates of two rules from one start.
 
-    Neither trajectory is kept: both run in one compiled scan that returns a number for
-    each step and leaf.
+    Each rule follows its own iterates. The trajectories are not kept: both rules run in
+    one compiled scan that returns a number for each step and leaf.
 
     Args:
-      rule, reference: The two, as gradient transformations.
-      gradient: params -> gradient.
-      params: The common start.
-      num_steps: A positive integer.
-      dtype: Params are cast to it first; None leaves them. The gradient must then
-        compute in it, too.
+      rule, reference: The two gradient transformations.
+      gradient: Function params -> gradient.
+      params: Common initial point.
+      num_steps: Number of steps, a positive integer.
+      dtype: Dtype to which the params are cast first; None leaves them. The gradient
+        must then also be computed in this dtype.
     Returns:
       The Deviation.
     Raises:
-      TypeError: The gradient, or an update, has another dtype than the params: the
-        comparison would be in neither.
+      TypeError: The gradient, or an update, has another dtype than the params, so the
+        comparison would be in neither dtype.
       ValueError: num_steps is not a positive integer, or dtype is float64 while JAX's
         float64 is off.
     Example:
@@ -518,23 +523,24 @@ def deviation_from_optax(
     num_steps: int,
     dtype: Any = jnp.float64,
 ) -> Deviation:
-    """The deviation of our rule of that name, with its defaults, from its counterpart
-    in optax on full-batch descent.
+    """Return the deviation of this library's rule from its counterpart in optax.
+
+    Both rules use their defaults in full-batch descent.
 
     Args:
-      name: A key of CARDS, whose entry has a counterpart in optax.
-      objective: (params, batch) -> (), such as a workload's.
-      params: The start.
-      batch: What the objective takes: a Batch, None, or any pytree; its floats are
-        cast, too.
-      learning_rate: A number of at least 0.
-      num_steps: A positive integer.
-      dtype: Of params, batch and rate.
+      name: Key of CARDS whose card has a counterpart in optax.
+      objective: Function (params, batch) -> (), such as a workload's.
+      params: Initial point.
+      batch: Second argument of the objective: a Batch, None, or any pytree. Its floats
+        are cast to dtype.
+      learning_rate: Learning rate, a number of at least 0.
+      num_steps: Number of steps, a positive integer.
+      dtype: Dtype of params, batch and rate.
     Returns:
       The Deviation.
     Raises:
-      ValueError, TypeError: As in `deviation`; the name is unknown, or optax has no
-        such rule.
+      ValueError, TypeError: As in `deviation`; also if the name is unknown, or optax
+        has no such rule.
     Example:
       >>> objective = lambda x, batch: jnp.sum((x - batch) ** 2)
       >>> deviation_from_optax("heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32").largest < 1e-6
@@ -561,7 +567,7 @@ def deviation_from_optax(
 def _differences_from_optax(constructors, objective, num_steps, params, batch, rate):
     ours, theirs = (
         constructor(rate) for constructor in constructors
-    )  # The rate is traced: one program for all rates.
+    )  # The rate is traced, so one program serves all rates.
 
     def value_fn(x, indices=None):
         del indices
@@ -571,8 +577,10 @@ def _differences_from_optax(constructors, objective, num_steps, params, batch, r
 
 
 def _differences(rule, reference, gradient, params, num_steps, value_fn=None) -> Array:
-    """The largest relative difference of each leaf after each step, shape (num_steps,
-    number of leaves)."""
+    """Return the largest relative difference of each leaf after each step.
+
+    The shape is (num_steps, number of leaves).
+    """
     check_number("num_steps", num_steps, positive=True, integer=True)
     _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
 
@@ -614,7 +622,7 @@ def _largest(differences: Float[Array, "steps leaves"], params: Params) -> Devia
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
-    """As arrays; the floats among them of that dtype, unless it is None."""
+    """Convert leaves to arrays, and cast floats to the dtype unless it is None."""
     if dtype is not None:
         check_dtype("dtype", dtype)
     if (

@@ -1,4 +1,4 @@
-"""Named problems: data and its split, model, objective, metric, and the exact optimum."""
+"""Named problems: data and split, model, objective, metric, and exact optimum."""
 
 import math
 from collections.abc import Callable
@@ -45,7 +45,7 @@ WORKLOADS: dict[str, Callable[..., Workload]] = {
 def make_workload(name: str, **options: Any) -> Workload:
     """Build a named workload.
 
-    The same name and options give the same object, solved once in a process.
+    The same name and options return the same object, which is solved once per process.
 
     | name | model, loss | training rows, features | penalty |
     |---|---|---|---|
@@ -63,19 +63,19 @@ def make_workload(name: str, **options: Any) -> Workload:
     | rosenbrock | 2 variables | - | - |
 
     Rows are split 70/15/15 with seed 0, and x is standardised on the training part. A
-    penalty λ adds λ/2 |w|² to the objective, intercepts left out. The optimum is that of
-    the objective on the training part.
+    penalty λ adds λ/2 |w|² to the objective; intercepts are not penalised. The optimum is
+    the minimum of the objective on the training part.
 
     Args:
       name: One of `WORKLOADS`.
-      **options: For that constructor. All take dtype ("float64" by default); those with
-        data take holdout (False trains on all rows: validation and test are then None);
-        some take a size, as their signatures say.
+      **options: Options of that workload's constructor. All take dtype ("float64" by
+        default). Those with data take holdout: False trains on all rows, and validation
+        and test are then None. Some take a size; see their signatures.
     Returns:
-      The workload; its arrays have the given dtype, labels int32.
+      The workload. Its arrays have the given dtype; labels are int32.
     Raises:
-      ValueError: The name is unknown (the message says which is nearest), or float64 is
-        asked for while JAX has it off.
+      ValueError: The name is unknown (the message suggests the nearest name), or dtype
+        is float64 while 64-bit mode of JAX is off.
       TypeError: dtype is not floating, or the constructor has no such option.
     Example:
       >>> from research import backend
@@ -92,15 +92,16 @@ def make_workload(name: str, **options: Any) -> Workload:
 
 
 def known_optimum(workload: Workload) -> Optimum:
-    """Return the workload's optimum, which a share of f - f* is measured from.
+    """Return the workload's optimum, for measuring f - f*.
 
     Args:
       workload: A named problem.
     Returns:
       The optimum.
     Raises:
-      TypeError: It is not a Workload.
-      ValueError: It has none with a finite value; the message says how to state one.
+      TypeError: The argument is not a Workload.
+      ValueError: The workload has no optimum with a finite value. The message says how
+        to add one.
     """
     check_instance("workload", workload, Workload, "Make one by make_workload(name).")
     optimum = workload.optimum

@@ -1,4 +1,4 @@
-"""What constructors of workloads share: options, dtypes and the parts of a dataset."""
+"""Helpers for workload constructors: options, dtypes and parts of a dataset."""
 
 import functools
 import math
@@ -20,12 +20,12 @@ from research.checks import (
 from research.sizes import check_most, check_room
 from research.types import Batch, Workload
 
-# The split belongs to the workload; a run's seed chooses its initial point and order.
+# Fixed seed of the split. A run's seed chooses only its initial point and order.
 SPLIT_SEED = 0
 
 
 def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
-    """The constructor, which remembers what it built for each dtype and option.
+    """Return a constructor that caches what it built for each dtype and set of options.
 
     The dtype is checked at every call.
     """
@@ -34,7 +34,7 @@ def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
     @functools.wraps(build)
     def construct(*, dtype: DTypeLike = "float64", **options: Any) -> Workload:
         _check_options(options)
-        # Called under jit, it must not remember tracers.
+        # The cache must not hold tracers if the constructor is called under jit.
         with jax.ensure_compile_time_eval():
             return remembered(dtype=_available(dtype), **options)
 
@@ -42,7 +42,7 @@ def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
 
 
 def rows_for(n: int, holdout: bool) -> int:
-    """Enough rows for n to be left for training."""
+    """Return how many rows are needed so that n of them are left for training."""
     check_size("n", n, 100)
     return math.ceil(n / 0.7) if holdout else n
 
@@ -50,7 +50,10 @@ def rows_for(n: int, holdout: bool) -> int:
 def in_batches(
     parts: Iterable[Any], dtype: DTypeLike, target_dtype: DTypeLike
 ) -> tuple[Any, ...]:
-    """Training, validation and test batch; the last two are None for a single part."""
+    """Return training, validation and test batches.
+
+    If there is a single part, the last two are None.
+    """
     batches = (
         Batch(jnp.asarray(x, dtype), jnp.asarray(y, target_dtype)) for x, y in parts
     )
@@ -58,7 +61,7 @@ def in_batches(
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    """Check options before the lookup among what was built, which hashes them."""
+    """Check the options before the cache hashes them."""
     for name, value in options.items():
         if name == "holdout":
             check_flag(name, value)
@@ -70,14 +73,14 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def check_size(name: str, value: Any, entries: int = 1) -> None:
-    """Refuses what is not a positive integer, or asks for more than memory can hold."""
+    """Refuse a size that is not a positive integer or does not fit in memory."""
     check_count(name, value)
     check_most(**{name: value})
     check_room(f"{name}={value}", value, entries)
 
 
 def _available(dtype: DTypeLike) -> np.dtype:
-    """The dtype, once it is floating and JAX would not narrow it silently."""
+    """Return the dtype; raise if it is not floating or JAX would narrow it silently."""
     if (
         dtype is None
         or is_array(dtype)

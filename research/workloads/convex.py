@@ -21,7 +21,7 @@ from research.workloads._construction import (
 
 
 class _Task(NamedTuple):
-    """A model with what fits it and what measures it."""
+    """A model, with its loss, its metric and the solver for its optimum."""
 
     model: Callable[..., Model]  # (num_features, dtype=) -> Model.
     loss: Callable[[Array, Array], Array]
@@ -54,7 +54,10 @@ _TEN_CLASSES = _Task(
 
 @constructor
 def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Linear regression of disease progression on ten measurements, all standardised."""
+    """Linear regression of disease progression on ten measurements.
+
+    Inputs and target are standardised.
+    """
     return _supervised(
         "diabetes",
         _REGRESSION,
@@ -68,7 +71,7 @@ def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
 
 @constructor
 def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """The same with penalty 0.1, which lowers the condition number from 520 to 40."""
+    """`diabetes` with penalty 0.1, which lowers the condition number from 520 to 40."""
     data = datasets.load("diabetes_raw")
     return _supervised(
         "diabetes_ridge", _REGRESSION, data, 0.1, holdout, dtype, scale_targets=True
@@ -77,7 +80,10 @@ def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Wor
 
 @constructor
 def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """A line: disease progression, in its own units, on the standardised body mass index."""
+    """Linear regression of disease progression on the body mass index.
+
+    The target is in its own units; the body mass index is standardised.
+    """
     return _supervised(
         "diabetes_bmi", _REGRESSION, _only("diabetes_raw", "bmi"), 0.0, holdout, dtype
     )
@@ -85,9 +91,9 @@ def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workl
 
 @constructor
 def breast_cancer(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Logistic regression: is a tumour benign (1) or malignant (0)?
+    """Logistic regression that predicts if a tumour is benign (1) or malignant (0).
 
-    Thirty measurements of the nuclei of its cells say so.
+    The inputs are thirty measurements of cell nuclei.
     """
     return _supervised(
         "breast_cancer",
@@ -103,7 +109,7 @@ def breast_cancer(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Work
 def breast_cancer_two_features(
     *, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """The same from two of them: the size and the dents of the largest nuclei."""
+    """`breast_cancer` with two inputs: worst radius and worst concave points."""
     data = _only("breast_cancer", "worst radius", "worst concave points")
     return _supervised(
         "breast_cancer_two_features", _TWO_CLASSES, data, 0.01, holdout, dtype
@@ -112,7 +118,7 @@ def breast_cancer_two_features(
 
 @constructor
 def digits(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Softmax regression: which of ten digits an 8 by 8 image shows."""
+    """Softmax regression that predicts which of ten digits an 8 by 8 image shows."""
     return _supervised(
         "digits", _TEN_CLASSES, datasets.load("digits"), 0.01, holdout, dtype
     )
@@ -122,9 +128,9 @@ def digits(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
 def overlapping_50k(
     *, n: int = 50_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """A large set: two Gaussian classes in 20 correlated dimensions.
+    """Logistic regression on a large set: two Gaussian classes in 20 dimensions.
 
-    It has n training rows; the Bayes accuracy is 0.841.
+    The features are correlated. There are n training rows. The Bayes accuracy is 0.841.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 20, 2.0, 200.0)
     return _supervised("overlapping_50k", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -134,9 +140,9 @@ def overlapping_50k(
 def overlapping_1m(
     *, n: int = 1_000_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """A very large set: two Gaussian classes in 10 dimensions.
+    """Logistic regression on a very large set: two Gaussian classes in 10 dimensions.
 
-    It has n training rows; the Bayes accuracy is 0.841.
+    There are n training rows. The Bayes accuracy is 0.841.
     """
     data = datasets.overlapping_classes(0, rows_for(n, holdout), 10, 2.0, 10.0)
     return _supervised("overlapping_1m", _TWO_CLASSES, data, 1e-4, holdout, dtype)
@@ -146,13 +152,13 @@ def overlapping_1m(
 def ill_conditioned(
     *, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """Linear regression in a long valley, generated: R² 0.95.
+    """Ill-conditioned linear regression on generated data, with R² 0.95.
 
-    The condition number is 10,000 once the inputs are standardised.
+    The condition number is 10,000 after the inputs are standardised.
     """
     data = datasets.linear_problem(
         0, rows_for(n, holdout), 50, 0.5, 12_000.0
-    )  # Standardising brings it down.
+    )  # Standardising lowers the condition number.
     return _supervised("ill_conditioned", _REGRESSION, data, 0.0, holdout, dtype)
 
 
@@ -162,11 +168,14 @@ def noisy_quadratic(
 ) -> Workload:
     """The mean of ½ (x - x_i)ᵀH(x - x_i) over n examples x_i ~ N(c, 0.36 I).
 
-    It is least at their mean; H is not diagonal. Of H's 100 eigenvalues 90 are drawn from
-    [0, 1] and 10 from [30, 60], as in DeepOBS (Schneider et al. 2019). Zhang et al. 2019
-    (arXiv 1907.04164) say what batch size does on such problems. A batch's x are x_i, its
-    y ½ x_iᵀHx_i: a batch then costs one product with H, in the form
-    ½ (x - m)ᵀH(x - m) + mean of y - ½ mᵀHm, m the mean of its x_i.
+    The minimiser is the mean of the x_i. The matrix H is not diagonal. As in DeepOBS
+    (Schneider et al. 2019), 90 of its 100 eigenvalues are drawn from [0, 1] and 10 from
+    [30, 60]. Zhang et al. 2019 (arXiv 1907.04164) describe the effect of batch size on
+    such problems.
+
+    The x of a batch are the x_i, and its y are ½ x_iᵀHx_i. A batch then costs one
+    product with H: the objective is ½ (x - m)ᵀH(x - m) + mean of y - ½ mᵀHm, where m is
+    the mean of the batch's x_i.
     """
     random = np.random.default_rng(0)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
@@ -217,7 +226,7 @@ def noisy_quadratic(
 
 
 def _only(name: str, *features: str) -> datasets.Dataset:
-    """A bundled set with some of its columns."""
+    """Return a bundled dataset with only the given features."""
     data = datasets.load(name)
     return data._replace(
         x=data.x[:, [data.feature_names.index(feature) for feature in features]]
@@ -233,7 +242,7 @@ def _supervised(
     dtype: DTypeLike,
     scale_targets: bool = False,
 ) -> Workload:
-    """Split, standardise, and solve for the optimum of the data in the given dtype."""
+    """Build a workload: split, standardise, and solve for the optimum of the data."""
     datasets.check_xy(data.x, data.y)
     parts = (
         datasets.split(data.x, data.y, SPLIT_SEED) if holdout else ((data.x, data.y),)
@@ -250,7 +259,8 @@ def _supervised(
     objective: Callable[..., Array] = objectives.empirical_risk(model, task.loss)
     if penalty > 0:
         objective = objectives.regularised(objective, objectives.l2_penalty(penalty))
-    # Its bits then do not depend on the cores, nor its time on who else uses them.
+    # With one thread, the result's bits do not depend on the number of cores, and its
+    # time does not depend on other processes.
     with threadpool_limits(1, "blas"):
         optimum = task.solve(
             np.asarray(train.x, np.float64), np.asarray(train.y, np.float64), penalty

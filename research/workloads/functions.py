@@ -1,4 +1,4 @@
-"""Functions without data, whose minimum is known from how they are made."""
+"""Functions without data whose minimum is known by construction."""
 
 import math
 
@@ -16,7 +16,10 @@ from research.workloads._construction import check_size, constructor
 def quadratic(
     *, dimension: int = 20, condition: float = 100.0, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """½ xᵀAx - bᵀx with eigenvalues geometric from 1 / condition to 1, started from N(0, I)."""
+    """Quadratic ½ xᵀAx - bᵀx, started from N(0, I).
+
+    The eigenvalues are geometrically spaced from 1 / condition to 1.
+    """
     check_size("dimension", dimension)
     if not 1 <= condition < math.inf:
         raise ValueError(f"condition must be a finite number >= 1; got {condition!r}.")
@@ -26,7 +29,10 @@ def quadratic(
 
 @constructor
 def rosenbrock(*, dimension: int = 2, dtype: DTypeLike = "float64") -> Workload:
-    """Rosenbrock's curved valley, started near his own point, (-1.2, 1, -1.2, ...) + 0.1 N(0, I)."""
+    """Rosenbrock's function, started near (-1.2, 1, -1.2, ...), Rosenbrock's own start.
+
+    The initial point is that point plus 0.1 N(0, I).
+    """
     function = datasets.rosenbrock(dimension)
     centre = np.where(np.arange(dimension) % 2 == 0, -1.2, 1.0)
     return _without_data("rosenbrock", function, centre, 0.1, dtype)
@@ -39,14 +45,14 @@ def _without_data(
     spread: float,
     dtype: DTypeLike,
 ) -> Workload:
-    """A function as a workload: no batch, the initial point drawn around a centre."""
+    """Make a workload of a function: no data, initial point drawn around a centre."""
     start = jnp.asarray(centre, dtype)
 
     def init(key: Array) -> Array:
         return start + spread * jax.random.normal(key, start.shape, dtype)
 
     def objective(params: Params, batch: Batch | None = None) -> Array:
-        del batch  # There is none.
+        del batch  # The function has no data.
         return function.f(params)
 
     norm, initial = (
