@@ -154,7 +154,7 @@ def cost_ratio(
     *args: Any,
     seconds: float = 0.2,
 ) -> CostRatio:
-    """Compute the cost of transform(f) relative to the cost of f, at the same arguments.
+    """Compute the cost of transform(f) relative to the cost of f, at equal arguments.
 
     In theory a reverse-mode gradient takes at most 4 times the operations, or 5 times
     with memory traffic (Baur & Strassen, 1983; Griewank & Walther, 2008). A larger

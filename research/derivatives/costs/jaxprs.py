@@ -59,7 +59,10 @@ def alive(
 
 
 def is_wrapper(equation: Any) -> bool:
-    """Return whether an equation only names, jits or adds a rule to an inner function."""
+    """Return whether an equation only wraps an inner function.
+
+    A wrapper gives the function a name, compiles it, or adds a derivative rule to it.
+    """
     held = inner(equation)
     own = equation.primitive.name in ("scan", "while", "cond")
     return len(held) == 1 and not own and len(held[0].invars) == len(equation.invars)

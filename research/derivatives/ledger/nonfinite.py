@@ -254,7 +254,10 @@ def _nonfinite(
 
 
 def is_finite(value: Any) -> bool:
-    """Return whether all entries are finite. Values that are not floating are finite."""
+    """Return whether all entries are finite.
+
+    Values that are not floating count as finite.
+    """
     return bool(np.all(np.isfinite(_complex(value))))
 
 
