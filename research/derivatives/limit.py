@@ -20,7 +20,8 @@ class LimitTable(NamedTuple):
     relative spacing of the requested dtype.
 
     Attributes:
-      steps: Steps h, largest first, shape (K,), float64.
+      steps: Steps h, shape (K,), float64. They have the given order, or are largest
+        first by default.
       estimates: Quotient at each step, shape (K,), float64. It is computed in the
         requested dtype.
       truncation: Distance of the exact quotient from the derivative, shape (K,). It is
@@ -28,11 +29,13 @@ class LimitTable(NamedTuple):
         constant C, to smaller steps.
       rounding: Bound on the effect of rounding, shape (K,). It is ε (|f| + |x f'|) / 2
         times the sum of the formula's absolute weights / h, for the errors of f and of
-        x + h. The rounding of the quotient itself is added.
+        x + h. The rounding of the quotient itself is added. The complex step has only
+        the rounding of the quotient.
       best: Index of the step with the smallest sum of truncation and rounding.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) times max(|x|, 1). The
-        power is √ε for forward, ∛ε for central and the fifth root for Richardson
-        differences. The value is 0 for the complex step, where any small step works.
+        first factor is √ε for forward, ∛ε for central and the fifth root of ε for
+        Richardson differences. `theory` is 0 for the complex step, where any small step
+        works.
       limit: Limit of the quotients: the derivative from `finite_difference` in float64,
         or nan if there is no derivative. For the complex step it is the quotient at
         h = 1e-100.
@@ -122,9 +125,9 @@ def limit_table(
       x: Point of the derivative.
       scheme: "forward", "central", "richardson" or "complex".
       steps: Positive steps. None means two steps per decade (one for the complex step).
-        They start at the power of ten below max(|x|, 1) and cover at most sixteen
-        decades, or thirty for the complex step. Steps that do not change x in the dtype
-        are left out.
+        They start at the largest power of ten up to max(|x|, 1). They cover at most
+        sixteen decades, or thirty for the complex step. Steps that do not change x in
+        the dtype are left out.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
       The table, which print() formats.

@@ -65,10 +65,10 @@ def check_derivative(
 
     Reverse mode returns nan if `where` selects a branch next to a singularity, as in
     where(x == 0, 1, sin(x) / x) at 0. The verdict is then "nan", and the report names
-    the remedy. If the gradient is 0, errors are relative to the change of f over a
-    step. If the gradient is not larger than rounding, its sign is unknown and the
-    verdict is "unresolved". The verdict is also "unresolved" if the check could not
-    have caught a relative error of 1e-3.
+    the remedy. If the derivative is exactly 0, "right" means that it is right relative
+    to the change of f over a step. If it is not 0 but not larger than rounding, its
+    sign is unknown and the verdict is "unresolved". The verdict is also "unresolved" if
+    the check could not have caught a relative error of 1e-3.
 
     Args:
       f: Function of one pytree of floating arrays that returns a floating array. A

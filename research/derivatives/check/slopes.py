@@ -21,7 +21,7 @@ class Slope(NamedTuple):
     """Slope at the middle of a line.
 
     Attributes:
-      value: Extrapolated central difference; NaN if no step gave one.
+      value: Extrapolated central difference; NaN if there is none.
       error: Error estimate of value.
       noise: Noise of one function value at each of STEPS, shape (LEVELS,).
       jump: Right minus left slope if it does not shrink with the step (a kink), else 0.

@@ -38,8 +38,8 @@ def critical_points(
     Three iterations solve ∇f = 0 from all starts at once:
 
     - undamped Newton steps;
-    - damped steps x <- x - s H⁺ ∇f, where H⁺ is the pseudoinverse of the Hessian and s
-      is the number in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
+    - damped steps x <- x - s H⁺ ∇f. H⁺ is the pseudoinverse of the Hessian, and s is
+      the number in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
     - undamped Newton steps from the end points of the damped ones.
 
     Points outside the bounds and points where the gradient does not vanish are dropped.

@@ -212,8 +212,9 @@ def _contradicted(rises: Rises, run: slice) -> bool:
 def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
     """Return a mark for the change of f on a sphere around the point.
 
-    The mark is "+" if f rises in all directions, "-" if f falls in all directions, "m"
-    if f rises in some and falls in others, and "?" if rounding hides the change.
+    The mark is "+" if f rises in all directions, and "-" if f falls in all directions.
+    It is "m" if f rises in some and falls in others, and "?" if rounding hides the
+    change.
     """
     signs = {*grid, *low, *high}
     if {1.0, -1.0} <= signs:

@@ -12,7 +12,7 @@ COLUMNS = 9  # Number of rows of a table: 0 to 8 extrapolations.
 # Factor on the noise in a bound. Sums of independent errors sometimes exceed their root
 # mean square.
 _SHARE = 1.2
-# Assumed factor by which halving the step reduces the error of each row.
+# Smallest factor by which halving the step is assumed to reduce the error of each row.
 _SHRINKS = 2.0 ** (1.2 * np.arange(1, COLUMNS + 1))
 # In the first _FEW rows in h², the last extrapolation corrects more error than remains.
 _FEW = 4

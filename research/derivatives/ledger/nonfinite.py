@@ -21,11 +21,12 @@ from research.derivatives.ledger.wording import ELEMENTWISE, entry_at
 class NonFinite(NamedTuple):
     """Row that creates the first NaN or infinity.
 
-    If an input is not finite, it stands for the row.
+    An input that is not finite, or a custom reverse rule, may take the place of the
+    row.
 
     Attributes:
-      name: Name of the row or of the input.
-      primitive: JAX primitive of the row, or "input".
+      name: Name of the row, the input or the rule.
+      primitive: JAX primitive of the row, "input" or "custom_vjp".
       source: Line of the user's code; "" for an input.
       backward: Whether the NaN or infinity is created only in the backward pass.
       sentence: Result in words.

@@ -14,11 +14,16 @@ class Problem(NamedTuple):
       expression: Function of x in Python's syntax. A decimal number stands for the
         nearest float64.
       x: Point of the derivative.
-      kind: Kind of the function at x: "smooth", "scaled" (smooth, with a scale far from
-        1), "noisy" (smooth, but computed with errors far above rounding), "kink",
-        "jump", "one-sided" (defined on one side of x only), "unresolved" (the
-        difference quotients have no limit, or an infinite one), or "nan" (not defined
-        at x).
+      kind: Kind of the function at x, one of
+
+        - "smooth";
+        - "scaled": smooth, with a scale far from 1;
+        - "noisy": smooth, but computed with errors far above rounding;
+        - "kink";
+        - "jump";
+        - "one-sided": defined on one side of x only;
+        - "unresolved": the difference quotients have no limit, or an infinite one;
+        - "nan": not defined at x.
       derivative: Derivative with thirty digits, or None if there is no two-sided
         derivative.
     """
