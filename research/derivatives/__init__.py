@@ -1,4 +1,4 @@
-"""Derivatives: numerical, exact and explained."""
+"""Numerical and exact derivatives, their rules, checks, costs and explanations."""
 
 from research.derivatives import problems as problems
 from research.derivatives.check import CheckReport as CheckReport

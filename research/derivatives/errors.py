@@ -1,25 +1,25 @@
-"""Errors of derivatives. Their messages say what to call instead."""
+"""Errors of `research.derivatives`. Their messages say what to call instead."""
 
 
 class NotScalarError(TypeError):
-    """A value is not a single real number."""
+    """Raised if a value is not a single real number."""
 
 
 class NotInexactError(TypeError):
-    """An argument or a value is not floating."""
+    """Raised if an argument or a value is not floating."""
 
 
 class GridTooSmallError(ValueError):
-    """A grid has fewer points than the formula needs."""
+    """Raised if a grid has fewer points than the formula needs."""
 
 
 class NoDerivativeError(ValueError):
-    """The function has no derivative at the point."""
+    """Raised if a function has no derivative at the point."""
 
 
 class StepUnderflowError(ValueError):
-    """A step is too small to change the point."""
+    """Raised if a step is too small to change the point."""
 
 
 class UnsupportedPrimitiveError(NotImplementedError):
-    """A primitive of the function has no rule for the requested operation."""
+    """Raised if a JAX primitive has no rule for the requested operation."""

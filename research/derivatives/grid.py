@@ -19,15 +19,15 @@ _BLOCK = 1 << 16
 
 
 def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*batch s"]:
-    """Weights w of the finite-difference formula f^(order)(at) ≈ Σ_j w_j f(nodes_j).
+    """Return the weights w of the formula f^(order)(at) ≈ Σ_j w_j f(nodes_j).
 
     The formula is exact for polynomials of degree below the number of nodes.
 
     Args:
-      nodes: Distinct abscissae, shape (..., s) with s > order. Leading axes are
-        separate stencils.
-      at: Point of the derivative, with the leading shape of nodes.
-      order: Order of the derivative, >= 0; 0 interpolates.
+      nodes: Distinct abscissae, shape (..., s) with s > order. Each row along the last
+        axis is a separate stencil.
+      at: Point of the derivative: one number, or one for each stencil, shape (...).
+      order: Order of the derivative, at least 0. Order 0 interpolates.
     Returns:
       The weights, shape (..., s), in float64.
     References:
@@ -87,25 +87,27 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*bat
 def grid_derivative(
     y: Any, x: Any, order: int = 1, accuracy: int = 2, axis: int = -1
 ) -> Any:
-    """Derivative d^order y / dx^order of sampled data on any grid, even or uneven.
+    """Return the derivative d^order y / dx^order of samples on an even or uneven grid.
 
     At each point the order + accuracy nearest points are combined by Fornberg's
-    weights. The error is O(spacing^accuracy) everywhere, also at both ends. Inside an
-    even grid one point less is used if that leaves a symmetric formula, whose symmetry
-    gains one power (three points for the second derivative).
+    weights. The error is O(spacing^accuracy) everywhere, including both ends. In the
+    interior of an even grid, a symmetric formula with one point less is used if there
+    is one, because its symmetry gains one power of the spacing. For example, the second
+    derivative uses three points.
 
-    The result is linear in y, which may be a traced JAX array; x must be concrete. Use
-    `derivative(f, x)` for a function instead of samples.
+    The result is linear in y. y may be a traced JAX array, but x must be concrete. For
+    a function instead of samples use `derivative(f, x)`.
 
     Args:
-      y: Samples, any shape, real or complex; integers are converted to float64.
-      x: Abscissae, shape (n,), where n is the length of y along the axis; strictly
-        increasing or decreasing.
+      y: Samples, any shape, real or complex. Integers are converted to float64.
+      x: Abscissae, strictly increasing or decreasing, shape (n,). n is the length of y
+        along the axis.
       order: Order of the derivative, a positive integer.
       accuracy: Power of the spacing in the error, a positive integer.
       axis: Axis of y along which it is sampled.
     Returns:
-      The derivative, with the shape of y: a JAX array if y is one, else a NumPy array.
+      The derivative, in the shape of y. It is a JAX array if y is a JAX array, else a
+      NumPy array.
     Raises:
       GridTooSmallError: y or x is a single number, or there are fewer than
         order + accuracy points.
@@ -158,11 +160,16 @@ def grid_derivative(
 
 
 def _pieces(x: np.ndarray, order: int, accuracy: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (first, last, number of stencil points) of blocks that cover the grid."""
+    """Yield blocks of points that together cover the grid.
+
+    Yields:
+      (first, last, size): the points from first to before last have stencils of that
+      size.
+    """
     n, size = len(x), order + accuracy
     half = size // 2
     steps = np.diff(x)
-    # Even up to the rounding of the abscissae.
+    # The grid counts as even up to the rounding of the abscissae.
     even = np.ptp(steps) <= 8 * np.finfo(np.float64).eps * np.max(np.abs(x))
     # The error of a symmetric formula has only even powers of the spacing.
     inside = size - 1 if even and size % 2 == 0 and accuracy % 2 == 0 else size
@@ -177,9 +184,17 @@ def _pieces(x: np.ndarray, order: int, accuracy: int) -> Iterator[tuple[int, int
 def _weights(
     x: np.ndarray, points: np.ndarray, left: np.ndarray, size: int, order: int
 ) -> np.ndarray:
-    """Weights of each point on its stencil, shape (points, size).
+    """Return the weights of each point's stencil, shape (points, size).
 
-    They are computed in units of the stencil's width.
+    Fornberg's algorithm runs in units of each stencil's width, and the result is
+    rescaled.
+
+    Args:
+      x: Abscissae, shape (n,).
+      points: Indices of the points.
+      left: Index of the first stencil point of each point.
+      size: Number of stencil points.
+      order: Order of the derivative.
     """
     offsets = x[left[:, None] + np.arange(size)] - x[points][:, None]
     width = np.max(np.abs(offsets), axis=1, keepdims=True)
@@ -244,7 +259,7 @@ def _abscissae(x: Any) -> np.ndarray:
 
 
 def _positive(name: str, value: Any) -> int:
-    """Check that a value is a positive integer."""
+    """Return a value as an int, or raise ValueError if it is not a positive integer."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""The limit definition of the derivative as a table of difference quotients."""
+"""Table of difference quotients, whose limit defines the derivative."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
@@ -14,23 +14,31 @@ Scheme = Literal["forward", "central", "richardson", "complex"]
 
 
 class LimitTable(NamedTuple):
-    """Difference quotients at decreasing steps.
+    """Difference quotients at decreasing steps, with estimates of their errors.
+
+    Here h is a step, p is the power of h in the error of the formula, and ε is the
+    relative spacing of the requested dtype.
 
     Attributes:
-      steps: h, largest first, shape (K,), float64.
-      estimates: Quotient at each step, computed in the requested dtype, shape (K,),
-        float64.
+      steps: Steps h, shape (K,), float64. They have the given order, or are largest
+        first by default.
+      estimates: Quotient at each step, shape (K,), float64. It is computed in the
+        requested dtype.
       truncation: Distance of the exact quotient from the derivative, shape (K,). It is
-        measured where it exceeds rounding, and extrapolated as C h^p below.
-      rounding: Bound on the effect of rounding, shape (K,): half of ε (|f| + |x f'|)
-        times the formula's weights / h, for errors of f's values and of x + h, plus
-        that of the quotient itself.
+        measured at steps where it exceeds rounding, and extrapolated as C h^p, with a
+        constant C, to smaller steps.
+      rounding: Bound on the effect of rounding, shape (K,). It is ε (|f| + |x f'|) / 2
+        times the sum of the formula's absolute weights / h, for the errors of f and of
+        x + h. The rounding of the quotient itself is added. The complex step has only
+        the rounding of the quotient.
       best: Index of the step with the smallest sum of truncation and rounding.
-      theory: Rule of thumb for the best step, ε^(1 / (p + 1)) times max(|x|, 1): √ε for
-        forward, ∛ε for central, the fifth root for Richardson. 0 for the complex step,
-        where any small step works.
+      theory: Rule of thumb for the best step, ε^(1 / (p + 1)) times max(|x|, 1). The
+        first factor is √ε for forward, ∛ε for central and the fifth root of ε for
+        Richardson differences. `theory` is 0 for the complex step, where any small step
+        works.
       limit: Limit of the quotients: the derivative from `finite_difference` in float64,
-        or nan if there is none.
+        or nan if there is no derivative. For the complex step it is the quotient at
+        h = 1e-100.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -71,7 +79,13 @@ class LimitTable(NamedTuple):
 
 
 class _Formula(NamedTuple):
-    """Nodes in units of h, their weights, and the power of h in the error."""
+    """Difference formula.
+
+    Attributes:
+      nodes: Distances from x in units of h.
+      weights: Weights of f at the nodes.
+      power: Power of h in the error.
+    """
 
     nodes: tuple[float, ...]
     weights: tuple[float, ...]
@@ -81,7 +95,7 @@ class _Formula(NamedTuple):
 _FORMULAS = {
     "forward": _Formula((1.0, 0.0), (1.0, -1.0), 1),
     "central": _Formula((1.0, -1.0), (0.5, -0.5), 2),
-    # (4 D(h / 2) - D(h)) / 3 of the central quotient D.
+    # (4 D(h / 2) - D(h)) / 3 for the central quotient D.
     "richardson": _Formula((0.5, -0.5, 1.0, -1.0), (4 / 3, -4 / 3, -1 / 6, 1 / 6), 4),
     "complex": _Formula((1.0,), (1.0,), 2),
 }
@@ -102,19 +116,21 @@ def limit_table(
     * "complex": Im f(x + ih) / h, error O(h²) without cancellation. f must be analytic
       and compute with complex numbers.
 
-    The first three have a rounding error of about ε |f| / h. Their total error is
-    smallest at a step near ε^(1 / (p + 1)), and grows below it.
+    The first three schemes have a rounding error of about ε |f| / h, where ε is the
+    relative spacing of the dtype. If the error of the scheme is O(h^p), the total error
+    is smallest at a step near ε^(1 / (p + 1)). It grows at smaller steps.
 
     Args:
       f: Function of a NumPy number that computes in the dtype of its argument.
-      x: The point.
+      x: Point of the derivative.
       scheme: "forward", "central", "richardson" or "complex".
-      steps: Positive steps. None means two per decade (one for the complex step), from
-        the power of ten below max(|x|, 1) down, as long as they change x in the dtype;
-        at most sixteen decades, or thirty for the complex step.
+      steps: Positive steps. None means two steps per decade (one for the complex step).
+        They start at the largest power of ten up to max(|x|, 1). They cover at most
+        sixteen decades, or thirty for the complex step. Steps that do not change x in
+        the dtype are left out.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
-      The table.
+      The table, which print() formats.
     Raises:
       StepUnderflowError: x + h or x - h equals x for one of the steps.
       TypeError: f computes in another dtype than its argument's, or drops the imaginary
@@ -175,7 +191,7 @@ def limit_table(
 
 def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
     """Return the derivative at x in float64, and its error bound."""
-    # The complex step does not cancel: at a tiny step only rounding is left.
+    # The complex step has no cancellation. At a tiny step only rounding errors remain.
     if scheme == "complex":
         value = _quotients(f, np.float64(x), np.array([1e-100]), scheme)[0][0]
         return value, 2 * abs(value) * float(np.finfo(np.float64).eps)
@@ -188,7 +204,11 @@ def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
 def _quotients(
     f: Callable[[Any], Any], x: Any, h: np.ndarray, scheme: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the quotient and the largest |f| at each step, in the dtype of x."""
+    """Compute the quotient and the largest |f| at each step, in the dtype of x.
+
+    Returns:
+      (quotients, largest |f|), each of the shape of h.
+    """
     nodes, weights, _ = _FORMULAS[scheme]
     kind = x.dtype.type
     estimates, sizes = [], []
@@ -208,7 +228,7 @@ def _quotients(
 
 
 def _value(f: Callable[[Any], Any], at: Any) -> Any:
-    """Evaluate f at a number, and check that the result has the same dtype."""
+    """Evaluate f at a number, and check that the value has the number's dtype."""
     value = np.asarray(f(at))
     if value.size != 1:
         raise NotScalarError(
@@ -228,7 +248,7 @@ def _value(f: Callable[[Any], Any], at: Any) -> Any:
 
 
 def _complex_value(f: Callable[[Any], Any], x: Any, step: float) -> Any:
-    """Evaluate f(x + ih)."""
+    """Evaluate f(x + ih) for the step h."""
     kind = np.complex64 if x.dtype == np.float32 else np.complex128
     value = np.asarray(f(kind(complex(float(x), float(step)))))
     if value.size != 1 or value.dtype != kind:
@@ -241,7 +261,7 @@ def _complex_value(f: Callable[[Any], Any], x: Any, step: float) -> Any:
 
 
 def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
-    """Check the steps, and round them to the dtype."""
+    """Choose the steps if they are None, check them, and round them to the dtype."""
     chosen = steps is None
     if chosen:
         start = np.floor(np.log10(max(abs(float(x)), 1.0)))
@@ -278,7 +298,12 @@ def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
 def _truncation(
     h: np.ndarray, error: np.ndarray, rounding: np.ndarray, power: int
 ) -> np.ndarray:
-    """Return the error where it exceeds ten times rounding, and its power law below."""
+    """Return the truncation error at each step.
+
+    The observed error is used at steps where it exceeds rounding, down to the smallest
+    step where it exceeds ten times rounding. Elsewhere it is extrapolated by its power
+    of h.
+    """
     visible = np.flatnonzero(np.isfinite(error) & (error > 10 * rounding))
     if not len(visible):
         return np.where(np.isnan(error), np.nan, 0.0)

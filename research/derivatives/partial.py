@@ -1,4 +1,4 @@
-"""Partial and total derivatives: other arguments are held fixed, or depend on x."""
+"""Partial derivatives with other arguments fixed, and total derivatives."""
 
 import graphlib
 import inspect
@@ -14,7 +14,7 @@ from research.checks import check_callable, check_mapping, shown
 from research.derivatives.exact import jacobian
 from research.derivatives.exact.arguments import floating, title
 
-MOST_PATHS = 1000
+MOST_PATHS = 1000  # Largest number of paths that a total derivative lists.
 
 
 class DependencyPath(NamedTuple):
@@ -22,7 +22,8 @@ class DependencyPath(NamedTuple):
 
     Attributes:
       names: Names from x to f, such as ("x", "y", "f").
-      value: Product of the local derivatives along the path, in the shape of the total.
+      value: Product of the local derivatives along the path, in the shape of the total
+        derivative.
     """
 
     names: tuple[str, ...]
@@ -33,12 +34,12 @@ class TotalDerivative(NamedTuple):
     """The total derivative of f, split into its parts.
 
     Attributes:
-      direct: ∂f/∂x with everything else held fixed.
-      via: name -> ∂f/∂name · d name/dx, the effect through the variable that f takes
-        last. Names that f does not take are missing.
+      direct: ∂f/∂x with all other arguments of f held fixed.
+      via: name -> ∂f/∂name · d name/dx, the effect of x through that argument of f.
+        Variables that are not arguments of f are missing.
       total: df/dx = direct + the sum of via.
-      paths: All paths from x to f with their products, which also sum to the total.
-        Empty if there are more than 1000.
+      paths: All paths from x to f, with their products. The products also sum to the
+        total. Empty if there are more than 1000 paths.
     """
 
     direct: Any
@@ -50,18 +51,18 @@ class TotalDerivative(NamedTuple):
 def partial_derivative(
     f: Callable[..., Any], argument: int | str, /, *args: Any, **named: Any
 ) -> Any:
-    """Partial derivative ∂f/∂argument with all other arguments held fixed.
+    """Return the partial derivative ∂f/∂argument, with all other arguments held fixed.
 
     Args:
       f: Function of several arguments.
-      argument: The argument that varies, by its position (from 0) or name.
-      *args, **named: Point of evaluation, as in f(*args, **named). The other arguments
-        may have any type.
+      argument: Position (from 0) or name of the argument that varies.
+      *args, **named: Point of evaluation, as in f(*args, **named). The arguments that
+        do not vary may have any type.
     Returns:
       The gradient with respect to the argument if f has one real value, else the
-      Jacobian, in forward or reverse mode as by `chosen_mode`.
+      Jacobian. `chosen_mode` selects forward or reverse mode.
     Raises:
-      ValueError: f has no such argument, or it is not given.
+      ValueError: f has no such argument, or the argument is not given.
       NotInexactError: The argument or the value of f is not floating.
     Example:
       >>> ideal_gas = lambda n, T, V: n * 8.314 * T / V
@@ -117,24 +118,25 @@ def partial_derivative(
 def total_derivative(
     f: Callable[..., Any], x: Any, dependencies: Mapping[str, Callable[..., Any]]
 ) -> TotalDerivative:
-    """Total derivative df/dx where f's other arguments depend on x, split by path.
+    """Return the total derivative df/dx if f's other arguments depend on x.
 
-    With y = g(x): df/dx = ∂f/∂x + ∂f/∂y · dy/dx. Dependencies may use each other, in
-    any order without a cycle.
+    For y = g(x), df/dx = ∂f/∂x + ∂f/∂y · dy/dx. Dependencies may use each other, in any
+    order without a cycle. The result is also split by paths from x to f.
 
     Args:
       f: Function of x, its first argument, and of variables named in dependencies.
-      x: A floating array or pytree.
-      dependencies: name -> function that computes that variable from x (by f's own name
-        for it) and from other variables. Arguments are matched by name. Other arguments
-        must have defaults, which they keep.
+      x: Point of evaluation, a floating array or pytree.
+      dependencies: name -> function that computes this variable. Its arguments are x
+        (under the name of f's first argument) and other variables, matched by name. Any
+        other argument must have a default, which is used.
     Returns:
-      The total derivative and its parts. Each derivative is the gradient in x's
-      structure if f returns one number, else has the shape f(x).shape + x.shape (in
-      each leaf of x).
+      The total derivative and its parts. If f returns one number, each derivative is a
+      gradient in the structure of x. Otherwise it has the shape f(x).shape + x.shape,
+      for each leaf of x.
     Raises:
       ValueError: A function has an argument that is neither x nor a dependency, a
-        dependency has x's own name or is not used, or the dependencies have a cycle.
+        dependency has the same name as x or is not used, or the dependencies have a
+        cycle.
       NotInexactError: A leaf of x or a variable is not floating.
     References:
       Bauer, Computational graphs and rounding error, SIAM J. Numer. Anal. 11, 1974 (the
@@ -184,8 +186,12 @@ def total_derivative(
 class _Graph(NamedTuple):
     """Dependencies between variables.
 
-    source is the name of x, target that of f. order has every variable before those
-    that use it, with f last.
+    Attributes:
+      source: Name of x.
+      target: Name of f.
+      functions: name -> function, for the dependencies and f.
+      parents: name -> names of the variables that the function uses.
+      order: Names without x. Each variable comes before those that use it; f is last.
     """
 
     source: str
@@ -238,7 +244,7 @@ def _graph(
 def _taken(
     name: str, g: Callable[..., Any], known: set[str], source: str, is_target: bool
 ) -> tuple[str, ...]:
-    """Return the variables that a function takes."""
+    """Return the names of the variables that a function takes as arguments."""
     taken = []
     for parameter in _parameters(g).values():
         if parameter.name in known:
@@ -283,7 +289,7 @@ def _values(graph: _Graph, x: Any) -> dict[str, Any]:
 def _local_derivatives(
     graph: _Graph, values: dict[str, Any]
 ) -> dict[tuple[str, str], jax.Array]:
-    """Map (name, parent) to the Jacobian of one step, as a matrix."""
+    """Return (name, parent) -> Jacobian of the variable by its parent, a matrix."""
     local = {}
     for name in graph.order:
         for parent in graph.parents[name]:
@@ -310,7 +316,7 @@ def _local_derivatives(
 def _paths(
     graph: _Graph, local: dict[tuple[str, str], jax.Array], start: jax.Array
 ) -> list[tuple[tuple[str, ...], Any]]:
-    """List all paths with their products, or nothing beyond MOST_PATHS."""
+    """List all paths with their products; empty if there are more than MOST_PATHS."""
     number = {graph.source: 1}
     for name in graph.order:
         number[name] = sum(number[parent] for parent in graph.parents[name])
@@ -331,7 +337,7 @@ def _paths(
 def _shaped(
     matrix: jax.Array, shape: tuple[int, ...], unravel: Callable[..., Any]
 ) -> Any:
-    """Reshape a matrix (outputs by inputs) to f(x)'s shape and x's structure."""
+    """Reshape a matrix (outputs by inputs) to the shape of f(x), structured like x."""
     if not shape:
         return unravel(matrix[0])
     rows = jax.vmap(unravel)(matrix)

@@ -1,4 +1,4 @@
-"""Check of a derivative against values of the function.
+"""Check of a derivative by values of the function.
 
 The check compares slopes, the order of the Taylor remainder and the dot products of
 forward and reverse mode. It also reports the smallest error that it would have caught.
@@ -38,45 +38,49 @@ def check_derivative(
 ) -> CheckReport:
     """Check the derivative of f at x against values of f around x.
 
-    Directions are random (eight of them), along the gradient, and within each leaf of
-    x. Along each direction v, f(x + h v) is sampled at h = ±1, ±1/2, ..., ±2^-26, in
-    units of each leaf's size. Extrapolated central differences give a slope with an
-    error estimate. A derivative that differs from it by more than this estimate and
-    rounding is wrong. Other step lengths must confirm the verdicts "wrong" and "kink".
-    Shorter or longer steps are used where f is too rough or too flat.
+    The check uses eight random directions, the direction of the gradient, and a random
+    direction within each leaf of x. Along each direction v, f(x + h v) is sampled at
+    h = ±1, ±1/2, ..., ±2^-26, in units of each leaf's size. Extrapolated central
+    differences give a slope with an error estimate. The derivative is wrong if it
+    differs from the slope by more than the error estimate and rounding. Other step
+    lengths must confirm the verdicts "wrong" and "kink". If f is too rough or too flat,
+    shorter or longer steps are used.
 
     Rounding is measured: f is evaluated again with the rounding error of every
     operation made eight times larger. So neither cancellation inside f nor a zero of f
     at x is mistaken for an error of the derivative.
 
     Errors are relative to the length of the gradient, so the scales of f and x do not
-    matter. No tolerance is needed: the report shows the smallest error that would have
-    been caught. If f has many outputs, ⟨w, f⟩ is checked for a random w in each
-    direction. At a kink the one-sided slopes differ for every h, which distinguishes it
-    from a bug. A leaf without a kink is still checked. In a leaf with a kink the
-    derivative must lie between the two slopes.
+    matter. There is no tolerance to choose: the report shows the smallest error that
+    would have been caught. If f has many outputs, ⟨w, f⟩ is checked for a random vector
+    w in each direction.
+
+    At a kink the one-sided slopes differ for every h. This distinguishes a kink from a
+    bug. The derivative is still checked in leaves without a kink. In a leaf with a kink
+    it must lie between the two slopes.
 
     f and its derivative are evaluated in float64 if f can be traced in it, even if x
     has a lower precision or float64 is disabled. Code that sets a lower precision
     itself is checked in that precision, and the report says so.
 
-    Reverse mode gives nan where a `where` selects a branch next to a singularity, as in
+    Reverse mode returns nan if `where` selects a branch next to a singularity, as in
     where(x == 0, 1, sin(x) / x) at 0. The verdict is then "nan", and the report names
-    the remedy. If the gradient is 0, "right" is relative to the change of f over a
-    step. If the gradient is not larger than rounding, its sign is unknown and the
-    verdict is "unresolved". The verdict is also "unresolved" if the check could not
-    have caught a relative error of 1e-3.
+    the remedy. If the derivative is exactly 0, "right" means that it is right relative
+    to the change of f over a step. If it is not 0 but not larger than rounding, its
+    sign is unknown and the verdict is "unresolved". The verdict is also "unresolved" if
+    the check could not have caught a relative error of 1e-3.
 
     Args:
       f: Function of one pytree of floating arrays that returns a floating array. A
         `jax.tree_util.Partial` is compiled once for all its arguments.
       x: Point of evaluation.
       key: Key for the random directions.
-      derivative: Function of x to check. It returns f's gradient (if f has one output)
-        or Jacobian, as `gradient` and `jacobian` do. None checks JAX's forward and
-        reverse derivatives of f, including f's own rules.
+      derivative: Function of x that returns the derivative to check: the gradient if f
+        has one output, else the Jacobian, in the form of `gradient` and `jacobian`.
+        None checks JAX's forward and reverse derivatives of f, including custom rules
+        of f.
     Returns:
-      The report; print it to read it.
+      The report, which print() formats.
     Raises:
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: x has no entries, or derivative returns a structure or shape that
@@ -139,16 +143,18 @@ def check_derivative(
 class _Direction(NamedTuple):
     """A direction v in the space of x, with weights w in the space of f.
 
-    An error of δ times the gradient's length in a random direction has normal rates
-    along v, with standard deviation δ times `rates`. The first rate uses plain lengths,
-    the second lengths in units of the leaves.
+    Suppose that the derivative has an error in a random direction, whose length is δ
+    times that of the gradient. Its rate of change along v is normal with standard
+    deviation δ times `rates`.
 
     Attributes:
       name: Name of the direction.
-      v, w: The direction and the weights.
+      v: Direction, with the flat shape of x.
+      w: Weights, with the shape of f's value.
       gradient: Gradient of ⟨w, f⟩, or None without reverse mode.
-      scale: Size of a rate along v.
-      rates: The two rates.
+      scale: Size of a rate of change along v.
+      rates: Two rates. The first is for plain lengths, the second for lengths in units
+        of the leaves.
     """
 
     name: str
@@ -221,14 +227,14 @@ def _relative(difference: np.ndarray, whole: np.ndarray) -> float:
 
 
 class _Found(NamedTuple):
-    """A probe with the rates of an error of the gradient's size.
+    """Result along one direction.
 
     Attributes:
-      probe: The probe.
-      rates: Rates along it of an error of the size of the gradient.
+      probe: Derivative along the direction.
+      rates: Rates of change along the direction of an error as long as the gradient.
       vanishes: Whether the gradient is not larger than rounding.
-      is_flat: Whether f also hardly changes over a step, so that errors are relative to
-        the size of f.
+      is_flat: Whether the gradient vanishes and f hardly changes over a step. Errors
+        are then relative to the size of f.
     """
 
     probe: Probe
@@ -290,7 +296,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
 
 
 def _finite(rate: float) -> float:
-    """Return the rate, or infinity for NaN (NaN means that a mode is missing)."""
+    """Return a finite rate, and infinity for others, since NaN means a missing mode."""
     return rate if np.isfinite(rate) else float("inf")
 
 
@@ -336,7 +342,7 @@ def _report(
 
 
 def _caught_along(found: tuple[_Found, ...]) -> float:
-    """Smallest δ such that three directions would catch an error factor 1 + δ."""
+    """Return the smallest δ such that three directions catch an error factor 1 + δ."""
     rates = [
         np.nanmax(np.abs([p.forward, p.reverse, 0.0]))
         for p in (each.probe for each in found[: RANDOM + 1])
@@ -352,10 +358,10 @@ def _caught_along(found: tuple[_Found, ...]) -> float:
 
 
 def _caught(floors: Sequence[float], rates: Sequence[float]) -> float:
-    """Smallest relative error that all directions miss with probability MISSED.
+    """Return the relative error that all directions miss with probability MISSED.
 
-    The rates of such an error δ are normal with standard deviations δ rates. They are
-    missed if they lie within 3/2 of the floors.
+    The rates of change of a relative error δ are normal with standard deviations
+    δ rates. A direction misses the error if its rate is at most 3/2 of the floor.
     """
     with np.errstate(all="ignore"):
         units = 1.5 * np.asarray(floors) / np.asarray(rates)

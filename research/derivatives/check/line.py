@@ -1,4 +1,4 @@
-"""A function and its derivatives along lines through a point, mostly in float64."""
+"""Values and derivatives of a function along lines, in float64 where possible."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from research.derivatives.costs.jaxprs import inner, lowest_precision
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 
-BATCH = 2**22  # Largest number of entries of arrays that are evaluated at a time.
+BATCH = 2**22  # Largest number of array entries that are evaluated at a time.
 # If f's largest array has at most this size, compiling takes longer than running.
 SMALL = 2**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
@@ -29,7 +29,14 @@ LOOKS_AT_VALUES = (
 
 
 class Leaf(NamedTuple):
-    """A leaf of x: its name, position in the flattened x, and size of its entries."""
+    """A leaf of x.
+
+    Attributes:
+      name: Name of the leaf.
+      start: Index of its first entry in the flattened x.
+      size: Number of its entries.
+      scale: Root mean square of its entries, or 1 if that is 0 or not finite.
+    """
 
     name: str
     start: int
@@ -40,7 +47,7 @@ class Leaf(NamedTuple):
 @contextlib.contextmanager
 def in_float64() -> Iterator[None]:
     """Enable float64 inside the context, whatever the settings outside."""
-    # jax up to 0.8 has it in jax.experimental.
+    # In jax up to 0.8, enable_x64 is in jax.experimental.
     turn_on = (
         jax.enable_x64
         if hasattr(jax, "enable_x64")
@@ -51,9 +58,10 @@ def in_float64() -> Iterator[None]:
 
 
 def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
-    """Convert x to float64, and return it with the lowest precision inside f.
+    """Convert x to float64, and find the lowest precision inside f.
 
-    If f refuses float64, x is returned unchanged.
+    Returns:
+      (x, dtype of the lowest precision). If f does not accept float64, x is unchanged.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
@@ -66,16 +74,18 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
 
 
 class Line:
-    """f around x.
+    """Evaluation of f along lines through x.
 
-    A `jax.tree_util.Partial` is compiled once for all its arguments. Any other f is
-    compiled again for each line, because it may depend on other data that have changed.
+    If f is a `jax.tree_util.Partial`, it is compiled once for all its arguments. Any
+    other f is compiled again for each instance, because it may depend on other data
+    that have changed.
 
     Attributes:
       flat: x as one vector.
-      shape: Shape of f's value.
+      value: f(x).
+      shape: Shape of f(x).
       leaves: Leaves of x.
-      scales: For each entry of x the size of its leaf, which is the unit of a step.
+      scales: Scale of the leaf of each entry of x, which is the unit of a step.
     """
 
     def __init__(
@@ -104,7 +114,7 @@ class Line:
 
     @functools.cached_property
     def jaxpr(self) -> Any:
-        """The jaxpr of f, or None if f inspects its values and cannot be traced."""
+        """Jaxpr of f, or None if f inspects its values and cannot be traced."""
         try:
             return jax.make_jaxpr(self.f)(self.x).jaxpr
         except LOOKS_AT_VALUES:
@@ -137,7 +147,16 @@ class Line:
     def rounding(
         self, v: np.ndarray, w: np.ndarray, seed: int, values: np.ndarray
     ) -> np.ndarray:
-        """Measure rounding errors of sampled values at NUDGED_OFFSETS, or give NaN."""
+        """Measure the rounding errors of f at NUDGED_OFFSETS.
+
+        They are NaN if f cannot be traced.
+
+        Args:
+          v: Direction of the line.
+          w: Weights of the outputs.
+          seed: Seed of the perturbations.
+          values: Unperturbed values at OFFSETS.
+        """
         count = len(NUDGED_OFFSETS)
         if self.jaxpr is None:
             return np.full(count, np.nan)
@@ -160,7 +179,7 @@ class Line:
         return np.asarray(ravel_pytree(pulled)[0], np.float64)
 
     def forward(self, v: np.ndarray, w: np.ndarray) -> float:
-        """Compute ⟨w, J v⟩, or NaN without forward mode or with a given derivative."""
+        """Compute ⟨w, J v⟩; NaN without forward mode or with a given derivative."""
         if self.given is not None:
             return float("nan")
         tangent = self._unravel(jnp.asarray(v, ravel_pytree(self.x)[0].dtype))
@@ -226,7 +245,7 @@ def _at(f: Callable, x: Any, v: Any, w: Any, h: Any) -> Any:
 
 
 def _mapped(at: Callable, given: Any, largest: int) -> Any:
-    """Map over offsets in equal batches that fit into memory."""
+    """Map a function over offsets, in equal batches that fit into memory."""
     count = len(jax.tree.leaves(given)[0])
     at_a_time = max(
         b
@@ -241,7 +260,7 @@ def _mapped(at: Callable, given: Any, largest: int) -> Any:
 
 
 def _largest(jaxpr: Any) -> int:
-    """Number of entries of the largest array in a jaxpr."""
+    """Return the number of entries of the largest array in a jaxpr."""
     own = [v for equation in jaxpr.eqns for v in equation.outvars]
     sizes = [int(np.prod(getattr(v.aval, "shape", ()))) for v in (*jaxpr.invars, *own)]
     return max(

@@ -1,4 +1,4 @@
-"""The result of a derivative check, and its report as text."""
+"""Result of a derivative check, and its report as text."""
 
 from typing import NamedTuple
 
@@ -6,20 +6,22 @@ import numpy as np
 
 
 class Probe(NamedTuple):
-    """The derivative along one direction, computed in three ways.
+    """Derivative along one direction, computed in three ways.
 
     All values are rates of change along the direction.
 
     Attributes:
-      name: "random 3", "gradient", or "leaf " and a leaf's name.
-      forward: Forward mode of the checked derivative; NaN if there is none.
-      reverse: Reverse mode of it, or the given derivative; NaN if there is none.
+      name: Name of the direction: "random 3", "gradient", or "leaf " and the leaf's
+        name.
+      forward: Rate by forward mode; NaN if f has no forward mode or the derivative is
+        given.
+      reverse: Rate by reverse mode or by the given derivative; NaN if there is none.
       differences: Slope from differences of f.
       floor: Smallest difference that counts as an error: the uncertainty of the
         differences plus rounding.
       scale: Unit of relative errors: the expected size of a rate.
-      taylor_slope: Order of the Taylor remainder at small h: 2 if right, 1 if wrong,
-        NaN without a remainder.
+      taylor_slope: Order of the Taylor remainder at small h: 2 for a right derivative,
+        1 for a wrong one, NaN without a remainder.
       jump: Right minus left slope at a kink, else 0.
       left, right: One-sided slopes.
     """
@@ -48,7 +50,8 @@ class Probe(NamedTuple):
     def is_off_beside_kinks(self) -> bool:
         """Whether the derivative has an error that a kink does not explain.
 
-        Either this leaf has no kink, or the derivative lies outside the two slopes.
+        This is so if the derivative of a leaf without a kink is off, or if the
+        derivative at a kink does not lie between the two slopes.
         """
         if not self.is_kink:
             return self.is_off and self.jump == 0 and self.name.startswith("leaf ")
@@ -60,7 +63,7 @@ class Probe(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """Larger distance of forward and reverse mode from the differences."""
+        """Larger of the distances of forward and reverse mode from the differences."""
         gaps = [
             abs(rate - self.differences)
             for rate in (self.forward, self.reverse)
@@ -70,7 +73,10 @@ class Probe(NamedTuple):
 
     @property
     def dot_product_gap(self) -> float:
-        """Relative gap |⟨Jv, w⟩ - ⟨v, Jᵀw⟩|, or NaN if a mode is missing."""
+        """Relative gap |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| of the two modes, or NaN if one is missing.
+
+        J is the Jacobian, v the direction and w the weights of the outputs.
+        """
         return abs(self.forward - self.reverse) / self.scale
 
     @property
@@ -83,23 +89,24 @@ class CheckReport(NamedTuple):
     """Result of `check_derivative`.
 
     Attributes:
-      verdict: "right", "wrong", "kink" (no derivative there), "unresolved" (the values
-        of f do not decide), or "nan".
+      verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
+        values of f do not decide), or "nan" (the derivative or f is not finite).
       smallest_error: Smallest error of the derivative, relative to the gradient's
-        length, that this check would catch with probability 0.99, whether lengths are
-        plain or in units of the leaves' sizes. If the gradient is 0, it is relative to
-        the change of f over a step of the size of x.
-      relative_error: Largest observed gap, relative in the same way.
-      taylor_slope: Median over the random directions: 2 for a right derivative, NaN if
-        f is linear along them.
-      dot_product_gap: Largest relative |⟨Jv, w⟩ - ⟨v, Jᵀw⟩|; NaN if one of the two
-        modes is missing.
-      probes: One for each direction.
-      precision: The precision in which f and its derivative were evaluated, in words.
+        length, that this check would catch with probability 0.99. It holds for plain
+        lengths and for lengths in units of the leaves' sizes. If the gradient is 0, the
+        error is relative to the change of f over a step of the size of x.
+      relative_error: Largest observed gap between the derivative and the differences,
+        relative in the same way.
+      taylor_slope: Median order of the Taylor remainder over the random directions: 2
+        for a right derivative, NaN if f is linear along them.
+      dot_product_gap: Largest relative |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| over the directions v, with
+        Jacobian J and output weights w. NaN if one of the two modes is missing.
+      probes: Results for each direction.
+      precision: Precision in which f and its derivative were evaluated, in words.
       own_precision_gap: Relative distance of the derivative in x's own precision from
-        that in float64; NaN if they are the same.
-      explanation: The leaf, the direction, and whether it is a kink or a bug. Empty for
-        "right", unless the gradient vanishes.
+        the derivative in float64. NaN if both have the same precision.
+      explanation: Name of the leaf and of the direction of an error, and whether it is
+        a kink or a bug. Empty for the verdict "right", unless the gradient vanishes.
     """
 
     verdict: str
@@ -183,7 +190,7 @@ def _row(probe: Probe) -> tuple[str, ...]:
 def explained(
     verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool, chooses: bool
 ) -> str:
-    """Explain the verdict: the leaf, the direction, and kink or bug."""
+    """Explain a verdict in words; "" if it needs no explanation."""
     if verdict == "nan":
         return (
             _not_finite(probes, f, chooses)
@@ -232,7 +239,14 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
 
 
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
-    """Explain a gradient below rounding; by_size says that f hardly changes."""
+    """Explain the result for a gradient that is not larger than rounding.
+
+    Args:
+      f: Name of the function.
+      smallest: Smallest caught error relative to the gradient.
+      of_change: Smallest caught error relative to the size or the change of f.
+      by_size: Whether f hardly changes, so that of_change is relative to its size.
+    """
     times = (
         f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""
     )

@@ -10,12 +10,12 @@ import numpy as np
 
 from research.derivatives.costs.jaxprs import scan_sizes
 
-# In units of ε: large enough that rounding itself cannot hide it.
+# Size of a perturbation in units of ε. It is so large that rounding cannot hide it.
 NUDGE = 8.0
-DRAWN = 4096  # Number of random ξ; larger arrays use products of two.
+DRAWN = 4096  # Number of random ξ. Larger arrays use products of two of them.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
-# These move, select or compare numbers without rounding.
+# These operations move, select or compare numbers without rounding.
 EXACT = (
     "abs all_gather and argmax argmin argsort bitcast_convert_type broadcast_in_dim "
     "ceil clamp concatenate copy copy_p device_put dynamic_slice dynamic_update_slice "
@@ -23,9 +23,9 @@ EXACT = (
     "reduce_min reshape rev round scatter select_n sharding_constraint sign slice sort "
     "split squeeze stop_gradient top_k transpose while scan cond"
 )
-# These round partial sums, which may be larger than the sum, so their operands are
-# perturbed once more. (The operands of a matrix product were perturbed where they were
-# computed.)
+# These operations round partial sums, which may be larger than the sum. So their
+# operands are perturbed once more. (The operands of a matrix product were already
+# perturbed when they were computed.)
 SUMS = (
     "add_any cumlogsumexp cumprod cumsum reduce_prod reduce_sum reduce_window_sum "
     "scatter-add scatter_add"
@@ -33,13 +33,15 @@ SUMS = (
 
 
 def rounding_of(closed: Any) -> Callable[[Any, Sequence[Any]], list[Any]]:
-    """Build a function that evaluates a jaxpr with rounding errors made 8 times larger.
+    """Return a function that evaluates a jaxpr with 8 times larger rounding errors.
 
-    This is Monte Carlo arithmetic. The function takes (seed, inputs). Every rounded
-    result is multiplied by 1 + 8 ε ξ, with ε of its own dtype and random ξ of unit
-    variance that depends on the seed, a float. The distance from the plain value,
-    divided by 8, is the size of the rounding error, including cancellation.
+    This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ. ε
+    belongs to the dtype of the result, and ξ is random with variance 1. The distance
+    from the plain value, divided by 8, is the size of the rounding error, including
+    cancellation.
 
+    Returns:
+      Function (seed, inputs) -> outputs. The seed is a float that determines ξ.
     References:
       Parker, Monte Carlo arithmetic, UCLA CSD-970002, 1997.
     """
@@ -52,9 +54,13 @@ def rounding_of(closed: Any) -> Callable[[Any, Sequence[Any]], list[Any]]:
 
 
 class _Nudge:
-    """Perturb arrays by factors 1 + 8 ε ξ.
+    """Perturbation of arrays by factors 1 + 8 ε ξ.
 
-    ξ = √2 cos(seed θ) with angles θ that differ between calls.
+    ξ = √2 cos(seed θ) with random angles θ that differ between calls.
+
+    Attributes:
+      seed: Seed of the perturbation, a float.
+      calls: Iterator over the numbers of the calls.
     """
 
     def __init__(self, seed: Any, calls: Iterator[int] | None = None):
@@ -87,7 +93,7 @@ class _Nudge:
 
 
 def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list[Any]:
-    """Evaluate a jaxpr; without a nudge, do not perturb."""
+    """Evaluate a jaxpr, and perturb its rounded results unless nudge is None."""
     jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
     known = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
         zip(jaxpr.invars, inputs, strict=True)
@@ -149,7 +155,7 @@ def _loses(value: Any, result: Any) -> bool:
 
 def _plain(equation: Any, values: Sequence[Any]) -> Sequence[Any]:
     bound = equation.primitive.get_bind_params(equation.params)
-    # jax up to about 0.9 returns a pair.
+    # jax up to about 0.9 returns a pair (subfunctions, params).
     subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
     with equation.ctx.manager:
         results = equation.primitive.bind(*subfunctions, *values, **params)

@@ -1,4 +1,4 @@
-"""Slope of a function along a line, from its values, with an error estimate."""
+"""Estimate of a function's slope along a line from its values, with an error."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,7 @@ NUDGED = np.arange(0, LEVELS, 4)  # Levels at which rounding is measured.
 NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
 _DEPTH = 4  # Number of Richardson extrapolations.
 _SEEN = 40  # A difference of one-sided slopes above this many noise units is visible.
-# Number of steps whose agreement is unlikely to be chance, at noise below _SAME units.
-_FEW = 2
+_FEW = 2  # Number of low-noise steps whose agreement is unlikely to be chance.
 _SAME = 8  # A difference above this many noise units is a contradiction.
 
 
@@ -22,14 +21,15 @@ class Slope(NamedTuple):
     """Slope at the middle of a line.
 
     Attributes:
-      value: Extrapolated central difference; NaN if no step gave one.
+      value: Extrapolated central difference; NaN if there is none.
       error: Error estimate of value.
       noise: Noise of one function value at each of STEPS, shape (LEVELS,).
       jump: Right minus left slope if it does not shrink with the step (a kink), else 0.
-      left, right: One-sided slopes at the smallest step at which they exceed noise.
-      bends: Right minus left slope at each of STEPS.
-      unsure: Noise of such a difference.
-      central: Central differences at each of STEPS.
+      left, right: One-sided slopes at the smallest step where their difference exceeds
+        noise.
+      bends: Right minus left slope at each of STEPS, shape (LEVELS,).
+      unsure: Noise of each entry of bends, shape (LEVELS,).
+      central: Central difference at each of STEPS, shape (LEVELS,).
     """
 
     value: float
@@ -43,14 +43,17 @@ class Slope(NamedTuple):
     central: np.ndarray
 
     def times(self, factor: float) -> "Slope":
-        """Rescale the slopes to a unit that is 1 / factor as long."""
+        """Return the slopes multiplied by a factor, for a unit 1 / factor as long."""
         value, error, noise, jump, left, right, bends, unsure, central = self
         sides = (jump * factor, left * factor, right * factor)
         arrays = (bends * factor, unsure * factor, central * factor)
         return Slope(value * factor, error * factor, noise, *sides, *arrays)
 
     def agrees_with(self, rate: float, gap: float) -> bool:
-        """Whether the smallest steps without much noise show a rate (± gap / 4)."""
+        """Return whether the slopes at the smallest low-noise steps equal a rate.
+
+        They must lie within gap / 4 of the rate.
+        """
         steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:
         ]
@@ -59,7 +62,11 @@ class Slope(NamedTuple):
         )
 
     def contradicts(self, jump: float) -> bool:
-        """Whether a step that would show such a jump shows less than half of it."""
+        """Return whether a step contradicts a jump of the slope.
+
+        The step has so little noise that the jump would be visible, but its two slopes
+        differ by less than half of the jump.
+        """
         return bool(
             (
                 (_SAME * self.unsure < 0.25 * abs(jump))
@@ -74,13 +81,13 @@ def slope_at_middle(
     """Estimate the slope at the middle of a line that is sampled at OFFSETS.
 
     Central differences at halving steps are extrapolated by Richardson's table. The
-    entry with the smallest error estimate is used, which combines its distance from its
-    neighbours and the noise of the values.
+    result is the entry with the smallest error estimate. This estimate combines the
+    distances of an entry from its neighbours with the noise of the values.
 
     Args:
       values: f at OFFSETS, shape (2 LEVELS + 1,). Values that are not finite are
         skipped.
-      rounding: Lower bound on the rounding error of a value: a number, or one for each
+      rounding: Lower bound on the rounding error of a value, one number or one for each
         of STEPS.
     Returns:
       The slope.
@@ -118,7 +125,9 @@ def noise_of_levels(
     floor: float,
     epsilon: float,
 ) -> Float[np.ndarray, "levels"]:
-    """Rounding error of one value at each of STEPS, at least ε times the values there.
+    """Return the rounding error of one value at each of STEPS.
+
+    It is at least ε / 2 times the sizes of f and of its slope.
 
     Args:
       nudged: Measured rounding at NUDGED_OFFSETS, shape (2 len(NUDGED),); NaN if
@@ -127,7 +136,7 @@ def noise_of_levels(
       floor: Lower bound of the result.
       epsilon: ε of the precision in which f is computed.
     Returns:
-      One value for each of STEPS, not increasing with smaller steps.
+      Rounding error at each of STEPS. It does not increase towards smaller steps.
     """
     left, right = values[:LEVELS], values[LEVELS + 1 :][::-1]
     with np.errstate(all="ignore"):
@@ -135,7 +144,7 @@ def noise_of_levels(
         slopes = np.maximum(
             _finite(np.abs(np.diff(left))), _finite(np.abs(np.diff(right)))
         ) / -np.diff(STEPS)
-        # x itself is rounded by ε of its size, which is about a step of 1.
+        # x itself is rounded by ε times its size, and its size is about a step of 1.
         least = np.maximum(epsilon / 2 * (sizes + np.append(slopes, 0.0)), floor)
         two = _finite(nudged).reshape(2, -1)
         measured = np.maximum(
@@ -154,13 +163,14 @@ def remainder_slope(
     derivative: float,
     noise: Float[np.ndarray, "levels"],
 ) -> float:
-    """Order of the Taylor remainder |f(x + h v) - f(x) - h f'(x) v| in h.
+    """Return the order of the Taylor remainder |f(x + h v) - f(x) - h f'(x) v| in h.
 
-    It is measured at the smallest steps whose remainder exceeds noise. It is 2 for a
-    right derivative and 1 for a wrong one, which leaves a term in h.
+    The order is measured at the smallest steps whose remainder exceeds noise. It is 2
+    for a right derivative. It is 1 for a wrong derivative, which leaves a term in h.
 
     Returns:
-      The order, or NaN if fewer than four steps show a remainder.
+      The order, or NaN if the four smallest steps with a visible remainder are not
+      consecutive, or if there are fewer than four.
     """
     with np.errstate(all="ignore"):
         remainder = np.abs(
@@ -174,7 +184,7 @@ def remainder_slope(
 
 
 def spread(values: Float[np.ndarray, "n"]) -> float:
-    """Largest minus smallest finite value, or 0 if there are none."""
+    """Return the largest minus the smallest finite value, or 0 if none is finite."""
     finite = values[np.isfinite(values)]
     return float(np.ptp(finite)) if len(finite) else 0.0
 
@@ -190,7 +200,7 @@ def _extrapolated(central: np.ndarray, noise: np.ndarray) -> tuple[float, float]
     column, moved, best = central, noise / STEPS, (float("nan"), float("inf"))
     for j in range(1, _DEPTH + 1):
         longer = (4**j * column[1:] - column[:-1]) / (4**j - 1)
-        moved = (4**j * moved[1:] + moved[:-1]) / (4**j - 1)  # By noise, at most.
+        moved = (4**j * moved[1:] + moved[:-1]) / (4**j - 1)  # Largest effect of noise.
         error = (
             _truncation(
                 np.maximum(np.abs(longer - column[1:]), np.abs(longer - column[:-1])), j
@@ -209,10 +219,11 @@ def _extrapolated(central: np.ndarray, noise: np.ndarray) -> tuple[float, float]
 
 
 def _truncation(distances: np.ndarray, j: int) -> np.ndarray:
-    """Distances of entries from their neighbours, without accidentally small ones.
+    """Return distances of entries from their neighbours, with a lower bound.
 
-    Truncation error falls by 4^j per step and noise doubles. A distance that is smaller
-    than both predictions from its neighbours is an accidental crossing of columns.
+    Between one step and the next smaller one, truncation error falls by the factor 4^j
+    and noise doubles. If a distance is smaller than these predictions from the
+    neighbouring steps, it is small by accident, and the larger prediction is returned.
     """
     fallen = np.concatenate([[0.0], distances[:-1]]) / 4**j
     grown = np.append(distances[1:], 0.0) / 2
@@ -228,9 +239,10 @@ def _agrees_with_smaller_steps(
     noise: np.ndarray,
     j: int,
 ) -> np.ndarray:
-    """Whether smaller steps come as close to an entry as the step of the entry itself.
+    """Return whether quotients at smaller steps agree with each entry.
 
-    If steps are longer than a wave of f, all quotients are small and seem to agree.
+    They must lie as near to the entry as the quotient at the entry's own step. If steps
+    are longer than a wave of f, all quotients are small and only seem to agree.
     """
     own = (2 * np.abs(central[j:] - longer) + 2 * error)[:, None]
     off = np.abs(central[None, :] - longer[:, None])
@@ -239,11 +251,12 @@ def _agrees_with_smaller_steps(
 
 
 def _jump(differences: np.ndarray, unsure: np.ndarray) -> tuple[float, int]:
-    """Find the jump in slope of a kink (or 0), and the level at which it was measured.
+    """Find the jump in slope at a kink, and the level at which it was measured.
 
-    For a smooth function the difference J of one-sided slopes halves with the step, so
-    2 J(h / 2) - J(h) vanishes. At a kink this is the jump: it is the same at many
-    steps, and no smaller step contradicts it.
+    The jump is 0 if there is no kink. Let J(h) be the difference of one-sided slopes at
+    the step h. For a smooth function J halves with the step, so 2 J(h / 2) - J(h)
+    vanishes. At a kink this expression equals the jump: it is the same at many steps,
+    and no smaller step contradicts it.
     """
     visible = np.isfinite(differences) & (np.abs(differences) > _SEEN * unsure)
     levels = np.flatnonzero(visible)

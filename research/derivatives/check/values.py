@@ -11,18 +11,19 @@ from research.derivatives.check.slopes import (
     spread,
 )
 
-# Lengths of the longest step if f is rough over steps of the size of x ...
+# Relative lengths of the longest step if f is rough over steps of the size of x.
 SHORTER = (2.0**-20, 2.0**-40)
-LONGER = (2.0**6, 2.0**12)  # ... or so flat that rounding hides its slope.
-OTHER = 0.7  # Length of the steps that confirm a result.
+# Relative lengths of the longest step if f is so flat that rounding hides its slope.
+LONGER = (2.0**6, 2.0**12)
+OTHER = 0.7  # Relative length of the steps that confirm a result.
 
 
 class Values:
-    """Values of ⟨w, f⟩ along v, and their slope.
+    """Values of ⟨w, f⟩ along a direction v, and their slope.
 
     Attributes:
       slope: Slope from the best step length.
-      change: Spread of the values over steps of the size of x.
+      change: Largest minus smallest value over steps of the size of x.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Values:
         self.change = spread(self._values)
 
     def _at(self, length: float) -> tuple[Slope, np.ndarray]:
-        """Estimate the slope from steps up to that length; return the values, too."""
+        """Return the slope from steps up to that length, and the sampled values."""
         v = length * self._v
         values = self._line.sampled(v, self._w)
         nudged = self._line.rounding(v, self._w, self._seed, values)
@@ -76,9 +77,10 @@ class Values:
         )
 
     def confirm(self) -> None:
-        """Confirm the slope with another step length; else increase its error.
+        """Estimate the slope again with another step length.
 
-        A jump that is not confirmed is dropped.
+        If the two slopes differ, the error is increased. If the jump is not confirmed,
+        it is set to 0.
         """
         again, _ = self._at(OTHER * self._length)
         jump, error = (
@@ -92,9 +94,9 @@ class Values:
         )
 
     def deny(self, rates: list[float]) -> None:
-        """Withdraw the slope if the smallest steps agree with the derivative.
+        """Set the error to infinity if the smallest steps agree with the derivative.
 
-        This happens if f changes its slope next to x.
+        They do so if the slope of f changes near x.
 
         Args:
           rates: Rates of the derivative that differ from the slope.
@@ -111,5 +113,5 @@ class Values:
                 return
 
     def remainder(self, rate: float) -> float:
-        """Order of the Taylor remainder for a rate of change."""
+        """Return the order of the Taylor remainder for a rate of change."""
         return remainder_slope(self._values, self._length * rate, self.slope.noise)

@@ -1,4 +1,4 @@
-"""Cost of a derivative relative to its function: flops, bytes, memory and seconds."""
+"""Cost of a function and its derivatives: flops, bytes, memory and seconds."""
 
 import time
 from collections.abc import Callable
@@ -17,16 +17,17 @@ class Cost(NamedTuple):
     """Cost of one call of a compiled function.
 
     Attributes:
-      flops: Flops counted from the jaxpr. Loops are multiplied by their trip counts,
-        LAPACK is counted by formula, and a multiply-add counts as two. (XLA's own count
-        takes a loop's body once and LAPACK as 0.)
+      flops: Number of flops, counted from the jaxpr. The body of a loop is multiplied
+        by its trip count, LAPACK routines are counted by formula, and a multiply-add
+        counts as two. (XLA's own count includes the body of a loop once and LAPACK
+        routines as 0.)
       transcendentals: Number of exp, log, sqrt and similar operations.
-      bytes: Bytes read and written if every equation ran by itself. This is an upper
-        bound, because XLA fuses equations.
-      temporary_bytes: Memory that XLA allocates besides arguments and results; NaN if
-        unknown.
-      compile_seconds: Time of tracing and compiling.
-      wall_seconds: Time of the fastest call; NaN if calls are not timed.
+      bytes: Number of bytes read and written if every equation runs by itself. This is
+        an upper bound, because XLA fuses equations.
+      temporary_bytes: Memory in bytes that XLA allocates besides arguments and results;
+        NaN if unknown.
+      compile_seconds: Time to trace and compile, in seconds.
+      wall_seconds: Time of the fastest call, in seconds; NaN if calls are not timed.
       unknown_loops: Number of `while` loops. Their bodies are counted once, because the
         trip counts are unknown.
     """
@@ -53,7 +54,7 @@ class CostRatio(NamedTuple):
       transformed: Cost of transform(f).
       flops: Ratio of operations (flops and transcendentals).
       bytes: Ratio of bytes.
-      wall: Ratio of seconds.
+      wall: Ratio of wall_seconds.
     """
 
     function: Cost
@@ -100,15 +101,16 @@ class CostRatio(NamedTuple):
 
 
 def cost(f: Callable[..., Any], *args: Any, seconds: float = 0.2) -> Cost:
-    """Measure the cost of f(*args) once compiled.
+    """Measure the cost of one call of the compiled function f(*args).
 
     Flops are counted, memory is reported by XLA, and calls are timed.
 
     Args:
-      f: Any function that JAX can trace. Operations that no output needs are not
-        counted.
-      *args: Arrays, or pytrees of them.
-      seconds: Duration of the timing, with at least three calls. 0 does not time.
+      f: Any function that JAX can trace. Operations that do not affect an output are
+        not counted.
+      *args: Arguments of f, arrays or pytrees of arrays.
+      seconds: Duration of the timing in seconds, with at least three calls. If it is 0,
+        calls are not timed.
     Returns:
       The cost.
     Raises:
@@ -152,19 +154,20 @@ def cost_ratio(
     *args: Any,
     seconds: float = 0.2,
 ) -> CostRatio:
-    """Compute the cost of transform(f) relative to that of f, at the same arguments.
+    """Compute the cost of transform(f) relative to the cost of f, at equal arguments.
 
     In theory a reverse-mode gradient takes at most 4 times the operations, or 5 times
     with memory traffic (Baur & Strassen, 1983; Griewank & Walther, 2008). A larger
-    ratio means that some rule departs from plain reverse mode.
+    ratio means that some derivative rule departs from plain reverse mode.
 
     Args:
-      transform: f -> function of the same arguments, such as `jax.grad`.
+      transform: Function from f to a function of the same arguments, such as
+        `jax.grad`.
       f: Any function that JAX can trace.
-      *args: Arrays, or pytrees of them.
-      seconds: As in `cost`.
+      *args: Arguments of f, arrays or pytrees of arrays.
+      seconds: Duration of the timing of each function in seconds, as in `cost`.
     Returns:
-      The ratio; print(ratio.text()) to read it.
+      The ratio. Its method `text` formats it.
     Raises:
       ValueError: f has no operations on floating numbers, or seconds is negative.
     References:
@@ -197,13 +200,13 @@ def cost_ratio(
 
 
 def counted_cost(f: Callable[..., Any], *args: Any) -> Count:
-    """Count the cost of f(*args) by tracing only; nothing is compiled or run.
+    """Count the cost of f(*args) by tracing, without compiling or running f.
 
     Args:
       f: Any function that JAX can trace.
-      *args: Its arguments. Only shapes and dtypes of arrays are used.
+      *args: Arguments of f. Only the shapes and dtypes of arrays are used.
     Returns:
-      The count, as in `cost` but without seconds.
+      The counts of `cost`, without memory and times.
     Example:
       >>> import jax.numpy as jnp
       >>> a, b = jnp.ones((2, 3)), jnp.ones((3, 4))

@@ -1,4 +1,4 @@
-"""Flops of a jaxpr: a formula for each equation, loops times their trip counts."""
+"""Count of the flops of a jaxpr, by a formula for each equation."""
 
 import math
 from collections.abc import Callable
@@ -47,7 +47,7 @@ TRANSCENDENTAL = {
         "regularized_incomplete_beta",
     ),
 }
-MOVES = {  # These only move or rename numbers.
+MOVES = {  # These operations only move or rename numbers.
     *(
         "reshape",
         "broadcast_in_dim",
@@ -105,10 +105,11 @@ class Count(NamedTuple):
     """Counted cost of one evaluation.
 
     Attributes:
-      flops: Additions, multiplications, comparisons and similar operations on floating
-        numbers; a multiply-add counts as two.
+      flops: Number of additions, multiplications, comparisons and similar operations on
+        floating numbers. A multiply-add counts as two.
       transcendentals: Number of exp, log, sqrt and similar operations.
-      bytes: Bytes read and written if every equation ran by itself, without fusion.
+      bytes: Number of bytes read and written if every equation runs by itself, without
+        fusion.
       unknown_loops: Number of `while` loops. Their bodies are counted once, because the
         trip counts are unknown.
     """
@@ -126,7 +127,7 @@ class Count(NamedTuple):
         )
 
     def times(self, trips: float) -> "Count":
-        """Multiply the count by a number of trips, except for unknown loops."""
+        """Multiply the count by a number of loop trips, except unknown_loops."""
         return Count(
             self.flops * trips,
             self.transcendentals * trips,
@@ -141,9 +142,13 @@ class Count(NamedTuple):
 
 
 def count(jaxpr: Any, wanted: list[bool] | None = None) -> Count:
-    """Count a jaxpr, without equations that none of its wanted outputs needs.
+    """Count the cost of a jaxpr.
 
-    XLA removes those as well.
+    Equations that do not affect a wanted output are not counted. XLA removes them, too.
+
+    Args:
+      jaxpr: The jaxpr.
+      wanted: Whether each output is wanted. None means all.
     """
     total = Count()
     for equation, of_own in alive(jaxpr, wanted):
@@ -154,8 +159,8 @@ def count(jaxpr: Any, wanted: list[bool] | None = None) -> Count:
 def _of_equation(equation: Any, wanted: list[bool]) -> Count:
     name, held = equation.primitive.name, inner(equation)
     if name == "scan":
-        # Every carry is wanted. A stacked output (which has one more axis outside) is
-        # wanted inside if it is outside.
+        # Every carried value is wanted. A stacked output has one more axis outside the
+        # loop than inside. It is wanted inside if it is wanted outside.
         within = [
             w or o.aval.shape == i.aval.shape
             for w, o, i in zip(wanted, equation.outvars, held[0].outvars, strict=True)
@@ -209,7 +214,7 @@ def _convolution(equation: Any) -> float:
 
 def _integer_power(equation: Any) -> float:
     exponent = abs(equation.params["y"])
-    # Repeated squaring.
+    # Number of products in repeated squaring.
     products = max(exponent.bit_length() - 1 + bin(exponent).count("1") - 1, 0)
     return (products + (equation.params["y"] < 0)) * _size(equation.outvars[0])
 
@@ -231,7 +236,10 @@ def _fft(equation: Any) -> float:
 
 
 def _matrix(formula: Callable[[float, float], float]) -> Callable[[Any], float]:
-    """Apply a formula in the rows and columns of the first operand, for each matrix."""
+    """Return a flop count from a formula in the rows and columns of each matrix.
+
+    The matrices are those of the first operand.
+    """
 
     def flops(equation: Any) -> float:
         *batch, m, n = equation.invars[0].aval.shape
@@ -245,7 +253,11 @@ def _triangular_solve(equation: Any) -> float:
 
 
 def _windows(equation: Any) -> float:
-    """Count one window for each pooled entry (output if forward, input if backward)."""
+    """Return the flops of pooling, one window for each pooled entry.
+
+    The pooled entries are the outputs of forward pooling and the inputs of backward
+    pooling.
+    """
     return min(_size(equation.invars[0]), _size(equation.outvars[0])) * math.prod(
         equation.params["window_dimensions"]
     )

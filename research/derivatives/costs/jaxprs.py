@@ -22,7 +22,7 @@ def inner(equation: Any) -> list[Any]:
             if hasattr(part, "eqns"):
                 jaxprs.append(part)
     if equation.primitive.name.startswith("custom_"):
-        return jaxprs[:1]  # The function, without its rules.
+        return jaxprs[:1]  # The function itself, without its derivative rules.
     return jaxprs
 
 
@@ -37,9 +37,13 @@ def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
 def alive(
     jaxpr: Any, wanted: list[bool] | None = None
 ) -> Iterator[tuple[Any, list[bool]]]:
-    """Yield the equations that wanted outputs depend on, last first.
+    """Yield the equations that affect the wanted outputs, in reverse order.
 
-    Each comes with flags for those of its own outputs that are wanted.
+    Args:
+      jaxpr: The jaxpr.
+      wanted: Whether each output of the jaxpr is wanted. None means all.
+    Yields:
+      (equation, flags). The flags say which of the equation's outputs are needed.
     """
     outputs = (
         jaxpr.outvars
@@ -55,7 +59,10 @@ def alive(
 
 
 def is_wrapper(equation: Any) -> bool:
-    """Whether an equation only names, jits or adds a rule to the function inside it."""
+    """Return whether an equation only wraps an inner function.
+
+    A wrapper gives the function a name, compiles it, or adds a derivative rule to it.
+    """
     held = inner(equation)
     own = equation.primitive.name in ("scan", "while", "cond")
     return len(held) == 1 and not own and len(held[0].invars) == len(equation.invars)

@@ -26,41 +26,48 @@ __all__ = [
     "grid_of_starts",
 ]
 
-# Distances over the scale at which the gradient should be long.
+# Distances, relative to the scale, at which the gradient should be long.
 AWAY = 0.1 * 2.0 ** -np.arange(40)
 
 
 def critical_points(
     f: Callable[..., Any], starts: Any, bounds: Any, *, separation: Any = 1e-5
 ) -> CriticalPoints:
-    """Find critical points of f by Newton's method from given starts, and classify
-    them.
+    """Find and classify critical points of f by Newton's method from given starts.
 
-    ∇f = 0 is solved from all starts at once: by undamped Newton steps; by damped steps
-    x <- x - s H⁺ ∇f with the s in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
-    and by undamped steps from their end points. Points outside the bounds, or with a
-    gradient that does not vanish, are dropped. Of points closer than `separation` one
-    is kept. The list contains the points *found from these starts*; it may be
-    incomplete. Printing it shows the outcome of the starts.
+    Three iterations solve ∇f = 0 from all starts at once:
 
-    If the Hessian is singular, a gradient below ε^0.55 times the longest one at a start
-    (2e-9 in float64) cannot be distinguished from 0. For example, x³/3 + 1e-9 x has no
-    critical point, but the result contains one at 0, "degenerate, no extremum".
+    - undamped Newton steps;
+    - damped steps x <- x - s H⁺ ∇f. H⁺ is the pseudoinverse of the Hessian, and s is
+      the number in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
+    - undamped Newton steps from the end points of the damped ones.
 
-    All lengths are in units of the bounds' widths. Multiplying f, or a coordinate with
-    its starts and bounds, by a power of two therefore gives the same points and kinds.
+    Points outside the bounds and points where the gradient does not vanish are dropped.
+    If points are closer than `separation`, only one is kept. The result contains the
+    points *found from these starts* and may be incomplete. Print it to see the outcome
+    of the starts.
+
+    If the Hessian is singular, a small gradient cannot be distinguished from 0. The
+    limit is ε^0.55 (2e-9 in float64) times the longest gradient at a start. For
+    example, x³/3 + 1e-9 x has no critical point, but the result contains a point at 0,
+    "degenerate, no extremum".
+
+    All lengths are in units of the bounds' widths. Multiplying f by a power of two
+    therefore gives the same points and kinds. The same is true for a coordinate, with
+    its starts and bounds.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
-      starts: Starting points, shape (k, n); `grid_of_starts(bounds, per_axis)` makes a
-        lattice.
+      starts: Starting points, shape (k, n). `grid_of_starts(bounds, per_axis)` returns
+        a lattice of starts.
       bounds: (low, high) of each coordinate, shape (n, 2).
-      separation: Smallest distance between two different points: a number in units of
-        the bounds' widths, or an array of shape (n,) in each coordinate's own units.
+      separation: Smallest distance between two different points. It is a number in
+        units of the bounds' widths, or an array of shape (n,) in the units of each
+        coordinate.
     Returns:
-      `CriticalPoints`: a tuple of `CriticalPoint`s in order of f, with the numbers of
-      starts that converged, left the bounds, stalled, met non-finite values, or lie
-      where f is constant.
+      The points in ascending order of f, a tuple. It also has the numbers of starts
+      that converged, left the bounds, stalled, reached non-finite values, or lie where
+      f is constant.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
         upper one, a number is not finite, or separation is not positive.
@@ -98,28 +105,30 @@ def classify_critical_point(
     """Classify the critical point x as minimum, maximum, saddle or degenerate.
 
     The Hessian decides in directions where the gradient around x changes as the Hessian
-    predicts. This must hold at a distance that is long relative to the remaining Newton
-    step, and be stable under larger rounding errors of f. In the other directions f is
-    sampled on both sides at many distances, by integrals of its gradient and by its
-    values. The smallest distances at which rounding leaves a visible change decide;
-    curved valleys are followed. A point that the samples do not decide is "undecided".
-    So are a point with a non-finite Hessian and a minimum that is shared by a curve of
-    points.
+    predicts. The prediction must hold at distances that are long relative to the
+    remaining Newton step. It must also be stable under larger rounding errors of f.
+
+    In the other directions f is sampled on both sides at many distances, by integrals
+    of its gradient and by its values. The smallest distances whose change of f exceeds
+    rounding decide. The samples follow curved minima of f in the directions that the
+    Hessian decides. A point is "undecided" if the samples do not decide, if the Hessian
+    is not finite, or if a whole curve of points shares a minimum.
 
     The scale of f need not be known, because all distances that the rounding of x
     allows are tried.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
-      x: A critical point, shape (n,) (or () for a function of one number).
+      x: Critical point, shape (n,), or () for a function of one number.
       tolerance: Largest allowed length of the gradient at x, relative to its largest
         length within a tenth of the scale.
-      scale: Lengths over which f changes, a number or shape (n,). None means 1 + |x|.
+      scale: Length over which f changes, a number or an array of shape (n,). None means
+        1 + |x|.
     Returns:
       The classified point.
     Raises:
-      ValueError: x is not stationary (the message shows the gradient's length), or
-        scale or tolerance is not positive.
+      ValueError: x is not a critical point (the message shows the gradient's length),
+        or scale or tolerance is not positive.
       NotScalarError, NotInexactError: As in `gradient`.
     Example:
       >>> f = lambda x: x[0] ** 4 + x[1] ** 2
@@ -167,11 +176,11 @@ def classify_critical_point(
 def grid_of_starts(
     bounds: Any, per_axis: int | Sequence[int]
 ) -> Float[np.ndarray, "k n"]:
-    """Lattice of starting points: the centres of equal boxes.
+    """Return a lattice of starting points, the centres of equal boxes.
 
     Args:
       bounds: (low, high) of each coordinate, shape (n, 2).
-      per_axis: Number of points on each axis, one number or one for each axis.
+      per_axis: Number of points on each axis, one number or one per axis.
     Returns:
       The points, shape (product of per_axis, n).
     Example:
@@ -283,7 +292,7 @@ def _scale(scale: Any, x: np.ndarray) -> np.ndarray:
 
 
 def _slopes(land: Landscape, y: np.ndarray) -> tuple[float, float]:
-    """Length of the gradient at y, and its largest length nearby."""
+    """Return the length of the gradient at y, and its largest finite length nearby."""
     steps = (
         AWAY[:, None, None] * np.concatenate([np.eye(len(y)), -np.eye(len(y))])[None]
     )

@@ -1,4 +1,4 @@
-"""The kind of a critical point, by its Hessian or by samples of f around it."""
+"""Classification of a critical point by its Hessian or by samples of f around it."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from research.derivatives.critical.curvature import Curvature
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.sampling import Evidence, evidence
 
-# Radii of balls in which the Hessian's change is sampled first, in the landscape's
-# unit.
+# Radii of the first balls in which the change of the Hessian is sampled, in units of
+# the landscape.
 COARSE = 2.0 ** np.arange(2, -42, -2)
-# Radii relative to the largest coarse one that the Hessian's change allows.
+# Finer radii, relative to the largest coarse radius that the Hessian's change allows.
 FINE = 2.0 ** (np.arange(8, -1, -1) / 4)
 SAMPLES = 24  # Number of pairs of opposite directions.
 POWERS = {
@@ -36,21 +36,21 @@ class CriticalPoint(NamedTuple):
     """A point where the gradient vanishes.
 
     Attributes:
-      x: The point, shape (n,).
+      x: Coordinates of the point, shape (n,).
       value: f(x).
       gradient_norm: Length of the remaining gradient.
       eigenvalues: Eigenvalues of the Hessian, ascending, shape (n,).
       kind: "minimum", "maximum", "saddle", or "degenerate" if an eigenvalue is zero or
         not confirmed by the gradient.
-      newton_radius: An *estimate* of how close a start must be for Newton's method to
-        converge to this point: 2 / (3 β L) with β = ‖H⁻¹‖ and L the largest change of
-        the Hessian per distance, from samples in that ball. Samples give no bound, so
-        this certifies nothing. 0 if the Hessian is singular.
-      order: Order of the derivatives that decide: 2, 3 or 4; 0 if higher derivatives or
-        values of f decide, or nothing does.
-      note: "" unless the point is degenerate. Then it says what the point is and why:
-        "a minimum ...", "a maximum ...", "a saddle ...", "no extremum ..." or
-        "undecided: ...".
+      newton_radius: *Estimate* of the distance within which Newton's method converges
+        to this point. It is 2 / (3 β L), where β = ‖H⁻¹‖ for the Hessian H, and L is
+        the largest change of the Hessian per distance among samples in that ball. L is
+        not a bound, so the estimate is not a guarantee. 0 if the Hessian is singular.
+      order: Order of the derivatives that decide: 2, 3 or 4. It is 0 if higher
+        derivatives or values of f decide, or if the point is undecided.
+      note: Kind of a degenerate point, with the reason. It starts with "a minimum",
+        "a maximum", "a saddle", "no extremum" or "undecided". "" if the point is not
+        degenerate.
     """
 
     x: Float[np.ndarray, "n"]
@@ -64,7 +64,13 @@ class CriticalPoint(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A critical point in the landscape's units, with the evidence for its kind."""
+    """A critical point in the landscape's units, with the evidence for its kind.
+
+    Attributes:
+      y: Coordinates of the point, shape (n,).
+      curvature: Curvature at the point; None if the Hessian is not finite.
+      evidence: Evidence from samples; None if f was not sampled.
+    """
 
     y: np.ndarray
     curvature: Curvature | None
@@ -72,12 +78,12 @@ class Judged(NamedTuple):
 
     @property
     def regular(self) -> bool:
-        """Whether the gradient confirms every eigenvalue."""
+        """Whether the gradient confirms every eigenvalue of the Hessian."""
         return self.curvature is not None and self.curvature.loose.shape[1] == 0
 
 
 def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
-    """Decide the kind of the point y with this curvature."""
+    """Return the point y with the evidence for its kind, by sampling f if necessary."""
     if (
         curvature is None
         or not curvature.loose.shape[1]
@@ -88,7 +94,7 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
 
 
 def described(land: Landscape, point: Judged) -> CriticalPoint:
-    """Convert a point to the coordinates of f."""
+    """Classify a point, and convert it to the coordinates of f."""
     unit = land.unit.astype(float)
     if point.curvature is None:
         value, slope, _ = (part[0] for part in land.at(point.y[None]))
@@ -118,7 +124,7 @@ def _x(land: Landscape, y: np.ndarray) -> np.ndarray:
 
 
 def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
-    """Return (kind, order, note)."""
+    """Return (kind, order, note), as in `CriticalPoint`."""
     signs = {*curvature.signs}
     if point.regular:
         return (
@@ -156,7 +162,10 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
 
 
 def _newton_radius(land: Landscape, y: np.ndarray, hessian: np.ndarray) -> float:
-    """Largest sampled ball that its own Lipschitz estimate allows."""
+    """Return the radius of the largest sampled ball that its Lipschitz estimate allows.
+
+    The radius is 0 if no sampled ball qualifies.
+    """
     best = _largest(land, y, hessian, float(land.unit.min()) * COARSE, SAMPLES // 4)
     return _largest(land, y, hessian, best * FINE, SAMPLES) or best / 4 if best else 0.0
 
@@ -164,7 +173,11 @@ def _newton_radius(land: Landscape, y: np.ndarray, hessian: np.ndarray) -> float
 def _largest(
     land: Landscape, y: np.ndarray, hessian: np.ndarray, radii: np.ndarray, samples: int
 ) -> float:
-    """Largest of the radii with r <= 2 / (3 β L), L from samples at r; or 0."""
+    """Return the largest of the radii r with r <= 2 / (3 β L), or 0.
+
+    β is the norm of the inverse Hessian. L is the largest change of the Hessian per
+    distance among samples at the distance r.
+    """
     unit = land.unit.astype(float)
     least = np.abs(np.linalg.eigvalsh(hessian / unit / unit[:, None])).min()
     ways = np.random.default_rng(0).normal(size=(samples, y.size))

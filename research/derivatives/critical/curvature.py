@@ -1,4 +1,4 @@
-"""Eigenvalues of a Hessian that the gradient around the point confirms."""
+"""Test of the eigenvalues of a Hessian by the gradient around the point."""
 
 import functools
 from collections.abc import Callable
@@ -12,31 +12,35 @@ from research.derivatives.critical.landscape import Landscape
 # Radii at which the gradient is compared with the Hessian. The range is wide, so that
 # the scale of f need not be known.
 RADII = 2.0 ** -np.arange(0, 110)
-# An eigenvalue may be left of cancelling terms if the Hessian grows nearby to this,
-# divided by ε, times the eigenvalue.
+# If the Hessian nearby exceeds LARGER / ε times an eigenvalue, the eigenvalue may be
+# the rounding error of cancelling terms.
 LARGER = 2.0**-10
 CLEAR = 8.0  # Such an eigenvalue must exceed this many times its noise.
-# The Hessian is confirmed at a radius where it predicts the gradient's change up to
-# this relative error.
+# The Hessian is confirmed at a radius if it predicts the gradient's change up to this
+# relative error.
 CHANGE = 0.25
-RUN = 3  # Number of consecutive radii, each half of the last, that must confirm it.
+# Number of consecutive radii, each half of the last, that must confirm the Hessian.
+RUN = 3
 # Largest allowed ratio of the remaining Newton step to the largest confirmed radius.
 NEWTON = 0.25
-REPRESENTED = 0.02  # Steps that rounding changes by more than this are not used.
+# Steps that rounding changes by more than this fraction are not used.
+REPRESENTED = 0.02
 
 
 class Curvature(NamedTuple):
-    """The Hessian at y, split into directions that the gradient confirms and others.
+    """Hessian at a point y, split into firm and loose directions.
 
-    The coordinates are scaled so that the Hessian's rows are equally long.
+    The gradient around y confirms the curvature in the firm directions, but not in the
+    loose ones. The coordinates are scaled so that the Hessian's rows are about equally
+    large.
 
     Attributes:
       value: f(y).
       gradient: ∇f(y), shape (n,).
-      hessian: The Hessian, shape (n, n).
-      signs: Signs of the confirmed eigenvalues, shape (a,).
-      firm: Their directions, scaled so that the curvature is ±1, shape (n, a).
-      loose: The other eigenvectors in the scaled coordinates, shape (n, n - a).
+      hessian: Hessian, shape (n, n).
+      signs: Signs of the a confirmed eigenvalues, shape (a,).
+      firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
+      loose: Other eigenvectors, in the scaled coordinates, shape (n, n - a).
       radius: Distance up to which each firm direction is confirmed, shape (a,).
     """
 
@@ -52,10 +56,13 @@ class Curvature(NamedTuple):
 def curvatures(
     land: Landscape, points: Float[np.ndarray, "m n"], wary: bool = False
 ) -> list[Curvature | None]:
-    """Split the directions at each point; None if the Hessian is not finite.
+    """Return the curvature at each point, or None if the Hessian is not finite.
 
-    With `wary` the noise of the Hessian is always measured, else only where it grows so
-    much nearby that it may matter.
+    Args:
+      land: Landscape of f.
+      points: Points, shape (m, n).
+      wary: Whether to measure the noise of the Hessian at every point. Otherwise it is
+        measured only if the Hessian grows so much nearby that its noise may matter.
     """
     values, gradients, hessians = land.hessians(points)
     return [
@@ -113,9 +120,10 @@ def _split(
 
 
 def equilibrium(hessian: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n"]:
-    """Scale a Hessian so that the largest entry of each row of s_i H_ij s_j is near 1.
+    """Return scales s that make the largest entries of the rows of s_i H_ij s_j equal.
 
-    The scales s are powers of two with maximum 1; a row of zeros has scale 1.
+    The scales are powers of two with maximum 1, so the entries are equal only up to
+    small factors. A row of zeros has scale 1.
 
     References:
       Ruiz, A scaling algorithm to equilibrate both rows and columns norms in matrices,
@@ -142,10 +150,13 @@ def _mismatch(
     hessian: np.ndarray,
     steps: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Errors of the Hessian's predictions for each step d.
+    """Return the errors of the Hessian's predictions for each step d.
 
-    Returns |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd|, the distance of f(y+d) from its parabola (0 if
-    rounding hides it), and dᵀ(∇f(y+d) - ∇f(y)). They are NaN if rounding changes d.
+    Returns:
+      (gradient error, value error, slope), one of each for every step:
+      |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd|, the distance of f(y+d) from its parabola (0 if
+      rounding hides the distance), and dᵀ(∇f(y+d) - ∇f(y)). They are NaN if rounding
+      changes d.
     """
     there, d = land.moved(y, steps)
     size = np.linalg.norm(steps, axis=1)
@@ -176,12 +187,15 @@ def _by_direction(
     eigenvalues: np.ndarray,
     eps: float,
 ) -> list[tuple[np.ndarray, bool, bool]]:
-    """For each direction: the relative mismatch at each radius, and two flags.
+    """Test the eigenvalue λ of each direction against the gradient and values of f.
 
-    The mismatch is relative to |λ| r², for the worse of both sides. The first flag says
-    that the eigenvalue is opposed: at four consecutive radii the gradient changes as
-    for the other sign, or values of f contradict a confirming gradient. The second says
-    that the Hessian grows so much nearby that the eigenvalue may be rounding.
+    Returns:
+      For each direction, (mismatch, opposed, suspect). The mismatch has one entry for
+      each radius r. It is the error of the predicted gradient on the worse side,
+      relative to |λ| r². The eigenvalue is opposed if the gradient changes as for the
+      other sign at four consecutive radii, or if values of f contradict a confirming
+      gradient. It is suspect if the Hessian grows so much nearby that the eigenvalue
+      may be a rounding error.
     """
     n, count = vectors.shape
     steps = np.concatenate(
@@ -215,7 +229,10 @@ def _by_direction(
 
 
 def _confirmed(ratio: np.ndarray, newton: float) -> float:
-    """Largest confirmed radius that is long relative to the Newton step; or 0."""
+    """Return the largest confirmed radius that is long relative to the Newton step.
+
+    It is 0 if there is no such radius.
+    """
     with np.errstate(invalid="ignore"):
         good = (ratio <= CHANGE) & (newton <= NEWTON * RADII)
     runs = np.convolve(good, np.ones(RUN), "valid") == RUN
@@ -227,9 +244,9 @@ def _holds_between(
     firm: np.ndarray,
     reach: np.ndarray,
 ) -> bool:
-    """Whether the Hessian also predicts the gradient between its firm directions.
+    """Return whether the Hessian also predicts the gradient between firm directions.
 
-    At a kink it does not.
+    At a kink the prediction fails.
     """
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]
@@ -245,7 +262,10 @@ def _holds_between(
 
 @functools.cache
 def directions(n: int) -> Float[np.ndarray, "m n"]:
-    """Unit directions in pairs ±d, with the axes: 32 on a circle, else more."""
+    """Return unit directions in n dimensions, in pairs ±d, including the axes.
+
+    There are 2 on a line, 32 on a circle and more in higher dimensions.
+    """
     if n == 1:
         return np.array([[1.0], [-1.0]])
     if n == 2:

@@ -1,4 +1,4 @@
-"""From starts to critical points: walk, group the end points and judge them."""
+"""Search for critical points: iterate from the starts, group the ends, classify."""
 
 import numpy as np
 from jaxtyping import Float
@@ -10,12 +10,15 @@ from research.derivatives.critical.walking import Walks, length, newton_lengths,
 
 # A gradient below ε to this power (2e-9) times the longest one at a start may be 0.
 FLAT = 0.55
-ARRIVED = 1e-3  # A Newton step below this, in the landscape's units, may have arrived.
-# Distances at which the gradient must be longer than the remaining one ...
+# If the Newton step at a point is below this, in the landscape's units, the point may
+# be critical.
+ARRIVED = 1e-3
+# At some of these distances the change of the gradient must exceed SMALL times the
+# remaining gradient on both sides. On a slope or in a tail it does not.
 NEAR = 2.0 ** -np.arange(5, 45)
-SMALL = 8.0  # ... by this factor, on both sides. On a slope or in a tail it is not.
+SMALL = 8.0
 TINY = 1e-5  # A coordinate below this, in the landscape's units, may be 0.
-ROUNDED = 16.0  # A gradient below this many rounding errors has vanished, too.
+ROUNDED = 16.0  # A gradient below this many rounding errors also counts as 0.
 FATES = ("converged", "flat", "not_finite", "outside", "stalled")
 
 
@@ -25,7 +28,10 @@ def found_points(
     bounds: Float[np.ndarray, "n 2"],
     separation: Float[np.ndarray, "n"],
 ) -> tuple[list[Judged], dict[str, int]]:
-    """Return the distinct critical points inside the bounds, and the outcome counts."""
+    """Return the distinct critical points inside the bounds, and the outcome counts.
+
+    All lengths are in the landscape's units.
+    """
     led = walks(land, starts)
     ends, slope = _snapped(
         land,
@@ -55,7 +61,10 @@ def _snapped(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Set tiny coordinates of end points to 0 if that does not lengthen the gradient.
 
-    Walks to a degenerate point do not come closer.
+    Near a degenerate point, Newton's method does not come closer than that.
+
+    Returns:
+      (points, lengths of their gradients).
     """
     snapped = np.where(np.abs(ends) <= TINY, 0.0, ends)
     there = length(*land.at(snapped)[:2])
@@ -66,10 +75,12 @@ def _snapped(
 def _groups(
     ends: np.ndarray, slope: np.ndarray, hopeful: np.ndarray, separation: np.ndarray
 ) -> tuple[np.ndarray, list[int]]:
-    """Group the end points, and return each group's number and leader.
+    """Group end points that are closer than the separation.
 
-    The leader is the point with the shortest gradient. The number is -1 for a point
-    that cannot be critical.
+    Returns:
+      (group number of each point, index of the leader of each group). The leader is the
+      point with the shortest gradient. The number is -1 for a point that cannot be
+      critical.
     """
     group, leaders = np.full(len(ends), -1), []
     for i in np.argsort(slope, kind="stable"):
@@ -85,10 +96,11 @@ def _groups(
 def _judged_leaders(
     land: Landscape, y: np.ndarray, short: np.ndarray, group: np.ndarray
 ) -> tuple[list[Judged], list[str]]:
-    """Return the critical points among the groups' leaders, and the fate of each group.
+    """Return the critical points among the groups' leaders, and each group's outcome.
 
-    A degenerate leader is judged only if one of its starts has not reached a critical
-    point yet. Of a valley of degenerate points, one per start is enough.
+    A degenerate leader is classified only if one of its starts has not reached a
+    critical point yet. So a curve of degenerate points gives at most one point per
+    start.
     """
     points, fates, reached = [], [""] * len(y), np.zeros(group.shape[1], bool)
     known = curvatures(land, y) if len(y) else []
@@ -113,16 +125,17 @@ def _judged_leaders(
 
 
 def _is_same(y: np.ndarray, point: Judged) -> bool:
-    """Whether rounding hides the difference between y and a known degenerate point."""
+    """Return whether rounding hides the distance of y from a known degenerate point."""
     return bool(point.evidence and np.abs(y - point.y).max() <= point.evidence.distance)
 
 
 def _neighbours(
     land: Landscape, y: np.ndarray, ways: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Evaluate f and its gradient at near distances along ±ways, shape (2, w, r, ...).
+    """Evaluate f and its gradient at small distances along ±ways.
 
-    Returns the steps, the values and the gradients.
+    Returns:
+      (steps, values, gradients), each of shape (2, directions, distances, ...).
     """
     steps = NEAR[None, None, :, None] * np.stack([ways, -ways])[:, :, None, :]
     value, slope, _ = land.at(y + steps.reshape(-1, len(y)))
@@ -130,7 +143,7 @@ def _neighbours(
 
 
 def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Whether f is constant around the point."""
+    """Return whether f is constant around the point y."""
     if curvature is None or curvature.gradient.any() or curvature.hessian.any():
         return False
     _, value, slope = _neighbours(land, y, np.eye(len(y)))
@@ -138,7 +151,7 @@ def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
 
 
 def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Whether the gradient vanishes in directions that the Hessian does not decide."""
+    """Return whether the gradient vanishes in the loose directions."""
     if curvature is None:
         return True
     left = np.abs(curvature.loose.T @ curvature.gradient)
@@ -155,7 +168,10 @@ def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> boo
 
 
 def _counts(led: list[Walks], fate: np.ndarray, inside: np.ndarray) -> dict[str, int]:
-    """Count the starts by outcome: the first in FATES that one of their walks had."""
+    """Count the starts by outcome.
+
+    The outcome of a start is the first one in FATES that applies.
+    """
     converged, flat = (fate == "converged").any(axis=0), (fate == "flat").any(axis=0)
     broken = np.array([walk.broken for walk in led]).any(axis=0)
     outside = ~inside.any(axis=0)

@@ -1,4 +1,4 @@
-"""A function with gradient and curvature at many points, by one compiled program."""
+"""Evaluation of a function with gradient and Hessian, by one compiled program."""
 
 import functools
 from collections.abc import Callable
@@ -11,17 +11,23 @@ from jaxtyping import Float
 
 from research.derivatives.critical.roundings import SIGNS, with_larger_roundings
 
-# Rows per call of the compiled program; the last call is padded.
+# Number of points per call of the compiled program. The last call is padded.
 ROWS = 512
 # Two quadrature rules, whose difference estimates the error.
 NODES = [np.polynomial.legendre.leggauss(k) for k in (5, 6)]
 
 
 class Landscape:
-    """f as a function of y = x / unit.
+    """The function f in the coordinates y = x / unit.
 
     The units are powers of two, so converting points does not round. All results are
-    float64 NumPy arrays, and derivatives are with respect to y.
+    float64 NumPy arrays. Derivatives are with respect to y.
+
+    Attributes:
+      unit: Unit of each coordinate, shape (n,).
+      dtype: Dtype in which f computes.
+      eps: Relative spacing of the dtype.
+      least: Smallest usable result. Smaller ones have larger relative rounding errors.
     """
 
     def __init__(
@@ -47,8 +53,11 @@ class Landscape:
     ]:
         """Evaluate f, its gradient, and its Hessian times v at each row of y.
 
-        With `noisy`, each operation of f has a larger random rounding error, which
-        differs between rows.
+        Args:
+          y: Points, shape (m, n).
+          v: Direction for each point, shape (m, n). None means 0.
+          noisy: Whether each operation of f has a larger random rounding error, which
+            differs between rows.
         """
         y = self.rounded(y)
         v = np.zeros_like(y) if v is None else np.asarray(v, self.dtype)
@@ -87,7 +96,11 @@ class Landscape:
     def noise(
         self, y: Float[np.ndarray, "n"]
     ) -> tuple[Float[np.ndarray, "8 n"], Float[np.ndarray, "8 n n"]]:
-        """Changes of the gradient and the Hessian at y under larger rounding errors."""
+        """Return changes of the gradient and the Hessian by larger rounding errors.
+
+        Returns:
+          (changes of the gradient at y, changes of the Hessian at y), 8 of each.
+        """
         n = len(y)
         v = np.repeat(np.eye(n), 8, axis=0)
         _, slope, columns = self.at(np.broadcast_to(y, v.shape), v, noisy=True)
@@ -105,18 +118,22 @@ class Landscape:
     def moved(
         self, y: Float[np.ndarray, "n"], d: Float[np.ndarray, "m n"]
     ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "m n"]]:
-        """Return y + d as represented, and its exact distance from y."""
+        """Return y + d in the function's precision, and its exact distance from y."""
         there = self.rounded(self.rounded(y) + d)
         return there, there.astype(float) - self.rounded(y).astype(float)
 
     def rise(
         self, y: Float[np.ndarray, "n"], d: Float[np.ndarray, "m n"]
     ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
-        """Compute f(y + d) - f(y) for each d, its error, and the plain difference.
+        """Compute f(y + d) - f(y) for each step d.
 
-        Gauss's rules with 5 and 6 nodes integrate the gradient along d, so a large f(y)
-        costs no digits. The error is the difference of the two rules plus the rounding
-        of their terms. The third result is the difference of values.
+        Gauss's rules with 5 and 6 nodes integrate the gradient along d. So no digits
+        are lost if f(y) is large.
+
+        Returns:
+          (rise, error, difference). The error is the difference of the two rules plus
+          the rounding of their terms. The last result is the plain difference of two
+          values of f.
         """
         totals, rounding = [], np.zeros(len(d))
         for nodes, weights in NODES:
@@ -137,7 +154,10 @@ class Landscape:
 
 @functools.lru_cache(8)
 def _signs(turn: int, dtype: np.dtype) -> np.ndarray:
-    """Random signs for each row of a call; the next call gets others."""
+    """Return random signs for each row of a call, shape (ROWS, SIGNS).
+
+    Eight sets of signs are used in turn.
+    """
     return np.random.default_rng(turn % 8).choice(
         np.array([-1.0, 1.0], dtype), (ROWS, SIGNS)
     )

@@ -1,4 +1,7 @@
-"""f along directions that the Hessian does not decide, minimised over the others."""
+"""Function along directions that the Hessian does not decide.
+
+It is minimised over the other directions.
+"""
 
 from typing import NamedTuple
 
@@ -8,21 +11,23 @@ from jaxtyping import Bool, Float
 from research.derivatives.critical.curvature import Curvature, directions
 from research.derivatives.critical.landscape import Landscape
 
-REPRESENTED = 0.004  # Steps that rounding changes by more than this are not used.
+# Steps that rounding changes by more than this fraction are not used.
+REPRESENTED = 0.004
 VISIBLE = 8.0  # A rise counts if it exceeds this many times its error.
-INWARD = 8  # Simplified Newton steps to the valley's bottom or the ridge's top.
-# A rise counts if it exceeds this many times that of the remaining gradient.
+# Number of simplified Newton steps to the minimum or maximum over the firm directions.
+INWARD = 8
+# A rise counts if it exceeds this many times the rise due to the remaining gradient.
 CLEAR = 8.0
 RUN = 4  # Number of consecutive distances that must confirm the firm curvature.
 
 
 class Rises(NamedTuple):
-    """f(y + d) - f(y) in each direction at each radius.
+    """Rises f(y + d) - f(y) for steps d in each direction at each radius.
 
     Attributes:
-      rise: The rise.
-      error: Its error.
-      denied: Whether values of f contradict it.
+      rise: Rise of f, shape (radii, directions).
+      error: Error of the rise, same shape; infinite if the rise is unknown.
+      denied: Whether values of f contradict the rise, same shape.
     """
 
     rise: Float[np.ndarray, "r w"]
@@ -31,16 +36,16 @@ class Rises(NamedTuple):
 
     @property
     def signs(self) -> Float[np.ndarray, "r w"]:
-        """Sign of each rise, or 0 if rounding hides it."""
+        """Sign of each rise, or 0 if rounding hides the rise."""
         return np.where(
             np.abs(self.rise) > VISIBLE * self.error, np.sign(self.rise), 0.0
         )
 
 
 class Reduced:
-    """f along its loose directions, minimised over the firm ones.
+    """The function f along its loose directions, minimised over the firm ones.
 
-    If the firm directions curve down, f is maximised over them.
+    If f curves down along the firm directions, it is maximised over them.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -53,9 +58,15 @@ class Reduced:
         radii: Float[np.ndarray, "r"],
         noise: Float[np.ndarray, "r 1"] | None = None,
     ) -> Rises:
-        """Compute the rises at radii times unit directions.
+        """Compute the rises of f for steps along the loose directions.
 
-        They are multiplied by the sign of the firm curvature.
+        The rises are multiplied by the sign of the firm curvature.
+
+        Args:
+          ways: Unit vectors in the coordinates of the loose directions.
+          radii: Lengths of the steps.
+          noise: Smallest error of the rises at each radius. None estimates it from the
+            gradient's noise.
         """
         z = (radii[:, None, None] * ways).reshape(-1, ways.shape[2])
         straight = z @ self.curvature.loose.T
@@ -95,9 +106,9 @@ class Reduced:
         return Rises(rise, error, gap > allowed)
 
     def firm_around(self) -> bool:
-        """Whether the firm curvature is the same next to the point in loose directions.
+        """Return whether the firm curvature is the same at nearby points.
 
-        At a kink it is not.
+        The nearby points lie in the loose directions. At a kink the curvature differs.
         """
         firm, loose = self.curvature.firm, self.curvature.loose
         ways, radii = directions(loose.shape[1]), 0.5 * 2.0 ** -np.arange(0, 60)
@@ -118,9 +129,10 @@ class Reduced:
         return bool(runs.any())
 
     def _inward(self, straight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Move steps along the firm directions to where the gradient has none of them.
+        """Move steps in the firm directions until the gradient has no firm component.
 
-        Returns the steps and the square of the remaining gradient.
+        Returns:
+          (steps, squared length of the remaining firm component of the gradient).
         """
         firm = self.curvature.firm
         if not firm.shape[1]:
@@ -146,7 +158,7 @@ class Reduced:
 
 
 def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
-    """Scale the loose directions so that f changes alike along each."""
+    """Return scales of the loose directions that make f change equally along each."""
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
         np.broadcast_to(
@@ -171,7 +183,10 @@ def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
 def noise_of_gradient(
     error: Float[np.ndarray, "r w"], radii: Float[np.ndarray, "r"]
 ) -> Float[np.ndarray, "r 1"]:
-    """Error of a rise from the gradient's noise, extrapolated from half the radius."""
+    """Return the error of a rise due to noise of the gradient, shape (r, 1).
+
+    It is extrapolated in proportion to the radius, from radii at most half as large.
+    """
     per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
     return (
         _before(np.quantile(per_way, 0.25, axis=1)[:, None], radii, 2) * radii[:, None]
@@ -179,7 +194,7 @@ def noise_of_gradient(
 
 
 def _before(gap: np.ndarray, radii: np.ndarray, times: float = 4) -> np.ndarray:
-    """Largest gap at radii smaller by at least that factor, shape (r, 1)."""
+    """Return the largest gap at radii at least `times` smaller, shape (r, 1)."""
     largest = np.maximum.accumulate(gap.max(axis=1)[::-1])[::-1]
     index = np.searchsorted(-radii, -radii / times)
     return np.where(

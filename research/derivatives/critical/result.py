@@ -1,4 +1,4 @@
-"""The result of a search for critical points from many starts."""
+"""Result of a search for critical points from many starts."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,19 +7,22 @@ from research.derivatives.critical.classifying import CriticalPoint
 
 
 class CriticalPoints(tuple):
-    """Critical points in order of f, with the outcome of every start.
+    """Critical points in ascending order of f, with the outcome of every start.
 
-    It is a tuple of `CriticalPoint`s.
+    This class is a tuple of `CriticalPoint`s.
 
     Attributes:
       starts: Number of starts, the sum of the five numbers below.
       converged: Number of starts that reached a critical point inside the bounds.
       outside: Number of starts whose search ended outside the bounds.
       stalled: Number of starts whose search stalled where the gradient does not vanish.
-      not_finite: Number of starts where f or its gradient is not finite, or whose
-        search ended at such a place.
-      flat: Number of starts where f is constant, so that every point is critical; these
-        are not listed.
+      not_finite: Number of starts whose search reached a point where f, its gradient or
+        its Hessian is not finite.
+      flat: Number of starts whose search ended where f is constant. Every point is
+        critical there, so these points are not listed.
+
+    A start with several outcomes counts as the first of converged, flat, not_finite,
+    outside and stalled.
     """
 
     starts: int

@@ -1,4 +1,4 @@
-"""A function with random, larger rounding errors, which separates noise from f."""
+"""Evaluation of a function with random larger rounding errors, to measure its noise."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-SIGNS = 61  # Number of random signs per evaluation; operations use them in turn.
+SIGNS = 61  # Number of random signs per evaluation. Operations use them in turn.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
-# These also round inside.
+# These operations also round partial results.
 SUMS = ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated")
-EXACT = (  # These move or compare numbers without rounding.
+EXACT = (  # These operations move or compare numbers without rounding.
     *(
         "neg",
         "abs",
@@ -63,11 +63,13 @@ EXACT = (  # These move or compare numbers without rounding.
 
 
 def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Return (signs, *args) -> f(*args) with each result multiplied by 1 ± 2 ε.
+    """Return a version of f in which each operation's result is multiplied by 1 ± 2 ε.
 
-    The signs have shape (SIGNS,). Operations on exact zeros stay exact, and relative
-    errors stay relative. Only the remainder of large cancelling terms changes by more
-    than its last digits.
+    Zeros stay exact, and each result changes only in its last digits. So the value of
+    f changes by more than its last digits only if large terms cancel.
+
+    Returns:
+      Function (signs, *args) -> value, with random signs of shape (SIGNS,).
     """
 
     def noisy(signs: jax.Array, *args: Any) -> Any:
@@ -81,7 +83,10 @@ def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _factors(signs: jax.Array) -> Callable[[Any], Any]:
-    """Return value -> value times 1 ± 2 ε per entry; each call uses the next sign."""
+    """Return a function that multiplies each entry of a value by 1 ± 2 ε.
+
+    Each call uses the next of the signs.
+    """
     turn = iter(range(2**62))
 
     def changed(value: Any) -> Any:

@@ -1,10 +1,13 @@
-"""The kind of a point with a singular or unconfirmed Hessian, by samples around it.
+"""Classification of a point by samples of f, if its Hessian is singular or unconfirmed.
 
-By the splitting lemma f is, where some second derivatives are not zero, their squares
-plus a function of the other directions: f minimised (or maximised) over the firm ones.
-That function is sampled: on a line on both sides, on a plane or in more dimensions by
-the smallest and the largest rise on circles (spheres), each refined. The smallest
-distances at which rounding leaves a visible change decide.
+The Hessian decides in its firm directions, but not in the loose ones. By the splitting
+lemma, f is a sum of squares in the firm directions plus a function of the loose ones.
+That function is f minimised (or maximised) over the firm directions.
+
+This module samples the function. If there is one loose direction, the samples lie on
+both sides of the point. If there are more, the smallest and the largest rise of f on
+circles or spheres are searched and refined. The smallest distances whose change of f
+exceeds rounding decide.
 """
 
 from typing import NamedTuple
@@ -27,28 +30,28 @@ ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4)])
 ROUNDS, SEEDS = 10, 4
 # An extreme that the last round moved by more than this fraction is unknown.
 SETTLED = 0.1
-# Rises on opposite sides whose relative difference is below this are those of a smooth
-# f.
+# If rises on opposite sides differ relatively by less than this, f counts as smooth.
 ALIKE = 0.1
 RUN = 4  # Number of consecutive octaves that must agree (half octaves count half).
-LEAST_POWER = 1.2  # Smallest power of the distance with which f changes there.
+# Smallest power of the distance with which f may change at a critical point.
+LEAST_POWER = 1.2
 STEADY = 0.8  # Largest allowed change of this power over a run.
 
 
 class Evidence(NamedTuple):
-    """How f changes around a point.
+    """Kind of a point according to samples of f around it.
 
     Attributes:
       kind: "minimum", "maximum", "saddle" (a minimum along some line or curve, a
         maximum along another), "no extremum", "flat" (f is constant), or "" if the
         samples do not decide.
-      power: Power of the distance with which f changes; nan if it differs between
-        directions.
+      power: Power of the distance with which f changes; nan if the power differs
+        between directions.
       smooth: Whether f changes equally (even power) or oppositely (odd power) on
         opposite sides.
-      distance: Smallest distance at which this is visible, in the landscape's units; 0
-        if nothing is.
-      reason: Why the samples do not decide.
+      distance: Smallest distance at which the change of f is visible, in the
+        landscape's units. 0 if no change is visible.
+      reason: Reason why the samples do not decide, or "".
     """
 
     kind: str
@@ -195,9 +198,10 @@ def _on_spheres(reduced: Reduced) -> Evidence:
 
 
 def _contradicted(rises: Rises, run: slice) -> bool:
-    """Whether values of f contradict its derivatives in the run and beyond it.
+    """Return whether values of f contradict its derivatives.
 
-    At larger distances rounding hides fewer of them.
+    The distances from the largest one to the end of the run are tested. At larger
+    distances rounding hides fewer contradictions.
     """
     visible = (rises.signs != 0)[: run.stop]
     return bool(
@@ -206,9 +210,11 @@ def _contradicted(rises: Rises, run: slice) -> bool:
 
 
 def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
-    """Return "+" or "-" if f rises or falls in all directions of a sphere.
+    """Return a mark for the change of f on a sphere around the point.
 
-    Return "m" if it does both, and "?" if rounding hides it.
+    The mark is "+" if f rises in all directions, and "-" if f falls in all directions.
+    It is "m" if f rises in some and falls in others, and "?" if rounding hides the
+    change.
     """
     signs = {*grid, *low, *high}
     if {1.0, -1.0} <= signs:
@@ -219,7 +225,10 @@ def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
 
 
 def _extreme_of_grid(grid: Rises, sign: float) -> Rises:
-    """Return the smallest rise (sign 1) or largest (-1), and the opposite one."""
+    """Return the smallest rise (sign 1) or the largest (sign -1) of the grid.
+
+    Column 0 has the extreme, column 1 the rise in the opposite direction.
+    """
     rows, half = np.arange(len(grid.rise)), grid.rise.shape[1] // 2
     best = np.where(np.isfinite(grid.error), sign * grid.rise, np.inf).argmin(axis=1)
     columns = np.stack([best, (best + half) % (2 * half)], axis=1)
@@ -231,9 +240,9 @@ def _extreme(
 ) -> Rises:
     """Find the smallest rise (sign 1) or the largest (sign -1) at each radius.
 
-    Column 0 has the extreme, column 1 the opposite direction. The lowest directions of
-    the grid are refined in narrowing cones. An extreme that still moves in the last
-    round is treated as hidden.
+    Column 0 has the extreme, column 1 the rise in the opposite direction. The best
+    directions of the grid are refined in narrowing cones. If an extreme still moves in
+    the last round, its error is set to infinity, so it counts as hidden.
     """
     ways = directions(reduced.curvature.loose.shape[1])
     count, n = ways.shape
@@ -268,7 +277,7 @@ def _extreme(
 
 
 def _offsets(n: int, turn: int) -> np.ndarray:
-    """Steps near the sphere's tangent."""
+    """Return steps to nearby directions on the sphere, shape (number, n)."""
     if n == 2:
         ring = np.linspace(-1, 1, 9)
         return np.concatenate(
@@ -279,7 +288,7 @@ def _offsets(n: int, turn: int) -> np.ndarray:
 
 
 def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
-    """Indices of the lowest directions that are not close to each other, (r, SEEDS)."""
+    """Return indices of low directions that are not near each other, (r, SEEDS)."""
     near = ways @ ways.T > (0.97 if ways.shape[1] == 2 else 0.8)
     left, out = height.copy(), []
     for _ in range(SEEDS):
@@ -289,9 +298,13 @@ def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
 
 
 def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
-    """Combine the reduced function with the firm curvature.
+    """Return the kind from the mark of the reduced function and the firm curvature.
 
-    up and down say that f rises or falls on both sides along some line.
+    Args:
+      word: Mark of the run, as from `_word`.
+      reduced: Reduced function with its curvature.
+      up: Whether the reduced function rises on both sides along some line.
+      down: Whether it falls on both sides along some line.
     """
     firm = bool(reduced.curvature.signs.size)
     if word == "m":
@@ -306,7 +319,12 @@ def _undecided(reason: str, distance: float = 0.0) -> Evidence:
 
 
 def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
-    """Return the power of the distance (nan if mixed), and whether it is steady."""
+    """Return the power of the distance with which f changes.
+
+    Returns:
+      (power, whether the power is steady over the distances). The power is nan if it
+      differs between columns.
+    """
     with np.errstate(divide="ignore"):
         powers = np.diff(np.log2(size), axis=0) / np.diff(np.log2(radii))[:, None]
     steady = bool((np.ptp(powers, axis=0) <= STEADY).all()) and bool(
@@ -317,13 +335,21 @@ def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
 
 
 def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
-    """Whether f changes by a power of the distance above 1, as at a critical point."""
+    """Return whether f changes with a power of the distance above LEAST_POWER.
+
+    It does so at a critical point. If the gradient does not vanish, the power is 1.
+    """
     powers = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
     return bool((powers > LEAST_POWER).all())
 
 
 def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
-    """Find the run of equal words at the smallest distances, or None and the reason."""
+    """Find the run of equal marks at the smallest distances.
+
+    Returns:
+      (run, None), or (None, reason) if there is no such run. The reason is None if no
+      mark is known.
+    """
     for last in range(len(words) - 1, length - 2, -1):
         if words[last] != "?" and {*words[last - length + 1 : last + 1]} == {
             words[last]

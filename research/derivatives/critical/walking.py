@@ -7,10 +7,10 @@ from jaxtyping import Bool, Float
 
 from research.derivatives.critical.landscape import Landscape
 
-# Largest numbers of steps. An undamped step divides the distance to a point of
+# Largest numbers of steps. An undamped step divides the distance from a point of
 # multiplicity m by m / (m - 1).
 DAMPED, UNDAMPED = 30, 60
-# Fractions of a Newton step; the one that gives the shortest gradient is used.
+# Fractions of a Newton step. The one that gives the shortest gradient is used.
 SHARES = 2.0 ** -np.arange(11)
 # Levenberg-Marquardt damping relative to the largest eigenvalue.
 DAMPING = 10.0 ** -np.arange(0, 9, 2)
@@ -18,14 +18,14 @@ LONGEST = 1.0  # Largest undamped step, in the landscape's units.
 
 
 class Walks(NamedTuple):
-    """End points of the walks from all starts.
+    """End points of the iterations from k starts.
 
     Attributes:
-      ends: Point with the shortest gradient on each walk, shape (k, n).
-      slope: Length of the gradient there, shape (k,); infinite if f or its gradient is
-        not finite.
-      broken: Whether the walk met a point where f, its gradient or its Hessian is not
-        finite, shape (k,).
+      ends: Point with the shortest gradient in each iteration, shape (k, n).
+      slope: Length of the gradient at that point, shape (k,). It is infinite if f or
+        its gradient is not finite.
+      broken: Whether the iteration reached a point where f, its gradient or its Hessian
+        is not finite, shape (k,).
     """
 
     ends: Float[np.ndarray, "k n"]
@@ -34,9 +34,14 @@ class Walks(NamedTuple):
 
 
 class Model(NamedTuple):
-    """Gradients, and eigenvalues and eigenvectors of Hessians, row by row.
+    """Gradients and Hessians at k points.
 
-    Rows that are not finite are 0.
+    If the gradient or the Hessian of a point is not finite, both are set to 0.
+
+    Attributes:
+      gradients: Gradients, shape (k, n).
+      values: Eigenvalues of the Hessians, shape (k, n).
+      vectors: Eigenvectors of the Hessians in columns, shape (k, n, n).
     """
 
     gradients: Float[np.ndarray, "k n"]
@@ -44,7 +49,7 @@ class Model(NamedTuple):
     vectors: Float[np.ndarray, "k n n"]
 
     def newton_moves(self, eps: float) -> Float[np.ndarray, "k n"]:
-        """Compute H⁺ ∇f."""
+        """Compute H⁺ ∇f, where H⁺ is the pseudoinverse of the Hessian."""
         small = np.abs(self.values) <= eps * np.abs(self.values).max(
             axis=1, keepdims=True
         )
@@ -53,7 +58,7 @@ class Model(NamedTuple):
         return np.einsum("kij,kj->ki", self.vectors, inverse * along)
 
     def damped_moves(self) -> Float[np.ndarray, "k s n"]:
-        """Compute (H² + μ)⁻¹ H ∇f for several μ."""
+        """Compute (H² + μ)⁻¹ H ∇f for the Hessian H and several damping numbers μ."""
         along = np.einsum("kij,ki->kj", self.vectors, self.gradients)
         damping = (np.abs(self.values).max(axis=1)[:, None] * DAMPING) ** 2
         bottom = self.values[:, None, :] ** 2 + damping[:, :, None]
@@ -63,17 +68,19 @@ class Model(NamedTuple):
 
 
 def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
-    """Walk undamped from the starts, damped, and undamped from the damped ends.
+    """Iterate from all starts in three ways.
 
-    Damped steps must shorten the gradient, so they stall in a curved valley with a
-    degenerate bottom, where undamped steps continue.
+    The steps are undamped from the starts, damped from the starts, and undamped from
+    the ends of the damped iterations. Damped steps must shorten the gradient. So they
+    stall in a curved valley of f with a degenerate bottom, where undamped steps
+    continue.
     """
     damped = _damped(land, starts)
     return [_undamped(land, starts), damped, _undamped(land, damped.ends)]
 
 
 def _undamped(land: Landscape, starts: np.ndarray) -> Walks:
-    """Iterate y <- y - H⁺ ∇f."""
+    """Iterate y <- y - H⁺ ∇f from all starts."""
     y = land.rounded(starts).astype(float)
     ends, slope = y.copy(), length(*land.at(y)[:2])
     broken = ~np.isfinite(slope)
@@ -101,9 +108,9 @@ def _undamped(land: Landscape, starts: np.ndarray) -> Walks:
 
 
 def _damped(land: Landscape, starts: np.ndarray) -> Walks:
-    """Iterate y <- y - s H⁺ ∇f with the s that gives the shortest gradient.
+    """Iterate y <- y - s H⁺ ∇f with the factor s that gives the shortest gradient.
 
-    If no s shortens it, use the Levenberg-Marquardt step.
+    A Levenberg-Marquardt step is used instead if its gradient is shorter.
     """
     y = land.rounded(starts).astype(float)
     slope = length(*land.at(y)[:2])
@@ -135,7 +142,7 @@ def _damped(land: Landscape, starts: np.ndarray) -> Walks:
 def newton_lengths(
     land: Landscape, y: Float[np.ndarray, "k n"]
 ) -> Float[np.ndarray, "k"]:
-    """Largest entry of the Newton step at each row of y.
+    """Return the largest absolute entry of the Newton step at each row of y.
 
     It is infinite if the Hessian is not finite.
     """
@@ -159,7 +166,10 @@ def _model(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Model]:
 def length(
     values: Float[np.ndarray, "k"], gradients: Float[np.ndarray, "k n"]
 ) -> Float[np.ndarray, "k"]:
-    """Length of the gradient; infinite if it or f is not finite."""
+    """Return the length of the gradient at each point.
+
+    It is infinite if f or the gradient is not finite.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(gradients, axis=1)
     return np.where(np.isfinite(lengths) & np.isfinite(values), lengths, np.inf)

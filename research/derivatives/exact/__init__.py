@@ -38,26 +38,27 @@ __all__ = [
     "jacobian",
 ]
 
-# Largest order. Python's recursion limit is not far above, and a program of 2^order
-# operations would not finish.
+# Largest order. Higher ones come near Python's recursion limit, and a program of
+# 2^order operations would not finish.
 MOST_ORDER = 100
 
 
 def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
-    """Derivative f'(x) of f at a number x, or of higher order, by nested forward mode.
+    """Return the derivative of f at a number x, of any order, by nested forward mode.
 
-    The cost is about 2^order times that of f; order 6 takes seconds to trace. Use
-    `jax.vmap` over x for many points.
+    The cost is about 2^order times the cost of f. Order 6 takes seconds to trace. For
+    many points use `jax.vmap` over x.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the
-    derivative of the branch taken at x, not of f. For jnp.where(x == 0, 1,
-    jnp.sin(x) / x) at 0 it is 0 for every order, although f'' = -1/3. Use `jnp.sinc`, a
-    series near 0, or `finite_difference`, which uses the values on both sides.
+    derivative of the branch taken at x, not of f. For example, all derivatives of
+    jnp.where(x == 0, 1, jnp.sin(x) / x) at 0 come out as 0, although f'' = -1/3. Use
+    `jnp.sinc`, a series near 0, or `finite_difference`, which uses the values on both
+    sides.
 
     Args:
-      f: Function of one real number. It may return an array or a pytree, whose entries
-        are all differentiated.
-      x: A floating number, shape ().
+      f: Function of one real number. It may return an array or a pytree. All entries
+        are differentiated.
+      x: Point of evaluation, a floating number, shape ().
       order: Order of the derivative; 0 returns f(x).
     Returns:
       The derivative, in the shape of f(x).
@@ -107,12 +108,12 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
 
 
 def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
-    """Gradient (∂f/∂x_1, ..., ∂f/∂x_n) of a function with one real value.
+    """Return the gradient (∂f/∂x_1, ..., ∂f/∂x_n) of a function with one real value.
 
-    As with `derivative`, it is the gradient of the branch that f takes at x. Reverse
-    mode gives NaN if the other branch is not finite, as sin(x) / x at 0, because 0
-    times NaN is NaN. Keep the other branch finite: safe = jnp.where(x == 0, 1, x), then
-    jnp.where(x == 0, 1, jnp.sin(safe) / safe).
+    If f selects between branches, the result is the gradient of the branch taken at x,
+    as in `derivative`. Reverse mode returns NaN if the other branch is not finite, as
+    sin(x) / x at 0, because 0 times NaN is NaN. Keep the other branch finite: set
+    safe = jnp.where(x == 0, 1, x), then use jnp.where(x == 0, 1, jnp.sin(safe) / safe).
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number, shape
@@ -136,7 +137,7 @@ def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 
 
 def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
-    """Jacobian J_ij = ∂f_i / ∂x_j.
+    """Return the Jacobian J_ij = ∂f_i / ∂x_j.
 
     Args:
       f: Function of one pytree of floating arrays that returns an array or a pytree of
@@ -160,11 +161,11 @@ def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 
 
 def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
-    """Hessian H_ij = ∂²f / ∂x_i ∂x_j of a function with one real value.
+    """Return the Hessian H_ij = ∂²f / ∂x_i ∂x_j of a function with one real value.
 
-    It belongs to the branch that f takes at x, as for `derivative` and `gradient`. The
-    gradient is itself differentiated in forward mode, or in reverse mode if f has no
-    forward rule.
+    If f selects between branches, the result is the Hessian of the branch taken at x,
+    as in `derivative` and `gradient`. The gradient is differentiated again in forward
+    mode, or in reverse mode if f has no forward rule.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
@@ -185,9 +186,10 @@ def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 
 
 def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
-    """Compute H v without the Hessian, as the derivative of the gradient along v.
+    """Compute H v as the derivative of the gradient along v, without the Hessian H.
 
-    Forward over reverse mode costs a small multiple of f for any number of inputs.
+    The cost is a small multiple of the cost of f for any number of inputs (forward over
+    reverse mode).
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
@@ -210,7 +212,9 @@ def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
 
 
 def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
-    """Diagonal ∂²f / ∂x_i² of the Hessian, in n passes without storing n² numbers.
+    """Return the diagonal ∂²f / ∂x_i² of the Hessian.
+
+    For n inputs this takes n passes and does not store n² numbers.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
@@ -245,9 +249,10 @@ def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
 
 
 def directional_derivative(f: Callable[..., Any], x: Any, v: Any) -> Any:
-    """Directional derivative J v = lim (f(x + t v) - f(x)) / t, in one forward pass.
+    """Return the directional derivative J v = lim (f(x + t v) - f(x)) / t.
 
-    v is not normalised. Divide the result by its length for the slope per unit length.
+    J is the Jacobian, and t goes to 0. The cost is one forward pass. v is not
+    normalised: divide the result by the length of v for the slope per unit length.
 
     Args:
       f: Function of one pytree of floating arrays, with any output.

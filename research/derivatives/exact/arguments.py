@@ -1,4 +1,4 @@
-"""Checks of functions and points, whose error messages say what to call instead."""
+"""Checks of functions and points. Their error messages say what to call instead."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def floating(tree: Any, argument: str) -> Any:
     """Convert the leaves of a tree to arrays and check that all are real and floating.
 
     Raises:
-      NotInexactError: A leaf is not real and floating. The message shows it.
+      NotInexactError: A leaf is not real and floating. The message shows the leaf.
     """
 
     if tree is None:
@@ -41,7 +41,7 @@ def floating(tree: Any, argument: str) -> Any:
 
 
 def kind_of(leaf: Any) -> Any:
-    """Return the dtype of a number or an array, or the name of another type."""
+    """Return the dtype of a number or an array, or the type's name for other values."""
     is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic) or is_traced(leaf)
     if not is_array and not isinstance(leaf, bool | int | float | complex):
         return type(leaf).__name__
@@ -52,7 +52,7 @@ def kind_of(leaf: Any) -> Any:
 
 
 def title(f: Callable[..., Any]) -> str:
-    """Return the name of f for a message."""
+    """Return the name of f for a message; "f" for a lambda function."""
     while isinstance(f, functools.partial):
         f = f.func
     name = getattr(f, "__name__", type(f).__name__)
@@ -95,7 +95,11 @@ def refuse_integer_outputs(value: Any) -> None:
 
 
 def outputs_of(f: Callable[..., Any], x: Any) -> Any:
-    """Check and return the shapes and dtypes of f(x), without computing it."""
+    """Return the shapes and dtypes of f(x) without computing f(x).
+
+    Raises:
+      NotInexactError: A leaf of f(x) is not real and floating.
+    """
 
     def checked(x: Any) -> Any:
         value = f(x)
@@ -106,7 +110,11 @@ def outputs_of(f: Callable[..., Any], x: Any) -> Any:
 
 
 def point_and_direction(x: Any, v: Any) -> tuple[Any, Any]:
-    """Check that x and v are floating with the same structure and shapes."""
+    """Check that x and v are floating, with the same structure and shapes.
+
+    Returns:
+      (x, v), with the leaves of v in the dtypes of x.
+    """
     x, v = floating(x, "x"), floating(v, "v")
     same = jax.tree.structure(x) == jax.tree.structure(v)
     if not same or any(

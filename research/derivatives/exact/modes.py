@@ -14,7 +14,7 @@ MODES = ("auto", "forward", "reverse")
 
 
 class Mode(NamedTuple):
-    """The mode in which a Jacobian is computed, and the reason.
+    """Mode in which a Jacobian is computed, with the reason.
 
     Attributes:
       name: "forward" (one pass for each input) or "reverse" (one pass for each output).
@@ -32,10 +32,11 @@ class Mode(NamedTuple):
 def chosen_mode(f: Callable[..., Any], x: Any) -> Mode:
     """Return the mode that `gradient` and `jacobian` use by default.
 
-    Forward mode costs one pass for each of the n inputs. Reverse mode costs one for
-    each of the m outputs, and stores the intermediate values. So forward is chosen if
-    n <= m, else reverse. If f has no rule for that mode (`while_loop` has none for
-    reverse, `jax.custom_vjp` none for forward), the other is chosen.
+    Forward mode costs one pass for each of the n inputs. Reverse mode costs one pass
+    for each of the m outputs, and stores the intermediate values. So forward mode is
+    chosen if n <= m, else reverse mode. If f has no rule for the chosen mode, the other
+    mode is used. For example, `while_loop` has no rule for reverse mode, and
+    `jax.custom_vjp` has no rule for forward mode.
 
     Args:
       f: Function of one pytree of floating arrays.
@@ -69,7 +70,14 @@ def chosen_mode(f: Callable[..., Any], x: Any) -> Mode:
 
 
 def differentiated_in(f: Callable[..., Any], x: Any, mode: str, outputs: int) -> Any:
-    """Compute all derivatives of f at x in a mode; "auto" means `chosen_mode`."""
+    """Compute the Jacobian of f at x in a mode.
+
+    Args:
+      f: Function of one pytree of floating arrays.
+      x: Point of evaluation.
+      mode: "forward", "reverse", or "auto" for the mode of `chosen_mode(f, x)`.
+      outputs: Number of outputs of f.
+    """
     check_choice("mode", mode, MODES)
     if mode != "auto":
         return _transform(f, mode)(x)
@@ -97,10 +105,14 @@ def _transform(f: Callable[..., Any], mode: str) -> Callable[..., Any]:
 def _with_a_rule(
     f: Callable[..., Any], mode: str, call: Callable[..., Any]
 ) -> tuple[Any, Any]:
-    """Call f's transform in that mode, or in the other if it fails.
+    """Call `call` with the transform of f in that mode, or in the other if it fails.
 
-    The error for a missing rule differs between releases of JAX, so any error counts as
-    one. If both modes fail, the first error is raised.
+    The type of the error for a missing rule differs between releases of JAX. So any
+    TypeError, ValueError or NotImplementedError counts as a missing rule, except this
+    project's own errors. If both modes fail, the first error is raised.
+
+    Returns:
+      (result of `call`, mode that was used).
     """
     try:
         return call(_transform(f, mode)), mode

@@ -37,11 +37,11 @@ HIGHEST_ORDER = 4
 _SIDES = {"auto": 0, "central": 0, "forward": 1, "backward": -1}
 _FLAT = 1e-7  # A derivative below this share of |f| / max(|x|, 1)^n counts as 0.
 _CLEAR = 3.0  # A difference of the sides above this many bounds is a kink.
-_SLOW = (
-    0.9  # One-sided quotients of smooth functions converge with power 1 of the step.
-)
-# Noise that grows with a power of the step this close to 1, at the smallest _MANY levels,
-# is an oscillation of f.
+# One-sided quotients of smooth functions converge with power 1 of the step. A lower
+# power than this counts as slower convergence.
+_SLOW = 0.9
+# If the noise at the _MANY smallest levels grows with a power of the step this close to
+# 1, f oscillates.
 _STEADY = 0.3
 _MANY = 16
 _SHARP = 30.0  # A difference above this many bounds is a kink without further tests.
@@ -61,13 +61,13 @@ class FiniteDifference(NamedTuple):
     """A derivative estimated from values of f.
 
     Attributes:
-      value: Derivative, or nan if there is none. With the verdict "one-sided" it is the
-        derivative from the side where f is defined, and with "unresolved" the best
-        guess, if any.
+      value: Derivative, or nan if there is no estimate. With the verdict "one-sided" it
+        is the derivative from the side where f is defined. With "unresolved" it is the
+        best guess, if any.
       error: Bound on |value - derivative|, from the differences between steps and from
-        the noise of f. Infinite if value is nan. It is an estimate: the docstring of
-        `finite_difference` says how often it held.
-      step: Smallest distance from x that was used for the value, or nan.
+        the noise of f. The bound is infinite if value is nan. It is an estimate: the
+        docstring of `finite_difference` reports how often it was too small.
+      step: Smallest distance from x that the value uses, or nan.
       evaluations: Number of points where f was evaluated.
       verdict: One of
 
@@ -75,11 +75,11 @@ class FiniteDifference(NamedTuple):
         - "kink": the one-sided derivatives differ.
         - "jump": f is discontinuous at x.
         - "one-sided": f is defined on only one side of x.
-        - "unresolved": the quotients do not converge. There is no derivative, it is
-          infinite, or noise hides it.
+        - "unresolved": the quotients do not converge. The derivative does not exist, is
+          infinite, or is hidden by noise.
         - "nan": f(x) is not finite, or f is defined on neither side.
-      left, right: One-sided derivatives. With the verdict "ok" they are the value;
-        otherwise each is accurate to ten per cent of the larger one, or nan.
+      left, right: One-sided derivatives. With the verdict "ok" both equal the value.
+        Otherwise each is accurate to ten per cent of the larger one, or nan.
     """
 
     value: float
@@ -100,32 +100,46 @@ def finite_difference(
 ) -> FiniteDifference:
     """Estimate the derivative of f at x, with an error bound and a verdict.
 
-    The estimate uses only values of f, so f may be any function of a number, also one
-    that JAX cannot trace. f is evaluated at x, at x ± 2^k for all k from the spacing of
-    the floats at x to eight times the larger of |x| and 1, and at eight equally spaced
-    points every four doublings. These are about 215 points. One call evaluates them if
-    f maps arrays elementwise, which is checked with values in
-    random order against f of single numbers. Otherwise f is called in a loop.
+    The estimate uses only values of f. So f may be any function of a number, even one
+    that JAX cannot trace. f is evaluated at about 215 points:
+
+    - at x;
+    - at x ± 2^k, where 2^k doubles from four spacings of the floats at x to eight times
+      the larger of |x| and 1;
+    - at eight equally spaced points every four doublings.
+
+    If f maps arrays elementwise, one call evaluates all points. To check this, the
+    points are passed in random order and some values are compared with f of single
+    numbers. Otherwise f is called in a loop.
 
     The noise of f at each distance is estimated from the equally spaced points. It is
-    at least ε |f| / 2. Where fewer than three groups of points show noise, it is at
-    least ε (|f| + |x f'|) / 2.
+    at least ε |f| / 2, where ε is the relative spacing of the floats that f returns. If
+    fewer than three groups of points show noise, it is at least ε (|f| + |x f'|) / 2.
 
-    At each scale stand the difference quotient (f(x + h) - f(x - h)) / 2h and its
-    extrapolations to h = 0 by Richardson's scheme, as a series in h² and as one in h
-    (for an f whose next derivative jumps at x). The value is the one with the smallest
-    bound among the scales that no two smaller ones contradict. Its bound is 1.5 times
-    the sum of 1.2 times the noise and the largest change: by the last extrapolation,
-    from half the step (less half of its noise in the first four rows in h²), from twice
-    the step; after four or more extrapolations in h², three times that change. Before,
-    the one-sided derivatives of orders 1 to n are compared: where two differ by more
-    than their bound, the verdict is "kink", or "unresolved" if not by much.
+    At each step h the difference quotient (f(x + h) - f(x - h)) / 2h is extrapolated to
+    h = 0 by Richardson's scheme. It is extrapolated as a series in h², and also as a
+    series in h (for an f whose next derivative jumps at x). A step is discarded, with
+    all larger ones, if estimates at two smaller steps contradict it. The result is the
+    remaining estimate with the smallest bound. The bound is 1.5 times the sum of 1.2
+    times the noise and the largest of three changes of the estimate:
 
-    The bound is an estimate. It held at all 66 points of `research.derivatives.problems.HELD_OUT` that have a derivative,
-    where it was 12 times the error in the median, and none of the 35 without a
-    derivative got an answer; but the bound's factors were chosen with these problems in
-    sight, and with random functions of seeds 1 and 2. The table has the share of wrong
-    answers on random functions of `research.derivatives.problems` (seed 1).
+    - the change by the last extrapolation;
+    - the change from half the step, less half of its noise if there are fewer than four
+      extrapolations in h²;
+    - the change from twice the step, divided by the factor by which the error shrinks.
+
+    After four or more extrapolations in h², the largest change counts three times.
+
+    Before that, the one-sided derivatives of orders 1 to `order` are compared. If two
+    of them differ by more than their bound, the verdict is "kink", or "unresolved" if
+    the difference is small.
+
+    The bound is an estimate. The problems `research.derivatives.problems.HELD_OUT` have
+    66 points with a derivative. The bound held at all of them, and its median was 12
+    times the error. The 35 points without a derivative were never answered "ok". But
+    the bound's factors were chosen with knowledge of these problems and of random
+    functions of seeds 1 and 2. The table shows the percentage of wrong answers on
+    random functions of `research.derivatives.problems` (seed 1).
 
         order              1      2      3      4   functions
         smooth           0      0.08   0.08   0.40  1,200, order 4: 2,000
@@ -137,26 +151,33 @@ def finite_difference(
         terms cancel     0.95   0.50   0.60   0.80  1,000, order 1: 2,000
         few digits       1.00   1.00   1.20   1.60  1,000, order 1: 2,000
 
-    Of smooth functions it answers 96 % or more. The bound of a smooth function was 15
-    to 18 times the error in the median; at roots 12, 24, 28 and 28 times.
+    At least 96 % of the smooth functions are answered. The median ratio of the bound to
+    the error is 15 to 18 for smooth functions. At roots it is 12, 24, 28 and 28 for
+    orders 1 to 4.
 
-    Values alone cannot reveal a kink closer to x than the smallest step that stands out from the noise; a jump of f' or of
-    the derivative asked for that is smaller than the noise allows, as that of sin(x) + 1e-8 max(x, 0)⁴ at 0, order 4; a
-    function that is constant about x because it is rounded (it is believed to be constant over an interval of a fifth of
-    max(|x|, 1) or more); an oscillation between the points; or whether an f that is interpolated in a table is meant as it
-    is or as the smooth function behind it: the answer is the slope of one of the two, and its bound may not hold the other.
+    Values alone cannot reveal the following:
+
+    - A kink closer to x than the smallest step whose change of f exceeds the noise.
+    - A jump of f' or of the requested derivative that the noise hides. An example is
+      sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4.
+    - A function that is constant around x only because it is rounded. f counts as
+      constant if it is so over a fifth of max(|x|, 1) or more.
+    - An oscillation between the points.
+    - Whether an f that interpolates a table stands for itself or for the smooth
+      function behind it. The value is the slope of one of the two, and the bound may
+      not include the other.
 
     Args:
-      f: Function of a float, or of an array elementwise. A domain or arithmetic error of
-        f counts as nan.
-      x: Point, a finite real number.
-      order: Order of the derivative, 1 to 4. Noise hides higher orders; call
-        `derivative(f, x, order=n)` for them.
-      scheme: "auto" or "central" for two-sided formulas; "forward" or "backward" for
+      f: Function of a float, or of an array elementwise. A domain error or an
+        arithmetic error of f counts as nan.
+      x: Point of the derivative, a finite real number.
+      order: Order of the derivative, 1 to 4. Noise hides higher orders. For them call
+        `derivative(f, x, order=n)`.
+      scheme: "auto" or "central" for two-sided formulas, "forward" or "backward" for
         the one-sided derivative, which ignores f on the other side.
       strict: Whether a verdict other than "ok" raises an error.
     Returns:
-      A `FiniteDifference`.
+      The derivative with its bound and verdict.
     Raises:
       NoDerivativeError: strict, and the verdict is not "ok".
       NotScalarError: f does not return a single real number. A Fraction, a Decimal and
@@ -201,7 +222,10 @@ def finite_difference(
 def _judge(
     ladder: Ladder, noise: np.ndarray, order: int, side: int
 ) -> FiniteDifference:
-    """Find the verdict, and the value if there is one. The order of the tests matters."""
+    """Return the verdict, and the value if there is one.
+
+    The order of the tests matters.
+    """
     all_tables = tables(ladder, noise, order)
     columns = [
         best_of_each_level(all_tables.left),
@@ -252,7 +276,10 @@ def _judge(
 def _two_sided(
     ladder: Ladder, noise: np.ndarray, found: Tables, end: int
 ) -> tuple[Verdict, Estimate]:
-    """Verdict and estimate for an f that is continuous at x and has both sides."""
+    """Return the verdict and the estimate for an f that is continuous at x.
+
+    f must be defined on both sides of x.
+    """
     for gap in found.gaps:
         verdict = _of_gap(gap, ladder.exponents)
         if verdict != "ok":
@@ -272,14 +299,14 @@ def _two_sided(
 
 
 def _widened(found: Estimate, power: float) -> Estimate:
-    """Widen the bound if quotients converge with a power below 1, as for x √x."""
+    """Widen the bound if the quotients converge with a power below 1, as for x √x."""
     if not 0 < power < _SLOW:
         return found
     return found._replace(error=2 * found.error / (2**power - 1))
 
 
 def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
-    """Whether the noise grows in proportion to the step, as for x cos(1 / x) at 0."""
+    """Return whether noise is proportional to the step, as for x cos(1 / x) at 0."""
     first = int(np.argmax(reach(ladder.exponents) > 1))
     least = slice(first, first + _MANY)
     if not (noise[least] > 1e3 * rounding(ladder)[least]).all():
@@ -291,7 +318,7 @@ def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
 
 
 def _of_gap(gap: Table, powers: np.ndarray) -> Verdict:
-    """Whether one-sided derivatives are equal ("ok"), differ, or are unresolved."""
+    """Return "ok" if one-sided derivatives are equal, else "kink" or "unresolved"."""
     one = settle(best_of_each_level(gap))
     share = (
         abs(one.value) / max(one.error, np.finfo(np.float64).tiny)
@@ -311,9 +338,10 @@ def _is_known_well(found: Estimate, scale: float) -> bool:
 
 
 def _flat(ladder: Ladder, order: int) -> float:
-    """Size below which a derivative of this order counts as 0.
+    """Return the size below which a derivative of this order counts as 0.
 
-    Such a derivative changes f by a share of _FLAT over the distance max(|x|, 1).
+    A derivative of that size changes f by about the fraction _FLAT of |f| over the
+    distance max(|x|, 1).
     """
     unit = max(abs(ladder.x), 1.0)
     near = np.append(

@@ -1,4 +1,4 @@
-"""The value on which all scales of a table agree, or none."""
+"""Choice of the estimate on which the levels of a table agree, and tests for jumps."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,17 @@ from research.derivatives.finite_differences.tables import Table
 
 CAUTION = 1.5  # Factor on the estimated error of truncation and noise.
 VANISHES = 0.1  # Smallest power of the step that counts as vanishing.
-# Largest error of an answer, as a share of the derivative or of its scale.
+# Largest error bound of an "ok" result, relative to the derivative or to its scale.
 CONFIDENT = 0.1
 
 
 class Estimate(NamedTuple):
-    """A value, a bound on its error, and the level of its step.
+    """An estimate of a derivative.
 
-    The error is infinite if there is no estimate.
+    Attributes:
+      value: Estimated derivative; nan if there is no estimate.
+      error: Bound on the error of the value; infinite if there is no estimate.
+      level: Index of the estimate's step in the ladder.
     """
 
     value: float
@@ -33,9 +36,12 @@ NOTHING = Estimate(float("nan"), float("inf"), 0)
 
 
 class Column(NamedTuple):
-    """The best estimate of each level, with its bound, shape (levels,).
+    """Best estimate of each level.
 
-    The bound is infinite at levels without an estimate.
+    Attributes:
+      values: Estimates, shape (levels,).
+      bounds: Bounds on their errors, shape (levels,). A bound is infinite at a level
+        without an estimate.
     """
 
     values: np.ndarray
@@ -43,9 +49,11 @@ class Column(NamedTuple):
 
     @property
     def end(self) -> int:
-        """First level that differs from two smaller ones by more than both bounds.
+        """Index of the first level that contradicts two or more smaller levels.
 
-        One contradiction does not count, because it may be chance.
+        Two levels contradict each other if their values differ by more than twice the
+        sum of their bounds. One contradiction may be chance and does not count. If
+        there is no such level, the result is the number of levels.
         """
         there = np.flatnonzero(np.isfinite(self.bounds))
         values, bounds = self.values[there], self.bounds[there]
@@ -55,7 +63,7 @@ class Column(NamedTuple):
 
 
 def best_of_each_level(*tables: Table) -> Column:
-    """Return the estimate with the smallest bound of all tables, for each level."""
+    """Return, for each level, the estimate with the smallest bound in all tables."""
     values = np.concatenate([table.values for table in tables])
     bounds = np.concatenate([table.bounds for table in tables])
     row = np.argmin(bounds, axis=0)[None]
@@ -65,15 +73,15 @@ def best_of_each_level(*tables: Table) -> Column:
 
 
 def settle(column: Column, end: int | None = None) -> Estimate:
-    """Return the estimate with the smallest bound among levels that agree.
+    """Return the estimate with the smallest bound among the levels that agree.
 
-    Large steps may agree with each other because they step over the oscillations of f.
-    So the search starts at the smallest step and stops at the first level that
-    contradicts two smaller ones.
+    Large steps may agree with each other because they skip the oscillations of f. So
+    the search starts at the smallest step and stops at the first level that contradicts
+    two smaller ones.
 
     Args:
-      column: Estimates of each level.
-      end: Level to stop at, if it comes earlier.
+      column: Best estimate of each level.
+      end: Index of a level. The search also stops there. None sets no such limit.
     """
     last = min(column.end, len(column.values) if end is None else end)
     levels = np.flatnonzero(np.isfinite(column.bounds[:last]))
@@ -95,11 +103,17 @@ def growth(
 ) -> tuple[float, np.ndarray]:
     """Return the power of the step with which sizes go to 0.
 
-    The power is fitted at the smallest steps where sizes exceed the noise.
+    The power is fitted at the smallest steps where the sizes exceed the noise.
 
+    Args:
+      sizes: Sizes at each level, shape (n,).
+      noise: Noise of each size, shape (n,).
+      powers: log2 of the step at each level, shape (n,).
+      levels: Largest number of levels in the fit.
     Returns:
-      (slope of log2 size against log2 step, the sizes of the fit), or (inf, no sizes)
-      with fewer than four sizes.
+      (power, fitted sizes). The power is the slope of log2 size against log2 step. The
+      result is (inf, empty array) if four consecutive sizes do not exceed the noise, or
+      if smaller steps show that the sizes vanish.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
     # A single size may be noise, so four in a row are required.
@@ -112,7 +126,7 @@ def growth(
     typical = np.median(sizes[clear])
     lower = np.arange(len(sizes)) < clear[0]
     if np.sum(lower & (sizes + noise < typical / 2)) >= 2:
-        # They vanish at steps where they would exceed the noise.
+        # The sizes are small at steps where larger ones would be visible.
         return float("inf"), sizes[:0]
     x, y = powers[clear] - np.mean(powers[clear]), np.log2(sizes[clear])
     return float(np.sum(x * y) / np.sum(x * x)), sizes[clear]
@@ -121,7 +135,8 @@ def growth(
 def rate(table: Table, powers: np.ndarray) -> float:
     """Return the power of the step with which the changes of the quotients go to 0.
 
-    It is infinite if no change exceeds the noise.
+    The power is infinite if no four consecutive changes exceed the noise, or if the
+    changes vanish at smaller steps.
     """
     change = np.abs(np.diff(table.values[0]))
     noise = (table.noise[0, 1:] + table.noise[0, :-1]) / 4
@@ -129,7 +144,10 @@ def rate(table: Table, powers: np.ndarray) -> float:
 
 
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
-    """Return whether f keeps a distance from f(x) at the smallest steps of a side."""
+    """Return whether f jumps at x on one side.
+
+    f jumps if f - f(x) is the same at the smallest LOWEST steps and exceeds the noise.
+    """
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)
     floor = 10 * max(float(np.max(noise[:LOWEST])), ladder.epsilon * abs(ladder.centre))

@@ -1,4 +1,7 @@
-"""Values of a function around a point: at distances that double, and in windows that show its noise."""
+"""Values of a function around a point.
+
+The distances from the point double. Windows of equally spaced points show the noise.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,24 +11,26 @@ import numpy as np
 
 from research.derivatives.finite_differences.sampling import Sampler
 
-LOWEST = 10  # Steps, the smallest ones, at which jumps are looked for.
-APART = 4  # Doublings between one window and the next.
-WINDOW = 0.8172649105735923 * (
-    1 + np.arange(8) / 8
-)  # Eight equal steps, at no distance that is a power of two.
+LOWEST = 10  # Number of the smallest steps at which jumps are searched.
+APART = 4  # Number of doublings from one window to the next.
+# Eight equally spaced distances. None of them is a power of two.
+WINDOW = 0.8172649105735923 * (1 + np.arange(8) / 8)
 
 
 class Ladder(NamedTuple):
-    """f around x, at distances that are powers of two, and in windows between them.
+    """Values of f around x, at power-of-two distances and in windows between them.
 
     Attributes:
-      x, centre: The point and f there.
-      exponents: log2 of the distances, ascending, shape (levels,); mostly they rise by 1.
-      plus, minus: f at x + 2^exponent and x - 2^exponent, shape (levels,); nan where f is not defined.
-      places: The levels that have a window, on the right and on the left in turns, shape (windows,).
+      x, centre: The point x, and f(x).
+      exponents: log2 of the distances, ascending, shape (levels,). Most of them differ
+        by 1 from the next.
+      plus, minus: f at x + 2^exponent and at x - 2^exponent, shape (levels,); nan where
+        f is not defined.
+      places: Indices of the levels that have a window, shape (windows,). Windows
+        alternate between the right and the left of x.
       windows: f at about x ± 2^exponent WINDOW, shape (windows, 8).
-      evaluations: Numbers at which f was evaluated.
-      epsilon: Relative spacing of the type that f returns.
+      evaluations: Number of points where f was evaluated.
+      epsilon: Relative spacing of the floats that f returns.
     """
 
     x: float
@@ -40,23 +45,25 @@ class Ladder(NamedTuple):
 
     @property
     def steps(self) -> np.ndarray:
-        """The distances, shape (levels,)."""
+        """Distances from x, shape (levels,)."""
         return np.ldexp(1.0, self.exponents)
 
     @property
     def changes(self) -> np.ndarray:
-        """f at each distance less f(x), on the left and on the right, shape (2, levels)."""
+        """Differences f - f(x) on the left and on the right of x, shape (2, levels)."""
         return np.stack([self.minus, self.plus]) - self.centre
 
 
 def exponents(x: float) -> np.ndarray:
     """Return log2 of the distances at which f is evaluated.
 
-    From four spacings of the floats at x to eight times the larger of |x| and 1, in doublings. For x near 0 there are
-    two such bands, about |x| and about 1, because either may be the scale of f; at 0 itself a few much smaller ones.
+    The distances double from four spacings of the floats at x to eight times the larger
+    of |x| and 1. For x near 0 there are two ranges of distances, around |x| and around
+    1, because either may be the scale of f. At 0 itself there is the range around 1 and
+    a few much smaller distances.
     """
     small, large = -56, 3
-    if abs(x) < 2.0**-1015:  # So small that there is no room for steps below it.
+    if abs(x) < 2.0**-1015:  # There are no floats for steps smaller than x.
         return np.concatenate(
             [np.arange(-1020, small - 32, 32), np.arange(small, large + 1)]
         )
@@ -71,26 +78,28 @@ def exponents(x: float) -> np.ndarray:
 
 
 def reach(powers: np.ndarray) -> np.ndarray:
-    """Return how many levels in a row, from each on, rise by 1, shape (levels,)."""
+    """Return the number of consecutive exponents from each level on, shape (levels,).
+
+    Exponents are consecutive if each is larger by 1 than the previous one.
+    """
     return runs(np.append(np.diff(powers) == 1, False)) + 1
 
 
 def runs(flags: np.ndarray) -> np.ndarray:
-    """Return how many flags in a row are set, from each on along the last axis."""
+    """Return the number of consecutive set flags from each one on, on the last axis."""
     index = np.arange(flags.shape[-1])
-    ends = np.where(
-        flags, flags.shape[-1], index
-    )  # The next flag that is not set, from the right.
+    # The minimum from the right is the index of the next flag that is not set.
+    ends = np.where(flags, flags.shape[-1], index)
     return np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1] - index
 
 
 def _within(x: float, steps: np.ndarray) -> np.ndarray:
     """Return the points of the windows, about x + step WINDOW, shape (steps, 8).
 
-    They are multiples of a spacing of floats, so that they are equally spaced exactly.
-    Else the rounding of x + step would look like noise of f.
-    Their last digits are not 0, so that f rounds there as at most numbers:
-    x² - 1 does not round at 1 ± 2^k, and does at these.
+    The points are multiples of a spacing of floats, so they are exactly equally spaced.
+    Otherwise the rounding of x + step would look like noise of f. The last digits of
+    the points are not 0, so f rounds there as it does at most numbers. For example,
+    x² - 1 does not round at 1 ± 2^k, but it does at these points.
     """
     largest = np.minimum(abs(x) + 2 * np.abs(steps), np.finfo(np.float64).max)
     grid = np.spacing(largest)
@@ -100,12 +109,12 @@ def _within(x: float, steps: np.ndarray) -> np.ndarray:
 
 
 def climb(f: Callable[[Any], Any], x: float) -> Ladder:
-    """Evaluate f on the ladder about x."""
+    """Evaluate f at the distances and in the windows around x."""
     return climbed(Sampler(f), x)
 
 
 def climbed(sampler: Sampler, x: float) -> Ladder:
-    """Evaluate a sampler's function on the ladder about x."""
+    """Evaluate a sampler's function at the distances and in the windows around x."""
     powers = exponents(x)
     levels = len(powers)
     first = int(np.argmax(reach(powers) >= APART)) + 3

@@ -1,4 +1,4 @@
-"""How far a computed value of a function may be from the function: what rounding does, and what the values show."""
+"""Bounds on the error of computed function values, from rounding and from samples."""
 
 from math import comb
 
@@ -7,39 +7,45 @@ import numpy as np
 from research.derivatives.finite_differences.ladder import APART, Ladder
 from research.derivatives.finite_differences.sampling import Sampler
 
-_ORDERS = 6  # Of the differences that are taken in a window.
-_NORMS = np.array(
-    [np.sqrt(comb(2 * m, m)) for m in range(1, _ORDERS + 1)]
-)  # What each makes of noise of size 1.
-_SUDDEN = 30.0  # Times the usual noise: noise that grows by less is the same noise.
-_GROWTH = np.array(
-    [16.0**m for m in range(2, 5)]
-)  # Of differences of order 2 to 4, from one window to the next.
-_HOMOGENEOUS = 1 / 16  # Of |x|: the noise of f is the same at all distances below.
-_WIDE = 0.2  # Of max(|x|, 1): an f that is constant as far as that is believed to be constant.
-_TELLING = 3  # So many windows that show noise are believed to show all of it.
-_NONE = 5e-324
+_ORDERS = 6  # Highest order of the differences in a window.
+# Size of the differences of order 1, 2, ... of independent noise of size 1.
+_NORMS = np.array([np.sqrt(comb(2 * m, m)) for m in range(1, _ORDERS + 1)])
+_SUDDEN = 30.0  # Noise that exceeds the usual noise by less than this factor is usual.
+# Growth of smooth differences of order 2 to 4 from one window to the next.
+_GROWTH = np.array([16.0**m for m in range(2, 5)])
+_HOMOGENEOUS = 1 / 16  # Below this fraction of |x|, noise is the same at all distances.
+_WIDE = 0.2  # f that is constant up to this fraction of max(|x|, 1) counts as constant.
+_TELLING = 3  # If this many windows show noise, they are assumed to show all of it.
+_NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
 def noise_bounds(ladder: Ladder, sampler: Sampler) -> np.ndarray:
-    """Return a bound on the error of a value of f at each distance of the ladder, shape (levels,).
+    """Return a bound on the error of f at each distance of the ladder, shape (levels,).
 
-    It is the largest of three.
-    *Rounding*: ε (|f| + |x f'|) / 2, for f is rounded, and so is what it computes from x.
-    Where the windows show less, it is that, and at least ε |f| / 2: at x = 1 the
-    function (x - 1) g(x) has no noise of ε |x f'|, for x - 1 is exact.
-    *Noise that the windows show*: in one, the sixth difference of a smooth function is far below the fifth, that of noise
-    is not. Where noise sets in all at once, at a distance at which nothing below announces it, f is quantised (a
-    cancellation, a conversion to single precision) and its noise is that also below, where f looks smooth and is not.
-    *A quantum*: f is constant about x, and then jumps.
+    The bound is the largest of three:
+
+    - Rounding: ε (|f| + |x f'|) / 2, because f and its intermediate results from x are
+      rounded. If the windows show less noise, the bound is that noise, and at least
+      ε |f| / 2. For example, (x - 1) g(x) has no noise of ε |x f'| at x = 1, because
+      x - 1 is exact.
+    - Noise in the windows: the sixth difference of a smooth function is far smaller
+      than the fifth, but that of noise is not. Noise may appear suddenly at some
+      distance, without a sign of it at smaller ones. Then f is quantised (by
+      cancellation or a conversion to single precision). The same noise is assumed at
+      smaller distances, where f only looks smooth.
+    - Quantum: the first jump of an f that is constant around x.
     """
     nominal = rounding(ladder)
     return np.maximum(_seen(ladder, nominal), _quantum(ladder, sampler))
 
 
 def rounding(ladder: Ladder) -> np.ndarray:
-    """Return ε (|f| + |x f'|) / 2 at each distance: f is rounded, and so is what it computes from x, shape (levels,)."""
-    # Between neighbours, so that a jump of f at x is not taken for a slope.
+    """Return the rounding error ε (|f| + |x f'|) / 2 at each distance, shape (levels,).
+
+    The first term is the rounding of f, the second that of its intermediate results
+    from x.
+    """
+    # Slopes between neighbours ignore a jump of f at x.
     rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(
         ladder.steps
     )
@@ -50,7 +56,7 @@ def rounding(ladder: Ladder) -> np.ndarray:
 
 
 def _size(ladder: Ladder) -> np.ndarray:
-    """The largest |f| at each distance or a smaller one, shape (levels,)."""
+    """Return the largest |f| up to each distance, shape (levels,)."""
     beside = np.fmax(np.abs(ladder.plus), np.abs(ladder.minus))
     return _outward(np.fmax(beside, abs(ladder.centre)))
 
@@ -60,7 +66,7 @@ def _outward(values: np.ndarray) -> np.ndarray:
 
 
 def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
-    """The noise at each level: the nominal one, or what the windows show."""
+    """Return the nominal noise, or the noise that windows show, shape (levels,)."""
     noise, grown = _windows(ladder.windows)
     floor, factor = np.zeros(len(nominal)), 1.0
     for j, k in enumerate(ladder.places):
@@ -73,22 +79,22 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
                 floor[:k] = np.maximum(floor[:k], noise[j])
             continue
         lowest = max(k - 3, 0)
-        if (
-            noise[j] <= _SUDDEN * floor[k]
-        ):  # The noise of the windows before, a little larger.
+        # Here the noise is only a little larger than in the windows before.
+        if noise[j] <= _SUDDEN * floor[k]:
             floor[lowest:] = np.maximum(floor[lowest:], noise[j])
             continue
-        # A kink or a jump of f lies in one window, and leaves the next ones as they were.
+        # A kink or a jump of f affects one window, but not the following ones.
         following = range(j + 1, min(j + 3, len(noise)))
         again = any(
             noise[i]
             > min(noise[j] / _SUDDEN, _SUDDEN * nominal[ladder.places[i]] * factor)
             for i in following
         )
-        # An oscillation too fast for the window looks like noise; curvature announces it in the window below.
+        # An oscillation that is too fast for the window looks like noise. The window
+        # below then has curvature, or noise of its own, as for x² sin(1 / x).
         grows = (
             j > 0 and noise[j - 1] > _SUDDEN * nominal[ladder.places[j - 1]] * factor
-        )  # As that of x² sin(1 / x).
+        )
         if again and not grows and not (j > 0 and grown[j - 1] >= 0.15 * noise[j]):
             floor[: k + 1] = np.maximum(floor[: k + 1], noise[j])
         if again or len(following) < 2:
@@ -97,16 +103,17 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
 
 
 def _most(ladder: Ladder, noise: np.ndarray) -> np.ndarray:
-    """What the windows show the noise to be at most at each level, shape (levels,).
+    """Return an upper bound on the noise at each level from windows, shape (levels,).
 
-    A window shows noise at its level. Below it the noise is no larger, and above it
-    grows no faster than |f|. So a level has the largest that the windows below it and
-    the next one above it show. Where few windows show noise, the answer is infinite.
-    At a root this tells a noise of ε |f| from one of ε |x f'|.
+    A window shows the noise at its own level. The noise is assumed not to be larger at
+    lower levels, and not to grow faster than |f| at higher ones. So the bound at a
+    level is the largest noise of the windows below it and of the next one above it. It
+    is infinite if few windows show noise. At a root this bound distinguishes a noise of
+    ε |f| from one of ε |x f'|.
 
     Args:
       ladder: Samples of f.
-      noise: What each window shows, or 0, shape (windows,).
+      noise: Noise in each window, or 0 if the window shows none, shape (windows,).
     """
     size, levels = _size(ladder), np.arange(len(ladder.exponents))
     telling = np.flatnonzero(noise > 0)
@@ -121,11 +128,17 @@ def _most(ladder: Ladder, noise: np.ndarray) -> np.ndarray:
 
 
 def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the noise that each window shows, or 0; how large its curvature would be in the next), shape (windows,) each.
+    """Return the noise in each window, and the expected curvature in the next window.
 
+    The method uses differences of equally spaced values, in units of the differences of
+    noise of size 1.
+
+    Returns:
+      (noise, curvature), shape (windows,) each. The noise is 0 if the window shows
+      none.
     References:
-      Moré and Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011), 1292-1314, section 3: differences of
-      equally spaced values, in units of what they make of noise.
+      Moré and Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011),
+      1292-1314, section 3.
     """
     sizes, largest, differences = [], [], values
     for norm in _NORMS:
@@ -145,10 +158,12 @@ def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _quantum(ladder: Ladder, sampler: Sampler) -> float:
-    """The smallest jump of an f that is constant about x and then jumps; 0 where it varies at the smallest distances.
+    """Return the first jump of an f that is constant around x and then jumps.
 
-    An f that is constant over a wide interval is taken at its word, to the rounding of its largest value. On a narrow
-    one it may be quantised, or have a kink at the end of the interval (max(x, 0) has one); a look at more values tells.
+    The result is 0 if f varies at the smallest distances. If f is constant over a wide
+    interval, it counts as constant, and the result is the rounding error of its largest
+    value. If f is constant over a narrow interval, it may be quantised, or have a kink
+    at the end of the interval, like max(x, 0). More values of f distinguish the cases.
     """
     changes, steps = ladder.changes, ladder.steps
     moved = np.nan_to_num(changes) != 0

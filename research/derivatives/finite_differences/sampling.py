@@ -1,4 +1,4 @@
-"""Evaluation of a function at many points, in one call where that is safe."""
+"""Evaluation of a function at many points, in one call if that is safe."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,17 @@ import numpy as np
 
 from research.derivatives.errors import NotScalarError
 
-_CHECKED = 3  # Points where f of an array is compared with f of a number.
+_CHECKED = 3  # Number of points where f of an array is compared with f of a number.
 
 
 class Sampler:
     """Evaluate a function of a float at many points.
 
     One call is enough if f acts on arrays elementwise. But an f that accepts an array
-    may compute something else from it: a mean, a sum, a difference of neighbours, a
-    sort. So the points are passed in random order, and three of the values must equal
-    f of the single numbers, up to rounding. Otherwise f is called in a loop.
+    may compute something else from it, such as a mean, a sum, a difference of
+    neighbours or a sort. So the points are passed in random order. If three of the
+    values equal f of the single numbers, up to rounding, the array of values is used.
+    Otherwise f is called in a loop.
 
     Attributes:
       evaluations: Number of points where f was evaluated, including the comparison.
@@ -34,11 +35,11 @@ class Sampler:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Return f at the points as float64.
 
-        The value is nan where f has no real value or raises an arithmetic error.
+        A value is nan if f has no real value there or raises an arithmetic error.
 
         Args:
-          points: Shape (n,). The first one is the point of interest. Infinite points
-            are not passed to f.
+          points: Points, shape (n,). The first one is the point of interest. Infinite
+            points are not passed to f.
         Raises:
           NotScalarError: f of the first point is not a single real number.
           Exception: Any error of f at the first point, except domain and arithmetic
@@ -69,9 +70,11 @@ class Sampler:
 def _at_once(
     f: Callable[[Any], Any], points: np.ndarray
 ) -> tuple[np.ndarray | None, float]:
-    """Values of f from one call with the points in random order.
+    """Return the values of f from one call with the points in random order.
 
-    They are None if f does not return a real array of the same shape.
+    Returns:
+      (values, relative spacing of their type). The values are None if f does not return
+      a real array of the same shape.
     """
     order = np.random.default_rng(0).permutation(len(points))
     try:
@@ -86,7 +89,7 @@ def _at_once(
 
 
 def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float]:
-    """Value of f as a float, and the relative spacing of its type."""
+    """Return the value of f as a float, and the relative spacing of its type."""
     try:
         value = f(point)
     except (ArithmeticError, ValueError):  # math.log(-1.0), 1.0 / 0.0, math.exp(1000.0)
@@ -117,7 +120,11 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
 
 
 def _exact(number: Any, point: Any) -> tuple[float, float]:
-    """Convert a number of another library (Fraction, Decimal, mpmath) to a float."""
+    """Convert a Fraction, a Decimal or a number of mpmath to a float.
+
+    Returns:
+      (float, relative spacing of float64).
+    """
     try:
         if isinstance(number, (str, bytes)):
             raise TypeError

@@ -1,4 +1,4 @@
-"""Difference quotients at every scale, their extrapolations to step 0, and what each may be wrong by."""
+"""Difference quotients at all steps, their extrapolations to 0, and error bounds."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -8,23 +8,28 @@ import numpy as np
 from research.derivatives.finite_differences.ladder import Ladder, reach, runs
 from research.derivatives.grid import fornberg_weights
 
-COLUMNS = 9  # Extrapolations, at most.
-_SHARE = 1.2  # Of the noise in a bound: independent errors add up to more than their root mean square now and then.
-_SHRINKS = 2.0 ** (
-    1.2 * np.arange(1, COLUMNS + 1)
-)  # By how much an error shrinks at least when the step is halved.
-_FEW = 4  # Rows in h² of which the last extrapolation corrects more than it leaves.
-_LATE = 3.0  # Times the change that is seen: what the later rows may be wrong by.
-_NODES = 4  # Distances that a formula uses, at most.
+COLUMNS = 9  # Number of rows of a table: 0 to 8 extrapolations.
+# Factor on the noise in a bound. Sums of independent errors sometimes exceed their root
+# mean square.
+_SHARE = 1.2
+# Smallest factor by which halving the step is assumed to reduce the error of each row.
+_SHRINKS = 2.0 ** (1.2 * np.arange(1, COLUMNS + 1))
+# In the first _FEW rows in h², the last extrapolation corrects more error than remains.
+_FEW = 4
+_LATE = 3.0  # Factor on the observed change in the later rows in h².
+_NODES = 4  # Largest number of distances in a formula.
 
 
 class Table(NamedTuple):
-    """Estimates of one number: a row for each number of extrapolations, a column for each level of the ladder.
+    """Estimates of one number from many steps.
+
+    There is a row for each number of extrapolations and a column for each level of the
+    ladder.
 
     Attributes:
-      values: Shape (COLUMNS, levels); nan where a sample is missing.
-      noise: How far the noise of f moves each, same shape.
-      is_even: Whether they are extrapolated as a series in h².
+      values: Estimates, shape (COLUMNS, levels); nan where a sample is missing.
+      noise: Effect of the noise of f on each estimate, same shape.
+      is_even: Whether the estimates are extrapolated as a series in h².
     """
 
     values: np.ndarray
@@ -33,17 +38,24 @@ class Table(NamedTuple):
 
     @property
     def bounds(self) -> np.ndarray:
-        """What each value may be wrong by; infinite where that cannot be said.
+        """Bound on the error of each value; infinite where there is none.
 
-        The noise, plus the largest of three changes: by the last extrapolation; from the value at half the step, which is
-        wrong by less; and from that at twice the step, which is wrong by more, by a known factor. Any one alone may vanish by
-        chance, or because f does not have the powers that are extrapolated.
+        The bound is _SHARE times the noise, plus the largest of three changes:
 
-        The value at half the step has 2^order times the noise. In the first rows in h²
-        half of that noise is no change: there the last extrapolation says enough. In
-        the later ones it says too little, for the largest steps have almost no weight,
-        and may lie where the series of f diverges: there the change counts three times.
-        These numbers were found on random functions.
+        - the change by the last extrapolation;
+        - the change from the value at half the step, whose error is smaller;
+        - the change from the value at twice the step, whose error is larger by about a
+          known factor. This change is divided by that factor.
+
+        A single change may vanish by chance, or because f does not have the powers of h
+        that are extrapolated.
+
+        The value at half the step has 2^order times the noise. In the first _FEW rows
+        in h² half of its noise is subtracted from the change, because the last
+        extrapolation is reliable there. In the later rows the change counts three
+        times. There the last extrapolation is too small, because the largest steps have
+        almost no weight and may lie where the series of f diverges. These numbers were
+        chosen on random functions.
         """
         values = self.values
         change = np.full(values.shape, np.nan)
@@ -57,7 +69,7 @@ class Table(NamedTuple):
             half[:_FEW, 1:] = np.maximum(
                 half[:_FEW, 1:] - self.noise[:_FEW, :-1] / 2, 0.0
             )
-        change = np.maximum(change, half)  # Without either there is no bound.
+        change = np.maximum(change, half)  # NaN, so without a bound, if one is missing.
         if self.is_even:
             change[_FEW:] *= _LATE
         total = change + _SHARE * self.noise
@@ -65,13 +77,16 @@ class Table(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """All that a ladder says of the derivative of one order.
+    """Tables of estimates from a ladder, for the derivative of one order.
 
     Attributes:
-      even: Of the central quotient, whose error is a series in h² where f is smooth: extrapolated so.
-      central: Of the same, as a series in h, which it is where the next derivative of f jumps at x.
-      left, right: Of the one-sided derivatives.
-      gaps: Of the differences of the one-sided derivatives of orders 1 to this one.
+      even: Table of the central quotient, extrapolated as a series in h². Its error has
+        that form if f is smooth.
+      central: Table of the central quotient, extrapolated as a series in h. Its error
+        has that form if the next derivative of f jumps at x.
+      left, right: Tables of the one-sided derivatives.
+      gaps: Tables of right minus left one-sided derivative, for the orders 1, 2, ... up
+        to this one.
     """
 
     even: Table
@@ -82,14 +97,21 @@ class Tables(NamedTuple):
 
 
 class _Formulas(NamedTuple):
-    """Rows: the central quotient, the gaps of order 1 to n, left, right; times h^order of each.
+    """Weights of the formulas for the derivatives of one order n.
+
+    The rows are the central quotient, the gaps of order 1 to n, and the left and the
+    right derivative. Each formula is multiplied by h^order.
 
     Attributes:
-      weights: Of f at -h, -2h, ... and h, 2h, ..., less f(x), shape (rows, 2, _NODES).
-      orders, counts: Of the derivative, and of the distances, shape (rows,).
-      needs: Whether each side is used, shape (rows, 2).
-      plain, even: Weights of the samples after each number of extrapolations, as a series in h and in h² (the first row
-        alone), squared and with that of f(x) at the end: shape (rows, COLUMNS, 2, nodes) and the sum's square.
+      weights: Weights of f - f(x) at -h, -2h, -4h, ... and at h, 2h, 4h, ..., shape
+        (rows, 2, _NODES).
+      orders: Order of the derivative in each row, shape (rows,).
+      counts: Number of distances in each row, shape (rows,).
+      needs: Whether a row uses the left and the right side, shape (rows, 2).
+      plain: Squared weights of the samples after each number of extrapolations in h,
+        shape (rows, COLUMNS, 2, nodes), and the squared weight of f(x), shape (rows,
+        COLUMNS).
+      even: The same for extrapolations in h², for the first row only.
     """
 
     weights: np.ndarray
@@ -101,14 +123,18 @@ class _Formulas(NamedTuple):
 
 
 def formula(order: int, side: int) -> tuple[np.ndarray, int]:
-    """Return the weights of f at -h, -2h, -4h, ... and h, 2h, 4h, ..., less f(x), for the derivative times h^order.
+    """Return the weights of a difference formula for h^order times the derivative.
+
+    The weights belong to f - f(x) at -h, -2h, -4h, ... and at h, 2h, 4h, ... The
+    weights of all nodes, including x, sum to 0. So the formula can use differences from
+    f(x), which have smaller rounding errors.
 
     Args:
-      order: Of the derivative, 1 to 4.
+      order: Order of the derivative, 1 to 4.
       side: 0 for central, 1 for forward, -1 for backward.
     Returns:
-      (weights, shape (2, 4); how many distances are used). The weights of all nodes add up to 0, so that they may be
-      applied to differences from f(x), which round less.
+      (weights, count). The weights have shape (2, 4), and the count is the number of
+      distances in the formula.
     """
     weights = np.zeros((2, _NODES))
     if side:
@@ -126,7 +152,13 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
 
 @lru_cache(maxsize=2)
 def _richardson(base: float) -> np.ndarray:
-    """Weights of the quotients at h, 2h, 4h, ... after each number of extrapolations, shape (COLUMNS, COLUMNS)."""
+    """Return the weights of the quotients at h, 2h, 4h, ... in each extrapolation.
+
+    Args:
+      base: 2 for a series in h, 4 for a series in h².
+    Returns:
+      The weights, shape (COLUMNS, COLUMNS), a row for each number of extrapolations.
+    """
     rows = np.zeros((COLUMNS, COLUMNS))
     rows[0, 0] = 1.0
     for m in range(1, COLUMNS):
@@ -159,7 +191,10 @@ def _formulas(order: int) -> _Formulas:
 def _squares(
     weights: np.ndarray, orders: np.ndarray, base: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squares of the weights of the samples, and of f(x), after each number of extrapolations, in units of h^-order."""
+    """Return squared weights of the samples and of f(x) after each extrapolation.
+
+    The weights are in units of h^-order. `_Formulas` has the shapes of the two arrays.
+    """
     richardson = _richardson(base)
     total = np.zeros((len(weights), COLUMNS, 2, COLUMNS + _NODES - 1))
     for shift in range(COLUMNS):
@@ -175,27 +210,26 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
 
     Args:
       ladder: Samples of f.
-      noise: A bound on the error of each, shape (levels,).
-      order: 1 to 4.
+      noise: Bound on the error of f at each level, shape (levels,).
+      order: Order of the derivative, 1 to 4.
     """
     formulas = _formulas(order)
     samples = np.nan_to_num(ladder.changes, posinf=0.0, neginf=0.0)
     quotients = np.einsum("rsn,skn->rk", formulas.weights, _ahead(samples, _NODES))
     scale = -ladder.exponents * np.ones((len(quotients), 1), int)
-    for done in range(
-        order
-    ):  # Dividing step by step keeps tiny steps from underflowing when raised to the order.
+    # Divide by the step `order` times, because a power of a tiny step would underflow.
+    for done in range(order):
         quotients = np.where(
             (formulas.orders > done)[:, None], np.ldexp(quotients, scale), quotients
         )
-    room = np.where(
-        np.isfinite(ladder.changes), 0, -1
-    )  # Levels in a row whose samples are there.
+    # Number of consecutive levels with samples.
+    room = np.where(np.isfinite(ladder.changes), 0, -1)
     room = np.minimum(runs(room == 0), reach(ladder.exponents))
     room = np.min(
         np.where(formulas.needs[:, :, None], room[None], len(noise) + _NODES), axis=1
     )
-    # Lonely levels, far below the others at x = 0, show jumps alone: there squares of distances underflow.
+    # At x = 0 some isolated levels lie far below the others. They serve only to detect
+    # jumps, because squares of such distances underflow.
     room = np.where(reach(ladder.exponents) > 1, room, 0)
     valid = (
         room[:, None, :]
@@ -215,7 +249,10 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
 
 
 def _ahead(values: np.ndarray, count: int) -> np.ndarray:
-    """Each value and the next ones, 0 beyond the end, shape (..., levels, count)."""
+    """Return each value and the following ones, shape (..., levels, count).
+
+    Values beyond the end are 0.
+    """
     padded = np.concatenate(
         [values, np.zeros((*values.shape[:-1], count - 1))], axis=-1
     )
@@ -228,7 +265,10 @@ def _errors(
     noise: np.ndarray,
     powers: np.ndarray,
 ) -> np.ndarray:
-    """The errors of the samples, added up as independent ones are, shape (rows, COLUMNS, levels)."""
+    """Return the effect of noise on each estimate, shape (rows, COLUMNS, levels).
+
+    The errors of the samples are treated as independent: their squares are added.
+    """
     samples, centre = squares
     ahead = _ahead(noise, samples.shape[-1])
     relative = np.minimum(ahead / noise[:, None], 1e100) ** 2

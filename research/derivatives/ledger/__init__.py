@@ -1,4 +1,4 @@
-"""Backpropagation as a ledger: every equation of a JAX function, with its adjoint."""
+"""Backpropagation as a table of a JAX function's equations with their adjoints."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ def explain(
     level: str = MATHEMATICS,
     expand: Sequence[str] = (),
 ) -> Ledger:
-    """Write backpropagation through f at args as a table that can be checked by hand.
+    """Return backpropagation through f at args as a table that can be checked by hand.
 
     The gradients are bit-identical to those of jax.grad(f) run operation by operation
     (`with jax.disable_jit()`). If f or a function of jax.numpy is jitted, XLA fuses
@@ -48,13 +48,14 @@ def explain(
     Args:
       f: Any JAX function of arrays, or pytrees of arrays, that returns a number.
       *args: Point of evaluation. All floating leaves are differentiated.
-      level: "mathematics" hides equations that only change a shape or a dtype;
+      level: "mathematics" hides equations that only change a shape or a dtype.
         "primitives" shows all equations.
-      expand: ("scan",) shows each step of a scan in its own rows; otherwise a scan is
+      expand: ("scan",) shows each step of a scan in separate rows. Otherwise a scan is
         one row.
     Returns:
-      The ledger. If the function cannot be differentiated in reverse mode (`while`), it
-      has the forward rows, grads are None, and the note says why.
+      The table. If f cannot be differentiated in reverse mode (for example because of a
+      `while` loop), the table has only forward values, `grads` is None, and `note`
+      gives the reason.
     Raises:
       NotScalarError: f does not return a number.
       NotInexactError: No argument is floating.

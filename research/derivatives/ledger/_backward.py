@@ -1,4 +1,4 @@
-"""The reverse pass over a tape: contributions of each equation, and their sums."""
+"""Backward pass over a tape: contributions of each equation, and their sums."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,15 @@ from research.derivatives.ledger.tape import Equation, Link, OwnReverse, Tape
 
 
 def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
-    """Run the tape backwards, storing adjoints on nodes and contributions on equations.
+    """Run the tape backwards, and store the adjoints and the contributions on it.
 
+    Args:
+      tape: Tape of the recorded function.
+      output: Node of the function's value.
+      adjoint: Adjoint of the output.
     Raises:
-      UnsupportedPrimitiveError: An equation on the way has no reverse rule.
+      UnsupportedPrimitiveError: An equation between the inputs and the output has no
+        reverse rule.
     """
     tape.adjoints[output] = adjoint
     for entry in tape.entries[::-1]:
@@ -39,9 +44,15 @@ def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
 def contributions(
     tape: Tape, equation: Equation, adjoints: Sequence[Any]
 ) -> tuple[Any, ...] | None:
-    """Contributions of an equation's outputs to the adjoints of its inputs.
+    """Return the contributions of an equation to the adjoints of its inputs.
 
-    The result is None if no adjoint arrives.
+    Args:
+      tape: Tape of the recorded function.
+      equation: Equation of the tape.
+      adjoints: Adjoint of each output, or None.
+    Returns:
+      Contribution to each input, or None for inputs that do not depend on a
+      differentiated input. The result itself is None if no adjoint passes.
 
     Raises:
       UnsupportedPrimitiveError: The equation has no reverse rule.
@@ -77,7 +88,10 @@ def _pass_on(tape: Tape, equation: Equation) -> None:
 
 
 def _own_shares(tape: Tape, entry: OwnReverse) -> tuple[Any, ...]:
-    """Run the equations of a VJP rule; they are recorded at the end of the tape."""
+    """Run a custom reverse rule, and return its contributions.
+
+    Its equations are recorded at the end of the tape.
+    """
     start = len(tape.entries)
     adjoints = tuple(cotangent(tape.values[o], tape.adjoints[o]) for o in entry.outputs)
     shares = walk_reverse_rule(tape, entry, adjoints)

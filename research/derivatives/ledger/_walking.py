@@ -27,7 +27,7 @@ from research.derivatives.ledger.tape import (
     is_inexact,
 )
 
-# Equations that only wrap others, with the name of the parameter that contains them.
+# Primitives that only wrap other equations, with the parameter that contains these.
 WRAPPERS = {
     **dict.fromkeys(
         ("jit", "pjit", "remat", "remat2", "checkpoint", "custom_lin"), "jaxpr"
@@ -35,7 +35,7 @@ WRAPPERS = {
     **dict.fromkeys(("closed_call", "core_call"), "call_jaxpr"),
 }
 LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
-# Lines in these folders are not the user's.
+# Lines of code in these folders do not belong to the user.
 OURS = (
     os.path.dirname(os.path.abspath(__file__)),
     str(pathlib.Path(__file__).resolve().parents[2] / "cli"),
@@ -44,16 +44,17 @@ OURS = (
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Position of the walk in the nested functions.
+    """Position of the evaluation in nested functions.
 
     Attributes:
       scope: Names of the functions, rules, branches and steps, outermost first.
-      calls: For each of these a number, which distinguishes two calls of a function.
+      calls: Number for each name in the scope. It distinguishes two calls of the same
+        function.
       source: Innermost line of the user's code.
-      is_rule: Whether the walk is in the rule of a function with its own derivative.
-      active: False inside a function whose derivative comes from its own rule.
-      in_library: Whether the walk is in a function of JAX. Its equations have no line
-        of the user's code; the call has one.
+      is_rule: Whether the position is inside a custom derivative rule.
+      active: Whether adjoints pass. False inside a function with a custom rule.
+      in_library: Whether the position is inside a function of JAX. Its equations have
+        no line of the user's code, so they get the line of the call.
     """
 
     scope: tuple[str, ...] = ()
@@ -64,7 +65,7 @@ class Place:
     in_library: bool = False
 
     def inside(self, tape: Tape, name: str, **changes: Any) -> "Place":
-        """Return the position one scope further in, at the current end of the tape."""
+        """Return the position inside another scope, at the current end of the tape."""
         calls = (*self.calls, len(tape.entries))
         return dataclasses.replace(
             self, scope=(*self.scope, name), calls=calls, **changes
@@ -74,12 +75,14 @@ class Place:
 def record(
     f: Callable[..., Any], leaves: Sequence[Any], expand: Sequence[str] = ()
 ) -> tuple[Tape, list[int], list[Operand]]:
-    """Evaluate f(*leaves) equation by equation; every floating leaf is differentiated.
+    """Evaluate and record f(*leaves) equation by equation.
+
+    Every floating leaf is marked as differentiated.
 
     Args:
       f: Function from arrays to a flat list of arrays.
-      leaves: Its arguments.
-      expand: ("scan",) for separate rows of each step.
+      leaves: Arguments of f.
+      expand: ("scan",) for separate rows of each step of a scan.
     Returns:
       The tape, the nodes of the leaves, and the operands of the outputs.
     """
@@ -92,9 +95,14 @@ def record(
 def walk_reverse_rule(
     tape: Tape, entry: OwnReverse, adjoints: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """Run a VJP rule equation by equation on the adjoints of its outputs.
+    """Evaluate and record a custom reverse rule at the adjoints of its outputs.
 
-    Returns the contributions to its inputs.
+    Args:
+      tape: Tape that records the equations.
+      entry: Function with the custom rule (custom_vjp).
+      adjoints: Adjoints of the function's outputs.
+    Returns:
+      Contributions to the adjoints of the function's inputs.
     """
     closed = jax.make_jaxpr(entry.pullback)(adjoints)
     entry.arriving = tuple(tape.node(adjoint, False) for adjoint in adjoints)
@@ -195,7 +203,10 @@ def _row(
 def _own_rule(
     tape: Tape, equation: Any, inputs: list[Operand], place: Place
 ) -> list[int]:
-    """Record a function with its own rule: rows of its value, then of the rule."""
+    """Record a function with a custom rule, and return its output nodes.
+
+    The equations of its value come first, then those of its rule.
+    """
     call = _caller(equation)
     inner, name = _closed(equation.params["call_jaxpr"]), _rule_name(equation)
     place = dataclasses.replace(
@@ -248,9 +259,12 @@ def _forward_rule(
     outputs: list[int],
     place: Place,
 ) -> tuple[Sequence[Any], tuple[int, ...]]:
-    """Record the equations of a JVP rule at zero tangents.
+    """Record the equations of a custom forward rule at zero tangents.
 
-    They are linear in the tangents, so their pullbacks are the same at any tangents.
+    The rule is linear in the tangents, so its pullback is the same at all tangents.
+
+    Returns:
+      (values of the outputs, nodes of the tangents).
     """
     point = tuple(primals)
     zeros = tuple(jnp.zeros_like(primal) for primal in point)
@@ -259,8 +273,8 @@ def _forward_rule(
     )
     tangents = tuple(tape.node(zero, True) for zero in zeros)
     tape.entries.append(Link(inputs, tangents))
-    # The point is added again as a constant, because factors of a rule that depend on
-    # it are not differentiated.
+    # Add the point again as a constant, because factors of the rule that depend on the
+    # point are not differentiated.
     fixed = [tape.node(primal, False) for primal in point]
     tape.copies |= dict(zip(fixed, inputs, strict=True))
     given = [*fixed, *tangents]
@@ -318,14 +332,14 @@ def _scan_in_steps(
 
 
 def _closed(jaxpr: Any) -> Any:
-    """Return a jaxpr with constants; some wrappers omit them because there are none."""
+    """Return a closed jaxpr. Some wrappers contain a jaxpr without constants."""
     return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
 
 
 def _caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     def call(values: Sequence[Any]) -> tuple[Any, ...]:
         bound = equation.primitive.get_bind_params(equation.params)
-        # jax up to about 0.9 returns a pair.
+        # jax up to about 0.9 returns a pair (subfunctions, params).
         subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
         with equation.ctx.manager:
             results = equation.primitive.bind(*subfunctions, *values, **params)
@@ -348,10 +362,10 @@ def _source(equation: Any) -> str:
 
 
 def _is_library(closed: Any) -> bool:
-    """Whether JAX wrote the function.
+    """Return whether a function belongs to JAX.
 
-    JAX traces its functions once, so their equations may have the line of an earlier
-    call.
+    JAX traces its own functions once. So their equations may have the line of an
+    earlier call.
     """
     information = getattr(closed.jaxpr, "debug_info", None)
     return LIBRARY in str(getattr(information, "func_src_info", ""))

@@ -1,4 +1,4 @@
-"""Fields of a ledger. The views of a ledger are typed against them."""
+"""Fields of the class `Ledger`, which its views use as a type."""
 
 from typing import Any, NamedTuple
 
@@ -7,14 +7,14 @@ from research.derivatives.ledger.tape import Equation, Operand, Tape
 
 
 class Recorded(NamedTuple):
-    """The recorded evaluation behind a ledger.
+    """Recorded evaluation behind the table of `explain`.
 
     Attributes:
       tape: Values, equations and adjoints.
-      inputs: Name -> node of each leaf of the arguments.
-      output: The function's value.
-      shown: The equation of each row.
-      names: Node -> name.
+      inputs: name -> node of each leaf of the arguments.
+      output: Operand of the function's value.
+      shown: Equation of each row.
+      names: node -> name.
     """
 
     tape: Tape
@@ -25,7 +25,7 @@ class Recorded(NamedTuple):
 
 
 class LedgerFields(NamedTuple):
-    """Fields of `research.derivatives.Ledger`, which describes them."""
+    """Fields of `research.derivatives.Ledger`. Its docstring describes them."""
 
     title: str
     rows: tuple[Row, ...]

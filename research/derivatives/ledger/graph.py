@@ -1,6 +1,6 @@
-"""A ledger as a graph of inputs, rows and contributions.
+"""Graph of inputs, rows and contributions, for the drawing of `explain`.
 
-Large graphs are folded by scope.
+In large graphs, neighbouring rows are grouped into one node.
 """
 
 import collections
@@ -15,19 +15,21 @@ from research.derivatives.ledger.rows import Row
 from research.derivatives.ledger.tape import Literal, Operand, is_key
 from research.derivatives.ledger.wording import as_array, short
 
-LARGEST = 60  # Largest number of nodes in a picture that is not folded.
-MOST_READERS = 3  # An input with more readers is drawn at each of them.
-CLOSED = -1
+LARGEST = 60  # If there are more rows, they are grouped into at most this many nodes.
+MOST_READERS = 3  # An input with more readers is drawn once for each reader.
+CLOSED = -1  # Mark of rows that always form one group.
 
 
 class Node(NamedTuple):
-    """A box.
+    """Node of the graph, drawn as a box.
 
     Attributes:
-      title: Name and equation, or a description of the folded rows.
-      value, adjoint: Short texts; "" if there is none.
-      kind: "input", "row", "constant" (no adjoint passes), "fold" or "output".
-      hint: The rule in words, and the line of code.
+      title: Name and equation, or a description of several rows.
+      value: Value as a short text.
+      adjoint: Adjoint as a short text; "" if there is none.
+      kind: "input", "row", "constant" (no adjoint passes), "fold" (several rows) or
+        "output".
+      hint: Derivative rule in words, and the line of code.
     """
 
     title: str
@@ -38,14 +40,14 @@ class Node(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """An edge from a value to its reader.
+    """Edge from a value to a node that reads it.
 
     Attributes:
-      start, end: Indices of the nodes.
-      local: Local derivative, such as "× 3"; "" if it is not a number.
-      contribution: Contribution to the adjoint of start, such as "+ 108.4"; "" if there
-        is none.
-      kind: "row", "constant" (no adjoint passes) or "rule" (from the function's own
+      start, end: Indices of the two nodes.
+      local: Local derivative, such as "× 3"; "" if there is none to show.
+      contribution: Contribution to the adjoint of the start node, such as "+ 108.4"; ""
+        if there is none.
+      kind: "row", "constant" (no adjoint passes) or "rule" (from a custom derivative
         rule).
     """
 
@@ -57,7 +59,7 @@ class Edge(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Nodes in an order of evaluation, and edges."""
+    """Nodes in an order of evaluation, and the edges between them."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
@@ -84,10 +86,14 @@ class _Share(NamedTuple):
 
 
 def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
-    """Build the graph of a ledger, with a limited number of nodes besides inputs.
+    """Return the graph of a table of `explain`.
 
-    A function with its own rule has the rows of its value, and an edge of kind "rule"
-    for its derivative.
+    A function with a custom derivative rule is drawn as the rows of its value and an
+    edge of kind "rule" for its derivative.
+
+    Args:
+      ledger: Table of `explain`.
+      largest: Largest number of nodes besides inputs.
     """
     units, shares = _units(ledger)
     groups = fold(
@@ -118,7 +124,7 @@ def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
 
 
 def without_constants(whole: Graph) -> Graph:
-    """Keep only the inputs and the nodes that an adjoint reaches."""
+    """Return the graph without nodes of kind "constant", which have no adjoint."""
     kept = {
         i: place
         for place, i in enumerate(
@@ -136,7 +142,10 @@ def without_constants(whole: Graph) -> Graph:
 def _with_copies(
     nodes: list[Node], edges: Sequence[Edge]
 ) -> tuple[list[Node], list[Edge]]:
-    """Copy inputs with many readers to each reader, to avoid long edges."""
+    """Give each reader its own copy of an input with many readers.
+
+    This avoids long edges.
+    """
     readers = collections.Counter(edge.start for edge in edges)
     moved, all_nodes = [], list(nodes)
     for edge in edges:
@@ -160,8 +169,8 @@ def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
         if not row.is_rule
     }
     shares: list[_Share] = []
-    # The value of a function with its own rule is one box, because no adjoint passes
-    # inside.
+    # The value of a function with a custom rule is one box, because no adjoint passes
+    # through its rows.
     closed = {
         id(e): (CLOSED, place)
         for place, rule in enumerate(tape.rules)
@@ -245,17 +254,19 @@ def _row_shares(
 def fold(
     places: Sequence[tuple[tuple[int, ...], str, bool]], largest: int
 ) -> list[list[int]]:
-    """Group neighbours: by call, innermost calls first; then by line; then any.
+    """Group units until there are at most `largest` groups.
 
-    Only neighbours in the order of evaluation are grouped, so the groups have no
-    cycles.
+    Units are first grouped by call, innermost calls first. If there are still too many
+    groups, they are grouped by line of code, and then in runs of equal length. Only
+    neighbours in the order of evaluation are grouped, so the groups have no cycles.
 
     Args:
-      places: For each unit: its calls, outermost first, or (CLOSED, number) for units
-        that always form one group; its line; and whether it is never grouped.
-      largest: Largest number of groups, besides units that are never grouped.
+      places: (calls, line, alone) of each unit. The calls are ordered outermost first,
+        or are (CLOSED, number) for units that always form one group. A unit that is
+        alone is never grouped.
+      largest: Largest number of groups, besides units that are alone.
     Returns:
-      The groups, as lists of indices.
+      The groups, as lists of indices of units.
     Example:
       >>> first, second = ((7,), "a.py:2", False), ((7,), "a.py:3", False)
       >>> fold([((), "a.py:1", True), first, second, ((), "a.py:4", False)], 2)
@@ -312,7 +323,7 @@ def _node(units: Sequence[_Unit]) -> Node:
 
 
 def _place(units: Sequence[_Unit]) -> str:
-    """Return the innermost common scope, or else the lines."""
+    """Return the innermost common scope of units, or their lines if there is none."""
     common = [
         first
         for first, *others in zip(*(unit.scope for unit in units), strict=False)
@@ -353,7 +364,9 @@ def _edge(start: int, end: int, shares: Sequence[_Share]) -> Edge:
 
 
 def brief(value: Any) -> str:
-    """Format a value for a picture: a number, or an array's shape and Euclidean norm.
+    """Format a value for a drawing.
+
+    Arrays of more than two entries are shown by their shape and Euclidean norm.
 
     Example:
       >>> brief(0.5), brief(np.array([3.0, 4.0])), brief(np.ones((2, 8)))

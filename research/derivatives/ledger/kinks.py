@@ -1,6 +1,6 @@
-"""Kinks and jumps of a function at the point of a ledger.
+"""Kinks and jumps of a function at the point where `explain` evaluates it.
 
-There the gradient is a convention of JAX rather than a derivative.
+At a kink or a jump the gradient is a convention of JAX rather than a derivative.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,13 @@ WINDOWS = ("reduce_window_max", "reduce_window_min")
 
 
 class Kink(NamedTuple):
-    """A row at which the function has no derivative.
+    """A row at a tie, where the function may have no derivative.
 
     Attributes:
-      name, primitive, source: Those of the row.
-      sentence: What is tied, and which derivative JAX uses.
+      name: Name of the row.
+      primitive: JAX primitive of the row.
+      source: Line of the user's code.
+      sentence: Description of the tie, and of the derivative that JAX uses.
     """
 
     name: str
@@ -42,9 +44,9 @@ class Kink(NamedTuple):
 
 
 def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
-    """List rows at a tie, where one-sided derivatives differ or do not exist.
+    """List the rows at a tie, where one-sided derivatives may differ or not exist.
 
-    The inside of a loop that is shown as one row is not searched.
+    If a loop is one row, its steps are not searched.
     """
     kinks = []
     for equation in tape.equations():
@@ -65,11 +67,11 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
 
 
 def _counts(equation: Equation) -> bool:
-    """Whether a decision of the row affects the derivative.
+    """Return whether a tie in the row affects the derivative.
 
-    In a function with its own rule only the comparisons of that rule count, because its
-    value may be smooth at an inner tie (softplus at 0). A comparison of a value with
-    itself tests for NaN.
+    In a function with a custom rule, only the comparisons of that rule count. The value
+    of such a function may be smooth at an inner tie, as softplus at 0. A comparison of
+    a value with itself is a test for NaN and does not count.
     """
     if equation.primitive in COMPARISONS:
         return (equation.is_active or equation.is_rule) and equation.inputs[
@@ -151,7 +153,7 @@ def _is_shared(equation: Equation, array: np.ndarray) -> bool:
 
 
 def _is_shared_in_windows(equation: Equation, array: Any) -> bool:
-    """Whether some window has two or more extreme entries."""
+    """Return whether a window has two or more equal extreme entries."""
     larger = equation.primitive == "reduce_window_max"
     places = jnp.arange(array.size, dtype=int).reshape(array.shape)
 

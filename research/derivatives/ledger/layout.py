@@ -11,18 +11,19 @@ from jaxtyping import Float
 from research.derivatives.ledger.graph import Graph, Node
 
 LETTER, LINE, GAP, BETWEEN = 6.6, 16.0, 34.0, 54.0  # Widths and heights in pixels.
-# Rounds of moving boxes to their neighbours; the last BOTH use those above and below.
+# Number of rounds that move boxes towards their neighbours. In the last BOTH rounds the
+# neighbours above and below are used, in the others only one of the two sides.
 ROUNDS, BOTH = 32, 20
 
 
 class Layout(NamedTuple):
-    """Positions of a drawing, with y downwards.
+    """Positions in a drawing, in pixels, with y downwards.
 
     Attributes:
       centres: Centres of the boxes, shape (nodes, 2).
       sizes: Widths and heights of the boxes, shape (nodes, 2).
-      ways: Points of each edge, from the lower side of its start to the upper side of
-        its end.
+      ways: Points of each edge, from the lower side of its start box to the upper side
+        of its end box.
       labels: Centre of each edge's label, shape (edges, 2).
       width, height: Size of the drawing.
     """
@@ -36,7 +37,7 @@ class Layout(NamedTuple):
 
 
 def arrange(graph: Graph) -> Layout:
-    """Lay out a graph in layers.
+    """Return a layout of a graph in layers from top to bottom.
 
     The layer of a node is the length of the longest path from an input. Long edges go
     around boxes.
@@ -47,7 +48,7 @@ def arrange(graph: Graph) -> Layout:
     """
     sizes = np.array([_size(node) for node in graph.nodes], float).reshape(-1, 2)
     layer = _layers(graph)
-    # A long edge is a chain of points, one in each layer in between.
+    # A long edge becomes a chain with one point in each layer that it crosses.
     chains, widths, layers = [], list(sizes[:, 0]), list(layer)
     for edge in graph.edges:
         between = range(layer[edge.start] + 1, layer[edge.end])
@@ -80,7 +81,11 @@ def arrange(graph: Graph) -> Layout:
 
 
 def _labels(graph: Graph, ways: Sequence[np.ndarray]) -> np.ndarray:
-    """Place labels away from crowded ends, and labels at one height side by side."""
+    """Return the centres of the edges' labels, shape (edges, 2).
+
+    Labels keep away from nodes with many edges. Labels at about the same height are
+    placed side by side.
+    """
     parts = collections.Counter(edge.start for edge in graph.edges)
     shares = [0.65 if parts[edge.start] > 1 else 0.4 for edge in graph.edges]
     places = [
@@ -123,10 +128,10 @@ def _layers(graph: Graph) -> list[int]:
 def _across(
     joined: Sequence[Sequence[int]], widths: np.ndarray, layers: np.ndarray
 ) -> np.ndarray:
-    """Compute x by repeatedly moving boxes to the mean of their neighbours."""
+    """Return the x of each box and point, by moving them towards their neighbours."""
     rows = [np.flatnonzero(layers == k) for k in range(layers.max(initial=0) + 1)]
     x = np.zeros(len(widths))
-    # A node with one neighbour gives way.
+    # Nodes with few neighbours have small weights, so they give way to others.
     weights = np.array([max(len(near), 0.5) ** 2.0 for near in joined])
     for row in rows:
         x[row] = np.cumsum(widths[row] + GAP) - (widths[row].sum() + GAP * len(row)) / 2
@@ -161,11 +166,14 @@ def _wanted(
 def _apart(
     wanted: np.ndarray, widths: np.ndarray, weights: np.ndarray, gap: float = GAP
 ) -> np.ndarray:
-    """Nearest positions with gaps in between, by weighted isotonic regression."""
+    """Return the positions nearest to the wanted ones that leave gaps between boxes.
+
+    The method is weighted isotonic regression.
+    """
     least = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2 + gap)])[
         : len(wanted)
     ]
-    # (weighted sum of positions, sum of weights, number of boxes) in order.
+    # Each block is (weighted sum of positions, sum of weights, number of boxes).
     blocks: list[tuple[float, float, int]] = []
     for place, weight in zip(wanted - least, weights, strict=True):
         blocks.append((place * weight, weight, 1))

@@ -1,4 +1,4 @@
-"""The result of `explain`: rows, the gradient, and views of them."""
+"""Result of `explain`: a table of equations, the gradient, and views of them."""
 
 from typing import Any
 
@@ -22,19 +22,19 @@ from research.derivatives.ledger.tape import Literal, Operand, Tape
 
 
 class Ledger(LedgerFields):
-    """Backpropagation as a table.
+    """Table of backpropagation through a function f, the result of `explain`.
 
     Attributes:
-      title: Name of the function.
-      rows: The rows in the order of evaluation.
+      title: Name of f.
+      rows: Rows in the order of evaluation.
       value: f(*args), a number.
-      grads: Gradient with respect to every argument, in the arguments' structure (a
-        tuple, unless there is one argument). None if the function cannot be
-        differentiated in reverse mode; `note` says why.
-      inputs: Name -> value of each leaf of the arguments.
-      output: Name of the last value.
+      grads: Gradient with respect to every argument, in the structure of the arguments.
+        It is a tuple unless there is only one argument. It is None if f cannot be
+        differentiated in reverse mode; `note` gives the reason.
+      inputs: name -> value of each leaf of the arguments.
+      output: Name of the output, f(*args).
       note: Remark for the reader, or "".
-      recorded: The recorded evaluation.
+      recorded: Recorded evaluation.
     """
 
     __slots__ = ()
@@ -65,8 +65,8 @@ class Ledger(LedgerFields):
     def first_nonfinite(self) -> nonfinite.NonFinite | None:
         """Find the row that creates the first NaN or infinity.
 
-        The value is searched first, then the gradient. The result is None if both are
-        finite.
+        The value of f is searched first, then the gradient. The result is None if both
+        are finite.
         """
         return nonfinite.first_nonfinite(
             self.recorded.tape,
@@ -76,37 +76,41 @@ class Ledger(LedgerFields):
         )
 
     def at_kinks(self) -> list[kinks.Kink]:
-        """List rows at a tie (equal arguments of max, 0 in abs).
+        """List the rows at a tie, such as equal arguments of max or abs at 0.
 
-        There the gradient is a convention of JAX. The steps of a scan are searched only
-        if `expand` shows them; those of a while are not.
+        At a tie the gradient is a convention of JAX. The steps of a scan are searched
+        only if `expand` shows them. The steps of a while loop are not searched.
         """
         return kinks.at_kinks(self.recorded.tape, self.recorded.names)
 
     def gradient(self, name: str) -> Any:
-        """Return the gradient with respect to an input, or None if it has none."""
+        """Return the gradient with respect to an input, or None if there is none.
+
+        Args:
+          name: Name of the input, as in `inputs`.
+        """
         return table.gradients(self).get(name) if self.grads is not None else None
 
     def drawing(self, constants: bool = True) -> tuple[graph.Graph, layout.Layout]:
         """Return the graph that `svg` draws, and its layout.
 
         Args:
-          constants: Whether to include rows that no adjoint reaches.
+          constants: Whether to include rows without an adjoint.
         """
         whole = graph.make_graph(self)
         whole = whole if constants else graph.without_constants(whole)
         return whole, layout.arrange(whole)
 
     def text(self) -> str:
-        """Format the answer as a sentence, and the rows as a table."""
+        """Format the value and the gradient as a sentence, and the rows as a table."""
         return table.as_text(self)
 
     def svg(self) -> str:
-        """Draw the function as a graph in SVG.
+        """Return a drawing of the function as a graph, the text of an SVG file.
 
-        Boxes show values and adjoints; edges show local derivatives ("× ...") and
-        contributions ("+ ..."). The file is self-contained and has a light and a dark
-        theme. Graphs of more than 60 rows are folded by scope.
+        Boxes show values and adjoints. Edges show local derivatives ("× ...") and
+        contributions to adjoints ("+ ..."). The file is self-contained and has a light
+        and a dark theme. In graphs of more than 60 rows, several rows share a box.
         """
         return picture.as_svg(self)
 
@@ -126,7 +130,17 @@ def make_ledger(
     note: str,
     level: str,
 ) -> Ledger:
-    """Build a ledger: name the nodes, and make the rows that the level shows."""
+    """Build the table of `explain` from a recorded function.
+
+    Args:
+      title: Name of the function.
+      tape: Recorded function with its adjoints.
+      leaves: name -> node of each leaf of the arguments.
+      output: Operand of the function's value.
+      grads: Gradient, or None.
+      note: Remark for the reader, or "".
+      level: "mathematics" or "primitives", which selects the rows.
+    """
     shown = shown_equations(tape, level)
     names = name_nodes(tape, leaves, shown)
     return Ledger(

@@ -19,16 +19,20 @@ from research.derivatives.ledger.wording import ELEMENTWISE, entry_at
 
 
 class NonFinite(NamedTuple):
-    """The row that creates the first NaN or infinity.
+    """Row that creates the first NaN or infinity.
+
+    An input that is not finite, or a custom reverse rule, may take the place of the
+    row.
 
     Attributes:
-      name, primitive, source: Those of the row, or of the input if it is not finite
-        (its primitive is "input").
-      backward: Whether it is created only in the backward pass.
-      sentence: The result in words.
-      index: Index of the first such entry in the row's value or (backward)
-        contribution; () for a number.
-      value: That entry.
+      name: Name of the row, the input or the rule.
+      primitive: JAX primitive of the row, "input" or "custom_vjp".
+      source: Line of the user's code; "" for an input.
+      backward: Whether the NaN or infinity is created only in the backward pass.
+      sentence: Result in words.
+      index: Index of the first bad entry in the row's value, or in its contribution if
+        the entry is created in the backward pass. () for a number.
+      value: Bad entry, a NaN or an infinity; None if unknown.
     """
 
     name: str
@@ -43,11 +47,14 @@ class NonFinite(NamedTuple):
 def first_nonfinite(
     tape: Tape, output: Operand, inputs: dict[str, int], names: dict[int, str]
 ) -> NonFinite | None:
-    """Trace a NaN or infinity in the value, else in the gradient, to its row."""
+    """Find the row that creates a NaN or infinity in the value or in the gradient.
+
+    The result is None if both are finite.
+    """
     if is_finite(tape.value(output)) and all(
         _is_fine(tape.adjoints[node]) for node in inputs.values()
     ):
-        return None  # Any infinity inside is intended, such as a mask of -inf.
+        return None  # An infinity inside is then intended, such as a mask of -inf.
     for name, node in inputs.items():
         if not is_finite(tape.values[node]):
             index = _first_bad(tape.values[node])
@@ -83,7 +90,7 @@ def _forward_origin(
 ) -> Equation | None:
     """Find the equation that creates the first NaN or infinity in an operand.
 
-    The result is None if an input contains it.
+    The result is None if an input contains it, or if the operand is finite.
     """
     if (
         isinstance(operand, Literal)
@@ -109,7 +116,10 @@ def _forward_origin(
 def _backward_origin(
     tape: Tape, leaves: Any, names: dict[int, str]
 ) -> NonFinite | None:
-    """Follow bad adjoints from the inputs to the last entry with a finite one."""
+    """Find the row where the backward pass creates the first NaN or infinity.
+
+    The search follows adjoints that are not finite from the inputs towards the output.
+    """
     bad = {node for node in leaves if not _is_fine(tape.adjoints[node])}
     origin = None
     for entry in tape.entries:
@@ -137,7 +147,7 @@ def _backward_origin(
         place = ", ".join(filter(None, (name, origin.source)))
         sentence = f"In the backward pass {place} gives a NaN or an infinity."
         return NonFinite(name, "custom_vjp", origin.source, True, sentence)
-    # A factor of the reverse rule was not finite before any adjoint arrived.
+    # A factor of the reverse rule was already not finite before the adjoint arrived.
     if equation is not origin:
         what = "gives {}, of which the backward pass makes a NaN or an infinity"
         return _nonfinite(
@@ -159,10 +169,11 @@ def _backward_origin(
 
 
 def _cause(tape: Tape, entry: Equation | OwnReverse) -> Equation | None:
-    """Find the row that makes the factor which spoils an adjoint, or the row itself.
+    """Find the row that creates a factor that makes an adjoint not finite.
 
-    The factor is in a function's own rule, or a value. The result is None if it is a
-    constant of the rule.
+    The factor is a value inside a custom reverse rule, or an input of the entry. If
+    all inputs of an equation are finite, the result is the equation itself. It is None
+    if the factor is a constant of a custom rule.
     """
     if isinstance(entry, OwnReverse):
         rows = [e for e in entry.entries if isinstance(e, Equation)]
@@ -182,9 +193,10 @@ Bad = tuple[Any, tuple[int, ...]]
 
 
 def _given_bad(tape: Tape, equation: Equation) -> Bad:
-    """Return a value of the row that is not finite, and its first bad index.
+    """Return a value of the row that is not finite, and the index of its bad entry.
 
-    If the inputs have infinities only, which may be intended, a NaN is preferred.
+    If the inputs contain infinities but no NaN, a NaN in the values is preferred,
+    because infinities may be intended.
     """
     values = [tape.values[o] for o in equation.outputs]
     given = [tape.value(operand) for operand in equation.inputs]
@@ -206,7 +218,7 @@ def _first_bad(value: Any, nan_alone: bool = False) -> tuple[int, ...]:
 def _beside(
     equation: Equation, value: Any, shape: tuple[int, ...], index: tuple[int, ...]
 ) -> str:
-    """Format another value of the row, at the same index if the row is elementwise."""
+    """Format a value of the row, at the given index if the row is elementwise."""
     return entry_at(
         value,
         index if equation.primitive in ELEMENTWISE and np.shape(value) == shape else (),
@@ -243,7 +255,10 @@ def _nonfinite(
 
 
 def is_finite(value: Any) -> bool:
-    """Whether all entries are finite; values that are not floating are."""
+    """Return whether all entries are finite.
+
+    Values that are not floating count as finite.
+    """
     return bool(np.all(np.isfinite(_complex(value))))
 
 

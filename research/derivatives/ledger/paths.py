@@ -1,4 +1,4 @@
-"""The chain rule by paths from an input to the output."""
+"""Chain rule as a sum over the paths from an input to the output."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -27,8 +27,15 @@ class GradientPath(NamedTuple):
 def paths_from(
     tape: Tape, start: int, output: int, names: dict[int, str]
 ) -> list[GradientPath]:
-    """List the paths with their contributions, pulled back along each path.
+    """List all paths from an input to the output, with their contributions.
 
+    The adjoint of the output is pulled back along each path.
+
+    Args:
+      tape: Recorded function.
+      start: Node of the input.
+      output: Node of the output.
+      names: node -> name.
     Raises:
       ValueError: There are more than 10,000 paths.
     """
@@ -57,7 +64,7 @@ def paths_from(
 
 
 def _count(tape: Tape, start: int) -> dict[int, int]:
-    """Count the paths from the start to each node that it reaches."""
+    """Return node -> number of paths from the start, for all nodes that it affects."""
     ways = {start: 1}
     for entry in tape.entries:
         if isinstance(entry, Link):
@@ -78,9 +85,10 @@ def _count(tape: Tape, start: int) -> dict[int, int]:
 
 
 def _makers(tape: Tape) -> dict[int, Callable[[Any], Iterator[tuple[int, Any]]]]:
-    """Map node -> (adjoint -> earlier nodes with contributions).
+    """Return node -> function that pulls an adjoint of the node back by one step.
 
-    A node that is read twice occurs twice.
+    The function yields (earlier node, contribution). If a node is read twice, it occurs
+    twice.
     """
     makers = {}
     for entry in tape.entries:

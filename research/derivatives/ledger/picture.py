@@ -1,4 +1,4 @@
-"""A ledger as a picture: self-contained SVG, with a light and a dark theme."""
+"""Drawing of the table of `explain` as SVG, with a light and a dark theme."""
 
 import html
 import zlib
@@ -32,7 +32,7 @@ DARK = {
     "input": "#17324a",
     "output": "#452b16",
 }
-SHORT = 20  # Largest number of rows of a table that is open at first.
+SHORT = 20  # A table with at most this many rows is open at first.
 LEGEND = (
     ("value", "value, computed downwards"),
     ("adjoint", "adjoint: derivative of the result by this value, computed upwards"),
@@ -41,7 +41,7 @@ LEGEND = (
 
 
 def as_svg(ledger: LedgerFields) -> str:
-    """Draw the graph of a ledger as an SVG file."""
+    """Return the graph of a table of `explain` as the text of an SVG file."""
     graph = make_graph(ledger)
     layout = arrange(graph)
     width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)
@@ -86,7 +86,7 @@ def as_svg(ledger: LedgerFields) -> str:
 
 
 def as_html(ledger: LedgerFields) -> str:
-    """Format the answer, the picture and the table as HTML for a notebook."""
+    """Format the sentence, the drawing and the table as HTML for a notebook."""
     cells = [line for lines in all_cells(ledger) for line in lines]
     left = ' style="text-align:left"'
     head = "".join(f"<th{left}>{html.escape(heading)}</th>" for heading in HEADINGS)
@@ -192,7 +192,7 @@ def _drawn_label(edge: Edge, x: float, y: float) -> str:
 
 
 def _description(nodes: tuple[Node, ...]) -> str:
-    """Describe the boxes in words, for readers who cannot see the picture."""
+    """Describe the boxes in words, for readers who cannot see the drawing."""
     return " ".join(
         f"{node.title}: {node.value}"
         f"{f', adjoint {node.adjoint}' if node.adjoint else ''}."

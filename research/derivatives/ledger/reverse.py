@@ -1,4 +1,4 @@
-"""The reverse rule of a single equation, taken from JAX."""
+"""Reverse rule of a single equation, from JAX."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,16 +19,16 @@ NO_RULE = (NotImplementedError, ValueError, TypeError)
 def linearize(
     call: Callable[..., Any], values: Sequence[Any], places: Places
 ) -> tuple[Any, Callable[..., Any]]:
-    """Evaluate an equation, and return its pullback that also adds existing adjoints.
+    """Evaluate an equation, and return a pullback that adds to existing adjoints.
 
     Args:
-      call: values of the inputs -> values of the outputs.
+      call: Function from the values of the inputs to the values of the outputs.
       values: Values of the inputs.
-      places: Positions of the variables.
+      places: Positions of each variable among the inputs.
     Returns:
-      The results, and (adjoints of the outputs, existing adjoints of the
-      variables) -> the variables' new adjoints. A rule may give several terms. Each is
-      added to the existing adjoint, in the order of jax.grad.
+      (results, pullback). The pullback maps (adjoints of the outputs, existing adjoints
+      of the variables) to the new adjoints of the variables. If a rule gives several
+      terms, they are added to the existing adjoint in the order of jax.grad.
     """
 
     def beside_identity(*given: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -45,14 +45,14 @@ def linearize(
 
 
 def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
-    """List the positions of active inputs, one by one."""
+    """List the position of each active input, as a tuple of one index."""
     return [
         (i,) for i, operand in enumerate(equation.inputs) if tape.is_active(operand)
     ]
 
 
 def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
-    """Map each active node to all its positions among the inputs."""
+    """Return active node -> all its positions among the inputs of an equation."""
     positions: dict[int, tuple[int, ...]] = {}
     for i, operand in enumerate(equation.inputs):
         if isinstance(operand, int) and tape.active[operand]:
@@ -63,8 +63,15 @@ def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
 def pull(
     tape: Tape, equation: Equation, adjoints: Sequence[Any], before: Sequence[Any]
 ) -> list[Any]:
-    """Compute new adjoints of an equation's active inputs, each taken by itself.
+    """Compute new adjoints of an equation's active inputs.
 
+    An input that occurs twice counts as two variables.
+
+    Args:
+      tape: Tape of the recorded function.
+      equation: Equation of the tape.
+      adjoints: Adjoint of each output, or None.
+      before: Existing adjoint of each active input, or None.
     Raises:
       UnsupportedPrimitiveError: The equation has no reverse rule.
     """
@@ -88,9 +95,15 @@ def pull(
 def pull_shared(
     tape: Tape, equation: Equation, adjoints: Sequence[Any], before: dict[int, Any]
 ) -> list[Any]:
-    """Compute new adjoints with one variable for each node, even if it is read twice.
+    """Compute new adjoints of an equation's active nodes.
 
-    `before` maps nodes to their existing adjoints.
+    A node that occurs twice among the inputs counts as one variable.
+
+    Args:
+      tape: Tape of the recorded function.
+      equation: Equation of the tape.
+      adjoints: Adjoint of each output, or None.
+      before: node -> existing adjoint, or None.
     """
     values = [tape.value(operand) for operand in equation.inputs]
     pullback = linearize(
@@ -115,7 +128,11 @@ def _pulled(
 
 
 def cotangent(out: Any, adjoint: Any) -> Any:
-    """Convert an adjoint for JAX: zeros if there is none, float0 for integers."""
+    """Return an adjoint in the form that JAX requires.
+
+    It is zero if the adjoint is None. Outputs that are not floating have zeros of dtype
+    float0.
+    """
     if not is_inexact(out):
         return np.zeros(np.shape(out), jax.dtypes.float0)
     return jnp.zeros_like(out) if adjoint is None else adjoint

@@ -1,4 +1,4 @@
-"""Rows of a ledger: named equations with values, local derivatives and adjoints."""
+"""Rows of the table of `explain`: equations with values, derivatives and adjoints."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,24 +30,24 @@ class Row(NamedTuple):
     """One equation of the function, with its forward and backward values.
 
     Attributes:
-      name: Name of its value: v3; v3, v4 for two values; r3 in a derivative rule of the
-        function's own.
-      primitive: The JAX primitive.
+      name: Name of the row's value, such as "v3", or "v3, v4" for two values. Rows of a
+        custom derivative rule have names such as "r3".
+      primitive: Name of the JAX primitive.
       inputs: Names of the inputs, or the constants themselves.
       expression: Right side of the equation in usual notation.
-      value: The value; a tuple if there are several.
+      value: Value of the equation; a tuple if there are several values.
       local: Derivative of the value with respect to each input, if it is a number or
-        elementwise. Otherwise None; the adjoint then passes as a vector-Jacobian
+        elementwise. Otherwise None. The adjoint then passes as a vector-Jacobian
         product.
-      adjoint: Derivative of the function with respect to the value; None if the
-        function does not depend on it, or no adjoint passes.
-      contributions: Contribution of this row to each input's adjoint, or None.
-      rule: The derivative rule in words.
-      source: "file.py:12", the line of the user's code.
+      adjoint: Derivative of the function with respect to the value. None if the
+        function does not depend on the value, or no adjoint passes.
+      contributions: Contribution of this row to the adjoint of each input, or None.
+      rule: Derivative rule in words.
+      source: Line of the user's code, such as "file.py:12".
       scope: Names of the enclosing functions, rules, branches and steps, outermost
         first.
-      is_rule: Whether it belongs to a derivative rule of the function's own
-        (custom_jvp, custom_vjp).
+      is_rule: Whether the row belongs to a custom derivative rule (custom_jvp,
+        custom_vjp).
     """
 
     name: str
@@ -67,8 +67,9 @@ class Row(NamedTuple):
 def shown_equations(tape: Tape, level: str) -> list[Equation]:
     """List the equations that a level shows.
 
-    The level "mathematics" shows those that change a number, and those of a function's
-    own rule through which an adjoint passes.
+    The level "primitives" shows all. The level "mathematics" leaves out equations that
+    only change a shape or a dtype. It also leaves out equations of a custom rule
+    through which no adjoint passes, unless they belong to a reverse rule.
     """
     backward_only = {
         id(entry)
@@ -94,7 +95,7 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
 def name_nodes(
     tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]
 ) -> dict[int, str]:
-    """Map nodes to names. The value of a hidden row has the name of its input."""
+    """Return node -> name. The value of a hidden row has the name of its input."""
     names = {node: name for name, node in leaves.items()}
     names |= {node: rule.name for rule in tape.rules for node in rule.outputs}
     visible, counts = {id(equation) for equation in shown}, {"v": 0, "r": 0}
@@ -141,7 +142,7 @@ def name_of(tape: Tape, operand: Operand, names: dict[int, str]) -> str:
 
 
 def make_row(tape: Tape, equation: Equation, names: dict[int, str]) -> Row:
-    """Build one row, including its local derivatives."""
+    """Return the row of an equation, including its local derivatives."""
     values = [tape.values[o] for o in equation.outputs]
     adjoints = [tape.adjoints[o] for o in equation.outputs]
     inputs = tuple(name_of(tape, operand, names) for operand in equation.inputs)
@@ -167,7 +168,11 @@ def _several(adjoints: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def _locals(tape: Tape, equation: Equation) -> tuple[Any, ...]:
-    """Pull back ones, if that gives the derivative itself (numbers, or elementwise)."""
+    """Return the local derivative of an equation by each input, or None.
+
+    Pulling back ones gives the derivative itself if the value is a single number, or if
+    the equation is elementwise. For other inputs the result is None.
+    """
     nothing = (None,) * len(equation.inputs)
     if len(equation.outputs) != 1 or equation.contributions is None:
         return nothing

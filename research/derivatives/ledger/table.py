@@ -1,4 +1,4 @@
-"""A ledger as text: the answer in a sentence, then a table of rows."""
+"""Text form of the table of `explain`: a sentence, then the rows."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from research.derivatives.ledger.rows import Row
 from research.derivatives.ledger.wording import short
 
 HEADINGS = ("row", "equation", "value", "adjoint", "passes on", "rule", "line")
-WIDEST = 44  # Largest number of letters in a column.
+WIDEST = 44  # Largest width of a column in characters.
 
 
 def answer(ledger: LedgerFields) -> str:
-    """Format the value and the gradient as a sentence.
+    """Return the value and the gradient of the function as a sentence.
 
     Example:
       >>> from research.derivatives import explain
@@ -34,7 +34,7 @@ def answer(ledger: LedgerFields) -> str:
 
 
 def gradients(ledger: LedgerFields) -> dict[str, Any]:
-    """Map the name of each differentiated input to its gradient."""
+    """Return name -> gradient for each differentiated input."""
     tape, inputs = ledger.recorded.tape, ledger.recorded.inputs
     return {
         name: np.zeros_like(tape.values[node])
@@ -52,7 +52,10 @@ def _listed(parts: list[str]) -> str:
 
 
 def as_text(ledger: LedgerFields) -> str:
-    """Format the answer and a table, with a line for the name of each new scope."""
+    """Format the sentence and the table.
+
+    If the scope changes between rows, a line shows the name of the new scope.
+    """
     cells = [
         (row.scope, lines)
         for row, lines in zip(ledger.rows, all_cells(ledger), strict=True)
@@ -77,13 +80,16 @@ def as_text(ledger: LedgerFields) -> str:
 
 
 def all_cells(ledger: LedgerFields) -> list[list[tuple[str, ...]]]:
-    """Return the lines of each row: one per input with a contribution, at least one."""
+    """Return the text lines of each row, one tuple of columns per line.
+
+    A row has one line for each input with a contribution, and at least one line.
+    """
     own = _by_own_rule(ledger)
     return [_cells(row, own.get(row.name, [])) for row in ledger.rows]
 
 
 def _by_own_rule(ledger: LedgerFields) -> dict[str, list[str]]:
-    """Map rows to the contributions of a function's own reverse rule."""
+    """Return row name -> texts of the contributions of custom reverse rules."""
     names, lines = ledger.recorded.names, {}
     for rule in ledger.recorded.tape.rules:
         if rule.reverse and rule.reverse.contributions and rule.outputs:
@@ -114,7 +120,10 @@ def _cells(row: Row, own: list[str]) -> list[tuple[str, ...]]:
 
 
 def passes_on(row: Row) -> list[str]:
-    """Format each input with a contribution: name, local derivative, contribution."""
+    """Return a text for each input that gets a contribution from a row.
+
+    The text shows the input's name, the local derivative and the contribution.
+    """
     return [
         f"{_cut(name, 16)}: "
         f"{f'× {short(local)} ' if local is not None else ''}→ {short(share)}"

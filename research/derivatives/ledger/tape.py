@@ -1,4 +1,4 @@
-"""A recorded function: its values, equations and adjoints."""
+"""Record of a function's evaluation: values, equations and adjoints."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Literal:
-    """A constant of an equation, equal only to itself."""
+    """A constant in an equation. Two constants are equal only if they are identical."""
 
     value: Any
 
@@ -20,27 +20,28 @@ Operand = int | Literal  # The number of a node, or a constant.
 
 @dataclasses.dataclass
 class Equation:
-    """One equation with its values.
+    """One equation of a recorded function.
 
     Attributes:
-      primitive: Name of the primitive.
-      inputs: Operands.
-      outputs: Nodes.
-      call: values of the inputs -> tuple of values of the outputs.
+      primitive: Name of the JAX primitive.
+      inputs: Operands of the equation.
+      outputs: Nodes of its values.
+      call: Function from the values of the inputs to a tuple of the output values.
       params: Parameters of the primitive, such as the exponent or axes.
-      source: "file.py:12", the line of the user's code.
+      source: Line of the user's code, such as "file.py:12".
       scope: Names of the enclosing functions, rules, branches and steps, outermost
         first.
-      calls: For each of these a number, which distinguishes two calls of a function.
-      is_active: Whether an adjoint may pass through it. False inside a function with
-        its own rule.
-      is_rule: Whether it belongs to the derivative rule of a function with its own
-        (custom_jvp, custom_vjp).
-      pullback: Reverse rule at these values for the active inputs: adjoints of the
-        outputs -> contributions. It is stored because the backward pass, local
-        derivatives and paths all use it.
-      contributions: Contribution to each input's adjoint, from the backward pass; None
-        if there is none.
+      calls: Number for each name in the scope. It distinguishes two calls of the same
+        function.
+      is_active: Whether an adjoint may pass through the equation. False inside a
+        function with a custom rule.
+      is_rule: Whether the equation belongs to a custom derivative rule (custom_jvp,
+        custom_vjp).
+      pullback: Reverse rule at these values for the active inputs, a function from
+        adjoints of the outputs to contributions. It is stored because the backward
+        pass, local derivatives and paths all use it.
+      contributions: Contribution to the adjoint of each input, from the backward pass.
+        None if no adjoint passes.
     """
 
     primitive: str
@@ -59,7 +60,14 @@ class Equation:
 
 @dataclasses.dataclass
 class Link:
-    """Adjoints that pass unchanged from outputs to inputs, into or out of a rule."""
+    """Entry whose adjoints pass unchanged from outputs to inputs.
+
+    It connects a custom rule with the equations around it.
+
+    Attributes:
+      inputs: Nodes that receive the adjoints.
+      outputs: Nodes that send the adjoints.
+    """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -67,16 +75,18 @@ class Link:
 
 @dataclasses.dataclass
 class OwnReverse:
-    """A function with its own reverse rule (custom_vjp), for its active inputs.
+    """Call of a function with a custom reverse rule (custom_vjp).
 
     Attributes:
-      inputs, outputs: Nodes.
-      pullback: Adjoints of the outputs -> contributions to the inputs.
-      source, scope: As in an equation.
-      arriving: Nodes of the adjoints of its outputs.
-      entries: Equations of the rule. They are at the end of the tape, because they only
-        run backwards.
-      contributions: Contribution to each input, or None.
+      inputs: Nodes of the active inputs.
+      outputs: Nodes of the outputs.
+      pullback: Function from adjoints of the outputs to contributions to the inputs.
+      source: Line of the user's code.
+      scope: Names of the enclosing scopes and of the rule, outermost first.
+      arriving: Nodes that hold the adjoints of the outputs.
+      entries: Equations of the rule. They stand at the end of the tape, because they
+        are only evaluated in the backward pass.
+      contributions: Contribution to the adjoint of each input, or None.
     """
 
     inputs: tuple[int, ...]
@@ -94,15 +104,16 @@ Entry = Equation | Link | OwnReverse
 
 @dataclasses.dataclass(frozen=True)
 class OwnRule:
-    """A function with its own derivative, from its active inputs to its outputs.
+    """Call of a function with a custom derivative rule, forward or reverse.
 
     Attributes:
       name: Name of the function.
-      inputs, outputs: Nodes.
-      entries: Equations of its value.
-      within: For each input a node whose adjoint is the rule's contribution; None for a
-        reverse rule.
-      reverse: The reverse rule; None for a forward rule.
+      inputs: Nodes of the active inputs.
+      outputs: Nodes of the outputs.
+      entries: Equations of the function's value.
+      within: Node for each input, whose adjoint is the rule's contribution to that
+        input. None for a reverse rule.
+      reverse: Reverse rule; None for a forward rule.
     """
 
     name: str
@@ -115,16 +126,17 @@ class OwnRule:
 
 @dataclasses.dataclass
 class Tape:
-    """A recorded function.
+    """Record of a function's evaluation.
 
     Attributes:
       expand: {"scan"} to record each step of a scan, else empty.
-      values, active, adjoints: For each node: its value, whether it depends on a
-        differentiated input, and the derivative of the function with respect to it
-        (None if no adjoint has arrived).
-      entries: The equations in order, and the links between them.
-      rules: Functions with their own derivative.
-      copies: Nodes that stand for another node, as a constant.
+      values: Value of each node.
+      active: Whether each node depends on a differentiated input.
+      adjoints: Derivative of the function with respect to each node, or None if no
+        adjoint has arrived.
+      entries: Equations in order, with the links and custom rules between them.
+      rules: Calls of functions with a custom derivative rule.
+      copies: copy -> original, for nodes that are constant copies of another node.
     """
 
     expand: frozenset[str] = frozenset()
@@ -147,21 +159,21 @@ class Tape:
         return operand.value if isinstance(operand, Literal) else self.values[operand]
 
     def is_active(self, operand: Operand) -> bool:
-        """Whether an operand depends on a differentiated input."""
+        """Return whether an operand depends on a differentiated input."""
         return not isinstance(operand, Literal) and self.active[operand]
 
     def equations(self) -> list[Equation]:
-        """Return the equations in order, without links."""
+        """Return the equations in order, without other entries."""
         return [entry for entry in self.entries if isinstance(entry, Equation)]
 
 
 def is_inexact(value: Any) -> bool:
-    """Whether a value is floating or complex."""
+    """Return whether a value is floating or complex."""
     return jnp.issubdtype(jnp.result_type(value), jnp.inexact)
 
 
 def is_key(value: Any) -> bool:
-    """Whether a value is a PRNG key rather than a number."""
+    """Return whether a value is a PRNG key rather than a number."""
     return jnp.issubdtype(
         getattr(value, "dtype", None) or jnp.result_type(value), jax.dtypes.prng_key
     )

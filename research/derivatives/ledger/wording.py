@@ -1,4 +1,4 @@
-"""Each primitive's derivative rule in words, its notation, and its kind."""
+"""Derivative rule in words, notation, and kind of each JAX primitive."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +20,10 @@ _ELEMENTWISE = (
     "select_n copy convert_element_type real imag complex conj rem nextafter igamma "
     "bessel_i0e bessel_i1e"
 )
-# These only change the layout in memory, or the dtype.
+# These primitives only change the layout in memory, or the dtype.
 SHAPE_ONLY = frozenset(_SHAPE_ONLY.split())
-# Every entry of the value depends only on the same entry of each input.
+# In these primitives every entry of the value depends only on the same entry of each
+# input.
 ELEMENTWISE = frozenset(_ELEMENTWISE.split())
 
 RULES = {
@@ -168,7 +169,9 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def in_words(primitive: str) -> str:
-    """Return the rule of a primitive in words; "JAX's rule" if it is not in the table.
+    """Return the derivative rule of a primitive in words.
+
+    The result is "JAX's rule of ..." if the primitive is not in the table.
 
     Example:
       >>> in_words("mul")
@@ -178,7 +181,7 @@ def in_words(primitive: str) -> str:
 
 
 def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) -> str:
-    """Format the right side of an equation.
+    """Format the right side of an equation in usual notation.
 
     Example:
       >>> as_written("integer_pow", ["x"], {"y": 3}), as_written("sin", ["v1"], {})
@@ -194,7 +197,9 @@ def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) ->
 
 
 def short(value: Any) -> str:
-    """Format a value briefly: four digits, and long arrays by their ends and shape.
+    """Format a value briefly.
+
+    Numbers have four digits. Long arrays are shown by their ends and their shape.
 
     Example:
       >>> short(2 / 3), short(np.arange(3)), short(np.ones((3, 4)))
@@ -221,14 +226,14 @@ def short(value: Any) -> str:
 
 
 def constant(value: Any) -> str:
-    """Return the name of a constant: its value, or its shape if it is long."""
+    """Return a text for a constant: its value, or its shape if it has many entries."""
     if is_key(value) or np.size(value) <= 3:
         return short(value)
     return f"constant {_shape(np.asarray(value))}"
 
 
 def entry_at(value: Any, index: tuple[int, ...]) -> str:
-    """Format one entry of an array, with its index and the array; a number as it is.
+    """Format one entry of an array with its index and the array, or a single number.
 
     Example:
       >>> entry_at(np.array([1.0, 2.0, np.nan, 4.0]), (2,)), entry_at(0.5, ())

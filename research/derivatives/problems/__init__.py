@@ -1,6 +1,7 @@
-"""Test problems for numerical derivatives, with known digits or without a derivative.
+"""Test problems for numerical derivatives.
 
-`finite_difference` was tuned on DEVELOPMENT; HELD_OUT was not used for tuning.
+The derivatives are known to many digits, or do not exist. `finite_difference` was tuned
+on DEVELOPMENT. HELD_OUT was not used for tuning.
 """
 
 from research.derivatives.problems.development import DEVELOPMENT as DEVELOPMENT

@@ -1,4 +1,4 @@
-"""Functions and points on which `finite_difference` was developed and tuned."""
+"""Test problems on which `finite_difference` was developed and tuned."""
 
 from research.derivatives.problems.problem import Problem
 

@@ -1,5 +1,6 @@
-"""Functions and points written down before `finite_difference`, and not used for
-tuning.
+"""Test problems that were not used to tune `finite_difference`.
+
+They were written down before it.
 """
 
 from research.derivatives.problems.problem import Problem

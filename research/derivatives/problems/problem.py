@@ -1,4 +1,4 @@
-"""A function at a point, with its known derivative."""
+"""Test problem: a function at a point, with its known derivative."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,14 +11,21 @@ class Problem(NamedTuple):
     """A function of one number, and a point at which to differentiate it.
 
     Attributes:
-      expression: The function of x in Python's syntax. Decimals mean the nearest
-        float64.
-      x: The point.
-      kind: "smooth", "scaled" (smooth, with a scale far from 1), "noisy" (smooth, but
-        computed with errors far above rounding), "kink", "jump", "one-sided" (defined
-        on one side of x only), "unresolved" (the quotients have no limit, or an
-        infinite one), or "nan" (not defined at x).
-      derivative: Thirty digits, or None if there is no two-sided derivative.
+      expression: Function of x in Python's syntax. A decimal number stands for the
+        nearest float64.
+      x: Point of the derivative.
+      kind: Kind of the function at x, one of
+
+        - "smooth";
+        - "scaled": smooth, with a scale far from 1;
+        - "noisy": smooth, but computed with errors far above rounding;
+        - "kink";
+        - "jump";
+        - "one-sided": defined on one side of x only;
+        - "unresolved": the difference quotients have no limit, or an infinite one;
+        - "nan": not defined at x.
+      derivative: Derivative with thirty digits, or None if there is no two-sided
+        derivative.
     """
 
     expression: str
@@ -28,12 +35,12 @@ class Problem(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The function and the point as text."""
+        """Text of the function and the point."""
         return f"{self.expression} at {self.x!r}"
 
     @property
     def truth(self) -> float:
-        """The derivative rounded to float64, or nan if there is none."""
+        """Derivative rounded to float64, or nan if there is none."""
         return float("nan" if self.derivative is None else self.derivative)
 
     def function(self) -> Callable[[Any], Any]:

@@ -1,18 +1,18 @@
 """Random functions in eight classes, with one-sided derivatives.
 
-A case is a text: Python in x with NumPy's names. The same text is evaluated twice: by
-NumPy as the function, and by Taylor series with sixty digits as the truth (`taylor`).
-The classes:
+A function is a Python expression in x with NumPy's names. The expression is evaluated
+twice: by NumPy as the function, and by Taylor series with sixty digits for the true
+derivatives (module `taylor`). The classes are:
 
 - smooth: sums, products and compositions of elementary functions, scaled and shifted.
 - root: x is a root of f, exactly or up to rounding.
-- jump in f'', jump in f''': f is smooth on either side of x, but that derivative has
-  two values at x.
-- kink: f' has two values at x, whose difference is 1e-8 to 100 times f'.
-- kink near: a kink at a distance of 1e-9 to 1 from x.
-- cancellation: terms that cancel, so that f has more noise than rounding.
-- quantised: f is rounded to a grid or to float32; the truth is the derivative before
-  rounding.
+- jump in f'', jump in f''': f is smooth on both sides of x, but the named derivative
+  differs between the sides.
+- kink: f' differs between the sides of x, by 1e-8 to 100 times f'.
+- kink near: f has a kink at a distance of 1e-9 to 1 from x.
+- cancellation: terms of f cancel, so the noise of f exceeds rounding.
+- quantised: f is rounded to a grid or to float32. The true derivative is the derivative
+  before rounding.
 """
 
 import math
@@ -24,7 +24,7 @@ from scipy import special
 
 from research.derivatives.problems import taylor
 
-LARGEST = 1e100  # A case with a larger derivative is drawn again.
+LARGEST = 1e100  # Cases with a larger derivative are drawn again.
 
 
 def _stepped(u: Any, q: float) -> Any:
@@ -59,14 +59,14 @@ NAMES = {
 
 
 class Case(NamedTuple):
-    """A function at a point.
+    """A random function f at a point.
 
     Attributes:
-      expression: f as a text in x.
-      x: The point.
-      kind: Its class.
-      left, right: One-sided derivatives of orders 0 to 4; equal if the derivative
-        exists.
+      expression: Python expression of f in x.
+      x: Point of the derivatives.
+      kind: Class of the function.
+      left, right: One-sided derivatives of orders 0 to 4. They are equal if the
+        derivative exists.
     """
 
     expression: str
@@ -80,11 +80,11 @@ class Case(NamedTuple):
         return eval("lambda x: " + self.expression, dict(NAMES))
 
     def exists(self, order: int) -> bool:
-        """Whether f has a derivative of that order."""
+        """Return whether f has a derivative of that order."""
         return self.left[: order + 1] == self.right[: order + 1]
 
     def gap(self, order: int) -> float:
-        """Largest difference between the sides of derivatives up to that order."""
+        """Return the largest difference of one-sided derivatives up to that order."""
         return max(
             abs(a - b)
             for a, b in zip(
@@ -94,11 +94,11 @@ class Case(NamedTuple):
 
 
 def random_cases(kind: str, count: int, seed: int) -> list[Case]:
-    """Draw cases of a class. The first cases do not depend on the count.
+    """Draw random functions of a class. The first ones do not depend on the count.
 
     Args:
-      kind: The class, one of `CLASSES`.
-      count: Number of cases.
+      kind: Class of the functions, one of `CLASSES`.
+      count: Number of functions.
       seed: Seed of the draws.
     Example:
       >>> case = random_cases("kink", 1, 0)[0]
@@ -113,7 +113,7 @@ def random_cases(kind: str, count: int, seed: int) -> list[Case]:
             left, right = taylor.one_sided_derivatives(expression, x)
             value = _value(expression, x)
         except (ZeroDivisionError, ValueError, OverflowError):
-            continue  # There is no series, as for the log of a negative number.
+            continue  # The series does not exist, as for the log of a negative number.
         if (
             np.isfinite([*left, *right, value]).all()
             and max(map(abs, left + right)) <= LARGEST
@@ -130,7 +130,7 @@ def _text(number: float) -> str:
 
 
 def _number(rng: np.random.Generator, low: float = 0.3, high: float = 3.0) -> float:
-    """Draw a number whose absolute value lies between low and high."""
+    """Draw a number of random sign whose absolute value lies between low and high."""
     return float(rng.uniform(low, high) * rng.choice([-1, 1]))
 
 
@@ -171,14 +171,20 @@ def _smooth_expression(rng: np.random.Generator, v: str) -> str:
 
 
 class _Setting(NamedTuple):
-    """The point and the unit: f is a function of v = x / unit."""
+    """Point and unit of length of a function of v = x / unit.
+
+    Attributes:
+      x: Point of the derivatives.
+      v: Expression of v in x.
+      per_unit: 1 / unit.
+    """
 
     x: float
     v: str
     per_unit: float
 
     def beside(self) -> str:
-        """Text of (x - point) / unit."""
+        """Return the expression of (x - point) / unit; without the unit if it is 1."""
         return (
             f"(({_text(self.per_unit)})*(x - {_text(self.x)}))"
             if self.v != "x"
@@ -238,7 +244,10 @@ _KNOWN_ROOTS: list[Callable[[np.random.Generator], _Expression]] = [
 
 
 def _polynomial_at_its_root(rng: np.random.Generator) -> _Expression:
-    """Polynomial with integer coefficients and root, in powers or by Horner."""
+    """Draw a polynomial with integer coefficients, and an integer root of it.
+
+    The expression is a sum of powers, or a nested one (Horner's scheme).
+    """
     degree, root = int(rng.integers(2, 6)), int(rng.integers(-4, 5)) or 1
     factor = rng.integers(-5, 6, degree)
     factor[-1] = factor[-1] or 1
@@ -265,7 +274,10 @@ def _root(rng: np.random.Generator) -> _Expression:
 
 
 def _known_jumps(power: int, edge: float) -> list[_Expression]:
-    """Known functions with a jump: Huber, squared hinge, ELU and similar."""
+    """Return known functions with a jump in the derivative of order `power`.
+
+    For order 2 they include the Huber loss, the squared hinge loss and ELU.
+    """
     if power == 2:
         c = _text(edge)
         huber = f"where(abs(x) <= {c}, x**2/2, {c}*(abs(x) - {c}/2))"
@@ -285,7 +297,7 @@ def _known_jumps(power: int, edge: float) -> list[_Expression]:
 
 
 def _glued(rng: np.random.Generator, power: int) -> _Expression:
-    """Smooth function plus a jump in the derivative of order `power`."""
+    """Draw a smooth function plus a jump in the derivative of order `power`."""
     at = _setting(rng)
     e, d = _smooth_expression(rng, at.v), at.beside()
     size = _number(rng) * float(10.0 ** rng.uniform(-3, 1))

@@ -1,8 +1,8 @@
-"""One-sided Taylor series with sixty digits, for one-sided derivatives.
+"""One-sided derivatives from one-sided Taylor series with sixty digits.
 
-A series holds the coefficients of f at a point, f(x + t) = c_0 + c_1 t + ... + c_4 t^4,
-for small t of one sign. `maximum`, `abs` and comparisons use the first nonzero
-coefficient, so each side of a kink has its own series.
+A series holds the coefficients of f at a point x for small t of one sign:
+f(x + t) = c_0 + c_1 t + ... + c_4 t^4 + ... `maximum`, `abs` and comparisons use the
+first nonzero coefficient, so each side of a kink has its own series.
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ class Series:
         return product
 
     def sign(self) -> int:
-        """Sign of the series for small t of its side."""
+        """Return the sign of the series for small t on its side."""
         for k, coefficient in enumerate(self.c):
             if coefficient:
                 return (1 if coefficient > 0 else -1) * (self.side if k % 2 else 1)
@@ -108,12 +108,15 @@ def _integral(start: Any, rate: Series) -> Series:
 
 
 def _rate(u: Series) -> Series:
-    """Derivative u' (its last coefficient is not needed)."""
+    """Return the derivative u'. Its last coefficient is set to 0 and not needed."""
     return Series([(k + 1) * u.c[k + 1] for k in range(MOST_ORDER)] + [mpf(0)], u.side)
 
 
 def power(u: Series, n: Any) -> Series:
-    """Power u^n for a real n: k u_0 c_k = Σ_j (n j - (k - j)) u_j c_{k-j}."""
+    """Return the power u^n for a real n.
+
+    The coefficients satisfy k u_0 c_k = Σ_j (n j - (k - j)) u_j c_{k-j}.
+    """
     n = mpf(n)
     c = [u.c[0] ** n]
     for k in range(1, _LENGTH):
@@ -123,7 +126,7 @@ def power(u: Series, n: Any) -> Series:
 
 
 def exp(u: Series) -> Series:
-    """Exponential e^u: k c_k = Σ_j j u_j c_{k-j}."""
+    """Return e^u. Its coefficients satisfy k c_k = Σ_j j u_j c_{k-j}."""
     c = [mp.exp(u.c[0])]
     for k in range(1, _LENGTH):
         c.append(sum((j * u.c[j] * c[k - j] for j in range(1, k + 1)), mpf(0)) / k)
@@ -131,7 +134,7 @@ def exp(u: Series) -> Series:
 
 
 def _pair(u: Series, first: Any, second: Any, sign: int) -> tuple[Series, Series]:
-    """Solve s' = c u' and c' = sign s u' for the pair (s, c)."""
+    """Solve s' = c u' and c' = sign s u' for the pair (s, c) with given first terms."""
     s, c = [first], [second]
     for k in range(1, _LENGTH):
         s_k = sum((j * u.c[j] * c[k - j] for j in range(1, k + 1)), mpf(0)) / k
@@ -142,70 +145,70 @@ def _pair(u: Series, first: Any, second: Any, sign: int) -> tuple[Series, Series
 
 
 def sin(u: Series) -> Series:
-    """Sine."""
+    """Return sin u."""
     return _pair(u, mp.sin(u.c[0]), mp.cos(u.c[0]), -1)[0]
 
 
 def cos(u: Series) -> Series:
-    """Cosine."""
+    """Return cos u."""
     return _pair(u, mp.sin(u.c[0]), mp.cos(u.c[0]), -1)[1]
 
 
 def sinh(u: Series) -> Series:
-    """Hyperbolic sine."""
+    """Return the hyperbolic sine of u."""
     return _pair(u, mp.sinh(u.c[0]), mp.cosh(u.c[0]), 1)[0]
 
 
 def cosh(u: Series) -> Series:
-    """Hyperbolic cosine."""
+    """Return the hyperbolic cosine of u."""
     return _pair(u, mp.sinh(u.c[0]), mp.cosh(u.c[0]), 1)[1]
 
 
 def tanh(u: Series) -> Series:
-    """Hyperbolic tangent."""
+    """Return the hyperbolic tangent of u."""
     s, c = _pair(u, mp.sinh(u.c[0]), mp.cosh(u.c[0]), 1)
     return s / c
 
 
 def log(u: Series) -> Series:
-    """Natural logarithm, (log u)' = u' / u."""
+    """Return the natural logarithm of u, by (log u)' = u' / u."""
     return _integral(mpmath.log(u.c[0]), _rate(u) / u)
 
 
 def log1p(u: Series) -> Series:
-    """Logarithm log(1 + u)."""
+    """Return log(1 + u)."""
     return _integral(mpmath.log1p(u.c[0]), _rate(u) / (1 + u))
 
 
 def sqrt(u: Series) -> Series:
-    """Square root."""
+    """Return the square root of u."""
     return power(u, mpf(1) / 2)
 
 
 def atan(u: Series) -> Series:
-    """Arc tangent, (atan u)' = u' / (1 + u²)."""
+    """Return the arc tangent of u, by (atan u)' = u' / (1 + u²)."""
     return _integral(mp.atan(u.c[0]), _rate(u) / (1 + u * u))
 
 
 def erf(u: Series) -> Series:
-    """Error function, (erf u)' = 2 / √π e^(-u²) u'."""
+    """Return the error function of u, by (erf u)' = 2 / √π e^(-u²) u'."""
     return _integral(
         mpmath.erf(u.c[0]), _rate(u) * exp(-(u * u)) * (2 / mp.sqrt(mp.pi))
     )
 
 
 def maximum(a: Any, b: Any) -> Series:
-    """Larger of two values next to the point."""
+    """Return the larger of two values near the point."""
     return a if a - b >= 0 else b - 0 * a
 
 
 def minimum(a: Any, b: Any) -> Series:
-    """Smaller of two values next to the point."""
+    """Return the smaller of two values near the point."""
     return b - 0 * a if a - b >= 0 else a
 
 
 def where(chosen: bool, a: Any, b: Any) -> Any:
-    """Select a or b by a condition that holds next to the point."""
+    """Return a if the condition holds near the point, else b."""
     return a if chosen else b
 
 
@@ -213,7 +216,8 @@ def _exact(u: Series, *_: Any) -> Series:
     return u
 
 
-# "rounded", "single" and "stepped" round the function; the truth is not rounded.
+# "rounded", "single" and "stepped" round the function. The true derivative is that of
+# the function before rounding.
 NAMES: dict[str, Any] = {
     **{
         f.__name__: f
@@ -226,14 +230,14 @@ NAMES: dict[str, Any] = {
 
 
 def one_sided_derivatives(expression: str, x: float) -> tuple[list[float], list[float]]:
-    """Derivatives of an expression in x from the left and from the right.
+    """Return the derivatives of an expression at x from the left and from the right.
 
     Args:
-      expression: Python text of x, numbers and the names in `NAMES`. It is evaluated,
-        so pass only your own.
-      x: The point.
+      expression: Python expression of x, numbers and the names in `NAMES`. It is
+        executed by eval, so pass only text that you trust.
+      x: Point of the derivatives.
     Returns:
-      (left, right), the derivatives of orders 0 to 4 of each side.
+      (left, right), the derivatives of orders 0 to 4 on each side.
     Raises:
       ZeroDivisionError, ValueError, TypeError: The expression has no series at x.
     Example:

@@ -1,4 +1,4 @@
-"""The rules of differentiation, each verified in two independent ways."""
+"""Rules of differentiation, each verified in two independent ways."""
 
 from typing import Any, NamedTuple
 
@@ -20,24 +20,25 @@ __all__ = [
     "verify_derivative_rule",
 ]
 
-# Weights of the difference quotient f'(x) = Σ w_k (f(x + k h) - f(x - k
-# h)) / h + O(h⁶).
+# Weights w_k, k = 1, 2, 3, of the difference quotient
+# f'(x) = Σ w_k (f(x + k h) - f(x - k h)) / h + O(h⁶).
 _WEIGHTS = (3 / 4, -3 / 20, 1 / 60)
 
 
 class RuleCheck(NamedTuple):
-    """A rule at random points, compared with JAX and with differences.
+    """Comparison of a rule with JAX and with difference quotients, at n points.
 
     Attributes:
       name: Name of the rule.
-      points: The points, shape (n,).
+      points: Points x, shape (n,).
       constants: name -> values of the constant, shape (n,).
       derivative: f' by the rule, shape (n,).
       by_jax: f' by forward mode, shape (n,).
       by_differences: f' by a six-point difference quotient of f, shape (n,).
-      residual_jax: Largest |rule - JAX| relative to the larger of |f'| and
-        |f| / (1 + |x|).
-      residual_differences: The same for the difference quotient.
+      residual_jax: Largest difference between the rule and JAX, relative to the larger
+        of |f'| and |f| / (1 + |x|).
+      residual_differences: Largest difference between the rule and the difference
+        quotient, relative to the same size.
     """
 
     name: str
@@ -55,12 +56,13 @@ def verify_derivative_rule(
 ) -> RuleCheck:
     """Verify a rule of `DERIVATIVE_RULES` by JAX and by a difference quotient.
 
-    Both are independent of the rule: JAX differentiates f's program, and the quotient
-    only evaluates f. In float64 the residuals of a right rule are near 1e-15 and 1e-11.
+    Both tests are independent of the rule: JAX differentiates the program of f, and the
+    quotient only evaluates f. In float64 the residuals of a right rule are near 1e-15
+    (JAX) and 1e-11 (quotient).
 
     Args:
       name: Name of the rule.
-      key: Key for the points and the constants.
+      key: Key for random points and constants. It may be None if points are given.
       points: Points to use instead of random ones.
       number: Number of random points.
     Returns:
@@ -181,7 +183,11 @@ def _compare(
 
 
 def _step(rule: Rule, x: jax.Array) -> jax.Array:
-    """Step: ε^(1/7) times a tenth of f's scale, kept within reach of the interval."""
+    """Return the step of the difference quotient: ε^(1/7) times a length.
+
+    The length is at most 1. Near the ends of the rule's interval it shrinks to 0.05
+    times the interval's width.
+    """
     low, high = rule.interval
     room = jnp.minimum(jnp.abs(x - low), jnp.abs(high - x)) + 0.05 * (high - low)
     return jnp.finfo(x.dtype).eps ** (1 / 7) * jnp.minimum(1.0, room)

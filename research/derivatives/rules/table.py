@@ -13,16 +13,16 @@ class Rule(NamedTuple):
     """A rule of differentiation.
 
     Attributes:
-      text: The rule in one line.
-      domain: Domain in words.
-      interval: Interval for random points, inside the domain for all values of the
-        constants.
-      contains: (x, constants) -> whether the rule holds there.
-      function: (x, constants) -> f(x). A rule about any u and v uses a u and a v that
-        depend on the constants.
-      derivative: (x, constants) -> f'(x) by the rule.
-      constants: name -> interval for random values; a pair of integers (low, high)
-        gives integers.
+      text: Rule in one line.
+      domain: Domain of the rule in words.
+      interval: Interval (low, high) for random points. It lies inside the domain for
+        all values of the constants.
+      contains: Function (x, constants) -> whether the rule holds at x.
+      function: Function (x, constants) -> f(x) for an example f. Rules about any two
+        functions u and v use examples that depend on the constants.
+      derivative: Function (x, constants) -> f'(x) by the rule.
+      constants: name -> interval for random values of the constant. If its two ends are
+        integers, the values are integers.
     """
 
     text: str
@@ -54,7 +54,7 @@ def _not_zero(x: Any, c: Constants) -> bool:
     return x != 0
 
 
-# u and v of the rules about any two functions, with v > 0.
+# Examples u and v for the rules about any two functions, with v > 0.
 def _u(x: Any, c: Constants) -> Any:
     return jnp.sin(c["a"] * x)
 
