@@ -28,7 +28,7 @@ EXPERIMENTS = (finite_difference_step, honest_errors, motion)
 def results():
     configs = {experiment: experiment.Config() for experiment in EXPERIMENTS}
     configs[honest_errors] = honest_errors.Config(
-        per_class=60
+        per_class=120
     )  # By class: derivatives/test_finite_difference.
 
     class Results(dict):  # Each is computed when a test first asks for it.

@@ -216,9 +216,14 @@ def test_name_and_command_are_escaped(run, pictures):
 
 def test_page_is_in_order(source):
     page = Page(source)
-    assert page.texts("body")[0].startswith("trajectory\nAdam needs 12.5 steps")
+    body = page.texts("body")[0]
+    assert body.startswith("trajectory\nWhat is <script>")
+    assert body.index("What is <script>") < body.index("Adam needs 12.5 steps")
     assert page.texts("h1") == [f"Adam needs 12.5 steps, vs. Lion's {NASTY}."]
-    assert page.texts("p")[:2] == ["trajectory", f"It was {NASTY}"]
+    above, question, remainder = page.texts("p")[:3]
+    assert above == "trajectory"
+    assert question.startswith("What is <script>")
+    assert remainder == f"It was {NASTY}"
     titles = [f"Curves {NASTY}", "Moving", f"Steps {NASTY}", "Nothing"]
     assert page.texts("h2") == [
         *titles,
