@@ -66,7 +66,7 @@ def mlp_value_and_gradient(
 
     The forward pass computes h_0 = x, z_k = h_(k-1) W_k + b_k and h_k = φ(z_k) for the
     layers k = 1, ..., K. Let f be the mean loss and δ_k = ∂f/∂z_k. The backward pass
-    starts from δ_K and computes for k = K, ..., 1:
+    starts from δ_K and goes from each layer to the previous one:
 
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
       δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).

@@ -51,7 +51,9 @@ def sinusoidal_positions(
     """Compute the sinusoidal positions of the Transformer.
 
     For position t and i = 0, 1, ...:
-    P[t, 2i] = sin(t / 10000^(2i / width)), P[t, 2i + 1] = cos(t / 10000^(2i / width)).
+
+    P[t, 2i] = sin(t / 10000^(2i / width)),
+    P[t, 2i + 1] = cos(t / 10000^(2i / width)).
 
     Args:
       context: Number of positions.

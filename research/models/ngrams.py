@@ -251,8 +251,8 @@ def sample_ngram(
     """Continue a text by sampling from an n-gram model, one token at a time.
 
     The next token w is one of the top_k likeliest tokens. Its probability is
-    proportional to p(w)^(1 / temperature). Token i is drawn with fold_in(key, i), so a
-    larger num_tokens gives the same first tokens.
+    proportional to p(w)^(1 / temperature), where p(w) is the model's probability. Token
+    i is drawn with fold_in(key, i), so a larger num_tokens gives the same first tokens.
 
     Args:
       model: Model from `ngram`.
