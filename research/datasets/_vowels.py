@@ -88,8 +88,8 @@ def padded(
     """Pad sequences of different length with 0 and stack them into one array.
 
     Args:
-      sequences: n arrays of shape (t, d), with 1 <= t <= longest.
-      longest: T, the number of steps after padding.
+      sequences: List of n arrays of shape (t, d), with 1 <= t <= longest.
+      longest: Number T of steps after padding.
     Returns:
       The padded sequences, shape (n, T, d), in the dtype of the input, and the length
       of each sequence, int32.

@@ -256,7 +256,7 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
 
     Args:
       seed: Seed of u, the labels and the points.
-      n: Number of rows, at least 2; the first two have labels 0 and 1.
+      n: Number of rows, at least 2. The first two rows have labels 0 and 1.
       d: Number of columns.
       margin: Smallest distance from the plane, positive.
     Returns:

@@ -77,8 +77,8 @@ def split(
       One pair (x, y) for each fraction: by default the training, validation and test
       parts.
     Raises:
-      TypeError, ValueError: As in `check_xy`; or fractions are not positive with sum 1,
-        or a part would be empty.
+      TypeError, ValueError: As in `check_xy`. Also if fractions are not positive with
+        sum 1, or a part would be empty.
     Example:
       >>> parts = split(np.ones((1797, 64)), np.arange(1797))
       >>> [len(x) for x, y in parts]
@@ -117,8 +117,8 @@ def mean_and_sd(
     Args:
       train_x: Inputs, shape (n, ...), floating.
     Returns:
-      (mean, sd), each with the shape of one row and the dtype of the inputs (float64
-      for integers).
+      The mean and the standard deviation, each with the shape of one row and the dtype
+      of the inputs (float64 for integers).
     Example:
       >>> mean, sd = mean_and_sd(np.array([[1.0, 5.0], [3.0, 5.0]]))
       >>> mean.tolist(), sd.tolist()

@@ -28,7 +28,7 @@ def logistic(
     neither overflows nor cancels. The value, the gradient σ(z) - y and the Hessian σ(z)
     σ(-z) therefore keep their relative precision for confident, correct predictions.
     Labels are 0 or 1, not -1 or +1. optax.sigmoid_binary_cross_entropy is the same
-    function, but broadcasts.
+    function, but broadcasts its arguments.
 
     Args:
       logit: Logit z, floating, shape ().

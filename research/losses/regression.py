@@ -73,7 +73,7 @@ def huber(
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
-      TypeError, ValueError: As in `squared_error`; also if delta is not positive.
+      TypeError, ValueError: As in `squared_error`. Also if delta is not positive.
     References:
       Huber, Robust estimation of a location parameter, Annals of Mathematical
       Statistics 1964.

@@ -54,17 +54,17 @@ def cnn(
       pool: Window of the max pooling at the end of each block: one number for all
         blocks, or one number for each block. 1 means no pooling.
       hidden: Widths of the dense layers before the last one.
-      activation: A name in `research.models.ACTIVATIONS`, used after every layer except
-        the last.
+      activation: Name of the activation after every layer except the last, a key of
+        `research.models.ACTIVATIONS`.
       normalisation: Normalisation between convolution and activation. "layer"
         normalises over the channels of each pixel. "group" normalises over the pixels
         and channels of each group of 16 channels. If 16 does not divide the number of
         channels, the groups are smaller. None means no normalisation.
       dropout: Dropout rate of the inputs of every dense layer. Dropout is active only
         if apply gets a key.
-      initialiser: A name in `research.models.INITIALISERS`, used for all weights.
-        Biases start at 0.
-      dtype: Dtype of the parameters; None means JAX's default (float32 unless float64
+      initialiser: Name of the initialiser of all weights, a key of
+        `research.models.INITIALISERS`. Biases start at 0.
+      dtype: Dtype of the parameters. None means JAX's default (float32 unless float64
         is enabled).
     Returns:
       A model. Its apply maps images of shape (..., H, W, C) to (..., num_classes). Its

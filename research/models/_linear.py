@@ -21,8 +21,8 @@ def linear(
 
     Args:
       num_features: Number d of features, at least 1.
-      scale: Standard deviation of the initial weights; the intercept starts at 0.
-      dtype: Dtype of the parameters; None means JAX's default (float32 unless float64
+      scale: Standard deviation of the initial weights. The intercept starts at 0.
+      dtype: Dtype of the parameters. None means JAX's default (float32 unless float64
         is enabled). The initial weights depend on the dtype.
     Returns:
       A model with params {"weights": (d,), "intercept": ()}. Its apply maps x of shape

@@ -30,10 +30,11 @@ def mlp(
     Args:
       sizes: Numbers of inputs, of hidden units in each layer, and of outputs: at least
         two positive integers.
-      activation: φ, a name in `ACTIVATIONS`.
-      initialiser: Initialiser of the weights, a name in `INITIALISERS`; biases start at
-        0. "he_normal" is usual with ReLU, "lecun_normal" or "glorot_uniform" with tanh.
-      dtype: Dtype of the parameters; None means JAX's default.
+      activation: Name of the activation φ, a key of `ACTIVATIONS`.
+      initialiser: Name of the initialiser of the weights, a key of `INITIALISERS`.
+        Biases start at 0. "he_normal" is usual with ReLU, "lecun_normal" or
+        "glorot_uniform" with tanh.
+      dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"dense_1": {"weights": (in, out), "bias": (out,)}, "dense_2":
       ...}. Its apply maps x of shape (..., sizes[0]) to (..., sizes[-1]).

@@ -84,7 +84,7 @@ def recurrent(
         symbols.
       num_hidden: Width H of each layer.
       num_outputs: Number K of outputs.
-      cell: A name in `research.models.cells.CELLS`.
+      cell: Name of the recurrent cell, a key of `research.models.cells.CELLS`.
       num_layers: Number of layers.
       outputs: "last" for one prediction at the end of each sequence, "every" for a
         prediction after each step.
@@ -94,7 +94,7 @@ def recurrent(
         active only if apply gets a key. There is no dropout between time steps.
       window: Number of steps in a window of truncated backpropagation. None means the
         full gradient.
-      dtype: Dtype of the parameters; None means JAX's default.
+      dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}.
       With an embedding, the params also contain {"embedding": {"weights": (num_inputs,

@@ -22,8 +22,8 @@ def softmax(
     Args:
       num_features: Number d of features, at least 1.
       num_classes: Number K of classes, at least 2.
-      scale: Standard deviation of the initial weights; the intercept starts at 0.
-      dtype: Dtype of the parameters; None means JAX's default.
+      scale: Standard deviation of the initial weights. The intercept starts at 0.
+      dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"weights": (d, K), "intercept": (K,)}. Its apply maps x of
       shape (..., d) to (..., K).

@@ -78,9 +78,9 @@ def mlp_value_and_gradient(
       x: Inputs, shape (n, sizes[0]).
       y: Targets. For "softmax_cross_entropy" they are classes of shape (n,). For the
         other losses they have the shape of the prediction, (n, sizes[-1]).
-      activation: φ, as for `mlp`.
-      loss: A name in `BATCH_LOSSES`. Each is the batch mean of the loss of that name in
-        `research.losses`.
+      activation: Name of the activation φ, as in `mlp`.
+      loss: Name of the loss, a key of `BATCH_LOSSES`. It is the mean over the batch of
+        the loss with this name in `research.losses`.
     Returns:
       The loss, shape (), and the gradient in the pytree of the params.
     Raises:

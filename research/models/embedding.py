@@ -58,7 +58,7 @@ def sinusoidal_positions(
     Args:
       context: Number of positions.
       width: Width of the vectors.
-      dtype: Dtype of the result; None means JAX's default.
+      dtype: Dtype of the result. None means JAX's default.
     Returns:
       The positions, shape (context, width).
     References:

@@ -49,7 +49,7 @@ def generate(
       context: Number of tokens that the model reads, at most the context of the model.
       temperature: Number >= 0. Below 1, likely tokens become likelier. 0 always selects
         the likeliest token (greedy).
-      top_k: Number of candidate tokens; None means all.
+      top_k: Number of candidate tokens. None means all tokens.
     Returns:
       The sampled tokens without the prompt, int32 of shape (..., num_tokens).
     Raises:

@@ -39,8 +39,8 @@ def on_images(
 
     Args:
       model: Model of standardised images, shape (..., H, W, C), dtype `dtype`.
-      mean, sd: Mean and standard deviation of the training images in the units of x (0
-        to 255 for bytes), shape () or (C,); see `mean_and_sd`.
+      mean, sd: Mean and standard deviation of the training images, shape () or (C,), as
+        from `mean_and_sd`. Their units are those of x (0 to 255 for bytes).
       dtype: Dtype in which the model computes.
     Returns:
       A model with the same params. Its apply accepts images of shape (..., H, W, C) in
@@ -96,8 +96,8 @@ def mean_and_sd(
     Args:
       images: Images, uint8, shape (n, H, W, C).
     Returns:
-      (mean, sd), each of shape (C,), over all images and pixels. sd is the population
-      standard deviation.
+      The mean and the population standard deviation over all images and pixels, each of
+      shape (C,).
     Raises:
       ValueError: images are not uint8 with four axes, or there are no images.
     Example:

@@ -26,7 +26,7 @@ def fans(shape: Sequence[int]) -> tuple[int, int]:
       shape: Shape of the weights: (in, out) for a dense layer, (height, width, in, out)
         for a convolution. Both fans of a convolution contain the factor height * width.
     Returns:
-      (fan_in, fan_out).
+      The pair (fan_in, fan_out).
     Raises:
       ValueError: The shape has fewer than two axes, or an axis of length 0.
     Example:

@@ -63,7 +63,7 @@ def from_linen(
       noise: Keyword arguments that the call gets only with a key, such as {"train":
         True}. None means the flags above.
       streams: Names of the module's random number streams.
-      dtype: Dtype to which initial parameters are cast; None does not cast.
+      dtype: Dtype to which the initial parameters are cast. None means no cast.
       **arguments: Keyword arguments of every call, such as train=False.
     Returns:
       A model with the params of the module. Its apply maps x of shape (...,

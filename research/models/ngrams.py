@@ -94,7 +94,7 @@ def ngram(
         order.
       order: Number of tokens of an n-gram, at least 1.
       vocabulary_size: Number V of symbols. V**order must be below 2**63.
-      smoothing: A name in `SMOOTHINGS`.
+      smoothing: Name of the smoothing, a key of `SMOOTHINGS`.
     Returns:
       The model.
     Raises:
@@ -260,7 +260,7 @@ def sample_ngram(
       prompt: Beginning of the text, integers, shape (t,), t >= 0.
       num_tokens: Number of tokens to sample.
       temperature: Positive number. Below 1, likely tokens become likelier.
-      top_k: Number of candidate tokens; None means all.
+      top_k: Number of candidate tokens. None means all tokens.
     Returns:
       The sampled tokens without the prompt, int32, shape (num_tokens,).
     Raises:

@@ -30,7 +30,7 @@ def max_pool(
     Args:
       x: Images, shape (..., H, W, C).
       window: Height and width of the window, or one number for both.
-      stride: Step between windows; None means the window size, so that windows are
+      stride: Step between windows. None means the window size, so that windows are
         adjacent.
     Returns:
       The pooled images, shape (..., height, width, C) with

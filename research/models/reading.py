@@ -123,7 +123,8 @@ def reader(
       A function (params, starts) -> float64 losses, shape (n, context), n >= 1. The
       function loops in Python and cannot be traced.
     Raises:
-      ValueError: As in `next_token_losses`; or slice_size is not a positive integer.
+      ValueError: As in `next_token_losses`. Also if slice_size is not a positive
+        integer.
     Example:
       >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
       >>> model = Model(lambda key: None, uniform)

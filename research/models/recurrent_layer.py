@@ -195,7 +195,7 @@ def at_end(
     Args:
       first: Carry before the first step, shape (n, H).
       later: Carry after each step, shape (T, n, H).
-      length: Number of steps of each sequence, shape (n,); 0 selects `first`. None
+      length: Number of steps of each sequence, shape (n,). 0 selects `first`. None
         means that all sequences have T steps.
     Returns:
       The carry, shape (n, H).

@@ -70,10 +70,10 @@ def transformer_decoder(
       positions: "learned", or "sinusoidal", which has no parameters.
       order: "pre" normalises the input of a sublayer f: x + f(LN(x)). "post" normalises
         the residual sum: LN(x + f(x)).
-      activation: A name in `research.models.ACTIVATIONS`.
+      activation: Name of the activation, a key of `research.models.ACTIVATIONS`.
       dropout: Dropout rate. Dropout is active only if apply gets a key.
       tied: Whether the output layer uses the weights of the embedding.
-      dtype: Dtype of the parameters; None means JAX's default.
+      dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
       `Sequences` of integers, to logits of shape (..., T, V). Tokens after the end of a
@@ -162,7 +162,7 @@ def transformer_encoder(
       `Sequences` of integers, to logits of shape (..., K). Tokens after the end of a
       sequence change neither a logit nor a gradient.
     Raises:
-      ValueError, TypeError: As in `transformer_decoder`; or num_classes is not an
+      ValueError, TypeError: As in `transformer_decoder`. Also if num_classes is not an
         integer >= 2.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.1.

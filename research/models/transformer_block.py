@@ -54,8 +54,8 @@ def block(
         {"weights": (hidden, width), "bias"}}.
       x: Inputs, shape (..., T, width).
       mask, num_heads: As in `attention`.
-      order: "pre" or "post".
-      activation: A name in `ACTIVATIONS`, or a function.
+      order: Order of normalisation and sublayer, "pre" or "post".
+      activation: Name of the activation, a key of `ACTIVATIONS`, or a function.
       dropout_rate: Dropout rate of the outputs of the two sublayers.
       key: Key for dropout in this block and step. None means no dropout.
     Returns:

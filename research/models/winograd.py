@@ -30,8 +30,8 @@ def winograd(
     So 16 outputs take 36 multiplications instead of 144. The maps by the three matrices
     are linear, so the derivatives of any order and mode are products again.
 
-    The rounding errors of the outputs and the gradients are about two to four times
-    those of the direct sum.
+    The rounding errors of the outputs and the gradients are about two to four times the
+    rounding errors of the direct sum.
 
     Args:
       images: Images, shape (n, H, W, C_in), H and W at least 3.

@@ -108,7 +108,7 @@ def curvature(
       penalty: Factor of the penalty, at least 0. The intercept is not penalised.
       example_curvature: Second derivatives c, one number or an array of shape (n,).
     Returns:
-      (μ, L), the smallest and the largest eigenvalue.
+      The smallest eigenvalue μ and the largest eigenvalue L.
     Raises:
       ValueError: The data or the penalty are invalid.
     References:

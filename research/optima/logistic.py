@@ -49,8 +49,8 @@ def logistic_regression(
     Returns:
       The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: The data, the labels or the penalty are invalid; or the penalty is 0
-        and the columns are dependent or the classes separable.
+      ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0,
+        and the columns are linearly dependent or the classes are separable.
       RuntimeError: Newton's method did not converge. The message shows the gradient
         norm that it reached.
     References:
@@ -98,8 +98,8 @@ def softmax_regression(
       The optimum. Its params are {"weights": (d, K), "intercept": (K,)}, float64, with
       row sums 0.
     Raises:
-      ValueError: The data, the labels or the penalty are invalid; or the penalty is 0
-        and the columns are dependent or the classes separable.
+      ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0,
+        and the columns are linearly dependent or the classes are separable.
       RuntimeError: Newton's method did not converge. The message shows the gradient
         norm that it reached.
     References:
