@@ -20,9 +20,10 @@ class DocumentSplit(NamedTuple):
 
     Attributes:
       name: Name of the data set.
-      train_texts: n documents, each a string of lower-case words separated by spaces.
+      train_texts: List of n documents, each a string of lower-case words separated by
+        spaces.
       train_y: Labels 0..K-1, shape (n,), int32.
-      test_texts, test_y: The same for the test part.
+      test_texts, test_y: Documents and labels of the test part.
       classes: Name of each label, sorted.
     """
 
@@ -37,12 +38,12 @@ class DocumentSplit(NamedTuple):
 def documents() -> DocumentSplit:
     """Load Reuters R8: news stories of the eight most common categories.
 
-    These are the 5,485 training and 2,189 test stories of Reuters-21578 with a single
-    category, in the standard split (ModApté). The file is downloaded if it is missing.
-    The classes are very unequal: 52 % of the training part are `earn`.
+    The 5,485 training stories and 2,189 test stories are those of Reuters-21578 with a
+    single category, in the standard split (ModApté). The class sizes are very unequal:
+    52 % of the training stories are `earn`. The file is downloaded if it is missing.
 
     Returns:
-      The documents.
+      The documents with their labels.
     Raises:
       ValueError: The file is damaged.
       OSError: The file is missing and cannot be downloaded. The message says how to get

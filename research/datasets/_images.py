@@ -41,7 +41,7 @@ class ImageSplit(NamedTuple):
       name: Name of the data set.
       train_x: Images, shape (n, H, W, C), uint8.
       train_y: Labels 0..K-1, shape (n,), int32.
-      test_x, test_y: The same for the test part.
+      test_x, test_y: Images and labels of the test part.
       classes: Name of each label.
     """
 
@@ -60,16 +60,16 @@ def images(name: str) -> ImageSplit:
     |---|---|---|---|
     | digits | 1,437 + 360 | 8, 8, 1 | the last fifth (other writers) is the test part |
     | mnist_5k | 4,000 + 1,000 | 28, 28, 1 | 400 + 100 images per class |
-    | mnist | 60,000 + 10,000 | 28, 28, 1 | its own |
-    | fashion_mnist | 60,000 + 10,000 | 28, 28, 1 | its own |
-    | cifar10 | 50,000 + 10,000 | 32, 32, 3 | its own |
+    | mnist | 60,000 + 10,000 | 28, 28, 1 | the split of its authors |
+    | fashion_mnist | 60,000 + 10,000 | 28, 28, 1 | the split of its authors |
+    | cifar10 | 50,000 + 10,000 | 32, 32, 3 | the split of its authors |
 
-    Intensities are 0..16 for digits and 0..255 for the other sets. `descent data list`
-    shows where the files come from; `research.datasets.SOURCES`
-    holds their hashes.
+    Intensities are 0..16 for digits and 0..255 for the other data sets. `descent data
+    list` shows where the files come from. `research.datasets.SOURCES` contains their
+    hashes.
 
     Args:
-      name: One of these five names.
+      name: One of the five names in the table.
     Returns:
       The data set. Its arrays are copies that may be changed.
     Raises:
@@ -95,13 +95,13 @@ def check_labels(
     """Raise an error if the labels do not fit the examples.
 
     Args:
-      labels: Integers, shape (n,).
+      labels: Labels, integers, shape (n,).
       num_examples: Expected number of labels.
-      num_classes: Labels must lie in 0..num_classes - 1.
+      num_classes: Number of classes. Labels must lie in 0..num_classes - 1.
       where: Name of the labels, for the error message.
     Raises:
       ValueError: The number of labels is wrong, or a label is out of range. The message
-        shows the first such label.
+        shows the first label that is out of range.
     Example:
       >>> check_labels(np.array([0, 1, 12]), 3, 10, "the test part")
       Traceback (most recent call last):
@@ -143,12 +143,15 @@ def _of_mnist_5k(paths: list[Path]) -> Parts:
         rows[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1),
         rows[:, -1].astype(np.int32),
     )
-    is_test = np.arange(len(y)) % 500 >= 400  # Sorted by class, 500 images each.
+    is_test = np.arange(len(y)) % 500 >= 400  # 500 images a class, in order.
     return x[~is_test], y[~is_test], x[is_test], y[is_test]
 
 
 def _table_of_digits(packed: bytes, where: str) -> np.ndarray:
-    """Parse one image per row: 784 intensities and the digit, separated by commas."""
+    """Parse a table of images.
+
+    A row has the 784 intensities and the digit of one image, separated by commas.
+    """
     try:
         unpacking = zlib.decompressobj(wbits=31)
         text = unpacking.decompress(packed, MOST_CHARACTERS)

@@ -22,28 +22,30 @@ def log_mel(
     lowest: float = 20.0,
     highest: float | None = None,
 ) -> Float32[np.ndarray, "frames num_mels"]:
-    """Log-mel spectrogram: entry (m, k) is log(Σ_f weights[f, k] P_m(f) + 1e-10).
+    """Compute the log-mel spectrogram of a wave.
 
-    P_m is the power spectrum of frame m under a periodic Hann window
-    (`power_spectrum`), the weights are `mel_weights`, and the logarithm is natural.
-    There is no pre-emphasis, dithering, centring or normalisation. Samples of int16 are
-    divided by 32,768; floating samples are used unchanged.
+    The entry of frame m and band k is log(Σ_f weights[f, k] P_m(f) + 1e-10), with the
+    natural logarithm. P_m is the power spectrum of the frame under a periodic Hann
+    window (`power_spectrum`). The weights are `mel_weights`. There is no pre-emphasis,
+    dithering, centring or normalisation. Samples of int16 are divided by 32,768.
+    Floating samples are used unchanged.
 
     Args:
       wave: Samples, int16 or floating, shape (t,) with t >= 1. A wave shorter than a
         window is padded with 0.
-      rate: Samples per second.
+      rate: Number of samples per second.
       num_mels: Number of bands.
       window_seconds, hop_seconds: Length of a frame, and distance between the starts of
-        two frames.
-      lowest, highest: Lower edge of the first band and upper edge of the last, in Hz;
-        None means half the rate.
+        two frames, in seconds.
+      lowest, highest: Lower edge of the first band and upper edge of the last band, in
+        Hz. highest=None means half the rate.
     Returns:
-      Shape (frames, num_mels), float32, with frames = 1 + (t - window) // hop.
+      The spectrogram, float32, shape (frames, num_mels), with frames = 1 + (t - window)
+      // hop. window and hop are the two lengths in samples.
     Raises:
       TypeError: wave is neither int16 nor floating.
-      ValueError: wave is empty or not one-dimensional, a number is out of range, or a
-        reason in `mel_weights`.
+      ValueError: wave is empty or not one-dimensional, a number is out of range, or
+        `mel_weights` raises an error.
     References:
       Davis & Mermelstein (1980), Comparison of parametric representations for
       monosyllabic word recognition, IEEE Transactions on Acoustics, Speech, and Signal
@@ -107,9 +109,9 @@ def frames(
 
     Args:
       wave: Samples, shape (t,). A wave shorter than a frame is padded with 0.
-      length, hop: Numbers of samples, at least 1.
+      length, hop: Length of a frame and distance of two starts, in samples, at least 1.
     Returns:
-      Shape (1 + (t - length) // hop, length).
+      The frames, shape (1 + (t - length) // hop, length).
     Example:
       >>> frames(np.arange(6.0), 4, 2).tolist()
       [[0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0]]
@@ -122,7 +124,7 @@ def frames(
 def power_spectrum(
     framed: Float[np.ndarray, "frames length"],
 ) -> Float[np.ndarray, "frames N/2+1"]:
-    """Power spectrum |X(f)|² of each frame under a periodic Hann window.
+    """Compute the power spectrum |X(f)|² of each frame under a periodic Hann window.
 
     Frames are padded with 0 to N samples, the next power of two. By Parseval, P(0) + 2
     P(1) + ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)².
@@ -130,7 +132,8 @@ def power_spectrum(
     Args:
       framed: Frames of floating samples, shape (frames, length).
     Returns:
-      Shape (frames, N / 2 + 1), at frequencies k rate / N.
+      The power P, shape (frames, N / 2 + 1). Column k belongs to the frequency k rate /
+      N.
     Example:
       >>> power_spectrum(np.ones((1, 4)))[0].round(12).tolist()
       [4.0, 1.0, 0.0]
@@ -142,12 +145,13 @@ def power_spectrum(
 
 
 def mel(frequency: Any) -> Float[np.ndarray, "..."]:
-    """Mel scale of O'Shaughnessy and HTK: 2595 log10(1 + f / 700).
+    """Convert a frequency f to the mel scale: 2595 log10(1 + f / 700).
 
-    Slaney's mel scale is linear below 1,000 Hz instead.
+    This is the mel scale of O'Shaughnessy and HTK. Slaney's mel scale is linear below
+    1,000 Hz instead.
 
     Args:
-      frequency: A number or an array, in Hz.
+      frequency: Frequency in Hz, a number or an array.
     References:
       O'Shaughnessy (1987), Speech Communication: Human and Machine. Young et al., The
       HTK Book, "Filterbank analysis".
@@ -161,19 +165,20 @@ def mel(frequency: Any) -> Float[np.ndarray, "..."]:
 def mel_weights(
     rate: int, num_samples: int, num_mels: int, lowest: float, highest: float
 ) -> Float[np.ndarray, "N/2+1 num_mels"]:
-    """Weights of triangular bands on the mel scale.
+    """Compute the weights of triangular bands on the mel scale.
 
-    num_mels + 2 edges are evenly spaced on the mel scale. Band k rises from 0 at edge k
-    to 1 at edge k + 1 and falls to 0 at edge k + 2, linearly in mel as in HTK. Between
-    the first and the last peak the weights of each frequency sum to 1.
+    num_mels + 2 edges are evenly spaced on the mel scale. The weight of band k rises
+    from 0 at edge k to 1 at edge k + 1 and falls to 0 at edge k + 2. It is linear in
+    mel, as in HTK. The weights of each frequency between the first and the last peak
+    sum to 1.
 
     Args:
-      rate: Samples per second.
-      num_samples: N, the length of the frames behind the spectrum.
+      rate: Number of samples per second.
+      num_samples: Number N of samples from which the spectrum was computed.
       num_mels: Number of bands, at least 1.
       lowest, highest: Outer edges in Hz, 0 <= lowest < highest <= rate / 2.
     Returns:
-      Shape (N / 2 + 1, num_mels), float64.
+      The weights, float64, shape (N / 2 + 1, num_mels).
     Raises:
       ValueError: An argument is out of range, or a band is too narrow to contain a
         frequency of the spectrum.

@@ -1,4 +1,4 @@
-"""A text that every installation of Python contains: its own help topics."""
+"""Python's own help topics, a text that every installation of Python contains."""
 
 from research.datasets.texts import Text, as_text
 
@@ -8,11 +8,12 @@ CHARACTERS = 300_000
 def python_help() -> Text:
     """Load the topics of Python's `help` in alphabetical order, as English text.
 
-    It needs neither network nor files, and replaces a text that is missing. The text
-    differs between versions of Python, so results on it are not comparable.
+    This text needs neither a network nor files, so it can replace a missing text. It
+    differs between versions of Python, so results on it cannot be compared between
+    versions.
 
     Returns:
-      The first 300,000 ASCII characters.
+      The first 300,000 ASCII characters as a text.
     Example:
       >>> len(python_help().characters)
       300000

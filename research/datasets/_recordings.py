@@ -20,11 +20,11 @@ class Recordings(NamedTuple):
     """Recordings of spoken digits.
 
     Attributes:
-      waves: n arrays of samples, int16, each of its own shape (t,).
-      rate: Samples per second.
-      digit: The spoken digit 0..9, shape (n,), int32.
+      waves: List of n arrays of samples, int16, each of its own shape (t,).
+      rate: Number of samples per second.
+      digit: Spoken digit 0..9 of each recording, shape (n,), int32.
       speaker: Index of the speaker in `speakers`, shape (n,), int32.
-      index: Number of the repetition, from 0, shape (n,), int32.
+      index: Number of the repetition, counted from 0, shape (n,), int32.
       speakers: Names of the speakers.
     """
 
@@ -82,15 +82,15 @@ def recordings() -> Recordings:
 def official_split(
     given: Recordings,
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]:
-    """Split as the data set's authors do: repetitions 0 to 4 are the test part.
+    """Split recordings as their authors do: repetitions 0 to 4 are the test part.
 
     Every speaker occurs in both parts. The split therefore measures accuracy for known
-    voices, which is higher than for unknown ones.
+    voices, which is higher than accuracy for unknown voices.
 
     Args:
-      given: The recordings.
+      given: Recordings to split.
     Returns:
-      Positions in `waves` of the training part and of the test part, int64.
+      Indices in `waves` of the training part, and indices of the test part, int64.
     Example:
       >>> digit = speaker = np.zeros(6, int)
       >>> index = np.array([0, 5, 6, 4, 7, 49])
@@ -105,15 +105,16 @@ def official_split(
 def speaker_folds(
     given: Recordings,
 ) -> tuple[tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]], ...]:
-    """Split by speaker: each fold tests on one speaker and trains on the others.
+    """Split recordings by speaker into folds, each with one speaker as the test part.
 
-    The folds measure accuracy for unknown voices.
+    The recordings of the other speakers are the training part. The folds measure
+    accuracy for unknown voices.
 
     Args:
-      given: The recordings.
+      given: Recordings to split.
     Returns:
-      One pair for each of `speakers`: positions in `waves` of the training part and of
-      the test part, int64.
+      One pair for each speaker: the indices in `waves` of the training part, and the
+      indices of the test part, int64.
     Example:
       >>> digit, speaker = np.zeros(4, int), np.array([0, 1, 0, 1])
       >>> given = Recordings([], 8000, digit, speaker, np.arange(4), ("ann", "bob"))

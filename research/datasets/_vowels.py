@@ -26,7 +26,7 @@ class SequenceSplit(NamedTuple):
       train_x: Sequences padded with 0, shape (n, T, d), float32.
       train_length: Length of each sequence, in 1..T, shape (n,), int32.
       train_y: Labels 0..K-1, shape (n,), int32.
-      test_x, test_length, test_y: The same for the test part, with the same T and d.
+      test_x, test_length, test_y: Arrays of the test part, with the same T and d.
       classes: Name of each label.
     """
 
@@ -43,8 +43,9 @@ class SequenceSplit(NamedTuple):
 def vowels() -> SequenceSplit:
     """Load Japanese Vowels: utterances of /ae/ by nine men.
 
-    There are 270 training utterances (30 per speaker) and 370 test utterances (24 to 88
-    per speaker), in the split of the authors. Each has 7 to 29 steps of 12 LPC cepstra.
+    The split is that of the authors: 270 training utterances (30 per speaker) and 370
+    test utterances (24 to 88 per speaker). Each utterance has 7 to 29 steps of 12 LPC
+    cepstra.
     The file is downloaded if it is missing.
 
     Returns:
@@ -87,12 +88,13 @@ def padded(
     """Pad sequences of different length with 0 and stack them into one array.
 
     Args:
-      sequences: n arrays of shape (t, d), with 1 <= t <= longest.
-      longest: T, the number of steps after padding.
+      sequences: List of n arrays of shape (t, d), with 1 <= t <= longest.
+      longest: Number T of steps after padding.
     Returns:
-      The padded sequences, shape (n, T, d), in their dtype; and their lengths, int32.
+      The padded sequences, shape (n, T, d), in the dtype of the input, and the length
+      of each sequence, int32.
     Raises:
-      ValueError: A sequence is empty or too long.
+      ValueError: A sequence has no step or more than T steps.
     Example:
       >>> values, length = padded([np.ones((1, 2)), np.ones((3, 2))], 3)
       >>> values[0].tolist(), length.tolist()
@@ -119,19 +121,20 @@ def parse_ts(
 ) -> tuple[list[Float32[np.ndarray, "t d"]], Int32[np.ndarray, "n"], tuple[str, ...]]:
     """Parse the .ts format of sktime and aeon.
 
-    After a header of lines `#...` and `@...`, each line is one sequence: its dimensions
-    and then its class, separated by colons. The values of a dimension are separated by
-    commas.
+    The header has lines `#...` and `@...`. Every later line is one sequence. It
+    contains the dimensions and then the class, separated by colons. The values of a
+    dimension are separated by commas.
 
     Args:
       text: Content of the file.
       where: Name of the file, for error messages.
     Returns:
-      The sequences, each (t, d) float32; the labels, int32; and the class names.
+      The sequences, each float32 of shape (t, d), the labels, int32, and the class
+      names.
     Raises:
-      ValueError: A line has the wrong number of dimensions, dimensions of different
-        length, a value that is not a finite number, or an unknown class; or there are
-        no lines.
+      ValueError: The header is incomplete, or there are no sequences. Or a line has the
+        wrong number of dimensions, dimensions of different length, a value that is not
+        a finite number, or an unknown class.
     Example:
       >>> head = "@dimensions 2\\n@classLabel true a b\\n@data\\n"
       >>> sequences, labels, classes = parse_ts(head + "1,2,3:4,5,6:b", "x.ts")

@@ -9,18 +9,18 @@ from research.checks import check_count, check_numbers
 def window_starts(
     num_tokens: int, context: int, *, stride: int | None = None, offset: int = 0
 ) -> Int32[np.ndarray, "n"]:
-    """Start positions of windows of context + 1 tokens.
+    """Compute the start positions of windows of context + 1 tokens.
 
-    A window holds `context` tokens to read, each followed by the token to predict. With
-    a stride of `context` every token of the text is predicted once, except the first
-    and the tokens at the end that do not fill a window. A stride of 1 gives all
-    windows.
+    A model reads the first `context` tokens of a window and predicts the token after
+    each of them. If the stride is `context`, every token of the text is predicted once,
+    except the first token and the tokens at the end that do not fill a window. A stride
+    of 1 gives all windows.
 
     Args:
-      num_tokens: T, the length of the text.
-      context: Number of tokens to read, at least 1.
-      stride: Distance between two starts, at least 1; None means `context`.
-      offset: First start, at least 0.
+      num_tokens: Number T of tokens of the text.
+      context: Number of tokens that the model reads, at least 1.
+      stride: Distance between two starts, at least 1. None means `context`.
+      offset: Start of the first window, at least 0.
     Returns:
       The starts, int32, shape (n,) with n >= 1.
     Raises:
@@ -54,15 +54,15 @@ def window_starts(
 def windows(
     tokens: Int[np.ndarray, "T"], starts: Int[np.ndarray, "n"], context: int
 ) -> Int[np.ndarray, "n context+1"]:
-    """Tokens of each window.
+    """Return the tokens of each window.
 
     Args:
-      tokens: The text, shape (T,).
+      tokens: Tokens of the text, shape (T,).
       starts: Start positions from `window_starts`, shape (n,).
       context: As in `window_starts`.
     Returns:
       The windows, shape (n, context + 1), in the dtype of the tokens. Columns
-      0..context - 1 are the inputs, columns 1..context the targets.
+      0..context - 1 are the inputs, and columns 1..context are the targets.
     Raises:
       ValueError: A window would not lie inside the text.
     Example:

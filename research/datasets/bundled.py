@@ -12,12 +12,12 @@ class Dataset(NamedTuple):
     """A data set with its provenance.
 
     Attributes:
-      name: Name, as in `DATASETS`.
+      name: Name of the data set, a key of `DATASETS`.
       x: Inputs, shape (n, d), float64.
-      y: Targets, shape (n,): float64 (regression) or int64 labels 0..K-1
-        (classification).
+      y: Targets, shape (n,): float64 for regression, int64 labels 0..K-1 for
+        classification.
       feature_names: Name of each column of x.
-      target_names: Name of each label; for regression, the name of the quantity y.
+      target_names: Name of each label. For regression, the name of the quantity y.
       source: Where the data come from.
       licence: Licence of the data, as stated by the source.
       citation: Publication to cite.
@@ -42,7 +42,8 @@ _EFRON = (
     "Statistics 32(2), 407-499",
 )
 
-# name: (scikit-learn's loader, its arguments, (source, licence, citation)).
+# Name -> (loader of scikit-learn, arguments of the loader, (source, licence,
+# citation)).
 DATASETS: dict[str, tuple[str, dict[str, bool], tuple[str, str, str]]] = {
     "diabetes": ("load_diabetes", {}, _EFRON),
     "diabetes_raw": ("load_diabetes", {"scaled": False}, _EFRON),
@@ -93,14 +94,14 @@ def load(name: str) -> Dataset:
     | name | n, d | y |
     |---|---|---|
     | diabetes | 442, 10 | disease progression after a year; columns of x have norm 1 |
-    | diabetes_raw | 442, 10 | the same, with x in its units (years, kg/m², ...) |
+    | diabetes_raw | 442, 10 | as diabetes, but x in years, kg/m², ... |
     | breast_cancer | 569, 30 | 0 = malignant, 1 = benign (scikit-learn's order) |
     | digits | 1797, 64 | digit 0..9 of an 8 by 8 image, intensities 0..16 |
     | iris | 150, 4 | species: 0 = setosa, 1 = versicolor, 2 = virginica |
     | wine | 178, 13 | one of three cultivars |
 
     Args:
-      name: One of `DATASETS`.
+      name: Name of the data set, a key of `DATASETS`.
     Returns:
       The data set with its provenance. Its arrays are copies that may be changed.
     Raises:

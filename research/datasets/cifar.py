@@ -22,13 +22,13 @@ def read_cifar10(
 ]:
     """Read the images and labels of cifar-10-binary.tar.gz without extracting it.
 
-    A record is the label, then 1,024 bytes each of red, green and blue, row by row.
+    A record has the label and then 1,024 bytes each of red, green and blue, row by row.
 
     Args:
       path: Path of the archive.
     Returns:
-      The training images (n, 32, 32, 3) uint8 and labels (n,) int32, then those of the
-      test part.
+      The training images, uint8, shape (n, 32, 32, 3), the training labels, int32,
+      shape (n,), the test images and the test labels.
     Raises:
       ValueError: The archive is truncated, lacks one of the six files, or a file does
         not consist of whole records.

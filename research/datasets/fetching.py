@@ -25,9 +25,10 @@ PARTIAL = ".partial-"
 
 
 def cache_folder(name: str) -> Path:
-    """Folder of a data set's downloaded files.
+    """Return the folder of a data set's downloaded files.
 
-    It lies in the user's cache folder; on Linux XDG_CACHE_HOME changes that folder.
+    It is a subfolder of the user's cache folder. On Linux, XDG_CACHE_HOME changes the
+    cache folder.
 
     Example:
       >>> cache_folder("mnist").parts[-2:]
@@ -41,21 +42,21 @@ def cache_folder(name: str) -> Path:
 def fetch_file(
     source: Source, file: File, on_progress: OnProgress | None = None
 ) -> Path:
-    """Download a file into the cache, unless another process has done so.
+    """Download a file into the cache, unless another process has downloaded it.
 
     The download gets its final name only after its hash has been verified. An
     interrupted download therefore leaves no partial file under that name.
 
     Args:
-      source: The data set.
-      file: One of the data set's files.
-      on_progress: Called with (done, total, message), in bytes. None shows a progress
-        bar on a terminal.
+      source: Data set.
+      file: File of the data set.
+      on_progress: Function (done, total, message) that is called during the download.
+        done and total are numbers of bytes. None shows a progress bar on a terminal.
     Returns:
-      Path of the downloaded file.
+      The path of the downloaded file.
     Raises:
-      ConnectionError: No mirror (or pip) delivered the right file. The message says
-        what each delivered.
+      ConnectionError: No mirror delivered the right file, or pip did not. The message
+        describes the result of each attempt.
       OSError: The disk is full, or the cache folder cannot be written.
     """
     folder = cache_folder(source.name)
@@ -139,7 +140,7 @@ def _download(file: File, folder: Path, on_progress: OnProgress | None) -> Path:
 
 
 def _bar(file: File, on_progress: OnProgress) -> types.SimpleNamespace:
-    """Progress bar with the interface that pooch expects."""
+    """Build a progress bar with the interface that pooch expects."""
     done = 0
 
     def update(num_bytes: int) -> None:

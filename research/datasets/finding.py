@@ -22,8 +22,8 @@ class Folder(NamedTuple):
 
     Attributes:
       path: The folder.
-      owner: Who put the files there: GIVEN (the user), SYSTEM or CACHE. A damaged file
-        is downloaded again only in the cache.
+      owner: Origin of the files: GIVEN (the user), SYSTEM or CACHE. A damaged file is
+        downloaded again only in the cache.
     """
 
     path: Path
@@ -31,11 +31,12 @@ class Folder(NamedTuple):
 
 
 def find_source(name: str, loader: str = "") -> Source:
-    """Return the data set of that name.
+    """Return the data set with this name.
 
     Args:
-      name: One of `SOURCES`.
-      loader: If given, only the sets that this function of `research.datasets` loads.
+      name: Name of the data set, a key of `SOURCES`.
+      loader: Name of a function of `research.datasets`. If given, only the data sets
+        that this function loads are known.
     Raises:
       ValueError: The name is unknown. The message suggests the nearest name.
     Example:
@@ -57,7 +58,7 @@ def find_source(name: str, loader: str = "") -> Source:
 
 
 def search_folders(source: Source) -> tuple[Folder, ...]:
-    """Folders that are searched for a data set's files, in order.
+    """List the folders that are searched for a data set's files, in order.
 
     Raises:
       ValueError: DESCENT_DATA is not a folder.
@@ -78,13 +79,13 @@ def search_folders(source: Source) -> tuple[Folder, ...]:
 def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
     """List every copy of a file on this machine, in search order.
 
-    A copy may be damaged; `fault` checks it. MNIST and Fashion-MNIST use the same file
-    names. A file of the other set in the user's folder is skipped, rather than treated
+    A copy may be damaged. `fault` checks a copy. MNIST and Fashion-MNIST use the same
+    file names. A file that belongs to the other data set is skipped, and is not treated
     as damaged.
 
     Args:
-      source: A data set of `SOURCES`.
-      file: One of its files.
+      source: Data set of `SOURCES`.
+      file: File of the data set.
     Returns:
       The folder and the path of each copy.
     Raises:
@@ -110,7 +111,7 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
 
 
 def fault(path: Path, file: File) -> str | None:
-    """Describe the fault of a copy in a sentence with both hashes, or return None."""
+    """Describe why a copy is wrong, with both hashes. Return None if it is right."""
     found = digest(path, file.hashed)
     if found == file.sha256:
         return None
@@ -124,15 +125,17 @@ def fault(path: Path, file: File) -> str | None:
 
 
 def find_files(source: Source, on_progress: OnProgress | None = None) -> list[Path]:
-    """Return the paths of a data set's files, downloading those that are missing.
+    """Return the paths of a data set's files. Download the missing files.
 
-    Every file has the right hash.
+    Every returned file has the right hash. Damaged files in the cache are downloaded
+    again.
 
     Args:
-      source: A row of `SOURCES`.
-      on_progress: Called with (done, total, message), in bytes, during a download.
+      source: Data set of `SOURCES`.
+      on_progress: Function (done, total, message) that is called during a download.
+        done and total are numbers of bytes.
     Returns:
-      The paths, in the order of the table.
+      The paths, in the order of `source.files`.
     Raises:
       ValueError: A file in the user's or the system's folder has the wrong hash.
       OSError: A file is missing and cannot be downloaded or written.

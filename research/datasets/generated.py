@@ -16,10 +16,10 @@ class Function(NamedTuple):
     f and its gradient accept NumPy and JAX arrays of shape (d,).
 
     Attributes:
-      f: x -> (), in x's dtype.
-      gradient: x -> (d,), computed by formula.
-      minimiser: x*, shape (d,), float64.
-      minimum: f(x*).
+      f: Function x -> value, shape (), in the dtype of x.
+      gradient: Function x -> gradient, shape (d,), computed by a formula.
+      minimiser: Minimiser x*, shape (d,), float64.
+      minimum: Smallest value f(x*).
       eigenvalues: Eigenvalues of the Hessian at x*, ascending, shape (d,).
     """
 
@@ -50,19 +50,19 @@ class Problem(NamedTuple):
 def quadratic(
     seed: int, eigenvalues: Sequence[float] | Num[np.ndarray, "d"]
 ) -> Function:
-    """Quadratic f(x) = ½ xᵀAx - bᵀx with a chosen spectrum and random eigenvectors.
+    """Build the quadratic f(x) = ½ xᵀAx - bᵀx with given eigenvalues of A.
 
-    A = Q diag(eigenvalues) Qᵀ with Q orthonormal, x* is drawn from N(0, I), b = A x*,
-    and f(x*) = -½ x*ᵀ A x*.
+    A = Q diag(eigenvalues) Qᵀ, where Q is drawn uniformly from the orthogonal group.
+    The minimiser x* is drawn from N(0, I). Then b = A x* and f(x*) = -½ x*ᵀ A x*.
 
     Args:
-      seed: Seed of Q, uniform over the orthogonal group, and of x*.
-      eigenvalues: Eigenvalues >= 0, at least one positive. If one is 0, x* is one of
-        many minimisers.
+      seed: Seed of Q and x*.
+      eigenvalues: Eigenvalues of A, at least 0, with at least one positive. If an
+        eigenvalue is 0, x* is one of many minimisers.
     Returns:
       The function with its minimum.
     Raises:
-      ValueError: An eigenvalue is negative or not finite, or none is positive.
+      ValueError: An eigenvalue is negative or not finite, or all eigenvalues are 0.
     References:
       Mezzadri (2007), How to generate random matrices from the classical compact
       groups, Notices of the AMS 54(5).
@@ -109,13 +109,13 @@ def quadratic(
 
 
 def rosenbrock(dimension: int = 2) -> Function:
-    """Rosenbrock's valley, f(x) = Σ 100 (x_{i+1} - x_i²)² + (1 - x_i)².
+    """Build Rosenbrock's function f(x) = Σ_i 100 (x_{i+1} - x_i²)² + (1 - x_i)².
 
-    The minimum is f(1, ..., 1) = 0. From dimension 4 on there is also a local minimum
-    near (-1, 1, ..., 1).
+    The minimum is f(1, ..., 1) = 0. If the dimension is at least 4, there is also a
+    local minimum near (-1, 1, ..., 1).
 
     Args:
-      dimension: d >= 2.
+      dimension: Dimension d of x, at least 2.
     Returns:
       The function with its minimum.
     Raises:
@@ -145,8 +145,8 @@ def rosenbrock(dimension: int = 2) -> Function:
         return (100.0 * (tail - head**2) ** 2 + (1.0 - head) ** 2).sum()
 
     def gradient(x: Any) -> Any:
-        # Term i depends on x_i and x_{i+1}. Products with 0/1 matrices put each part in
-        # its place, in NumPy and in JAX.
+        # Term i depends on x_i and x_{i+1}. Products with 0/1 matrices add each part to
+        # the right entry, in NumPy and in JAX.
         head, tail = x[:-1], x[1:]
         rise = tail - head**2
         identity = np.eye(dimension, dtype=x.dtype)
@@ -160,22 +160,24 @@ def rosenbrock(dimension: int = 2) -> Function:
 def linear_problem(
     seed: int, n: int, d: int, noise: float, condition: float
 ) -> Problem:
-    """Linear regression data whose sample covariance has an exact condition number.
+    """Generate regression data whose sample covariance has an exact condition number.
 
-    y = x w + c + noise ε. The centred columns satisfy xᵀx / n = V diag(λ) Vᵀ with λ
-    geometric from 1 / condition to 1 and V random. So half the mean squared error has
-    smoothness L = 1 and strong convexity μ = 1 / condition. (The intercept decouples;
-    its curvature is 1.)
+    The targets are y = x w + c + noise ε with w ~ N(0, I), c ~ N(0, 1) and ε ~ N(0, I).
+    The columns of x are centred and satisfy xᵀx / n = V diag(λ) Vᵀ. Here V is a random
+    orthogonal matrix, and λ is a geometric sequence from 1 / condition to 1. Half the
+    mean squared error therefore has smoothness L = 1 and strong convexity μ = 1 /
+    condition. (The intercept does not interact with the weights, and its curvature is
+    1.)
 
     Args:
-      seed: Seed of V, w ~ N(0, I), c ~ N(0, 1), x and ε ~ N(0, I).
+      seed: Seed of V, w, c, x and ε.
       n: Number of rows, more than d.
       d: Number of columns.
-      noise: Standard deviation of the error, >= 0. With 0, (w, c) is the least-squares
-        solution.
-      condition: Ratio of the largest to the smallest eigenvalue, >= 1.
+      noise: Standard deviation of the error, at least 0. If it is 0, (w, c) is the
+        least-squares solution.
+      condition: Ratio of the largest to the smallest eigenvalue, at least 1.
     Returns:
-      The data, with w and c.
+      The data, with the weights w and the intercept c.
     Raises:
       ValueError: An argument is out of range.
     Example:
@@ -197,8 +199,8 @@ def linear_problem(
     )
     x = random.standard_normal((n, d))
     x -= x.mean(axis=0)
-    # Let xᵀx / n = C Cᵀ (Cholesky). The rows x C⁻ᵀ then have the identity as
-    # covariance, up to rounding.
+    # Let xᵀx / n = C Cᵀ (Cholesky). Then the covariance of the rows of x C⁻ᵀ is the
+    # identity, up to rounding.
     x = x @ np.linalg.inv(np.linalg.cholesky(x.T @ x / n)).T @ root.T
     y = x @ weights + intercept + noise * random.standard_normal(n)
     return Problem(x, y, weights, intercept)
@@ -207,24 +209,25 @@ def linear_problem(
 def overlapping_classes(
     seed: int, n: int, d: int, separation: float, condition: float = 1.0
 ) -> Problem:
-    """Two overlapping Gaussian classes whose log-odds are exactly linear.
+    """Generate two overlapping Gaussian classes whose log-odds are exactly linear.
 
     Both classes have probability ½, and log p(1|x)/p(0|x) = x w. The covariance within
-    a class is B Bᵀ, with eigenvalues geometric from 1 / condition to 1. The means are
-    ±½ separation B u for a random unit vector u. So w = separation B⁻ᵀ u and the
-    intercept is 0. The smallest possible error rate (Bayes) is Φ(-separation / 2),
-    where Φ is the normal distribution function.
+    a class is B Bᵀ. Its eigenvalues are a geometric sequence from 1 / condition to 1.
+    The means are ±½ separation B u for a random unit vector u. So w = separation B⁻ᵀ u,
+    and the intercept is 0. The smallest possible error rate (Bayes) is Φ(-separation /
+    2), where Φ is the normal distribution function.
 
     Args:
       seed: Seed of u, B, the labels and the points.
       n: Number of rows.
       d: Number of columns.
-      separation: Mahalanobis distance between the two means, > 0.
-      condition: Ratio of the largest to the smallest eigenvalue of the
-        covariance, >= 1.
+      separation: Mahalanobis distance between the two means, positive.
+      condition: Ratio of the largest to the smallest eigenvalue of the covariance, at
+        least 1.
     Returns:
-      The data, with the Bayes direction w and intercept 0. They minimise the expected
-      logistic loss. The minimiser of the sample's loss differs from them by O(1 / √n).
+      The data, with the Bayes direction w and intercept 0. These coefficients minimise
+      the expected logistic loss. The minimiser of the loss on the sample differs from
+      them by O(1 / √n).
     Raises:
       ValueError: An argument is out of range.
     Example:
@@ -243,21 +246,22 @@ def overlapping_classes(
 
 
 def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
-    """Two linearly separable classes with a known maximum-margin direction.
+    """Generate two linearly separable classes with a known maximum-margin direction u.
 
-    The first two points are ±margin u. Every other point lies on its class's side of
-    the plane x u = 0, at distance margin + |N(0, 1)|, and anywhere along the plane.
-    Therefore the unit vector u is the unique direction of largest margin. Gradient
-    descent on the logistic loss converges to this direction.
+    u is a random unit vector. The first two points are -margin u (class 0) and margin u
+    (class 1). Every other point lies on the side of the plane x u = 0 that belongs to
+    its class. Its distance from the plane is margin + |N(0, 1)|, and its position along
+    the plane is normally distributed. Therefore u is the unique direction of largest
+    margin. Gradient descent on the logistic loss converges to this direction.
 
     Args:
       seed: Seed of u, the labels and the points.
-      n: Number of rows, at least 2; the first two have labels 0 and 1.
+      n: Number of rows, at least 2. The first two rows have labels 0 and 1.
       d: Number of columns.
-      margin: Smallest distance from the plane, > 0.
+      margin: Smallest distance from the plane, positive.
     Returns:
-      The data, with the direction u and intercept 0: (2y - 1) (x u) >= margin up to
-      rounding.
+      The data, with the direction u as weights and intercept 0. They satisfy (2y - 1)
+      (x u) >= margin up to rounding.
     Raises:
       ValueError: An argument is out of range.
     References:
@@ -285,7 +289,11 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
 
 
 def _root(random: np.random.Generator, d: int, condition: float) -> np.ndarray:
-    """Return B with B Bᵀ = Q diag(λ) Qᵀ, λ from 1 / condition to 1, Q random."""
+    """Draw a matrix B with B Bᵀ = Q diag(λ) Qᵀ.
+
+    Q is a random orthogonal matrix, and λ is a geometric sequence from 1 / condition to
+    1.
+    """
     check_real("condition", condition)
     if not condition >= 1:
         raise ValueError(
@@ -297,8 +305,8 @@ def _root(random: np.random.Generator, d: int, condition: float) -> np.ndarray:
 def _orthogonal(random: np.random.Generator, d: int) -> np.ndarray:
     """Draw from the uniform distribution over the orthogonal group (Mezzadri, 2007).
 
-    It is the Q of a Gaussian matrix's QR decomposition, with R's diagonal made
-    positive.
+    The result is the Q in the QR decomposition of a Gaussian matrix, with the signs
+    that make R's diagonal positive.
     """
     basis, triangle = np.linalg.qr(random.standard_normal((d, d)))
     return basis * np.sign(np.diag(triangle))

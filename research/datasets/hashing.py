@@ -16,14 +16,16 @@ GZIP = b"\x1f\x8b"
 
 
 def digest(path: Path, hashed: str = "file") -> str:
-    """Compute the sha256 of a file; cache it until the file's size or time changes.
+    """Compute the sha256 of a file.
+
+    The hash is cached until the file's size or modification time changes.
 
     Args:
-      path: The file.
+      path: Path of the file.
       hashed: As in `research.datasets.sources.File`.
     Returns:
-      64 hexadecimal digits, or a few words if the file is not an archive or is
-      truncated.
+      The hash, 64 hexadecimal digits. If the file cannot be unpacked, a few words that
+      say so.
     Raises:
       OSError: The file cannot be read.
     Example:
@@ -68,15 +70,15 @@ def _chunks(path: Path, unpack: bool) -> Iterator[bytes]:
 
 
 def content(path: Path, most: int = MOST_BYTES) -> bytes:
-    """Read all bytes of a file, unpacked if it is compressed by gzip.
+    """Read all bytes of a file, and unpack them if they are compressed by gzip.
 
-    The first bytes decide whether it is compressed, not the file's name.
+    The first bytes of the file decide whether it is compressed, not its name.
 
     Args:
       path: Path of the file.
-      most: Largest number of bytes to read.
+      most: Largest number of unpacked bytes.
     Raises:
-      ValueError: The file cannot be unpacked or has more bytes.
+      ValueError: The file cannot be unpacked, or has more than `most` bytes.
       OSError: The file cannot be read.
     """
     check_regular(path)
@@ -95,12 +97,13 @@ def content(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the wav files of a tar archive, in its order, without extracting it.
+    """Yield the wav files of a tar archive without extracting it.
 
     Args:
       path: Path of the archive, compressed or not.
     Yields:
-      The name without folders, and the content.
+      The name without folders and the content of each file, in the order of the
+      archive.
     Raises:
       ValueError: The file is not a tar archive, or is truncated or damaged.
       OSError: The file cannot be read.

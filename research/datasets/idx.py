@@ -10,15 +10,15 @@ from jaxtyping import UInt8
 from research.datasets.hashing import content
 
 UNSIGNED_BYTE = 0x08
-MOST_AXES = 32  # Supported by every version of NumPy.
+MOST_AXES = 32  # Every version of NumPy supports this number of axes.
 
 
 def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
-    """Read an array of unsigned bytes, from a file compressed by gzip or not.
+    """Read an array of unsigned bytes from an IDX file, compressed by gzip or not.
 
     The file starts with the bytes 0, 0, 8 (the code of an unsigned byte) and the number
-    of axes. The length of each axis follows as a big-endian 32-bit integer, then the
-    entries in C order.
+    of axes. Then follow the length of each axis, as a big-endian 32-bit integer, and
+    the entries in C order.
 
     Args:
       path: Path of the file.

@@ -9,7 +9,7 @@ from research.checks import check_count, check_numbers
 
 
 def check_xy(x: Float[np.ndarray, "n *d"], y: Num[np.ndarray, "n *k"]) -> None:
-    """Raise an error for data on which training would fail silently.
+    """Raise an error if training on the data would fail silently.
 
     Args:
       x: Inputs, shape (n, ...), floating.
@@ -17,7 +17,7 @@ def check_xy(x: Float[np.ndarray, "n *d"], y: Num[np.ndarray, "n *k"]) -> None:
     Raises:
       TypeError: x is not floating, or y is not numeric.
       ValueError: x or y is empty or has no axis, contains NaN or infinity, or their
-        lengths differ. The message shows the number of bad rows and the first of them.
+        lengths differ. The message shows the number of bad rows and the first bad row.
     Example:
       >>> check_xy(np.array([[1.0], [np.nan]]), np.array([0, 1]))
       Traceback (most recent call last):
@@ -64,20 +64,21 @@ def split(
 ) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Split the rows at random into disjoint parts that cover the data.
 
-    Part k ends at row ⌊n (fractions[0] + ... + fractions[k])⌋ of a permutation by
-    NumPy's default generator, so the same seed gives the same parts on every machine.
-    Classes are not balanced.
+    The rows are permuted by NumPy's default generator, so the same seed gives the same
+    parts on every machine. Part k ends at row ⌊n (fractions[0] + ... + fractions[k])⌋
+    of the permutation. Classes are not balanced.
 
     Args:
       x: Inputs, shape (n, ...).
       y: Targets, shape (n, ...).
       seed: Seed of the permutation.
-      fractions: Fraction of each part; positive, with sum 1.
+      fractions: Fraction of each part. Fractions are positive and have sum 1.
     Returns:
-      One (x, y) for each fraction: training, validation and test by default.
+      One pair (x, y) for each fraction: by default the training, validation and test
+      parts.
     Raises:
-      TypeError, ValueError: As in `check_xy`; or fractions are not positive with sum 1,
-        or a part would be empty.
+      TypeError, ValueError: As in `check_xy`. Also if fractions are not positive with
+        sum 1, or a part would be empty.
     Example:
       >>> parts = split(np.ones((1797, 64)), np.arange(1797))
       >>> [len(x) for x, y in parts]
@@ -107,16 +108,17 @@ def split(
 def mean_and_sd(
     train_x: Num[np.ndarray, "n *d"],
 ) -> tuple[Float[np.ndarray, "*d"], Float[np.ndarray, "*d"]]:
-    """Mean and population standard deviation √(Σ (x - mean)² / n) of each column.
+    """Compute the mean and the standard deviation of each column.
 
-    A constant column has standard deviation ∞ instead of 0. So (x - mean) / sd is 0 for
-    this column, also in other parts of the data.
+    The standard deviation is that of the population, √(Σ (x - mean)² / n). For a
+    constant column it is ∞ instead of 0. So (x - mean) / sd is 0 for this column, also
+    in other parts of the data.
 
     Args:
       train_x: Inputs, shape (n, ...), floating.
     Returns:
-      (mean, sd), each with the shape of one row and the dtype of the inputs (float64
-      for integers).
+      The mean and the standard deviation, each with the shape of one row and the dtype
+      of the inputs (float64 for integers).
     Example:
       >>> mean, sd = mean_and_sd(np.array([[1.0, 5.0], [3.0, 5.0]]))
       >>> mean.tolist(), sd.tolist()
@@ -124,7 +126,7 @@ def mean_and_sd(
     """
     check_numbers("train_x", train_x)
     train_x = np.asarray(train_x)
-    # In float64, because a long sum in float32 loses digits.
+    # Compute in float64, because a long sum in float32 loses digits.
     mean, sd = (
         train_x.mean(axis=0, dtype=np.float64),
         train_x.std(axis=0, dtype=np.float64),
@@ -141,14 +143,14 @@ def standardise(
 ) -> tuple[Float[np.ndarray, "_ *d"], ...]:
     """Standardise each column to mean 0 and standard deviation 1 on the training part.
 
-    The result is (x - mean) / sd with `mean_and_sd(train_x)`, for the training part and
-    all others. Columns that are constant on the training part become 0 everywhere.
-    scikit-learn's StandardScaler does not scale such columns, so that they may differ
-    from 0 in other parts.
+    The result is (x - mean) / sd for the training part and all other parts, with the
+    mean and sd of `mean_and_sd(train_x)`. Columns that are constant on the training
+    part become 0 everywhere. scikit-learn's StandardScaler does not scale such columns,
+    so that they may differ from 0 in other parts.
 
     Args:
-      train_x: The training part, shape (n, ...), floating.
-      *others: Other parts (validation, test, ...), each of shape (m, ...).
+      train_x: Inputs of the training part, shape (n, ...), floating.
+      *others: Inputs of other parts (validation, test, ...), each of shape (m, ...).
     Returns:
       The standardised arrays, in the given order.
     Example:

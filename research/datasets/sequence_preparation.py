@@ -12,13 +12,13 @@ from research.sizes import check_room
 
 
 def inside(length: Int[np.ndarray, "n"], num_steps: int) -> Bool[np.ndarray, "n T"]:
-    """Mask of the steps that lie before the end of each sequence.
+    """Return the mask of the steps that lie before the end of each sequence.
 
     Args:
       length: Length of each sequence, integers, shape (n,).
-      num_steps: T, the number of steps after padding.
+      num_steps: Number T of steps after padding.
     Returns:
-      The mask, booleans, shape (n, T).
+      The boolean mask, shape (n, T).
     Example:
       >>> inside(np.array([1, 3]), 3).tolist()
       [[True, False, False], [True, True, True]]
@@ -33,9 +33,9 @@ def standardise_steps(split: SequenceSplit) -> SequenceSplit:
     Args:
       split: Sequences of shape (n, T, d).
     Returns:
-      The split with both parts scaled by the training part's means and standard
-      deviations, in their dtype, and 0 after the end of a sequence. A component that is
-      constant becomes 0.
+      The split in which both parts are standardised by the means and standard
+      deviations of the training part. The dtypes do not change. Values after the end of
+      a sequence and constant components are 0.
     """
     steps = split.train_x[inside(split.train_length, split.train_x.shape[1])]
     mean, sd = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)
@@ -61,7 +61,7 @@ def interpolate_steps(
     Args:
       values: Sequences, floating, shape (n, T, d). Values after the end are ignored.
       length: Length of each sequence, in 1..T, shape (n,).
-      num_steps: Number of times, at least 2.
+      num_steps: Number of times for each sequence, at least 2.
     Returns:
       The interpolated sequences, float64, shape (n, num_steps, d).
     Example:
@@ -80,16 +80,17 @@ def interpolate_steps(
 
 
 def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
-    """Hold out one in `one_in` examples of each class of the training part, at random.
+    """Hold out random examples of the training part, one in `one_in` of each class.
 
     At least one example of each class is held out.
 
     Args:
-      split: Sequences; the test part is not used.
-      one_in: At least 2.
+      split: Sequences. The test part is not used.
+      one_in: Number of examples of which one is held out, at least 2.
       seed: Seed of the selection.
     Returns:
-      The training part, split into a training part and a test part (the held-out one).
+      The training part, split into a training part and a test part. The test part has
+      the examples that are held out.
     Raises:
       ValueError: one_in is less than 2, or a class has only one example.
     """
@@ -110,7 +111,9 @@ def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
 
 
 def row_sequences(split: ImageSplit) -> SequenceSplit:
-    """Convert grey images to sequences of rows, from the top: T = H steps of W numbers.
+    """Convert grey images to sequences of rows, from the top to the bottom.
+
+    A sequence has T = H steps of W numbers.
 
     Args:
       split: Images with one channel.
@@ -137,19 +140,20 @@ def row_sequences(split: ImageSplit) -> SequenceSplit:
 def word_splits(
     given: Recordings, words: Sequence[Float[np.ndarray, "t d"]], longest: int
 ) -> dict[str, SequenceSplit]:
-    """Build all splits of the spoken digits: the official one and one for each speaker.
+    """Build the official split of the spoken digits and one split for each speaker.
 
-    The mean over time of each recording is subtracted from it. This removes the
-    constant effect of the voice and the microphone on a log spectrum. (Applied to
-    cepstra, it is called cepstral mean normalisation.)
+    Each sequence is centred: its mean over time is subtracted. This removes the
+    constant effect of the voice and the microphone on a log spectrum. (For cepstra, the
+    method is called cepstral mean normalisation.)
 
     Args:
-      given: The recordings.
-      words: One sequence (t, d) for each recording, such as its `log_mel`.
-      longest: T. Longer sequences are cut before their mean is computed.
+      given: Recordings of the spoken digits.
+      words: Sequence of each recording, shape (t, d), such as its `log_mel`.
+      longest: Largest number T of steps. Longer sequences are cut before their mean is
+        computed.
     Returns:
-      The splits by name: "shared" for the official one, else the name of the speaker in
-        the test part.
+      The splits by name. The official split is called "shared". The other splits have
+      the name of the speaker in the test part.
     References:
       Atal, Effectiveness of linear prediction characteristics of the speech wave for
       automatic speaker identification and verification, JASA 1974.

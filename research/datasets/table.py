@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 def size_in_words(source: Source) -> str:
-    """Size of a data set's download, in words.
+    """Format the size of a data set's download.
 
     Example:
       >>> size_in_words(SOURCES["fashion_mnist"]), size_in_words(SOURCES["iris"])
@@ -31,7 +31,7 @@ def size_in_words(source: Source) -> str:
 
 
 def call_in_words(source: Source) -> str:
-    """Code that loads a data set.
+    """Return the code that loads a data set.
 
     Example:
       >>> call_in_words(SOURCES["digits"]), call_in_words(SOURCES["spoken_digits"])

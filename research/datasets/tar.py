@@ -8,11 +8,12 @@ from typing import NoReturn
 from research.reading import check_regular
 from research.reading.arrays import STUMBLES
 
-MOST_MEMBERS, MOST_BYTES = 1_000_000, 2**28  # Per archive, and per file in it.
+# Largest number of members of an archive, and largest size of a file in it.
+MOST_MEMBERS, MOST_BYTES = 1_000_000, 2**28
 
 
 class _Member(tarfile.TarInfo):
-    """A member with a nonnegative size.
+    """Member of an archive that raises an error for a negative size.
 
     Python before 3.14 loops forever on a negative size (CVE-2025-8194).
     """
@@ -26,15 +27,15 @@ class _Member(tarfile.TarInfo):
 def files_in(
     path: Path, is_wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the selected files of an archive, in its order.
+    """Yield the selected files of an archive.
 
     Links, folders and devices are skipped.
 
     Args:
       path: Path of the archive, compressed or not.
-      is_wanted: name -> whether to read the file.
+      is_wanted: Function name -> whether to read the file.
     Yields:
-      The name in the archive and the content.
+      The name in the archive and the content of each file, in the order of the archive.
     Raises:
       ValueError: The file is not an archive, is truncated or damaged, or exceeds a size
         limit.
@@ -64,7 +65,7 @@ def files_in(
 
 
 def _damaged(path: Path, problem: Exception) -> NoReturn:
-    # An error of the disk rather than of the archive.
+    # An error number means that the disk failed, not the archive.
     if isinstance(problem, OSError) and problem.errno is not None:
         raise problem
     raise ValueError(

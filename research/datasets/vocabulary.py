@@ -1,4 +1,4 @@
-"""Words as tokens: the vocabulary of some texts, and texts encoded by it."""
+"""Words as tokens: build a vocabulary from texts, and encode texts with it."""
 
 import itertools
 from collections import Counter
@@ -14,19 +14,21 @@ UNKNOWN = 0  # Token of every word outside the vocabulary.
 
 
 def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int]:
-    """Number the words that occur often enough, the most common first, from 1.
+    """Number the words of texts from 1, the most common word first.
 
-    Token 0 stands for all other words.
+    Rare words get no number. Token 0 stands for all words outside the vocabulary.
 
     Args:
-      texts: Words separated by spaces. Pass the training texts only, so that the
-        vocabulary does not depend on the test part.
-      least_count: Smallest number of occurrences of a word in all texts.
+      texts: List of texts, each with words separated by spaces. Pass only the training
+        texts, so that the vocabulary does not depend on the test part.
+      least_count: Smallest number of occurrences in all texts with which a word enters
+        the vocabulary.
     Returns:
-      Word -> token, 1, 2, ... Equally common words are in alphabetical order.
+      Vocabulary, word -> token 1, 2, ... Equally common words are in alphabetical
+      order.
     Raises:
       TypeError: texts is a single string.
-      ValueError: least_count is not positive, or no word occurs so often.
+      ValueError: least_count is not positive, or no word occurs least_count times.
     Example:
       >>> make_vocabulary(["oil up", "oil down oil", "up"], least_count=2)
       {'oil': 1, 'up': 2}
@@ -59,12 +61,13 @@ def encode(
     """Encode the first `length` words of each text as tokens, padded to that length.
 
     Args:
-      texts: Words separated by spaces. A text without words counts as one unknown word.
-      vocabulary: Word -> token, from `make_vocabulary`.
-      length: Number of words after which texts are cut.
+      texts: List of texts, each with words separated by spaces. A text without words is
+        treated as one unknown word.
+      vocabulary: Vocabulary, word -> token, from `make_vocabulary`.
+      length: Largest number of words. Longer texts are cut.
     Returns:
-      (tokens, lengths): int32, shapes (n, length) and (n,). They are the fields of
-      `research.types.Sequences`.
+      The tokens, shape (n, length), and the length of each text, shape (n,), both
+      int32. They are the fields of `research.types.Sequences`.
     Raises:
       TypeError: texts is a single string.
       ValueError: length is not positive.

@@ -6,7 +6,7 @@ from research.reading import read_bytes
 from research.reading.arrays import STUMBLES, open_zip
 from research.reading.arrays import read_member as read_zipped
 
-MOST_BYTES = 2**30  # Per wheel, and per file in it.
+MOST_BYTES = 2**30  # Largest size of a wheel, and of a file in a wheel.
 
 
 def read_member(path: Path, member: str) -> bytes:
@@ -16,7 +16,7 @@ def read_member(path: Path, member: str) -> bytes:
       path: Path of the wheel.
       member: Name of the file in the wheel.
     Returns:
-      Content of the file.
+      The content of the file.
     Raises:
       ValueError: The wheel is not a zip archive, is damaged, or has no such file.
       OSError: The wheel cannot be read.
@@ -39,7 +39,7 @@ def read_member(path: Path, member: str) -> bytes:
 
 
 def read_text(path: Path, member: str) -> str:
-    """Read a UTF-8 text of a wheel.
+    """Read a UTF-8 text file of a wheel.
 
     Raises:
       ValueError: As in `read_member`, or the file is not UTF-8.
@@ -49,10 +49,10 @@ def read_text(path: Path, member: str) -> str:
 
 
 def as_text(content: bytes, where: str) -> str:
-    """Decode UTF-8 (which includes ASCII).
+    """Decode bytes as UTF-8 (which includes ASCII).
 
     Raises:
-      ValueError: The content is not UTF-8. The message names `where`.
+      ValueError: The content is not UTF-8. The message contains `where`.
     """
     try:
         return content.decode("utf-8")

@@ -9,7 +9,7 @@ from research.checks import check_numbers, is_traced
 
 
 def floating(name: str, value: ArrayLike) -> Array:
-    """Convert to an array, or raise TypeError if the values are not floating."""
+    """Convert a value to an array. Raise TypeError if it is not floating."""
     array = numeric(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
@@ -20,7 +20,7 @@ def floating(name: str, value: ArrayLike) -> Array:
 
 
 def numeric(name: str, value: ArrayLike) -> Array:
-    """Convert to an array, or raise TypeError if the values are not real numbers."""
+    """Convert a value to an array. Raise TypeError if it is not of real numbers."""
     if not isinstance(value, jax.Array) or not is_traced(value):
         check_numbers(name, value)
     return jnp.asarray(value)
@@ -29,13 +29,14 @@ def numeric(name: str, value: ArrayLike) -> Array:
 def wide(label: Array) -> Array:
     """Convert a label to at least 32 bits.
 
-    8 bits cannot hold a number of classes above 127, which the label is compared with.
+    The label is compared with the number of classes, and 8 bits cannot hold a number
+    above 127.
     """
     return label if label.dtype.itemsize >= 4 else label.astype(jnp.int32)
 
 
 def one_or_nan(valid: Array, dtype: DTypeLike) -> Array:
-    """Factor for the loss of a traced label: 1 where the label is valid, else NaN.
+    """Return a factor for the loss of a traced label: 1 where it is valid, else NaN.
 
     The factor makes the gradient NaN as well. The gradient of `jnp.where(valid, loss,
     jnp.nan)` would be 0, so training would continue and silently ignore the example.
@@ -44,7 +45,7 @@ def one_or_nan(valid: Array, dtype: DTypeLike) -> Array:
 
 
 def one_example(wanted: str, first: Array, second: Array) -> str:
-    """Message for a batch that was passed where one example is expected."""
+    """Return the error message for a batch passed where one example is expected."""
     return (
         f"A loss takes one example, {wanted}; got shapes {first.shape} and "
         f"{second.shape}. Use jax.vmap for a batch."
@@ -52,8 +53,9 @@ def one_example(wanted: str, first: Array, second: Array) -> str:
 
 
 def negative_absolute(x: Array) -> Array:
-    """Compute -|x| with derivative +1 at 0 (JAX takes 0 there).
+    """Compute -|x| with derivative +1 at 0.
 
-    A smooth even function that is computed from it keeps its derivatives at 0.
+    JAX's derivative of -jnp.abs(x) at 0 is different. A smooth even function that is
+    computed from the result here keeps its derivatives at 0.
     """
     return jnp.where(x > 0, -x, x)

@@ -21,20 +21,22 @@ from research.losses.checks import (
 def logistic(
     logit: Float[ArrayLike, ""], label: Num[ArrayLike, ""]
 ) -> Float[Array, ""]:
-    """Binary cross-entropy of a label and a logit: log(1 + exp(z)) - y z.
+    """Compute the binary cross-entropy of a label y and a logit z.
 
-    The predicted probability of a 1 is σ(z) = 1 / (1 + exp(-z)). The loss is computed
-    as log(1 + exp(-|z|)) + z ([z > 0] - y), which neither overflows nor cancels. The
-    value, the gradient σ(z) - y and the Hessian σ(z) σ(-z) therefore keep their
-    relative precision for confident, correct predictions. Labels are 0 or 1, not -1 or
-    +1. optax.sigmoid_binary_cross_entropy is the same function, but broadcasts.
+    The loss is log(1 + exp(z)) - y z, and the predicted probability of a 1 is σ(z) = 1
+    / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) + z ([z > 0] - y), which
+    neither overflows nor cancels. The value, the gradient σ(z) - y and the Hessian σ(z)
+    σ(-z) therefore keep their relative precision for confident, correct predictions.
+    Labels are 0 or 1, not -1 or +1. optax.sigmoid_binary_cross_entropy is the same
+    function, but broadcasts its arguments.
 
     Args:
-      logit: z, floating, shape ().
-      label: y in {0, 1}, or the probability of a 1 (a soft label); any dtype, shape ().
+      logit: Logit z, floating, shape ().
+      label: Label y in {0, 1}, or the probability of a 1 (a soft label), any dtype,
+        shape ().
     Returns:
-      The loss in the dtype of the logit, shape (). NaN if a traced label lies outside
-      0..1.
+      The loss in the dtype of the logit, shape (). It is NaN if a traced label lies
+      outside 0..1.
     Raises:
       TypeError: logit is not floating.
       ValueError: logit or label is not a single number, or a concrete label lies
@@ -54,18 +56,18 @@ def logistic(
 
 
 def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
-    """Hinge loss of a support vector machine: max(0, 1 - (2y - 1) s).
+    """Compute the hinge loss of a support vector machine: max(0, 1 - (2y - 1) s).
 
-    The gradient at the kink, (2y - 1) s = 1, is 0, as in Pegasos. Labels are 0 or 1, as
-    in all losses here. optax.hinge_loss expects -1 or +1 and has half the slope at the
-    kink.
+    Here s is the score and y the label. The gradient at the kink, (2y - 1) s = 1, is 0,
+    as in Pegasos. Labels are 0 or 1, as in all losses here. optax.hinge_loss expects -1
+    or +1 and has half the slope at the kink.
 
     Args:
-      score: s, floating, shape ().
-      label: y in {0, 1}, any dtype, shape ().
+      score: Score s, floating, shape ().
+      label: Label y in {0, 1}, any dtype, shape ().
     Returns:
-      The loss in the dtype of the score, shape (). NaN if a traced label is neither 0
-      nor 1.
+      The loss in the dtype of the score, shape (). It is NaN if a traced label is
+      neither 0 nor 1.
     Raises:
       TypeError: score is not floating.
       ValueError: score or label is not a single number, or a concrete label is neither
@@ -89,19 +91,20 @@ def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
 def softmax_cross_entropy(
     logits: Float[ArrayLike, "K"], label: Int[ArrayLike, ""]
 ) -> Float[Array, ""]:
-    """Softmax cross-entropy of an integer label: log Σ_k exp(z_k) - z_label.
+    """Compute the softmax cross-entropy of an integer label and logits z.
 
-    The gradient is softmax(z) - e_label and the Hessian is diag(p) - p pᵀ with p =
-    softmax(z). The largest logit is subtracted first, so that large logits neither
-    overflow nor cancel. optax.softmax_cross_entropy_with_integer_labels is the same
-    function, but reads a label of -1 as the last class.
+    The loss is log Σ_k exp(z_k) - z_label. Its gradient is softmax(z) - e_label, where
+    e_label is the one-hot label, and its Hessian is diag(p) - p pᵀ with p = softmax(z).
+    The largest logit is subtracted first, so that large logits neither overflow nor
+    cancel. optax.softmax_cross_entropy_with_integer_labels is the same function, but
+    reads a label of -1 as the last class.
 
     Args:
-      logits: z, floating, shape (K,).
+      logits: Logits z, floating, shape (K,).
       label: Integer in 0..K-1, shape ().
     Returns:
-      The loss in the dtype of the logits, shape (). NaN if a traced label lies outside
-      0..K-1.
+      The loss in the dtype of the logits, shape (). It is NaN if a traced label lies
+      outside 0..K-1.
     Raises:
       TypeError: logits are not floating, or label is not an integer.
       ValueError: The shapes are not (K,) and (), or a concrete label lies outside
@@ -132,15 +135,16 @@ def softmax_cross_entropy(
 def softmax_cross_entropy_one_hot(
     logits: Float[ArrayLike, "K"], distribution: Num[ArrayLike, "K"]
 ) -> Float[Array, ""]:
-    """Softmax cross-entropy of a distribution over classes: -Σ_k q_k log softmax(z)_k.
+    """Compute the softmax cross-entropy of a distribution q over classes and logits z.
 
-    A class with z_k = -inf and q_k = 0 contributes 0, because 0 log 0 = 0.
-    optax.softmax_cross_entropy gives NaN there; otherwise it is the same function.
+    The loss is -Σ_k q_k log softmax(z)_k. A class with z_k = -inf and q_k = 0
+    contributes 0, because 0 log 0 = 0. optax.softmax_cross_entropy returns NaN for such
+    a class; otherwise it is the same function.
 
     Args:
-      logits: z, floating, shape (K,).
-      distribution: q, shape (K,), nonnegative with sum 1, such as a one-hot label or
-        the output of `smooth_labels`.
+      logits: Logits z, floating, shape (K,).
+      distribution: Distribution q, shape (K,), nonnegative with sum 1, such as a
+        one-hot label or the output of `smooth_labels`.
     Returns:
       The loss in the dtype of the logits, shape ().
     Raises:
@@ -166,16 +170,17 @@ def softmax_cross_entropy_one_hot(
 def smooth_labels(
     one_hot: Float[ArrayLike, "*batch K"], smoothing: float | Float[Array, ""]
 ) -> Float[Array, "*batch K"]:
-    """Spread a part ε of each label's probability evenly over all K classes.
+    """Spread a part of each label's probability evenly over all classes.
 
-    The result is (1 - ε) q + ε / K, so the true class keeps 1 - ε + ε / K.
-    optax.smooth_labels and PyTorch's label_smoothing do the same.
+    With ε = smoothing and K classes, the result is (1 - ε) one_hot + ε / K. The true
+    class keeps the probability 1 - ε + ε / K. optax.smooth_labels and PyTorch's
+    label_smoothing do the same.
 
     Args:
-      one_hot: q, floating, shape (..., K).
-      smoothing: ε in 0..1.
+      one_hot: One-hot labels, floating, shape (..., K).
+      smoothing: Part ε in 0..1.
     Returns:
-      The smoothed distributions, shape and dtype of one_hot.
+      The smoothed distributions, with the shape and dtype of one_hot.
     Raises:
       TypeError: one_hot is not floating.
       ValueError: one_hot has no class axis, or smoothing lies outside 0..1.
@@ -205,12 +210,12 @@ def smooth_labels(
 def check_labels(labels: Shaped[ArrayLike, "..."], num_classes: int) -> None:
     """Raise an error unless all labels are whole numbers in 0..K-1.
 
-    Call it once on a whole dataset. A loss inside a traced program cannot raise an
-    error for a wrong label; it returns NaN. Traced labels are not checked here.
+    Call this function once on a whole dataset. A loss inside a traced program cannot
+    raise an error for a wrong label; it returns NaN. Traced labels are not checked.
 
     Args:
-      labels: Any shape and real dtype.
-      num_classes: K; 2 for `logistic` and `hinge`.
+      labels: Labels of any shape and real dtype.
+      num_classes: Number K of classes. It is 2 for `logistic` and `hinge`.
     Raises:
       TypeError: The labels are not numbers.
       ValueError: A label is wrong, or num_classes is not a positive integer. The
@@ -250,7 +255,10 @@ def _scalars(name: str, value: ArrayLike, label: ArrayLike) -> tuple[Array, Arra
 
 
 def _or_nan(valid: Array, value: Array, label: Array, domain: str) -> Array:
-    """Return the value, or NaN for an invalid traced label (an error if concrete)."""
+    """Return the value, or NaN for an invalid traced label.
+
+    Raise ValueError for an invalid concrete label.
+    """
     if not isinstance(valid, Tracer) and not valid:
         raise ValueError(
             f"label must be {domain}; got label={label}. Use "

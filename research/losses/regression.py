@@ -13,20 +13,22 @@ from research.losses.checks import floating, negative_absolute, numeric, one_exa
 def squared_error(
     prediction: Float[ArrayLike, "*shape"], target: Num[ArrayLike, "*shape"]
 ) -> Float[Array, ""]:
-    """Half the squared error: ½ Σ (p - y)².
+    """Compute half the squared error: ½ Σ (p - y)².
 
-    The factor ½ makes the gradient the residual p - y. This is the convention of
-    Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.12. optax.l2_loss has
-    the same factor and does not sum; optax.squared_error has no factor.
+    Here p is the prediction and y the target. With the factor ½, the gradient is the
+    residual p - y. This is the convention of Bishop, Pattern Recognition and Machine
+    Learning (2006), eq. 3.12. optax.l2_loss has the same factor and does not sum.
+    optax.squared_error has no factor.
 
     Args:
-      prediction: p, floating, any shape.
-      target: y, the same shape; converted to the dtype of the prediction.
+      prediction: Prediction p, floating, any shape.
+      target: Target y with the shape of the prediction. It is converted to the dtype of
+        the prediction.
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
       TypeError: prediction is not floating.
-      ValueError: The shapes differ. They are never broadcast.
+      ValueError: The shapes differ. Arguments are never broadcast.
     Example:
       >>> print(squared_error(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])))
       2.0
@@ -37,10 +39,10 @@ def squared_error(
 def absolute_error(
     prediction: Float[ArrayLike, "*shape"], target: Num[ArrayLike, "*shape"]
 ) -> Float[Array, ""]:
-    """Absolute error: Σ |p - y|.
+    """Compute the absolute error Σ |p - y| of the prediction p and the target y.
 
-    The gradient at a residual of 0 is 0, the subgradient that leaves a perfect
-    prediction unchanged. (The derivative of jnp.abs at 0 is +1.)
+    The gradient at a residual of 0 is 0. This subgradient leaves a perfect prediction
+    unchanged. (The derivative of jnp.abs at 0 is +1.)
 
     Args, Returns, Raises:
       As in `squared_error`.
@@ -57,20 +59,21 @@ def huber(
     target: Num[ArrayLike, "*shape"],
     delta: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, ""]:
-    """Huber loss: squared error near the target and absolute error far from it.
+    """Compute the Huber loss: quadratic near the target, linear far from it.
 
-    The loss is Σ h(p - y) with h(r) = r²/2 if |r| <= δ, else δ (|r| - δ/2). The
-    gradient is the residual clipped to [-δ, δ]. The Hessian is 1 for |r| <= δ and 0
-    beyond. optax.huber_loss does not sum, and its Hessian at |r| = δ is 1/4.
+    With the residual r = p - y and δ = delta, the loss is Σ h(r) with h(r) = r²/2 if
+    |r| <= δ, else δ (|r| - δ/2). The gradient is the residual clipped to [-δ, δ]. The
+    Hessian is 1 for |r| <= δ and 0 for larger |r|. optax.huber_loss does not sum, and
+    its Hessian at |r| = δ is 1/4.
 
     Args:
-      prediction: p, floating, any shape.
-      target: y, the same shape.
-      delta: δ > 0, where the parabola meets the line.
+      prediction: Prediction p, floating, any shape.
+      target: Target y with the shape of the prediction.
+      delta: Positive |r| at which the loss changes from a parabola to a line.
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
-      TypeError, ValueError: As in `squared_error`; also if delta is not positive.
+      TypeError, ValueError: As in `squared_error`. Also if delta is not positive.
     References:
       Huber, Robust estimation of a location parameter, Annals of Mathematical
       Statistics 1964.
@@ -95,11 +98,11 @@ def huber(
 def log_cosh(
     prediction: Float[ArrayLike, "*shape"], target: Num[ArrayLike, "*shape"]
 ) -> Float[Array, ""]:
-    """Log-cosh loss, a smooth variant of the Huber loss: Σ log cosh(p - y).
+    """Compute the log-cosh loss Σ log cosh(p - y), a smooth variant of the Huber loss.
 
-    It is close to r²/2 for small residuals r and to |r| - log 2 for large ones. The
-    gradient is tanh(r) and the Hessian is 1 - tanh²(r). optax.log_cosh is the same
-    function, but does not sum.
+    Each term is close to r²/2 for a small residual r = p - y, and to |r| - log 2 for a
+    large residual. The gradient is tanh(r) and the Hessian is 1 - tanh²(r).
+    optax.log_cosh is the same function, but does not sum.
 
     Args, Returns, Raises:
       As in `squared_error`.

@@ -7,27 +7,27 @@ from jaxtyping import Array, Float, Int
 
 from research.losses.checks import floating, numeric, one_example, one_or_nan, wide
 
-IGNORED = -1  # Label of a position that does not count, such as padding.
+IGNORED = -1  # Label of a position that the loss ignores, such as padding.
 
 
 def sequence_cross_entropy(
     logits: Float[ArrayLike, "T K"], labels: Int[ArrayLike, "T"]
 ) -> Float[Array, ""]:
-    """Mean cross-entropy over the positions of one sequence, in nats.
+    """Compute the mean cross-entropy over the positions of one sequence, in nats.
 
-    The loss is (1/m) Σ_t (log Σ_k exp(z_tk) - z_t,label_t) over the m positions whose
-    label is not negative. Each term equals
+    For logits z, the loss is (1/m) Σ_t (log Σ_k exp(z_tk) - z_t,label_t). The sum runs
+    over the m positions whose label is not negative. Each term equals
     optax.softmax_cross_entropy_with_integer_labels. PyTorch's
     cross_entropy(ignore_index=-1) averages over all positions of a batch at once, which
     differs if sequences ignore different numbers of positions.
 
     Args:
-      logits: z, floating, shape (T, K).
-      labels: Integers in 0..K-1, or negative where the position does not count, shape
-        (T,).
+      logits: Logits z, floating, shape (T, K).
+      labels: Integers in 0..K-1, shape (T,). Positions with a negative label are
+        ignored.
     Returns:
-      The loss in the dtype of the logits, shape (). It is 0 if no position counts and
-      NaN if a label is K or more.
+      The loss in the dtype of the logits, shape (). It is 0 if all positions are
+      ignored, and NaN if a label is K or more.
     Raises:
       TypeError: logits are not floating, or labels are not integers.
       ValueError: The shapes are not (T, K) and (T,).

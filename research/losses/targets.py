@@ -1,4 +1,4 @@
-"""Checks of a whole dataset's targets, made once before tracing."""
+"""Checks of all targets of a dataset, once before tracing."""
 
 import functools
 from collections.abc import Callable
@@ -18,21 +18,21 @@ from research.losses.classification import (
 )
 from research.losses.sequences import sequence_cross_entropy
 
-OFF_ONE = 1e-2  # Allowed distance from 1 of a distribution's sum in bfloat16.
+OFF_ONE = 1e-2  # Largest difference of a distribution's sum from 1, for bfloat16.
 
 
 def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> None:
     """Raise an error if a loss of this library is not defined for the targets.
 
-    Call it once on a whole dataset. A loss inside a traced program cannot raise an
-    error for a wrong label; it returns NaN.
+    Call this function once on a whole dataset. A loss inside a traced program cannot
+    raise an error for a wrong label; it returns NaN.
 
     Args:
-      loss: One of `research.losses`, or a `functools.partial` of it. Other losses are
-        not checked.
+      loss: A loss of `research.losses`, or a `functools.partial` of one. For other
+        losses nothing is checked.
       prediction: The model's predictions for all examples, or their shape and dtype
         (`jax.ShapeDtypeStruct`).
-      targets: y of the dataset. Traced targets are not checked.
+      targets: Targets y of the dataset. Traced targets are not checked.
     Raises:
       TypeError: Classes are not integers.
       ValueError: The shapes do not match, or a target is out of range. The message
@@ -64,13 +64,14 @@ np.unique(labels, return_inverse=True)[1].
 
 
 def check_classes(shape: tuple[int, ...], y: Any) -> None:
-    """Raise an error if the labels do not match logits of that shape.
+    """Raise an error if the labels do not match logits of the given shape.
 
     Args:
       shape: Shape of the logits: (n,) or (n, 1) for two classes, (..., K) for K
         classes.
-      y: Labels. Their shape is that of the logits for two classes, else that of the
-        logits without the last axis. The values of traced labels are not checked.
+      y: Labels. For two classes they have the shape of the logits. For K classes they
+        have the shape of the logits without the last axis. The values of traced labels
+        are not checked.
     Raises:
       ValueError: The shapes do not match (as for one-hot labels), or a label is out of
         range.
@@ -115,7 +116,7 @@ def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
 def _of_sequences(shape: tuple[int, ...], y: np.ndarray) -> None:
     _check_shape(shape[:-1], y, f"integer classes, for logits of shape {shape}")
     _check_integers(y)
-    # A negative label marks a position that does not count.
+    # A negative label marks a position that the loss ignores.
     check_labels(np.maximum(y, 0), shape[-1])
 
 

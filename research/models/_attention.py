@@ -1,7 +1,7 @@
 """Multi-head self-attention.
 
-Each position receives a weighted mean of values, weighted by how well its query matches
-the keys.
+Each position receives a weighted mean of the values. A weight measures how well the
+query of the position matches a key.
 """
 
 from collections.abc import Mapping
@@ -26,29 +26,28 @@ def attention(
     *,
     num_heads: int,
 ) -> Float[Array, "*batch T width"]:
-    """Multi-head self-attention.
+    """Apply multi-head self-attention.
 
-    The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output with
-    d = width / num_heads. Q, K and V are three parts of one product x W + b; head h has
-    columns h d .. (h + 1) d - 1 of each part. M is 0 where the mask is True and -∞
+    The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output with
+    d = width / num_heads. Q, K and V are the three parts of one product x W + b. Head h
+    has columns h d .. (h + 1) d - 1 of each part. M is 0 where the mask is True and -∞
     where it is False.
 
     Args:
       params: {"query_key_value": {"weights": (width, 3 width), "bias": (3 width,)},
-        "output": {"weights": (width, width), "bias": (width,)}}. Either bias may be
-        missing, which means 0.
+        "output": {"weights": (width, width), "bias": (width,)}}. A missing bias means
+        0.
       x: Inputs, shape (..., T, width).
       mask: Booleans of shape (T, T), or of shape (..., 1, T) or (..., T, T) with the
         leading axes of x. Entry (i, j) is True if query i may attend to key j. None
         means that all entries are True. Each row needs at least one True.
-      num_heads: A divisor of the width.
+      num_heads: Number of heads, a divisor of the width.
     Returns:
       The outputs, shape (..., T, width).
     Raises:
       ValueError: The width is not divisible by num_heads, or x does not fit the
         weights.
       TypeError: The mask is not boolean.
-      TypeError: The mask is not of booleans.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.2.
     Example:
@@ -75,12 +74,14 @@ def attention_weights(
     *,
     num_heads: int,
 ) -> Float[Array, "*batch num_heads T T"]:
-    """Attention weights softmax(Q_h K_hᵀ / sqrt(d) + M), whose rows sum to 1.
+    """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M).
+
+    Every row sums to 1.
 
     Args, Raises:
       As in `attention`.
     Returns:
-      The weights, shape (..., num_heads, T, T), by query and key.
+      The weights, shape (..., num_heads, T, T). The last two axes are queries and keys.
     Example:
       >>> params = {"query_key_value": {"weights": jnp.zeros((2, 6))}}
       >>> print(attention_weights(params, jnp.ones((2, 2)), causal_mask(2), num_heads=1))
@@ -94,7 +95,7 @@ def attention_weights(
 
 
 def causal_mask(length: int) -> Bool[Array, "length length"]:
-    """Causal mask: each position may attend to itself and to earlier positions.
+    """Return the mask with which each position attends to itself and earlier positions.
 
     Example:
       >>> print(causal_mask(3).astype(int))
@@ -184,7 +185,10 @@ def _weights_and_values(
 
 @jax.custom_jvp
 def _masked_softmax(scores: Array, mask: Array) -> Array:
-    """Softmax over the unmasked entries of the last axis; 0 at masked entries."""
+    """Compute the softmax over the unmasked entries of the last axis.
+
+    Masked entries become 0.
+    """
     return jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1)
 
 
@@ -192,7 +196,10 @@ def _masked_softmax(scores: Array, mask: Array) -> Array:
 def _masked_softmax_jvp(
     primals: tuple[Array, Array], tangents: tuple[Array, Any]
 ) -> tuple[Array, Array]:
-    """Compute dp = p (ds - Σ p ds), which is 0 at masked entries as p is 0 there."""
+    """Compute dp = p (ds - Σ p ds) for the weights p and the scores s.
+
+    dp is 0 at masked entries, because p is 0 there.
+    """
     weights, change = _masked_softmax(*primals), tangents[0]
     return weights, weights * (
         change - jnp.sum(weights * change, axis=-1, keepdims=True)

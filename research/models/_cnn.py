@@ -40,40 +40,41 @@ def cnn(
     initialiser: str = "he_normal",
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """Convolutional network.
+    """Build a convolutional network.
 
-    It has blocks of convolution, normalisation, activation and max pooling, then dense
-    layers.
+    The network has blocks, each with a convolution, normalisation, activation and max
+    pooling. Dense layers follow the last block.
 
     Args:
-      image_shape: (H, W, C) of one image, channels last.
+      image_shape: Shape (H, W, C) of one image, channels last.
       num_classes: Number of outputs.
       channels: Number of output channels of each block.
       kernel_size, stride, padding: Options of every convolution, as in
         `research.models.convolution`.
-      pool: Window of the max pooling at the end of each block, as one number or one for
-        each block. 1 means no pooling.
+      pool: Window of the max pooling at the end of each block: one number for all
+        blocks, or one number for each block. 1 means no pooling.
       hidden: Widths of the dense layers before the last one.
-      activation: A name in `research.models.ACTIVATIONS`, used after every layer except
-        the last.
+      activation: Name of the activation after every layer except the last, a key of
+        `research.models.ACTIVATIONS`.
       normalisation: Normalisation between convolution and activation. "layer"
         normalises over the channels of each pixel. "group" normalises over the pixels
-        and channels of groups of 16 channels (fewer if 16 does not divide their
-        number).
-      dropout: Dropout rate of the inputs of every dense layer, used if apply gets a
-        key.
-      initialiser: A name in `research.models.INITIALISERS`, used for all weights.
-        Biases start at 0.
-      dtype: Dtype of the parameters; None means JAX's default (float32 unless float64
+        and channels of each group of 16 channels. If 16 does not divide the number of
+        channels, the groups are smaller. None means no normalisation.
+      dropout: Dropout rate of the inputs of every dense layer. Dropout is active only
+        if apply gets a key.
+      initialiser: Name of the initialiser of all weights, a key of
+        `research.models.INITIALISERS`. Biases start at 0.
+      dtype: Dtype of the parameters. None means JAX's default (float32 unless float64
         is enabled).
     Returns:
-      A model whose apply maps images (..., H, W, C) to (..., num_classes). Its params
-      are {"convolution_1": {"weights": (height, width, C, channels[0]), "bias":
-      (channels[0],)}, "normalisation_1": {"scale", "bias"} with normalisation, ...,
-      "dense_1": {"weights": (features, hidden[0]), "bias"}, ...}.
+      A model. Its apply maps images of shape (..., H, W, C) to (..., num_classes). Its
+      params are {"convolution_1": {"weights": (height, width, C, channels[0]), "bias":
+      (channels[0],)}, "normalisation_1": {"scale", "bias"}, ..., "dense_1": {"weights":
+      (features, hidden[0]), "bias"}, ...}. The entries "normalisation_k" exist only if
+      there is normalisation.
     Raises:
       ValueError: A number is out of range, a name is unknown, or the image becomes
-        smaller than a window. In apply: x does not have this image shape.
+        smaller than a window. In apply: the images do not have shape image_shape.
       TypeError: In apply, x is uint8.
     References:
       LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document

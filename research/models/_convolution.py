@@ -17,10 +17,11 @@ from research.types import Array
 # Numbers of zeros ((top, bottom), (left, right)).
 Margins = tuple[tuple[int, int], tuple[int, int]]
 Padding = str | int | Margins
-# Largest number of entries in the patches held at once: 2 MiB of float32. Larger
-# patches leave the processor's cache.
+# Largest number of entries in the patches computed at once: 2 MiB of float32. Larger
+# patches do not fit into the processor's cache.
 PATCH_NUMBERS = 2**19
-# The same for Winograd's tiles and products, whose forward pass should not be repeated.
+# Largest number of entries in Winograd's tiles and products computed at once. It is
+# larger, because the gradient repeats the forward pass if there are several slices.
 TILE_NUMBERS = 2**24
 # Smallest number of input and output channels for Winograd's algorithm. Small networks
 # are fast anyway and keep the more accurate sum.
@@ -37,28 +38,30 @@ def convolution(
 ) -> Float[Array, "*batch height width C_out"]:
     """Convolve images with small filters.
 
+    With stride s, the output is
     y[i, j, o] = bias[o] + Σ_{a,b,c} x[s i + a, s j + b, c] weights[a, b, c, o]. As is
-    usual in deep learning the filter is not flipped, so this is a cross-correlation.
+    usual in deep learning, the filter is not flipped, so this is a cross-correlation.
 
-    Filters of 3 x 3 with stride 1 between at least 16 channels, in float32 or float64,
-    use `research.models.winograd`, which needs a quarter of the multiplications. For
-    all others the patches under the filter are the rows of one matrix, which is
-    multiplied by the weights. A few images are processed at a time, so that the patches
-    stay in the processor's cache and a batch of any size fits into memory.
+    Filters of 3 x 3 with stride 1 use `research.models.winograd` if there are at least
+    16 input and output channels and x and weights are both float32 or both float64.
+    Winograd's algorithm needs a quarter of the multiplications. For all other filters,
+    the patches under the filter are the rows of one matrix, which is multiplied by the
+    weights. A few images are processed at a time. The patches then stay in the
+    processor's cache, and a batch of any size fits into memory.
 
-    XLA's own convolution is faster on a GPU. On a CPU its gradient with respect to the
-    weights is much slower inside `lax.scan`, and `vmap` over weights makes it a grouped
-    convolution.
+    XLA's own convolution is faster on a GPU. On a CPU, the gradient of XLA's
+    convolution with respect to the weights is much slower inside `lax.scan`, and `vmap`
+    over weights turns it into a grouped convolution.
 
     Args:
       x: Images with channels last, shape (..., H, W, C_in).
       weights: Filters, shape (kernel height, kernel width, C_in, C_out).
-      bias: Shape (C_out,).
-      stride: s, the step between patches; one number, or one each for height and width.
-      padding: Zeros around x. "valid": none. "same": the output has ceil(H / s) x
-        ceil(W / s) pixels; an odd zero is at the bottom and right, as in TensorFlow and
-        Flax. A number: that many zeros on each side, as in PyTorch. ((top, bottom),
-        (left, right)): one number for each side.
+      bias: Bias, shape (C_out,).
+      stride: Step s between patches: one number, or one each for height and width.
+      padding: Number of zeros around x. "valid" means no zeros. "same" means that the
+        output has ceil(H / s) x ceil(W / s) pixels; an odd zero is at the bottom and
+        right, as in TensorFlow and Flax. A number means that many zeros on each side,
+        as in PyTorch. ((top, bottom), (left, right)) gives one number for each side.
     Returns:
       The output images, shape (..., height, width, C_out) with
       height = floor((H + top + bottom - kernel height) / s) + 1.
@@ -126,7 +129,7 @@ def convolution(
 
 
 def _suits_winograd(x: Array, weights: Array) -> bool:
-    """Whether the filters are 3 x 3, with enough channels and at least float32."""
+    """Return whether the filters are 3 x 3 with enough channels and precision."""
     exact = x.dtype == weights.dtype and x.dtype in (jnp.float32, jnp.float64)
     return (
         exact
@@ -140,13 +143,13 @@ def _in_slices(
 ) -> Array:
     """Compute function(images, *others) for at most `most` images at a time.
 
-    The gradient computes each slice again, to save memory.
+    If there are several slices, the gradient recomputes each slice to save memory.
     """
     n = len(images)
     if n <= most:
         return function(images, *others)
     size = max(d for d in range(1, most + 1) if n % d == 0)
-    # Without a good divisor the remaining images become one more slice, which is
+    # If n has no good divisor, the remaining images become one more slice, which is
     # compiled separately.
     if 2 * size < most:
         size = -(-n // -(-n // most))
@@ -170,7 +173,7 @@ def patches(
 def shifted(
     images: Float[Array, "n H W C"], window: tuple[int, int], strides: tuple[int, int]
 ) -> list[Float[Array, "n height width C"]]:
-    """For each entry of the window, in row order, return the pixels under it."""
+    """Return the pixels under each entry of the window, in row order."""
     n, *size, channels = images.shape
     height, width = (
         output_length(*both) for both in zip(size, window, strides, strict=True)
@@ -193,7 +196,10 @@ def shifted(
 
 
 def output_length(length: int, window: int, stride: int) -> int:
-    """Number of windows along an axis: floor((length - window) / stride) + 1."""
+    """Compute the number of windows along an axis.
+
+    It is floor((length - window) / stride) + 1.
+    """
     return (length - window) // stride + 1
 
 
@@ -207,8 +213,8 @@ def padding_margins(
     if isinstance(padding, str) and padding == "valid":
         margins = ((0, 0), (0, 0))
     elif isinstance(padding, str) and padding == "same":
-        # ceil(length / stride) windows; the zeros are split evenly, with an odd one at
-        # the end.
+        # There are ceil(length / stride) windows. The zeros are split evenly; an odd
+        # zero is at the end.
         reach = [
             (-(-n // s) - 1) * s + k - n
             for n, k, s in zip(size, window, strides, strict=True)
@@ -240,7 +246,10 @@ def padding_margins(
 
 
 def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
-    """Convert one number, or one each for height and width, to two checked integers."""
+    """Convert a value to two checked integers, for height and width.
+
+    The value is one number for both, or two numbers.
+    """
     both = value if isinstance(value, tuple | list) else (value, value)
     if len(both) != 2 or not all(_is_count(n, least) for n in both):
         raise ValueError(

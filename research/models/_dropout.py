@@ -16,14 +16,15 @@ def dropout(
 ) -> Float[Array, "*shape"]:
     """Set each entry to zero with probability `rate`; divide the others by 1 - rate.
 
-    This is inverted dropout: the mean stays x, and nothing needs to be rescaled outside
-    training (key None). The same key zeroes the same entries for every dtype of x. Use
-    a different key for each layer, such as `jax.random.fold_in(key, layer)`.
+    This is inverted dropout: the expected value of the result is x. So nothing needs to
+    be rescaled outside training, where the key is None. The same key zeroes the same
+    entries for every dtype of x. Use a different key for each layer, such as
+    `jax.random.fold_in(key, layer)`.
 
     Args:
       key: Key for this layer and step. None returns x unchanged.
-      x: Floating, any shape.
-      rate: Probability of zero, in [0, 1).
+      x: Floating array of any shape.
+      rate: Probability that an entry is set to zero, in [0, 1).
     Returns:
       An array with the shape and dtype of x.
     Raises:
@@ -45,7 +46,8 @@ def dropout(
     x = jnp.asarray(x)
     if key is None or (isinstance(rate, (int, float)) and rate == 0):
         return x
-    # Draw float32 for every x: float64 would be slower, and zero other entries.
+    # Draw float32 for every dtype of x: float64 would be slower and would set other
+    # entries to zero.
     kept = (
         jax.random.uniform(key, x.shape, jnp.float32, np.float32(0), np.float32(1))
         >= rate

@@ -17,12 +17,12 @@ from research.types import Array, Key, Model, Params
 def linear(
     num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = None
 ) -> Model:
-    """Linear model: predict xᵀ weights + intercept.
+    """Build a linear model, which predicts xᵀ weights + intercept.
 
     Args:
-      num_features: d, at least 1.
-      scale: Standard deviation of the initial weights; the intercept starts at 0.
-      dtype: Dtype of the parameters; None means JAX's default (float32 unless float64
+      num_features: Number d of features, at least 1.
+      scale: Standard deviation of the initial weights. The intercept starts at 0.
+      dtype: Dtype of the parameters. None means JAX's default (float32 unless float64
         is enabled). The initial weights depend on the dtype.
     Returns:
       A model with params {"weights": (d,), "intercept": ()}. Its apply maps x of shape
@@ -45,7 +45,7 @@ def linear(
 
 
 def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -> Model:
-    """Model of one dense layer, with normal initial weights of the given shape."""
+    """Build a model of one dense layer with normal weights of the given shape."""
     checks.check_real("scale", scale)
     if not scale >= 0:
         raise ValueError(
@@ -74,19 +74,20 @@ def dense(
     weights: Num[ArrayLike, "d *K"],
     bias: Num[ArrayLike, "*K"],
 ) -> Num[Array, "..."]:
-    """Dense layer: x weights + bias.
+    """Apply a dense layer: compute x weights + bias.
 
-    The leading axes of x are flattened into one, because XLA multiplies two matrices
-    faster on a CPU than arrays of three axes.
+    The leading axes of x are flattened into one, because XLA on a CPU multiplies two
+    matrices faster than arrays with three axes.
 
     Args:
       x: Inputs, shape (..., d).
-      weights: Shape (d, K), or (d,) for a single output without an axis.
-      bias: Shape (K,), or ().
+      weights: Weights, shape (d, K), or (d,) for a single output without an axis.
+      bias: Bias, shape (K,), or ().
     Returns:
-      The outputs, shape (..., K), or (...).
+      The outputs, shape (..., K), or shape (...) for weights of shape (d,).
     Raises:
-      ValueError: x does not end in an axis of length d.
+      ValueError: x does not end in an axis of length d, or the bias does not fit the
+        weights.
     Example:
       >>> dense(jnp.ones((5, 2, 3)), jnp.ones((3, 4)), jnp.zeros(4)).shape
       (5, 2, 4)
@@ -113,7 +114,10 @@ def dense(
 
 
 def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
-    """Raise an error if parameters do not fit into memory (not while tracing)."""
+    """Raise an error if parameters of this shape do not fit into memory.
+
+    Nothing is checked while tracing.
+    """
     if not isinstance(key, Tracer):
         check_room(
             f"parameters of shape {tuple(shape)}",

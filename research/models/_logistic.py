@@ -13,16 +13,16 @@ from research.types import Array, Model
 def logistic(
     num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = None
 ) -> Model:
-    """Logistic regression model: predict the logit z = xᵀ weights + intercept.
+    """Build a logistic regression model with the logit z = xᵀ weights + intercept.
 
-    The logit is the log-odds of a 1. Use it with `research.losses.logistic`; a loss of
-    the probability would lose digits for confident predictions. `probability` converts
-    logits to probabilities.
+    The logit is the log-odds of a 1. Use the model with `research.losses.logistic`. A
+    loss computed from the probability would lose digits for confident predictions.
+    `probability` converts logits to probabilities.
 
     Args:
-      num_features: d, at least 1.
-      scale: Standard deviation of the initial weights; the intercept starts at 0.
-      dtype: Dtype of the parameters; None means JAX's default.
+      num_features: Number d of features, at least 1.
+      scale: Standard deviation of the initial weights. The intercept starts at 0.
+      dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"weights": (d,), "intercept": ()}. Its apply maps x of shape
       (..., d) to logits (...).
@@ -39,13 +39,13 @@ def logistic(
 
 
 def probability(logit: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Probability of a 1: σ(z) = 1 / (1 + exp(-z)).
+    """Compute the probability of a 1: σ(z) = 1 / (1 + exp(-z)).
 
     Args:
-      logit: z, any shape.
+      logit: Logits z, any shape.
     Returns:
-      Values in [0, 1], of the same shape. The probability of a 0 is
-      `probability(-logit)`, without a loss of digits.
+      Probabilities in [0, 1], with the shape of the logits. `probability(-logit)` is
+      the probability of a 0, without a loss of digits.
     Example:
       >>> print(probability(jnp.array([0.0, -1000.0])))
       [0.5 0. ]

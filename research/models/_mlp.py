@@ -20,20 +20,21 @@ def mlp(
     initialiser: str = "he_normal",
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """Multilayer perceptron.
+    """Build a multilayer perceptron.
 
-    h_0 = x, z_k = h_(k-1) W_k + b_k, h_k = φ(z_k), and the prediction is the last z.
-    The last layer has no activation, so the predictions are logits or the values of a
-    regression. Two sizes give a linear model. `mlp_value_and_gradient` computes the
-    gradient by hand.
+    With h_0 = x, layer k computes z_k = h_(k-1) W_k + b_k and h_k = φ(z_k), where φ is
+    the activation. The prediction is the z of the last layer, which has no activation.
+    Predictions are therefore logits or the values of a regression. Two sizes give a
+    linear model. `mlp_value_and_gradient` computes the gradient of a loss by hand.
 
     Args:
-      sizes: (inputs, hidden units of each layer, outputs), at least two positive
-        integers.
-      activation: φ, a name in `ACTIVATIONS`.
-      initialiser: Initialiser of the weights, a name in `INITIALISERS`; biases start at
-        0. "he_normal" is usual with ReLU, "lecun_normal" or "glorot_uniform" with tanh.
-      dtype: Dtype of the parameters; None means JAX's default.
+      sizes: Numbers of inputs, of hidden units in each layer, and of outputs: at least
+        two positive integers.
+      activation: Name of the activation φ, a key of `ACTIVATIONS`.
+      initialiser: Name of the initialiser of the weights, a key of `INITIALISERS`.
+        Biases start at 0. "he_normal" is usual with ReLU, "lecun_normal" or
+        "glorot_uniform" with tanh.
+      dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"dense_1": {"weights": (in, out), "bias": (out,)}, "dense_2":
       ...}. Its apply maps x of shape (..., sizes[0]) to (..., sizes[-1]).
@@ -83,7 +84,7 @@ def mlp(
 
 
 def layer_names(num_layers: int) -> tuple[str, ...]:
-    """Names of an `mlp`'s layers in its params, starting at the input.
+    """Return the names of the layers in an `mlp`'s params, starting at the input.
 
     Example:
       >>> layer_names(2)

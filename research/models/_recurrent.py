@@ -40,11 +40,12 @@ class Recurrence(NamedTuple):
     It processes a long sequence in windows, or one token at a time.
 
     Attributes:
-      init: key -> params, as in `recurrent`.
-      start: leading axes -> the carry before the first step (zeros). Pass () for one
-        sequence.
-      advance: (params, x, carry, key=None) -> (outputs (..., T, num_outputs), the carry
-        at the end of each sequence).
+      init: Function key -> params, as in `recurrent`.
+      start: Function (leading axes) -> carry before the first step, which is zero. Pass
+        () for one sequence.
+      advance: Function (params, x, carry, key=None) -> (outputs, carry). The outputs
+        have shape (..., T, num_outputs). The returned carry is the carry at the end of
+        each sequence.
     """
 
     init: Callable[[Key], Params]
@@ -65,44 +66,47 @@ def recurrent(
     window: int | None = None,
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """Recurrent network: h_t = cell(x_t, h_(t-1)), h_0 = 0, and a linear output.
+    """Build a recurrent network with a linear output layer.
 
-    The inputs of layer l + 1 are the states h of layer l. Values after the end of a
-    sequence have no effect, not even on the last bit: they are set to zero before any
+    The state after step t is h_t = cell(x_t, h_(t-1)), with h_0 = 0. The inputs of
+    layer l + 1 are the states h of layer l. Values after the end of a sequence have no
+    effect, not even on the last bit, because they are set to zero before any
     computation.
 
-    A window truncates backpropagation. The predictions do not change. The gradient
-    flows through the carry inside windows of that many steps, counted from the start,
-    but not from one window into the previous one. A loss at step t is therefore
-    differentiated through at most `window` steps.
+    The argument `window` truncates backpropagation and does not change the predictions.
+    It divides time into windows of that many steps, counted from the start. The
+    gradient flows through the carry inside a window, but not from one window into the
+    previous one. A loss at step t is therefore differentiated through at most `window`
+    steps.
 
     Args:
-      num_inputs: d, the number of inputs of a step; with an embedding, the number of
+      num_inputs: Number d of inputs of a step. With an embedding, it is the number of
         symbols.
-      num_hidden: H, the width of each layer.
-      num_outputs: K, the number of outputs.
-      cell: A name in `research.models.cells.CELLS`.
+      num_hidden: Width H of each layer.
+      num_outputs: Number K of outputs.
+      cell: Name of the recurrent cell, a key of `research.models.cells.CELLS`.
       num_layers: Number of layers.
-      outputs: "last" for one prediction, at the end of each sequence; "every" for one
-        after each step.
+      outputs: "last" for one prediction at the end of each sequence, "every" for a
+        prediction after each step.
       embedding: Width of the learned vector for each symbol, initially standard normal.
-        None if x is floating.
-      dropout: Dropout rate between layers and before the output, used if apply gets a
-        key. There is no dropout through time.
-      window: Number of steps of a window of truncated backpropagation; None means the
+        None means that x is floating and is not embedded.
+      dropout: Dropout rate between layers and before the output layer. Dropout is
+        active only if apply gets a key. There is no dropout between time steps.
+      window: Number of steps in a window of truncated backpropagation. None means the
         full gradient.
-      dtype: Dtype of the parameters; None means JAX's default.
+      dtype: Dtype of the parameters. None means JAX's default.
     Returns:
-      A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}},
-      and with an embedding also {"embedding": {"weights": (num_inputs, embedding)}}.
-      `recurrent_layer.draw_layer` describes a layer's params. The model's apply maps x,
-      floats (..., T, d) or integer symbols (..., T), or `Sequences` of them, to (...,
-      K) or to (..., T, K). Outputs after the end of a sequence are zero.
+      A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}.
+      With an embedding, the params also contain {"embedding": {"weights": (num_inputs,
+      embedding)}}. `recurrent_layer.draw_layer` describes the params of a layer. The
+      model's apply accepts floats of shape (..., T, d), integer symbols of shape (...,
+      T), or `Sequences` of either. It returns shape (..., K) for "last" and (..., T, K)
+      for "every". Outputs after the end of a sequence are zero.
     Raises:
       ValueError: A count is not a positive integer, a name is unknown, or dropout lies
         outside [0, 1). In apply: x has the wrong shape, or a concrete length lies
-        outside 1..T. Under jit lengths and symbols cannot be checked; call
-        `check_sequences` on the data.
+        outside 1..T. Under jit, lengths and symbols cannot be checked. Call
+        `check_sequences` on the data before training.
     References:
       Zaremba et al., Recurrent neural network regularization, arXiv 1409.2329, 2014
       (the places of dropout).
@@ -162,16 +166,16 @@ def recurrence(
     dropout: float = 0.0,
     dtype: DTypeLike | None = None,
 ) -> Recurrence:
-    """The network of `recurrent` with an explicit carry.
+    """Build the network of `recurrent` with an explicit carry.
 
-    It can be advanced by a window or by one step at a time.
+    The network can be advanced by a window or by one step at a time.
 
     Args:
       num_inputs, num_hidden, num_outputs, cell, num_layers, embedding, dropout, dtype:
         As in `recurrent`.
     Returns:
-      A `Recurrence` with the same params. A carry is a tuple over layers of (h,) or (h,
-      c), each of shape (..., num_hidden).
+      A `Recurrence` with the same params as `recurrent`. A carry is a tuple with one
+      entry for each layer: (h,) or (h, c), arrays of shape (..., num_hidden).
     Raises:
       ValueError: As in `recurrent`. In advance: the carry's shapes do not match the
         leading axes of x.
@@ -233,11 +237,11 @@ def recurrence(
 def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> None:
     """Raise an error for lengths or symbols out of range.
 
-    A model cannot check them under jit.
+    A model cannot check lengths and symbols under jit.
 
     Args:
       sequences: `Sequences` of concrete arrays.
-      num_symbols: Number of symbols; None if the values are floating.
+      num_symbols: Number of symbols. None means that the values are floating.
     Raises:
       ValueError: A length lies outside 1..T, or a symbol before the end of a sequence
         lies outside 0..num_symbols - 1.
@@ -301,9 +305,10 @@ def _check_network(network: _Network) -> None:
 
 
 def _init(network: _Network, key: Key) -> Params:
-    """Draw the params: layer l by child l of the key, the output by child 0.
+    """Draw the params of the network.
 
-    The embedding uses the child after those of the layers.
+    The output layer uses child 0 of the key, layer l uses child l, and the embedding
+    uses child num_layers + 1.
     """
     dtype = jnp.result_type(float) if network.dtype is None else network.dtype
     width = network.num_inputs if network.embedding is None else network.embedding
@@ -370,7 +375,7 @@ def _flatten(
                 f"length must have the sequences' leading axes {leading}; got shape "
                 f"{length.shape}."
             )
-        # int32, because the number of a step may exceed 8 bits.
+        # Convert to int32, because 8 bits cannot hold every step number.
         length = length.reshape(-1).astype(jnp.int32)
     values = values.reshape(-1, *shape)
     if length is not None:
@@ -390,7 +395,11 @@ def _advance_layers(
     carries: Carries,
     key: Key | None,
 ) -> tuple[Array, Carries]:
-    """Return the top layer's h, shape (T, n, H), and all carries at the ends."""
+    """Run all layers over time.
+
+    Return h of the top layer, shape (T, n, H), and the carry of each layer at the end
+    of each sequence.
+    """
     # Put time first, because the scan reads one step after the other.
     below = jnp.swapaxes(values, 0, 1)
     if network.embedding is not None:
@@ -427,7 +436,10 @@ def _read_every(
     length: Array | None,
     key: Key | None,
 ) -> Array:
-    """Return outputs of every step, shape (n, T, K), with zeros after each end."""
+    """Return the outputs of every step, shape (n, T, K).
+
+    Outputs after the end of a sequence are zero.
+    """
     outputs = jnp.swapaxes(_read(network, params, hidden, key), 0, 1)
     if length is None:
         return outputs

@@ -13,17 +13,17 @@ def softmax(
     scale: float = 0.1,
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """Softmax regression model: predict K logits z = xᵀ weights + intercept.
+    """Build a softmax regression model with K logits z = xᵀ weights + intercept.
 
-    Use it with `research.losses.softmax_cross_entropy`. The probabilities are
+    Use the model with `research.losses.softmax_cross_entropy`. The probabilities are
     `jax.nn.softmax(logits)`. Adding the same vector to every column of the weights does
-    not change them, so the optimum is not unique without a penalty.
+    not change the probabilities, so the optimum is not unique without a penalty.
 
     Args:
-      num_features: d, at least 1.
-      num_classes: K, at least 2.
-      scale: Standard deviation of the initial weights; the intercept starts at 0.
-      dtype: Dtype of the parameters; None means JAX's default.
+      num_features: Number d of features, at least 1.
+      num_classes: Number K of classes, at least 2.
+      scale: Standard deviation of the initial weights. The intercept starts at 0.
+      dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"weights": (d, K), "intercept": (K,)}. Its apply maps x of
       shape (..., d) to (..., K).

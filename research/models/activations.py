@@ -15,43 +15,43 @@ Activation = Callable[[Array], Array]  # Elementwise; keeps the dtype.
 
 
 def identity(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Identity, φ(z) = z."""
+    """Return z itself: φ(z) = z."""
     return jnp.asarray(z)
 
 
 def sigmoid(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Logistic sigmoid, φ(z) = 1 / (1 + exp(-z)), computed without overflow."""
+    """Compute the logistic sigmoid φ(z) = 1 / (1 + exp(-z)) without overflow."""
     return jax.nn.sigmoid(jnp.asarray(z))
 
 
 def tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Hyperbolic tangent, φ(z) = (exp(z) - exp(-z)) / (exp(z) + exp(-z))."""
+    """Compute tanh: φ(z) = (exp(z) - exp(-z)) / (exp(z) + exp(-z))."""
     return jnp.tanh(z)
 
 
 def relu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Rectified linear unit, φ(z) = max(z, 0), with derivative 0 at z = 0."""
+    """Compute the rectified linear unit φ(z) = max(z, 0); its derivative at 0 is 0."""
     return jax.nn.relu(jnp.asarray(z))
 
 
 def silu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Sigmoid linear unit, φ(z) = z σ(z), also called swish."""
+    """Compute the sigmoid linear unit φ(z) = z σ(z), also called swish."""
     z = jnp.asarray(z)
     return z * jax.nn.sigmoid(z)
 
 
 def gelu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Gaussian error linear unit, φ(z) = z Φ(z).
+    """Compute the Gaussian error linear unit φ(z) = z Φ(z).
 
-    Φ is the standard normal distribution function, computed by the error function as in
-    PyTorch's default. By default `jax.nn.gelu` and `flax.linen.gelu` use the
-    approximation z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2, whose error is up to
-    4.8e-4.
+    Φ is the standard normal distribution function. It is computed by the error
+    function, as in PyTorch's default. By default `jax.nn.gelu` and `flax.linen.gelu`
+    use the approximation z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2, whose error is up
+    to 4.8e-4.
 
     Args:
-      z: Floating, any shape.
+      z: Floating array of any shape.
     Returns:
-      The same shape and dtype.
+      φ(z), with the shape and dtype of z.
     References:
       Hendrycks & Gimpel, Gaussian Error Linear Units, arXiv:1606.08415, section 2.
     Example:
@@ -118,12 +118,12 @@ ACTIVATION_DERIVATIVES: dict[str, Activation] = {
 
 
 def find_activation(name: str) -> Activation:
-    """Return the activation of that name.
+    """Return the activation with this name.
 
     Args:
       name: A key of `ACTIVATIONS`.
     Returns:
-      φ, an elementwise function. Its derivative is `ACTIVATION_DERIVATIVES[name]`.
+      The elementwise function φ. Its derivative is `ACTIVATION_DERIVATIVES[name]`.
     Raises:
       ValueError: The name is unknown.
     Example:

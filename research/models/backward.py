@@ -21,7 +21,7 @@ from research.models._mlp import layer_names
 from research.models.activations import ACTIVATION_DERIVATIVES, find_activation
 from research.types import Array, Params
 
-# (z (n, K), y) -> (mean loss (), its gradient in z (n, K))
+# Function (z, y) -> (mean loss, gradient with respect to z), for z of shape (n, K).
 Loss = Callable[[Any, Any], tuple[Array, Array]]
 
 
@@ -29,8 +29,10 @@ class Forward(NamedTuple):
     """Results of the forward pass that the backward pass needs.
 
     Attributes:
-      inputs: Inputs of each layer: h_0 = x, h_1, ..., h_(K-1), each (n, width).
-      sums: z_1, ..., z_K, each (n, width); the last is the prediction.
+      inputs: Inputs of each layer: h_0 = x, h_1, ..., h_(K-1), each of shape (n,
+        width).
+      sums: Sums z_1, ..., z_K, each of shape (n, width). The last sum is the
+        prediction.
     """
 
     inputs: tuple[Array, ...]
@@ -41,9 +43,9 @@ class Backward(NamedTuple):
     """Results of the backward pass.
 
     Attributes:
-      grads: The gradient, in the pytree of the params.
-      deltas: δ_0, ..., δ_K, each (n, width). δ_k is the derivative of the loss with
-        respect to z_k, and δ_0 that with respect to x.
+      grads: Gradient of the loss, in the pytree of the params.
+      deltas: Derivatives δ_0, ..., δ_K, each of shape (n, width). δ_k is the derivative
+        of the loss with respect to z_k, and δ_0 is the derivative with respect to x.
     """
 
     grads: Params
@@ -58,12 +60,13 @@ def mlp_value_and_gradient(
     activation: str = "relu",
     loss: str = "softmax_cross_entropy",
 ) -> tuple[Float[Array, ""], Params]:
-    """Mean loss of an `mlp` on a batch, and its gradient by the chain rule.
+    """Compute the mean loss of an `mlp` on a batch and its gradient by the chain rule.
 
     No automatic differentiation is used.
 
-    Forward: h_0 = x, z_k = h_(k-1) W_k + b_k, h_k = φ(z_k). Backward, from
-    δ_K = ∂f/∂z_K:
+    The forward pass computes h_0 = x, z_k = h_(k-1) W_k + b_k and h_k = φ(z_k) for the
+    layers k = 1, ..., K. Let f be the mean loss and δ_k = ∂f/∂z_k. The backward pass
+    starts from δ_K and goes from each layer to the previous one:
 
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
       δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
@@ -73,16 +76,17 @@ def mlp_value_and_gradient(
     Args:
       params: Params of an `mlp`, one entry for each layer.
       x: Inputs, shape (n, sizes[0]).
-      y: Targets: classes (n,) for "softmax_cross_entropy", else the shape of the
-        prediction, (n, sizes[-1]).
-      activation: φ, as for `mlp`.
-      loss: A name in `BATCH_LOSSES`. Each is the batch mean of the loss of that name in
-        `research.losses`.
+      y: Targets. For "softmax_cross_entropy" they are classes of shape (n,). For the
+        other losses they have the shape of the prediction, (n, sizes[-1]).
+      activation: Name of the activation φ, as in `mlp`.
+      loss: Name of the loss, a key of `BATCH_LOSSES`. It is the mean over the batch of
+        the loss with this name in `research.losses`.
     Returns:
-      (value, grads): the loss, shape (), and the gradient in the pytree of the params.
+      The loss, shape (), and the gradient in the pytree of the params.
     Raises:
       ValueError: A name is unknown, params do not belong to an `mlp`, shapes do not
-        fit, or a concrete y is not a class (for "logistic": lies outside 0..1).
+        fit, or a concrete y is not a class. For "logistic", a concrete y lies outside
+        0..1.
     References:
       Rumelhart, Hinton & Williams, Learning representations by back-propagating errors,
       Nature 1986.
@@ -107,7 +111,7 @@ def mlp_value_and_gradient(
 def mlp_forward(
     params: Params, x: Float[ArrayLike, "n d"], *, activation: str
 ) -> Forward:
-    """Forward pass of an `mlp`.
+    """Run the forward pass of an `mlp`.
 
     Args:
       params, x, activation: As in `mlp_value_and_gradient`.
@@ -145,16 +149,16 @@ def mlp_backward(
     *,
     activation: str,
 ) -> Backward:
-    """Backward pass of an `mlp`.
+    """Run the backward pass of an `mlp`.
 
     Args:
       params, activation: As in `mlp_value_and_gradient`.
-      forward: From `mlp_forward` with the same params and activation.
-      delta: δ_K, the derivative of any loss with respect to the last sums, shape (n,
+      forward: Result of `mlp_forward` with the same params and activation.
+      delta: Derivative δ_K of any loss with respect to the last sums, shape (n,
         outputs).
     Returns:
-      The derivatives with respect to all parameters and sums, and to x. Under jit
-      unused parts are not computed.
+      The derivatives with respect to all parameters, all sums and x. Under jit, unused
+      parts are not computed.
     Raises:
       ValueError: delta does not have the shape of the last sums, or params do not
         belong to an `mlp`.
@@ -195,12 +199,14 @@ def mlp_rounding_bound(
     activation: str,
     loss: str,
 ) -> Params:
-    """Bound on the change of the gradient if its sums are taken in another order.
+    """Bound the change of the gradient if its sums are taken in another order.
 
-    An entry is a chain of sums: n terms in the last and a layer's width in each earlier
-    one, m terms in all. Rounding changes it by at most about m ε times the same chain
-    of absolute values. The bound is therefore m ε times the backward pass with |δ_K|,
-    |W|, |h| and |φ'|. Rounding of the forward pass is not included.
+    Each entry of the gradient is a chain of sums. The last sum has n terms, and each
+    earlier sum has as many terms as the width of a layer. Let m be the number of all
+    these terms and ε the machine epsilon. Rounding changes the entry by at most about m
+    ε times the same chain of absolute values. The bound is therefore m ε times the
+    backward pass with |δ_K|, |W|, |h| and |φ'|. Rounding of the forward pass is not
+    included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.
@@ -285,8 +291,8 @@ def _squared_error(z: Array, y: Array) -> tuple[Array, Array]:
 def _logistic(z: Array, y: Array) -> tuple[Array, Array]:
     """Compute Σ log(1 + exp(z)) - y z and its derivative σ(z) - y, divided by n.
 
-    The derivative does not cancel for confident, correct predictions. A traced y
-    outside 0..1 gives NaN.
+    The derivative is computed without cancellation for confident, correct predictions.
+    A traced y outside 0..1 gives NaN.
     """
     y = _targets(z, y)
     valid = (y >= 0) & (y <= 1)
@@ -309,7 +315,7 @@ def _targets(z: Array, y: Array) -> Array:
     return y.astype(z.dtype)
 
 
-# Each returns the mean loss and its derivative with respect to the prediction.
+# Each function returns the mean loss and its derivative with respect to the prediction.
 BATCH_LOSSES: dict[str, Loss] = {
     "softmax_cross_entropy": _softmax_cross_entropy,
     "squared_error": _squared_error,

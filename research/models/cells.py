@@ -9,27 +9,27 @@ from jaxtyping import Float
 
 from research.types import Array
 
-# State that one step passes to the next; the hidden state h comes first.
+# State that one step passes to the next. The hidden state h is the first array.
 Carry = tuple[Array, ...]
 
 
 class Cell(NamedTuple):
     """One kind of recurrent layer.
 
-    A cell has several affine maps (blocks) of the input x and the state h: p = W x + b
-    and q = U h, with all blocks side by side.
+    A cell computes p = W x + b from the input x and q = U h from the state h. Both
+    consist of several blocks of H columns, side by side.
 
     Attributes:
       num_blocks: Number of blocks.
       num_carried: Number of arrays in the carry.
       has_recurrent_bias: Whether the last block of q has its own bias.
       forget_block: Index of the block whose bias starts at 1, or None.
-      advance: (p, q, carry) -> (next carry, values for `slopes`); p and q have shape
-        (n, num_blocks * H).
-      slopes: (values, carry, next carry) -> the partial derivatives, for any leading
-        axes (all steps at once).
-      differential: (slopes, dp, dq, dcarry) -> the differential of the next carry,
-        linear in the last three; dp None means 0.
+      advance: Function (p, q, carry) -> (next carry, values for `slopes`). p and q have
+        shape (n, num_blocks * H).
+      slopes: Function (values, carry, next carry) -> partial derivatives of a step. The
+        arrays may have any leading axes, so one call can treat all steps.
+      differential: Function (slopes, dp, dq, dcarry) -> differential of the next carry.
+        It is linear in dp, dq and dcarry. dp None means 0.
     """
 
     num_blocks: int
@@ -44,14 +44,15 @@ class Cell(NamedTuple):
 def vanilla(
     p: Float[Array, "n H"], q: Float[Array, "n H"], carry: Carry
 ) -> tuple[Carry, Any]:
-    """One step of the vanilla (Elman) network: h' = tanh(W x + b + U h).
+    """Compute one step of the vanilla (Elman) network: h' = tanh(W x + b + U h).
 
     Args:
-      p: W x + b, shape (n, H).
-      q: U h, shape (n, H).
-      carry: (h,); it is used only through q.
+      p: Product W x + b, shape (n, H).
+      q: Product U h, shape (n, H).
+      carry: Carry (h,). It is used only through q.
     Returns:
-      (h',) and (), because the slope 1 - h'² follows from h'.
+      The next carry (h',), and () as the values for the slopes, because the slope 1 -
+      h'² follows from h'.
     References:
       Elman, Finding structure in time, Cognitive Science 1990. tanh is the default of
       PyTorch and Flax.
@@ -81,22 +82,23 @@ def vanilla_differential(
 def gru(
     p: Float[Array, "n 3H"], q: Float[Array, "n 3H"], carry: Carry
 ) -> tuple[Carry, Any]:
-    """One step of the gated recurrent unit.
+    """Compute one step of the gated recurrent unit (GRU).
 
     r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h),
     n = tanh(W_n x + b_n + r (U_n h + c_n)), h' = (1 - z) n + z h.
 
-    The reset gate r acts after the recurrent product, as in cuDNN, PyTorch and Flax, so
-    that all three products of h are one. (Cho et al. reset before it: n = tanh(W_n
-    x + b_n + U_n (r h)).) The recurrent bias c_n is separate from b_n, because r
-    multiplies it.
+    The reset gate r acts after the product U_n h, as in cuDNN, PyTorch and Flax. All
+    three products with h are therefore one product. Cho et al. reset before the
+    product: n = tanh(W_n x + b_n + U_n (r h)). The recurrent bias c_n is separate from
+    b_n, because r multiplies c_n.
 
     Args:
-      p: (W_r x + b_r, W_z x + b_z, W_n x + b_n), side by side in shape (n, 3 H).
-      q: (U_r h, U_z h, U_n h + c_n), side by side in shape (n, 3 H).
-      carry: (h,), shape (n, H).
+      p: Blocks W_r x + b_r, W_z x + b_z and W_n x + b_n side by side, shape (n, 3 H).
+      q: Blocks U_r h, U_z h and U_n h + c_n side by side, shape (n, 3 H).
+      carry: Carry (h,), shape (n, H).
     Returns:
-      (h',), and for `slopes` (r and z side by side, n, U_n h + c_n).
+      The next carry (h',), and the values for `slopes`: r and z side by side, n, and
+      U_n h + c_n.
     References:
       Cho et al., Learning phrase representations using RNN encoder-decoder for
       statistical machine translation, EMNLP 2014, section 2.3.
@@ -116,7 +118,10 @@ def gru(
 
 
 def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
-    """Partial derivatives of h' by q (blocks side by side), by p_n, and by h (z)."""
+    """Compute the partial derivatives of h' in one GRU step.
+
+    Return the derivatives by q (blocks side by side), by p_n, and by h, which is z.
+    """
     del after
     gates, new, reset_from = kept
     r, z = jnp.split(gates, 2, axis=-1)
@@ -135,7 +140,7 @@ def gru_differential(
     """Compute dh' = z dh + (1 - z) dn + (h - n) dz.
 
     Here dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and dn = (1 - n²)
-    (dp_n + r dq_n + q_n dr).
+    (dp_n + r dq_n + q_n dr). The indices name the blocks of p and q.
     """
     of_blocks, by_new, z = slopes
     by_r, by_z, by_n = jnp.split(of_blocks * dq, 3, axis=-1)
@@ -150,19 +155,19 @@ def gru_differential(
 def lstm(
     p: Float[Array, "n 4H"], q: Float[Array, "n 4H"], carry: Carry
 ) -> tuple[Carry, Any]:
-    """One step of the LSTM with a forget gate and no peepholes.
+    """Compute one step of the LSTM with a forget gate and without peepholes.
 
     i = σ(W_i x + b_i + U_i h), f = σ(W_f x + b_f + U_f h),
     g = tanh(W_g x + b_g + U_g h), o = σ(W_o x + b_o + U_o h),
     c' = f c + i g, h' = o tanh(c').
 
     Args:
-      p: (W_i x + b_i, W_f x + b_f, W_g x + b_g, W_o x + b_o), side by side in shape (n,
-        4 H).
-      q: (U_i h, U_f h, U_g h, U_o h), side by side in shape (n, 4 H).
-      carry: (h, c), each of shape (n, H); h is used only through q.
+      p: Blocks W_i x + b_i, W_f x + b_f, W_g x + b_g and W_o x + b_o side by side,
+        shape (n, 4 H).
+      q: Blocks U_i h, U_f h, U_g h and U_o h side by side, shape (n, 4 H).
+      carry: Carry (h, c), each of shape (n, H). h is used only through q.
     Returns:
-      (h', c'), and for `slopes` (i, f, g, o) side by side.
+      The next carry (h', c'), and the values for `slopes`: i, f, g and o side by side.
     References:
       Hochreiter & Schmidhuber, Long short-term memory, Neural Computation 1997.
       Gers, Schmidhuber & Cummins, Learning to forget: continual prediction with LSTM,
@@ -185,10 +190,12 @@ def lstm(
 
 
 def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
-    """Partial derivatives of one LSTM step.
+    """Compute the partial derivatives of one LSTM step.
 
-    Those by the gates' arguments are side by side: of c' by those of i, f and g, and of
-    h' by that of o. Then follow c' by c (f) and h' by c'.
+    The first array has the derivatives by the arguments of the gates, side by side.
+    These are the derivatives of c' for the gates i, f and g, and of h' for the gate o.
+    The second array is the derivative of c' by c, which is f. The third array is the
+    derivative of h' by c'.
     """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])
@@ -204,12 +211,12 @@ def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
 def lstm_differential(
     slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry
 ) -> Carry:
-    """Differential of one LSTM step.
+    """Compute the differential of one LSTM step.
 
     dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc'.
 
-    Here di = i (1 - i) (dp_i + dq_i), likewise for f and o, and dg = (1 - g²)
-    (dp_g + dq_g).
+    Here di = i (1 - i) (dp_i + dq_i), likewise for f and o, and dg = (1 - g²) (dp_g +
+    dq_g). The indices name the blocks of p and q.
     """
     of_gates, f, by_c = slopes
     by_i, by_f, by_g, by_o = jnp.split(of_gates * _sum(dp, dq), 4, axis=-1)
@@ -225,7 +232,7 @@ CELLS: dict[str, Cell] = {
 
 
 def find_cell(name: str) -> Cell:
-    """Return the cell of that name.
+    """Return the cell with this name.
 
     Raises:
       ValueError: The name is unknown.

@@ -20,11 +20,11 @@ def embed(
 ) -> Float[Array, "*shape width"]:
     """Look up the row of each token: e_t = weights[token_t].
 
-    A compiled program cannot raise an error for a token outside 0..V-1 and uses the
-    nearest row. Call `check_tokens` on the data.
+    A compiled program cannot raise an error for a token outside 0..V-1. It uses the
+    nearest row instead. Call `check_tokens` on the data before training.
 
     Args:
-      weights: One row for each symbol, shape (V, width).
+      weights: Weights with one row for each symbol, shape (V, width).
       tokens: Integers in 0..V-1, shape (...).
     Returns:
       The rows, shape (..., width), in the dtype of the weights.
@@ -48,7 +48,9 @@ def embed(
 def sinusoidal_positions(
     context: int, width: int, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "context width"]:
-    """Sinusoidal positions of the Transformer.
+    """Compute the sinusoidal positions of the Transformer.
+
+    For position t and i = 0, 1, ...:
 
     P[t, 2i] = sin(t / 10000^(2i / width)),
     P[t, 2i + 1] = cos(t / 10000^(2i / width)).
@@ -56,7 +58,7 @@ def sinusoidal_positions(
     Args:
       context: Number of positions.
       width: Width of the vectors.
-      dtype: Dtype of the result; None means JAX's default.
+      dtype: Dtype of the result. None means JAX's default.
     Returns:
       The positions, shape (context, width).
     References:
@@ -82,11 +84,13 @@ def sinusoidal_positions(
 def check_tokens(
     tokens: Int[ArrayLike, "..."], vocabulary_size: int, name: str = "tokens"
 ) -> None:
-    """Raise an error for tokens out of range. Call it on the data before training.
+    """Raise an error for tokens out of range.
+
+    Call this function on the data before training.
 
     Args:
-      tokens: Concrete tokens, any shape.
-      vocabulary_size: V.
+      tokens: Concrete integers of any shape.
+      vocabulary_size: Number V of symbols.
       name: Name of the argument, for the error message.
     Raises:
       TypeError: The tokens are not integers.
@@ -125,7 +129,7 @@ def check_every(logits: tuple[int, ...], tokens: tuple[int, ...]) -> None:
 
 
 def values_and_length(x: Any) -> tuple[Array, Array | None]:
-    """Return the values of x as an array, and the lengths if x is `Sequences`.
+    """Return the values of x as an array, and the lengths (None without `Sequences`).
 
     Raises:
       TypeError: x is a plain tuple.
@@ -146,14 +150,16 @@ def values_and_length(x: Any) -> tuple[Array, Array | None]:
 def split_sequences(
     x: Any, context: int, num_symbols: int | None = None
 ) -> tuple[Array, Array | None]:
-    """Check tokens, and return them with the mask of those before the end.
+    """Check tokens, and return them with a mask of the tokens before the end.
 
     Args:
-      x: Tokens (..., T), or `Sequences` of them.
+      x: Tokens of shape (..., T), or `Sequences` of tokens.
       context: Largest allowed T.
-      num_symbols: Number of symbols. None, and traced tokens, are not checked.
+      num_symbols: Number of symbols. If it is None or the tokens are traced, their
+        range is not checked.
     Returns:
-      (tokens, counts), both of shape (..., T). counts is None if all tokens count.
+      (tokens, counts), both of shape (..., T). counts is True for tokens before the end
+      of their sequence. It is None if x is not `Sequences`.
     Raises:
       TypeError: The tokens or the lengths are not integers, or x is a plain tuple.
       ValueError: T is 0 or above the context, or a concrete length or token is out of

@@ -30,28 +30,30 @@ def generate(
 ) -> Int[Array, "*batch num_tokens"]:
     """Sample tokens from a language model, one after another.
 
-    P(token) is the softmax of logits / temperature over the top_k largest logits. The
-    model reads the last `context` tokens, so a long prompt is cut to its end. One
-    compiled program serves all prompts, params and temperatures. Token i is drawn with
-    fold_in(key, i), so a larger num_tokens gives the same first tokens.
+    The probability of a token is the softmax of logits / temperature over the top_k
+    largest logits. The model reads only the last `context` tokens, so the beginning of
+    a longer prompt has no effect. One compiled program serves prompts of any length,
+    all params and all temperatures. Token i is drawn with fold_in(key, i), so a larger
+    num_tokens gives the same first tokens.
 
     Args:
-      model: Maps integers (..., T) to logits (..., T, V), each depending only on tokens
-        up to its position: `transformer_decoder`, or `recurrent` with outputs="every"
-        (which then remembers only the window).
+      model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
+        position may depend only on tokens up to this position. Examples are
+        `transformer_decoder`, and `recurrent` with outputs="every", which then
+        remembers only the last `context` tokens.
       params: Params of the model.
       key: Key for all draws.
-      prompt: Integers of shape (..., T), T >= 1. The texts along the leading axes are
+      prompt: Integers of shape (..., T), T >= 1. Texts along the leading axes are
         continued independently.
       num_tokens: Number of tokens to sample.
-      context: Length of the window, at most that of the model.
-      temperature: At least 0. Below 1 likely tokens become likelier; 0 always takes the
-        likeliest token (greedy).
-      top_k: Number of candidate tokens; None means all.
+      context: Number of tokens that the model reads, at most the context of the model.
+      temperature: Number >= 0. Below 1, likely tokens become likelier. 0 always selects
+        the likeliest token (greedy).
+      top_k: Number of candidate tokens. None means all tokens.
     Returns:
       The sampled tokens without the prompt, int32 of shape (..., num_tokens).
     Raises:
-      TypeError: The prompt is not of integers.
+      TypeError: The prompt does not consist of integers.
       ValueError: The prompt is empty, a count is not a positive integer, temperature is
         negative, top_k is more than V, or the model does not return logits for each
         token.
@@ -134,7 +136,10 @@ def _continue(
     num_tokens: int,
     top_k: int | None,
 ) -> Array:
-    """Sample tokens; the window is filled from the left up to `filled`, then 0."""
+    """Sample num_tokens tokens.
+
+    The window holds `filled` known tokens, followed by zeros.
+    """
     context = window.shape[-1]
 
     def draw_next(
@@ -156,7 +161,7 @@ def _continue(
 
 
 def _draw(key: Key, logits: Array, temperature: Array, top_k: int | None) -> Array:
-    """Draw one token for each leading index; temperature 0 takes the likeliest."""
+    """Draw one token for each leading index. Temperature 0 selects the likeliest."""
     values, candidates = jax.lax.top_k(logits, top_k or logits.shape[-1])
     cold = temperature == 0
     chosen = jax.random.categorical(

@@ -31,22 +31,23 @@ def on_images(
     *,
     dtype: DTypeLike,
 ) -> Model:
-    """Wrap a model of standardised images so that it takes stored images.
+    """Wrap a model so that it accepts stored images and standardises them.
 
-    The result computes model((x - mean) / sd) on the device. A dataset of bytes takes a
-    quarter of the memory of float32, because each batch is converted when it is used.
+    The wrapped model computes model((x - mean) / sd) on the device. Each batch is
+    converted only when it is used. A dataset of bytes therefore takes a quarter of the
+    memory of float32.
 
     Args:
-      model: Its apply maps images (..., H, W, C) of `dtype`.
-      mean, sd: Mean and standard deviation of the training images in the units of x (0
-        to 255 for bytes), shape () or (C,); see `mean_and_sd`.
+      model: Model of standardised images, shape (..., H, W, C), dtype `dtype`.
+      mean, sd: Mean and standard deviation of the training images, shape () or (C,), as
+        from `mean_and_sd`. Their units are those of x (0 to 255 for bytes).
       dtype: Dtype in which the model computes.
     Returns:
-      A model with the same params, whose apply takes images (..., H, W, C) of uint8 (or
-      another dtype).
+      A model with the same params. Its apply accepts images of shape (..., H, W, C) in
+      uint8 or another dtype.
     Raises:
       ValueError: sd is not positive. In apply: x does not have the shape of images, or
-        x is of bytes but sd is below 1, as for images scaled to 0..1.
+        x is uint8 but sd is below 1, which is usual only for images scaled to 0..1.
     Example:
       >>> total = Model(lambda key: (), lambda params, x, key=None: x.sum((-3, -2, -1)))
       >>> images = np.full((2, 4, 4, 1), 200, np.uint8)
@@ -90,15 +91,15 @@ def on_images(
 def mean_and_sd(
     images: UInt8[np.ndarray, "n H W C"],
 ) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
-    """Mean and standard deviation of each channel, in float64.
+    """Compute the mean and standard deviation of each channel, in float64.
 
     Args:
       images: Images, uint8, shape (n, H, W, C).
     Returns:
-      (mean, sd), each of shape (C,), over all images and pixels. sd is the population
-      standard deviation.
+      The mean and the population standard deviation over all images and pixels, each of
+      shape (C,).
     Raises:
-      ValueError: images are not uint8 with four axes, or there are none.
+      ValueError: images are not uint8 with four axes, or there are no images.
     Example:
       >>> images = np.array([0, 200, 0, 200], np.uint8).reshape(4, 1, 1, 1)
       >>> mean, sd = mean_and_sd(images)
@@ -112,8 +113,8 @@ def mean_and_sd(
             f"images must be uint8, (n, H, W, C); got {images.dtype} of shape "
             f"{images.shape}."
         )
-    # In parts, because np.bincount converts to int64: CIFAR-10 would take 400 MB per
-    # channel.
+    # Count in parts, because np.bincount converts to int64: CIFAR-10 would take 400 MB
+    # per channel.
     parts = np.array_split(images, -(-images.size // 2**22))
     counts = np.sum(
         [
@@ -141,15 +142,15 @@ def check_model(model: Model) -> None:
 
 
 def augmented(model: Model, augment: Augmentation) -> Model:
-    """Wrap a model so that images are augmented whenever a key is given (in training).
+    """Wrap a model so that its images are augmented if apply gets a key (in training).
 
-    Apply it after `on_images`, so that bytes are augmented and 0 is black:
+    Apply this wrapper after `on_images`, so that bytes are augmented and 0 is black:
     `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
 
     Args:
       model: Any model of images.
-      augment: (key, x) -> x, such as `random_flip`, `random_crop(4)`,
-        `random_shift(2)`, or `in_turn` of several.
+      augment: Function (key, x) -> x, such as `random_flip`, `random_crop(4)` or
+        `random_shift(2)`. `in_turn` combines several functions.
     Returns:
       A model with the same params. Child 0 of the key is for the augmentation, child 1
       for the model.
@@ -180,7 +181,7 @@ def augmented(model: Model, augment: Augmentation) -> Model:
 
 
 def in_turn(*augmentations: Augmentation) -> Augmentation:
-    """Compose augmentations: apply one after the other, each with its own key.
+    """Build an augmentation that applies several in turn, each with its own key.
 
     Example:
       >>> augment = in_turn(random_flip, random_crop(4))
@@ -209,7 +210,7 @@ def random_flip(
     Do not use it for digits and letters, whose meaning changes in a mirror.
 
     Args:
-      key: The same key flips the same images.
+      key: Key for the draws. The same key flips the same images.
       x: Images (..., H, W, C).
     Returns:
       Images with the shape and dtype of x.
@@ -229,15 +230,15 @@ def random_flip(
 
 
 def random_shift(pixels: int) -> Augmentation:
-    """Shift each image at random by up to `pixels` along both axes.
+    """Build an augmentation that shifts each image by up to `pixels` along both axes.
 
     Pixels from outside the image are 0 (black).
 
     Args:
-      pixels: Each shift in -pixels..pixels is equally likely, independently for each
-        axis.
+      pixels: Largest shift. Each shift in -pixels..pixels is equally likely,
+        independently for each axis.
     Returns:
-      An augmentation.
+      The augmentation, a function (key, x) -> x.
     Raises:
       ValueError: pixels is not a positive integer. In the call: x has fewer than three
         axes.
@@ -253,15 +254,15 @@ def random_shift(pixels: int) -> Augmentation:
 
 
 def random_crop(padding: int) -> Augmentation:
-    """Cut a random window of the old size from each padded image.
+    """Build an augmentation that cuts a random window from each padded image.
 
-    The padding mirrors the image at its edges.
+    The window has the size of the image. The padding mirrors the image at its edges.
 
     Args:
-      padding: Number of pixels on each side, smaller than H and W. Each of the (2
-        padding + 1)² windows is equally likely.
+      padding: Number of pixels of padding on each side, smaller than H and W. Each of
+        the (2 padding + 1)² windows is equally likely.
     Returns:
-      An augmentation.
+      The augmentation, a function (key, x) -> x.
     Raises:
       ValueError: padding is not a positive integer. In the call: x has fewer than three
         axes or is too small.

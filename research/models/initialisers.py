@@ -17,13 +17,16 @@ Initialiser = Callable[..., Array]
 
 
 def fans(shape: Sequence[int]) -> tuple[int, int]:
-    """Fan-in and fan-out: the numbers of inputs per output and of outputs per input.
+    """Compute the fan-in and the fan-out of weights.
+
+    The fan-in is the number of inputs per output, and the fan-out is the number of
+    outputs per input.
 
     Args:
-      shape: Shape (..., in, out) of the weights: (in, out) for a dense layer, (height,
-        width, in, out) for a convolution, whose window counts in both fans.
+      shape: Shape of the weights: (in, out) for a dense layer, (height, width, in, out)
+        for a convolution. Both fans of a convolution contain the factor height * width.
     Returns:
-      (fan_in, fan_out).
+      The pair (fan_in, fan_out).
     Raises:
       ValueError: The shape has fewer than two axes, or an axis of length 0.
     Example:
@@ -46,21 +49,22 @@ def lecun_normal(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Normal weights with variance 1 / fan_in.
+    """Draw normal weights with variance 1 / fan_in.
 
-    Sums of unit-variance inputs then have unit variance. The distribution is not
-    truncated, as in the papers; `jax.nn.initializers` truncates it at two standard
+    Sums of unit-variance inputs then have unit variance. As in the papers, the
+    distribution is not truncated. `jax.nn.initializers` truncates it at two standard
     deviations and rescales it to the same variance.
 
     Args:
       key: Typed key.
       shape: Shape (..., in, out) of the weights.
       dtype: Floating dtype.
-      fan_in, fan_out: The fans, if they do not follow from the shape (see `fans`).
+      fan_in, fan_out: The fans. None means the fan of the shape (see `fans`).
     Returns:
       The weights.
     Raises:
-      ValueError: The fans are not positive, or missing and not defined by the shape.
+      ValueError: A fan is not positive, or a fan is None and the shape does not define
+        it.
     References:
       LeCun, Bottou, Orr & Müller, Efficient BackProp, 1998, section 4.6.
     Example:
@@ -78,7 +82,7 @@ def lecun_uniform(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Uniform weights in ±√(3 / fan_in), with the variance of `lecun_normal`."""
+    """Draw uniform weights in ±√(3 / fan_in), with the variance of `lecun_normal`."""
     return _uniform(key, shape, dtype, 1 / _fans(shape, fan_in, fan_out)[0])
 
 
@@ -89,10 +93,10 @@ def glorot_normal(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Normal weights with variance 2 / (fan_in + fan_out).
+    """Draw normal weights with variance 2 / (fan_in + fan_out).
 
-    This is a compromise between the forward pass (1 / fan_in) and the backward pass
-    (1 / fan_out).
+    This variance is a compromise between the forward pass, which needs 1 / fan_in, and
+    the backward pass, which needs 1 / fan_out.
 
     Args, Returns, Raises:
       As in `lecun_normal`.
@@ -114,9 +118,9 @@ def glorot_uniform(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Uniform weights in ±√(6 / (fan_in + fan_out)).
+    """Draw uniform weights in ±√(6 / (fan_in + fan_out)).
 
-    The variance is that of `glorot_normal`.
+    Their variance equals the variance of `glorot_normal`.
 
     References:
       Glorot & Bengio, as for `glorot_normal`, eq. 16.
@@ -131,9 +135,9 @@ def he_normal(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Normal weights with variance 2 / fan_in.
+    """Draw normal weights with variance 2 / fan_in.
 
-    The 2 compensates for the half of the signal that ReLU drops.
+    The factor 2 compensates for the half of the signal that ReLU drops.
 
     Args, Returns, Raises:
       As in `lecun_normal`.
@@ -154,7 +158,7 @@ def he_uniform(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Uniform weights in ±√(6 / fan_in), with the variance of `he_normal`."""
+    """Draw uniform weights in ±√(6 / fan_in), with the variance of `he_normal`."""
     return _uniform(key, shape, dtype, 2 / _fans(shape, fan_in, fan_out)[0])
 
 
@@ -165,15 +169,17 @@ def orthogonal(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Random matrix with orthonormal columns, or rows if there are fewer rows.
+    """Draw a random matrix with orthonormal columns, or rows if there are fewer rows.
 
-    It is uniform among all such matrices: the Q of a normal matrix's QR decomposition,
-    with R's diagonal made positive. All axes except the last are treated as one.
+    The matrix is uniformly distributed among all such matrices. It is the Q in the QR
+    decomposition of a matrix of normal numbers, with the signs that make R's diagonal
+    positive. All axes of the shape except the last are treated as one axis.
 
     Args:
       key: Typed key.
       shape: Shape (..., in, out) of the weights, at least two axes.
-      dtype: Floating dtype. Half precision is computed in float32 and rounded.
+      dtype: Floating dtype. For half precision, the matrix is computed in float32 and
+        rounded.
       fan_in, fan_out: Not used, because the shape fixes the scale.
     Returns:
       The weights.
@@ -194,7 +200,7 @@ def orthogonal(
     rows, columns = math.prod(shape[:-1]), shape[-1]
     check_drawn(key, shape, dtype)
     tall = (max(rows, columns), min(rows, columns))
-    # There is no QR decomposition in half precision.
+    # JAX has no QR decomposition in half precision.
     wide = dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32
     q, r = jnp.linalg.qr(jax.random.normal(key, tall, wide))
     q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(wide)[None, :]
@@ -213,12 +219,12 @@ INITIALISERS: dict[str, Initialiser] = {
 
 
 def find_initialiser(name: str) -> Initialiser:
-    """Return the initialiser of that name.
+    """Return the initialiser with this name.
 
     Args:
       name: A key of `INITIALISERS`.
     Returns:
-      (key, shape, dtype, fan_in=None, fan_out=None) -> weights.
+      The function (key, shape, dtype, fan_in=None, fan_out=None) -> weights.
     Raises:
       ValueError: The name is unknown.
     Example:

@@ -20,7 +20,7 @@ from research.checks import (
 from research.models.parameters import shapes_of
 from research.types import Array, Key, Model, Params
 
-# Names of the flags of Linen modules that switch noise, with their values for noise.
+# Flags of Linen modules that switch noise, with the values that switch it on.
 NOISE_FLAGS = {
     "deterministic": False,
     "train": True,
@@ -40,29 +40,30 @@ def from_linen(
 ) -> Model:
     """Convert a Flax Linen module to a model.
 
-    Its noise, such as dropout, is active if apply gets a key.
+    The module's noise, such as dropout, is active only if apply gets a key.
 
-    The module is always called with one batch axis: leading axes of x are flattened
+    The module is always called with one batch axis. Leading axes of x are flattened
     into one and restored in the result. The parameters are the module's collection
-    "params" with Linen's names and layouts (Linen's "kernel" is called "weights" in the
-    layers of this package).
+    "params" with Linen's names and layouts. (Linen's "kernel" is called "weights" in
+    the layers of this package.)
 
-    A key is folded once for each of the streams. If the module's call has a flag named
-    deterministic, train, training or is_training, the flag is set according to the key.
-    A flag among the arguments is not changed, and `noise` replaces this rule.
+    Each stream gets its own key, folded from the key of apply. If the module's call has
+    a flag named deterministic, train, training or is_training, the flag is set
+    according to whether there is a key. A flag among the arguments is not changed. The
+    argument `noise` replaces this rule.
 
-    In float64, pass param_dtype=float64 to recurrent cells of the module: under their
-    default, float32, Linen's loop over time refuses float64 inputs. For other layers
-    `dtype` is enough.
+    In float64, pass param_dtype=float64 to recurrent cells of the module. Their default
+    is float32, with which Linen's loop over time rejects float64 inputs. For other
+    layers `dtype` is enough.
 
     Args:
       module: A `flax.linen.Module` whose call takes x with one batch axis first.
       example: One x without batch axes, an array or a pytree of arrays. Only its shapes
         and dtypes are used.
-      noise: Keyword arguments of the call that apply with a key, such as {"train":
+      noise: Keyword arguments that the call gets only with a key, such as {"train":
         True}. None means the flags above.
       streams: Names of the module's random number streams.
-      dtype: Dtype to which initial parameters are cast; None does not cast.
+      dtype: Dtype to which the initial parameters are cast. None means no cast.
       **arguments: Keyword arguments of every call, such as train=False.
     Returns:
       A model with the params of the module. Its apply maps x of shape (...,

@@ -1,4 +1,4 @@
-"""N-gram language models with interpolated smoothing, the baseline of neural ones."""
+"""N-gram language models with interpolated smoothing, a baseline for neural models."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from research.models.embedding import check_tokens
 from research.sizes import check_most, check_room
 from research.types import Key
 
-# Used if the counts of counts allow no estimate, as in KenLM.
+# Discounts for texts from which they cannot be estimated, as in KenLM.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 
@@ -30,9 +30,9 @@ LONGEST = 1_000  # Largest order of an n-gram.
 class Level(NamedTuple):
     """Statistics of all n-grams of one length.
 
-    p(w | h) = (kept(h w) + back(h) p(w | h without its first token)) / total(h). The
-    code of an n-gram is the number with the tokens as digits in base V; the code of its
-    context is code // V.
+    The probability of token w after context h is p(w | h) = (kept(h w) + back(h) p(w |
+    h')) / total(h), where h' is h without its first token. The code of an n-gram is the
+    number whose digits in base V are the tokens. The code of its context is code // V.
 
     Attributes:
       codes: Codes of the observed n-grams, ascending int64, shape (g,).
@@ -50,9 +50,14 @@ class Level(NamedTuple):
 
 
 class NGram(NamedTuple):
-    """A fitted n-gram model: the number of symbols, and the levels from order 1 to n.
+    """Fitted n-gram model.
 
-    Below order 1 all tokens are equally likely.
+    Below order 1, all tokens are equally likely.
+
+    Attributes:
+      vocabulary_size: Number V of symbols.
+      levels: Statistics of the n-grams of length 1, 2, ..., up to the order of the
+        model.
     """
 
     vocabulary_size: int
@@ -68,27 +73,28 @@ def ngram(
 ) -> NGram:
     """Fit an n-gram model with interpolated smoothing to a text.
 
-    The model gives p(w | the order - 1 tokens before). Let c be the count of an n-gram,
-    N(h) the number of different tokens after the context h, and h' the context h
-    without its first token.
+    The model computes the probability p(w | h) of a token w after the context h of
+    order - 1 tokens. Let c be the count of an n-gram, N(h) the number of different
+    tokens after the context h, and h' the context h without its first token.
 
     "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)).
 
     "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
-    p(w | h')) / c(h). Below the highest order c(h w) is the number of different tokens
-    before h w. With n_i the number of n-grams of count i and Y = n_1 / (n_1 + 2 n_2),
-    the discounts are D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1, 2 and, for all
-    larger counts, 3. If one of them lies outside (0, i], as in a short text, they are
-    0.5, 1 and 1.5, as in KenLM.
+    p(w | h')) / c(h). Below the highest order, c(h w) is replaced by the number of
+    different tokens before h w. Let n_i be the number of n-grams of count i, and Y =
+    n_1 / (n_1 + 2 n_2). The discounts are D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1,
+    2 and 3, and D(i) = D(3) for larger i. In a short text, a discount may be undefined
+    or lie outside (0, i]. Then all three are replaced by 0.5, 1 and 1.5, as in KenLM.
 
-    In both, an unknown context gives p(w | h'), and below order 1 the probability is
+    In both methods, p(w | h) is p(w | h') for an unknown context h. Below order 1 it is
     1 / vocabulary_size, so no probability is 0.
 
     Args:
-      tokens: The text, integers in 0..vocabulary_size - 1, shape (T,), T >= order.
-      order: n >= 1, the number of tokens of an n-gram.
-      vocabulary_size: V; V**order must be below 2**63.
-      smoothing: A name in `SMOOTHINGS`.
+      tokens: Tokens of the text, integers in 0..vocabulary_size - 1, shape (T,), T >=
+        order.
+      order: Number of tokens of an n-gram, at least 1.
+      vocabulary_size: Number V of symbols. V**order must be below 2**63.
+      smoothing: Name of the smoothing, a key of `SMOOTHINGS`.
     Returns:
       The model.
     Raises:
@@ -109,7 +115,7 @@ def ngram(
     """
     check_count("order", order, 1)
     check_count("vocabulary_size", vocabulary_size, 1)
-    # Python integers do not overflow, as NumPy's would.
+    # Convert to Python integers, which do not overflow.
     order, vocabulary_size = int(order), int(vocabulary_size)
     check_most(LONGEST, order=order)  # Before the power, which may be huge.
     if vocabulary_size**order >= 2**63:
@@ -141,10 +147,11 @@ def best_ngram(
 
     Args:
       tokens, vocabulary_size, smoothing: As in `ngram`.
-      held_out: Another text of the same symbols, shape (t,).
+      held_out: Tokens of another text with the same symbols, shape (t,).
       max_order: Largest order to try.
     Returns:
-      The best model, and the mean loss of each order on held_out, shape (max_order,).
+      The model with the smallest mean loss on held_out, and the mean loss of each
+      order, shape (max_order,).
     Raises:
       TypeError, ValueError: As in `ngram`.
     Example:
@@ -168,14 +175,15 @@ def best_ngram(
 def ngram_losses(
     model: NGram, tokens: Int[np.ndarray, "T"] | Sequence[int]
 ) -> Float[np.ndarray, "T"]:
-    """Loss -log p(token | the tokens before it) of each token of a text, in nats.
+    """Compute the loss -log p(token | the tokens before it) of each token of a text.
 
     Args:
-      model: From `ngram`.
-      tokens: Integers in 0..V - 1, shape (T,). The first tokens have shorter contexts.
+      model: Model from `ngram`.
+      tokens: Tokens of the text, integers in 0..V - 1, shape (T,). The contexts of the
+        first tokens are shorter.
     Returns:
-      The losses, float64, shape (T,). Their mean is the cross-entropy in nats per
-      token; divide by log 2 for bits.
+      The losses in nats, float64, shape (T,). Their mean is the cross-entropy in nats
+      per token. Divide it by log 2 for bits.
     Raises:
       TypeError: tokens are not integers.
       ValueError: Tokens lie outside 0..V - 1, or have more than one axis.
@@ -201,16 +209,16 @@ def ngram_losses(
 def ngram_probabilities(
     model: NGram, context: Int[np.ndarray, "t"] | Sequence[int]
 ) -> Float[np.ndarray, "V"]:
-    """Distribution of the next token.
+    """Compute the distribution of the next token.
 
     Args:
-      model: From `ngram`.
-      context: The tokens before it, shape (t,), t >= 0. Only the last order - 1 are
-        used.
+      model: Model from `ngram`.
+      context: Tokens before the next token, shape (t,), t >= 0. Only the last order - 1
+        of these tokens are used.
     Returns:
       The probabilities, float64, shape (V,), with sum 1.
     Raises:
-      TypeError: context is not integers.
+      TypeError: context does not consist of integers.
       ValueError: Tokens lie outside 0..V - 1, or have more than one axis.
     Example:
       >>> print(ngram_probabilities(ngram([0, 1, 0], 1, 2), []))
@@ -242,17 +250,17 @@ def sample_ngram(
 ) -> Int[np.ndarray, "num_tokens"]:
     """Continue a text by sampling from an n-gram model, one token at a time.
 
-    The probabilities are p(w)^(1 / temperature) over the top_k likeliest tokens,
-    normalised to sum 1. Token i is drawn with fold_in(key, i), so a larger num_tokens
-    gives the same first tokens.
+    The next token w is one of the top_k likeliest tokens. Its probability is
+    proportional to p(w)^(1 / temperature), where p(w) is the model's probability. Token
+    i is drawn with fold_in(key, i), so a larger num_tokens gives the same first tokens.
 
     Args:
-      model: From `ngram`.
+      model: Model from `ngram`.
       key: Key for the draws.
       prompt: Beginning of the text, integers, shape (t,), t >= 0.
       num_tokens: Number of tokens to sample.
-      temperature: Positive; below 1 likely tokens become likelier.
-      top_k: Number of candidate tokens; None means all.
+      temperature: Positive number. Below 1, likely tokens become likelier.
+      top_k: Number of candidate tokens. None means all tokens.
     Returns:
       The sampled tokens without the prompt, int32, shape (num_tokens,).
     Raises:
@@ -332,8 +340,8 @@ def _kneser_ney(
     levels: list[Level] = []
     seen = _codes(tokens, order, vocabulary_size)
     for length in range(order, 0, -1):
-        # Below the highest order `seen` has each n-gram once for every different token
-        # before it.
+        # Below the highest order, `seen` contains each n-gram once for every different
+        # token before it.
         codes, counts = np.unique(seen % vocabulary_size**length, return_counts=True)
         seen = codes
         contexts, owner = np.unique(codes // vocabulary_size, return_inverse=True)
@@ -353,7 +361,7 @@ def _kneser_ney(
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
     """Return the discounts D(1), D(2) and D(3 and more)."""
-    # n_1 to n_4
+    # The numbers n_1 to n_4 of n-grams with count 1 to 4.
     having = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)
     if having[:3].all():
         ratio = having[0] / (having[0] + 2 * having[1])
@@ -383,7 +391,10 @@ def _codes(tokens: np.ndarray, length: int, vocabulary_size: int) -> np.ndarray:
 def _interpolate(
     level: Level, contexts: np.ndarray, codes: np.ndarray, shorter: np.ndarray
 ) -> np.ndarray:
-    """Compute p(w | h) for codes of contexts and n-grams, from p(w | h')."""
+    """Compute p(w | h) from `shorter`, which holds p(w | h').
+
+    `contexts` and `codes` are the codes of h and of h w.
+    """
     at, known = _find(level.contexts, contexts)
     there, counted = _find(level.codes, codes)
     kept = np.where(counted, level.kept[there], 0.0)

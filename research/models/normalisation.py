@@ -1,6 +1,6 @@
 """Layer and group normalisation, without running statistics.
 
-A model therefore stays a pure function of its params.
+Without them, a model remains a pure function of its params.
 """
 
 from functools import partial
@@ -21,19 +21,19 @@ def layer_normalisation(
     *,
     epsilon: float = 1e-5,
 ) -> Float[Array, "*batch d"]:
-    """Layer normalisation: scale (x - m) / √(v + ε) + bias.
+    """Apply layer normalisation: compute scale (x - m) / √(v + ε) + bias.
 
-    m is the mean and v the variance (divided by d, not d - 1) over the last axis. Each
-    example and each position is therefore normalised by itself. Half precision is
-    computed in float32 and rounded at the end, as in Flax.
+    Here m is the mean and v the variance (divided by d, not d - 1) over the last axis,
+    and ε is `epsilon`. Each example and each position is therefore normalised by
+    itself. Half precision is computed in float32 and rounded at the end, as in Flax.
 
     Args:
-      x: Floating, shape (..., d).
-      scale, bias: Shape (d,).
-      epsilon: ε > 0, inside the root. The default is PyTorch's; Flax's is 1e-6.
+      x: Floating array, shape (..., d).
+      scale, bias: Scale and bias of each entry, shape (d,).
+      epsilon: Positive number inside the root. The default is that of PyTorch; Flax's
+        default is 1e-6.
     Returns:
       The normalised array, shape (..., d).
-      Shape (..., d).
     Raises:
       ValueError: The shapes do not fit, or epsilon is not positive.
     References:
@@ -59,17 +59,17 @@ def group_normalisation(
     *,
     epsilon: float = 1e-5,
 ) -> Float[Array, "*batch H W C"]:
-    """Group normalisation of images: standardise groups of neighbouring channels.
+    """Apply group normalisation to images: standardise groups of adjacent channels.
 
-    The mean and the variance are over the pixels and channels of a group. Then each
-    channel is scaled and shifted. One group gives layer normalisation of the whole
-    image; as many groups as channels give instance normalisation.
+    The mean and the variance are taken over the pixels and channels of a group. Then
+    each channel is scaled and shifted. One group is layer normalisation of the whole
+    image. As many groups as channels is instance normalisation.
 
     Args:
       x: Floating images, shape (..., H, W, C).
-      scale, bias: Shape (C,).
-      num_groups: A divisor of C.
-      epsilon: ε > 0, inside the root.
+      scale, bias: Scale and bias of each channel, shape (C,).
+      num_groups: Number of groups, a divisor of C.
+      epsilon: Positive number that is added to the variance, inside the root.
     Returns:
       The normalised images, shape (..., H, W, C).
     Raises:
@@ -109,7 +109,7 @@ def check_groups(num_groups: int, channels: int) -> None:
 def check_normalisation(
     x: Array, scale: ArrayLike, bias: ArrayLike, epsilon: float
 ) -> None:
-    """Raise ValueError for shapes that would broadcast silently."""
+    """Raise ValueError if scale or bias would broadcast, or epsilon is not positive."""
     if (
         x.ndim == 0
         or jnp.shape(scale) != x.shape[-1:]
@@ -133,10 +133,10 @@ def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
 
 
 def _wide(x: Array) -> Array:
-    """Convert to at least float32.
+    """Convert an array to at least float32.
 
-    Squares of numbers above 255 overflow in float16, and bfloat16 loses the mean's
-    digits.
+    Squares of numbers above 255 overflow in float16, and bfloat16 loses digits of the
+    mean.
     """
     return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
@@ -144,10 +144,10 @@ def _wide(x: Array) -> Array:
 def _centred_and_inverse(
     x: Array, axes: tuple[int, ...], epsilon: float
 ) -> tuple[Array, Array]:
-    """Compute n = (x - m) r and r = 1 / √(v + ε)."""
+    """Compute n = (x - m) r and r = 1 / √(v + ε), with the mean m and variance v."""
     centred = x - jnp.mean(x, axis=axes, keepdims=True)
-    # Two passes over the data, because mean(x²) - mean(x)² loses its digits for a large
-    # mean.
+    # Take two passes over the data, because mean(x²) - mean(x)² loses digits if the
+    # mean is large.
     inverse = jax.lax.rsqrt(
         jnp.mean(centred * centred, axis=axes, keepdims=True) + epsilon
     )
@@ -161,9 +161,9 @@ def _derivative_of_standardised(
     primals: tuple[Array],
     tangents: tuple[Array],
 ) -> tuple[Array, Array]:
-    """Compute dn = r (d - n mean(n d)) with d = dx - mean(dx).
+    """Compute the derivative dn = r (d - n mean(n d)) with d = dx - mean(dx).
 
-    This takes fewer passes over x than differentiating the square root.
+    This formula takes fewer passes over x than differentiating the square root.
     """
     (x,), (dx,) = primals, tangents
     n, inverse = _centred_and_inverse(_wide(x), axes, epsilon)

@@ -14,13 +14,13 @@ from research.types import Array, Key, Model, Params, Sequences
 
 
 class Parameter(NamedTuple):
-    """One array among the parameters.
+    """Description of one array of the parameters.
 
     Attributes:
-      name: Its path, such as "dense_1/weights", or "params" if the parameters are one
-        array.
-      shape: Its shape.
-      dtype: Name of its dtype, such as "float32".
+      name: Path of the array, such as "dense_1/weights". It is "params" if the
+        parameters are one array.
+      shape: Shape of the array.
+      dtype: Name of the dtype, such as "float32".
       count: Number of entries.
     """
 
@@ -57,8 +57,8 @@ def count_parameters(params: Params) -> int:
     """Count the entries of all parameters.
 
     Args:
-      params: Any pytree of arrays, or of `jax.ShapeDtypeStruct` (from
-        `jax.eval_shape(model.init, key)`, which draws nothing).
+      params: Any pytree of arrays, or of `jax.ShapeDtypeStruct`.
+        `jax.eval_shape(model.init, key)` returns such a pytree without drawing numbers.
     Returns:
       The total number of entries.
     Example:
@@ -112,8 +112,8 @@ def check_same_architecture(params: Params, expected: Params) -> None:
       params: Parameters, for example from a file.
       expected: Parameters of the model, or their shapes from `shapes_of`.
     Raises:
-      ValueError: They differ. The message shows the first array that differs and says
-        what to do.
+      ValueError: The names or shapes differ. The message shows the first array that
+        differs and says what to do.
     Example:
       >>> from research import models
       >>> expected = shapes_of(models.softmax(64, 10).init)
@@ -156,10 +156,12 @@ def check_same_architecture(params: Params, expected: Params) -> None:
 
 
 def shapes_of(init: Callable[[Key], Params]) -> Params:
-    """Shapes and dtypes of a model's parameters, without drawing them.
+    """Compute the shapes and dtypes of a model's parameters, without drawing them.
 
     Args:
-      init: As in `research.types.Model`.
+      init: Function key -> params, as in `research.types.Model`.
+    Returns:
+      A pytree of `jax.ShapeDtypeStruct` with the structure of the params.
     Example:
       >>> from research import models
       >>> print(shapes_of(models.softmax(64, 10).init)["weights"].shape)
@@ -175,9 +177,9 @@ def with_own_parameters(
     """Build a model whose apply checks that params have its own architecture.
 
     Args:
-      init, apply: As in `research.types.Model`.
+      init, apply: Functions of the model, as in `research.types.Model`.
     Returns:
-      A model. The expected shapes are computed once, without drawing parameters.
+      The model. The expected shapes are computed once, without drawing parameters.
     Example:
       >>> from research import models
       >>> params = models.mlp((4, 3, 2)).init(jax.random.key(0))
@@ -200,7 +202,7 @@ def with_own_parameters(
             if isinstance(x, Sequences)
             else {}
         )
-        # apply itself refuses a plain tuple, because it knows whether it takes
+        # apply itself rejects a plain tuple, because only apply knows whether x may be
         # Sequences.
         for name, part in parts.items():
             check_numbers(name, part)
@@ -219,7 +221,7 @@ def _row(path: tuple[Any, ...], leaf: Any) -> Parameter:
 
 
 def _as_read(name: str) -> list[tuple[int, int, str]]:
-    """Key that sorts layer_2 before layer_10."""
+    """Return a sort key that places layer_2 before layer_10."""
     return [
         (0, int(part), "") if part.isdigit() else (1, 0, part)
         for part in re.split(r"(\d+)", name)

@@ -21,16 +21,16 @@ def max_pool(
     *,
     stride: int | Pair | None = None,
 ) -> Num[Array, "*batch height width C"]:
-    """Max pooling: the largest value of each window, in each channel.
+    """Apply max pooling: return the largest value of each window, in each channel.
 
     If several entries of a window are equally large, they share the derivative equally,
-    as in `jnp.max`. (This is the subgradient of least norm; PyTorch assigns all of it
-    to the first entry.)
+    as in `jnp.max`. This is the subgradient of least norm. PyTorch assigns the whole
+    derivative to the first entry.
 
     Args:
       x: Images, shape (..., H, W, C).
       window: Height and width of the window, or one number for both.
-      stride: Step between windows; None means the window size, so that windows are
+      stride: Step between windows. None means the window size, so that windows are
         adjacent.
     Returns:
       The pooled images, shape (..., height, width, C) with
@@ -54,7 +54,7 @@ def average_pool(
     *,
     stride: int | Pair | None = None,
 ) -> Float[Array, "*batch height width C"]:
-    """Average pooling: the mean value of each window, in each channel.
+    """Apply average pooling: return the mean of each window, in each channel.
 
     Args:
       x: Floating images, shape (..., H, W, C).
@@ -77,13 +77,13 @@ def _over_windows(
     window: int | Pair,
     stride: int | Pair | None,
 ) -> Array:
-    """Reduce the window axes of (n, height, window height, width, window width, C)."""
+    """Apply `reduce` to the entries of each window."""
     check_numbers("x", x)
     x = jnp.asarray(x)
     check_image(x)
     sizes = pair("window", window, 1)
     strides = sizes if stride is None else pair("stride", stride, 1)
-    padding_margins("valid", x.shape[-3:-1], sizes, strides)  # Checks that it fits.
+    padding_margins("valid", x.shape[-3:-1], sizes, strides)  # Checks the size.
     images = x.reshape(-1, *x.shape[-3:])
     if sizes == strides:
         n, height, width, channels = images.shape
@@ -112,5 +112,5 @@ def _derivative_of_largest(
     among = x == jnp.broadcast_to(jnp.expand_dims(y, axis), x.shape)
     picked = jnp.where(among, dx, jnp.zeros((), dx.dtype))
     count = jnp.sum(among, axis=axis, dtype=dx.dtype)
-    # XLA may round x and y differently; then no entry equals the largest.
+    # XLA may round x and y differently, so that no entry equals the largest value.
     return y, jnp.sum(picked, axis=axis) / jnp.maximum(count, 1)

@@ -20,20 +20,23 @@ from research.types import Array, Batch, Key, Model, Params
 def next_token_losses(
     model: Model, tokens: Int[ArrayLike, "N"], context: int
 ) -> Callable[..., Float[Array, "n context"]]:
-    """Loss of each next token in windows of a text, in nats.
+    """Build a function that computes the loss of each next token in windows of a text.
+
+    Let w be the tokens and s the start of a window. Losses are in nats.
 
     The loss at position i of a window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), i = 0,
     ..., context - 1. A batch holds only the starts s of its windows. The tokens are
-    gathered on the device from the one array of the text, so batches need no memory.
+    gathered on the device from a single array, so windows are not stored.
 
     Args:
-      model: Maps integers (..., T) to logits (..., T, V), each depending only on tokens
-        up to its position.
-      tokens: The text w, integers in 0..V - 1, shape (N,).
-      context: T, the number of tokens to read; a window has one more.
+      model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
+        position may depend only on tokens up to this position.
+      tokens: Tokens of the text, integers in 0..V - 1, shape (N,).
+      context: Number T of tokens that the model reads. A window has one token more.
     Returns:
-      (params, starts, key=None) -> the losses, shape (n, context), for starts s of
-      shape (n,) in 0..N - context - 1, as from `research.datasets.window_starts`.
+      A function (params, starts, key=None) -> losses, shape (n, context). starts are
+      integers in 0..N - context - 1, shape (n,), as from
+      `research.datasets.window_starts`.
     Raises:
       ValueError: context is not a positive integer, the text is shorter than a window,
         a token is out of range, or the model does not return logits for each token.
@@ -84,13 +87,15 @@ def next_token_losses(
 def next_token_risk(
     model: Model, tokens: Int[ArrayLike, "N"], context: int
 ) -> Callable[[Params, Batch], Float[Array, ""]]:
-    """Objective of a language model: the mean of `next_token_losses` over a batch.
+    """Build the objective of a language model: the mean next-token loss of a batch.
+
+    The losses are those of `next_token_losses`.
 
     Args, Raises:
       As in `next_token_losses`.
     Returns:
-      (params, batch) -> (), where batch.x are starts of shape (n,), batch.y is not
-      used, and batch.key is for the model.
+      A function (params, batch) -> mean loss, shape (). batch.x are the starts of the
+      windows, shape (n,). batch.y is not used. batch.key is the key for the model.
     Example:
       >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
       >>> model, starts = Model(lambda key: None, uniform), jnp.array([0, 1])
@@ -105,19 +110,21 @@ def next_token_risk(
 def reader(
     model: Model, tokens: Int[ArrayLike, "N"], context: int, *, slice_size: int = 128
 ) -> Callable[..., Float[np.ndarray, "n context"]]:
-    """Compute `next_token_losses` for any number of windows, a slice at a time.
+    """Build a function that computes `next_token_losses` in slices of windows.
 
-    The function is compiled once and needs the memory of slice_size windows.
+    The function accepts any number of windows. It is compiled once and needs the memory
+    of slice_size windows.
 
     Args:
       model, tokens, context: As in `next_token_losses`.
-      slice_size: Number of windows in a slice. The last slice is padded with its last
-        window.
+      slice_size: Number of windows in a slice. The last slice is padded with copies of
+        the last window.
     Returns:
-      (params, starts) -> float64 losses, shape (n, context), n >= 1. It loops in Python
-      and cannot be traced.
+      A function (params, starts) -> float64 losses, shape (n, context), n >= 1. The
+      function loops in Python and cannot be traced.
     Raises:
-      ValueError: As in `next_token_losses`; or slice_size is not a positive integer.
+      ValueError: As in `next_token_losses`. Also if slice_size is not a positive
+        integer.
     Example:
       >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
       >>> model = Model(lambda key: None, uniform)

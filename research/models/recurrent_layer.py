@@ -25,13 +25,14 @@ def draw_layer(
 
     Args:
       key: Key for this layer.
-      cell: From `CELLS`.
-      num_inputs: d.
-      num_hidden: H.
+      cell: Cell from `CELLS`.
+      num_inputs: Number d of inputs.
+      num_hidden: Width H of the layer.
       dtype: Dtype of the parameters.
     Returns:
       {"input": {"weights": (d, blocks * H), "bias": (blocks * H,)}, "recurrent":
-      {"weights": (H, blocks * H)}}, and for the GRU a recurrent "bias": (H,).
+      {"weights": (H, blocks * H)}}, where blocks is `cell.num_blocks`. For the GRU,
+      "recurrent" also contains "bias": (H,).
     References:
       Glorot & Bengio, Understanding the difficulty of training deep feedforward neural
       networks, AISTATS 2010, eq. 16.
@@ -71,32 +72,36 @@ def unroll(
 ) -> Carry:
     """Run one layer over time and return the carry after each step.
 
-    The products with the inputs of all steps are one product before the loop; only the
-    product with h is inside it. The derivative is written out. With the slopes of all
-    steps, the differential of step t is linear:
+    The products with the inputs of all steps are computed as one product before the
+    loop. Only the product with h is inside the loop.
+
+    The derivative is written by hand as a JVP rule. JAX transposes the rule, so forward
+    mode, reverse mode and second derivatives all work. Let U be the recurrent weights,
+    p the products with the inputs, and D_t the `differential` of the cell with the
+    slopes of step t. The differential of step t is linear:
 
         dcarry_t = D_t(0, U dh_(t-1), dcarry_(t-1)) + D_t(dp_t, dU h_(t-1), 0).
 
-    (dp contains the differentials of W, x and b.) The second term is computed for all
-    steps at once. Its transpose, the gradient of U, is then one product after the
-    backward loop rather than a sum over steps. This is a JVP rule, which JAX
-    transposes: forward mode, reverse mode and second derivatives all work.
+    Here dp contains the differentials of W, x and b. The second term is computed for
+    all steps at once. Its transpose, the gradient of U, is then one product after the
+    backward loop instead of a sum over steps.
 
     Args:
-      cell: From `research.models.cells.CELLS`.
+      cell: Cell from `research.models.cells.CELLS`.
       params: Params of the layer, from `draw_layer`.
       x: Inputs, time first, shape (T, n, d).
       carry: Carry before the first step, arrays of shape (n, H).
-      window: As in `recurrent`: dcarry_(t-1) is 0 at each t that it divides.
+      window: As in `recurrent`. If t is a multiple of `window`, dcarry_(t-1) is set to
+        0.
     Returns:
-      The carry's arrays with a leading axis T.
+      The carry after each step: arrays with a leading axis of length T.
     References:
       Werbos, Backpropagation through time: what it does and how to do it, Proceedings
       of the IEEE 1990.
     """
     projected = dense(x, **params["input"])
     weights, bias = params["recurrent"]["weights"], params["recurrent"].get("bias")
-    if bias is not None:  # It belongs to the last block only.
+    if bias is not None:  # Only the last block has this bias.
         bias = jnp.concatenate(
             [jnp.zeros(weights.shape[1] - len(bias), bias.dtype), bias]
         )[None]
@@ -107,9 +112,9 @@ def unroll(
 def _over_time(
     cell: Cell, cuts: Array | None
 ) -> Callable[[Array, Array, Array | None, Carry], Carry]:
-    """Build the scan (projected, weights, bias, carry) -> later carries.
+    """Build the function (projected, weights, bias, carry) -> carry after each step.
 
-    Its derivative is the one that `unroll` describes.
+    The function is a scan with the derivative that `unroll` describes.
     """
 
     def forward(
@@ -117,7 +122,7 @@ def _over_time(
     ) -> tuple[Carry, Any]:
         def step(carry: Carry, inputs: tuple[Array, Any]) -> tuple[Carry, Any]:
             now, cut = inputs
-            # Needed for second derivatives, which differentiate this loop.
+            # Second derivatives need this cut, because they differentiate this loop.
             carry = _cut(carry, jax.lax.stop_gradient(carry), cut)
             product = carry[0] @ weights
             carry, kept = cell.advance(
@@ -190,8 +195,8 @@ def at_end(
     Args:
       first: Carry before the first step, shape (n, H).
       later: Carry after each step, shape (T, n, H).
-      length: Number of steps of each sequence, shape (n,); 0 selects `first`. None
-        means T for all.
+      length: Number of steps of each sequence, shape (n,). 0 selects `first`. None
+        means that all sequences have T steps.
     Returns:
       The carry, shape (n, H).
     Example:

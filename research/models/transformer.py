@@ -46,36 +46,38 @@ def transformer_decoder(
     tied: bool = False,
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """Transformer language model: logits of the next token at each position.
+    """Build a Transformer language model: logits of the next token at each position.
 
-    x = E[tokens] + P, then the blocks, then (order "pre") a layer normalisation, then x
-    W_output, or x Eᵀ if tied.
+    The model computes x = E[tokens] + P, where E is the embedding and P are the
+    positions. Then it applies the blocks and, if order is "pre", a layer normalisation.
+    The logits are x W_output, or x Eᵀ if tied.
 
     Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block that
     write into the residual sum are scaled by 1 / sqrt(2 num_layers), so that the sum
-    starts at scale one. Biases start at 0. With sinusoidal positions the embedding is
+    starts at scale one. Biases start at 0. With sinusoidal positions, the embedding is
     drawn from N(0, 1 / width) and multiplied by sqrt(width) (Vaswani et al., section
-    3.4), so that both terms are of order one. Dropout acts on the embedded sum and on
-    the outputs of each attention and each network, not on the attention weights.
+    3.4). Both terms of the sum are then of order one. Dropout acts on E[tokens] + P and
+    on the outputs of each attention and each network. It does not act on the attention
+    weights.
 
     Args:
-      vocabulary_size: V.
+      vocabulary_size: Number V of symbols.
       context: Largest number of tokens in a sequence.
       width: Width of the vectors, a multiple of num_heads.
       num_layers: Number of blocks.
       num_heads: Number of heads of each attention.
-      hidden: Number of hidden units of each block's network; None means 4 width.
+      hidden: Number of hidden units of each block's network. None means 4 * width.
       positions: "learned", or "sinusoidal", which has no parameters.
-      order: "pre" normalises the input of a sublayer, x + f(LN(x)); "post" the output,
-        LN(x + f(x)).
-      activation: A name in `research.models.ACTIVATIONS`.
-      dropout: Dropout rate, used if apply gets a key.
+      order: "pre" normalises the input of a sublayer f: x + f(LN(x)). "post" normalises
+        the residual sum: LN(x + f(x)).
+      activation: Name of the activation, a key of `research.models.ACTIVATIONS`.
+      dropout: Dropout rate. Dropout is active only if apply gets a key.
       tied: Whether the output layer uses the weights of the embedding.
-      dtype: Dtype of the parameters; None means JAX's default.
+      dtype: Dtype of the parameters. None means JAX's default.
     Returns:
-      A model whose apply maps integers (..., T), 1 <= T <= context, or `Sequences` of
-      them, to logits (..., T, V). Tokens after the end of a sequence do not change
-      earlier logits; the logits there have no meaning.
+      A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
+      `Sequences` of integers, to logits of shape (..., T, V). Tokens after the end of a
+      sequence do not change earlier logits. Logits after the end have no meaning.
     Raises:
       ValueError: A count is not a positive integer, the width is not divisible by
         num_heads, dropout is not in [0, 1), or a name is unknown. In apply: T is not in
@@ -145,21 +147,22 @@ def transformer_encoder(
     dropout: float = 0.0,
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """Transformer classifier of token sequences.
+    """Build a Transformer classifier of token sequences.
 
-    It is built as `transformer_decoder`, but without the causal mask, so that every
-    position attends to every other. logits = mean_t(x_t) W_output + b_output.
+    The architecture is that of `transformer_decoder` without the causal mask, so every
+    position attends to every other. The logits are mean_t(x_t) W_output + b_output,
+    where x_t is the last vector at position t.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,
         activation, dropout, dtype: As in `transformer_decoder`.
-      num_classes: K >= 2.
+      num_classes: Number K of classes, at least 2.
     Returns:
-      A model whose apply maps integers (..., T), 1 <= T <= context, or `Sequences` of
-      them, to logits (..., K). Tokens after the end of a sequence change neither a
-      logit nor a gradient.
+      A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
+      `Sequences` of integers, to logits of shape (..., K). Tokens after the end of a
+      sequence change neither a logit nor a gradient.
     Raises:
-      ValueError, TypeError: As in `transformer_decoder`; or num_classes is not an
+      ValueError, TypeError: As in `transformer_decoder`. Also if num_classes is not an
         integer >= 2.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.1.
@@ -219,7 +222,10 @@ def _body(
     rate: float,
     dtype: DTypeLike | None,
 ) -> tuple[Callable[[Key], Params], Callable[..., Array]]:
-    """Build (init, apply) of the common part: from tokens to the last vectors."""
+    """Build init and apply of the part that both models share.
+
+    It computes the last vectors from the tokens.
+    """
     counts = {
         "context": context,
         "width": width,
@@ -302,7 +308,7 @@ def _embed(params: Params, tokens: Array, learned: bool) -> Array:
 
 
 def _mean_over_positions(vectors: Array, counts: Array | None) -> Array:
-    """Mean of the vectors over the positions that count."""
+    """Compute the mean of the vectors over the positions before the end."""
     if counts is None:
         return jnp.mean(vectors, axis=-2)
     kept = jnp.where(counts[..., None], vectors, jnp.zeros((), vectors.dtype))

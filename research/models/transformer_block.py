@@ -38,12 +38,14 @@ def block(
     dropout_rate: float = 0.0,
     key: Key | None = None,
 ) -> Float[Array, "*batch T width"]:
-    """Transformer block: attention and a network of one hidden layer.
+    """Apply a Transformer block: attention, then a network with one hidden layer.
 
-    Both are added to their input (residual sums).
+    Each of these two sublayers is added to its input (residual sum). LN_1 and LN_2 are
+    the layer normalisations:
 
     order "pre": x <- x + attention(LN_1(x)), x <- x + network(LN_2(x)).
     order "post": x <- LN_1(x + attention(x)), x <- LN_2(x + network(x)).
+
     The network is activation(x W_1 + b_1) W_2 + b_2 at each position.
 
     Args:
@@ -52,10 +54,10 @@ def block(
         {"weights": (hidden, width), "bias"}}.
       x: Inputs, shape (..., T, width).
       mask, num_heads: As in `attention`.
-      order: "pre" or "post".
-      activation: A name in `ACTIVATIONS`, or a function.
-      dropout_rate: Dropout rate of the two terms that are added.
-      key: Key for this block and step; None means no dropout.
+      order: Order of normalisation and sublayer, "pre" or "post".
+      activation: Name of the activation, a key of `ACTIVATIONS`, or a function.
+      dropout_rate: Dropout rate of the outputs of the two sublayers.
+      key: Key for dropout in this block and step. None means no dropout.
     Returns:
       The outputs, shape (..., T, width).
     Raises:
@@ -108,7 +110,10 @@ def block(
 def init_block(
     key: Key, width: int, hidden: int, num_layers: int, dtype: DTypeLike | None
 ) -> Params:
-    """Draw the parameters of one block; those before a residual sum are smaller."""
+    """Draw the parameters of one block.
+
+    The weights that feed a residual sum are divided by sqrt(2 num_layers).
+    """
     residual = SCALE / np.sqrt(2 * num_layers).item()
     layers = {
         "query_key_value": (width, 3 * width, SCALE),
@@ -135,7 +140,7 @@ def init_block(
 
 
 def init_normalisation(width: int, dtype: DTypeLike | None) -> Params:
-    """Params of a normalisation: scale 1 and bias 0."""
+    """Return the params of a normalisation: scale 1 and bias 0."""
     chosen = jnp.result_type(float) if dtype is None else dtype
     return {
         "scale": jnp.ones(width, dtype=chosen),

@@ -19,22 +19,22 @@ def winograd(
 ) -> Float[Array, "n H-2 W-2 C_out"]:
     """Convolve images with 3 x 3 filters by Winograd's minimal filtering.
 
-    The result is that of `convolution` with stride 1 and padding "valid", without bias.
-    The images are cut into tiles of 6 x 6 that overlap by 2. Each tile gives 4 x 4
-    outputs:
+    The result is that of `convolution` with stride 1, padding "valid" and no bias. The
+    images are cut into tiles of 6 x 6 pixels that overlap by 2 pixels. Each tile gives
+    a matrix Y of 4 x 4 outputs:
 
         Y = Aᵀ ((G g Gᵀ) ⊙ (Bᵀ d B)) A,
 
     for a tile d, a filter g and the `matrices` Bᵀ, G and Aᵀ. Each of the 36 entries at
-    ⊙ is one product over all tiles and channels, (tiles, C_in) x (C_in, C_out). So 16
-    outputs take 36 multiplications instead of 144. All three maps are linear, so
-    derivatives of any order and mode are those of products.
+    ⊙ is one matrix product over all tiles and channels, (tiles, C_in) x (C_in, C_out).
+    So 16 outputs take 36 multiplications instead of 144. The maps by the three matrices
+    are linear, so the derivatives of any order and mode are products again.
 
-    The rounding errors of the outputs and the gradients are about two to four times
-    those of the direct sum.
+    The rounding errors of the outputs and the gradients are about two to four times the
+    rounding errors of the direct sum.
 
     Args:
-      images: Shape (n, H, W, C_in), H and W at least 3.
+      images: Images, shape (n, H, W, C_in), H and W at least 3.
       weights: Filters, shape (3, 3, C_in, C_out), in the images' dtype.
     Returns:
       The output images, shape (n, H - 2, W - 2, C_out).
@@ -77,13 +77,14 @@ def winograd(
 def matrices() -> tuple[
     Float[np.ndarray, "6 6"], Float[np.ndarray, "6 3"], Float[np.ndarray, "4 6"]
 ]:
-    """Matrices Bᵀ (6, 6), G (6, 3) and Aᵀ (4, 6) of Winograd's algorithm.
+    """Return the matrices Bᵀ (6, 6), G (6, 3) and Aᵀ (4, 6) of Winograd's algorithm.
 
-    They are the transposed Toom-Cook product of polynomials. With points p_0 .. p_4 and
-    ∞: Aᵀ[i, k] = p_k^i, G[k, j] = p_k^j / Π_{l≠k} (p_k - p_l), and row k of Bᵀ has the
-    coefficients of Π_{l≠k} (x - p_l), the lowest first. At ∞, Aᵀ and G have only the
-    highest power, and Bᵀ the coefficients of Π_l (x - p_l). For d of 6 numbers and g of
-    3, Aᵀ ((G g) ⊙ (Bᵀ d)) is the correlation y_i = Σ_j d_{i+j} g_j.
+    They describe the transposed Toom-Cook product of polynomials. Let the points be p_0
+    .. p_4 and ∞. Then Aᵀ[i, k] = p_k^i and G[k, j] = p_k^j / Π_{l≠k} (p_k - p_l). Row k
+    of Bᵀ has the coefficients of Π_{l≠k} (x - p_l), the lowest power first. At ∞, Aᵀ
+    and G have only the highest power, and Bᵀ has the coefficients of Π_l (x - p_l). For
+    d of 6 numbers and g of 3 numbers, Aᵀ ((G g) ⊙ (Bᵀ d)) is the correlation y_i = Σ_j
+    d_{i+j} g_j.
 
     Example:
       >>> of_inputs, of_taps, of_outputs = matrices()
@@ -110,9 +111,10 @@ def matrices() -> tuple[
 
 
 def _tiles(images: Array, down: int, across: int) -> Array:
-    """Return entry (i, j) of every tile, shape (6, 6, n, down, across, C).
+    """Cut images into tiles, shape (6, 6, n, down, across, C).
 
-    Tiles start every 4 pixels; beyond the image they are 0.
+    The first two axes are the row and the column in a tile. A tile starts every 4
+    pixels. Pixels beyond the image are 0.
     """
     n, height, width, channels = images.shape
     missing = [

@@ -1,6 +1,6 @@
 """Exact optima of linear models, computed by NumPy and SciPy alone.
 
-They share no code with the descent whose error they measure.
+The solvers share no code with the gradient descent whose error their results measure.
 """
 
 from research.optima.linear import curvature as curvature

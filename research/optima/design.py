@@ -13,7 +13,10 @@ from research.checks import check_count, check_numbers, check_real
 def centred(
     x: Float[np.ndarray, "n d"],
 ) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "n d"]]:
-    """Return the column means and the centred x (exactly 0 in constant columns)."""
+    """Return the column means and the centred x.
+
+    Constant columns of the centred x are exactly 0.
+    """
     shift = x.mean(axis=0)
     return shift, np.where(x.max(axis=0) == x.min(axis=0), 0.0, x - shift)
 
@@ -26,12 +29,14 @@ def pivoted_qr(
     Int[np.ndarray, "p"],
     Float[np.ndarray, "p"],
 ]:
-    """QR decomposition with column pivoting of the matrix scaled to unit columns.
+    """Compute a QR decomposition with column pivoting.
+
+    The columns are scaled to norm 1 first.
 
     Returns:
       Q, R, the order of the columns and the norms of the columns.
     Raises:
-      ValueError: A column depends on others.
+      ValueError: A column depends linearly on the others.
     """
     scale = np.linalg.norm(matrix, axis=0)
     scale[scale == 0] = 1.0
@@ -92,7 +97,7 @@ def checked(
 
 
 def checked_labels(y: Float[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray, "n"]:
-    """Return y as integers, after checking that exactly the labels 0..K-1 occur."""
+    """Return y as integers. Raise ValueError unless exactly 0..num_classes-1 occur."""
     check_count("num_classes", num_classes, 2)
     found = np.unique(y)
     if num_classes < 2 or not np.array_equal(found, np.arange(num_classes)):

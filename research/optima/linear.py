@@ -18,10 +18,11 @@ def least_squares(x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"]) -> Optim
       x: Inputs, shape (n, d), floating.
       y: Targets, shape (n,).
     Returns:
-      The optimum, by QR; params {"weights": (d,), "intercept": ()}, float64.
+      The optimum, computed by QR. Its params are {"weights": (d,), "intercept": ()},
+      float64.
     Raises:
-      ValueError: The data are invalid, or columns of x depend on each other or on the
-        intercept, so that there are many minimisers.
+      ValueError: The data are invalid, or columns of x depend linearly on each other or
+        on the intercept. Then there are many minimisers.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 5.4.
     Example:
@@ -37,20 +38,21 @@ def ridge(
 ) -> Optimum:
     """Solve ridge regression.
 
-    Minimise f(w, b) = 1/(2n) Σ (x_i w + b - y_i)² + penalty/2 |w|². The stacked system
-    [1 x; 0 √(n penalty) I] (b, w) = (y, 0), with columns centred and scaled to norm 1,
-    is solved by QR with column pivoting and refined twice. scikit-learn's Ridge has
-    alpha = n penalty.
+    Minimise f(w, b) = 1/(2n) Σ (x_i w + b - y_i)² + penalty/2 |w|². This is the
+    least-squares solution of the stacked system [1 x; 0 √(n penalty) I] (b, w) = (y,
+    0). Its columns are centred and scaled to norm 1. The system is solved by QR with
+    column pivoting, and the solution is refined twice. scikit-learn's Ridge has alpha =
+    n penalty.
 
     Args:
       x: Inputs, shape (n, d), floating.
       y: Targets, shape (n,).
-      penalty: λ >= 0; the intercept is not penalised.
+      penalty: Factor of the penalty, at least 0. The intercept is not penalised.
     Returns:
-      The optimum; params {"weights": (d,), "intercept": ()}, float64.
+      The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
       ValueError: The data or the penalty are invalid, or the penalty is 0 and columns
-        depend on each other or on the intercept.
+        depend linearly on each other or on the intercept.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 6.1.
     Example:
@@ -91,21 +93,22 @@ def curvature(
     penalty: float = 0.0,
     example_curvature: float | Float[np.ndarray, "n"] = 1.0,
 ) -> tuple[float, float]:
-    """Extreme eigenvalues of the Hessian of a penalised linear model.
+    """Compute the extreme eigenvalues μ and L of the Hessian of a linear model.
 
-    The Hessian is 1/n Σ c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1) with z_i = (1, x_i),
-    where c_i is the second derivative of the loss at the model's output for example i:
+    The Hessian is 1/n Σ c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1) with z_i = (1, x_i).
+    Here c_i is the second derivative of the loss at the model's output for example i:
 
-    * c = 1 for half the squared error, where μ and L hold everywhere;
-    * c_i = p_i (1 - p_i) for the logistic loss at the params that predict p;
-    * c = 1/4 bounds L of the logistic loss, and c = 1/2 that of softmax regression.
+    * c_i = 1 for half the squared error. Then μ and L are the same for all params.
+    * c_i = p_i (1 - p_i) for the logistic loss at the params that predict p.
+    * c_i = 1/4 gives an upper bound L for the logistic loss.
+    * c_i = 1/2 gives an upper bound L for softmax regression.
 
     Args:
       x: Inputs, shape (n, d), floating.
-      penalty: λ >= 0; the intercept is not penalised.
-      example_curvature: c, a number or an array of shape (n,).
+      penalty: Factor of the penalty, at least 0. The intercept is not penalised.
+      example_curvature: Second derivatives c, one number or an array of shape (n,).
     Returns:
-      (μ, L), the smallest and the largest eigenvalue.
+      The smallest eigenvalue μ and the largest eigenvalue L.
     Raises:
       ValueError: The data or the penalty are invalid.
     References:

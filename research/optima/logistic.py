@@ -20,8 +20,8 @@ from research.optima.design import (
 from research.types import Optimum
 
 _MAX_STEPS = 100
-_GRADIENT_TOLERANCE = 1e-12  # Of the gradient's norm at params = 0.
-# The optimum is at infinity if the last step still moves a logit by more than this.
+_GRADIENT_TOLERANCE = 1e-12  # Relative to the norm at params = 0.
+# The optimum is at infinity if the last step still changes a logit by more than this.
 _LOGIT_TOLERANCE = 1e-6
 _NO_OPTIMUM = (
     "The classes {}: the loss decreases for ever as params grow, so without a penalty "
@@ -42,14 +42,15 @@ def logistic_regression(
 
     Args:
       x: Inputs, shape (n, d), floating.
-      y: Labels 0 and 1, both present, shape (n,).
-      penalty: λ >= 0. There is no optimum (an error) for 0 and separable classes.
+      y: Labels 0 and 1, shape (n,). Both labels must occur.
+      penalty: Factor of the penalty, at least 0. If it is 0 and the classes are
+        separable, there is no optimum, which is an error.
       penalise_intercept: Whether to add penalty/2 b².
     Returns:
-      The optimum; params {"weights": (d,), "intercept": ()}, float64.
+      The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: The data, the labels or the penalty are invalid; or the penalty is 0
-        and the columns are dependent or the classes separable.
+      ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0,
+        and the columns are linearly dependent or the classes are separable.
       RuntimeError: Newton's method did not converge. The message shows the gradient
         norm that it reached.
     References:
@@ -82,23 +83,23 @@ def softmax_regression(
     """Solve softmax regression by damped Newton steps.
 
     Minimise f(W, b) = 1/n Σ -log softmax(x_i W + b)[y_i] + penalty/2 |W|². The loss
-    does not change if the same number is added to all logits. Therefore steps are
-    restricted to W and b whose rows sum to 0. The optimum is unique there, and a
-    penalty of any size selects it.
+    does not change if the same number is added to all logits. Steps are therefore
+    restricted to W and b whose rows sum to 0. The optimum is unique among these params,
+    and a penalty of any size selects it.
 
     Args:
       x: Inputs, shape (n, d), floating.
-      y: Labels 0..K-1, each present, shape (n,).
-      num_classes: K >= 2.
-      penalty: λ >= 0, on the squares of W. There is no optimum (an error) for 0 and
-        separable classes.
+      y: Labels 0..K-1, shape (n,). Every label must occur.
+      num_classes: Number K of classes, at least 2.
+      penalty: Factor of the penalty on the squares of W, at least 0. If it is 0 and the
+        classes are separable, there is no optimum, which is an error.
       penalise_intercept: Whether to add penalty/2 |b|².
     Returns:
-      The optimum; params {"weights": (d, K), "intercept": (K,)}, float64, with row sums
-      0.
+      The optimum. Its params are {"weights": (d, K), "intercept": (K,)}, float64, with
+      row sums 0.
     Raises:
-      ValueError: The data, the labels or the penalty are invalid; or the penalty is 0
-        and the columns are dependent or the classes separable.
+      ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0,
+        and the columns are linearly dependent or the classes are separable.
       RuntimeError: Newton's method did not converge. The message shows the gradient
         norm that it reached.
     References:
@@ -126,7 +127,7 @@ class _Problem(NamedTuple):
 
     value: Callable[[np.ndarray], float]
     gradient: Callable[[np.ndarray], np.ndarray]
-    # (theta, gradient) -> inverse Hessian times gradient.
+    # Function (theta, gradient) -> inverse Hessian times gradient.
     step: Callable[[np.ndarray, np.ndarray], np.ndarray]
     logits: Callable[[np.ndarray], np.ndarray]
     # Positive if theta classifies every example correctly.
@@ -235,7 +236,7 @@ def _minimise(
 def _newton(
     problem: _Problem, theta: np.ndarray, penalty: float
 ) -> tuple[np.ndarray, int]:
-    """Take damped Newton steps until the gradient is at its rounding level."""
+    """Take damped Newton steps until only rounding errors of the gradient remain."""
     slope = problem.gradient(theta)
     initial = norm = float(np.linalg.norm(slope))
     for num_steps in range(_MAX_STEPS):
@@ -278,7 +279,7 @@ def _step_length(
 ) -> float:
     """Halve the step from 1 until the value decreases enough (Armijo's condition).
 
-    Near the optimum rounding hides the decrease, and a step of 1 is accepted.
+    Near the optimum, rounding hides the decrease. Then a step of 1 is accepted.
     """
     value, decrement = problem.value(theta), float(np.sum(slope * direction))
     length = 1.0
@@ -291,7 +292,9 @@ def _step_length(
 
 
 def _solve(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Solve by Cholesky after scaling the Hessian to a unit diagonal.
+    """Compute the inverse Hessian times the slope by Cholesky decomposition.
+
+    The Hessian is first scaled to a unit diagonal.
 
     The scaling removes the columns' units from the condition number.
     """
@@ -305,7 +308,11 @@ def _solve(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray:
 def _softmax_hessian(
     design: np.ndarray, p: np.ndarray, contrasts: np.ndarray
 ) -> np.ndarray:
-    """Compute 1/n Σ (z_i z_iᵀ) ⊗ Cᵀ (diag p_i - p_i p_iᵀ) C, one contrast at a time."""
+    """Compute the Hessian 1/n Σ (z_i z_iᵀ) ⊗ Cᵀ (diag p_i - p_i p_iᵀ) C.
+
+    z_i are the rows of the design and C are the contrasts. The loop treats one contrast
+    at a time.
+    """
     size, num_contrasts = design.shape[1], contrasts.shape[1]
     hessian = np.empty((size, num_contrasts, size, num_contrasts))
     centred = p @ contrasts

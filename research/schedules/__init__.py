@@ -1,13 +1,13 @@
 """Learning-rate schedules: each constructor returns a function t -> η_t.
 
-The step count t starts at 0. It is an integer or float array of any shape. The rate has
-the shape of t and JAX's default float dtype. Parameters may be traced.
+The step count t starts at 0. It is an integer or float array of any shape. The rate η_t
+has the shape of t and JAX's default float dtype. Parameters may be traced.
 
-A schedule has the type that optax uses, so these schedules work in optax's rules and
-optax's schedules work here. optax's polynomial, linear and exponential schedules divide
-in float32 if both the count and the length are integers. The schedules here divide in
-the default float dtype. The results agree to rounding on float counts and to seven
-digits on integer counts.
+A schedule has the type that optax uses. These schedules therefore work in optax's
+rules, and optax's schedules work here. optax's polynomial, linear and exponential
+schedules divide in float32 if both the count and the length are integers. The schedules
+here divide in the default float dtype. The results agree up to rounding for float
+counts, and to seven digits for integer counts.
 """
 
 from collections.abc import Callable

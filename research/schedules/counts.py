@@ -18,7 +18,8 @@ Schedule = Callable[[Any], Float[Array, "*shape"]]
 def real(t: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Convert a step count to the default float dtype.
 
-    An int32 count divided by an integer would be float32 even if float64 is enabled.
+    Without the conversion, an int32 count divided by an integer would be float32 even
+    if float64 is enabled.
     """
     return jnp.asarray(count(t), dtype=float)
 
@@ -26,8 +27,8 @@ def real(t: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     """Convert a step count to an array.
 
-    Integers stay integers if they fit JAX's default integer type, and become floats
-    otherwise.
+    Integers remain integers if they fit into JAX's default integer type. Otherwise they
+    become floats.
 
     Raises:
       TypeError: t is not a number.
@@ -36,7 +37,7 @@ def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
       i 1.18e+21
     """
     if isinstance(t, int) and not isinstance(t, bool):
-        check_number("t", t, signed=True)  # Below the largest float.
+        check_number("t", t, signed=True)  # It fits into a float.
         limits = jnp.iinfo(jnp.result_type(int))
         return jnp.asarray(t if limits.min <= t <= limits.max else float(t))
     check_numbers("t", t)
@@ -49,14 +50,14 @@ def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
 
 
 def is_before(t: Num[Array, "*shape"], boundary: int | Array) -> Bool[Array, "*shape"]:
-    """Compute t < boundary; True if the boundary exceeds t's integer type."""
+    """Compute t < boundary. It is True if the boundary exceeds t's integer type."""
     return (
         jnp.ones_like(t, bool) if _is_beyond(t, boundary) else t < _beside(t, boundary)
     )
 
 
 def since(t: Num[Array, "*shape"], boundary: int | Array) -> Num[Array, "*shape"]:
-    """Number of steps since the boundary: max(t - boundary, 0)."""
+    """Compute the number of steps since the boundary: max(t - boundary, 0)."""
     return (
         jnp.zeros_like(t)
         if _is_beyond(t, boundary)
@@ -76,7 +77,10 @@ def _is_beyond(t: Array, number: int | Array) -> bool:
 
 
 def _beside(t: Array, number: int | Array) -> Any:
-    """Convert a Python integer to a float if t is a float; it would become an int32."""
+    """Convert a Python integer to a float if t is a float.
+
+    Otherwise it would become an int32.
+    """
     return (
         float(number)
         if isinstance(number, int) and not jnp.issubdtype(t.dtype, jnp.integer)
@@ -87,6 +91,6 @@ def _beside(t: Array, number: int | Array) -> Any:
 def fraction(
     t: Num[ArrayLike, "*shape"], num_steps: int | Array
 ) -> Float[Array, "*shape"]:
-    """Fraction of num_steps that has passed: min(t, T) / T."""
-    length = real(num_steps)  # int32 ends at 2^31.
+    """Compute the fraction of T = num_steps that has passed: min(t, T) / T."""
+    length = real(num_steps)  # num_steps may exceed int32.
     return jnp.minimum(real(t), length) / length

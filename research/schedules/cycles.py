@@ -16,7 +16,7 @@ def one_cycle(
     initial_divisor: float | Array = 25.0,
     final_divisor: float | Array = 1e4,
 ) -> Schedule:
-    """One cycle: rise along half a cosine to a peak, then fall along another.
+    """Build a one-cycle schedule: rise along half a cosine, then fall along another.
 
     η_t = η_0 + ½ (peak - η_0) · (1 - cos(π t / p)) for t < p,
     η_t = η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))) for p <= t < T,
@@ -25,21 +25,22 @@ def one_cycle(
     Here T = num_steps, p = φ T, η_0 = peak / initial_divisor and η_T = η_0 /
     final_divisor.
 
-    The paper uses two straight lines (`join` makes them from `linear_warmup` and
-    `polynomial`) and lowers momentum while the rate rises. The cosines and the defaults
+    The paper uses two straight lines and lowers momentum while the rate rises. (`join`
+    builds the lines from `linear_warmup` and `polynomial`.) The cosines and the
+    defaults
     are those of fastai, optax and PyTorch. optax.cosine_onecycle_schedule(T, peak, φ,
     ...) is the same, except that it rounds p down to an integer. PyTorch's
-    OneCycleLR(total_steps=N, pct_start=c) ends at its last step, N - 1: it equals
-    num_steps = N - 1 and φ = (c N - 1) / (N - 1).
+    OneCycleLR(total_steps=N, pct_start=c) ends at its last step, N - 1. It equals the
+    schedule with num_steps = N - 1 and φ = (c N - 1) / (N - 1).
 
     Args:
       peak: Highest rate, at least 0.
-      num_steps: T, a positive integer.
-      warmup_fraction: φ in (0, 1), the part of the cycle in which the rate rises.
-      initial_divisor: peak / η_0, positive.
-      final_divisor: η_0 / η_T, positive.
+      num_steps: Number T of steps, a positive integer.
+      warmup_fraction: Fraction φ of the cycle in which the rate rises, in (0, 1).
+      initial_divisor: Ratio peak / η_0, positive.
+      final_divisor: Ratio η_0 / η_T, positive.
     Raises:
-      ValueError, TypeError: A concrete value is out of range or no number.
+      ValueError, TypeError: A concrete value is out of range or not a number.
     References:
       Smith & Topin, Super-convergence: very fast training of neural networks using
       large learning rates, 2017, section 3.
@@ -73,26 +74,29 @@ def warm_restarts(
     period_factor: int | Array = 1,
     final: float | Array = 0.0,
 ) -> Schedule:
-    """Cosine decay with warm restarts (SGDR); each period is m times the last.
+    """Build a cosine decay with warm restarts (SGDR).
 
-    η_t = final + ½ (initial - final) · (1 + cos(π (t - s_i) / T_i)) in period i.
+    In period i, the rate is η_t = final + ½ (initial - final) · (1 + cos(π (t - s_i) /
+    T_i)).
 
-    Here T_i = T_0 mⁱ is the length of period i = 0, 1, ... and s_i = T_0 + ... +
-    T_(i-1) is its start. The rate returns to `initial` at s_i, and never equals
-    `final`.
+    Here T_i = T_0 mⁱ is the length of period i = 0, 1, ..., so each period is m times
+    as long as the previous one. Period i starts at s_i = T_0 + ... + T_(i-1). The rate
+    returns to `initial` at s_i, and never equals `final`.
 
-    PyTorch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same.
-    When called with an epoch, it computes i by a logarithm without a correction, so
-    that rounding puts the fifth restart of T_0 = m = 3 into the previous period. Here i
-    is corrected. optax.sgdr_schedule joins periods that are given one by one.
+    PyTorch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same
+    schedule. If PyTorch's scheduler is called with an epoch, it computes i by a
+    logarithm without a correction. Rounding then puts the fifth restart of T_0 = m = 3
+    into the previous period. Here i is corrected. optax.sgdr_schedule joins periods
+    that are given one by one.
 
     Args:
-      initial: Rate at each start, at least 0.
-      first_period: T_0, a positive integer.
-      period_factor: m, a positive integer.
-      final: Rate at the end of each period, at least 0.
+      initial: Rate at the start of each period, at least 0.
+      first_period: Length T_0 of the first period, a positive integer.
+      period_factor: Ratio m of the lengths of two successive periods, a positive
+        integer.
+      final: Rate that each period approaches at its end, at least 0.
     Raises:
-      ValueError, TypeError: A concrete value is out of range or no number.
+      ValueError, TypeError: A concrete value is out of range or not a number.
     References:
       Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR
       2017, equation (5).
@@ -116,11 +120,14 @@ def warm_restarts(
 
 
 def _periods_done(time: Array, factor: Array) -> tuple[Array, Array]:
-    """Start and length of the period that contains `time`, in first periods."""
+    """Compute the start and the length of the period that contains `time`.
+
+    The unit of all three is the length of the first period.
+    """
 
     def start(i: Array) -> Array:
-        # Rounding makes these integers exact: the error of a power is below one part in
-        # 2^50.
+        # The relative error of a power is below 2^-50, so rounding makes these integers
+        # exact.
         sum_of_powers = (jnp.round(factor**i) - 1.0) / jnp.maximum(factor - 1.0, 1.0)
         return jnp.where(factor == 1.0, i, sum_of_powers)
 

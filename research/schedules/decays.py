@@ -10,13 +10,13 @@ from research.types import Array
 
 
 def constant(value: float | Array) -> Schedule:
-    """Constant rate: η_t = value.
+    """Build a constant schedule: η_t = value.
 
-    The rate has the shape of t, so that it can be plotted like the others.
+    The rate has the shape of t, so that this schedule can be plotted like the others.
     optax.constant_schedule returns the value itself.
 
     Args:
-      value: The rate, at least 0.
+      value: Rate, at least 0.
     Raises:
       ValueError, TypeError: A concrete value is not a finite number >= 0.
     Example:
@@ -28,17 +28,17 @@ def constant(value: float | Array) -> Schedule:
 
 
 def step(initial: float | Array, factor: float | Array, every: int | Array) -> Schedule:
-    """Step decay: η_t = initial · factor^⌊t / every⌋.
+    """Build a step decay: η_t = initial · factor^⌊t / every⌋.
 
-    It equals optax.exponential_decay(initial, every, factor, staircase=True), but
-    divides in integers if t is an integer.
+    The schedule equals optax.exponential_decay(initial, every, factor, staircase=True),
+    but divides in integers if t is an integer.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      factor: Factor of each drop, positive; usually 0.1.
-      every: Steps between drops, a positive integer.
+      factor: Positive factor of each drop, usually 0.1.
+      every: Number of steps between two drops, a positive integer.
     Raises:
-      ValueError, TypeError: A concrete value is out of range or no number.
+      ValueError, TypeError: A concrete value is out of range or not a number.
     References:
       He et al., Deep residual learning for image recognition, CVPR 2016, section 3.4 (a
       tenth at each plateau).
@@ -55,18 +55,18 @@ def step(initial: float | Array, factor: float | Array, every: int | Array) -> S
 def exponential(
     initial: float | Array, factor: float | Array, timescale: float | Array = 1.0
 ) -> Schedule:
-    """Exponential decay: η_t = initial · factor^(t / timescale).
+    """Build an exponential decay: η_t = initial · factor^(t / timescale).
 
-    It equals optax.exponential_decay(initial, timescale, factor) with the defaults of
-    the other arguments.
+    The schedule equals optax.exponential_decay(initial, timescale, factor) with the
+    defaults of the other arguments.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      factor: Factor of the rate over `timescale` steps, positive. The rate grows if it
-        is above 1.
+      factor: Positive factor by which the rate changes in `timescale` steps. If the
+        factor is above 1, the rate grows.
       timescale: Number of steps per factor, positive.
     Raises:
-      ValueError, TypeError: A concrete value is out of range or no number.
+      ValueError, TypeError: A concrete value is out of range or not a number.
     References:
       Senior et al., An empirical study of learning rates in deep neural networks for
       speech recognition, ICASSP 2013.
@@ -86,18 +86,18 @@ def polynomial(
     num_steps: int | Array,
     power: float | Array = 1.0,
 ) -> Schedule:
-    """Polynomial decay; power = 1 is linear decay.
+    """Build a polynomial decay. power = 1 is linear decay.
 
-    η_t = final + (initial - final) · (1 - min(t, T) / T)^power with T = num_steps. It
-    equals optax.polynomial_schedule with transition_begin=0.
+    With T = num_steps, the rate is η_t = final + (initial - final) · (1 - min(t, T) /
+    T)^power. The schedule equals optax.polynomial_schedule with transition_begin=0.
 
     Args:
       initial: Rate at t = 0, at least 0.
       final: Rate from t = num_steps on, at least 0.
-      num_steps: T, a positive integer.
-      power: Exponent, positive; 0.9 in DeepLab.
+      num_steps: Number T of steps, a positive integer.
+      power: Positive exponent. DeepLab uses 0.9.
     Raises:
-      ValueError, TypeError: A concrete value is out of range or no number.
+      ValueError, TypeError: A concrete value is out of range or not a number.
     References:
       Chen et al., DeepLab, IEEE TPAMI 40 (2018), section 4 (the "poly" policy).
     Example:
@@ -110,7 +110,7 @@ def polynomial(
     check_number("power", power, positive=True)
 
     def rate_at(t: Any) -> Array:
-        # Compiled, 1 - T · (1 / T) may be -1.5e-8, which has no real root.
+        # In compiled code 1 - T · (1 / T) may be -1.5e-8, which has no real root.
         left = jnp.maximum(1.0 - fraction(t, num_steps), 0.0)
         return final + (initial - final) * left**power
 
@@ -120,18 +120,18 @@ def polynomial(
 def cosine(
     initial: float | Array, num_steps: int | Array, final: float | Array = 0.0
 ) -> Schedule:
-    """Cosine decay: fall to the final rate along half a cosine.
+    """Build a cosine decay, which falls to the final rate along half a cosine.
 
-    η_t = final + ½ (initial - final) · (1 + cos(π min(t, T) / T)) with T = num_steps.
-    The paper restarts after T steps; this schedule stays at `final`.
-    optax.cosine_decay_schedule is the same, with alpha = final / initial.
+    With T = num_steps, the rate is η_t = final + ½ (initial - final) · (1 + cos(π
+    min(t, T) / T)). The paper restarts after T steps; this schedule stays at `final`.
+    optax.cosine_decay_schedule with alpha = final / initial is the same schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      num_steps: T, a positive integer.
+      num_steps: Number T of steps, a positive integer.
       final: Rate from t = num_steps on, at least 0.
     Raises:
-      ValueError, TypeError: A concrete value is out of range or no number.
+      ValueError, TypeError: A concrete value is out of range or not a number.
     References:
       Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR
       2017, equation (5).
@@ -151,17 +151,17 @@ def cosine(
 def inverse_square_root(
     initial: float | Array, timescale: float | Array = 1.0
 ) -> Schedule:
-    """Inverse square-root decay: η_t = initial / √(1 + t / timescale).
+    """Build an inverse square-root decay: η_t = initial / √(1 + t / timescale).
 
     A rate of order 1 / √t is used for non-smooth and online convex problems.
-    Zinkevich's η_t = t^(-1/2), which counts steps from 1, is initial = timescale = 1.
-    optax has no such schedule.
+    Zinkevich's η_t = t^(-1/2) counts steps from 1; here it is initial = timescale = 1.
+    optax does not have this schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.
       timescale: Number of steps after which the rate is initial / √2, positive.
     Raises:
-      ValueError, TypeError: A concrete value is out of range or no number.
+      ValueError, TypeError: A concrete value is out of range or not a number.
     References:
       Zinkevich, Online convex programming and generalized infinitesimal gradient
       ascent, ICML 2003, theorem 1.
@@ -175,16 +175,17 @@ def inverse_square_root(
 
 
 def inverse_time(initial: float | Array, timescale: float | Array = 1.0) -> Schedule:
-    """Inverse-time decay: η_t = initial / (1 + t / timescale).
+    """Build an inverse-time decay: η_t = initial / (1 + t / timescale).
 
-    It satisfies the Robbins-Monro conditions Σ η_t = ∞ and Σ η_t² < ∞. Bottou's γ_0 /
-    (1 + γ_0 λ t) is timescale = 1 / (γ_0 λ). optax has no such schedule.
+    The rates satisfy the Robbins-Monro conditions Σ η_t = ∞ and Σ η_t² < ∞. Bottou's
+    γ_0 / (1 + γ_0 λ t) is the schedule with initial = γ_0 and timescale = 1 / (γ_0 λ).
+    optax does not have this schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.
       timescale: Number of steps after which the rate has halved, positive.
     Raises:
-      ValueError, TypeError: A concrete value is out of range or no number.
+      ValueError, TypeError: A concrete value is out of range or not a number.
     References:
       Robbins & Monro, A stochastic approximation method, Ann. Math. Stat. 22 (1951).
       Bottou, Stochastic gradient descent tricks, 2012, section 5.2.

@@ -15,19 +15,19 @@ from research.types import Array
 def linear_warmup(
     peak: float | Array, num_steps: int | Array, initial: float | Array = 0.0
 ) -> Schedule:
-    """Linear warm-up: rise in a straight line to the peak, then stay there.
+    """Build a linear warm-up, which rises linearly to the peak and then stays there.
 
-    η_t = initial + (peak - initial) · min(t, T) / T with T = num_steps. It equals
-    optax.linear_schedule(initial, peak, num_steps). With initial = 0 the first step
-    does not change the params; PyTorch's LinearLR starts at a third of the peak. Use
-    `join` to continue with another schedule.
+    With T = num_steps, the rate is η_t = initial + (peak - initial) · min(t, T) / T.
+    The schedule equals optax.linear_schedule(initial, peak, num_steps). With initial =
+    0, the first step does not change the params. PyTorch's LinearLR starts at a third
+    of the peak. Use `join` to continue with another schedule.
 
     Args:
       peak: Rate from t = num_steps on, at least 0.
-      num_steps: T, a positive integer.
+      num_steps: Number T of steps, a positive integer.
       initial: Rate at t = 0, at least 0.
     Raises:
-      ValueError, TypeError: A concrete value is out of range or no number.
+      ValueError, TypeError: A concrete value is out of range or not a number.
     References:
       Goyal et al., Accurate, large minibatch SGD: training ImageNet in 1 hour, 2017,
       section 2.2 (gradual warmup).
@@ -42,16 +42,18 @@ def linear_warmup(
 
 
 def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
-    """Join schedules: follow one after another, each counting from its own start.
+    """Join schedules one after another. Each counts steps from its own start.
 
-    η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1), where b_0 = 0 and b_1, b_2, ...
-    are the boundaries. optax.join_schedules also evaluates later schedules at negative
-    counts, where 1 / √(1 + t) is NaN. That value is not selected, but it makes
-    derivatives NaN and stops a program under jax_debug_nans. Here counts start at 0.
+    The rate is η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1), where b_0 = 0 and
+    b_1, b_2, ... are the boundaries. optax.join_schedules also evaluates later
+    schedules at negative counts, where 1 / √(1 + t) is NaN. The NaN is not selected,
+    but it makes derivatives NaN and stops a program under jax_debug_nans. Here no
+    schedule is evaluated at a negative count.
 
     Args:
-      schedules: k schedules, from here or from optax.
-      boundaries: k - 1 positive integers in increasing order.
+      schedules: Sequence of k schedules, from here or from optax.
+      boundaries: Steps at which the next schedule starts: k - 1 positive integers in
+        increasing order.
     Raises:
       ValueError, TypeError: The lengths do not match, or the boundaries do not
         increase.
@@ -87,17 +89,21 @@ def piecewise(
     boundaries: Sequence[int | Array],
     values: Sequence[float | Array],
 ) -> Schedule:
-    """Piecewise constant rate: `initial`, then values[i] from boundaries[i] on.
+    """Build a piecewise constant schedule.
+
+    The rate is `initial` before the first boundary, and values[i] from boundaries[i]
+    on.
 
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
     ...}) is the same. It takes factors instead of rates, so it cannot rise again from
-    0. In both, the new rate applies at the boundary itself; in Keras'
-    PiecewiseConstantDecay it applies one step later.
+    0. Both schedules apply the new rate at the boundary itself. Keras'
+    PiecewiseConstantDecay applies it one step later.
 
     Args:
       initial: Rate before the first boundary, at least 0.
-      boundaries: k positive integers in increasing order.
-      values: The k rates that follow, at least 0.
+      boundaries: Steps at which the rate changes: k positive integers in increasing
+        order.
+      values: Rates from each boundary on: k numbers, at least 0.
     Raises:
       ValueError, TypeError: The lengths differ, the boundaries do not increase, or a
         concrete value is out of range.
