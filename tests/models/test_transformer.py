@@ -530,7 +530,7 @@ def test_wrong_tokens_are_refused_when_traced_too():
             TypeError, match=r"tokens must be integers; got dtype float32"
         ):
             apply(params, jnp.zeros(3, jnp.float32))
-    with pytest.raises(TypeError, match="tokens must be integers.*got dtype float32"):
+    with pytest.raises(TypeError, match=r"tokens must be integers.*got dtype float32"):
         embed(jnp.ones((3, 2)), jnp.zeros(3, jnp.float32))
 
 
