@@ -495,7 +495,7 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
             / deviation,
             seeds - 1,
         )
-        # scipy.stats.nct does not converge if most of the variance comes from the choice.
+        # scipy.stats.nct does not converge if the choice has most of the variance.
         share = (
             then.reporting / then.total
         )  # Share of the variance that new reporting seeds estimate again.
