@@ -34,36 +34,38 @@ def compare(
 ) -> Study:
     """Compare rules by the example gradients that they need to reach a target.
 
-    Each rule gets the same number of trials on each workload: its defaults, then
-    quasi-random points of its search space. A trial is chosen on the tuning seeds and
-    reported on others. All rules share a seed's initial point and order of examples, so
-    differences are paired. The intervals include the choice of the trial. They are
-    about other seeds, with the same points tried. With few trials in a wide space other
-    points may lead to another choice; the cost against the number of trials shows how
-    much.
+    Each rule gets the same number of trials on each workload. The first trial is the
+    rule's defaults, the others are quasi-random points of its search space. A trial is
+    chosen on the tuning seeds and measured on the reporting seeds. On each seed, all
+    rules start at the same point and use the same order of examples, so their costs are
+    compared seed by seed. The intervals include the uncertainty of the choice. They
+    describe what other seeds would give with the same trials. With few trials in a wide
+    space, other points may lead to another choice. The figure of the cost against the
+    number of trials shows how much this matters.
 
     Args:
-      rules: By name: a constructor that takes a learning rate first (ours, optax's or
-        your own), the name of one of ours, a gradient transformation that is already
-        made (it has one trial), or a `Contender`. A sequence names ours.
+      rules: Mapping from a name to a rule. A rule is a constructor whose first argument
+        is the learning rate (from this package, from optax or your own), the name of a
+        rule of this package, a gradient transformation (it has one trial), or a
+        `Contender`. A sequence of names takes rules of this package.
       workload: Names as in `research.workloads.WORKLOADS`, or workloads whose optimum
-        is known: a target is a share of f - f*.
-      baseline: The rule that the others are compared with; None: the last one.
-      spaces: {rule: {hyper-parameter: Range}}, where another space is wanted than
-        `make_contenders` gives.
-      evaluations: {rule: gradients or values of its batch that a step costs}, for a
-        rule that calls `value_fn`.
-      timed: Whether seconds are measured, which costs one more compilation for each
-        rule on each workload.
-      on_progress: Called with (done, total, message).
-      checkpoints: Where finished measurements are kept.
-      **terms: budget, passes, batch_size, seeds, tuning_seeds, tune_on, target, level,
-        width, as `make_protocol` takes them.
+        is known, because the target is a share of f - f*.
+      baseline: Name of the rule with which the others are compared; None: the last one.
+      spaces: {rule: {hyper-parameter: Range}}, search spaces that replace those of
+        `make_contenders`.
+      evaluations: {rule: cost of one step, as a number of gradients or values of the
+        objective on a batch}. Needed for a rule that calls `value_fn`.
+      timed: Whether to measure seconds. This needs one more compilation for each rule
+        on each workload.
+      on_progress: Function that is called with (done, total, message).
+      checkpoints: Storage for finished measurements.
+      **terms: Arguments of `make_protocol`: budget, passes, batch_size, seeds,
+        tuning_seeds, tune_on, target, level, width.
     Returns:
-      The study; print it.
+      The study; print it to see the answer.
     Raises:
-      ValueError, TypeError: An argument is wrong, or a rule cannot be traced; nothing
-        was trained then. The message names rule and argument.
+      ValueError, TypeError: An argument is wrong, or a rule cannot be traced. The error
+        comes before any training; the message names the rule and the argument.
     References:
       Choi et al. 2019, arXiv:1910.05446 (budgets and spaces decide comparisons);
       Bouthillier et al. 2021, arXiv:2103.03098 (variance of the choice; the probability
@@ -104,14 +106,14 @@ def plan(
     evaluations: Mapping[str, float] | None = None,
     **terms: Any,
 ) -> tuple[Protocol, tuple[Contender, ...]]:
-    """Check the arguments of `compare`, without any training.
+    """Check the arguments of `compare` without training.
 
-    One step of every rule on every workload is traced.
+    The check traces one step of every rule on every workload.
 
     Args:
       rules, workload, baseline, spaces, evaluations, terms: As for `compare`.
     Returns:
-      (protocol, contenders).
+      The pair (protocol, contenders).
     Raises:
       ValueError, TypeError: As for `compare`.
     Example:
@@ -147,15 +149,16 @@ def compute_share(
     checkpoints: Checkpoints,
     **arguments: Any,
 ) -> None:
-    """Measure every `parts`-th (workload, rule) from `part` on.
+    """Measure one share of a comparison that several processes compute.
 
-    The measurements are kept where `compare` finds them.
+    The share is every `parts`-th pair (workload, rule), starting at number `part`. The
+    measurements are saved in `checkpoints`, where `compare` reads them.
 
     Args:
       rules, workload, arguments: As for `compare`.
-      part: 0, ..., parts - 1.
+      part: Number of this share, from 0 to parts - 1.
       parts: Number of processes that share the work.
-      checkpoints: The same place for all of them, and for `compare`.
+      checkpoints: Storage that all processes and `compare` use.
     """
     check_count("parts", parts)
     check_count("part", part, 0, parts - 1)

@@ -1,4 +1,4 @@
-"""A study as a value, as a run folder, and as it is read again, without executing it."""
+"""A study in memory, saved as a run folder, and read again without running its code."""
 
 import math
 import reprlib
@@ -14,8 +14,8 @@ from research.comparison.tables import as_text
 from research.reading import NUMBER, PERHAPS, Is, check_shape
 from research.runs.archive import read_contents
 
-FORMAT = 1  # Of a study's numbers; a reader refuses those that it does not know.
-LONGEST, MOST_CELLS = 1_000, 10_000  # Characters of a name; measurements of a study.
+FORMAT = 1  # Version of a study's numbers; a reader refuses newer versions.
+LONGEST, MOST_CELLS = 1_000, 10_000  # Limits: characters of a name; measurements.
 
 
 def _is_share(value: Any) -> bool:
@@ -23,7 +23,7 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_printable(text: str) -> bool:
-    """Whether a terminal may print a name: it obeys what is not printable."""
+    """Return whether a name is safe to print: control characters act on a terminal."""
     return text.isprintable() and len(text) <= LONGEST
 
 
@@ -45,7 +45,7 @@ _COST = Is(
     "positive or 0, or None (not reached)",
 )
 _SHARE = Is(PERHAPS, _is_share, "a number or None, from 0 to 1")
-# What a reader of a study may rely on; other entries are allowed.
+# Entries that every saved study has; other entries are allowed.
 PROTOCOL = {
     **{"seeds": [int], "tuning_seeds": [int]},
     **dict.fromkeys(("tune_on", "reported_on"), _WORDS),
@@ -79,13 +79,14 @@ _COMPARISONS = Is(
 class Study(NamedTuple):
     """A finished comparison.
 
-    Print it, save it, or draw it by
+    Print it, save it, or draw it with
     `research.figures.studies.draw_study(study.numbers, study.arrays)`.
 
     Attributes:
-      answer: Which rule is better and by how much, or that this is undecided.
-      tables: The first has a row for each (workload, rule).
-      arrays, numbers: What tables and figures are made of.
+      answer: Text that says which rule is better and by how much, or that the study
+        does not decide.
+      tables: Tables of the study. The first has one row for each (workload, rule).
+      arrays, numbers: Data from which the tables and figures are made.
     """
 
     answer: str
@@ -94,7 +95,7 @@ class Study(NamedTuple):
     numbers: dict[str, Any]
 
     def __str__(self) -> str:
-        """The answer, and the first table as plain text."""
+        """Return the answer and the first table as plain text."""
         return f"{self.answer}\n\n{as_text(self.tables[0])}"
 
     def save(self, results: str | Path = "results") -> Path:
@@ -107,7 +108,7 @@ class Study(NamedTuple):
         Returns:
           The run folder.
         Raises:
-          OSError: It cannot be written.
+          OSError: The folder cannot be written.
         """
         names = (
             "protocol",
@@ -133,7 +134,10 @@ class Study(NamedTuple):
 
 
 def _call(numbers: Mapping[str, Any]) -> str:
-    """Return the call that makes a study again; `rules` holds its rules by name."""
+    """Return, as text, the call of `compare` that repeats a study.
+
+    The text refers to `rules`, a mapping of names to the rules of the study.
+    """
     terms = {
         name: value
         for name, value in numbers["protocol"].items()
@@ -156,13 +160,13 @@ def _range(name: str, ends: list[Any]) -> str:
 
 
 class SavedStudy(NamedTuple):
-    """A study as it was saved.
+    """A study that was read from a file or folder.
 
     Attributes:
-      name: Of its file or folder, without where that lies.
-      manifest: Of its run: id, command, environment, digests.
-      numbers: Its numbers; the entries of PROTOCOL, CELL and COMPARISON are there and
-        of the right type.
+      name: Name of the file or folder, without its parent folders.
+      manifest: Manifest of the run: id, command, environment, digests.
+      numbers: Numbers of the study. The entries of PROTOCOL, CELL and COMPARISON exist
+        and have the right types.
     """
 
     name: str
@@ -171,14 +175,14 @@ class SavedStudy(NamedTuple):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What two copies of one study share: its id and the digests of its files."""
+        """Id of the study and digests of its files; copies have the same key."""
         return self.manifest["id"], *(
             f"{name} {digest}"
             for name, digest in sorted(self.manifest["digests"].items())
         )
 
     def fact(self, *path: str) -> str:
-        """An entry of the manifest; "unknown" where it is missing or no plain value."""
+        """Return an entry of the manifest; "unknown" if it is not a text or number."""
         entry: Any = self.manifest
         for name in path:
             entry = entry.get(name) if isinstance(entry, dict) else None
@@ -191,11 +195,11 @@ def read_study(path: str | Path) -> SavedStudy:
     Args:
       path: The folder or the file.
     Returns:
-      The study, checked.
+      The study, whose numbers were checked.
     Raises:
-      ValueError: It holds no whole study, or one of a version that is not known here;
-        the message names it.
-      OSError: It cannot be read.
+      ValueError: The path does not hold a complete study, or the study has a format
+        that this version does not know. The message names the path.
+      OSError: The path cannot be read.
     """
     check_path("path", path)
     contents = read_contents(path)
@@ -228,7 +232,7 @@ def _check_format(experiment: str, numbers: Any) -> None:
 
 
 def _check_numbers(numbers: Mapping[str, Any]) -> None:
-    """Check what strangers wrote against the format, so that nothing else need ask."""
+    """Check the numbers of an untrusted study, so that other code can rely on them."""
     try:
         check_shape(
             numbers,

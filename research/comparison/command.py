@@ -1,4 +1,4 @@
-"""The words of a command line as arguments of `compare`."""
+"""Parse a command line into the arguments of `compare`."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -22,21 +22,21 @@ def parse_command(
     tuning_seeds: str = "1000..1009",
     **terms: Any,
 ) -> dict[str, Any]:
-    """Turn the words of a command line into the arguments of `compare`.
+    """Turn the arguments of a command line into the arguments of `compare`.
 
     Args:
-      rules: One word a rule: adam, optax.sgd, FILE.py:NAME, or v1=FILE.py:NAME.
-      find: word -> the rule of that word, without the name before "=".
-      baseline: Name of the rule that the others are compared with; empty: the last.
-      spaces: Search spaces, as `parse_spaces` reads them.
-      evaluations: Costs of a step, RULE=NUMBER.
+      rules: One text for each rule: adam, optax.sgd, FILE.py:NAME, or v1=FILE.py:NAME.
+      find: Function that takes such a text, without "v1=", and returns the rule.
+      baseline: Name of the rule with which the others are compared; empty: the last.
+      spaces: Search spaces, in the syntax of `parse_spaces`.
+      evaluations: Costs of a step, each written RULE=NUMBER.
       batch_size: Examples in a batch; 0: all of them.
-      seeds, tuning_seeds: As `research.runs.parse_seeds` reads them.
-      **terms: Other arguments of `make_protocol`; passed on as they are.
+      seeds, tuning_seeds: Seeds, in the syntax of `research.runs.parse_seeds`.
+      **terms: Other arguments of `make_protocol`; they are returned unchanged.
     Returns:
-      All arguments of `compare` but `workload`, by name.
+      All arguments of `compare` except `workload`, by name.
     Raises:
-      ValueError: A word is not written as it must be, or two rules have one name.
+      ValueError: A text has the wrong syntax, or two rules have the same name.
     Example:
       >>> parsed = parse_command(["mine=adam", "lion"], str.upper, seeds="0..2", budget=8)
       >>> parsed["rules"], parsed["seeds"], parsed["baseline"], parsed["budget"]
@@ -60,15 +60,16 @@ def parse_command(
 def name_rules(words: Sequence[str]) -> dict[str, str]:
     """Name each rule of a command line.
 
-    The name is what stands before "=", else what follows the colon. The file's name
-    is added where two rules of files would have the same name.
+    The name is the text before "=". Without "=" it is the text after the colon, or the
+    whole text if there is no colon. If two rules from files have the same name, the
+    file's name is added in front.
 
     Args:
-      words: One word a rule.
+      words: One text for each rule, such as v1=FILE.py:NAME.
     Returns:
-      {name: word without the name}, in the order of the words.
+      {name: text without "name="}, in the order of `words`.
     Raises:
-      ValueError: Two rules have one name.
+      ValueError: Two rules have the same name.
     Example:
       >>> name_rules(["a.py:mine", "b.py:mine", "adam"])
       {'a:mine': 'a.py:mine', 'b:mine': 'b.py:mine', 'adam': 'adam'}
@@ -91,14 +92,14 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
 
 
 def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
-    """Read what a step of a rule costs, as RULE=2.
+    """Parse the cost of a step of each rule, written RULE=2.
 
     Args:
-      words: One word a rule.
+      words: One text for each rule.
     Returns:
-      {rule: gradients of its batch that a step costs}.
+      {rule: cost of one step, as a number of gradients on its batch}.
     Raises:
-      ValueError: A word is not written so.
+      ValueError: A text has the wrong syntax.
     Example:
       >>> parse_evaluations(["mine=2"])
       {'mine': 2.0}
@@ -117,16 +118,16 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
 
 
 def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the name and SHA-256 of each file that a rule comes from.
+    """Return the name and SHA-256 digest of each file that defines a rule.
 
     Args:
-      words: One word a rule.
-      recorded: The digests of an earlier run; empty: there was none.
+      words: One text for each rule, such as v1=FILE.py:NAME.
+      recorded: The digests of an earlier run; empty if there is no earlier run.
     Returns:
       "NAME SHA-256" for each file.
     Raises:
       FileNotFoundError: A file is missing.
-      ValueError: A digest is not the recorded one.
+      ValueError: The digests differ from the recorded ones.
     Example:
       >>> digest_files(["adam", "optax.sgd"])
       ()

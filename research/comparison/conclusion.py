@@ -1,4 +1,4 @@
-"""From measurements to a verdict: which rule is better, and how certain that is."""
+"""Compute the verdict of a study from its measurements."""
 
 import hashlib
 import inspect
@@ -30,7 +30,7 @@ from research.types import Saved
 
 Measurements = Mapping[tuple[str, str], Saved]
 
-# Factors of a performance profile: 1 to 32 times the best.
+# Factors of a performance profile: 1 to 32 times the lowest cost.
 FACTORS = 2.0 ** np.linspace(0, 5, 41)
 
 
@@ -40,15 +40,16 @@ def conclude(
     contenders: Sequence[Contender],
     measurements: Measurements,
 ) -> Study:
-    """Conclude a study from its measurements; `measure_contenders` has an example.
+    """Make a study from its measurements; `measure_contenders` has an example.
 
     Args:
-      protocol, contenders: From `plan`.
-      baseline: Name of the rule that the others are compared with.
-      measurements: From `measure_contenders`.
+      protocol, contenders: Results of `plan`.
+      baseline: Name of the rule with which the others are compared.
+      measurements: Result of `measure_contenders`.
     Returns:
-      The study: each rule beside the baseline on each workload (`difference`) and on
-      all together (`overall`), with a performance profile.
+      The study. It compares each rule with the baseline on each workload
+      (`difference`) and on all workloads together (`overall`), and has a performance
+      profile.
     """
     check_instance("protocol", protocol, Protocol, "Take it from plan.")
     check_text("baseline", baseline)
@@ -83,7 +84,7 @@ def _compare_all(
     names: Sequence[str],
     measurements: Measurements,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Compare each rule with the baseline: on each workload, and on all together."""
+    """Compare each rule with the baseline, on each workload and on all together."""
     workloads = _workloads(measurements)
     others = [name for name in names if name != baseline]
     settings = {"trials": protocol.budget, "level": protocol.level}
@@ -130,12 +131,12 @@ def _arrays(names: Sequence[str], measurements: Measurements) -> dict[str, np.nd
 
 
 def scores_of(arrays: Mapping[str, Float[np.ndarray, "..."]]) -> Scores:
-    """Return what the statistics of a measurement are made of.
+    """Return the scores of a measurement, from which its statistics are computed.
 
     Args:
-      arrays: Of a measurement.
+      arrays: Arrays of the measurement; `tuning`, `costs` and `passes` are used.
     Returns:
-      Its tuning scores, costs and budget.
+      The tuning scores, costs and budget.
     Example:
       >>> arrays = {"tuning": np.ones((4, 3)), "costs": np.ones((4, 20))}
       >>> scores_of(arrays | {"passes": np.arange(6.0)}).budget
@@ -181,17 +182,19 @@ def _check_names(
 
 
 def leader(measurements: Measurements, *, trials: int) -> str:
-    """Return the rule that is best on the tuning seeds.
+    """Return the name of the rule that is best on the tuning seeds.
 
-    Its report on the other seeds is then no choice after the fact. It has the least
-    geometric mean, over workloads, of its score over the best of all rules.
+    The choice does not use the reporting seeds, so the results on them are not biased
+    by it. On each workload the score of a rule is divided by the lowest score of all
+    rules. The best rule has the smallest geometric mean of these ratios over workloads.
 
     Args:
-      measurements: From `measure_contenders`.
-      trials: The budget: a rule that made more counts as the expected best of so many
-        of them; 1: the defaults alone.
+      measurements: Result of `measure_contenders`.
+      trials: Number of trials that each rule may choose from. If a rule has more, its
+        score is the expected score of the best of `trials` of them, drawn at random
+        with the defaults always included. 1: only the defaults.
     Returns:
-      Its name; ties go to the first.
+      Name of the rule; of equal rules, the first.
     Example:
       >>> slow, fast = (
       ...     Saved({"tuning": np.array([[9.0, 9.0], [cost, cost]])})
@@ -219,11 +222,12 @@ def leader(measurements: Measurements, *, trials: int) -> str:
 
 
 def source_digest(make_rule: Any) -> str | None:
-    """Return the SHA-256 of a constructor's source; None where that is unknown.
+    """Return the SHA-256 digest of a constructor's source code.
 
-    Two studies with the same digest have the same rule.
+    It is None if the source is unknown. Studies with the same digest have the same
+    rule.
     """
-    # A rule that was already made shows no source of its own.
+    # The source of a rule that is already made is not available.
     if not hasattr(make_rule, "__wrapped__"):
         return None
     try:
@@ -239,9 +243,10 @@ def _together(
     verdicts: Sequence[str],
     **settings: Any,
 ) -> Overall:
-    """Return `overall` on the workloads where both rules reach the target.
+    """Return `overall`, computed on the workloads where both rules reach the target.
 
-    A workload where one rule alone does counts if its verdict is decided.
+    A workload where only one rule reaches the target can decide the verdict too, if the
+    comparison on this workload is decided.
     """
     common = [pair for pair, each in zip(both, reached, strict=True) if all(each)]
     alone = {
@@ -261,8 +266,8 @@ def _together(
             win=every.win, win_low=every.win_low, win_high=every.win_high
         )
     decided = alone | ({result.verdict} - {"undecided"})
-    # A rule that misses the target where the other reaches it is not called better,
-    # decided or not.
+    # If a rule misses the target on a workload where the other reaches it, the rule is
+    # never called better, even if the comparison there is undecided.
     refuted = {"better" for each in reached if each == (False, True)} | {
         "worse" for each in reached if each == (True, False)
     }
@@ -280,7 +285,7 @@ def _cost(measurement: Saved) -> float:
 
 
 def _as_json(comparison: Difference | Overall) -> dict[str, Any]:
-    """Return the fields as JSON has them: None for NaN."""
+    """Return the fields as values for JSON, with None for NaN."""
     return {name: _plain(value) for name, value in comparison._asdict().items()}
 
 

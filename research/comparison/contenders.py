@@ -1,4 +1,4 @@
-"""Contenders: the rules of a comparison, their search spaces and what a step costs."""
+"""Contenders: rules of a comparison, with search spaces and the cost of a step."""
 
 import functools
 import inspect
@@ -34,13 +34,14 @@ class Contender(NamedTuple):
     """A rule that takes part in a comparison.
 
     Attributes:
-      name: In tables, and in the names of arrays.
-      make_rule: Hyper-parameters by name, traced -> the rule.
-      space: Where each of them is searched; {} where there is nothing to choose.
-      evaluations: Gradients or values of the batch objective that one step costs, at
-        least 1.
-      stated: Whether `evaluations` was stated; if not, a rule that evaluates the
-        objective itself is refused.
+      name: Name in tables and in the names of arrays.
+      make_rule: Function that takes hyper-parameters by name, possibly traced, and
+        returns the rule.
+      space: Search range of each hyper-parameter; {} if nothing is searched.
+      evaluations: Cost of one step, as a number of gradients or values of the objective
+        on a batch; at least 1.
+      stated: Whether the user or the package stated `evaluations`. If not, a rule that
+        evaluates the objective itself is refused.
     """
 
     name: str
@@ -56,25 +57,27 @@ def make_contenders(
     spaces: Mapping[str, Space] | None = None,
     evaluations: Mapping[str, float] | None = None,
 ) -> tuple[Contender, ...]:
-    """Make the contenders of rules, each with a search space and the cost of its step.
+    """Make contenders from rules: add a search space and the cost of a step to each.
 
     Args:
-      rules: By name, or a sequence of names of ours. A rule is the name of one of ours;
-        a constructor (ours, optax's or yours: a function that takes a learning rate
-        first); a rule that is made already, which has one trial; or a Contender.
-      spaces: By the rule's name, ranges in place of those it would have, or beside
-        them. Ours have `SPACES`, and so has optax's constructor of the same name.
-        Another constructor has a learning rate, its first parameter, from 1e-5 to 10. A
-        Range without default takes that of the constructor if it lies inside, else its
-        own middle.
-      evaluations: Gradients or values of the batch objective that a step costs, by the
-        rule's name, where it is not 1.
+      rules: Mapping from a name to a rule, or a sequence of names of rules of this
+        package. A rule is the name of a rule of this package, a constructor whose first
+        argument is the learning rate (from this package, from optax or your own), a
+        rule that is already made (it has one trial), or a Contender.
+      spaces: {rule: {hyper-parameter: Range}}. These ranges replace the usual ones, or
+        add hyper-parameters to them. Rules of this package, and optax's constructors
+        of the same name, have the ranges in `SPACES`. Any other constructor has one
+        hyper-parameter, the learning rate, its first parameter, from 1e-5 to 10. If a
+        Range has no default, it takes the constructor's default if that lies inside the
+        range, else the middle of the range.
+      evaluations: {rule: cost of one step, as a number of gradients or values of the
+        objective on a batch}, for rules whose cost is not 1.
     Returns:
       The contenders, in the order of `rules`.
     Raises:
-      ValueError, TypeError: A name does not fit, is unknown or comes twice; a value is
-        no rule, or a rule that is not compared; a space or a cost is wrong. The message
-        names the rule.
+      ValueError, TypeError: A name is malformed, unknown or used twice; a value is not
+        a rule, or is a rule that cannot be compared; a space or a cost is wrong. The
+        message names the rule.
     Example:
       >>> rules = {"mine": lambda rate: optax.sgd(rate), "adam": "adam"}
       >>> mine, adam = make_contenders(rules)
@@ -138,7 +141,7 @@ def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
 def _contender(
     name: str, rule: Any, given: Space | None, costs: Mapping[str, float]
 ) -> Contender:
-    """Make one contender of what was given for it."""
+    """Make one contender from its rule, its ranges and the stated costs."""
     constructor, ours, known, whole = rule, None, None, None
     if isinstance(rule, Contender):
         constructor, whole = rule.make_rule, rule.space
@@ -150,7 +153,7 @@ def _contender(
     if ours in NOT_COMPARED:
         raise ValueError(f"{name} is not compared: {NOT_COMPARED[ours]}.")
     if is_made(constructor) or not callable(constructor):
-        made(constructor, 0.0, {}, name)  # Raises for what is neither.
+        made(constructor, 0.0, {}, name)  # Raises if it is not a rule either.
         if given:
             raise ValueError(
                 f"{name} is made already, so that nothing of it is searched; give its "
@@ -166,7 +169,7 @@ def _contender(
 def _cost(
     name: str, rule: Any, ours: str | None, costs: Mapping[str, float]
 ) -> tuple[float, bool]:
-    """Return what a step costs in gradients, and whether that was stated."""
+    """Return the cost of a step in gradients, and whether it was stated."""
     cost = update_rules.RULE_TABLE[ours].evaluations if ours else 1.0
     stated = ours is not None
     if isinstance(rule, Contender):
@@ -182,9 +185,10 @@ def _cost(
 
 
 def _like_ours(constructor: Callable[..., Any]) -> str:
-    """Return the name of ours for a constructor of optax with the same arguments.
+    """Return the name of this package's rule for an optax constructor.
 
-    It is "" where there is none.
+    The rule has the same name, or an alias of it, and the constructor takes all its
+    hyper-parameters. The result is "" if no rule fits.
     """
     name = getattr(constructor, "__name__", "")
     name = update_rules.ALIASES.get(name, name)
@@ -197,7 +201,7 @@ def _like_ours(constructor: Callable[..., Any]) -> str:
 
 
 def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
-    """Return the parameters of a constructor by name; None where they are unknown."""
+    """Return the parameters of a constructor by name; None if they are unknown."""
     try:
         return dict(inspect.signature(constructor).parameters)
     except (TypeError, ValueError):
@@ -211,7 +215,11 @@ def _space(
     known: Space | None,
     whole: Space | None,
 ) -> dict[str, Range]:
-    """Return the space that is searched: the whole or known one, and what is given."""
+    """Return the search space of a constructor.
+
+    The ranges in `given` are added to the contender's own space (`whole`) if there is
+    one, else to the space in `SPACES` (`known`), else to that of the first parameter.
+    """
     parameters = _parameters(constructor)
     usual = known or {} if whole is None else whole
     if parameters is not None and not known and whole is None:
@@ -230,7 +238,7 @@ def _space(
 def _check_parameters(
     name: str, space: Space, parameters: Mapping[str, inspect.Parameter]
 ) -> None:
-    """Refuse a space that the constructor cannot be called with."""
+    """Raise an error if the constructor cannot be called with the space."""
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     taken = [n for n, p in parameters.items() if p.kind not in variadic]
     takes_any = any(
@@ -266,7 +274,11 @@ def _with_default(range_: Range, usual: Any) -> Range:
 def _first_parameter(
     name: str, parameters: Mapping[str, inspect.Parameter]
 ) -> dict[str, Range]:
-    """Return the space of an unknown constructor: its first parameter, the rate."""
+    """Return the space of an unknown constructor.
+
+    It has one range, for the first parameter, which is taken as the learning rate. It
+    is {} if the constructor has no named parameter.
+    """
     first = next(iter(parameters.values()), None)
     if first is None or first.kind in (
         inspect.Parameter.VAR_POSITIONAL,
@@ -295,7 +307,7 @@ def _is_number(value: Any) -> bool:
 def _guarded(
     name: str, constructor: Any
 ) -> Callable[..., optax.GradientTransformation]:
-    """Return the constructor with a check of its rule; errors name the contender."""
+    """Return the constructor with a check of the rule; errors name the contender."""
 
     def make_rule(**hyperparameters: Any) -> optax.GradientTransformation:
         if is_made(constructor):

@@ -12,17 +12,17 @@ from research.statistics.costs import expected_running_time, penalised_passes
 from research.statistics.differences import difference
 from research.statistics.scores import Scores, choose
 
-MINE, NONE, OTHER = 1, 0, -1  # Who is named the winner.
+MINE, NONE, OTHER = 1, 0, -1  # The rule that is named the winner.
 
 
 class MeasuredRuns(NamedTuple):
-    """Runs of one rule's trials on many seeds of a workload; trial 0 is its defaults.
+    """Runs of all trials of one rule on many seeds of a workload.
 
-    Studies are simulated from them.
+    Trial 0 is the rule's defaults. `simulate_study` draws studies from these runs.
 
     Attributes:
       scores: Penalised passes to the target, lower is better, finite, shape (t, s).
-      costs: Passes to the target, inf where it was not reached, shape (t, s).
+      costs: Passes to the target, inf for a run that did not reach it, shape (t, s).
       budget: Passes after which a run was stopped.
     """
 
@@ -35,11 +35,12 @@ class SimulatedRuns(NamedTuple):
     """Runs of one rule in a simulated study: some of the measured trials and seeds.
 
     Attributes:
-      tuning: Scores on the seeds kept for the choice, shape (t, m).
-      reported: Scores on the seeds that are reported, shape (t, n).
-      costs: Passes on these, inf where the target was not reached, shape (t, n).
+      tuning: Scores on the tuning seeds, shape (t, m).
+      reported: Scores on the reporting seeds, shape (t, n).
+      costs: Passes to the target on the reporting seeds, inf for a run that did not
+        reach it, shape (t, n).
       budget: Passes after which a run was stopped.
-      trials: Rows of the measured runs that these are.
+      trials: Row numbers of these trials in the measured runs, shape (t,).
     """
 
     tuning: Float[np.ndarray, "trials tuning_seeds"]
@@ -53,18 +54,18 @@ class Procedure(NamedTuple):
     """A decision procedure: a way to name a winner.
 
     Attributes:
-      decide: "lower mean" names the rule of the lower mean score, however close;
-        "t-test" only where the paired t-test on log scores rejects equality; "interval"
-        only where the interval of `difference`, which includes the choice of the trial,
-        leaves 1 out.
-      seeds: How many of the reported seeds are used; None: all.
-      held_out: Whether the trial is chosen on the tuning seeds; if not, on the very
-        seeds that are reported.
-      others_trials: How many trials the other rule gets, its defaults first; None: as
-        many as mine.
-      redrawn: For the interval: how many of the trials made each replicate draws, the
-        same for both rules, so that it includes the luck of the search too; None: all
-        of them, which are then taken as given.
+      decide: Method of the decision. "lower mean" names the rule with the lower mean
+        score, even if the difference is small. "t-test" names it only if the paired
+        t-test on log scores rejects equality. "interval" names it only if the interval
+        of `difference`, which includes the choice of the trial, excludes 1.
+      seeds: Number of reporting seeds that are used; None: all.
+      held_out: Whether the trial is chosen on the tuning seeds. If False, it is chosen
+        on the same seeds that are reported.
+      others_trials: Number of trials of the other rule, with its defaults first; None:
+        the same number as mine.
+      redrawn: Number of trials that each bootstrap replicate of the interval draws, the
+        same trials for both rules. The interval then includes the luck of the search.
+        None: every replicate uses all trials, so the interval holds for these trials.
     """
 
     decide: str
@@ -75,14 +76,15 @@ class Procedure(NamedTuple):
 
 
 def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
-    """Return the usual procedures, each with one fault or more, and ours, by name.
+    """Return common procedures, each with a fault, and those of this package, by name.
 
     Args:
-      few: Trials of the other rule where budgets are unequal, and seeds where there are
-        few.
-      redrawn: Trials that a replicate of the last way draws.
+      few: Number of trials of the other rule in procedures with unequal budgets, and
+        number of seeds in procedures with few seeds.
+      redrawn: Number of trials that each replicate of the last procedure draws.
     Returns:
-      The procedures.
+      {name: procedure}. The last two, "ours" and "ours, trials redrawn", are those of
+      this package.
     Example:
       >>> list(procedures())[-2:]
       ['ours', 'ours, trials redrawn']
@@ -107,15 +109,15 @@ def measured_runs(
 ) -> MeasuredRuns:
     """Return the reported runs of a measurement.
 
-    The trials that were added at an edge of the space are left out.
+    Trials that were added when the space was widened are left out.
 
     Args:
-      arrays: `costs` and `final` (t, s), and `passes` (k,), of `measure_pair`.
-      target: As it was measured with.
-      trials: How many were planned.
+      arrays: Arrays of the measurement: `costs` and `final` (t, s), `passes` (k,).
+      target: Target with which the runs were measured.
+      trials: Number of planned trials.
     Returns:
-      The runs. The score of a run that did not reach the target is that of
-      `penalised_passes` from where it ended.
+      The runs. If a run did not reach the target, its score is that of
+      `penalised_passes`, computed from its final gap.
     Example:
       >>> arrays = {
       ...     "costs": np.array([[2.0, np.inf]]),
@@ -129,7 +131,7 @@ def measured_runs(
     budget = float(arrays["passes"][-1])
     final = np.where(
         final > target, final, np.inf
-    )  # At the target with no cost: it had diverged on the way.
+    )  # A run at the target without a finite cost had diverged before.
     guess = penalised_passes(
         np.array([0.0, budget]), np.stack([np.ones_like(final), final], axis=-1), target
     )
@@ -140,10 +142,10 @@ def true_cost(runs: MeasuredRuns, trials: np.ndarray | slice = slice(None)) -> f
     """Return the expected running time of the trial that is best over all seeds.
 
     Args:
-      runs: Of the rule.
-      trials: To choose among; all of them unless given.
+      runs: Runs of the rule.
+      trials: Trials to choose from; all by default.
     Returns:
-      Passes, inf where that trial never reached the target.
+      Expected running time in passes, inf if the trial never reached the target.
     Example:
       >>> costs = np.array([[9.0, 9.0], [2.0, 4.0]])
       >>> true_cost(MeasuredRuns(costs, costs, 10.0))
@@ -166,18 +168,20 @@ def simulate_study(
     """Simulate a study: draw trials and seeds of measured runs, without replacement.
 
     Args:
-      measured: Of mine and of the other rule, with the same trials and seeds.
-      generator: Of the draw.
-      trials: Of each rule; the defaults are the first, the others are drawn, the same
-        points for both.
-      tuning_seeds, seeds: How many are drawn for the choice, and for the report,
-        disjoint and the same for both.
-      other_seeds: The other rule gets seeds of its own, disjoint from mine.
-      other_trials: It gets trials of its own, disjoint from mine but for the defaults.
+      measured: Runs of my rule and of the other rule, with the same number of trials
+        and of seeds.
+      generator: Random generator of the draws.
+      trials: Number of trials of each rule. The defaults are the first trial; the
+        others are drawn, the same for both rules.
+      tuning_seeds, seeds: Number of tuning seeds and of reporting seeds to draw. They
+        are disjoint, and the same for both rules.
+      other_seeds: Whether the other rule gets different seeds from mine.
+      other_trials: Whether the other rule gets different trials from mine, except for
+        the defaults.
     Returns:
-      The sides of mine and of the other rule.
+      The simulated runs of my rule and of the other rule.
     Raises:
-      ValueError: The runs has too few trials or seeds.
+      ValueError: The measured runs have too few trials or seeds.
     Example:
       >>> runs = MeasuredRuns(np.ones((5, 20)), np.ones((5, 20)), 10.0)
       >>> mine, _ = simulate_study(
@@ -240,14 +244,14 @@ def winner(
     """Return the winner that a procedure names.
 
     Args:
-      procedure: The way.
-      mine, other: Sides of one study; column by column their reported seeds are paired.
-      level: Coverage of the interval; the t-test is at 1 - level.
-      resamples, seed: Of the bootstrap.
+      procedure: The procedure.
+      mine, other: Runs of both rules in one study; equal columns are the same seed.
+      level: Coverage of the interval; the t-test has significance level 1 - level.
+      resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:
-      MINE, OTHER, or NONE where it cannot be told. Equal means name nobody.
+      MINE, OTHER, or NONE if the procedure does not decide. Equal means give NONE.
     Raises:
-      ValueError: The procedure decides in another way, or a t-test is given one seed.
+      ValueError: `decide` is unknown, or a t-test has only one seed.
     Example:
       >>> costs = np.array([[2.0, 3.0, 4.0]])
       >>> mine = SimulatedRuns(costs, costs, costs, 10.0)
@@ -283,7 +287,7 @@ def winner(
 
 
 def reported(procedure: Procedure, side: SimulatedRuns) -> Float[np.ndarray, " seeds"]:
-    """Return the scores that a procedure reports: those of the trial that it chooses.
+    """Return the reported scores of the trial that a procedure chooses.
 
     Example:
       >>> tuning = np.array([[1.0, 1.0], [2.0, 2.0]])
@@ -303,13 +307,14 @@ def share(count: int, total: int, level: float = 0.95) -> tuple[float, float, fl
     """Return a share with Wilson's binomial interval, which stays within 0 and 1.
 
     Args:
-      count, total: How often, of how many; total is positive.
-      level: Coverage.
+      count: Number of successes.
+      total: Number of observations, positive.
+      level: Coverage of the interval.
     Returns:
-      (share, low, high).
+      The triple (share, low, high).
     Raises:
-      ValueError, TypeError: count or total is not an integer, count does not lie in
-        0..total, or level not between 0 and 1.
+      ValueError, TypeError: count or total is not an integer, count is not in 0..total,
+        or level is not between 0 and 1.
     References:
       Wilson, Probable inference, the law of succession, and statistical inference, JASA
       22, 1927.
@@ -332,14 +337,14 @@ def share(count: int, total: int, level: float = 0.95) -> tuple[float, float, fl
 def tally(
     named: Int[np.ndarray, " studies"], truth: Int[np.ndarray, " studies"]
 ) -> dict[str, tuple[float, float, float]]:
-    """Return how often studies name the right winner, the wrong one, and none.
+    """Return the shares of studies with the right winner, the wrong one, and no winner.
 
     Args:
-      named: MINE, OTHER or NONE, shape (studies,).
-      truth: The same of the better rule; where both are equal, NONE, whoever is named
-        is wrong.
+      named: Winner of each study: MINE, OTHER or NONE, shape (studies,).
+      truth: Truly better rule of each study, or NONE if both are equal; then any named
+        winner is wrong. Shape (studies,).
     Returns:
-      "right", "wrong" and "undecided", each a `share` with its interval.
+      {"right", "wrong", "undecided": the `share` of studies with its interval}.
     Example:
       >>> shares = tally(np.array([1, -1, 0, 1]), np.array([1, 1, 1, 0]))
       >>> {key: share[0] for key, share in shares.items()}
@@ -369,9 +374,9 @@ def _first_trials(side: SimulatedRuns, count: int) -> SimulatedRuns:
 
 
 def _t_test(advantages: Float[np.ndarray, " seeds"], level: float) -> int:
-    """Return the winner by Student's test of the mean.
+    """Return the winner by Student's t-test of the mean.
 
-    Where all differences are alike, any mean but 0 has a winner.
+    If all differences are equal, there is a winner unless they are 0.
     """
     n = len(advantages)
     if n < 2:

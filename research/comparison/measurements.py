@@ -1,4 +1,4 @@
-"""A measurement: what became of the trials of one rule on one workload."""
+"""Measurements: results of the trials of one rule on one workload."""
 
 import math
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from research.statistics.differences import best_of
 from research.statistics.scores import Scores
 from research.types import Saved
 
-AS_GOOD = 1.1  # A rate within 10 % of the best is as good.
-HALF = 0.5  # A rule reaches a target if this share of its reported runs does.
+AS_GOOD = 1.1  # A rate counts as good if its score is within 10 % of the best.
+HALF = 0.5  # A rule reaches the target if this share of its reported runs reach it.
 
 Arrays = Mapping[str, Float[np.ndarray, "..."]]
 
@@ -26,19 +26,20 @@ def measurement(
     protocol: Protocol,
     batch_size: int,
 ) -> Saved:
-    """Sum up what became of the trials of a rule on a workload.
+    """Summarise the trials of a rule on a workload.
 
     Args:
-      arrays: Of all trials: `trials`, `tuning`, `costs`, `final`, `passes`, and
-        `curves` of the chosen one, whose last column is its end.
-      nearby: `rates` around the chosen one and their `rate_scores`; {} without a rate.
-      known: What is known already, among it `trials`, `evaluations`, `n` and
+      arrays: Arrays of all trials (`trials`, `tuning`, `costs`, `final`, `passes`), and
+        `curves` of the chosen trial, whose last column is the final gap.
+      nearby: Array `rates`, rates around the chosen one, and their `rate_scores`; {} if
+        the rule has no learning rate.
+      known: Facts that are known already, such as `trials`, `evaluations`, `n` and
         `seconds_per_pass`.
-      protocol: The terms.
+      protocol: Protocol of the comparison.
       batch_size: Examples in a batch.
     Returns:
-      All arrays, with `best_of`; and all facts, as JSON has them, with robustness and
-      costs. They are None where the target was not reached.
+      All arrays, with `best_of` added; and all facts as values for JSON, with
+      robustness and costs added. Costs are None if the target was not reached.
     """
     scores = Scores(arrays["tuning"], arrays["costs"], float(arrays["passes"][-1]))
     arrays = {**arrays, "best_of": best_of(scores, level=protocol.level), **nearby}
@@ -55,16 +56,17 @@ def measurement(
 def robust_rates(
     rates: Float[np.ndarray, " rates"], scores: Float[np.ndarray, "rates seeds"]
 ) -> tuple[float, float]:
-    """Return the ends of the rates around the best that are as good as the best.
+    """Return the range of rates around the best whose score is within 10 % of the best.
 
-    These are the rates whose score is within 10 % of the best, interpolated in log
-    rate.
+    The ends of the range are interpolated in log rate.
 
     Args:
-      rates: Ascending, shape (r,).
-      scores: Lower is better, shape (r, m); their means over m count.
+      rates: Rates, ascending, shape (r,).
+      scores: Score of each rate on each seed, lower is better, shape (r, m). Their
+        means over seeds are used.
     Returns:
-      (low, high); where good rates reach an end of those given, that end.
+      The pair (low, high). If the first or last rate is itself within 10 %, the range
+      ends there.
     Example:
       >>> rates = np.array([0.01, 0.1, 1.0, 10.0])
       >>> low, high = robust_rates(rates, np.array([[3.0], [2.0], [2.0], [3.0]]))
@@ -92,9 +94,9 @@ def robust_rates(
 
 
 def _robustness(arrays: Arrays) -> dict[str, Any]:
-    """Return the decades of rates within 10 % of the best.
+    """Return the range of good rates (`robust_rates`) and its width in decades.
 
-    They are None where no rate reaches the target within the budget of passes.
+    All values are None if no rate reaches the target within the budget of passes.
     """
     nothing: dict[str, Any] = dict.fromkeys(
         ("robustness", "robust_low", "robust_high", "robust_at_end")
@@ -120,7 +122,7 @@ def _costs(
     budget: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Return the cost of the target at the budget, and where the chosen trial ends."""
+    """Return the cost to reach the target, and the final gap of the chosen trial."""
     cost, low, high = arrays["best_of"][min(budget, known["trials"]) - 1]
     reached = np.isfinite(arrays["costs"]).mean(axis=1)
     ends = arrays["curves"][..., -1]

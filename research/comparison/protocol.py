@@ -1,4 +1,4 @@
-"""The terms of a comparison, the same for every rule: trials, passes, seeds, target."""
+"""The protocol of a comparison: trials, passes, seeds and target of all rules."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,31 +7,31 @@ from research.checks import check_count, check_share
 from research.descent import WIDTH
 from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
 
-# A number of tuning seeds counts from here; reporting seeds count from 0.
+# If only their number is given, tuning seeds start here and reporting seeds at 0.
 FIRST_TUNING_SEED = 1000
-# The tuning objective decides on which part a rule is reported.
+# Part of the data on which rules are tuned -> part on which they are reported.
 REPORTED_ON = {"train": "train", "validation": "test"}
-LEAST_SEEDS = 3  # Intervals from two tuning seeds cover 91 % in place of 95.
+LEAST_SEEDS = 3  # With two tuning seeds, 95 % intervals cover only 91 %.
 ADVISED_SEEDS = 20
 ADVISED_TUNING_SEEDS = 10
 
 
 class Protocol(NamedTuple):
-    """The terms of a comparison, the same for every rule.
+    """The protocol of a comparison, the same for every rule.
 
     Attributes:
-      budget: Trials of each rule on each workload; the first is its defaults.
+      budget: Number of trials of each rule on each workload; the first is its defaults.
       passes: Length of every training in passes over the data: example gradients / n.
-      batch_size: Examples in a mini-batch, sampled anew every epoch without
-        replacement; None: full batch.
+      batch_size: Examples in a mini-batch; None: full batch. Mini-batches are drawn
+        without replacement, in a new order every epoch.
       seeds: Reporting seeds.
-      tuning_seeds: Seeds on which a trial is chosen; none of them is reported.
-      tune_on: "train" or "validation": the part whose objective chooses the trial. The
-        report is then on the training objective, or on that of the test part, which
-        does not enter the choice.
-      target: The share of the initial gap f - f* at which a run has reached the target.
+      tuning_seeds: Seeds on which a trial is chosen; disjoint from the reporting seeds.
+      tune_on: Part of the data whose objective chooses the trial. If it is "train",
+        rules are reported on the training objective. If it is "validation", they are
+        reported on the objective of the test part, which does not affect the choice.
+      target: Target as a share of the initial gap f - f*.
       level: Coverage of the intervals.
-      width: Runs that are trained at once; the bits of a run depend on it.
+      width: Number of runs trained at once; the bits of a run depend on it.
     """
 
     budget: int
@@ -46,7 +46,7 @@ class Protocol(NamedTuple):
 
     @property
     def reported_on(self) -> str:
-        """The part of a workload that the report is about."""
+        """Part of the workload on which rules are reported."""
         return REPORTED_ON[self.tune_on]
 
 
@@ -62,17 +62,18 @@ def make_protocol(
     level: float = 0.95,
     width: int = WIDTH,
 ) -> Protocol:
-    """Make a protocol, and check it.
+    """Make a protocol and check it.
 
     Args:
-      seeds: Their number, counted from 0, or the seeds themselves.
-      tuning_seeds: Their number, counted from 1000, or the seeds themselves.
+      seeds: Number of reporting seeds, which start at 0, or the seeds themselves.
+      tuning_seeds: Number of tuning seeds, which start at 1000, or the seeds
+        themselves.
       budget, passes, batch_size, tune_on, target, level, width: As in `Protocol`.
     Returns:
       The protocol.
     Raises:
       ValueError: A number is out of its range, there are too few seeds for an interval,
-        a seed is used for both, or the choice would be made on the test part.
+        a seed is both a reporting and a tuning seed, or `tune_on` is "test".
     Example:
       >>> protocol = make_protocol(
       ...     seeds=3, tuning_seeds=[7, 8, 9], tune_on="validation"
@@ -120,7 +121,7 @@ def _check_tune_on(tune_on: Any) -> None:
 
 
 def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
-    """Return the seeds that an argument names."""
+    """Return the seeds that an argument gives, as a number or as a sequence."""
     if isinstance(given, bool | str | bytes) or not isinstance(given, int | Sequence):
         raise ValueError(
             f"{name} must be a number of seeds, or the seeds themselves; got {given!r}."

@@ -1,4 +1,4 @@
-"""The answer of a study in a sentence or two, and its tables, from its numbers."""
+"""Write the answer and the tables of a study from its numbers."""
 
 import math
 import textwrap
@@ -9,9 +9,9 @@ from research import runs
 from research.comparison.measurements import HALF
 from research.statistics.bootstrap import ROUNDING
 
-Numbers = Mapping[str, Any]  # Of a study, or one entry of its lists.
+Numbers = Mapping[str, Any]  # Numbers of a study, or one entry of its lists.
 
-MOST_NAMED = 3  # Rules that a sentence names.
+MOST_NAMED = 3  # Number of rules that a sentence names at most.
 _VERDICTS = {
     "better": "fewer for",
     "worse": "more for",
@@ -20,9 +20,10 @@ _VERDICTS = {
 
 
 def answer(numbers: Numbers) -> str:
-    """Return the answer in a sentence or two.
+    """Return the answer of a study in one or two sentences.
 
-    Two rules are named; of more, the first of each verdict are.
+    With one rule besides the baseline, the answer is about both. With more rules, it
+    names the first three of each verdict.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}
@@ -53,7 +54,7 @@ def answer(numbers: Numbers) -> str:
 
 
 def _share(one: Numbers, numbers: Numbers) -> str:
-    """Say on how many workloads both reach the target, where not on all of them."""
+    """Return " on K of N" if both rules reach the target on only K of N workloads."""
     total = len(numbers["workloads"])
     return f" on {one['workloads']} of {total}" if 0 < one["workloads"] < total else ""
 
@@ -114,7 +115,7 @@ def _how_many_more(one: Numbers, numbers: Numbers) -> str:
 
 
 def _never(numbers: Numbers) -> str:
-    """Name the rules that did not reach the target, and the workloads."""
+    """Return a sentence with the rules that missed the target, and the workloads."""
     workloads: dict[str, list[str]] = {}
     for one in numbers["cells"]:
         if one["reached"] < HALF:
@@ -127,14 +128,14 @@ def _never(numbers: Numbers) -> str:
 
 
 def _why(measurement: Numbers) -> str:
-    """Say what a rule did that did not reach the target, where that is plain."""
+    """Return, if it is known, why a rule missed the target; else ""."""
     if measurement["diverged"] == 1:
         return " (every training diverged)"
     return " (it ends above where it began)" if measurement["final"] > 1 else ""
 
 
 def interval(one: Numbers) -> str:
-    """Return a ratio with its interval, "0.71 [0.64, 0.79]", or why there is none."""
+    """Return a ratio with its interval, "0.71 [0.64, 0.79]", or why it is missing."""
     if not one["workloads"]:
         return {"better": "alone reaches it", "worse": "does not reach it"}.get(
             one["verdict"], "no common workload"
@@ -143,12 +144,12 @@ def interval(one: Numbers) -> str:
 
 
 def sortable(value: float | None) -> float:
-    """Return a number that may be missing, with inf for a missing one."""
+    """Return the number, or inf if it is None."""
     return math.inf if value is None else value
 
 
 def short(value: Any) -> str:
-    """Return a value in few characters; None is a target that was not reached."""
+    """Return a value as a short text; None becomes "not reached"."""
     if value is None:
         return "not reached"
     if isinstance(value, float):
@@ -157,12 +158,15 @@ def short(value: Any) -> str:
 
 
 def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
-    """Return the tables of costs, of all workloads together, and of choices."""
+    """Return the three tables of a study.
+
+    They show costs, the comparison over all workloads, and the chosen trials.
+    """
     return costs_table(numbers), comparisons_table(numbers), choices_table(numbers)
 
 
 def costs_table(numbers: Numbers) -> runs.Table:
-    """Return a row for each (workload, rule): what the target costs, in every unit."""
+    """Return the table of the costs of each rule on each workload, in every unit."""
     ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
     rows = tuple(
         _costs_row(one, ratios.get((one["workload"], one["rule"])))
@@ -239,7 +243,7 @@ def _costs_note(numbers: Numbers) -> str:
 
 
 def comparisons_table(numbers: Numbers) -> runs.Table:
-    """Return a row for each rule: beside the baseline, on all workloads together."""
+    """Return the table that compares each rule with the baseline on all workloads."""
     names = ("ratio", "low", "high", "verdict", "win", "win_low", "win_high")
     rows = tuple(
         (one["rule"], *(one[name] for name in names), one["workloads"])
@@ -266,7 +270,7 @@ def comparisons_table(numbers: Numbers) -> runs.Table:
 
 
 def choices_table(numbers: Numbers) -> runs.Table:
-    """Return a row for each (workload, rule): what was chosen, and how it mattered."""
+    """Return the table of the chosen trials, and of how much the choice mattered."""
     columns = (
         "workload",
         "rule",
@@ -316,9 +320,9 @@ def _choices_row(measurement: Numbers) -> tuple[Any, ...]:
 
 
 def _decades(measurement: Numbers) -> str:
-    """Return the decades of rate that are as good as the best.
+    """Return the decades of learning rate whose score is within 10 % of the best.
 
-    "≥" stands before them where good rates reach an end of those that were tried.
+    The text starts with "≥" if the first or last rate that was tried is still good.
     """
     if measurement["robustness"] is None:
         return "none"
@@ -349,9 +353,9 @@ def as_text(table: runs.Table) -> str:
 
 
 def _by_cost(measurements: Sequence[Numbers]) -> list[Numbers]:
-    """Sort by workload, in their order; in each, the cheapest rule comes first.
+    """Sort measurements by workload, then by cost, the cheapest rule first.
 
-    Of the rules that never reached the target, the lowest end comes first.
+    Rules that did not reach the target come last, sorted by their final gap.
     """
     order = list(dict.fromkeys(one["workload"] for one in measurements))
     return sorted(

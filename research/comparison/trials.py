@@ -46,8 +46,8 @@ OnChunk = Callable[[descent.SweepProgress], None]
 Trials = Mapping[str, Float[np.ndarray, " trials"]]  # Values by hyper-parameter.
 
 MOST_WIDENINGS = 2
-# Factors of the chosen rate at which the rule is trained once more. They are no trials:
-# nothing is chosen among them.
+# Factors of the chosen rate at which the rule is trained again. They only show how much
+# the rate matters; no trial is chosen among them.
 AROUND = 2.0 ** np.arange(-4, 4.5, 0.5)
 CONTENDER_HINT = "Make one by research.comparison.make_contenders(rules)."
 PROTOCOL_HINT = "Make one by research.comparison.make_protocol()."
@@ -55,14 +55,15 @@ WORKLOAD_HINT = "Make one by research.workloads.make_workload(name)."
 
 
 class Outcomes(NamedTuple):
-    """What became of trials, seed by seed.
+    """Results of trials on each seed.
 
     Attributes:
       tuning: Scores on the tuning seeds, lower is better, shape (trials, tuning seeds).
-      costs: Passes to the target on the reporting seeds, inf where it is not reached,
-        shape (trials, seeds).
+      costs: Passes to the target on the reporting seeds, inf for a run that did not
+        reach it, shape (trials, seeds).
       curves: Relative gaps on the reporting seeds, shape (trials, seeds, evaluations).
-      diverged: Which runs on tuning seeds diverged, shape (trials, tuning seeds).
+      diverged: Whether each run on a tuning seed diverged, shape (trials, tuning
+        seeds).
     """
 
     tuning: Float[np.ndarray, "trials tuning_seeds"]
@@ -72,17 +73,18 @@ class Outcomes(NamedTuple):
 
 
 class Search(NamedTuple):
-    """The trials of a contender on a workload, and the one that was chosen.
+    """The trials of a contender on a workload, and the chosen trial.
 
     Attributes:
-      space: The space at the end, widened where a choice lay at an edge.
+      space: Final search space. It is wider than the first one if a chosen trial was at
+        an edge.
       trials: Values by hyper-parameter, each of shape (trials,).
-      count: Number of trials; 1 where there is nothing to search.
-      outcomes: What became of them.
+      count: Number of trials; 1 if the rule has no hyper-parameter to search.
+      outcomes: Results of the trials.
       passes: Passes over the data at each evaluation, shape (evaluations,).
       chosen: Row of the chosen trial.
-      widened: How often the space was widened.
-      at_edges: Where the chosen trial still lies at an edge, such as "momentum, high".
+      widened: Number of times that the space was widened.
+      at_edges: Edges at which the chosen trial still lies, such as "momentum, high".
     """
 
     space: dict[str, Range]
@@ -103,7 +105,7 @@ class Search(NamedTuple):
 
 
 class _Setting(NamedTuple):
-    """What all trainings of a contender on a workload share."""
+    """Settings that all trainings of a contender on a workload share."""
 
     workload: Workload
     contender: Contender
@@ -115,14 +117,15 @@ class _Setting(NamedTuple):
 
 
 def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Workload]:
-    """Make workloads of names; a workload stays as it is.
+    """Make the workloads with the given names; a `Workload` is returned unchanged.
 
     Args:
-      given: One, or several.
+      given: One workload or name, or a sequence of them.
     Returns:
-      The workloads, in order.
+      The workloads, in the same order.
     Raises:
-      ValueError: There is none, one comes twice, or a name is unknown.
+      ValueError: The sequence is empty, two workloads have the same name, or a name is
+        unknown.
     Example:
       >>> [workload.name for workload in make_workloads(["quadratic", "rosenbrock"])]
       ['quadratic', 'rosenbrock']
@@ -145,12 +148,12 @@ def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
     """Make the sampler of a comparison for a workload.
 
     Args:
-      workload: A workload; without data its sampler is the full batch.
+      workload: A workload. If it has no data, its sampler is the full batch.
       batch_size: Examples in a mini-batch; None: full batch.
     Returns:
       The sampler.
     Raises:
-      ValueError: There are fewer examples than batch_size.
+      ValueError: The workload has fewer examples than `batch_size`.
     """
     check_instance("workload", workload, Workload, WORKLOAD_HINT)
     if batch_size is not None:
@@ -170,7 +173,7 @@ def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
 def check_trials(
     protocol: Protocol, contenders: Sequence[Contender], workload: Workload
 ) -> None:
-    """Refuse trials that could not be trained, before anything is compiled.
+    """Raise an error for trials that cannot be trained, before anything is compiled.
 
     Args:
       protocol, contenders: As for `measure_contenders`.
@@ -204,23 +207,23 @@ def check_contender(
     objective: Callable[[Params, Any], Array],
     batch: Batch | None = None,
 ) -> int:
-    """Trace one step of a contender as a sweep does, before anything is compiled.
+    """Check a contender by tracing one step of it, as a sweep does, without compiling.
 
     Args:
-      contender: From `make_contenders`.
-      params: What a step moves, arrays or their shapes and dtypes.
-      objective: (params, batch) -> ().
+      contender: Result of `make_contenders`.
+      params: Parameters that a step updates, as arrays or as their shapes and dtypes.
+      objective: Function (params, batch) -> value of shape ().
       batch: The training data, or None for an objective without data.
     Returns:
-      How often the code of a step evaluates the objective, beyond the gradient that it
-      is given; a loop counts once.
+      Number of times that the code of a step evaluates the objective, in addition to
+      the gradient that it receives. An evaluation in a loop counts once.
     Raises:
-      RuleError: The rule raised while it was made (of either end of its ranges, too) or
-        traced.
-      NoRuleError: It is no rule, or changes structure, shape or dtype of updates or
-        state.
-      ValueError: It evaluates the objective itself, and nobody has stated what its step
-        costs.
+      RuleError: The rule raised an error when it was made, also at either end of its
+        ranges, or when it was traced.
+      NoRuleError: The contender is not an update rule, or it changes the structure,
+        shape or dtype of updates or state.
+      ValueError: The rule evaluates the objective itself, and the cost of its step was
+        not stated.
     Example:
       >>> from research.comparison import make_contenders
       >>> (adam,) = make_contenders(["adam"])
@@ -231,7 +234,7 @@ def check_contender(
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
     descent.check_dataset("batch", batch)
-    # A tracer has no value that a rule could refuse, so both ends are tried as numbers.
+    # A rule cannot check the value of a tracer, so both ends are tried as numbers.
     for end in ("low", "high"):
         ends = {n: np.float64(getattr(r, end)) for n, r in contender.space.items()}
         contender.make_rule(**ends)
@@ -248,7 +251,10 @@ def _trace_step(
     objective: Callable[[Params, Any], Array],
     batch: Batch | None,
 ) -> list[bool]:
-    """Trace a step; return, for each evaluation, whether it is on all examples."""
+    """Trace a step and list the evaluations of the objective.
+
+    The list has one entry for each evaluation: whether it uses all examples.
+    """
     batch_size, num_runs, on_all = 2, 2, []
 
     def counted(params: Params, batch: Any) -> Array:
@@ -303,11 +309,11 @@ def measure_contenders(
     """Measure every contender on every workload.
 
     Args:
-      protocol, contenders: From `plan`.
-      workloads: From `make_workloads`.
+      protocol, contenders: Results of `plan`.
+      workloads: Result of `make_workloads`.
       timed, on_progress, checkpoints: As for `compare`.
     Returns:
-      (workload, rule) -> its measurement, for `conclude` and `leader`.
+      {(workload, rule): measurement}, the input of `conclude` and `leader`.
     Example:
       >>> from research.comparison import conclude, plan
       >>> terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
@@ -358,12 +364,15 @@ def measure_share(
     timed: bool,
     checkpoints: Checkpoints,
 ) -> None:
-    """Measure every `parts`-th (workload, contender) from `part` on.
+    """Measure one share of the pairs (workload, contender).
+
+    The share is every `parts`-th pair, starting at number `part`.
 
     Args:
       protocol, contenders, workloads, timed: As for `measure_contenders`.
-      part, parts: Which share, of how many.
-      checkpoints: Where the measurements are kept.
+      part: Number of this share, from 0 to parts - 1.
+      parts: Number of shares.
+      checkpoints: Storage for the measurements.
     """
     _check_callbacks(None, checkpoints)
     for workload, contender in list(itertools.product(workloads, contenders))[
@@ -396,7 +405,7 @@ def _remembered(
     checkpoints: Checkpoints,
     **options: Any,
 ) -> Saved:
-    """`measure_contender`, from its checkpoint where there is one."""
+    """Return the result of `measure_contender`, from its checkpoint if there is one."""
     terms = canonical(
         {
             "protocol": protocol._asdict(),
@@ -425,25 +434,27 @@ def measure_contender(
 ) -> Saved:
     """Train every trial of a contender on every seed of a workload.
 
-    A choice in the outer tenth of a range (the outer 1 / budget with fewer than ten
-    trials, the outer quarter at most) widens the range by a third beyond that side,
-    with a third more trials, twice at most. One trial is the defaults alone.
+    If the chosen trial lies at the edge of a range, the range grows by a third on that
+    side, and a third more trials are added there. This happens at most twice. The edge
+    is the outer tenth of a range; with fewer than ten trials, the outer 1 / budget, at
+    most a quarter. With a budget of one trial only the defaults are trained.
 
     Args:
-      workload: With the parts that the protocol needs.
-      contender: The rule and its space.
-      protocol: The terms.
-      timed: Whether one training at the chosen trial is timed by itself, which costs
-        another compilation.
-      on_chunk: Called with the progress of the runs under way; its share is that of the
-        whole.
-      checkpoints: Where the runs are kept on the way, for the rule and workload that
-        the caller has named.
+      workload: Workload with the parts of the data that the protocol needs.
+      contender: The rule and its search space.
+      protocol: Protocol of the comparison.
+      timed: Whether to time one training of the chosen trial alone. This needs another
+        compilation.
+      on_chunk: Function that is called with the progress of the search; its `share` is
+        the share of the whole search that is done.
+      checkpoints: Storage for unfinished runs. The caller makes it specific to this
+        rule and workload.
     Returns:
-      Arrays `trials` (t, h), `tuning` (t, m), `costs` and `final` (t, n), `passes`
-      (k,), `curves` (n, k) of the chosen trial, `best_of` (t, 3), and `rates` (r,)
-      around the chosen one with their tuning scores `rate_scores` (r, m); as values the
-      facts of the measurement in JSON, an entry of a study's `cells`.
+      Arrays and values of the measurement. The arrays are `trials` (t, h), `tuning`
+      (t, m), `costs` and `final` (t, n), `passes` (k,), `curves` (n, k) of the chosen
+      trial, `best_of` (t, 3), `rates` (r,) around the chosen rate, and their tuning
+      scores `rate_scores` (r, m). The values are facts for JSON; they become an entry
+      of `cells` in a study.
     Raises:
       ValueError: The workload lacks a part, or its optimum is not known.
     """
@@ -481,9 +492,10 @@ def measure_contender(
 
 
 def rate_name(space: Mapping[str, Range]) -> str | None:
-    """Return the hyper-parameter that is the learning rate.
+    """Return the name of the hyper-parameter that is the learning rate.
 
-    It is the one of that name, else the first on a log scale; None where there is none.
+    It is "learning_rate" if the space has it, else the first one on a log scale, else
+    None.
     """
     if "learning_rate" in space:
         return "learning_rate"
@@ -497,7 +509,7 @@ def _compile(
     checkpoints: Checkpoints,
 ) -> _Setting:
     sampler = sampler_of(workload, protocol.batch_size)
-    # `check_trials` has made sure that it is one at least.
+    # `check_trials` guarantees that it is at least one.
     num_epochs = int(protocol.passes // contender.evaluations)
     program = descent.compile_sweep(
         workload,
@@ -514,14 +526,14 @@ def _compile(
 
 
 def _search(setting: _Setting, on_chunk: OnChunk | None) -> Search:
-    """Train the trials of the space; widen it where the choice lies at an edge."""
+    """Train the trials of the space; widen it if the chosen trial is at an edge."""
     budget = setting.protocol.budget
     space = dict(setting.contender.space)
     values = trials(space, budget)
     count = budget if values else 1
     outcomes, passes = _train(setting, values, count, _part(on_chunk, 0))
     search = Search(space, values, count, outcomes, passes, choose(outcomes.tuning))
-    # Few trials leave wide gaps: the last of them is then at the edge.
+    # With few trials the gaps are wide, so the outermost trial counts as an edge.
     outer = min(0.25, max(0.1, 1 / budget))
     most = MOST_WIDENINGS if budget > 1 else 0
     for widened in range(most + 1):
@@ -538,7 +550,10 @@ def _search(setting: _Setting, on_chunk: OnChunk | None) -> Search:
 def _first_wider(
     space: Mapping[str, Range], places: Sequence[tuple[str, str]]
 ) -> tuple[dict[str, Range], dict[str, Range]] | None:
-    """Widen the space at the first place where it can be; also return what was added."""
+    """Widen the space at the first edge where this is possible.
+
+    Return (the new space, the added part), or None if no edge can be widened.
+    """
     for whole, part in (widen(space, *place) for place in places):
         if part is not None:
             return whole, part
@@ -552,7 +567,7 @@ def _add_trials(
     part: Mapping[str, Range],
     on_chunk: OnChunk | None,
 ) -> Search:
-    """Train more trials, in the part of the space that was added."""
+    """Train more trials in the part of the space that was added."""
     added = math.ceil(setting.protocol.budget / 3)
     more = added_trials(part, added, start=search.count)
     new, _ = _train(setting, more, added, on_chunk)
@@ -569,7 +584,7 @@ def _add_trials(
 
 
 def _arrays(search: Search) -> dict[str, np.ndarray]:
-    """Return the arrays of a search, as a study keeps them."""
+    """Return the arrays of a search under the names that a study uses."""
     columns = [*search.trials.values()]
     return {
         "trials": np.stack(columns, 1) if columns else np.empty((search.count, 0)),
@@ -584,7 +599,7 @@ def _arrays(search: Search) -> dict[str, np.ndarray]:
 def _train_around(
     setting: _Setting, search: Search, rate: str
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Train at rates around the chosen one, on the tuning seeds alone."""
+    """Train at rates around the chosen one, on the tuning seeds only."""
     values = {
         name: np.full(len(AROUND), value)
         for name, value in search.chosen_values.items()
@@ -601,7 +616,10 @@ def _train(
     on_chunk: OnChunk | None,
     tuning_only: bool = False,
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
-    """Train trials on all seeds; return the outcomes, and the passes of evaluations."""
+    """Train trials on all seeds.
+
+    Return their outcomes and the passes over the data at each evaluation.
+    """
     workload, contender, protocol = setting[:3]
     reporting = () if tuning_only else protocol.seeds
     seeds = np.array(protocol.tuning_seeds + reporting)
@@ -640,21 +658,21 @@ def _relative_gaps(
     best = optimum.value
     if part != "train":
         best = float(workload.objective(optimum.params, getattr(workload, part)))
-    # On held-out data it may not be positive: there is no share of such a gap.
+    # On held-out data the initial gap may not be positive; then no share is defined.
     initial = values[:, :1] - best
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         return np.where(initial > 0, (values - best) / initial, np.nan)
 
 
 def _yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
-    """Return numbers that tell whether two studies are about the same problem."""
+    """Return numbers that show whether two studies have the same problem."""
     start = jax.random.fold_in(jax.random.key(protocol.seeds[0]), descent.INIT)
     initial = float(workload.objective(workload.init(start), workload.train))
     return {"initial": initial, "optimum": known_optimum(workload).value}
 
 
 def _seconds_per_pass(setting: _Setting, chosen: Mapping[str, float]) -> float:
-    """Time one training at the chosen trial by itself."""
+    """Return the seconds per pass of one training of the chosen trial, run alone."""
     workload, contender, sampler = setting.workload, setting.contender, setting.sampler
     timing = time_alone(
         workload,
@@ -673,9 +691,9 @@ def _seconds_per_pass(setting: _Setting, chosen: Mapping[str, float]) -> float:
 
 
 def _part(on_chunk: OnChunk | None, round_: int) -> OnChunk | None:
-    """Report the share of the whole search.
+    """Return a callback that reports the share of the whole search that is done.
 
-    The first trials are three quarters of it, for more may follow.
+    The first trials count as three quarters of the search, because more may follow.
     """
     if on_chunk is None:
         return None

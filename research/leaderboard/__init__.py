@@ -1,4 +1,4 @@
-"""Many studies on one page that opens offline: which rule leads where."""
+"""The leaderboard: many studies on one HTML page that opens offline."""
 
 from research.leaderboard.page import tables as tables
 from research.leaderboard.page import write_leaderboard as write_leaderboard

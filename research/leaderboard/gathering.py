@@ -1,4 +1,4 @@
-"""The finished studies at many places, each once."""
+"""Read finished studies from many paths, without duplicates."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,12 +12,12 @@ from research.runs.manifest import MANIFEST
 
 
 class Gathered(NamedTuple):
-    """The studies of several places.
+    """The studies that were read from several paths.
 
     Attributes:
-      studies: Those that could be read, each once, in the order given.
-      repeated: Names of further copies of them.
-      left_out: Name and reason of those that could not be read.
+      studies: Studies without duplicates, in the order of the paths.
+      repeated: Names of the copies that were left out.
+      left_out: Pairs (name, reason) of the studies that could not be read.
     """
 
     studies: tuple[SavedStudy, ...]
@@ -26,17 +26,18 @@ class Gathered(NamedTuple):
 
 
 def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
-    """Read the studies of several places.
+    """Read the studies from several paths.
 
-    A folder that is no run stands for the runs and the .zip files in it.
+    If a folder is not a run folder, the runs and .zip files in it are read.
 
     Args:
-      paths: Run folders, .zip files, and folders of these.
-      skip_bad: Whether to go on after one that cannot be read.
+      paths: Run folders, .zip files, and folders that contain them.
+      skip_bad: Whether to continue if a study cannot be read.
     Returns:
-      The studies, and what was left out.
+      The studies, and the names of those that were left out.
     Raises:
-      ValueError: One cannot be read (and skip_bad is False), or none can.
+      ValueError: A study cannot be read and `skip_bad` is False, or no study can be
+        read.
       OSError: As for `read_study`.
     """
     check_sequence("paths", paths, "paths", (str, Path))
@@ -60,12 +61,12 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
 
 
 def run_paths(path: Path) -> list[Path]:
-    """Return the run folders and .zip files of a path, by name.
+    """Return the run folders and .zip files in a folder, sorted by name.
 
-    A run folder or a file stands for itself.
+    If the path is a file or a run folder itself, the list has only this path.
 
     Raises:
-      ValueError: There are none.
+      ValueError: The folder has no run folder and no .zip file.
     """
     if not path.is_dir() or (path / MANIFEST).exists():
         return [path]
@@ -83,13 +84,16 @@ def run_paths(path: Path) -> list[Path]:
 
 
 def _is_finished(entry: Path) -> bool:
-    """Whether it is the folder of a finished run; of an unfinished one, warn."""
+    """Return whether a path is the folder of a finished run.
+
+    Warn if the run is not finished.
+    """
     if not (entry / MANIFEST).exists():
         return False
     try:
         running = runs.read_manifest(entry)["status"] == "running"
     except ValueError:
-        return True  # Reading it says what is wrong with it.
+        return True  # `read_study` will raise an error that explains the problem.
     if running:
         warnings.warn(f"{entry} is left out: it was not run to its end.", stacklevel=4)
     return not running

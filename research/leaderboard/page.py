@@ -1,4 +1,4 @@
-"""The leaderboard: many studies as one HTML file that opens offline."""
+"""Write the leaderboard: many studies as one HTML file that opens offline."""
 
 import importlib.metadata
 import math
@@ -26,21 +26,21 @@ from research.runs.manifest import MANIFEST
 def write_leaderboard(
     paths: Sequence[str | Path], output: str | Path, skip_bad: bool = False
 ) -> Rankings:
-    """Merge studies, one's own and other people's, into one page.
+    """Merge studies, your own and other people's, into one HTML page.
 
-    The page sorts its tables, and refers to nothing outside itself.
+    The tables of the page can be sorted. The page needs no other file and no network.
 
     Args:
-      paths: Run folders, .zip files as `research.runs.archive.pack` writes them, and
-        folders of these.
-      output: The page to write, an .html.
-      skip_bad: Whether to go on without a study that cannot be read, which the page
-        then names; else it is an error.
+      paths: Run folders, .zip files written by `research.runs.archive.pack`, and
+        folders that contain them.
+      output: Path of the page, which must end in .html.
+      skip_bad: Whether to leave out a study that cannot be read, and list it on the
+        page. If False, such a study is an error.
     Returns:
-      The rankings that the page shows.
+      The rankings on the page.
     Raises:
-      ValueError: A study cannot be read, or is of a newer format, or the page would
-        take the place of an input.
+      ValueError: A study cannot be read or has a newer format, or `output` is not an
+        .html file, is one of the inputs, or lies in a run folder.
       OSError: A file cannot be read or written.
     """
     check_sequence("paths", paths, "paths", (str, Path))
@@ -72,10 +72,13 @@ def write_leaderboard(
 
 
 def tables(rankings: Rankings) -> list[Table]:
-    """Return the tables of the page: measurements, protocols, studies, what is left out.
+    """Return the tables of the page.
+
+    They show the measurements, the protocols, the studies, and the files that were left
+    out, if any.
 
     Args:
-      rankings: From `write_leaderboard`.
+      rankings: Result of `write_leaderboard`.
     """
     check_instance(
         "rankings", rankings, Rankings, "It is what write_leaderboard gives."
@@ -199,7 +202,7 @@ def _row(entry: Entry, cost_of: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _place(entry: Entry, cost: Mapping[str, float]) -> report.Cell:
-    """Return the place of the entry's rule among the rules."""
+    """Return the place of the entry's rule in its ranking."""
     if len(cost) < 2:
         return report.cell(None, "alone")
     if cost[entry.rule] == math.inf:
@@ -209,7 +212,7 @@ def _place(entry: Entry, cost: Mapping[str, float]) -> report.Cell:
 
 
 def _compared(entry: Entry) -> tuple[report.Cell, str]:
-    """Return the ratio to the study's baseline, and the verdict."""
+    """Return the ratio to the baseline of the entry's study, and the verdict."""
     comparison = entry.comparison
     rule = entry.measurement["rule"]
     if comparison is None and entry.study.numbers.get("baseline") == rule:

@@ -1,4 +1,4 @@
-"""Rankings of rules over many studies; a ranking has one workload and one protocol."""
+"""Rank rules over many studies; each ranking has one workload and one protocol."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from research.comparison.archive import SavedStudy
 from research.leaderboard.gathering import Gathered
 
-# Terms that must be the same for two costs to be compared.
+# Settings that must be equal if two costs are to be compared.
 PROTOCOL = ("budget", "passes", "batch_size", "target", "tune_on")
 
 
@@ -20,15 +20,17 @@ class Entry(NamedTuple):
 
     Attributes:
       study: The study.
-      rule: Its name; with a digest where rules of that name have different sources,
-        search spaces or costs of a step; with the study's id where the source is not
-        known.
-      workload: Its name, with the number of examples, or f*, where studies have several
-        of that name.
+      rule: Name of the rule. If rules with this name have different sources, search
+        spaces or costs of a step, a digest is added. If the source is not known, the
+        study's id is added.
+      workload: Name of the workload. If studies have different workloads with this
+        name, the number of examples or f* is added.
       protocol: Number of the protocol, from 1.
-      cost, low, high: Example gradients to the target, with their interval; inf where
-        it is not reached.
-      measurement, comparison: As in the study; no comparison for the baseline.
+      cost, low, high: Number of example gradients to the target, with its interval; inf
+        if the target was not reached.
+      measurement: Measurement of the rule in the study.
+      comparison: Comparison of the rule with the study's baseline; None for the
+        baseline itself.
     """
 
     study: SavedStudy
@@ -43,13 +45,13 @@ class Entry(NamedTuple):
 
 
 class Rankings(NamedTuple):
-    """Many studies, merged.
+    """The rankings of many studies.
 
     Attributes:
       gathered: The studies.
-      protocols: Values of PROTOCOL, in the order in which they first occur.
-      all: The entries of each workload and protocol, the rule with the lowest cost
-        first (`costs`).
+      protocols: Values of the settings PROTOCOL, in order of their first occurrence.
+      all: Rankings: for each workload and protocol its entries, sorted by the cost of
+        their rule (`costs`), lowest first.
     """
 
     gathered: Gathered
@@ -58,7 +60,7 @@ class Rankings(NamedTuple):
 
     @property
     def contests(self) -> list[tuple[Entry, ...]]:
-        """The rankings in which there are two rules or more."""
+        """Rankings with at least two rules."""
         return [
             ranking
             for ranking in self.all
@@ -67,7 +69,7 @@ class Rankings(NamedTuple):
 
 
 def merge(gathered: Gathered) -> Rankings:
-    """Rank the measurements of all studies: those of one workload and one protocol."""
+    """Rank the measurements of all studies, by workload and protocol."""
     studies = gathered.studies
     ambiguous = {
         "code": _ambiguous(studies, "rule", _code),
@@ -105,7 +107,10 @@ def _rule_details(
     measurement: Mapping[str, Any],
     ambiguous: Mapping[str, set[str]],
 ) -> str:
-    """Return what distinguishes the rule from others of its name; "" if nothing does."""
+    """Return a text that distinguishes the rule from other rules of the same name.
+
+    It is "" if all rules of this name are the same.
+    """
     rule = measurement["rule"]
     code = f" · {_code(study, measurement)}" if rule in ambiguous["code"] else ""
     space = _space(study, measurement) if rule in ambiguous["space"] else ""
@@ -117,7 +122,10 @@ def _workload_details(
     measurement: Mapping[str, Any],
     ambiguous: Mapping[str, set[str]],
 ) -> str:
-    """Return what distinguishes the workload from others of its name."""
+    """Return a text that distinguishes the workload from others of the same name.
+
+    It is "" if all workloads of this name are the same.
+    """
     workload = measurement["workload"]
     examples = f" · {measurement['n']:,} examples" if workload in ambiguous["n"] else ""
     if workload in ambiguous["optimum"]:
@@ -128,7 +136,8 @@ def _workload_details(
 def costs(ranking: Sequence[Entry]) -> dict[str, float]:
     """Return the cost of each rule of a ranking.
 
-    It is the median of its entries, so that who submits more often gains nothing.
+    It is the median over the rule's entries, so that submitting a rule more often does
+    not improve its place.
     """
     by_rule: dict[str, list[float]] = {}
     for entry in ranking:
@@ -142,11 +151,11 @@ def _ordered(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 
 
 def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
-    """Return the rules with the lowest cost, and whether one of them leads alone.
+    """Return the rules with the lowest cost, and whether a single rule clearly leads.
 
-    It leads alone if its intervals all lie below those of the others. No rule leads
-    where none reaches the target. Where a study compared the leader with another rule
-    and left it undecided, the intervals of costs decide nothing either.
+    A single rule clearly leads if all its intervals lie below those of all other rules.
+    It does not lead if a study compared it with another rule and did not decide for it.
+    The set of rules is empty if no rule reaches the target.
     """
     cost = costs(ranking)
     lowest = min(cost.values())
@@ -169,7 +178,11 @@ def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
 def _decided(
     entry: Entry, of_study: Mapping[tuple[int, str], str], first: set[str]
 ) -> bool:
-    """Whether a study's own comparison of a leader with another rule is for the leader."""
+    """Return whether an entry's comparison does not contradict that a rule leads.
+
+    It contradicts if it compares a rule in `first` with another rule and its verdict is
+    not in favour of the first.
+    """
     if entry.comparison is None:
         return True
     other = of_study.get((id(entry.study), entry.comparison["baseline"]))
@@ -179,7 +192,7 @@ def _decided(
 
 
 def answer(rankings: Rankings) -> tuple[str, str]:
-    """Return which rule leads where in one sentence, and what to know about it."""
+    """Return a sentence that says which rule leads, and remarks about the rankings."""
     entries = [entry for ranking in rankings.all for entry in ranking]
     counted = ", ".join(
         (
@@ -248,7 +261,10 @@ def _remarks(rankings: Rankings) -> list[str]:
 
 
 def _example_gradients(measurement: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Return point and interval; the study states the interval in passes."""
+    """Return (cost, low, high) in example gradients.
+
+    The study states the interval in passes, so its ends are converted.
+    """
     cost, gradients = measurement["cost"], measurement["example_gradients"]
     n = float(measurement["n"])
     one_pass = gradients / cost if cost and cost < math.inf else n
@@ -260,7 +276,10 @@ def _example_gradients(measurement: Mapping[str, Any]) -> tuple[float, float, fl
 def _ambiguous(
     studies: Sequence[SavedStudy], name: str, of: Callable[[SavedStudy, Any], Any]
 ) -> set[str]:
-    """Return the names that stand for several things, among all studies."""
+    """Return the names with several meanings among all studies.
+
+    `of` returns the meaning of a name from a study and a measurement.
+    """
     meanings: dict[str, set[Any]] = {}
     for study in studies:
         for measurement in study.numbers["cells"]:
@@ -270,9 +289,9 @@ def _ambiguous(
 
 
 def _code(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
-    """Return the digest of a rule's source; where that is unknown, the study's id.
+    """Return the digest of a rule's source, or the study's id if it is unknown.
 
-    Without a source nothing says that two studies share the rule.
+    Without a source it is not known whether two studies have the same rule.
     """
     known = _of_rule(study, "sources", measurement["rule"])
     return (
@@ -283,14 +302,14 @@ def _code(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
 
 
 def _space(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
-    """Return the digest of the search space and of the cost of a step."""
+    """Return a digest of the rule's search space and of the cost of its step."""
     space = _of_rule(study, "spaces", measurement["rule"])
     terms = json.dumps([space, measurement.get("evaluations")], sort_keys=True)
     return hashlib.sha256(terms.encode()).hexdigest()[:8]
 
 
 def _optimum(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
-    """Return f*, which distinguishes workloads of one name and size."""
+    """Return f* as text, to distinguish workloads with the same name and size."""
     optimum = measurement.get("optimum")
     return f"f* {optimum:.9g}" if isinstance(optimum, float) else "f* unknown"
 

@@ -1,4 +1,4 @@
-"""Statistics of runs, numbers in and numbers out: intervals, bootstrap, differences."""
+"""Statistics of runs: costs, intervals, bootstrap, and differences between rules."""
 
 from research.statistics.costs import digits_gained as digits_gained
 from research.statistics.costs import expected_running_time as expected_running_time

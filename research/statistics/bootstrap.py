@@ -1,7 +1,7 @@
 """The nested bootstrap, and intervals from its replicates.
 
-A trial is chosen anew on resampled tuning seeds, and scored on resampled reporting
-seeds.
+Each replicate chooses a trial on resampled tuning seeds and scores it on resampled
+reporting seeds.
 """
 
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from research.sizes import MOST_RESAMPLES, check_most, check_room
 from research.statistics.costs import ratio, spent_and_reached
 from research.statistics.scores import Scores
 
-# Ratios closer to 1 than this are rounding, whatever their interval says.
+# A ratio closer to 1 than this is rounding, so it decides nothing.
 ROUNDING = 1e-9
-# The difference that `seeds_needed` asks to detect, and how surely.
+# The relative difference that `seeds_needed` must detect, and the power of the test.
 DETECTED = 0.1
 POWER = 0.8
 MOST_SEEDS = 2**20
-LEAST_RESAMPLES = 100  # Fewer have no 2.5 % tail to speak of.
+LEAST_RESAMPLES = 100  # With fewer, the 2.5 % tails hold hardly any replicate.
 
 
 class Replicates(NamedTuple):
-    """Results that the study might have had on other seeds; shape (..., resamples).
+    """Bootstrap replicates of an estimate.
 
     Attributes:
-      choice: The outcome on the reported seeds, for the trials chosen on resampled
-        tuning seeds.
-      reporting: By how much resampled reporting seeds change the outcome, averaged over
-        those choices.
+      choice: Estimate on the original reporting seeds, with the trials chosen on
+        resampled tuning seeds, shape (..., resamples).
+      reporting: Change of the estimate on resampled reporting seeds, averaged over
+        those choices, shape (..., resamples).
       freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 
@@ -49,23 +49,25 @@ def replicate(
 ) -> tuple[Replicates, Replicates]:
     """Return bootstrap replicates of the comparison of two rules.
 
-    Seeds are drawn with replacement, and the same ones for both rules, for they are
-    paired. Tuning seeds are drawn for each workload by itself, m - 1 of m, for m of m
-    would give a mean over so few too small a variance; reporting seeds are drawn once
-    for all workloads, so that whatever a seed means on several of them is kept.
+    Seeds are drawn with replacement. Both rules get the same seeds, because their runs
+    are paired. Tuning seeds are drawn separately for each workload, m - 1 of m: with m
+    of m draws the variance of a mean over few seeds would be too small. Reporting seeds
+    are drawn once for all workloads, which keeps the effect that a seed may have on
+    several workloads.
 
     Args:
       pairs: (mine, other) for each workload; all with the same number of reporting
         seeds.
-      trials: How many of its trials each rule is allowed, drawn anew for each choice,
-        the defaults always among them, and the same ones for rules that made equally
-        many; None allows all.
-      resamples: Replicates.
-      seed: Of the resampling.
+      trials: Number of trials from which each rule chooses; None: all. They are drawn
+        anew for each choice, with the defaults always included. Two rules with the same
+        number of trials get the same draw.
+      resamples: Number of replicates.
+      seed: Seed of the resampling.
     Returns:
-      Of log(ERT(mine) / ERT(other)), and of the share of seeds on which mine was
-      cheaper; each (workloads, resamples). The variance of the choice has m - 1 degrees
-      of freedom when one rule has all of it, and up to 2 (m - 1) when both do.
+      The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
+      seeds on which mine is cheaper), each of shape (workloads, resamples). The
+      variance of the choice has m - 1 degrees of freedom if it comes from one rule, and
+      up to 2 (m - 1) if it comes from both.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
@@ -85,7 +87,7 @@ def replicate(
         runs.append(
             [*_mixed(mine, chosen[0]), *_mixed(other, chosen[1]), won.mean(axis=0)]
         )
-    # Every row is a number per reporting seed; resampling seeds takes the mean of columns.
+    # Each row has one number per reporting seed, so resampling seeds draws columns.
     drawn, whole = (
         resampled_means(np.concatenate(runs), resamples, generator),
         np.concatenate(runs).mean(axis=1),
@@ -101,9 +103,9 @@ def replicate(
 
 
 def replicate_best_of(scores: Scores, resamples: int, seed: int) -> Replicates:
-    """Return bootstrap replicates of the log cost of the best of 1, ..., t trials.
+    """Return bootstrap replicates of the log cost of the best of k trials, k = 1..t.
 
-    Their shape is (t, resamples).
+    The arrays have shape (t, resamples).
     """
     generator = np.random.default_rng(seed)
     spent, reached = spent_and_reached(scores.costs, scores.budget)
@@ -122,23 +124,23 @@ def replicate_best_of(scores: Scores, resamples: int, seed: int) -> Replicates:
 def choice_weights(
     means: Float[np.ndarray, "*batch trials"], trials: int
 ) -> Float[np.ndarray, "*batch trials"]:
-    """Return the probability that each trial is chosen from a random subset.
+    """Return the probability that each trial is the best of a random subset.
 
-    Trial 0 is in every subset.
-
-    With the others ordered by their mean, number i = 1, 2, ... is chosen when it is in
-    the subset, those before it are not, and it is better than trial 0: C(t - 1 - i, k -
-    2) / C(t - 1, k - 1) of the subsets. Trial 0 has the rest.
+    A subset has k of the t trials; trial 0 is in every subset. Sort the other trials by
+    their mean. Trial number i = 1, 2, ... in this order is chosen if it is in the
+    subset, no earlier trial is, and its mean is lower than that of trial 0. This holds
+    for a share C(t - 1 - i, k - 2) / C(t - 1, k - 1) of the subsets. In all other
+    subsets trial 0 is chosen.
 
     Args:
-      means: By which a trial is chosen, lowest first, shape (..., t).
-      trials: k, the size of the subset, at least 1; above t counts as t.
+      means: Mean score of each trial, lower is better, shape (..., t).
+      trials: Size k of the subset, at least 1. A size above t counts as t.
     Returns:
-      Weights, shape (..., t), that sum to 1.
+      Probabilities, shape (..., t), that sum to 1.
     References:
       Dodge, Gururangan, Card, Schwartz & Smith, Show your work, EMNLP 2019: the
-      expected best of k, there drawn with replacement; here without, and with the
-      defaults.
+      expected best of k trials drawn with replacement. Here they are drawn without
+      replacement, and the defaults are always included.
     Example:
       >>> print(choice_weights(np.array([2.0, 3.0, 1.0]), 2))
       [0.5 0.  0.5]
@@ -158,9 +160,10 @@ def choice_weights(
 def wins(
     mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return 1 where mine cost less, 0 where the other did, else 1/2.
+    """Return 1 where mine is cheaper, 0 where the other is cheaper, else 1/2.
 
-    It is 1/2 where both cost the same to rounding, or neither reached the target.
+    The result is 1/2 if both costs are equal to rounding, or both are infinite (neither
+    run reached the target).
     """
     return np.where(
         np.isclose(mine, other, rtol=ROUNDING, atol=0.0),
@@ -172,7 +175,7 @@ def wins(
 def log_ratio(
     mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return log(mine / other) of costs; it is 0 where both are equal, or infinite."""
+    """Return log(mine / other); it is 0 if both costs are equal or infinite."""
     with np.errstate(divide="ignore"):
         return minus(np.log(mine), np.log(other))
 
@@ -180,7 +183,7 @@ def log_ratio(
 def minus(
     left: Float[np.ndarray, "*shape"], right: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return left - right, where infinity less itself is 0."""
+    """Return left - right, with infinity - infinity = 0."""
     with np.errstate(invalid="ignore"):
         return np.where(left == right, 0.0, np.subtract(left, right))
 
@@ -197,7 +200,7 @@ def pooled(
 ) -> float:
     """Return Satterthwaite's degrees of freedom of a sum of independent variances.
 
-    They are (sum V)^2 / sum(V^2 / freedom).
+    The formula is (sum V)^2 / sum(V^2 / freedom), where V are the variances.
 
     Example:
       >>> pooled([1.0, 1.0], [4.0, 4.0]), pooled([1.0, 0.0], [4.0, 4.0])
@@ -219,15 +222,15 @@ def resampled_means(
 ) -> Float[np.ndarray, "rows resamples"]:
     """Return means over columns drawn with replacement by `scipy.stats.bootstrap`.
 
-    The same columns are drawn for every row.
+    Every row uses the same drawn columns.
 
     Args:
-      rows: Shape (rows, seeds).
-      resamples: How many means of each row.
-      generator: Draws.
-      left_out: By how many fewer columns are drawn than there are.
+      rows: Numbers, shape (rows, seeds).
+      resamples: Number of means of each row.
+      generator: Random generator of the draws.
+      left_out: Number by which the draws are fewer than the columns.
     Returns:
-      Shape (rows, resamples).
+      Means, shape (rows, resamples).
     """
 
     def means(columns: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -258,7 +261,7 @@ def _choices(
     resamples: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Return the trials chosen of mine and of the other, shape (2, resamples)."""
+    """Return the trials that are chosen for both rules, shape (2, resamples)."""
     rules = (mine, other)
     most = max(len(s.tuning) for s in rules)
     means = resampled_means(
@@ -281,7 +284,10 @@ def _among(order: np.ndarray, trials: int | None) -> np.ndarray:
 
 
 def _mixed(scores: Scores, chosen: np.ndarray) -> list[np.ndarray]:
-    """Return passes spent and targets reached on each seed, averaged over choices."""
+    """Return passes spent, and shares of targets reached, on each seed.
+
+    Both are averaged over the chosen trials.
+    """
     shares = np.bincount(chosen, minlength=len(scores.costs)) / len(chosen)
     return [shares @ array for array in spent_and_reached(scores.costs, scores.budget)]
 
@@ -299,13 +305,13 @@ def _log_variance(costs: np.ndarray) -> float:
 
 
 class Variance(NamedTuple):
-    """The variance of an estimate from study to study, inf where unknown.
+    """The variance of an estimate between studies; inf if it is unknown.
 
     Attributes:
-      choice: Variance by the choice of trials.
-      choice_freedom: Degrees of freedom of that.
-      reporting: Variance by the reporting seeds.
-      seeds: Their number.
+      choice: Variance that comes from the choice of trials.
+      choice_freedom: Degrees of freedom of `choice`.
+      reporting: Variance that comes from the reporting seeds.
+      seeds: Number of reporting seeds.
     """
 
     choice: float
@@ -315,14 +321,14 @@ class Variance(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Variance of both together."""
+        """Sum of the two variances."""
         return self.choice + self.reporting
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom of both together (Satterthwaite).
+        """Degrees of freedom of the sum of the two variances (Satterthwaite).
 
-        Those of `reporting` are seeds - 1.
+        The variance `reporting` has seeds - 1 degrees of freedom.
         """
         if not np.isfinite(self.total):
             return self.seeds - 1.0
@@ -334,20 +340,20 @@ class Variance(NamedTuple):
 def variance_of(replicates: Replicates, seeds: int) -> Variance:
     """Return the variance of an estimate.
 
-    It is the variance over resampled tuning seeds, plus n / (n - 1) times that over
-    resampled reporting seeds.
+    It is the variance over resampled tuning seeds, plus n / (n - 1) times the variance
+    over resampled reporting seeds.
 
-    Resampling both at once would count their interaction three times: the noise of each
-    trial's reported cost, of which the choice takes one or another.
+    The two kinds of seeds are not resampled together. That would count their
+    interaction three times: the noise in the reported cost of the chosen trial.
 
     Args:
-      replicates: Of one estimate, each of shape (resamples,).
-      seeds: n, reporting seeds.
+      replicates: Replicates of one estimate, each array of shape (resamples,).
+      seeds: Number n of reporting seeds.
     Returns:
-      The Variance.
+      The variance, with its parts and degrees of freedom.
     References:
-      Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007: what
-      resampling of two factors overcounts. Satterthwaite, An approximate distribution
+      Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007: what is
+      counted too often if two factors are resampled. Satterthwaite, An approximate distribution
       of estimates of variance components, Biometrics Bulletin 2, 1946.
     """
     freedom = float(replicates.freedom)
@@ -364,18 +370,19 @@ def log_interval(
 ) -> tuple[float, float]:
     """Return the interval of an estimate on a log scale.
 
-    The t interval, estimate ± t sqrt(V), with V and its degrees of freedom from
-    `variance_of`. Where some replicate is infinite, because a rule did not reach the
-    target in it, the expanded percentile interval of choice + reporting, which then may
-    have an infinite end.
+    If all replicates are finite, it is the t interval, estimate ± t sqrt(V), where
+    `variance_of` gives the variance V and its degrees of freedom. A replicate is
+    infinite if a rule did not reach the target in it. Then the result is the expanded
+    percentile interval of choice + reporting, whose ends may be infinite.
 
     Args:
-      estimate: On the seeds of the study; of NaN nothing is known.
-      replicates: Shape (resamples,).
-      seeds: n, reporting seeds.
-      level: Coverage.
+      estimate: Estimate on the seeds of the study. If it is NaN, the interval is
+        infinite on both sides.
+      replicates: Replicates of the estimate, each array of shape (resamples,).
+      seeds: Number n of reporting seeds.
+      level: Coverage of the interval.
     Returns:
-      (low, high).
+      The pair (low, high).
     References:
       Hesterberg, What teachers should know about the bootstrap, The American
       Statistician 69, 2015: expanded percentiles.
@@ -408,16 +415,17 @@ def share_interval(
 ) -> tuple[float, float]:
     """Return the interval of a share of seeds.
 
-    It is Wilson's, for as many seeds as would give the estimated variance.
+    It is Wilson's interval with an effective number of seeds: the number that would
+    give the estimated variance. If all seeds agree, the actual number is used. If all
+    seeds are ties, the interval is (1/2, 1/2).
 
     Args:
-      estimate: On the seeds of the study, from 0 to 1.
-      replicates: Shape (resamples,).
-      seeds: n, reporting seeds; where every seed said the same, their number is taken,
-        but nothing but ties stay 1/2.
-      level: Coverage.
+      estimate: Share on the seeds of the study, from 0 to 1.
+      replicates: Replicates of the share, each array of shape (resamples,).
+      seeds: Number n of reporting seeds.
+      level: Coverage of the interval.
     Returns:
-      (low, high), within [0, 1].
+      The pair (low, high), within [0, 1].
     References:
       Wilson, Probable inference, the law of succession, and statistical inference, JASA
       22, 1927. Korn & Graubard, Confidence intervals for proportions with small
@@ -445,22 +453,22 @@ def share_interval(
 
 
 def seeds_needed(variance: Variance, level: float = 0.95) -> int:
-    """Return the reporting seeds with which a study detects a difference of 10 %.
+    """Return how many reporting seeds a study needs to detect a difference of 10 %.
 
-    The power is 0.8; the variance by the choice of trials stays as it is.
+    The power is 0.8. More reporting seeds do not reduce the variance that comes from
+    the choice of trials.
 
-    With n seeds the log ratio varies by V_r = reporting * seeds / n, but its interval
-    is half as wide as t sqrt(choice + V_r): what the choice adds does not shrink with
-    reporting seeds. The power is that of the noncentral t distribution, by its normal
-    approximation.
+    With n seeds the log ratio has the variance V_r = reporting * seeds / n, and its
+    interval has the half width t sqrt(choice + V_r). The power is computed from the
+    normal approximation of the noncentral t distribution.
 
     Args:
-      variance: Of the log ratio, in the study so far.
-      level: Of the interval that must exclude 1.
+      variance: Variance of the log ratio in the present study.
+      level: Coverage of the interval that must exclude 1.
     Returns:
-      The smallest number of seeds, at least 2; -1 where no number up to a million would
-      do: the choice alone leaves more doubt than 10 % (only more tuning seeds help), or
-      a variance is unknown.
+      The smallest sufficient number of seeds, at least 2. It is -1 if no number up to a
+      million suffices, because the uncertainty of the choice alone exceeds 10 % (only
+      more tuning seeds help), or because a variance is unknown.
     References:
       Abramowitz & Stegun, Handbook of mathematical functions, 1964, 26.7.10: the
       approximation.
@@ -487,10 +495,10 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
             / deviation,
             seeds - 1,
         )
-        # scipy.stats.nct itself does not converge where the choice has most of the variance.
+        # scipy.stats.nct does not converge if the choice has most of the variance.
         share = (
             then.reporting / then.total
-        )  # Only this share of the variance is estimated anew.
+        )  # Share of the variance that new reporting seeds estimate again.
         away = half * (1 - share / (4 * freedom)) + np.log1p(-DETECTED) / deviation
         return float(
             stats.norm.sf(away / np.sqrt(1 + (share * half) ** 2 / (2 * freedom)))

@@ -5,10 +5,10 @@ from jaxtyping import Float
 
 from research.checks import check_numbers, check_real
 
-# Gaps below this share of the initial one are rounding: at most twelve digits count.
+# Relative gaps below this are rounding: at most twelve digits count.
 SMALLEST_GAP = 1e-12
-# A run that diverged, or is nowhere near the target, counts as this many budgets (the 10
-# of PAR10).
+# A run that missed the target costs at most this many budgets. A run that diverged
+# costs exactly this many (the 10 of PAR10).
 MOST_BUDGETS = 10.0
 
 
@@ -17,25 +17,25 @@ def passes_to_target(
     relative: Float[np.ndarray, "*runs evaluations"],
     target: float,
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the passes at which each run first crosses the target.
+    """Return the passes over the data at which each run first reaches the target.
 
-    Between evaluations the gap shrinks geometrically:
+    Between two evaluations the gap is interpolated geometrically:
 
-    p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1), where r_1 is the first gap
-    at or below the target and r_0 the one before it.
+    p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1). Here r_1 is the first gap
+    at or below the target, r_0 the gap before it, and p_1, p_0 their passes.
 
     Args:
-      passes: Where the gaps were measured, shape (k,), ascending from 0.
-      relative: r = (f - f*) / (f_0 - f*), shape (..., k); column 0 is the initial
-        point, r = 1.
-      target: Share of the initial gap, such as 1e-2.
+      passes: Passes at each evaluation, shape (k,), ascending from 0.
+      relative: Relative gaps r = (f - f*) / (f_0 - f*), shape (..., k). Column 0 is the
+        initial point, r = 1.
+      target: Target as a share of the initial gap, such as 1e-2.
     Returns:
-      Passes, shape (...). inf where the passes end first, or where a NaN or an infinity
-      comes first: a run that diverged stays so, whatever its numbers do later. A run
+      Passes, shape (...). They are inf if the run did not reach the target, or if a NaN
+      or an infinity comes before: a run that diverged never counts as successful. A run
       that starts at the target costs `passes[0]`. Gaps below `SMALLEST_GAP` are
-      rounding and count as that.
+      rounding and count as `SMALLEST_GAP`.
     Raises:
-      ValueError: The shapes do not fit, passes do not ascend, or the target is not a
+      ValueError: The shapes do not fit, `passes` does not ascend, or `target` is not a
         positive number.
     Example:
       >>> relative = np.array([[1.0, 0.1, 0.001], [1.0, 0.9, 0.8]])
@@ -61,22 +61,23 @@ def penalised_passes(
     relative: Float[np.ndarray, "*runs evaluations"],
     target: float,
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the passes to the target, with a finite guess where it was not reached.
+    """Return the passes to the target, or a finite penalty for a run that missed it.
 
-    So every trial can be ranked.
-
-    A run that made some progress is continued at its mean rate: budget * log(target) /
-    log(r_last), at most ten budgets. One that made none, or diverged, counts as ten
-    budgets: the penalised average PAR10 of algorithm selection.
+    With finite values every trial can be ranked. A run that made progress but missed
+    the target is extrapolated at its mean rate: budget * log(target) / log(r_last), at
+    most ten budgets, where r_last is its last relative gap. A run without progress, or
+    one that diverged, counts as ten budgets. This is the penalised average PAR10 of
+    algorithm selection.
 
     Args:
-      passes: Shape (k,), ascending from 0; the last is the budget.
-      relative: As for `passes_to_target`.
-      target: Below 1.
+      passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is
+        the budget.
+      relative: Relative gaps, as for `passes_to_target`.
+      target: Target as a share of the initial gap, below 1.
     Returns:
       Passes, shape (...), finite.
     Raises:
-      ValueError: As for `passes_to_target`, or the target is not below 1.
+      ValueError: As for `passes_to_target`, or `target` is not below 1.
     References:
       Bischl et al., ASlib: a benchmark library for algorithm selection, Artificial
       Intelligence 237, 2016: PAR10.
@@ -94,7 +95,7 @@ def penalised_passes(
     passes, relative = _checked(passes, relative, target)
     last = relative[..., -1]
     moved = np.isfinite(relative).all(axis=-1) & (last < 1)
-    # Where the target was left again at the end, `reached` holds and this guess is not used.
+    # A run may reach the target and leave it again; then `reached` is used, not this.
     guess = np.log(target) / np.log(
         np.where(moved, np.maximum(last, SMALLEST_GAP), 0.5)
     )
@@ -105,18 +106,18 @@ def penalised_passes(
 def expected_running_time(
     costs: Float[np.ndarray, "*rules runs"], budget: float
 ) -> Float[np.ndarray, "*rules"]:
-    """Return the passes spent by all runs, over the runs that reached the target.
+    """Return the passes of all runs, divided by the number of runs at the target.
 
-    It is the expected cost of running, and starting anew after every budget that was
-    spent in vain, until the target is reached: ERT = E(cost | reached) + budget (1 - p)
-    / p, with p the share of runs that reach it.
+    This is the expected cost if a run that misses the target within its budget is
+    restarted until it reaches the target: ERT = E(cost | reached) + budget (1 - p) / p.
+    Here p is the share of runs that reach the target.
 
     Args:
-      costs: Passes to the target, inf where it was not reached, shape (..., n). Above
-        the budget, and NaN, counts as not reached.
+      costs: Passes to the target, inf for a run that missed it, shape (..., n). A cost
+        above the budget, or NaN, counts as missed.
       budget: Passes after which a run was stopped.
     Returns:
-      Passes, shape (...); inf where no run reached the target.
+      Expected running time in passes, shape (...); inf if no run reached the target.
     Raises:
       ValueError: There is no run, a cost is negative, or the budget is not a positive
         number.
@@ -144,9 +145,10 @@ def expected_running_time(
 def spent_and_reached(
     costs: Float[np.ndarray, "*runs"], budget: float
 ) -> tuple[Float[np.ndarray, "*runs"], Float[np.ndarray, "*runs"]]:
-    """Return the passes that each run spent, and 1.0 where it reached the target.
+    """Return the passes that each run spent, and whether it reached the target.
 
-    It is 0.0 where it did not. Their sums are what the expected running time divides.
+    The second array is 1.0 for a run that reached the target, else 0.0. The expected
+    running time is the sum of the first array over the sum of the second.
     """
     check_numbers("costs", costs)
     check_real("budget", budget)
@@ -161,7 +163,7 @@ def spent_and_reached(
 def ratio(
     spent: Float[np.ndarray, "*shape"], reached: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return spent / reached; inf where nothing was reached."""
+    """Return spent / reached; inf where `reached` is 0."""
     spent, reached = np.asarray(spent, float), np.asarray(reached, float)
     return np.divide(
         spent,
@@ -177,18 +179,18 @@ def digits_gained(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the mean over the passes of log10((f - f*) / (f_0 - f*)).
 
-    With a minus sign it is the number of digits that a run had on average.
-
-    It rewards a run for being low early and for ending low, and asks for no target.
+    Its negative is the mean number of decimal digits that a run gained. A run has a
+    good (low) score if its gap falls early and ends low. No target is needed.
 
     Args:
-      passes: Where the gaps were measured, shape (k,), ascending.
-      gaps: f - f*, shape (..., k); column 0 is the initial gap.
+      passes: Passes at each evaluation, shape (k,), ascending.
+      gaps: Gaps f - f*, shape (..., k); column 0 is the initial gap.
     Returns:
-      The mean by the trapezoidal rule, shape (...); inf where a gap is not finite, or
-      the initial gap is not positive, of which there is no share.
+      The mean by the trapezoidal rule, shape (...). It is inf if a gap is not finite,
+      or if the initial gap is not positive.
     Raises:
-      ValueError: passes do not ascend, are fewer than two, or do not fit the gaps.
+      ValueError: `passes` does not ascend, has fewer than two entries, or does not fit
+        the shape of `gaps`.
     Example:
       >>> print(digits_gained(np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.1, 0.01])))
       -1.0
@@ -213,20 +215,20 @@ def first_reached(
     gaps: Float[np.ndarray, "*runs evaluations"],
     target: float,
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the passes at the first evaluation at or below the target.
+    """Return the passes at the first evaluation that is at or below the target.
 
-    There the gap is at most `target` times the initial one; inf where it never is.
+    A run is at the target if its gap is at most `target` times the initial gap.
 
     Args:
-      passes: Shape (k,).
-      gaps: f - f*, shape (..., k); column 0 is the initial gap.
-      target: Share of the initial gap, such as 1e-4.
+      passes: Passes at each evaluation, shape (k,), ascending.
+      gaps: Gaps f - f*, shape (..., k); column 0 is the initial gap.
+      target: Target as a share of the initial gap, such as 1e-4.
     Returns:
-      Passes, shape (...); inf, too, where the initial gap is not positive, or a gap
-      before is not finite.
+      Passes, shape (...). They are inf if the run never is at the target, if the
+      initial gap is not positive, or if an earlier gap is not finite.
     Raises:
-      ValueError: passes do not ascend or do not fit the gaps, or the target is not
-        positive and finite.
+      ValueError: `passes` does not ascend or does not fit the shape of `gaps`, or
+        `target` is not positive and finite.
     Example:
       >>> gaps = np.array([[1.0, 0.1, 0.01], [1.0, 0.9, 0.8]])
       >>> print(first_reached(np.array([0.0, 1.0, 2.0]), gaps, 0.05))

@@ -1,4 +1,4 @@
-"""Differences between two rules: which is better, by how much, how certain that is."""
+"""Compare two rules: which is better, by how much, and with which uncertainty."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,24 +28,25 @@ from research.statistics.scores import Scores, checked
 
 
 class Difference(NamedTuple):
-    """How two rules differ on one workload.
+    """The difference between two rules on one workload.
 
     Attributes:
-      ratio: ERT(mine) / ERT(other): below 1, mine is cheaper; inf or 0 where only one
-        reached the target, NaN where none.
-      low, high: Its interval; from 0 to inf where the ratio is NaN.
-      win: P(mine costs less than the other on a seed); equal costs, and targets that
-        both missed, count half.
-      win_low, win_high: Its interval.
-      verdict: "better" where the interval of the ratio lies below 1, "worse" where
-        above, else "undecided".
-      more_seeds: How many further reporting seeds would let this study find a
-        difference of 10 % between the trials chosen, with power 0.8 at this level;
-        estimated from its own variance, which 20 seeds tell within a third. Where the
-        choice is in doubt it asks for too few (measured power 0.6). -1 where no number
-        would do, because the choice by so few tuning seeds leaves more doubt than 10 %
-        (more tuning seeds help), or where it cannot be told, because in some resample a
-        rule never reached the target.
+      ratio: ERT(mine) / ERT(other), where ERT is the expected running time to the
+        target. Below 1, mine is cheaper. The ratio is 0 or inf if only one rule reached
+        the target, and NaN if neither did.
+      low, high: Interval of the ratio; from 0 to inf if the ratio is NaN.
+      win: Probability that mine costs less than the other on a seed. A seed counts half
+        if both costs are equal or both rules missed the target.
+      win_low, win_high: Interval of `win`.
+      verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
+        above 1, else "undecided".
+      more_seeds: Number of additional reporting seeds with which the study would detect
+        a difference of 10 % between the chosen trials, with power 0.8 at this level.
+        It is estimated from the variance in the study, which 20 seeds determine within
+        a third. If the choice of the trial is uncertain, the number is too small (the
+        measured power was 0.6). It is -1 if no number suffices, because with so few
+        tuning seeds the choice alone adds an uncertainty of more than 10 % (more tuning
+        seeds help). It is also -1 if a rule never reached the target in some resample.
     """
 
     ratio: float
@@ -59,15 +60,16 @@ class Difference(NamedTuple):
 
 
 class Overall(NamedTuple):
-    """How two rules differ over several workloads.
+    """The difference between two rules over several workloads.
 
     Attributes:
-      ratio: Geometric mean over workloads of ERT(mine) / ERT(other).
-      low, high: Its interval.
-      win: Mean over workloads of P(mine costs less than the other on a seed).
-      win_low, win_high: Its interval.
+      ratio: Geometric mean over workloads of ERT(mine) / ERT(other), where ERT is the
+        expected running time to the target.
+      low, high: Interval of the ratio.
+      win: Mean over workloads of the probability that mine costs less on a seed.
+      win_low, win_high: Interval of `win`.
       verdict: "better", "worse" or "undecided", from the interval of the ratio.
-      workloads: Their number.
+      workloads: Number of workloads.
     """
 
     ratio: float
@@ -92,42 +94,43 @@ def difference(
 ) -> Difference:
     """Return ERT(mine) / ERT(other), its interval and a verdict.
 
-    Each rule is taken at the trial chosen on its tuning seeds; ERT is its expected
-    running time to the target (`expected_running_time`).
+    ERT is the expected running time to the target (`expected_running_time`) of the
+    trial that was chosen on the tuning seeds.
 
-    The interval includes the choice of trials: it is the t interval of the log ratio,
-    whose variance is that over resampled tuning seeds, on which the trials are chosen
-    anew, plus that over resampled reporting seeds (`variance_of`), and whose
-    degrees of freedom are those of both (Satterthwaite). Where a rule reaches the
-    target in some resamples only, it is the expanded percentile interval.
+    The interval includes the choice of trials. It is a t interval of the log ratio. Its
+    variance is the sum of two: that over resampled tuning seeds, on which the trials
+    are chosen again, and that over resampled reporting seeds (`variance_of`). Its
+    degrees of freedom follow from both (Satterthwaite). If a rule reaches the target
+    only in some resamples, the result is the expanded percentile interval instead.
 
-    Measured on 10,000 simulated studies each of two equal rules with twelve trials in a
-    valley, asked for 95 %: it covered 94.7 % with 3 tuning and 20 reporting seeds, 95.5
-    % with 3 and 10, 95.8 % with 3 and 5, 95.3 % with 5 and 20, 94.5 % with 5 and 50; on
-    5,000 each of other kinds 95.2 % to 97.8 % (heavy tails; flat valleys; targets
-    missed by many runs): there it errs to caution. With two tuning seeds it covered 91
-    %: take three or more. Where half of the runs miss the target and many comparisons
-    ask for much (99.75 % each, with `comparisons` 20), ten reporting seeds or fewer
-    cannot tell so much: of 210 such studies of two equal rules five were decided, where
-    none or one was to be expected. Take twenty or more.
+    The coverage of the 95 % interval was measured on simulated studies of two equal
+    rules with twelve trials, whose cost has a minimum within the search space (10,000
+    studies for each number of seeds). It was 94.7 % with 3 tuning and 20 reporting
+    seeds, 95.5 % with 3 and 10, 95.8 % with 3 and 5, 95.3 % with 5 and 20, 94.5 % with
+    5 and 50. In harder cases (heavy tails; a flat minimum; many runs that miss the
+    target; 5,000 studies each) it was 95.2 % to 97.8 %, so the interval is rather too
+    wide there. With two tuning seeds it was only 91 %: use at least three. Use at least
+    twenty reporting seeds if half of the runs miss the target and there are many
+    comparisons (99.75 % each, with `comparisons` 20). With ten or fewer, five of 210
+    such studies of two equal rules were decided, where none or one was expected.
 
     Args:
-      mine, other: Scores on the same seeds, in the same order.
-      trials: Equal budgets for rules that made unequally many: each choice is from so
-        many of the trials, drawn at random, the defaults always among them. Then ratio
-        and win are those of that procedure: passes spent per target reached. None
-        allows all trials.
+      mine, other: Scores of the two rules on the same seeds, in the same order.
+      trials: Number of trials from which each rule chooses; None: all. It gives equal
+        budgets to rules with different numbers of trials. The trials are drawn at
+        random, with the defaults always included. `ratio` and `win` then describe this
+        procedure: passes spent per target reached.
       level: Coverage of the intervals.
-      comparisons: How many are made at once. Each interval is asked for the level 1 -
-        (1 - level) / comparisons (Bonferroni), for all of them to cover at once with
-        the level asked for.
-      resamples: Bootstrap replicates.
-      seed: Of the resampling.
+      comparisons: Number of comparisons that are made together. Each interval has the
+        level 1 - (1 - level) / comparisons (Bonferroni), so that all of them together
+        hold with probability `level`.
+      resamples: Number of bootstrap replicates.
+      seed: Seed of the resampling.
     Returns:
-      The Difference.
+      The difference.
     Raises:
-      ValueError: Numbers of seeds differ, there are fewer than two of a kind, or a
-        number makes no sense.
+      ValueError: The rules have different numbers of seeds, there are fewer than two
+        tuning or reporting seeds, or a number is out of its range.
     References:
       Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys
       2021, arXiv 2103.03098: the probability of outperforming, and tuning as a source
@@ -163,18 +166,22 @@ def overall(
 
     The probability that mine wins is a mean over workloads, too.
 
-    The workloads are fixed: the interval is about other seeds, not about other
-    workloads. Reporting seeds are resampled once for all workloads, so a seed may mean
-    something on several of them; tuning seeds for each workload by itself. A workload
-    on which only one rule reached the target makes the ratio 0 or inf; where there are
-    such on both sides, or one on which neither reached it, the ratio is NaN and nothing
-    is decided: look at the workloads, and at the win probability.
+    The interval describes what other seeds would give on the same workloads, not what
+    other workloads would give. Reporting seeds are resampled once for all workloads, so
+    a seed may have a common effect on several of them. Tuning seeds are resampled
+    separately for each workload.
+
+    If only one rule reaches the target on some workload, the ratio is 0 or inf. The
+    ratio is NaN, and the verdict "undecided", if this happens to both rules, or if
+    neither reaches the target on some workload. Then look at the single workloads and
+    at the win probability.
 
     Args:
-      pairs: (mine, other) for each workload; all on equally many seeds.
+      pairs: (mine, other) for each workload; all with the same number of reporting
+        seeds.
       trials, level, comparisons, resamples, seed: As for `difference`.
     Returns:
-      The Overall.
+      The difference over all workloads.
     Raises:
       ValueError: There is no workload, or as for `difference`.
     Example:
@@ -193,23 +200,24 @@ def overall(
 def best_of(
     scores: Scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Float[np.ndarray, "trials 3"]:
-    """Return what a rule costs when only k of its trials are made, for k = 1, ..., t.
+    """Return the cost of a rule with a budget of k trials, for k = 1, ..., t.
 
-    The k trials are trial 0, the defaults, and k - 1 of the others, drawn at random;
-    the one with the lowest mean over the tuning seeds is run on the reporting seeds.
-    Given is the ERT of that procedure, exactly, without drawing: passes spent per
-    target reached, both averaged over all subsets (`choice_weights`). Where
-    every run reaches the target it is the mean cost of the trial chosen. k = 1 is the
-    ERT of the defaults, k = t that of the trial chosen among all.
+    The k trials are trial 0 (the defaults) and k - 1 of the others, drawn at random.
+    The trial with the lowest mean over the tuning seeds is run on the reporting seeds.
+    The cost is the expected running time of this procedure: passes spent per target
+    reached, both averaged over all subsets. It is computed exactly, without drawing
+    (`choice_weights`). If every run reaches the target, it is the mean cost of the
+    chosen trial. For k = 1 it is the cost of the defaults; for k = t, that of the trial
+    chosen among all.
 
     Args:
-      scores: Of one rule.
-      level: Coverage of the interval at each k, which includes the choice, as for
-        `difference`.
-      resamples: Bootstrap replicates.
-      seed: Of the resampling.
+      scores: Scores of one rule.
+      level: Coverage of the interval at each k. The interval includes the choice, as
+        for `difference`.
+      resamples: Number of bootstrap replicates.
+      seed: Seed of the resampling.
     Returns:
-      (cost, low, high) for each k, shape (t, 3).
+      Rows (cost, low, high) for each k, shape (t, 3).
     Raises:
       ValueError: As for `difference`.
     Example:
@@ -238,7 +246,11 @@ def _compare(
     resamples: int,
     seed: int,
 ) -> tuple[tuple[float, float, float, float, float, float, str], Variance]:
-    """Return what Difference and Overall share, and the variance of the log ratio."""
+    """Compare two rules on workloads.
+
+    Return the fields that Difference and Overall share, and the variance of the log
+    ratio.
+    """
     check_count("seed", seed, 0)
     pairs = _checked_pairs(pairs, trials)
     _check(level, comparisons, resamples)
@@ -249,7 +261,7 @@ def _compare(
     log_mean, win = _mean(logs), float(shares.mean())
     win = (
         0.5 if abs(win - 0.5) < ROUNDING else min(win, 1.0)
-    )  # Nothing but ties, or wins, summed by weights.
+    )  # Remove the rounding of weighted sums if all seeds are ties, or all are wins.
     mean_ratio, mean_win = _over_workloads(of_ratio), _over_workloads(of_win)
     low, high = log_interval(float(log_mean), mean_ratio, seeds, each)
     win_low, win_high = share_interval(win, mean_win, seeds, each)
@@ -266,7 +278,10 @@ def _compare(
 
 
 def _observed(mine: Scores, other: Scores, trials: int | None) -> tuple[float, float]:
-    """Return the log ratio, NaN where neither reached the target, and the wins."""
+    """Return the log ratio of costs, and the share of seeds that mine wins.
+
+    The log ratio is NaN if neither rule reached the target.
+    """
     weights = [
         choice_weights(s.tuning.mean(axis=1), trials or len(s.tuning))
         for s in (mine, other)
@@ -296,7 +311,7 @@ def _expected_cost(scores: Scores, trials: int) -> float:
 def _mean(
     values: Float[np.ndarray, "workloads *rest"],
 ) -> Float[np.ndarray, "*rest"]:
-    """Return the mean over workloads; NaN where there is inf on both sides."""
+    """Return the mean over workloads; it is NaN if both inf and -inf occur."""
     with np.errstate(invalid="ignore"):
         return np.mean(values, axis=0)
 

@@ -18,11 +18,11 @@ from research.sizes import MOST_RESAMPLES, check_most, check_room
 from research.statistics.bootstrap import LEAST_RESAMPLES
 
 _NEVER = 1e100
-_LARGE = 1e50  # Samples beyond it are scaled, so that none is taken for infinity.
+_LARGE = 1e50  # Larger samples are scaled down, so that none is taken for infinity.
 
 Interval = Sequence[
     float | None
-]  # (mean, low, high); low and high are None where there is one seed.
+]  # (mean, low, high); low and high are None if there are too few seeds.
 
 
 def median_interval(
@@ -39,17 +39,19 @@ def median_interval(
     """Return the median over the first axis with its percentile bootstrap interval.
 
     Args:
-      samples: Shape (m, ...): one row a seed. A run that never got there counts as inf,
-        and is not dropped.
-      level: Coverage asked for, between 0 and 1; with ten seeds the percentile interval
-        covers a little less.
-      resamples: Bootstrap resamples, at least 100.
-      seed: Of the resampling.
+      samples: Samples, one row per seed, shape (m, ...). A run that did not reach its
+        target is inf, and is not dropped.
+      level: Nominal coverage, between 0 and 1. With ten seeds the percentile interval
+        covers slightly less.
+      resamples: Number of bootstrap resamples, at least 100.
+      seed: Seed of the resampling.
     Returns:
-      (median, low, high), each of shape (...). All three are NaN where a sample is, and
-      the median itself where there is one seed, which says nothing of the spread.
+      The triple (median, low, high), each of shape (...). All three are NaN if a sample
+      is NaN. With one seed all three are the median, because one seed does not show the
+      spread.
     Raises:
-      ValueError, TypeError: There is no sample, or level or resamples make no interval.
+      ValueError, TypeError: There is no sample, or `level` or `resamples` is out of its
+        range.
     References:
       Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3;
       `scipy.stats.bootstrap` computes it.
@@ -68,7 +70,7 @@ def median_interval(
         )
     check_share("level", level, 0.95)
     check_count("resamples", resamples, LEAST_RESAMPLES)
-    with np.errstate(invalid="ignore"):  # Between -inf and inf there is no median.
+    with np.errstate(invalid="ignore"):  # The median between -inf and inf is NaN.
         median = np.median(samples, axis=0)
     check_room(f"resamples={resamples}", resamples, max(1, samples.size))
     if len(samples) == 1:
@@ -78,8 +80,8 @@ def median_interval(
         np.max(np.abs(samples), initial=0.0, where=np.isfinite(samples)),
     )
     unit = largest if largest > _LARGE else 1.0
-    # Medians only compare, so a huge finite number stands in for infinity, of which scipy
-    # could take no mean.
+    # scipy cannot take means of infinities. Medians only compare numbers, so a huge
+    # finite number replaces infinity.
     finite = np.where(
         infinite,
         np.copysign(_NEVER, samples),
@@ -111,15 +113,15 @@ def mean_interval(
     """Return the mean over seeds with Student's t interval: m ± t_(n-1) s / sqrt(n).
 
     Args:
-      samples: One number a seed, shape (n,), n >= 1.
-      level: Coverage, where the numbers are normal, between 0 and 1.
+      samples: One number per seed, shape (n,), n >= 1.
+      level: Coverage if the numbers are normally distributed, between 0 and 1.
     Returns:
-      (mean, low, high); low and high are None for fewer than three seeds, which say
-      next to nothing of their spread, and NaN where a sample is not finite. The mean is
-      then what numpy's is: NaN or infinite.
+      The triple (mean, low, high). For fewer than three seeds, low and high are None,
+      because two seeds hardly show the spread. If a sample is not finite, low and high
+      are NaN, and the mean is NaN or infinite, as numpy's mean.
     Raises:
-      ValueError, TypeError: samples are not along one axis, or none, or level is not
-        between 0 and 1.
+      ValueError, TypeError: `samples` is empty or does not have one axis, or `level` is
+        not between 0 and 1.
     References:
       Student, The probable error of a mean, Biometrika 1908; `scipy.stats.ttest_1samp`
       gives the same interval.
@@ -150,7 +152,7 @@ def mean_interval(
 
 
 def seeds_in_words(count: int) -> str:
-    """Return in words what a `mean_interval` is over, and whether it has an interval.
+    """Return a text that describes what `mean_interval` computes for so many seeds.
 
     Example:
       >>> [seeds_in_words(count) for count in (1, 2, 5)]
@@ -165,7 +167,7 @@ def seeds_in_words(count: int) -> str:
 
 
 def interval_in_words(interval: Interval, digits: int = 3) -> str:
-    """Return an interval in words.
+    """Return an interval as text; the ends are left out if they are None.
 
     Example:
       >>> interval_in_words((1.8931, 1.8799, 1.9063))

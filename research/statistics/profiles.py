@@ -13,13 +13,14 @@ def performance_profile(
     """Return the share of workloads on which each rule is within a factor of the best.
 
     Args:
-      costs: Shape (workloads, rules), positive; inf where a rule did not reach the
+      costs: Costs, positive, shape (workloads, rules); inf if a rule did not reach the
         target.
-      factors: Shape (f,), at least 1.
+      factors: Factors, at least 1, shape (f,).
     Returns:
-      Shares, shape (rules, f). At factor 1: how often a rule is the best, ties counted
-      for each; far right: how often it reaches the target at all. A workload that no
-      rule solves counts against all of them.
+      Shares, shape (rules, f). The share at factor 1 is how often a rule is the best; a
+      tie counts for each of its rules. For large factors the share is how often the
+      rule reaches the target at all. If no rule reaches the target on a workload, it
+      counts as failed for all rules.
     Raises:
       ValueError: The shapes do not fit, a cost is not positive, or a factor is below 1.
     References:

@@ -1,4 +1,4 @@
-"""Scores of a rule's trials on one workload, and the choice among them."""
+"""Scores of a rule's trials on one workload, and the choice of a trial."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from research.checks import check_numbers, check_real, shown
 
 
 class Scores(NamedTuple):
-    """All trials of one rule on one workload; trial 0 is its defaults.
+    """Scores of all trials of one rule on one workload; trial 0 is its defaults.
 
     Attributes:
-      tuning: By which a trial is chosen, lower is better, finite, shape (t, m): one
-        column a tuning seed.
-      costs: Passes to the target on the reporting seeds, inf where not reached, shape
-        (t, n).
+      tuning: Scores by which a trial is chosen, lower is better, finite, shape (t, m),
+        one column per tuning seed.
+      costs: Passes to the target on the reporting seeds, inf for a run that did not
+        reach it, shape (t, n).
       budget: Passes after which a run was stopped.
     """
 
@@ -25,12 +25,12 @@ class Scores(NamedTuple):
 
 
 def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
-    """Return the trial of the lowest mean over the tuning seeds; of equal ones the first.
+    """Return the trial with the lowest mean score over the tuning seeds.
 
     Args:
-      tuning: Shape (t, m).
+      tuning: Scores, lower is better, shape (t, m).
     Returns:
-      Its row.
+      Row number of the trial; of equal trials, the first.
     Raises:
       ValueError: There is no trial or no seed, or a score is not finite.
     Example:
@@ -51,16 +51,18 @@ def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
 
 
 def checked(scores: Scores, name: str = "scores") -> Scores:
-    """Return scores as arrays of floats, and check them.
+    """Check scores, and return them with arrays of floats.
 
     Args:
-      scores: As a user or a file gives them.
-      name: What the argument is called.
+      scores: Scores from a user or a file.
+      name: Name of the argument, for error messages.
     Returns:
-      The same with arrays of floats.
+      The same scores, as arrays of floats.
     Raises:
-      ValueError: There are fewer than two seeds of either kind, numbers of trials
-        differ, or a number is no score or cost.
+      TypeError: `scores` does not have the fields of `Scores`.
+      ValueError: There are fewer than two tuning or reporting seeds, `tuning` and
+        `costs` have different numbers of trials, or a number is not a valid score or
+        cost.
     Example:
       >>> checked(Scores(np.ones((1, 3)), np.ones((1, 2)), 4)).budget
       4.0

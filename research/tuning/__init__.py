@@ -1,4 +1,4 @@
-"""Search spaces, learning rates and regimes, and how a rate is chosen."""
+"""Search spaces, learning rates, regimes of descent, and timing."""
 
 from research.tuning._interleaved_timing import interleaved_timing as interleaved_timing
 from research.tuning._measure import Measured as Measured

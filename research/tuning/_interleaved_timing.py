@@ -1,4 +1,4 @@
-"""Interleaved timing: calls are timed in turns, so that load slows all of them alike."""
+"""Interleaved timing: time calls in turns, so that load slows all of them alike."""
 
 import math
 import time
@@ -12,27 +12,29 @@ from jaxtyping import Float
 from research.checks import check_callable, check_count, check_sequence
 from research.sizes import check_most
 
-LEAST_SECONDS = 2e-3  # Of a sample: calls that are shorter are repeated.
-MOST_CALLS = 1000  # In a sample.
-TRIALS = 5  # Calls by whose fastest the number of repetitions is chosen.
+LEAST_SECONDS = 2e-3  # Least duration of a sample; shorter calls are repeated.
+MOST_CALLS = 1000  # Largest number of calls in a sample.
+TRIALS = 5  # Trial calls; the fastest one determines the number of repetitions.
 
 
 def interleaved_timing(
     calls: Sequence[Callable[[], Any]], repeats: int
 ) -> Float[np.ndarray, "repeats calls"]:
-    """Time calls in turns, again and again, every other time in the other order.
+    """Time several calls in turns, reversing their order in every second round.
 
-    Ratios of two columns, row by row, are what two calls are to be compared by: their
-    median hardly depends on the load. Each call is made a few times before, so
-    compilation is not in it, and its result is waited for.
+    To compare two calls, take the ratio of their columns in each row and then the
+    median; it hardly depends on the load of the machine. Each call first runs a few
+    times, so that compilation is not measured. The timing includes waiting for the
+    result.
 
     Args:
-      calls: Without arguments; whatever JAX arrays they return are blocked on.
-      repeats: Samples of each.
+      calls: Functions without arguments. If a function returns JAX arrays, the timing
+        waits until they are ready.
+      repeats: Number of samples of each call.
     Returns:
-      Seconds a call, shape (repeats, calls).
+      Seconds per call, shape (repeats, calls).
     Raises:
-      ValueError: repeats is not positive.
+      ValueError: `repeats` is not positive.
     Example:
       >>> sleeps = [lambda: time.sleep(0.001), lambda: time.sleep(0.01)]
       >>> seconds = interleaved_timing(sleeps, 3)
@@ -53,7 +55,7 @@ def interleaved_timing(
 
 
 def _number(call: Callable[[], Any]) -> int:
-    """Return how often a call is made in a sample."""
+    """Return the number of calls in one sample."""
     fastest = min(_sample(call, 1) for _ in range(TRIALS))
     return min(math.ceil(LEAST_SECONDS / max(fastest, 1e-9)), MOST_CALLS)
 

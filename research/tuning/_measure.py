@@ -1,4 +1,4 @@
-"""Measure a rule with a sampler on a workload: tuned, reported and timed."""
+"""Measure a rule with a sampler on a workload: tune it, report it and time it."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,16 +18,16 @@ from research.workloads import known_optimum
 
 
 class Measured(NamedTuple):
-    """A rule with a sampler on a workload, tuned on some seeds, reported on others.
+    """The measurement of a rule with a sampler on a workload.
 
     Attributes:
-      choice: The rate, chosen on the tuning seeds.
-      trained: The reported seeds at that rate.
-      gaps: f - f* of the reported seeds, shape (seeds, k), at trained.passes.
-      timing: One training by itself.
-      compile_seconds: Of the program of all runs.
-      cells: Number of runs in all.
-      program: The program, for more runs.
+      choice: Learning rate, chosen on the tuning seeds.
+      trained: Runs of the reporting seeds at that rate.
+      gaps: Gaps f - f* of the reporting seeds at `trained.passes`, shape (seeds, k).
+      timing: Seconds of one training that runs alone.
+      compile_seconds: Seconds to compile the program of all runs.
+      cells: Total number of runs.
+      program: Compiled program, which can be used for more runs.
     """
 
     choice: Choice
@@ -52,26 +52,27 @@ def measure(
     on_chunk: Callable[[descent.SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> Measured:
-    """Choose the learning rate on the tuning seeds, then train the reported seeds.
+    """Choose the learning rate on the tuning seeds, then train the reporting seeds.
 
-    The rate is chosen by `digits_gained`.
+    The chosen rate has the lowest mean of `digits_gained` over the tuning seeds.
 
     Args:
-      workload: With a known optimum.
-      make_rule: learning_rate -> rule.
-      sampler: Built for the workload's training data.
-      num_epochs: Length of every training.
-      seeds, tuning_seeds: Disjoint.
-      ladder: First rates to try.
-      width: Runs that are trained at once.
-      on_chunk: Called with the Progress of the cells under way, its share that of the
-        whole measurement.
-      checkpoints: Where the cells are kept on the way, for the rule, sampler and
-        workload that the caller has named.
+      workload: Workload with a known optimum.
+      make_rule: Function learning_rate -> rule.
+      sampler: Sampler for the workload's training data.
+      num_epochs: Number of epochs of every training.
+      seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.
+      ladder: Learning rates to try first.
+      width: Number of runs trained at once.
+      on_chunk: Function that is called with the progress of the runs; its `share` is
+        the share of the whole measurement that is done.
+      checkpoints: Storage for unfinished runs. The caller makes it specific to this
+        rule, sampler and workload.
     Returns:
-      Measured.
+      The measurement.
     Raises:
-      ValueError: The workload has no known optimum, or a seed is used for both.
+      ValueError: The workload has no known optimum, or a seed is both a reporting and a
+        tuning seed.
     """
     check_workload("workload", workload)
     optimum = known_optimum(workload)
@@ -121,7 +122,7 @@ def measure(
     def score(rates: np.ndarray) -> np.ndarray:
         until = (
             0.6 if made == 0 else (share + 0.7) / 2
-        )  # How often the ladder will be widened is not known.
+        )  # The number of widenings of the ladder is not known in advance.
         trained, gaps = gaps_of(rates, tuning_seeds, until)
         return digits_gained(trained.passes, gaps).reshape(
             len(rates), len(tuning_seeds)

@@ -1,4 +1,4 @@
-"""The choice of a learning rate on seeds that are not reported."""
+"""Choice of a learning rate on tuning seeds, which are not reported."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,10 +9,10 @@ from jaxtyping import Float
 from research.checks import check_callable, check_count, check_numbers, check_real
 from research.sizes import check_most
 
-# How often a choice at the edge may widen the ladder before it is reported as an edge.
+# The ladder is widened at most this often; then the choice is reported as at an edge.
 MAX_WIDENINGS = 6
 
-# The first ladder of learning rates of a rule that states none.
+# First ladder of learning rates for a rule that does not state its own.
 ANY_LADDER = 2.0 ** np.arange(-10, 1)
 
 
@@ -21,11 +21,11 @@ class Choice(NamedTuple):
 
     Attributes:
       rate: The rate with the lowest mean score.
-      rates: Every rate tried, ascending, shape (k,).
-      scores: One row a rate, one column a tuning seed; inf where the run diverged,
-        shape (k, s).
-      widened: How often the ladder was widened.
-      at_edge: Whether the choice still lies at an end of the ladder.
+      rates: All rates that were tried, ascending, shape (k,).
+      scores: Scores, shape (k, s), one row per rate and one column per tuning seed; inf
+        for a run that diverged.
+      widened: Number of times that the ladder was widened.
+      at_edge: Whether the chosen rate still is the first or last of the ladder.
     """
 
     rate: float
@@ -42,23 +42,23 @@ def choose_rate(
     factor: float = 2.0,
     added: int = 2,
 ) -> Choice:
-    """Choose the rate of the lowest mean score over the tuning seeds.
+    """Choose the learning rate with the lowest mean score over the tuning seeds.
 
-    A choice at the edge widens the ladder.
+    If the best rate is the first or last of the ladder, more rates are added beyond it.
 
     Args:
-      score: rates (k,) -> scores (k, number of tuning seeds), lower is better, inf or
-        NaN where a run diverged.
-      ladder: The first rates, positive, ascending.
-      factor: Ratio of the rates that are added beyond an edge.
-      added: How many are added each time.
+      score: Function that takes rates (k,) and returns scores (k, number of tuning
+        seeds). Lower is better; inf or NaN means that the run diverged.
+      ladder: Rates to try first, positive and ascending.
+      factor: Ratio between neighbours of the added rates.
+      added: Number of rates that are added each time.
     Returns:
-      The choice. Ties go to the larger rate, and a ladder on which everything diverges
-      is widened downwards.
+      The choice. Of rates with equal scores, the largest is chosen. If all runs
+      diverge, smaller rates are added.
     Raises:
-      ValueError: The ladder is empty, not positive or not ascending; factor or added
-        widen nothing; or what score gives has not the shape (k, number of tuning
-        seeds).
+      ValueError: The ladder is empty, not positive or not ascending, `factor` or
+        `added` is too small to widen it, or the scores do not have the shape (k, number
+        of tuning seeds).
     Example:
       >>> score = lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2
       >>> choice = choose_rate(score, [0.5, 1.0, 2.0])

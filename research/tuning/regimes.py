@@ -14,13 +14,15 @@ from research.update_rules import RULE_TABLE
 
 
 class Regime(NamedTuple):
-    """A sampler, and whether the rate decays; the rule is the same in all regimes.
+    """A regime: a sampler, and whether the learning rate decays.
+
+    The update rule is the same in all regimes.
 
     Attributes:
-      name: As figures and tables show it.
-      batch_size: Examples in a batch; None for the whole set.
-      replacement: Whether an example may come again within an epoch.
-      decaying: Whether the rate falls as 1 / sqrt(1 + passes).
+      name: Name in figures and tables.
+      batch_size: Examples in a batch; None: all examples.
+      replacement: Whether an example may be drawn more than once in an epoch.
+      decaying: Whether the rate decreases as 1 / sqrt(1 + passes).
     """
 
     name: str
@@ -29,7 +31,7 @@ class Regime(NamedTuple):
     decaying: bool = False
 
     def sampler(self, n: int) -> Sampler:
-        """The sampler of this regime for n examples."""
+        """Return the sampler of this regime for n examples."""
         if self.batch_size is None:
             return samplers.full_batch(n)
         return samplers.minibatch(n, self.batch_size, replacement=self.replacement)
@@ -37,9 +39,10 @@ class Regime(NamedTuple):
     def make_rule(
         self, rule: Callable[[Any], optax.GradientTransformation], n: int
     ) -> Callable:
-        """Return learning_rate -> rule, its rate constant or decaying.
+        """Return a function learning_rate -> rule, with a constant or decaying rate.
 
-        For steps of one example the decaying rate is η / sqrt(1 + t / n).
+        For batches of one example, the decaying rate at step t is the learning rate
+        divided by sqrt(1 + t / n).
         """
         if not self.decaying:
             return rule
@@ -48,9 +51,10 @@ class Regime(NamedTuple):
         )
 
     def ladder(self, rule: str) -> np.ndarray:
-        """Return the first rates to try.
+        """Return the learning rates to try first for a rule with this name.
 
-        They are the rule's, moved up for exact gradients and down for single examples.
+        They are the rates of the rule, multiplied by 16 for the full batch and divided
+        by 16 for single examples.
         """
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
         entry = RULE_TABLE.get(rule)
@@ -59,9 +63,10 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return the regimes with replacement, for which the noise floor is derived.
+    """Return the regimes with replacement, for which theory predicts the noise floor.
 
-    The floor is η tr(C) / 4b.
+    The floor of f - f* is η tr(C) / 4b, with learning rate η, batch size b, and C the
+    covariance matrix of the gradients of single examples at the minimum.
 
     Example:
       >>> [regime.name for regime in theory_regimes(32)][1:3]
@@ -79,7 +84,7 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
 
 
 def practice_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return the regimes of practice: every epoch has a new order.
+    """Return the regimes used in practice: the data are shuffled in every epoch.
 
     Example:
       >>> [regime.name for regime in practice_regimes(32)]

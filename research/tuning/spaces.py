@@ -13,9 +13,9 @@ from research.naming import known_names
 from research.sizes import MOST_TRIALS, check_most
 from research.update_rules import RULE_TABLE, Range
 
-# Names of one row share a dimension of the sequence, so that two rules try the same
-# points of what they share, and so that a rule with one hyper-parameter, whatever its
-# name, gets the first dimension, which covers best.
+# Each row is one dimension of the Halton sequence. So two rules try the same values of
+# a hyper-parameter that both have. If a rule has only one hyper-parameter, with a name
+# that is not listed, it gets the first dimension, which covers its range best.
 DIMENSIONS = (
     (
         "learning_rate",
@@ -30,21 +30,21 @@ DIMENSIONS = (
     ("eps",),
 )
 SCALES = ("log", "linear", "one_minus")
-ELSEWHERE = {"logarithm": "log", "logarithmic": "log"}  # What else they may be called.
+ELSEWHERE = {"logarithm": "log", "logarithmic": "log"}  # Other names of the scales.
 
-# A momentum closer to 1 is 1 in float32, or nearly.
+# A momentum closer to 1 than this is equal or almost equal to 1 in float32.
 HIGHEST_SHARE = 1.0 - 1e-6
 
 _HALTON_SEED = 0
 
-# How many dimensions are always drawn, so that no space changes the points of another.
+# Least number of dimensions drawn, so that points do not depend on the space.
 _DRAWN = 16
 
 
-# By the name of the hyper-parameter; empty where there is nothing to choose.
+# {hyper-parameter: range}; empty if the rule has nothing to search.
 Space = Mapping[str, Range]
 
-# Of our rules: what is searched, and why the others are not compared.
+# Search space of each rule of this package; and why the other rules are not compared.
 SPACES: dict[str, Space] = {
     name: entry.search_space
     for name, entry in RULE_TABLE.items()
@@ -58,14 +58,16 @@ NOT_COMPARED: dict[str, str] = {
 
 
 def check_space(space: Space, owner: str = "") -> None:
-    """Refuse a space that has no points, or none on its scale.
+    """Raise an error if a search space is not valid.
 
     Args:
-      space: Ranges by name. An empty one is allowed: such a rule has one trial.
-      owner: The rule's name, for messages.
+      space: Ranges by name. It may be empty; the rule then has one trial.
+      owner: Name of the rule, for error messages.
     Raises:
-      TypeError: The space is no dict, a range no Range, or an end no number.
-      ValueError: Ends or scale do not fit each other.
+      TypeError: The space is not a mapping, a range is not a `Range`, or an end is not
+        a number.
+      ValueError: The scale is unknown, the ends are not valid on the scale, low is not
+        below high, or the default lies outside the range.
     Example:
       >>> check_space({"learning_rate": Range(0.0, 1.0)}, "mine")
       Traceback (most recent call last):
@@ -118,18 +120,18 @@ def _check_numbers(range_: Range, where: str) -> None:
 def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     """Return the first trials of a search: defaults, then a scrambled Halton sequence.
 
-    The same name gets the same points in every space, and more trials begin with the
-    fewer. (A name that is not in DIMENSIONS, or whose row another name of the space has
-    taken, gets the first dimension that is free.)
+    A name gets the same points in every space. A longer search starts with the trials
+    of a shorter one. A name that is not in DIMENSIONS gets the first free dimension of
+    the sequence. So does a name whose dimension another name of the space already uses.
 
     Args:
-      space: Ranges by name; checked.
-      count: How many trials, positive. A space without hyper-parameters has one trial
-        and no array: {}.
+      space: Ranges by name.
+      count: Number of trials, positive. For an empty space the result is {}, and there
+        is one trial.
     Returns:
       Values by name, each float64 of shape (count,).
     Raises:
-      ValueError, TypeError: count is not a positive integer, or the space is none.
+      ValueError, TypeError: `count` is not a positive integer, or `space` is not valid.
     References:
       Halton, Numer. Math. 2 (1960); scrambled as Owen, A randomized Halton algorithm in
       R, arXiv:1706.02808. Bergstra & Bengio, JMLR 13 (2012): why not a grid.
@@ -154,18 +156,19 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
 def added_trials(
     part: Space, count: int, start: int
 ) -> dict[str, Float[np.ndarray, " trials"]]:
-    """Return further trials, inside a part that `widen` has added.
+    """Return more trials, inside the part of a space that `widen` added.
 
     Args:
-      part: What was added; the other hyper-parameters with their whole ranges.
-      count: How many.
-      start: How many trials were made before, at least 1: the Halton sequence goes on
-        from there.
+      part: Space of the added part: the new part of one range, and the whole ranges of
+        the other hyper-parameters.
+      count: Number of trials.
+      start: Number of earlier trials, at least 1. The Halton sequence continues after
+        them.
     Returns:
       Values by name, each float64 of shape (count,).
     Raises:
-      ValueError, TypeError: count or start is not a positive integer, or the space is
-        none.
+      ValueError, TypeError: `count` or `start` is not a positive integer, or `part` is
+        not a valid space.
     Example:
       >>> _, part = widen({"learning_rate": Range(0.01, 10.0)}, "learning_rate", "high")
       >>> added = added_trials(part, 4, start=12)["learning_rate"]
@@ -182,15 +185,17 @@ def added_trials(
 def edges(
     space: Space, chosen: Mapping[str, float], outer: float = 0.1
 ) -> tuple[tuple[str, str], ...]:
-    """Return where a trial lies in the outer part of a range; the best may lie outside.
+    """Return the edges of a space at which a trial lies.
+
+    If the best trial is at an edge, a better one may lie outside the space.
 
     Args:
       space: Ranges by name.
-      chosen: The trial's values by name.
-      outer: Share of a range at each end that counts as its edge.
+      chosen: Values of the trial by name.
+      outer: Share of a range, at each end, that counts as its edge.
     Returns:
-      (name, "low" or "high"), in the order of the space. The low end 0 of a one_minus
-      range is no edge: nothing is beyond it.
+      Pairs (name, "low" or "high"), in the order of the space. The low end 0 of a
+      one_minus range is not an edge, because smaller values are not allowed.
     Example:
       >>> momentum = Range(0.0, 0.99, "one_minus")
       >>> space = {"learning_rate": Range(0.01, 1.0), "momentum": momentum}
@@ -214,18 +219,18 @@ def edges(
 def widen(
     space: Space, name: str, side: str
 ) -> tuple[dict[str, Range], dict[str, Range] | None]:
-    """Widen a range by a third of its width, on its scale, beyond one of its ends.
+    """Widen a range at one end by a third of its width, measured on its scale.
 
     Args:
       space: Ranges by name.
-      name: Whose range.
-      side: "low" or "high".
+      name: Name of the range to widen.
+      side: End of the range, "low" or "high".
     Returns:
-      (the whole new space, what was added as a space of its own). The second is None,
-      and the first as before, where nothing lies beyond: a linear range does not grow,
-      nor a one_minus range below 0 or beyond HIGHEST_SHARE.
+      The pair (new space, space of the added part only). If the range cannot grow, the
+      first is unchanged and the second is None. A linear range never grows. A one_minus
+      range does not grow below 0 or above HIGHEST_SHARE.
     Raises:
-      ValueError: Another name or side.
+      ValueError: `name` is not in the space, or `side` is neither "low" nor "high".
     Example:
       >>> space = {"learning_rate": Range(0.01, 10.0, default=0.1)}
       >>> whole, part = widen(space, "learning_rate", "high")
@@ -255,9 +260,9 @@ def widen(
 
 
 def _beyond(range_: Range, side: str) -> float:
-    """Return the new end of a side that is widened.
+    """Return the new end of a range on the side that is widened.
 
-    It is the old end, or one within, where the side has to stay.
+    If the range cannot grow there, the new end is not beyond the old one.
     """
     if range_.scale == "linear":
         return range_.low if side == "low" else range_.high
@@ -270,7 +275,7 @@ def _beyond(range_: Range, side: str) -> float:
 
 
 def _points(space: Space, count: int) -> dict[str, np.ndarray]:
-    """Return the first points of the sequence in [0, 1), by name."""
+    """Return the first points of the Halton sequence in [0, 1), by name."""
     check_most(MOST_TRIALS, count=count)
     dimensions = _dimensions(space)
     drawn = max(_DRAWN, len(DIMENSIONS) + len(space))
@@ -281,10 +286,10 @@ def _points(space: Space, count: int) -> dict[str, np.ndarray]:
 
 
 def _dimensions(space: Space) -> dict[str, int]:
-    """Return a dimension of the sequence for each name.
+    """Return the dimension of the Halton sequence for each name.
 
-    It is that of the name's row, or the first free one if that is taken or there is
-    none.
+    It is the name's row in DIMENSIONS. If the name is not listed, or its row is already
+    used, it is the first free dimension.
     """
     dimensions: dict[str, int] = {}
     for row, names in enumerate(DIMENSIONS):
@@ -297,7 +302,7 @@ def _dimensions(space: Space) -> dict[str, int]:
 
 
 def _scaled(value: float, scale: str) -> float:
-    """Return where a value lies on its scale, which ascends."""
+    """Return the position of a value on its scale; larger values have larger ones."""
     if scale == "linear":
         return float(value)
     return math.log(value) if scale == "log" else -math.log1p(-value)
@@ -313,7 +318,7 @@ def _unscaled(position: Any, scale: str) -> Any:
 def _at(
     range_: Range, shares: Float[np.ndarray, "*trials"]
 ) -> Float[np.ndarray, "*trials"]:
-    """Return the values at these shares of the way from low to high."""
+    """Return the values at the given shares of the range, from low (0) to high (1)."""
     start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
     return np.clip(
         _unscaled(start + shares * (end - start), range_.scale), range_.low, range_.high
@@ -321,10 +326,10 @@ def _at(
 
 
 def parse_range(text: str) -> Range:
-    """Read a range of a command line: "1e-4..10", "0.5..0.999 one_minus".
+    """Parse a range of a command line, such as "1e-4..10" or "0.5..0.999 one_minus".
 
     Raises:
-      ValueError: It is written in another way, or is no range.
+      ValueError: The text does not have this syntax.
     Example:
       >>> parse_range("1e-4..10")
       Range(low=0.0001, high=10.0, scale='log', default=None)
@@ -343,13 +348,15 @@ def parse_range(text: str) -> Range:
 
 
 def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
-    """Read search spaces of a command line: "mine.learning_rate=1e-4..10", one a word.
+    """Parse search spaces of a command line, such as "mine.learning_rate=1e-4..10".
+
+    Each text gives the range of one hyper-parameter of one rule.
 
     Returns:
-      {rule: {name: Range}}, checked.
+      {rule: {name: Range}}, which was checked.
     Raises:
-      ValueError: A word is written in another way, a name comes twice, or a range is
-        none.
+      ValueError: A text has the wrong syntax, a name is given twice, or a range is not
+        valid.
     Example:
       >>> parse_spaces(["mine.rate=1e-4..10"])
       {'mine': {'rate': Range(low=0.0001, high=10.0, scale='log', default=None)}}

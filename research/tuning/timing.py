@@ -1,4 +1,4 @@
-"""Seconds of one training by itself: compilation, first call and steady state apart."""
+"""Timing of one training that runs alone: compilation, first call, later calls."""
 
 import time
 from collections.abc import Mapping
@@ -15,12 +15,16 @@ from research.samplers import check_form
 from research.sizes import check_most, check_room
 from research.types import Sampler, Workload
 
-# Timed calls after the first one; the median is what is reported.
+# Number of timed calls after the first one; their median is reported.
 TIMED_CALLS = 5
 
 
 class Timing(NamedTuple):
-    """Seconds of one training by itself: compilation, first call and steady state."""
+    """Seconds of one training that runs alone.
+
+    Compilation, the first call, and the seconds per epoch of later calls are separate.
+    The seconds per epoch are the median, the fastest and the slowest of these calls.
+    """
 
     compile_seconds: float
     first_call_seconds: float
@@ -36,14 +40,16 @@ def time_alone(
     hyperparameters: Mapping[str, float],
     num_epochs: int,
 ) -> Timing:
-    """Time one training by itself, without evaluations, as its user would wait for it.
+    """Time one training that runs alone, without evaluations of the objective.
+
+    This is the time for which a user of the training waits.
 
     Args:
-      workload, make_rule, sampler: As in `compile_program`.
-      hyperparameters: Values of the one cell.
-      num_epochs: Epochs in each timed call.
+      workload, make_rule, sampler: As in `compile_sweep`.
+      hyperparameters: Hyper-parameters of the training, by name.
+      num_epochs: Number of epochs in each timed call.
     Returns:
-      Timing; its seconds per epoch is the median of five calls.
+      The timing. Its `seconds_per_epoch` is the median of five calls.
     """
     check_workload("workload", workload)
     check_callable("make_rule", make_rule)
