@@ -51,7 +51,7 @@ def test_the_vocabulary_numbers_words_by_how_common_they_are():
     np.testing.assert_array_equal(lengths, [3, 1, 1])
     assert (tokens.dtype, lengths.dtype) == (np.int32, np.int32)
     with pytest.raises(
-        ValueError, match="No word comes 9 times in the 1 texts; lower least_count"
+        ValueError, match="no word occurs least_count=9 times in the 1 texts"
     ):
         make_vocabulary(["a b"], least_count=9)
     with pytest.raises(
