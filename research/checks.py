@@ -1,8 +1,9 @@
-"""Checks of arguments, one for each kind of value. Every public function calls them first.
+"""Checks of arguments, one for each kind of value.
 
-Each check names the argument, shows its value and says what to give. Checks look at
-concrete values only: tracers pass, and no operation is added to a program. This module
-does not import JAX, so that modules that use NumPy alone need not load it.
+Every public function checks its arguments first. Each check names the argument, shows
+its value and says what to give. Checks look at concrete values only: tracers pass, and
+no operation is added to a program. This module does not import JAX, so that modules
+that use NumPy alone need not load it.
 """
 
 import inspect
@@ -74,8 +75,9 @@ def check_number(
     integer: bool = False,
     signed: bool = False,
 ) -> None:
-    """Raise unless a concrete value is a finite number in the allowed range; a tracer
-    passes.
+    """Raise unless a concrete value is a finite number in the allowed range.
+
+    A tracer passes.
 
     Args:
       name, value: Name and value of the argument; a number is a Python or NumPy number
@@ -197,10 +199,9 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether a value is an integer of Python or NumPy, or an integer array of
-    shape ().
+    """Return whether a value is a Python or NumPy integer, or an array of one integer.
 
-    True and False do not count as integers.
+    Such an array has shape (). True and False do not count as integers.
 
     Example:
       >>> is_integer(np.int8(2)), is_integer(True), is_integer(2.0)

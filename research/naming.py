@@ -8,7 +8,7 @@ from typing import Any
 def known_names(
     name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | None = None
 ) -> str:
-    """Return the end of a message about an unknown name: the closest name, then all names.
+    """Return the end of a message about an unknown name: the closest, then all names.
 
     Args:
       name: Name that the user wrote.

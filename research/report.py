@@ -36,8 +36,9 @@ LABELS = {
 
 
 class ReportPicture(NamedTuple):
-    """Picture of a report. Any object with these attributes works, such as a
-    `figures.Saved`.
+    """Picture of a report. Any object with these attributes works.
+
+    `figures.save` returns such objects.
 
     Attributes:
       title: Title of a few words.
@@ -250,10 +251,10 @@ def shown(value: str | int | float | None) -> str:
 
 
 def sortable(table: runs.Table) -> Sortable:
-    """Return a table whose numbers have four digits in print and sort by their exact
-    values.
+    """Return a sortable table; its numbers are printed with four digits.
 
-    Missing values are sorted to the end. An entry that is already a `Cell` is kept.
+    Numbers are sorted by their exact values. Missing values are sorted to the end. An
+    entry that is already a `Cell` is kept.
 
     Example:
       >>> sortable(runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))).rows[0][1]

@@ -60,8 +60,7 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
 
 
 class Findings(NamedTuple):
-    """Measurements of an experiment; its report makes answer, tables and figures from
-    them.
+    """Measurements of an experiment, from which its report makes all that is shown.
 
     Attributes:
       arrays, numbers: Arrays and numbers, as in a Result.
@@ -199,8 +198,9 @@ def check_rows(table: Any, where: str) -> None:
 
 
 def hash_arrays(*arrays: Any) -> str:
-    """Return the hexadecimal SHA-256 of the dtype, shape and bytes of all arrays, in
-    order.
+    """Return the hexadecimal SHA-256 of the dtype, shape and bytes of each array.
+
+    The order of the arrays counts.
 
     Args:
       arrays: NumPy or JAX arrays of numbers. For a random key, give
