@@ -36,18 +36,22 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     result is loaded and drawn again. Bad input is reported in one line on stderr; with
     the environment variable DESCENT_TRACEBACK=1, the traceback is shown instead.
 
+    The module `experiment` has a docstring that begins with its question, the classes
+    and values Config and FULL, and perhaps FAST, a configuration that takes seconds. A
+    file may call `main` before its heavy imports. Then the function `run` is still
+    missing, and the whole module is imported after the flags are parsed. The whole
+    module has these functions:
+
+        run(config, on_progress, checkpoints) -> Findings or Result
+        complete(config) -> config, if the config names files that may change
+        share(config, part, parts, checkpoints), if processes can share the work
+
+    If Config has a field `devices`, that many devices are shown to JAX (see
+    `backend.configure`). `report_of` finds the module with the experiment's texts and
+    figures.
+
     Args:
-      experiment: Module of the experiment. Its docstring begins with the question. It
-        must have Config and FULL, and may have FAST, a configuration that takes
-        seconds. A file may call `main` before its heavy imports; then `run` is still
-        missing, and the whole module is imported after the flags are parsed. The whole
-        module has these functions:
-        run(config, on_progress, checkpoints) -> Findings or Result;
-        complete(config) -> config, if the config names files that may change;
-        share(config, part, parts, checkpoints), if the work can be shared among
-          processes.
-        If Config has a field `devices`, that many devices are shown to JAX (see
-          `backend.configure`). `report_of` finds the module with its texts and figures.
+      experiment: Module of the experiment, as described above.
       argv: Command-line arguments after the program's name; None: those of this
         process.
     Returns:
@@ -68,8 +72,9 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
 
 def import_whole(file: Path) -> ModuleType:
-    """Import an experiment's file under its own name, as part of its package if it has
-    one.
+    """Import an experiment's file under its own name.
+
+    If the file belongs to a package, the name includes that of the package.
     """
     file = file.resolve()
     top, names = file.parent, [file.stem]
@@ -145,8 +150,7 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def _is_unread() -> bool:
-    """Return whether a broken pipe is that of our own output, not of a socket or a
-    process.
+    """Return whether the broken pipe is our own output, not a socket or another process.
 
     If so, the rest of the output is discarded.
     """

@@ -4,6 +4,7 @@ All rules get equal budgets on workloads whose optimum is known. A rule is one o
 one of optax's, or yours from a file. Each rule gets the same number of trials. The
 first trial uses the default hyper-parameters, the others quasi-random points of the
 search space. The best trial is chosen on some seeds and reported on others.
+
 The answer is a ratio of example gradients to a target, with an interval that accounts
 for the choice of the trial. If the study cannot separate two rules, the answer says how
 many seeds would.

@@ -59,8 +59,9 @@ def _is_ours(module: str) -> bool:
 
 
 def _requirement(package: str) -> str:
-    """Return what to pass to pip: the extra of this package that installs `package`, if
-    any.
+    """Return what to pass to pip to install a package.
+
+    If an extra of this package installs it, the extra is returned.
     """
     package = DISTRIBUTIONS.get(package, package)
     try:

@@ -54,7 +54,7 @@ class Command(NamedTuple):
 
 
 def program(experiment: types.ModuleType) -> str:
-    """Return the command that starts an experiment: its PROGRAM, or python and its file."""
+    """Return the command that starts an experiment: its PROGRAM, or python FILE."""
     file = Path(experiment.__file__ or experiment.__name__)
     return getattr(experiment, "PROGRAM", f"python experiments/{file.stem}.py")
 
@@ -210,8 +210,9 @@ def _parse_toml(data: bytes) -> Any:
 
 
 def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
-    """Return the config that the flags change: defaults, FULL or FAST, updated by the
-    file.
+    """Return the config that the flags change.
+
+    This is the default, FULL or FAST, updated by the values in the file.
     """
     scan = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, exit_on_error=False

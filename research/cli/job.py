@@ -27,7 +27,9 @@ SECONDS_TO_CLAIM = 10.0
 
 
 class Task(NamedTuple):
-    """Task of a job, in plain data, because it may start on another machine a day later.
+    """Task of a job, in plain data.
+
+    The job may start on another machine a day later.
 
     Attributes:
       experiment: Name of the experiment's module, relative to `top`.
@@ -135,7 +137,7 @@ def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> lis
 
 @contextlib.contextmanager
 def _claimed(folder: Path, task: Task) -> Iterator[None]:
-    """Hold a lock while the job works, so that no later command starts at the same time.
+    """Hold a lock while the job works, so that no later command can start.
 
     If a later command has already started, the job raises an error.
     """

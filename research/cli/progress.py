@@ -16,7 +16,7 @@ SECONDS_BETWEEN_NEWS = 0.1
 def shown(
     stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[OnProgress]:
-    """Yield an `on_progress(done, total, message)` that shows progress and remaining time.
+    """Yield a callback that shows the progress and the remaining time.
 
     A terminal gets a bar. Any other stream gets a plain line at most once a minute, so
     that logs stay short.
@@ -25,7 +25,7 @@ def shown(
       stream: Output stream; None: standard error.
       clock: Function () -> seconds; tests pass their own.
     Yields:
-      The callback.
+      The callback `on_progress(done, total, message)`.
     Example:
       >>> with shown(sys.stdout) as on_progress:
       ...     on_progress(1, 4, "digits")

@@ -118,7 +118,7 @@ def _study(name: str) -> ModuleType:
 def reproduce_run(
     folder: Path, load: Callable[[str], ModuleType], options: flags.Options
 ) -> int:
-    """Run the config of a finished run again in another folder, and compare the results.
+    """Run the config of a finished run again in another folder, and compare results.
 
     If versions, processor, settings and code are the same, every array and number must
     be bit-identical. Otherwise the table and the numbers are compared as with a
@@ -169,7 +169,7 @@ def reproduce_run(
 def reproduce_reference(
     file: Path, load: Callable[[str], ModuleType], options: flags.Options
 ) -> int:
-    """Run the config of a stored reference again, and compare table, numbers and hashes.
+    """Run the config of a stored reference again, and compare the results.
 
     Args:
       file: Path of the reference, experiments/reference/<name>.json.

@@ -183,7 +183,7 @@ def _in_optax(word: str) -> Any:
 
 
 def _rules_of(package: str) -> list[str]:
-    """Return the names of a package's functions whose first argument is a learning rate."""
+    """Return the names of a package's functions that take a learning rate first."""
     module = importlib.import_module(package)
     public = [
         name

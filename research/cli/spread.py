@@ -85,8 +85,9 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
     vars(shared).update(vars(experiment))
 
     def run(config: Any, on_progress: Callable, checkpoints: Any) -> Any:
-        """Run the jobs, then the experiment, which loads their results from the
-        checkpoints.
+        """Run the jobs, then the experiment, which loads their results.
+
+        The results are in the checkpoints.
         """
         _compute(
             experiment, config, folder, asked.jobs, executor, parameters, on_progress
@@ -354,7 +355,7 @@ def _shown(path: Path) -> Path:
 
 
 def _stop(jobs: Sequence[Any]) -> None:
-    """Cancel the jobs that have not ended, and wait briefly for them to save their work."""
+    """Cancel the jobs that have not ended, and wait briefly while they save work."""
     local = [
         process
         for job in jobs

@@ -119,10 +119,10 @@ def hold(
     Two values agree to the printed digits if they differ by at most 1e-6 of the larger
     one, or by at most 64 ε times the largest number in their column or list (at least
     1). Smaller differences are rounding.
+
     Two estimates agree within the interval if their intervals overlap. If one estimate
     has no interval, it must lie in the interval of the other. The ends of intervals are
-    not compared themselves.
-    All other values must be equal.
+    not compared themselves. All other values must be equal.
 
     Args:
       reference, here: References of the two runs, from `reference_of`.
