@@ -1,16 +1,18 @@
 """Batch, stochastic or mini-batch gradient descent: which do I use, and why?
 
-One rule fed by three samplers, on real data whose exact optimum is known, with rates
-chosen on other seeds than those reported. The first figure is gradient descent alone;
-then come the adaptive rules, sampling with and without replacement, and a large set.
+One rule is combined with three samplers on real data whose exact optimum is known.
+Rates are chosen on seeds that are not reported. The first figure shows gradient descent
+alone. The others show the adaptive rules, sampling with and without replacement, and a
+large data set.
 
     # Under two minutes on two cores.
     python experiments/batch_stochastic_minibatch.py
     # Every workload and rule, five and a half minutes there.
     python experiments/batch_stochastic_minibatch.py --full
 
-The number to expect (`EXPECTED`): where the stochastic curve of constant rate stops,
-over where η tr(C) / 4b says."""
+Expected number (`EXPECTED`): the floor of the stochastic curve at a constant rate η,
+divided by the prediction η tr(C) / 4b.
+"""
 
 import dataclasses
 import sys
@@ -74,12 +76,12 @@ LARGE = "overlapping_50k"
 FIXED_RATES = {
     "mini-batch": (2.0**-1, 2.0**-3),
     "stochastic": (2.0**-5, 2.0**-7),
-}  # For the floors.
+}  # Rates at which the floors are measured.
 FIRST_RULE = "gradient_descent"
 PROOF_RATE, PROOF_STEPS = (
     2.0**-8,
     200,
-)  # Of the trajectory on which each rule is held against optax's.
+)  # Rate and steps of the trajectory on which each rule is compared with optax.
 
 
 def run(
@@ -87,8 +89,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Tunes, trains and times every (workload, rule, regime); the answer is made from
-    what came out."""
+    """Tune, train and time every (workload, rule, regime)."""
     checkpoints = checkpoints or research.types.no_checkpoints
     seeds = research.runs.parse_seeds(config.seeds)
     tuning = research.runs.parse_seeds(config.tuning_seeds)
@@ -137,8 +138,11 @@ def run(
 
 
 def regimes_of(config: Config, rule: str):
-    """Those of theory and of practice for the first rule, those of practice for the
-    others."""
+    """Return the regimes of a rule.
+
+    The first rule has the regimes of theory and of practice; the others have those of
+    practice.
+    """
     theory = (
         research.tuning.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
     )
@@ -156,8 +160,10 @@ def piece(
     on_chunk: Callable,
     checkpoints: Checkpoints,
 ):
-    """One (workload, rule, regime): the facts, and the arrays of its runs. Its program
-    is left in `programs`."""
+    """Measure one (workload, rule, regime): facts, and arrays of its runs.
+
+    The compiled program is added to `programs`.
+    """
     workload, rule, regime, passes = job
     measured = research.tuning.measure(
         workload,
@@ -182,15 +188,17 @@ def piece(
 
 
 def make_rule(rule: str, regime: Regime, workload: Any):
-    """learning_rate -> rule, as the regime has it."""
+    """Return a function learning_rate -> rule for the regime."""
     return regime.make_rule(
         research.update_rules.find_rule(rule), len(workload.train.y)
     )
 
 
 def plan(config: Config):
-    """Every (workload, rule, regime, passes), after all names have been looked up: a
-    typo stops nothing half way."""
+    """Return every (workload, rule, regime, passes).
+
+    All names are looked up first, so that a typo cannot stop a run half way.
+    """
     for name, value in (
         ("passes", config.passes),
         ("batch_size", config.batch_size),
@@ -230,7 +238,7 @@ def plan(config: Config):
 
 
 def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
-    """The facts of one (workload, rule, regime), as JSON."""
+    """Return the facts of one (workload, rule, regime), as JSON."""
     trained, gaps = measured.trained, measured.gaps
     n, sampler = len(workload.train.y), measured.program.sampler
     per_pass = (
@@ -270,8 +278,9 @@ def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
 
 
 def cell_hashes(trained: Any):
-    """The SHA-256 of each cell: its values and last parameters; bytes of shape (cells,
-    32)."""
+    """Return the SHA-256 of each run's values and last parameters, bytes of shape (runs,
+    32).
+    """
     leaves = [trained.values, *map(np.asarray, jax.tree.leaves(trained.params))]
     digests = [
         research.runs.hash_arrays(*[leaf[i] for leaf in leaves])
@@ -281,23 +290,25 @@ def cell_hashes(trained: Any):
 
 
 def late(passes: np.ndarray, gaps: np.ndarray):
-    """Mean gap of each seed over the last third of the budget: where the curve has come
-    to rest, if it has."""
+    """Return the mean gap of each seed over the last third of the budget.
+
+    If the curve has converged, this is its floor.
+    """
     return gaps[:, passes >= passes[-1] * 2 / 3].mean(axis=1)
 
 
 def interval(samples: np.ndarray):
-    """[median, low, high] as JSON numbers."""
+    """Return [median, low, high] as JSON numbers."""
     return [float(v) for v in research.statistics.median_interval(samples)]
 
 
 def none_if_never(passes: Any):
-    """JSON has no infinity: a target that is not reached is null."""
+    """Return None for an infinite number, which JSON lacks: the target is not reached."""
     return float(passes) if np.isfinite(passes) else None
 
 
 def optimum_facts(workload: Any):
-    """How exact the yardstick is."""
+    """Return how exact the optimum is."""
     optimum = workload.optimum
     return {
         "value": optimum.value,
@@ -314,8 +325,10 @@ def replacement_floors(
     seeds: Sequence[int],
     checkpoints: Checkpoints,
 ):
-    """Where gradient descent comes to rest at fixed rates, with and without
-    replacement, beside η tr(C) / 4b."""
+    """Measure the floors of gradient descent at fixed rates, with and without replacement.
+
+    The prediction is η tr(C) / 4b.
+    """
     trace = float(
         research.objectives.gradient_covariance_trace(
             workload.objective, workload.optimum.params, workload.train
@@ -334,9 +347,7 @@ def replacement_floors(
                 ("without", name),
             ):
                 key = (workload.name, FIRST_RULE, regime)
-                if (
-                    key not in programs
-                ):  # A run that was stopped in between has none of them at hand.
+                if key not in programs:  # A resumed run has not compiled them.
                     programs[key] = research.descent.compile_sweep(
                         workload,
                         make_rule(FIRST_RULE, regimes[regime], workload),
@@ -365,8 +376,7 @@ def replacement_floors(
 
 
 def deviations_from_optax(workload: Any, rules: Sequence[str]):
-    """For each rule that optax has, the largest deviation from it over a whole
-    trajectory, computed here and now."""
+    """Compute the largest deviation from optax over a trajectory, for each rule in optax."""
     params = workload.init(jax.random.key(0))
     return {
         rule: {
@@ -387,7 +397,7 @@ def deviations_from_optax(workload: Any, rules: Sequence[str]):
 
 
 def find(numbers: dict[str, Any], workload: str, regime: str, rule: str = FIRST_RULE):
-    """The row of one program."""
+    """Return the row of one (workload, regime, rule)."""
     return next(
         r
         for r in numbers["rows"]
@@ -396,7 +406,7 @@ def find(numbers: dict[str, Any], workload: str, regime: str, rule: str = FIRST_
 
 
 def headline(numbers: dict[str, Any]):
-    """The numbers that the answer is made of."""
+    """Return the numbers that the answer uses."""
     batch = numbers["batch_size"]
     constant = find(
         numbers, numbers["first"], research.tuning.theory_regimes(batch)[2].name
@@ -419,8 +429,10 @@ def headline(numbers: dict[str, Any]):
 
 
 def recommended(rows: Sequence[dict[str, Any]]):
-    """The regime that is first in seconds at the strictest target that any of them
-    reaches, and that target."""
+    """Return the fastest regime in seconds, and the target for which this holds.
+
+    The target is the strictest one that any regime reaches.
+    """
     for target in reversed(rows[0]["targets"]):
         costs = {
             row["regime"]: row["targets"][target][0] * row["seconds_per_pass"]

@@ -150,7 +150,7 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def _is_unread() -> bool:
-    """Return whether the broken pipe is our own output, not a socket or another process.
+    """Return whether the broken pipe is our own output, not that of another process.
 
     If so, the rest of the output is discarded.
     """

@@ -90,14 +90,14 @@ def new_figure(
     height: float = 4.2,
     **keywords,
 ):
-    """Return a figure in the common style, with axes in an array of shape (rows, columns).
+    """Return a figure in the common style with an array of axes.
 
     Args:
       rows, columns: Numbers of rows and columns of axes.
       width, height: Size in inches.
       **keywords: Arguments for `Figure.subplots` (sharex, sharey, width_ratios, ...).
     Returns:
-      (figure, axes).
+      (figure, axes), with axes of shape (rows, columns).
     """
     check_count("rows", rows)
     check_count("columns", columns)
@@ -164,8 +164,9 @@ def band(
     high: np.ndarray,
     **style,
 ) -> None:
-    """Draw a line with a band from `low` to `high`; values that are not finite leave a
-    gap.
+    """Draw a line with a band from `low` to `high`.
+
+    Values that are not finite leave a gap.
     """
     check_instance("axes", axes, Axes, "Take them from new_figure.")
     for name, values in (("x", x), ("middle", middle), ("low", low), ("high", high)):

@@ -22,12 +22,11 @@ LEVEL = 30
 
 
 def draw_confusion(axes: Axes, counts: ArrayLike, classes: Sequence[str]) -> None:
-    """Draw a confusion matrix as a heat map: rows are true classes, columns predicted
-    ones.
+    """Draw a confusion matrix as a heat map.
 
-    Each square shows its number of examples; an empty square shows no number. The shade
-    is the share of the row's class, raised to a small power so that rare errors are
-    visible.
+    Rows are true classes, columns are predicted classes. Each square shows its number
+    of examples; an empty square shows no number. The shade is the share of the row's
+    class, raised to a small power so that rare errors are visible.
 
     Args:
       axes: Axes to draw on.

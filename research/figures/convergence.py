@@ -42,7 +42,7 @@ def draw_curves(
     y_label: str = "",
     resamples: int = 500,
 ) -> None:
-    """Draw each curve's median and band on log-log axes, and its floor as a dashed line.
+    """Draw the median and band of each curve on log-log axes, and its floor as a dash.
 
     Args:
       axes: Axes to draw on.
@@ -69,10 +69,9 @@ def draw_curves(
 
 
 def thin(x: np.ndarray, points: int = 160) -> np.ndarray:
-    """Return indices of at most `points` positive entries of x, spaced evenly on a log
-    axis.
+    """Return indices of at most `points` positive entries of x.
 
-    The last positive entry is always kept.
+    They are spaced evenly on a log axis. The last positive entry is always kept.
     """
     positive = np.flatnonzero(x > 0)
     wanted = np.geomspace(x[positive[0]], x[positive[-1]], points)

@@ -1,4 +1,4 @@
-"""Draw grids of small pictures: examples with captions, or the filters of a first layer."""
+"""Draw grids of small pictures: examples with captions, or first-layer filters."""
 
 from collections.abc import Callable, Sequence
 

@@ -150,7 +150,11 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 
 
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """Draw the share of workloads on which a rule costs at most a factor of the best rule."""
+    """Draw the performance profile.
+
+    It shows the share of workloads on which a rule costs at most a factor of the best
+    rule.
+    """
     figure, axes = figures.new_figure(height=4.4)
     panel, factors = axes[0, 0], arrays["profile/factors"]
     for rule in (*who.quiet, *reversed(who.shown)):
@@ -194,9 +198,9 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
 
 
 def quantiles(values: np.ndarray) -> np.ndarray:
-    """Return the median and the 10 and 90 % quantiles over the rows, by order statistics.
+    """Return the median and the 10 and 90 % quantiles over the rows.
 
-    Values that are not finite count as infinite.
+    They are order statistics. Values that are not finite count as infinite.
     """
     values = np.where(np.isfinite(values), np.maximum(values, SMALLEST), np.inf)
     return np.array(

@@ -271,7 +271,7 @@ def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
 
 
 def spread(places: Sequence[float], step: float) -> list[float]:
-    """Move ascending positions in 0..1 apart until neighbours are at least `step` apart.
+    """Move ascending positions in 0..1 apart until neighbours differ by `step` or more.
 
     The positions move as little as possible.
 

@@ -189,7 +189,10 @@ def _overlaid(workloads, rules, valleys, who: Cast):
 
 
 def _grid(workloads, rules, valleys, who: Cast):
-    """Draw one panel for each pair of rule and workload, with a column for each workload."""
+    """Draw one panel for each pair of rule and workload.
+
+    Several workloads have one column each.
+    """
     pairs = [(workload, rule) for rule in rules for workload in workloads]
     titles = [
         rule if len(workloads) == 1 else f"{rule} on {workload}"
@@ -214,7 +217,10 @@ def _grid(workloads, rules, valleys, who: Cast):
 
 
 def _scale(panel: Axes, valleys: list[Valley]) -> None:
-    """Set log axes around the trials that did not diverge, with room for crosses and bars."""
+    """Set log axes around the trials that did not diverge.
+
+    The limits leave room for the crosses above and the bars below.
+    """
     fine = [a[~v.diverged] for v in valleys for a in (v.low, v.high)]
     fine += [v.scores[[v.chosen]] for v in valleys] + [
         v.floor[[v.line.argmin()]] for v in valleys
