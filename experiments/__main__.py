@@ -30,7 +30,9 @@ verify, compare, explain, reproduce, data, pack, leaderboard (descent --help).""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the experiment or command that the first argument names; without one, list all.
+    """Run the experiment or command that the first argument names.
+
+    Without arguments, list all of them.
 
     Args:
       argv: Command-line arguments after the program's name.

@@ -247,11 +247,10 @@ def compile_ways(net: Net, activation: str, dtype: str):
 
 
 def time_steps(net: Net, config: Config):
-    """Return the seconds of one loss and of a descent step in both ways, shape (repeats,
-    3).
+    """Return the seconds of one loss and of a descent step in both ways.
 
-    The steps run in a compiled loop, as in a training. A single call from Python would
-    cost more than the gradient of a small network.
+    The shape is (repeats, 3). The steps run in a compiled loop, as in a training. A
+    single call from Python would cost more than the gradient of a small network.
     """
     activation = TIMED if TIMED in config.activations else config.activations[0]
     params, x, y = jax.device_put(draw_problem(net, activation, "float32", 0))
@@ -384,7 +383,10 @@ def summary(net: Net, arrays: dict[str, np.ndarray]):
 
 
 def facts(config: Config, found: dict[str, Any]):
-    """Return the numbers of all networks together, and the last network's for the answer."""
+    """Return the numbers of all networks together, and of the last network.
+
+    The answer uses the last network's seconds.
+    """
     nets = [found[name] for name in config.nets]
     return {
         "nets": found,
@@ -401,9 +403,7 @@ def facts(config: Config, found: dict[str, Any]):
 
 
 def example():
-    """Compute the small network of the figure, forward and backward, by the same
-    functions.
-    """
+    """Compute the figure's small network forward and backward by the same functions."""
     given = {key: np.array(value) for key, value in EXAMPLE.items()}
     params = {
         f"dense_{k}": {"weights": given[f"w{k}"], "bias": given[f"b{k}"]}

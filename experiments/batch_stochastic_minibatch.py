@@ -278,8 +278,9 @@ def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
 
 
 def cell_hashes(trained: Any):
-    """Return the SHA-256 of each run's values and last parameters, bytes of shape (runs,
-    32).
+    """Return the SHA-256 of each run's values and last parameters.
+
+    The result holds bytes and has shape (runs, 32).
     """
     leaves = [trained.values, *map(np.asarray, jax.tree.leaves(trained.params))]
     digests = [
@@ -325,7 +326,7 @@ def replacement_floors(
     seeds: Sequence[int],
     checkpoints: Checkpoints,
 ):
-    """Measure the floors of gradient descent at fixed rates, with and without replacement.
+    """Measure gradient descent's floors at fixed rates, with and without replacement.
 
     The prediction is η tr(C) / 4b.
     """
@@ -376,7 +377,10 @@ def replacement_floors(
 
 
 def deviations_from_optax(workload: Any, rules: Sequence[str]):
-    """Compute the largest deviation from optax over a trajectory, for each rule in optax."""
+    """Compute each rule's largest deviation from optax over a trajectory.
+
+    Rules that optax lacks are left out.
+    """
     params = workload.init(jax.random.key(0))
     return {
         rule: {

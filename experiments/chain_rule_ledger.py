@@ -182,7 +182,10 @@ def largest_path_error(ledger: research.derivatives.Ledger):
 
 
 def error_by_hand(ledger: research.derivatives.Ledger):
-    """Return the largest difference between the neuron's table and the textbook formulas."""
+    """Return the largest difference between the neuron's table and the textbook.
+
+    The textbook's values are computed from its formulas.
+    """
     w, b, x, y = NEURON.values()
     a = 1 / (1 + math.exp(-(w * x + b)))
     da, dz = 2 * (a - y), 2 * (a - y) * a * (1 - a)
@@ -229,10 +232,9 @@ def graph_arrays(ledger: research.derivatives.Ledger):
 
 
 def adjoint_arrays(ledger: research.derivatives.Ledger):
-    """Return the adjoints of a model's products for the first examples, and of its
-    matrices.
+    """Return the adjoints of a model's products, and the gradients of its matrices.
 
-    The adjoints of products have shape (examples, units).
+    The adjoints have shape (examples, units), for the first examples.
     """
     products = [
         row
@@ -249,8 +251,11 @@ def adjoint_arrays(ledger: research.derivatives.Ledger):
 
 
 def bugs():
-    """Return name -> (function, arguments, primitive, whether the backward pass makes the
-    NaN).
+    """Return the planted bugs by name.
+
+    Returns:
+      Name -> (function, arguments, primitive, whether the NaN appears in the backward
+        pass).
     """
 
     def root(x: jax.Array):

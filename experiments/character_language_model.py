@@ -158,7 +158,7 @@ class Job(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The text as training tokens and validation tokens, with the symbols they stand for."""
+    """The text as training and validation tokens, with the symbols they stand for."""
 
     name: str
     symbols: tuple[str, ...]

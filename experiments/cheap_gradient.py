@@ -168,10 +168,9 @@ def rosenbrock(x: jax.Array):
 
 
 def ratios(f: Callable, x: jax.Array, config: Config):
-    """Return the cost of f, and the relative costs of its gradient and Hessian-vector
-    product.
+    """Return the cost of f and the relative cost of its gradient, as JSON.
 
-    The result is JSON.
+    The relative cost of a Hessian-vector product is included.
     """
     gradient = research.derivatives.cost_ratio(jax.grad, f, x, seconds=config.seconds)
     product = research.derivatives.counted_cost(
@@ -190,10 +189,10 @@ def ratios(f: Callable, x: jax.Array, config: Config):
 
 
 def at_every_n(config: Config):
-    """Return the relative operations of the Rosenbrock function's derivatives in three
-    ways.
+    """Return the relative cost of the Rosenbrock function's derivatives in three ways.
 
-    They are the operations of all partial derivatives divided by those of the function.
+    It is the number of operations for all partial derivatives, divided by that for the
+    function.
     """
     n = 2 ** np.arange(2, int(np.log2(config.largest)) + 1)
     count = research.derivatives.counted_cost

@@ -90,7 +90,7 @@ def run(
 
 
 def measure(workload: Any, config: Config):
-    """Return the examples, and the boundary (w1, w2, b) of each epoch and the exact one."""
+    """Return the examples, each epoch's boundary (w1, w2, b), and the exact one."""
     seen, optimum = train(workload, config), workload.optimum
     exact = np.array([*optimum.params["weights"], optimum.params["intercept"]])
     params = np.stack([seen["w1"], seen["w2"], seen["b"]], axis=1)

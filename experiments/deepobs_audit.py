@@ -227,11 +227,11 @@ def make_problem():
 
 
 def draw_rotation(random: np.random.RandomState, dimension: int):
-    """Draw a uniform rotation by the subgroup algorithm of Diaconis & Shahshahani (1987).
+    """Draw a uniform rotation by the subgroup algorithm.
 
-    A uniform rotation of k dimensions acts on the last k axes. A reflection follows,
-    which takes the first axis of k + 1 dimensions to a uniform direction v: I - 2 u uᵀ
-    for u along v - e_1.
+    The source is Diaconis & Shahshahani (1987). A uniform rotation of k dimensions acts
+    on the last k axes. A reflection follows, which takes the first axis of k + 1
+    dimensions to a uniform direction v: I - 2 u uᵀ for u along v - e_1.
     """
     rotation, angle = np.eye(dimension), 2 * np.pi * random.uniform()
     rotation[-2:, -2:] = [
@@ -344,10 +344,10 @@ def train(
 
 
 def repetition(losses: np.ndarray):
-    """Return the mean change of mini-batch losses over one epoch, relative to fewer steps.
+    """Return the relative mean change of mini-batch losses over one epoch.
 
-    The losses have shape (..., LAST). The reference is the mean change over 1 to STEPS
-    - 1 steps.
+    The losses have shape (..., LAST). The change is divided by the mean change over 1
+    to STEPS - 1 steps.
     """
     changes = [
         np.mean(np.abs(losses[..., lag:] - losses[..., :-lag]))

@@ -42,7 +42,9 @@ def draw_curves(
     y_label: str = "",
     resamples: int = 500,
 ) -> None:
-    """Draw the median and band of each curve on log-log axes, and its floor as a dash.
+    """Draw each curve's median and band on log-log axes.
+
+    The floor of a curve is a dashed line.
 
     Args:
       axes: Axes to draw on.
