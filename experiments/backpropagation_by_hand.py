@@ -59,7 +59,7 @@ NETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     nets: tuple[str, ...] = tuple(NETS)
     """Of NETS; the last one's times are those that the answer tells."""

@@ -32,7 +32,7 @@ EXPECTED = {"examples_over_law": (0.6, 1.6)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
     """On the small set; those below n, and then the full batch."""

@@ -26,7 +26,7 @@ EXPECTED = {"floor_over_prediction": (0.8, 1.25)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     workload: tuple[str, ...] = ("breast_cancer", "diabetes")
     """Workloads with a known optimum; the first one has the first figure."""

@@ -41,7 +41,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     hidden: int = 6
     """Units of the network's hidden layer."""

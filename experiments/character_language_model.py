@@ -62,7 +62,7 @@ CLAIM, FALLBACK = "nine_play_shakespeare", "python_help"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     text: str = CLAIM
     """Which text: nine_play_shakespeare, tiny_shakespeare or python_help."""

@@ -33,7 +33,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     size: int = 100
     """Of matrices; vectors have its square."""

@@ -35,7 +35,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     starts: int = 12
     """Of Newton's method, on each axis."""

@@ -33,7 +33,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     epochs: int = 400
     """Budget of the training."""

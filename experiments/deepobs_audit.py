@@ -46,7 +46,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     rates: tuple[int, ...] = tuple(range(5, 21))
     """Learning rates, as k of 10^(-5 + k/5); the published ones are always among

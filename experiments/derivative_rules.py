@@ -28,7 +28,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     points: int = 64
     """Drawn for each rule."""

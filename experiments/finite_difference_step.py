@@ -39,7 +39,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     x: float = 1.5
     """Where the function is differentiated: between 0 and 2, so that its root is

@@ -28,7 +28,7 @@ EXPECTED = {"full_batch_error": (0.0, 1e-9), "full_batch_passes": (44, 44)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     passes: int = 200
     """Budget of each training, in epochs."""

@@ -57,7 +57,7 @@ EXPECTED |= {"smooth_wrong": (0.0, 0.005), "kinks_wrong": (0.0, 0.01)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     half: Literal["held out", "development"] = "held out"
     """Of the problems: those that nothing was tuned on, or those that were used in

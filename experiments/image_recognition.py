@@ -41,7 +41,7 @@ CLAIM, FALLBACK = "fashion_mnist", "digits"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     dataset: str = CLAIM
     """Which images: fashion_mnist, mnist, mnist_5k, cifar10 or digits."""
@@ -457,7 +457,10 @@ def facts(
 
 
 def confused(saved: Saved, split: Any):
-    """Count how often each class of the test images (row) was predicted as each (column)."""
+    """Count how often each class of the test images (row) was predicted as each class.
+
+    The columns are the predicted classes.
+    """
     predicted = saved.arrays["probabilities"].argmax(axis=1)
     return confusion_matrix(split.test_y, predicted, labels=range(len(split.classes)))
 

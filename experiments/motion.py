@@ -38,7 +38,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     seconds: float = 10.0
     """How long the motion is observed."""

@@ -33,7 +33,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     customers: float = 1000.0
     """N: the demand at a price of nothing."""
@@ -112,7 +112,7 @@ def run(
 
 
 class Shop:
-    """Profit as a function of price, demand and cost, and the dependencies between these."""
+    """Profit as a function of price, demand and cost, with their dependencies."""
 
     def __init__(self, config: Config):
         def profit(price: float, demand: float, cost: float):

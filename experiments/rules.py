@@ -40,7 +40,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     rule: tuple[str, ...] = ()
     """Names of rules; none means all of them."""

@@ -62,7 +62,7 @@ CLAIM, FALLBACK, WORDS = "japanese_vowels", "digits", "spoken_digits"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     dataset: str = CLAIM
     """What the networks are compared on: japanese_vowels, or digits, which are bundled
@@ -156,7 +156,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Choose the rates, train every network on the first set, then on the digits' splits."""
+    """Choose the rates, then train every network on the first set and on the digits."""
     checkpoints, on_progress = (
         checkpoints or research.types.no_checkpoints,
         on_progress or (lambda done, total, message: None),

@@ -43,7 +43,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     wide: int = 512
     """Hidden units of the wide net, which is timed only."""

@@ -41,7 +41,7 @@ CLAIM, FALLBACK = "reuters_r8", "fabricated"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     dataset: str = CLAIM
     """Which stories: reuters_r8, or fabricated ones."""
@@ -263,9 +263,7 @@ def check(config: Config):
 
 
 def hold_out(n: int, share: float):
-    """Return the indices of the training stories to train on while choosing, and of the
-    rest.
-    """
+    """Split the training stories; return indices to train on, and held-out indices."""
     order = np.random.default_rng(SPLIT_SEED).permutation(n)
     held = max(1, round(share * n))
     return np.sort(order[held:]), np.sort(order[:held])

@@ -39,7 +39,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     landscape: Literal["rosenbrock", "quadratic", "himmelblau", "beale", "saddle"] = (
         "rosenbrock"
@@ -190,7 +190,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Run each rule at every rate, keep its best path, and compare two rules with theory."""
+    """Run each rule at every rate, keep its best path, and check two against theory."""
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     rates = grid(config)
     for name in config.rule:

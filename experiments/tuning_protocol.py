@@ -49,7 +49,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     rule: tuple[str, ...] = (
         "gradient_descent",

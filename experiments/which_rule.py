@@ -28,7 +28,7 @@ ALL = ("all",)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     rule: tuple[str, ...] = (
         "gradient_descent",
