@@ -12,8 +12,8 @@ the cheapest.
     python experiments/fit_a_line.py            # some seconds
 
 Expected numbers (`EXPECTED`): the relative distance from the exact line at the end of
-full-batch descent; and its passes until it is within 1 %, the smallest integer of at
-least log(1 / 100) / log(1 - η).
+full-batch descent; and its passes until it is within 1 %, which is the smallest integer
+not below log(1 / 100) / log(1 - η).
 """
 
 import dataclasses

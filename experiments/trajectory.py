@@ -428,8 +428,8 @@ def describe_steps(points: np.ndarray, gradients: np.ndarray) -> Steps:
 def contraction(distances: np.ndarray) -> float:
     """Return the factor by which distances shrink at each step.
 
-    It is the slope of the least-squares line through the logarithms of the later half,
-    as a factor.
+    The factor is exp(s), where s is the slope of the least-squares line through the
+    logarithms of the later half.
 
     Args:
       distances: Distances to the limit of the path, shape (t + 1,).

@@ -258,7 +258,10 @@ def _relative(result: Result, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables: costs (for the terminal), floors, optax, rules, targets, optima."""
+    """Return the tables; the terminal shows the first, the report all.
+
+    They hold costs, floors, differences from optax, rules, targets and optima.
+    """
     numbers = findings.numbers
     return (
         costs_table(numbers),

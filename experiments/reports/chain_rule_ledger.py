@@ -174,7 +174,10 @@ def bug_caption(numbers: dict[str, Any]):
 
 
 def draw_beside(arrays: dict[str, np.ndarray], name: str, panels: Sequence[tuple] = ()):
-    """Draw a program's graph, with images beside it, each (values, title, across, down)."""
+    """Draw a program's graph, with images beside it.
+
+    Each image is (values, title, across, down).
+    """
     figure, axes, beside = new_graph(arrays[f"{name}/size"], len(panels))
     draw_graph(axes, arrays, name)
     for panel, parts in zip(beside, panels, strict=True):
@@ -183,7 +186,8 @@ def draw_beside(arrays: dict[str, np.ndarray], name: str, panels: Sequence[tuple
 
 
 def draw_softmax(arrays: dict[str, np.ndarray]):
-    """Draw the graph of softmax regression, the adjoints of its logits, and its gradient."""
+    """Draw softmax regression: its graph, the adjoints of its logits, and its gradient.
+    """
     images = np.pad(
         arrays["softmax/gradient 0"].T.reshape(2, 5, 8, 8),
         ((0, 0), (0, 0), (1, 1), (1, 1)),
@@ -242,8 +246,9 @@ def new_graph(
 
 
 def draw_graph(axes: Axes, arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """Draw a graph of boxes with values and adjoints; values that are not finite stand
-    out.
+    """Draw a graph of boxes with values and adjoints.
+
+    Values that are not finite are highlighted.
 
     Args:
       axes: Axes to draw on.

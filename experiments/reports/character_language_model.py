@@ -159,10 +159,10 @@ def learning_and_context(
     numbers: Mapping[str, Any],
     looks: Mapping[str, tuple[str, str]],
 ) -> Figure:
-    """Draw losses by step on the left, and by the number of earlier characters on the
-    right.
+    """Draw losses by step on the left, and by length of the context on the right.
 
-    The losses of n-grams are horizontal lines.
+    The context is the number of characters before the predicted one. The losses of
+    n-grams are drawn as lines for comparison.
 
     Args:
       arrays: Losses of each network and seed: name/seed/sampled, at equidistant steps

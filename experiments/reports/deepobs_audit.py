@@ -174,7 +174,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def not_compared(numbers: dict[str, Any], words: str):
-    """Return `words` with both lengths if these trainings and the published ones differ.
+    """Return `words` with both lengths if the trainings have another length than
+    published.
 
     The result is empty if the lengths are equal.
     """
@@ -292,7 +293,7 @@ _PUBLISHED = figures.COLOURS["exact"]
 def repeating_batches(
     axes: Axes, published: Sequence[float], ours: dict[str, np.ndarray], epoch: int
 ) -> None:
-    """Draw the last mini-batch losses, one per step, with a line at each end of an epoch.
+    """Draw the last mini-batch losses, one per step, with a line where an epoch ends.
 
     Args:
       axes: Axes to draw on.
@@ -337,7 +338,7 @@ def loss_by_epoch(
     published: Sequence[float],
     least: float,
 ) -> None:
-    """Draw test losses above their minimum by epoch, log-log, with the published losses.
+    """Draw test losses above their minimum by epoch, log-log, and the published ones.
 
     There is one line for each seed.
 

@@ -11,7 +11,7 @@ from experiments.finite_difference_step import SCHEMES, TYPES
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the best steps, the cost of a smaller one, and the problem with np.gradient."""
+    """State the best steps, the cost of a smaller one, and the trap of np.gradient."""
     numbers = findings.numbers
     best = {
         (scheme, kind): (step, error)

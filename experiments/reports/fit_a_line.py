@@ -18,7 +18,8 @@ ENDS = (
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the line, what each regime needed to reach it, and which regimes stay on it."""
+    """State the line, what each regime needed to reach it, and which regimes stay there.
+    """
     numbers = findings.numbers
     costs = [
         f"{name} (rate {found['rate']:g}) {cost(found)}"
@@ -117,7 +118,8 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the lines among the data, still and moving, and as paths of their parameters."""
+    """Draw the lines among the data, still and animated, and the paths of parameters.
+    """
     arrays, numbers = result.arrays, result.numbers
     regimes = numbers["regimes"]
     still, axes = research.figures.new_figure(
@@ -298,7 +300,7 @@ def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
 
 
 def draw_walk(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
-    """Draw each regime's path in the plane of intercept and slope, on circles of equal f."""
+    """Draw each regime's path of intercept and slope, on circles of equal f."""
     exact = arrays["exact"]
     angle = np.linspace(0, 2 * np.pi, 200)
     axes.grid(False)

@@ -27,7 +27,7 @@ def percent(seen: Sequence[float]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say how often four procedures are wrong, with different rules and with equal ones.
+    """Say how often four procedures are wrong, for different rules and for equal ones.
 
     The answer also says what our procedure does not account for.
     """

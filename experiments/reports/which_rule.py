@@ -76,7 +76,7 @@ def left_out_table():
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say which rule to use first, which are equally good, and how to go without tuning.
+    """Say which rule to use first, which are equally good, and what to use untuned.
 
     The answer also compares with the simple baseline.
     """
