@@ -304,7 +304,7 @@ def interval(samples: np.ndarray):
 
 
 def none_if_never(passes: Any):
-    """Return None for an infinite number, which JSON lacks: the target is not reached."""
+    """Return None for an infinite number (target not reached), which JSON lacks."""
     return float(passes) if np.isfinite(passes) else None
 
 

@@ -214,7 +214,7 @@ def facts(ledger: research.derivatives.Ledger):
 
 
 def graph_arrays(ledger: research.derivatives.Ledger):
-    """Return the graph and its layout as arrays, without rows that no adjoint reaches."""
+    """Return the graph and its layout as arrays; rows without adjoint are left out."""
     drawn, layout = ledger.drawing(constants=False)
     return {
         "boxes": np.concatenate([layout.centres, layout.sizes], axis=1),

@@ -286,8 +286,8 @@ def train(
         test loss after each epoch, shape (seeds, epochs + 1), and the last mini-batch
         losses, shape (seeds, LAST).
     """
-    # Gradient descent, with or without momentum, does not depend on a rotation, so H can
-    # be diagonal. Adam depends on the axes.
+    # Gradient descent, with or without momentum, is invariant to rotations, so H can be
+    # diagonal. Adam depends on the axes.
     rotated = rule != "adam"
     basis = problem.rotation if rotated else np.eye(DIMENSION)
     curvature = (
@@ -357,7 +357,7 @@ def repetition(losses: np.ndarray):
 
 
 def mean_interval(samples: np.ndarray):
-    """Return (mean, low, high): the mean over seeds with its 95 % bootstrap interval."""
+    """Return (mean, low, high): the mean over seeds and its 95 % bootstrap interval."""
     interval = stats.bootstrap(
         (samples,), np.mean, n_resamples=2000, method="percentile", rng=0
     ).confidence_interval

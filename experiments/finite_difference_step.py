@@ -80,7 +80,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Tabulate every quotient at every step, and the errors of np.gradient on samples."""
+    """Tabulate every quotient at every step, and errors of np.gradient on samples."""
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     check(config)
     arrays, rows = {}, []

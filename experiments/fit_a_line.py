@@ -66,7 +66,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Train each regime from one starting point; compare each step with the exact line."""
+    """Train each regime from one start, and compare each step with the exact line."""
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     workload = research.workloads.make_workload(WORKLOAD)
     arrays = problem(workload)

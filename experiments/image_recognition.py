@@ -466,7 +466,7 @@ def confused(saved: Saved, split: Any):
 
 
 def recalls(saved: Saved, split: Any):
-    """Return the share of each class that is recognised; NaN if it has no test images."""
+    """Return the recognised share of each class; NaN if it has no test images."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
     said = saved.arrays["probabilities"].argmax(axis=1)
     return np.asarray(
@@ -475,7 +475,7 @@ def recalls(saved: Saved, split: Any):
 
 
 def arrays(split: Any, trained: dict[str, Any]):
-    """Return the arrays of the figures; those of a single network use the first seed."""
+    """Return the arrays of the figures; single networks use the first seed."""
     first, labels = trained["cnn"][0].arrays["probabilities"], split.test_y
     predicted, confidence = first.argmax(axis=1), first.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)

@@ -63,7 +63,7 @@ from research.types import Checkpoints
 
 EXPONENT = complex(
     -0.25, 2.0
-)  # The position is the real part of exp(EXPONENT t); each derivative multiplies by EXPONENT.
+)  # The position is Re exp(EXPONENT t); each derivative multiplies by EXPONENT.
 NAMES = {1: "velocity", 2: "acceleration"}
 FORMULAS = tuple((order, accuracy) for order in NAMES for accuracy in (2, 4))
 
@@ -73,7 +73,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ):
-    """Differentiate the noisy positions at many steps; compare errors and predictions."""
+    """Differentiate noisy positions at many steps; compare errors and predictions."""
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     check(config)
     t = config.spacing * np.arange(round(config.seconds / config.spacing) + 1)

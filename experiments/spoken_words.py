@@ -128,13 +128,14 @@ FRONT_END = {"num_mels": 20, "window_seconds": 0.05, "hop_seconds": 0.025}
 MOST_FRAMES = 40  # One second; the few longer recordings are cut.
 SHOWN_DIGITS = (3, 7)
 SLICE = 500  # Maximum number of examples that are evaluated at once.
-# Penalty of the baseline: this / n times half the sum of squared weights is added to the mean loss.
+# Penalty of the baseline: this / n times half the sum of squared weights is added to
+# the mean loss.
 PENALTY = 1.0
 RESAMPLED = {CLAIM: 26, FALLBACK: 8, WORDS: 8}  # Number of steps for the baseline.
 
 
 def complete(config: Config):
-    """Return the config with available recordings: the defaults, or their replacements."""
+    """Return the config with available recordings: the defaults or replacements."""
     for field, name, load, instead in (
         ("dataset", CLAIM, research.datasets.vowels, FALLBACK),
         ("words", WORDS, research.datasets.recordings, ""),
@@ -282,7 +283,7 @@ def train_all(
     jobs: Sequence[tuple],
     first: int,
 ):
-    """Train every job (split, model, seed, rate); load finished ones from checkpoints."""
+    """Train every job (split, model, seed, rate); load finished ones."""
     saved = []
     for done, job in enumerate(jobs, first):
         name, model, seed, _ = job
@@ -323,7 +324,7 @@ def train(
     watch: Callable[[float, str], None],
     parts: Checkpoints,
 ):
-    """Train a network once; return the final accuracy and mean loss on the test part."""
+    """Train a network; return its final accuracy and mean loss on the test part."""
     learn, judge = batches
     num_epochs = config.epochs if is_first else config.word_epochs
     num_hidden = round(config.num_hidden * (CELLS["lstm"] / CELLS[cell]) ** 0.5)
@@ -365,7 +366,7 @@ def train(
 
 
 def solve(batches: Sequence[Batch], num_classes: int, num_steps: int, _: Checkpoints):
-    """Fit softmax regression by Newton's method; return its accuracy on the test part."""
+    """Fit softmax regression by Newton's method; return accuracy on the test part."""
     began = time.perf_counter()
     steps = (interpolate_steps(b.x.values, b.x.length, num_steps) for b in batches)
     train, test = (values.reshape(len(values), -1) for values in steps)

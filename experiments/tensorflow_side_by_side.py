@@ -274,7 +274,7 @@ def timed(width: int, repeats: int, installed: bool):
             calls.append(lambda step=step, batch=batch: step(*batch))
     with threadpoolctl.threadpool_limits(
         1
-    ):  # For NumPy: two threads waiting for each other on busy cores can be 200 times slower.
+    ):  # For NumPy: on busy cores, two threads that wait for each other are slow.
         return dict(
             zip(
                 makers,

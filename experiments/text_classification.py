@@ -565,7 +565,7 @@ def worst(split: Any, probabilities: np.ndarray, counted: np.ndarray):
 
 
 def arrays(split: Any, trained: Sequence[Saved]):
-    """Return the arrays of the figures; those of a single network use the first seed."""
+    """Return the arrays of the figures; single networks use the first seed."""
     kept = {
         name: np.stack([saved.arrays[name] for saved in trained])
         for name in ("accuracy", "macro_f1", "loss")

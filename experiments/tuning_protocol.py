@@ -340,7 +340,7 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
         for kind, truth in truths(arrays).items():
             known = (
                 truth != 0
-            )  # If neither rule reaches the target with any trial, no answer is right or wrong.
+            )  # If neither rule ever reaches the target, no answer is right or wrong.
             row[kind] = decision_procedures.tally(
                 arrays["rules/named"][known, column], truth[known]
             )

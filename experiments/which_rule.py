@@ -168,7 +168,7 @@ def rules_of(config: Config):
 
 
 def ratio_to(numbers: dict[str, Any], rule: str):
-    """Return example gradients of a rule divided by those of the first; 1 for itself."""
+    """Return example gradients of a rule divided by the first's; 1 for itself."""
     if rule == numbers["baseline"]:
         return 1.0
     return next(one["ratio"] for one in numbers["overall"] if one["rule"] == rule)

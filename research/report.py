@@ -282,7 +282,7 @@ def sortable(table: runs.Table) -> Sortable:
 
 
 def cell(value: str | int | float | None, text: str) -> Cell:
-    """Return the Cell of a value that is written as `text`; None and NaN are missing."""
+    """Return the Cell of a value written as `text`; None and NaN are missing."""
     checks.check_text("text", text)
     if value is not None and not isinstance(value, str | int | float | np.number):
         raise TypeError(

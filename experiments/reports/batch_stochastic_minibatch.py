@@ -58,7 +58,7 @@ def cost(row: dict[str, Any], target: float):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the first figure, the small multiples and the floors, from the saved arrays."""
+    """Draw the first figure, the small multiples and the floors from saved arrays."""
     return {
         "figure": first_figure(
             result,
@@ -200,7 +200,7 @@ def small_multiples(result: Result, regimes: Sequence[str]) -> figures.Picture:
 
 
 def replacement(result: Result) -> figures.Picture:
-    """Draw sampling with and without replacement at fixed rates, with predicted floors."""
+    """Draw sampling with and without replacement at fixed rates, with floors."""
     rows = result.numbers["floors"]["rows"]
     figure, axes = figures.new_figure(1, len(rows), width=11, height=3.7, sharey=True)
     for panel, row in zip(axes[0], rows, strict=True):

@@ -349,7 +349,7 @@ def costs_table(
 
 
 def orders_table(losses: Mapping[str, Sequence[float]]) -> Table:
-    """Return the losses of n-grams of order 1, 2, ..., one column for each smoothing."""
+    """Return the losses of n-grams of order 1, 2, ..., a column for each smoothing."""
     columns = ("order", *(name.replace("_", " ") for name in losses))
     rows = tuple(
         (order, *_digits(*row))

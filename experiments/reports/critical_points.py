@@ -137,7 +137,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_landscape(axes: Axes, arrays: dict[str, np.ndarray]):
-    """Draw contour lines, denser near the lowest value, and the ends of the descents."""
+    """Draw contour lines, denser near the lowest value, and ends of the descents."""
     heights = arrays["heights"]
     levels = heights.min() + np.ptp(heights) * np.linspace(0.02, 1, 22) ** 3
     axes.grid(False)

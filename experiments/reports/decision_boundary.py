@@ -115,8 +115,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the boundary in the plane of the data, still and animated, and its errors.
-    """
+    """Draw the boundary in the plane of the data, still and animated, and its errors."""
     arrays, numbers = result.arrays, result.numbers
     still, axes = research.figures.new_figure(
         1, 2, width=11, height=4.6, width_ratios=(1.15, 1)
@@ -167,7 +166,7 @@ def way_caption(numbers: dict[str, Any]):
 
 
 def draw_field(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
-    """Draw P(benign) as ten bands of colour; return them, so that they can be animated."""
+    """Draw P(benign) as ten bands of colour; return them for the animation."""
     # The classes' colours mixed with white; transparent bands would have visible seams.
     shades = LinearSegmentedColormap.from_list(
         "probability", ["#F5D89A", "#FFFFFF", "#9BC5E0"]

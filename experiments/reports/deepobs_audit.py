@@ -114,7 +114,7 @@ def verdict(best: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables: published and ours, the held-out protocol, and single seeds."""
+    """Return the tables: published and ours, held-out protocol, and single seeds."""
     numbers = findings.numbers
     epochs = (*PUBLISHED_AFTER[:-1], "last")
     losses = [
@@ -174,10 +174,10 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def not_compared(numbers: dict[str, Any], words: str):
-    """Return `words` with both lengths if the trainings have another length than
-    published.
+    """Return `words` with both lengths if the published length differs.
 
-    The result is empty if the lengths are equal.
+    The lengths are the epochs of these trainings and of the published ones. The result
+    is empty if they are equal.
     """
     epochs = length(numbers), PUBLISHED_AFTER[-1]
     return "" if epochs[0] == epochs[1] else words.format(*epochs)

@@ -18,8 +18,7 @@ ENDS = (
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the line, what each regime needed to reach it, and which regimes stay there.
-    """
+    """State the line, what each regime needed to reach it, and which regimes stay."""
     numbers = findings.numbers
     costs = [
         f"{name} (rate {found['rate']:g}) {cost(found)}"
@@ -118,8 +117,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the lines among the data, still and animated, and the paths of parameters.
-    """
+    """Draw the lines among the data, still and animated, and the paths of parameters."""
     arrays, numbers = result.arrays, result.numbers
     regimes = numbers["regimes"]
     still, axes = research.figures.new_figure(

@@ -265,7 +265,7 @@ def draw_random(rows: Sequence[dict[str, Any]], per_class: int):
 
 
 def draw_claims(axes: Axes, result: research.runs.Result, name: str):
-    """Draw the answers of one package; points outside the axes are drawn at the edge."""
+    """Draw the answers of one package; points outside the axes are at the edge."""
     truth, value, claim = (
         result.arrays["truth"],
         *(result.arrays[f"{name}/{column}"] for column in ("value", "claim")),

@@ -118,7 +118,7 @@ BELOW = 0.06
 
 
 def draw(result: Result) -> dict[str, figures.Picture]:
-    """Draw accuracy by epoch, the confusion matrix, the worst errors, and the filters."""
+    """Draw accuracy by epoch, the confusion matrix, the worst errors, and filters."""
     numbers, kept = result.numbers, result.arrays
     pictures = {
         "accuracy": figures.Picture(
@@ -155,7 +155,7 @@ def draw_worst(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Fi
 
 
 def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Figure:
-    """Draw accuracy by epoch within trainings, and at the end of trainings by length."""
+    """Draw accuracy by epoch within trainings, and final accuracy by length."""
     figure, axes = figures.new_figure(
         1, 2, width=11, height=4.4, width_ratios=(1.5, 1), sharey=True
     )

@@ -31,7 +31,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables: all rules, the reasons for missing numbers, and each family."""
+    """Return the tables: all rules, reasons for missing numbers, and each family."""
     names, cells = findings.numbers["names"], findings.numbers["cells"]
     return (
         verification_table(cells, names),
@@ -121,7 +121,7 @@ def family_tables(names: Sequence[str]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the verification table: to how many digits each rule agrees on each problem."""
+    """Draw the verification table: how many digits agree for each rule and problem."""
     arrays, numbers = result.arrays, result.numbers
     panels = [
         ("formula_float64", "formula, float64"),

@@ -73,7 +73,7 @@ def of_digits(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw some recordings, the accuracy of each model, and the effect of a new voice."""
+    """Draw some recordings, the accuracy of each model, and the effect of new voices."""
     numbers, Picture = result.numbers, research.figures.Picture
     pictures = {
         "sequences": Picture(
@@ -172,7 +172,7 @@ def first_table(numbers: Mapping[str, Any]) -> Table:
 
 
 def digits_table(numbers: Mapping[str, Any]) -> Table:
-    """Return the test accuracy on spoken digits, with speakers shared and one left out."""
+    """Return the test accuracy on spoken digits, speakers shared and one left out."""
     train, test, left_out = numbers["parts"]
     rows = numbers["digits"]
     return Table(

@@ -112,8 +112,7 @@ def grid_table(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the paths, still and animated, their distances, and each step's quantities.
-    """
+    """Draw the paths, still and animated, their distances, and each step's quantities."""
     arrays, numbers = result.arrays, result.numbers
     names, scene = list(numbers["rules"]), LANDSCAPES[numbers["landscape"]]
     still, axes = research.figures.new_figure(width=8.6, height=6.2)
@@ -387,7 +386,7 @@ def draw_curves(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figur
 
 
 def draw_steps(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
-    """Draw five panels of the quantities of each step, and a legend in the sixth place."""
+    """Draw five panels of each step's quantities, and a legend in the sixth place."""
     figure, axes = figures.new_figure(2, 3, width=11, height=6.0, sharex=True)
     for panel, (key, title) in zip(axes.flat, STEP_PANELS.items(), strict=False):
         for number, name in enumerate(names):

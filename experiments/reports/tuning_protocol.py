@@ -57,7 +57,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables of each procedure's winners, of its method, and of the truth."""
+    """Return the tables of each procedure's winners, its method, and the truth."""
     numbers = findings.numbers
     shown = [
         (kind, outcome) for kind in (TRIALS, RULES) for outcome in ("right", "wrong")

@@ -345,7 +345,10 @@ def _what_is_kept(run: "runs.Run") -> str:
 
 
 def _forget_if_empty(folder: Path) -> None:
-    """Delete a run folder that contains only a manifest and a lock, as after bad input."""
+    """Delete a run folder that contains only a manifest and a lock.
+
+    Bad input leaves such a folder.
+    """
     if {file.name for file in folder.iterdir()} <= {"manifest.json", ".lock"}:
         shutil.rmtree(folder)
 

@@ -244,7 +244,7 @@ def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
 
 
 def _gathered(argv: Sequence[str], base: Any) -> list[str]:
-    """Merge repeated flags with several values: --rule a --rule b becomes --rule a b."""
+    """Merge repeated flags with several values: --rule a --rule b is --rule a b."""
     several = {
         f"--{f.name.replace('_', '-')}"
         for f in dataclasses.fields(base)
@@ -281,7 +281,7 @@ def _unknown(words: Sequence[str], names: Iterable[str]) -> str:
 
 
 def _convert(value: Any, kind: Any) -> Any:
-    """Return the value as the annotated type; raise ValueError if that is impossible."""
+    """Return the value as the annotated type; raise ValueError if impossible."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _first_that_fits(value, arguments)

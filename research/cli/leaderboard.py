@@ -1,4 +1,4 @@
-"""Merge studies into one page, and pack a run into one file: descent leaderboard, pack."""
+"""Merge studies into one page (descent leaderboard); pack a run (descent pack)."""
 
 import argparse
 import sys

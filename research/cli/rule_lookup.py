@@ -1,4 +1,4 @@
-"""Look up a rule by command-line argument: FILE.py:name, optax.NAME, or our own name."""
+"""Look up a rule by command-line argument: FILE.py:name, optax.NAME, or our name."""
 
 import ast
 import importlib

@@ -306,7 +306,7 @@ def _wait(
 def _has_ended(job: Any) -> bool:
     if hasattr(
         job, "cancelled"
-    ):  # Only the debug executor has this. The job runs now; `done` would open a debugger.
+    ):  # Only in the debug executor; the job runs here. `done` would open a debugger.
         job.exception()
         return True
     return job.done()
@@ -319,8 +319,8 @@ def _outcome(job: Any) -> Outcome:
     )
     process = getattr(job, "_process", None)
     if process is not None and not job.paths.result_pickle.exists():
-        # For a local job the file is missing for good. On a queue's file system, submitit
-        # waits some time for the file.
+        # The file of a local job will not appear. On a queue's file system, submitit
+        # waits some time for it.
         return killed
     try:
         return job.result()

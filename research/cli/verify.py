@@ -1,4 +1,4 @@
-"""Check a rule against a reference: descent verify FILE.py:rule --against optax.adam."""
+"""Check a rule against a reference: descent verify FILE.py:rule --against NAME."""
 
 import argparse
 import math

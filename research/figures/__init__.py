@@ -17,8 +17,8 @@ from research.checks import (
     check_text,
 )
 
-# Okabe & Ito's palette, which colour-blind readers can distinguish. The keys are regimes,
-# so that a regime has the same colour in all figures.
+# Okabe & Ito's palette, which colour-blind readers can distinguish. The keys are
+# regimes, so that a regime has the same colour in all figures.
 COLOURS = {
     "full batch": "#0072B2",
     "mini-batch": "#009E73",

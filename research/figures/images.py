@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike
 GAP = 0.14  # Distance between two pictures, as a share of their width.
 LINE = 0.17  # Height of a caption line, as a share of a picture's height.
 FONT_SIZE = 7.5
-SIGNED = "RdBu"  # Red is negative, white is 0, blue is positive: colour-blind readers can distinguish these.
+SIGNED = (
+    "RdBu"  # Red: negative, white: 0, blue: positive; safe for colour-blind readers.
+)
 SHOWN = 0.99  # Share of the weights within the colour scale; the largest are outside.
 CHANNELS = (1, 3)
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of a study: which rule needs less than the baseline, by how much."""
+"""Draw the pictures of a study: which rule needs less than the baseline."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from research.figures.study_looks import (
     written,
 )
 
-# Colour and filling: a verdict is visible without colour too, and is written beside its row.
+# Colour and filling: a verdict is visible without colour, and written beside its row.
 VERDICTS = {
     "better": ("#0072B2", "full"),
     "worse": ("#D55E00", "left"),

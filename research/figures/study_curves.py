@@ -1,4 +1,4 @@
-"""Draw a study's lines: cost against trials, gap against passes, performance profile."""
+"""Draw a study's lines: cost by trials, gap by passes, performance profile."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ from research.figures.study_looks import (
 
 SMALLEST = 1e-12  # Smaller relative gaps are rounding errors.
 LARGEST = 10.0  # Runs with larger relative gaps have diverged.
-MOST_NAMED = 12  # Numbers in a caption; with more, only the baseline's and the best rule's are given.
+MOST_NAMED = 12  # Numbers in a caption; with more, only for the baseline and the best.
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -1,4 +1,4 @@
-"""Common parts of a study's pictures: colours of rules, panels, and names at line ends."""
+"""Common parts of a study's pictures: rule colours, panels, names at line ends."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from research import figures
 from research.comparison import HALF
 
-# Colour of the baseline, then Okabe & Ito's colours without yellow (hard to see on white),
-# and a wine red. Colour-blind readers can distinguish any two of them.
+# Colour of the baseline, then Okabe & Ito's colours without yellow (hard to see on
+# white), and a wine red. Colour-blind readers can distinguish any two of them.
 RULE_COLOURS = (
     "#222222",
     "#0072B2",
@@ -79,7 +79,7 @@ def cast(numbers: Mapping[str, Any]) -> Cast:
 
 
 def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
-    """Return the number of workloads not reached, and the sum of the other log costs."""
+    """Return the number of workloads not reached, and the sum of other log costs."""
     cells = [cell for cell in numbers["cells"] if cell["rule"] == rule]
     costs = [number(cell["cost"]) for cell in cells if reaches(cell)]
     return len(cells) - len(costs), sum(
@@ -259,7 +259,10 @@ def _name_ends(panel: Axes, inches: float, who: Cast) -> None:
 
 
 def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
-    """Return a line's last finite point in axes coordinates, and whether there is one."""
+    """Return a line's last finite point in axes coordinates.
+
+    The third value says whether there is one.
+    """
     points = np.column_stack(
         [np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)]
     )

@@ -1,4 +1,4 @@
-"""Draw how a rule's score depends on its learning rate, and how wide the good range is."""
+"""Draw how a rule's score depends on its learning rate."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Nesting levels of lists and objects; Python's JSON parser and printer fail at about 1000.
+# Nesting levels of lists and objects; Python's JSON functions fail at about 1000.
 DEEPEST = 64
 MOST_DIGITS = (
     310  # Of an integer, including its sign; a longer one does not fit into a float.

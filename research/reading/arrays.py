@@ -20,7 +20,8 @@ MOST_AXES = 32  # Maximum rank that every version of NumPy supports.
 # which load as void.
 SAVABLE = "biufcSUMm"
 _MAGIC = b"\x93NUMPY"
-# The header as NumPy writes it. NumPy's parser uses Python's, which can fail in many ways.
+# The header as NumPy writes it. NumPy reads it with Python's parser, which can fail
+# in many ways.
 _HEAD = re.compile(
     rb"\{'descr': '([<>|=][%s][0-9]{1,9}(?:\[[0-9]{0,9}[a-zA-Z]{1,2}\])?)', 'fortran_order': (True|False), "
     rb"'shape': \(((?:[0-9]{1,19}, ?)*(?:[0-9]{1,19})?)\), \} *\n" % SAVABLE.encode()

@@ -27,8 +27,8 @@ from research.runs.files import json_bytes, read_json
 from research.runs.readings import Entry, as_number, read_entries
 from research.runs.reference import reference_of
 
-# Relative to the larger of two numbers: numbers closer than this share six digits; tables print
-# three or four.
+# Relative to the larger of two numbers: numbers closer than this share six digits.
+# Tables print three or four.
 DIGITS = 1e-6
 # Relative to the largest number in the same column or list, and to at least 1. Smaller
 # differences are rounding errors of terms that cancel.

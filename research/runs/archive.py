@@ -243,7 +243,7 @@ def _of_archive(path: Path) -> dict[str, bytes]:
     members = archive.infolist()
     if (
         not members or members[0].header_offset
-    ):  # zipfile searches from the end; in a truncated file it would find the inner .npz.
+    ):  # zipfile searches from the end: in a cut file it would find the .npz.
         raise ValueError(
             f"is truncated or altered: it does not begin with its first file; {_AGAIN}."
         )

@@ -34,7 +34,7 @@ from research.runs.files import (
 from research.types import Checkpoint, Checkpoints, Saved
 
 SECONDS_BETWEEN = 10.0  # About how much work a killed process loses.
-LARGEST_SHARE = 0.05  # Largest share of the time spent on saving: after a slow save, the next is later.
+LARGEST_SHARE = 0.05  # Maximum share of time for saving; a slow save delays the next.
 GENERATIONS = 2
 MOST_BYTES = 2**36  # Maximum size of a file that is read.
 LONGEST = 100  # Maximum number of characters of a name in its folder's name.

@@ -342,7 +342,7 @@ def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
     try:
         earlier = read_manifest(run.path)
     except ValueError:
-        # A warning about an unreadable manifest was already given. Without a manifest, the
+        # There was a warning if the manifest is unreadable. Without a manifest, the
         # environment of the checkpoints is unknown.
         return False
     changed = differences(earlier["environment"], manifest["environment"])
@@ -356,7 +356,7 @@ def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
 
 
 def _mend_metrics(path: Path) -> float:
-    """Remove an incomplete last line, and return the seconds of the last complete line."""
+    """Remove an incomplete last line; return the seconds of the last complete line."""
     lines = (
         read_file(path.parent, METRICS).splitlines(keepends=True)
         if path.exists()

@@ -84,7 +84,7 @@ def _table_entries(table: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
         left, of = (
             0,
             "",
-        )  # Number of following entries that are interval ends, and the estimate's place.
+        )  # Number of following entries that are interval ends; the estimate's place.
         for i, value in enumerate(row):
             if left:
                 left -= 1
