@@ -351,8 +351,7 @@ def difference_errors(
 
 
 def summary(net: Net, arrays: dict[str, np.ndarray]):
-    """What one net came to, as JSON; all that a clock told is under names with
-    "seconds"."""
+    """Return the results of one network, as JSON; names of times contain "seconds"."""
     by_dtype = {
         "largest_difference": np.max,
         "share_equal": np.mean,

@@ -126,7 +126,7 @@ def disagreements(name: str, rule: Any, config: Config):
 
 
 def from_values(rule: Any, x: jax.Array, constants: dict[str, Any]):
-    """Return f'(x) by Richardson's quotient at its best step and by finite_difference."""
+    """Return f'(x) by Richardson's best quotient and by `finite_difference`."""
     compiled = jax.jit(rule.function)
     f = lambda t: np.asarray(compiled(np.asarray(t, float), constants), float)[()]
     limit = research.derivatives.limit_table(f, float(x), "richardson")

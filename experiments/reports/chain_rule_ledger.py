@@ -186,7 +186,7 @@ def draw_beside(arrays: dict[str, np.ndarray], name: str, panels: Sequence[tuple
 
 
 def draw_softmax(arrays: dict[str, np.ndarray]):
-    """Draw softmax regression: its graph, the adjoints of its logits, and its gradient."""
+    """Draw softmax regression: graph, adjoints of the logits, and gradient images."""
     images = np.pad(
         arrays["softmax/gradient 0"].T.reshape(2, 5, 8, 8),
         ((0, 0), (0, 0), (1, 1), (1, 1)),

@@ -117,7 +117,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the lines among the data, still and animated, and the paths of parameters."""
+    """Draw the lines among the data, also animated, and the paths of parameters."""
     arrays, numbers = result.arrays, result.numbers
     regimes = numbers["regimes"]
     still, axes = research.figures.new_figure(

@@ -12,7 +12,7 @@ UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the errors of velocity and acceleration at the sample spacing and at best."""
+    """State the errors of velocity and acceleration at the spacing and at best."""
     numbers = findings.numbers
     said = []
     for row in (r for r in numbers["rows"] if r["accuracy"] == 2):

@@ -73,7 +73,7 @@ def of_digits(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw some recordings, the accuracy of each model, and the effect of new voices."""
+    """Draw some recordings, each model's accuracy, and the effect of new voices."""
     numbers, Picture = result.numbers, research.figures.Picture
     pictures = {
         "sequences": Picture(

@@ -35,7 +35,7 @@ REDUCTIONS = (
     *("sum", "mean", "prod", "max", "min", "var", "std", "dot", "vdot", "cumsum"),
     "cumprod",
 )
-ACTIVATIONS = (  # Of jax.nn.
+ACTIVATIONS = (  # Functions of jax.nn.
     *("sigmoid", "softplus", "relu", "silu", "gelu", "elu", "softmax", "log_softmax"),
     *("log_sigmoid", "logsumexp"),
 )

@@ -78,7 +78,7 @@ def _bar(stream: TextIO) -> Iterator[OnProgress]:
             nonlocal shown_at
             if shown_at == -math.inf:
                 bar.n = bar.initial = (
-                    # What an earlier process did says nothing of this one's speed.
+                    # Work of an earlier process does not count for the speed.
                     done
                 )
             bar.total = total
@@ -101,7 +101,7 @@ def _lines(stream: TextIO, clock: Callable[[], float]) -> OnProgress:
         now = clock()
         first = (
             done if first is None else first
-        )  # What an earlier process did says nothing of this one's speed.
+        )  # Work of an earlier process does not count for the speed.
         if now - last < SECONDS_BETWEEN_LINES:
             return
         last, elapsed = now, now - start
