@@ -12,10 +12,11 @@ knee, the number of steps hardly decreases, and most of every batch is wasted.
     # Every power of two, under eight minutes.
     python experiments/batch_size.py --full
 
-Expected number (`EXPECTED`): example gradients divided by least (1 + b / knee), for
-batch size b. This is the law of McCandlish et al. 2018, with knee = least example
-gradients / least steps. The expected values are the smallest and the largest ratio of
-each set.
+Expected number (`EXPECTED`): the number of example gradients divided by m (1 + b /
+knee). Here b is the batch size, m is the smallest number of example gradients of any
+batch size, and knee is m divided by the smallest number of steps. This is the law of
+McCandlish et al. 2018. The expected values are the smallest and the largest ratio of
+each data set.
 """
 
 import dataclasses
@@ -424,10 +425,10 @@ def seconds_alone(workload: Any, batch_size: int, rate: float, steps: int):
 
 
 def noise_scale(workload: Any, probe: Batch, points: Any):
-    """Return tr(C) / |∇f|², the median over the points.
+    """Return the median over the points of tr(C) / |∇f|².
 
-    A batch of this size has a gradient of which half is noise. C is the covariance of
-    the gradients of single examples.
+    C is the covariance of the gradients of single examples. For a batch of this size,
+    half of the gradient is noise.
     """
 
     def scale(params: Params):

@@ -11,7 +11,8 @@ large data set.
     python experiments/batch_stochastic_minibatch.py --full
 
 Expected number (`EXPECTED`): the floor of the stochastic curve at a constant rate η,
-divided by the prediction η tr(C) / 4b.
+divided by the prediction η tr(C) / 4b. C is the covariance of the gradients of single
+examples, and b is the batch size.
 """
 
 import dataclasses

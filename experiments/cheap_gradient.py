@@ -6,15 +6,16 @@ together cost a small multiple of the function. This is at most 4 times its oper
 function, by central differences 2 n times. The principle is a theorem about plain
 reverse mode; a derivative rule that is written differently can exceed the bound.
 
-Operations are counted from the jaxpr. A loop counts as often as it runs, and LAPACK is
-counted by formula, because XLA's own count includes a loop's body once and LAPACK not
-at all. Seconds are shown as well, because operations are not time.
+Operations are counted from the jaxpr. The operations of a loop are multiplied by its
+number of iterations, and those of LAPACK come from formulas. XLA's own count includes a
+loop's body once and LAPACK not at all. Seconds are shown as well, because operations
+are not time.
 
     python experiments/cheap_gradient.py            # under a minute
 
 Expected numbers (`EXPECTED`): the largest ratio of operations, gradient to function,
-among the functions within the bound; the smallest ratio among those whose JAX rules
-exceed it; and the largest ratio of the Rosenbrock function over all n.
+for functions within the bound; the smallest such ratio for functions whose JAX rules
+exceed the bound; and the largest ratio of the Rosenbrock function over all n.
 """
 
 import dataclasses

@@ -195,7 +195,10 @@ def disagreement_on_random_graph(seed: int):
 
 
 def named_function(names: Sequence[str], of: Callable):
-    """Return of(list of values) as a function whose arguments have the given names."""
+    """Return a function with the given argument names that calls `of` on its arguments.
+
+    `of` gets one list with the values.
+    """
     space = {"of": of}
     exec(f"def g({', '.join(names)}): return of([{', '.join(names)}])", space)
     return space["g"]

@@ -17,9 +17,10 @@ diverge. For another number of steps, another rate may be the best.
     python experiments/trajectory.py
     python experiments/trajectory.py --landscape himmelblau --rule adam nesterov
 
-Expected numbers (`EXPECTED`), for the quadratic, whose theory is exact: for gradient
-descent, the mean cosine, and the factor by which the distance shrinks at each step,
-divided by max |1 - η λ|; for the heavy ball, the same factor divided by √β.
+Expected numbers (`EXPECTED`) are for the quadratic, whose theory is exact. For gradient
+descent, they are the mean cosine, and the factor by which the distance shrinks at each
+step, divided by max |1 - η λ| over the eigenvalues λ of the Hessian. For the heavy ball
+with momentum β, it is the same factor divided by √β.
 """
 
 import dataclasses

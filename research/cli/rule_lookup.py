@@ -31,8 +31,8 @@ def find(word: str) -> Named:
     """Look up the rule that a command-line argument names.
 
     Args:
-      word: "FILE.py:name", "optax.NAME", "optax.contrib.NAME", or the name of one of
-        our rules.
+      word: Argument of the form "FILE.py:name", "optax.NAME" or "optax.contrib.NAME",
+        or the name of one of our rules.
     Returns:
       The rule, with the names of its arguments.
     Raises:

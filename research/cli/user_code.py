@@ -15,7 +15,7 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
     """Import FILE.py and return the object of that name.
 
     Args:
-      word: "FILE.py:name".
+      word: Text of the form "FILE.py:name".
       what: Kind of the object, such as "rule", for messages.
       is_one: Function that returns whether an object could be meant; such objects are
         suggested.
@@ -50,7 +50,8 @@ def in_module(word: str) -> Any:
     """Import a module and return the object of that name.
 
     Args:
-      word: "module:name"; the module may also be in the current folder.
+      word: Text of the form "module:name"; the module may also be in the current
+        folder.
     Raises:
       ValueError: The module or the name does not exist, or importing the module fails.
     """

@@ -126,7 +126,7 @@ def read_contents(path: str | Path) -> Contents:
 
     Nothing is extracted or executed, and the size of each file is limited. The digests
     show that the files were not changed after packing. They do not show who packed the
-    files, or that the numbers are true; only reproducing the run shows that.
+    files, or that the numbers are true. Only a reproduction of the run shows that.
 
     Args:
       path: Run folder or .zip file.
