@@ -62,15 +62,15 @@ class Config:
     """Settings of the experiment."""
 
     nets: tuple[str, ...] = tuple(NETS)
-    """Of NETS; the last one's times are those that the answer tells."""
+    """Names of networks, from NETS; the answer uses the seconds of the last one."""
     activations: tuple[str, ...] = ACTIVATIONS
-    """Of the hidden layers."""
+    """Activations of the hidden layers."""
     seeds: int = 5
-    """Draws of params and batch for each net, activation and dtype."""
+    """Random params and batches for each network, activation and dtype."""
     probes: int = 40
-    """Entries of each gradient that central differences are taken of."""
+    """Entries of each gradient for which central differences are computed."""
     repeats: int = 41
-    """Timed samples of each way, in turns."""
+    """Timed samples of each way, in alternation."""
 
 
 FULL = Config(seeds=20, probes=200, repeats=201)

@@ -36,21 +36,21 @@ class Config:
     """Settings of the experiment."""
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-    """On the small set; those below n, and then the full batch."""
+    """Batch sizes on the small set; those below n are used, then the full batch."""
     large_batch_sizes: tuple[int, ...] = (1, 8, 64, 512, 4_096, 32_768, 262_144)
-    """On the large set; the full batch comes last."""
+    """Batch sizes on the large set; the full batch is added at the end."""
     large_examples: int = 1_000_000
     """Rows of the large set; 0 leaves it out."""
     target: float = 1e-2
-    """Share of the initial f - f* to be reached."""
+    """Share of the initial f - f* that must be reached."""
     most_steps: int = 32_768
-    """Budget of every training."""
+    """Maximum number of steps of every training."""
     seeds: str = "0..7"
-    """Seeds that are reported: 0..9, or 1,4,7."""
+    """Reported seeds: 0..9, or 1,4,7."""
     tuning_seeds: str = "100..101"
-    """Seeds on which rates are chosen; none of them may be reported."""
+    """Seeds for the choice of rates; must differ from the reported seeds."""
     width: int = 8
-    """Runs trained together; the bits of each depend on how many."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 FULL = Config(

@@ -30,21 +30,21 @@ class Config:
     """Settings of the experiment."""
 
     workload: tuple[str, ...] = ("breast_cancer", "diabetes")
-    """Workloads with a known optimum; the first one has the first figure."""
+    """Workloads with a known optimum; the first figure shows the first one."""
     rule: tuple[str, ...] = ("gradient_descent", "heavy_ball", "rmsprop", "adam")
-    """Update rules; gradient_descent is always among them."""
+    """Update rules; gradient_descent is always included."""
     batch_size: int = 32
-    """Of the mini-batch regime."""
+    """Batch size of the mini-batch regime."""
     passes: int = 150
-    """Budget of every training, in passes over the data."""
+    """Passes over the data in every training."""
     large_passes: int = 5
-    """Budget on the large generated set; 0 leaves it out."""
+    """Passes over the large generated set; 0 leaves it out."""
     seeds: str = "0..9"
-    """Seeds that are reported: 0..9, or 1,4,7."""
+    """Reported seeds: 0..9, or 1,4,7."""
     tuning_seeds: str = "100..102"
-    """Seeds on which rates are chosen; none of them may be reported."""
+    """Seeds for the choice of rates; must differ from the reported seeds."""
     width: int = 8
-    """Runs trained together; the bits of each depend on how many."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 FULL = Config(

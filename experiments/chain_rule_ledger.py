@@ -46,9 +46,9 @@ class Config:
     hidden: int = 6
     """Units of the network's hidden layer."""
     examples: int = 8
-    """Digits that the network sees."""
+    """Number of digits in the network's batch."""
     seed: int = 0
-    """Of the parameters."""
+    """Seed of the parameters."""
 
 
 FULL = Config()

@@ -65,41 +65,43 @@ class Config:
     """Settings of the experiment."""
 
     text: str = CLAIM
-    """Which text: nine_play_shakespeare, tiny_shakespeare or python_help."""
+    """Text: nine_play_shakespeare, tiny_shakespeare or python_help."""
     characters: int = 0
-    """How many of its characters are used; 0 is all."""
+    """Number of its characters to use; 0: all."""
     orders: int = 8
-    """n-grams of order 1 to this."""
+    """Largest order of the n-grams, which have order 1 to this."""
     seeds: str = "0..2"
-    """Of the LSTM and the GPT: 0..9, or 1,4,7. The longer trainings have the first."""
+    """Seeds of the LSTM and the GPT: 0..9, or 1,4,7. The longer trainings use the
+    first."""
     context: int = 64
-    """Characters that a network sees, and windows' length."""
+    """Length of a window, the number of characters that a network reads."""
     batch_size: int = 12
     """Windows in a batch."""
     steps: int = 2_000
-    """Of the LSTM and the GPT."""
+    """Training steps of the LSTM and the GPT."""
     longer_steps: int = 6_000
-    """Of the longer training of both."""
+    """Training steps of the longer training of both."""
     evaluate_every: int = 100
-    """Steps from one point of the learning curves to the next; it divides both numbers
-    of steps."""
+    """Steps between two points of the learning curves; must divide both numbers of
+    steps."""
     warmup: int = 100
-    """Steps in which the rate rises."""
+    """Number of steps in which the rate rises."""
     learning_rate: float = 2e-3
-    """Peak rate of the GPT; every last rate is a tenth of the peak."""
+    """Peak rate of the GPT; the final rate is a tenth of the peak, also for the
+    LSTM."""
     lstm_rate: float = 8e-3
     """Peak rate of the LSTM."""
     width: int = 128
-    """Of the GPT; its embedding's, too."""
+    """Width of the GPT and of the LSTM's embedding."""
     layers: int = 4
-    """Of the GPT."""
+    """Layers of the GPT."""
     heads: int = 4
-    """Of the GPT."""
+    """Attention heads of the GPT."""
     lstm_hidden: int = 256
     """Units of the LSTM."""
     devices: int = 2
-    """Cores, or other devices, that share each batch, where there are so many; the last
-    bits depend on it."""
+    """Number of cores or other devices that share each batch, if there are so many; the
+    last bits depend on it."""
 
 
 FULL = Config(seeds="0..9", longer_steps=20_000)

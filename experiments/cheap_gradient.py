@@ -37,13 +37,13 @@ class Config:
     """Settings of the experiment."""
 
     size: int = 100
-    """Of matrices; vectors have its square."""
+    """Size of matrices; vectors have its square as length."""
     largest: int = 4096
-    """Number of inputs up to which the Rosenbrock function is counted."""
+    """Largest number of inputs of the Rosenbrock function."""
     seconds: float = 0.1
-    """For how long each program is called to be timed."""
+    """Seconds for which each program is called to time it."""
     seed: int = 0
-    """Of the arguments."""
+    """Seed of the arguments."""
 
 
 FULL = Config(size=300, largest=65536, seconds=0.5)

@@ -38,13 +38,13 @@ class Config:
     """Settings of the experiment."""
 
     starts: int = 12
-    """Of Newton's method, on each axis."""
+    """Starts of Newton's method on each axis."""
     descents: int = 12
-    """Starts of gradient descent, on each axis."""
+    """Starts of gradient descent on each axis."""
     steps: int = 3000
-    """Of each descent."""
+    """Steps of each descent."""
     learning_rate: float = 0.005
-    """Of each descent."""
+    """Learning rate of each descent."""
 
 
 FULL = Config(starts=40, descents=40)

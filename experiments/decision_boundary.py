@@ -36,13 +36,13 @@ class Config:
     """Settings of the experiment."""
 
     epochs: int = 400
-    """Budget of the training."""
+    """Epochs of the training."""
     learning_rate: float = 1.0
     """Learning rate of gradient descent."""
     batch_size: int = 0
-    """Examples in a batch; 0 is the full batch."""
+    """Examples in a batch; 0: the full batch."""
     seed: int = 0
-    """Of the starting point, and of the order of the examples where there are
+    """Seed of the starting point, and of the order of the examples if there are
     batches."""
 
 

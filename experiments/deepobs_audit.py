@@ -49,15 +49,14 @@ class Config:
     """Settings of the experiment."""
 
     rates: tuple[int, ...] = tuple(range(5, 21))
-    """Learning rates, as k of 10^(-5 + k/5); the published ones are always among
-    them."""
+    """Learning rates, as k of 10^(-5 + k/5); the published ones are always included."""
     epochs: int = 100
-    """Length of each training; what was published after 100 is compared with nothing
-    else."""
+    """Epochs of each training; published results are for 100 and are compared only
+    then."""
     tuning_seeds: str = "42..51"
-    """Seeds that were published; rates are chosen on them."""
+    """Published seeds, on which rates are chosen."""
     seeds: str = "52..71"
-    """Seeds that are reported; none of them may be for tuning."""
+    """Reported seeds; must differ from the tuning seeds."""
 
 
 FULL = Config(rates=tuple(range(36)), seeds="52..151")

@@ -31,11 +31,11 @@ class Config:
     """Settings of the experiment."""
 
     points: int = 64
-    """Drawn for each rule."""
+    """Random points for each rule."""
     evaluated: int = 3
-    """Of them, at which the limit and the finite difference are taken."""
+    """Number of these points at which limit and finite difference are computed."""
     seed: int = 0
-    """Of points and constants."""
+    """Seed of points and constants."""
 
 
 FULL = Config(points=1000, evaluated=20)

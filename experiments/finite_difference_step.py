@@ -42,10 +42,9 @@ class Config:
     """Settings of the experiment."""
 
     x: float = 1.5
-    """Where the function is differentiated: between 0 and 2, so that its root is
-    real."""
+    """Point of differentiation, between 0 and 2, where the function is real."""
     samples: int = 101
-    """Points of exp on [0, 1] for the trap."""
+    """Number of samples of exp on [0, 1] for np.gradient."""
 
 
 FULL = Config(samples=10001)

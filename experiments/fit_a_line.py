@@ -31,9 +31,9 @@ class Config:
     """Settings of the experiment."""
 
     passes: int = 200
-    """Budget of each training, in epochs."""
+    """Epochs of each training."""
     batch_size: int = 32
-    """Of the mini-batch regime."""
+    """Batch size of the mini-batch regime."""
     full_batch_rate: float = 0.1
     """Learning rate of the full batch."""
     minibatch_rate: float = 0.05
@@ -41,7 +41,7 @@ class Config:
     stochastic_rate: float = 0.002
     """Learning rate of the stochastic regime."""
     seed: int = 0
-    """Of the starting point and of the order of the examples."""
+    """Seed of the starting point and of the order of the examples."""
 
 
 FULL = Config(passes=1000)

@@ -60,8 +60,7 @@ class Config:
     """Settings of the experiment."""
 
     half: Literal["held out", "development"] = "held out"
-    """Of the problems: those that nothing was tuned on, or those that were used in
-    building."""
+    """Half of the problems: held out, or used for development."""
     per_class: int = 200
     """Random functions of each class; 0 leaves them out."""
     seed: int = 0

@@ -44,19 +44,19 @@ class Config:
     """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """Which images: fashion_mnist, mnist, mnist_5k, cifar10 or digits."""
+    """Data set: fashion_mnist, mnist, mnist_5k, cifar10 or digits."""
     seeds: str = "0..2"
-    """Of the trainings that are reported: 0..9, or 1,4,7."""
+    """Seeds of the reported trainings: 0..9, or 1,4,7."""
     batch_size: int = 128
     """Examples in a batch."""
     softmax_epochs: int = 20
-    """Passes of softmax regression over the training images."""
+    """Epochs of softmax regression."""
     mlp_epochs: int = 12
-    """Passes of the MLP."""
+    """Epochs of the MLP."""
     cnn_epochs: int = 7
-    """Passes of the CNN."""
+    """Epochs of the CNN."""
     budgets: tuple[int, ...] = (1, 3)
-    """Other numbers of epochs that one CNN each is trained for, with the first seed."""
+    """Other numbers of epochs; a CNN is trained for each, with the first seed."""
     softmax_rate: float = 2e-3
     """Peak learning rate of softmax regression."""
     mlp_rate: float = 2e-3
@@ -66,18 +66,17 @@ class Config:
     hidden: tuple[int, ...] = (256, 128, 100)
     """Widths of the MLP's hidden layers."""
     channels: tuple[int, ...] = (32, 64)
-    """Filters of each convolution, 3 by 3, followed by pooling of 2 by 2; then come 128
-    dense units."""
+    """Filters of each 3 by 3 convolution, which 2 by 2 pooling follows; 128 dense units
+    come after the last."""
     dropout: float = 0.25
-    """Share of the inputs of the CNN's dense layers that a training step leaves out."""
+    """Dropout probability of the inputs of the CNN's dense layers."""
     mirror: bool = False
-    """Whether the CNN sees half of the images mirrored while it learns; it takes more
-    epochs then."""
+    """Mirror half of the images while the CNN is trained; it then needs more epochs."""
     choose: tuple[float, ...] = ()
-    """Multiples of each rate to try on images held out of the training set, instead of
-    taking it as it is; ascending."""
+    """Multiples of each rate to try on held-out training images, ascending; empty: use
+    the rates as they are."""
     held_out: int = 5_000
-    """How many images are held out for that."""
+    """Number of images held out for this choice."""
 
 
 FULL = Config(

@@ -41,13 +41,13 @@ class Config:
     """Settings of the experiment."""
 
     seconds: float = 10.0
-    """How long the motion is observed."""
+    """Duration of the motion in seconds."""
     spacing: float = 0.001
-    """Between samples, in seconds."""
+    """Seconds between samples."""
     noise: float = 1e-4
     """Standard deviation of each position, in metres."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
 
 FULL = Config(seconds=60.0)

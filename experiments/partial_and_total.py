@@ -36,19 +36,19 @@ class Config:
     """Settings of the experiment."""
 
     customers: float = 1000.0
-    """N: the demand at a price of nothing."""
+    """N: the demand at price 0."""
     willingness: float = 10.0
-    """s: by how much the price may rise until the demand has fallen to 1 / e."""
+    """s: the increase of the price that reduces the demand to 1 / e."""
     unit_cost: float = 4.0
-    """c: of each piece that is sold."""
+    """c: cost of each piece that is sold."""
     fixed_cost: float = 500.0
-    """F: of the shop."""
+    """F: fixed cost of the shop."""
     price: float = 18.0
-    """Where the slopes are drawn."""
+    """Price at which the slopes are drawn."""
     graphs: int = 20
-    """Random dependencies that are tried."""
+    """Number of random graphs."""
     seed: int = 0
-    """Of the random dependencies."""
+    """Seed of the random graphs."""
 
 
 FULL = Config(graphs=200)

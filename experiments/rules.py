@@ -43,7 +43,7 @@ class Config:
     """Settings of the experiment."""
 
     rule: tuple[str, ...] = ()
-    """Names of rules; none means all of them."""
+    """Names of rules; empty: all."""
 
 
 FULL = Config()

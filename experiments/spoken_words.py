@@ -65,27 +65,27 @@ class Config:
     """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """What the networks are compared on: japanese_vowels, or digits, which are bundled
+    """Data set of the comparison: japanese_vowels, or digits, which are bundled
     images."""
     words: str = WORDS
-    """Spoken digits: spoken_digits, or nothing."""
+    """Spoken digits: spoken_digits, or empty for none."""
     seeds: str = "0..4"
-    """Of the trainings on the first set: 0..9, or 1,4,7."""
+    """Seeds of the trainings on the first set: 0..9, or 1,4,7."""
     word_seeds: str = "0..1"
-    """Of those on the spoken digits, in each split."""
+    """Seeds of the trainings on each split of the spoken digits."""
     num_hidden: int = 128
-    """Units of the LSTM; the others have as many more as gives them about as many
-    parameters: the vanilla network twice."""
+    """Units of the LSTM; the other networks get more, for about as many parameters (the
+    vanilla network twice as many)."""
     dropout: float = 0.5
-    """Share of the units that a training step leaves out before the output."""
+    """Dropout probability of the units before the output."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """Peak learning rates to choose from, ascending; a single one is taken as it is."""
+    """Peak learning rates to choose from, ascending; a single rate is used as it is."""
     batch_size: int = 30
     """Examples in a batch."""
     epochs: int = 40
-    """Passes over the first set's training part."""
+    """Epochs on the first set."""
     word_epochs: int = 8
-    """Passes over the spoken digits' training part."""
+    """Epochs on the spoken digits."""
 
 
 FULL = Config(

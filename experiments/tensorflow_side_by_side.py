@@ -46,9 +46,9 @@ class Config:
     """Settings of the experiment."""
 
     wide: int = 512
-    """Hidden units of the wide net, which is timed only."""
+    """Hidden units of the wide network, which is only timed."""
     repeats: int = 41
-    """Timed samples of each way, in turns."""
+    """Timed samples of each way, in alternation."""
 
 
 FULL = Config(repeats=401)

@@ -44,28 +44,28 @@ class Config:
     """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """Which stories: reuters_r8, or fabricated ones."""
+    """Stories: reuters_r8, or generated ones."""
     seeds: str = "0..4"
-    """Of the trainings that are reported: 0..9, or 1,4,7."""
+    """Seeds of the reported trainings: 0..9, or 1,4,7."""
     words: int = 64
-    """How many words of a story the Transformer sees; the rest is cut off."""
+    """Number of words of a story that the Transformer reads; the rest is cut off."""
     least_count: int = 3
-    """How often a word must come in the training stories to be in the vocabulary;
-    others are one unknown word."""
+    """Least number of occurrences in the training stories of a word in the vocabulary;
+    all others are one unknown word."""
     width: int = 64
-    """Of the vectors."""
+    """Length of the word vectors."""
     layers: int = 1
     """Blocks of the Transformer."""
     dropout: float = 0.1
-    """Share of what each sublayer adds that a training step leaves out."""
+    """Dropout probability of the output of each sublayer."""
     batch_size: int = 32
     """Stories in a batch."""
     rates: tuple[float, ...] = (3e-3, 6e-3)
     """Peak learning rates to choose from."""
     epochs: tuple[int, ...] = (4, 8)
-    """Lengths of a training to choose from, each with a schedule of its own."""
+    """Numbers of epochs to choose from, each with its own schedule."""
     held_out: float = 0.1
-    """Share of the training stories that the choice is made by."""
+    """Share of the training stories held out for the choice."""
 
 
 FULL = Config(

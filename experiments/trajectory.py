@@ -45,7 +45,7 @@ class Config:
     landscape: Literal["rosenbrock", "quadratic", "himmelblau", "beale", "saddle"] = (
         "rosenbrock"
     )
-    """What is walked down."""
+    """Function to minimise."""
     rule: tuple[str, ...] = (
         "gradient_descent",
         "heavy_ball",
@@ -53,15 +53,15 @@ class Config:
         "rmsprop",
         "adam",
     )
-    """Update rules by name, with their defaults."""
+    """Names of update rules, which run with their defaults."""
     steps: int = 300
-    """Of each path."""
+    """Steps of each path."""
     rates: int = 21
-    """Learning rates of the grid, in equal ratios."""
+    """Number of learning rates in the grid, which have equal ratios."""
     lowest_rate: float = 1e-4
-    """Of the grid."""
+    """Lowest rate of the grid."""
     highest_rate: float = 10.0
-    """Of the grid."""
+    """Highest rate of the grid."""
 
 
 FULL = Config(steps=3000, rates=41)

@@ -60,34 +60,34 @@ class Config:
     )
     """Names of our rules."""
     workload: tuple[str, ...] = ("breast_cancer", "diabetes_ridge", "quadratic")
-    """Named problems on which all of them run."""
+    """Named problems on which all rules run."""
     trials: int = 24
-    """Trials of each rule that are made once; the first is its defaults."""
+    """Trials of each rule, run once; the first has the default hyper-parameters."""
     seeds: str = "0..99"
-    """Seeds on which all of them run: 0..9, or 1,4,7."""
+    """Seeds of all trials: 0..9, or 1,4,7."""
     passes: int = 30
-    """Budget of every training, in passes over the data."""
+    """Passes over the data in every training."""
     batch_size: int = 32
-    """Examples in a batch; a problem without data is always taken whole."""
+    """Examples in a batch; a problem without data always uses the full batch."""
     target: float = 1e-2
-    """Share of the initial f - f* to come down to."""
+    """Share of the initial f - f* that must be reached."""
     budget: int = 12
     """Trials of each rule in a study."""
     few: int = 3
-    """Trials of the other rule where budgets are unequal, and seeds where there are
+    """Trials of the other rule if budgets are unequal, and number of seeds if these are
     few."""
     reported_seeds: int = 20
     """Seeds that a study reports."""
     tuning_seeds: int = 10
-    """Seeds on which a study chooses, beside those."""
+    """Additional seeds on which a study chooses."""
     studies: int = 1000
     """Studies of each kind."""
     resamples: int = 500
     """Bootstrap resamples of an interval."""
     seed: int = 0
-    """Of the studies that are drawn."""
+    """Seed of the random studies."""
     width: int = 8
-    """Runs trained together; the bits of each depend on how many."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 LARGER = ("breast_cancer", "diabetes_ridge", "quadratic", "digits")

@@ -45,7 +45,7 @@ class Config:
         "prodigy",
     )
     """Names of rules; all: every first-order rule. Gradient descent and Adam are always
-    among them."""
+    included."""
     workload: tuple[str, ...] = (
         "diabetes",
         "diabetes_ridge",
@@ -56,19 +56,20 @@ class Config:
     )
     """Workloads with data and a known optimum."""
     budget: int = 20
-    """Trials of each rule on each workload; the first is its defaults."""
+    """Trials of each rule on each workload; the first has the default
+    hyper-parameters."""
     passes: int = 30
-    """Budget of every training, in passes over the data."""
+    """Passes over the data in every training."""
     batch_size: int = 32
     """Examples in a batch."""
     target: float = 1e-2
-    """Share of the initial f - f* to come down to."""
+    """Share of the initial f - f* that must be reached."""
     seeds: str = "0..19"
-    """Seeds that are reported: 0..9, or 1,4,7."""
+    """Reported seeds: 0..9, or 1,4,7."""
     tuning_seeds: str = "1000..1009"
-    """Seeds on which trials are chosen; none of them may be reported."""
+    """Seeds for the choice of trials; must differ from the reported seeds."""
     width: int = 8
-    """Runs trained together; the bits of each depend on how many."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 FULL = Config(rule=ALL, budget=24)

@@ -45,38 +45,39 @@ class Config:
     """Settings of a comparison."""
 
     rule: tuple[str, ...] = ("heavy_ball", "adam")
-    """Names of ours, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it; the flag
-    may come several times."""
+    """Rules: one of our names, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it
+    v1; the flag may be repeated."""
     workload: tuple[str, ...] = ("breast_cancer", "digits")
-    """Named problems on which all of them run."""
+    """Named problems on which all rules run."""
     baseline: str = ""
-    """The rule that the others are compared with; empty: the last."""
+    """Rule with which the others are compared; empty: the last rule."""
     budget: int = 20
-    """Trials of each rule on each workload; the first is its defaults."""
+    """Trials of each rule on each workload; the first has the default
+    hyper-parameters."""
     passes: int = 30
-    """Budget of every training, in passes over the data."""
+    """Passes over the data in every training."""
     batch_size: int = 32
     """Examples in a batch; 0: all of them."""
     target: float = 1e-2
-    """Share of the initial f - f* to come down to."""
+    """Share of the initial f - f* that must be reached."""
     tune_on: str = "train"
-    """Whose objective chooses: train (reported on train), or validation (reported on
-    test)."""
+    """Objective that chooses the trial: train (reported on train) or validation
+    (reported on test)."""
     seeds: str = "0..19"
-    """Seeds that are reported: 0..9, or 1,4,7."""
+    """Reported seeds: 0..9, or 1,4,7."""
     tuning_seeds: str = "1000..1009"
-    """Seeds on which trials are chosen; none of them may be reported."""
+    """Seeds for the choice of trials; must differ from the reported seeds."""
     space: tuple[str, ...] = ()
-    """Ranges other than the usual, as RULE.learning_rate=1e-4..10 on a log scale, or
-    "RULE.b2=0.9..0.999 one_minus"."""
+    """Search ranges that replace the defaults: RULE.learning_rate=1e-4..10 (log scale),
+    or "RULE.b2=0.9..0.999 one_minus"."""
     evaluations: tuple[str, ...] = ()
-    """What a step of a rule that evaluates the objective itself costs in gradients of
-    its batch, as RULE=2."""
+    """Cost of a step, in gradients of its batch, for a rule that evaluates the
+    objective itself, as RULE=2."""
     files: tuple[str, ...] = ()
-    """SHA-256 of each file of rules; filled in, so that a changed file is another
-    run."""
+    """SHA-256 of each file of rules; filled in automatically, so that a changed file is
+    a different run."""
     width: int = 8
-    """Lanes in a block; the bits of a cell depend on it."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 FULL = Config(

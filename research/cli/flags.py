@@ -26,19 +26,19 @@ class Options:
     full: bool = False
     """Start from the experiment's FULL configuration instead of the small one."""
     fast: bool = False
-    """Start from one that takes seconds and shows that everything works; only some
-    experiments have it."""
+    """Start from a configuration that takes seconds and only shows that everything
+    works; some experiments have none."""
     config: Path | None = None
-    """Start from this TOML or JSON file; flags on the command line win over it."""
+    """Start from this TOML or JSON file; flags on the command line override it."""
     results: Path = Path("results")
-    """Folder that receives <experiment>/<run id>/."""
+    """Folder in which <experiment>/<run id>/ is created."""
     fresh: bool = False
-    """Start anew, even where this very command has already finished."""
+    """Start from the beginning, even if the same command has already finished."""
     quiet: bool = False
-    """Print the answer and the paths alone."""
+    """Print only the answer and the paths."""
     data_dir: Path | None = None
-    """Look for data in this folder first, as the environment variable DESCENT_DATA has
-    it; `experiments data` lists it."""
+    """Look for data in this folder first, like the environment variable DESCENT_DATA;
+    `descent data` lists it."""
 
 
 class Command(NamedTuple):
