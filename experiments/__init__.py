@@ -1,1 +1,1 @@
-"""One question a file; `python -m experiments` lists them."""
+"""Experiments, one question per file; `python -m experiments` lists them."""

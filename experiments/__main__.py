@@ -1,4 +1,4 @@
-"""What needs a clone of the repository: python -m experiments [NAME | COMMAND]."""
+"""Run experiments and other commands that need a clone: python -m experiments NAME."""
 
 import argparse
 import ast
@@ -30,15 +30,16 @@ verify, compare, explain, reproduce, data, pack, leaderboard (descent --help).""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the experiment or the command that the first word names; without a word, list
-    all.
+    """Run the experiment or command that the first argument names.
+
+    Without arguments, list all of them.
 
     Args:
-      argv: The words after the program's name.
+      argv: Command-line arguments after the program's name.
     Returns:
       The exit status.
     Raises:
-      SystemExit: As for `research.cli.main`.
+      SystemExit: See `research.cli.main`.
     """
     with research.cli.errors_in_one_line():
         if not argv or argv[0] in ("-h", "--help"):
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run_file(file: Path, words: Sequence[str]) -> int:
-    """Run an experiment's file as `python FILE WORDS` does."""
+    """Run an experiment's file like `python FILE WORDS`."""
     before, sys.argv = sys.argv, [str(file), *words]
     try:
         runpy.run_path(str(file), run_name="__main__")
@@ -62,7 +63,7 @@ def run_file(file: Path, words: Sequence[str]) -> int:
 
 
 def listing() -> str:
-    """Each experiment with its question, and the commands."""
+    """Return a list of the experiments with their questions, and the commands."""
     known = questions()
     width = max(map(len, known), default=0)
     rows = [f"{name:{width}}  {question}" for name, question in known.items()]
@@ -70,14 +71,14 @@ def listing() -> str:
 
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
-    """The question of each experiment: the first paragraph of its docstring.
+    """Return the question of each experiment: the first paragraph of its docstring.
 
-    Nothing is imported for it.
+    The experiments are parsed, not imported.
 
     Args:
-      folder: That holds the experiments.
+      folder: Folder with the experiments.
     Returns:
-      Name -> question.
+      Dict name -> question.
     """
     files = [
         file for file in sorted(folder.glob("*.py")) if not file.stem.startswith("_")
@@ -90,16 +91,16 @@ def questions(folder: Path = FOLDER) -> dict[str, str]:
 
 
 def load(name: str) -> ModuleType:
-    """Import the experiment of that name, as `find` finds it."""
+    """Import the experiment of that name, in any spelling that `find` accepts."""
     return importlib.import_module(f"experiments.{find(name)}")
 
 
 def find(name: str) -> str:
-    """The name of an experiment's module, however it is spelled.
+    """Return the name of an experiment's module for any spelling of the name.
 
     Raises:
-      ValueError: There is none; the nearest is named, or the command of `descent` that
-        is meant.
+      ValueError: The experiment does not exist. The message suggests the closest name,
+        or the command of `descent` that is meant.
     """
     known, stem = questions(), Path(name).stem.replace("-", "_")
     if stem in known:
@@ -126,11 +127,10 @@ def keep(words: Sequence[str]) -> int:
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Run a finished run, or the reference kept of an experiment, once more and
-    compare.
+    """Run a finished run, or the stored reference of an experiment, again and compare.
 
-    A run comes out again in every bit, a reference in table and numbers: its hashes are
-    compared and shown. The status is 0 if it came out again, else 1.
+    A run must agree in every bit, a reference in its table and numbers; the hashes of a
+    reference are only shown. The status is 0 if the results agree, else 1.
     """
     parser = argparse.ArgumentParser(
         "python -m experiments reproduce", description=reproduce.__doc__

@@ -1,20 +1,25 @@
 """Is the backward pass by hand the gradient that jax.grad gives, and is it as fast?
 
-Four multilayer perceptrons, from a classroom's 2-3-1 to 784-256-256-10, with every
-activation. The gradient of each is taken in three ways: by central differences of the
-loss, by the chain rule written out in `research.models.backward`, δ_(k-1) = (δ_k W_kᵀ)
-φ'(z_(k-1)), and by jax.grad. The two exact ways may differ by rounding alone: an entry
-is a chain of sums of m products in all, which in any order is computed to within about
-m ε times the same chain of absolute values.
+Four multilayer perceptrons, from a classroom's 2-3-1 to 784-256-256-10, are
+differentiated with every activation. Each gradient is computed in three ways: by
+central differences of the loss, by the chain rule written out in
+`research.models.backward`, δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)), and by jax.grad. The two
+exact ways may differ by rounding only. An entry is a chain of sums with m products in
+all. In any order, its rounding error is at most about m ε times the same chain with
+absolute values.
 
     python experiments/backpropagation_by_hand.py            # one to two minutes
 
-The numbers to expect (`EXPECTED`): the largest difference between hand and jax.grad
-over the gradient's largest entry, in units of ε = 2.2e-16; the largest share of its
-bound that the difference of an entry takes; the share of entries that are equal to the
-last bit; the largest error of central differences, over the largest entry; and, on the
-widest net, the seconds by hand over those of jax.grad, and the seconds of central
-differences over those, both in float32."""
+Expected numbers (`EXPECTED`):
+
+- the largest difference between hand and jax.grad, divided by the gradient's largest
+entry, in units of ε = 2.2e-16;
+- the largest difference of an entry, as a share of its bound;
+- the share of entries that are equal to the last bit;
+- the largest error of central differences, divided by the largest entry;
+- for the largest network in float32, the seconds by hand and the seconds of central
+differences, both divided by the seconds of jax.grad.
+"""
 
 import dataclasses
 import functools
@@ -54,18 +59,18 @@ NETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     nets: tuple[str, ...] = tuple(NETS)
-    """Of NETS; the last one's times are those that the answer tells."""
+    """Names of networks, from NETS; the answer uses the seconds of the last one."""
     activations: tuple[str, ...] = ACTIVATIONS
-    """Of the hidden layers."""
+    """Activations of the hidden layers."""
     seeds: int = 5
-    """Draws of params and batch for each net, activation and dtype."""
+    """Random params and batches for each network, activation and dtype."""
     probes: int = 40
-    """Entries of each gradient that central differences are taken of."""
+    """Entries of each gradient for which central differences are computed."""
     repeats: int = 41
-    """Timed samples of each way, in turns."""
+    """Timed samples of each way, in alternation."""
 
 
 FULL = Config(seeds=20, probes=200, repeats=201)
@@ -84,16 +89,16 @@ from research.models import backward
 from research.types import Checkpoints
 
 DTYPES = ("float64", "float32")
-TIMED = "relu"  # As such nets are mostly trained.
+TIMED = "relu"  # The most common activation of such networks.
 LEAST_STEPS, WORK = (
     20,
     10**6,
-)  # Of a timed loop: more steps for a small net, as many as come to this many products.
-# Of central differences in float64: ∛ε, which balances truncation and rounding.
+)  # Products in a timed loop; a smaller network therefore takes more steps.
+# Step of central differences in float64: ∛ε balances truncation and rounding.
 STEP = 6e-6
 WAYS = ("central differences", "by hand", "jax.grad")
-# The small net of the figure, with numbers that one can follow with a pencil: tanh,
-# logistic loss, y = 1.
+# The small network of the figure, with numbers for calculation by hand: tanh, logistic
+# loss, y = 1.
 EXAMPLE = {
     "x": (1.0, -2.0),
     "w1": ((0.5, -0.4, 0.3), (-0.2, 0.6, 0.1)),
@@ -107,7 +112,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Compares and times every net."""
+    """Compare and time every network."""
     check(config)
     found, arrays = {}, example()
     report = on_progress or (lambda done, total, message: None)
@@ -124,7 +129,7 @@ def run(
 
 
 def check(config: Config):
-    """Refuses what cannot be run."""
+    """Raise ValueError if the config cannot be run."""
     for field, known in (("nets", NETS), ("activations", ACTIVATIONS)):
         values = getattr(config, field)
         if not values or set(values) - set(known):
@@ -140,8 +145,12 @@ def check(config: Config):
 
 
 def measure(net: Net, config: Config):
-    """All that is measured of one net: arrays (activations, dtypes, seeds) of the
-    comparison, errors, seconds."""
+    """Measure one network.
+
+    Returns:
+      Arrays of differences, equal entries and shares of the bound, each of shape
+        (activations, dtypes, seeds); errors of central differences; and seconds.
+    """
     programs = {
         (a, d): compile_ways(net, a, d) for a in config.activations for d in DTYPES
     }
@@ -171,7 +180,10 @@ def measure(net: Net, config: Config):
 
 
 def draw_problem(net: Net, activation: str, dtype: str, seed: int):
-    """(params, x, y), drawn by NumPy; biases too, so that no unit is on its kink."""
+    """Draw (params, x, y) with NumPy.
+
+    Biases are random too, so that no unit lies on the kink of its activation.
+    """
     random = np.random.default_rng([seed, *net.sizes])
     params = {}
     for k, (before, after) in enumerate(
@@ -196,7 +208,7 @@ def draw_problem(net: Net, activation: str, dtype: str, seed: int):
 
 
 def num_params(net: Net):
-    """Weights and biases."""
+    """Return the number of weights and biases."""
     return sum(
         (before + 1) * after
         for before, after in zip(net.sizes[:-1], net.sizes[1:], strict=True)
@@ -204,8 +216,12 @@ def num_params(net: Net):
 
 
 def ways_of(net: Net, activation: str, dtype: str):
-    """{"value", "by hand", "jax.grad"}: (params, x, y) -> the loss, or loss and
-    gradient."""
+    """Return the loss and the two gradients as functions of (params, x, y).
+
+    Returns:
+      Dict with "value", "by hand" and "jax.grad". The last two return the loss and the
+        gradient.
+    """
     one = getattr(research.losses, net.loss)
     loss = (
         (lambda z, y: jnp.sum(jax.vmap(one)(z, y))) if net.loss == "logistic" else one
@@ -221,7 +237,7 @@ def ways_of(net: Net, activation: str, dtype: str):
 
 
 def compile_ways(net: Net, activation: str, dtype: str):
-    """(the ways, compiled; seconds to compile each)."""
+    """Return the compiled functions, and the seconds to compile each."""
     arguments, calls, seconds = draw_problem(net, activation, dtype, 0), {}, []
     for name, function in ways_of(net, activation, dtype).items():
         start = time.perf_counter()
@@ -231,11 +247,11 @@ def compile_ways(net: Net, activation: str, dtype: str):
 
 
 def time_steps(net: Net, config: Config):
-    """Seconds of one loss, and of a step of descent in either way, in a compiled loop:
-    shape (repeats, 3).
+    """Return the seconds of one loss and of a descent step in both ways.
 
-    In a loop, as a training is: a call from Python costs more than the gradient of a
-    small net."""
+    The shape is (repeats, 3). The steps run in a compiled loop, as in a training. A
+    single call from Python would cost more than the gradient of a small network.
+    """
     activation = TIMED if TIMED in config.activations else config.activations[0]
     params, x, y = jax.device_put(draw_problem(net, activation, "float32", 0))
     ways = ways_of(net, activation, "float32")
@@ -243,7 +259,7 @@ def time_steps(net: Net, config: Config):
     def move(name: str, params: Any, x: Any, y: Any):
         if (
             name == "value"
-        ):  # It moves the params too, so that the loss is not computed once for all.
+        ):  # The params must change, or XLA would compute the loss only once.
             off = 1e-9 * ways[name](params, x, y)
             return jax.tree.map(lambda p: p - off, params)
         return jax.tree.map(
@@ -262,8 +278,12 @@ def time_steps(net: Net, config: Config):
 
 
 def compare(net: Net, program: tuple, activation: str, dtype: str, config: Config):
-    """For each seed, hand against jax.grad: difference over the largest entry in ε,
-    share equal, share of the bound."""
+    """Compare the gradient by hand with jax.grad for each seed.
+
+    Returns:
+      For each seed: largest difference divided by the largest entry, in ε; share of
+        equal entries; largest share of the bound.
+    """
     calls, rows = program[0], []
     bound = jax.jit(
         functools.partial(
@@ -296,8 +316,10 @@ def compare(net: Net, program: tuple, activation: str, dtype: str, config: Confi
 def difference_errors(
     net: Net, calls: dict[str, Callable], activation: str, config: Config
 ):
-    """Errors of central differences over the largest entry of the gradient, at entries
-    drawn at random."""
+    """Return errors of central differences at random entries of the gradient.
+
+    The errors are divided by the largest entry of the gradient.
+    """
     params, x, y = draw_problem(net, activation, "float64", 0)
     leaves, form = jax.tree.flatten(params)
     flat, ends = (
@@ -329,8 +351,7 @@ def difference_errors(
 
 
 def summary(net: Net, arrays: dict[str, np.ndarray]):
-    """What one net came to, as JSON; all that a clock told is under names with
-    "seconds"."""
+    """Return the results of one network, as JSON; names of times contain "seconds"."""
     by_dtype = {
         "largest_difference": np.max,
         "share_equal": np.mean,
@@ -341,7 +362,7 @@ def summary(net: Net, arrays: dict[str, np.ndarray]):
         2 * num_params(net),
         1,
         1,
-    ]  # Central differences take the loss twice for each.
+    ]  # Central differences compute the loss twice for each parameter.
     ratios = [
         [*map(float, research.statistics.median_interval(way / seconds[:, 2]))]
         for way in seconds.T[:2]
@@ -361,8 +382,10 @@ def summary(net: Net, arrays: dict[str, np.ndarray]):
 
 
 def facts(config: Config, found: dict[str, Any]):
-    """The numbers of all nets together, and those of the last one that the answer
-    tells."""
+    """Return the numbers of all networks together, and of the last network.
+
+    The answer uses the last network's seconds.
+    """
     nets = [found[name] for name in config.nets]
     return {
         "nets": found,
@@ -379,7 +402,7 @@ def facts(config: Config, found: dict[str, Any]):
 
 
 def example():
-    """The small net of the figure, forward and back, by the same functions."""
+    """Compute the figure's small network forward and backward by the same functions."""
     given = {key: np.array(value) for key, value in EXAMPLE.items()}
     params = {
         f"dense_{k}": {"weights": given[f"w{k}"], "bias": given[f"b{k}"]}

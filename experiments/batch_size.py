@@ -1,20 +1,23 @@
 """How large should a batch be?
 
-Gradient descent to one target, f - f* at a hundredth of its start, with batches of
-every size from one example to all of them, on a small real set and on a generated one
-of a million rows. Each size has a learning rate of its own, chosen on other seeds than
-those reported. Batches are drawn with replacement; the small set is computed in
-float64, the large one in float32 with its gap estimated on a fixed sixtieth. Up to the
-knee, twice the batch takes half the steps; beyond it the steps hardly fall any more,
-and most of every batch is wasted.
+Gradient descent runs until f - f* is a hundredth of its initial value. The batches have
+every size from one example to the full set, on a small real data set and on a generated
+one of a million rows. Each size has its own learning rate, chosen on seeds that are not
+reported. Batches are drawn with replacement. The small set is computed in float64. The
+large set is computed in float32, and its gap is estimated on a fixed sixtieth of the
+examples. Up to the knee, a batch of twice the size needs half the steps. Beyond the
+knee, the number of steps hardly decreases, and most of every batch is wasted.
 
     python experiments/batch_size.py            # under a minute on two cores
     # Every power of two, under eight minutes.
     python experiments/batch_size.py --full
 
-The number to expect (`EXPECTED`): example gradients over least (1 + b / knee), the law
-of McCandlish et al. 2018 with knee = least example gradients / least steps; the
-smallest and the largest such ratio of each set."""
+Expected number (`EXPECTED`): the number of example gradients divided by m (1 + b /
+knee). Here b is the batch size, m is the smallest number of example gradients of any
+batch size, and knee is m divided by the smallest number of steps. This is the law of
+McCandlish et al. 2018. The expected values are the smallest and the largest ratio of
+each data set.
+"""
 
 import dataclasses
 import functools
@@ -30,24 +33,24 @@ EXPECTED = {"examples_over_law": (0.6, 1.6)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-    """On the small set; those below n, and then the full batch."""
+    """Batch sizes on the small set; those below n are used, then the full batch."""
     large_batch_sizes: tuple[int, ...] = (1, 8, 64, 512, 4_096, 32_768, 262_144)
-    """On the large set; the full batch comes last."""
+    """Batch sizes on the large set; the full batch is added at the end."""
     large_examples: int = 1_000_000
     """Rows of the large set; 0 leaves it out."""
     target: float = 1e-2
-    """Share of the initial f - f* to be reached."""
+    """Share of the initial f - f* that must be reached."""
     most_steps: int = 32_768
-    """Budget of every training."""
+    """Maximum number of steps of every training."""
     seeds: str = "0..7"
-    """Seeds that are reported: 0..9, or 1,4,7."""
+    """Reported seeds: 0..9, or 1,4,7."""
     tuning_seeds: str = "100..101"
-    """Seeds on which rates are chosen; none of them may be reported."""
+    """Seeds for the choice of rates; must differ from the reported seeds."""
     width: int = 8
-    """Runs trained together; the bits of each depend on how many."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 FULL = Config(
@@ -69,14 +72,14 @@ from research.types import Batch, Checkpoints, Params
 
 SMALL, LARGE = "breast_cancer", "overlapping_1m"
 LARGE_DTYPE = (
-    "float32"  # Of the large set: a hundredth of the start lies far above its rounding.
+    "float32"  # For the large set: its rounding errors are far below the target.
 )
 FIRST_RATE = (
     2.0**-6
-)  # For the smallest batch; a larger batch starts from the choice of the last.
-PROBE = 2**14  # Examples on which the gap is estimated, where there are more.
-EVALUATIONS_PER_DOUBLING = 8  # A count of steps is too high by 9 percent at most.
-# In tuning, a training that takes this many times the steps of the fastest is given up.
+)  # For the smallest batch; a larger batch starts from the rate of the previous one.
+PROBE = 2**14  # Maximum number of examples on which the gap is estimated.
+EVALUATIONS_PER_DOUBLING = 8  # Counts of steps are too high by at most 9 percent.
+# In tuning, a training stops after this many times the steps of the fastest one.
 PATIENCE = 4.0
 
 
@@ -85,8 +88,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Tunes and trains every batch size on both sets; the answer is made from what came
-    out."""
+    """Tune and train every batch size on both data sets."""
     checkpoints = checkpoints or research.types.no_checkpoints
     seeds, tuning = check(config)
     jobs = plan(config)
@@ -132,7 +134,7 @@ def run(
 
 
 def check(config: Config):
-    """The reported and the tuning seeds, once the config makes sense."""
+    """Check the config; return the reported seeds and the tuning seeds."""
     for name in ("batch_sizes", "large_batch_sizes"):
         sizes = getattr(config, name)
         if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
@@ -163,7 +165,7 @@ def check(config: Config):
 
 
 def plan(config: Config):
-    """Each workload with its batch sizes, the full batch last."""
+    """Return each workload with its batch sizes; the full batch is last."""
     make = research.workloads.make_workload
     jobs = [with_full_batch(make(SMALL, holdout=False), config.batch_sizes)]
     if config.large_examples:
@@ -173,14 +175,16 @@ def plan(config: Config):
 
 
 def with_full_batch(workload: Any, sizes: Sequence[int]):
-    """The workload, and the sizes below n with n itself after them."""
+    """Return the workload, and the sizes below n followed by n itself."""
     n = len(workload.train.y)
     return workload, [size for size in sizes if size < n] + [n]
 
 
 def make_probe(train: Batch):
-    """The examples on which the gap is estimated: all of a small set, a fixed draw from
-    a large one."""
+    """Return the examples on which the gap is estimated.
+
+    These are all examples of a small set, or a fixed random subset of a large one.
+    """
     n = len(train.y)
     if n <= PROBE:
         return train
@@ -190,12 +194,12 @@ def make_probe(train: Batch):
 
 
 def gap_on(workload: Any, params: Params, probe: Batch):
-    """f(x) - f(x*) - ∇f(x*)ᵀ(x - x*) on the probe: f - f* itself where the probe is the
-    whole set.
+    """Return f(x) - f(x*) - ∇f(x*)ᵀ(x - x*) on the probe.
 
-    On a part of the set, whose own minimum lies elsewhere, the last term (the full
-    gradient at x* is 0) takes the first order of the sampling error away: what is left
-    is proportional to the gap."""
+    If the probe is the whole set, this is f - f*. The minimum of a subset lies
+    elsewhere, so there the last term removes the sampling error to first order (the
+    full gradient at x* is 0). The rest is proportional to the gap.
+    """
     best = workload.optimum.params
     value, gradient = jax.value_and_grad(workload.objective)(best, probe)
     products = jax.tree.map(lambda g, x, b: (g * (x - b)).sum(), gradient, params, best)
@@ -203,13 +207,16 @@ def gap_on(workload: Any, params: Params, probe: Batch):
 
 
 def cell_key(seed: int, child: int):
-    """A child of a run's root key."""
+    """Return a child key of a run's root key."""
     return jax.random.fold_in(jax.random.key(seed), child)
 
 
 def training_step(workload: Any, batch_size: int, train: Batch):
-    """(state, cell, i) -> state: step i of a training, its batch drawn with replacement
-    unless it is the whole set."""
+    """Return a function (state, cell, i) -> state, which performs step i of a training.
+
+    The batch is drawn with replacement unless it is the whole set. `cell` holds the
+    seed and the learning rate of the run.
+    """
     n = len(train.y)
 
     def step(state: Any, cell: dict[str, Any], i: int):
@@ -227,15 +234,17 @@ def training_step(workload: Any, batch_size: int, train: Batch):
 
 
 def begin(workload: Any, cell: dict[str, Any]):
-    """The state before the first step."""
+    """Return the state before the first step."""
     params = workload.init(cell_key(cell["seed"], research.descent.INIT))
     rule = research.update_rules.gradient_descent(cell["learning_rate"])
     return research.descent.build(workload.objective, rule, None).init(params)
 
 
 def evaluation_steps(most: int):
-    """Steps after which the gap is looked at: 0, then eight for each doubling, the last
-    `most`."""
+    """Return the steps after which the gap is evaluated.
+
+    These are 0, then eight for each doubling, then `most`.
+    """
     steps = np.round(
         2
         ** (
@@ -254,8 +263,11 @@ def compile_program(
     most_steps: int,
     width: int,
 ):
-    """`train` with one batch size, compiled; a batch of runs stops at the first
-    evaluation where every run has its target."""
+    """Return `train` with one batch size, compiled.
+
+    A group of parallel runs stops at the first evaluation after which every run has
+    reached the target.
+    """
 
     def trainings(
         cells: dict[str, np.ndarray],
@@ -310,8 +322,11 @@ def train(
     rates: np.ndarray,
     patience: float = np.inf,
 ):
-    """Steps to the target of each run (inf: not reached) and its parameters there,
-    one batch of runs after another."""
+    """Return the steps to the target of each run, and its parameters there.
+
+    If a run does not reach the target, its steps are inf. The runs are trained in
+    groups of `width`.
+    """
     cells = {
         "seed": np.asarray(seeds, np.int64),
         "learning_rate": np.asarray(rates, float),
@@ -342,9 +357,12 @@ def measure(
     config: Config,
     parts: Checkpoints | None = None,
 ):
-    """One batch size: its rate chosen on the tuning seeds, then the reported seeds,
-    then one training by itself."""
-    del parts  # It takes seconds.
+    """Measure one batch size.
+
+    The rate is chosen on the tuning seeds. Then the reported seeds are trained, and one
+    training alone is timed.
+    """
+    del parts  # This takes seconds, so no checkpoint is saved.
     trained = compile_program(
         workload, probe, batch_size, config.target, config.most_steps, config.width
     )
@@ -375,7 +393,7 @@ def measure(
 
 
 def reached_params(workload: Any, arrays: dict[str, np.ndarray]):
-    """The parameters of each seed that reached the target, there."""
+    """Return the parameters at the target of each seed that reached it."""
     structure = jax.tree.structure(workload.optimum.params)
     stacked = jax.tree.unflatten(
         structure, [arrays[f"params/{i}"] for i in range(structure.num_leaves)]
@@ -387,8 +405,10 @@ def reached_params(workload: Any, arrays: dict[str, np.ndarray]):
 
 
 def seconds_alone(workload: Any, batch_size: int, rate: float, steps: int):
-    """What one training of so many steps takes by itself, evaluation and compilation
-    apart; the fastest of five calls."""
+    """Return the seconds of one training alone, without evaluation and compilation.
+
+    The result is the fastest of five calls.
+    """
     cell = {"seed": np.int64(0), "learning_rate": np.float64(rate)}
 
     def training(state: Any, steps: Any, train: Batch):
@@ -405,7 +425,11 @@ def seconds_alone(workload: Any, batch_size: int, rate: float, steps: int):
 
 
 def noise_scale(workload: Any, probe: Batch, points: Any):
-    """tr(C) / |∇f|², median over the points: the batch whose gradient is half noise."""
+    """Return the median over the points of tr(C) / |∇f|².
+
+    C is the covariance of the gradients of single examples. For a batch of this size,
+    half of the gradient is noise.
+    """
 
     def scale(params: Params):
         gradient = jax.tree.leaves(jax.grad(workload.objective)(params, probe))
@@ -418,7 +442,7 @@ def noise_scale(workload: Any, probe: Batch, points: Any):
 
 
 def summary(workload: Any, rows: Sequence[dict[str, Any]]):
-    """The facts of one workload: its rows, its two limits, its knee."""
+    """Return the facts of one workload: its rows, its two limits, and its knee."""
     reached = [row for row in rows if row["steps"][0] is not None]
     if not reached:
         raise ValueError(

@@ -1,16 +1,19 @@
 """Batch, stochastic or mini-batch gradient descent: which do I use, and why?
 
-One rule fed by three samplers, on real data whose exact optimum is known, with rates
-chosen on other seeds than those reported. The first figure is gradient descent alone;
-then come the adaptive rules, sampling with and without replacement, and a large set.
+One rule is combined with three samplers on real data whose exact optimum is known.
+Rates are chosen on seeds that are not reported. The first figure shows gradient descent
+alone. The others show the adaptive rules, sampling with and without replacement, and a
+large data set.
 
     # Under two minutes on two cores.
     python experiments/batch_stochastic_minibatch.py
     # Every workload and rule, five and a half minutes there.
     python experiments/batch_stochastic_minibatch.py --full
 
-The number to expect (`EXPECTED`): where the stochastic curve of constant rate stops,
-over where η tr(C) / 4b says."""
+Expected number (`EXPECTED`): the floor of the stochastic curve at a constant rate η,
+divided by the prediction η tr(C) / 4b. C is the covariance of the gradients of single
+examples, and b is the batch size.
+"""
 
 import dataclasses
 import sys
@@ -24,24 +27,24 @@ EXPECTED = {"floor_over_prediction": (0.8, 1.25)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     workload: tuple[str, ...] = ("breast_cancer", "diabetes")
-    """Workloads with a known optimum; the first one has the first figure."""
+    """Workloads with a known optimum; the first figure shows the first one."""
     rule: tuple[str, ...] = ("gradient_descent", "heavy_ball", "rmsprop", "adam")
-    """Update rules; gradient_descent is always among them."""
+    """Update rules; gradient_descent is always included."""
     batch_size: int = 32
-    """Of the mini-batch regime."""
+    """Batch size of the mini-batch regime."""
     passes: int = 150
-    """Budget of every training, in passes over the data."""
+    """Passes over the data in every training."""
     large_passes: int = 5
-    """Budget on the large generated set; 0 leaves it out."""
+    """Passes over the large generated set; 0 leaves it out."""
     seeds: str = "0..9"
-    """Seeds that are reported: 0..9, or 1,4,7."""
+    """Reported seeds: 0..9, or 1,4,7."""
     tuning_seeds: str = "100..102"
-    """Seeds on which rates are chosen; none of them may be reported."""
+    """Seeds for the choice of rates; must differ from the reported seeds."""
     width: int = 8
-    """Runs trained together; the bits of each depend on how many."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 FULL = Config(
@@ -74,12 +77,12 @@ LARGE = "overlapping_50k"
 FIXED_RATES = {
     "mini-batch": (2.0**-1, 2.0**-3),
     "stochastic": (2.0**-5, 2.0**-7),
-}  # For the floors.
+}  # Rates at which the floors are measured.
 FIRST_RULE = "gradient_descent"
 PROOF_RATE, PROOF_STEPS = (
     2.0**-8,
     200,
-)  # Of the trajectory on which each rule is held against optax's.
+)  # Rate and steps of the trajectory on which each rule is compared with optax.
 
 
 def run(
@@ -87,8 +90,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Tunes, trains and times every (workload, rule, regime); the answer is made from
-    what came out."""
+    """Tune, train and time every (workload, rule, regime)."""
     checkpoints = checkpoints or research.types.no_checkpoints
     seeds = research.runs.parse_seeds(config.seeds)
     tuning = research.runs.parse_seeds(config.tuning_seeds)
@@ -137,8 +139,11 @@ def run(
 
 
 def regimes_of(config: Config, rule: str):
-    """Those of theory and of practice for the first rule, those of practice for the
-    others."""
+    """Return the regimes of a rule.
+
+    The first rule has the regimes of theory and of practice; the others have those of
+    practice.
+    """
     theory = (
         research.tuning.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
     )
@@ -156,8 +161,10 @@ def piece(
     on_chunk: Callable,
     checkpoints: Checkpoints,
 ):
-    """One (workload, rule, regime): the facts, and the arrays of its runs. Its program
-    is left in `programs`."""
+    """Measure one (workload, rule, regime): facts, and arrays of its runs.
+
+    The compiled program is added to `programs`.
+    """
     workload, rule, regime, passes = job
     measured = research.tuning.measure(
         workload,
@@ -182,15 +189,17 @@ def piece(
 
 
 def make_rule(rule: str, regime: Regime, workload: Any):
-    """learning_rate -> rule, as the regime has it."""
+    """Return a function learning_rate -> rule for the regime."""
     return regime.make_rule(
         research.update_rules.find_rule(rule), len(workload.train.y)
     )
 
 
 def plan(config: Config):
-    """Every (workload, rule, regime, passes), after all names have been looked up: a
-    typo stops nothing half way."""
+    """Return every (workload, rule, regime, passes).
+
+    All names are looked up first, so that a typo cannot stop a run half way.
+    """
     for name, value in (
         ("passes", config.passes),
         ("batch_size", config.batch_size),
@@ -230,7 +239,7 @@ def plan(config: Config):
 
 
 def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
-    """The facts of one (workload, rule, regime), as JSON."""
+    """Return the facts of one (workload, rule, regime), as JSON."""
     trained, gaps = measured.trained, measured.gaps
     n, sampler = len(workload.train.y), measured.program.sampler
     per_pass = (
@@ -270,8 +279,10 @@ def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
 
 
 def cell_hashes(trained: Any):
-    """The SHA-256 of each cell: its values and last parameters; bytes of shape (cells,
-    32)."""
+    """Return the SHA-256 of each run's values and last parameters.
+
+    The result holds bytes and has shape (runs, 32).
+    """
     leaves = [trained.values, *map(np.asarray, jax.tree.leaves(trained.params))]
     digests = [
         research.runs.hash_arrays(*[leaf[i] for leaf in leaves])
@@ -281,23 +292,25 @@ def cell_hashes(trained: Any):
 
 
 def late(passes: np.ndarray, gaps: np.ndarray):
-    """Mean gap of each seed over the last third of the budget: where the curve has come
-    to rest, if it has."""
+    """Return the mean gap of each seed over the last third of the budget.
+
+    If the curve has converged, this is its floor.
+    """
     return gaps[:, passes >= passes[-1] * 2 / 3].mean(axis=1)
 
 
 def interval(samples: np.ndarray):
-    """[median, low, high] as JSON numbers."""
+    """Return [median, low, high] as JSON numbers."""
     return [float(v) for v in research.statistics.median_interval(samples)]
 
 
 def none_if_never(passes: Any):
-    """JSON has no infinity: a target that is not reached is null."""
+    """Return None for an infinite number (target not reached), which JSON lacks."""
     return float(passes) if np.isfinite(passes) else None
 
 
 def optimum_facts(workload: Any):
-    """How exact the yardstick is."""
+    """Return how exact the optimum is."""
     optimum = workload.optimum
     return {
         "value": optimum.value,
@@ -314,8 +327,10 @@ def replacement_floors(
     seeds: Sequence[int],
     checkpoints: Checkpoints,
 ):
-    """Where gradient descent comes to rest at fixed rates, with and without
-    replacement, beside η tr(C) / 4b."""
+    """Measure gradient descent's floors at fixed rates, with and without replacement.
+
+    The prediction is η tr(C) / 4b.
+    """
     trace = float(
         research.objectives.gradient_covariance_trace(
             workload.objective, workload.optimum.params, workload.train
@@ -334,9 +349,7 @@ def replacement_floors(
                 ("without", name),
             ):
                 key = (workload.name, FIRST_RULE, regime)
-                if (
-                    key not in programs
-                ):  # A run that was stopped in between has none of them at hand.
+                if key not in programs:  # A resumed run has not compiled them.
                     programs[key] = research.descent.compile_sweep(
                         workload,
                         make_rule(FIRST_RULE, regimes[regime], workload),
@@ -365,8 +378,10 @@ def replacement_floors(
 
 
 def deviations_from_optax(workload: Any, rules: Sequence[str]):
-    """For each rule that optax has, the largest deviation from it over a whole
-    trajectory, computed here and now."""
+    """Compute each rule's largest deviation from optax over a trajectory.
+
+    Rules that optax lacks are left out.
+    """
     params = workload.init(jax.random.key(0))
     return {
         rule: {
@@ -387,7 +402,7 @@ def deviations_from_optax(workload: Any, rules: Sequence[str]):
 
 
 def find(numbers: dict[str, Any], workload: str, regime: str, rule: str = FIRST_RULE):
-    """The row of one program."""
+    """Return the row of one (workload, regime, rule)."""
     return next(
         r
         for r in numbers["rows"]
@@ -396,7 +411,7 @@ def find(numbers: dict[str, Any], workload: str, regime: str, rule: str = FIRST_
 
 
 def headline(numbers: dict[str, Any]):
-    """The numbers that the answer is made of."""
+    """Return the numbers that the answer uses."""
     batch = numbers["batch_size"]
     constant = find(
         numbers, numbers["first"], research.tuning.theory_regimes(batch)[2].name
@@ -419,8 +434,10 @@ def headline(numbers: dict[str, Any]):
 
 
 def recommended(rows: Sequence[dict[str, Any]]):
-    """The regime that is first in seconds at the strictest target that any of them
-    reaches, and that target."""
+    """Return the fastest regime in seconds, and the target for which this holds.
+
+    The target is the strictest one that any regime reaches.
+    """
     for target in reversed(rows[0]["targets"]):
         costs = {
             row["regime"]: row["targets"][target][0] * row["seconds_per_pass"]

@@ -1,19 +1,25 @@
 """How does backpropagation get a gradient, line by line?
 
-By the chain rule and nothing else: every line of a program has a local derivative, and
-the derivative of the result by a line's value, its adjoint, is the sum over the lines
-that read it of their adjoint times their local derivative.
-`research.derivatives.explain` writes this down as a ledger for any JAX function. Here
-it does so for one sigmoid neuron, which can be checked with a pocket calculator; for
-softmax regression on all digits and a small network on a few of them; and for ten
-programs with a planted bug, whose NaN it is to find, with the line.
+By the chain rule and nothing else. Every line of a program has a local derivative. The
+adjoint of a line is the derivative of the result with respect to the line's value. It
+is the sum, over the lines that read the value, of their adjoint times their local
+derivative. `research.derivatives.explain` writes this down as a table for any JAX
+function. Here it explains one sigmoid neuron, which can be checked with a pocket
+calculator; softmax regression on all digits, and a small network on a few of them; and
+ten programs with a planted bug. For each of these programs, the table must find the
+line that produces the NaN.
 
     python experiments/chain_rule_ledger.py            # some seconds
 
-The numbers to expect (`EXPECTED`): rows of the neuron, and how far its numbers are from
-those by hand; entries of the models' gradients whose bits are not those of `jax.grad`,
-run operation by operation; the largest difference between a gradient and the sum over
-its paths; bugs that are found with primitive, direction and line, out of ten."""
+Expected numbers (`EXPECTED`):
+
+- the rows of the neuron, and the largest difference between its numbers and those by
+hand;
+- entries of the models' gradients whose bits differ from those of `jax.grad`, run
+operation by operation;
+- the largest difference between a gradient and the sum over its paths;
+- the number of bugs, out of ten, for which primitive, direction and line are found.
+"""
 
 import dataclasses
 import inspect
@@ -35,14 +41,14 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     hidden: int = 6
     """Units of the network's hidden layer."""
     examples: int = 8
-    """Digits that the network sees."""
+    """Number of digits in the network's batch."""
     seed: int = 0
-    """Of the parameters."""
+    """Seed of the parameters."""
 
 
 FULL = Config()
@@ -59,7 +65,7 @@ from research.cli.progress import OnProgress
 from research.types import Checkpoints, Params
 
 NEURON = {"w": 0.5, "b": -0.3, "x": 2.0, "y": 1.0}
-SHOWN_EXAMPLES = 12  # Whose adjoints are drawn.
+SHOWN_EXAMPLES = 12  # Number of examples whose adjoints are drawn.
 NAMED = {
     "neuron": "one neuron",
     "softmax": "softmax regression, digits",
@@ -72,9 +78,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Explains the neuron, the two models and the ten bugs, and holds each against what
-    is known otherwise."""
-    del checkpoints  # It takes seconds.
+    """Explain the neuron, the two models and the ten bugs, and check the results."""
+    del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     for field in ("hidden", "examples"):
         if getattr(config, field) < 1:
             raise ValueError(
@@ -116,13 +121,15 @@ def run(
 
 
 def neuron(w: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array):
-    """The squared error of one sigmoid neuron."""
+    """Return the squared error of one sigmoid neuron."""
     return (jax.nn.sigmoid(w * x + b) - y) ** 2
 
 
 def models(config: Config, workload: Any):
-    """(function, arguments) of softmax regression on the digits and of a network on a
-    few of them."""
+    """Return (function, arguments) of softmax regression and of a small network.
+
+    The network is applied to a few of the digits.
+    """
     train = workload.train
     keys = [
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(3)
@@ -149,8 +156,10 @@ def models(config: Config, workload: Any):
 
 
 def count_bits(ledger: research.derivatives.Ledger, f: Callable, args: tuple):
-    """How many entries of the gradient differ in any bit from what jax.grad gives
-    operation by operation."""
+    """Count the entries of the gradient whose bits differ from those of jax.grad.
+
+    jax.grad runs operation by operation.
+    """
     with jax.disable_jit():
         expected = jax.tree.leaves(jax.grad(f, argnums=tuple(range(len(args))))(*args))
     pairs = zip(jax.tree.leaves(ledger.grads), expected, strict=True)
@@ -161,7 +170,7 @@ def count_bits(ledger: research.derivatives.Ledger, f: Callable, args: tuple):
 
 
 def largest_path_error(ledger: research.derivatives.Ledger):
-    """The largest difference between a gradient and the sum over its paths."""
+    """Return the largest difference between a gradient and the sum over its paths."""
     sums = {
         name: sum(np.asarray(path.derivative) for path in ledger.paths(name))
         for name in ledger.inputs
@@ -173,8 +182,10 @@ def largest_path_error(ledger: research.derivatives.Ledger):
 
 
 def error_by_hand(ledger: research.derivatives.Ledger):
-    """The largest difference between the neuron's ledger and the same numbers from the
-    formulas of the textbook."""
+    """Return the largest difference between the neuron's table and the textbook.
+
+    The textbook's values are computed from its formulas.
+    """
     w, b, x, y = NEURON.values()
     a = 1 / (1 + math.exp(-(w * x + b)))
     da, dz = 2 * (a - y), 2 * (a - y) * a * (1 - a)
@@ -187,7 +198,7 @@ def error_by_hand(ledger: research.derivatives.Ledger):
 
 
 def facts(ledger: research.derivatives.Ledger):
-    """What a ledger came to, as JSON."""
+    """Return the facts of a table, as JSON."""
     gradient = np.concatenate(
         [np.ravel(ledger.gradient(name)) for name in ledger.inputs]
     )
@@ -203,8 +214,7 @@ def facts(ledger: research.derivatives.Ledger):
 
 
 def graph_arrays(ledger: research.derivatives.Ledger):
-    """The ledger's graph and where it stands, as arrays; rows that no adjoint reaches
-    are left out."""
+    """Return the graph and its layout as arrays; rows without adjoint are left out."""
     drawn, layout = ledger.drawing(constants=False)
     return {
         "boxes": np.concatenate([layout.centres, layout.sizes], axis=1),
@@ -222,8 +232,10 @@ def graph_arrays(ledger: research.derivatives.Ledger):
 
 
 def adjoint_arrays(ledger: research.derivatives.Ledger):
-    """The adjoints of the products of a model, (examples, units) of the first examples;
-    and of its matrices."""
+    """Return the adjoints of a model's products, and the gradients of its matrices.
+
+    The adjoints have shape (examples, units), for the first examples.
+    """
     products = [
         row
         for row in ledger.rows
@@ -239,8 +251,12 @@ def adjoint_arrays(ledger: research.derivatives.Ledger):
 
 
 def bugs():
-    """Name -> (function, arguments, primitive, whether the NaN is born in the backward
-    pass)."""
+    """Return the planted bugs by name.
+
+    Returns:
+      Name -> (function, arguments, primitive, whether the NaN appears in the backward
+        pass).
+    """
 
     def root(x: jax.Array):
         y = jnp.sqrt(x)  # planted
@@ -309,7 +325,10 @@ def bugs():
 
 
 def hunt(arrays: dict[str, np.ndarray]):
-    """What first_nonfinite says of each bug; the first one's graph joins the arrays."""
+    """Return what `first_nonfinite` finds for each bug.
+
+    The graph of the first bug is added to the arrays.
+    """
     found = []
     for name, (f, x, primitive, backward) in bugs().items():
         ledger = research.derivatives.explain(f, x)
@@ -340,7 +359,7 @@ def hunt(arrays: dict[str, np.ndarray]):
 
 
 def rows_of_neuron(ledger: research.derivatives.Ledger):
-    """The ledger of the neuron, as rows of a table."""
+    """Return the neuron's table, as rows of a result table."""
     return [
         [
             row.name,
@@ -355,7 +374,7 @@ def rows_of_neuron(ledger: research.derivatives.Ledger):
 
 
 def handed_on(row: Any):
-    """What a row hands to its inputs, in words."""
+    """Describe in words what a row passes to its inputs."""
     parts = zip(row.inputs, row.local, row.contributions, strict=True)
     return ", ".join(
         f"{name}: × {local:.4g} → {share:.4g}"

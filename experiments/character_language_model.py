@@ -1,12 +1,13 @@
 """How well does a small network guess the next letter of Shakespeare, and is it better
 than counting?
 
-Nine plays as characters; the first 90 % to learn from, the last 10 % to be guessed. The
-baseline counts: n-grams with interpolated smoothing. Then an LSTM and a small GPT (a
-Transformer of 4 layers, 4 heads, width 128, seeing 64 characters) by nanoGPT's recipe
-for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for 100 steps and
-falls along a cosine. The rates are ours; at nanoGPT's own (--learning-rate 1e-3) the
-GPT costs 1.87. Then both for three times as long.
+The data are nine plays as characters. The first 90 % are for training, the last 10 %
+for validation. The baseline counts: n-grams with interpolated smoothing. An LSTM and a
+small GPT (a Transformer of 4 layers, 4 heads, width 128, context 64) are trained by
+nanoGPT's recipe for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for
+100 steps and falls along a cosine. The rates are ours; at nanoGPT's own rate
+(--learning-rate 1e-3), the loss of the GPT is 1.87. Both networks are also trained for
+three times as long.
 
     # About ten minutes on two cores.
     python experiments/character_language_model.py
@@ -15,24 +16,25 @@ GPT costs 1.87. Then both for three times as long.
     # The file that nanoGPT's number is for.
     python experiments/character_language_model.py --text tiny_shakespeare
 
-The loss is in nats a character of the validation part, from which nothing is learnt,
-and read in three ways:
+The loss is in nats per character of the validation part, which is not used for
+training. It is computed in three ways:
 
-  whole      in windows that do not overlap: each character is guessed once, from the 1
-             to 64 before it in its window, as in training. n-grams see whatever stands
-             before, across the cuts.
-  half full  each character from at least half a window before it, as for someone who
-             lets the window slide: the fairest to hold against n-grams.
-  sampled    240 random windows, nanoGPT's protocol (20 batches of 12); its published
-    1.88 is such a number.
+  whole      Windows do not overlap. Each character is predicted once, from the 1 to 64
+             characters before it in its window, as in training. n-grams use all
+             characters before it, across window boundaries.
+  half full  Each character is predicted from at least half a window before it, as with
+             a sliding window. This is the fairest comparison with n-grams.
+  sampled    240 random windows, nanoGPT's protocol (20 batches of 12). Its published
+             1.88 is such a number.
 
-The validation part also chose these rates and the order of the n-grams, which favours
-them a little. Where the text is not at hand and cannot be fetched, the help texts of
-Python take its place, and the answer says so.
+The rates and the order of the n-grams were also chosen on the validation part, which
+favours them slightly. If the text is missing and cannot be downloaded, Python's help
+texts replace it, and the answer says so.
 
-The numbers to expect (`EXPECTED`), on nine-play Shakespeare: the best n-gram's order
-and loss, and the whole loss of the LSTM and the GPT, means over seeds, and of both
-trained for longer."""
+Expected numbers (`EXPECTED`), on nine-play Shakespeare: order and loss of the best
+n-gram, and the whole loss of the LSTM and the GPT, as means over seeds, also after the
+longer training.
+"""
 
 import dataclasses
 import sys
@@ -50,8 +52,8 @@ EXPECTED = {
     "lstm_longer": (1.49, 1.55),
     "gpt_longer": (1.57, 1.64),
 }
-# Columns and numbers of single trainings, of which another processor has others
-# (`reproduce`), and in what range.
+# Columns and numbers that depend on single trainings, with the range that `reproduce`
+# accepts on another processor.
 VARIES = dict.fromkeys(("whole", "half full", "sampled")) | {
     n: EXPECTED[n] for n in ("lstm_longer", "gpt_longer")
 }
@@ -60,44 +62,46 @@ CLAIM, FALLBACK = "nine_play_shakespeare", "python_help"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     text: str = CLAIM
-    """Which text: nine_play_shakespeare, tiny_shakespeare or python_help."""
+    """Text: nine_play_shakespeare, tiny_shakespeare or python_help."""
     characters: int = 0
-    """How many of its characters are used; 0 is all."""
+    """Number of its characters to use; 0: all."""
     orders: int = 8
-    """n-grams of order 1 to this."""
+    """Largest order of the n-grams, which have order 1 to this."""
     seeds: str = "0..2"
-    """Of the LSTM and the GPT: 0..9, or 1,4,7. The longer trainings have the first."""
+    """Seeds of the LSTM and the GPT: 0..9, or 1,4,7. The longer trainings use the
+    first."""
     context: int = 64
-    """Characters that a network sees, and windows' length."""
+    """Length of a window, the number of characters that a network reads."""
     batch_size: int = 12
     """Windows in a batch."""
     steps: int = 2_000
-    """Of the LSTM and the GPT."""
+    """Training steps of the LSTM and the GPT."""
     longer_steps: int = 6_000
-    """Of the longer training of both."""
+    """Training steps of the longer training of both."""
     evaluate_every: int = 100
-    """Steps from one point of the learning curves to the next; it divides both numbers
-    of steps."""
+    """Steps between two points of the learning curves; must divide both numbers of
+    steps."""
     warmup: int = 100
-    """Steps in which the rate rises."""
+    """Number of steps in which the rate rises."""
     learning_rate: float = 2e-3
-    """Peak rate of the GPT; every last rate is a tenth of the peak."""
+    """Peak rate of the GPT; the final rate is a tenth of the peak, also for the
+    LSTM."""
     lstm_rate: float = 8e-3
     """Peak rate of the LSTM."""
     width: int = 128
-    """Of the GPT; its embedding's, too."""
+    """Width of the GPT and of the LSTM's embedding."""
     layers: int = 4
-    """Of the GPT."""
+    """Layers of the GPT."""
     heads: int = 4
-    """Of the GPT."""
+    """Attention heads of the GPT."""
     lstm_hidden: int = 256
     """Units of the LSTM."""
     devices: int = 2
-    """Cores, or other devices, that share each batch, where there are so many; the last
-    bits depend on it."""
+    """Number of cores or other devices that share each batch, if there are so many; the
+    last bits depend on it."""
 
 
 FULL = Config(seeds="0..9", longer_steps=20_000)
@@ -131,12 +135,11 @@ BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
     320,
     0.8,
     20,
-)  # A sample: after what, how long, and how it is drawn.
+)  # A sample of text: its beginning, its length, and how it is drawn.
 
 
 def complete(config: Config):
-    """The config with the text that is at hand: the default's, or the one that takes
-    its place."""
+    """Return the config with an available text: the default, or its replacement."""
     if config.text != CLAIM:
         return config
     try:
@@ -148,7 +151,7 @@ def complete(config: Config):
 
 
 class Job(NamedTuple):
-    """A training: of which network, from which seed, for how long and at which rate."""
+    """One training: network, seed, steps and rate."""
 
     network: str
     seed: int
@@ -157,7 +160,7 @@ class Job(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The text, cut: tokens to learn from, tokens to guess, and what they stand for."""
+    """The text as training and validation tokens, with the symbols they stand for."""
 
     name: str
     symbols: tuple[str, ...]
@@ -170,12 +173,12 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Counts, then trains each network with each seed."""
+    """Count n-grams, then train each network with each seed."""
     seeds = check(config)
     parts, checkpoints = read(config), checkpoints or research.types.no_checkpoints
     networks = {
         name: make_network(config, parts, name) for name in ("lstm", "gpt")
-    }  # Refuses sizes first of all.
+    }  # Made first, so that invalid sizes raise immediately.
     counted = research.runs.remembered(
         checkpoints, "n-grams", lambda _: count(config, parts, seeds[0])
     )
@@ -221,7 +224,7 @@ def run(
 
 
 def check(config: Config):
-    """The seeds, once the config makes sense."""
+    """Check the config; return its seeds."""
     if config.text not in TEXTS:
         raise ValueError(
             f"text must be one of {', '.join(TEXTS)}; got text={config.text!r}."
@@ -250,7 +253,7 @@ def check(config: Config):
 
 
 def read(config: Config):
-    """The text in two parts, as nanoGPT cuts it: the first 90 %, and the rest."""
+    """Split the text as nanoGPT does: the first 90 % and the rest."""
     found = (
         research.datasets.python_help()
         if config.text == FALLBACK
@@ -267,7 +270,7 @@ def read(config: Config):
 
 
 def count(config: Config, parts: Parts, seed: int):
-    """n-grams of every order by each smoothing; the best of them writes, too."""
+    """Fit n-grams of every order with each smoothing; sample text from the best."""
     models, size, losses, counted = research.models, len(parts.symbols), {}, []
     for smoothing in models.SMOOTHINGS:
         began, options = (
@@ -312,7 +315,7 @@ def count(config: Config, parts: Parts, seed: int):
 
 
 def make_network(config: Config, parts: Parts, name: str):
-    """The LSTM or the GPT, in float32, and what reads the validation part with it."""
+    """Return the LSTM or the GPT in float32, and a function for its validation loss."""
     size = len(parts.symbols)
     if name == "lstm":
         options = {
@@ -335,8 +338,11 @@ def make_network(config: Config, parts: Parts, name: str):
 
 
 def make_rule(config: Config, job: Job):
-    """nanoGPT's: gradients clipped at norm 1, AdamW that spares biases, a rate that
-    rises and falls to a tenth."""
+    """Return nanoGPT's rule.
+
+    Gradients are clipped at norm 1, AdamW does not decay biases, and the rate rises and
+    then falls to a tenth.
+    """
     schedules, rules = research.schedules, research.update_rules
     fall = schedules.cosine(job.rate, job.steps - config.warmup, job.rate / 10)
     rate = schedules.join(
@@ -357,8 +363,7 @@ def train(
     on_progress: Callable[[float, str], None],
     within: Checkpoints,
 ):
-    """One training, and what its network costs at the end, with a sample of what it
-    writes."""
+    """Train a network; return its final losses and a sample of its text."""
     keys, (model, measured) = (
         [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)],
         network,
@@ -414,15 +419,18 @@ def train(
 
 
 def sampled_starts(config: Config, parts: Parts):
-    """The random windows of the learning curves, the same for every network."""
+    """Return the starts of the random windows, the same for every network."""
     return np.random.default_rng(WINDOWS).integers(
         0, len(parts.validation) - config.context, SAMPLED, np.int32
     )
 
 
 def whole_losses(config: Config, parts: Parts, measured: Callable):
-    """By position in the window, 1 to context: the mean loss over all windows; and the
-    mean with half a window before."""
+    """Return the mean loss by position in the window, 1 to context.
+
+    The result also has the mean loss of characters with at least half a window before
+    them.
+    """
     half = config.context // 2
     starts = research.datasets.window_starts(len(parts.validation), config.context)
     overlapping = research.datasets.window_starts(
@@ -441,7 +449,7 @@ def facts(
     jobs: Sequence[Job],
     trained: Sequence[Saved],
 ):
-    """What it came to, as JSON."""
+    """Return the results as JSON."""
     numbers = {
         "text": parts.name,
         "characters": len(parts.train) + len(parts.validation),
@@ -473,7 +481,7 @@ def facts(
 
 
 def network_facts(config: Config, parts: Parts, mine: Sequence[tuple[Job, Saved]]):
-    """Of one network: each loss as mean, low and high over its seeds."""
+    """Return the mean, low and high over seeds of each loss of one network."""
     job, first = mine[0]
     found = {
         "whole": [saved.arrays["positions"].mean() for _, saved in mine],

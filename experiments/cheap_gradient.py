@@ -1,19 +1,22 @@
 """What does a gradient cost, against its function?
 
-The cheap gradient principle: in reverse mode all n partial derivatives together cost a
-small multiple of the function, at most 4 times its operations (5 with memory traffic),
-whatever n is. In forward mode they cost n times, by central differences 2 n times. It
-is a theorem on plain reverse mode; a rule that is written otherwise can exceed it.
+The cheap gradient principle says that in reverse mode, all n partial derivatives
+together cost a small multiple of the function. This is at most 4 times its operations
+(5 with memory traffic), whatever n is. In forward mode they cost n times as much as the
+function, by central differences 2 n times. The principle is a theorem about plain
+reverse mode; a derivative rule that is written differently can exceed the bound.
 
-Operations are counted from the jaxpr: loops times their trips, LAPACK by formula, for
-XLA's own count takes a loop's body once and LAPACK for nothing. Seconds stand beside
-them, since operations are not time.
+Operations are counted from the jaxpr. The operations of a loop are multiplied by its
+number of iterations, and those of LAPACK come from formulas. XLA's own count includes a
+loop's body once and LAPACK not at all. Seconds are shown as well, because operations
+are not time.
 
     python experiments/cheap_gradient.py            # under a minute
 
-The numbers to expect (`EXPECTED`): the largest ratio of operations, gradient to
-function, over the functions that keep the bound; the least over those that JAX's rules
-put above it; and the largest ratio of the Rosenbrock function over all n."""
+Expected numbers (`EXPECTED`): the largest ratio of operations, gradient to function,
+for functions within the bound; the smallest such ratio for functions whose JAX rules
+exceed the bound; and the largest ratio of the Rosenbrock function over all n.
+"""
 
 import dataclasses
 import sys
@@ -31,16 +34,16 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     size: int = 100
-    """Of matrices; vectors have its square."""
+    """Size of matrices; vectors have its square as length."""
     largest: int = 4096
-    """Number of inputs up to which the Rosenbrock function is counted."""
+    """Largest number of inputs of the Rosenbrock function."""
     seconds: float = 0.1
-    """For how long each program is called to be timed."""
+    """Seconds for which each program is called to time it."""
     seed: int = 0
-    """Of the arguments."""
+    """Seed of the arguments."""
 
 
 FULL = Config(size=300, largest=65536, seconds=0.5)
@@ -56,8 +59,8 @@ import numpy as np
 from research.cli.progress import OnProgress
 from research.types import Checkpoints, Params
 
-# JAX's rules for these depart from plain reverse mode. The way out stands in the zoo
-# beside them: `slogdet`, a scan.
+# JAX's rules for these differ from plain reverse mode. The zoo also contains cheaper
+# alternatives: `slogdet`, a scan.
 EXCEPTIONS = ("log-determinant by Cholesky", "product", "running product")
 MODES: tuple[Any, ...] = ("reverse", "forward", "central differences")
 
@@ -67,8 +70,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Counts and times the zoo, and counts one function at every n."""
-    del checkpoints  # It takes a minute.
+    """Count and time all functions of the zoo, and count one function at every n."""
+    del checkpoints  # The experiment takes a minute, so no checkpoint is saved.
     for field in ("size", "largest"):
         if getattr(config, field) < 4:
             raise ValueError(
@@ -98,7 +101,7 @@ def run(
 
 
 def zoo(config: Config):
-    """name -> (f, x)."""
+    """Return the functions: name -> (f, x)."""
     random, n = np.random.default_rng(config.seed), config.size
     normal = lambda *shape: jnp.asarray(random.normal(size=shape))
     data, weights = normal(n, n), [normal(n, n) / np.sqrt(n) for _ in range(3)]
@@ -161,12 +164,15 @@ def zoo(config: Config):
 
 
 def rosenbrock(x: jax.Array):
-    """Σ 100 (x_{i+1} - x_i²)² + (1 - x_i)²."""
+    """Return Σ 100 (x_{i+1} - x_i²)² + (1 - x_i)²."""
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
 def ratios(f: Callable, x: jax.Array, config: Config):
-    """What f costs, and its gradient and a Hessian-vector product over it, as JSON."""
+    """Return the cost of f and the relative cost of its gradient, as JSON.
+
+    The relative cost of a Hessian-vector product is included.
+    """
     gradient = research.derivatives.cost_ratio(jax.grad, f, x, seconds=config.seconds)
     product = research.derivatives.counted_cost(
         lambda y: jax.jvp(jax.grad(f), (y,), (y,))[1], x
@@ -184,8 +190,11 @@ def ratios(f: Callable, x: jax.Array, config: Config):
 
 
 def at_every_n(config: Config):
-    """Operations of all partial derivatives of the Rosenbrock function over its own, in
-    three ways."""
+    """Return the relative cost of the Rosenbrock function's derivatives in three ways.
+
+    It is the number of operations for all partial derivatives, divided by that for the
+    function.
+    """
     n = 2 ** np.arange(2, int(np.log2(config.largest)) + 1)
     count = research.derivatives.counted_cost
     rows = []

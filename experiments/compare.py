@@ -1,10 +1,11 @@
 """Which of these rules is better here, by how much, and may one say so?
 
-Rules of equal budgets on workloads with a known optimum: ours by name, optax's, or
-yours from a file. Each gets the same number of trials, the first at its defaults, the
-others at quasi-random points of its search space; a trial is chosen on some seeds and
-reported on others. The answer is a ratio of example gradients to a target, with an
-interval that includes the choice, or that the two cannot be told apart, and how many
+All rules get equal budgets on workloads whose optimum is known. A rule is one of ours,
+one of optax's, or yours from a file. Each rule gets the same number of trials. The
+first trial uses the default hyper-parameters, the others quasi-random points of the
+search space. The best trial is chosen on some seeds and reported on others. The answer
+is a ratio of example gradients to a target, with an interval that accounts for the
+choice of the trial. If the study cannot separate two rules, the answer says how many
 seeds would.
 
     python -m experiments compare --rule my_rules.py:mine adam --workload digits \
@@ -15,14 +16,15 @@ seeds would.
     python -m experiments compare
 
 A rule of yours is a function that takes a learning rate and returns an
-optax.GradientTransformation; its learning rate is searched from 1e-5 to 10 unless
-`--space` says otherwise. What is compared with is the last rule, or `--baseline`. The
+optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
+range of `--space`. All rules are compared with the last rule, or with `--baseline`. The
 workloads are those of research/workloads/: diabetes, diabetes_ridge, breast_cancer,
-digits, ill_conditioned, noisy_quadratic and others; our rules those of
+digits, ill_conditioned, noisy_quadratic and others. Our rules are those of
 docs/update_rules.md.
 
-The number to expect (`EXPECTED`): the overall ratio of heavy ball's example gradients
-to Adam's in the default run."""
+Expected number (`EXPECTED`): the overall ratio of heavy ball's example gradients to
+Adam's in the default run.
+"""
 
 import sys
 

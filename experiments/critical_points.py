@@ -1,21 +1,21 @@
 """Where does a landscape stand still, and which of these places are minima?
 
-A derivative of zero marks a critical point: a minimum, a maximum, a saddle, or none of
-these. Newton's method on ∇f = 0 finds all three kinds alike, and the eigenvalues of the
-Hessian tell them apart, unless one is zero: then derivatives of order 3 and 4 do, where
-they can. Descent from the same starts, whose steps go against ∇f, comes to minima
-alone.
+A zero derivative marks a critical point: a minimum, a maximum, a saddle, or none of
+these. Newton's method on ∇f = 0 finds all kinds equally well. The eigenvalues of the
+Hessian decide the kind, unless one is zero; then derivatives of order 3 and 4 decide,
+if they can. Gradient descent from the same starts reaches only minima.
 
-Himmelblau's function, (x² + y - 11)² + (x + y² - 7)², has nine critical points, which
-is a theorem (a resultant and Sturm sequences): the lattice of starts must find all of
-them. So too the fifteen of the six-hump camel. What is found is what these starts
-reach; on another function nothing proves that it is all.
+Himmelblau's function, (x² + y - 11)² + (x + y² - 7)², has nine critical points. This is
+a theorem (by a resultant and Sturm sequences), so the lattice of starts must find all
+nine. The same holds for the fifteen points of the six-hump camel. For another function,
+nothing proves that the points found are all.
 
     python experiments/critical_points.py            # some seconds
 
-The numbers to expect (`EXPECTED`): how many critical points are found on each of the
-two; the longest gradient that is left, over the longest at a start; and the share of
-descents that end in a saddle or a maximum."""
+Expected numbers (`EXPECTED`): the number of critical points found for each of the two;
+the largest remaining gradient norm, divided by the largest at a start; and the share of
+descents that end in a saddle or a maximum.
+"""
 
 import dataclasses
 import math
@@ -35,16 +35,16 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     starts: int = 12
-    """Of Newton's method, on each axis."""
+    """Starts of Newton's method on each axis."""
     descents: int = 12
-    """Starts of gradient descent, on each axis."""
+    """Starts of gradient descent on each axis."""
     steps: int = 3000
-    """Of each descent."""
+    """Steps of each descent."""
     learning_rate: float = 0.005
-    """Of each descent."""
+    """Learning rate of each descent."""
 
 
 FULL = Config(starts=40, descents=40)
@@ -77,12 +77,12 @@ DEGENERATE = {  # name: formula; each is degenerate at 0.
 
 
 def himmelblau(x: Any):
-    """Himmelblau's function of a point of shape (2,)."""
+    """Return Himmelblau's function of a point of shape (2,)."""
     return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
 
 
 def camel(x: Any):
-    """The six-hump camel of a point of shape (2,)."""
+    """Return the six-hump camel function of a point of shape (2,)."""
     return (
         (4 - 2.1 * x[0] ** 2 + x[0] ** 4 / 3) * x[0] ** 2
         + x[0] * x[1]
@@ -95,9 +95,11 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Finds and classifies on both landscapes, lets descent run, and classifies what is
-    degenerate."""
-    del checkpoints  # It takes seconds.
+    """Find and classify the critical points of both landscapes, and run descent.
+
+    Degenerate points of other functions are classified too.
+    """
+    del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     for field in ("starts", "descents", "steps"):
         if getattr(config, field) < 1:
             raise ValueError(
@@ -132,8 +134,10 @@ def run(
 
 
 def landscape(f: Callable, bounds: Any, config: Config):
-    """What is found on one landscape, as JSON, and its arrays: heights on a grid, and
-    the ends of descents."""
+    """Return the critical points of one landscape as JSON, and arrays.
+
+    The arrays are heights on a grid and the ends of the descents.
+    """
     grid_of_starts, bounds = research.derivatives.grid_of_starts, np.array(bounds)
     starts = grid_of_starts(bounds, config.starts)
     points = research.derivatives.critical_points(f, starts, bounds)
@@ -157,8 +161,10 @@ def landscape(f: Callable, bounds: Any, config: Config):
 
 
 def descended(f: Callable, starts: np.ndarray, config: Config):
-    """Where gradient descent from each start is after its steps; steps longer than 0.1
-    are cut, for the slopes are steep."""
+    """Return the ends of gradient descent from each start.
+
+    Steps longer than 0.1 are shortened, because the slopes are steep.
+    """
 
     def step(_: Any, x: Any):
         move = config.learning_rate * jax.grad(f)(x)
@@ -169,7 +175,7 @@ def descended(f: Callable, starts: np.ndarray, config: Config):
 
 
 def as_json(point: Any):
-    """A critical point as JSON values."""
+    """Return a critical point as JSON values."""
     return {
         "x": point.x.tolist(),
         "value": point.value,
@@ -180,6 +186,6 @@ def as_json(point: Any):
 
 
 def verdict(f: Callable):
-    """What the point 0 of f is."""
+    """Classify the point 0 of f."""
     point = research.derivatives.classify_critical_point(f, np.zeros(2))
     return {"kind": point.kind, "order": point.order, "note": point.note}

@@ -1,18 +1,19 @@
 """Where does logistic regression draw the line, and how does it get there?
 
-Benign or malignant, from two measurements of a tumour's nuclei. The model is P(benign)
-= 1 / (1 + exp(-z)) with the score z = wᵀx + b, so the boundary, where the probability
-is one half, is the straight line z = 0; it is known exactly, for the optimum is found
-without descent (Newton's method). Descent does two things at two speeds: where the
-boundary lies is nearly settled after one step, which sorts the test set as well as the
-last; the length of w, which says how sharply the probability changes across the
-boundary, takes a hundred.
+The task is to classify tumours as benign or malignant from two measurements of their
+nuclei. The model is P(benign) = 1 / (1 + exp(-z)) with the score z = wᵀx + b. The
+boundary, where the probability is one half, is the straight line z = 0. It is known
+exactly, because Newton's method finds the optimum. Descent has two speeds. The position
+of the boundary is nearly final after one step, which classifies the test set as well as
+the last step. The length of w determines how sharply the probability changes across the
+boundary; it takes a hundred steps.
 
     python experiments/decision_boundary.py            # some seconds
 
-The numbers to expect (`EXPECTED`): the test accuracy after one epoch and at the end,
-the epoch from which |w| is within 1 % of its exact length, and at the end f - f* and
-the angle to the exact boundary, in degrees."""
+Expected numbers (`EXPECTED`): the test accuracy after one epoch and at the end; the
+epoch from which |w| is within 1 % of its exact length; and at the end f - f* and the
+angle to the exact boundary, in degrees.
+"""
 
 import dataclasses
 import math
@@ -32,16 +33,16 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     epochs: int = 400
-    """Budget of the training."""
+    """Epochs of the training."""
     learning_rate: float = 1.0
     """Learning rate of gradient descent."""
     batch_size: int = 0
-    """Examples in a batch; 0 is the full batch."""
+    """Examples in a batch; 0: the full batch."""
     seed: int = 0
-    """Of the starting point, and of the order of the examples where there are
+    """Seed of the starting point, and of the order of the examples if there are
     batches."""
 
 
@@ -59,7 +60,7 @@ from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
 WORKLOAD = "breast_cancer_two_features"
-LENGTH_CLOSE = 0.01  # |w| within one per cent of the exact length.
+LENGTH_CLOSE = 0.01  # Tolerance: |w| is within 1 % of its exact length.
 
 
 def run(
@@ -67,8 +68,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Trains, and holds the boundary of every epoch against the exact one."""
-    del checkpoints  # It takes seconds.
+    """Train, and compare the boundary of every epoch with the exact one."""
+    del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     if not 0 < config.learning_rate < math.inf:
         raise ValueError(
             "learning_rate must be a positive number; got "
@@ -89,8 +90,7 @@ def run(
 
 
 def measure(workload: Any, config: Config):
-    """The examples, and the boundary of each epoch, (w1, w2, b), beside the exact
-    one."""
+    """Return the examples, each epoch's boundary (w1, w2, b), and the exact one."""
     seen, optimum = train(workload, config), workload.optimum
     exact = np.array([*optimum.params["weights"], optimum.params["intercept"]])
     params = np.stack([seen["w1"], seen["w2"], seen["b"]], axis=1)
@@ -107,8 +107,10 @@ def measure(workload: Any, config: Config):
 
 
 def train(workload: Any, config: Config):
-    """One training; what is evaluated before it and after each epoch, each of shape
-    (epochs + 1,)."""
+    """Train once; return the values before training and after each epoch.
+
+    Each value has shape (epochs + 1,).
+    """
     key_init, key_epochs = (
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
     )
@@ -158,15 +160,17 @@ def train(workload: Any, config: Config):
 
 
 def angles(params: Any, exact: np.ndarray):
-    """Degrees between each (w1, w2) and the exact one; by atan2, which keeps its digits
-    at small angles."""
+    """Return the angle in degrees between each (w1, w2) and the exact one.
+
+    It is computed with atan2, which is accurate at small angles.
+    """
     across = params[:, 0] * exact[1] - params[:, 1] * exact[0]
     along = params[:, 0] * exact[0] + params[:, 1] * exact[1]
     return np.degrees(np.abs(np.arctan2(across, along)))
 
 
 def facts(config: Config, arrays: dict[str, np.ndarray], workload: Any):
-    """What the training came to, as JSON."""
+    """Return the results of the training, as JSON."""
     close = np.abs(arrays["lengths"] - 1) <= LENGTH_CLOSE
     last_far = np.flatnonzero(~close)[-1]
     return {

@@ -2,24 +2,28 @@
 anew each epoch?
 
 DeepOBS (Schneider, Balles & Hennig 2019) compares optimizers on `quadratic_deep`, ½ (θ
-- x_i)ᵀH(θ - x_i) averaged over 1000 examples, and publishes every loss. This reruns it
-from its recipe: the same H, data and start, 100 epochs of seven batches of 128, the
-examples in one order for all epochs of a seed (fixed) or in a new one each epoch
-(reshuffled). The mini-batch losses that were published repeat every seven steps, one
-epoch. That is a fact; that a seeded shuffle was begun again each epoch is an inference
-about its cause. The published rates were chosen on the test loss of one seed; here they
-are chosen on a validation set, drawn as the test set is, by the mean of ten seeds, and
-reported on others.
+- x_i)ᵀH(θ - x_i) averaged over 1000 examples, and publishes every loss. This experiment
+reruns it from its recipe, with the same H, data and start: 100 epochs of seven batches
+of 128. The examples have one order for all epochs of a seed (fixed), or a new order in
+each epoch (reshuffled). The published mini-batch losses repeat every seven steps, which
+is one epoch. This is a fact. That a seeded shuffle was restarted in each epoch is an
+inference about its cause. The published rates were chosen on the test loss of one seed.
+Here they are chosen by the mean of ten seeds on a validation set, which is drawn like
+the test set, and reported on other seeds.
 
     python experiments/deepobs_audit.py            # under a minute on two cores
     # All 36 published rates, and 100 seeds reported.
     python experiments/deepobs_audit.py --full
 
-The numbers to expect (`EXPECTED`): the initial test loss; for each rule, how far the
-mean last test loss of ten seeds in fixed order is from the published one; how much the
-mini-batch losses of gradient descent change over an epoch, as a share of their change
-over fewer steps; and how much worse heavy ball ends at its published rate once
-reshuffled."""
+Expected numbers (`EXPECTED`):
+
+- the initial test loss;
+- for each rule, the deviation from the published value of the mean last test loss, over
+ten seeds in fixed order;
+- the change of gradient descent's mini-batch losses over one epoch, as a share of their
+change over fewer steps;
+- how much worse heavy ball is at its published rate when the data are reshuffled.
+"""
 
 import dataclasses
 import functools
@@ -42,18 +46,17 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     rates: tuple[int, ...] = tuple(range(5, 21))
-    """Learning rates, as k of 10^(-5 + k/5); the published ones are always among
-    them."""
+    """Learning rates, as k of 10^(-5 + k/5); the published ones are always included."""
     epochs: int = 100
-    """Length of each training; what was published after 100 is compared with nothing
-    else."""
+    """Epochs of each training; published results are for 100 and are compared only
+    then."""
     tuning_seeds: str = "42..51"
-    """Seeds that were published; rates are chosen on them."""
+    """Published seeds, on which rates are chosen."""
     seeds: str = "52..71"
-    """Seeds that are reported; none of them may be for tuning."""
+    """Reported seeds; must differ from the tuning seeds."""
 
 
 FULL = Config(rates=tuple(range(36)), seeds="52..151")
@@ -75,23 +78,27 @@ EXAMPLES, DIMENSION, BATCH, STEPS = (
     100,
     128,
     7,
-)  # Steps an epoch: the last 104 of its order are left out.
+)  # Steps per epoch: the last 104 examples of an epoch's order are not used.
 PUBLISHED_AFTER = (
     1,
     10,
     100,
-)  # Epochs whose test losses were published; a training of another length has no last one of them.
-LAST = 21  # Steps at the end of which the mini-batch losses are kept: three epochs.
+)  # Epochs with published test losses; a training of another length lacks the last one.
+LAST = 21  # Number of final mini-batch losses that are kept: three epochs.
 ORDERS = ("fixed", "reshuffled")
 
 
 class Published(NamedTuple):
-    """What DeepOBS_Baselines holds (MIT licence): rates are 10^(-5 + k/5), losses means
-    of seeds 42 to 51."""
+    """Published results of DeepOBS_Baselines (MIT licence).
+
+    Rates are 10^(-5 + k/5). Losses are means of seeds 42 to 51.
+    """
 
     name: str
-    k: int  # Of the rate that was chosen.
-    losses: tuple[float, float, float]  # Test losses PUBLISHED_AFTER at that rate.
+    k: int  # Index k of the chosen rate.
+    losses: tuple[
+        float, float, float
+    ]  # Test losses at that rate, after PUBLISHED_AFTER.
     sweep: tuple[
         float, ...
     ]  # Last test losses at seed 42 for k = 0, 1, ..., up to the first that is not finite.
@@ -119,8 +126,10 @@ PUBLISHED_BATCHES = (
 
 
 class Problem(NamedTuple):
-    """The test problem: eigenvalues (d,) and eigenvectors as rows (d, d) of H, and the
-    examples of its three sets."""
+    """Test problem: H and the examples of its three sets.
+
+    H is given by its eigenvalues (d,) and its eigenvectors as rows (d, d).
+    """
 
     eigenvalues: np.ndarray
     rotation: np.ndarray
@@ -134,8 +143,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Trains every rule at every rate on every seed in both orders, and reads the
-    outcome both ways."""
+    """Train every rule at every rate on every seed in both orders, and summarise."""
     checkpoints = checkpoints or research.types.no_checkpoints
     ks, seeds, tuning = check(config)
     problem, all_seeds = make_problem(), [*tuning, *seeds]
@@ -158,7 +166,7 @@ def run(
 
 
 def check(config: Config):
-    """The ks, the reported and the tuning seeds, once the config makes sense."""
+    """Check the config; return the ks, the reported seeds and the tuning seeds."""
     if not jax.config.read("jax_enable_x64"):
         raise ValueError(
             "the audit needs float64, which JAX has off: call "
@@ -196,13 +204,15 @@ def check(config: Config):
 
 
 def rate(k: Any):
-    """The learning rates of DeepOBS: five to a decade."""
+    """Return the learning rates of DeepOBS: five per decade."""
     return 10.0 ** (-5 + np.asarray(k) / 5)
 
 
 def make_problem():
-    """H and the examples, by numpy's old generator, which is DeepOBS's; its seed 44,
-    for validation, is ours."""
+    """Return H and the examples, from NumPy's old generator, which DeepOBS uses.
+
+    Seed 44, for validation, is ours.
+    """
     random = np.random.RandomState(42)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
     rotation = draw_rotation(random, DIMENSION)
@@ -216,11 +226,12 @@ def make_problem():
 
 
 def draw_rotation(random: np.random.RandomState, dimension: int):
-    """A uniform rotation by the subgroup algorithm of Diaconis & Shahshahani (1987).
+    """Draw a uniform rotation by the subgroup algorithm.
 
-    A uniform one of k dimensions, acting on the last k, is followed by the reflection
-    that takes the first axis of k + 1 dimensions to a uniform direction v: I - 2 u uᵀ
-    for u along v - e_1."""
+    The source is Diaconis & Shahshahani (1987). A uniform rotation of k dimensions acts
+    on the last k axes. A reflection follows, which takes the first axis of k + 1
+    dimensions to a uniform direction v: I - 2 u uᵀ for u along v - e_1.
+    """
     rotation, angle = np.eye(dimension), 2 * np.pi * random.uniform()
     rotation[-2:, -2:] = [
         [np.cos(angle), np.sin(angle)],
@@ -236,13 +247,16 @@ def draw_rotation(random: np.random.RandomState, dimension: int):
 
 
 def energy(problem: Problem, x: Any):
-    """½ xᵀHx of each row."""
+    """Return ½ xᵀHx of each row."""
     return 0.5 * (x @ problem.rotation.T) ** 2 @ problem.eigenvalues
 
 
 def bowls(problem: Problem, x: Any, rows: Any, size: int):
-    """Batches of the examples x[rows] as bowls ½ (θ - m)ᵀH(θ - m) + c: means m,
-    (batches, d), and c, (batches,)."""
+    """Return batches of the examples x[rows] as quadratics ½ (θ - m)ᵀH(θ - m) + c.
+
+    Returns:
+      Means m of shape (batches, d), and constants c of shape (batches,).
+    """
     means = x[rows].reshape(-1, size, DIMENSION).mean(axis=1)
     return means, energy(problem, x)[rows].reshape(-1, size).mean(axis=1) - energy(
         problem, means
@@ -250,8 +264,10 @@ def bowls(problem: Problem, x: Any, rows: Any, size: int):
 
 
 def epochs_of(order: str, seed: int, epochs: int):
-    """Which examples the batches of every epoch hold, one after another; of one epoch
-    where all are the same."""
+    """Return the indices of the examples in the batches of all epochs, in order.
+
+    If all epochs are the same, only one is returned.
+    """
     random = np.random.default_rng(seed)
     count = epochs if order == "reshuffled" else 1
     return np.concatenate(
@@ -262,11 +278,15 @@ def epochs_of(order: str, seed: int, epochs: int):
 def train(
     problem: Problem, order: str, rule: str, ks: Any, seeds: Sequence[int], epochs: int
 ):
-    """Every rate on every seed: the last validation and test losses, (rates, seeds);
-    and at the published rate the test loss after each epoch, (seeds, epochs + 1), and
-    the last mini-batch losses, (seeds, LAST)."""
-    # A rotation does nothing to gradient descent, with momentum or without: H is then
-    # diagonal. Adam sees the axes.
+    """Train a rule at every rate on every seed.
+
+    Returns:
+      Last validation and test losses, shape (rates, seeds); at the published rate, the
+        test loss after each epoch, shape (seeds, epochs + 1), and the last mini-batch
+        losses, shape (seeds, LAST).
+    """
+    # Gradient descent, with or without momentum, is invariant to rotations, so H can be
+    # diagonal. Adam depends on the axes.
     rotated = rule != "adam"
     basis = problem.rotation if rotated else np.eye(DIMENSION)
     curvature = (
@@ -323,8 +343,11 @@ def train(
 
 
 def repetition(losses: np.ndarray):
-    """Mean change of mini-batch losses (..., LAST) over one epoch, as a share of that
-    over 1 to STEPS - 1 steps."""
+    """Return the relative mean change of mini-batch losses over one epoch.
+
+    The losses have shape (..., LAST). The change is divided by the mean change over 1
+    to STEPS - 1 steps.
+    """
     changes = [
         np.mean(np.abs(losses[..., lag:] - losses[..., :-lag]))
         for lag in range(1, STEPS + 1)
@@ -333,7 +356,7 @@ def repetition(losses: np.ndarray):
 
 
 def mean_interval(samples: np.ndarray):
-    """(mean, low, high): the mean over seeds with its 95 % bootstrap interval."""
+    """Return (mean, low, high): the mean over seeds and its 95 % bootstrap interval."""
     interval = stats.bootstrap(
         (samples,), np.mean, n_resamples=2000, method="percentile", rng=0
     ).confidence_interval
@@ -341,8 +364,10 @@ def mean_interval(samples: np.ndarray):
 
 
 def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
-    """What the table and the answer say, as JSON; the first `tuned` seeds are those for
-    tuning, the rest reported."""
+    """Return the numbers of the table and the answer, as JSON.
+
+    The first `tuned` seeds are the tuning seeds; the rest are reported.
+    """
     epochs = arrays["fixed/adam/curves"].shape[1] - 1
     same_length = epochs == PUBLISHED_AFTER[-1]
     numbers = {"seeds": len(arrays["seeds"]), "rows": [], "picked": []}
@@ -409,8 +434,10 @@ def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
 
 
 def best_two(arrays: dict[str, np.ndarray], rows: Any, tuned: int):
-    """The difference on the reported seeds of the two rules best on the tuning seeds:
-    one pair, so no correction."""
+    """Compare the two best rules of the tuning seeds on the reported seeds.
+
+    Only one pair is compared, so no correction is needed.
+    """
     ranked = sorted(
         zip(PUBLISHED, rows[1::2], strict=True), key=lambda pair: pair[1]["tuned"]
     )[:2]

@@ -1,17 +1,18 @@
 """Do the rules of differentiation hold?
 
-A rule is a claim about two functions, f and f'. Here each claim of
-`research.derivatives.DERIVATIVE_RULES` is put to four others that know nothing of it:
-JAX in forward and in reverse mode, which differentiate the program of f; the limit of
-Richardson's difference quotient, and `finite_difference`, which only evaluate f. The
-rules about any two functions (product, quotient, chain, ...) are tried on u(x) = sin(a
-x) and v(x) = 2 + tanh(b x) with drawn a and b.
+A rule is a claim about two functions, f and f'. Each claim of
+`research.derivatives.DERIVATIVE_RULES` is compared with four independent methods. JAX
+in forward and in reverse mode differentiates the program of f. The limit of
+Richardson's difference quotient and `finite_difference` only evaluate f. The rules
+about any two functions (product, quotient, chain, ...) are tested on u(x) = sin(a x)
+and v(x) = 2 + tanh(b x) with random a and b.
 
     python experiments/derivative_rules.py            # under half a minute
 
-The numbers to expect (`EXPECTED`): the largest disagreement with JAX's two modes, over
-the larger of |f'| and |f| / (1 + |x|), which is rounding; and the largest with the two
-that only evaluate f, which is what they can."""
+Expected numbers (`EXPECTED`): the largest disagreement with JAX's two modes, divided by
+the larger of |f'| and |f| / (1 + |x|), which is due to rounding; and the largest
+disagreement with the two methods that only evaluate f, which is their accuracy.
+"""
 
 import dataclasses
 import sys
@@ -27,14 +28,14 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     points: int = 64
-    """Drawn for each rule."""
+    """Random points for each rule."""
     evaluated: int = 3
-    """Of them, at which the limit and the finite difference are taken."""
+    """Number of these points at which limit and finite difference are computed."""
     seed: int = 0
-    """Of points and constants."""
+    """Seed of points and constants."""
 
 
 FULL = Config(points=1000, evaluated=20)
@@ -59,8 +60,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Holds every rule against the four."""
-    del checkpoints  # It takes seconds.
+    """Compare every rule with the four methods."""
+    del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     if not 1 <= config.evaluated <= config.points:
         raise ValueError(
             f"evaluated must lie in 1..points={config.points}; got "
@@ -92,7 +93,7 @@ def run(
 
 
 def disagreements(name: str, rule: Any, config: Config):
-    """way -> the largest relative distance from the rule's f'."""
+    """Return method -> largest relative difference from the rule's f'."""
     check = research.derivatives.verify_derivative_rule(
         name, jax.random.key(config.seed), number=config.points
     )
@@ -125,7 +126,7 @@ def disagreements(name: str, rule: Any, config: Config):
 
 
 def from_values(rule: Any, x: jax.Array, constants: dict[str, Any]):
-    """f'(x) by the best step of Richardson's quotient, and by `finite_difference`."""
+    """Return f'(x) by Richardson's best quotient and by `finite_difference`."""
     compiled = jax.jit(rule.function)
     f = lambda t: np.asarray(compiled(np.asarray(t, float), constants), float)[()]
     limit = research.derivatives.limit_table(f, float(x), "richardson")

@@ -1,21 +1,27 @@
 """How small should the step of a difference quotient be?
 
 The derivative is the limit of (f(x + h) - f(x)) / h, but on a computer a smaller step
-is not a better one: truncation falls with a power of h, rounding grows as ε / h, and
-their sum is least near √ε for the forward quotient, ∛ε for the central one and the
-fifth root of ε for Richardson's. The complex step has no difference and so no such
-floor. The function is that of Squire and Trapp, exp(x) / √(sin³x + cos³x).
+is not always better. The truncation error falls with a power of h, and the rounding
+error grows as ε / h. Their sum is smallest near √ε for the forward quotient, ∛ε for the
+central quotient, and the fifth root of ε for Richardson's. The complex step has no
+difference and therefore no such limit. The function is that of Squire and Trapp, exp(x)
+/ √(sin³x + cos³x).
 
-`np.gradient` is no remedy. It differentiates samples and not functions: of one number
-it returns an empty tuple, and at the two ends of samples it is of first order only.
-That is shown beside `grid_derivative`.
+`np.gradient` does not help. It differentiates samples, not functions. For one number it
+returns an empty tuple, and at the two ends of samples it is only of first order. This
+is compared with `grid_derivative`.
 
     python experiments/finite_difference_step.py            # some seconds
 
-The numbers to expect (`EXPECTED`): the most decades between a best step and its rule of
-thumb, over three quotients in float64 and float32; the share by which the forward
-quotient is off at h = 1e-15; how many numbers `np.gradient` returns for one; and its
-error at the ends of exp on [0, 1], over that of `grid_derivative`."""
+Expected numbers (`EXPECTED`):
+
+- the largest distance in decades between a best step and its rule of thumb, over three
+quotients in float64 and float32;
+- the relative error of the forward quotient at h = 1e-15;
+- how many numbers `np.gradient` returns for one number;
+- the error of `np.gradient` at the ends of exp on [0, 1], divided by that of
+`grid_derivative`.
+"""
 
 import dataclasses
 import sys
@@ -33,13 +39,12 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     x: float = 1.5
-    """Where the function is differentiated: between 0 and 2, so that its root is
-    real."""
+    """Point of differentiation, between 0 and 2, where the function is real."""
     samples: int = 101
-    """Points of exp on [0, 1] for the trap."""
+    """Number of samples of exp on [0, 1] for np.gradient."""
 
 
 FULL = Config(samples=10001)
@@ -61,11 +66,11 @@ SCHEMES: tuple[Scheme, ...] = (
     "complex",
 )
 TYPES = ("float64", "float32")
-TINY = 1e-15  # A step that has lost nearly every digit.
+TINY = 1e-15  # At this step, nearly every digit of the quotient is lost.
 
 
 def squire_trapp(x: Any):
-    """exp(x) / √(sin³x + cos³x)."""
+    """Return exp(x) / √(sin³x + cos³x)."""
     return np.exp(x) / np.sqrt(np.sin(x) ** 3 + np.cos(x) ** 3)
 
 
@@ -74,8 +79,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Tabulates every quotient at every step, and what NumPy makes of samples."""
-    del checkpoints  # It takes seconds.
+    """Tabulate every quotient at every step, and errors of np.gradient on samples."""
+    del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     check(config)
     arrays, rows = {}, []
     cases: list[tuple[Scheme, str]] = [
@@ -128,7 +133,7 @@ def run(
 
 
 def check(config: Config):
-    """Raises ValueError for a config that cannot be run."""
+    """Raise ValueError if the config cannot be run."""
     if not 0 < config.x < 2:
         raise ValueError(
             f"x must lie between 0 and 2, where the function is real; got x={config.x}."
@@ -138,19 +143,19 @@ def check(config: Config):
 
 
 def slope(x: Any):
-    """The derivative of squire_trapp, by the rules."""
+    """Return the derivative of squire_trapp, by the rules of differentiation."""
     cubes = np.sin(x) ** 3 + np.cos(x) ** 3
     inner = 3 * np.sin(x) * np.cos(x) * (np.sin(x) - np.cos(x))
     return float(np.exp(x) * (cubes - inner / 2) / cubes**1.5)
 
 
 def smallest(error: np.ndarray):
-    """The least error of any step."""
+    """Return the smallest error over all steps."""
     return float(np.nanmin(error))
 
 
 def numpy_trap(config: Config):
-    """Errors of np.gradient and of grid_derivative on samples of exp."""
+    """Return errors of np.gradient and of grid_derivative on samples of exp."""
     x = np.linspace(0, 1, config.samples)
     y = np.exp(x)
     return {

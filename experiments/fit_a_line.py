@@ -1,18 +1,20 @@
 """How does descent find the line through the data?
 
-Disease progression on body mass index: two parameters, a slope and an intercept, so
-that all of descent can be seen. One update rule is fed by three samplers from one
-starting point, and every step is kept. Because the index is standardised, f - f* =
-((intercept - a)² + (slope - b)²) / 2 exactly, for a and b of the least-squares line:
-descent walks on a round bowl, and what tells the three apart is the noise of their
-gradients. The rates are small, for the walk to be seen (a full-batch rate of 1 would
-arrive in one step): which regime is the cheapest is another experiment's question.
+Disease progression is fitted by body mass index. There are two parameters, a slope and
+an intercept, so all of descent can be drawn. One update rule is combined with three
+samplers from one starting point, and every step is kept. The index is standardised, so
+f - f* = ((intercept - a)² + (slope - b)²) / 2 exactly, where a and b belong to the
+least-squares line. The landscape is a round bowl, and the three samplers differ only in
+the noise of their gradients. The rates are small so that the paths are visible (a
+full-batch rate of 1 would arrive in one step). Another experiment asks which regime is
+the cheapest.
 
     python experiments/fit_a_line.py            # some seconds
 
-The numbers to expect (`EXPECTED`): how far from the exact line full-batch descent ends,
-as a share of it; and its passes to within 1 %, the first whole number from log(1 / 100)
-/ log(1 - η) on."""
+Expected numbers (`EXPECTED`): the relative distance from the exact line at the end of
+full-batch descent; and its passes until it is within 1 %, which is the smallest integer
+not below log(1 / 100) / log(1 - η).
+"""
 
 import dataclasses
 import math
@@ -26,12 +28,12 @@ EXPECTED = {"full_batch_error": (0.0, 1e-9), "full_batch_passes": (44, 44)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     passes: int = 200
-    """Budget of each training, in epochs."""
+    """Epochs of each training."""
     batch_size: int = 32
-    """Of the mini-batch regime."""
+    """Batch size of the mini-batch regime."""
     full_batch_rate: float = 0.1
     """Learning rate of the full batch."""
     minibatch_rate: float = 0.05
@@ -39,7 +41,7 @@ class Config:
     stochastic_rate: float = 0.002
     """Learning rate of the stochastic regime."""
     seed: int = 0
-    """Of the starting point and of the order of the examples."""
+    """Seed of the starting point and of the order of the examples."""
 
 
 FULL = Config(passes=1000)
@@ -56,7 +58,7 @@ from research.cli.progress import OnProgress
 from research.types import Checkpoints, Sampler
 
 WORKLOAD = "diabetes_bmi"
-CLOSE = 0.01  # Within one per cent of the exact slope, and of the exact intercept.
+CLOSE = 0.01  # Tolerance: within 1 % of the exact slope and the exact intercept.
 
 
 def run(
@@ -64,9 +66,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Trains under each regime from one starting point, and holds each step against the
-    exact line."""
-    del checkpoints  # It takes seconds.
+    """Train each regime from one start, and compare each step with the exact line."""
+    del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     workload = research.workloads.make_workload(WORKLOAD)
     arrays = problem(workload)
     n, regimes = len(arrays["y"]), {}
@@ -93,7 +94,7 @@ def run(
 
 
 def problem(workload: Any):
-    """The examples, each of shape (n,), and the exact (intercept, slope)."""
+    """Return the examples, each of shape (n,), and the exact (intercept, slope)."""
     exact = workload.optimum.params
     return {
         "x": np.asarray(workload.train.x[:, 0]),
@@ -103,7 +104,7 @@ def problem(workload: Any):
 
 
 def plan(config: Config, n: int):
-    """(name, sampler, rate) of each regime, checked."""
+    """Check the config; return (name, sampler, rate) of each regime."""
     rates = (config.full_batch_rate, config.minibatch_rate, config.stochastic_rate)
     for field, value in zip(
         ("full_batch_rate", "minibatch_rate", "stochastic_rate"), rates, strict=True
@@ -125,8 +126,10 @@ def plan(config: Config, n: int):
 
 
 def train(workload: Any, sampler: Sampler, rate: float, config: Config):
-    """One training; (intercept, slope) before the first step and after each, shape
-    (steps + 1, 2)."""
+    """Train once; return (intercept, slope) before the first and after each step.
+
+    The shape is (steps + 1, 2).
+    """
     key_init, key_epochs = (
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
     )
@@ -158,8 +161,10 @@ def train(workload: Any, sampler: Sampler, rate: float, config: Config):
 
 
 def relative_errors(lines: np.ndarray, exact: np.ndarray):
-    """The larger of the relative errors of intercept and slope, of each line: shape
-    (steps + 1,)."""
+    """Return the larger relative error of intercept and slope of each line.
+
+    The shape is (steps + 1,).
+    """
     return np.max(np.abs(lines - exact) / np.abs(exact), axis=-1)
 
 
@@ -170,8 +175,11 @@ def facts(
     rate: float,
     sampler: Sampler,
 ):
-    """What one regime came to, as JSON; "passes" is to the first line within CLOSE, and
-    null where there is none."""
+    """Return the results of one regime, as JSON.
+
+    "passes" is the number of passes to the first line within CLOSE; null if there is
+    none.
+    """
     errors = relative_errors(lines, exact)
     close = np.flatnonzero(errors <= CLOSE)
     last = passes >= passes[-1] - 1

@@ -1,34 +1,39 @@
 """Does the error that a numerical derivative claims bound the error that it makes?
 
-`finite_difference` and three other packages differentiate the same functions at the
-same points and say how wrong they may be: scipy.differentiate, numdifftools and jacobi.
-Two scores count. Coverage: how often the actual error is within the claim. Sharpness:
-how many times larger than the actual error the claim is, in the median; claiming a lot
-is safe and useless. And at kinks, jumps, edges and oscillations, where no derivative
-exists: who claims to know it all the same.
+`finite_difference` and three other packages (scipy.differentiate, numdifftools and
+jacobi) differentiate the same functions at the same points and estimate their own
+error. There are two scores. Coverage is how often the actual error is within the
+claimed error. Sharpness is the median ratio of claimed to actual error; a large claim
+is safe and useless. At kinks, jumps, edges and oscillations no derivative exists; there
+the experiment counts confident answers.
 
-The problems were written down, and hashed, before the estimator was; `--half
-development` shows those that it was built on. Both halves were made by the author of
-`finite_difference`, who knew what is hard; the others are run at their defaults.
-numdifftools and jacobi are run where they are installed (`pip install '.[peers]'`), and
-are not needed otherwise.
+The problems were written down and hashed before the estimator was written. `--half
+development` shows the problems on which it was developed. The author of
+`finite_difference` made both halves and knew what is hard; the other packages run with
+their defaults. numdifftools and jacobi are optional (`pip install '.[peers]'`).
 
-Then random functions in eight classes, orders 1 to 4: smooth, at a root, with a jump in
-f'' or f''', with a kink at x or near it, where terms cancel, and rounded to a grid.
-Each package is asked what it can: scipy.differentiate and jacobi know the first order
-only. Wrong is an answer whose claim does not hold: the error exceeds it, or, where
-there is no derivative, half the gap between the two sides does; its share is of all
-functions.
+A second part has random functions in eight classes, of orders 1 to 4: smooth, at a
+root, with a jump in f'' or f''', with a kink at x or near it, with cancelling terms,
+and rounded to a grid. Each package gets the orders that it supports;
+scipy.differentiate and jacobi support only the first. An answer is wrong if its claim
+does not hold. This means that the error exceeds the claim or, if there is no
+derivative, that half the gap between the two sides does. The share of wrong answers is
+relative to all functions.
 
     python experiments/honest_errors.py            # about a minute
     # 2,000 functions of each class and order; about ten minutes.
     python experiments/honest_errors.py --full
     python experiments/honest_errors.py --per-class 2000 --seed 7
 
-The numbers to expect (`EXPECTED`) are those of `finite_difference`: the share of claims
-that hold; the median claim over error; the share of problems with a derivative that it
-answers; its answers where there is none; and of random functions the share of wrong
-answers for smooth functions and roots, and for kinks."""
+Expected numbers (`EXPECTED`), of `finite_difference`:
+
+- the share of claims that hold;
+- the median of claim divided by error;
+- the share of problems with a derivative that it answers;
+- the number of its answers where there is no derivative;
+- the share of wrong answers for random functions: for smooth functions and roots, and
+for kinks.
+"""
 
 import dataclasses
 import importlib.util
@@ -52,11 +57,10 @@ EXPECTED |= {"smooth_wrong": (0.0, 0.005), "kinks_wrong": (0.0, 0.01)}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     half: Literal["held out", "development"] = "held out"
-    """Of the problems: those that nothing was tuned on, or those that were used in
-    building."""
+    """Half of the problems: held out, or used for development."""
     per_class: int = 200
     """Random functions of each class; 0 leaves them out."""
     seed: int = 0
@@ -83,7 +87,7 @@ PEERS = {
     "jacobi": "jacobi",
 }
 ORDERS = (1, 2, 3, 4)
-# A claim of at most this share of max(|value|, 1) says that the derivative is known.
+# If the claim is at most this share of max(|value|, 1), the package is confident.
 CONFIDENT = 0.1
 UNIT = np.finfo(np.float64).eps / 2
 
@@ -93,8 +97,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Every package on every problem."""
-    del checkpoints  # It takes a minute.
+    """Run every package on every problem."""
+    del checkpoints  # The experiment takes a minute, so no checkpoint is saved.
     if config.per_class < 0 or config.seed < 0:
         raise ValueError(
             f"both must be at least 0; got per_class={config.per_class!r} and "
@@ -132,7 +136,7 @@ def run(
 
 
 def halves(name: str):
-    """The problems of one half."""
+    """Return the problems of one half."""
     problems = research.derivatives.problems
     known = {"held out": problems.HELD_OUT, "development": problems.DEVELOPMENT}
     if name not in known:
@@ -143,12 +147,13 @@ def halves(name: str):
 
 
 class Package(NamedTuple):
-    """How a package is asked, (f, x, order) -> reply, and how that is read: (value,
-    claim, whether it says that it answers).
+    """A package: how it is called, and how its reply is read.
 
-    The two are apart so that only what the package raises counts as its having no
-    answer: a fault of the reading stops the experiment, instead of being written down
-    against the package."""
+    `ask` is (f, x, order) -> reply. `read` is reply -> (value, claim, whether the
+    package answers). They are separate so that only errors of the package count as "no
+    answer". An error in `read` stops the experiment instead of counting against the
+    package.
+    """
 
     ask: Callable[..., Any]
     read: Callable[[Any], tuple[Any, Any, bool]]
@@ -156,7 +161,7 @@ class Package(NamedTuple):
 
 
 def installed():
-    """name -> Package, each at its defaults, of those that are there."""
+    """Return the installed packages by name, each with its defaults."""
     load = importlib.import_module
     scipy_ask = lambda f, x, order: load("scipy.differentiate").derivative(f, x)
     packages = {
@@ -165,7 +170,7 @@ def installed():
             lambda r: (r.value, r.error, r.verdict == "ok"),
             ORDERS,
         ),
-        # It too says where it has failed; "all" takes its value and error even then.
+        # scipy reports failures too; "all" uses its value and error even then.
         "scipy.differentiate": Package(
             scipy_ask, lambda r: (r.df, r.error, bool(r.success))
         ),
@@ -190,20 +195,27 @@ def installed():
 
 
 def read_numdifftools(reply: Any):
-    """A tuple of estimate, error_estimate and more; before 0.11.2 of the estimate and a
-    tuple with the rest."""
+    """Read the reply of numdifftools.
+
+    The reply is a tuple of estimate, error_estimate and more. Before version 0.11.2, it
+    was the estimate and a tuple with the rest.
+    """
     told = reply if hasattr(reply, "error_estimate") else reply[1]
     return reply[0], told.error_estimate, True
 
 
 def importable(module: str):
-    """Whether a package is there; it is not imported."""
+    """Return whether a package is installed, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
 def ask(package: Any, problems: Sequence[Any]):
-    """(value, claim, answered, evaluations) of each problem, shape (problems, 4), and
-    the seconds of all."""
+    """Ask a package about every problem.
+
+    Returns:
+      Rows (value, claim, answered, evaluations), shape (problems, 4), and the total
+        seconds.
+    """
     rows, start = [], time.perf_counter()
     for problem in problems:
         rows.append(ask_one(package, problem.function(), problem.x))
@@ -211,8 +223,10 @@ def ask(package: Any, problems: Sequence[Any]):
 
 
 def ask_one(package: Any, f: Callable, x: Any, order: int = 1):
-    """(value, claim, answered, evaluations) of one function; a package that stops with
-    an error gives no answer."""
+    """Ask a package about one function; return (value, claim, answered, evaluations).
+
+    A package that raises an error gives no answer.
+    """
     count = 0
 
     def counted(at: Any):
@@ -238,13 +252,16 @@ def ask_one(package: Any, f: Callable, x: Any, order: int = 1):
 
 
 def score(truth: np.ndarray, found: np.ndarray):
-    """Coverage, sharpness and the like, on the problems that have a derivative; and
-    answers where there is none."""
+    """Return coverage, sharpness and other scores.
+
+    They are computed on the problems that have a derivative. The number of answers
+    where there is no derivative is added.
+    """
     exists, answered = np.isfinite(truth), found[:, 2].astype(bool)
     told = exists & answered
     error = np.abs(found[told, 0] - truth[told])
-    # What float64 cannot tell counts as an error too, so that a lucky zero is no
-    # infinite claim.
+    # The error is at least the resolution of float64, so that an error of zero does not
+    # make the ratio infinite.
     least = np.maximum(
         error, np.maximum(UNIT * np.abs(truth[told]), np.finfo(np.float64).tiny)
     )
@@ -264,8 +281,7 @@ def score(truth: np.ndarray, found: np.ndarray):
 def random_rows(
     config: Config, methods: dict[str, Any], on_progress: OnProgress | None = None
 ):
-    """A dict for each class, order and package: how many functions, and the shares that
-    `judged` counts."""
+    """Return one dict for each class, order and package with the counts of `judged`."""
     if not config.per_class:
         return []
     asked = {
@@ -296,8 +312,11 @@ def random_rows(
 
 
 def judged(cases: Sequence[Any], found: np.ndarray, order: int):
-    """Count the answers to random functions: how many were given, how many are wrong,
-    and the median claim over error."""
+    """Count the answers to random functions.
+
+    Returns:
+      Number of answers, number of wrong answers, and median of claim divided by error.
+    """
     exists = np.array([case.exists(order) for case in cases])
     truth = np.array([case.left[order] for case in cases])
     half_gap = np.array([case.gap(order) / 2 for case in cases])
@@ -306,8 +325,8 @@ def judged(cases: Sequence[Any], found: np.ndarray, order: int):
     told = answered & exists & np.isfinite(claim)
     least = np.maximum(
         error, np.spacing(np.abs(truth))
-    )  # An error of less than an ulp counts as one.
-    with np.errstate(over="ignore"):  # A claim near the largest float.
+    )  # An error below one ulp counts as one ulp.
+    with np.errstate(over="ignore"):  # A claim may be near the largest float.
         ratios = claim[told] / least[told]
     return {
         "functions": len(cases),
@@ -318,8 +337,10 @@ def judged(cases: Sequence[Any], found: np.ndarray, order: int):
 
 
 def pooled(rows: Sequence[dict[str, Any]], *classes: Sequence[str]):
-    """The share of functions of some classes, all orders, to which `finite_difference`
-    gives a wrong answer."""
+    """Return the share of wrong answers of `finite_difference` in some classes.
+
+    All orders are included.
+    """
     ours = [row for row in rows if row["package"] == OURS and row["class"] in classes]
     return sum(row["wrong"] for row in ours) / max(
         1, sum(row["functions"] for row in ours)
@@ -327,17 +348,17 @@ def pooled(rows: Sequence[dict[str, Any]], *classes: Sequence[str]):
 
 
 def share_of(flags: np.ndarray):
-    """How many of the flags are set, as a share; None of no flags."""
+    """Return the share of true flags; None if there are no flags."""
     return float(np.mean(flags)) if len(flags) else None
 
 
 def confident(found: np.ndarray):
-    """Whether a claim is small enough to say that the derivative is known."""
+    """Return whether a claim is small enough to count as confident."""
     return found[:, 1] <= CONFIDENT * np.maximum(np.abs(found[:, 0]), 1.0)
 
 
 def false_answers(problems: Sequence[Any], found: np.ndarray):
-    """kind -> how many problems without a derivative got a confident answer."""
+    """Count the confident answers to problems without a derivative, by kind."""
     wrong = (
         np.array([p.derivative is None for p in problems])
         & found[:, 2].astype(bool)
@@ -352,5 +373,5 @@ def false_answers(problems: Sequence[Any], found: np.ndarray):
 
 
 def kinds(problems: Sequence[Any]):
-    """The kinds of problems that have no derivative, in their order."""
+    """Return the kinds of problems that have no derivative, in their order."""
     return list(dict.fromkeys(p.kind for p in problems if p.derivative is None))

@@ -1,27 +1,27 @@
 """How many images does a linear model recognise, how many a network, and how many a
 convolutional one?
 
-Fashion-MNIST: 60,000 small pictures of clothes to learn from, 10,000 to be asked about,
-ten classes. Three models, each trained by Adam whose rate rises and falls once: softmax
-regression, one weight for each pixel and class, which is the baseline; an MLP with
-three hidden layers, which mixes all pixels; a convolutional network, whose filters look
-for the same thing everywhere. Its accuracy also depends on how long it is trained,
-which is measured too, each budget with a schedule of its own.
+Fashion-MNIST has 60,000 small training images of clothes and 10,000 test images, in ten
+classes. Three models are trained by Adam with a rate that rises and falls once. Softmax
+regression, the baseline, has one weight for each pixel and class. An MLP with three
+hidden layers mixes all pixels. A convolutional network applies the same filters
+everywhere in the image. Its accuracy also depends on the length of the training. This
+is measured too, and each length has its own schedule.
 
     python experiments/image_recognition.py            # about nine minutes on two cores
     # About an hour: the rates chosen anew, more seeds, more epochs.
     python experiments/image_recognition.py --full
 
-Nothing was chosen on test images. The rates of softmax regression and of the MLP are
-better, by the accuracy on 5,000 training images that were then held out, than half and
-twice of them, as --choose 0.5 1 2 shows; that of the CNN is set by hand, and --full
-chooses all of them anew. The reported trainings use all 60,000. Where Fashion-MNIST is
-not at hand and cannot be fetched, the digits that scikit-learn brings take its place,
-and the answer says so.
+Nothing was chosen on test images. For softmax regression and the MLP, half and twice
+the rate have lower accuracy on 5,000 held-out training images, as --choose 0.5 1 2
+shows. The CNN's rate was set by hand; --full chooses all rates anew. The reported
+trainings use all 60,000 images. If Fashion-MNIST is missing and cannot be downloaded,
+the digits of scikit-learn replace it, and the answer says so.
 
-The numbers to expect (`EXPECTED`): test accuracy, mean over the seeds, on Fashion-MNIST
-alone. The lower bounds of the networks are what its authors' page lists for an MLP of
-256, 128 and 100 units and for two convolutions with pooling."""
+Expected numbers (`EXPECTED`): test accuracy on Fashion-MNIST, as the mean over the
+seeds. The networks' lower bounds come from the data set's web page, for an MLP of 256,
+128 and 100 units and for two convolutions with pooling.
+"""
 
 import dataclasses
 import functools
@@ -35,28 +35,28 @@ import research
 EXPECTED = {"softmax": (0.844, 0.86), "mlp": (0.883, 0.91), "cnn": (0.916, 0.94)}
 VARIES = {
     "peak rate": None
-}  # Chosen by trainings; another processor may choose others (`reproduce`).
+}  # Chosen from trainings; `reproduce` on another processor may choose others.
 CLAIM, FALLBACK = "fashion_mnist", "digits"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """Which images: fashion_mnist, mnist, mnist_5k, cifar10 or digits."""
+    """Data set: fashion_mnist, mnist, mnist_5k, cifar10 or digits."""
     seeds: str = "0..2"
-    """Of the trainings that are reported: 0..9, or 1,4,7."""
+    """Seeds of the reported trainings: 0..9, or 1,4,7."""
     batch_size: int = 128
     """Examples in a batch."""
     softmax_epochs: int = 20
-    """Passes of softmax regression over the training images."""
+    """Epochs of softmax regression."""
     mlp_epochs: int = 12
-    """Passes of the MLP."""
+    """Epochs of the MLP."""
     cnn_epochs: int = 7
-    """Passes of the CNN."""
+    """Epochs of the CNN."""
     budgets: tuple[int, ...] = (1, 3)
-    """Other numbers of epochs that one CNN each is trained for, with the first seed."""
+    """Other numbers of epochs; a CNN is trained for each, with the first seed."""
     softmax_rate: float = 2e-3
     """Peak learning rate of softmax regression."""
     mlp_rate: float = 2e-3
@@ -66,18 +66,17 @@ class Config:
     hidden: tuple[int, ...] = (256, 128, 100)
     """Widths of the MLP's hidden layers."""
     channels: tuple[int, ...] = (32, 64)
-    """Filters of each convolution, 3 by 3, followed by pooling of 2 by 2; then come 128
-    dense units."""
+    """Filters of each 3 by 3 convolution, which 2 by 2 pooling follows; 128 dense units
+    come after the last."""
     dropout: float = 0.25
-    """Share of the inputs of the CNN's dense layers that a training step leaves out."""
+    """Dropout probability of the inputs of the CNN's dense layers."""
     mirror: bool = False
-    """Whether the CNN sees half of the images mirrored while it learns; it takes more
-    epochs then."""
+    """Mirror half of the images while the CNN is trained; it then needs more epochs."""
     choose: tuple[float, ...] = ()
-    """Multiples of each rate to try on images held out of the training set, instead of
-    taking it as it is; ascending."""
+    """Multiples of each rate to try on held-out training images, ascending; empty: use
+    the rates as they are."""
     held_out: int = 5_000
-    """How many images are held out for that."""
+    """Number of images held out for this choice."""
 
 
 FULL = Config(
@@ -105,22 +104,21 @@ from research.cli.progress import OnProgress
 from research.figures.confusion import commonest_errors
 from research.types import Checkpoints, Model, Params, Saved
 
-MIRRORED = ("fashion_mnist", "cifar10")  # What stays itself in a mirror.
+MIRRORED = ("fashion_mnist", "cifar10")  # Data sets whose images may be mirrored.
 LABELS = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
 PUBLISHED = {"softmax": 0.844, "mlp": 0.883, "cnn": 0.916}
-WARMUP = 0.25  # The part of a training in which its rate rises.
-SLICE = 500  # Examples that are evaluated at once, at most.
+WARMUP = 0.25  # Share of the training in which the rate rises.
+SLICE = 500  # Maximum number of examples that are evaluated at once.
 CHOICE_SEED, SPLIT_SEED = (
     100,
     0,
-)  # Of the trainings that rates are chosen by, and of what is held out for that.
-WORST = 24  # Errors shown.
-MOST_FILTERS = 32  # Shown of each model.
+)  # Seeds of the trainings for the choice of rates, and of the held-out images.
+WORST = 24  # Number of errors shown.
+MOST_FILTERS = 32  # Maximum number of filters shown of each model.
 
 
 def complete(config: Config):
-    """The config with the images that are at hand: the default's, or those that take
-    their place."""
+    """Return the config with an available data set: the default, or its replacement."""
     if config.dataset != CLAIM:
         return config
     try:
@@ -134,15 +132,15 @@ def complete(config: Config):
 
 
 class Job(NamedTuple):
-    """A training.
+    """One training.
 
     Attributes:
       model: softmax, mlp or cnn.
-      seed: Of its start, its order and its noise.
+      seed: Seed of the initial parameters, the order of examples, and the noise.
       epochs: Passes over the training images.
       rate: Peak learning rate.
-      held_out: Training images that it is judged by, instead of learning from them; 0:
-        it is judged by the test images.
+      held_out: Number of training images on which the model is evaluated instead of
+        trained; 0: it is evaluated on the test images.
     """
 
     model: str
@@ -157,8 +155,10 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Chooses rates where asked, trains each model with each seed, and the CNN for
-    other budgets."""
+    """Choose rates if requested, then train each model with each seed.
+
+    The CNN is also trained for other numbers of epochs.
+    """
     checkpoints = checkpoints or research.types.no_checkpoints
     split = research.datasets.images(config.dataset)
     seeds, models = check(config, split), tuple(LABELS)
@@ -203,7 +203,7 @@ def run(
 
 
 def check(config: Config, split: Any):
-    """The seeds, once the config makes sense."""
+    """Check the config; return its seeds."""
     of_models = [f"{model}_{what}" for model in LABELS for what in ("epochs", "rate")]
     for name in ("batch_size", "hidden", "channels", "held_out", *of_models):
         if not np.min(getattr(config, name), initial=1) > 0:
@@ -235,7 +235,7 @@ def check(config: Config, split: Any):
     for model in LABELS:
         make_model(
             model, config, split
-        )  # Refuses widths, channels and dropout before anything is trained.
+        )  # Made first, so that invalid widths, channels and dropout raise immediately.
     return research.runs.parse_seeds(config.seeds)
 
 
@@ -248,8 +248,7 @@ def train_all(
     jobs: Sequence[Job],
     first: int,
 ):
-    """Every job, as `train` saves it; those of an earlier process from their
-    checkpoints."""
+    """Train every job as in `train`; load finished jobs from their checkpoints."""
     saved = []
     for done, job in enumerate(jobs, first):
         name = "/".join(map(str, job))
@@ -276,8 +275,10 @@ def train(
     watch: Callable[[float, str], None],
     parts: Checkpoints,
 ):
-    """One training: accuracy and loss by epoch, what it makes of each image in the end,
-    and its first layer."""
+    """Train once; return accuracy and loss by epoch, final probabilities, and filters.
+
+    The filters are the weights of the first layer.
+    """
     learn, judge = parted(split, job.held_out)
     model = make_model(job.model, config, split)
     key_init, key_epochs = (
@@ -320,8 +321,10 @@ def train(
 
 
 def parted(split: Any, held_out: int):
-    """What is learnt from and what is judged by: training and test images, or two parts
-    of the training images."""
+    """Return the examples for training and for evaluation.
+
+    These are the training and test images, or two parts of the training images.
+    """
     Batch = research.types.Batch
     if not held_out:
         return Batch(split.train_x, split.train_y), Batch(split.test_x, split.test_y)
@@ -333,7 +336,7 @@ def parted(split: Any, held_out: int):
 
 
 def make_model(name: str, config: Config, split: Any):
-    """A model of images as they are stored."""
+    """Make a model whose inputs are images as they are stored."""
     models, shape, num_classes = (
         research.models,
         split.train_x.shape[1:],
@@ -364,7 +367,7 @@ def make_model(name: str, config: Config, split: Any):
 
 
 def flattened(model: Model):
-    """A model of vectors as one of images: their pixels, row by row."""
+    """Turn a model of vectors into one of images, whose pixels are read row by row."""
     apply = lambda params, x, key=None: model.apply(
         params, x.reshape(*x.shape[:-3], -1), key
     )
@@ -372,7 +375,7 @@ def flattened(model: Model):
 
 
 def probabilities(model: Model, params: Params, images: np.ndarray):
-    """Of each class, for each image, shape (n, K)."""
+    """Return the probability of each class for each image, shape (n, K)."""
     predict = jax.jit(lambda params, x: jax.nn.softmax(model.apply(params, x)))
     return np.concatenate(
         [
@@ -383,7 +386,7 @@ def probabilities(model: Model, params: Params, images: np.ndarray):
 
 
 def first_filters(name: str, params: Params, shape: tuple[int, ...]):
-    """The first layer's weights as pictures, (n, H, W, C), 32 of them at most."""
+    """Return the first layer's weights as pictures (n, H, W, C), with n at most 32."""
     if name == "cnn":
         return np.moveaxis(params["convolution_1"]["weights"], -1, 0)[:MOST_FILTERS]
     weights = params["weights"] if name == "softmax" else params["dense_1"]["weights"]
@@ -391,8 +394,7 @@ def first_filters(name: str, params: Params, shape: tuple[int, ...]):
 
 
 def chosen(rates: dict[str, float], trials: Sequence[Job], found: Any):
-    """The rate of each model, the best of those that were tried, and what each of these
-    came to."""
+    """Return the best rate of each model, and the accuracy of every rate tried."""
     tried = [
         {
             "model": job.model,
@@ -416,7 +418,7 @@ def facts(
     trained: dict[str, Any],
     budgets: dict[int, Any],
 ):
-    """What the trainings came to, as JSON."""
+    """Return the results of the trainings, as JSON."""
     rows = [
         {
             "model": model,
@@ -454,14 +456,16 @@ def facts(
 
 
 def confused(saved: Saved, split: Any):
-    """How often each class of the test images (row) was taken for each (column)."""
+    """Count how often each class of the test images (row) was predicted as each class.
+
+    The columns are the predicted classes.
+    """
     predicted = saved.arrays["probabilities"].argmax(axis=1)
     return confusion_matrix(split.test_y, predicted, labels=range(len(split.classes)))
 
 
 def recalls(saved: Saved, split: Any):
-    """The share of each class that is recognised; NaN for a class without test
-    images."""
+    """Return the recognised share of each class; NaN if it has no test images."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
     said = saved.arrays["probabilities"].argmax(axis=1)
     return np.asarray(
@@ -470,7 +474,7 @@ def recalls(saved: Saved, split: Any):
 
 
 def arrays(split: Any, trained: dict[str, Any]):
-    """What the figures are drawn from; of a single network, that of the first seed."""
+    """Return the arrays of the figures; single networks use the first seed."""
     first, labels = trained["cnn"][0].arrays["probabilities"], split.test_y
     predicted, confidence = first.argmax(axis=1), first.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)

@@ -1,22 +1,23 @@
 """How do positions become velocity and acceleration, and what does noise do to them?
 
-Velocity is the derivative of position and acceleration that of velocity, so samples of
-a position tell both. But a difference quotient of order n divides the noise of the
-samples by h^n: with weights w and independent errors of standard deviation σ it comes
-to σ √(Σ w²) / h^n, while truncation falls with h^p. So there is a best step, which for
-noisy samples is far larger than the spacing of the samples, and larger for acceleration
-than for velocity.
+Velocity is the derivative of position, and acceleration the derivative of velocity, so
+samples of a position determine both. But a difference quotient of order n divides the
+noise of the samples by h^n. With weights w and independent errors of standard deviation
+σ, its noise is σ √(Σ w²) / h^n, while its truncation error falls with h^p. So there is
+a best step. For noisy samples it is much larger than the spacing of the samples, and
+larger for acceleration than for velocity.
 
-The motion is simulated, that the truth be known: a damped swing, exp(-t / 4) cos 2t
-metres, sampled each millisecond with an error of a tenth of a millimetre. Each step is
-a whole number of samples, and `grid_derivative` is applied to every such subsequence.
+The motion is simulated so that the truth is known. It is a damped swing, exp(-t / 4)
+cos 2t metres, sampled each millisecond with an error of a tenth of a millimetre. Each
+step is a whole number of samples, and `grid_derivative` is applied to every such
+subsequence.
 
     python experiments/motion.py            # some seconds
 
-The numbers to expect (`EXPECTED`): the noise that is measured over the one predicted,
-least and greatest of all formulas at the shortest step; the best step over the
-predicted one, likewise; and by how much the error of the acceleration falls from the
-shortest step to the best."""
+Expected numbers (`EXPECTED`): the smallest and largest ratio of measured to predicted
+noise over all formulas, at the shortest step; the same for the best step; and the
+factor by which the error of the acceleration falls from the shortest step to the best.
+"""
 
 import dataclasses
 import math
@@ -37,16 +38,16 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     seconds: float = 10.0
-    """How long the motion is observed."""
+    """Duration of the motion in seconds."""
     spacing: float = 0.001
-    """Between samples, in seconds."""
+    """Seconds between samples."""
     noise: float = 1e-4
     """Standard deviation of each position, in metres."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
 
 FULL = Config(seconds=60.0)
@@ -62,7 +63,7 @@ from research.types import Checkpoints
 
 EXPONENT = complex(
     -0.25, 2.0
-)  # Position is the real part of exp(EXPONENT t), so that derivatives multiply by it.
+)  # The position is Re exp(EXPONENT t); each derivative multiplies by EXPONENT.
 NAMES = {1: "velocity", 2: "acceleration"}
 FORMULAS = tuple((order, accuracy) for order in NAMES for accuracy in (2, 4))
 
@@ -72,9 +73,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ):
-    """Differentiates the noisy positions at many steps, and holds the errors against
-    the prediction."""
-    del checkpoints  # It takes seconds.
+    """Differentiate noisy positions at many steps; compare errors and predictions."""
+    del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     check(config)
     t = config.spacing * np.arange(round(config.seconds / config.spacing) + 1)
     positions = motion(t) + config.noise * np.random.default_rng(config.seed).normal(
@@ -105,7 +105,7 @@ def run(
 def summary(
     config: Config, arrays: dict[str, np.ndarray], rows: Sequence[dict[str, Any]]
 ):
-    """The Findings of the rows."""
+    """Return the Findings of the rows."""
     ratios = {
         "noise": [r["noise_ratio"] for r in rows],
         "step": [r["step_ratio"] for r in rows],
@@ -130,7 +130,7 @@ def summary(
 
 
 def check(config: Config):
-    """Raises ValueError for a config that cannot be run."""
+    """Raise ValueError if the config cannot be run."""
     for field in ("seconds", "spacing", "noise"):
         value = getattr(config, field)
         if not 0 < value < math.inf:
@@ -143,22 +143,26 @@ def check(config: Config):
 
 
 def motion(t: np.ndarray, order: int = 0):
-    """The derivative of that order of the position, at times t."""
+    """Return the derivative of the given order of the position, at times t."""
     return (EXPONENT**order * np.exp(EXPONENT * t)).real
 
 
 def steps(samples: int):
-    """Steps in samples, about ten a decade, of which a formula of five points fits ten
-    times into the record."""
+    """Return steps in samples, about ten per decade.
+
+    A formula of five points with the largest step still fits ten times into the record.
+    """
     return np.unique(np.round(np.logspace(0, np.log10(samples / 10), 31)).astype(int))
 
 
 def differentiated(
     t: np.ndarray, y: np.ndarray, stride: int, order: int, accuracy: int
 ):
-    """(indices, derivative there), away from the ends, from samples that are a stride
-    apart."""
-    margin = 3  # Points from either end at which the formula is one-sided.
+    """Return (indices, derivative there) from samples that are `stride` apart.
+
+    Points near the ends are left out.
+    """
+    margin = 3  # Number of points at either end where the formula is one-sided.
     places, values = [], []
     for offset in range(stride):
         part = slice(offset, None, stride)
@@ -174,21 +178,24 @@ def differentiated(
 
 
 def error(t: np.ndarray, y: np.ndarray, stride: int, order: int, accuracy: int):
-    """Root mean square of the error of the derivative."""
+    """Return the root mean square error of the derivative."""
     places, values = differentiated(t, y, stride, order, accuracy)
     return float(np.sqrt(np.mean((values - motion(t[places], order)) ** 2)))
 
 
 def stencil(order: int, accuracy: int):
-    """Offsets and weights of the central formula, in units of the step."""
+    """Return the offsets and weights of the central formula, in units of the step."""
     reach = (order + accuracy - 1) // 2
     offsets = np.arange(-reach, reach + 1.0)
     return offsets, research.derivatives.fornberg_weights(offsets, 0.0, order)
 
 
 def prediction(config: Config, t: np.ndarray, h: np.ndarray, order: int, accuracy: int):
-    """(noise, truncation), root mean square, at every step: σ √(Σ w²) / h^n, and C h^p
-    times the next derivative."""
+    """Return the predicted root mean square errors (noise, truncation) at every step.
+
+    They are σ √(Σ w²) / h^n, and C h^p times the root mean square of the next
+    derivative.
+    """
     offsets, weights = stencil(order, accuracy)
     noise = config.noise * math.sqrt(np.sum(weights**2)) / h**order
     power = order + accuracy
@@ -204,8 +211,10 @@ def facts(
     order: int,
     accuracy: int,
 ):
-    """What one formula came to, as JSON; the predicted step is where noise² +
-    truncation² is least."""
+    """Return the results of one formula, as JSON.
+
+    The predicted step minimises noise² + truncation².
+    """
     at_one = noise[0] * h[0] ** order, truncation[0] / h[0] ** accuracy
     best_step = (order * at_one[0] ** 2 / (accuracy * at_one[1] ** 2)) ** (
         1 / (2 * (order + accuracy))

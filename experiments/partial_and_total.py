@@ -1,21 +1,22 @@
 """What does a partial derivative leave out that a total one counts?
 
-A shop sells at a price p. Profit is a function of three things, profit(price, demand,
-cost) = price · demand - cost, but the demand follows the price, demand = N e^(-p / s),
-and the cost follows the demand, cost = F + c · demand. The partial derivative holds
-demand and cost: it is the demand, which is positive, and says *raise the price* for
-ever. The total derivative lets them follow, demand · (1 - (p - c) / s), and is zero at
-the best price, p* = c + s.
+A shop sells at a price p. Its profit is a function of three variables, profit(price,
+demand, cost) = price · demand - cost. But the demand depends on the price, demand = N
+e^(-p / s), and the cost depends on the demand, cost = F + c · demand. The partial
+derivative keeps demand and cost fixed. It equals the demand, which is positive, and so
+always says *raise the price*. The total derivative lets them change. It is demand · (1
+- (p - c) / s), and is zero at the best price, p* = c + s.
 
 `research.derivatives.total_derivative` splits the total by path: price -> profit, price
 -> demand -> profit, and price -> demand -> cost -> profit. On random graphs of
-dependencies it is held against `jax.grad` of the composed function.
+dependencies, it is compared with `jax.grad` of the composed function.
 
     python experiments/partial_and_total.py            # some seconds
 
-The numbers to expect (`EXPECTED`): the partial derivative at the best price, 1000
-e^(-1.4) at the default; the total there, over the partial; and the largest relative
-disagreement with `jax.grad` over the random graphs."""
+Expected numbers (`EXPECTED`): the partial derivative at the best price, 1000 e^(-1.4)
+by default; the total derivative there, divided by the partial; and the largest relative
+difference from `jax.grad` over the random graphs.
+"""
 
 import dataclasses
 import sys
@@ -32,22 +33,22 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     customers: float = 1000.0
-    """N: the demand at a price of nothing."""
+    """N: the demand at price 0."""
     willingness: float = 10.0
-    """s: by how much the price may rise until the demand has fallen to 1 / e."""
+    """s: the increase of the price that reduces the demand to 1 / e."""
     unit_cost: float = 4.0
-    """c: of each piece that is sold."""
+    """c: cost of each piece that is sold."""
     fixed_cost: float = 500.0
-    """F: of the shop."""
+    """F: fixed cost of the shop."""
     price: float = 18.0
-    """Where the slopes are drawn."""
+    """Price at which the slopes are drawn."""
     graphs: int = 20
-    """Random dependencies that are tried."""
+    """Number of random graphs."""
     seed: int = 0
-    """Of the random dependencies."""
+    """Seed of the random graphs."""
 
 
 FULL = Config(graphs=200)
@@ -69,8 +70,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """The shop at many prices, split by path, and the random graphs."""
-    del checkpoints  # It takes seconds.
+    """Compute the shop at many prices, split by path, and the random graphs."""
+    del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     for field in ("customers", "willingness", "unit_cost", "price", "graphs"):
         if not getattr(config, field) > 0:
             raise ValueError(
@@ -111,7 +112,7 @@ def run(
 
 
 class Shop:
-    """Profit as a function of price, demand and cost, and who follows whom."""
+    """Profit as a function of price, demand and cost, with their dependencies."""
 
     def __init__(self, config: Config):
         def profit(price: float, demand: float, cost: float):
@@ -126,13 +127,16 @@ class Shop:
         }
 
     def of(self, price: float):
-        """Profit at a price, demand and cost following."""
+        """Return the profit at a price; demand and cost depend on the price."""
         demand = self.follows["demand"](price)
         return self.profit(price, demand, self.follows["cost"](demand))
 
 
 def curves(shop: Shop, prices: np.ndarray):
-    """Profit and the parts of its slope at every price, each of the shape of prices."""
+    """Return the profit and the parts of its slope at every price.
+
+    Each array has the shape of `prices`.
+    """
 
     def at(price: float):
         found = research.derivatives.total_derivative(shop.profit, price, shop.follows)
@@ -152,8 +156,10 @@ def curves(shop: Shop, prices: np.ndarray):
 
 
 def disagreement_on_random_graph(seed: int):
-    """Largest relative distance of the total from jax.grad of the composed function, on
-    one random graph."""
+    """Return the largest relative difference from jax.grad on one random graph.
+
+    jax.grad differentiates the composed function.
+    """
     random = np.random.default_rng(seed)
     names = ["x", *(f"v{i}" for i in range(random.integers(2, 6)))]
     parents = {
@@ -189,7 +195,10 @@ def disagreement_on_random_graph(seed: int):
 
 
 def named_function(names: Sequence[str], of: Callable):
-    """of(list of values) as a function whose arguments have those names."""
+    """Return a function with the given argument names that calls `of` on its arguments.
+
+    `of` gets one list with the values.
+    """
     space = {"of": of}
     exec(f"def g({', '.join(names)}): return of([{', '.join(names)}])", space)
     return space["g"]

@@ -1,22 +1,27 @@
 """Is every update rule the rule of its paper?
 
-Each rule of `research.update_rules` walks fifty steps on three functions and on five
-given sequences of gradients (drawn, sparse, of sizes from e^-30 to e^30, zero, and one
-with a NaN in it), with its defaults and with other arguments, in float64 and float32.
-Beside it walk its formula, written anew from the paper in fifty digits; its counterpart
-in optax; and the recorded trajectory of another package. Every cell is a number, the
-largest difference, or the reason why there is none.
+Each rule of `research.update_rules` takes fifty steps on three functions and on five
+given sequences of gradients: random, sparse, of sizes from e^-30 to e^30, zero, and one
+with a NaN in it. It runs with its defaults and with other arguments, in float64 and
+float32. It is compared with its formula, written anew from the paper in fifty digits;
+with its counterpart in optax; and with the recorded trajectory of another package.
+Every comparison gives a number, the largest difference, or the reason why there is
+none.
 
     python experiments/rules.py                        # a few minutes
     python experiments/rules.py --rule adam lion       # two of them
 
-On functions the difference is |x - y| / (1 + |y|) over all iterates and entries; where
-gradients are given, that of the updates over the entry's largest. Numbers to expect
-(`EXPECTED`): the largest differences in float64, and how many cells lie above their
-bound, which is a hundred times the rounding error of a number unless the rule states a
-reason. Optax is further off in RAdam, where it takes a small number as the difference
-of large ones, and the record in L-BFGS, which magnifies rounding on Rosenbrock's
-function: the recorded run itself is 6e-12 from the exact one."""
+On functions, the difference is |x - y| / (1 + |y|) over all iterates and entries. For
+given gradients, it is the difference of the updates, divided by the entry's largest
+update.
+
+Expected numbers (`EXPECTED`): the largest differences in float64, and how many
+comparisons exceed their bound. The bound is a hundred times the rounding error of a
+number, unless the rule states a reason for another. Two differences are larger. In
+RAdam, optax computes a small number as the difference of large ones. In L-BFGS, the
+rule magnifies rounding errors on Rosenbrock's function: the recorded run itself differs
+by 6e-12 from the exact one.
+"""
 
 import dataclasses
 import sys
@@ -35,10 +40,10 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     rule: tuple[str, ...] = ()
-    """Names of rules; none means all of them."""
+    """Names of rules; empty: all."""
 
 
 FULL = Config()
@@ -64,7 +69,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Asks every authority about every rule."""
+    """Compare every rule with every authority."""
     for name in config.rule:
         research.update_rules.find_rule(name)
     names = list(dict.fromkeys(config.rule)) or list(research.update_rules.UPDATE_RULES)
@@ -92,7 +97,7 @@ def run(
 
 
 def cells_of(name: str):
-    """The rule's cells as JSON values."""
+    """Return the comparisons of a rule as JSON values."""
     return [
         {
             "rule": name,
@@ -116,12 +121,12 @@ def cells_of(name: str):
 
 
 def problems():
-    """Names of the problems, in order."""
+    """Return the names of the problems, in order."""
     return list(research.verification.PROBLEMS)
 
 
 def numbers_of(cells: list[dict[str, Any]], names: Sequence[str]):
-    """What is compared with EXPECTED, and the counts that the answer tells."""
+    """Return the numbers for EXPECTED and the counts in the answer."""
     told = [cell for cell in cells if cell["reason"] is None]
     numbers = {
         "rules": len(names),
@@ -137,7 +142,7 @@ def numbers_of(cells: list[dict[str, Any]], names: Sequence[str]):
 
 
 def largest(cells: list[dict[str, Any]], who: str, dtype: str, rule: str | None = None):
-    """The cell with the largest number, or None."""
+    """Return the comparison with the largest number, or None."""
     those = [
         c
         for c in cells
@@ -149,8 +154,10 @@ def largest(cells: list[dict[str, Any]], who: str, dtype: str, rule: str | None 
 
 
 def matrix(cells: list[dict[str, Any]], names: Sequence[str], who: str, dtype: str):
-    """The largest difference by rule and problem, shape (rules, problems); NaN where
-    there is no number."""
+    """Return the largest difference by rule and problem, shape (rules, problems).
+
+    The entry is NaN if there is no number.
+    """
     found = np.full((len(names), len(problems())), np.nan)
     for cell in cells:
         if cell["reason"] is None and (cell["who"], cell["dtype"]) == (who, dtype):

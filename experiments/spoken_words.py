@@ -1,35 +1,39 @@
 """Who spoke, and which digit: what do recurrent networks hear, and do they understand a
 voice they never heard?
 
-Two sets of short recordings, each a sequence of vectors. Japanese Vowels: which of nine
-men said /ae/, from 7 to 29 steps of 12 cepstra; 270 utterances to learn from, 370 to be
-asked about. Spoken digits: which digit, from the energy in 20 bands of frequency every
-25 ms; six speakers, 50 times each digit. The baseline knows no time: softmax regression
-on a fixed number of steps between which each recording is interpolated, trained to its
-exact optimum. The networks read step after step: a vanilla network, a GRU, an LSTM,
-each with about as many parameters. From each spoken digit its own mean is subtracted,
-band by band, as recognisers do against the colour of a voice and a microphone.
+There are two sets of short recordings, each a sequence of vectors. In Japanese Vowels,
+the task is to recognise which of nine men said /ae/. A recording has 7 to 29 steps of
+12 cepstra; there are 270 training and 370 test recordings. In spoken digits, the task
+is to recognise the digit from the energy in 20 frequency bands every 25 ms. Six
+speakers say each digit 50 times. The baseline does not model time: it is softmax
+regression on a fixed number of steps, to which each recording is interpolated, at its
+exact optimum. The networks read one step after another: a vanilla network, a GRU and an
+LSTM, with about equally many parameters. From each spoken digit, the mean of each band
+is subtracted. Speech recognisers do this to remove the characteristics of a voice and a
+microphone.
 
-The digits' own split has every speaker in both parts, and flatters: it asks about
-voices that were learnt. The honest score leaves one speaker out, learns from the other
-five, and asks about the one; there is one such fold a speaker. Both are told.
+The digits' own split has every speaker in both parts, so its score is too high: it
+tests voices that were in the training. The fair score leaves one speaker out, trains on
+the other five, and tests on the one, in one fold per speaker. Both scores are reported.
 
     # About eight minutes on two cores; with --full half an hour.
     python experiments/spoken_words.py
 
 No rate was chosen on test recordings. The peak rate of each network is the one, of
-three, with the least mean loss on fifths of the vowels' training part that were held
-out for it, three times; so were width and dropout, of a dozen settings. The digits get
-the same. That their means are subtracted was decided by test scores of one speaker,
-george, and their epochs by a few looks at those of the shared split and of george and
-nicolas: such scores flatter a little.
+three, with the lowest mean loss on held-out fifths of the vowels' training part, in
+three repetitions. Width and dropout were chosen in the same way from a dozen settings.
+The digits use the same values. Two choices used test scores, which are therefore
+slightly too high. The subtraction of means was decided on one speaker, george. The
+number of epochs for the digits was decided after a few looks at the scores of the
+shared split and of george and nicolas.
 
-Where Japanese Vowels is not at hand and cannot be fetched, small images of digits, read
-row by row, take its place; where the spoken digits are not, they are left out. The
-answer says so.
+If Japanese Vowels is missing and cannot be downloaded, small images of digits, read row
+by row, replace it. If the spoken digits are missing, they are left out. The answer says
+so.
 
-The numbers to expect (`EXPECTED`): mean test accuracy on the vowels; and of the GRU on
-the digits, shared and left out."""
+Expected numbers (`EXPECTED`): mean test accuracy on the vowels, and of the GRU on the
+digits with shared speakers and with one left out.
+"""
 
 import dataclasses
 import functools
@@ -49,8 +53,8 @@ EXPECTED = {
     "digits_shared_gru": (0.95, 1.0),
     "digits_left_out_gru": (0.65, 1.0),
 }
-# Columns and numbers of two trainings, or chosen by them, of which another processor
-# has others (`reproduce`), and in what range; None: told, not judged.
+# Columns and numbers that depend on two trainings, or on a choice from them, with the
+# range that `reproduce` accepts on another processor; None: reported, not judged.
 VARIES = dict.fromkeys(("peak rate", "digits_shared_vanilla", "digits_shared_lstm"))
 VARIES |= {"digits_shared_gru": EXPECTED["digits_shared_gru"]}
 CLAIM, FALLBACK, WORDS = "japanese_vowels", "digits", "spoken_digits"
@@ -58,30 +62,30 @@ CLAIM, FALLBACK, WORDS = "japanese_vowels", "digits", "spoken_digits"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """What the networks are compared on: japanese_vowels, or digits, which are bundled
+    """Data set of the comparison: japanese_vowels, or digits, which are bundled
     images."""
     words: str = WORDS
-    """Spoken digits: spoken_digits, or nothing."""
+    """Spoken digits: spoken_digits, or empty for none."""
     seeds: str = "0..4"
-    """Of the trainings on the first set: 0..9, or 1,4,7."""
+    """Seeds of the trainings on the first set: 0..9, or 1,4,7."""
     word_seeds: str = "0..1"
-    """Of those on the spoken digits, in each split."""
+    """Seeds of the trainings on each split of the spoken digits."""
     num_hidden: int = 128
-    """Units of the LSTM; the others have as many more as gives them about as many
-    parameters: the vanilla network twice."""
+    """Units of the LSTM; the other networks get more, for about as many parameters (the
+    vanilla network twice as many)."""
     dropout: float = 0.5
-    """Share of the units that a training step leaves out before the output."""
+    """Dropout probability of the units before the output."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """Peak learning rates to choose from, ascending; a single one is taken as it is."""
+    """Peak learning rates to choose from, ascending; a single rate is used as it is."""
     batch_size: int = 30
     """Examples in a batch."""
     epochs: int = 40
-    """Passes over the first set's training part."""
+    """Epochs on the first set."""
     word_epochs: int = 8
-    """Passes over the spoken digits' training part."""
+    """Epochs on the spoken digits."""
 
 
 FULL = Config(
@@ -105,7 +109,7 @@ CELLS = {
     "vanilla": 1,
     "gru": 3,
     "lstm": 4,
-}  # How many matrices each multiplies its state by.
+}  # Number of matrices by which each cell multiplies its state.
 LABELS = {
     "softmax": "softmax regression",
     "vanilla": "vanilla",
@@ -113,25 +117,25 @@ LABELS = {
     "lstm": "LSTM",
 }
 HELD_OUT = "held out "
-WARMUP = 0.25  # The part of a training in which its rate rises.
-ONE_IN = 5  # One in so many examples of each class, for the choice of rates.
+WARMUP = 0.25  # Share of the training in which the rate rises.
+ONE_IN = 5  # One of this many examples of each class is held out to choose rates.
 CHOICE_SEEDS = (
     100,
     101,
     102,
-)  # Of the trainings that rates are chosen by; each holds out a fifth of its own.
+)  # Seeds of the trainings for the choice of rates; each has its own held-out fifth.
 FRONT_END = {"num_mels": 20, "window_seconds": 0.05, "hop_seconds": 0.025}
-MOST_FRAMES = 40  # A second; what few recordings have beyond it is cut.
+MOST_FRAMES = 40  # One second; the few longer recordings are cut.
 SHOWN_DIGITS = (3, 7)
-SLICE = 500  # Examples that are evaluated at once, at most.
-# Of the baseline, over n: its weights' squares, halved, are added to its mean loss.
+SLICE = 500  # Maximum number of examples that are evaluated at once.
+# Penalty of the baseline: this / n times half the sum of squared weights is added to
+# the mean loss.
 PENALTY = 1.0
-RESAMPLED = {CLAIM: 26, FALLBACK: 8, WORDS: 8}  # Steps that the baseline sees.
+RESAMPLED = {CLAIM: 26, FALLBACK: 8, WORDS: 8}  # Number of steps for the baseline.
 
 
 def complete(config: Config):
-    """The config with the recordings that are at hand: the default's, or those that
-    take their place."""
+    """Return the config with available recordings: the defaults or replacements."""
     for field, name, load, instead in (
         ("dataset", CLAIM, research.datasets.vowels, FALLBACK),
         ("words", WORDS, research.datasets.recordings, ""),
@@ -153,8 +157,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Chooses the rates, trains every network on the first set, then on each split of
-    the digits."""
+    """Choose the rates, then train every network on the first set and on the digits."""
     checkpoints, on_progress = (
         checkpoints or research.types.no_checkpoints,
         on_progress or (lambda done, total, message: None),
@@ -200,7 +203,7 @@ def run(
 
 
 def check(config: Config):
-    """The seeds of both sets, once the config makes sense."""
+    """Check the config; return the seeds of both sets."""
     for name, known in (("dataset", (CLAIM, FALLBACK)), ("words", (WORDS, ""))):
         if getattr(config, name) not in known:
             raise ValueError(
@@ -223,15 +226,14 @@ def check(config: Config):
         )
     research.models.recurrent(
         1, config.num_hidden, 1, dropout=config.dropout
-    )  # Refuses either, before any training.
+    )  # Called first, so that invalid values raise before any training.
     return [
         research.runs.parse_seeds(text) for text in (config.seeds, config.word_seeds)
     ]
 
 
 def read(config: Config):
-    """The first set, the splits of the digits by name, and what the first figure
-    shows."""
+    """Return the first set, the splits of the digits by name, and data for a figure."""
     datasets = research.datasets
     first = (
         datasets.vowels()
@@ -261,7 +263,7 @@ def read(config: Config):
 
 
 def batches(split: Any):
-    """The training and the test part."""
+    """Return the training and the test part."""
     Batch, Sequences = research.types.Batch, research.types.Sequences
     parts = (
         (split.train_x, split.train_length, split.train_y),
@@ -281,8 +283,7 @@ def train_all(
     jobs: Sequence[tuple],
     first: int,
 ):
-    """Every job, (split, model, seed, rate), as it is saved; those of an earlier
-    process from their checkpoints."""
+    """Train every job (split, model, seed, rate); load finished ones."""
     saved = []
     for done, job in enumerate(jobs, first):
         name, model, seed, _ = job
@@ -323,8 +324,7 @@ def train(
     watch: Callable[[float, str], None],
     parts: Checkpoints,
 ):
-    """One training of a network: the accuracy and the mean loss on the test part in the
-    end."""
+    """Train a network; return its final accuracy and mean loss on the test part."""
     learn, judge = batches
     num_epochs = config.epochs if is_first else config.word_epochs
     num_hidden = round(config.num_hidden * (CELLS["lstm"] / CELLS[cell]) ** 0.5)
@@ -366,8 +366,7 @@ def train(
 
 
 def solve(batches: Sequence[Batch], num_classes: int, num_steps: int, _: Checkpoints):
-    """Softmax regression at its exact optimum, by Newton's method: the accuracy on the
-    test part."""
+    """Fit softmax regression by Newton's method; return accuracy on the test part."""
     began = time.perf_counter()
     steps = (interpolate_steps(b.x.values, b.x.length, num_steps) for b in batches)
     train, test = (values.reshape(len(values), -1) for values in steps)
@@ -390,8 +389,10 @@ def solve(batches: Sequence[Batch], num_classes: int, num_steps: int, _: Checkpo
 
 
 def chosen(config: Config, trials: Sequence[tuple], found: Any):
-    """The rate of each cell, and every rate that was tried with its mean scores on what
-    was held out."""
+    """Return the chosen rate of each network, and the mean scores of every rate tried.
+
+    The scores are computed on the held-out examples.
+    """
     scores = {}
     for (_, cell, _, rate), saved in zip(trials, found, strict=True):
         scores.setdefault((cell, rate), []).append(
@@ -408,7 +409,7 @@ def chosen(config: Config, trials: Sequence[tuple], found: Any):
     worst_first = lambda row: (
         -np.nan_to_num(row["loss"], nan=np.inf),
         -row["rate"],
-    )  # A training may end in NaN.
+    )  # The loss of a training may be NaN.
     for row in sorted(tried, key=worst_first):
         rates[row["model"]] = row["rate"]
     return rates, tried
@@ -422,7 +423,7 @@ def facts(
     tried: Any,
     found: Any,
 ):
-    """What the trainings came to, as JSON."""
+    """Return the results of the trainings, as JSON."""
     values = {
         key: [saved.values["accuracy"] for saved in seeds]
         for key, seeds in found.items()
@@ -484,7 +485,7 @@ def facts(
     }
     more = {
         "digits": digits,
-        "intervals": named_ends,  # `research.runs.keep` keeps them.
+        "intervals": named_ends,  # `research.runs.keep` stores them.
         "speakers": [fold.partition("/")[2] for fold in folds],
         "word_seeds": len(values[shared, "gru"]),
         "parts": [

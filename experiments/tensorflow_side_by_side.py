@@ -1,24 +1,26 @@
 """Do TensorFlow's GradientTape and jax.grad give the same gradient and the same ten
 steps of descent?
 
-A network of one hidden layer, tanh and softmax cross-entropy, on 8 by 8 images of
-digits. Both start from the same weights and take the same batches in the same order;
-the gradient is the framework's, the step W - η ∂f/∂W is written by hand in both. The
-baseline is the same in NumPy, with the gradient by hand too. The equality is that of
-float64; the seconds are of float32, all in one run and in turns, for a narrow and for a
-wide hidden layer.
+The network has one hidden layer, tanh and softmax cross-entropy, on 8 by 8 images of
+digits. Both frameworks start from the same weights and use the same batches in the same
+order. The gradient is the framework's; the step W - η ∂f/∂W is written by hand in both.
+The baseline is the same in NumPy, with a gradient by hand. Equality is tested in
+float64. Seconds are measured in float32, in one run and in alternation, for a narrow
+and for a wide hidden layer.
 
     python experiments/tensorflow_side_by_side.py            # half a minute
 
-TensorFlow is not needed: where it is missing, what it computed elsewhere is held
-against JAX (tensorflow_side_by_side.json, beside this file), and the answer says so.
-With it, from the repository's top, that file is written anew by
+TensorFlow is optional. If it is missing, JAX is compared with its recorded results
+(tensorflow_side_by_side.json, beside this file), and the answer says so. With
+TensorFlow installed, the following command, in the repository's top folder, writes that
+file:
 
     python -c "import experiments.tensorflow_side_by_side as e; e.record()"
 
-The numbers to expect (`EXPECTED`): the largest difference between the two in the first
-gradient and in the params after ten steps, over the largest entry, in units of ε =
-2.2e-16; and the loss in the tenth step."""
+Expected numbers (`EXPECTED`): the largest difference between the two in the first
+gradient and in the params after ten steps, divided by the largest entry, in units of ε
+= 2.2e-16; and the loss in the tenth step.
+"""
 
 import dataclasses
 import importlib.util
@@ -41,12 +43,12 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     wide: int = 512
-    """Hidden units of the wide net, which is timed only."""
+    """Hidden units of the wide network, which is only timed."""
     repeats: int = 41
-    """Timed samples of each way, in turns."""
+    """Timed samples of each way, in alternation."""
 
 
 FULL = Config(repeats=401)
@@ -66,9 +68,9 @@ from research.types import Checkpoints
 
 FILE = Path(__file__).with_suffix(".json")
 STEPS, BATCH, RATE = 10, 64, 0.5
-# Hidden units of the net that is compared: its numbers are few enough to be kept.
+# Hidden units of the compared network: few enough to store its numbers.
 NARROW = 8
-BOUND = 64  # In ε of the largest entry: equal but for rounding.
+BOUND = 64  # In ε of the largest entry; smaller differences are rounding.
 NUMPY, TENSORFLOW, EAGER, JAX = (
     "NumPy, by hand",
     "TensorFlow, GradientTape",
@@ -78,8 +80,10 @@ NUMPY, TENSORFLOW, EAGER, JAX = (
 
 
 def in_numpy(params: Sequence[Any], rate: float):
-    """Descent by hand: (step, which takes a batch and gives loss and gradient, and what
-    reads the params)."""
+    """Return (step, function that reads the params) of descent by hand.
+
+    `step` takes a batch and returns loss and gradient.
+    """
     w1, b1, w2, b2 = params = [p.copy() for p in params]
 
     def step(x: Any, y: Any):
@@ -101,7 +105,7 @@ def in_numpy(params: Sequence[Any], rate: float):
 
 
 def in_tensorflow(params: Sequence[Any], rate: float, compiled: bool = True):
-    """The same with TensorFlow's gradient."""
+    """Return the same with TensorFlow's gradient."""
     import tensorflow as tf  # pyright: ignore
 
     w1, b1, w2, b2 = variables = [tf.Variable(p) for p in params]
@@ -121,7 +125,7 @@ def in_tensorflow(params: Sequence[Any], rate: float, compiled: bool = True):
 
 
 def in_jax(params: Sequence[Any], rate: float):
-    """The same with JAX's gradient."""
+    """Return the same with JAX's gradient."""
 
     def loss(params: Sequence[Any], x: Any, y: Any):
         w1, b1, w2, b2 = params
@@ -148,8 +152,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Compares the steps, then times them."""
-    del checkpoints  # It takes half a minute.
+    """Compare the steps, then time them."""
+    del checkpoints  # The experiment takes half a minute, so no checkpoint is saved.
     for field in ("wide", "repeats"):
         if getattr(config, field) < 1:
             raise ValueError(
@@ -180,8 +184,11 @@ def run(
 
 
 def problem(width: int, dtype: str = "float64"):
-    """(params, batches): weights of four decimals, so that everybody has the same;
-    images of 0..1 in sixteenths."""
+    """Return (params, batches).
+
+    The weights have four decimals, so that every framework has the same. The images
+    have values in 0..1, in sixteenths.
+    """
     digits, random = research.datasets.load("digits"), np.random.default_rng(0)
     order = random.permutation(len(digits.y))[: STEPS * BATCH].reshape(STEPS, BATCH)
     shapes = ((64, width), (width,), (width, 10), (10,))
@@ -197,8 +204,11 @@ def problem(width: int, dtype: str = "float64"):
 
 
 def descend(make: Callable):
-    """Ten steps of the narrow net: losses (10,), the first gradient and the last
-    params, flat."""
+    """Run ten steps of the narrow network.
+
+    Returns:
+      Losses of shape (10,), and the first gradient and the last params, flattened.
+    """
     params, batches = problem(NARROW)
     step, read = make(params, RATE)
     seen = [step(x, y) for x, y in batches]
@@ -211,7 +221,7 @@ def descend(make: Callable):
 
 
 def tensorflow_steps():
-    """What TensorFlow computes here, on as many threads as JAX has."""
+    """Run TensorFlow's ten steps with as many threads as JAX has."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf  # pyright: ignore
 
@@ -222,7 +232,7 @@ def tensorflow_steps():
 
 
 def recorded():
-    """What TensorFlow computed when FILE was written."""
+    """Read the results of TensorFlow that FILE holds."""
     saved = research.reading.parse_json(FILE.read_bytes())
     return {
         key: value if key == "version" else np.array(value)
@@ -231,7 +241,7 @@ def recorded():
 
 
 def record():
-    """Writes FILE, by the TensorFlow that is installed."""
+    """Write FILE with the results of the installed TensorFlow."""
     research.backend.configure(x64=True)
     found = {
         key: value if key == "version" else value.tolist()
@@ -241,7 +251,7 @@ def record():
 
 
 def timed(width: int, repeats: int, installed: bool):
-    """way -> seconds of a step in float32, shape (repeats,)."""
+    """Return the seconds of a float32 step by way, each of shape (repeats,)."""
     params, ((x, y), *_) = problem(width, "float32")
     makers = {NUMPY: in_numpy, JAX: in_jax}
     if installed:
@@ -258,13 +268,13 @@ def timed(width: int, repeats: int, installed: bool):
             batch = (tf.constant(x), tf.constant(y))
             calls.append(
                 lambda step=step, batch=batch: step(*batch)[0].numpy()
-            )  # Which waits for it.
+            )  # Waits for the result.
         else:
             batch = jax.device_put((x, y)) if way == JAX else (x, y)
             calls.append(lambda step=step, batch=batch: step(*batch))
     with threadpoolctl.threadpool_limits(
         1
-    ):  # NumPy's: on busy cores two threads that wait for each other take 200 times.
+    ):  # For NumPy: on busy cores, two threads that wait for each other are slow.
         return dict(
             zip(
                 makers,
@@ -277,8 +287,10 @@ def timed(width: int, repeats: int, installed: bool):
 def facts(
     found: dict[str, Any], seconds: dict[str, Any], config: Config, installed: bool
 ):
-    """How far each way is from JAX's in ε of the largest entry, and its seconds over
-    JAX's."""
+    """Return each way's difference from JAX in ε, and its seconds relative to JAX's.
+
+    The difference is divided by the largest entry.
+    """
     exact, eps = found[JAX], float(np.finfo(float).eps)
 
     def off(way: str, key: str):
@@ -315,6 +327,6 @@ def facts(
 
 
 def source(function: Callable):
-    """The code of one way, without its docstring, as it stands in this file."""
+    """Return the source code of one way without its one-line docstring."""
     lines = inspect.getsource(function).splitlines()
     return "\n".join([lines[0], *lines[2:]]).replace("  # pyright: ignore", "")

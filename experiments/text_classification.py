@@ -1,27 +1,27 @@
 """Does a Transformer sort news stories better than counting their words does?
 
-Reuters R8: 5,485 news stories to learn from, 2,189 to be asked about, eight topics. The
-Transformer encoder reads the first words of a story, each as a vector, lets every word
-look at every other, and classifies the mean over the words. It is trained by Adam whose
-rate rises and falls once, from nothing: no word is known before. The baseline counts
-words: logistic regression of their TF-IDF weights (scikit-learn), which knows nothing
-of their order. It also reads the whole story, so it is asked a second time with as much
-of it as the Transformer sees.
+Reuters R8 has 5,485 training and 2,189 test stories on eight topics. The Transformer
+encoder reads the first words of a story as vectors. Attention connects every word with
+every other, and the mean over the words is classified. The encoder is trained from
+scratch by Adam with a rate that rises and falls once; there are no pretrained words.
+The baseline counts words: it is logistic regression on their TF-IDF weights
+(scikit-learn), without their order. It reads the whole story. A second baseline reads
+as many words as the Transformer.
 
     # About three minutes on two cores.
     python experiments/text_classification.py
     # Two blocks, twice the words, more to choose from: an hour.
     python experiments/text_classification.py --full
 
-Nothing was chosen on test stories: rate and epochs of the network, and C of the
-logistic regressions, are those with the best accuracy on a tenth of the training
-stories, held out for that; then all training stories are learnt from. Where the stories
-are not at hand and cannot be fetched, fabricated ones take their place, and the answer
-says so.
+Nothing was chosen on test stories. Rate and epochs of the network and C of the logistic
+regressions have the best accuracy on a held-out tenth of the training stories. Then the
+models are trained on all training stories. If the stories are missing and cannot be
+downloaded, generated ones replace them, and the answer says so.
 
-The numbers to expect (`EXPECTED`): test accuracy on Reuters R8 alone, the Transformer's
-as a mean over the seeds. Cardoso-Cachopo (2007) has 0.970 for a linear support vector
-machine."""
+Expected numbers (`EXPECTED`): test accuracy on Reuters R8, for the Transformer as the
+mean over the seeds. Cardoso-Cachopo (2007) reports 0.970 for a linear support vector
+machine.
+"""
 
 import dataclasses
 import functools
@@ -35,37 +35,37 @@ EXPECTED = {"whole": (0.965, 0.98), "cut": (0.96, 0.98), "transformer": (0.945, 
 VARIES = {
     "rate": None,
     "epochs": None,
-}  # Chosen by trainings; another processor may choose others (`reproduce`).
+}  # Chosen from trainings; `reproduce` on another processor may choose others.
 CLAIM, FALLBACK = "reuters_r8", "fabricated"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """Which stories: reuters_r8, or fabricated ones."""
+    """Stories: reuters_r8, or generated ones."""
     seeds: str = "0..4"
-    """Of the trainings that are reported: 0..9, or 1,4,7."""
+    """Seeds of the reported trainings: 0..9, or 1,4,7."""
     words: int = 64
-    """How many words of a story the Transformer sees; the rest is cut off."""
+    """Number of words of a story that the Transformer reads; the rest is cut off."""
     least_count: int = 3
-    """How often a word must come in the training stories to be in the vocabulary;
-    others are one unknown word."""
+    """Least number of occurrences in the training stories of a word in the vocabulary;
+    all others are one unknown word."""
     width: int = 64
-    """Of the vectors."""
+    """Length of the word vectors."""
     layers: int = 1
     """Blocks of the Transformer."""
     dropout: float = 0.1
-    """Share of what each sublayer adds that a training step leaves out."""
+    """Dropout probability of the output of each sublayer."""
     batch_size: int = 32
     """Stories in a batch."""
     rates: tuple[float, ...] = (3e-3, 6e-3)
     """Peak learning rates to choose from."""
     epochs: tuple[int, ...] = (4, 8)
-    """Lengths of a training to choose from, each with a schedule of its own."""
+    """Numbers of epochs to choose from, each with its own schedule."""
     held_out: float = 0.1
-    """Share of the training stories that the choice is made by."""
+    """Share of the training stories held out for the choice."""
 
 
 FULL = Config(
@@ -105,21 +105,21 @@ STRENGTHS = (
     1.0,
     10.0,
     100.0,
-)  # C of the logistic regressions: the inverse of their penalty.
+)  # C of the logistic regressions: the inverse of the penalty.
 HEADS, WARMUP, SLICE = 4, 0.2, 256
 CHOICE_SEED, SPLIT_SEED = 100, 0
-WORST, BEGINNING = 10, 14  # Errors shown, and how many words of each.
+WORST, BEGINNING = 10, 14  # Number of errors shown, and of words of each.
 
 
 class Job(NamedTuple):
-    """A training.
+    """One training.
 
     Attributes:
-      seed: Of its start, its order and its noise.
+      seed: Seed of the initial parameters, the order of stories, and the noise.
       rate: Peak learning rate.
-      epochs: Passes over the stories that are learnt from.
-      choosing: Whether it is judged by the stories held out, instead of learning from
-        them.
+      epochs: Passes over the training stories.
+      choosing: Whether the held-out stories are used for evaluation instead of
+        training.
     """
 
     seed: int
@@ -129,8 +129,7 @@ class Job(NamedTuple):
 
 
 def complete(config: Config):
-    """The config with the stories that are at hand: the default's, or those that take
-    their place."""
+    """Return the config with available stories: the default, or its replacement."""
     if config.dataset != CLAIM:
         return config
     try:
@@ -150,8 +149,10 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Chooses by the stories held out, then trains on all of them, once a seed; and the
-    same for the baselines."""
+    """Choose on the held-out stories, then train on all stories with each seed.
+
+    The baselines are treated in the same way.
+    """
     checkpoints, on_progress = (
         checkpoints or research.types.no_checkpoints,
         on_progress or (lambda *shown: None),
@@ -183,7 +184,7 @@ def run(
     heard = [
         np.nan_to_num(one.arrays["accuracy"][-1], nan=-1) for one in tried
     ]  # NaN: that training diverged.
-    best = heard.index(max(heard))  # Of equals the cheapest, slowest.
+    best = heard.index(max(heard))  # Among equals, the first: shortest and lowest rate.
     jobs = [trials[best]._replace(seed=seed, choosing=False) for seed in seeds]
     trained = work(jobs, len(BASELINES) + len(trials))
     numbers = facts(
@@ -198,7 +199,7 @@ def run(
 
 
 def read(dataset: str):
-    """The stories."""
+    """Return the stories."""
     if dataset == CLAIM:
         return research.datasets.documents()
     if dataset == FALLBACK:
@@ -209,8 +210,10 @@ def read(dataset: str):
 def fabricated(
     num_train: int = 120, num_test: int = 60, num_classes: int = 3, length: int = 15
 ):
-    """Stories whose words are common ones, but for three in ten that belong to the
-    topic; no order."""
+    """Generate stories without word order, for use without a data set.
+
+    Most words are common to all topics; three in ten belong to the topic.
+    """
     rng, classes = np.random.default_rng(0), [f"topic {k}" for k in range(num_classes)]
     labels = rng.integers(num_classes, size=num_train + num_test).astype(np.int32)
     numbers = rng.integers(20, size=(len(labels), length))
@@ -231,7 +234,7 @@ def fabricated(
 
 
 def check(config: Config):
-    """The seeds, once the config makes sense."""
+    """Check the config; return its seeds."""
     for name in ("words", "least_count", "width", "layers", "batch_size"):
         if getattr(config, name) < 1:
             raise ValueError(
@@ -253,19 +256,21 @@ def check(config: Config):
         raise ValueError(
             f"held_out is a share, between 0 and 1; got held_out={config.held_out}."
         )
-    make_model(config, 2, 2)  # Refuses widths and dropout before anything is trained.
+    make_model(
+        config, 2, 2
+    )  # Raises for invalid widths and dropout before any training.
     return research.runs.parse_seeds(config.seeds)
 
 
 def hold_out(n: int, share: float):
-    """Which training stories are learnt from while choosing, and which are held out."""
+    """Split the training stories; return indices to train on, and held-out indices."""
     order = np.random.default_rng(SPLIT_SEED).permutation(n)
     held = max(1, round(share * n))
     return np.sort(order[held:]), np.sort(order[:held])
 
 
 def shortened(texts: Any, words: int | None):
-    """The first words of each text; None: all."""
+    """Return the first words of each text; None: all words."""
     return (
         list(texts)
         if words is None
@@ -281,9 +286,12 @@ def count_words(
     held: np.ndarray,
     parts: Checkpoints,
 ):
-    """The baseline: its C chosen by what is held out, then trained on everything; and
-    what it makes of the test stories."""
-    del parts  # It takes seconds.
+    """Fit the baseline, with C chosen on the held-out stories.
+
+    Returns:
+      The probabilities for the test stories, C, and the accuracy of every C tried.
+    """
+    del parts  # This takes seconds, so no checkpoint is saved.
     texts, scores = np.array(train_texts, dtype=object), []
     for strength in STRENGTHS:
         model = fit_counts(texts[learnt], labels[learnt], strength)
@@ -297,8 +305,10 @@ def count_words(
 
 
 def fit_counts(texts: Any, labels: np.ndarray, strength: float):
-    """TF-IDF of words that come in two stories or more, with 1 + log of their counts;
-    then logistic regression."""
+    """Fit logistic regression on TF-IDF weights.
+
+    The weights use 1 + log of the counts, of words that occur in at least two stories.
+    """
     weights = TfidfVectorizer(
         sublinear_tf=True, min_df=2, lowercase=False, token_pattern=r"\S+"
     )
@@ -317,8 +327,7 @@ def train_all(
     jobs: Sequence[Job],
     first: int,
 ):
-    """Every job, as `train` saves it; those of an earlier process from their
-    checkpoints."""
+    """Train every job as in `train`; load finished jobs from their checkpoints."""
     saved = []
     for done, job in enumerate(jobs, first):
         purpose = (
@@ -345,8 +354,10 @@ def train(
     watch: Callable[[float, str], None],
     parts: Checkpoints,
 ):
-    """One training: loss, accuracy and macro-F1 by epoch, and what it makes of each
-    story that it is judged by."""
+    """Train once; return scores by epoch and the final probabilities of each story.
+
+    The scores are loss, accuracy and macro-F1 on the stories for evaluation.
+    """
     (train_texts, train_y), (texts, y) = parted(job, split, halves)
     vocabulary = research.datasets.make_vocabulary(train_texts, config.least_count)
     learn, judge = (
@@ -404,8 +415,10 @@ def train(
 
 
 def parted(job: Job, split: Any, halves: tuple):
-    """(texts, labels) to learn from and to be judged by: training and test stories, or
-    two parts of the training stories."""
+    """Return (texts, labels) for training and for evaluation.
+
+    These are the training and test stories, or two parts of the training stories.
+    """
     if not job.choosing:
         return (split.train_texts, split.train_y), (split.test_texts, split.test_y)
     return tuple(
@@ -414,13 +427,13 @@ def parted(job: Job, split: Any, halves: tuple):
 
 
 def tokens_of(texts: Any, vocabulary: Any, words: int):
-    """The first words of each text, padded."""
+    """Return the first words of each text as padded tokens."""
     encoded: Any = research.datasets.encode(texts, vocabulary, words)
     return research.types.Sequences(*encoded)
 
 
 def make_model(config: Config, symbols: int, num_classes: int):
-    """The encoder."""
+    """Make the Transformer encoder."""
     return research.models.transformer_encoder(
         symbols,
         config.words,
@@ -435,7 +448,7 @@ def make_model(config: Config, symbols: int, num_classes: int):
 
 
 def probabilities(predict: Callable, params: Params, sequences: Sequences):
-    """Of each class, for each story, shape (n, K)."""
+    """Return the probability of each class for each story, shape (n, K)."""
     n = len(sequences.length)
     slices = (
         type(sequences)(*(a[at : at + SLICE] for a in sequences))
@@ -445,13 +458,13 @@ def probabilities(predict: Callable, params: Params, sequences: Sequences):
 
 
 def confused(labels: np.ndarray, probabilities: np.ndarray):
-    """How often each topic (row) was taken for each (column)."""
+    """Count how often each topic (row) was predicted as each (column)."""
     topics = range(probabilities.shape[1])
     return confusion_matrix(labels, probabilities.argmax(axis=1), labels=topics)
 
 
 def recalls(labels: np.ndarray, probabilities: np.ndarray):
-    """The share of each topic that is recognised; NaN for a topic without stories."""
+    """Return the share of each topic that is recognised; NaN if it has no stories."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
     said = probabilities.argmax(axis=1)
     return np.asarray(
@@ -460,8 +473,10 @@ def recalls(labels: np.ndarray, probabilities: np.ndarray):
 
 
 def macro_f1(labels: np.ndarray, probabilities: np.ndarray):
-    """The mean of F1 over the topics; a topic that neither comes nor is predicted
-    counts as 0."""
+    """Return the mean F1 score over the topics.
+
+    A topic that neither occurs nor is predicted counts as 0.
+    """
     topics, empty = range(probabilities.shape[1]), dict[str, Any](zero_division=0)
     said: Any = probabilities.argmax(axis=1)
     return float(f1_score(labels, said, labels=topics, average="macro", **empty))
@@ -475,7 +490,7 @@ def facts(
     chosen: Job,
     trained: Sequence[Saved],
 ):
-    """What came out, as JSON."""
+    """Return the results, as JSON."""
     y, mean_interval = split.test_y, research.statistics.mean_interval
     rows = []
     for name, saved in counted.items():
@@ -529,8 +544,12 @@ def facts(
 
 
 def worst(split: Any, probabilities: np.ndarray, counted: np.ndarray):
-    """The errors of one network that it was surest of: (beginning, topic, taken for,
-    its probability, the baseline's)."""
+    """Return the errors of one network with the highest probabilities.
+
+    Returns:
+      Rows (beginning of the story, topic, predicted topic, its probability, the
+        baseline's prediction).
+    """
     predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != split.test_y)
     rows = wrong[np.argsort(-sure[wrong], kind="stable")][:WORST]
@@ -546,7 +565,7 @@ def worst(split: Any, probabilities: np.ndarray, counted: np.ndarray):
 
 
 def arrays(split: Any, trained: Sequence[Saved]):
-    """What the figures are drawn from; of a single network, that of the first seed."""
+    """Return the arrays of the figures; single networks use the first seed."""
     kept = {
         name: np.stack([saved.arrays[name] for saved in trained])
         for name in ("accuracy", "macro_f1", "loss")

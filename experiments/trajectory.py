@@ -1,25 +1,27 @@
 """Which way do update rules take down a landscape?
 
-Paths of rules over a landscape of two parameters, all from one start and with exact
-gradients, so that nothing is left to chance. Gradient descent always steps straight
-down the slope; momentum turns away from it, and rules with a rate for each coordinate
-hardly look at how steep it is. Of every step are kept: the learning rate, the norms of
-gradient and update, the length of the update against that of the parameters, and the
+Several rules start at the same point of a landscape of two parameters. Gradients are
+exact, so nothing is random. Gradient descent always steps straight down the slope.
+Momentum turns away from this direction. Rules with a rate for each coordinate hardly
+depend on the steepness. For every step, the experiment stores the learning rate, the
+norms of gradient and update, the ratio of the norms of update and parameters, and the
 cosine between the update and -gradient.
 
-Each rule has the best rate of a grid, the same grid for all: the one whose highest f -
-f* in the second half of the steps is the lowest, so that no path wins which only passes
-by. Twelve digits count and no more; of rates that reach them, the first to do so. The
-whole grid is told, with the rates that diverge. For another number of steps another
-rate may be the best.
+Each rule has the best rate of a grid, which is the same for all rules. The best rate
+has the lowest maximum of f - f* over the second half of the steps, so a path that only
+passes by the minimum does not win. Only twelve digits count. Among rates that reach
+them, the first to do so wins. The whole grid is reported, including the rates that
+diverge. For another number of steps, another rate may be the best.
 
     # Some seconds.
     python experiments/trajectory.py
     python experiments/trajectory.py --landscape himmelblau --rule adam nesterov
 
-The numbers to expect (`EXPECTED`) are of the quadratic, whose theory is exact. Gradient
-descent: the mean cosine, and the factor by which its distance shrinks at each step over
-max |1 - η λ|. The heavy ball: the same over √β."""
+Expected numbers (`EXPECTED`) are for the quadratic, whose theory is exact. For gradient
+descent, they are the mean cosine, and the factor by which the distance shrinks at each
+step, divided by max |1 - η λ| over the eigenvalues λ of the Hessian. For the heavy ball
+with momentum β, it is the same factor divided by √β.
+"""
 
 import dataclasses
 import math
@@ -38,12 +40,12 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     landscape: Literal["rosenbrock", "quadratic", "himmelblau", "beale", "saddle"] = (
         "rosenbrock"
     )
-    """What is walked down."""
+    """Function to minimise."""
     rule: tuple[str, ...] = (
         "gradient_descent",
         "heavy_ball",
@@ -51,15 +53,15 @@ class Config:
         "rmsprop",
         "adam",
     )
-    """Update rules by name, with their defaults."""
+    """Names of update rules, which run with their defaults."""
     steps: int = 300
-    """Of each path."""
+    """Steps of each path."""
     rates: int = 21
-    """Learning rates of the grid, in equal ratios."""
+    """Number of learning rates in the grid, which have equal ratios."""
     lowest_rate: float = 1e-4
-    """Of the grid."""
+    """Lowest rate of the grid."""
     highest_rate: float = 10.0
-    """Of the grid."""
+    """Highest rate of the grid."""
 
 
 FULL = Config(steps=3000, rates=41)
@@ -76,13 +78,13 @@ from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
 CONDITION, ANGLE, MOMENTUM = 100.0, math.pi / 6, 0.9
-CLOSE = 1e-6  # Share of the first f - f* at which a path has arrived.
-SMALLEST = 1e-12  # Share below which f - f* is rounding.
+CLOSE = 1e-6  # A path has arrived at this share of the initial f - f*.
+SMALLEST = 1e-12  # Below this share of its initial value, f - f* is rounding error.
 
 
 @dataclasses.dataclass(frozen=True)
 class Landscape:
-    """A function of a point of shape (2,), its minima, and what is shown of it."""
+    """A function of a point of shape (2,), its minima, and the part that is drawn."""
 
     formula: str
     f: Callable
@@ -93,30 +95,32 @@ class Landscape:
 
 
 def quadratic(x: Any):
-    """½ (u² + 100 v²), where (u, v) is x turned by 30°: no coordinate is an axis of the
-    ellipses."""
+    """Return ½ (u² + 100 v²), where (u, v) is x rotated by 30°.
+
+    The axes of the ellipses are not coordinate axes.
+    """
     u, v = turned(x)
     return 0.5 * (u**2 + CONDITION * v**2)
 
 
 def turned(x: Any):
-    """x in the coordinates of the ellipses' axes."""
+    """Return x in the coordinates of the ellipses' axes."""
     cosine, sine = math.cos(ANGLE), math.sin(ANGLE)
     return cosine * x[0] + sine * x[1], cosine * x[1] - sine * x[0]
 
 
 def rosenbrock(x: Any):
-    """A curved valley, steep across and flat along."""
+    """Return Rosenbrock's function: a curved valley, steep across and flat along."""
     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
 
 
 def himmelblau(x: Any):
-    """Four minima of equal height."""
+    """Return Himmelblau's function, which has four minima of equal height."""
     return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
 
 
 def beale(x: Any):
-    """A plateau with steep walls."""
+    """Return Beale's function: a plateau with steep walls."""
     return (
         (1.5 - x[0] * (1 - x[1])) ** 2
         + (2.25 - x[0] * (1 - x[1] ** 2)) ** 2
@@ -125,7 +129,10 @@ def beale(x: Any):
 
 
 def saddle(x: Any):
-    """Two minima on either side of a saddle at 0, which the start almost leads into."""
+    """Return a function with two minima on either side of a saddle at 0.
+
+    The start leads almost into the saddle.
+    """
     return 0.5 * x[0] ** 2 - 0.5 * x[1] ** 2 + 0.25 * x[1] ** 4
 
 
@@ -184,9 +191,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Walks each rule at every rate of the grid, keeps its best path whole, and holds
-    two rules against theory."""
-    del checkpoints  # It takes seconds.
+    """Run each rule at every rate, keep its best path, and check two against theory."""
+    del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     rates = grid(config)
     for name in config.rule:
         research.update_rules.find_rule(name)
@@ -224,7 +230,7 @@ def run(
 
 
 def grid(config: Config):
-    """The learning rates, ascending; the config is checked."""
+    """Check the config; return the learning rates, ascending."""
     if not config.rule:
         raise ValueError("rule must name at least one update rule; got rule=().")
     for field in ("steps", "rates"):
@@ -243,8 +249,11 @@ def grid(config: Config):
 
 
 def walk(landscape: str, name: str, rates: np.ndarray, steps: int):
-    """One rule at all rates: facts of the best as JSON, and its arrays; what every rate
-    came to is among them."""
+    """Run one rule at all rates.
+
+    Returns:
+      Facts of the best rate as JSON, and its arrays with the scores of every rate.
+    """
     scene = LANDSCAPES[landscape]
     points, asked, gradients, used = (
         np.asarray(a) for a in paths(scene, name, rates, steps)
@@ -255,7 +264,7 @@ def walk(landscape: str, name: str, rates: np.ndarray, steps: int):
         np.isfinite(gaps).all(axis=1), gaps[:, steps // 2 :].max(axis=1), np.inf
     )
     best = choose(gaps, scores)
-    with np.errstate(all="ignore"):  # Where every rate diverges, so does the best.
+    with np.errstate(all="ignore"):  # The best rate diverges too if all do.
         distances = np.min(
             [np.linalg.norm(points[best] - m, axis=1) for m in np.array(scene.minima)],
             axis=0,
@@ -285,8 +294,10 @@ def walk(landscape: str, name: str, rates: np.ndarray, steps: int):
 
 
 def choose(gaps: np.ndarray, scores: np.ndarray):
-    """The index of the rate with the lowest score, to twelve digits; of those that
-    reach them, of the first to do so."""
+    """Return the index of the rate with the lowest score, to twelve digits.
+
+    Among rates that reach these digits, the first to do so is chosen.
+    """
     enough = SMALLEST * gaps[0, 0]
     if not scores.min() <= enough:
         return int(np.argmin(scores))
@@ -295,13 +306,17 @@ def choose(gaps: np.ndarray, scores: np.ndarray):
 
 
 def finite(value: Any):
-    """A number as JSON has it; None where it is none."""
+    """Return a number for JSON; None if it is not finite."""
     return float(value) if math.isfinite(value) else None
 
 
 def paths(scene: Landscape, name: str, rates: np.ndarray, steps: int):
-    """Of each rate: where the rule is, where it asks for gradients (t + 1, 2), the
-    gradients, and the rates it used."""
+    """Run a rule at each rate.
+
+    Returns:
+      For each rate: the iterates, the points at which gradients are taken (t + 1, 2),
+        the gradients, and the learning rates used.
+    """
     descent, gradient = research.descent, jax.grad(scene.f)
 
     def one(rate: float):
@@ -317,7 +332,7 @@ def paths(scene: Landscape, name: str, rates: np.ndarray, steps: int):
                 info.learning_rate,
             )
 
-        def shown(state: Any):  # Rules that average say where: that is what they give.
+        def shown(state: Any):  # Averaging rules return their average here.
             return research.update_rules.evaluation_params(state.rule, state.params)
 
         first = init(jnp.asarray(scene.start))
@@ -334,7 +349,7 @@ def paths(scene: Landscape, name: str, rates: np.ndarray, steps: int):
 
 
 def heights(scene: Landscape):
-    """f - f* on a lattice, with its axes."""
+    """Return f - f* on a lattice, with its axes."""
     x, y = (np.linspace(low, high, 221) for low, high in scene.bounds)
     return {
         "x": x,
@@ -344,8 +359,7 @@ def heights(scene: Landscape):
 
 
 def against_theory(plain: tuple, ball: tuple):
-    """What the quadratic says of gradient descent and of the heavy ball, each over its
-    theory."""
+    """Return the quadratic's measurements of two rules, relative to theory."""
     (facts, kept), (_, of_ball) = plain, ball
     factor = max(abs(1 - facts["rate"] * curvature) for curvature in (1.0, CONDITION))
     return {
@@ -358,14 +372,14 @@ def against_theory(plain: tuple, ball: tuple):
 
 
 class Steps(NamedTuple):
-    """Every step of a path, each entry of shape (t,).
+    """Quantities of every step of a path, each of shape (t,).
 
     Attributes:
       gradient_norm: |g|.
-      update_norm: |u|, u = x_(t+1) - x_t.
-      update_over_params: |u| / |x_t|; inf where x_t is 0.
-      cosine: Of the angle between u and -g: 1 straight down the slope, 0 along it, -1
-        straight up; NaN where u or g is 0.
+      update_norm: |u|, where u = x_(t+1) - x_t.
+      update_over_params: |u| / |x_t|; inf if x_t is 0.
+      cosine: Cosine of the angle between u and -g: 1 straight down the slope, 0 along
+        it, -1 straight up; NaN if u or g is 0.
     """
 
     gradient_norm: np.ndarray
@@ -375,15 +389,15 @@ class Steps(NamedTuple):
 
 
 def describe_steps(points: np.ndarray, gradients: np.ndarray) -> Steps:
-    """Norms, ratio and direction of each step of a path.
+    """Return norms, ratio and direction of each step of a path.
 
     Args:
-      points: x_0, ..., x_t, shape (t + 1, d).
-      gradients: At all but the last of them, shape (t, d).
+      points: Points x_0, ..., x_t, shape (t + 1, d).
+      gradients: Gradients at all points but the last, shape (t, d).
     Returns:
-      The Steps; NaN and infinities of a path that broke down stay in them.
+      The Steps. NaN and infinities of a diverged path are kept.
     Raises:
-      ValueError: The shapes do not fit.
+      ValueError: The shapes do not match.
     Example:
       >>> steps = describe_steps(np.array([[3.0, 4.0], [3.0, 3.0], [2.0, 3.0]]),
         np.array([[0.0, 2.0], [0.0, 5.0]]))
@@ -403,8 +417,8 @@ def describe_steps(points: np.ndarray, gradients: np.ndarray) -> Steps:
             np.linalg.norm(a, axis=1) for a in (gradients, updates, points[:-1])
         )
         ratio = np.where(size == 0, np.inf, update_norm / size)
-        # Each is divided by its own norm first: their product may be below the smallest
-        # number.
+        # Each vector is divided by its norm first, because the product of the norms may
+        # underflow.
         cosine = -np.sum(
             updates / update_norm[:, None] * (gradients / gradient_norm[:, None]),
             axis=1,
@@ -413,13 +427,15 @@ def describe_steps(points: np.ndarray, gradients: np.ndarray) -> Steps:
 
 
 def contraction(distances: np.ndarray) -> float:
-    """The factor by which distances shrink at each step: of the least-squares line
-    through the logarithms of the later half.
+    """Return the factor by which distances shrink at each step.
+
+    The factor is exp(s), where s is the slope of the least-squares line through the
+    logarithms of the later half.
 
     Args:
-      distances: To where a path is going, shape (t + 1,).
+      distances: Distances to the limit of the path, shape (t + 1,).
     Returns:
-      The factor; NaN where a distance is 0 or not finite.
+      The factor; NaN if a distance of the later half is 0 or not finite.
     Example:
       >>> round(contraction(5 * 0.9 ** np.arange(40)), 12)
       0.9

@@ -1,28 +1,33 @@
 """How often does the usual way of comparing two rules name the wrong winner?
 
-Five rules are trained once with many trials and many seeds on each workload. From these
-runs thousands of studies are drawn that might have been made: a dozen trials (the
-defaults among them), a few seeds to tune on and others to report. Nine ways read every
-one of them: the usual ones, each with a fault (one seed; tuned on what is reported; a
-rule of one's own tuned and the other not), and ours (disjoint seeds, equal budgets, an
-interval that includes the choice). The usual ways average penalised passes, so that
-runs short of the target have a number too.
+Five rules are trained once, with many trials and many seeds, on each workload. From
+these runs, thousands of possible studies are drawn: a dozen trials (including the
+defaults), a few seeds for tuning and others to report. Nine procedures decide every
+study. The usual ones have one fault each: one seed, tuning on the reported seeds, or
+tuning only one's own rule. Ours has disjoint seeds, equal budgets, and an interval that
+accounts for the choice of the trial. The usual procedures average penalised passes, so
+that runs that miss the target have a number too.
 
     python experiments/tuning_protocol.py            # under three minutes on two cores
     # With digits; more trials, seeds and studies.
     python experiments/tuning_protocol.py --full
 
-The truth is what all seeds say: the expected running time to the target of the trial
-that is best over all of them, among the trials that a study made, or among all that
-were made once, which says more about the rules. A rule is also compared with itself
-under another name, where every winner is wrong: with the same trials on other seeds,
-and with other trials too, so that one side may have been luckier in its search.
+The truth is computed from all seeds. It is the expected running time to the target of
+the best trial over all seeds. The trial is taken from those of the study, or from all
+trials ever made, which says more about the rules. A rule is also compared with itself
+under another name, where every winner is wrong. The two sides then have the same trials
+on other seeds, or also other trials, so that one side may have had more luck in its
+search.
 
-Expected (`EXPECTED`), as shares of studies: wrong winners of these trials by our way,
-`ours_wrong`, and by the worst, `worst_wrong`; winners between a rule and itself by our
-way with the same trials, `ours_in_null`, and with other trials,
-`ours_with_other_trials`; and there by our way with half of the trials redrawn in each
-resample, `redrawn_with_other_trials`."""
+Expected numbers (`EXPECTED`), as shares of studies:
+
+- `ours_wrong` and `worst_wrong`: wrong winners, judged by the study's trials, of our
+procedure and of the worst one;
+- `ours_in_null` and `ours_with_other_trials`: winners between a rule and itself of our
+procedure, with the same trials and with other trials;
+- `redrawn_with_other_trials`: the last, for our procedure with half of the trials
+redrawn in each resample.
+"""
 
 import dataclasses
 import itertools
@@ -44,7 +49,7 @@ EXPECTED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     rule: tuple[str, ...] = (
         "gradient_descent",
@@ -55,34 +60,34 @@ class Config:
     )
     """Names of our rules."""
     workload: tuple[str, ...] = ("breast_cancer", "diabetes_ridge", "quadratic")
-    """Named problems on which all of them run."""
+    """Named problems on which all rules run."""
     trials: int = 24
-    """Trials of each rule that are made once; the first is its defaults."""
+    """Trials of each rule, run once; the first has the default hyper-parameters."""
     seeds: str = "0..99"
-    """Seeds on which all of them run: 0..9, or 1,4,7."""
+    """Seeds of all trials: 0..9, or 1,4,7."""
     passes: int = 30
-    """Budget of every training, in passes over the data."""
+    """Passes over the data in every training."""
     batch_size: int = 32
-    """Examples in a batch; a problem without data is always taken whole."""
+    """Examples in a batch; a problem without data always uses the full batch."""
     target: float = 1e-2
-    """Share of the initial f - f* to come down to."""
+    """Share of the initial f - f* that must be reached."""
     budget: int = 12
     """Trials of each rule in a study."""
     few: int = 3
-    """Trials of the other rule where budgets are unequal, and seeds where there are
+    """Trials of the other rule if budgets are unequal, and number of seeds if these are
     few."""
     reported_seeds: int = 20
     """Seeds that a study reports."""
     tuning_seeds: int = 10
-    """Seeds on which a study chooses, beside those."""
+    """Additional seeds on which a study chooses."""
     studies: int = 1000
     """Studies of each kind."""
     resamples: int = 500
     """Bootstrap resamples of an interval."""
     seed: int = 0
-    """Of the studies that are drawn."""
+    """Seed of the random studies."""
     width: int = 8
-    """Runs trained together; the bits of each depend on how many."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 LARGER = ("breast_cancer", "diabetes_ridge", "quadratic", "digits")
@@ -103,15 +108,15 @@ from research.comparison import (
 )
 from research.types import Checkpoints
 
-KINDS = {  # What the two sides of a study do not share.
+KINDS = {  # The differences between the two sides of a study.
     "rules": {},
     "same trials": {"other_seeds": True},
     "other trials": {"other_seeds": True, "other_trials": True},
 }
 NULLS = ("same trials", "other trials")
-# What a winner is said of: all trials that were made once, or those of the study.
+# The trials that define the true winner: all trials, or those of the study.
 RULES, TRIALS = "of the rules", "of these trials"
-PIECE = 100  # Studies between two looks at the clock.
+PIECE = 100  # Number of studies in a piece of work with its own checkpoint.
 
 
 def run(
@@ -119,7 +124,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Trains, draws studies, and lets every way read them."""
+    """Train, draw studies, and decide each with every procedure."""
     checkpoints = checkpoints or research.types.no_checkpoints
     contenders = check(config)
     jobs = list(itertools.product(config.workload, contenders))
@@ -153,7 +158,7 @@ def run(
 
 
 def check(config: Config):
-    """The contenders, once the config makes sense."""
+    """Check the config; return the contenders."""
     seeds, needed = (
         research.runs.parse_seeds(config.seeds),
         2 * (config.reported_seeds + config.tuning_seeds),
@@ -199,8 +204,11 @@ def pool_arrays(
     on_chunk: Callable,
     checkpoints: Checkpoints,
 ):
-    """Every trial of a rule on every seed: its scores and costs, each of shape (trials,
-    seeds)."""
+    """Run every trial of a rule on every seed.
+
+    Returns:
+      Scores and costs, each of shape (trials, seeds).
+    """
     seeds = research.runs.parse_seeds(config.seeds)
     terms = make_protocol(
         budget=config.trials,
@@ -209,7 +217,7 @@ def pool_arrays(
         seeds=seeds,
         tuning_seeds=[
             max(seeds) + 1 + more for more in range(3)
-        ],  # Every study draws its own; these decide nothing.
+        ],  # Not used: every study draws its own tuning seeds.
         target=config.target,
         width=config.width,
     )
@@ -233,8 +241,10 @@ def pool_arrays(
 
 
 def read_pools(config: Config, arrays: dict[str, np.ndarray]):
-    """The pools by (workload, rule); there must be something to compare on each
-    workload."""
+    """Return the measured runs by (workload, rule).
+
+    At least one rule must reach the target on each workload.
+    """
     pools = {}
     for key in itertools.product(config.workload, config.rule):
         scores, costs, budget = (
@@ -254,12 +264,14 @@ def read_pools(config: Config, arrays: dict[str, np.ndarray]):
 
 
 def simulate(config: Config, pools: Any, kind: str, start: int):
-    """A piece of the studies of one kind: who is named by each way, and which was the
-    better rule.
+    """Draw one piece of the studies of one kind, and decide them.
 
-    Arrays: `pair` (studies, 3), indices of workload, mine and other; `named` (studies,
-    ways), 1 for mine, -1 for the other; `truth` (studies, 2), log of the other's true
-    cost over mine, of all trials and of those that were drawn."""
+    Returns:
+      Arrays `pair` (studies, 3): indices of workload, my rule and the other rule;
+        `named` (studies, procedures): 1 if my rule is named, -1 for the other; `truth`
+        (studies, 2): log of the other's true cost divided by mine, from all trials and
+        from those drawn.
+    """
     ways = decision_procedures.procedures(config.few, max(1, config.budget // 2))
     rules, workloads = range(len(config.rule)), range(len(config.workload))
     sides = (
@@ -304,8 +316,10 @@ def simulate(config: Config, pools: Any, kind: str, start: int):
 
 
 def log_ratio(pools: Any, trials: Any):
-    """log of the other rule's true cost over mine, each with its trials; 0 where
-    neither reaches the target."""
+    """Return the log of the other rule's true cost divided by mine.
+
+    Each cost uses its own trials. The result is 0 if neither reaches the target.
+    """
     mine, other = (
         decision_procedures.true_cost(pool, those)
         for pool, those in zip(pools, trials, strict=True)
@@ -314,8 +328,10 @@ def log_ratio(pools: Any, trials: Any):
 
 
 def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
-    """Shares of right and wrong winners by way, each (share, low, high), and the true
-    costs."""
+    """Return shares of right and wrong winners by procedure, and the true costs.
+
+    Each share is (share, low, high).
+    """
     rows = []
     for column, (name, way) in enumerate(
         decision_procedures.procedures(config.few, max(1, config.budget // 2)).items()
@@ -324,7 +340,7 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
         for kind, truth in truths(arrays).items():
             known = (
                 truth != 0
-            )  # Where neither reaches the target with any of its trials, nobody is right or wrong.
+            )  # If neither rule ever reaches the target, no answer is right or wrong.
             row[kind] = decision_procedures.tally(
                 arrays["rules/named"][known, column], truth[known]
             )
@@ -363,8 +379,10 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
 
 
 def truths(arrays: dict[str, np.ndarray]):
-    """1 where mine is truly the better rule and -1 where the other is, by what this is
-    said of."""
+    """Return 1 where my rule is truly better and -1 where the other is.
+
+    There is one array for each definition of the truth.
+    """
     return dict(
         zip((RULES, TRIALS), np.sign(arrays["rules/truth"]).astype(int).T, strict=True)
     )

@@ -1,18 +1,19 @@
 """Which update rule should I use first?
 
-First-order rules on problems whose exact optimum is known: linear, ridge, logistic and
-softmax regression on real data, an ill-conditioned regression and a noisy quadratic.
-Every rule gets the same budget of trials, the first at its defaults; trials are chosen
-on seeds that are not reported. Which rule comes first is read from the tuning seeds,
-and told with the others, so that naming the best is no choice after the fact.
+First-order rules are compared on problems whose exact optimum is known: linear, ridge,
+logistic and softmax regression on real data, an ill-conditioned regression, and a noisy
+quadratic. Every rule gets the same number of trials, the first with its defaults.
+Trials are chosen on seeds that are not reported. The first rule is also chosen on the
+tuning seeds and then reported on the others, so its result is not biased by the choice.
 
     # The usual rules, under ten minutes on two cores.
     python experiments/which_rule.py
     # Every first-order rule here and more trials, under half an hour there.
     python experiments/which_rule.py --full
 
-The number to expect (`EXPECTED`): example gradients of plain gradient descent and of
-Adam over those of the rule that comes first, over all workloads together."""
+Expected number (`EXPECTED`): example gradients of plain gradient descent and of Adam,
+divided by those of the first rule, over all workloads together.
+"""
 
 import dataclasses
 import sys
@@ -27,7 +28,7 @@ ALL = ("all",)
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of the experiment."""
 
     rule: tuple[str, ...] = (
         "gradient_descent",
@@ -44,7 +45,7 @@ class Config:
         "prodigy",
     )
     """Names of rules; all: every first-order rule. Gradient descent and Adam are always
-    among them."""
+    included."""
     workload: tuple[str, ...] = (
         "diabetes",
         "diabetes_ridge",
@@ -55,19 +56,20 @@ class Config:
     )
     """Workloads with data and a known optimum."""
     budget: int = 20
-    """Trials of each rule on each workload; the first is its defaults."""
+    """Trials of each rule on each workload; the first has the default
+    hyper-parameters."""
     passes: int = 30
-    """Budget of every training, in passes over the data."""
+    """Passes over the data in every training."""
     batch_size: int = 32
     """Examples in a batch."""
     target: float = 1e-2
-    """Share of the initial f - f* to come down to."""
+    """Share of the initial f - f* that must be reached."""
     seeds: str = "0..19"
-    """Seeds that are reported: 0..9, or 1,4,7."""
+    """Reported seeds: 0..9, or 1,4,7."""
     tuning_seeds: str = "1000..1009"
-    """Seeds on which trials are chosen; none of them may be reported."""
+    """Seeds for the choice of trials; must differ from the reported seeds."""
     width: int = 8
-    """Runs trained together; the bits of each depend on how many."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 FULL = Config(rule=ALL, budget=24)
@@ -89,8 +91,10 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Measures every rule on every workload; the first is named by the tuning seeds,
-    the rest is reported on others."""
+    """Measure every rule on every workload.
+
+    The tuning seeds decide which rule is first; results are reported on other seeds.
+    """
     comparison = research.comparison
     workloads = comparison.make_workloads(config.workload)
     for workload in workloads:
@@ -131,8 +135,10 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: Checkpoints):
-    """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run`
-    then finds them there."""
+    """Compute every `parts`-th pair, starting with pair `part`, and save it.
+
+    `run` loads the results from the checkpoints.
+    """
     research.comparison.compute_share(
         rules_of(config),
         config.workload,
@@ -144,7 +150,7 @@ def share(config: Config, part: int, parts: int, checkpoints: Checkpoints):
 
 
 def terms(config: Config):
-    """The protocol."""
+    """Return the arguments of the protocol."""
     return {
         "budget": config.budget,
         "passes": config.passes,
@@ -157,21 +163,23 @@ def terms(config: Config):
 
 
 def rules_of(config: Config):
-    """Names, the plain and the usual rule among them."""
+    """Return the names of the rules, including the plain and the usual one."""
     named = list(research.tuning.SPACES) if "all" in config.rule else config.rule
     return list(dict.fromkeys((PLAIN, *named, USUAL)))
 
 
 def ratio_to(numbers: dict[str, Any], rule: str):
-    """Example gradients of a rule over those of the first; 1 for itself."""
+    """Return example gradients of a rule divided by the first's; 1 for itself."""
     if rule == numbers["baseline"]:
         return 1.0
     return next(one["ratio"] for one in numbers["overall"] if one["rule"] == rule)
 
 
 def by_rule(study: research.comparison.Study, budget: int):
-    """The facts of each rule over all workloads, the first first; costs count where
-    half of the runs reach the target."""
+    """Return the facts of each rule over all workloads, the first rule first.
+
+    A cost counts if at least half of the runs reach the target.
+    """
     on, rules = study.numbers["workloads"], study.numbers["rules"]
     cells = {(cell["workload"], cell["rule"]): cell for cell in study.numbers["cells"]}
     half = research.comparison.HALF
@@ -226,26 +234,30 @@ def by_rule(study: research.comparison.Study, budget: int):
 
 
 def reached_by_defaults(study: research.comparison.Study, workload: str, rule: str):
-    """Share of the reported runs of the first trial that reach the target."""
+    """Return the share of the first trial's reported runs that reach the target."""
     return np.isfinite(study.arrays[f"{workload}/{rule}/costs"][0]).mean()
 
 
 def at(study: research.comparison.Study, workload: str, rule: str, trials: int):
-    """What the rule is expected to need on that workload after so many trials, in
-    passes; inf: not reached."""
+    """Return the passes that a rule is expected to need after so many trials.
+
+    The result is inf if the target is not reached.
+    """
     best_of = study.arrays[f"{workload}/{rule}/best_of"]
     return best_of[min(trials, len(best_of)) - 1, 0]
 
 
 def geometric_mean(ratios: np.ndarray):
-    """Of those that are finite; None where none is."""
+    """Return the geometric mean of the finite ratios; None if there are none."""
     finite = ratios[np.isfinite(ratios)]
     return float(np.exp(np.log(finite).mean())) if finite.size else None
 
 
 def relative_seconds(cells: dict[tuple[str, str], Any], on: Sequence[str], rule: str):
-    """Seconds a pass over plain gradient descent's, geometric mean over the
-    workloads."""
+    """Return the seconds per pass relative to plain gradient descent.
+
+    The result is the geometric mean over the workloads.
+    """
     return geometric_mean(
         np.array(
             [

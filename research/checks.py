@@ -1,8 +1,10 @@
-"""Checks of arguments, one for each kind. Every public function calls them first.
+"""Checks of arguments, one for each kind of value.
 
-Each check names the argument, shows its value and says what to give. It looks at
-concrete values only: what is traced passes, and nothing is added to a program. JAX is
-not imported here, for the modules that use NumPy alone."""
+Every public function checks its arguments first. Each check names the argument, shows
+its value and says what to give. Checks look at concrete values only: tracers pass, and
+no operation is added to a program. This module does not import JAX, so that modules
+that use NumPy alone need not load it.
+"""
 
 import inspect
 import math
@@ -15,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-_LONGEST = 120  # Characters of a value that a message shows.
+_LONGEST = 120  # Maximum number of characters of a value in a message.
 
 
 def is_traced(value: Any) -> bool:
-    """Whether a value is a tracer of JAX, of which only shape and dtype are known.
+    """Return whether a value is a JAX tracer, which has shape and dtype but no values.
 
     Example:
       >>> is_traced(1.0)
@@ -30,8 +32,7 @@ def is_traced(value: Any) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Whether a value is an array, of whatever package, or a number of NumPy: it has a
-    dtype and a shape.
+    """Return whether a value has a dtype and a shape: any array, or a NumPy number.
 
     Example:
       >>> is_array(np.ones(2)), is_array([1.0]), is_array(np)
@@ -41,8 +42,10 @@ def is_array(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: its repr, cut where it is long; of an array its
-    dtype and shape.
+    """Return a value as a message shows it.
+
+    The text is the repr, shortened if it is long. For an array, it is the dtype and
+    shape.
 
     Example:
       >>> shown(np.zeros((2, 3))), shown("a" * 200)[-10:]
@@ -54,7 +57,7 @@ def shown(value: Any) -> str:
         text = repr(value)
     except (
         Exception
-    ):  # An object that a stranger wrote, or an integer of too many digits.
+    ):  # A broken __repr__ of another package, or an integer of too many digits.
         return f"a {type(value).__name__}"
     return (
         text
@@ -72,17 +75,20 @@ def check_number(
     integer: bool = False,
     signed: bool = False,
 ) -> None:
-    """Raise unless a concrete value is a finite number in [0, below), or of any sign; a
-    tracer passes.
+    """Raise unless a concrete value is a finite number in the allowed range.
+
+    A tracer passes.
 
     Args:
-      name, value: The argument; a number is a Python or NumPy number or an array of
-        shape ().
-      below, positive, integer, signed: What it must be; positive excludes 0, integer
-        excludes 2.0, signed allows numbers below 0.
+      name, value: Name and value of the argument; a number is a Python or NumPy number
+        or an array of shape ().
+      below: Exclusive upper limit. The lower limit is 0, inclusive.
+      positive: Whether 0 is not allowed.
+      integer: Whether only integers are allowed; 2.0 is not an integer.
+      signed: Whether negative numbers are allowed.
     Raises:
-      TypeError, ValueError: value is not a scalar number (or integer); it lies outside,
-        or is NaN or infinite.
+      TypeError: value is not a scalar number (or not an integer).
+      ValueError: value is outside the range, NaN or infinite.
     Example:
       >>> check_number("b1", 1.5, below=1.0)
       Traceback (most recent call last):
@@ -116,12 +122,14 @@ def check_number(
 
 
 def check_real(name: str, value: Any) -> None:
-    """Raise unless a value is one real number that is not infinite, where the caller's
-    own check of its range follows.
+    """Raise unless a value is a single real number that is not infinite.
+
+    Use this check if the caller checks the range afterwards. NaN passes, because every
+    range check rejects it. A tracer passes too.
 
     Raises:
-      TypeError, ValueError: It is no number; it is infinite. A NaN passes, for no range
-        holds it; so does a tracer.
+      TypeError: value is not a number.
+      ValueError: value is infinite.
     Example:
       >>> check_real("delta", "1")
       Traceback (most recent call last):
@@ -142,14 +150,13 @@ def check_real(name: str, value: Any) -> None:
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Raise unless a value is an integer from `least` on, and at most `most`; a tracer
-    passes.
+    """Raise unless a value is an integer in [least, most]; a tracer passes.
 
     Args:
-      name, value: The argument; a Python or NumPy integer.
-      least, most: The range; None: no upper limit.
+      name, value: Name and value of the argument; a Python or NumPy integer.
+      least, most: Limits, both inclusive; most=None: no upper limit.
     Raises:
-      ValueError: It is not; the message shows the value.
+      ValueError: The value is not such an integer; the message shows it.
     Example:
       >>> check_count("num_steps", 0)
       Traceback (most recent call last):
@@ -174,11 +181,11 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
     """Raise unless a value is a number between 0 and 1, both excluded.
 
     Args:
-      name, value: The argument.
+      name, value: Name and value of the argument.
       example: A sensible value, for the message.
     Raises:
-      TypeError: It is not a number.
-      ValueError: It is not between 0 and 1.
+      TypeError: The value is not a number.
+      ValueError: The value is not between 0 and 1.
     Example:
       >>> check_share("level", 95, 0.95)
       Traceback (most recent call last):
@@ -187,13 +194,14 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
     between = f"between 0 and 1, such as {example:g}; got {name}={shown(value)}."
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number {between}")
-    if not 0 < float(value) < 1:  # NaN fails, too.
+    if not 0 < float(value) < 1:  # NaN fails too.
         raise ValueError(f"{name} must lie {between}")
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, of Python, NumPy or an array of shape (); True and
-    False are none.
+    """Return whether a value is a Python or NumPy integer, or an array of one integer.
+
+    Such an array has shape (). True and False do not count as integers.
 
     Example:
       >>> is_integer(np.int8(2)), is_integer(True), is_integer(2.0)
@@ -214,7 +222,7 @@ def check_flag(name: str, value: Any) -> None:
     """Raise unless a value is True or False; a tracer passes.
 
     Raises:
-      TypeError: It is neither.
+      TypeError: The value is neither.
     Example:
       >>> check_flag("replacement", "no")
       Traceback (most recent call last):
@@ -225,10 +233,10 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
-    """Raise unless a value is one of some names; what cannot be hashed is none of them.
+    """Raise unless a value is one of some names; values other than str always fail.
 
     Raises:
-      ValueError: It is another; the message lists them.
+      ValueError: The value is not one of the names; the message lists them.
     Example:
       >>> check_choice("mode", ["forward"], ("forward", "reverse"))
       Traceback (most recent call last):
@@ -245,7 +253,7 @@ def check_text(name: str, value: Any) -> None:
     """Raise unless a value is a str.
 
     Raises:
-      TypeError: It is none.
+      TypeError: The value is not a str.
     Example:
       >>> check_text("name", b"adam")
       Traceback (most recent call last):
@@ -258,7 +266,8 @@ def check_path(name: str, value: Any) -> None:
     """Raise unless a value can be the path of a file or folder.
 
     Raises:
-      TypeError, ValueError: It is no str and no path; it is empty or holds a NUL.
+      TypeError: The value is neither a str nor a path.
+      ValueError: The path is empty or contains a NUL character.
     Example:
       >>> check_path("folder", 3)
       Traceback (most recent call last):
@@ -277,16 +286,15 @@ def check_path(name: str, value: Any) -> None:
 
 
 def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> None:
-    """Raise unless a value is a function that can be called with so many arguments by
-    place.
+    """Raise unless a value is a function that accepts the given positional arguments.
 
     Args:
-      name, value: The argument.
-      arguments: Names of the positional arguments that it must accept. Without names,
-        only being callable is checked.
-      hint: A sentence more for the message.
+      name, value: Name and value of the argument.
+      arguments: Names of the positional arguments that the function must accept.
+        Without names, the check only requires a callable.
+      hint: Additional sentence for the message.
     Raises:
-      TypeError: It cannot be called, or not so.
+      TypeError: The value is not callable, or not with these arguments.
     Example:
       >>> check_callable("f", 3.0, "x")
       Traceback (most recent call last):
@@ -305,7 +313,7 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
         return
     try:
         signature = inspect.signature(value)
-    except (TypeError, ValueError):  # Some of C's functions have none.
+    except (TypeError, ValueError):  # Some functions written in C have no signature.
         return
     try:
         signature.bind(*arguments)
@@ -319,14 +327,14 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
 def check_instance(
     name: str, value: Any, kind: type | tuple[type, ...], hint: str = ""
 ) -> None:
-    """Raise unless a value is of a class.
+    """Raise unless a value is an instance of a class.
 
     Args:
-      name, value: The argument.
-      kind: The class, or several.
-      hint: What makes one, as a sentence more for the message.
+      name, value: Name and value of the argument.
+      kind: The class, or a tuple of classes.
+      hint: Additional sentence for the message: how to make an instance.
     Raises:
-      TypeError: It is none.
+      TypeError: The value is not an instance.
     Example:
       >>> check_instance("sampler", 3, range, "Make one by range(3).")
       Traceback (most recent call last):
@@ -344,13 +352,13 @@ def check_instance(
 
 
 def check_mapping(name: str, value: Any, of: str = "") -> None:
-    """Raise unless a value is a mapping with texts for keys.
+    """Raise unless a value is a mapping whose keys are strings.
 
     Args:
-      name, value: The argument.
-      of: What maps to what, for the message.
+      name, value: Name and value of the argument.
+      of: Description of keys and values, for the message.
     Raises:
-      TypeError: It is none.
+      TypeError: The value is not such a mapping.
     Example:
       >>> check_mapping("cells", [1, 2], "names to arrays")
       Traceback (most recent call last):
@@ -366,15 +374,16 @@ def check_mapping(name: str, value: Any, of: str = "") -> None:
 def check_sequence(
     name: str, value: Any, of: str = "", kind: type | tuple[type, ...] = object
 ) -> None:
-    """Raise unless a value is a list, a tuple, or an array of rank one or more; a text,
-    a set or a dict is none.
+    """Raise unless a value is a list, a tuple, or an array of rank one or more.
+
+    A text, a set and a dict do not pass.
 
     Args:
-      name, value: The argument.
-      of: What its entries are, for the message.
-      kind: What each entry has to be.
+      name, value: Name and value of the argument.
+      of: Description of the entries, for the message.
+      kind: Required type of each entry.
     Raises:
-      TypeError: It is none, or an entry is something else.
+      TypeError: The value is not a sequence, or an entry has another type.
     Example:
       >>> check_sequence("texts", "a b", "texts", str)
       Traceback (most recent call last):
@@ -398,7 +407,7 @@ def check_key(name: str, value: Any) -> None:
     """Raise unless a value is one key of `jax.random`; a tracer passes.
 
     Raises:
-      TypeError: It is none, or several.
+      TypeError: The value is not a key, or is an array of several keys.
     Example:
       >>> check_key("key", 0)
       Traceback (most recent call last):
@@ -430,17 +439,19 @@ def check_numbers(
     kinds: str = "biuf",
     wanted: str = "",
 ) -> None:
-    """Raise unless a value is an array of real numbers, or can be one; a tracer passes
-    by its dtype.
+    """Raise unless a value is an array of real numbers or can be converted to one.
+
+    For a tracer, only dtype and rank are checked.
 
     Args:
-      name, value: The argument: an array, a number, or lists of numbers.
-      ndim: Its rank; None: any.
-      kinds: What NumPy calls the kinds of dtypes that are allowed: b, i, u, f, c.
-      wanted: What it should be, for the message; None: from the kinds.
+      name, value: Name and value of the argument: an array, a number, or lists of
+        numbers.
+      ndim: Required rank; None: any rank.
+      kinds: NumPy's letters for the allowed kinds of dtypes: b, i, u, f, c.
+      wanted: Description of the argument for the message; empty: derived from `kinds`.
     Raises:
-      TypeError: It is none, or of another kind.
-      ValueError: It has another rank.
+      TypeError: The value is not an array of these kinds.
+      ValueError: The rank differs from `ndim`.
     Example:
       >>> check_numbers("costs", ["a"])
       Traceback (most recent call last):
@@ -458,18 +469,16 @@ def check_numbers(
             array = np.asarray(value)
         except (
             Exception
-        ):  # Lists of unequal lengths, and whatever a stranger's object raises.
+        ):  # Lists of unequal lengths, or any error of another package's object.
             array = np.empty(0, object)
-        if (
-            array.dtype == np.uint64
-        ):  # A Python integer that is none of 64 bits with a sign.
+        if array.dtype == np.uint64:  # A Python integer that does not fit into int64.
             raise TypeError(
                 f"{name} must be {wanted}; got {name}={shown(value)}, which is too "
                 "large an integer."
             )
     empty = (
         not given and array.size == 0 and array.dtype == np.float64
-    )  # An empty list makes floats.
+    )  # NumPy turns an empty list into floats.
     if not empty and _kind_of(array.dtype) not in kinds:
         raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.")
     if given and not hasattr(value, "__array__") and not is_traced(value):
@@ -485,17 +494,18 @@ def check_numbers(
 
 
 def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
-    """Raise unless every leaf of a pytree is a number or an array of numbers; tracers
-    are.
+    """Raise unless every leaf of a pytree is a number or an array of numbers.
+
+    Tracers of numbers pass.
 
     Args:
-      name: What the argument is called.
-      tree: What was given.
-      hint: A sentence more for the message.
+      name: Name of the argument.
+      tree: Value of the argument.
+      hint: Additional sentence for the message.
     Returns:
-      Its structure and the shapes of its leaves, which can be compared.
+      Structure of the tree and the shapes of its leaves, which can be compared.
     Raises:
-      TypeError: Which leaf it is.
+      TypeError: A leaf is something else; the message names the leaf.
     Example:
       >>> check_tree("params", {"w": "one"})
       Traceback (most recent call last):
@@ -517,15 +527,16 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
 
 
 def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
-    """Raise unless a value has methods, or functions in fields, of some names; a class
-    that was not called has not.
+    """Raise unless a value has callable attributes of the given names.
+
+    A class fails, because its instance was probably meant.
 
     Args:
-      name, value: The argument.
-      methods: Their names.
-      hint: What makes one, as a sentence more for the message.
+      name, value: Name and value of the argument.
+      methods: Names of the required methods.
+      hint: Additional sentence for the message: how to make such a value.
     Raises:
-      TypeError: One is missing.
+      TypeError: A method is missing.
     Example:
       >>> check_methods("model", 3, "init", "apply", hint="Make one by research.models.linear(3).")
       Traceback (most recent call last):
@@ -542,10 +553,10 @@ def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
 
 
 def check_dtype(name: str, value: Any) -> None:
-    """Raise unless a value names a dtype of floating numbers: "float32", np.float64.
+    """Raise unless a value names a floating dtype, such as "float32" or np.float64.
 
     Raises:
-      TypeError: It names none.
+      TypeError: The value does not name a floating dtype.
     Example:
       >>> check_dtype("dtype", "nonsense")
       Traceback (most recent call last):
@@ -574,8 +585,11 @@ def _is_numeric(leaf: Any) -> bool:
 
 
 def _scalar(value: Any) -> Any:
-    """A Python integer, or an array of shape () of real numbers; None for what is no
-    number."""
+    """Return a Python integer or an array of shape () with a real number.
+
+    Returns:
+      None if the value is not a number.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, bool | np.bool_):
@@ -592,8 +606,10 @@ def _scalar(value: Any) -> Any:
 
 
 def _kind_of(dtype: Any) -> str:
-    """NumPy's one-letter kind of a dtype; "f" also for bfloat16 and float8, which NumPy
-    calls void."""
+    """Return NumPy's one-letter kind of a dtype.
+
+    The kind of bfloat16 and float8 is "f" here; NumPy calls them void.
+    """
     if str(dtype).startswith(("bfloat16", "float8", "float4")):
         return "f"
     return getattr(dtype, "kind", "") or "?"

@@ -1,4 +1,4 @@
-"""What an error says after a name that is not known."""
+"""End of an error message about an unknown name."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -8,15 +8,15 @@ from typing import Any
 def known_names(
     name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | None = None
 ) -> str:
-    """Return the end of a message about an unknown name: the closest, then all.
+    """Return the end of a message about an unknown name: the closest, then all names.
 
     Args:
-      name: What was written.
-      known: What could have been written.
-      elsewhere: What things are called elsewhere, in small letters, and their names
-        here.
+      name: Name that the user wrote.
+      known: Valid names.
+      elsewhere: Names that other packages use, in lower case, and the corresponding
+        names here.
     Returns:
-      A text that follows the name.
+      Text that follows the name in the message.
     Example:
       >>> known_names("adm", ["adam", "nesterov"])
       "; did you mean 'adam'? Known: adam, nesterov."
@@ -38,13 +38,13 @@ def known_names(
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that names the nearest of the known names, else all of them.
+    """Return a sentence that suggests the closest valid name, or lists all of them.
 
     Args:
-      name: What was written.
-      known: What could have been written.
+      name: Name that the user wrote.
+      known: Valid names.
     Returns:
-      A sentence.
+      One sentence.
     Example:
       >>> nearest("leanring_rate", ["seed", "learning_rate"])
       'Did you mean learning_rate?'
@@ -57,7 +57,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is closest to a name; None where none is close.
+    """Return the known name that is most similar to a name; None if none is similar.
 
     Example:
       >>> closest("adm", ["adam", "lion"]), closest("xyz", ["adam"])

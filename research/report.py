@@ -1,5 +1,7 @@
-"""A finished run as one HTML file that opens offline: the answer, figures, tables, and
-how to make it again."""
+"""Write a finished run as one HTML file that opens offline.
+
+The file shows the answer, figures, tables, and the command that reproduces the run.
+"""
 
 import base64
 import hashlib
@@ -19,7 +21,7 @@ import numpy as np
 from research import checks, runs
 from research.reading import read_bytes
 
-LARGEST_PICTURE = 2**28  # Bytes that are read of an image.
+LARGEST_PICTURE = 2**28  # Maximum size of an image in bytes.
 FILE = "report.html"
 LABELS = {
     "facts": "This run",
@@ -34,15 +36,17 @@ LABELS = {
 
 
 class ReportPicture(NamedTuple):
-    """A picture of a report; whatever has these attributes will do, such as what
-    `figures.save` returns.
+    """Picture of a report. Any object with these attributes works.
+
+    `figures.save` returns such objects.
 
     Attributes:
-      title: A few words.
-      caption: What to see; it is also the text for those who cannot see it.
-      still: An SVG or PNG file.
-      motion: The same as an animated PNG, shown to those who have not asked for less
-        motion; or None.
+      title: Title of a few words.
+      caption: Description of the content; it also replaces the picture for readers who
+        cannot see it.
+      still: Path of an SVG or PNG file.
+      motion: Path of an animated PNG, shown to readers who have not asked for reduced
+        motion; None without animation.
     """
 
     title: str
@@ -52,8 +56,7 @@ class ReportPicture(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """An image file as it stands in the page: a data: URI and its size in CSS
-    pixels."""
+    """Image file as embedded in the page: a data: URI and its size in CSS pixels."""
 
     uri: str
     width: int
@@ -61,13 +64,13 @@ class Embedded(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A cell of a sortable table.
+    """Entry of a sortable table.
 
     Attributes:
-      text: What is read.
-      exact: The number that it is sorted by, as JavaScript writes it; None where it is
-        sorted by its text.
-      missing: Whether it comes last, whichever way the rest is sorted.
+      text: Text of the entry.
+      exact: Number by which the entry is sorted, in JavaScript's notation; None if it
+        is sorted by its text.
+      missing: Whether the entry is always sorted to the end, in either direction.
     """
 
     text: str
@@ -76,12 +79,12 @@ class Cell(NamedTuple):
 
 
 class Sortable(NamedTuple):
-    """A table as page.html shows it.
+    """Table as page.html shows it.
 
     Attributes:
-      title, columns, note: As of `runs.Table`.
-      numeric: For each column, whether it holds nothing but numbers.
-      rows: Of cells.
+      title, columns, note: As in `runs.Table`.
+      numeric: For each column, whether it contains only numbers.
+      rows: Rows of Cells.
     """
 
     title: str
@@ -92,19 +95,19 @@ class Sortable(NamedTuple):
 
 
 def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") -> Path:
-    """Writes report.html into the folder of a finished run.
+    """Write report.html into the folder of a finished run.
 
-    The file refers to nothing outside itself: images are embedded, and its own policy
+    The file is self-contained: images are embedded, and its content security policy
     forbids every request.
 
     Args:
-      path: The run folder.
-      pictures: With the attributes of `ReportPicture`; shown below the answer, in this
-        order.
-      question: What the experiment asks, as in its docstring: paragraphs, with indented
-        ones as they stand.
+      path: Run folder.
+      pictures: Pictures with the attributes of `ReportPicture`, shown below the answer
+        in this order.
+      question: Docstring of the experiment with its question. Paragraphs are wrapped;
+        indented paragraphs keep their line breaks.
     Returns:
-      The path of report.html.
+      Path of report.html.
     Raises:
       ValueError: The run is not finished or damaged, or a picture is neither SVG nor
         PNG.
@@ -154,7 +157,7 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
 
 
 def first_sentence(text: str) -> tuple[str, str]:
-    """Splits a text after its first sentence.
+    """Split a text after its first sentence.
 
     Example:
       >>> first_sentence("It takes 0.3 s, e.g. Adam on digits. SGD takes longer.")
@@ -173,9 +176,10 @@ def first_sentence(text: str) -> tuple[str, str]:
 
 
 def paragraphs(text: str) -> list[tuple[bool, str]]:
-    """Splits a docstring into (as it stands, text): running paragraphs, and indented
-    ones whose line breaks count.
+    """Split a docstring into paragraphs.
 
+    Returns:
+      Pairs (verbatim, text). An indented paragraph is verbatim: its line breaks count.
     Example:
       >>> paragraphs("How fast\\n    is it?\\n\\n        python run.py")
       [(False, 'How fast is it?'), (True, 'python run.py')]
@@ -194,10 +198,10 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
 
 
 def prose(text: str) -> str:
-    """A running text as HTML: what stands in backticks as code, and no line that breaks
-    inside of a flag.
+    """Convert a text to HTML: text in backticks becomes code, and flags are not broken.
 
-    Browsers may break a line after each hyphen, and "-m" after its first one.
+    Without this, browsers may break a line after each hyphen, and in "-m" after the
+    first one.
 
     Example:
       >>> print(prose("Leave out --fast: `python -m experiments` < 1 - 2 < 3."))
@@ -214,8 +218,10 @@ def prose(text: str) -> str:
 
 
 def shown(value: str | int | float | None) -> str:
-    """Writes one value of a table: four significant digits, three beside a power of
-    ten, and words for no number.
+    """Format one value of a table for reading.
+
+    A number has four significant digits, or three before a power of ten. None, NaN and
+    the infinities become words or symbols.
 
     Example:
       >>> [shown(value) for value in (None, True, 1797, 0.0252494, 12345.6, -1e-9, math.inf, "Adam")]
@@ -233,7 +239,7 @@ def shown(value: str | int | float | None) -> str:
         return "NaN" if math.isnan(value) else "−∞" if value < 0 else "∞"
     size = abs(
         float(f"{value:.3e}")
-    )  # As it will be written, so that 9,999.96 counts as 10,000.
+    )  # Rounded as it will be printed, so that 9,999.96 counts as 10,000.
     if isinstance(value, int) and size < 1e15:
         text = f"{value:,}"
     elif size == 0 or 1e-3 <= size < 1e6:
@@ -245,10 +251,10 @@ def shown(value: str | int | float | None) -> str:
 
 
 def sortable(table: runs.Table) -> Sortable:
-    """A table whose numbers are written with four digits, and sort as what they are;
-    its missing cells sort last.
+    """Return a sortable table; its numbers are printed with four digits.
 
-    A cell that is a `Cell` already stays as it is.
+    Numbers are sorted by their exact values. Missing values are sorted to the end. An
+    entry that is already a `Cell` is kept.
 
     Example:
       >>> sortable(runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))).rows[0][1]
@@ -276,7 +282,7 @@ def sortable(table: runs.Table) -> Sortable:
 
 
 def cell(value: str | int | float | None, text: str) -> Cell:
-    """The cell of a value that is written as `text`; None and NaN are missing."""
+    """Return the Cell of a value written as `text`; None and NaN are missing."""
     checks.check_text("text", text)
     if value is not None and not isinstance(value, str | int | float | np.number):
         raise TypeError(
@@ -286,8 +292,11 @@ def cell(value: str | int | float | None, text: str) -> Cell:
 
 
 def template(name: str) -> jinja2.Template:
-    """The page of that name beside this module; all share the style, the script and the
-    policy of page.html."""
+    """Return the HTML template of that name in this package.
+
+    All templates share the style, the script and the content security policy of
+    page.html.
+    """
     checks.check_text("name", name)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(
@@ -312,11 +321,12 @@ def template(name: str) -> jinja2.Template:
 
 
 def embed(path: str | Path) -> Embedded:
-    """Reads an SVG or PNG file as a data: URI, with the size that keeps its place until
-    it is drawn.
+    """Read an SVG or PNG file as a data: URI with its size.
+
+    Browsers use the size to reserve the space before they draw the image.
 
     Raises:
-      ValueError: The file is neither, or an SVG that does not say how large it is.
+      ValueError: The file is neither SVG nor PNG, or is an SVG without a viewBox.
     """
     checks.check_path("path", path)
     if not Path(path).is_file():
@@ -360,7 +370,7 @@ def _policy_hash(text: str) -> str:
 
 
 def _exact(value: str | int | float | None) -> str | None:
-    """A number as JavaScript reads it too; None for what is no number."""
+    """Write a number as JavaScript reads it; None if the value is not a number."""
     if (
         value is None
         or isinstance(value, str | bool)
@@ -379,8 +389,11 @@ def _is_words(value: Any) -> bool:
 
 
 def _groups(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The environment and the run's facts: first what stands alone, then a group for
-    each entry that has parts."""
+    """Return the environment and the run's facts as titled groups.
+
+    Entries without parts come first, under "Settings". Each entry with parts has its
+    own group.
+    """
     parts: dict[str, Any] = {
         "facts": manifest.get("facts", {}),
         **manifest["environment"],

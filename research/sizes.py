@@ -1,5 +1,4 @@
-"""Sizes that cannot be meant: refused before a loop never ends, an index overflows or
-memory is exhausted."""
+"""Upper limits for sizes, checked before an index overflows or memory is exhausted."""
 
 import functools
 import math
@@ -12,18 +11,17 @@ from research.checks import check_count, check_text
 MOST = 2**31 - 1  # Indices and counters are int32.
 MOST_RESAMPLES = MOST_TRIALS = MOST_SEEDS = 1_000_000
 MOST_LAYERS, MOST_PIXELS = 10_000, 10_000
-SHARE = 0.5  # Of the memory, that one array may take.
+SHARE = 0.5  # Largest share of the memory for one array.
 
 
 def check_most(most: int = MOST, /, **sizes: Any) -> None:
-    """Refuse an integer that is larger than anybody can mean; what is not an integer is
-    left for other checks.
+    """Check that integers are not unreasonably large; other types are ignored.
 
     Args:
-      most: The largest that is allowed.
-      sizes: By the name of the argument.
+      most: Largest allowed integer.
+      sizes: Values by the name of the argument.
     Raises:
-      ValueError: One is larger.
+      ValueError: A value is larger than `most`.
     Example:
       >>> check_most(10, order=3)
       >>> check_most(10, order=10**30)
@@ -38,14 +36,14 @@ def check_most(most: int = MOST, /, **sizes: Any) -> None:
 
 
 def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
-    """Refuse an array that this machine's memory could not hold.
+    """Check that an array fits into this machine's memory.
 
     Args:
-      what: The arguments that make it so large, with their values where they are short.
-      shape: Of the array, integers.
-      itemsize: Bytes of an entry.
+      what: The arguments that determine the size, with their values if these are short.
+      shape: Shape of the array, integers.
+      itemsize: Bytes per entry.
     Raises:
-      ValueError: It would take more than half of the memory.
+      ValueError: The array would take more than half of the memory.
     Example:
       >>> check_room("n and d", 10**9, 10**9)
       Traceback (most recent call last):
@@ -64,7 +62,7 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
 
 @functools.cache
 def _memory() -> float:
-    """Bytes of this machine; where that cannot be asked, as many as a large one has."""
+    """Return this machine's memory in bytes, or 2³⁸ if it is unknown."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
@@ -72,7 +70,7 @@ def _memory() -> float:
 
 
 def _shown(value: int) -> str:
-    """An integer as it is, or, where it is long, by its power of ten."""
+    """Write an integer in full, or with a power of ten if it is long."""
     digits = value.bit_length() * 0.30103
     if digits < 19:
         return str(value)

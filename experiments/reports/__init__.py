@@ -1,1 +1,1 @@
-"""How each experiment is told: answer, tables and figures, from what was saved."""
+"""Reports of the experiments: answer, tables and figures, from saved results."""

@@ -1,4 +1,4 @@
-"""The report of backpropagation_by_hand: answer, tables and figures."""
+"""Report of backpropagation_by_hand: answer, tables and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from research.figures import COLOURS
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Whether it is the gradient, and at what price."""
+    """Say whether the gradients agree, and how much slower or faster each way is."""
     numbers, config = findings.numbers, findings.numbers["config"]
     name = config["nets"][-1]
     ratio, low, high = numbers["nets"][name]["ratio_of_seconds"]
@@ -32,12 +32,12 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Each net in three ways, and each activation."""
+    """Return the tables of the networks and of the activations."""
     return table_of_ways(findings.numbers), table_of_activations(*findings)
 
 
 def table_of_ways(numbers: dict[str, Any]):
-    """Each net in three ways, the naive one first."""
+    """Return the table of each network in three ways, central differences first."""
     rows, config = [], numbers["config"]
     for name, found in numbers["nets"].items():
         apart = "{:,.0f} ({:,.0f} to {:,.0f})".format(
@@ -80,7 +80,7 @@ def table_of_ways(numbers: dict[str, Any]):
 
 
 def table_of_activations(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
-    """What each activation came to over all nets."""
+    """Return the table of each activation's results over all networks."""
     rows, config = [], numbers["config"]
     for i, activation in enumerate(config["activations"]):
         parts = [
@@ -111,8 +111,7 @@ def table_of_activations(arrays: dict[str, np.ndarray], numbers: dict[str, Any])
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The chain of the small net with its deltas, and what was measured of the
-    others."""
+    """Draw the small network with its deltas, and the measurements of the others."""
     arrays, numbers = result.arrays, result.numbers
     chain, axes = research.figures.new_figure(width=10, height=5.0)
     draw_example(
@@ -154,7 +153,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_example(axes: Axes, a: dict[str, np.ndarray]):
-    """The small net, and below it what goes either way."""
+    """Draw the small network, and below it arrows for the two directions."""
     values, deltas = (
         (a["h0"], a["h1"], a["z2"]),
         (a["delta0"], a["delta1"], a["delta2"]),
@@ -172,7 +171,7 @@ def draw_example(axes: Axes, a: dict[str, np.ndarray]):
 
 
 def draw_differences(axes: Axes, nets: dict[str, Any]):
-    """Errors of both, a row a net."""
+    """Draw the errors of both ways, one row for each network."""
     blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
     errors = [found["difference_error"] for found in nets.values()]
     axes.plot(
@@ -195,7 +194,7 @@ def draw_differences(axes: Axes, nets: dict[str, Any]):
 
 
 def draw_seconds(axes: Axes, nets: dict[str, Any]):
-    """The ratio of seconds with its interval, a row a net."""
+    """Draw the ratio of seconds with its interval, one row for each network."""
     blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
     ends = np.array([found["ratio_of_seconds"] for found in nets.values()])
     for row, (middle, low, high) in zip(rows, ends, strict=True):
@@ -209,8 +208,8 @@ def draw_seconds(axes: Axes, nets: dict[str, Any]):
 
 
 AHEAD, BACK = COLOURS["full batch"], COLOURS["stochastic"]
-APART, HIGH = 4.0, 2.0  # Of layers, and of units in a layer.
-HALF_LINE = 0.27  # Of the text in a unit.
+APART, HIGH = 4.0, 2.0  # Distance between layers, and between units of a layer.
+HALF_LINE = 0.27  # Half the line height of the text in a unit.
 
 
 def draw_chain(
@@ -221,14 +220,17 @@ def draw_chain(
     gradients: Sequence[np.ndarray],
     names: Sequence[Sequence[str]],
 ) -> None:
-    """Units as circles, with the value that goes forward and the δ that comes back; on
-    each edge weight and derivative.
+    """Draw units as circles with their values and deltas δ.
+
+    Each edge shows its weight and the derivative with respect to it.
 
     Args:
-      axes: Where.
-      values, deltas: Of each layer, the input's first, each of shape (units,).
-      weights, gradients: Between layers, each of shape (units before, units after).
-      names: Of the units of each layer.
+      axes: Axes to draw on.
+      values, deltas: Values and deltas of each layer, the input first, each of shape
+        (units,).
+      weights, gradients: Weights between layers and their derivatives, each of shape
+        (units before, units after).
+      names: Names of the units of each layer.
     """
     places = [
         [(APART * k, HIGH * ((len(layer) - 1) / 2 - i)) for i in range(len(layer))]
@@ -236,8 +238,8 @@ def draw_chain(
     ]
     for k, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
         for i, start in enumerate(places[k]):
-            # Where edges cross, the labels of those from one unit stand nearer to it
-            # than those from the next.
+            # Edges cross, so the distance of a label from its unit differs from unit to
+            # unit.
             share = (
                 0.45
                 if weight.shape[1] == 1
@@ -287,7 +289,7 @@ def draw_chain(
 
 
 def draw_way(axes: Axes, y: float, text: str, back: bool) -> None:
-    """A long arrow below the chain, with what goes that way."""
+    """Draw a long labelled arrow below the network, forward or backward."""
     left, right = axes.get_xlim()
     start, end = (right - 1, left + 1) if back else (left + 1, right - 1)
     colour = BACK if back else AHEAD

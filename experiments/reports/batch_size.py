@@ -1,4 +1,4 @@
-"""The report of batch_size: answer, tables and figures."""
+"""Report of batch_size: answer, tables and figures."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from research import figures
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Up to where a larger batch pays, and what a full one costs."""
+    """Say up to which size a larger batch pays, and what a full batch costs."""
     numbers = findings.numbers
     curves = numbers["curves"]
     limits = " and ".join(
@@ -25,7 +25,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def cost(curve: dict[str, Any]):
-    """What a full batch costs on one set, and which batch is first in seconds."""
+    """Say what a full batch costs on one data set, and which batch is fastest."""
     full = curve["full_over_least"]
     times = (
         "does not get there; the least are"
@@ -41,12 +41,12 @@ def cost(curve: dict[str, Any]):
 
 
 def rounded(value: float):
-    """Two digits, in words: 1,400."""
+    """Format a number with two significant digits: 1,400."""
     return f"{float(f'{value:.2g}'):,.10g}"
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The first is what the terminal shows; the rest is the report's."""
+    """Return the tables; the terminal shows the first, the report all."""
     numbers = findings.numbers
     Table = research.runs.Table
     sizes = Table(
@@ -82,7 +82,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Steps and example gradients against the batch size."""
+    """Draw steps and example gradients against the batch size."""
     figure = steps_and_examples(result.numbers["curves"], rounded)
     return {
         "batch_size": research.figures.Picture(
@@ -92,7 +92,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def caption(numbers: dict[str, Any]):
-    """What to see, with its numbers."""
+    """Return the figure's caption with its numbers."""
     knees = "; ".join(
         f"{rounded(c['knee'])} on {c['workload']} (the noise scale is "
         f"{rounded(c['noise_at_start'])} at the start, {rounded(c['noise_at_target'])} "
@@ -110,12 +110,14 @@ def caption(numbers: dict[str, Any]):
 def steps_and_examples(
     curves: Sequence[dict[str, Any]], write: Callable[[float], str]
 ) -> Figure:
-    """Steps to the target on the left, example gradients on the right, with the two
-    limits and the knee of each curve.
+    """Draw steps to the target on the left and example gradients on the right.
+
+    Each curve has its two limits and its knee.
 
     Args:
-      curves: Of batch_size's numbers: workload, n, rows, least_examples, knee.
-      write: A number in words, for the knee.
+      curves: The curves in batch_size's numbers: workload, n, rows, least_examples,
+        knee.
+      write: Function that formats the number of the knee.
     """
     figure, axes = figures.new_figure(1, 2, height=4.4)
     colours = [figures.COLOURS[name] for name in ("first class", "second class")]

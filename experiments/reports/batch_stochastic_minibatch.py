@@ -1,4 +1,4 @@
-"""The report of batch_stochastic_minibatch: answer, tables and figures."""
+"""Report of batch_stochastic_minibatch: answer, tables and figures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,8 +13,7 @@ from research.runs import Result, Table
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Which regime on a small set, which on a large one, and why the stochastic curve
-    stops."""
+    """Say which regime to use on a small and on a large set, and why a floor exists."""
     numbers = findings.numbers
     sentences = [advice(numbers, numbers["first"])]
     if numbers["large"]:
@@ -31,7 +30,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def advice(numbers: dict[str, Any], workload: str):
-    """One sentence on one workload, gradient descent alone."""
+    """Return one sentence on one workload, for gradient descent alone."""
     rows = [
         find(numbers, workload, regime.name)
         for regime in research.tuning.practice_regimes(numbers["batch_size"])
@@ -51,7 +50,7 @@ def advice(numbers: dict[str, Any], workload: str):
 
 
 def cost(row: dict[str, Any], target: float):
-    """Passes and seconds to a target, in words."""
+    """Say how many passes and seconds a regime needs to a target."""
     passes = row["targets"][target][0]
     if passes is None:
         return "does not get there"
@@ -59,7 +58,7 @@ def cost(row: dict[str, Any], target: float):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The first figure, then small multiples; all from the saved arrays."""
+    """Draw the first figure, the small multiples and the floors from saved arrays."""
     return {
         "figure": first_figure(
             result,
@@ -85,16 +84,17 @@ _GAP = "f − f*, as a share of the initial gap"
 def first_figure(
     result: Result, regimes: Sequence[str], rule: str = "gradient_descent"
 ) -> figures.Picture:
-    """One rule on the first workload against passes and against seconds; theory's noise
-    floors dashed.
+    """Draw one rule on the first workload against passes and against seconds.
+
+    Predicted noise floors are dashed.
 
     Args:
-      result: Of the experiment batch_stochastic_minibatch.
-      regimes: Names of the regimes to draw; those drawn with replacement at constant
-        rate get their floor.
-      rule: The rule.
+      result: Result of the experiment batch_stochastic_minibatch.
+      regimes: Names of the regimes to draw. Regimes with replacement at a constant rate
+        get their floor.
+      rule: Name of the rule.
     Returns:
-      The picture, whose caption says where the curves come to rest.
+      The picture; its caption gives the floors of the curves.
     """
     numbers, workload = result.numbers, result.numbers["first"]
     figure, axes = figures.new_figure(1, 2, width=10, height=4.6, sharey=True)
@@ -148,7 +148,7 @@ def first_figure(
 
 
 def small_multiples(result: Result, regimes: Sequence[str]) -> figures.Picture:
-    """Every workload (rows) and rule (columns) under the regimes that people use."""
+    """Draw every workload (rows) and rule (columns) under the regimes of practice."""
     rows = result.numbers["rows"]
     workloads = list(dict.fromkeys(row["workload"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
@@ -200,8 +200,7 @@ def small_multiples(result: Result, regimes: Sequence[str]) -> figures.Picture:
 
 
 def replacement(result: Result) -> figures.Picture:
-    """Sampling with and without replacement at fixed rates, beside the predicted
-    floor."""
+    """Draw sampling with and without replacement at fixed rates, with floors."""
     rows = result.numbers["floors"]["rows"]
     figure, axes = figures.new_figure(1, len(rows), width=11, height=3.7, sharey=True)
     for panel, row in zip(axes[0], rows, strict=True):
@@ -259,8 +258,10 @@ def _relative(result: Result, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Costs first, for the terminal; then floors, deviations from optax, rules, targets
-    and optima."""
+    """Return the tables; the terminal shows the first, the report all.
+
+    They hold costs, floors, differences from optax, rules, targets and optima.
+    """
     numbers = findings.numbers
     return (
         costs_table(numbers),
@@ -278,23 +279,23 @@ def table(
     columns: Mapping[str, Callable[[Any], Any]],
     note: str,
 ) -> Table:
-    """A table from a dict of column name -> function of a row."""
+    """Return a table from a dict column name -> function of a row."""
     cells = tuple(tuple(column(row) for column in columns.values()) for row in rows)
     return Table(title, tuple(columns), cells, note)
 
 
 def key_columns(*names: str) -> dict[str, Callable[[dict], Any]]:
-    """Columns that a row has under their own name."""
+    """Return columns whose functions read a row's entry of the same name."""
     return {name: lambda row, name=name: row[name] for name in names}
 
 
 def times(passes: float | None, factor: float) -> float | None:
-    """A product in which None, not reached, stays None."""
+    """Multiply passes by a factor; None (not reached) stays None."""
     return None if passes is None else passes * factor
 
 
 def costs_table(numbers: dict[str, Any]) -> Table:
-    """Gradient descent: passes and seconds to each target."""
+    """Return the table of gradient descent's passes and seconds to each target."""
     names = list(numbers["rows"][0]["targets"])
     columns = key_columns("workload", "regime", "rate")
     columns |= {f"passes to {t}": lambda row, t=t: row["targets"][t][0] for t in names}
@@ -316,7 +317,7 @@ def costs_table(numbers: dict[str, Any]) -> Table:
 
 
 def floors_table(numbers: dict[str, Any]) -> Table:
-    """Sampling with and without replacement at fixed rates."""
+    """Return the table of floors at fixed rates, with and without replacement."""
     floors = numbers["floors"]
     columns = key_columns("regime", "rate") | {
         "η tr(C) / 4b": lambda row: row["predicted"],
@@ -336,7 +337,7 @@ def floors_table(numbers: dict[str, Any]) -> Table:
 
 
 def deviations_table(numbers: dict[str, Any]) -> Table:
-    """Ours against optax."""
+    """Return the table of differences between our rules and optax."""
     columns = {"rule": lambda item: item[0]}
     for dtype in ("float32", "float64"):
         columns[dtype] = lambda item, dtype=dtype: item[1][dtype]["largest"]
@@ -352,8 +353,10 @@ def deviations_table(numbers: dict[str, Any]) -> Table:
 
 
 def rules_table(numbers: dict[str, Any]) -> Table:
-    """Every program: chosen rate, outcome, and seconds with compilation, first call and
-    steady state apart."""
+    """Return the table of every program: its rate, its outcome and its seconds.
+
+    Compilation, the first call and the steady state are separate.
+    """
     columns = key_columns("workload", "rule", "regime", "rate") | {
         "rate at edge": lambda row: "yes" if row["rate_at_edge"] else "no",
         "trainings": lambda row: row["cells"],
@@ -377,7 +380,7 @@ def rules_table(numbers: dict[str, Any]) -> Table:
 
 
 def targets_table(numbers: dict[str, Any]) -> Table:
-    """Steps, example gradients and seconds to each target."""
+    """Return the table of steps, example gradients and seconds to each target."""
     rows = [(row, target) for row in numbers["rows"] for target in row["targets"]]
     columns = {
         name: lambda item, name=name: item[0][name]
@@ -406,7 +409,7 @@ def targets_table(numbers: dict[str, Any]) -> Table:
 
 
 def optima_table(numbers: dict[str, Any]) -> Table:
-    """How exact the yardstick is."""
+    """Return the table of how exact the optima are."""
     columns = {
         "workload": lambda item: item[0],
         "f*": lambda item: item[1]["value"],

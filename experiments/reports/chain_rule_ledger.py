@@ -1,4 +1,4 @@
-"""The report of chain_rule_ledger: answer, tables and figures."""
+"""Report of chain_rule_ledger: answer, tables and figures."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from research.figures import new_figure
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """What was explained, and how far from the truth it was."""
+    """Say what was explained, and how large the errors are."""
     numbers = findings.numbers
     softmax = numbers["models"]["softmax"]
     return (
@@ -31,7 +31,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def by_hand(numbers: dict[str, Any]):
-    """How far the neuron's ledger is from the numbers by hand, in words."""
+    """Say how much the neuron's table differs from the numbers by hand."""
     error = numbers["error_by_hand"]
     return (
         f"within {error:.0e} of the numbers by hand"
@@ -41,7 +41,7 @@ def by_hand(numbers: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The neuron's ledger, the programs, and the bugs."""
+    """Return the neuron's table, and those of the programs and the bugs."""
     numbers = findings.numbers
     return (
         table_of_neuron(numbers),
@@ -51,7 +51,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def table_of_neuron(numbers: dict[str, Any]):
-    """The ledger of the neuron."""
+    """Return the table of the neuron."""
     rows = tuple(map(tuple, numbers["neuron"]))
     return research.runs.Table(
         "One sigmoid neuron at "
@@ -71,7 +71,7 @@ def table_of_neuron(numbers: dict[str, Any]):
 
 
 def table_of_models(numbers: dict[str, Any]):
-    """How large each ledger is."""
+    """Return the sizes of the programs' tables."""
     rows = tuple(
         (NAMED[name], f["rows"], f["with_adjoint"], f["entries"], f["value"], f["norm"])
         for name, f in numbers["models"].items()
@@ -88,7 +88,7 @@ def table_of_models(numbers: dict[str, Any]):
 
 
 def table_of_bugs(hunted: Sequence[dict[str, Any]]):
-    """Where each NaN was found."""
+    """Return the table of where each NaN was found."""
     rows = tuple(
         (
             f["bug"],
@@ -106,8 +106,10 @@ def table_of_bugs(hunted: Sequence[dict[str, Any]]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The graphs of the neuron, the two models and a bug, the models' with their
-    adjoints as images."""
+    """Draw the graphs of the neuron, the two models and a bug.
+
+    The models' adjoints are drawn as images.
+    """
     arrays, numbers = result.arrays, result.numbers
     network = numbers["models"]["network"]
     pictures = {
@@ -141,7 +143,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def neuron_caption(numbers: dict[str, Any]):
-    """What the first figure shows."""
+    """Return the caption of the first figure."""
     return (
         f"The {numbers['neuron_rows']} rows of a sigmoid neuron with squared error. "
         "Blue, computed downwards: values, and on each edge the local derivative. Red, "
@@ -151,7 +153,7 @@ def neuron_caption(numbers: dict[str, Any]):
 
 
 def softmax_caption(numbers: dict[str, Any]):
-    """What the second figure shows."""
+    """Return the caption of the second figure."""
     found = numbers["models"]["softmax"]
     return (
         f"Left: the {found['with_adjoint']} rows that an adjoint reaches; arrays by "
@@ -163,7 +165,7 @@ def softmax_caption(numbers: dict[str, Any]):
 
 
 def bug_caption(numbers: dict[str, Any]):
-    """What the last figure shows."""
+    """Return the caption of the last figure."""
     return (
         f"{numbers['hunted'][0]['sentence']} The mask takes the infinite slope out of "
         "the value, not out of the chain rule: 0 times infinity is NaN. Found in this "
@@ -172,8 +174,10 @@ def bug_caption(numbers: dict[str, Any]):
 
 
 def draw_beside(arrays: dict[str, np.ndarray], name: str, panels: Sequence[tuple] = ()):
-    """A program's graph, beside images where there are any, each (values, title,
-    across, down)."""
+    """Draw a program's graph, with images beside it.
+
+    Each image is (values, title, across, down).
+    """
     figure, axes, beside = new_graph(arrays[f"{name}/size"], len(panels))
     draw_graph(axes, arrays, name)
     for panel, parts in zip(beside, panels, strict=True):
@@ -182,8 +186,7 @@ def draw_beside(arrays: dict[str, np.ndarray], name: str, panels: Sequence[tuple
 
 
 def draw_softmax(arrays: dict[str, np.ndarray]):
-    """Softmax regression: its graph, the adjoints of the logits, and the gradient as
-    images."""
+    """Draw softmax regression: graph, adjoints of the logits, and gradient images."""
     images = np.pad(
         arrays["softmax/gradient 0"].T.reshape(2, 5, 8, 8),
         ((0, 0), (0, 0), (1, 1), (1, 1)),
@@ -198,7 +201,7 @@ def draw_softmax(arrays: dict[str, np.ndarray]):
 
 
 def draw_network(arrays: dict[str, np.ndarray]):
-    """The network: its graph, and the adjoints of both products."""
+    """Draw the graph of the network, and the adjoints of both products."""
     last = (
         arrays["network/adjoint 1"],
         "adjoints of the last product",
@@ -214,7 +217,7 @@ def draw_network(arrays: dict[str, np.ndarray]):
     return draw_beside(arrays, "network", (first, last))
 
 
-INCH = 96.0  # Pixels of a layout.
+INCH = 96.0  # Pixels of a layout per inch.
 VALUE, ADJOINT, QUIET = "#00588C", "#B04000", "#8A919B"
 FILL = {"input": "#E3F0FA", "output": "#FDEEE2"}
 
@@ -222,8 +225,7 @@ FILL = {"input": "#E3F0FA", "output": "#FDEEE2"}
 def new_graph(
     size: np.ndarray, panels: int = 0, width: float = 4.6
 ) -> tuple[Figure, Axes, list[Axes]]:
-    """A figure for a graph of (width, height) pixels, and beside it as many panels
-    above each other.
+    """Return a figure for a graph of (width, height) pixels, with panels beside it.
 
     Returns:
       (figure, axes of the graph, axes of the panels).
@@ -243,15 +245,18 @@ def new_graph(
 
 
 def draw_graph(axes: Axes, arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """A graph of boxes with value and adjoint; what is not finite stands out.
+    """Draw a graph of boxes with values and adjoints.
+
+    Values that are not finite are highlighted.
 
     Args:
-      axes: Where.
-      arrays: Holds name/boxes (n, 4): centres and sizes; name/texts (n, 4): title,
-        value, adjoint, kind; name/ways: points of all edges, one after another;
-        name/way_lengths; name/places (edges, 2): of labels; name/labels (edges, 3):
-        local derivative, contribution, kind; name/size.
-      name: Prefix.
+      axes: Axes to draw on.
+      arrays: Arrays of the graph. name/boxes (n, 4): centres and sizes; name/texts (n,
+        4): title, value, adjoint, kind; name/ways: points of all edges, one after
+        another; name/way_lengths: number of points of each edge; name/places (edges,
+        2): positions of the labels; name/labels (edges, 3): local derivative,
+        contribution, kind; name/size: width and height.
+      name: Prefix of the arrays' names.
     """
     width, height = arrays[f"{name}/size"]
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
@@ -349,8 +354,10 @@ def _draw_edge(
 def draw_heat(
     axes: Axes, values: np.ndarray, title: str, across: str, down: str = ""
 ) -> None:
-    """A matrix as an image, white at 0, with its scale; without `down` its pixels are
-    square and not counted."""
+    """Draw a matrix as an image that is white at 0, with its colour scale.
+
+    Without `down`, its pixels are square and the axes have no ticks.
+    """
     axes.grid(False)
     aspect = "auto" if down else "equal"
     image = axes.imshow(
@@ -376,5 +383,5 @@ def _is_spoilt(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Without the sign that matplotlib takes for mathematics."""
+    """Escape the dollar signs of a text, which start mathematics in matplotlib."""
     return text.replace("$", r"\$")

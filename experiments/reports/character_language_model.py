@@ -1,4 +1,4 @@
-"""The report of character_language_model: answer, tables and figures."""
+"""Report of character_language_model: answer, tables and figures."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ LOOKS = dict(zip(("ngram", *NAMES), SHADES, strict=True))
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Who guesses better, by how much, and what more training buys."""
+    """Say which model predicts better, by how much, and what more training gains."""
     numbers = findings.numbers
     networks, words = numbers["networks"], research.statistics.interval_in_words
     best = min(networks, key=lambda name: networks[name]["half_full"][0])
@@ -63,7 +63,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Who costs what, counting first; then every order."""
+    """Return the table of losses, n-grams first, and the table of all orders."""
     numbers = findings.numbers
     networks = [
         (f"{NAMES[name]}, {found['steps']:,} steps", found)
@@ -86,7 +86,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The learning curves, what context is worth, and what each model writes."""
+    """Draw the learning curves, the value of context, and a sample of each model."""
     Picture, looks = (
         research.figures.Picture,
         {name: (NAMES[name], LOOKS[name]) for name in NAMES},
@@ -104,7 +104,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def titled(numbers: dict[str, Any]):
-    """(title, colour, text) of each model's sample."""
+    """Return (title, colour, text) of each model's sample."""
     titles = {"ngram": f"{numbers['order']}-gram, {numbers['ngram']:.2f} nats"}
     titles |= {
         name: f"{NAMES[name]}, {found['whole'][0]:.2f} nats"
@@ -117,7 +117,7 @@ def titled(numbers: dict[str, Any]):
 
 
 def curves_caption(numbers: dict[str, Any]):
-    """What to see in the first figure, with its numbers."""
+    """Return the caption of the first figure with its numbers."""
     orders, networks = numbers["orders"][numbers["smoothing"]], numbers["networks"]
     ends = ", ".join(
         f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
@@ -135,7 +135,7 @@ def curves_caption(numbers: dict[str, Any]):
 
 
 def sample_caption(numbers: dict[str, Any]):
-    """How the samples were drawn."""
+    """Return the caption of the samples, which says how they were drawn."""
     texts = "; ".join(
         f"{name}: {sample[:60]!r}" for name, sample in numbers["samples"].items()
     )
@@ -150,8 +150,8 @@ SHOWN_ORDERS = (
     2,
     3,
     4,
-)  # Beside the best one: the lines of longer n-grams lie too close.
-LINE, LINES = 44, 15  # Of a sample: characters in a line, and how many lines.
+)  # Orders drawn besides the best: the lines of longer n-grams are too close.
+LINE, LINES = 44, 15  # Characters in a line of a sample, and number of lines.
 
 
 def learning_and_context(
@@ -159,15 +159,18 @@ def learning_and_context(
     numbers: Mapping[str, Any],
     looks: Mapping[str, tuple[str, str]],
 ) -> Figure:
-    """Left, losses by step between the lines of n-grams; right, losses by how many
-    characters stand before.
+    """Draw losses by step on the left, and by length of the context on the right.
+
+    The context is the number of characters before the predicted one. The losses of
+    n-grams are drawn as lines for comparison.
 
     Args:
-      arrays: name/seed/sampled, the loss at equidistant steps from 0 on, and
-        name/seed/positions, the loss with 1, 2, ... characters before, of each network
-        and seed; ngrams/smoothing, the loss of order 1, 2, ...
-      numbers: "smoothing", "batch_size", and by name in "networks" its "steps".
-      looks: Of each network the label, and the colour's name.
+      arrays: Losses of each network and seed: name/seed/sampled, at equidistant steps
+        from 0 on; name/seed/positions, with 1, 2, ... characters before. Also
+        ngrams/smoothing, the loss of order 1, 2, ...
+      numbers: Numbers with "smoothing", "batch_size", and "steps" of each name in
+        "networks".
+      looks: Label and colour name of each network.
     Returns:
       The figure.
     """
@@ -207,7 +210,7 @@ def learning_and_context(
         axes[0, 0].set_title("Learning, and the lines of the n-grams", loc="left")
         axes[0, 0].legend(
             loc="lower left", frameon=True, framealpha=1, edgecolor="none"
-        )  # Curves begin above.
+        )  # The beginning of the curves is above this limit.
         words = "characters seen before the one guessed"
         _logarithmic(axes[0, 1], [2**k for k in range(12)], numbers["context"], words)
         axes[0, 1].set_title("What context is worth", loc="left")
@@ -216,7 +219,7 @@ def learning_and_context(
 
 
 def of_seeds(arrays: Mapping[str, np.ndarray], name: str, what: str) -> np.ndarray:
-    """The arrays name/seed/what of every seed, stacked."""
+    """Return the arrays name/seed/what of all seeds, stacked."""
     return np.stack(
         [
             a
@@ -227,8 +230,10 @@ def of_seeds(arrays: Mapping[str, np.ndarray], name: str, what: str) -> np.ndarr
 
 
 def texts(samples: Sequence[tuple[str, str, str]]) -> Figure:
-    """Texts in three columns, their long lines broken: (title, colour's name, text) of
-    each."""
+    """Draw texts in three columns, with long lines broken.
+
+    Each text is (title, name of the colour, text).
+    """
     rows = -(-len(samples) // 3)
     figure, axes = new_figure(rows, 3, width=11.5, height=2.7 * rows)
     with style():
@@ -243,7 +248,7 @@ def texts(samples: Sequence[tuple[str, str, str]]) -> Figure:
             ]
             plain = "\n".join(lines[:LINES]).replace(
                 "$", r"\$"
-            )  # A dollar would begin a formula.
+            )  # A dollar sign would begin a formula.
             look = {
                 "va": "top",
                 "family": "monospace",
@@ -302,14 +307,14 @@ def costs_table(
     networks: Sequence[tuple[str, Mapping[str, Any]]],
     note: str,
 ) -> Table:
-    """A row for each model, those that count first.
+    """Return a table with a row for each model, n-grams first.
 
     Args:
-      counted: Of each n-gram model its "name", "loss", "counts" (the n-grams that it
-        has seen) and "seconds".
-      networks: (name, facts) with the intervals "whole", "half_full" and "sampled",
-        "parameters", "passes" and "seconds".
-      note: What stands below.
+      counted: "name", "loss", "counts" (number of n-grams seen) and "seconds" of each
+        n-gram model.
+      networks: Pairs (name, facts). The facts have the intervals "whole", "half_full"
+        and "sampled", and "parameters", "passes" and "seconds".
+      note: Text below the table.
     Returns:
       The table.
     """
@@ -344,7 +349,7 @@ def costs_table(
 
 
 def orders_table(losses: Mapping[str, Sequence[float]]) -> Table:
-    """The loss of n-grams of order 1, 2, ..., a column for each smoothing."""
+    """Return the losses of n-grams of order 1, 2, ..., a column for each smoothing."""
     columns = ("order", *(name.replace("_", " ") for name in losses))
     rows = tuple(
         (order, *_digits(*row))
@@ -358,8 +363,10 @@ def orders_table(losses: Mapping[str, Sequence[float]]) -> Table:
 
 
 def _digits(*losses: float | Sequence[float | None] | None) -> tuple[str, ...]:
-    """Three decimals, for models differ in the second; a dash for what there is not,
-    which is not "not reached"."""
+    """Format losses with three decimals, because models differ in the second.
+
+    A missing value is a dash, because None would mean "not reached".
+    """
     words = []
     for loss in losses:
         if loss is None or (isinstance(loss, Sequence) and loss[0] is None):

@@ -1,4 +1,4 @@
-"""The report of cheap_gradient: answer, tables and figures."""
+"""Report of cheap_gradient: answer, tables and figures."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from experiments.cheap_gradient import EXCEPTIONS, MODES
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """The bound, what is nearest to it, what is above it."""
+    """State the bound, the function closest to it, and the functions above it."""
     numbers = findings.numbers
     found = numbers["functions"]
     above = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in EXCEPTIONS)
@@ -28,12 +28,12 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The one table."""
+    """Return the only table."""
     return (table(findings.numbers),)
 
 
 def table(numbers: dict[str, Any]):
-    """The zoo."""
+    """Return the table of all functions."""
     rows = [
         (
             name,
@@ -62,7 +62,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The ratio of every function, and of one at every n."""
+    """Draw the ratio of every function, and of one function at every n."""
     figure, axes = research.figures.new_figure(
         1, 2, width=11, height=4.8, width_ratios=(1.25, 1)
     )
@@ -82,7 +82,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_zoo(axes: Axes, found: dict[str, Any]):
-    """A row for each function."""
+    """Draw one row for each function."""
     colours, rows = research.figures.COLOURS, np.arange(len(found))[::-1]
     for i, (name, part) in zip(rows, found.items(), strict=True):
         colour = colours["stochastic" if name in EXCEPTIONS else "full batch"]
@@ -113,7 +113,7 @@ def draw_zoo(axes: Axes, found: dict[str, Any]):
 
 
 def draw_growth(axes: Axes, arrays: dict[str, np.ndarray]):
-    """The three ways to all partial derivatives against n."""
+    """Draw the cost of all partial derivatives against n, in three ways."""
     colours = dict(zip(MODES, ("full batch", "mini-batch", "stochastic"), strict=True))
     for mode in MODES:
         axes.loglog(

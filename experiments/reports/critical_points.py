@@ -1,4 +1,4 @@
-"""The report of critical_points: answer, tables and figures."""
+"""Report of critical_points: answer, tables and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ KINDS = {
 
 
 def kinds(points: Sequence[dict[str, Any]]):
-    """How many there are of each kind, in words."""
+    """Say how many points there are of each kind."""
     numbers = {kind: sum(point["kind"] == kind for point in points) for kind in KINDS}
     plural = {"minimum": "minima", "saddle": "saddles", "maximum": "maxima"}
     return ", ".join(
@@ -28,7 +28,7 @@ def kinds(points: Sequence[dict[str, Any]]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """What was found on both landscapes, by Newton's method and by descent."""
+    """Say what Newton's method and descent found on both landscapes."""
     numbers = findings.numbers
     himmelblau, camel = (
         numbers["landscapes"][name] for name in ("himmelblau", "camel")
@@ -44,20 +44,20 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def elsewhere(share: float):
-    """Where descents end, in words."""
+    """Say where descents end."""
     if share == 0:
         return "Gradient descent ends in a minimum from every start."
     return f"Of the descents, {100 * share:.1f} % were not in a minimum at the end."
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The critical points, and the degenerate ones."""
+    """Return the tables of the critical points and of the degenerate ones."""
     numbers = findings.numbers
     return points_table(numbers["landscapes"]), degenerate_table(numbers["degenerate"])
 
 
 def points_table(found: dict[str, Any]):
-    """Every critical point of both landscapes."""
+    """Return the table of every critical point of both landscapes."""
     rows = [
         (
             name,
@@ -89,7 +89,7 @@ def points_table(found: dict[str, Any]):
 
 
 def degenerate_table(degenerate: dict[str, Any]):
-    """What the higher orders say at 0."""
+    """Return the table of what higher orders decide at 0."""
     rows = [
         (name, part["order"] or "none", part["note"])
         for name, part in degenerate.items()
@@ -104,7 +104,7 @@ def degenerate_table(degenerate: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Both landscapes with every critical point."""
+    """Draw both landscapes with every critical point."""
     figure, axes = research.figures.new_figure(1, 2, width=11, height=5.0)
     for panel, (name, found) in zip(
         axes[0], result.numbers["landscapes"].items(), strict=True
@@ -137,8 +137,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_landscape(axes: Axes, arrays: dict[str, np.ndarray]):
-    """Lines of equal height, closer together near the lowest, and the ends of
-    descents."""
+    """Draw contour lines, denser near the lowest value, and ends of the descents."""
     heights = arrays["heights"]
     levels = heights.min() + np.ptp(heights) * np.linspace(0.02, 1, 22) ** 3
     axes.grid(False)
@@ -159,7 +158,7 @@ def draw_landscape(axes: Axes, arrays: dict[str, np.ndarray]):
 
 
 def draw_points(axes: Axes, points: Sequence[dict[str, Any]]):
-    """A mark by kind, and the circle of Newton's method."""
+    """Draw a marker for each point by kind, and the circle of Newton's method."""
     for kind, (name, mark) in KINDS.items():
         of_kind = [point for point in points if point["kind"] == kind]
         colour = research.figures.COLOURS[name]

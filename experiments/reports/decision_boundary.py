@@ -1,4 +1,4 @@
-"""The report of decision_boundary: answer, tables and figures."""
+"""Report of decision_boundary: answer, tables and figures."""
 
 from typing import Any
 
@@ -14,22 +14,24 @@ FEATURES = (
     "dents of the largest nuclei (standardised)",
 )
 CLASSES = {1: ("benign", "first class"), 0: ("malignant", "second class")}
-SHOWN_EPOCHS = (0, 1, 5, 25)  # Whose boundaries the still shows beside the last.
-FRAMES, MOVING_EPOCHS = 36, 150  # Of the motion: how many, and until when.
-# Of equally many examples, in which the predicted probability is held against the share
-# of benign ones.
+SHOWN_EPOCHS = (0, 1, 5, 25)  # The still shows the boundaries of these and the last.
+FRAMES, MOVING_EPOCHS = 36, 150  # Number of frames, and last epoch of the animation.
+# Groups of equally many examples, for which predicted probabilities are compared with
+# shares of benign examples.
 BINS = 8
 X_RANGE, Y_RANGE, SCORE_RANGE = (-2.1, 4.4), (-2.1, 3.1), (-14.0, 9.0)
 
 
 def probability(params: np.ndarray, x: np.ndarray):
-    """P(benign) at each point x, shape (..., 2)."""
+    """Return P(benign) at each point x, shape (..., 2)."""
     return 1 / (1 + np.exp(-(x @ params[:2] + params[2])))
 
 
 def boundary(params: np.ndarray, reach: float = 10.0):
-    """Two points at which the probability is one half, `reach` to either side of the
-    one nearest to the centre."""
+    """Return two points with probability one half.
+
+    They lie `reach` to either side of the boundary's point nearest to the centre.
+    """
     weights = params[:2]
     square = weights @ weights
     across = np.array([-weights[1], weights[0]]) / np.sqrt(square)
@@ -37,7 +39,7 @@ def boundary(params: np.ndarray, reach: float = 10.0):
 
 
 def equation(found: dict[str, Any]):
-    """The boundary as an equation."""
+    """Return the boundary as an equation."""
     (first, second), intercept = found["weights"], found["intercept"]
     return (
         f"{first:.2f} x1 {'+-'[second < 0]} {abs(second):.2f} x2 {'+-'[intercept < 0]} "
@@ -46,14 +48,14 @@ def equation(found: dict[str, Any]):
 
 
 def sharpness(numbers: dict[str, Any]):
-    """How long w takes to grow to its length, in words."""
+    """Say how long w takes to grow to its length."""
     if numbers["epochs_to_length"] is None:
         return f"is not within 1 % of it after {numbers['epochs']} epochs"
     return f"is within 1 % of it from epoch {numbers['epochs_to_length']} on"
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Where the boundary is, and the two speeds."""
+    """Say where the boundary is, and how fast its position and sharpness converge."""
     numbers = findings.numbers
     return (
         f"On the line {equation(numbers)}, where P(benign) = 1/2; "
@@ -64,7 +66,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def two_speeds(numbers: dict[str, Any]):
-    """What one epoch settles and what it does not, in words."""
+    """Say what is nearly final after one epoch, and what is not."""
     settled = (
         numbers["accuracy_after_one"] >= numbers["accuracy"]
         and numbers["length_after_one"] < 0.5
@@ -81,12 +83,12 @@ def two_speeds(numbers: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The one table."""
+    """Return the only table."""
     return (table(findings.numbers),)
 
 
 def table(numbers: dict[str, Any]):
-    """Descent's boundary beside the exact one."""
+    """Return the table of descent's boundary and the exact one."""
     columns = ("", "w1", "w2", "b", "angle to the exact, °", "f - f*", "test accuracy")
     found = (
         *numbers["weights"],
@@ -113,8 +115,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The boundary in the plane of the data, still and moving, and its way to the exact
-    one."""
+    """Draw the boundary in the plane of the data, also animated, and its errors."""
     arrays, numbers = result.arrays, result.numbers
     still, axes = research.figures.new_figure(
         1, 2, width=11, height=4.6, width_ratios=(1.15, 1)
@@ -141,7 +142,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def boundary_caption(numbers: dict[str, Any]):
-    """What the first figure shows."""
+    """Return the caption of the first figure."""
     return (
         f"Left: {numbers['n']} tumours by two measurements, benign (blue) and "
         "malignant (orange). The field is P(benign) in steps of a tenth; the lines are "
@@ -156,7 +157,7 @@ def boundary_caption(numbers: dict[str, Any]):
 
 
 def way_caption(numbers: dict[str, Any]):
-    """What the second figure shows."""
+    """Return the caption of the second figure."""
     return (
         "Three quantities after each epoch (dots: the start, and the first). "
         f"{two_speeds(numbers)}. f - f* falls from {numbers['initial_gap']:.2g} to "
@@ -165,8 +166,8 @@ def way_caption(numbers: dict[str, Any]):
 
 
 def draw_field(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
-    """P(benign) as ten bands of colour; returned, so that a motion can replace it."""
-    # Those of the classes, mixed with white: transparent bands would show their seams.
+    """Draw P(benign) as ten bands of colour; return them for the animation."""
+    # The classes' colours mixed with white; transparent bands would have visible seams.
     shades = LinearSegmentedColormap.from_list(
         "probability", ["#F5D89A", "#FFFFFF", "#9BC5E0"]
     )
@@ -176,7 +177,7 @@ def draw_field(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
 
 
 def draw_points(axes: Axes, arrays: dict[str, np.ndarray]):
-    """The examples by class."""
+    """Draw the examples by class."""
     for label, (name, colour) in CLASSES.items():
         points = arrays["x"][arrays["y"] == label]
         style = {
@@ -193,7 +194,7 @@ def draw_points(axes: Axes, arrays: dict[str, np.ndarray]):
 
 
 def draw_boundaries(axes: Axes, arrays: dict[str, np.ndarray]):
-    """The boundary after SHOWN_EPOCHS and at the end, from grey to black."""
+    """Draw the boundary after SHOWN_EPOCHS and at the end, from grey to black."""
     last = len(arrays["params"]) - 1
     shown = [epoch for epoch in SHOWN_EPOCHS if epoch < last] + [last]
     for shade, epoch in zip(np.linspace(0.68, 0.0, len(shown)), shown, strict=True):
@@ -215,7 +216,7 @@ def draw_boundaries(axes: Axes, arrays: dict[str, np.ndarray]):
 
 
 def draw_sigmoid(axes: Axes):
-    """The curve from score to probability."""
+    """Draw the curve from score to probability."""
     score = np.linspace(*SCORE_RANGE, 400)
     axes.plot(
         score,
@@ -237,8 +238,10 @@ def draw_sigmoid(axes: Axes):
 
 
 def draw_scores(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
-    """The examples by score, and the share of benign ones in groups of equal size;
-    returned, to be moved."""
+    """Draw the examples by score, and the share of benign ones in groups of equal size.
+
+    The artists are returned, so that they can be animated.
+    """
     artists = {}
     for label, (_, colour) in CLASSES.items():
         style = {
@@ -260,16 +263,20 @@ def draw_scores(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
 
 
 def scored(arrays: dict[str, np.ndarray], epoch: int, label: int):
-    """(scores, heights) of one class, the heights spread evenly about the label by the
-    golden ratio."""
+    """Return (scores, heights) of one class.
+
+    The heights are spread evenly around the label by the golden ratio.
+    """
     params, x = arrays["params"][epoch], arrays["x"][arrays["y"] == label]
     spread = np.arange(len(x)) * 0.6180339887498949 % 1 - 0.5
     return x @ params[:2] + params[2], label + 0.18 * spread + 0.05 * (2 * label - 1)
 
 
 def grouped(arrays: dict[str, np.ndarray], epoch: int):
-    """(mean scores, shares of benign ones) of groups of equally many examples, in order
-    of score."""
+    """Return (mean scores, shares of benign examples) of equally large groups.
+
+    The groups are in order of the score.
+    """
     params = arrays["params"][epoch]
     score = arrays["x"] @ params[:2] + params[2]
     groups = np.array_split(np.argsort(score, kind="stable"), BINS)
@@ -279,8 +286,10 @@ def grouped(arrays: dict[str, np.ndarray], epoch: int):
 
 
 def draw_motion(arrays: dict[str, np.ndarray]):
-    """The field, the boundary and the scores by epoch; time grows as the square of the
-    frame."""
+    """Animate the field, the boundary and the scores by epoch.
+
+    The epoch grows as the square of the frame.
+    """
     figure, axes = research.figures.new_figure(
         1, 2, width=10, height=4.2, width_ratios=(1.15, 1)
     )
@@ -324,7 +333,7 @@ def draw_motion(arrays: dict[str, np.ndarray]):
 
 
 def draw_way(axes: np.ndarray, arrays: dict[str, np.ndarray]):
-    """f - f*, the angle and the length of w against epochs."""
+    """Draw f - f*, the angle and the length of w against epochs."""
     epochs = np.arange(len(arrays["gaps"]))
     colour = research.figures.COLOURS["full batch"]
     curves = (

@@ -1,4 +1,4 @@
-"""The report of deepobs_audit: answer, tables and figures."""
+"""Report of deepobs_audit: answer, tables and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,13 +21,12 @@ from research import figures
 
 
 def length(numbers: dict[str, Any]):
-    """Epochs of these trainings."""
+    """Return the number of epochs of these trainings."""
     return numbers["rows"][0]["epochs"]
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Whether the numbers are met, what they rest on, and what the held-out protocol
-    says."""
+    """Say whether the published numbers hold, why, and what held-out seeds show."""
     numbers = findings.numbers
     fixed, reshuffled = numbers["rows"][::2], numbers["rows"][1::2]
     share = 100 * numbers["repetition_published"]
@@ -50,8 +49,10 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
-    """Whether the published losses are met in a fixed order, as far as the trainings
-    have the published length."""
+    """Say whether the published losses are reproduced in a fixed order.
+
+    Only losses after the same number of epochs are compared.
+    """
     at_end = length(numbers) == PUBLISHED_AFTER[-1]
     which = -1 if at_end else 1
     losses = ", ".join(
@@ -82,12 +83,12 @@ def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
 
 
 def percent(share: float):
-    """A share with two digits: 0.044 %, 100 %."""
+    """Format a share as a percentage with two digits: 0.044 %, 100 %."""
     return f"{float(f'{100 * share:.2g}'):g} %"
 
 
 def held_out(row: dict[str, Any]):
-    """The reported loss with its interval and the chosen rate, in words."""
+    """Describe the reported loss with its interval and the chosen rate."""
     return (
         f"{row['name']} {row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] (rate "
         f"{row['chosen']:.2g})"
@@ -95,8 +96,10 @@ def held_out(row: dict[str, Any]):
 
 
 def verdict(best: dict[str, Any]):
-    """Which of the two is better on the reported seeds, whichever was on the others, or
-    that this is not known."""
+    """Say which of the two rules is better on the reported seeds, or that this is open.
+
+    The tuning seeds' order does not matter.
+    """
     first, second = best["names"]
     mean, low, high = best["difference"]
     apart = (
@@ -111,7 +114,7 @@ def verdict(best: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Published against ours; the held-out protocol; and what single seeds pick."""
+    """Return the tables: published and ours, held-out protocol, and single seeds."""
     numbers = findings.numbers
     epochs = (*PUBLISHED_AFTER[:-1], "last")
     losses = [
@@ -171,14 +174,17 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def not_compared(numbers: dict[str, Any], words: str):
-    """The words, with the length of these trainings and of those published, where they
-    differ; else none."""
+    """Return `words` with both lengths if the published length differs.
+
+    The lengths are the epochs of these trainings and of the published ones. The result
+    is empty if they are equal.
+    """
     epochs = length(numbers), PUBLISHED_AFTER[-1]
     return "" if epochs[0] == epochs[1] else words.format(*epochs)
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The repetition, the test losses by epoch, and the losses against the rate."""
+    """Draw the repetition, the test losses by epoch, and the losses by rate."""
     arrays, numbers, captions = (
         result.arrays,
         result.numbers,
@@ -233,7 +239,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def order_caption(numbers: dict[str, Any]):
-    """What the first figure shows."""
+    """Return the caption of the first figure."""
     names = ("repetition_published", "repetition", "repetition_reshuffled")
     published, fixed, reshuffled = (percent(numbers[name]) for name in names)
     return (
@@ -245,7 +251,7 @@ def order_caption(numbers: dict[str, Any]):
 
 
 def curves_caption(numbers: dict[str, Any]):
-    """What the second figure shows."""
+    """Return the caption of the second figure."""
     ends = ", ".join(
         f"{row['name']} {row['losses'][-1]:.2f} {row['order']}"
         for row in numbers["rows"]
@@ -261,7 +267,7 @@ def curves_caption(numbers: dict[str, Any]):
 
 
 def rates_caption(numbers: dict[str, Any]):
-    """What the third figure shows."""
+    """Return the caption of the third figure."""
     picked = [
         rate
         for name, order, rate, _ in numbers["picked"]
@@ -287,13 +293,13 @@ _PUBLISHED = figures.COLOURS["exact"]
 def repeating_batches(
     axes: Axes, published: Sequence[float], ours: dict[str, np.ndarray], epoch: int
 ) -> None:
-    """Draws the last mini-batch losses, one a step, with a line where an epoch ends.
+    """Draw the last mini-batch losses, one per step, with a line where an epoch ends.
 
     Args:
-      axes: To draw on.
-      published: The losses that were published, k of them.
-      ours: By order of the examples ("fixed", "reshuffled"): k losses.
-      epoch: Steps in an epoch.
+      axes: Axes to draw on.
+      published: The k published losses.
+      ours: k losses for each order of the examples ("fixed", "reshuffled").
+      epoch: Number of steps in an epoch.
     """
     steps = np.arange(-len(published) + 1, 1)
     axes.plot(
@@ -332,14 +338,17 @@ def loss_by_epoch(
     published: Sequence[float],
     least: float,
 ) -> None:
-    """Draws test losses by epoch above their least, log-log, a line a seed, and what
-    was published after some epochs.
+    """Draw test losses above their minimum by epoch, log-log, and the published ones.
+
+    There is one line for each seed.
 
     Args:
-      axes: To draw on.
-      curves: By order: shape (seeds, epochs + 1), from before the first step on.
-      epochs, published: Losses that were published, after these epochs.
-      least: Taken off all of them.
+      axes: Axes to draw on.
+      curves: Losses by order, shape (seeds, epochs + 1), starting before the first
+        step.
+      epochs, published: Published losses, and the epochs after which they were
+        measured.
+      least: Minimum, which is subtracted from all losses.
     """
     for order, losses in reversed(curves.items()):
         axes.plot(
@@ -369,15 +378,16 @@ def loss_by_rate(
     published: np.ndarray,
     chosen: float,
 ) -> None:
-    """Draws last losses against the rate, a line a seed; discs at the bottom are the
-    rates that single seeds pick.
+    """Draw final losses against the rate, with one line for each seed.
+
+    Discs at the bottom mark the rates that single seeds choose.
 
     Args:
-      axes: To draw on.
+      axes: Axes to draw on.
       rates: Learning rates, shape (r,), ascending.
-      losses: By order: shape (r, seeds); those not finite leave a gap.
-      published: Rates and losses that were published, shape (2, k).
-      chosen: The rate that was published as the best.
+      losses: Losses by order, shape (r, seeds). Values that are not finite leave a gap.
+      published: Published rates and losses, shape (2, k).
+      chosen: Rate that was published as the best.
     """
     for place, (order, values) in enumerate(reversed(losses.items())):
         axes.plot(

@@ -1,4 +1,4 @@
-"""The report of derivative_rules: answer, tables and figures."""
+"""Report of derivative_rules: answer, tables and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from experiments.derivative_rules import WAYS
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """That they hold, and to how many digits each witness says so."""
+    """Say that the rules hold, and to how many digits each method confirms it."""
     numbers = findings.numbers
     rules, (jax_off, values_off) = (
         numbers["rules"],
@@ -27,12 +27,12 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The one table."""
+    """Return the only table."""
     return (table(findings.numbers),)
 
 
 def table(numbers: dict[str, Any]):
-    """Every rule with its domain and its four witnesses."""
+    """Return the table of every rule with its domain and the four methods."""
     rows = [
         (name, f["text"], f["domain"], *(f[way] for way in WAYS))
         for name, f in numbers["rules"].items()
@@ -47,7 +47,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Each witness's disagreement with each rule."""
+    """Draw each method's disagreement with each rule."""
     figure, axes = research.figures.new_figure(width=9, height=8.2)
     draw_witnesses(
         axes[0, 0], list(result.numbers["rules"]), result.arrays["disagreement"]
@@ -71,7 +71,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_witnesses(axes: Axes, names: Sequence[str], disagreement: np.ndarray):
-    """A row for each rule, a mark for each witness."""
+    """Draw one row for each rule, with one marker for each method."""
     colours = research.figures.COLOURS
     looks = (
         ("full batch", "o"),

@@ -1,4 +1,4 @@
-"""The report of finite_difference_step: answer, tables and figures."""
+"""Report of finite_difference_step: answer, tables and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from experiments.finite_difference_step import SCHEMES, TYPES
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """The best steps, what a smaller one costs, and NumPy's trap."""
+    """State the best steps, the cost of a smaller one, and the trap of np.gradient."""
     numbers = findings.numbers
     best = {
         (scheme, kind): (step, error)
@@ -34,12 +34,12 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The best steps, and what NumPy returns."""
+    """Return the table of best steps, and the table of NumPy's return values."""
     return steps_table(findings.numbers["rows"]), calls_table()
 
 
 def steps_table(rows: Sequence[Any]):
-    """Every quotient's best step."""
+    """Return the table of every quotient's best step."""
     return research.runs.Table(
         "The best step of each quotient",
         (
@@ -58,7 +58,7 @@ def steps_table(rows: Sequence[Any]):
 
 
 def calls_table():
-    """What NumPy's gradient returns for calls that look right."""
+    """Return the table of what np.gradient returns for calls that look right."""
     xs = np.array([1.0, 2.0, 3.0, 4.0])
     calls = (
         (
@@ -110,7 +110,7 @@ def calls_table():
 
 
 def shown(value: Any):
-    """What a call gave, as it is printed."""
+    """Return the result of a call as it is printed."""
     return (
         str(np.round(value, 3))
         if isinstance(value, np.ndarray) and value.size
@@ -119,7 +119,7 @@ def shown(value: Any):
 
 
 def refusal():
-    """The type of the error that grid_derivative raises for a single number."""
+    """Return the type of the error that grid_derivative raises for a single number."""
     try:
         research.derivatives.grid_derivative(9.0, 3.0)
     except ValueError as error:
@@ -128,7 +128,7 @@ def refusal():
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The U-curves in both types, and the trap."""
+    """Draw error against step in both types, and the errors of np.gradient."""
     curves, axes = research.figures.new_figure(1, 2, width=11, height=4.6, sharey=True)
     for panel, kind in zip(axes[0], TYPES, strict=True):
         draw_curves(panel, result, kind)
@@ -163,7 +163,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_curves(axes: Axes, result: research.runs.Result, kind: str):
-    """Error against step for each quotient in one type."""
+    """Draw error against step for each quotient in one type."""
     colours = dict(
         zip(SCHEMES, ("#D55E00", "#0072B2", "#009E73", "#8A8F98"), strict=True)
     )
@@ -206,7 +206,7 @@ def draw_curves(axes: Axes, result: research.runs.Result, kind: str):
 
 
 def draw_squares(axes: Axes):
-    """Both derivatives of x² at four samples."""
+    """Draw both derivatives of x² at four samples."""
     x = np.array([1.0, 2.0, 3.0, 4.0])
     axes.plot(
         x,
@@ -240,7 +240,7 @@ def draw_squares(axes: Axes):
 
 
 def draw_samples(axes: Axes, result: research.runs.Result):
-    """Errors along the samples of exp."""
+    """Draw errors along the samples of exp."""
     x = result.arrays["trap/x"]
     styles = {
         "numpy": ("np.gradient", "#D55E00"),

@@ -1,4 +1,4 @@
-"""The report of fit_a_line: answer, tables and figures."""
+"""Report of fit_a_line: answer, tables and figures."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ import research
 from experiments.fit_a_line import CLOSE, relative_errors
 from research.figures import motion
 
-SHOWN_PASSES = (0, 0.1, 0.3, 1, 3, 10, 30)  # Whose lines the still shows.
-FRAMES, MOVING_PASSES = 40, 50  # Of the motion: how many, and until when.
+SHOWN_PASSES = (0, 0.1, 0.3, 1, 3, 10, 30)  # The still shows the lines after these.
+FRAMES, MOVING_PASSES = 40, 50  # Number of frames, and last pass of the animation.
 ENDS = (
     -2.0,
     3.5,
-)  # Where the drawn lines begin and end, in standard deviations of body mass index.
+)  # Ends of the drawn lines, in standard deviations of body mass index.
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """The line, what each regime needed for it, and which of them stays on it."""
+    """State the line, what each regime needed to reach it, and which regimes stay."""
     numbers = findings.numbers
     costs = [
         f"{name} (rate {found['rate']:g}) {cost(found)}"
@@ -33,7 +33,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def staying(numbers: dict[str, Any]):
-    """Who stays within 1 %, said only where it is so."""
+    """Begin the sentence on which regimes stay within 1 %."""
     staying = [
         name
         for name, f in numbers["regimes"].items()
@@ -47,7 +47,7 @@ def staying(numbers: dict[str, Any]):
 
 
 def strays(numbers: dict[str, Any]):
-    """How far the lines of the last pass are off, in words."""
+    """Say how far the lines of the last pass are from the exact one."""
     regimes = numbers["regimes"].items()
     return ", ".join(
         f"{found['largest_error_in_last_pass']:.1g} ({name})" for name, found in regimes
@@ -55,24 +55,24 @@ def strays(numbers: dict[str, Any]):
 
 
 def cost(found: dict[str, Any]):
-    """Passes and steps to within 1 %, in words."""
+    """Say how many passes and steps a regime needs to be within 1 %."""
     if found["passes"] is None:
         return "needs more than its budget"
     return f"takes {found['passes']:.3g} passes ({found['steps']:,} steps)"
 
 
 def line(found: dict[str, Any]):
-    """The equation of a line."""
+    """Return the equation of a line."""
     return f"{found['intercept']:.2f} + {found['slope']:.2f} x"
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The one table."""
+    """Return the only table."""
     return (table(findings.numbers),)
 
 
 def table(numbers: dict[str, Any]):
-    """Every regime's line against the exact one."""
+    """Return the table of every regime's line and the exact one."""
     rows = [
         (
             name,
@@ -96,7 +96,7 @@ def table(numbers: dict[str, Any]):
         None,
         None,
     )
-    exact = research.runs.dashed(exact)  # It is solved for, at no rate and in no pass.
+    exact = research.runs.dashed(exact)  # The exact solution has no rate and no passes.
     return research.runs.Table(
         "The line that each regime finds",
         (
@@ -117,7 +117,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The lines among the data, still and moving, and the same walk among all lines."""
+    """Draw the lines among the data, also animated, and the paths of parameters."""
     arrays, numbers = result.arrays, result.numbers
     regimes = numbers["regimes"]
     still, axes = research.figures.new_figure(
@@ -148,7 +148,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def lines_caption(numbers: dict[str, Any]):
-    """What the first figure shows."""
+    """Return the caption of the first figure."""
     after_one = ", ".join(
         f"{100 * f['error_after_one_pass']:.0f} % ({n})"
         for n, f in numbers["regimes"].items()
@@ -164,7 +164,7 @@ def lines_caption(numbers: dict[str, Any]):
 
 
 def walk_caption(numbers: dict[str, Any]):
-    """What the second figure shows."""
+    """Return the caption of the second figure."""
     costs = ", ".join(
         f"{name} {cost(found)}" for name, found in numbers["regimes"].items()
     )
@@ -180,7 +180,7 @@ def walk_caption(numbers: dict[str, Any]):
 
 
 def draw_data(axes: Axes, arrays: dict[str, np.ndarray], title: str):
-    """The examples and the exact line."""
+    """Draw the examples and the exact line."""
     colours = research.figures.COLOURS
     axes.plot(
         arrays["x"],
@@ -206,24 +206,26 @@ def draw_data(axes: Axes, arrays: dict[str, np.ndarray], title: str):
 
 
 def heights(line_params: np.ndarray):
-    """Where a line (intercept, slope) stands at its two ends."""
+    """Return the heights of a line (intercept, slope) at its two ends."""
     return line_params[0] + line_params[1] * np.array(ENDS)
 
 
 def place(passes: np.ndarray, now: float):
-    """The index of the last step that is taken within so many passes."""
+    """Return the index of the last step within so many passes."""
     return int(np.searchsorted(passes, now + 1e-9, side="right")) - 1
 
 
 def pale(colour: str, share: float):
-    """A colour mixed with white."""
+    """Mix a colour with white."""
     channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return tuple(1 - share * (1 - channels))
 
 
 def draw_still_lines(axes: Axes, arrays: dict[str, np.ndarray], name: str):
-    """The lines after SHOWN_PASSES, from pale to full colour, each with its passes
-    where there is room."""
+    """Draw the lines after SHOWN_PASSES, from pale to full colour.
+
+    A line is labelled with its passes if there is room.
+    """
     colour, taken, labelled = research.figures.colour(name), [], []
     passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
     for shade, shown in zip(
@@ -231,7 +233,7 @@ def draw_still_lines(axes: Axes, arrays: dict[str, np.ndarray], name: str):
     ):
         index = place(passes, shown)
         if index in taken:
-            continue  # No step since.
+            continue  # No step has been taken since the last one shown.
         taken.append(index)
         height = heights(lines[index])
         axes.plot(ENDS, height, color=pale(colour, shade), lw=1.3 + shade, zorder=4)
@@ -253,8 +255,11 @@ def draw_still_lines(axes: Axes, arrays: dict[str, np.ndarray], name: str):
 
 
 def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
-    """The lines move, each with a short trail; time grows as the cube of the frame, so
-    that first and last are seen."""
+    """Animate the lines, each with a short trail.
+
+    Time grows as the cube of the frame, so that the first and the last steps are
+    visible.
+    """
     figure, axes = research.figures.new_figure(
         1, len(regimes), width=11, height=4.0, sharey=True
     )
@@ -293,8 +298,7 @@ def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
 
 
 def draw_walk(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
-    """Each regime's path in the plane of intercept and slope, on the circles of equal
-    f."""
+    """Draw each regime's path of intercept and slope, on circles of equal f."""
     exact = arrays["exact"]
     angle = np.linspace(0, 2 * np.pi, 200)
     axes.grid(False)
@@ -333,7 +337,7 @@ def draw_walk(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, Any]
 
 
 def draw_errors(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
-    """The relative error of each regime after each pass."""
+    """Draw the relative error of each regime after each pass."""
     for name in reversed(regimes):
         stride = slice(None, None, regimes[name]["steps_per_epoch"])
         errors = relative_errors(arrays[f"{name}/lines"][stride], arrays["exact"])

@@ -1,4 +1,4 @@
-"""The report of honest_errors: answer, tables and figures."""
+"""Report of honest_errors: answer, tables and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from experiments.honest_errors import ORDERS, OURS, PEERS
 
 
 def times(ratio: float):
-    """A ratio in words."""
+    """Format a ratio."""
     return f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}"
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Our scores, then the others'."""
+    """State the scores of `finite_difference`, then those of the others."""
     numbers = findings.numbers
     others = "; ".join(
         f"{name} {100 * s['coverage']:.0f} %, {times(s['sharpness'])} times, "
@@ -48,7 +48,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def on_random(numbers: dict[str, Any]):
-    """Wrong answers to random functions in words; nothing where they were left out."""
+    """Describe the wrong answers to random functions; empty if these were left out."""
     if "random" not in numbers:
         return ""
     worst = max(
@@ -75,15 +75,14 @@ def on_random(numbers: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The scores, who answers what has no answer, and random functions where they were
-    asked."""
+    """Return the tables: scores, answers without a derivative, and random functions."""
     numbers = findings.numbers
     asked = (random_table(numbers),) if "random" in numbers else ()
     return scores_table(numbers), answers_table(numbers), *asked
 
 
 def scores_table(numbers: dict[str, Any]):
-    """A row a package."""
+    """Return the table of scores, one row for each package."""
     keys = (
         "coverage",
         "off_tenfold",
@@ -128,7 +127,7 @@ def scores_table(numbers: dict[str, Any]):
 
 
 def random_table(numbers: dict[str, Any]):
-    """A row for each class and order."""
+    """Return the table of random functions, one row for each class and order."""
     of = {
         (row["class"], row["order"], row["package"]): row for row in numbers["random"]
     }
@@ -167,7 +166,7 @@ def random_table(numbers: dict[str, Any]):
 
 
 def answers_table(numbers: dict[str, Any]):
-    """Who answers what has no answer."""
+    """Return the table of answers where no derivative exists."""
     rows = [
         (
             f"{kind} ({n})",
@@ -185,7 +184,7 @@ def answers_table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Claim against error, a panel a package."""
+    """Draw claim against error, one panel for each package."""
     names = [name for name in result.numbers["scores"] if not name.endswith(", all")]
     figure, axes = research.figures.new_figure(
         1, len(names), width=3.1 * len(names) + 1, height=4.0, sharey=True
@@ -218,7 +217,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_random(rows: Sequence[dict[str, Any]], per_class: int):
-    """Wrong answers by class, a panel for each order."""
+    """Draw wrong answers by class, one panel for each order."""
     classes = list(dict.fromkeys(row["class"] for row in rows))
     packages = list(dict.fromkeys(row["package"] for row in rows))
     figure, axes = research.figures.new_figure(
@@ -266,7 +265,7 @@ def draw_random(rows: Sequence[dict[str, Any]], per_class: int):
 
 
 def draw_claims(axes: Axes, result: research.runs.Result, name: str):
-    """The answers of one package; what is off the axes stands at their edge."""
+    """Draw the answers of one package; points outside the axes are at the edge."""
     truth, value, claim = (
         result.arrays["truth"],
         *(result.arrays[f"{name}/{column}"] for column in ("value", "claim")),

@@ -1,4 +1,4 @@
-"""The report of image_recognition: answer, tables and figures."""
+"""Report of image_recognition: answer, tables and figures."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from research.runs import Result
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """How many images each model recognises, and whether that is what is published."""
+    """Say how many images each model recognises, and compare with published results."""
     numbers = findings.numbers
     words = []
     for mean, low, high in (row["accuracy"] for row in numbers["models"]):
@@ -58,7 +58,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The first is what the terminal shows."""
+    """Return the tables; the terminal shows the first."""
     numbers = findings.numbers
     Table, models, classes = research.runs.Table, numbers["models"], numbers["classes"]
     main = Table(
@@ -110,16 +110,15 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     return main, by_class, budgets, tried
 
 
-ACROSS = 8  # Errors in a row.
+ACROSS = 8  # Number of errors in a row.
 COLOURS = {"softmax": "second class", "mlp": "mini-batch", "cnn": "full batch"}
-# How far below the last accuracy of the worst model is drawn: first epochs are not the
-# matter.
+# The axis begins this far below the worst model's final accuracy; the first epochs do
+# not matter.
 BELOW = 0.06
 
 
 def draw(result: Result) -> dict[str, figures.Picture]:
-    """Accuracy against epochs, the confusion matrix, the worst errors, and what the
-    first layers look for."""
+    """Draw accuracy by epoch, the confusion matrix, the worst errors, and filters."""
     numbers, kept = result.numbers, result.arrays
     pictures = {
         "accuracy": figures.Picture(
@@ -146,7 +145,7 @@ def draw(result: Result) -> dict[str, figures.Picture]:
 
 
 def draw_worst(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Figure:
-    """The errors, the most confident first."""
+    """Draw the errors, the most confident first."""
     rows = -(-len(kept["worst/labels"]) // ACROSS)
     figure, axes = figures.new_figure(1, 1, width=10, height=0.3 + 1.6 * rows)
     images.draw_images(
@@ -156,7 +155,7 @@ def draw_worst(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Fi
 
 
 def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Figure:
-    """By epoch within the trainings; and at the end of trainings of other lengths."""
+    """Draw accuracy by epoch within trainings, and final accuracy by length."""
     figure, axes = figures.new_figure(
         1, 2, width=11, height=4.4, width_ratios=(1.5, 1), sharey=True
     )
@@ -207,7 +206,7 @@ def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) ->
 def draw_first_layers(
     numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]
 ) -> Figure:
-    """The first layer of each model."""
+    """Draw the first layer of each model."""
     figure, axes = figures.new_figure(
         1, 3, width=12, height=2.4, width_ratios=(1.1, 1, 1)
     )
@@ -217,12 +216,12 @@ def draw_first_layers(
         names = numbers["classes"] if model == "softmax" else ()
         images.draw_filters(panel, kept[f"{model}/filters"], names, columns=columns)
         panel.set_title(LABELS[model], loc="left")
-        panel.set_anchor("NW")  # All begin at the top.
+        panel.set_anchor("NW")  # Align all panels at the top.
     return figure
 
 
 def accuracy_caption(numbers: Mapping[str, Any]) -> str:
-    """What the curves show, with their numbers."""
+    """Return the caption of the curves with their numbers."""
     budgets = ", ".join(
         f"{100 * b['accuracy']:.1f} % after {b['epochs']}" for b in numbers["budgets"]
     )
@@ -241,7 +240,7 @@ def accuracy_caption(numbers: Mapping[str, Any]) -> str:
 
 
 def confusion_caption(numbers: Mapping[str, Any]) -> str:
-    """The commonest errors, in words."""
+    """Return the caption of the confusion matrix, with the most frequent errors."""
     errors = "; ".join(
         f"{true} taken for {taken} ({times} of {of:,})"
         for true, taken, times, of in numbers["errors"]
@@ -256,7 +255,7 @@ def confusion_caption(numbers: Mapping[str, Any]) -> str:
 def worst_words(
     numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """What stands above each error."""
+    """Return the caption above each error."""
     classes = numbers["classes"]
     errors = zip(
         kept["worst/labels"],
@@ -271,12 +270,12 @@ def worst_words(
 
 
 def floor_percent(probability: float) -> str:
-    """In per cent with one digit, never rounded up to 100."""
+    """Format a probability in percent with one digit, rounded down."""
     return f"{math.floor(1000 * float(probability)) / 10:.1f}"
 
 
 def worst_caption(kept: Mapping[str, np.ndarray]) -> str:
-    """How sure the CNN is of its worst errors."""
+    """Return the caption of the worst errors, with the CNN's probabilities."""
     sure = kept["worst/confidences"]
     return (
         "The test images that the CNN of the first seed gets wrong with the highest "
@@ -286,7 +285,7 @@ def worst_caption(kept: Mapping[str, np.ndarray]) -> str:
 
 
 def filters_caption(kept: Mapping[str, np.ndarray]) -> str:
-    """What the pictures of weights show."""
+    """Return the caption of the pictures of weights."""
     return (
         "Weights of the first layer as pictures, after training: blue where a bright "
         "pixel speaks for the output, red where it speaks against it, on one scale for "

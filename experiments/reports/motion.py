@@ -1,4 +1,4 @@
-"""The report of motion: answer, tables and figures."""
+"""Report of motion: answer, tables and figures."""
 
 from typing import Any
 
@@ -12,8 +12,7 @@ UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Errors of velocity and acceleration at the spacing of the samples and at the best
-    step."""
+    """State the errors of velocity and acceleration at the spacing and at best."""
     numbers = findings.numbers
     said = []
     for row in (r for r in numbers["rows"] if r["accuracy"] == 2):
@@ -34,7 +33,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def largest_deviation(numbers: dict[str, Any]):
-    """Of the noise from its prediction, as a share."""
+    """Return the largest relative deviation of the noise from its prediction."""
     return max(
         abs(1 - numbers[f"noise_over_prediction_{end}"])
         for end in ("least", "greatest")
@@ -42,7 +41,7 @@ def largest_deviation(numbers: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The errors of each formula."""
+    """Return the table of each formula's errors."""
     table = research.runs.Table(
         "Errors of velocity (m/s) and acceleration (m/s²)",
         (
@@ -75,7 +74,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The motion with its derivatives, and their errors against the step."""
+    """Draw the motion with its derivatives, and their errors against the step."""
     numbers = result.numbers
     seen, axes = research.figures.new_figure(3, 1, width=9, height=7.2, sharex=True)
     draw_motion(axes[:, 0], result)
@@ -115,7 +114,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_motion(panels: np.ndarray, result: research.runs.Result):
-    """Three panels: what is seen, and its two derivatives."""
+    """Draw the noisy positions and their two derivatives in three panels."""
     t, y, exact = (
         result.arrays["t"],
         result.arrays["positions"],
@@ -152,7 +151,7 @@ def draw_motion(panels: np.ndarray, result: research.runs.Result):
 
 
 def draw_errors(axes: Axes, result: research.runs.Result, order: int):
-    """Errors of one derivative against the step."""
+    """Draw the errors of one derivative against the step."""
     h = result.arrays["steps"]
     for accuracy, colour in ((2, "#0072B2"), (4, "#D55E00")):
         found, noise, truncation = (

@@ -1,4 +1,4 @@
-"""The report of partial_and_total: answer, tables and figures."""
+"""Report of partial_and_total: answer, tables and figures."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import research
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """What each of the two says at the price, and at the best one."""
+    """Say what each derivative is at the price, and at the best price."""
     numbers = findings.numbers
     way = "raise" if numbers["total"] > 0 else "lower"
     return (
@@ -25,12 +25,12 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The one table."""
+    """Return the only table."""
     return (table(findings.numbers),)
 
 
 def table(numbers: dict[str, Any]):
-    """Every path from the price to the profit."""
+    """Return the table of every path from the price to the profit."""
     rows = [(path, value) for path, value in numbers["paths"].items()]
     return research.runs.Table(
         f"How the price acts on the profit, at a price of {numbers['price']:g}",
@@ -41,7 +41,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The profit with both slopes, and the slope split by path."""
+    """Draw the profit with both slopes, and the slope split by path."""
     figure, axes = research.figures.new_figure(1, 2, width=11, height=4.3)
     draw_slopes(axes[0, 0], result.arrays, result.numbers)
     draw_parts(axes[0, 1], result.arrays, result.numbers)
@@ -62,7 +62,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_slopes(axes: Axes, arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
-    """The profit, and a short tangent for each of the two."""
+    """Draw the profit, and a short tangent for each derivative."""
     colours = research.figures.COLOURS
     axes.plot(arrays["price"], arrays["profit"], color=colours["exact"])
     reach = np.array([-4.0, 4.0])
@@ -84,7 +84,7 @@ def draw_slopes(axes: Axes, arrays: dict[str, np.ndarray], numbers: dict[str, An
 
 
 def draw_parts(axes: Axes, arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
-    """Each path's share of the slope."""
+    """Draw each path's share of the slope."""
     colours = research.figures.COLOURS
     lines = (
         ("direct", "stochastic"),

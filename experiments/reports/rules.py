@@ -1,4 +1,4 @@
-"""The report of rules: answer, tables and figures."""
+"""Report of rules: answer, tables and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from research.verification.docstrings import describe
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """The answer in a sentence or two."""
+    """Return the answer in a sentence or two."""
     numbers = findings.numbers
     every = (
         "Yes"
@@ -31,7 +31,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Every rule before its authorities, why numbers are missing, and each family."""
+    """Return the tables: all rules, reasons for missing numbers, and each family."""
     names, cells = findings.numbers["names"], findings.numbers["cells"]
     return (
         verification_table(cells, names),
@@ -41,8 +41,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def verification_table(cells: list[dict[str, Any]], names: Sequence[str]):
-    """A row a rule: the largest difference from each authority, and where it
-    appears."""
+    """Return the largest difference of each rule from each authority, and its place."""
     rows = []
     for name in names:
         row = [name]
@@ -73,7 +72,7 @@ def verification_table(cells: list[dict[str, Any]], names: Sequence[str]):
 
 
 def reasons_table(cells: list[dict[str, Any]]):
-    """Why cells have no number, counted."""
+    """Return the reasons for missing numbers, with counts."""
     counted = {}
     for cell in cells:
         if cell["reason"] is not None:
@@ -90,8 +89,10 @@ def reasons_table(cells: list[dict[str, Any]]):
 
 
 def family_tables(names: Sequence[str]):
-    """A table a family: what its rules do, with which defaults, from which paper, and
-    when to use them."""
+    """Return one table for each family of rules.
+
+    It describes what each rule does, its defaults, its paper, and when to use it.
+    """
     families = {}
     for name in names:
         found = describe(name)
@@ -120,8 +121,7 @@ def family_tables(names: Sequence[str]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The verification table as a picture: how many digits each rule agrees to, by
-    problem."""
+    """Draw the verification table: how many digits agree for each rule and problem."""
     arrays, numbers = result.arrays, result.numbers
     panels = [
         ("formula_float64", "formula, float64"),
@@ -155,7 +155,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 def draw_digits(
     axis: Axes, exponents: np.ndarray, columns: Sequence[str], rows: Sequence[str]
 ):
-    """A grid of colours with the exponents written in."""
+    """Draw a grid of colours labelled with the exponents."""
     axis.imshow(
         exponents, cmap="viridis_r", vmin=-17, vmax=-5, aspect="auto", alpha=0.75
     )

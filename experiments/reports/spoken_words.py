@@ -1,4 +1,4 @@
-"""The report of spoken_words: answer, tables and figures."""
+"""Report of spoken_words: answer, tables and figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +14,7 @@ from research.runs import Table, dashed
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """What each model hears, and how much of it is left of a voice that was never
-    heard."""
+    """State the accuracy of each model, and how much a new voice reduces it."""
     numbers = findings.numbers
     words = research.statistics.interval_in_words
     softmax, *networks = numbers["first"]
@@ -42,7 +41,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def what_is_missing(numbers: dict[str, Any]):
-    """Which recordings were not read, and how to come by them."""
+    """Say which recordings were missing, and how to get them."""
     missing = {
         "Japanese Vowels": (CLAIM, numbers["dataset"] != CLAIM),
         "spoken digits": (WORDS, numbers["digits"] is None),
@@ -60,7 +59,7 @@ def what_is_missing(numbers: dict[str, Any]):
 
 
 def of_digits(numbers: dict[str, Any]):
-    """The two scores on the spoken digits, in words."""
+    """Describe the two scores on the spoken digits."""
     words = research.statistics.interval_in_words
     softmax, _, gru, *_ = numbers["digits"]
     return (
@@ -74,8 +73,7 @@ def of_digits(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """What the recordings look like, how much each model hears, and what a new voice
-    costs."""
+    """Draw some recordings, each model's accuracy, and the effect of new voices."""
     numbers, Picture = result.numbers, research.figures.Picture
     pictures = {
         "sequences": Picture(
@@ -100,7 +98,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def sequences_caption(numbers: dict[str, Any]):
-    """What the first figure shows."""
+    """Return the caption of the first figure."""
     return (
         "Above, two training sequences of each of three classes of "
         f"{numbers['dataset']}: each row is one of the numbers of a step, standardised "
@@ -111,7 +109,7 @@ def sequences_caption(numbers: dict[str, Any]):
 
 
 def accuracy_caption(numbers: dict[str, Any]):
-    """What the second figure shows."""
+    """Return the caption of the second figure."""
     words = research.statistics.interval_in_words
     found = "; ".join(
         f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in numbers["first"]
@@ -124,7 +122,7 @@ def accuracy_caption(numbers: dict[str, Any]):
 
 
 def voices_caption(numbers: dict[str, Any]):
-    """What the third figure shows."""
+    """Return the caption of the third figure."""
     words = research.statistics.interval_in_words
     name = lambda row: (
         f"{LABELS[row['model']]} {words(row['shared'])} shared, "
@@ -139,8 +137,7 @@ def voices_caption(numbers: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """What each network hears, what a new voice costs, and how the rates were
-    chosen."""
+    """Return the tables of accuracies, of new voices, and of the choice of rates."""
     numbers = findings.numbers
     found = [first_table(numbers)]
     if numbers["digits"] is not None:
@@ -151,7 +148,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def first_table(numbers: Mapping[str, Any]) -> Table:
-    """The test accuracy of each model on the first set."""
+    """Return the test accuracy of each model on the first set."""
     rows = numbers["first"]
     return Table(
         f"Test accuracy on {numbers['dataset']}",
@@ -175,8 +172,7 @@ def first_table(numbers: Mapping[str, Any]) -> Table:
 
 
 def digits_table(numbers: Mapping[str, Any]) -> Table:
-    """The test accuracy of each model on spoken digits, with speakers shared and with
-    one left out."""
+    """Return the test accuracy on spoken digits, speakers shared and one left out."""
     train, test, left_out = numbers["parts"]
     rows = numbers["digits"]
     return Table(
@@ -204,7 +200,7 @@ def digits_table(numbers: Mapping[str, Any]) -> Table:
 
 
 def tried_table(numbers: Mapping[str, Any]) -> Table:
-    """What was tried on examples held out of the first set's training part."""
+    """Return the results of all rates on held-out examples of the first set."""
     return Table(
         "How the rates were chosen",
         ("model", "peak rate", "loss on what was held out", "accuracy"),
@@ -222,11 +218,11 @@ MODELS = (
     ("full batch", "o"),
     ("mini-batch", "D"),
     ("stochastic", "^"),
-)  # Colour and mark, in turn.
+)  # Colour and marker of each model.
 
 
 def draw_sequences(arrays: dict[str, np.ndarray]) -> Figure:
-    """Sequences as images."""
+    """Draw sequences as images."""
     names = sorted(name for name in arrays if name.startswith("first/"))
     words = sorted(name for name in arrays if name.startswith("words/"))
     rows = 2 if words else 1
@@ -265,7 +261,7 @@ def draw_sequences(arrays: dict[str, np.ndarray]) -> Figure:
 
 
 def draw_accuracy(numbers: dict[str, Any], labels: dict[str, str]) -> Figure:
-    """Accuracy by model, with a point for each seed."""
+    """Draw the accuracy of each model, with a point for each seed."""
     figure, axes = new_figure(width=7, height=3.6)
     place = axes[0, 0]
     for x, row in enumerate(numbers["first"]):
@@ -281,7 +277,7 @@ def draw_accuracy(numbers: dict[str, Any], labels: dict[str, str]) -> Figure:
 def draw_points(
     place: Axes, x: float, points: Sequence[float], estimate: Sequence[Any]
 ) -> None:
-    """Points beside each other, and their mean with its interval."""
+    """Draw points beside each other, and their mean with its interval."""
     mean, low, high = estimate
     spread = (
         x + 0.16 * np.linspace(-1, 1, len(points)) if len(points) > 1 else np.full(1, x)
@@ -305,8 +301,7 @@ def draw_points(
 
 
 def draw_voices(numbers: dict[str, Any], labels: dict[str, str]) -> Figure:
-    """The models side by side: on speakers that are shared, on each one left out, and
-    on the mean of those."""
+    """Draw the models with shared speakers, each speaker left out, and their mean."""
     figure, axes = new_figure(width=9.5, height=4)
     place, speakers = axes[0, 0], numbers["speakers"]
     for k, (row, (colour, marker)) in enumerate(

@@ -1,4 +1,4 @@
-"""The report of tensorflow_side_by_side: answer, tables and figures."""
+"""Report of tensorflow_side_by_side: answer, tables and figures."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ TO_INSTALL = (
     "computed and timed anew."
 )
 COLOUR = {NUMPY: "data", TENSORFLOW: "stochastic", EAGER: "decaying", JAX: "full batch"}
-CODE = (  # What differs, line by line.
+CODE = (  # Lines of code that differ.
     (
         "what is trained",
         "w1, b1, w2, b2 = variables = [tf.Variable(p) for p in params]",
@@ -44,7 +44,7 @@ CODE = (  # What differs, line by line.
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Equal or not, on whose numbers, and how fast."""
+    """Say whether the results are equal, on whose numbers, and how fast each way is."""
     numbers = findings.numbers
     where = f"TensorFlow {numbers['version']}"
     if not numbers["installed"]:
@@ -79,13 +79,13 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The same ten steps, their seconds, and the code."""
+    """Return the tables of the ten steps, the seconds, and the code."""
     numbers = findings.numbers
     return table_of_steps(numbers), table_of_seconds(numbers), table_of_code()
 
 
 def table_of_steps(numbers: dict[str, Any]):
-    """How far each way is from JAX's; NumPy first."""
+    """Return the differences of each way from JAX, NumPy first."""
     rows = tuple(
         (
             way,
@@ -114,7 +114,7 @@ def table_of_steps(numbers: dict[str, Any]):
 
 
 def table_of_seconds(numbers: dict[str, Any]):
-    """A step of each way in seconds, and over JAX's."""
+    """Return the seconds of a step of each way, and relative to JAX."""
     rows = []
     for key, times in numbers["seconds"].items():
         net, _, way = key.partition("/")
@@ -129,7 +129,7 @@ def table_of_seconds(numbers: dict[str, Any]):
 
 
 def table_of_code():
-    """What differs between the two, line by line."""
+    """Return the differences between the two programs, line by line."""
     note = (
         "The whole of both stands in the figure. JAX differentiates a function, "
         "TensorFlow what a tape has seen."
@@ -140,7 +140,7 @@ def table_of_code():
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The code of both, and the losses and seconds of all."""
+    """Draw the code of both, and the losses and seconds of all."""
     numbers = result.numbers
     code, panels = research.figures.new_figure(
         1, 2, width=10.6, height=3.4, width_ratios=(4.7, 5.4)
@@ -179,7 +179,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_losses(axes: Axes, arrays: dict[str, np.ndarray]):
-    """Three lines that lie on each other."""
+    """Draw the losses of all ways, three lines on top of each other."""
     for way, width, marker in ((NUMPY, 7, ""), (TENSORFLOW, 3.5, ""), (JAX, 0, "o")):
         colour = research.figures.COLOURS[COLOUR[way]]
         axes.plot(
@@ -195,7 +195,7 @@ def draw_losses(axes: Axes, arrays: dict[str, np.ndarray]):
 
 
 def draw_seconds(axes: Axes, numbers: dict[str, Any]):
-    """A row for each net and way."""
+    """Draw one row for each network and way."""
     keys = list(numbers["seconds"])
     for row, key in enumerate(reversed(keys)):
         way = key.partition("/")[2]

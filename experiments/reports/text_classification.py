@@ -1,4 +1,4 @@
-"""The report of text_classification: answer, tables and figures."""
+"""Report of text_classification: answer, tables and figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ LABELS = BASELINES | {"transformer": "Transformer"}
 
 
 def percent(interval: Sequence[Any]):
-    """97.4 %, with its interval where there is one."""
+    """Format a share as 97.4 %, with its interval if it has one."""
     mean, low, high = interval
     return f"{100 * mean:.1f} %" + (
         "" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})"
@@ -25,7 +25,7 @@ def percent(interval: Sequence[Any]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Which of the two sorts better, and by how much."""
+    """Say which of the two sorts better, and by how much."""
     numbers = findings.numbers
     whole, cut, network = numbers["models"]
     mean, low, high = network["accuracy"]
@@ -56,8 +56,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """The baseline first, then class by class, the worst errors, and how all was
-    chosen."""
+    """Return the tables: all models, classes, the worst errors, and the choices."""
     numbers, name = findings.numbers, LABELS["transformer"]
     models = numbers["models"]
     share = models[-1]["accuracy"][0]
@@ -114,7 +113,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def tried_table(numbers: Mapping[str, Any]) -> Table:
-    """What was tried on the stories held out, the baselines first."""
+    """Return the results of everything tried on held-out stories, baselines first."""
     rows = [
         (LABELS[m["name"]], f"C = {strength:g}", accuracy)
         for m in numbers["models"]
@@ -137,11 +136,11 @@ def tried_table(numbers: Mapping[str, Any]) -> Table:
     )
 
 
-LINES = {"whole": "-", "cut": (0, (4, 3))}  # Of the baselines.
+LINES = {"whole": "-", "cut": (0, (4, 3))}  # Line styles of the baselines.
 
 
 def draw(result: research.runs.Result) -> dict[str, figures.Picture]:
-    """Accuracy by epoch, and what is taken for what."""
+    """Draw accuracy by epoch, and the confusion matrix."""
     numbers, kept = result.numbers, result.arrays
     curves, axes = figures.new_figure(1, 3, width=11.5, height=3.8)
     for panel, (name, label) in zip(
@@ -175,8 +174,7 @@ def draw_score(
     scores: np.ndarray,
     name: str,
 ) -> None:
-    """One score of every seed by epoch, from the first on, and the baselines' as
-    lines."""
+    """Draw one score of every seed by epoch, with the baselines as horizontal lines."""
     draw_runs(axes, np.arange(1, scores.shape[1]), scores[:, 1:])
     for row in numbers["models"]:
         if row["name"] in BASELINES:
@@ -189,7 +187,7 @@ def draw_score(
 
 
 def draw_runs(axes: Axes, x: np.ndarray, runs: np.ndarray) -> None:
-    """Every seed thin, their mean with dots."""
+    """Draw every seed as a thin line, and their mean with dots."""
     colour = figures.COLOURS["full batch"]
     axes.plot(x, runs.T, color=colour, lw=0.8, alpha=0.5)
     axes.plot(
@@ -198,7 +196,7 @@ def draw_runs(axes: Axes, x: np.ndarray, runs: np.ndarray) -> None:
 
 
 def curves_caption(numbers: Mapping[str, Any]) -> str:
-    """What the first figure shows."""
+    """Return the caption of the first figure."""
     return (
         f"On {numbers['n_test']:,} test stories after each of {numbers['epochs']} "
         f"epochs, {numbers['seeds']} seeds (thin) and their mean (dots); the peak "
@@ -210,7 +208,7 @@ def curves_caption(numbers: Mapping[str, Any]) -> str:
 
 
 def confusion_caption(numbers: Mapping[str, Any]) -> str:
-    """What the second figure shows."""
+    """Return the caption of the second figure."""
     errors = "; ".join(
         f"{true} for {taken}, {count} of {n:,}"
         for true, taken, count, n in numbers["errors"][:3]

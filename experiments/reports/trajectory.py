@@ -1,4 +1,4 @@
-"""The report of trajectory: answer, tables and figures."""
+"""Report of trajectory: answer, tables and figures."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ FRAMES = 36
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Who came lowest and who did not, and how they turned from the slope."""
+    """Say which rules went lowest, and how they turned away from the slope."""
     numbers = findings.numbers
     ranked = sorted(
         numbers["rules"].items(),
@@ -38,17 +38,17 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def gap(facts: dict[str, Any]):
-    """What is left of f - f*, in words."""
+    """Format the final f - f*."""
     return "not finite at any rate" if facts["gap"] is None else f"{facts['gap']:.1e}"
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Each rule at its best rate, and the whole grid."""
+    """Return the tables of each rule at its best rate, and of the whole grid."""
     return table(findings.numbers), grid_table(*findings)
 
 
 def table(numbers: dict[str, Any]):
-    """Each rule at its best rate."""
+    """Return the table of each rule at its best rate."""
     keys = ("rate", "gap", "distance", "steps", "cosine", "longest_update", "diverged")
     edges = [name for name, facts in numbers["rules"].items() if facts["at_edge"]]
     note = (
@@ -88,7 +88,7 @@ def table(numbers: dict[str, Any]):
 
 
 def grid_table(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
-    """What every rate that was tried came to."""
+    """Return the table of the score of every rate."""
     rows = []
     for index, rate in enumerate(arrays["rates"]):
         scores = [arrays[f"{name}/scores"][index] for name in numbers["rules"]]
@@ -112,7 +112,7 @@ def grid_table(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The paths, still and moving; how far they are; and what each step does."""
+    """Draw the paths, also animated, their distances, and each step's quantities."""
     arrays, numbers = result.arrays, result.numbers
     names, scene = list(numbers["rules"]), LANDSCAPES[numbers["landscape"]]
     still, axes = research.figures.new_figure(width=8.6, height=6.2)
@@ -147,7 +147,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def labels(numbers: dict[str, Any]):
-    """Each rule with its rate."""
+    """Return a label of each rule with its rate."""
     return {
         name: f"{name}, rate {facts['rate']:.2g}"
         for name, facts in numbers["rules"].items()
@@ -157,8 +157,10 @@ def labels(numbers: dict[str, Any]):
 def draw_motion(
     arrays: dict[str, np.ndarray], numbers: dict[str, Any], scene: Landscape
 ):
-    """The same paths as they grow; the steps go by ever faster, so that first and last
-    are seen."""
+    """Animate the growing paths.
+
+    The animation accelerates, so that the first and the last steps are visible.
+    """
     figure, axes = research.figures.new_figure(width=6.6, height=4.8)
     draw_landscape(
         axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima
@@ -171,7 +173,7 @@ def draw_motion(
 
 
 def paths_caption(numbers: dict[str, Any]):
-    """What the first figure shows."""
+    """Return the caption of the first figure."""
     arrived = ", ".join(
         f"{name} "
         f"{'does not' if facts['steps'] is None else 'after ' + str(facts['steps'])}"
@@ -186,7 +188,7 @@ def paths_caption(numbers: dict[str, Any]):
 
 
 def curves_caption(numbers: dict[str, Any]):
-    """What the second figure shows."""
+    """Return the caption of the second figure."""
     ends = ", ".join(f"{name} {gap(facts)}" for name, facts in numbers["rules"].items())
     return (
         "After each step: f - f* on the left, the distance to the nearest minimum on "
@@ -197,12 +199,12 @@ def curves_caption(numbers: dict[str, Any]):
 
 
 def shrinks(ratio: float | None):
-    """A measured factor over its theory, in words."""
+    """Describe a measured factor relative to theory."""
     return "not by the" if ratio is None else f"by {ratio:.3f} times the"
 
 
 def steps_caption(numbers: dict[str, Any]):
-    """What the third figure shows."""
+    """Return the caption of the third figure."""
     turns = ", ".join(
         f"{name} {facts['cosine']:.2f}"
         for name, facts in numbers["rules"].items()
@@ -215,7 +217,7 @@ def steps_caption(numbers: dict[str, Any]):
     )
 
 
-# Okabe & Ito's, the dark ones first; from the eighth path on they come again, dashed.
+# Okabe & Ito's colours, dark ones first; from the eighth path on they repeat, dashed.
 PATH_COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -226,7 +228,7 @@ PATH_COLOURS = (
     "#56B4E9",
 )
 GROUND = LinearSegmentedColormap.from_list("ground", ["#D3DCE6", "#E9EEF3", "#FBFCFD"])
-SHOWN_DOWN_TO = 1e-18  # Share of the largest value down to which curves are shown.
+SHOWN_DOWN_TO = 1e-18  # Curves are shown down to this share of the largest value.
 STEP_PANELS = {
     "learning_rate": "learning rate",
     "gradient_norm": "gradient norm",
@@ -237,7 +239,7 @@ STEP_PANELS = {
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour and dashes of the path of that number."""
+    """Return the colour and line style of the path of that number."""
     dashes = ("-", (0, (4, 2)), (0, (1, 1.5)))[number // len(PATH_COLOURS) % 3]
     return {"color": PATH_COLOURS[number % len(PATH_COLOURS)], "linestyle": dashes}
 
@@ -249,14 +251,15 @@ def draw_landscape(
     heights: np.ndarray,
     minima: Sequence[Sequence[float]],
 ) -> None:
-    """The ground, darker where it is lower, with lines of equal height in equal ratios,
-    and a star at each minimum.
+    """Draw the landscape with contour lines, and a star at each minimum.
+
+    Lower areas are darker. The heights of the lines have equal ratios.
 
     Args:
-      axes: To draw on.
-      x, y: Of the lattice, shapes (m,) and (n,).
-      heights: f - f* there, at least 0, shape (n, m).
-      minima: Points.
+      axes: Axes to draw on.
+      x, y: Axes of the lattice, shapes (m,) and (n,).
+      heights: f - f* on the lattice, at least 0, shape (n, m).
+      minima: Points of the minima.
     """
     log = np.log10(np.maximum(heights, 1e-2 * np.median(heights)))
     levels = np.linspace(log.min(), log.max(), 15)
@@ -278,8 +281,10 @@ def draw_landscape(
 def draw_paths(
     axes: Axes, points: Mapping[str, np.ndarray], labels: Mapping[str, str]
 ) -> None:
-    """Each path as a line with its steps as dots, from the start, a circle, to its end,
-    a larger dot."""
+    """Draw each path as a line with a dot at each step.
+
+    A circle marks the start, and a larger dot the end.
+    """
     for number, (name, path) in enumerate(points.items()):
         style = look(number)
         axes.plot(*path.T, lw=1.3, label=labels[name], zorder=3, **style)
@@ -311,10 +316,10 @@ def _draw_start(axes: Axes, points: Mapping[str, np.ndarray]) -> None:
 def draw_growing_paths(
     axes: Axes, points: Mapping[str, np.ndarray], labels: Mapping[str, str]
 ) -> Callable[[float], None]:
-    """The same paths as far as they have come.
+    """Prepare an animation of the paths.
 
     Returns:
-      show: share in 0..1 of all steps -> None.
+      show: Function that draws the paths up to a share in 0..1 of all steps.
     """
     lines, heads = {}, {}
     for number, (name, path) in enumerate(points.items()):
@@ -344,8 +349,7 @@ def draw_growing_paths(
 
 
 def _log_scale(panel: Axes) -> None:
-    """A logarithmic axis that ends where rounding begins: what is smaller is no longer
-    told apart."""
+    """Set a logarithmic axis that ends where rounding errors begin."""
     panel.set_yscale("log")
     drawn = np.concatenate(
         [np.asarray(line.get_ydata(), float) for line in panel.lines]
@@ -358,7 +362,7 @@ def _log_scale(panel: Axes) -> None:
 
 
 def draw_curves(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
-    """f - f* and the distance to the nearest minimum after each step."""
+    """Draw f - f* and the distance to the nearest minimum after each step."""
     figure, axes = figures.new_figure(1, 2, width=10.5, height=4.2)
     for panel, (key, title) in zip(
         axes[0],
@@ -382,7 +386,7 @@ def draw_curves(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figur
 
 
 def draw_steps(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
-    """Five panels of what each step does, and the legend in the place of a sixth."""
+    """Draw five panels of each step's quantities, and a legend in the sixth place."""
     figure, axes = figures.new_figure(2, 3, width=11, height=6.0, sharex=True)
     for panel, (key, title) in zip(axes.flat, STEP_PANELS.items(), strict=False):
         for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""The report of tuning_protocol: answer, tables and figures."""
+"""Report of tuning_protocol: answer, tables and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 import research
 from experiments.tuning_protocol import NULLS, RULES, TRIALS
 
-LINES = {  # The ways whose faults are drawn against the true ratio, with their colours.
+LINES = {  # Procedures whose errors are drawn against the true ratio, with colours.
     "mine tuned, other defaults": "#D55E00",
     "one seed": "#E69F00",
     "tuned on what is reported": "#CC79A7",
@@ -19,7 +19,7 @@ LINES = {  # The ways whose faults are drawn against the true ratio, with their 
 
 
 def percent(seen: Sequence[float]):
-    """A share in words, with its interval."""
+    """Format a share with its interval."""
     share, low, high = (
         f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in seen
     )
@@ -27,8 +27,10 @@ def percent(seen: Sequence[float]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """How often four ways are wrong where rules differ and where they do not, and what
-    ours does not cover."""
+    """Say how often four procedures are wrong, for different rules and for equal ones.
+
+    The answer also says what our procedure does not account for.
+    """
     numbers = findings.numbers
     by_name = {row["way"]: row for row in numbers["ways"]}
     *usual, ours, redrawn = (by_name[name] for name in LINES)
@@ -55,7 +57,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Each way with what it names, what it does, and the truth it is held against."""
+    """Return the tables of each procedure's winners, its method, and the truth."""
     numbers = findings.numbers
     shown = [
         (kind, outcome) for kind in (TRIALS, RULES) for outcome in ("right", "wrong")
@@ -97,7 +99,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def how(numbers: dict[str, Any]):
-    """What each way does."""
+    """Return the table of what each procedure does."""
     budget, seeds, tuning = (
         numbers[name] for name in ("budget", "reported_seeds", "tuning_seeds")
     )
@@ -121,8 +123,10 @@ def how(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Who is named by each way, where rules differ and where they do not; and wrong
-    winners by the true ratio."""
+    """Draw the outcomes of each procedure, and wrong winners by the true ratio.
+
+    There are studies of different rules and studies of equal ones.
+    """
     numbers = result.numbers
     figure, axes = research.figures.new_figure(
         1, 3, width=13, height=4.4, sharey=True, width_ratios=(3, 3, 2.4)
@@ -167,7 +171,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_outcomes(axes: Axes, ways: Sequence[dict[str, Any]], kind: str):
-    """Stacked shares: right, undecided, wrong."""
+    """Draw stacked shares: right, undecided, wrong."""
     colours = research.figures.COLOURS
     places, left = np.arange(len(ways)), np.zeros(len(ways))
     looks = {
@@ -205,7 +209,7 @@ def draw_outcomes(axes: Axes, ways: Sequence[dict[str, Any]], kind: str):
 
 
 def draw_null(axes: Axes, ways: Sequence[dict[str, Any]]):
-    """Shares of winners between a rule and itself, with their intervals."""
+    """Draw the shares of winners between a rule and itself, with their intervals."""
     colour = research.figures.COLOURS["stochastic"]
     for kind, face, shift in zip(NULLS, (colour, "white"), (-0.13, 0.13), strict=True):
         shares = 100 * np.array([row[kind] for row in ways])
@@ -232,7 +236,7 @@ def draw_null(axes: Axes, ways: Sequence[dict[str, Any]]):
 
 
 def draw_by_ratio(axes: Axes, result: research.runs.Result, kind: str):
-    """Wrong winners among fifths of the studies by true ratio."""
+    """Draw wrong winners for fifths of the studies, sorted by true ratio."""
     named, truth = (
         result.arrays["rules/named"],
         result.arrays["rules/truth"][:, (RULES, TRIALS).index(kind)],

@@ -1,4 +1,4 @@
-"""The report of which_rule: answer, tables and figures."""
+"""Report of which_rule: answer, tables and figures."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from experiments.which_rule import PLAIN, USUAL
 from research.comparison import tables as comparison_tables
 from research.figures import studies
 
-SHOWN = 4  # Rules that a sentence names.
+SHOWN = 4  # Maximum number of rules that a sentence names.
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """A row a rule first; then those of every study, and what is not compared."""
+    """Return the table of rules, the tables of every study, and the rules left out."""
     numbers = findings.numbers
     return (
         rules_table(numbers),
@@ -21,7 +21,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def rules_table(numbers: dict[str, Any]):
-    """One page: a row a rule."""
+    """Return a table with one row for each rule."""
     protocol, on = numbers["protocol"], len(numbers["workloads"])
     first = numbers["first"]
     rows = tuple(
@@ -70,14 +70,16 @@ def rules_table(numbers: dict[str, Any]):
 
 
 def left_out_table():
-    """Which rules are not here, and why."""
+    """Return the table of the rules that are not compared, with the reasons."""
     rows = tuple(research.tuning.NOT_COMPARED.items())
     return research.runs.Table("Rules that are not compared", ("rule", "why"), rows)
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """What to use first, what is as good, what to do without tuning, and where the
-    simple baseline stands."""
+    """Say which rule to use first, which are equally good, and what to use untuned.
+
+    The answer also compares with the simple baseline.
+    """
     numbers = findings.numbers
     first, on, rows = (
         numbers["first"],
@@ -120,8 +122,10 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def first_by_workload(numbers: dict[str, Any]):
-    """One sentence: which rule comes first on each workload, by the tuning seeds
-    too."""
+    """Say in one sentence which rule is first on each workload.
+
+    The tuning seeds decide this too.
+    """
     places = {}
     for workload, rule in numbers["first_on"].items():
         places.setdefault(rule, []).append(workload)
@@ -132,7 +136,7 @@ def first_by_workload(numbers: dict[str, Any]):
 
 
 def beside(numbers: dict[str, Any], rows: dict[str, dict[str, Any]], rule: str):
-    """One sentence on a rule that everybody knows."""
+    """Describe a well-known rule in one sentence."""
     row = rows[rule]
     if not row["workloads"]:
         return f"{rule} does not reach it where {numbers['first']} does."
@@ -143,5 +147,5 @@ def beside(numbers: dict[str, Any], rows: dict[str, dict[str, Any]], rule: str):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Ratios, trials, rates, curves and the profile."""
+    """Draw ratios, trials, rates, curves and the profile."""
     return studies.draw_study(result.numbers, result.arrays)

@@ -1,5 +1,8 @@
-"""An experiment from its command line: flags to Config, a run with progress, then
-tables, figures and a report."""
+"""Run an experiment from its command line.
+
+The flags are parsed into a Config. The experiment runs with a progress display, then
+tables, figures and a report are made.
+"""
 
 import contextlib
 import dataclasses
@@ -27,34 +30,41 @@ SUCCESS, BAD_INPUT, STOPPED, UNREAD = 0, 2, 130, 141
 
 
 def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
-    """Run an experiment as its command line says: the line that follows the flags in
-    each file of experiments/.
+    """Run an experiment from its command line.
 
-    A finished run is loaded and drawn again at once. Bad input is one line on stderr;
-    the environment variable DESCENT_TRACEBACK=1 shows where it was found.
+    Each file of experiments/ calls this function. If the run is already finished, its
+    result is loaded and drawn again. Bad input is reported in one line on stderr; with
+    the environment variable DESCENT_TRACEBACK=1, the traceback is shown instead.
+
+    The module `experiment` has a docstring that begins with its question, the classes
+    and values Config and FULL, and perhaps FAST, a configuration that takes seconds. A
+    file may call `main` before its heavy imports. Then the function `run` is still
+    missing, and the whole module is imported after the flags are parsed. The whole
+    module has these functions:
+
+        run(config, on_progress, checkpoints) -> Findings or Result
+        complete(config) -> config, if the config names files that may change
+        share(config, part, parts, checkpoints), if processes can share the work
+
+    If Config has a field `devices`, that many devices are shown to JAX (see
+    `backend.configure`). `report_of` finds the module with the experiment's texts and
+    figures.
 
     Args:
-      experiment: A module with a docstring that opens with its question, and with
-        Config and FULL; FAST where there is a configuration that takes seconds. Where
-        the module has no `run` yet, because its file calls `main` before its heavy
-        imports, it is imported whole once the flags are read. Whole, it has run(config,
-        on_progress, checkpoints) -> Findings, or a Result; complete(config) -> config
-        where the config names what may change; and share(config, part, parts,
-        checkpoints) where the work can be shared among processes. A Config's `devices`
-        is how many devices JAX is shown (see `backend.configure`). `report_of` says
-        where its words and pictures are.
-      argv: The words after the program's name; None means those of this process.
+      experiment: Module of the experiment, as described above.
+      argv: Command-line arguments after the program's name; None: those of this
+        process.
     Returns:
       0.
     Raises:
-      SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 where nobody reads the
-        output.
+      SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 if the reader of the
+        output has closed the pipe.
     """
     with errors_in_one_line():
         command = flags.parse(experiment, sys.argv[1:] if argv is None else argv)
         if not hasattr(experiment, "run"):
             experiment = import_whole(Path(experiment.__file__ or ""))
-            # The same fields, as the class of the module that runs them.
+            # The same fields in the Config class of the imported module.
             config = experiment.Config(**vars(command.config))
             command = command._replace(config=config)
         perform(experiment, command)
@@ -62,8 +72,10 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
 
 def import_whole(file: Path) -> ModuleType:
-    """Import an experiment's file under its own name: a package's folder is part of
-    it."""
+    """Import an experiment's file under its own name.
+
+    If the file belongs to a package, the name includes that of the package.
+    """
     file = file.resolve()
     top, names = file.parent, [file.stem]
     while (top / "__init__.py").exists():
@@ -74,8 +86,11 @@ def import_whole(file: Path) -> ModuleType:
 
 
 def report_of(experiment: ModuleType) -> ModuleType:
-    """The module with an experiment's answer, tables and draw: itself, or the one of
-    its name in `reports` beside it."""
+    """Return the module that has an experiment's answer, tables and draw.
+
+    This is the experiment itself, or the module of the same name in `reports` beside
+    it.
+    """
     if hasattr(experiment, "draw"):
         return experiment
     package, _, name = experiment.__name__.rpartition(".")
@@ -88,11 +103,11 @@ def conduct(
     on_progress: progress.OnProgress | None = None,
     checkpoints: "Checkpoints | None" = None,
 ) -> "runs.Result":
-    """Run an experiment, and let its report add answer and tables to what was found.
+    """Run an experiment, and add its report's answer and tables to the findings.
 
     Args:
-      experiment: As for `main`.
-      config, on_progress, checkpoints: For its `run`.
+      experiment: Module of the experiment, see `main`.
+      config, on_progress, checkpoints: Arguments of its `run`.
     """
     from research import runs
 
@@ -105,19 +120,20 @@ def conduct(
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Bad input as one line on stderr and status 2, Ctrl-C as a sentence and status
-    130, warnings without their place.
+    """Report errors in one line on stderr, and exit with a status.
 
-    Where nobody reads on, as behind `| head`, it ends without a word, with status 141,
-    as other programs do."""
+    Bad input exits with status 2 and Ctrl-C with 130. Warnings are printed without
+    their location. If the reader of the output has closed the pipe, as in `| head`, the
+    program ends silently with status 141, as other programs do.
+    """
     formatwarning = warnings.formatwarning
     warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
     try:
         try:
             yield
         finally:
-            # Here, and not when the interpreter ends, it is found out whether somebody
-            # reads.
+            # Flush here, so that a closed pipe raises its error here and not when the
+            # interpreter exits.
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
         print(f"\nStopped. {stop}".rstrip(), file=sys.stderr)
@@ -134,10 +150,14 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def _is_unread() -> bool:
-    """Whether it is our output that nobody reads, and not a socket or a process's pipe;
-    the rest then goes nowhere."""
+    """Return whether the broken pipe is our own output, not that of another process.
+
+    If so, the rest of the output is discarded.
+    """
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)  # Errors are told without being asked for.
+    poll.register(
+        sys.stdout.fileno(), 0
+    )  # poll always reports errors, even with no events requested.
     if not poll.poll(0):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -145,13 +165,13 @@ def _is_unread() -> bool:
 
 
 def perform(experiment: ModuleType, command: flags.Command) -> Path:
-    """Does what a parsed command line asks for.
+    """Run a parsed command line, then draw, report and print its result.
 
     Args:
-      experiment: As for `main`.
-      command: From `flags.parse`.
+      experiment: Module of the experiment, see `main`.
+      command: Parsed command line, from `flags.parse`.
     Returns:
-      The run folder.
+      Path of the run folder.
     """
     from research import figures, report, runs
 
@@ -188,17 +208,17 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
 def carry_out(
     experiment: ModuleType, command: flags.Command, *, exactly: bool = False
 ) -> "tuple[runs.Run, bool]":
-    """Runs what a command line asks for, to the end, unless it has been run.
+    """Run a parsed command line to its end, unless the run is already finished.
 
     Args:
-      experiment, command: As for `perform`.
-      exactly: Whether the config must be run as it is, and not with something in the
-        place of data that are missing. It may be run without them, where a field of the
-        config that names them can be empty: the run's config then has it so.
+      experiment, command: See `perform`.
+      exactly: Whether missing data must not be replaced by other data. The run may
+        still leave the data out, if the config's field for them can be empty. The
+        config of the returned run then has that field empty.
     Returns:
       The finished run, and whether it was finished before.
     Raises:
-      ValueError: Exactly this config cannot be run here.
+      ValueError: `exactly` is true and this config cannot be run here.
     """
     from research import backend, runs
 
@@ -207,8 +227,8 @@ def carry_out(
     devices = getattr(command.config, "devices", 1)
     backend.configure(devices=devices, pool=max(2, devices), x64=True)
     file = Path(experiment.__file__ or experiment.__name__)
-    # What a config names may change (a file of rules): `complete` writes into it what
-    # it was.
+    # A file that a config names may change (a file of rules). `complete` writes its
+    # digest into the config.
     config = (
         experiment.complete(command.config)
         if hasattr(experiment, "complete")
@@ -221,7 +241,9 @@ def carry_out(
                 "another run."
             )
     job.refuse_if_busy(options.results / file.stem / runs.run_id(file.stem, config))
-    width = getattr(config, "width", None)  # Runs advanced together: bits depend on it.
+    width = getattr(
+        config, "width", None
+    )  # Number of runs advanced together; the bits depend on it.
     run = runs.open_run(
         file.stem,
         config,
@@ -240,8 +262,11 @@ def carry_out(
 
 
 def changed_fields(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
-    """Those fields of two configs of one class that differ, by name: (before,
-    after)."""
+    """Return the fields in which two configs of the same class differ.
+
+    Returns:
+      Dict name -> (value before, value after). Empty if `before` is not a dataclass.
+    """
     names = (
         [field.name for field in dataclasses.fields(before)]
         if dataclasses.is_dataclass(before)
@@ -287,8 +312,10 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
 def _recorded(
     run: "runs.Run", show: progress.OnProgress, start: float
 ) -> progress.OnProgress:
-    """Shows progress, and writes it to the metrics: each piece as it begins, and how
-    far it is once a second."""
+    """Return an `on_progress` that shows progress and appends it to the metrics.
+
+    The metrics get a line when a piece begins, and otherwise at most once a second.
+    """
     from research import runs
 
     last = -math.inf
@@ -318,8 +345,10 @@ def _what_is_kept(run: "runs.Run") -> str:
 
 
 def _forget_if_empty(folder: Path) -> None:
-    """Bad input leaves no folder behind: one that holds a manifest alone says
-    nothing."""
+    """Delete a run folder that contains only a manifest and a lock.
+
+    Bad input leaves such a folder.
+    """
     if {file.name for file in folder.iterdir()} <= {"manifest.json", ".lock"}:
         shutil.rmtree(folder)
 

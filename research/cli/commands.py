@@ -1,4 +1,7 @@
-"""The console command `descent`: its table of commands, each in a module of its own."""
+"""The console command `descent` and the table of its commands.
+
+Each command is in a module of its own.
+"""
 
 import importlib
 import importlib.metadata
@@ -12,16 +15,20 @@ from research import cli
 from research.cli.errors import DISTRIBUTION
 from research.naming import nearest
 
-VERSIONS = ("jax", "jaxlib", "numpy")  # They and Python decide about bits.
+VERSIONS = (
+    "jax",
+    "jaxlib",
+    "numpy",
+)  # The bits of a run depend on these and on Python.
 
 
 class Command(NamedTuple):
     """One command of `descent`.
 
     Attributes:
-      module: Where it is, in `research.cli`; it is imported when it is used.
-      function: Words of the command line -> exit status.
-      summary: What it does, for the list of commands.
+      module: Name of its module in `research.cli`, which is imported when it is used.
+      function: Name of its function: command-line arguments -> exit status.
+      summary: Description in the list of commands.
     """
 
     module: str
@@ -62,15 +69,16 @@ input and 130 after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first word names, with the other words.
+    """Run the command that the first argument names, with the other arguments.
 
     Args:
-      argv: The words after the program's name; None means those of this process.
+      argv: Command-line arguments after the program's name; None: those of this
+        process.
     Returns:
       The exit status.
     Raises:
-      SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 where nobody reads
-        the output.
+      SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 if the reader of the
+        output has closed the pipe.
     """
     with cli.errors_in_one_line():
         words = list(sys.argv[1:] if argv is None else argv)
@@ -84,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def find(name: str) -> Callable[[Sequence[str]], int]:
-    """The function of a command.
+    """Return the function of a command.
 
     Raises:
-      ValueError: There is no such command, or it is an experiment.
+      ValueError: The command does not exist, or is an experiment.
     """
     if name in COMMANDS:
         module = importlib.import_module(f"research.cli.{COMMANDS[name].module}")
@@ -103,7 +111,7 @@ def find(name: str) -> Callable[[Sequence[str]], int]:
 
 
 def listing() -> str:
-    """The commands with what they do, and examples."""
+    """Return the list of commands with their descriptions, and examples."""
     width = max(map(len, COMMANDS))
     rows = [f"  {name:{width}}  {row.summary}" for name, row in COMMANDS.items()]
     head = ["usage: descent COMMAND ...", "       descent --version", "", "commands:"]
@@ -111,9 +119,9 @@ def listing() -> str:
 
 
 def versions() -> str:
-    """The versions of this package, of what the bits of a run depend on, and of Python.
+    """Return the versions of this package, of JAX, jaxlib and NumPy, and of Python.
 
-    Nothing is imported for it.
+    The packages are not imported.
     """
     names = (DISTRIBUTION, *VERSIONS)
     lines = [f"{name} {_version(name)}" for name in names]

@@ -1,11 +1,13 @@
 """Which of these rules is better here, by how much, and may one say so?
 
-Rules get equal budgets on workloads with a known optimum. A rule is one of ours, one of
-optax's, or yours from a file. Each gets the same number of trials: the first at its
-defaults, the others at quasi-random points of its search space. A trial is chosen on
-some seeds and reported on others. The answer is a ratio of example gradients to a
-target, with an interval that includes the choice; or it is that the study cannot
-separate the two, with how many seeds would.
+All rules get equal budgets on workloads whose optimum is known. A rule is one of ours,
+one of optax's, or yours from a file. Each rule gets the same number of trials. The
+first trial uses the default hyper-parameters, the others quasi-random points of the
+search space. The best trial is chosen on some seeds and reported on others.
+
+The answer is a ratio of example gradients to a target, with an interval that accounts
+for the choice of the trial. If the study cannot separate two rules, the answer says how
+many seeds would.
 
     descent compare my_rules.py:mine adam --workload digits breast_cancer
     descent compare heavy_ball adam --space heavy_ball.learning_rate=1e-3..10
@@ -13,9 +15,9 @@ separate the two, with how many seeds would.
 
 A rule of yours is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
-range of `--space`. The others are compared with the last rule, or with `--baseline`.
-Workloads are those of research.workloads: diabetes, diabetes_ridge,
-breast_cancer, digits, ill_conditioned, noisy_quadratic and others.
+range of `--space`. All rules are compared with the last rule, or with `--baseline`.
+Workloads are those of research.workloads: diabetes, diabetes_ridge, breast_cancer,
+digits, ill_conditioned, noisy_quadratic and others.
 """
 
 import dataclasses
@@ -35,46 +37,47 @@ if TYPE_CHECKING:
     from research.types import Checkpoints
 
 PROGRAM = "descent compare"
-NAME = Path(__file__).stem  # Of the experiment, of which this is the command.
+NAME = Path(__file__).stem  # Name of the experiment that this command runs.
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run."""
+    """Settings of a comparison."""
 
     rule: tuple[str, ...] = ("heavy_ball", "adam")
-    """Names of ours, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it; the flag
-    may come several times."""
+    """Rules: one of our names, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it
+    v1; the flag may be repeated."""
     workload: tuple[str, ...] = ("breast_cancer", "digits")
-    """Named problems on which all of them run."""
+    """Named problems on which all rules run."""
     baseline: str = ""
-    """The rule that the others are compared with; empty: the last."""
+    """Rule with which the others are compared; empty: the last rule."""
     budget: int = 20
-    """Trials of each rule on each workload; the first is its defaults."""
+    """Trials of each rule on each workload; the first has the default
+    hyper-parameters."""
     passes: int = 30
-    """Budget of every training, in passes over the data."""
+    """Passes over the data in every training."""
     batch_size: int = 32
     """Examples in a batch; 0: all of them."""
     target: float = 1e-2
-    """Share of the initial f - f* to come down to."""
+    """Share of the initial f - f* that must be reached."""
     tune_on: str = "train"
-    """Whose objective chooses: train (reported on train), or validation (reported on
-    test)."""
+    """Objective that chooses the trial: train (reported on train) or validation
+    (reported on test)."""
     seeds: str = "0..19"
-    """Seeds that are reported: 0..9, or 1,4,7."""
+    """Reported seeds: 0..9, or 1,4,7."""
     tuning_seeds: str = "1000..1009"
-    """Seeds on which trials are chosen; none of them may be reported."""
+    """Seeds for the choice of trials; must differ from the reported seeds."""
     space: tuple[str, ...] = ()
-    """Ranges other than the usual, as RULE.learning_rate=1e-4..10 on a log scale, or
-    "RULE.b2=0.9..0.999 one_minus"."""
+    """Search ranges that replace the defaults: RULE.learning_rate=1e-4..10 (log scale),
+    or "RULE.b2=0.9..0.999 one_minus"."""
     evaluations: tuple[str, ...] = ()
-    """What a step of a rule that evaluates the objective itself costs in gradients of
-    its batch, as RULE=2."""
+    """Cost of a step, in gradients of its batch, for a rule that evaluates the
+    objective itself, as RULE=2."""
     files: tuple[str, ...] = ()
-    """SHA-256 of each file of rules; filled in, so that a changed file is another
-    run."""
+    """SHA-256 of each file of rules; filled in automatically, so that a changed file is
+    a different run."""
     width: int = 8
-    """Lanes in a block; the bits of a cell depend on it."""
+    """Number of runs trained together; the bits of each run depend on it."""
 
 
 FULL = Config(
@@ -86,17 +89,18 @@ FULL = Config(
 
 
 def compare(words: Sequence[str]) -> int:
-    """Compare rules as a command line says; the first words, before any flag, are
-    rules.
+    """Compare rules as a command line says.
+
+    Arguments before the first flag are rules.
 
     Args:
-      words: Those after `compare`.
+      words: Command-line arguments after `compare`.
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line` makes
-        a line of it.
-      SystemExit: Status 2 after a flag's value of the wrong type.
+      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
+        reports it in one line.
+      SystemExit: Status 2 if a flag's value has the wrong type.
     """
     study = sys.modules[__name__]
     cli.perform(study, flags.parse(study, with_rule_flag(words)))
@@ -104,7 +108,7 @@ def compare(words: Sequence[str]) -> int:
 
 
 def with_rule_flag(words: Sequence[str]) -> list[str]:
-    """Put --rule before the rules that stand first.
+    """Insert --rule if the command line begins with rules.
 
     Example:
       >>> with_rule_flag(["adam", "optax.sgd", "--budget", "8"])
@@ -116,7 +120,7 @@ def with_rule_flag(words: Sequence[str]) -> list[str]:
 
 
 def complete(config: Config) -> Config:
-    """Record the digest of each file that a rule comes from."""
+    """Record the digest of each file that contains a rule."""
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
 
@@ -141,7 +145,10 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
-    """Compute every `parts`-th pair from pair `part` on; `run` finds them."""
+    """Compute every `parts`-th pair of rule and workload, starting with pair `part`.
+
+    The results are saved in the checkpoints, where `run` loads them.
+    """
     given = arguments(config)
     research.comparison.compute_share(
         given.pop("rules"),
@@ -154,7 +161,7 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """Arguments of `research.comparison.compare`, from the config."""
+    """Return the arguments of `research.comparison.compare` for a config."""
     return research.comparison.parse_command(
         config.rule,
         lambda word: rule_lookup.find(word).rule,
@@ -173,7 +180,7 @@ def arguments(config: Config) -> dict[str, Any]:
 
 
 def draw(result: "Result") -> "dict[str, Picture]":
-    """Draw ratios, trials, rates, curves and the profile."""
+    """Draw the figures of the study: ratios, trials, rates, curves and profile."""
     from research.figures import studies
 
     return studies.draw_study(result.numbers, result.arrays)

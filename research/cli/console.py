@@ -1,4 +1,4 @@
-"""The answer, the tables and where the files are, on a terminal or in a pipe."""
+"""Print the answer, the tables and the paths of files to a terminal or a pipe."""
 
 import numbers
 import sys
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from research import runs
 
 PIPE_WIDTH = (
-    10_000  # Nothing is wrapped in a pipe or a log; a terminal gives its own width.
+    10_000  # Lines are not wrapped in a pipe or a log; a terminal has its own width.
 )
-GAP = 3  # Columns between two columns of a table.
+GAP = 3  # Number of spaces between two columns of a table.
 
 
 def show(
@@ -27,20 +27,19 @@ def show(
     width: int | None = None,
     question: str = "",
 ) -> None:
-    """Print the question, the answer, the first table, and where the files are.
+    """Print the question, the answer, the first table, and the paths of files.
 
-    The other tables are in the report.
-
-    A pipe gets plain text without control codes, as wide as it needs. On a terminal too
-    narrow for a table's numbers, each row becomes a short list of its own.
+    The other tables are in the report. A pipe gets plain text without control codes or
+    line wrapping. If a terminal is too narrow for a table's numbers, each row is
+    printed as a short list.
 
     Args:
-      result: What an experiment found.
-      paths: What lies where.
+      result: Result of an experiment.
+      paths: Paths of files by name.
       tables: Whether to print the table.
-      stream: Where to print; None means standard output.
-      width: Columns; None means the terminal's, or without end in a pipe.
-      question: Stands above the answer where it is given.
+      stream: Output stream; None: standard output.
+      width: Width in characters; None: the terminal's width, or unlimited in a pipe.
+      question: Question, printed above the answer; empty: none.
     Example:
       >>> from research import runs
       >>> table = runs.Table("Effort", ["sampler", "epochs"], [["mini-batch", 7.4051], ["stochastic", None]], "To 1 %.")
@@ -76,17 +75,16 @@ def show(
     for name, path in paths.items():
         console.print(
             f"{name}: {path}", soft_wrap=True
-        )  # A path that is cut in two cannot be clicked.
+        )  # A path split over two lines cannot be clicked.
 
 
 def cell(value: Any) -> str:
-    """Writes one value of a table: three significant digits, words for what is no
-    number.
+    """Format one value of a table with three significant digits.
 
     Args:
-      value: Text, a number, a truth value, or None for what did not happen.
+      value: A text, a number, a truth value, or None for "not reached".
     Returns:
-      What to print.
+      The text to print.
     Example:
       >>> [cell(value) for value in (None, True, 1797, 0.025249, 12345.6, 1e-9, float("nan"), "adam")]
       ['not reached', 'yes', '1,797', '0.0252', '12,300', '1e-09', 'nan', 'adam']
@@ -99,7 +97,7 @@ def cell(value: Any) -> str:
         return f"{value:,}"
     if not isinstance(value, numbers.Real):
         return str(value)
-    number = float(f"{value:.2e}")  # Rounded first, so that 999.6 counts as 1,000.
+    number = float(f"{value:.2e}")  # Rounded first, so that 999.6 is printed as 1,000.
     return f"{number:,.0f}" if 1e3 <= abs(number) < 1e6 else f"{number:.3g}"
 
 
@@ -150,16 +148,21 @@ def _print_table(console: "rich.console.Console", table: "runs.Table") -> None:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Broken at spaces here, for rich before 14.3 adds to the `width` of a column at
-    the edge."""
+    """Wrap a text at spaces.
+
+    This is done here because rich before 14.3 adds to the `width` of an edge column.
+    """
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _widths(
     columns: Sequence[str], rows: Sequence[Sequence[str]], available: int
 ) -> list[int] | None:
-    """How wide each column is: its widest cell, or less by breaking headings and text,
-    never a number, at spaces; None where even that is too wide."""
+    """Return the width of each column, or None if the table does not fit.
+
+    A column is as wide as its widest entry. If necessary, headings and texts are broken
+    at spaces; numbers are never broken.
+    """
     widths, least = [], []
     for heading, *cells in zip(columns, *rows, strict=True):
         words = [word for text in (heading, *cells) for word in text.split()]

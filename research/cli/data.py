@@ -1,4 +1,4 @@
-"""What data there is, and bringing it here: python -m experiments data."""
+"""List, fetch and verify data sets: descent data."""
 
 import argparse
 import os
@@ -29,16 +29,16 @@ package, and in the cache. Status of verify: 0 if every file is right, 1 if one 
 
 
 def data(words: Sequence[str]) -> int:
-    """List the data sets, fetch some, or verify what is here.
+    """List the data sets, fetch some, or verify those on this machine.
 
     Args:
-      words: Those after `data`.
+      words: Command-line arguments after `data`.
     Returns:
-      0; 1 if a file that was verified is not what it should be.
+      0; 1 if a verified file has the wrong content.
     Raises:
-      ValueError, OSError: Bad input, or a set that cannot be fetched;
-        `research.cli.errors_in_one_line` makes a line of it.
-      SystemExit: Status 2 after a flag that is unknown.
+      ValueError, OSError: Bad input, or a data set that cannot be fetched;
+        `research.cli.errors_in_one_line` reports it in one line.
+      SystemExit: Status 2 after an unknown flag.
     """
     parser = argparse.ArgumentParser(
         "descent data",
@@ -67,13 +67,12 @@ def data(words: Sequence[str]) -> int:
 
 
 def use_folder(folder: Path | None) -> None:
-    """Makes this process, and those that it starts, look for data in a folder first;
-    None changes nothing.
+    """Let this process and its child processes look for data in a folder first.
 
     Args:
-      folder: What --data-dir names.
+      folder: Folder that --data-dir names; None changes nothing.
     Raises:
-      ValueError: It is no folder.
+      ValueError: The folder does not exist.
     """
     from research.datasets.finding import VARIABLE
 

@@ -1,4 +1,4 @@
-"""Bad input in one line: what is wrong, and what to do about it."""
+"""Explain bad input in one line: what is wrong, and what to do about it."""
 
 import importlib.metadata
 import re
@@ -7,19 +7,20 @@ from pathlib import Path
 
 DISTRIBUTION = "descent-jax"
 OURS = Path(__file__).parents[2]
-# Where the name of what is imported is not the name of what is installed.
+# Packages whose import name differs from the name to install.
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "lazy_loader": "lazy-loader"}
 
 
 def explain(problem: Exception) -> str:
-    """Puts an exception into one line.
+    """Describe an exception in one line.
 
-    A message of our own says all that is needed. One that comes from a library (a shape
-    error inside NumPy, say) may be our mistake instead, so the line then says how to
-    see where it happened. A missing package is named with the command that installs it.
+    A message of this package is complete by itself. An exception from a library (a
+    shape error inside NumPy, say) may be caused by a mistake in this package, so the
+    line then says how to see the traceback. For a missing package, the line gives the
+    command that installs it.
 
     Args:
-      problem: What was raised.
+      problem: The exception.
     Returns:
       The line, without "error:" before it.
     Example:
@@ -46,7 +47,7 @@ def explain(problem: Exception) -> str:
         problem.strerror
         if isinstance(problem, OSError) and problem.strerror
         else str(problem)
-    )  # Without [Errno 28].
+    )  # Without the prefix "[Errno 28]".
     line = " ".join(text.split()) or type(problem).__name__
     return (
         line if _raised_by_us(problem) else f"{line} (DESCENT_TRACEBACK=1 shows where.)"
@@ -58,13 +59,16 @@ def _is_ours(module: str) -> bool:
 
 
 def _requirement(package: str) -> str:
-    """What to hand to pip: our extra that brings the package, if one does."""
+    """Return what to pass to pip to install a package.
+
+    If an extra of this package installs it, the extra is returned.
+    """
     package = DISTRIBUTIONS.get(package, package)
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except (
         importlib.metadata.PackageNotFoundError
-    ):  # Imported from a folder, not installed.
+    ):  # This package is imported from a folder and not installed.
         requirements = []
     for requirement in requirements:
         name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
@@ -79,8 +83,7 @@ def _requirement(package: str) -> str:
 
 
 def _raised_by_us(problem: Exception) -> bool:
-    """Whether a `raise` of ours wrote the message, rather than a library or a slip of
-    ours."""
+    """Return whether a `raise` statement of this project wrote the message."""
     frames = traceback.extract_tb(problem.__traceback__)
     ours = (OURS / "research", OURS / "experiments")
     return (

@@ -1,4 +1,4 @@
-"""The chain rule of a formula or a function, as a table: descent explain EXPR."""
+"""Show the chain rule of a formula or function as a table: descent explain EXPR."""
 
 import argparse
 import ast
@@ -35,16 +35,16 @@ A file or module is imported, so give only one that you trust; a formula is only
 
 
 def explain(words: Sequence[str]) -> int:
-    """Print the ledger of a formula or a function, and write its picture if asked for.
+    """Print the table of a formula or function, and write its picture if requested.
 
     Args:
-      words: Those after `explain`.
+      words: Command-line arguments after `explain`.
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line` makes
-        a line of it.
-      SystemExit: Status 2 after a flag that is unknown.
+      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
+        reports it in one line.
+      SystemExit: Status 2 after an unknown flag.
     """
     asked = _parser().parse_args(words)
     point = values(asked.at)
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def values(words: Sequence[str]) -> dict[str, Any]:
-    """Numbers and lists of numbers by name, from words such as x=1.0.
+    """Parse arguments such as x=1.0 into numbers and lists of numbers by name.
 
     Example:
       >>> values(["x=1", "y=[1, 2.5]"])
@@ -123,10 +123,10 @@ def _is_numeric(value: Any) -> bool:
 
 
 def function(word: str) -> tuple[Callable[..., Any], bool]:
-    """The function that a word names, and whether the word is a formula.
+    """Return the function of a command-line argument, and whether it is a formula.
 
     Raises:
-      ValueError, TypeError, OSError: It names none.
+      ValueError, TypeError, OSError: The argument does not name a function.
     """
     if re.fullmatch(r"[^()*]*\.py(:\w*)?", word):
         found = user_code.in_file(word, "function", inspect.isfunction, "no function")
@@ -144,7 +144,7 @@ def function(word: str) -> tuple[Callable[..., Any], bool]:
 def _bound(
     f: Callable[..., Any], point: dict[str, Any], is_formula: bool
 ) -> tuple[Callable[..., Any], list[Any]]:
-    """The function of its given arguments alone, and their values in its order."""
+    """Return a function of the given arguments only, and their values in its order."""
     import numpy as np
 
     name = "the formula" if is_formula else getattr(f, "__name__", "the function")
@@ -176,7 +176,7 @@ def _bound(
 def _of_given(
     f: Callable[..., Any], kinds: Mapping[str, Any], name: str
 ) -> Callable[..., Any]:
-    """f as a function of these arguments alone, by position, under a name."""
+    """Return f as a function `name` of the given arguments only, by position."""
 
     def given(*arrays: Any) -> Any:
         positional, rest = [], {}
@@ -197,7 +197,7 @@ def _of_given(
 def _ledger(
     f: Callable[..., Any], args: list[Any], asked: argparse.Namespace
 ) -> "Ledger":
-    """The ledger; what the function raises is told in one line."""
+    """Compute the table; report an error of the function in one line."""
     from research import derivatives
     from research.derivatives.errors import NotInexactError, NotScalarError
 
@@ -214,7 +214,7 @@ def _ledger(
 
 
 def page(ledger: "Ledger", title: str) -> str:
-    """A page of HTML with the answer, the picture and the table; it opens offline."""
+    """Return a self-contained HTML page with the result, the picture and the table."""
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -1,4 +1,7 @@
-"""A formula of the command line as a function: parsed by `ast`, and never evaluated."""
+"""Turn a formula of the command line into a function, without evaluating code.
+
+The formula is parsed with `ast`.
+"""
 
 import ast
 import inspect
@@ -8,7 +11,7 @@ from typing import Any
 
 from research.naming import nearest
 
-LONGEST, DEEPEST = 1000, 60  # Letters of a formula, and levels of its nesting.
+LONGEST, DEEPEST = 1000, 60  # Maximum number of characters and nesting levels.
 CONSTANTS = ("pi", "e")
 # Functions of jax.numpy whose result is no larger than their arguments.
 ELEMENTWISE = (
@@ -32,7 +35,7 @@ REDUCTIONS = (
     *("sum", "mean", "prod", "max", "min", "var", "std", "dot", "vdot", "cumsum"),
     "cumprod",
 )
-ACTIVATIONS = (  # Of jax.nn.
+ACTIVATIONS = (  # Functions of jax.nn.
     *("sigmoid", "softplus", "relu", "silu", "gelu", "elu", "softmax", "log_softmax"),
     *("log_sigmoid", "logsumexp"),
 )
@@ -56,15 +59,14 @@ OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 
 
 def parse(text: str) -> Callable[..., Any]:
-    """Turn a formula into a function of its variables, in the order in which they
-    appear.
+    """Turn a formula into a function of its variables, in order of first appearance.
 
-    A formula is made of numbers, variables, + - * / % ** @, comparisons, x[0], and the
-    functions of jax.numpy and jax.nn in FUNCTIONS. Anything else is refused, so that a
-    formula can neither reach other code nor ask for much memory.
+    A formula may contain numbers, variables, + - * / % ** @, comparisons, x[0], and the
+    functions of jax.numpy and jax.nn in FUNCTIONS. Everything else is an error. A
+    formula therefore cannot run other code or request much memory.
 
     Raises:
-      ValueError: It is not such a formula; the message names what is wrong in it.
+      ValueError: The formula is not valid; the message names the invalid part.
     Example:
       >>> f = parse("3 * x**2 + y")
       >>> list(inspect.signature(f).parameters), f(2.0, 1.0)
@@ -103,7 +105,7 @@ def _tree(text: str) -> ast.expr:
 
 
 def _check(node: ast.AST, depth: int) -> None:
-    """Refuse what a formula may not hold, and what is nested too deep."""
+    """Raise if a formula contains an invalid part or is nested too deeply."""
     if depth == 0:
         raise ValueError(f"a formula is nested at most {DEEPEST} levels deep.")
     match node:
@@ -131,7 +133,7 @@ def _check(node: ast.AST, depth: int) -> None:
 
 
 def _operands(node: ast.AST) -> list[ast.expr]:
-    """What a node computes with."""
+    """Return the operands of a node."""
     match node:
         case ast.BinOp():
             return [node.left, node.right]
@@ -172,7 +174,7 @@ def _variables(node: ast.AST) -> list[str]:
 
 
 def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
-    """What a checked formula gives where its variables have these values."""
+    """Evaluate a checked formula at the given values of its variables."""
     import jax.numpy as jnp
 
     match node:

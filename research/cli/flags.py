@@ -1,5 +1,4 @@
-"""From the words of a command line, and a TOML or JSON file, to an experiment's frozen
-Config."""
+"""Parse a command line, and a TOML or JSON file, into an experiment's frozen Config."""
 
 import argparse
 import dataclasses
@@ -15,8 +14,8 @@ from typing import Annotated, Any, NamedTuple
 from research.naming import nearest
 from research.reading import parse_json, read_bytes
 
-MOST_BYTES = 2**24  # That are read of a file of flags.
-_SHORT = reprlib.Repr()  # Python 3.11 takes no limits here.
+MOST_BYTES = 2**24  # Maximum size of a config file.
+_SHORT = reprlib.Repr()  # Python 3.11 does not accept limits in the constructor.
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 200, 200, 40
 
 
@@ -27,27 +26,27 @@ class Options:
     full: bool = False
     """Start from the experiment's FULL configuration instead of the small one."""
     fast: bool = False
-    """Start from one that takes seconds and shows that everything works; only some
-    experiments have it."""
+    """Start from a configuration that takes seconds and only shows that everything
+    works; some experiments have none."""
     config: Path | None = None
-    """Start from this TOML or JSON file; flags on the command line win over it."""
+    """Start from this TOML or JSON file; flags on the command line override it."""
     results: Path = Path("results")
-    """Folder that receives <experiment>/<run id>/."""
+    """Folder in which <experiment>/<run id>/ is created."""
     fresh: bool = False
-    """Start anew, even where this very command has already finished."""
+    """Start from the beginning, even if the same command has already finished."""
     quiet: bool = False
-    """Print the answer and the paths alone."""
+    """Print only the answer and the paths."""
     data_dir: Path | None = None
-    """Look for data in this folder first, as the environment variable DESCENT_DATA has
-    it; `experiments data` lists it."""
+    """Look for data in this folder first, like the environment variable DESCENT_DATA;
+    `descent data` lists it."""
 
 
 class Command(NamedTuple):
-    """What one command line asks for.
+    """A parsed command line.
 
     Attributes:
-      config: The experiment's own frozen dataclass.
-      options: What every experiment has.
+      config: The experiment's Config, a frozen dataclass.
+      options: Flags that every experiment has.
     """
 
     config: Any
@@ -55,13 +54,13 @@ class Command(NamedTuple):
 
 
 def program(experiment: types.ModuleType) -> str:
-    """What starts an experiment: its PROGRAM, or python and its file."""
+    """Return the command that starts an experiment: its PROGRAM, or python FILE."""
     file = Path(experiment.__file__ or experiment.__name__)
     return getattr(experiment, "PROGRAM", f"python experiments/{file.stem}.py")
 
 
 def question_of(docstring: str | None) -> str:
-    """The first paragraph of an experiment's docstring, on one line.
+    """Return the first paragraph of an experiment's docstring as one line.
 
     Example:
       >>> question_of("How fast\\n    is it?\\n\\nVery.")
@@ -71,24 +70,25 @@ def question_of(docstring: str | None) -> str:
 
 
 def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
-    """Reads a command line into the experiment's Config, on top of its defaults, of
-    FULL or of a file.
+    """Parse a command line into the experiment's Config.
 
+    Flags change the values of the starting config: the defaults, FULL, FAST or a file.
     `--help` prints the module's docstring and the flags with their defaults, and exits.
     JAX is not imported.
 
     Args:
-      experiment: Has a docstring, a frozen dataclass Config and FULL, an instance of
-        it.
-      argv: The words after the program's name.
+      experiment: Module with a docstring, a frozen dataclass Config, and FULL, an
+        instance of Config.
+      argv: Command-line arguments after the program's name.
     Returns:
-      The command; its config has the types that the fields of Config declare.
+      The parsed command. The values of its config have the types that Config declares.
     Raises:
-      ValueError: A flag or a key of the file is unknown; the nearest one is named.
+      ValueError: A flag or a key of the file is unknown; the message suggests the
+        closest one.
       TypeError: A value in the file has the wrong type.
       OSError: The file cannot be read.
-      SystemExit: Status 0 after --help; status 2 after a flag's value of the wrong
-        type, with the flag named on stderr.
+      SystemExit: Status 0 after --help; status 2 if a flag's value has the wrong type,
+        with the flag named on stderr.
     """
     import tyro
 
@@ -121,20 +121,21 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
 
 
 def read_config(path: Path, base: Any) -> Any:
-    """Replaces the fields of a dataclass by those that a TOML or JSON file names.
+    """Replace fields of a dataclass by the values in a TOML or JSON file.
 
-    A key may be spelled as the field or as the flag (learning_rate, learning-rate). A
-    list fills a tuple, an integer a float; nothing else is converted.
+    A key can be spelled like the field or like the flag (learning_rate, learning-rate).
+    A list becomes a tuple and an integer a float where the field needs it. No other
+    types are converted.
 
     Args:
-      path: A flat table, its kind told by the suffix, .toml or .json; or the
-        manifest.json of a run.
-      base: A frozen dataclass instance; what the file leaves out stays as it is here.
+      path: File with a flat table, or the manifest.json of a run. The suffix .toml or
+        .json decides how it is parsed.
+      base: Frozen dataclass instance. Fields that the file does not name are kept.
     Returns:
       A new instance of the same class.
     Raises:
-      ValueError: The file is not TOML or JSON, or has a key that is no field; the
-        nearest field is named.
+      ValueError: The file is not TOML or JSON, or has a key that is not a field; the
+        message suggests the closest field.
       TypeError: A value has another type than its field.
       OSError: The file cannot be read.
     Example:
@@ -161,7 +162,7 @@ def read_config(path: Path, base: Any) -> Any:
     if isinstance(values, dict):
         values = values.get(
             "config", values
-        )  # A manifest has its run's config under that name.
+        )  # A manifest stores the run's config under this name.
     if not isinstance(values, dict):
         raise ValueError(
             f"{path} must hold a table of fields and values; it holds a "
@@ -171,15 +172,14 @@ def read_config(path: Path, base: Any) -> Any:
 
 
 def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Replaces the fields of a dataclass by values as JSON or TOML have them, as
-    `read_config` does.
+    """Replace fields of a dataclass by JSON or TOML values, as `read_config` does.
 
     Args:
-      base: A frozen dataclass instance.
-      values: By field, or by flag.
-      where: They come from; for messages.
+      base: Frozen dataclass instance.
+      values: New values by field or by flag.
+      where: Source of the values, for messages.
     Raises:
-      ValueError: A key is no field.
+      ValueError: A key is not a field.
       TypeError: A value has another type than its field.
     """
     declared = typing.get_type_hints(type(base))
@@ -210,15 +210,16 @@ def _parse_toml(data: bytes) -> Any:
 
 
 def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
-    """What the flags start from: the defaults, FULL or FAST, and over it the file."""
+    """Return the config that the flags change.
+
+    This is the default, FULL or FAST, updated by the values in the file.
+    """
     scan = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, exit_on_error=False
     )
     scan.add_argument("--full", action="store_true")
     scan.add_argument("--fast", action="store_true")
-    scan.add_argument(
-        "--config", type=Path, nargs="?"
-    )  # Without its value it is tyro's to refuse.
+    scan.add_argument("--config", type=Path, nargs="?")  # tyro reports a missing value.
     try:
         early, _ = scan.parse_known_args(list(argv))
     except argparse.ArgumentError as problem:
@@ -243,8 +244,7 @@ def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
 
 
 def _gathered(argv: Sequence[str], base: Any) -> list[str]:
-    """Gives a flag of several values that comes more than once (--rule a --rule b) all
-    of them where it comes first."""
+    """Merge repeated flags with several values: --rule a --rule b is --rule a b."""
     several = {
         f"--{f.name.replace('_', '-')}"
         for f in dataclasses.fields(base)
@@ -281,7 +281,7 @@ def _unknown(words: Sequence[str], names: Iterable[str]) -> str:
 
 
 def _convert(value: Any, kind: Any) -> Any:
-    """The value as the annotated type, or a ValueError."""
+    """Return the value as the annotated type; raise ValueError if impossible."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _first_that_fits(value, arguments)
@@ -303,7 +303,7 @@ def _convert(value: Any, kind: Any) -> Any:
 def _first_that_fits(value: Any, kinds: Sequence[Any]) -> Any:
     for kind in sorted(
         kinds, key=lambda kind: kind is not type(value)
-    ):  # 1 stays an int in `float | int`.
+    ):  # Try the value's own type first: 1 stays an int in `float | int`.
         try:
             return _convert(value, kind)
         except ValueError:

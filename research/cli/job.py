@@ -1,5 +1,4 @@
-"""A job that computes a part of an experiment: what it is told, what it answers, and
-how it makes sure of its place."""
+"""A job that computes one part of an experiment, possibly on another machine."""
 
 import contextlib
 import importlib
@@ -17,27 +16,29 @@ from research.cli import flags
 JOBS, CURRENT = (
     "jobs",
     "current",
-)  # In the run folder: what the jobs leave, and which command's jobs they are.
+)  # In the run folder: the folder of the jobs, and the file with the current command.
 VARIABLES = (
     "XLA_FLAGS",
     "NPROC",
     "CUDA_VISIBLE_DEVICES",
     "DESCENT_DATA",
-)  # Of a job as of the submitting process.
+)  # Copied from the submitting process to each job.
 SECONDS_TO_CLAIM = 10.0
 
 
 class Task(NamedTuple):
-    """What a job is told, in plain data: it may start on another machine, a day later.
+    """Task of a job, in plain data.
+
+    The job may start on another machine a day later.
 
     Attributes:
-      experiment: The name of its module, and the folder that the name starts from.
-      top: That folder.
-      config: As JSON values.
-      part, parts: The job, and how many there are.
-      run: The run folder.
-      command: Which command submitted it.
-      variables: Of the environment, as the submitting process has them.
+      experiment: Name of the experiment's module, relative to `top`.
+      top: Folder that contains the module's top package.
+      config: Config as JSON values.
+      part, parts: Index of the job, and number of jobs.
+      run: Run folder.
+      command: Identifier of the command that submitted the job.
+      variables: Environment variables of the submitting process.
     """
 
     experiment: str
@@ -51,11 +52,12 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a job answers.
+    """Outcome of a job.
 
     Attributes:
-      fault: What went wrong, in a line; None where nothing did.
-      differences: Between its processor and the submitting process's, in words.
+      fault: Error in one line; None after success.
+      differences: Differences between its processor and that of the submitting process,
+        in words.
     """
 
     fault: str | None
@@ -63,15 +65,17 @@ class Outcome(NamedTuple):
 
 
 def compute_part(task: Task) -> Outcome:
-    """What a job does: computes its part of an experiment into the run's checkpoints;
-    an error goes to its log, too."""
+    """Compute a job's part of an experiment and save it in the run's checkpoints.
+
+    An error is also written to the job's log.
+    """
     try:
         return Outcome(None, _compute_part(task))
     except Exception as problem:
         traceback.print_exc()
         if (
             type(problem).__name__ == "UncompletedJobError"
-        ):  # Submitit's way to say so, shortly before the end.
+        ):  # submitit raises this shortly before the time limit.
             return Outcome("it ran out of time (--minutes)", [])
         return Outcome(
             problems.explain(problem).removesuffix(
@@ -84,7 +88,7 @@ def compute_part(task: Task) -> Outcome:
 def _compute_part(task: Task) -> list[str]:
     local = (
         os.environ.get("SUBMITIT_EXECUTOR") == "local"
-    )  # A queue hands out its accelerators itself.
+    )  # A queue assigns its accelerators itself.
     os.environ.update(
         {
             k: v
@@ -93,7 +97,9 @@ def _compute_part(task: Task) -> list[str]:
         }
     )
     if local and "CUDA_VISIBLE_DEVICES" not in task.variables:
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Submitit hides them.
+        os.environ.pop(
+            "CUDA_VISIBLE_DEVICES", None
+        )  # submitit sets this variable and so hides the devices.
     from research import backend, runs
 
     backend.configure(x64=True)
@@ -110,8 +116,10 @@ def _compute_part(task: Task) -> list[str]:
 
 
 def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> list[str]:
-    """Between this processor and the one that the run was begun on; anything else that
-    differs is refused."""
+    """Return how this processor differs from the one on which the run was started.
+
+    Any other difference between the environments raises an error.
+    """
     from research import runs
     from research.runs._environment import differences
 
@@ -129,8 +137,10 @@ def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> lis
 
 @contextlib.contextmanager
 def _claimed(folder: Path, task: Task) -> Iterator[None]:
-    """Holds a lock while the job works, so that no later command begins beside it; a
-    later command's claim wins."""
+    """Hold a lock while the job works, so that no later command can start.
+
+    If a later command has already started, the job raises an error.
+    """
     import filelock
 
     with filelock.FileLock(
@@ -145,7 +155,7 @@ def _claimed(folder: Path, task: Task) -> Iterator[None]:
 
 
 def refuse_if_busy(folder: Path) -> None:
-    """Raises if a job of an earlier command is at work in the run folder."""
+    """Raise if a job of an earlier command is still working in the run folder."""
     import filelock
 
     for file in (folder / JOBS).glob("*.lock"):

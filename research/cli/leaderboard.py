@@ -1,5 +1,4 @@
-"""Studies of many on one page, and a run as one file to hand on: descent leaderboard,
-and pack."""
+"""Merge studies into one page (descent leaderboard); pack a run (descent pack)."""
 
 import argparse
 import sys
@@ -18,16 +17,17 @@ A study is one small archive of plain files; reading it executes nothing. Its di
 
 
 def leaderboard(words: Sequence[str]) -> int:
-    """Merge finished studies into one page that opens offline and sorts.
+    """Merge finished studies into one sortable page that opens offline.
 
     Args:
-      words: Those after `leaderboard`.
+      words: Command-line arguments after `leaderboard`.
     Returns:
-      0; who leads, the first columns of the table, and where the page is, are printed.
+      0. The leading rules, the first columns of the table and the path of the page are
+        printed.
     Raises:
-      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` makes a line of
-        it.
-      SystemExit: Status 2 after a flag that is unknown.
+      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` reports it in
+        one line.
+      SystemExit: Status 2 after an unknown flag.
     """
     asked = _parser().parse_args(words)
     from research import leaderboard as page
@@ -85,12 +85,12 @@ def pack(words: Sequence[str]) -> int:
     """Write a finished run as one archive of plain files with their digests.
 
     Args:
-      words: Those after `pack`.
+      words: Command-line arguments after `pack`.
     Returns:
-      0; where the archive is, and what it tells, is printed.
+      0. The path of the archive and a summary of its contents are printed.
     Raises:
-      ValueError, OSError: Bad input, as for `leaderboard`.
-      SystemExit: Status 2 after a flag that is unknown.
+      ValueError, OSError: Bad input, see `leaderboard`.
+      SystemExit: Status 2 after an unknown flag.
     """
     parser = argparse.ArgumentParser(
         "descent pack",

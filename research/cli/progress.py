@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then in a log."""
+"""Show the progress of a run: a bar on a terminal, or an occasional line in a log."""
 
 import contextlib
 import math
@@ -16,17 +16,16 @@ SECONDS_BETWEEN_NEWS = 0.1
 def shown(
     stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[OnProgress]:
-    """Gives an `on_progress(done, total, message)` that shows how far a run is and how
-    long it will still take.
+    """Yield a callback that shows the progress and the remaining time.
 
-    A terminal gets a bar; anything else a plain line at most once a minute, so that a
-    log stays readable.
+    A terminal gets a bar. Any other stream gets a plain line at most once a minute, so
+    that logs stay short.
 
     Args:
-      stream: Where to show it; None means standard error.
-      clock: () -> seconds; tests pass their own.
+      stream: Output stream; None: standard error.
+      clock: Function () -> seconds; tests pass their own.
     Yields:
-      The callback.
+      The callback `on_progress(done, total, message)`.
     Example:
       >>> with shown(sys.stdout) as on_progress:
       ...     on_progress(1, 4, "digits")
@@ -41,12 +40,12 @@ def shown(
 
 
 def duration(seconds: float) -> str:
-    """Writes a time as a person would say it.
+    """Format a time in its two largest units.
 
     Args:
-      seconds: Not negative.
+      seconds: Time in seconds, not negative.
     Returns:
-      Its two largest units.
+      Text such as "2 min 5 s".
     Example:
       >>> duration(8), duration(75), duration(7384)
       ('8 s', '1 min 15 s', '2 h 3 min')
@@ -79,7 +78,7 @@ def _bar(stream: TextIO) -> Iterator[OnProgress]:
             nonlocal shown_at
             if shown_at == -math.inf:
                 bar.n = bar.initial = (
-                    # What an earlier process did says nothing of this one's speed.
+                    # Work of an earlier process does not count for the speed.
                     done
                 )
             bar.total = total
@@ -87,7 +86,7 @@ def _bar(stream: TextIO) -> Iterator[OnProgress]:
             now = time.monotonic()
             new = (
                 done == int(done) or now - shown_at > SECONDS_BETWEEN_NEWS
-            )  # The next piece is named at once.
+            )  # A new piece is shown immediately.
             bar.set_description_str(message, refresh=new)
             shown_at = now if new else shown_at
 
@@ -102,7 +101,7 @@ def _lines(stream: TextIO, clock: Callable[[], float]) -> OnProgress:
         now = clock()
         first = (
             done if first is None else first
-        )  # What an earlier process did says nothing of this one's speed.
+        )  # Work of an earlier process does not count for the speed.
         if now - last < SECONDS_BETWEEN_LINES:
             return
         last, elapsed = now, now - start

@@ -1,4 +1,4 @@
-"""Run a finished run, or a kept reference, once more and compare."""
+"""Run a finished run, or a stored reference, again and compare the results."""
 
 import argparse
 import sys
@@ -25,16 +25,16 @@ status: 0 if it came out again, 1 if not, 2 after bad input"""
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Run a finished study once more, and compare every array and number.
+    """Run a finished study again, and compare every array and number.
 
     Args:
-      words: Those after `reproduce`.
+      words: Command-line arguments after `reproduce`.
     Returns:
-      0 if it came out again, 1 if not; the verdict is printed.
+      0 if the results agree, 1 if not; the verdict is printed.
     Raises:
-      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` makes a line of
-        it.
-      SystemExit: Status 2 after a flag that is unknown.
+      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` reports it in
+        one line.
+      SystemExit: Status 2 after an unknown flag.
     """
     parser = argparse.ArgumentParser(
         "descent reproduce",
@@ -56,7 +56,7 @@ def reproduce(words: Sequence[str]) -> int:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of every command that runs something once more."""
+    """Add the flags that all commands for reproducing have."""
     parser.add_argument(
         "--results",
         type=Path,
@@ -67,17 +67,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def reproduce_study(path: Path, options: flags.Options) -> int:
-    """Run a study of `descent compare` once more; see `reproduce_run`.
+    """Run a study of `descent compare` again; see `reproduce_run`.
 
     Args:
-      path: Its run folder, or the .zip that `descent pack` made of it.
-      options: As for `reproduce_run`.
+      path: Run folder of the study, or the .zip that `descent pack` made from it.
+      options: Options, see `reproduce_run`.
     Returns:
-      0 if it came out again, 1 if not; the verdict is printed.
+      0 if the results agree, 1 if not; the verdict is printed.
     Raises:
-      ValueError: It is not a finished study, or one of an experiment, which needs a
-        clone.
-      OSError: It cannot be read.
+      ValueError: The path is not a finished study, or the study belongs to an
+        experiment, which needs a clone of the repository.
+      OSError: The path cannot be read.
     """
     from research.runs import archive
 
@@ -110,7 +110,7 @@ def _check_study(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _study(name: str) -> ModuleType:
-    """The command's module, which is the experiment of its name."""
+    """Return the command's module, which is also the experiment."""
     del name
     return sys.modules[compare.__name__]
 
@@ -118,23 +118,22 @@ def _study(name: str) -> ModuleType:
 def reproduce_run(
     folder: Path, load: Callable[[str], ModuleType], options: flags.Options
 ) -> int:
-    """Runs what the manifest of a finished run asks for, in another folder, and
-    compares every array and number.
+    """Run the config of a finished run again in another folder, and compare results.
 
-    Where versions, processor, settings and code are the same, every bit must be.
-    Elsewhere table and numbers decide, as they do for a reference.
+    If versions, processor, settings and code are the same, every array and number must
+    be bit-identical. Otherwise the table and the numbers are compared as with a
+    reference.
 
     Args:
-      folder: The run folder.
-      load: Name of an experiment -> its module.
-      options: `results` is where the new run goes; it is run anew there, whatever the
-        folder holds.
+      folder: Run folder.
+      load: Function: name of an experiment -> its module.
+      options: Options; the new run goes into the folder `results`. It always starts
+        from the beginning, even if that folder holds a finished run.
     Returns:
-      0 if it came out again, 1 if not; the verdict is printed.
+      0 if the results agree, 1 if not; the verdict is printed.
     Raises:
-      ValueError: The run is not finished or damaged, its config does not fit the
-        experiment any more, or it was run on data that are not here and that other data
-        would take the place of.
+      ValueError: The run is not finished or damaged, its config no longer fits the
+        experiment, or its data are missing here and would be replaced by other data.
     """
     from research import runs
     from research.runs.manifest import check_origin
@@ -170,19 +169,17 @@ def reproduce_run(
 def reproduce_reference(
     file: Path, load: Callable[[str], ModuleType], options: flags.Options
 ) -> int:
-    """Runs what a kept reference asks for, and compares table, numbers and hashes.
+    """Run the config of a stored reference again, and compare the results.
 
     Args:
-      file: experiments/reference/<name>.json.
-      load, options: As for `reproduce_run`.
+      file: Path of the reference, experiments/reference/<name>.json.
+      load, options: See `reproduce_run`.
     Returns:
-      0 if table and numbers are the same to the printed digits or within their
-        intervals, whatever the hashes say, 1 if
-      not; the verdict is printed.
+      0 if table and numbers agree to the printed digits or within their intervals,
+        whatever the hashes are; otherwise 1. The verdict is printed.
     Raises:
-      ValueError: The reference cannot be read, its config does not fit the experiment
-        any more, or it was run on data that are not here and that other data would take
-        the place of.
+      ValueError: The reference cannot be read, its config no longer fits the
+        experiment, or its data are missing here and would be replaced by other data.
     """
     from research import runs
 
@@ -210,8 +207,10 @@ def _held_against(
 def _again(
     experiment: ModuleType, values: dict[str, Any], where: str, options: flags.Options
 ) -> "tuple[runs.Run, list[str]]":
-    """Runs a config anew, and says what it had to do without; a reproduction that was
-    stopped goes on."""
+    """Run a config again, and return the run with a list of the missing data.
+
+    An interrupted reproduction continues from its checkpoints.
+    """
     config = flags.with_values(experiment.Config(), values, where)
     run, finished_before = cli.carry_out(
         experiment, flags.Command(config, options), exactly=True

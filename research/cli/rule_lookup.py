@@ -1,5 +1,4 @@
-"""From a word of the command line to a rule: FILE.py:name, optax.NAME, or one of ours
-by name."""
+"""Look up a rule by command-line argument: FILE.py:name, optax.NAME, or our name."""
 
 import ast
 import importlib
@@ -12,15 +11,14 @@ from research.naming import nearest
 
 
 class Named(NamedTuple):
-    """A rule, or what makes one.
+    """A rule, or a constructor of rules, with its name.
 
     Attributes:
-      name: As it was written.
-      rule: A gradient transformation, or a constructor that takes the learning rate
-        first.
-      arguments: The names of the constructor's other arguments; None where it takes
-        any.
-      required: Those among them that have no default.
+      name: Name as the user wrote it.
+      rule: Gradient transformation, or constructor whose first argument is the learning
+        rate.
+      arguments: Names of the constructor's other arguments; None if it accepts any.
+      required: Names of those arguments that have no default.
     """
 
     name: str
@@ -30,16 +28,17 @@ class Named(NamedTuple):
 
 
 def find(word: str) -> Named:
-    """The rule that a word names.
+    """Look up the rule that a command-line argument names.
 
     Args:
-      word: "FILE.py:name", "optax.NAME", "optax.contrib.NAME", or the name of one of
-        our rules.
+      word: Argument of the form "FILE.py:name", "optax.NAME" or "optax.contrib.NAME",
+        or the name of one of our rules.
     Returns:
-      The rule, with its arguments' names.
+      The rule, with the names of its arguments.
     Raises:
-      OSError, ValueError, TypeError: There is no such file or name (the nearest is
-        named), the file fails, or what it names is no rule.
+      OSError, ValueError, TypeError: The file or the name does not exist (the message
+        suggests the closest name), importing the file fails, or the named object is not
+        a rule.
     Example:
       >>> find("optax.sgd").arguments
       ('momentum', 'nesterov', 'accumulator_dtype')
@@ -76,7 +75,7 @@ def find(word: str) -> Named:
 
 
 def arguments(words: Sequence[str]) -> dict[str, Any]:
-    """Values by name, from words such as b1=0.8.
+    """Parse arguments such as b1=0.8 into values by name.
 
     Example:
       >>> arguments(["b1=0.8", "nesterov=True", "mu_dtype=bfloat16"])
@@ -99,17 +98,17 @@ def arguments(words: Sequence[str]) -> dict[str, Any]:
 def check_arguments(
     named: Named, given: dict[str, Any], *, all_taken: bool
 ) -> dict[str, Any]:
-    """What of the given arguments a constructor takes.
+    """Return those of the given arguments that a constructor accepts.
 
     Args:
       named: The rule.
       given: Values by name.
-      all_taken: Whether each must be taken.
+      all_taken: Whether the constructor must accept all of them.
     Returns:
-      Those that it takes.
+      Values by name of the accepted arguments.
     Raises:
-      ValueError: One that must be taken is not (the nearest is named), or one without a
-        default is missing.
+      ValueError: `all_taken` is true and an argument is not accepted (the message
+        suggests the closest name), or an argument without a default is missing.
     """
     missing = [name for name in named.required if name not in given]
     if missing:
@@ -147,7 +146,7 @@ def _described(word: str, rule: Any) -> Named:
         )
     try:
         parameters = list(inspect.signature(rule).parameters.values())
-    except (TypeError, ValueError):  # Some callables tell nothing of themselves.
+    except (TypeError, ValueError):  # Some callables have no signature.
         return Named(word, rule, None, ())
     if not parameters or parameters[0].kind in (
         parameters[0].KEYWORD_ONLY,
@@ -184,7 +183,7 @@ def _in_optax(word: str) -> Any:
 
 
 def _rules_of(package: str) -> list[str]:
-    """The names of what makes whole rules in it."""
+    """Return the names of a package's functions that take a learning rate first."""
     module = importlib.import_module(package)
     public = [
         name
@@ -208,8 +207,10 @@ def _may_be_a_rule(value: Any) -> bool:
 
 
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
-    """Return the rule as `verify_rule` takes it: with its name for errors, and only the
-    arguments that it takes."""
+    """Return the rule in the form that `verify_rule` takes.
+
+    It has the rule's name for error messages, and passes on only accepted arguments.
+    """
     from research.verification.rule_under_test import is_made, made
 
     if is_made(named.rule):

@@ -1,5 +1,7 @@
-"""Shares the work of an experiment among jobs, here or on a queue: python -m
-experiments spread compare --jobs 4."""
+"""Share the work of an experiment among jobs, on this machine or on a queue.
+
+Example: python -m experiments spread compare --jobs 4.
+"""
 
 import argparse
 import contextlib
@@ -43,17 +45,18 @@ What a killed job had finished is kept: the same command goes on from there, als
 
 
 def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int:
-    """Runs an experiment as a command line says, its work shared among jobs.
+    """Run an experiment from a command line, with its work shared among jobs.
 
     Args:
-      words: Those after `spread`: the experiment, its own flags, and those of the jobs.
-      load: Name of an experiment -> its module.
+      words: Command-line arguments after `spread`: the experiment, its own flags, and
+        the flags of the jobs.
+      load: Function: name of an experiment -> its module.
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError, ImportError: Bad input, a job that failed (its
-        error and its log are named), or submitit is not installed;
-        `research.cli.errors_in_one_line` makes a line of it.
+      ValueError, TypeError, OSError, ImportError: Bad input, a failed job (the message
+        gives its error and its log), or submitit is not installed;
+        `research.cli.errors_in_one_line` reports it in one line.
     """
     asked, own = _parser().parse_known_args(words)
     if asked.jobs < 1:
@@ -82,8 +85,10 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
     vars(shared).update(vars(experiment))
 
     def run(config: Any, on_progress: Callable, checkpoints: Any) -> Any:
-        """The jobs first; then the experiment, which finds their work in the
-        checkpoints."""
+        """Run the jobs, then the experiment, which loads their results.
+
+        The results are in the checkpoints.
+        """
         _compute(
             experiment, config, folder, asked.jobs, executor, parameters, on_progress
         )
@@ -136,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _parameters(asked: argparse.Namespace) -> dict[str, Any]:
-    """As submitit names them."""
+    """Return the parameters of the jobs under submitit's names."""
     found: dict[str, Any] = {
         "timeout_min": asked.minutes,
         "mem_gb": asked.memory,
@@ -153,11 +158,11 @@ def _parameters(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _executor(cluster: str) -> Callable[[Path], Any]:
-    """Folder -> an executor of submitit, which is not loaded before it is needed."""
+    """Return a function folder -> executor of submitit, which is imported here."""
     try:
         with _environment(
             SUBMITIT_LOG_LEVEL="NOCONFIG"
-        ):  # Or its import closes what others log to.
+        ):  # Otherwise its import closes the log streams of other packages.
             submitit = importlib.import_module("submitit")
     except ModuleNotFoundError as problem:
         raise ImportError(
@@ -192,7 +197,7 @@ def _compute(
     parameters: Mapping[str, Any],
     on_progress: Callable[[float, float, str], None],
 ) -> None:
-    """Submits the jobs and waits until each has ended; raises if one failed."""
+    """Submit the jobs and wait until all have ended; raise if one failed."""
     from research.runs.files import json_bytes, read_json, write_atomically
 
     command, depth = uuid.uuid4().hex[:12], experiment.__name__.count(".")
@@ -200,7 +205,7 @@ def _compute(
     own.mkdir(parents=True)
     write_atomically(
         folder / JOBS / CURRENT, command.encode()
-    )  # From here on no earlier command's job begins.
+    )  # From here on, jobs of earlier commands refuse to start.
     refuse_if_busy(folder)
     top = Path(experiment.__file__ or "").absolute().parents[depth]
     plain = read_json(json_bytes(config, "config"))
@@ -230,7 +235,7 @@ def _compute(
         *own.glob("*.sh"),
         *(folder / JOBS).glob("*.lock"),
     ]:
-        left_over.unlink(missing_ok=True)  # Logs stay.
+        left_over.unlink(missing_ok=True)  # The logs are kept.
 
 
 def _submitted(
@@ -239,11 +244,11 @@ def _submitted(
     ours = [
         str(Path(__file__).parents[2]),
         *filter(None, [os.environ.get("PYTHONPATH")]),
-    ]  # Jobs find us, too.
+    ]  # Lets the jobs import this package.
     try:
         threads = int(
             os.environ["NPROC"]
-        )  # Of XLA's pool, which `backend.configure` has pinned.
+        )  # Size of XLA's thread pool, which `backend.configure` has fixed.
         executor.update_parameters(cpus_per_task=threads, **parameters)
         with (
             _environment(PYTHONPATH=os.pathsep.join(ours)),
@@ -251,15 +256,13 @@ def _submitted(
             executor.batch(),
         ):
             return [executor.submit(compute_part, task) for task in tasks]
-    except (
-        NameError
-    ) as problem:  # Submitit's word for a parameter that it does not know.
+    except NameError as problem:  # submitit raises this for an unknown parameter.
         raise ValueError(f"--slurm: {str(problem).partition(chr(10))[0]}") from problem
 
 
 @contextlib.contextmanager
 def _environment(**variables: str) -> Iterator[None]:
-    """With these variables of the environment."""
+    """Set environment variables within the context, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -271,8 +274,11 @@ def _environment(**variables: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_to(file: Path) -> Iterator[None]:
-    """What is started within writes its errors there: submitit's watchers of local
-    jobs, whom Ctrl-C reaches, too."""
+    """Redirect stderr of processes started within the context to a file.
+
+    Otherwise submitit's watcher processes of local jobs would print their errors after
+    Ctrl-C.
+    """
     before = os.dup(2)
     with open(file, "ab") as opened:
         os.dup2(opened.fileno(), 2)
@@ -300,20 +306,21 @@ def _wait(
 def _has_ended(job: Any) -> bool:
     if hasattr(
         job, "cancelled"
-    ):  # Of the debug executor: it runs now, and `done` would open a debugger on an error.
+    ):  # Only in the debug executor; the job runs here. `done` would open a debugger.
         job.exception()
         return True
     return job.done()
 
 
 def _outcome(job: Any) -> Outcome:
-    """What a job that has ended answered, or that it could not."""
+    """Return the outcome of an ended job, or an outcome that says it was killed."""
     killed = Outcome(
         "it was stopped from outside: killed, out of memory or out of time", []
     )
     process = getattr(job, "_process", None)
     if process is not None and not job.paths.result_pickle.exists():
-        # Here and now; of a queue's file system submitit waits some time for the file.
+        # The file of a local job will not appear. On a queue's file system, submitit
+        # waits some time for it.
         return killed
     try:
         return job.result()
@@ -322,7 +329,7 @@ def _outcome(job: Any) -> Outcome:
 
 
 def _check(outcomes: Sequence[Outcome], logs: Sequence[Path]) -> None:
-    """Raises if a job failed, and warns of other processors."""
+    """Raise if a job failed, and warn if a job ran on a different processor."""
     failed = [
         f"job {i + 1} of {len(outcomes)}: {outcome.fault} (log: {_shown(log)})"
         for i, (outcome, log) in enumerate(zip(outcomes, logs, strict=True))
@@ -348,7 +355,7 @@ def _shown(path: Path) -> Path:
 
 
 def _stop(jobs: Sequence[Any]) -> None:
-    """Cancels what has not ended, and gives it a moment to save what it has."""
+    """Cancel the jobs that have not ended, and wait briefly while they save work."""
     local = [
         process
         for job in jobs

@@ -1,4 +1,4 @@
-"""Objects of the user's own Python files, by the words FILE.py:name and module:name."""
+"""Import objects from the user's Python files: FILE.py:name and module:name."""
 
 import contextlib
 import importlib
@@ -12,16 +12,18 @@ from research.naming import nearest
 
 
 def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> Any:
-    """Import FILE.py and return the object of that name in it.
+    """Import FILE.py and return the object of that name.
 
     Args:
-      word: "FILE.py:name".
-      what: What is looked for, such as "rule"; for messages.
-      is_one: Whether an object could be one; those that could are proposed.
-      among: What the file would have to hold; for the message where it holds none.
+      word: Text of the form "FILE.py:name".
+      what: Kind of the object, such as "rule", for messages.
+      is_one: Function that returns whether an object could be meant; such objects are
+        suggested.
+      among: Text for the message if the file has no such object.
     Raises:
-      OSError: There is no such file.
-      ValueError: The file fails, or has no such name; the nearest is proposed.
+      OSError: The file does not exist.
+      ValueError: Importing the file fails, or it has no such name; the message suggests
+        the closest name.
     """
     path, _, name = word.rpartition(":")
     if word.endswith(".py"):
@@ -45,12 +47,13 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
 
 
 def in_module(word: str) -> Any:
-    """Import a module and return the object of that name in it.
+    """Import a module and return the object of that name.
 
     Args:
-      word: "module:name"; a module in the current folder is found, too.
+      word: Text of the form "module:name"; the module may also be in the current
+        folder.
     Raises:
-      ValueError: There is no such module or name, or the module fails.
+      ValueError: The module or the name does not exist, or importing the module fails.
     """
     module_name, _, name = word.partition(":")
     with folder_first(Path.cwd()), failures_named(module_name):
@@ -77,7 +80,8 @@ def imported_file(path: Path) -> Any:
     """Import a file as a module.
 
     Raises:
-      ValueError: It is not Python, or raises; the message has its name and line.
+      ValueError: The file is not Python, or raises an error; the message has its name
+        and line.
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -90,7 +94,7 @@ def imported_file(path: Path) -> Any:
 
 @contextlib.contextmanager
 def failures_named(name: str) -> Iterator[None]:
-    """Let what a user's file raises while it is imported say which file it was."""
+    """Add the file's name to errors that are raised while it is imported."""
     from research.verification.rule_under_test import RuleError, place
 
     try:
@@ -105,7 +109,7 @@ def failures_named(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_first(folder: Path) -> Iterator[None]:
-    """Let a file find its neighbours, as it would when it is run."""
+    """Let a file import its neighbours, as if it were run as a script."""
     sys.path.insert(0, str(folder))
     try:
         yield

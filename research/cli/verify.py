@@ -1,5 +1,4 @@
-"""Is my rule the rule that I think it is: descent verify FILE.py:rule --against
-optax.adam."""
+"""Check a rule against a reference: descent verify FILE.py:rule --against NAME."""
 
 import argparse
 import math
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from research.verification import Verification
 
 SAME, DIFFERENT = 0, 1
-SILENT_SECONDS = 2.0  # What takes longer says what it is doing.
+SILENT_SECONDS = 2.0  # A longer comparison shows its progress.
 
 DESCRIPTION = """Compare a rule with a reference, step by step, on problems that ask hard questions (sparse gradients, \
 gradients of sizes from e^-30 to e^30, zeros, a NaN), and names the mistake that explains the difference."""
@@ -27,17 +26,16 @@ status: 0 if they are the same rule, 1 if not, 2 after bad input"""
 
 
 def verify(words: Sequence[str]) -> int:
-    """Compares as a command line says, and prints the verdict and a table of the
-    problems.
+    """Compare two rules, and print the verdict and a table of the problems.
 
     Args:
-      words: Those after `verify`.
+      words: Command-line arguments after `verify`.
     Returns:
-      0 if the two are one rule, 1 if not.
+      0 if the two are the same rule, 1 if not.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line` makes
-        a line of it.
-      SystemExit: Status 2 after a flag that is unknown.
+      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
+        reports it in one line.
+      SystemExit: Status 2 after an unknown flag.
     """
     asked = _parser().parse_args(words)
     from research import backend
@@ -74,10 +72,10 @@ def verify(words: Sequence[str]) -> int:
 
 
 def _reference(word: str, named: subjects.Named, given: dict[str, Any]) -> Any:
-    """The reference as `verify_rule` takes it.
+    """Return the reference in the form that `verify_rule` takes.
 
-    A rule with a card is known by its own constructor, so that the mistakes of its
-    formula can be tried.
+    A rule with a card is given as its own constructor, so that the known mistakes of
+    its formula can be tried.
     """
     from research.verification import FORMULAS
     from research.verification._verify_rule import known_name

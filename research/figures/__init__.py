@@ -1,4 +1,4 @@
-"""Saved arrays to matplotlib figures; one look for all of them."""
+"""Draw saved arrays as matplotlib figures in a common style."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ from research.checks import (
     check_text,
 )
 
-# Okabe & Ito's palette: told apart by colour-blind readers, and named by what it shows so that a regime looks the same
-# everywhere.
+# Okabe & Ito's palette, which colour-blind readers can distinguish. The keys are
+# regimes, so that a regime has the same colour in all figures.
 COLOURS = {
     "full batch": "#0072B2",
     "mini-batch": "#009E73",
@@ -42,19 +42,21 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "lines.linewidth": 1.8,
     "legend.frameon": False,
-    "svg.hashsalt": "descent",  # The same arrays give the same bytes.
+    "svg.hashsalt": "descent",  # The same arrays give the same SVG bytes.
     "svg.fonttype": "path",
 }
 
 
 class Picture(NamedTuple):
-    """A figure, what it says, and the same in motion where it moves.
+    """Figure with a title, a caption, and perhaps an animation.
 
     Attributes:
-      title: A few words.
-      caption: What to see, with its numbers; it is also the text for those who cannot see it.
-      figure: The still.
-      motion: A looping APNG, as `research.figures.motion.record` makes it, or None.
+      title: Title of a few words.
+      caption: Description of the content, with its numbers; it also replaces the
+        picture for readers who cannot see it.
+      figure: Still figure.
+      motion: Looping APNG, as `research.figures.motion.record` returns it; None without
+        animation.
     """
 
     title: str
@@ -64,7 +66,7 @@ class Picture(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """Where a picture's files lie."""
+    """Title, caption and file paths of a saved picture."""
 
     title: str
     caption: str
@@ -73,7 +75,10 @@ class Saved(NamedTuple):
 
 
 def style():
-    """The house's look, as a context: what is drawn within it has it, and nothing else changes."""
+    """Return a context in which figures are drawn in the common style.
+
+    Settings outside the context are not changed.
+    """
     return mpl.rc_context(_STYLE)
 
 
@@ -85,14 +90,14 @@ def new_figure(
     height: float = 4.2,
     **keywords,
 ):
-    """A figure in the house's look, with its axes in an array of shape (rows, columns).
+    """Return a figure in the common style with an array of axes.
 
     Args:
-      rows, columns: Of axes.
-      width, height: In inches.
-      **keywords: For `Figure.subplots` (sharex, sharey, width_ratios, ...).
+      rows, columns: Numbers of rows and columns of axes.
+      width, height: Size in inches.
+      **keywords: Arguments for `Figure.subplots` (sharex, sharey, width_ratios, ...).
     Returns:
-      (figure, axes).
+      (figure, axes), with axes of shape (rows, columns).
     """
     check_count("rows", rows)
     check_count("columns", columns)
@@ -105,10 +110,10 @@ def new_figure(
 
 
 def save(picture: Picture, folder: Path | str, name: str) -> Saved:
-    """Writes name.svg, name.png and, where it moves, name.apng into the folder.
+    """Write a picture as name.svg and name.png, and its animation as name.apng.
 
     Returns:
-      The paths; `still` is the SVG.
+      Paths of the files; `still` is the SVG.
     """
     check_instance(
         "picture",
@@ -143,7 +148,7 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
 
 
 def colour(regime: str) -> str:
-    """The colour of a regime, by what its name says."""
+    """Return the colour of a regime, which its name determines."""
     check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):
         if word in regime:
@@ -159,7 +164,10 @@ def band(
     high: np.ndarray,
     **style,
 ) -> None:
-    """A line with the interval around it; points that are not finite leave a gap."""
+    """Draw a line with a band from `low` to `high`.
+
+    Values that are not finite leave a gap.
+    """
     check_instance("axes", axes, Axes, "Take them from new_figure.")
     for name, values in (("x", x), ("middle", middle), ("low", low), ("high", high)):
         check_numbers(name, values, ndim=1)

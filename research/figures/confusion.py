@@ -1,4 +1,4 @@
-"""A confusion matrix, drawn, and its commonest errors in words."""
+"""Draw a confusion matrix, and list its most frequent errors."""
 
 from collections.abc import Sequence
 
@@ -9,34 +9,32 @@ from numpy.typing import ArrayLike
 
 from research.checks import check_count, check_numbers, check_sequence
 
-SHADES = "Blues"  # Light to dark, so that it reads without colours too.
-# Of a share before it is a shade: otherwise one error in a hundred would look like
-# none.
+SHADES = "Blues"  # Light to dark, so that it can be read without colours too.
+# Exponent that turns a share into a shade. With 1, one error in a hundred would be
+# invisible.
 EXPONENT = 0.4
-# Share from which the number in a cell is white: at either side it has a contrast of
-# 4.5 or more.
+# Share from which the number in a square is white. On both sides of this value, the
+# contrast is at least 4.5.
 DARK = 0.43
-# Most letters of all names together, each as long as the longest, that stand level;
-# else they are turned.
+# Names are horizontal if the number of classes times the longest name's length is at
+# most this; otherwise they are rotated.
 LEVEL = 30
 
 
 def draw_confusion(axes: Axes, counts: ArrayLike, classes: Sequence[str]) -> None:
-    """A confusion matrix as a heat map: a row for each true class, a column for each
-    predicted one.
+    """Draw a confusion matrix as a heat map.
 
-    Each cell says how many examples it holds, an empty one nothing; its shade is their
-    share of the row's class, raised to a small power, so that rare errors are seen
-    beside what is right.
+    Rows are true classes, columns are predicted classes. Each square shows its number
+    of examples; an empty square shows no number. The shade is the share of the row's
+    class, raised to a small power so that rare errors are visible.
 
     Args:
-      axes: To draw on.
-      counts: As of `sklearn.metrics.confusion_matrix`, shape (K, K): row i has the
-        examples of class i.
-      classes: The K names.
+      axes: Axes to draw on.
+      counts: Numbers of examples, shape (K, K), as `sklearn.metrics.confusion_matrix`
+        returns them. Row i has the examples of class i.
+      classes: Names of the K classes.
     Raises:
-      ValueError: counts is not square, with as many rows as there are names, or has a
-        negative entry.
+      ValueError: counts does not have shape (K, K), or has a negative entry.
     """
     _check_counts(counts, classes)
     counts, size = np.asarray(counts), len(classes)
@@ -80,16 +78,17 @@ def _check_counts(counts: ArrayLike, classes: Sequence[str]) -> None:
 def commonest_errors(
     counts: ArrayLike, classes: Sequence[str], most: int = 5
 ) -> list[tuple[str, str, int, int]]:
-    """The pairs of classes that were confused most often.
+    """Return the pairs of classes that were confused most often.
 
     Args:
-      counts: Shape (K, K), as of `sklearn.metrics.confusion_matrix`.
-      classes: The K names.
-      most: How many pairs, at most; a pair that never came is none.
+      counts: Numbers of examples, shape (K, K), as `sklearn.metrics.confusion_matrix`
+        returns them.
+      classes: Names of the K classes.
+      most: Maximum number of pairs. Pairs that were never confused are left out.
     Returns:
-      (true class, what it was taken for, how often, of how many of its class), the most
-        frequent first; of equals, in the
-      order of the classes.
+      Tuples (true class, predicted class, number of errors, number of examples of the
+        true class), the most frequent error first. Equally frequent errors are in the
+        order of the classes.
     Example:
       >>> commonest_errors([[5, 2], [0, 3]], ["cat", "dog"])
       [('cat', 'dog', 2, 7)]

@@ -1,4 +1,4 @@
-"""Curves of f - f* on logarithmic axes, with their bands and the floors that theory predicts."""
+"""Draw curves of f - f* on logarithmic axes, with bands and predicted floors."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,14 +10,15 @@ from research import figures, statistics
 
 
 class Curve(NamedTuple):
-    """One regime's curve.
+    """Curve of one regime.
 
     Attributes:
-      label: Named at the curve's end, or in the legend.
-      x: Passes or seconds, shape (k,); entries that are not positive are not drawn.
-      values: One row a seed, shape (s, k), positive; drawn as the median with its bootstrap interval.
+      label: Name at the curve's end or in the legend.
+      x: Passes or seconds, shape (k,). Entries that are not positive are not drawn.
+      values: One row for each seed, shape (s, k), positive. The figure shows the median
+        with its bootstrap interval.
       colour: Any matplotlib colour.
-      floor: Where theory says that it stops, or None.
+      floor: Predicted floor of the curve; None if there is none.
       dashes: A matplotlib line style.
     """
 
@@ -29,7 +30,7 @@ class Curve(NamedTuple):
     dashes: str = "-"
 
 
-# Rounding: below this share of the start, f - f* in float64 is noise.
+# Below this share of its initial value, f - f* in float64 consists of rounding errors.
 _SMALLEST = 1e-15
 
 
@@ -41,13 +42,15 @@ def draw_curves(
     y_label: str = "",
     resamples: int = 500,
 ) -> None:
-    """Draws each curve's median and band on log-log axes, and its floor as a dashed line.
+    """Draw each curve's median and band on log-log axes.
+
+    The floor of a curve is a dashed line.
 
     Args:
-      axes: To draw on.
-      curves: What to draw, in order.
-      x_label, y_label: With units.
-      resamples: Bootstrap resamples of the band.
+      axes: Axes to draw on.
+      curves: Curves, in the order in which they are drawn.
+      x_label, y_label: Labels of the axes, with units.
+      resamples: Number of bootstrap resamples for the band.
     """
     for curve in curves:
         shown = thin(curve.x)
@@ -68,7 +71,10 @@ def draw_curves(
 
 
 def thin(x: np.ndarray, points: int = 160) -> np.ndarray:
-    """Indices of at most `points` positive entries of x, about evenly spaced on a log axis; the last is always kept."""
+    """Return indices of at most `points` positive entries of x.
+
+    They are spaced evenly on a log axis. The last positive entry is always kept.
+    """
     positive = np.flatnonzero(x > 0)
     wanted = np.geomspace(x[positive[0]], x[positive[-1]], points)
     return positive[

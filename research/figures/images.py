@@ -1,4 +1,4 @@
-"""Grids of small pictures: examples with what is said of them, and the filters of a first layer."""
+"""Draw grids of small pictures: examples with captions, or first-layer filters."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,26 +6,29 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-GAP = 0.14  # Between two pictures, as a share of their width.
-LINE = 0.17  # Height of a line of a caption, as a share of a picture's height.
+GAP = 0.14  # Distance between two pictures, as a share of their width.
+LINE = 0.17  # Height of a caption line, as a share of a picture's height.
 FONT_SIZE = 7.5
-SIGNED = "RdBu"  # Red is negative, white is 0, blue is positive: told apart by colour-blind readers.
-SHOWN = 0.99  # Of the weights, without the largest.
+SIGNED = (
+    "RdBu"  # Red: negative, white: 0, blue: positive; safe for colour-blind readers.
+)
+SHOWN = 0.99  # Share of the weights within the colour scale; the largest are outside.
 CHANNELS = (1, 3)
 
 
 def draw_images(
     axes: Axes, images: ArrayLike, captions: Sequence[str] = (), *, columns: int
 ) -> None:
-    """Pictures row by row, each with its caption above it.
+    """Draw pictures row by row, each with its caption above it.
 
     Args:
-      axes: To draw on; its own axes are taken away.
-      images: Shape (n, H, W, C), bytes 0..255, with C = 1 (grey) or 3 (red, green, blue).
-      captions: n of them, or none; equally many lines each.
-      columns: Pictures in a row.
+      axes: Axes to draw on; its frame and ticks are removed.
+      images: Bytes 0..255 of shape (n, H, W, C), with C = 1 (grey) or 3 (red, green,
+        blue).
+      captions: n captions with equally many lines each, or none.
+      columns: Number of pictures in a row.
     Raises:
-      ValueError: images is of another shape or dtype, or there are not as many captions.
+      ValueError: images has another shape or dtype, or the number of captions is wrong.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8:
@@ -40,21 +43,23 @@ def draw_images(
 def draw_filters(
     axes: Axes, filters: ArrayLike, captions: Sequence[str] = (), *, columns: int
 ) -> None:
-    """Weights as pictures: what each output of a first layer looks for.
+    """Draw the weights of a first layer as pictures, one for each output.
 
-    All filters share one scale, whose middle is 0 and whose ends leave out the largest hundredth of the weights, so that
-    a few do not make all others pale. A filter of one channel is white where it is 0, blue where it is
-    positive and red where it is negative; one of three channels is grey where it is 0, and as red, green and blue as its
-    weights.
+    All filters share one scale. Its middle is 0, and its ends leave out the largest
+    hundredth of the weights, because otherwise a few weights would make all others
+    pale. A filter of one channel is white at 0, blue where it is positive and red where
+    it is negative. A filter of three channels is grey at 0, and its weights are its
+    red, green and blue.
 
     Args:
-      axes: To draw on; its own axes are taken away.
-      filters: Shape (n, H, W, C) with C = 1 or 3: of a convolution's weights (H, W, C, n), the last axis moved to the
-        front; of dense weights (H W C, n), their transpose as (n, H, W, C).
-      captions: n of them, or none; equally many lines each.
-      columns: Filters in a row.
+      axes: Axes to draw on; its frame and ticks are removed.
+      filters: Weights of shape (n, H, W, C), with C = 1 or 3. For a convolution's
+        weights (H, W, C, n), move the last axis to the front. For dense weights (H W C,
+        n), transpose them and reshape to (n, H, W, C).
+      captions: n captions with equally many lines each, or none.
+      columns: Number of filters in a row.
     Raises:
-      ValueError: filters is of another shape, or there are not as many captions.
+      ValueError: filters has another shape, or the number of captions is wrong.
     """
     filters = np.asarray(filters, float)
     limit = (

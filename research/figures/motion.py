@@ -1,4 +1,4 @@
-"""A figure that changes, as a small looping APNG: laid out once, drawn once a frame, and all in one palette."""
+"""Record an animated figure as a small looping APNG with a fixed layout and palette."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-CUBE = 12  # Side of a cube of colours that share an entry of the palette, out of 256.
+CUBE = 12  # Side of a cube of colours (0..255) that share one entry of the palette.
 
 
 def record(
@@ -21,23 +21,26 @@ def record(
     dpi: int = 80,
     colours: int = 96,
 ) -> bytes:
-    """Films a figure, frame after frame.
+    """Record an animation of a figure as an APNG.
 
-    The layout is that of the first frame and then stays, so that nothing trembles. Frames of one palette are kept as
-    palettes are (Pillow widens others to full colour, at several times the size).
+    The layout is computed for the first frame and then kept, so that nothing shifts.
+    All frames use one palette, because Pillow otherwise stores frames in full colour,
+    at several times the size.
 
     Args:
-      figure: What is filmed; it is left as the last frame shows it.
-      show: k -> None, for k in 0..num_frames - 1: changes the figure's artists to what frame k is to show.
-      num_frames: At least 2.
-      seconds: Length of the loop, without the hold.
-      hold: How long the last frame stays, in seconds.
-      dpi: Dots an inch.
-      colours: Of the palette, in 2..256; few make a small file.
+      figure: Figure to record; afterwards it shows the last frame.
+      show: Function k -> None that changes the figure's artists to frame k, for k in
+        0..num_frames - 1.
+      num_frames: Number of frames, at least 2.
+      seconds: Duration of the loop in seconds, without `hold`.
+      hold: Additional seconds for which the last frame stays.
+      dpi: Dots per inch.
+      colours: Number of colours in the palette, in 2..256. Fewer colours make a smaller
+        file.
     Returns:
-      The bytes of a looping APNG.
+      Bytes of a looping APNG.
     Raises:
-      ValueError: num_frames is below 2, or colours are out of range.
+      ValueError: num_frames is below 2, or colours is out of range.
     Example:
       >>> figure = Figure(figsize=(1, 1))
       >>> line = figure.subplots().plot([0, 1])[0]
@@ -77,7 +80,10 @@ def record(
 
 
 def _palette(images: Sequence[np.ndarray], colours: int) -> np.ndarray:
-    """The commonest colours, one of each small cube of them, exact: white stays white, as averages would not have it."""
+    """Return the most frequent colours, at most one from each cube of similar colours.
+
+    The colours are exact, not averages, so that white stays white.
+    """
     codes, counts = np.unique(
         np.concatenate([_codes(image).ravel() for image in images]), return_counts=True
     )
@@ -87,7 +93,7 @@ def _palette(images: Sequence[np.ndarray], colours: int) -> np.ndarray:
 
 
 def _painted(image: np.ndarray, palette: np.ndarray) -> Image.Image:
-    """The image in the palette's nearest colours."""
+    """Convert an image to the nearest colours of a palette."""
     codes, places = np.unique(_codes(image), return_inverse=True)
     distances = np.sum((_channels(codes)[:, None] - palette) ** 2, axis=-1)
     painted = Image.fromarray(

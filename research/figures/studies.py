@@ -1,4 +1,4 @@
-"""The pictures of a study: which rule needs less than the baseline, by how much, and what it took to find out."""
+"""Draw the pictures of a study: which rule needs less than the baseline."""
 
 import math
 from collections.abc import Mapping
@@ -22,28 +22,30 @@ from research.figures.study_looks import (
     written,
 )
 
-# Colour, filled or hollow: a verdict is seen without its colour too, and is written beside its row.
+# Colour and filling: a verdict is visible without colour, and written beside its row.
 VERDICTS = {
     "better": ("#0072B2", "full"),
     "worse": ("#D55E00", "left"),
     "undecided": ("#6B737C", "none"),
 }
-MARKS = "os^vPX<>*p"  # A shape for each workload.
-WIDEST = 12  # An interval that goes further beyond all ratios ends in an arrow.
-MOST_INTERVALS = 24  # Of single workloads; with more they are marks alone.
+MARKS = "os^vPX<>*p"  # One marker for each workload.
+WIDEST = 12  # An interval that exceeds all ratios by a larger factor ends in an arrow.
+MOST_INTERVALS = 24  # With more single workloads, only markers are drawn, no intervals.
 
 
 def draw_study(
     numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> dict[str, figures.Picture]:
-    """The pictures of a finished study, the answer first.
+    """Draw the pictures of a finished study; the first one shows the answer.
 
     Args:
-      numbers: Of the study's result: protocol, baseline, rules, workloads, cells, comparisons, overall.
-      arrays: Of the study's result, under <workload>/<rule>/<what>.
+      numbers: Numbers of the study's result: protocol, baseline, rules, workloads,
+        cells, comparisons, overall.
+      arrays: Arrays of the study's result, under <workload>/<rule>/<what>.
     Returns:
-      By name: ratios, trials, rates (where a rule has a learning rate), curves, and with three workloads or more profile.
-      A rule has the same colour in all of them but ratios, where colour says the verdict.
+      Pictures by name: ratios, trials, rates (if a rule has a learning rate), curves,
+        and profile (with three workloads or more). A rule has the same colour in all
+        pictures except ratios, where the colour shows the verdict.
     """
     who = cast(numbers)
     with figures.style():
@@ -60,7 +62,10 @@ def draw_study(
 
 
 def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
-    """A forest plot: each rule's example gradients over the baseline's, overall and on each workload."""
+    """Draw a forest plot: each rule's example gradients relative to the baseline's.
+
+    It shows the overall ratio and the ratio on each workload.
+    """
     workloads, rules = (
         numbers["workloads"],
         [rule for rule in who.order if rule != numbers["baseline"]],
@@ -129,7 +134,7 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
 
 
 def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
-    """The log axis around what is finite, the line at 1, and margins for what one side alone reaches."""
+    """Set up the log axis, the line at 1, and margins for ratios of 0 or infinity."""
     numbers = [_numbers(row) for row in rows]
     middles = [ratio for ratio, _, _ in numbers if 0 < ratio < math.inf]
     low, high = min([1.0, *middles]), max([1.0, *middles])
@@ -169,7 +174,10 @@ def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[float, float, float]:
-    """(ratio, low, high) of a row: NaN where there is no ratio, and from 0 to inf where there is no interval."""
+    """Return (ratio, low, high) of a row.
+
+    A missing ratio is NaN; a missing interval is (0, inf).
+    """
     found = zip(
         (row[name] for name in ("ratio", "low", "high")),
         (math.nan, 0.0, math.inf),
@@ -183,7 +191,11 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float, float, float]:
 
 
 def _place(panel: Axes, ratio: float, share: float = 0.5) -> float:
-    """Where a ratio is drawn: what is infinite or zero in its margin, at that share of it, the rest within the axis."""
+    """Return the position of a ratio on the axis.
+
+    A ratio of 0 or infinity is placed in its margin, at the given share of the margin's
+    width.
+    """
     left, right = panel.get_xlim()
     room = (right / left) ** (0.12 * share)
     return (
@@ -227,7 +239,10 @@ def _draw_overall(panel: Axes, height: float, row: dict[str, Any], words: str) -
 
 
 def _words(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """A ratio with its interval, or who reaches the target instead; and on how many of the workloads, if not on all."""
+    """Describe a ratio with its interval, or say which rule reaches the target.
+
+    If this does not hold for all workloads, the text adds for how many.
+    """
     count = len(numbers["workloads"])
     mine, other = (_reached_by(numbers, row[name]) for name in ("rule", "baseline"))
     ratio, low, high = _numbers(row)
@@ -250,7 +265,7 @@ def _words(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def _reached_by(numbers: Mapping[str, Any], rule: str) -> set[str]:
-    """The workloads on which the rule reaches the target."""
+    """Return the workloads on which the rule reaches the target."""
     return {
         cell["workload"]
         for cell in numbers["cells"]
@@ -261,7 +276,7 @@ def _reached_by(numbers: Mapping[str, Any], rule: str) -> set[str]:
 def _draw_interval(
     panel: Axes, height: float, low: float, high: float, **style
 ) -> None:
-    """A line with arrows where the interval goes on beyond the axis."""
+    """Draw an interval as a line, with an arrow where it exceeds the axis."""
     left, right = panel.get_xlim()
     panel.plot(
         [max(low, left), min(high, right)],
@@ -294,7 +309,7 @@ def _draw_workload(
 ) -> None:
     ratio, low, high = _numbers(row)
     if math.isnan(ratio):
-        return  # There neither reaches the target.
+        return  # Neither rule reaches the target here.
     if with_interval and 0 < ratio < math.inf:
         _draw_interval(panel, height, low, high, color=QUIET, linewidth=1.0)
     style = {

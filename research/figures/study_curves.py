@@ -1,4 +1,4 @@
-"""A study's lines: cost against the number of trials, gap against passes, and the performance profile."""
+"""Draw a study's lines: cost by trials, gap by passes, performance profile."""
 
 import itertools
 import math
@@ -22,15 +22,15 @@ from research.figures.study_looks import (
     written,
 )
 
-SMALLEST = 1e-12  # Relative gaps below are rounding.
-LARGEST = 10.0  # Relative gaps above have diverged.
-MOST_NAMED = 12  # Numbers in a caption; with more, those of the baseline and the best of each workload.
+SMALLEST = 1e-12  # Smaller relative gaps are rounding errors.
+LARGEST = 10.0  # Runs with larger relative gaps have diverged.
+MOST_NAMED = 12  # Numbers in a caption; with more, only for the baseline and the best.
 
 Arrays = Mapping[str, np.ndarray]
 
 
 def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """What a rule is expected to cost when its best of k trials is taken, against k."""
+    """Draw the expected cost of a rule's best of k trials against k."""
     figure, used, spare = panels(numbers["workloads"])
     budget, more = numbers["protocol"]["budget"], False
     ends: dict[tuple[str, str], np.ndarray] = {}
@@ -89,7 +89,10 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 
 
 def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """The relative gap of the chosen trial against passes: median and the middle 80 % of the reporting seeds."""
+    """Draw the relative gap of each rule's chosen trial against passes.
+
+    The line is the median over the reporting seeds; the band contains the middle 80 %.
+    """
     target = numbers["protocol"]["target"]
     figure, used, spare = panels(numbers["workloads"])
     for panel, workload in zip(used, numbers["workloads"], strict=True):
@@ -108,7 +111,7 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
             middle, low, high = quantiles(arrays[f"{workload}/{rule}/curves"])
             high = np.minimum(
                 high, 10 * LARGEST
-            )  # A band up to what diverged ends above the picture.
+            )  # The band of a diverged run ends above the picture.
             passes = arrays[f"{workload}/{rule}/passes"]
             figures.band(
                 panel,
@@ -147,7 +150,11 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 
 
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """The share of workloads on which a rule costs at most a factor of the best rule."""
+    """Draw the performance profile.
+
+    It shows the share of workloads on which a rule costs at most a factor of the best
+    rule.
+    """
     figure, axes = figures.new_figure(height=4.4)
     panel, factors = axes[0, 0], arrays["profile/factors"]
     for rule in (*who.quiet, *reversed(who.shown)):
@@ -191,7 +198,10 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
 
 
 def quantiles(values: np.ndarray) -> np.ndarray:
-    """Median, 10 and 90 % quantile over the rows, by order statistics; what is not finite counts as infinite."""
+    """Return the median and the 10 and 90 % quantiles over the rows.
+
+    They are order statistics. Values that are not finite count as infinite.
+    """
     values = np.where(np.isfinite(values), np.maximum(values, SMALLEST), np.inf)
     return np.array(
         [
@@ -202,12 +212,15 @@ def quantiles(values: np.ndarray) -> np.ndarray:
 
 
 def finite(values: np.ndarray) -> np.ndarray:
-    """What is not finite becomes a gap."""
+    """Replace values that are not finite by NaN, which leaves a gap in a line."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def _scale_costs(panel: Axes) -> None:
-    """A log axis around the lines, not their bands, with plain numbers; whole trials."""
+    """Scale a log axis to the lines without their bands, with plain numbers.
+
+    The horizontal axis shows whole numbers of trials.
+    """
     drawn = np.concatenate(
         [np.asarray(line.get_ydata(), float) for line in panel.lines]
     )
@@ -227,14 +240,17 @@ def _scale_costs(panel: Axes) -> None:
 
 
 def show_few_numbers(panel: Axes) -> None:
-    """Round numbers beside a log axis, written out."""
+    """Label a vertical log axis with round numbers."""
     ticks = few_numbers(*panel.get_ylim())
     panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.set_yticks([], minor=True)
 
 
 def few_numbers(low: float, high: float) -> list[float]:
-    """Round numbers for a log axis: of many decades the powers of ten, of a few 1, 2 and 5, of one or less more.
+    """Return round tick values for a log axis from `low` to `high`.
+
+    If high / low > 3000, the ticks are powers of ten. Otherwise, if it is above 8, they
+    are 1, 2 and 5 times powers of ten; else also 1.5, 3 and 7 times.
 
     Example:
       >>> few_numbers(0.3, 12)
@@ -285,7 +301,10 @@ def _end(cell: Mapping[str, Any]) -> str:
 def _told(
     numbers: Mapping[str, Any], who: Cast, words: Callable[[str, str], str]
 ) -> str:
-    """The numbers of each workload: of all rules shown, or of the baseline and the best where these are many."""
+    """Describe the numbers of each workload.
+
+    If there are many, only those of the baseline and the best rule are given.
+    """
     rules: Sequence[str] = who.shown
     if len(rules) * len(numbers["workloads"]) > MOST_NAMED:
         rules = who.shown[:2]

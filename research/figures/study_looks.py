@@ -1,4 +1,4 @@
-"""What the pictures of a study share: who is shown in which colour, the panels, names at the ends of lines."""
+"""Common parts of a study's pictures: rule colours, panels, names at line ends."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from research import figures
 from research.comparison import HALF
 
-# The baseline's, then Okabe & Ito's without their yellow, which a white page swallows, and a wine red: any two are told
-# apart by readers who see no red, no green or no blue.
+# Colour of the baseline, then Okabe & Ito's colours without yellow (hard to see on
+# white), and a wine red. Colour-blind readers can distinguish any two of them.
 RULE_COLOURS = (
     "#222222",
     "#0072B2",
@@ -26,18 +26,21 @@ RULE_COLOURS = (
 )
 QUIET = "#BCC3CB"
 WORDS = "#4A5159"
-BEST_SHOWN = 5  # Beside the baseline, where there are more rules than colours.
+BEST_SHOWN = (
+    5  # Coloured rules besides the baseline if there are more rules than colours.
+)
 
 
 class Cast(NamedTuple):
-    """Who is in a study's pictures.
+    """Order and colours of the rules in a study's pictures.
 
     Attributes:
-      order: All rules, the best first: by overall ratio, the baseline at 1; of equals (0, inf, or none: neither, or each
-        somewhere else), by workloads reached and then by cost.
-      shown: Those with a colour: the baseline, then the best.
-      quiet: The others, best first, drawn in grey.
-      colours: Of every rule.
+      order: All rules, the best first. They are sorted by overall ratio, which is 1 for
+        the baseline. Rules with equal ratios (also 0, infinite, or no ratio) are sorted
+        by the number of workloads reached and then by cost.
+      shown: Coloured rules: the baseline, then the best ones.
+      quiet: The other rules, best first, drawn in grey.
+      colours: Colour of every rule.
     """
 
     order: tuple[str, ...]
@@ -47,7 +50,7 @@ class Cast(NamedTuple):
 
 
 def cast(numbers: Mapping[str, Any]) -> Cast:
-    """Orders the rules of a study and gives each its colour, the same in all pictures.
+    """Sort the rules of a study, and give each a colour for all pictures.
 
     Example:
       >>> overall = [{"rule": "mine", "ratio": 0.7}, {"rule": "yours", "ratio": None}]
@@ -57,7 +60,7 @@ def cast(numbers: Mapping[str, Any]) -> Cast:
     baseline = numbers["baseline"]
     ratios = {row["rule"]: number(row["ratio"]) for row in numbers["overall"]} | {
         baseline: 1.0
-    }  # Without one: last.
+    }  # Rules without a ratio are last.
     order = tuple(
         sorted(
             numbers["rules"],
@@ -76,7 +79,7 @@ def cast(numbers: Mapping[str, Any]) -> Cast:
 
 
 def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
-    """Workloads on which the rule does not reach the target, and the sum of the logarithms of its costs on the others."""
+    """Return the number of workloads not reached, and the sum of other log costs."""
     cells = [cell for cell in numbers["cells"] if cell["rule"] == rule]
     costs = [number(cell["cost"]) for cell in cells if reaches(cell)]
     return len(cells) - len(costs), sum(
@@ -85,17 +88,22 @@ def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
 
 
 def reaches(cell: Mapping[str, Any]) -> bool:
-    """Whether at least half of the reported runs reach the target: what the house calls reached."""
+    """Return whether at least half of the reported runs reach the target.
+
+    This is the definition of "reached" in the whole package.
+    """
     return cell["reached"] >= HALF
 
 
 def number(value: float | None) -> float:
-    """A cost of a study's JSON, where None stands for what is not reached: inf."""
+    """Return a cost from a study's JSON as a float; None (not reached) becomes inf."""
     return math.inf if value is None or math.isnan(value) else float(value)
 
 
 def written(value: float) -> str:
-    """A number in words: two decimals around 1, three digits elsewhere, without a power of ten where it can be.
+    """Format a number: two decimals from 0.1 to 10, otherwise two or three digits.
+
+    Large numbers are written without a power of ten.
 
     Example:
       >>> [written(value) for value in (0.7071, 4.186, 12.52, 1234.5, 3.21e-5, float("inf"))]
@@ -115,17 +123,17 @@ def written(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in words: 95 %."""
+    """Format a share as a percentage: 95 %."""
     return f"{100 * share:.3g} %"
 
 
 def plain(text: str) -> str:
-    """Without the sign that matplotlib takes for mathematics."""
+    """Escape the dollar signs of a text, which start mathematics in matplotlib."""
     return text.replace("$", r"\$")
 
 
 def listed(words: Iterable[str]) -> str:
-    """Names in a sentence: a, b and c.
+    """Join names for a sentence: a, b and c.
 
     Example:
       >>> listed(["a", "b", "c"])
@@ -138,15 +146,16 @@ def listed(words: Iterable[str]) -> str:
 def panels(
     titles: Sequence[str], *, each: float = 2.5, wrap: int = 3, **keywords
 ) -> tuple[Figure, list[Axes], list[Axes]]:
-    """A figure with one panel for each title, two or `wrap` beside each other.
+    """Return a figure with one panel for each title.
 
     Args:
-      titles: Of the panels, in order.
+      titles: Titles of the panels, in order.
       each: Height of a row in inches; a single row is higher.
-      wrap: Panels in a row, where there are more than four.
-      **keywords: For `research.figures.new_figure`.
+      wrap: Number of panels in a row. With the default 3, two or four panels have two
+        in a row.
+      **keywords: Arguments for `research.figures.new_figure`.
     Returns:
-      (figure, panels, places left over, which are blank).
+      (figure, panels, blank axes in the remaining places).
     """
     columns = (
         {1: 1, 2: 2, 4: 2}.get(len(titles), wrap)
@@ -176,15 +185,18 @@ def name_lines(
     grey: str = "",
     at_ends: bool = True,
 ) -> None:
-    """Names the coloured lines: at their ends where there are at most two panels in a row, else once for all panels.
+    """Label the coloured lines.
+
+    With at most two panels in a row, names stand at the ends of the lines. Otherwise
+    one legend serves all panels.
 
     Args:
       figure: The figure.
       used: Panels, whose lines have the rules as labels.
-      spare: Blank places, where a legend goes first.
-      who: Rules and colours.
-      grey: What the grey lines are, for the legend; empty: there are none.
-      at_ends: False: once for all panels in any case.
+      spare: Blank axes; the legend is placed there if possible.
+      who: Order and colours of the rules.
+      grey: Legend text for the grey lines; empty if there are none.
+      at_ends: False: always use one legend for all panels.
     """
     grid = used[0].get_gridspec()
     if at_ends and (grid is None or grid.ncols <= 2):
@@ -210,14 +222,17 @@ def name_lines(
 
 
 def _name_ends(panel: Axes, inches: float, who: Cast) -> None:
-    """Each rule's name beside the last point of its line, none over another; at the top what has no point."""
+    """Write each rule's name beside the last point of its line, without overlaps.
+
+    The name of a line without points stands at the top.
+    """
     lines = {str(line.get_label()): line for line in panel.lines}
     ends = {rule: _end(panel, lines[rule]) for rule in who.shown if rule in lines}
     size = min(8.0, 60 * (inches - 0.8) / max(len(ends), 1))
     step = 1.25 * size / 72 / max(inches - 0.8, 0.5)
     names = sorted(
         ends, key=lambda rule: (round(ends[rule][1], 6), -who.order.index(rule))
-    )  # Of equals, the best on top.
+    )  # Among equal heights, the best rule is on top.
     heights = spread([ends[rule][1] for rule in names], step)
     for rule, height in zip(names, heights, strict=True):
         x, y, drawn = ends[rule]
@@ -244,7 +259,10 @@ def _name_ends(panel: Axes, inches: float, who: Cast) -> None:
 
 
 def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
-    """The last finite point of a line as shares of the panel, and whether there is one."""
+    """Return a line's last finite point in axes coordinates.
+
+    The third value says whether there is one.
+    """
     points = np.column_stack(
         [np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)]
     )
@@ -256,13 +274,17 @@ def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
 
 
 def spread(places: Sequence[float], step: float) -> list[float]:
-    """Moves ascending places in 0..1 apart until each is `step` from the next, as little as that takes.
+    """Move ascending positions in 0..1 apart until neighbours differ by `step` or more.
+
+    The positions move as little as possible.
 
     Example:
       >>> spread([0.5, 0.5, 0.9], 0.1)
       [0.45, 0.55, 0.9]
     """
-    groups: list[list[float]] = []  # (middle, members), merged while they overlap.
+    groups: list[
+        list[float]
+    ] = []  # Pairs (middle, number of members); overlapping groups are merged.
     for place in places:
         groups.append([place, 1])
         while (

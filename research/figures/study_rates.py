@@ -1,4 +1,4 @@
-"""How a rule's score depends on its learning rate, what diverges, and how wide the good rates are."""
+"""Draw how a rule's score depends on its learning rate."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,24 +12,35 @@ from research.figures.study_looks import Cast, listed, name_lines, panels, writt
 from research.statistics.costs import MOST_BUDGETS
 
 RATE = "learning_rate"
-MOST_PANELS = 12  # Of one rule each.
-OVERLAID = 3  # Rules that are told apart in one panel.
+MOST_PANELS = 12  # Maximum number of panels with one rule each.
+OVERLAID = 3  # Maximum number of rules in one panel.
 
 
 class Valley(NamedTuple):
-    """What is known of one rule on one workload by its learning rate; scores are means over the tuning seeds.
+    """Scores of one rule on one workload as a function of its learning rate.
+
+    Scores are means over the tuning seeds. There are t trials.
 
     Attributes:
-      rates, scores, low, high: Each trial's rate, its score and the range of that over the seeds, shape (t,), by rate.
-      diverged: Whether some run of the trial diverged or stayed at the ceiling of the score, shape (t,).
-      chosen: Index of the trial with the lowest score; of equals, the one tried first.
-      along, line, floor, ceiling: The line and its band, shape (r,): the score at the chosen trial with its rate alone
-        varied, over the range of the seeds; where that was not done, the highest valley below all trials, without a band.
-      near: The lowest and the highest rate around the best of the line with a score within 10 % of it, as the study has
-        them; None where that best is above the budget, for then nothing good is near it.
-      decades: From the lowest to the highest, as the study's table has them; None as for `near`.
-      at_end: Whether `near` ends where the line does, and may be wider.
-      name: Of the hyper-parameter.
+      rates: Learning rate of each trial, ascending, shape (t,).
+      scores: Score of each trial, shape (t,).
+      low, high: Range of each trial's score over the seeds, shape (t,).
+      diverged: Whether a run of the trial diverged or had the largest possible score,
+        shape (t,).
+      chosen: Index of the trial with the lowest score; among equals, the one tried
+        first.
+      along: Learning rates of the line, shape (r,).
+      line: Score at these rates, with the other hyper-parameters of the chosen trial,
+        shape (r,). If the study did not compute it, the line is `floor_of(scores)`.
+      floor, ceiling: Range of the line over the seeds, shape (r,); equal to `line` if
+        the study did not compute it.
+      near: Lowest and highest rate around the line's best with a score within 10 % of
+        it, from the study; None if the best score is above the budget or the study does
+        not have the rates.
+      decades: Width of `near` in decades, from the study; None if the best score is
+        above the budget.
+      at_end: Whether `near` reaches an end of the line, so that it may be wider.
+      name: Name of the hyper-parameter.
     """
 
     rates: np.ndarray
@@ -54,7 +65,7 @@ def valley(
     workload: str,
     rule: str,
 ) -> Valley | None:
-    """The scores of a rule by learning rate, or None where it has none."""
+    """Return the scores of a rule by learning rate, or None if the rule has none."""
     cell = next(
         c for c in numbers["cells"] if (c["workload"], c["rule"]) == (workload, rule)
     )
@@ -96,7 +107,10 @@ def valley(
 def _span(
     cell: Mapping[str, Any],
 ) -> tuple[tuple[float, float] | None, float | None, bool]:
-    """(`near`, `decades`, `at_end`) of a Valley; a study from before the rates were kept has the decades alone."""
+    """Return `near`, `decades` and `at_end` of a Valley.
+
+    Older studies have only the decades.
+    """
     decades, low, high = (
         cell.get(name) for name in ("robustness", "robust_low", "robust_high")
     )
@@ -109,7 +123,10 @@ def _span(
 
 
 def floor_of(scores: np.ndarray) -> np.ndarray:
-    """The running minimum from both sides up to the least: the highest valley that lies below all scores.
+    """Return the running minimum from both ends towards the smallest score.
+
+    The result decreases up to the smallest score and increases after it. It is the
+    largest such curve that lies nowhere above the scores.
 
     Example:
       >>> floor_of(np.array([5.0, 7.0, 2.0, 4.0, 3.0]))
@@ -126,7 +143,12 @@ def floor_of(scores: np.ndarray) -> np.ndarray:
 def rates(
     numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], who: Cast
 ) -> figures.Picture | None:
-    """Score against learning rate: a panel a workload for few rules, one a rule and workload up to twelve, else the best."""
+    """Draw score against learning rate.
+
+    With at most three rules, each workload has one panel. With at most twelve pairs of
+    rule and workload, each pair has its own panel. Otherwise, the best three rules are
+    drawn in one panel for each workload.
+    """
     workloads = numbers["workloads"]
     valleys = {
         (w, r): valley(numbers, arrays, w, r) for w in workloads for r in who.order
@@ -167,7 +189,10 @@ def _overlaid(workloads, rules, valleys, who: Cast):
 
 
 def _grid(workloads, rules, valleys, who: Cast):
-    """One workload: panels one after another; several: a column each."""
+    """Draw one panel for each pair of rule and workload.
+
+    Several workloads have one column each.
+    """
     pairs = [(workload, rule) for rule in rules for workload in workloads]
     titles = [
         rule if len(workloads) == 1 else f"{rule} on {workload}"
@@ -192,7 +217,10 @@ def _grid(workloads, rules, valleys, who: Cast):
 
 
 def _scale(panel: Axes, valleys: list[Valley]) -> None:
-    """Log axes around what did not diverge, with room for the crosses above and the bars below."""
+    """Set log axes around the trials that did not diverge.
+
+    The limits leave room for the crosses above and the bars below.
+    """
     fine = [a[~v.diverged] for v in valleys for a in (v.low, v.high)]
     fine += [v.scores[[v.chosen]] for v in valleys] + [
         v.floor[[v.line.argmin()]] for v in valleys
@@ -209,14 +237,16 @@ def _scale(panel: Axes, valleys: list[Valley]) -> None:
 
 
 def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> None:
-    """Points with their ranges, a line with its band, crosses at the top for what diverged, a bar for the robust width.
+    """Draw the trials of a rule with their ranges, and its line with its band.
+
+    Crosses at the top mark diverged trials. A bar at the bottom marks the range `near`.
 
     Args:
-      panel: Scaled already.
-      v: What to draw.
-      colour: Of the rule.
-      rule: The label of its line.
-      lane: Rules in one panel have their bars and crosses one above another.
+      panel: Panel whose axes are already scaled.
+      v: Scores to draw.
+      colour: Colour of the rule.
+      rule: Label of the line.
+      lane: Index of the rule in the panel, which shifts its bar and crosses vertically.
     """
     fine = ~v.diverged
     figures.band(

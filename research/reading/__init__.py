@@ -1,5 +1,4 @@
-"""Files that anybody may have written: read within limits, parsed as strict JSON, and
-held against a shape."""
+"""Read files from untrusted sources: limited size, strict JSON, and a checked shape."""
 
 import json
 import math
@@ -11,12 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Levels of lists and objects; Python's own parser and printer fail at about a thousand.
+# Nesting levels of lists and objects; Python's JSON functions fail at about 1000.
 DEEPEST = 64
 MOST_DIGITS = (
-    310  # Of an integer with its sign; a larger one fails wherever it meets a float.
+    310  # Of an integer, including its sign; a longer one does not fit into a float.
 )
-NOT_FINITE = "$float"  # JSON has no NaN and no infinity: {"$float": "nan"} stands for them, in any language.
+NOT_FINITE = (
+    "$float"  # JSON has no NaN or infinity; they are written as {"$float": "nan"}.
+)
 _NAMES = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _OPEN, _CLOSE = frozenset(b"[{"), frozenset(b"]}")
@@ -32,12 +33,12 @@ _KINDS[type(None)] = "None"
 
 
 class Is(NamedTuple):
-    """A shape for `check_shape`: a value of some types that passes a test.
+    """Shape for `check_shape`: a value that has one of some types and passes a test.
 
     Attributes:
-      kinds: The types; an integer is a number too where float is among them.
-      test: value -> whether it is right.
-      words: What it must be, after "it must be".
+      kinds: Allowed types. If float is allowed, integers are allowed too.
+      test: Function value -> whether the value is valid.
+      words: Requirement in words, which follows "it must be".
     """
 
     kinds: tuple[type, ...]
@@ -50,16 +51,16 @@ PERHAPS = (int, float, type(None))
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """Read a file, which must be a regular one and not too large.
+    """Read a regular file that is not too large.
 
     Args:
-      path: The file.
-      most: Bytes that are read at most.
+      path: Path of the file.
+      most: Maximum size in bytes.
     Returns:
-      Its bytes.
+      Content of the file.
     Raises:
-      ValueError: It is a pipe or a device, is larger, or its name cannot be one.
-      OSError: It cannot be read.
+      ValueError: The file is a pipe, a device, or too large, or its name is invalid.
+      OSError: The file cannot be read.
     """
     size = check_regular(path)
     if isinstance(most, bool) or not isinstance(most, int) or most < 0:
@@ -77,19 +78,20 @@ def read_bytes(path: str | Path, most: int) -> bytes:
 
 
 def check_regular(path: str | Path) -> int:
-    """Refuse a pipe or a device, whose reading may never end; a folder is left for
-    `open` to refuse.
+    """Check that a path is not a pipe or a device, whose reading may never end.
+
+    A folder passes; `open` raises its own error for it.
 
     Returns:
-      The file's size in bytes.
+      Size of the file in bytes.
     Raises:
-      ValueError: It is one, or its name cannot be a file's.
-      OSError: There is no such file.
+      ValueError: The file is a pipe or a device, or its name is invalid.
+      OSError: The file does not exist.
     """
     _check_path(path)
     try:
         status = os.stat(path)
-    except ValueError as error:  # A NUL byte in the name.
+    except ValueError as error:  # The name contains a NUL byte.
         raise ValueError(
             f"{str(path)!r} cannot be the name of a file: {error}."
         ) from error
@@ -107,20 +109,20 @@ def _check_path(path: Any) -> None:
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse JSON from anybody: UTF-8, one value of each name, numbers that a float can
-    hold, and no deep nesting.
+    """Parse JSON from an untrusted source.
 
-    {"$float": "nan"}, "inf" and "-inf" are the numbers of that name; NaN and Infinity,
-    as JavaScript writes them, are no JSON. An object with the name "$float" that is
-    anything else is refused.
+    The text must be UTF-8, with unique names in each object, numbers that fit into a
+    float, and at most 64 nesting levels. {"$float": "nan"}, {"$float": "inf"} and
+    {"$float": "-inf"} become these numbers. NaN and Infinity, as JavaScript writes
+    them, are not valid JSON. Any other object with the name "$float" is an error.
 
     Args:
-      data: The text.
+      data: JSON text, as bytes.
     Returns:
-      The value; objects are dicts and lists are lists.
+      The value, with objects as dicts and lists as lists.
     Raises:
-      ValueError: It is no such text; the message says what is wrong, and where if that
-        is known.
+      ValueError: The text is invalid; the message gives the reason, and the position if
+        it is known.
     Example:
       >>> parse_json(b'{"loss": {"$float": "inf"}, "sizes": [64, 10]}')
       {'loss': inf, 'sizes': [64, 10]}
@@ -146,13 +148,17 @@ def parse_json(data: bytes) -> Any:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error}).") from error
-    except RecursionError:  # Called from so deep that even 64 levels are too many.
+    except (
+        RecursionError
+    ):  # The call stack was already so deep that 64 levels are too many.
         raise ValueError("lists and objects are nested too deep.") from None
 
 
 def _depth(data: bytes) -> int:
-    """How deep brackets are nested outside of texts, without recursion; of what is no
-    JSON, at least as much."""
+    """Return how deep brackets are nested outside of strings, without recursion.
+
+    For invalid JSON, the result is at least the true depth.
+    """
     depth = deepest = 0
     if data.count(b"[") + data.count(b"{") <= DEEPEST:
         return 0
@@ -209,20 +215,24 @@ _DECODER = json.JSONDecoder(
 
 
 def check_shape(value: Any, shape: Any, where: str) -> None:
-    """Hold what was read against what is needed.
+    """Check the types and entries of a value that was read from a file.
 
-    A shape is a type, or several: a value of one of them, where neither True nor False
-    is a number. [shape] is a list whose every item has that shape. {name: shape} is an
-    object with these entries, and perhaps others; a name that ends in "?" may be
-    missing. {str: shape} is an object whose every entry has that shape. `Is` adds a
-    test of one's own.
+    A shape has one of these forms:
+
+    - a type or a tuple of types: the value has one of them (True and False do not count
+    as numbers);
+    - [shape]: a list whose items all have that shape;
+    - {name: shape}: an object with these entries, and perhaps others. An entry whose
+    name ends in "?" may be missing;
+    - {str: shape}: an object whose entries all have that shape;
+    - an `Is`: a type with an additional test.
 
     Args:
-      value: As `parse_json` gives it.
-      shape: What it must be.
-      where: The name of the value, for messages.
+      value: Value, as `parse_json` returns it.
+      shape: Required shape.
+      where: Name of the value, for messages.
     Raises:
-      ValueError: It has another shape; the message names the entry, and shows it.
+      ValueError: The value has another shape; the message names the entry and shows it.
     Example:
       >>> check_shape({"seed": 1, "rates": [0.1, "fast"]}, {"seed": int, "rates": [(int, float)]}, "config")
       Traceback (most recent call last):
@@ -279,7 +289,7 @@ def _check_kind(
 
 
 def _wanted(kinds: tuple[type, ...]) -> str:
-    """The types in words; where a number may be any, an integer need not be said."""
+    """Return the types in words; "an integer" is omitted if any number is allowed."""
     return " or ".join(
         _KINDS[kind] for kind in kinds if kind is not int or float not in kinds
     )

@@ -1,5 +1,4 @@
-"""Archives and arrays that anybody may have written: nothing swells, and no array is
-larger than its file."""
+"""Read archives and arrays from untrusted sources without using excessive memory."""
 
 import io
 import lzma
@@ -15,18 +14,19 @@ from typing import Any
 
 import numpy as np
 
-MOST_MEMBERS = 100_000  # Of a .zip.
-MOST_AXES = 32  # Of every version of numpy.
-# Kinds of dtypes: neither objects nor the extended types (bfloat16), which load as
-# void.
+MOST_MEMBERS = 100_000  # Maximum number of files in a .zip.
+MOST_AXES = 32  # Maximum rank that every version of NumPy supports.
+# Allowed kinds of dtypes. Python objects are excluded, and extended types (bfloat16),
+# which load as void.
 SAVABLE = "biufcSUMm"
 _MAGIC = b"\x93NUMPY"
-# As numpy writes it; its own parser runs Python's, which stumbles in too many ways.
+# The header as NumPy writes it. NumPy reads it with Python's parser, which can fail
+# in many ways.
 _HEAD = re.compile(
     rb"\{'descr': '([<>|=][%s][0-9]{1,9}(?:\[[0-9]{0,9}[a-zA-Z]{1,2}\])?)', 'fortran_order': (True|False), "
     rb"'shape': \(((?:[0-9]{1,19}, ?)*(?:[0-9]{1,19})?)\), \} *\n" % SAVABLE.encode()
 )
-# What zipfile, tarfile and numpy stumble over in bytes that anybody may have written.
+# Errors that zipfile, tarfile and NumPy raise for damaged or malicious bytes.
 STUMBLES = (
     *(
         zipfile.BadZipFile,
@@ -52,14 +52,13 @@ STUMBLES = (
 
 
 def read_npz(data: bytes) -> dict[str, np.ndarray]:
-    """Read the bytes of an .npz file as `research.runs` writes it.
+    """Read the bytes of an .npz file that `research.runs` wrote.
 
-    What is stored as it is cannot swell, and no array has more entries than there are
-    bytes.
+    Arrays must be stored uncompressed, so none can be larger than the file.
 
     Raises:
-      ValueError: They are no such file: damaged, compressed, with a name that comes
-        twice, or with an array that is none of numbers, texts and times.
+      ValueError: The file is damaged or compressed, has two arrays of one name, or has
+        an array that does not consist of numbers, texts or times.
     """
     arrays: dict[str, np.ndarray] = {}
     try:
@@ -82,11 +81,11 @@ def read_npz(data: bytes) -> dict[str, np.ndarray]:
 
 
 def open_zip(data: bytes) -> zipfile.ZipFile:
-    """Open a .zip in memory, unless its directory alone would fill it.
+    """Open a .zip in memory, unless it has too many members.
 
     Raises:
-      ValueError: It has more members than any file of this package.
-      Others of STUMBLES: It is damaged.
+      ValueError: The archive has more members than any file of this package.
+      Others of STUMBLES: The archive is damaged.
     """
     if data.count(b"PK\x01\x02") > MOST_MEMBERS:
         raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
@@ -94,10 +93,13 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
 
 
 def read_npy(data: bytes, what: str) -> np.ndarray:
-    """The array of a .npy file, which must say its own size right before it is made.
+    """Read the array of a .npy file.
+
+    The size in the header must match the file before any memory is allocated.
 
     Raises:
-      ValueError: It is no such file, or of Python objects; `what` opens the message.
+      ValueError: The bytes are not a .npy file, or hold Python objects. The message
+        begins with `what`.
     """
     shape, fortran, dtype, start = read_npy_head(data, len(data), what)
     array = (
@@ -111,21 +113,22 @@ def read_npy(data: bytes, what: str) -> np.ndarray:
 def read_npy_head(
     head: bytes, size: int, what: str
 ) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """What the head of a .npy file says, which must fit the file's size.
+    """Read the header of a .npy file and check that it matches the file's size.
 
     Args:
       head: The file, or its first bytes.
-      size: Bytes of the whole file.
-      what: Its name, for messages.
+      size: Size of the whole file in bytes.
+      what: Name of the array, for messages.
     Returns:
-      Shape, whether it is in Fortran's order, dtype, and where the entries start.
+      Shape, whether the order is Fortran's, dtype, and offset of the first entry in
+        bytes.
     Raises:
-      ValueError: It is no such file, of Python objects, or of another size; `what`
-        opens the message.
+      ValueError: The bytes are not a .npy file, hold Python objects, or do not match
+        the size. The message begins with `what`.
     """
     length = (
         2 if head[6:7] == b"\1" else 4
-    )  # Of the number that says how long the head is, in formats 1 and 2.
+    )  # Number of bytes that store the header's length, in formats 1 and 2.
     start = 8 + length + int.from_bytes(head[8 : 8 + length], "little")
     found = _HEAD.fullmatch(head[8 + length : start])
     if not head.startswith((_MAGIC + b"\1\0", _MAGIC + b"\2\0")) or found is None:
@@ -158,11 +161,11 @@ def read_npy_head(
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
-    """The content of a member, no more of it than the archive's own directory says.
+    """Read a member of an archive, up to the size listed in the archive's directory.
 
     Raises:
-      ValueError: It is larger than `most`.
-      Others of STUMBLES: It is damaged.
+      ValueError: The member is larger than `most` bytes.
+      Others of STUMBLES: The member is damaged.
     """
     if member.file_size > most:
         raise ValueError(
@@ -172,21 +175,21 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) ->
     with (
         warnings.catch_warnings(action="error"),
         archive.open(member) as file,
-    ):  # Python warns of members that overlap.
+    ):  # Python warns about overlapping members.
         return file.read(member.file_size)
 
 
 def check_arrays(
     arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any], where: str
 ) -> None:
-    """Hold arrays that were read against what is needed.
+    """Check that arrays read from a file have the required shapes and dtypes.
 
     Args:
-      arrays: By name.
-      wanted: Name -> an array, of whose shape and dtype it must be.
-      where: What they are, for messages.
+      arrays: Arrays by name.
+      wanted: Name -> array with the required shape and dtype.
+      where: Description of the arrays, for messages.
     Raises:
-      ValueError: One is missing, or of another shape or dtype.
+      ValueError: An array is missing or has another shape or dtype.
     Example:
       >>> check_arrays({"loss": np.zeros(3)}, {"loss": np.zeros(4)}, "the checkpoint")
       Traceback (most recent call last):

@@ -1,5 +1,7 @@
-"""Run folders: what was found and all that makes it again, saved so that a kill or a
-full disk loses nothing."""
+"""Run folders: a run's result with its config and environment, saved atomically.
+
+A killed process or a full disk loses no saved file.
+"""
 
 from research.runs._environment import code_digest, environment
 from research.runs.agreement import Agreement, agreement_verdict, hold_against

@@ -1,5 +1,4 @@
-"""What the bits of a run depend on beside its config: versions, processor, flags,
-devices, code."""
+"""Versions, processor, flags, devices and code on which the bits of a run depend."""
 
 import hashlib
 import importlib.metadata
@@ -24,7 +23,7 @@ PACKAGES = (
     "descent-jax",
 )
 PACKAGE = Path(__file__).parents[1]
-# What may be relied on where a manifest is read; an older one lacks some entries.
+# Entries that code may rely on when it reads a manifest; an older manifest lacks some.
 _PERHAPS_TEXT = (str, type(None))
 SHAPE = {
     "versions?": {str: _PERHAPS_TEXT},
@@ -33,31 +32,36 @@ SHAPE = {
     "git?": (dict, type(None)),
     "code?": _PERHAPS_TEXT,
 }
-# It splits no cell's work, so it does not enter the bits.
+# The device count does not split the work of one run, so the bits do not depend on it.
 DEVICE_COUNT = r"--xla_force_host_platform_device_count=\d+"
 
 
 def environment(
     width: int | None = None, code: Sequence[str | Path] = ()
 ) -> dict[str, Any]:
-    """Describes where a run computes, in JSON values; no date, host name, path or
-    address is among them.
+    """Describe the environment of a run as JSON values.
 
-    It starts JAX's backend, whose devices it names: call `backend.configure` first.
+    The description contains no date, host name, path or address. The function starts
+    JAX's backend, because it lists the devices: call `backend.configure` first.
 
     Args:
-      width: Lanes that advance together (W), which enters the bits; None where no lanes
-        are used.
-      code: Files beside those of this package on which the run depends: the
-        experiment's own.
+      width: Number of runs that advance together. The bits depend on it. None if runs
+        do not advance together.
+      code: Files outside this package on which the run depends: the experiment's own
+        files.
     Returns:
-      `python`; `versions` of the packages (None: not installed); `processor` (model,
-        instruction sets, cores);
-      `xla_pool` (NPROC), `xla_flags` and `jax_variables`, as the process saw them;
-        `x64`; `matmul_precision`;
-      `devices` (kind, platform, count); `lane_width`; `code` (the SHA-256 of the Python
-        files); `git` (commit
-      and whether files differ from it, or None outside a repository of this project).
+      Dict with these keys:
+      `python`: version of Python.
+      `versions`: version of each package; None if the package is not installed.
+      `processor`: model, architecture, instruction sets and number of cores.
+      `xla_pool` (the variable NPROC), `xla_flags` and `jax_variables`: settings that
+        the process started with.
+      `x64` and `matmul_precision`: settings of JAX.
+      `devices`: kind, platform and count.
+      `lane_width`: `width`.
+      `code`: SHA-256 of the Python files, from `code_digest`.
+      `git`: commit and whether files differ from it; None outside a repository of this
+        project.
     Example:
       >>> environment(width=32)["lane_width"]
       32
@@ -65,7 +69,7 @@ def environment(
     if width is not None:
         check_count("width", width)
     check_sequence("code", code, "paths", (str, Path))
-    import jax  # Here, so that reading a command line does not wait for it.
+    import jax  # Imported here so that parsing a command line stays fast.
 
     devices, settings = jax.devices(), cast(Any, jax.config)
     return {
@@ -95,16 +99,15 @@ def environment(
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What two environments differ in that may enter the bits, likeliest first, in
-    words.
+    """List the environment differences that may change bits, likeliest first.
 
     Args:
-      there, here: From `environment`; what an older manifest does not hold counts as
-        unknown.
+      there, here: Environments, from `environment`. An entry that an older manifest
+        lacks counts as unknown.
     Returns:
-      One text for each difference; none where the same bits are promised. The number of
-        devices, of cores and the commit
-      of the same code are none.
+      One text for each difference. The list is empty if the two environments should
+        give the same bits. The number of devices, the number of cores, and the commit
+        of identical code do not count as differences.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
       >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}
@@ -181,8 +184,11 @@ def _commit(git: dict[str, Any] | None) -> str:
 
 
 def code_digest(files: Sequence[str | Path] = ()) -> str:
-    """The SHA-256 of this package's Python files, by their paths in it, and of the
-    given files, by their names."""
+    """Return the SHA-256 of this package's Python files and of the given files.
+
+    The digest includes the path of each package file inside the package, and the name
+    of each given file.
+    """
     check_sequence("files", files, "paths", (str, Path))
     digest = hashlib.sha256()
     own = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py")}
@@ -195,14 +201,16 @@ def code_digest(files: Sequence[str | Path] = ()) -> str:
 
 
 def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
-    """The processor's model name, the instruction sets that XLA chooses between, and
-    the number of cores."""
+    """Return the processor's model, architecture, instruction sets and number of cores.
+
+    Only the instruction sets between which XLA chooses are listed.
+    """
     path = Path(cpuinfo)
     text = path.read_text(errors="replace") if path.exists() else ""
     fields = dict(re.findall(r"^([^\n:\t]+?)\s*: *([^\n]*)$", text, flags=re.MULTILINE))
     sets = fields.get(
         "flags", fields.get("Features", "")
-    ).split()  # Linux on x86, Linux on Arm.
+    ).split()  # Linux on x86, then Linux on Arm.
     matter = r"sse4_\d|f16c|fma|avx\w*|amx\w*|asimd\w*|sve\w*|bf16|i8mm|rvv?"
     return {
         "model": fields.get("model name") or platform.processor() or platform.machine(),
@@ -213,11 +221,13 @@ def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit of the repository at `folder`, and whether its files differ from that
-    commit.
+    """Return the commit of the repository at `folder`, and whether files were changed.
 
-    None where the folder is not the top of a repository (an installed copy may lie
-    inside somebody else's), there is no commit yet, or git is missing."""
+    Returns:
+      Dict with the keys "commit" and "dirty". None if `folder` is not the top folder of
+        a repository (an installed copy may lie inside another repository), if there is
+        no commit yet, or if git is missing.
+    """
     top, _, commit = (
         (_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "")
         .strip()
@@ -247,6 +257,8 @@ def _version(package: str) -> str | None:
 
 
 def _without_path(setting: str) -> str:
-    """A manifest is shared: a setting's value that may be a path or an address is left
-    out."""
+    """Replace the value of a setting that may contain a path or an address.
+
+    Manifests are shared with others, so they must not contain private paths.
+    """
     return re.sub(r"[^=]*[/\\:].*", "(path or address)", setting, flags=re.DOTALL)

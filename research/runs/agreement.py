@@ -1,5 +1,7 @@
-"""Whether a run says what a kept reference says: to the bit, to the printed digits, or
-within the intervals."""
+"""Check whether a run agrees with a stored reference.
+
+The agreement is exact, to the printed digits, or within the intervals.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,32 +27,33 @@ from research.runs.files import json_bytes, read_json
 from research.runs.readings import Entry, as_number, read_entries
 from research.runs.reference import reference_of
 
-# Of the larger of two numbers: below it they have six digits in common; tables print
-# three or four.
+# Relative to the larger of two numbers: numbers closer than this share six digits.
+# Tables print three or four.
 DIGITS = 1e-6
-# Of the largest number beside one, and at least of 1: what is smaller is what rounding
-# leaves of terms that cancel.
+# Relative to the largest number in the same column or list, and to at least 1. Smaller
+# differences are rounding errors of terms that cancel.
 ROUNDING = 64 * 2.0**-52
-NAMED = 8  # Places that a verdict names.
+NAMED = 8  # Number of places that a verdict lists.
 
 
 class Agreement(NamedTuple):
-    """What came of holding a run against a reference.
+    """Result of comparing a run with a reference.
 
     Attributes:
-      values: Entries of the table and numbers that were compared, those of the clock
-        left out.
-      rounded: Those that differ by rounding: they are printed alike.
-      within: Those that differ by more, each within its interval.
-      chosen: Those that differ, and that the experiment says depend on single
-        trainings: told, and not judged.
-      other_values: Those that do not agree.
-      hashes: How many hashes were compared.
-      other_hashes: Names of those that differ.
-      not_made: Places and hashes of the reference that the run could not make, for want
-        of what `left_out` names.
-      left_out: What the run had to do without.
-      causes: What the environments differ in, likeliest first.
+      values: Number of compared values: entries of the table and numbers, without
+        times.
+      rounded: Differences that are due to rounding only: the printed digits are the
+        same.
+      within: Larger differences for which each value lies within its interval.
+      chosen: Differences in values that depend on single trainings, as the experiment
+        declares. They are reported but not judged.
+      other_values: Differences of values that do not agree.
+      hashes: Number of compared hashes.
+      other_hashes: Names of the hashes that differ.
+      not_made: Places and hashes of the reference that the run could not compute
+        because of `left_out`.
+      left_out: Data that were missing in the run.
+      causes: Differences between the environments, likeliest first.
     """
 
     values: int
@@ -66,7 +69,7 @@ class Agreement(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether every value and every hash is the reference's."""
+        """Whether every value and every hash equals that of the reference."""
         return not (
             self.rounded
             or self.within
@@ -77,8 +80,7 @@ class Agreement(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether every value is the reference's to the printed digits, or within its
-        interval."""
+        """Whether every value agrees to the printed digits or within its interval."""
         return not self.other_values
 
 
@@ -89,8 +91,9 @@ def hold_against(
     varies: Mapping[str, Sequence[float] | None] | None = None,
     left_out: Sequence[str] = (),
 ) -> Agreement:
-    """Holds the finished run at `path` against a reference of the same config, as
-    `hold` does.
+    """Compare the finished run at `path` with a reference of the same config.
+
+    See `hold` for the rules of the comparison.
 
     Raises:
       ValueError: The run is not finished.
@@ -111,23 +114,24 @@ def hold(
     varies: Mapping[str, Sequence[float] | None] | None = None,
     left_out: Sequence[str] = (),
 ) -> Agreement:
-    """Holds what a reference would be of one run against another run's of the same
-    config.
+    """Compare the reference values of two runs of the same config.
 
     Two values agree to the printed digits if they differ by at most 1e-6 of the larger
-    one, or by at most 64 ε of the largest number beside it (in its column or list, and
-    at least 1): what lies below that is rounding. Two estimates agree within the
-    interval if their intervals overlap, or, where one of them has none, if it lies in
-    the other's; the ends of an interval are not held against each other. All else must
-    be equal.
+    one, or by at most 64 ε times the largest number in their column or list (at least
+    1). Smaller differences are rounding.
+
+    Two estimates agree within the interval if their intervals overlap. If one estimate
+    has no interval, it must lie in the interval of the other. The ends of intervals are
+    not compared themselves. All other values must be equal.
 
     Args:
-      reference, here: As `reference_of` makes them.
-      varies: Columns, and names of numbers, that depend on single trainings or on what
-        the run chose by them. Where the two have no intervals, such values agree if
-        both lie within the ends given here; None: it is told, not judged.
-      left_out: What the run had to do without; what the reference has and the run does
-        not is then not held against it.
+      reference, here: References of the two runs, from `reference_of`.
+      varies: Columns and names of numbers that depend on single trainings, or on a
+        choice that the run made from them. Without intervals, two such values agree if
+        both lie within the ends given here. None as ends: a difference is reported, not
+        judged.
+      left_out: Data that were missing in the run. Entries that only the reference has
+        are then not compared.
     """
     for name, given in (("reference", reference), ("here", here)):
         _check_reference(name, given)
@@ -179,7 +183,7 @@ def hold(
 
 
 def agreement_verdict(agreement: Agreement) -> str:
-    """The agreement in some sentences, the first of which begins with its kind."""
+    """Return the agreement in a few sentences; the first begins with its kind."""
     check_instance("agreement", agreement, Agreement, "It is what hold_against gives.")
     for name in ("rounded", "within", "chosen", "other_values"):
         check_sequence(
@@ -235,8 +239,12 @@ def _judge(
     here: Mapping[str, Entry],
     varies: Mapping[str, Sequence[float] | None],
 ) -> tuple[str, Difference | None]:
-    """How the two values at a place differ: the kind, a field of Agreement, and the
-    difference, if there is one."""
+    """Compare the two values at a place.
+
+    Returns:
+      Kind of the difference, a field of Agreement, and the difference; None as the
+        difference if the values are equal.
+    """
     missing = Entry("missing", "")
     was, now = there.get(place, missing), here.get(place, missing)
     difference = number_difference(place, was.value, now.value)
@@ -256,7 +264,7 @@ def _judge(
         return kind, difference
     if (
         was.of is not None and was.of == now.of
-    ):  # An end: what counts is whether the estimates agree.
+    ):  # An end of an interval: compare the estimates instead.
         kind, other = _judge(was.of, there, here, varies)
         return "within" if other is None or kind == "rounded" else kind, difference
     return "within" if _overlap(was, now) else "other_values", difference
@@ -296,8 +304,7 @@ def _is_rounding(was: Entry, now: Entry) -> bool:
 
 
 def _overlap(was: Entry, now: Entry) -> bool:
-    """Whether the intervals overlap; of a value without one, whether it lies in the
-    other's."""
+    """Return whether two intervals overlap; a value without one counts as a point."""
     first, second = as_number(was.value), as_number(now.value)
     if first is None or second is None or was.interval is now.interval is None:
         return False

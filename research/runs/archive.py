@@ -1,5 +1,7 @@
-"""A finished run as one archive of plain files, and reading one that comes from
-anybody: nothing in it is executed."""
+"""Pack a finished run into one archive, and read archives from untrusted sources.
+
+Nothing in an archive is executed.
+"""
 
 import contextlib
 import hashlib
@@ -17,29 +19,30 @@ from research.runs.folder import run_id
 from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE, check_origin
 from research.runs.result import check_values
 
-SUMS = "SHA256SUMS"  # As `sha256sum --check` reads it.
+SUMS = "SHA256SUMS"  # In the format of `sha256sum --check`.
 LIMITS = {
     MANIFEST: 2**20,
     RESULT: 2**24,
     ARRAYS: 2**28,
     SUMS: 2**10,
-}  # Bytes of each file, at most.
-# A stranger's environment is shown, and never compared: any will do.
+}  # Maximum number of bytes of each file.
+# The environment from an untrusted archive is only displayed, so any dict is accepted.
 MANIFEST_SHAPE = SHAPE | {"environment": dict}
 _AGAIN = "get it again from where it comes"
-# Not told here: a stranger wrote it.
+# The command itself is not printed, because its source is untrusted.
 _MAKE = f"run the command in its {MANIFEST} to its end"
 _START = b"PK\x03\x04"
 
 
 class Contents(NamedTuple):
-    """What a finished run holds, as far as it is read: its arrays are held against
-    their digest, and not opened.
+    """Manifest and result of a finished run.
+
+    The arrays are checked by their digest but not loaded.
 
     Attributes:
-      name: Of the file or the folder, without where it lies.
-      manifest: As of `read_manifest`.
-      found: What result.json holds: answer, tables and numbers.
+      name: Name of the file or folder, without its parent folders.
+      manifest: Manifest of the run, as `read_manifest` returns it.
+      found: Content of result.json: answer, tables and numbers.
     """
 
     name: str
@@ -48,20 +51,20 @@ class Contents(NamedTuple):
 
 
 def pack(run: str | Path, target: str | Path) -> Path:
-    """Writes a finished run as one .zip of manifest.json, result.json, arrays.npz and
-    SHA256SUMS, their digests.
+    """Write a finished run as one .zip file.
 
-    The same run always gives the same bytes: the files are stored as they are, in this
-    order and without a date.
+    The file contains manifest.json, result.json, arrays.npz, and SHA256SUMS with the
+    digests of the three. The same run always gives the same bytes: the files are stored
+    uncompressed, in this order and without a date.
 
     Args:
-      run: The run folder.
-      target: The file to write, a .zip; one that is there already is replaced.
+      run: Run folder.
+      target: Path of the .zip file. An existing file is replaced.
     Returns:
-      The file.
+      Path of the written file.
     Raises:
-      ValueError: The run is not finished, or damaged, or too large, or the target is no
-        .zip.
+      ValueError: The run is not finished, damaged or too large, or the target does not
+        end in .zip.
       OSError: The file cannot be written; the message says why.
     Example:
       >>> import tempfile
@@ -89,16 +92,18 @@ def pack(run: str | Path, target: str | Path) -> Path:
 
 
 def unpack(archive: str | Path, folder: str | Path) -> Path:
-    """Write what `pack` has written as a run folder again.
+    """Unpack an archive that `pack` wrote into a run folder.
 
     Args:
-      archive: The .zip; it is checked as by `read_contents` before anything is written.
-      folder: Receives <experiment>/<id>/ with the files of the run.
+      archive: Path of the .zip file. The file is checked like in `read_contents` before
+        anything is written.
+      folder: Folder in which <experiment>/<id>/ is created with the files of the run.
     Returns:
-      The run folder.
+      Path of the run folder.
     Raises:
-      ValueError: The archive is damaged, altered or too large, or not of a run.
-      OSError: It cannot be read, or the files cannot be written.
+      ValueError: The archive is damaged, altered, too large, or not an archive of a
+        run.
+      OSError: The archive cannot be read, or the files cannot be written.
     """
     check_path("archive", archive)
     check_path("folder", folder)
@@ -117,18 +122,18 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 
 
 def read_contents(path: str | Path) -> Contents:
-    """Reads a run folder, or an archive that `pack` has written, into memory.
+    """Read a run folder, or an archive that `pack` wrote, into memory.
 
-    Nothing is extracted and nothing executed, and no more is read than a run may hold.
-    Digests say that the files are those that were packed, not who packed them, nor that
-    their numbers are true: reproducing the run does.
+    Nothing is extracted or executed, and the size of each file is limited. The digests
+    show that the files were not changed after packing. They do not show who packed the
+    files, or that the numbers are true. Only a reproduction of the run shows that.
 
     Args:
-      path: The run folder or the .zip.
+      path: Run folder or .zip file.
     Raises:
-      ValueError: It is neither, or unfinished, or damaged, altered or too large; the
-        message names it.
-      OSError: It cannot be read.
+      ValueError: The path is neither, or the run is unfinished, damaged, altered or too
+        large; the message names the path.
+      OSError: A file cannot be read.
     """
     check_path("path", path)
     path = Path(path)
@@ -143,7 +148,10 @@ def read_contents(path: str | Path) -> Contents:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Lets what is wrong say where: the reasons below all go on after the path."""
+    """Put the path in front of the message of a ValueError.
+
+    The messages raised below continue after the path.
+    """
     try:
         yield
     except ValueError as error:
@@ -235,7 +243,7 @@ def _of_archive(path: Path) -> dict[str, bytes]:
     members = archive.infolist()
     if (
         not members or members[0].header_offset
-    ):  # zipfile looks from the end, and would find the .npz of one cut there.
+    ):  # zipfile searches from the end: in a cut file it would find the .npz.
         raise ValueError(
             f"is truncated or altered: it does not begin with its first file; {_AGAIN}."
         )
@@ -260,7 +268,7 @@ def _of_archive(path: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def _legible() -> Iterator[None]:
-    """Whatever zipfile stumbles over is damage to what it reads from memory."""
+    """Turn the errors of zipfile into a ValueError about a damaged archive."""
     try:
         yield
     except STUMBLES as error:
@@ -270,8 +278,10 @@ def _legible() -> Iterator[None]:
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:
-    """A member is known by its name before it is read; what is stored as it is cannot
-    swell."""
+    """Check the name, size and storage of a member before it is read.
+
+    A member must be stored uncompressed, so it cannot expand while being read.
+    """
     name, advice = (
         member.orig_filename,
         "write the archive with descent pack results/NAME/ID",
@@ -312,10 +322,10 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
         for name, data in files.items():
             entry = zipfile.ZipInfo(
                 name
-            )  # Of 1980, the first date that a .zip can hold.
+            )  # Dated 1980, the first year that a .zip can store.
             entry.create_system, entry.external_attr = (
                 3,
                 0o644 << 16,
-            )  # The same on Windows as elsewhere.
+            )  # The same bytes on Windows as elsewhere.
             archive.writestr(entry, data)
     return buffer.getvalue()

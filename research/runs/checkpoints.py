@@ -1,5 +1,7 @@
-"""Checkpoints of a run: small files of arrays and JSON, each with its digest, the one
-before it kept beside it."""
+"""Checkpoints of a run: small files of arrays and JSON with digests.
+
+The previous checkpoint is kept as well.
+"""
 
 import contextlib
 import hashlib
@@ -31,33 +33,31 @@ from research.runs.files import (
 )
 from research.types import Checkpoint, Checkpoints, Saved
 
-SECONDS_BETWEEN = 10.0  # What a kill may cost, about.
-LARGEST_SHARE = (
-    0.05  # Of the time, for saving: where a save is slow, the next one comes later.
-)
+SECONDS_BETWEEN = 10.0  # About how much work a killed process loses.
+LARGEST_SHARE = 0.05  # Maximum share of time for saving; a slow save delays the next.
 GENERATIONS = 2
-MOST_BYTES = 2**36  # That are read of a file.
-LONGEST = 100  # Characters of a name that its folder shows.
+MOST_BYTES = 2**36  # Maximum size of a file that is read.
+LONGEST = 100  # Maximum number of characters of a name in its folder's name.
 
 
 def checkpoints_in(
     folder: str | Path, seconds_between: float = SECONDS_BETWEEN
 ) -> Checkpoints:
-    """Checkpoints by name, each in a folder of its own: <number>.npz with the arrays,
-    <number>.json with the rest.
+    """Return checkpoints by name, each stored in its own folder.
 
-    The JSON file is written last and holds the digest of both, so a save that was cut
-    short counts as none. Each save has the next number; the one before it is kept, and
-    used where the last is damaged, which a warning says. Saving x deletes the
-    checkpoints of its parts, x/anything.
+    A checkpoint consists of <number>.npz with the arrays and <number>.json with the
+    other values. The JSON file is written last and holds the digest of both, so an
+    interrupted save does not count. Each save gets the next number. The previous save
+    is kept, and is loaded with a warning if the last one is damaged. Saving x deletes
+    the checkpoints of its parts, x/anything.
 
     Args:
-      folder: Where they lie; it is made with the first save.
-      seconds_between: How long after a save (of any name) the next is due; at least 20
-        times what the last one took.
+      folder: Folder of the checkpoints; the first save creates it.
+      seconds_between: Seconds from a save (of any name) until the next save is due. The
+        wait is at least 20 times the duration of the last save.
     Returns:
-      name -> Checkpoint. Names may have any characters; "/" separates a part from what
-        it is a part of.
+      Function name -> Checkpoint. Names may contain any characters; "/" separates a
+        part from its whole.
     Example:
       >>> import tempfile
       >>> import numpy as np
@@ -102,14 +102,15 @@ def checkpoints_in(
 def remembered(
     checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoints], Saved]
 ) -> Saved:
-    """What `compute` gives, from its checkpoint where there is one: a piece of a run
-    that is computed once.
+    """Return the result of `compute`, or its checkpoint if one exists.
+
+    A piece of a run is thus computed only once.
 
     Args:
-      checkpoints: Where it is kept.
-      name: Of the piece.
-      compute: Called with checkpoints for its own parts, which are deleted when the
-        whole is saved.
+      checkpoints: Checkpoints in which the result is saved.
+      name: Name of the piece.
+      compute: Function that is called with checkpoints for its own parts. These are
+        deleted when the whole result is saved.
     Example:
       >>> import tempfile
       >>> checkpoints = checkpoints_in(tempfile.mkdtemp())
@@ -143,11 +144,11 @@ def _save(folder: Path, name: str, saved: Saved, damaged: set[int]) -> None:
     write_atomically(folder / f"{number:06d}.json", text)
     good = [before for before in sorted(numbers) if before not in damaged]
     for old in {*numbers} - {*good[-(GENERATIONS - 1) :]}:
-        with contextlib.suppress(OSError):  # The next save tries again.
+        with contextlib.suppress(OSError):  # The next save tries again to delete it.
             for suffix in (
                 "json",
                 "npz",
-            ):  # In this order: without its JSON a number counts as never written.
+            ):  # The JSON first: without it, the checkpoint does not count.
                 (folder / f"{old:06d}.{suffix}").unlink(missing_ok=True)
     for part in folder.iterdir():
         if part.is_dir():
@@ -155,8 +156,11 @@ def _save(folder: Path, name: str, saved: Saved, damaged: set[int]) -> None:
 
 
 def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
-    """The newest that is whole; the numbers of those that are not join `damaged`, and
-    go with the next save."""
+    """Load the newest intact checkpoint.
+
+    The numbers of damaged checkpoints are added to `damaged`; the next save deletes
+    them.
+    """
     for number in sorted(_numbers(folder), reverse=True):
         try:
             return _read(folder / f"{number:06d}.json", name)
@@ -189,7 +193,7 @@ def _read(file: Path, name: str) -> Saved:
 
 
 def _numbers(folder: Path) -> list[int]:
-    """Of all saves that were not cut short."""
+    """Return the numbers of all saves that were completed."""
     return [
         int(file.stem)
         for file in folder.glob("*.json")
@@ -198,8 +202,10 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _text(name: str, arrays: bytes, values: Any) -> bytes:
-    """What the JSON file holds: one flipped bit of it, or of the arrays, and it is
-    another text."""
+    """Return the content of the JSON file, with a digest of name, values and arrays.
+
+    A changed bit in the values or in the arrays changes the digest.
+    """
     digest = hashlib.sha256(f"{name}\n{canonical(values, name)}\n".encode())
     digest.update(arrays)
     return json_bytes(
@@ -208,11 +214,13 @@ def _text(name: str, arrays: bytes, values: Any) -> bytes:
 
 
 def _file_name(part: str) -> str:
-    """The part of a name itself, or, where a file system might not take it, what is
-    left of it and a hash."""
+    """Return a part of a name as a folder name.
+
+    A part with characters that a file system might refuse is shortened and gets a hash.
+    """
     plain = re.sub(r"[^A-Za-z0-9_+-]+", "-", part)[
         :LONGEST
-    ]  # No dot: 000001.json is a checkpoint's own.
+    ]  # Dots are replaced: 000001.json is the name of a checkpoint file.
     return (
         part
         if part and plain == part

@@ -1,5 +1,4 @@
-"""Between configs and command lines: the command that makes a run again, and seeds as
-they are typed."""
+"""Convert a config to the command line of its run, and parse seeds."""
 
 import dataclasses
 import re
@@ -14,15 +13,16 @@ from research.sizes import MOST_SEEDS, check_most
 
 
 def command_line(experiment: str, config: Any, program: str = "") -> str:
-    """Return the command that makes a run again.
+    """Return the command that reproduces a run.
 
-    It has a flag for each field of the config that differs from its default.
+    The command has a flag for each field of the config that differs from its default.
 
     Args:
       experiment: Name of the experiment.
-      config: Dataclass or mapping (all of whose fields are given); values are numbers,
-        strings, None, booleans, or tuples and lists of them.
-      program: What starts the experiment; empty: python and its file.
+      config: Dataclass, or mapping whose fields are all written. Values are numbers,
+        strings, None, booleans, or tuples and lists of these.
+      program: Command that starts the experiment; empty: python and the experiment's
+        file.
     Example:
       >>> Config = dataclasses.make_dataclass("Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)])
       >>> print(command_line("toy", Config(learning_rate=0.5)))
@@ -68,12 +68,11 @@ def _chosen(config: Any) -> dict[str, Any]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Reads seeds as they are typed: "7", "0,3,5", "0..9" (both ends included), or
-    ranges and numbers mixed.
+    """Parse seeds: "7", "0,3,5", "0..9" (both ends included), or a mixture of these.
 
     Raises:
-      ValueError: A seed is no integer in 0..2³²-1 a range is empty, or a seed comes
-        twice; the message names it.
+      ValueError: A seed is not an integer in 0..2³²-1, a range is empty, or a seed
+        occurs twice; the message names the seed.
     Example:
       >>> parse_seeds("0..3,7")
       (0, 1, 2, 3, 7)

@@ -1,5 +1,4 @@
-"""Two results of one config, bit by bit: what differs, by how much, and what that is
-likely due to."""
+"""Compare two results of the same config bit by bit, and report the likely cause."""
 
 import math
 import sys
@@ -12,20 +11,20 @@ from research.checks import check_count, check_instance, check_sequence
 from research.runs._environment import differences
 from research.runs.result import Result, check_result
 
-# What has this word in its name (a number, an array, a column of a table) is the
-# clock's, or follows from it: it never comes again.
+# A number, array or table column with this word in its name is a time or follows from
+# one. Times differ between runs and are not compared.
 CLOCK = "seconds"
 
 
 class Difference(NamedTuple):
-    """One place where two results differ.
+    """Difference between two results at one place.
 
     Attributes:
-      place: Where: the name of an array with an index, or the path of a number.
-      there, here: The two values, or what stands in their place.
-      size: |there - here|; infinite where that has no meaning, 0 where the bits alone
+      place: Name of an array with an index, or path of a number.
+      there, here: The two values, or a text such as "missing".
+      size: |there - here|; infinite if a difference is not defined, 0 if only the bits
         differ.
-      relative: size over the larger magnitude.
+      relative: `size` divided by the larger magnitude.
     """
 
     place: str
@@ -36,12 +35,14 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What came of comparing.
+    """Result of comparing two results bit by bit.
 
     Attributes:
-      arrays, numbers: How many of each there are, those of the clock left out.
-      other_arrays, other_numbers: For each one that differs, its largest difference.
-      causes: What the two environments differ in, likeliest first.
+      arrays, numbers: Numbers of compared arrays and of compared numbers, without
+        times.
+      other_arrays, other_numbers: Arrays and numbers that differ, each with its largest
+        difference.
+      causes: Differences between the two environments, likeliest first.
     """
 
     arrays: int
@@ -59,12 +60,13 @@ class Comparison(NamedTuple):
 def compare(
     there: Result, here: Result, environments: Sequence[Mapping[str, Any]]
 ) -> Comparison:
-    """Compares the arrays and the numbers of two results; tables and answers are made
-    of those.
+    """Compare the arrays and the numbers of two results.
+
+    Tables and answers are not compared, because they are made from arrays and numbers.
 
     Args:
-      there, here: The results.
-      environments: Of both runs, in the same order, from their manifests.
+      there, here: The two results.
+      environments: Environments of both runs, in the same order, from their manifests.
     Example:
       >>> there = Result("", (), {"loss": np.array([1.0, 2.0])}, {"steps": 7, "seconds": 1.5})
       >>> here = Result("", (), {"loss": np.array([1.0, 2.5])}, {"steps": 7, "seconds": 9.9})
@@ -101,8 +103,10 @@ def compare(
 
 
 def verdict(comparison: Comparison) -> str:
-    """The comparison in a sentence or two: bit-identical, or the largest difference and
-    its likely cause.
+    """Return the comparison in a sentence or two.
+
+    The text says that the results are bit-identical, or gives the largest difference
+    and its likely cause.
 
     Example:
       >>> result = Result("", (), {"loss": np.ones(2)}, {"steps": 7})
@@ -138,7 +142,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def largest(worst: Difference) -> str:
-    """A difference in a sentence."""
+    """Describe the largest difference in a sentence."""
     values = f"{worst.there!r} there, {worst.here!r} here"
     if not np.isfinite(worst.size):
         return f"The largest difference: {worst.place} is {values}."
@@ -151,7 +155,7 @@ def largest(worst: Difference) -> str:
 
 
 def likely_cause(causes: Sequence[str]) -> str:
-    """The causes in a sentence."""
+    """Describe the causes in a sentence."""
     if causes:
         return f"Likely cause: {'; '.join(causes)}."
     return (
@@ -162,8 +166,10 @@ def likely_cause(causes: Sequence[str]) -> str:
 
 
 def number_difference(path: str, there: Any, here: Any) -> Difference | None:
-    """How two JSON values at one place differ, if they do: 1, 1.0 and True are three
-    values, NaN is NaN."""
+    """Compare two JSON values at one place; return None if they are equal.
+
+    1, 1.0 and True are different values. NaN equals NaN.
+    """
     if repr(there) == repr(here):
         return None
     numeric = all(
@@ -205,7 +211,7 @@ def _array_difference(
     ).reshape(-1).view(item)
     if (
         there.dtype.kind not in "iufc" or there.dtype == np.uint8
-    ):  # Bytes (of a hash) have no size.
+    ):  # For bytes of a hash, the size of a difference has no meaning.
         place = np.unravel_index(np.argmax(other), there.shape)
         size = relative = float("inf")
     else:
@@ -230,7 +236,7 @@ def _array_difference(
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every number with its path, those of the clock left out."""
+    """Yield every number with its path, except times."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if CLOCK not in name:

@@ -1,5 +1,4 @@
-"""Files that hold values exactly, strict JSON and .npz, and are whole or absent:
-written aside and renamed."""
+"""Write files atomically, as strict JSON and .npz that keep values exactly."""
 
 import contextlib
 import dataclasses
@@ -32,15 +31,14 @@ _REASONS = {
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Writes a file so that its name always holds the old content or the new one,
-    whole.
+    """Write a file so that its name always holds the complete old or new content.
 
-    The bytes go to a file beside the target, are flushed to the disk, and are renamed
-    onto the target.
+    The bytes are written to a temporary file in the same folder and flushed to the
+    disk. The temporary file is then renamed to the target.
 
     Args:
-      path: Target; its folder exists.
-      data: All that the file is to hold.
+      path: Path of the file; its folder must exist.
+      data: New content of the file.
     Raises:
       OSError: Nothing was written; the message gives the path, the reason, and the
         files that are still in the folder.
@@ -73,8 +71,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes a rename last through a loss of power, where a folder can be flushed at all
-    (not on Windows)."""
+    """Flush a folder, so that a rename survives a loss of power (not on Windows)."""
     if os.name == "posix":
         opened = os.open(folder, os.O_RDONLY)
         try:
@@ -83,7 +80,7 @@ def _flush_folder(folder: Path) -> None:
             if problem.errno not in (
                 errno.EINVAL,
                 errno.ENOTSUP,
-            ):  # Some file systems have no such flush.
+            ):  # Some file systems cannot flush a folder.
                 raise
         finally:
             os.close(opened)
@@ -91,8 +88,7 @@ def _flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turns an OSError into one that says what failed, why, and what to know or do
-    then."""
+    """Turn an OSError into one that says what failed, why, and what to do."""
     try:
         yield
     except OSError as error:
@@ -101,7 +97,7 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 
 
 def kept(folder: Path) -> str:
-    """Says which files a folder holds."""
+    """List the files in a folder in a sentence."""
     try:
         names = sorted(
             entry.name for entry in folder.iterdir() if not entry.name.startswith(".")
@@ -116,13 +112,13 @@ def kept(folder: Path) -> str:
 
 
 def plain(value: Any, where: str = "value") -> Any:
-    """Reduces a value to what strict JSON holds.
+    """Convert a value to values that strict JSON can hold.
 
-    Dataclasses and mappings become objects, tuples lists, NumPy scalars numbers, and
-    NaN and the infinities {"$float": name}.
+    Dataclasses and mappings become objects, tuples become lists, and NumPy scalars
+    become numbers. NaN and the infinities become {"$float": name}.
 
     Raises:
-      TypeError: Something cannot be held exactly; the message gives its place, which
+      TypeError: A value cannot be stored exactly; the message gives its place, which
         starts with `where`.
     Example:
       >>> plain({"loss": float("inf"), "sizes": (64, 10)})
@@ -162,14 +158,14 @@ def plain(value: Any, where: str = "value") -> Any:
 
 
 def canonical(value: Any, where: str = "value") -> str:
-    """The one JSON text of a value: keys in order, no spaces, ASCII."""
+    """Return the unique JSON text of a value: sorted keys, no spaces, ASCII."""
     return json.dumps(
         plain(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False
     )
 
 
 def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> bytes:
-    """JSON for people to read (indent=None: on one line), in the order given."""
+    """Return readable JSON with keys in the given order (indent=None: on one line)."""
     text = json.dumps(
         plain(value, where), indent=indent, allow_nan=False, ensure_ascii=False
     )
@@ -177,25 +173,26 @@ def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> byte
 
 
 def read_json(data: bytes) -> Any:
-    """Undoes `json_bytes`; tuples come back as lists.
+    """Parse what `json_bytes` wrote; tuples come back as lists.
 
     Raises:
-      ValueError: As for `research.reading.parse_json`.
+      ValueError: See `research.reading.parse_json`.
     """
     return parse_json(data)
 
 
 def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
-    """Arrays by name as the bytes of an .npz file, without pickle; the same arrays
-    always give the same bytes.
+    """Return arrays by name as the bytes of an .npz file, without pickle.
+
+    The same arrays always give the same bytes.
 
     Raises:
-      TypeError: An array cannot be held exactly.
+      TypeError: An array cannot be stored exactly.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(
         buffer, "w"
-    ) as archive:  # Not np.savez, to which "file" cannot be an array's name.
+    ) as archive:  # np.savez does not accept an array named "file".
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(

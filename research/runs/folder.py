@@ -1,5 +1,4 @@
-"""The folder of one run: opened under the hash of its config, held by one process,
-finished with a result."""
+"""The folder of one run: named by a hash of its config and locked by one process."""
 
 import contextlib
 import dataclasses
@@ -41,19 +40,19 @@ CHECKPOINTS = "checkpoints"
 
 
 class Run(NamedTuple):
-    """An open run folder.
+    """Open run folder.
 
     Attributes:
       path: results/<experiment>/<id>.
-      id: As `run_id` gives it.
+      id: Name of the run, from `run_id`.
       experiment: Name of the experiment.
-      config: Its config, as given.
-      finished: Whether the folder holds a whole result, to be had from
-        `load_result(path)`.
-      resumed: Whether an earlier process left checkpoints from which this run goes on.
-      seconds: What earlier processes spent on it.
-      lock: Held while the run is open, so that no second process works in the folder;
-        released by `finish`.
+      config: Config of the run, as given.
+      finished: Whether the folder holds a complete result, which `load_result(path)`
+        loads.
+      resumed: Whether this run continues from checkpoints of an earlier process.
+      seconds: Seconds that earlier processes spent on the run.
+      lock: Lock that prevents a second process from working in the folder while the run
+        is open. `finish` and `close` release it.
     """
 
     path: Path
@@ -67,25 +66,24 @@ class Run(NamedTuple):
 
     @property
     def checkpoints(self) -> Path:
-        """Where the run keeps what it has so far."""
+        """Folder of the run's checkpoints."""
         return self.path / CHECKPOINTS
 
 
 def run_id(experiment: str, config: Any) -> str:
-    """Names a run by what it computes: the first 12 hexadecimal digits of the SHA-256
-    of experiment and config.
+    """Return the first 12 hexadecimal digits of the SHA-256 of experiment and config.
 
-    Neither the time nor a path enters, nor the order of fields; 1, 1.0 and True are
-    three values.
+    The id does not depend on the time, on a path, or on the order of fields. 1, 1.0 and
+    True are three different values.
 
     Args:
-      experiment: Name of the experiment; it names a folder: letters, digits, `_` and
-        `-`.
+      experiment: Name of the experiment, which also names a folder: letters, digits,
+        `_` and `-`.
       config: Dataclass or mapping of numbers, strings, None, booleans, and tuples,
-        lists and mappings of them.
+        lists and mappings of these.
     Raises:
       ValueError: The experiment's name cannot name a folder.
-      TypeError: The config holds something else; the message names the field.
+      TypeError: The config holds another type; the message names the field.
     Example:
       >>> run_id("trajectory", {"seed": 0, "rate": 0.1}) == run_id("trajectory", {"rate": 0.1, "seed": 0})
       True
@@ -101,7 +99,7 @@ def run_id(experiment: str, config: Any) -> str:
 
 
 def check_experiment(experiment: Any) -> None:
-    """Raise unless it can name a folder."""
+    """Raise an error unless the experiment's name can name a folder."""
     check_text("experiment", experiment)
     if not re.fullmatch(NAME, experiment):
         raise ValueError(
@@ -119,25 +117,28 @@ def open_run(
     code: Sequence[str | Path] = (),
     command: str | None = None,
 ) -> Run:
-    """Opens the run folder of a config, making it if need be.
+    """Open the run folder of a config, and create it if it does not exist.
 
-    A folder with a whole result is left as it is, and said to be finished. One with
-    checkpoints is gone on with if they were made by the same code, versions, processor
-    and settings, on which the bits depend; else they go, aloud. In any other the run
-    begins anew; an earlier result stays until `finish` replaces it. This starts JAX's
-    backend, whose devices the manifest names: call `backend.configure` first.
+    A folder with a complete result is left unchanged and returned as finished. If the
+    folder has checkpoints, the run continues from them, provided that code, versions,
+    processor and settings are the same, because the bits depend on these. Otherwise the
+    checkpoints are deleted with a warning. In all other cases the run starts from the
+    beginning; an earlier result stays until `finish` replaces it. The function starts
+    JAX's backend, because the manifest lists the devices: call `backend.configure`
+    first.
 
     Args:
-      experiment, config: As for `run_id`; the folder is results/<experiment>/<run id>.
-      results: The folder of all results.
-      fresh: Whether to begin anew, whatever the folder holds.
-      width: Lanes that advance together, as in `environment`.
-      code: The experiment's own files, as in `environment`.
-      command: What makes the run again; None: the experiment's command line with that
-        config.
+      experiment, config: Name and config, see `run_id`; the folder is
+        results/<experiment>/<run id>.
+      results: Folder of all results.
+      fresh: Whether to start from the beginning, whatever the folder holds.
+      width: Number of runs that advance together, see `environment`.
+      code: The experiment's own files, see `environment`.
+      command: Command that reproduces the run; None: the experiment's command line with
+        this config.
     Raises:
       ValueError: The folder holds another run.
-      OSError: The folder cannot be made or written, or another process is at work in
+      OSError: The folder cannot be created or written, or another process is working in
         it; the message says why.
     Example:
       >>> import tempfile
@@ -172,7 +173,9 @@ def open_run(
     run = run._replace(lock=_lock(run.path))
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(close, run)
-        if not fresh and _holds_result(run):  # Another process has just finished it.
+        if not fresh and _holds_result(
+            run
+        ):  # Another process finished the run in the meantime.
             return run._replace(finished=True, lock=None)
         manifest = {
             "experiment": experiment,
@@ -192,7 +195,7 @@ def open_run(
                 if run.checkpoints.exists():
                     shutil.rmtree(
                         run.checkpoints
-                    )  # What cannot be deleted must not be gone on with.
+                    )  # A checkpoint that cannot be deleted must not be used.
             for left_over in run.path.rglob(".*.partial"):
                 left_over.unlink(missing_ok=True)
         write_atomically(run.path / MANIFEST, json_bytes(manifest))
@@ -201,10 +204,11 @@ def open_run(
 
 
 def append_metrics(run: Run, **values: Any) -> None:
-    """Adds a line of JSON to metrics.jsonl, where it can be read at once.
+    """Append a line of JSON to metrics.jsonl; it can be read immediately.
 
     Args:
-      run, values: An open run, and JSON values by name (NaN and infinities too).
+      run: An open run.
+      values: JSON values by name (NaN and infinities are allowed).
     Raises:
       OSError: The line cannot be written; the message says why.
     """
@@ -222,20 +226,20 @@ def append_metrics(run: Run, **values: Any) -> None:
 
 
 def finish(run: Run, result: Result, **facts: Any) -> Run:
-    """Saves the result of a run: arrays.npz, result.json, then the manifest with their
-    digests and status "finished".
+    """Save the result of a run and release the folder's lock.
 
-    Whatever stops it on the way, the folder then counts as unfinished and every file in
-    it is whole. Checkpoints go last, and the folder's lock is released.
+    The function writes arrays.npz, then result.json, then the manifest with their
+    digests and the status "finished". If it is interrupted, the folder counts as
+    unfinished and every file in it is complete. Checkpoints are deleted at the end.
 
     Args:
       run: An open run.
-      result: What it found.
+      result: Result of the run.
       facts: JSON values for the manifest, such as the seconds taken.
     Returns:
-      The run, finished.
+      The run, marked as finished.
     Raises:
-      OSError: A file cannot be written; the message says why, and what is still there.
+      OSError: A file cannot be written; the message says why, and which files remain.
     """
     check_instance(
         "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
@@ -259,8 +263,7 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
 
 
 def close(run: Run) -> None:
-    """Lets go of the run folder, finished or not, so that another process may go on in
-    it."""
+    """Release the run folder, finished or not, so that another process can open it."""
     check_instance(
         "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
     )
@@ -269,13 +272,13 @@ def close(run: Run) -> None:
 
 
 def load_result(path: str | Path) -> Result:
-    """Loads what a finished run found, exactly as it was saved.
+    """Load the result of a finished run, exactly as it was saved.
 
     Args:
-      path: The run folder.
+      path: Run folder.
     Raises:
-      ValueError: The run is not finished, or a file is damaged or missing, or is not
-        what `finish` writes.
+      ValueError: The run is not finished, or a file is damaged, missing, or was not
+        written by `finish`.
     """
     check_path("path", path)
     path = Path(path)
@@ -333,14 +336,14 @@ def _lock(path: Path) -> filelock.BaseFileLock:
 
 
 def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
-    """Whether the checkpoints in the folder were made under what this manifest says."""
+    """Return whether the checkpoints were made in the environment of this manifest."""
     if not run.checkpoints.exists():
         return False
     try:
         earlier = read_manifest(run.path)
     except ValueError:
-        # Unreadable was said aloud already; without one, nothing says what made the
-        # checkpoints.
+        # There was a warning if the manifest is unreadable. Without a manifest, the
+        # environment of the checkpoints is unknown.
         return False
     changed = differences(earlier["environment"], manifest["environment"])
     if changed:
@@ -353,8 +356,7 @@ def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
 
 
 def _mend_metrics(path: Path) -> float:
-    """Cuts off a last line that a kill left unfinished; the seconds of the line before
-    it."""
+    """Remove an incomplete last line; return the seconds of the last complete line."""
     lines = (
         read_file(path.parent, METRICS).splitlines(keepends=True)
         if path.exists()

@@ -1,4 +1,4 @@
-"""The manifest of a run, and reading the files beside it within limits."""
+"""Read the manifest of a run, and the files beside it, with size limits."""
 
 import re
 from pathlib import Path
@@ -13,14 +13,14 @@ MOST_BYTES = {
     MANIFEST: 2**24,
     RESULT: 2**27,
     ARRAYS: 2**32,
-}  # That are read of each file.
+}  # Maximum number of bytes that are read of each file.
 NAME = r"[A-Za-z0-9_-]+"
 _NAME = Is(
     (str,),
     lambda text: re.fullmatch(NAME, text) is not None,
     "letters, digits, _ and -",
 )
-# What says how to make a run again; a run that is not finished has no facts.
+# Entries that describe how to reproduce a run; an unfinished run has no facts.
 ORIGIN = {
     "experiment": _NAME,
     "id": _NAME,
@@ -36,7 +36,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """Read the manifest of a run folder.
 
     Raises:
-      ValueError: There is none, or it cannot be read, or it is no manifest of a run.
+      ValueError: The manifest is missing, cannot be read, or is not a manifest of a
+        run.
     """
     check_path("path", path)
     file = Path(path) / MANIFEST
@@ -52,11 +53,12 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
-    """Refuse a manifest whose experiment and id could name a file elsewhere, or by
-    which the run cannot be made again.
+    """Check that a manifest is sufficient to reproduce its run.
+
+    The experiment and id must also not point to a file in another folder.
 
     Raises:
-      ValueError: It is one; the message names the path.
+      ValueError: The manifest fails the check; the message names the path.
     """
     try:
         check_shape(manifest, ORIGIN, "the manifest")
@@ -68,7 +70,7 @@ def read_file(path: Path, name: str) -> bytes:
     """Read a file of a run folder.
 
     Raises:
-      ValueError: It is too large, or not a regular file.
-      OSError: It cannot be read.
+      ValueError: The file is too large, or not a regular file.
+      OSError: The file cannot be read.
     """
     return read_bytes(path / name, MOST_BYTES.get(name, 2**30))

@@ -1,5 +1,4 @@
-"""What a kept reference says, place by place: each entry of its table, each number, and
-the intervals they have."""
+"""Read each table entry, number and interval of a stored reference, by place."""
 
 import math
 import re
@@ -17,12 +16,12 @@ class Entry(NamedTuple):
     """One entry of a table, or one number.
 
     Attributes:
-      value: What stands there.
-      name: The column, or the name of the number.
-      scale: The largest magnitude beside it, in its column or list; at least 1.
-      interval: (low, high) of an estimate; None where it has none.
-      of: The place of the estimate that this is an end of the interval of; None where
-        it is no end.
+      value: Value of the entry.
+      name: Name of the column or of the number.
+      scale: Largest magnitude in the entry's column or list; at least 1.
+      interval: (low, high) of an estimate; None if the entry has no interval.
+      of: If the entry is an end of an interval, the place of the estimate; None
+        otherwise.
     """
 
     value: Any
@@ -33,17 +32,16 @@ class Entry(NamedTuple):
 
 
 def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
-    """Every entry of the table and every plain number by its place, those of the clock
-    left out.
+    """Return every table entry and every plain number by its place, except times.
 
-    An estimate of the table has its interval in the same cell ("84 % [81, 86]"), in the
-    cell after it ("1.571 to 1.600"), or in the two after it, under headings that end in
-    "low" and "high". A number has the interval that the reference names under
-    `intervals`, else that of the estimate in the table which is the same number,
-    rounded.
+    The interval of an estimate in the table stands in one of three places: in the same
+    entry ("84 % [81, 86]"), in the next one ("1.571 to 1.600"), or in the next two,
+    under headings that end in "low" and "high". The interval of a number is the one
+    that the reference lists under `intervals`. Without one, the number takes the
+    interval of an estimate in the table that equals the number after rounding.
 
     Args:
-      reference: As `keep` writes it.
+      reference: Reference, as `keep` writes it.
     """
     entries = dict(_table_entries(reference["table"]))
     named = {name: tuple(ends) for name, ends in reference.get("intervals", {}).items()}
@@ -60,8 +58,9 @@ def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
 
 
 def as_number(value: Any) -> float | None:
-    """The number that a cell holds, as a number or as text ("84 % [81, 86]" is 84);
-    None for what is no number.
+    """Return the number in a table entry; None if the entry is not a number.
+
+    The entry is a number or a text: "84 % [81, 86]" gives 84.
 
     Example:
       >>> [as_number(value) for value in (0.5, "1.518", "84 % [81, 86]", "4e-16", "7 of 9", True, None)]
@@ -85,7 +84,7 @@ def _table_entries(table: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
         left, of = (
             0,
             "",
-        )  # How many of the next cells are ends of an interval, and of which estimate.
+        )  # Number of following entries that are interval ends; the estimate's place.
         for i, value in enumerate(row):
             if left:
                 left -= 1
@@ -98,7 +97,7 @@ def _table_entries(table: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
 def _interval_at(
     columns: Sequence[str], row: Sequence[Any], i: int
 ) -> tuple[tuple[float, float] | None, int]:
-    """The interval of a row's i-th cell, and how many of the cells after it hold it."""
+    """Return the interval of a row's i-th entry, and how many later entries hold it."""
     value = as_number(row[i])
     if isinstance(row[i], str) and (found := re.fullmatch(ESTIMATE, row[i])):
         return _ends(value, found[2], found[3]), 0
@@ -119,7 +118,7 @@ def _interval_at(
 
 
 def _ends(value: float | None, low: Any, high: Any) -> tuple[float, float] | None:
-    """(low, high), where they are numbers about the value."""
+    """Return (low, high) if both are numbers and the value lies between them."""
     first, last = as_number(low), as_number(high)
     if value is None or first is None or last is None or not first <= value <= last:
         return None
@@ -127,8 +126,10 @@ def _ends(value: float | None, low: Any, high: Any) -> tuple[float, float] | Non
 
 
 def _interval_in(estimates: Sequence[Entry], value: Any) -> tuple[float, float] | None:
-    """The narrowest interval of the estimates that are the value, rounded; percentages
-    are none of a number's."""
+    """Return the narrowest interval of the estimates that equal the rounded value.
+
+    Percentages are not compared with numbers.
+    """
     if not isinstance(value, float) or value.is_integer():
         return None
     same = [

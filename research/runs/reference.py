@@ -1,5 +1,7 @@
-"""A small file that says what a run found: committed beside the experiment, for others
-to compare theirs with."""
+"""A reference: a small file with the result of a run, stored beside the experiment.
+
+Others compare their results with it.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +17,9 @@ from research.runs.folder import load_result
 from research.runs.manifest import ORIGIN, check_origin, read_manifest
 from research.runs.result import TABLE, check_rows, hash_arrays
 
-LARGEST = 20_000  # Bytes; a reference is read by people, and lives in version control.
-DIGITS = 16  # Of a hash.
-MOST_BYTES = 2**24  # That are read; a reference is smaller by far.
+LARGEST = 20_000  # Bytes; people read references, and version control stores them.
+DIGITS = 16  # Number of digits of a hash.
+MOST_BYTES = 2**24  # Maximum size that is read; references are much smaller.
 _VALUE = (str, bool, *NUMBER, type(None))
 SHAPE = {
     "manifest": ORIGIN,
@@ -29,14 +31,16 @@ SHAPE = {
 
 
 def keep(path: str | Path, folder: str | Path) -> Path:
-    """Writes <folder>/<experiment>.json: the run's manifest, answer, first table, plain
-    numbers and hashes.
+    """Write the reference of a run to <folder>/<experiment>.json.
+
+    The reference holds the run's manifest, answer, first table, plain numbers and
+    hashes.
 
     Args:
-      path: The folder of a finished run.
-      folder: Where to write, such as experiments/reference.
+      path: Folder of a finished run.
+      folder: Folder to write to, such as experiments/reference.
     Returns:
-      The file.
+      Path of the written file.
     Raises:
       ValueError: The run is not finished, or the reference would be larger than 20 kB.
       OSError: The file cannot be written.
@@ -56,13 +60,13 @@ def keep(path: str | Path, folder: str | Path) -> Path:
 
 
 def reference_of(path: str | Path) -> dict[str, Any]:
-    """What `keep` writes of a finished run.
+    """Return the reference of a finished run, as `keep` writes it.
 
-    A float of the table has four digits. Of the result's numbers, those are kept that
-    are no tables of their own: numbers, texts, and lists of at most 20; and under
-    `intervals`, where the result has them, the (low, high) of numbers by their names.
-    Arrays that share a name up to its last "/" (a program's, say) have one hash, of 16
-    hexadecimal digits; those of the clock have none.
+    Floats in the table are rounded to four digits. Of the result's numbers, only plain
+    ones are kept: numbers, texts, and lists of at most 20. If the result has
+    `intervals`, they hold the (low, high) of numbers by name. Arrays that share a name
+    up to its last "/" (the arrays of one program) have one hash of 16 hexadecimal
+    digits. Times have no hash.
 
     Raises:
       ValueError: The run is not finished, or has no table.
@@ -96,10 +100,10 @@ def reference_of(path: str | Path) -> dict[str, Any]:
 
 
 def read_reference(file: str | Path) -> dict[str, Any]:
-    """Reads what `keep` has written.
+    """Read a reference that `keep` wrote.
 
     Raises:
-      ValueError: It cannot be read.
+      ValueError: The file cannot be read as a reference.
     """
     check_path("file", file)
     try:

@@ -1,4 +1,4 @@
-"""What an experiment found, as values and as the bytes of two files."""
+"""The result of an experiment, as values and as the bytes of two files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -23,18 +23,18 @@ SHAPE = {
     "answer": TEXT,
     "tables": [TABLE | {"note": TEXT}],
     "numbers": dict,
-}  # Of result.json.
+}  # Shape of result.json.
 
 
 class Table(NamedTuple):
-    """A table of a result.
+    """Table of a result.
 
     Attributes:
-      title: What the rows are.
-      columns: A heading for each column.
-      rows: One tuple a row, as long as columns; None means "not reached" (`dashed` says
-        that there is nothing to reach).
-      note: A sentence to be read below the table.
+      title: Title, which says what the rows are.
+      columns: Heading of each column.
+      rows: One tuple for each row, as long as `columns`. None means "not reached"; use
+        `dashed` where a column does not apply.
+      note: Sentence printed below the table.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Table(NamedTuple):
 
 
 def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
-    """The row with a dash for None, where a column does not apply.
+    """Replace each None in a row by a dash, for columns that do not apply.
 
     Example:
       >>> dashed(("baseline", 0.9, None))
@@ -60,11 +60,10 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
 
 
 class Findings(NamedTuple):
-    """What an experiment measured; its report makes an answer, tables and figures of
-    this alone.
+    """Measurements of an experiment, from which its report makes all that is shown.
 
     Attributes:
-      arrays, numbers: As in a Result.
+      arrays, numbers: Arrays and numbers, as in a Result.
     """
 
     arrays: dict[str, np.ndarray]
@@ -72,14 +71,14 @@ class Findings(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an experiment found, in words and in numbers.
+    """Result of an experiment, in words and in numbers.
 
     Attributes:
-      answer: The answer to its question, in a sentence or two.
-      tables: What is shown beside the figures.
-      arrays: What the figures are drawn from.
-      numbers: What is compared with the experiment's EXPECTED; JSON values under string
-        keys.
+      answer: Answer to the experiment's question, in a sentence or two.
+      tables: Tables that are shown beside the figures.
+      arrays: Arrays from which the figures are drawn.
+      numbers: JSON values under string keys, which are compared with the experiment's
+        EXPECTED.
     """
 
     answer: str
@@ -89,7 +88,7 @@ class Result(NamedTuple):
 
 
 def check_result(name: str, result: Any) -> None:
-    """Raise TypeError unless a value is a Result whose fields are of their kinds."""
+    """Raise TypeError unless a value is a Result whose fields have the right types."""
     check_instance(
         name,
         result,
@@ -109,16 +108,16 @@ def check_result(name: str, result: Any) -> None:
 
 
 def result_bytes(result: Result) -> tuple[bytes, bytes]:
-    """What result.json and arrays.npz hold; `read_result` undoes it exactly, to the
-    last bit and type.
+    """Return the contents of result.json and arrays.npz.
 
-    NumPy scalars in tables and numbers come back as Python's, tuples in numbers as
+    `read_result` restores the result to the last bit, with two exceptions: NumPy
+    scalars in tables and numbers become Python scalars, and tuples in numbers become
     lists. The same result always gives the same bytes.
 
     Raises:
-      ValueError: A row is not as long as its table's columns, or two columns have one
+      ValueError: A row is not as long as its table's columns, or two columns share a
         name.
-      TypeError: A number cannot be held by JSON, or an array by .npz without pickle.
+      TypeError: JSON cannot hold a number, or .npz without pickle cannot hold an array.
     Example:
       >>> result = Result("Yes.", (Table("Steps", ("rule", "steps"), (("Adam", 12), ("SGD", None))),), {}, {})
       >>> read_result(*result_bytes(result)) == result
@@ -148,10 +147,13 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
 
 
 def read_result(text: bytes, arrays: bytes) -> Result:
-    """Undoes `result_bytes`; the bytes may be anybody's.
+    """Restore a result from the bytes that `result_bytes` returned.
+
+    The bytes may come from an untrusted source.
 
     Raises:
-      ValueError: They are not what `result_bytes` writes; the message names the entry.
+      ValueError: The bytes were not written by `result_bytes`; the message names the
+        entry.
     """
     values = parse_json(text)
     check_values(values)
@@ -168,10 +170,10 @@ def read_result(text: bytes, arrays: bytes) -> Result:
 
 
 def check_values(values: Any) -> None:
-    """Hold what result.json holds against its shape.
+    """Check that the content of result.json has the right shape.
 
     Raises:
-      ValueError: It has another; the message names the entry.
+      ValueError: The shape is wrong; the message names the entry.
     """
     check_shape(values, SHAPE, "the result")
     for index, table in enumerate(values["tables"]):
@@ -179,11 +181,10 @@ def check_values(values: Any) -> None:
 
 
 def check_rows(table: Any, where: str) -> None:
-    """Refuse a table whose rows are not as long as its columns, or two of whose columns
-    have one name.
+    """Check that each row has one entry per column, and that column names are unique.
 
     Raises:
-      ValueError: It is such a table.
+      ValueError: The table fails the check.
     """
     columns = table["columns"]
     if len(set(columns)) < len(columns):
@@ -197,11 +198,13 @@ def check_rows(table: Any, where: str) -> None:
 
 
 def hash_arrays(*arrays: Any) -> str:
-    """The SHA-256, in hexadecimal, of the dtype, shape and bytes of each array, in
-    order.
+    """Return the hexadecimal SHA-256 of the dtype, shape and bytes of each array.
+
+    The order of the arrays counts.
 
     Args:
-      arrays: NumPy or JAX arrays of numbers (of a key: `jax.random.key_data(key)`).
+      arrays: NumPy or JAX arrays of numbers. For a random key, give
+        `jax.random.key_data(key)`.
     Example:
       >>> zeros = np.zeros(4, np.float32)
       >>> hash_arrays(zeros) == hash_arrays(zeros.copy()), hash_arrays(zeros) == hash_arrays(zeros.reshape(2, 2))
