@@ -389,7 +389,10 @@ def facts(config: Config, found: dict[str, Any]):
     nets = [found[name] for name in config.nets]
     return {
         "nets": found,
-        "config": dataclasses.asdict(config),
+        "config": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(config).items()
+        },
         "largest_difference": max(net["largest_difference"]["float64"] for net in nets),
         "largest_share_of_bound": max(
             max(net["largest_share_of_bound"].values()) for net in nets

@@ -55,9 +55,12 @@ NOT_CALLED = {
     "backend.configure",
     "cli.carry_out",
     "cli.changed_fields",
+    "cli.conduct",
     "cli.errors_in_one_line",
+    "cli.import_whole",
     "cli.main",
     "cli.perform",
+    "cli.report_of",
 }
 
 
@@ -443,7 +446,7 @@ def of_models() -> Iterator[Call]:
                 slow=True,
             )
     attend = {"params": block_params()["attention"], "x": hidden, "num_heads": 2}
-    normalise = {"x": jnp.ones((2, 4)), "scale": jnp.ones(4), "bias": jnp.zeros(4)}
+    normalise = {"x": jnp.ones((2, 4)), "scale": jnp.ones(4), "intercept": jnp.zeros(4)}
     reading = {"model": decoder(), "tokens": text_tokens(), "context": 4}
     drawn = {"model": ngram_model(), "key": key(), "prompt": [0, 1], "num_tokens": 3}
     gradient_of = {
@@ -471,13 +474,13 @@ def of_models() -> Iterator[Call]:
         "convolution": {
             "x": image(),
             "weights": jnp.ones((3, 3, 1, 2)),
-            "bias": jnp.zeros(2),
+            "intercept": jnp.zeros(2),
         },
         "count_parameters": {"params": params()},
         "dense": {
             "x": jnp.ones((3, 2)),
             "weights": jnp.ones((2, 4)),
-            "intercept": jnp.zeros(4),
+            "bias": jnp.zeros(4),
         },
         "describe": {"params": params()},
         "dropout": {"key": key(), "x": jnp.ones((3, 2)), "rate": 0.5},
@@ -790,6 +793,9 @@ def of_descent() -> Iterator[Call]:
         research.naming.known_names,
         {"name": "adm", "known": ["adam", "sgd"]},
     )
+    nearest = {"name": "adm", "known": ["adam", "sgd"]}
+    yield Call("naming.closest", research.naming.closest, nearest)
+    yield Call("naming.nearest", research.naming.nearest, nearest)
     yield Call("types.no_checkpoints", types.no_checkpoints, {"name": "a"})
 
 
@@ -1135,6 +1141,7 @@ def of_checks() -> Iterator[Call]:
         "check_path": {"name": "folder", "value": "a"},
         "check_real": {"name": "x", "value": 0.5},
         "check_sequence": {"name": "seeds", "value": [1, 2]},
+        "check_share": {"name": "level", "value": 0.5},
         "check_text": {"name": "text", "value": "a"},
         "check_tree": {"name": "params", "tree": params()},
         "is_array": {"value": np.ones(2)},
