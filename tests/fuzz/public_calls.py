@@ -446,7 +446,7 @@ def of_models() -> Iterator[Call]:
                 slow=True,
             )
     attend = {"params": block_params()["attention"], "x": hidden, "num_heads": 2}
-    normalise = {"x": jnp.ones((2, 4)), "scale": jnp.ones(4), "intercept": jnp.zeros(4)}
+    normalise = {"x": jnp.ones((2, 4)), "scale": jnp.ones(4), "bias": jnp.zeros(4)}
     reading = {"model": decoder(), "tokens": text_tokens(), "context": 4}
     drawn = {"model": ngram_model(), "key": key(), "prompt": [0, 1], "num_tokens": 3}
     gradient_of = {
@@ -474,7 +474,7 @@ def of_models() -> Iterator[Call]:
         "convolution": {
             "x": image(),
             "weights": jnp.ones((3, 3, 1, 2)),
-            "intercept": jnp.zeros(2),
+            "bias": jnp.zeros(2),
         },
         "count_parameters": {"params": params()},
         "dense": {
