@@ -545,7 +545,7 @@ def test_a_checkpoint_of_another_training_is_refused():
         (update_rules.gradient_descent(0.2), jnp.array(9.0)),
         (rule, jnp.array([9.0])),
     ):
-        with pytest.raises(ValueError, match=r"another model, rule.*\(--fresh\)"):
+        with pytest.raises(ValueError, match=r"another model, rule.*Use --fresh"):
             descent.train(
                 objective,
                 other,
