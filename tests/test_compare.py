@@ -334,7 +334,9 @@ def test_other_bad_input_is_shown():
         comparison.compare(["adam", "rmsprop"], "quadratic", tune_on="validation")
     with pytest.raises(ValueError, match="each once; got"):
         comparison.compare(["adam", "rmsprop"], ["quadratic", "quadratic"])
-    with pytest.raises(TypeError, match=r"mine is no rule.*a value of type float"):
+    with pytest.raises(
+        TypeError, match=r"mine is not an update rule.*a value of type float"
+    ):
         comparison.compare(
             {"mine": lambda learning_rate: 3.0, "adam": "adam"}, "quadratic"
         )
