@@ -81,7 +81,7 @@ def compiled(sweep: Sweep) -> Contender:
 
 
 def draws_of_all(sweep: Sweep) -> list[Any]:
-    """Of each step the indices of every run, shape (runs, batch size); None for the full batch."""
+    """Return each step's indices of shape (runs, batch size); None for the full batch."""
     orders = [
         order
         for seed in sweep.seeds.tolist()

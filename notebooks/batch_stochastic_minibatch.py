@@ -166,7 +166,7 @@ draw("seconds", seconds_per_pass)
 # ## Your turn
 #
 # Choose the rule, the batch size and the rates. One compiled program serves all the rates and seeds; each rate is drawn
-# as a curve, the median over the seeds, and where it comes to rest is its mean over the last third of the passes.
+# as a curve, the median over the seeds, and the value where it levels off is its mean over the last third of the passes.
 
 # %%
 MY_RULE = "gradient_descent"
@@ -187,7 +187,7 @@ with research.figures.style():
         mine = research.descent.sweep(program, {"seed": list(SEEDS), "learning_rate": [rate] * len(SEEDS)})
         gaps = mine.values - workload.optimum.value
         rest = gaps[:, mine.passes > mine.passes[-1] * 2 / 3].mean()
-        axes.loglog(mine.passes[1:], np.median(gaps, axis=0)[1:], label=f"rate {rate:g}: comes to rest at {rest:.1e}")
+        axes.loglog(mine.passes[1:], np.median(gaps, axis=0)[1:], label=f"rate {rate:g}: levels off at {rest:.1e}")
     axes.set(xlabel="passes over the data", ylabel="f - f*")
     axes.set_title(f"{MY_RULE}, batches of {MY_BATCH_SIZE} on {workload.name}")
     axes.legend()
@@ -197,7 +197,7 @@ plt.show()
 # ## Exercises
 #
 # 1. **Where does it stop?** Theory says that a curve of constant rate $\eta$ and batch size $b$, drawn with
-#    replacement, comes to rest near $\eta\,\mathrm{tr}(C) / 4b$, if $\eta$ is small. Halve the rates above, or double
+#    replacement, levels off near $\eta\,\mathrm{tr}(C) / 4b$, if $\eta$ is small. Halve the rates above, or double
 #    the batch: does the rest fall by half? At which rate is theory off by two?
 #    (`research.objectives.gradient_covariance_trace(workload.objective, workload.optimum.params, workload.train)` is
 #    $\mathrm{tr}(C)$.)

@@ -303,7 +303,7 @@ def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_len
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [
-        (-2, 1, "not told apart"),
+        (-2, 1, "do not differ clearly"),
         (-2, -1, "differ, a being better"),
         (1, 2, "differ, b being better"),
     ],

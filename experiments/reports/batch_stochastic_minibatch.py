@@ -140,7 +140,7 @@ def first_figure(
     caption = (
         f"Gradient descent on {workload}: median over the seeds with its 95 % "
         "bootstrap band. Dashed: the noise floor η tr(C) / 4b of sampling with "
-        "replacement. Stochastic descent of constant rate comes to rest at f - f* = "
+        "replacement. Stochastic descent at a constant rate levels off at f - f* = "
         f"{measured:.2g} (theory {predicted:.2g}); full batch has no floor above "
         "rounding."
     )
@@ -245,7 +245,7 @@ def replacement(result: Result) -> figures.Picture:
     lower = [f"{row['with'][0] / row['without'][0]:.3g}" for row in rows]
     caption = (
         f"Gradient descent on {result.numbers['floors']['workload']} at fixed rates. "
-        f"Without replacement it comes to rest {', '.join(lower)} times lower than "
+        f"Without replacement it levels off {', '.join(lower)} times lower than "
         "with it (panels from left to right); dashed is η tr(C) / 4b, which holds with "
         "replacement."
     )
@@ -305,7 +305,7 @@ def costs_table(numbers: dict[str, Any]) -> Table:
         )
         for t in names
     }
-    columns |= {"comes to rest at": lambda row: row["floor"][0]}
+    columns |= {"levels off at": lambda row: row["floor"][0]}
     return table(
         "Gradient descent: what it costs to come within a share of the initial f - f*",
         [row for row in numbers["rows"] if row["rule"] == FIRST_RULE],
@@ -327,7 +327,7 @@ def floors_table(numbers: dict[str, Any]) -> Table:
         "lower by": lambda row: row["with"][0] / row["without"][0],
     }
     return table(
-        f"Where gradient descent of fixed rate comes to rest on {floors['workload']}",
+        f"Where gradient descent at a fixed rate levels off on {floors['workload']}",
         floors["rows"],
         columns,
         f"f - f*, medians over the reported seeds; tr(C) = {floors['trace']:.4g} at "

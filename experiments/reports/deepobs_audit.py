@@ -105,7 +105,7 @@ def verdict(best: dict[str, Any]):
     apart = (
         f"differ, {first if high < 0 else second} being better"
         if high < 0 or low > 0
-        else "are not told apart"
+        else "do not differ clearly"
     )
     return (
         f"the two best in tuning, {first} and {second}, {apart}: by seed {mean:.3f} "

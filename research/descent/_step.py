@@ -88,8 +88,13 @@ def gather(dataset: Batch | None, batch_indices: BatchIndices) -> Batch | None:
     Returns:
       The batch; None if the dataset is None.
     Raises:
+      TypeError: An argument has the wrong type, or the indices are not integers.
       ValueError: A concrete index lies outside the dataset. A traced index is not
         checked: if it is too large, JAX reads the last example.
+    Example:
+      >>> data = Batch(jnp.array([1.0, 2.0, 3.0]), jnp.zeros(3))
+      >>> print(gather(data, BatchIndices(jnp.array([2, 0]))).x)
+      [3. 1.]
     """
     check_batch_indices(batch_indices)
     check_dataset("dataset", dataset)

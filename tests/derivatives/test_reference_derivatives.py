@@ -152,7 +152,7 @@ def orders(f):
 
 
 def asked_for(request, cases):
-    """Those of the cases that a test of this session is about."""
+    """Return the cases that a selected test is about."""
     tests = [item for item in request.session.items if hasattr(item, "callspec")]
     names = {test.callspec.params.get("name") for test in tests}
     return {name: case for name, case in cases.items() if name in names}
