@@ -1,26 +1,28 @@
-"""Which of these rules is better here, by how much, and may one say so?
+"""Which of these rules is better here when it is tuned well, and is that certain?
 
-All rules get equal budgets on workloads whose optimum is known. A rule is one of ours,
-one of optax's, or yours from a file. Each rule gets the same number of trials. The
-first trial uses the default hyper-parameters, the others quasi-random points of the
-search space. The best trial is chosen on some seeds and reported on others. The answer
-is a ratio of example gradients to a target, with an interval that accounts for the
-choice of the trial. If the study cannot separate two rules, the answer says how many
-seeds would.
+All rules get the same number of independent searches on workloads whose optimum is
+known. A rule is one of ours, one of optax's, or yours from a file. A search starts with
+the default hyper-parameters and points of the search space, races them over seeds, and
+refines around the best. Each search has points and seeds of its own; its choice is
+reported on other seeds.
+
+The answer is a ratio of example gradients to a target. Its interval covers other
+searches and other seeds. The answer also says which factor the study could have
+detected, and whether the searches of a rule disagree.
 
     python -m experiments compare --rule my_rules.py:mine adam --workload digits \
       breast_cancer
     python -m experiments compare --rule heavy_ball adam --space \
       heavy_ball.learning_rate=1e-3..10
-    # Heavy ball and Adam, under a minute on two cores.
+    # Heavy ball and Adam, under three minutes on two cores.
     python -m experiments compare
 
 A rule of yours is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
-range of `--space`. All rules are compared with the last rule, or with `--baseline`. The
-workloads are those of research/workloads/: diabetes, diabetes_ridge, breast_cancer,
-digits, ill_conditioned, noisy_quadratic and others. Our rules are those of
-docs/update_rules.md.
+range of `--space`. All rules are compared with the last rule, or with `--baseline`.
+Workloads are those of research.workloads: diabetes, diabetes_ridge, breast_cancer,
+digits, ill_conditioned, noisy_quadratic and others.
+Our rules are those of docs/update_rules.md.
 
 Expected number (`EXPECTED`): the overall ratio of heavy ball's example gradients to
 Adam's in the default run.

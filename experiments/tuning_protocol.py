@@ -4,12 +4,20 @@ Five rules are trained once, with many trials and many seeds, on each workload. 
 these runs, thousands of possible studies are drawn: a dozen trials (including the
 defaults), a few seeds for tuning and others to report. Nine procedures decide every
 study. The usual ones have one fault each: one seed, tuning on the reported seeds, or
-tuning only one's own rule. Ours has disjoint seeds, equal budgets, and an interval that
-accounts for the choice of the trial. The usual procedures average penalised passes, so
-that runs that miss the target have a number too.
+tuning only one's own rule. "Fixed trials" has disjoint seeds, equal budgets, and an
+interval that accounts for the choice among the trials that were run, but not for the
+luck of the points. The usual procedures average penalised passes, so that runs that
+miss the target have a number too.
 
-    python experiments/tuning_protocol.py            # under three minutes on two cores
-    # With digits; more trials, seeds and studies.
+Then each rule gets a pool of independent searches (`research.tuning.search`), and
+studies with other searches and other seeds are drawn from the pools. They are decided
+in two ways: by `descent compare`, with five searches of each rule, and by the strongest
+simple rival, a t-test over twenty seeds after one such search of each rule. A rule is
+compared with itself, with itself after its cost was multiplied by 1.25, and with the
+other rules.
+
+    python experiments/tuning_protocol.py            # about ten minutes on two cores
+    # All convex workloads, more rules, searches, seeds and studies: hours.
     python experiments/tuning_protocol.py --full
 
 The truth is computed from all seeds. It is the expected running time to the target of
@@ -21,12 +29,16 @@ search.
 
 Expected numbers (`EXPECTED`), as shares of studies:
 
-- `ours_wrong` and `worst_wrong`: wrong winners, judged by the study's trials, of our
-procedure and of the worst one;
-- `ours_in_null` and `ours_with_other_trials`: winners between a rule and itself of our
-procedure, with the same trials and with other trials;
-- `redrawn_with_other_trials`: the last, for our procedure with half of the trials
-redrawn in each resample.
+- `fixed_wrong` and `worst_wrong`: wrong winners, judged by the study's trials, of fixed
+trials and of the worst procedure;
+- `fixed_in_null` and `fixed_with_other_trials`: winners between a rule and itself by
+fixed trials, with the same trials and with other trials;
+- `compare_in_null` and `rival_in_null`: winners between a rule and itself with other
+searches, by `compare` and by the rival;
+- `compare_wrong`: wrong winners of `compare` between rules whose true costs differ by a
+factor of 1.1 or more;
+- `compare_power`: share of studies in which `compare` finds the planted factor of 1.25,
+for the rule where it does so least often.
 """
 
 import dataclasses
@@ -39,11 +51,14 @@ from typing import Any
 import research
 
 EXPECTED = {
-    "ours_wrong": (0.0, 0.02),
+    "fixed_wrong": (0.0, 0.02),
     "worst_wrong": (0.35, 0.55),
-    "ours_in_null": (0.02, 0.08),
-    "ours_with_other_trials": (0.5, 0.8),
-    "redrawn_with_other_trials": (0.0, 0.05),
+    "fixed_in_null": (0.02, 0.08),
+    "fixed_with_other_trials": (0.5, 0.8),
+    "compare_in_null": (0.0, 0.062),
+    "rival_in_null": (0.2, 0.9),
+    "compare_wrong": (0.0, 0.02),
+    "compare_power": (0.5, 1.0),
 }
 
 
@@ -86,26 +101,48 @@ class Config:
     """Bootstrap resamples of an interval."""
     seed: int = 0
     """Seed of the random studies."""
+    pool: int = 12
+    """Independent searches of each rule in the pool."""
+    searches: int = 5
+    """Searches of each rule in a study by `compare`."""
+    search_budget: int = 64
+    """Trials with which a search starts."""
+    search_seeds: int = 30
+    """Tuning seeds of each search."""
     width: int = 8
     """Number of runs trained together; the bits of each run depend on it."""
 
 
-LARGER = ("breast_cancer", "diabetes_ridge", "quadratic", "digits")
-FULL = Config(workload=LARGER, trials=36, seeds="0..149", studies=3000, resamples=1000)
+LARGER = (
+    "breast_cancer",
+    "diabetes_ridge",
+    "diabetes",
+    "quadratic",
+    "ill_conditioned",
+    "noisy_quadratic",
+    "digits",
+)
+FULL = Config(workload=LARGER, trials=36, seeds="0..149", studies=3000, pool=40)
 
 
 if __name__ == "__main__":  # Flags are read before anything heavy is imported.
     research.cli.main(sys.modules[__name__])
 
 import numpy as np
+from scipy import stats
 
 from research.cli.progress import OnProgress
 from research.comparison import (
     decision_procedures,
+    logs_of,
     make_contenders,
     make_protocol,
     measure_contender,
+    train_trials,
 )
+from research.comparison.decision_procedures import MINE, NONE, OTHER, MeasuredRuns
+from research.statistics import penalised_passes, searched_difference
+from research.tuning.spaces import trials
 from research.types import Checkpoints
 
 KINDS = {  # The differences between the two sides of a study.
@@ -117,6 +154,15 @@ NULLS = ("same trials", "other trials")
 # The trials that define the true winner: all trials, or those of the study.
 RULES, TRIALS = "of the rules", "of these trials"
 PIECE = 100  # Number of studies in a piece of work with its own checkpoint.
+PLANTED = 1.25  # Factor by which the cost of the other side is multiplied.
+CLEAR = 1.1  # Least true ratio of two rules whose wrong winners are counted.
+SEARCHED = {  # Kinds of studies from the pools of searches.
+    "itself": "a rule against itself",
+    "planted": "a rule against itself, times 1.25",
+    "different": "two rules",
+}
+COMPARE, RIVAL = "compare", "rival"
+FIRST_TUNING_SEED = 10_000
 
 
 def run(
@@ -131,7 +177,7 @@ def run(
     pieces = [
         (kind, start) for kind in KINDS for start in range(0, config.studies, PIECE)
     ]
-    total, arrays = len(jobs) + len(pieces), {}
+    total, arrays = 2 * len(jobs) + len(pieces), {}
     tell = lambda done, message: (
         on_progress(done, total, message) if on_progress else None
     )
@@ -141,8 +187,15 @@ def run(
             done + progress.share, f"{progress}: {label}"
         )
         arrays |= pool_arrays(config, workload, contender, told, checkpoints)
+    for done, (workload, contender) in enumerate(jobs, len(jobs)):
+        tell(done, label := f"searches of {contender.name} on {workload}")
+        progress_of = lambda progress, done=done, label=label: tell(
+            done + progress.share, f"{progress}: {label}"
+        )
+        arrays |= search_arrays(config, workload, contender, progress_of, checkpoints)
     pools = read_pools(config, arrays)
-    for done, (kind, start) in enumerate(pieces, len(jobs)):
+    arrays |= search_studies(config, arrays)
+    for done, (kind, start) in enumerate(pieces, 2 * len(jobs)):
         tell(done, f"studies: {kind}")
         compute = lambda _, kind=kind, start=start: simulate(config, pools, kind, start)
         found = research.runs.remembered(
@@ -169,6 +222,7 @@ def check(config: Config):
         "tuning_seeds": 2,
         "studies": 1,
         "budget": 2,
+        "searches": 2,
     }
     for name, least in counts.items():
         if getattr(config, name) < least:
@@ -185,6 +239,11 @@ def check(config: Config):
         raise ValueError(
             f"trials must be at least {least}, for two disjoint searches; got "
             f"trials={config.trials}."
+        )
+    if config.pool < 2 * config.searches:
+        raise ValueError(
+            f"pool must be at least {2 * config.searches}, for two disjoint sets of "
+            f"{config.searches} searches; got pool={config.pool}."
         )
     if not config.workload or len(config.rule) < 2:
         raise ValueError(
@@ -209,35 +268,131 @@ def pool_arrays(
     Returns:
       Scores and costs, each of shape (trials, seeds).
     """
-    seeds = research.runs.parse_seeds(config.seeds)
     terms = make_protocol(
-        budget=config.trials,
         passes=config.passes,
         batch_size=config.batch_size,
-        seeds=seeds,
-        tuning_seeds=[
-            max(seeds) + 1 + more for more in range(3)
-        ],  # Not used: every study draws its own tuning seeds.
+        seeds=research.runs.parse_seeds(config.seeds),
+        tuning_seeds=range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + 10),  # Not used.
         target=config.target,
         width=config.width,
     )
     name = f"{workload}/{contender.name}"
 
     def compute(parts: Checkpoints):
-        on = research.workloads.make_workload(workload)
-        saved = measure_contender(
-            on, contender, terms, timed=False, on_chunk=on_chunk, checkpoints=parts
+        outcomes, passes = train_trials(
+            research.workloads.make_workload(workload),
+            contender,
+            terms,
+            trials(contender.space, config.trials),
+            config.trials,
+            on_chunk=on_chunk,
+            checkpoints=parts,
         )
-        pool = decision_procedures.measured_runs(
-            saved.arrays, config.target, config.trials
-        )
+        scores = penalised_passes(passes, outcomes.curves, config.target)
         return research.types.Saved(
-            {"scores": pool.scores, "costs": pool.costs}, pool.budget
+            {"scores": scores, "costs": outcomes.costs}, float(passes[-1])
         )
 
     saved = research.runs.remembered(checkpoints, name, compute)
     kept = {f"{name}/{key}": array for key, array in saved.arrays.items()}
     return kept | {f"{name}/budget": np.array(saved.values)}
+
+
+def search_arrays(
+    config: Config,
+    workload: str,
+    contender: Any,
+    on_chunk: Callable,
+    checkpoints: Checkpoints,
+):
+    """Search the hyper-parameters of a rule several times, independently.
+
+    Returns:
+      Log costs of the choice of each search on all seeds, shape (pool, seeds).
+    """
+    tuning = config.search_seeds * config.pool
+    terms = make_protocol(
+        searches=config.pool,
+        budget=config.search_budget,
+        passes=config.passes,
+        batch_size=config.batch_size,
+        seeds=research.runs.parse_seeds(config.seeds),
+        tuning_seeds=range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + tuning),
+        target=config.target,
+        width=config.width,
+        search_seed=config.seed,
+    )
+    name = f"searches/{workload}/{contender.name}"
+
+    def compute(parts: Checkpoints):
+        on = research.workloads.make_workload(workload)
+        options = {"timed": False, "on_chunk": on_chunk, "checkpoints": parts}
+        saved = measure_contender(on, contender, terms, **options)
+        return research.types.Saved({"logs": logs_of(saved.arrays)}, None)
+
+    saved = research.runs.remembered(checkpoints, name, compute)
+    return {f"{name}/logs": saved.arrays["logs"]}
+
+
+def search_studies(config: Config, arrays: dict[str, np.ndarray]):
+    """Draw studies from the pools of searches, and decide them in two ways.
+
+    Both sides of a study have different searches and the same reporting seeds.
+
+    Returns:
+      For each kind of study the arrays `pair` (studies, 3): indices of workload, my
+      rule and the other rule; `named` (studies, 2): winner by `compare` and by the
+      rival; `truth` (studies,): true log of the other's cost divided by mine;
+      `detectable` (studies,): smallest factor that the study could detect.
+    """
+    rules, workloads = range(len(config.rule)), range(len(config.workload))
+    itself = [(w, r, r) for r in rules for w in workloads]
+    different = [
+        (w, *both) for both in itertools.permutations(rules, 2) for w in workloads
+    ]
+    studies = {}
+    for number, kind in enumerate(SEARCHED):
+        pairs = different if kind == "different" else itself
+        found = {"pair": [], "named": [], "truth": [], "detectable": []}
+        for study in range(config.studies):
+            workload, mine, other = pairs[study % len(pairs)]
+            generator = np.random.default_rng([config.seed, 100 + number, study])
+            logs = [
+                arrays[f"searches/{config.workload[workload]}/{config.rule[rule]}/logs"]
+                for rule in (mine, other)
+            ]
+            factor = np.log(PLANTED) if kind == "planted" else 0.0
+            sides = draw_searches(config, logs, generator)
+            sides = (sides[0], sides[1] + factor)
+            outcome = searched_difference([sides])
+            named = {"better": MINE, "worse": OTHER}.get(outcome.verdict, NONE)
+            found["pair"].append((workload, mine, other))
+            found["named"].append((named, t_test(sides[0][0], sides[1][0])))
+            found["truth"].append(logs[1].mean() - logs[0].mean() + factor)
+            found["detectable"].append(outcome.detectable)
+        studies |= {f"searched/{kind}/{n}": np.array(v) for n, v in found.items()}
+    return studies
+
+
+def draw_searches(config: Config, logs: Any, generator: np.random.Generator):
+    """Draw the searches of both sides, and the reporting seeds that they share."""
+    order = [generator.permutation(config.pool) for _ in logs]
+    if logs[0] is logs[1]:  # A rule against itself: the sides share no search.
+        order[1] = np.roll(order[0], config.searches)
+    seeds = generator.permutation(logs[0].shape[1])[: config.reported_seeds]
+    return tuple(
+        own[np.ix_(places[: config.searches], seeds)]
+        for own, places in zip(logs, order, strict=True)
+    )
+
+
+def t_test(mine: np.ndarray, other: np.ndarray):
+    """Return the winner by a paired t-test of log costs at the level 0.05."""
+    gains = other - mine
+    if np.ptp(gains) < 1e-12:
+        return int(np.sign(np.round(gains[0], 12)))
+    test = stats.ttest_1samp(gains, 0.0)
+    return int(np.sign(test.statistic)) if test.pvalue < 0.05 else NONE
 
 
 def read_pools(config: Config, arrays: dict[str, np.ndarray]):
@@ -250,7 +405,7 @@ def read_pools(config: Config, arrays: dict[str, np.ndarray]):
         scores, costs, budget = (
             arrays[f"{'/'.join(key)}/{name}"] for name in ("scores", "costs", "budget")
         )
-        pools[key] = decision_procedures.MeasuredRuns(scores, costs, float(budget))
+        pools[key] = MeasuredRuns(scores, costs, float(budget))
     for workload in config.workload:
         if not any(
             np.isfinite(decision_procedures.true_cost(pools[workload, rule]))
@@ -370,11 +525,70 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
             w: {r: decision_procedures.true_cost(pools[w, r]) for r in config.rule}
             for w in config.workload
         },
-        "ours_wrong": by_name["ours"][TRIALS]["wrong"][0],
+        "fixed_wrong": by_name["fixed trials"][TRIALS]["wrong"][0],
         "worst_wrong": max(row[TRIALS]["wrong"][0] for row in rows),
-        "ours_in_null": by_name["ours"]["same trials"][0],
-        "ours_with_other_trials": by_name["ours"]["other trials"][0],
-        "redrawn_with_other_trials": by_name["ours, trials redrawn"]["other trials"][0],
+        "fixed_in_null": by_name["fixed trials"]["same trials"][0],
+        "fixed_with_other_trials": by_name["fixed trials"]["other trials"][0],
+        **searched_summary(config, arrays),
+    }
+
+
+def searched_summary(config: Config, arrays: dict[str, np.ndarray]):
+    """Return how often `compare` and the rival are right, by workload and by rule."""
+    share = decision_procedures.share
+    found = {
+        kind: {n: arrays[f"searched/{kind}/{n}"] for n in ("pair", "named", "truth")}
+        for kind in SEARCHED
+    }
+    clear = np.abs(found["different"]["truth"]) >= np.log(CLEAR)
+    rows, power = [], {}
+    for column, way in enumerate((COMPARE, RIVAL)):
+        named = {kind: one["named"][:, column] for kind, one in found.items()}
+        for index, workload in enumerate((*config.workload, "all")):
+            on = {
+                kind: (one["pair"][:, 0] == index) | (workload == "all")
+                for kind, one in found.items()
+            }
+            here = on["different"] & clear
+            truth = np.sign(found["different"]["truth"][here])
+            counts = {
+                "false": (named["itself"][on["itself"]] != NONE),
+                "planted": (named["planted"][on["planted"]] == MINE),
+                "wrong": (named["different"][here] == -truth),
+                "undecided": (named["different"][here] == NONE),
+            }
+            shares = {
+                name: share(int(is_so.sum()), len(is_so)) if len(is_so) else None
+                for name, is_so in counts.items()
+            }
+            detectable = arrays["searched/planted/detectable"][on["planted"]]
+            rows.append(
+                {"way": way, "workload": workload, **shares}
+                | {"detectable": float(np.median(detectable))}
+            )
+        by_rule = found["planted"]["pair"][:, 1]
+        power[way] = {
+            rule: float((named["planted"][by_rule == index] == MINE).mean())
+            for index, rule in enumerate(config.rule)
+        }
+    overall = {row["way"]: row for row in rows if row["workload"] == "all"}
+    compare = overall[COMPARE]
+    return {
+        "searched": rows,
+        "power_by_rule": power,
+        "searches": config.searches,
+        "pool": config.pool,
+        "spread_of_searches": {
+            w: {
+                r: float(np.std(arrays[f"searches/{w}/{r}/logs"].mean(axis=1), ddof=1))
+                for r in config.rule
+            }
+            for w in config.workload
+        },
+        "compare_in_null": compare["false"][0],
+        "rival_in_null": overall[RIVAL]["false"][0],
+        "compare_wrong": 0.0 if compare["wrong"] is None else compare["wrong"][0],
+        "compare_power": min(power[COMPARE].values()),
     }
 
 

@@ -7,14 +7,22 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import research
-from experiments.tuning_protocol import NULLS, RULES, TRIALS
+from experiments.tuning_protocol import (
+    CLEAR,
+    COMPARE,
+    NULLS,
+    PLANTED,
+    RIVAL,
+    RULES,
+    TRIALS,
+)
 
 LINES = {  # Procedures whose errors are drawn against the true ratio, with colours.
     "mine tuned, other defaults": "#D55E00",
     "one seed": "#E69F00",
     "tuned on what is reported": "#CC79A7",
-    "ours": "#0072B2",
-    "ours, trials redrawn": "#56B4E9",
+    "fixed trials": "#0072B2",
+    "trials redrawn": "#56B4E9",
 }
 
 
@@ -27,37 +35,39 @@ def percent(seen: Sequence[float]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say how often four procedures are wrong, for different rules and for equal ones.
-
-    The answer also says what our procedure does not account for.
-    """
+    """Say how often each procedure names a wrong winner, the simple rival first."""
     numbers = findings.numbers
     by_name = {row["way"]: row for row in numbers["ways"]}
-    *usual, ours, redrawn = (by_name[name] for name in LINES)
-    wrong = [percent(row[TRIALS]["wrong"]) for row in (*usual, ours)]
-    null, of = (
-        ", ".join(percent(row["same trials"]) for row in usual),
-        numbers["counted"],
-    )
+    defaults, one_seed, reported, fixed, _ = (by_name[name] for name in LINES)
+    overall = {
+        row["way"]: row for row in numbers["searched"] if row["workload"] == "all"
+    }
+    rival, compare = overall[RIVAL], overall[COMPARE]
+    least = min(numbers["power_by_rule"][COMPARE].values())
     return (
-        f"Leaving the other rule at its defaults names the wrong winner in {wrong[0]} "
-        f"of {of[TRIALS]:,} simulated studies, one seed that is tuned on and reported "
-        f"in {wrong[1]}, {numbers['reported_seeds']} such seeds with equal budgets and "
-        f"a t-test in {wrong[2]}, and ours in {wrong[3]}. Between a rule and itself on "
-        f"other seeds the first three name a winner in {null}, and ours, which "
-        f"promises 5 %, in {percent(ours['same trials'])}. These shares judge the "
-        f"trials that were run. {numbers['budget']} trials may miss what "
-        f"{numbers['trials']} find: judged by all of those, ours is wrong in {percent(ours[RULES]['wrong'])} of {of[RULES]:,}, "
-        "and between a rule and itself with other trials it names a winner in "
-        f"{percent(ours['other trials'])}. Redrawing half of the trials lowers these "
-        f"to {percent(redrawn[RULES]['wrong'])} and "
-        f"{percent(redrawn['other trials'])}, and leaves "
-        f"{percent(redrawn[RULES]['undecided'])} of the studies undecided."
+        f"With {numbers['reported_seeds']} seeds, equal budgets, one search each and a "
+        "t-test, a winner is named between a rule and itself in "
+        f"{percent(rival['false'])} of the studies with other searches; with "
+        f"{numbers['searches']} independent searches (`descent compare`) in "
+        f"{percent(compare['false'])}. Between two rules whose true costs differ by "
+        f"{CLEAR:g} or more, the t-test names the wrong one in "
+        f"{percent(rival['wrong']) if rival['wrong'] else 'no study'}, compare in "
+        f"{percent(compare['wrong']) if compare['wrong'] else 'no study'}; compare "
+        f"leaves {percent(compare['undecided']) if compare['undecided'] else 'none'} "
+        f"undecided. It finds a planted factor of {PLANTED:g} in "
+        f"{percent(compare['planted'])}, and in {100 * least:.0f} % for the rule where "
+        "it does so least often. With one fixed set of trials: leaving the other rule "
+        f"at its defaults names the wrong winner in {percent(defaults[TRIALS]['wrong'])} "
+        f"of {numbers['counted'][TRIALS]:,} studies, one seed that is tuned on and "
+        f"reported in {percent(one_seed[TRIALS]['wrong'])}, many such seeds with a "
+        f"t-test in {percent(reported[TRIALS]['wrong'])}, and an interval over seeds in "
+        f"{percent(fixed[TRIALS]['wrong'])}. But between a rule and itself with other "
+        f"trials this interval names a winner in {percent(fixed['other trials'])}."
     )
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables of each procedure's winners, its method, and the truth."""
+    """Return the tables of searches, of procedures with fixed trials, and of truths."""
     numbers = findings.numbers
     shown = [
         (kind, outcome) for kind in (TRIALS, RULES) for outcome in ("right", "wrong")
@@ -83,7 +93,9 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         f"all {numbers['trials']} ({numbers['counted'][RULES]:,}). Null: one is named "
         f"between a rule and itself ({numbers['studies']:,} of each kind)."
     )
-    ways = research.runs.Table("Who is named", tuple(columns), rows, note)
+    ways = research.runs.Table(
+        "One fixed set of trials: who is named", tuple(columns), rows, note
+    )
     costs = numbers["true_costs"]
     true = tuple((workload, *found.values()) for workload, found in costs.items())
     columns = ("workload", *next(iter(costs.values())))
@@ -92,10 +104,52 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "where it never got there."
     )
     return (
+        searched(numbers),
         ways,
         how(numbers),
         research.runs.Table("The truth of the rules", columns, true, note),
     )
+
+
+def searched(numbers: dict[str, Any]):
+    """Return the table of studies with independent searches, by workload."""
+    names = {COMPARE: f"compare, {numbers['searches']} searches", RIVAL: "t-test"}
+    columns = (
+        "way",
+        "workload",
+        "false winners",
+        "wrong winners",
+        "undecided",
+        f"finds a factor of {PLANTED:g}",
+        "detectable factor",
+    )
+    rows = tuple(
+        (
+            names[row["way"]],
+            row["workload"],
+            *(
+                "none to count" if row[name] is None else percent(row[name])
+                for name in ("false", "wrong", "undecided", "planted")
+            ),
+            row["detectable"] if row["way"] == COMPARE else "not stated",
+        )
+        for row in sorted(numbers["searched"], key=lambda row: row["way"] == COMPARE)
+    )
+    worst = "; ".join(
+        f"{rule} {100 * power:.0f} %"
+        for rule, power in numbers["power_by_rule"][COMPARE].items()
+    )
+    note = (
+        f"{numbers['studies']:,} studies of each kind, drawn from {numbers['pool']} "
+        "independent searches of each rule on each workload, whose choices ran on all "
+        "seeds. The t-test uses one search of each rule. False winners: between a rule "
+        "and itself with other searches. Wrong winners and undecided: between two rules "
+        f"whose true costs differ by {CLEAR:g} or more. The truth is the mean log cost "
+        f"over all searches and seeds. Compare finds the factor of {PLANTED:g} for: "
+        f"{worst}. Detectable factor: median of what compare states. Brackets are "
+        "binomial intervals, given these pools: studies from one pool share searches."
+    )
+    return research.runs.Table("Independent searches", columns, rows, note)
 
 
 def how(numbers: dict[str, Any]):
@@ -135,39 +189,89 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         draw_outcomes(axis, numbers["ways"], kind)
     draw_null(axes[0, 2], numbers["ways"])
     axes[0, 0].invert_yaxis()
-    ours, one = (
+    fixed, one = (
         next(row for row in numbers["ways"] if row["way"] == name)
-        for name in ("ours", "one seed")
+        for name in ("fixed trials", "one seed")
     )
     caption = (
-        "Who is named in studies of two rules that differ, held against what all seeds "
-        f"say of these trials (left, {numbers['counted'][TRIALS]:,} studies) and of "
-        f"the rules with all {numbers['trials']} (middle, "
-        f"{numbers['counted'][RULES]:,}). Right: how often a winner is named between a "
-        "rule and itself, with the same trials on other seeds (filled), and with other "
-        f"trials (open). Wrong of these trials: {percent(one[TRIALS]['wrong'])} with "
-        f"one seed, {percent(ours[TRIALS]['wrong'])} with ours; winners where there is "
-        f"none: {percent(one['same trials'])} and {percent(ours['same trials'])}, 5 % "
-        "(dashed) promised. Bars: binomial intervals."
+        "Winners in studies with one fixed set of trials. Left: judged by the trials of "
+        f"the study on all seeds ({numbers['counted'][TRIALS]:,} studies). Middle: judged "
+        f"by all {numbers['trials']} trials ({numbers['counted'][RULES]:,} studies). "
+        "Right: how often a winner is named between a rule and itself, with the same "
+        "trials on other seeds (filled) and with other trials (open). With one seed, "
+        f"{percent(one[TRIALS]['wrong'])} are wrong on the left; with fixed trials "
+        f"{percent(fixed[TRIALS]['wrong'])}, but with other trials it names a winner "
+        f"between a rule and itself in {percent(fixed['other trials'])} (dashed: the "
+        "promised 5 %). Bars are binomial intervals."
     )
     second, axes = research.figures.new_figure(1, 2, width=11, height=4.2, sharey=True)
     for axis, kind in zip(axes[0], (TRIALS, RULES), strict=True):
         draw_by_ratio(axis, result, kind)
     axes[0, 0].legend()
     by_ratio = (
-        "The share of studies that name the wrong winner against the true ratio of "
-        "costs, each point a fifth of them. Left, of these trials "
-        f"({numbers['counted'][TRIALS]:,} studies): noise misleads where rules are "
-        "nearly equal, defaults on one side everywhere. Right, of the rules "
-        f"({numbers['counted'][RULES]:,}): a search that was lucky for one of them "
+        "Share of studies with a wrong winner against the true ratio of the costs; each "
+        "point is a fifth of the studies. Left: judged by the trials of the study "
+        f"({numbers['counted'][TRIALS]:,} studies). Noise misleads where rules are nearly "
+        "equal; defaults on one side mislead everywhere. Right: judged by all trials "
+        f"({numbers['counted'][RULES]:,} studies). A search that was lucky for one rule "
         "misleads at any ratio."
     )
     return {
+        "searches": draw_searches(numbers),
         "winners": research.figures.Picture("Who is named the winner", caption, figure),
         "by_ratio": research.figures.Picture(
             "Wrong winners by the true ratio", by_ratio, second
         ),
     }
+
+
+def draw_searches(numbers: dict[str, Any]):
+    """Draw false winners and power, by workload, of the t-test and of `compare`."""
+    on = list(dict.fromkeys(row["workload"] for row in numbers["searched"]))
+    figure, axes = research.figures.new_figure(
+        1, 2, width=10, height=1.6 + 0.45 * len(on), sharey=True
+    )
+    looks = {
+        RIVAL: ("t-test, one search", research.figures.COLOURS["stochastic"], 0.13),
+        COMPARE: ("compare", research.figures.COLOURS["mini-batch"], -0.13),
+    }
+    titles = {
+        "false": "% winners between a rule and itself",
+        "planted": f"% that find a planted factor of {PLANTED:g}",
+    }
+    for panel, (name, title) in zip(axes[0], titles.items(), strict=True):
+        for way, (label, colour, shift) in looks.items():
+            rows = [row for row in numbers["searched"] if row["way"] == way]
+            shares = 100 * np.array([row[name] for row in rows])
+            panel.errorbar(
+                shares[:, 0],
+                np.arange(len(on)) + shift,
+                xerr=np.abs(shares[:, 1:] - shares[:, :1]).T,
+                fmt="o",
+                color=colour,
+                markersize=6,
+                label=label,
+            )
+        panel.set(xlim=(-4, 104), xlabel=title)
+    axes[0, 0].axvline(
+        5, color=research.figures.COLOURS["exact"], lw=1.2, ls=(0, (5, 3))
+    )
+    axes[0, 0].set_yticks(np.arange(len(on)), on)
+    axes[0, 0].invert_yaxis()
+    axes[0, 1].legend(loc="lower left")
+    overall = {
+        row["way"]: row for row in numbers["searched"] if row["workload"] == "all"
+    }
+    caption = (
+        "Left: winners between a rule and itself with other searches, where 5 % (dashed) "
+        f"is promised: {percent(overall[RIVAL]['false'])} by a t-test after one search, "
+        f"{percent(overall[COMPARE]['false'])} by compare. Right: studies that find a "
+        f"planted factor of {PLANTED:g}: {percent(overall[RIVAL]['planted'])} and "
+        f"{percent(overall[COMPARE]['planted'])}. Bars are binomial intervals."
+    )
+    return research.figures.Picture(
+        "How often is the luck of a search a winner?", caption, figure
+    )
 
 
 def draw_outcomes(axes: Axes, ways: Sequence[dict[str, Any]], kind: str):

@@ -1,17 +1,18 @@
-"""Which of these rules is better here, by how much, and may one say so?
+"""Which of these rules is better here when it is tuned well, and is that certain?
 
-All rules get equal budgets on workloads whose optimum is known. A rule is one of ours,
-one of optax's, or yours from a file. Each rule gets the same number of trials. The
-first trial uses the default hyper-parameters, the others quasi-random points of the
-search space. The best trial is chosen on some seeds and reported on others.
+All rules get the same number of independent searches on workloads whose optimum is
+known. A rule is one of ours, one of optax's, or yours from a file. A search starts with
+the default hyper-parameters and points of the search space, races them over seeds, and
+refines around the best. Each search has points and seeds of its own; its choice is
+reported on other seeds.
 
-The answer is a ratio of example gradients to a target, with an interval that accounts
-for the choice of the trial. If the study cannot separate two rules, the answer says how
-many seeds would.
+The answer is a ratio of example gradients to a target. Its interval covers other
+searches and other seeds. The answer also says which factor the study could have
+detected, and whether the searches of a rule disagree.
 
     descent compare my_rules.py:mine adam --workload digits breast_cancer
     descent compare heavy_ball adam --space heavy_ball.learning_rate=1e-3..10
-    descent compare                         # heavy ball and Adam, under a minute
+    descent compare                       # heavy ball and Adam, under three minutes
 
 A rule of yours is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
@@ -51,8 +52,10 @@ class Config:
     """Named problems on which all rules run."""
     baseline: str = ""
     """Rule with which the others are compared; empty: the last rule."""
-    budget: int = 20
-    """Trials of each rule on each workload; the first has the default
+    searches: int = 5
+    """Independent searches of each rule on each workload."""
+    budget: int = 64
+    """Trials with which a search starts; the first has the default
     hyper-parameters."""
     passes: int = 30
     """Passes over the data in every training."""
@@ -65,8 +68,11 @@ class Config:
     (reported on test)."""
     seeds: str = "0..19"
     """Reported seeds: 0..9, or 1,4,7."""
-    tuning_seeds: str = "1000..1009"
-    """Seeds for the choice of trials; must differ from the reported seeds."""
+    tuning_seeds: str = "1000..1149"
+    """Seeds for the choice of trials, divided among the searches; must differ from the
+    reported seeds."""
+    search_seed: int = 0
+    """Seed of the points that the searches try."""
     space: tuple[str, ...] = ()
     """Search ranges that replace the defaults: RULE.learning_rate=1e-4..10 (log scale),
     or "RULE.b2=0.9..0.999 one_minus"."""
@@ -82,9 +88,10 @@ class Config:
 
 FULL = Config(
     workload=("breast_cancer", "digits", "diabetes_ridge"),
-    budget=40,
+    searches=10,
+    budget=128,
     seeds="0..39",
-    tuning_seeds="1000..1009",
+    tuning_seeds="1000..1299",
 )
 
 
@@ -168,7 +175,9 @@ def arguments(config: Config) -> dict[str, Any]:
         baseline=config.baseline,
         spaces=config.space,
         evaluations=config.evaluations,
+        searches=config.searches,
         budget=config.budget,
+        search_seed=config.search_seed,
         passes=config.passes,
         batch_size=config.batch_size,
         seeds=config.seeds,

@@ -9,10 +9,10 @@ from research.comparison.command import digest_files as digest_files
 from research.comparison.command import parse_command as parse_command
 from research.comparison.conclusion import conclude as conclude
 from research.comparison.conclusion import leader as leader
-from research.comparison.conclusion import scores_of as scores_of
 from research.comparison.contenders import Contender as Contender
 from research.comparison.contenders import make_contenders as make_contenders
 from research.comparison.measurements import HALF as HALF
+from research.comparison.measurements import logs_of as logs_of
 from research.comparison.protocol import Protocol as Protocol
 from research.comparison.protocol import make_protocol as make_protocol
 from research.comparison.trials import check_contender as check_contender
@@ -20,3 +20,4 @@ from research.comparison.trials import make_workloads as make_workloads
 from research.comparison.trials import measure_contender as measure_contender
 from research.comparison.trials import measure_contenders as measure_contenders
 from research.comparison.trials import sampler_of as sampler_of
+from research.comparison.trials import train_trials as train_trials

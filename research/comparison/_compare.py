@@ -32,16 +32,22 @@ def compare(
     checkpoints: Checkpoints = no_checkpoints,
     **terms: Any,
 ) -> Study:
-    """Compare rules by the example gradients that they need to reach a target.
+    """Compare well-tuned rules by the example gradients that they need to the target.
 
-    Each rule gets the same number of trials on each workload. The first trial is the
-    rule's defaults, the others are quasi-random points of its search space. A trial is
-    chosen on the tuning seeds and measured on the reporting seeds. On each seed, all
-    rules start at the same point and use the same order of examples, so their costs are
-    compared seed by seed. The intervals include the uncertainty of the choice. They
-    describe what other seeds would give with the same trials. With few trials in a wide
-    space, other points may lead to another choice. The figure of the cost against the
-    number of trials shows how much this matters.
+    The question is which rule is better when it is tuned well. On each workload every
+    rule gets the same number of independent searches (`tuning.search`: the defaults and
+    scrambled Sobol points, a race over seeds, refinement). Each search chooses a point
+    on tuning seeds of its own, and the choices are run on the reporting seeds. On each
+    seed, all rules start at the same point and use the same order of examples.
+
+    The cost of a run is the number of passes over the data until it reaches the target.
+    A run that misses the target counts as ten budgets. The rules are compared by their
+    mean log cost. The interval covers other searches and other seeds
+    (`statistics.searched_difference`). The answer also says which factor the study
+    could have detected, and which rules are hard to tune because their searches
+    disagree. A second question is what k trials give: the array `best_of` of each rule
+    and workload, and its figure, show the expected cost of the best of k trials with a
+    band.
 
     Args:
       rules: Mapping from a name to a rule. A rule is a constructor whose first argument
@@ -59,8 +65,8 @@ def compare(
         on each workload.
       on_progress: Function that is called with (done, total, message).
       checkpoints: Storage for finished measurements.
-      **terms: Arguments of `make_protocol`: budget, passes, batch_size, seeds,
-        tuning_seeds, tune_on, target, level, width.
+      **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size, seeds,
+        tuning_seeds, tune_on, target, level, width, search_seed.
     Returns:
       The study; print it to see the answer.
     Raises:
@@ -70,16 +76,15 @@ def compare(
       Choi et al. 2019, arXiv:1910.05446 (budgets and spaces decide comparisons);
       Bouthillier et al. 2021, arXiv:2103.03098 (variance of the choice; the probability
       that A is better); Dodge et al. 2019, arXiv:1909.03004 (expected results of k
-      trials); Hansen et al. 2021, doi:10.1080/10556788.2020.1808977 (expected running
-      time).
+      trials).
     Example:
       >>> from research import comparison, update_rules
       >>> rules = {
       ...     "momentum": update_rules.heavy_ball,
       ...     "plain": update_rules.gradient_descent,
       ... }
-      >>> terms = {"budget": 4, "passes": 40, "seeds": 5, "timed": False}
-      >>> study = comparison.compare(rules, "quadratic", **terms)
+      >>> terms = {"searches": 2, "budget": 4, "tuning_seeds": 2, "timed": False}
+      >>> study = comparison.compare(rules, "quadratic", passes=40, seeds=5, **terms)
       >>> study.numbers["rules"], len(study.numbers["cells"])
       (['momentum', 'plain'], 2)
     """

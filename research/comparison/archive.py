@@ -14,7 +14,7 @@ from research.comparison.tables import as_text
 from research.reading import NUMBER, PERHAPS, Is, check_shape
 from research.runs.archive import read_contents
 
-FORMAT = 1  # Version of a study's numbers; a reader refuses newer versions.
+FORMAT = 2  # Version of a study's numbers; a reader refuses newer versions.
 LONGEST, MOST_CELLS = 1_000, 10_000  # Limits: characters of a name; measurements.
 
 
@@ -51,7 +51,7 @@ PROTOCOL = {
     **dict.fromkeys(("tune_on", "reported_on"), _WORDS),
     **dict.fromkeys(("passes", "target"), _POSITIVE),
     "level": Is(NUMBER, lambda level: 0 < level < 1, "a number between 0 and 1"),
-    **{"budget": _COUNT, "batch_size": _PERHAPS_COUNT},
+    **{"budget": _COUNT, "searches": _COUNT, "batch_size": _PERHAPS_COUNT},
 }
 CELL = {
     **dict.fromkeys(("workload", "rule"), _WORDS),
@@ -62,7 +62,7 @@ CELL = {
 }
 COMPARISON = {
     **dict.fromkeys(("workload", "rule", "baseline", "verdict"), _WORDS),
-    **dict.fromkeys(("ratio", "low", "high", "more_seeds"), PERHAPS),
+    **dict.fromkeys(("ratio", "low", "high", "detectable"), PERHAPS),
 }
 _CELLS = Is(
     (list,),
@@ -223,6 +223,12 @@ def _check_format(experiment: str, numbers: Any) -> None:
         raise ValueError(
             f"holds a study of the format {reprlib.repr(version)}, which there never "
             "was: run it again."
+        )
+    if version < FORMAT:
+        raise ValueError(
+            f"was written by an older version of Descent (study format {version}), whose "
+            "intervals leave out the luck of the search: make the study again with "
+            "descent compare."
         )
     if version > FORMAT:
         raise ValueError(

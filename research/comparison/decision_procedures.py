@@ -1,6 +1,6 @@
 """Decision procedures: ways to name the better of two rules, on simulated studies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 
 from research.checks import check_count, check_share
-from research.statistics.costs import expected_running_time, penalised_passes
+from research.statistics.costs import expected_running_time
 from research.statistics.differences import difference
 from research.statistics.scores import Scores, choose
 
@@ -76,19 +76,19 @@ class Procedure(NamedTuple):
 
 
 def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
-    """Return common procedures, each with a fault, and those of this package, by name.
+    """Return common procedures for one set of trials, each with a fault, by name.
 
     Args:
       few: Number of trials of the other rule in procedures with unequal budgets, and
         number of seeds in procedures with few seeds.
       redrawn: Number of trials that each replicate of the last procedure draws.
     Returns:
-      {name: procedure}. The last two, "ours" and "ours, trials redrawn", are those of
-      this package.
+      {name: procedure}. The last two use `difference`: "fixed trials" takes the trials
+      as they are, and "trials redrawn" draws some of them in each replicate.
     Example:
       >>> list(procedures())[-2:]
-      ['ours', 'ours, trials redrawn']
-      >>> procedures()["ours"].decide
+      ['fixed trials', 'trials redrawn']
+      >>> procedures()["fixed trials"].decide
       'interval'
     """
     return {
@@ -99,43 +99,9 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
         f"mine tuned, other {few} trials": Procedure("t-test", None, True, few),
         "mine tuned, other defaults": Procedure("t-test", None, True, 1),
         "choice left out": Procedure("t-test"),
-        "ours": Procedure("interval"),
-        "ours, trials redrawn": Procedure("interval", redrawn=redrawn),
+        "fixed trials": Procedure("interval"),
+        "trials redrawn": Procedure("interval", redrawn=redrawn),
     }
-
-
-def measured_runs(
-    arrays: Mapping[str, Float[np.ndarray, "..."]], target: float, trials: int
-) -> MeasuredRuns:
-    """Return the reported runs of a measurement.
-
-    Trials that were added when the space was widened are left out.
-
-    Args:
-      arrays: Arrays of the measurement: `costs` and `final` (t, s), `passes` (k,).
-      target: Target with which the runs were measured.
-      trials: Number of planned trials.
-    Returns:
-      The runs. If a run did not reach the target, its score is that of
-      `penalised_passes`, computed from its final gap.
-    Example:
-      >>> arrays = {
-      ...     "costs": np.array([[2.0, np.inf]]),
-      ...     "final": np.array([[0.01, 0.1]]),
-      ...     "passes": np.arange(5.0),
-      ... }
-      >>> print(measured_runs(arrays, 0.01, 1).scores)
-      [[2. 8.]]
-    """
-    costs, final = arrays["costs"][:trials], arrays["final"][:trials]
-    budget = float(arrays["passes"][-1])
-    final = np.where(
-        final > target, final, np.inf
-    )  # A run at the target without a finite cost had diverged before.
-    guess = penalised_passes(
-        np.array([0.0, budget]), np.stack([np.ones_like(final), final], axis=-1), target
-    )
-    return MeasuredRuns(np.where(np.isfinite(costs), costs, guess), costs, budget)
 
 
 def true_cost(runs: MeasuredRuns, trials: np.ndarray | slice = slice(None)) -> float:

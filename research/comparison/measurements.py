@@ -1,4 +1,4 @@
-"""Measurements: results of the trials of one rule on one workload."""
+"""Measurements: results of the searches of one rule on one workload."""
 
 import math
 from collections.abc import Mapping
@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from research.comparison.protocol import Protocol
-from research.statistics.bootstrap import choice_weights
-from research.statistics.differences import best_of
-from research.statistics.scores import Scores
+from research.statistics.costs import MOST_BUDGETS, log_costs
+from research.statistics.searches import best_of_trials, searched_cost
 from research.types import Saved
 
 AS_GOOD = 1.1  # A rate counts as good if its score is within 10 % of the best.
@@ -26,31 +25,46 @@ def measurement(
     protocol: Protocol,
     batch_size: int,
 ) -> Saved:
-    """Summarise the trials of a rule on a workload.
+    """Summarise the searches of a rule on a workload.
 
     Args:
-      arrays: Arrays of all trials (`trials`, `tuning`, `costs`, `final`, `passes`), and
-        `curves` of the chosen trial, whose last column is the final gap.
-      nearby: Array `rates`, rates around the chosen one, and their `rate_scores`; {} if
-        the rule has no learning rate.
+      arrays: Arrays of all searches, as `measure_contender` returns them.
+      nearby: Two arrays: `rates` (rates around the chosen one) and `rate_scores` (their
+        log costs). {} if the rule has no learning rate.
       known: Facts that are known already, such as `trials`, `evaluations`, `n` and
         `seconds_per_pass`.
       protocol: Protocol of the comparison.
       batch_size: Examples in a batch.
     Returns:
       All arrays, with `best_of` added; and all facts as values for JSON, with
-      robustness and costs added. Costs are None if the target was not reached.
+      robustness and costs added. A cost is None if less than half of the reported runs
+      reach the target.
     """
-    scores = Scores(arrays["tuning"], arrays["costs"], float(arrays["passes"][-1]))
-    arrays = {**arrays, "best_of": best_of(scores, level=protocol.level), **nearby}
+    best_of = best_of_trials(arrays["screening"], level=protocol.level)
+    arrays = {**arrays, "best_of": best_of, **nearby}
     facts = {
         **known,
         **_robustness(arrays),
-        **_costs(arrays, known, protocol.budget, batch_size),
+        **_costs(arrays, known, protocol.level, batch_size),
     }
     cost, per_pass = facts["cost"], facts["seconds_per_pass"]
     seconds = None if cost is None or per_pass is None else per_pass * cost
     return Saved(arrays, facts | {"seconds": seconds})
+
+
+def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
+    """Return the log costs of each search's choice on the reporting seeds.
+
+    Args:
+      arrays: Arrays of the measurement; `costs` and `passes` are used.
+    Returns:
+      Log costs, shape (J, n). A run that missed the target counts as ten budgets.
+    Example:
+      >>> arrays = {"costs": np.array([[2.0, np.inf]]), "passes": np.arange(4.0)}
+      >>> print(np.exp(logs_of(arrays)))
+      [[ 2. 30.]]
+    """
+    return log_costs(arrays["costs"], float(arrays["passes"][-1]))
 
 
 def robust_rates(
@@ -62,19 +76,20 @@ def robust_rates(
 
     Args:
       rates: Rates, ascending, shape (r,).
-      scores: Score of each rate on each seed, lower is better, shape (r, m). Their
-        means over seeds are used.
+      scores: Log cost of each rate on each seed, shape (r, m). Their means over seeds
+        are used.
     Returns:
       The pair (low, high). If the first or last rate is itself within 10 %, the range
       ends there.
     Example:
       >>> rates = np.array([0.01, 0.1, 1.0, 10.0])
-      >>> low, high = robust_rates(rates, np.array([[3.0], [2.0], [2.0], [3.0]]))
+      >>> costs = np.array([[3.0], [2.0], [2.0], [3.0]])
+      >>> low, high = robust_rates(rates, np.log(costs))
       >>> round(low, 4), round(high, 4)
-      (0.0631, 1.5849)
+      (0.0582, 1.7182)
     """
     logs, means = np.log10(rates), scores.mean(axis=1)
-    best, limit = int(np.argmin(means)), AS_GOOD * means.min()
+    best, limit = int(np.argmin(means)), math.log(AS_GOOD) + means.min()
 
     def edge(step: int) -> float:
         at = best
@@ -101,9 +116,8 @@ def _robustness(arrays: Arrays) -> dict[str, Any]:
     nothing: dict[str, Any] = dict.fromkeys(
         ("robustness", "robust_low", "robust_high", "robust_at_end")
     )
-    if (
-        "rates" not in arrays
-        or arrays["rate_scores"].mean(axis=1).min() > arrays["passes"][-1]
+    if "rates" not in arrays or arrays["rate_scores"].mean(axis=1).min() > np.log(
+        arrays["passes"][-1]
     ):
         return nothing
     low, high = robust_rates(arrays["rates"], arrays["rate_scores"])
@@ -117,31 +131,30 @@ def _robustness(arrays: Arrays) -> dict[str, Any]:
 
 
 def _costs(
-    arrays: Arrays,
-    known: Mapping[str, Any],
-    budget: int,
-    batch_size: int,
+    arrays: Arrays, known: Mapping[str, Any], level: float, batch_size: int
 ) -> dict[str, Any]:
-    """Return the cost to reach the target, and the final gap of the chosen trial."""
-    cost, low, high = arrays["best_of"][min(budget, known["trials"]) - 1]
-    reached = np.isfinite(arrays["costs"]).mean(axis=1)
-    ends = arrays["curves"][..., -1]
-    final = np.quantile(ends, [0.5, 0.1, 0.9], method="inverted_cdf")
+    """Return the cost to reach the target, and the final gap of the choices.
+
+    If less than half of the runs reach the target, the cost is None, because it would
+    mostly be the convention that a miss counts as ten budgets.
+    """
+    costs = searched_cost(logs_of(arrays), level=level)
+    reached = float(np.isfinite(arrays["costs"]).mean())
+    there = reached >= HALF
+    most = MOST_BUDGETS * float(arrays["passes"][-1])
+    final = np.quantile(arrays["final"], [0.5, 0.1, 0.9], method="inverted_cdf")
     per_step = batch_size * known["evaluations"]
+    gradients = costs.cost * known["n"]
     return {
-        "cost": _or_none(cost),
-        "cost_low": _or_none(low),
-        "cost_high": _or_none(high),
-        "reached": float(
-            choice_weights(arrays["tuning"].mean(axis=1), budget) @ reached
-        ),
-        "example_gradients": _or_none(cost * known["n"]),
-        "steps": _or_none(cost * known["n"] / per_step),
+        "cost": costs.cost if there else None,
+        "cost_low": costs.low if there else None,
+        "cost_high": min(costs.high, most) if there else None,
+        "search_spread": costs.spread,
+        "searches_disagree": costs.disagree,
+        "reached": reached,
+        "example_gradients": gradients if there else None,
+        "steps": gradients / per_step if there else None,
         "final": float(final[0]),
         "final_low": float(final[1]),
         "final_high": float(final[2]),
     }
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

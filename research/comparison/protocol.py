@@ -1,4 +1,4 @@
-"""The protocol of a comparison: trials, passes, seeds and target of all rules."""
+"""The protocol of a comparison: searches, passes, seeds and target of all rules."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,29 +11,38 @@ from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
 FIRST_TUNING_SEED = 1000
 # Part of the data on which rules are tuned -> part on which they are reported.
 REPORTED_ON = {"train": "train", "validation": "test"}
-LEAST_SEEDS = 3  # With two tuning seeds, 95 % intervals cover only 91 %.
+LEAST_SEEDS = 3  # An interval needs the differences between reporting seeds.
+LEAST_SEARCHES = 2  # One search says nothing about the luck of a search.
+LEAST_TUNING_SEEDS = 2  # Half of them choose and half report in the curve of k trials.
 ADVISED_SEEDS = 20
-ADVISED_TUNING_SEEDS = 10
+ADVISED_SEARCHES = 5
+ADVISED_TUNING_SEEDS = 30
 
 
 class Protocol(NamedTuple):
     """The protocol of a comparison, the same for every rule.
 
     Attributes:
-      budget: Number of trials of each rule on each workload; the first is its defaults.
+      searches: Number of independent searches of each rule on each workload.
+      budget: Number of points with which each search starts (its trials); the first is
+        the rule's defaults. The race and the refinement follow (`tuning.search`).
       passes: Length of every training in passes over the data: example gradients / n.
       batch_size: Examples in a mini-batch; None: full batch. Mini-batches are drawn
         without replacement, in a new order every epoch.
-      seeds: Reporting seeds.
-      tuning_seeds: Seeds on which a trial is chosen; disjoint from the reporting seeds.
-      tune_on: Part of the data whose objective chooses the trial. If it is "train",
-        rules are reported on the training objective. If it is "validation", they are
-        reported on the objective of the test part, which does not affect the choice.
+      seeds: Reporting seeds. All rules and searches are reported on the same ones.
+      tuning_seeds: Seeds of all searches together; search number j uses every
+        `searches`-th of them, starting at the j-th. They are disjoint from the
+        reporting seeds.
+      tune_on: Part of the data whose objective scores a trial. If it is "train", rules
+        are reported on the training objective. If it is "validation", they are reported
+        on the objective of the test part, which does not affect the choice.
       target: Target as a share of the initial gap f - f*.
       level: Coverage of the intervals.
       width: Number of runs trained at once; the bits of a run depend on it.
+      search_seed: Seed of the points of all searches. Another one gives other points.
     """
 
+    searches: int
     budget: int
     passes: int
     batch_size: int | None
@@ -43,16 +52,22 @@ class Protocol(NamedTuple):
     target: float
     level: float = 0.95
     width: int = WIDTH
+    search_seed: int = 0
 
     @property
     def reported_on(self) -> str:
         """Part of the workload on which rules are reported."""
         return REPORTED_ON[self.tune_on]
 
+    def seeds_of_search(self, number: int) -> tuple[int, ...]:
+        """Return the tuning seeds of one search, numbered from 0."""
+        return self.tuning_seeds[number :: self.searches]
+
 
 def make_protocol(
     *,
-    budget: int = 20,
+    searches: int = ADVISED_SEARCHES,
+    budget: int = 64,
     passes: int = 30,
     batch_size: int | None = 32,
     seeds: int | Sequence[int] = ADVISED_SEEDS,
@@ -61,43 +76,73 @@ def make_protocol(
     target: float = 1e-2,
     level: float = 0.95,
     width: int = WIDTH,
+    search_seed: int = 0,
 ) -> Protocol:
     """Make a protocol and check it.
 
     Args:
       seeds: Number of reporting seeds, which start at 0, or the seeds themselves.
-      tuning_seeds: Number of tuning seeds, which start at 1000, or the seeds
-        themselves.
-      budget, passes, batch_size, tune_on, target, level, width: As in `Protocol`.
+      tuning_seeds: Number of tuning seeds of each search, or the seeds of all searches
+        together. If a number is given, they start at 1000.
+      searches, budget, passes, batch_size, tune_on, target, level, width, search_seed:
+        As in `Protocol`.
     Returns:
       The protocol.
     Raises:
-      ValueError: A number is out of its range, there are too few seeds for an interval,
-        a seed is both a reporting and a tuning seed, or `tune_on` is "test".
+      ValueError: A number is out of its range, there are too few searches or seeds for
+        an interval, a seed is both a reporting and a tuning seed, the tuning seeds
+        cannot be divided among the searches, or `tune_on` is "test".
     Example:
-      >>> protocol = make_protocol(
-      ...     seeds=3, tuning_seeds=[7, 8, 9], tune_on="validation"
-      ... )
-      >>> protocol.seeds, protocol.tuning_seeds, protocol.reported_on
-      ((0, 1, 2), (7, 8, 9), 'test')
+      >>> protocol = make_protocol(searches=2, tuning_seeds=2, seeds=3)
+      >>> protocol.seeds, protocol.tuning_seeds
+      ((0, 1, 2), (1000, 1001, 1002, 1003))
+      >>> protocol.seeds_of_search(1)
+      (1001, 1003)
     """
-    for name, value in (("budget", budget), ("passes", passes), ("width", width)):
+    counts = {"searches": searches, "budget": budget, "passes": passes, "width": width}
+    for name, value in counts.items():
         check_count(name, value)
+    check_count("search_seed", search_seed, 0)
     if batch_size is not None:
         check_count("batch_size", batch_size)
+    if searches < LEAST_SEARCHES:
+        raise ValueError(
+            f"searches must be at least {LEAST_SEARCHES}: the interval covers the luck of "
+            f"a search, which one search cannot show; got searches={searches}. Use "
+            f"{ADVISED_SEARCHES} or more."
+        )
     check_most(MOST_TRIALS, budget=budget)
-    check_most(passes=passes, width=width, batch_size=batch_size)
+    check_most(
+        passes=passes,
+        width=width,
+        batch_size=batch_size,
+        searches=searches,
+        search_seed=search_seed,
+    )
     _check_tune_on(tune_on)
     check_share("target", target, 1e-2)
     check_share("level", level, 0.95)
-    reporting = _seeds("seeds", seeds, 0)
-    tuning = _seeds("tuning_seeds", tuning_seeds, FIRST_TUNING_SEED)
+    reporting = _seeds("seeds", seeds, 0, LEAST_SEEDS)
+    if isinstance(tuning_seeds, int) and not isinstance(tuning_seeds, bool):
+        check_count("tuning_seeds", tuning_seeds, LEAST_TUNING_SEEDS)
+        check_most(MOST_SEEDS, tuning_seeds=tuning_seeds)
+        tuning_seeds = tuning_seeds * searches
+    tuning = _seeds(
+        "tuning_seeds", tuning_seeds, FIRST_TUNING_SEED, LEAST_TUNING_SEEDS * searches
+    )
+    if len(tuning) % searches:
+        raise ValueError(
+            f"tuning_seeds: {len(tuning)} seeds cannot be divided among {searches} "
+            f"searches; give a multiple of {searches}, such as "
+            f"{ADVISED_TUNING_SEEDS * searches}."
+        )
     if both := sorted(set(reporting) & set(tuning)):
         raise ValueError(
-            "seeds and tuning_seeds must be disjoint, or the choice sees what is "
-            f"reported; both: {both}."
+            "seeds and tuning_seeds must be disjoint, because a point that was chosen on "
+            f"a seed is too good on it; both contain {both}."
         )
     return Protocol(
+        searches,
         budget,
         passes,
         batch_size,
@@ -107,6 +152,7 @@ def make_protocol(
         float(target),
         float(level),
         width,
+        search_seed,
     )
 
 
@@ -120,7 +166,7 @@ def _check_tune_on(tune_on: Any) -> None:
         raise ValueError(f"tune_on must be 'train' or 'validation'; got {tune_on!r}.")
 
 
-def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
+def _seeds(name: str, given: Any, first: int, least: int) -> tuple[int, ...]:
     """Return the seeds that an argument gives, as a number or as a sequence."""
     if isinstance(given, bool | str | bytes) or not isinstance(given, int | Sequence):
         raise ValueError(
@@ -140,11 +186,10 @@ def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
         raise ValueError(
             f"{name} has a seed more than once: {seeds}. Give each seed once."
         )
-    if len(seeds) < LEAST_SEEDS:
+    if len(seeds) < least:
         raise ValueError(
-            f"{name}: at least {LEAST_SEEDS} are needed, for an interval is made of the "
-            f"differences between them; got {len(seeds)}. Reported seeds are better "
-            f"{ADVISED_SEEDS} or more (0..{ADVISED_SEEDS - 1}), tuning seeds "
-            f"{ADVISED_TUNING_SEEDS}."
+            f"{name}: at least {least} seeds are needed; got {len(seeds)}. Use "
+            f"{ADVISED_SEEDS} or more reporting seeds, and {ADVISED_TUNING_SEEDS} tuning "
+            "seeds for each search."
         )
     return seeds

@@ -7,7 +7,6 @@ from typing import Any
 
 from research import runs
 from research.comparison.measurements import HALF
-from research.statistics.bootstrap import ROUNDING
 
 Numbers = Mapping[str, Any]  # Numbers of a study, or one entry of its lists.
 
@@ -15,25 +14,50 @@ MOST_NAMED = 3  # Number of rules that a sentence names at most.
 _VERDICTS = {
     "better": "fewer for",
     "worse": "more for",
-    "undecided": "not distinguishable at this budget for",
+    "undecided": "not distinguishable from it:",
 }
 
 
 def answer(numbers: Numbers) -> str:
-    """Return the answer of a study in one or two sentences.
+    """Return the answer of a study in a few sentences.
 
     With one rule besides the baseline, the answer is about both. With more rules, it
-    names the first three of each verdict.
+    names the first three of each verdict. It also says which factor the study could
+    have detected, which searches disagree, and which rules missed the target.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}
-      >>> overall |= {"ratio": 0.71, "low": 0.64, "high": 0.79, "workloads": 2}
-      >>> numbers = {"workloads": ["a", "b"], "cells": [], "comparisons": []}
-      >>> print(answer(numbers | {"overall": [overall]}))
-      mine needs 0.71 [0.64, 0.79] of adam's example gradients to reach the target on ...
+      >>> overall |= {"ratio": 0.71, "low": 0.64, "high": 0.79, "detectable": 1.14}
+      >>> numbers = {"workloads": ["a", "b"], "cells": [], "overall": [overall]}
+      >>> print(answer(numbers).split(". ")[0])
+      mine needs 0.71 [0.64, 0.79] times as many example gradients as adam to reach ...
     """
-    if len(numbers["overall"]) == 1:
-        return _sentence(numbers["overall"][0], numbers)
+    said = [
+        _sentence(numbers["overall"][0], numbers)
+        if len(numbers["overall"]) == 1
+        else _sentence_of_many(numbers),
+        _detectable(numbers),
+        _disagreement(numbers),
+        _never(numbers),
+    ]
+    return " ".join(text for text in said if text)
+
+
+def _sentence(one: Numbers, numbers: Numbers) -> str:
+    rule, baseline, names = one["rule"], one["baseline"], numbers["workloads"]
+    where = names[0] if len(names) == 1 else f"{len(names)} workloads"
+    needs = f"{interval(one)} times as many example gradients as {baseline}"
+    if not _anything_reached((rule, baseline), numbers):
+        return f"Neither {rule} nor {baseline} reaches the target on {where}."
+    if one["verdict"] == "undecided":
+        return (
+            f"{rule} and {baseline} are not distinguishable on {where}: {rule} needs "
+            f"{needs}."
+        )
+    return f"{rule} needs {needs} to reach the target on {where}."
+
+
+def _sentence_of_many(numbers: Numbers) -> str:
     parts = []
     for verdict, words in _VERDICTS.items():
         ratios = sorted(
@@ -42,76 +66,50 @@ def answer(numbers: Numbers) -> str:
         )
         if ratios:
             listed = ", ".join(
-                f"{one['rule']} ({interval(one)}{_share(one, numbers)})"
-                for one in ratios[:MOST_NAMED]
+                f"{one['rule']} ({interval(one)})" for one in ratios[:MOST_NAMED]
             )
             parts.append(f"{words} {listed}{_more(len(ratios) - MOST_NAMED)}")
-    never = _never(numbers)
     return (
-        f"Example gradients to the target, beside {numbers['baseline']}'s: "
-        f"{'; '.join(parts)}.{never and ' ' + never}"
+        f"Example gradients to the target, relative to {numbers['baseline']}: "
+        f"{'; '.join(parts)}."
     )
 
 
-def _share(one: Numbers, numbers: Numbers) -> str:
-    """Return " on K of N" if both rules reach the target on only K of N workloads."""
-    total = len(numbers["workloads"])
-    return f" on {one['workloads']} of {total}" if 0 < one["workloads"] < total else ""
+def _anything_reached(rules: Sequence[str], numbers: Numbers) -> bool:
+    cells = [one for one in numbers["cells"] if one["rule"] in rules]
+    return not cells or any(one["reached"] >= HALF for one in cells)
+
+
+def _detectable(numbers: Numbers) -> str:
+    """Return a sentence with the smallest factor that the study could have detected."""
+    factors = sorted(one["detectable"] for one in numbers["overall"])
+    if len(factors) == 1:
+        return f"The smallest factor that this study could detect is {factors[0]:.2f}."
+    return (
+        "The smallest factor that this study could detect is "
+        f"{factors[0]:.2f} to {factors[-1]:.2f}, depending on the rule."
+    )
+
+
+def _disagreement(numbers: Numbers) -> str:
+    """Return a sentence with the rules whose searches disagree, or ""."""
+    cells = [one for one in numbers["cells"] if one.get("searches_disagree")]
+    if not cells:
+        return ""
+    cells.sort(key=lambda one: -one["search_spread"])
+    listed = "; ".join(
+        f"{one['rule']} on {one['workload']} (costs differ by a factor of "
+        f"{one['search_spread']:.2g})"
+        for one in cells[:MOST_NAMED]
+    )
+    return (
+        f"Independent searches disagree, so the rule is hard to tune: {listed}"
+        f"{_more(len(cells) - MOST_NAMED)}."
+    )
 
 
 def _more(count: int) -> str:
     return f" and {count} more" if count > 0 else ""
-
-
-def _sentence(one: Numbers, numbers: Numbers) -> str:
-    rule, baseline, names = one["rule"], one["baseline"], numbers["workloads"]
-    where = (
-        names[0] if len(names) == 1 else f"{one['workloads']} of {len(names)} workloads"
-    )
-    never = _never(numbers)
-    if not one["workloads"]:
-        winner = {"better": rule, "worse": baseline}.get(one["verdict"])
-        alone = (
-            f"{winner} alone reaches it."
-            if winner
-            else "Nothing can be said of the two."
-        )
-        text = f"On no workload do both {rule} and {baseline} reach the target. {alone}"
-    elif one["high"] < 1 - ROUNDING or one["low"] > 1 + ROUNDING:
-        times = "times " if one["ratio"] > 1 else "of "
-        text = (
-            f"{rule} needs {interval(one)} {times}{baseline}'s example gradients to "
-            f"reach the target on {where}."
-        )
-    else:
-        text = (
-            f"{rule} and {baseline} are not distinguishable at this budget ({rule} needs "
-            f"{interval(one)} of its example gradients on {where}): "
-            f"{_how_many_more(one, numbers)}."
-        )
-    return f"{text} {never}" if never else text
-
-
-def _how_many_more(one: Numbers, numbers: Numbers) -> str:
-    absent = {
-        measurement["workload"]
-        for measurement in numbers["cells"]
-        if measurement["reached"] < HALF
-    }
-    needed = [
-        comparison["more_seeds"]
-        for comparison in numbers["comparisons"]
-        if comparison["rule"] == one["rule"] and comparison["workload"] not in absent
-    ]
-    if not needed or min(needed) < 0:
-        return (
-            "to detect 10 % takes more tuning seeds, or trials that reach the target on "
-            "every seed"
-        )
-    if max(needed) == 0:
-        return "10 % would have shown in four of five such studies"
-    each = " on each" if len(numbers["workloads"]) > 1 else ""
-    return f"{max(needed)} more seeds would detect 10 %{each}"
 
 
 def _never(numbers: Numbers) -> str:
@@ -120,11 +118,14 @@ def _never(numbers: Numbers) -> str:
     for one in numbers["cells"]:
         if one["reached"] < HALF:
             workloads.setdefault(one["rule"], []).append(one["workload"] + _why(one))
-    parts = [f"by {rule} on {', '.join(names)}" for rule, names in workloads.items()]
+    parts = [f"{rule} on {', '.join(names)}" for rule, names in workloads.items()]
     if not parts:
         return ""
     named, more = "; ".join(parts[:MOST_NAMED]), _more(len(parts) - MOST_NAMED)
-    return f"Not reached: {named}{more}."
+    return (
+        f"Target not reached by at least half of the runs: {named}{more}. Each run that "
+        "misses it counts as ten budgets."
+    )
 
 
 def _why(measurement: Numbers) -> str:
@@ -135,11 +136,7 @@ def _why(measurement: Numbers) -> str:
 
 
 def interval(one: Numbers) -> str:
-    """Return a ratio with its interval, "0.71 [0.64, 0.79]", or why it is missing."""
-    if not one["workloads"]:
-        return {"better": "alone reaches it", "worse": "does not reach it"}.get(
-            one["verdict"], "no common workload"
-        )
+    """Return a ratio with its interval: "0.71 [0.64, 0.79]"."""
     return f"{short(one['ratio'])} [{short(one['low'])}, {short(one['high'])}]"
 
 
@@ -182,7 +179,8 @@ def costs_table(numbers: Numbers) -> runs.Table:
         "interval",
         "verdict",
         "P(beats it)",
-        "reached by",
+        "detectable factor",
+        "runs at the target",
         "steps",
         "seconds",
         "gap at the end",
@@ -193,7 +191,7 @@ def costs_table(numbers: Numbers) -> runs.Table:
 
 def _costs_row(measurement: Numbers, comparison: Numbers | None) -> tuple[Any, ...]:
     if comparison is None:
-        compared = (1.0, "baseline", "", "")
+        compared = (1.0, "baseline", "", "", "")
     else:
         low, high = short(comparison["low"]), short(comparison["high"])
         win, win_low, win_high = (comparison[n] for n in ("win", "win_low", "win_high"))
@@ -202,6 +200,7 @@ def _costs_row(measurement: Numbers, comparison: Numbers | None) -> tuple[Any, .
             f"[{low}, {high}]",
             comparison["verdict"],
             f"{win:.2f} [{win_low:.2f}, {win_high:.2f}]",
+            comparison["detectable"],
         )
     timed = measurement["seconds_per_pass"] is not None
     return (
@@ -230,23 +229,32 @@ def _costs_note(numbers: Numbers) -> str:
         else ""
     )
     return (
-        f"Target: {protocol['target']:g} of the initial f - f* within "
+        f"The target is {protocol['target']:g} of the initial f - f* within "
         f"{protocol['passes']} passes, {batch}, on the {protocol['reported_on']} "
-        f"part{held_out}. Passes: example gradients / n spent by all runs, over the runs "
-        f"that got there. Each rule had {protocol['budget']} trials (one where nothing is "
-        f"searched), chosen on {len(protocol['tuning_seeds'])} tuning seeds by the "
-        f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. "
-        f"Intervals: {100 * protocol['level']:g} %, the choice included, those of ratios "
-        "corrected for how many there are; the points that were tried are taken as they "
-        "are. Seconds: one training by itself on this machine, without compilation."
+        f"part{held_out}. The cost is the number of passes over the data (example "
+        "gradients / n): the geometric mean over searches and seeds, where a run that "
+        "misses the target counts as ten budgets. It is missing if fewer than half of "
+        f"the runs reach the target. Each rule has {protocol['searches']} independent "
+        f"searches that start with {protocol['budget']} trials (a rule with nothing to "
+        f"search has one) and choose on "
+        f"{len(protocol['tuning_seeds']) // protocol['searches']} tuning seeds each by "
+        f"the {protocol['tune_on']} objective. The choices are reported on "
+        f"{len(protocol['seeds'])} other seeds. The {100 * protocol['level']:g} % "
+        "intervals cover other searches and other seeds; those of the ratios are "
+        "corrected for the number of comparisons. The detectable factor is the smallest "
+        "one that such a study detects with power 0.8. Seconds are those of one "
+        "training that runs alone on this machine, without compilation."
     )
 
 
 def comparisons_table(numbers: Numbers) -> runs.Table:
     """Return the table that compares each rule with the baseline on all workloads."""
-    names = ("ratio", "low", "high", "verdict", "win", "win_low", "win_high")
+    names = (
+        *("ratio", "low", "high", "verdict", "detectable", "from_searches"),
+        *("win", "win_low", "win_high", "workloads"),
+    )
     rows = tuple(
-        (one["rule"], *(one[name] for name in names), one["workloads"])
+        (one["rule"], *(one[name] for name in names))
         for one in sorted(numbers["overall"], key=lambda one: sortable(one["ratio"]))
     )
     columns = (
@@ -255,16 +263,19 @@ def comparisons_table(numbers: Numbers) -> runs.Table:
         "low",
         "high",
         "verdict",
+        "detectable factor",
+        "variance from searches",
         "P(beats it)",
         "P, low",
         "P, high",
         "workloads",
     )
     note = (
-        "Ratio: geometric mean over the workloads where both reach the target in half of "
-        "their runs (their number in the last column); one where a rule alone does counts "
-        "for it if that comparison is decided. P: share of seeds on which the rule needs "
-        "fewer example gradients, ties by halves, averaged over all workloads."
+        "The ratio is the geometric mean over workloads, searches and seeds. P is the "
+        "probability that the rule needs fewer example gradients than the baseline, for "
+        "a random search of each rule and a random seed; ties count half. If most of the "
+        "variance comes from the searches, more searches narrow the interval; otherwise "
+        "more reporting seeds do."
     )
     return runs.Table("All workloads together", columns, rows, note)
 
@@ -274,11 +285,12 @@ def choices_table(numbers: Numbers) -> runs.Table:
     columns = (
         "workload",
         "rule",
-        "chosen",
-        "trials",
-        "at an edge",
+        "best choice",
+        "spread of the searches",
+        "outside the space",
         "diverged",
         "decades of rate within 10 %",
+        "trainings",
         "gradients a step",
         "seconds a pass",
         "seconds to compile",
@@ -287,13 +299,15 @@ def choices_table(numbers: Numbers) -> runs.Table:
         _choices_row(measurement) for measurement in _by_cost(numbers["cells"])
     )
     note = (
-        "Diverged: share of the trainings of the first space on tuning seeds whose loss "
-        "or update was not finite. Decades: of rates around the chosen one whose score is "
-        "within 10 % of the best; none where no rate got to the target. More trials than "
-        "the budget were made where a choice at an edge widened the space; comparisons "
-        "draw as many as the budget of them, the curve and the end are of the best of "
-        "all. Gradients a step: of the batch. Compilation is of all trainings of the pair "
-        "together."
+        "The best choice is that of the search with the lowest cost on its tuning seeds. "
+        "The spread is the highest cost of a search divided by the lowest, on the "
+        "reporting seeds; the searches disagree if it is 1.25 or more and larger than "
+        "seeds explain. Outside the space: ranges that the refinement left, by at most "
+        "a third of their width. Diverged: share of the first trials' runs whose loss or "
+        "update was not finite. Decades: range of rates around the best choice whose "
+        "cost is within 10 % of the lowest; none if no rate reaches the target. "
+        "Trainings: all runs of the searches. Gradients a step: number of gradients of "
+        "the batch that a step costs."
     )
     return runs.Table(
         "What was chosen, and how much that mattered", columns, rows, note
@@ -305,14 +319,16 @@ def _choices_row(measurement: Numbers) -> tuple[Any, ...]:
         f"{name} {short(value)}" for name, value in measurement["chosen"].items()
     )
     per_pass = measurement["seconds_per_pass"]
+    spread = f"{measurement['search_spread']:.3g}"
     return (
         measurement["workload"],
         measurement["rule"],
         chosen or "nothing to choose",
-        measurement["trials"],
+        f"{spread}, they disagree" if measurement["searches_disagree"] else spread,
         "; ".join(measurement["edges"]) or "none",
         f"{100 * measurement['diverged']:.0f} %",
         _decades(measurement),
+        measurement["trainings"],
         measurement["evaluations"],
         "not measured" if per_pass is None else per_pass,
         measurement["compile_seconds"],

@@ -1,4 +1,4 @@
-"""Train every trial of every rule on every seed of every workload."""
+"""Search the hyper-parameters of every rule on every workload, and report the choice."""
 
 import hashlib
 import itertools
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from research import descent, runs, samplers, workloads
 from research.checks import (
@@ -25,9 +25,18 @@ from research.comparison.measurements import measurement
 from research.comparison.protocol import Protocol
 from research.descent._sweep_program import check_workload
 from research.runs.files import canonical
-from research.statistics.costs import passes_to_target, penalised_passes
-from research.statistics.scores import choose
-from research.tuning.spaces import Range, added_trials, edges, trials, widen
+from research.statistics.costs import passes_to_target, search_scores
+from research.tuning.search import (
+    RACING_SEEDS,
+    SCREENING_SEEDS,
+    Runs,
+    Search,
+    Searched,
+    most_runs,
+    search,
+    search_all,
+)
+from research.tuning.spaces import Range, edges
 from research.tuning.timing import time_alone
 from research.types import (
     Array,
@@ -45,7 +54,7 @@ OnProgress = Callable[[float, float, str], None]
 OnChunk = Callable[[descent.SweepProgress], None]
 Trials = Mapping[str, Float[np.ndarray, " trials"]]  # Values by hyper-parameter.
 
-MOST_WIDENINGS = 2
+SEARCH_SHARE = 0.9  # Share of the searches in the work of a measurement, for progress.
 # Factors of the chosen rate at which the rule is trained again. They only show how much
 # the rate matters; no trial is chosen among them.
 AROUND = 2.0 ** np.arange(-4, 4.5, 0.5)
@@ -55,53 +64,17 @@ WORKLOAD_HINT = "Make one by research.workloads.make_workload(name)."
 
 
 class Outcomes(NamedTuple):
-    """Results of trials on each seed.
+    """Results of runs on the reporting seeds.
 
     Attributes:
-      tuning: Scores on the tuning seeds, lower is better, shape (trials, tuning seeds).
-      costs: Passes to the target on the reporting seeds, inf for a run that did not
-        reach it, shape (trials, seeds).
-      curves: Relative gaps on the reporting seeds, shape (trials, seeds, evaluations).
-      diverged: Whether each run on a tuning seed diverged, shape (trials, tuning
+      costs: Passes to the target, inf for a run that did not reach it, shape (points,
         seeds).
+      curves: Relative gaps, inf where they are not finite, shape (points, seeds,
+        evaluations).
     """
 
-    tuning: Float[np.ndarray, "trials tuning_seeds"]
-    costs: Float[np.ndarray, "trials seeds"]
-    curves: Float[np.ndarray, "trials seeds evaluations"]
-    diverged: Bool[np.ndarray, "trials tuning_seeds"]
-
-
-class Search(NamedTuple):
-    """The trials of a contender on a workload, and the chosen trial.
-
-    Attributes:
-      space: Final search space. It is wider than the first one if a chosen trial was at
-        an edge.
-      trials: Values by hyper-parameter, each of shape (trials,).
-      count: Number of trials; 1 if the rule has no hyper-parameter to search.
-      outcomes: Results of the trials.
-      passes: Passes over the data at each evaluation, shape (evaluations,).
-      chosen: Row of the chosen trial.
-      widened: Number of times that the space was widened.
-      at_edges: Edges at which the chosen trial still lies, such as "momentum, high".
-    """
-
-    space: dict[str, Range]
-    trials: dict[str, np.ndarray]
-    count: int
-    outcomes: Outcomes
-    passes: Float[np.ndarray, " evaluations"]
-    chosen: int
-    widened: int = 0
-    at_edges: tuple[str, ...] = ()
-
-    @property
-    def chosen_values(self) -> dict[str, float]:
-        """Values of the chosen trial, by hyper-parameter."""
-        return {
-            name: float(values[self.chosen]) for name, values in self.trials.items()
-        }
+    costs: Float[np.ndarray, "points seeds"]
+    curves: Float[np.ndarray, "points seeds evaluations"]
 
 
 class _Setting(NamedTuple):
@@ -316,16 +289,16 @@ def measure_contenders(
       {(workload, rule): measurement}, the input of `conclude` and `leader`.
     Example:
       >>> from research.comparison import conclude, plan
-      >>> terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
+      >>> terms = {"searches": 2, "budget": 2, "passes": 20, "seeds": 3}
       >>> rules = ["gradient_descent", "adam"]
-      >>> protocol, contenders = plan(rules, "quadratic", **terms)
+      >>> protocol, contenders = plan(rules, "quadratic", tuning_seeds=3, **terms)
       >>> measurements = measure_contenders(
       ...     protocol, contenders, make_workloads("quadratic"), timed=False
       ... )
       >>> list(measurements)
       [('quadratic', 'gradient_descent'), ('quadratic', 'adam')]
-      >>> measurements["quadratic", "adam"].arrays["costs"].shape[1]
-      3
+      >>> measurements["quadratic", "adam"].arrays["costs"].shape
+      (2, 3)
       >>> study = conclude(protocol, "adam", contenders, measurements)
       >>> study.numbers["overall"][0]["rule"]
       'gradient_descent'
@@ -432,29 +405,32 @@ def measure_contender(
     on_chunk: OnChunk | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> Saved:
-    """Train every trial of a contender on every seed of a workload.
+    """Search a contender's hyper-parameters several times, and report each choice.
 
-    If the chosen trial lies at the edge of a range, the range grows by a third on that
-    side, and a third more trials are added there. This happens at most twice. The edge
-    is the outer tenth of a range; with fewer than ten trials, the outer 1 / budget, at
-    most a quarter. With a budget of one trial only the defaults are trained.
+    The searches (`research.tuning.search`) are independent: each has its own points and
+    its own tuning seeds. The point that each chooses is trained on the reporting seeds,
+    and so are the defaults. With a budget of one trial only the defaults are trained.
 
     Args:
       workload: Workload with the parts of the data that the protocol needs.
       contender: The rule and its search space.
       protocol: Protocol of the comparison.
-      timed: Whether to time one training of the chosen trial alone. This needs another
+      timed: Whether to time one training of the best choice alone. This needs another
         compilation.
       on_chunk: Function that is called with the progress of the search; its `share` is
-        the share of the whole search that is done.
+        the share of the whole measurement that is done, at most: a search that ends
+        early needs less.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and workload.
     Returns:
-      Arrays and values of the measurement. The arrays are `trials` (t, h), `tuning`
-      (t, m), `costs` and `final` (t, n), `passes` (k,), `curves` (n, k) of the chosen
-      trial, `best_of` (t, 3), `rates` (r,) around the chosen rate, and their tuning
-      scores `rate_scores` (r, m). The values are facts for JSON; they become an entry
-      of `cells` in a study.
+      Arrays and values of the measurement. With J searches of t trials, h
+      hyper-parameters, n reporting seeds and k evaluations, the arrays are `trials` (J,
+      t, h) and their log costs `screening` (J, t, s) on the screening seeds of each
+      search; `chosen` (J, h) and its mean log cost `tuning` (J,) on the tuning seeds;
+      `costs` (J, n) and `final` (J, n) on the reporting seeds, `curves` (J n, k) at
+      `passes` (k,), `default_costs` (n,); `best_of` (t, 3); `rates` (r,) around the
+      rate of the best search, and their log costs `rate_scores` (r, m). The values are
+      facts for JSON; they become an entry of `cells` in a study.
     Raises:
       ValueError: The workload lacks a part, or its optimum is not known.
     """
@@ -467,28 +443,35 @@ def measure_contender(
     check_callable("checkpoints", checkpoints, "name")
     known_optimum(workload)
     setting = _compile(workload, contender, protocol, checkpoints)
-    search = _search(setting, on_chunk)
-    rate = rate_name(search.space)
-    nearby = {} if rate is None else _train_around(setting, search, rate)
-    per_pass = _seconds_per_pass(setting, search.chosen_values) if timed else None
+    evaluate = _Evaluate(setting, on_chunk)
+    searches = search_all(_searches(setting), evaluate)
+    best = searches[int(np.argmin([_tuning_score(one) for one in searches]))]
+    outcomes, passes = _report(setting, searches)
+    rate = rate_name(contender.space)
+    nearby = {} if rate is None else _train_around(setting, best, rate)
+    per_pass = _seconds_per_pass(setting, best.chosen_values) if timed else None
     facts = {
         "workload": workload.name,
         "rule": contender.name,
         "n": _num_examples(workload),
-        "hyperparameters": list(search.trials),
-        "chosen": search.chosen_values,
-        "trials": search.count,
-        "widened": search.widened,
-        "edges": list(search.at_edges),
+        "hyperparameters": list(contender.space),
+        "chosen": best.chosen_values,
+        "trials": best.screened,
+        "searches": len(searches),
+        "trainings": evaluate.trained,
+        "edges": [
+            f"{name}, {side}"
+            for name, side in edges(contender.space, best.chosen_values, 0.0)
+        ],
         "evaluations": contender.evaluations,
-        "diverged": float(search.outcomes.diverged[: protocol.budget].mean()),
+        "diverged": evaluate.diverged / evaluate.screened,
         "rate_name": rate,
         "compile_seconds": setting.program.compile_seconds,
         "seconds_per_pass": per_pass,
         **_yardstick(workload, protocol),
     }
-    batch_size = setting.sampler.batch_size
-    return measurement(_arrays(search), nearby, facts, protocol, batch_size)
+    arrays = _arrays(searches, outcomes, passes)
+    return measurement(arrays, nearby, facts, protocol, setting.sampler.batch_size)
 
 
 def rate_name(space: Mapping[str, Range]) -> str | None:
@@ -525,104 +508,183 @@ def _compile(
     )
 
 
-def _search(setting: _Setting, on_chunk: OnChunk | None) -> Search:
-    """Train the trials of the space; widen it if the chosen trial is at an edge."""
-    budget = setting.protocol.budget
-    space = dict(setting.contender.space)
-    values = trials(space, budget)
-    count = budget if values else 1
-    outcomes, passes = _train(setting, values, count, _part(on_chunk, 0))
-    search = Search(space, values, count, outcomes, passes, choose(outcomes.tuning))
-    # With few trials the gaps are wide, so the outermost trial counts as an edge.
-    outer = min(0.25, max(0.1, 1 / budget))
-    most = MOST_WIDENINGS if budget > 1 else 0
-    for widened in range(most + 1):
-        chosen = {name: v[search.chosen] for name, v in search.trials.items()}
-        places = edges(search.space, chosen, outer)
-        search = search._replace(at_edges=tuple(f"{n}, {side}" for n, side in places))
-        wider = _first_wider(search.space, places) if widened < most else None
-        if wider is None:
-            break
-        search = _add_trials(setting, search, *wider, _part(on_chunk, widened + 1))
-    return search
+def _searches(setting: _Setting) -> list[Search]:
+    """Start the searches of a contender, each with its own points and seeds.
 
-
-def _first_wider(
-    space: Mapping[str, Range], places: Sequence[tuple[str, str]]
-) -> tuple[dict[str, Range], dict[str, Range]] | None:
-    """Widen the space at the first edge where this is possible.
-
-    Return (the new space, the added part), or None if no edge can be widened.
+    The points depend on the names of the rule and of the workload, so two rules do not
+    share the luck of a search.
     """
-    for whole, part in (widen(space, *place) for place in places):
-        if part is not None:
-            return whole, part
-    return None
+    protocol, contender = setting.protocol, setting.contender
+    name = f"{setting.workload.name}/{contender.name}".encode()
+    key = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
+    searches = protocol.searches if contender.space else 1
+    return [
+        search(
+            contender.space,
+            protocol.budget,
+            protocol.seeds_of_search(number),
+            np.random.default_rng([protocol.search_seed, key, number]),
+        )
+        for number in range(searches)
+    ]
 
 
-def _add_trials(
-    setting: _Setting,
-    search: Search,
-    space: dict[str, Range],
-    part: Mapping[str, Range],
-    on_chunk: OnChunk | None,
-) -> Search:
-    """Train more trials in the part of the space that was added."""
-    added = math.ceil(setting.protocol.budget / 3)
-    more = added_trials(part, added, start=search.count)
-    new, _ = _train(setting, more, added, on_chunk)
-    both = zip(search.outcomes, new, strict=True)
-    outcomes = Outcomes(*(np.concatenate(arrays) for arrays in both))
-    return search._replace(
-        space=space,
-        trials={n: np.concatenate([v, more[n]]) for n, v in search.trials.items()},
-        count=search.count + added,
-        outcomes=outcomes,
-        chosen=choose(outcomes.tuning),
-        widened=search.widened + 1,
-    )
+class _Evaluate:
+    """Train the runs that searches ask for, and count them."""
+
+    def __init__(self, setting: _Setting, on_chunk: OnChunk | None) -> None:
+        self.setting, self.on_chunk = setting, on_chunk
+        self.trained = self.screened = self.diverged = 0
+        searches = setting.protocol.searches if setting.contender.space else 1
+        seeds = len(setting.protocol.tuning_seeds) // setting.protocol.searches
+        budget = setting.protocol.budget if setting.contender.space else 1
+        self.most = searches * most_runs(budget, seeds)
+
+    def __call__(self, asked: list[Runs]) -> list[Float[np.ndarray, " runs"]]:
+        """Return the scores of the runs of each search."""
+        setting = self.setting
+        seeds = np.concatenate([runs.seeds for runs in asked])
+        values = {
+            name: np.concatenate([runs.values[name] for runs in asked])
+            for name in setting.contender.space
+        }
+        done = self.trained
+        result = descent.sweep(
+            setting.program,
+            {"seed": seeds, **values},
+            self._tell(done, len(seeds)),
+            setting.checkpoints,
+        )
+        part = setting.protocol.tune_on
+        gaps = _relative_gaps(setting.workload, part, result.values_on[part])
+        if not done:  # The first runs of all searches are the screening.
+            bad = (result.first_bad_step >= 0) | ~np.isfinite(gaps[:, -1])
+            self.screened, self.diverged = len(seeds), int(bad.sum())
+        self.trained = done + len(seeds)
+        passes = result.passes * setting.contender.evaluations
+        scores = search_scores(passes, gaps, setting.protocol.target)
+        ends = np.cumsum([len(runs.seeds) for runs in asked])[:-1]
+        return np.split(scores, ends)
+
+    def _tell(self, done: int, now: int) -> OnChunk | None:
+        if self.on_chunk is None:
+            return None
+        on_chunk, most = self.on_chunk, self.most / SEARCH_SHARE
+        return lambda progress: on_chunk(
+            progress._replace(share=min(0.99, (done + now * progress.share) / most))
+        )
 
 
-def _arrays(search: Search) -> dict[str, np.ndarray]:
-    """Return the arrays of a search under the names that a study uses."""
-    columns = [*search.trials.values()]
+def _tuning_score(searched: Searched) -> float:
+    return float(searched.scores[searched.chosen].mean())
+
+
+def _report(
+    setting: _Setting, searches: Sequence[Searched]
+) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
+    """Train the choice of each search, and the defaults, on the reporting seeds.
+
+    The defaults are the last point. The second value is the passes over the data at
+    each evaluation.
+    """
+    values = {
+        name: np.array(
+            [one.chosen_values[name] for one in searches]
+            + [searches[0].values[name][0]]
+        )
+        for name in setting.contender.space
+    }
+    return _train(setting, values, len(searches) + 1)
+
+
+def _arrays(
+    searches: Sequence[Searched],
+    outcomes: Outcomes,
+    passes: Float[np.ndarray, " evaluations"],
+) -> dict[str, np.ndarray]:
+    """Return the arrays of all searches under the names that a study uses."""
+    count = searches[0].screened
+    points = [
+        np.stack([*one.values.values()], 1) if one.values else np.empty((count, 0))
+        for one in searches
+    ]
+    seeds = min(SCREENING_SEEDS, searches[0].scores.shape[1])
+    chosen = outcomes.curves[:-1]
     return {
-        "trials": np.stack(columns, 1) if columns else np.empty((search.count, 0)),
-        "tuning": search.outcomes.tuning,
-        "costs": search.outcomes.costs,
-        "final": search.outcomes.curves[..., -1],
-        "passes": search.passes,
-        "curves": search.outcomes.curves[search.chosen],
+        "trials": np.stack([own[:count] for own in points]),
+        "screening": np.stack([one.scores[:count, :seeds] for one in searches]),
+        "chosen": np.stack(
+            [own[one.chosen] for own, one in zip(points, searches, strict=True)]
+        ),
+        "tuning": np.array([_tuning_score(one) for one in searches]),
+        "costs": outcomes.costs[:-1],
+        "final": chosen[..., -1],
+        "default_costs": outcomes.costs[-1],
+        "passes": passes,
+        "curves": chosen.reshape(-1, chosen.shape[-1]),
     }
 
 
 def _train_around(
-    setting: _Setting, search: Search, rate: str
+    setting: _Setting, searched: Searched, rate: str
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Train at rates around the chosen one, on the tuning seeds only."""
+    """Train at rates around the chosen one, on some tuning seeds of the search."""
+    seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
     values = {
         name: np.full(len(AROUND), value)
-        for name, value in search.chosen_values.items()
+        for name, value in searched.chosen_values.items()
     }
     values[rate] *= AROUND
-    outcomes, _ = _train(setting, values, len(AROUND), None, tuning_only=True)
-    return {"rates": values[rate], "rate_scores": outcomes.tuning}
+    columns = {name: np.repeat(column, len(seeds)) for name, column in values.items()}
+    result = descent.sweep(
+        setting.program,
+        {"seed": np.tile(seeds, len(AROUND)), **columns},
+        None,
+        setting.checkpoints,
+    )
+    part = setting.protocol.tune_on
+    gaps = _relative_gaps(setting.workload, part, result.values_on[part])
+    passes = result.passes * setting.contender.evaluations
+    scores = search_scores(passes, gaps, setting.protocol.target)
+    return {"rates": values[rate], "rate_scores": scores.reshape(len(AROUND), -1)}
+
+
+def train_trials(
+    workload: Workload,
+    contender: Contender,
+    protocol: Protocol,
+    values: Trials,
+    count: int,
+    *,
+    on_chunk: OnChunk | None = None,
+    checkpoints: Checkpoints = no_checkpoints,
+) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
+    """Train given trials on all reporting seeds, without a search.
+
+    Args:
+      workload, contender, protocol, on_chunk, checkpoints: As for `measure_contender`.
+      values: Values of each hyper-parameter, by name, shape (count,).
+      count: Number of trials.
+    Returns:
+      The outcomes, and the passes over the data at each evaluation.
+    """
+    check_workload("workload", workload)
+    check_instance("contender", contender, Contender, CONTENDER_HINT)
+    check_instance("protocol", protocol, Protocol, PROTOCOL_HINT)
+    check_count("count", count)
+    setting = _compile(workload, contender, protocol, checkpoints)
+    return _train(setting, values, count, on_chunk)
 
 
 def _train(
-    setting: _Setting,
-    values: Trials,
-    count: int,
-    on_chunk: OnChunk | None,
-    tuning_only: bool = False,
+    setting: _Setting, values: Trials, count: int, on_chunk: OnChunk | None = None
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
-    """Train trials on all seeds.
+    """Train trials on the reporting seeds.
 
     Return their outcomes and the passes over the data at each evaluation.
     """
     workload, contender, protocol = setting[:3]
-    reporting = () if tuning_only else protocol.seeds
-    seeds = np.array(protocol.tuning_seeds + reporting)
+    seeds = np.array(protocol.seeds)
     columns = {name: np.repeat(column, len(seeds)) for name, column in values.items()}
     result = descent.sweep(
         setting.program,
@@ -631,20 +693,12 @@ def _train(
         setting.checkpoints,
     )
     passes = result.passes * contender.evaluations
-    gaps = {
-        part: _relative_gaps(workload, part, values).reshape(count, len(seeds), -1)
-        for part, values in result.values_on.items()
-    }
-    m = len(protocol.tuning_seeds)
-    tuning, reported = gaps[protocol.tune_on][:, :m], gaps[protocol.reported_on][:, m:]
-    outcomes = Outcomes(
-        penalised_passes(passes, tuning, protocol.target),
-        passes_to_target(passes, reported, protocol.target),
-        np.where(np.isfinite(reported), reported, np.inf),
-        (result.first_bad_step >= 0).reshape(count, -1)[:, :m]
-        | ~np.isfinite(tuning[..., -1]),
-    )
-    return outcomes, passes
+    reported = _relative_gaps(
+        workload, protocol.reported_on, result.values_on[protocol.reported_on]
+    ).reshape(count, len(seeds), -1)
+    costs = passes_to_target(passes, reported, protocol.target)
+    curves = np.where(np.isfinite(reported), reported, np.inf)
+    return Outcomes(costs, curves), passes
 
 
 def _relative_gaps(
@@ -688,19 +742,6 @@ def _seconds_per_pass(setting: _Setting, chosen: Mapping[str, float]) -> float:
         * contender.evaluations
     )
     return timing.seconds_per_epoch / passes
-
-
-def _part(on_chunk: OnChunk | None, round_: int) -> OnChunk | None:
-    """Return a callback that reports the share of the whole search that is done.
-
-    The first trials count as three quarters of the search, because more may follow.
-    """
-    if on_chunk is None:
-        return None
-    low, width = (0.0, 0.75) if round_ == 0 else (0.75 + 0.12 * (round_ - 1), 0.12)
-    return lambda progress: on_chunk(
-        progress._replace(share=low + width * progress.share)
-    )
 
 
 def _num_examples(workload: Workload) -> int:

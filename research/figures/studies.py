@@ -1,6 +1,5 @@
 """Draw the pictures of a study: which rule needs less than the baseline."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,13 +94,8 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
                 + top
                 + (depth * (index + 1.3) if with_intervals else 0.2 / row_height)
             )
-            row, share = (
-                single[rule, workload],
-                (len(workloads) - index) / (len(workloads) + 1),
-            )
-            _draw_workload(
-                panel, height, row, MARKS[index % len(MARKS)], with_intervals, share
-            )
+            row, mark = single[rule, workload], MARKS[index % len(MARKS)]
+            _draw_workload(panel, height, row, mark, with_intervals)
     panel.set(
         ylim=(len(rules) - 0.5, -0.5),
         xlabel=f"example gradients to the target, over those of {plain(numbers['baseline'])}",
@@ -134,9 +128,9 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
 
 
 def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
-    """Set up the log axis, the line at 1, and margins for ratios of 0 or infinity."""
+    """Set up the log axis, and the line at 1."""
     numbers = [_numbers(row) for row in rows]
-    middles = [ratio for ratio, _, _ in numbers if 0 < ratio < math.inf]
+    middles = [ratio for ratio, _, _ in numbers]
     low, high = min([1.0, *middles]), max([1.0, *middles])
     ends = [
         end
@@ -146,26 +140,14 @@ def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
     ]
     low, high = min([low, *ends]) / 1.15, max([high, *ends]) * 1.15
     low, high = min(low, 1 / 1.5), max(high, 1.5)
-    room = (high / low) ** 0.08
     panel.set_xscale("log")
-    shades = {"facecolor": "#F1F3F5", "zorder": 0}
     places: dict[str, Any] = {
         "transform": panel.get_xaxis_transform(),
         "fontsize": 8,
         "color": WORDS,
         "va": "bottom",
     }
-    right = (
-        high * room**2 if any(ratio == math.inf for ratio, _, _ in numbers) else high
-    )
-    left = low / room**2 if any(ratio == 0 for ratio, _, _ in numbers) else low
-    if right > high:
-        panel.axvspan(high, right, **shades)
-        panel.text(high * room, 1.01, "not reached", ha="center", **places)
-    if left < low:
-        panel.axvspan(left, low, **shades)
-        panel.text(low / room, 1.01, "alone reaches it", ha="center", **places)
-    panel.set_xlim(left, right)
+    panel.set_xlim(low, high)
     panel.axvline(1, color=figures.COLOURS["exact"], linewidth=1.2, zorder=1)
     panel.text(1, 1.01, "← needs less", ha="right", **places)
     ticks = few_numbers(low, high)
@@ -174,44 +156,14 @@ def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Return (ratio, low, high) of a row.
-
-    A missing ratio is NaN; a missing interval is (0, inf).
-    """
-    found = zip(
-        (row[name] for name in ("ratio", "low", "high")),
-        (math.nan, 0.0, math.inf),
-        strict=True,
-    )
-    ratio, low, high = (
-        missing if value is None or math.isnan(value) else float(value)
-        for value, missing in found
-    )
-    return ratio, low, high
-
-
-def _place(panel: Axes, ratio: float, share: float = 0.5) -> float:
-    """Return the position of a ratio on the axis.
-
-    A ratio of 0 or infinity is placed in its margin, at the given share of the margin's
-    width.
-    """
-    left, right = panel.get_xlim()
-    room = (right / left) ** (0.12 * share)
-    return (
-        right / room
-        if math.isinf(ratio)
-        else left * room
-        if ratio == 0
-        else min(max(ratio, left), right)
-    )
+    """Return (ratio, low, high) of a row."""
+    return float(row["ratio"]), float(row["low"]), float(row["high"])
 
 
 def _draw_overall(panel: Axes, height: float, row: dict[str, Any], words: str) -> None:
     colour, fill = VERDICTS[row["verdict"]]
     ratio, low, high = _numbers(row)
-    if 0 < ratio < math.inf:
-        _draw_interval(panel, height, low, high, color=colour, linewidth=1.8)
+    _draw_interval(panel, height, low, high, color=colour, linewidth=1.8)
     style = {
         "color": colour,
         "fillstyle": fill,
@@ -219,58 +171,22 @@ def _draw_overall(panel: Axes, height: float, row: dict[str, Any], words: str) -
         "markeredgewidth": 1.4,
         "zorder": 4,
     }
-    if fill == "none" or ratio == math.inf:
-        style |= {
-            "markerfacecolor": colour if ratio == math.inf else "white",
-            "fillstyle": "full",
-        }
-    if not math.isnan(ratio):
-        mark = "X" if ratio == math.inf else "D"
-        panel.plot(
-            _place(panel, ratio),
-            height,
-            marker=mark,
-            markersize=7.5,
-            label=row["rule"],
-            **style,
-        )
+    if fill == "none":
+        style |= {"markerfacecolor": "white", "fillstyle": "full"}
+    panel.plot(ratio, height, "D", markersize=7.5, label=row["rule"], **style)
     beside = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
     panel.text(1.015, height, f"{row['verdict']}   {words}", color=colour, **beside)
 
 
 def _words(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> str:
-    """Describe a ratio with its interval, or say which rule reaches the target.
-
-    If this does not hold for all workloads, the text adds for how many.
-    """
-    count = len(numbers["workloads"])
-    mine, other = (_reached_by(numbers, row[name]) for name in ("rule", "baseline"))
+    """Describe a ratio with its interval, and say which rule misses the target."""
     ratio, low, high = _numbers(row)
-    if 0 < ratio < math.inf:
-        text, places = (
-            f"{written(ratio)} [{written(low)}, {written(high)}]",
-            row["workloads"],
-        )
-        return text if places == count else f"{text} on {places} of {count}"
-    if mine and other:
-        return "each reaches it elsewhere"
-    if not mine and not other:
-        return "neither reaches it"
-    text, places = (
-        ("alone reaches it", mine)
-        if mine
-        else ("not reached", set(numbers["workloads"]) - mine)
-    )
-    return f"{text} on {len(places)} of {count}" if count > 1 else text
-
-
-def _reached_by(numbers: Mapping[str, Any], rule: str) -> set[str]:
-    """Return the workloads on which the rule reaches the target."""
-    return {
-        cell["workload"]
-        for cell in numbers["cells"]
-        if cell["rule"] == rule and reaches(cell)
-    }
+    text = f"{written(ratio)} [{written(low)}, {written(high)}]"
+    cells = [cell for cell in numbers["cells"] if cell["rule"] == row["rule"]]
+    missed = sum(not reaches(cell) for cell in cells)
+    if not missed:
+        return text
+    return f"{text}, misses the target on {missed} of {len(cells)}"
 
 
 def _draw_interval(
@@ -305,12 +221,9 @@ def _draw_workload(
     row: dict[str, Any],
     mark: str,
     with_interval: bool,
-    share: float,
 ) -> None:
     ratio, low, high = _numbers(row)
-    if math.isnan(ratio):
-        return  # Neither rule reaches the target here.
-    if with_interval and 0 < ratio < math.inf:
+    if with_interval:
         _draw_interval(panel, height, low, high, color=QUIET, linewidth=1.0)
     style = {
         "color": WORDS,
@@ -320,7 +233,7 @@ def _draw_workload(
         "zorder": 4,
     }
     panel.plot(
-        _place(panel, ratio, share),
+        ratio,
         height,
         mark,
         label=f"_{row['rule']} on {row['workload']}",
@@ -332,34 +245,17 @@ def _ratios_caption(
     numbers: Mapping[str, Any], rules: list[str], overall: Mapping[str, dict[str, Any]]
 ) -> str:
     protocol, workloads = numbers["protocol"], numbers["workloads"]
-    groups: dict[str, list[str]] = {"ratio": [], "left": [], "right": [], "none": []}
-    for rule in rules:
-        ratio, words = _numbers(overall[rule])[0], _words(numbers, overall[rule])
-        if 0 < ratio < math.inf:
-            groups["ratio"].append(f"{rule} {words}, {overall[rule]['verdict']}")
-        else:
-            place = "none" if math.isnan(ratio) else "left" if ratio == 0 else "right"
-            groups[place].append(f"{rule} ({words}, {overall[rule]['verdict']})")
-    marks = "; small marks are the single workloads" if len(workloads) > 1 else ""
-    mean = (
-        "geometric mean over those that both reach, of" if len(workloads) > 1 else "on"
-    )
-    starts = {"left": "At the left", "right": "At the right", "none": "Without a ratio"}
-    others = "".join(
-        f" {start}: {listed(groups[name])}."
-        for name, start in starts.items()
-        if groups[name]
-    )
-    fewer = any(0 < row["workloads"] < len(workloads) for row in overall.values())
-    alone = (
-        " A workload that one alone reaches counts for it if that comparison is decided."
-        if fewer
-        else ""
-    )
-    cross = ", a cross where it does not reach the target" if groups["right"] else ""
+    words = [
+        f"{rule} {_words(numbers, overall[rule])}, {overall[rule]['verdict']}"
+        for rule in rules
+    ]
+    marks = " Small marks are the single workloads." if len(workloads) > 1 else ""
+    mean = ", the geometric mean over" if len(workloads) > 1 else " on"
     return (
-        f"Example gradients to {protocol['target']:g} of the initial gap, over those of {numbers['baseline']}, "
-        f"{mean} {listed(workloads)}, with the {percent(protocol['level'])} interval{marks}: "
-        f"{'; '.join(groups['ratio']) or 'none'}.{others}{alone} A target is reached where at least half of the reported runs "
-        f"reach it. Left of 1 is less. A full diamond is better, a half one worse, a hollow one undecided{cross}."
+        f"Example gradients to {protocol['target']:g} of the initial gap, relative to "
+        f"{numbers['baseline']}{mean} {listed(workloads)}, with {percent(protocol['level'])} "
+        f"intervals over searches and seeds: {'; '.join(words)}.{marks} A run that misses "
+        "the target counts as ten budgets. Left of 1, a rule needs less than "
+        f"{numbers['baseline']}. A full diamond is better, a half one worse, a hollow one "
+        "undecided."
     )

@@ -19,7 +19,8 @@ OVERLAID = 3  # Maximum number of rules in one panel.
 class Valley(NamedTuple):
     """Scores of one rule on one workload as a function of its learning rate.
 
-    Scores are means over the tuning seeds. There are t trials.
+    Scores are geometric mean costs over the screening seeds, in passes. There are t
+    trials, those of all searches together.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -31,9 +32,8 @@ class Valley(NamedTuple):
         first.
       along: Learning rates of the line, shape (r,).
       line: Score at these rates, with the other hyper-parameters of the chosen trial,
-        shape (r,). If the study did not compute it, the line is `floor_of(scores)`.
-      floor, ceiling: Range of the line over the seeds, shape (r,); equal to `line` if
-        the study did not compute it.
+        shape (r,).
+      floor, ceiling: Range of the line over the seeds, shape (r,).
       near: Lowest and highest rate around the line's best with a score within 10 % of
         it, from the study; None if the best score is above the budget or the study does
         not have the rates.
@@ -73,32 +73,22 @@ def valley(
     name = cell.get("rate_name", RATE)
     if name not in names:
         return None
-    rates = np.asarray(arrays[f"{key}/trials"], float)[:, names.index(name)]
+    points = np.asarray(arrays[f"{key}/trials"], float)
+    rates = points.reshape(-1, points.shape[-1])[:, names.index(name)]
     order = np.argsort(rates, kind="stable")
-    tuning, final = (
-        np.asarray(arrays[f"{key}/tuning"], float)[order],
-        np.asarray(arrays[f"{key}/final"])[order],
-    )
-    rates, scores, budget = (
-        rates[order],
-        tuning.mean(axis=1),
-        float(arrays[f"{key}/passes"][-1]),
-    )
+    screening = np.asarray(arrays[f"{key}/screening"], float)
+    tuning = np.exp(screening.reshape(-1, screening.shape[-1]))[order]
+    rates, budget = rates[order], float(arrays[f"{key}/passes"][-1])
+    scores = np.exp(np.log(tuning).mean(axis=1))
     lost = tuning >= MOST_BUDGETS * budget * (1 - 1e-9)
-    diverged = np.any([(~np.isfinite(final)).any(axis=1), lost.any(axis=1)], axis=0)
+    diverged = lost.any(axis=1)
     ends, chosen = (
         (tuning.min(axis=1), tuning.max(axis=1)),
         int(np.lexsort((order, scores))[0]),
     )
-    if f"{key}/rates" in arrays:
-        along, swept = (
-            arrays[f"{key}/rates"],
-            np.asarray(arrays[f"{key}/rate_scores"], float),
-        )
-        line = (swept.mean(axis=1), swept.min(axis=1), swept.max(axis=1))
-    else:
-        along = rates
-        line = (floor_of(scores), floor_of(scores), floor_of(scores))
+    along = arrays[f"{key}/rates"]
+    logs = np.asarray(arrays[f"{key}/rate_scores"], float)
+    line = (np.exp(f(logs, axis=1)) for f in (np.mean, np.min, np.max))
     return Valley(
         rates, scores, *ends, diverged, chosen, along, *line, *_span(cell), name
     )
@@ -120,24 +110,6 @@ def _span(
         else (float(low), float(high))
     )
     return near, decades, bool(cell.get("robust_at_end"))
-
-
-def floor_of(scores: np.ndarray) -> np.ndarray:
-    """Return the running minimum from both ends towards the smallest score.
-
-    The result decreases up to the smallest score and increases after it. It is the
-    largest such curve that lies nowhere above the scores.
-
-    Example:
-      >>> floor_of(np.array([5.0, 7.0, 2.0, 4.0, 3.0]))
-      array([5., 5., 2., 3., 3.])
-    """
-    best = int(np.argmin(scores))
-    falling, rising = (
-        np.minimum.accumulate(scores),
-        np.minimum.accumulate(scores[::-1])[::-1],
-    )
-    return np.where(np.arange(len(scores)) <= best, falling, rising)
 
 
 def rates(
@@ -165,7 +137,7 @@ def rates(
             shown[:OVERLAID],
         )
     figure.supxlabel("learning rate", fontsize=10)
-    figure.supylabel("score of tuning, in passes", fontsize=10)
+    figure.supylabel("cost on the tuning seeds, in passes", fontsize=10)
     return figures.Picture(
         "How robust is the learning rate?",
         _caption(numbers, who, drawn, with_rate, valleys),
@@ -352,12 +324,6 @@ def _caption(
         if several
         else ""
     )
-    swept = all(v is None or v.along is not v.rates for v in valleys.values())
-    line = (
-        "The line varies the rate of the chosen trial alone, with the range over the seeds as its band; "
-        if swept
-        else "The line is the running minimum of the trials towards the best; "
-    )
     named = {
         f"{rule} by its {v.name}"
         for (_, rule), v in valleys.items()
@@ -367,10 +333,13 @@ def _caption(
     left = [f"the {len(left)} other rules"] if len(left) > MOST_PANELS else left
     without = [rule for rule in who.order if rule not in with_rate]
     return (
-        f"Score of each trial, in passes with penalties for what is not reached (mean over the "
-        f"{len(numbers['protocol']['tuning_seeds'])} tuning seeds, its range as a stroke), against its learning rate. "
-        f"{others}{line}the chosen trial is ringed; crosses at the top edge diverged or made no progress on some seed; the "
-        f"bar below spans the rates within 10 % of the line's best, where the target is reached. {' '.join(told)}"
+        "Cost of each of the first trials of all searches, in passes (geometric mean over "
+        "the screening seeds, its range as a stroke), against its learning rate. A run "
+        f"that misses the target counts as ten budgets. {others}The line varies only the "
+        "rate of the best choice; its band is the range over tuning seeds. The best trial "
+        "is ringed. Crosses at the top diverged or made no progress on some seed. The bar "
+        "at the bottom spans the rates within 10 % of the line's best, where the target is "
+        f"reached. {' '.join(told)}"
         f"{f' Not drawn: {listed(left)}.' if left else ''}{f' Shown is {listed(sorted(named))}.' if named else ''}"
         f"{f' Without a learning rate: {listed(without)}.' if without else ''}"
     )

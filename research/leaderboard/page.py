@@ -123,11 +123,11 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], note: str) -> Table:
 
 def _protocols(rankings: Rankings) -> Table:
     rows = []
-    for number, (budget, passes, batch_size, target, tune_on) in enumerate(
-        rankings.protocols, 1
-    ):
+    for number, terms in enumerate(rankings.protocols, 1):
+        searches, budget, passes, batch_size, target, tune_on = terms
         row = {
             "protocol": str(number),
+            "searches": searches,
             "trials": budget,
             "passes": passes,
             "examples in a batch": "all" if batch_size is None else batch_size,
@@ -219,12 +219,11 @@ def _compared(entry: Entry) -> tuple[report.Cell, str]:
         return report.cell(1.0, "1"), "the baseline"
     if comparison is None:
         return report.cell(None, "unknown"), "not compared"
-    more = comparison["more_seeds"] or 0
-    verdict = comparison["verdict"]
+    verdict, detectable = comparison["verdict"], comparison["detectable"]
     if verdict in ("better", "worse"):
         verdict += f" than {comparison['baseline']}"
-    elif more > 0:
-        verdict += f" ({more:,.0f} more seeds would detect 10 %)"
+    elif detectable is not None and math.isfinite(detectable):
+        verdict += f" (it could detect a factor of {detectable:.3g})"
     ratio, low, high = (comparison[name] for name in ("ratio", "low", "high"))
     return _with_interval(ratio, low, high, "neither reached"), verdict
 

@@ -12,7 +12,7 @@ from research.comparison.archive import SavedStudy
 from research.leaderboard.gathering import Gathered
 
 # Settings that must be equal if two costs are to be compared.
-PROTOCOL = ("budget", "passes", "batch_size", "target", "tune_on")
+PROTOCOL = ("searches", "budget", "passes", "batch_size", "target", "tune_on")
 
 
 class Entry(NamedTuple):

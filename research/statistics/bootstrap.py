@@ -438,13 +438,30 @@ def share_interval(
             f"estimate must be a share, from 0 to 1; got estimate={estimate!r}."
         )
     variance = variance_of(replicates, seeds)
-    if variance.total == 0 and estimate == 0.5:
+    return wilson_interval(estimate, variance.total, variance.freedom, seeds, level)
+
+
+def wilson_interval(
+    estimate: float, variance: float, freedom: float, seeds: int, level: float
+) -> tuple[float, float]:
+    """Return Wilson's interval of a share whose variance was estimated.
+
+    Args:
+      estimate: The share, from 0 to 1.
+      variance: Estimated variance of the share.
+      freedom: Degrees of freedom of the variance.
+      seeds: Number of seeds; the effective number if the variance is 0.
+      level: Coverage of the interval.
+    Returns:
+      The pair (low, high), within [0, 1].
+    """
+    if variance == 0 and estimate == 0.5:
         return 0.5, 0.5
-    t = stats.t.isf((1 - level) / 2, variance.freedom)
+    t = stats.t.isf((1 - level) / 2, freedom)
     number = (
         seeds
-        if variance.total == 0 or estimate in (0.0, 1.0)
-        else estimate * (1 - estimate) / variance.total
+        if variance == 0 or estimate in (0.0, 1.0)
+        else estimate * (1 - estimate) / variance
     )
     over = t**2 / number
     middle = (estimate + over / 2) / (1 + over)

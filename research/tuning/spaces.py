@@ -259,6 +259,78 @@ def widen(
     return {**space, name: whole}, {**space, name: part}
 
 
+def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
+    """Return the defaults as shares of the ranges, shape (1, dimensions).
+
+    A share is measured on the scale of its range: 0 is low and 1 is high. A range
+    without a default has the share 1/2.
+
+    Example:
+      >>> print(to_unit({"learning_rate": Range(0.01, 1.0, default=0.1)}))
+      [[0.5]]
+    """
+    shares = [
+        0.5 if r.default is None else float(_share(r, r.default))
+        for r in space.values()
+    ]
+    return np.array([shares]).reshape(1, len(shares))
+
+
+def from_unit(
+    space: Space, shares: Float[np.ndarray, "points dimensions"]
+) -> dict[str, Float[np.ndarray, " points"]]:
+    """Return the values at shares of the ranges, by name, each of shape (points,).
+
+    A share below 0 or above 1 lies outside the range.
+
+    Args:
+      space: Ranges by name.
+      shares: A row for each point and a column for each name. A share of 0 or 1 gives
+        exactly the end of the range.
+    Example:
+      >>> print(from_unit({"rate": Range(0.01, 1.0)}, np.array([[0.0], [0.5], [1.5]])))
+      {'rate': array([ 0.01,  0.1 , 10.  ])}
+    """
+    values = {}
+    for (name, r), column in zip(space.items(), shares.T, strict=True):
+        start, end = _scaled(r.low, r.scale), _scaled(r.high, r.scale)
+        inside = (column >= 0) & (column <= 1)
+        value = _unscaled(start + column * (end - start), r.scale)
+        values[name] = np.where(inside, np.clip(value, r.low, r.high), value)
+    return values
+
+
+def unit_limits(
+    space: Space,
+) -> tuple[Float[np.ndarray, " dimensions"], Float[np.ndarray, " dimensions"]]:
+    """Return the smallest and largest shares that a search may use.
+
+    A range on a log or one_minus scale may be left by a third of its width, where
+    `widen` allows it.
+
+    Example:
+      >>> space = {"rate": Range(0.01, 10.0), "momentum": Range(0.0, 0.9, "one_minus")}
+      >>> [limits.round(3).tolist() for limits in unit_limits(space)]
+      [[-0.333, 0.0], [1.333, 1.333]]
+    """
+    lows, highs = [], []
+    for name, r in space.items():
+        lower = widen(space, name, "low")[0][name].low
+        higher = widen(space, name, "high")[0][name].high
+        lows.append(float(_share(r, lower)))
+        highs.append(float(_share(r, higher)))
+    return np.array(lows), np.array(highs)
+
+
+def _share(range_: Range, value: float) -> float:
+    """Return the position of a value in a range: 0 at low, 1 at high."""
+    start, end = (
+        _scaled(range_.low, range_.scale),
+        _scaled(range_.high, range_.scale),
+    )
+    return (_scaled(value, range_.scale) - start) / (end - start)
+
+
 def _beyond(range_: Range, side: str) -> float:
     """Return the new end of a range on the side that is widened.
 

@@ -1,0 +1,426 @@
+"""Compare rules by several independent searches each: the luck of a search included."""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import special, stats
+
+from research.checks import check_count, check_numbers, check_sequence, check_share
+from research.sizes import MOST_RESAMPLES, check_most
+from research.statistics.bootstrap import (
+    LEAST_RESAMPLES,
+    ROUNDING,
+    pooled,
+    wilson_interval,
+    wins,
+)
+
+# A search stops when a round gains less than 2 %, so no interval of a ratio is
+# narrower than this on either side.
+RESOLUTION = math.log(1.02)
+POWER = 0.8  # Power with which a study would detect its smallest detectable factor.
+DISAGREEMENT = 1.25  # Searches disagree if their costs differ by this factor, ...
+DISAGREEMENT_LEVEL = 0.99  # ... and more than seeds explain, at this level.
+
+
+class SearchedDifference(NamedTuple):
+    """The difference between two rules that were tuned by independent searches.
+
+    Attributes:
+      ratio: Cost of mine divided by the cost of the other. A cost is the geometric mean
+        over searches, seeds and workloads; a run that missed the target counts as ten
+        budgets. Below 1, mine is cheaper.
+      low, high: Interval of the ratio. It covers other searches and other seeds.
+      win: Probability that mine costs less than the other, for a random search of each
+        and a random seed. Ties count half.
+      win_low, win_high: Interval of `win`.
+      verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
+        above 1, else "undecided".
+      detectable: Smallest factor between the costs that a study like this one detects
+        with power 0.8.
+      from_searches: Share of the variance of log ratio that comes from the searches;
+        the rest comes from the seeds. It is NaN if there is no variance.
+      workloads: Number of workloads.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    win: float
+    win_low: float
+    win_high: float
+    verdict: str
+    detectable: float
+    from_searches: float
+    workloads: int
+
+
+class _Estimate(NamedTuple):
+    """A mean over searches and seeds, and the variance of it.
+
+    Attributes:
+      mean: The mean.
+      seeds: Part of the variance that comes from the seeds.
+      searches: Part of the variance that comes from the searches.
+      freedom: Degrees of freedom of the sum of both.
+    """
+
+    mean: float
+    seeds: float
+    searches: float
+    freedom: float
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the mean."""
+        return math.sqrt(self.seeds + self.searches)
+
+
+def searched_difference(
+    pairs: Sequence[
+        tuple[Float[np.ndarray, "searches seeds"], Float[np.ndarray, "searches seeds"]]
+    ],
+    *,
+    level: float = 0.95,
+    comparisons: int = 1,
+) -> SearchedDifference:
+    """Compare two rules by the mean of log cost over independent searches and seeds.
+
+    The model is crossed: log cost = rule + search + seed + rest, on each workload. Both
+    rules run on the same reporting seeds; their searches are independent. With the
+    means d_s over searches of the difference on seed s, and the means m_j over seeds of
+    search j,
+
+    V = var(d_s) / n + var(m_j of mine) / J + var(m_j of the other) / J,
+
+    and the interval is the mean difference ± t sqrt(V), with Satterthwaite's degrees of
+    freedom. Over several workloads d_s is averaged over workloads, and the variances of
+    the searches are added and divided by the squared number of workloads. The variance
+    of the rest is counted twice, so the interval is slightly too wide. It is at least
+    2 % wide on each side, because a search stops when it gains less.
+
+    Args:
+      pairs: (mine, other) for each workload: log cost of the point that each search
+        chose, on each reporting seed, shape (J, n). Columns are the same seeds in the
+        same order. A rule with nothing to search has one row and no search variance.
+      level: Coverage of the interval.
+      comparisons: Number of comparisons made together (Bonferroni).
+    Returns:
+      The difference.
+    Raises:
+      ValueError: There is no pair, a number is not finite, there are fewer than two
+        seeds, or the numbers of seeds differ.
+    References:
+      Searle, Casella & McCulloch, Variance components, 1992, chapter 5 (two-way crossed
+      random model). Satterthwaite, Biometrics Bulletin 2, 1946. Bouthillier et al.,
+      MLSys 2021, arXiv:2103.03098 (the choice of hyper-parameters as a source of
+      variance).
+    Example:
+      >>> generator = np.random.default_rng(0)
+      >>> slow = 2.0 + generator.normal(0, 0.05, size=(5, 20))
+      >>> outcome = searched_difference([(slow - 0.3, slow + 0.0)])
+      >>> print(round(outcome.ratio, 3), outcome.verdict)
+      0.741 better
+    """
+    pairs = _checked(pairs)
+    check_share("level", level, 0.95)
+    check_count("comparisons", comparisons)
+    each = 1 - (1 - level) / comparisons
+    log = _estimate([_difference_parts(*pair) for pair in pairs])
+    quantile = stats.t.isf((1 - each) / 2, log.freedom)
+    half = max(quantile * log.deviation, RESOLUTION)
+    detectable = half + stats.t.isf(1 - POWER, log.freedom) * log.deviation
+    low, high = log.mean - half, log.mean + half
+    verdict = (
+        "better" if high < -ROUNDING else "worse" if low > ROUNDING else "undecided"
+    )
+    win = _estimate([_win_parts(*pair) for pair in pairs])
+    seeds = pairs[0][0].shape[1]
+    win_low, win_high = wilson_interval(
+        win.mean, win.deviation**2, win.freedom, seeds, each
+    )
+    total = log.seeds + log.searches
+    return SearchedDifference(
+        *(float(np.exp(x)) for x in (log.mean, low, high)),
+        win.mean,
+        win_low,
+        win_high,
+        verdict,
+        float(np.exp(detectable)),
+        log.searches / total if total > 0 else math.nan,
+        len(pairs),
+    )
+
+
+class SearchedCost(NamedTuple):
+    """The cost of one rule on one workload, over independent searches.
+
+    Attributes:
+      cost: Geometric mean of the cost over searches and seeds, in the unit of the
+        costs. A run that missed the target counts as ten budgets.
+      low, high: Interval of the cost. It covers other searches and other seeds.
+      spread: Largest cost of a search divided by the smallest one.
+      disagree: Whether the searches disagree: `spread` is at least 1.25, and they
+        differ by more than seeds explain (F test at the level 0.99). Then the rule is
+        hard to tune.
+    """
+
+    cost: float
+    low: float
+    high: float
+    spread: float
+    disagree: bool
+
+
+def searched_cost(
+    logs: Float[np.ndarray, "searches seeds"], *, level: float = 0.95
+) -> SearchedCost:
+    """Return the cost of a rule on a workload, and whether its searches disagree.
+
+    Args:
+      logs: Log cost of the point that each search chose on each reporting seed, shape
+        (J, n).
+      level: Coverage of the interval, as in `searched_difference`.
+    Returns:
+      The cost.
+    Raises:
+      ValueError: As for `searched_difference`.
+    References:
+      Scheffé, The analysis of variance, 1959, 4.3: the F test of rows in a two-way
+      layout with one observation in each cell.
+    Example:
+      >>> logs = np.log(np.array([[4.0, 6.0, 4.0], [8.0, 12.0, 8.0]]))
+      >>> outcome = searched_cost(logs)
+      >>> print(round(outcome.spread, 3), outcome.disagree)
+      2.0 True
+    """
+    logs = _checked_logs("logs", logs)
+    check_share("level", level, 0.95)
+    estimate = _estimate([_Parts(logs.mean(axis=0), logs.mean(axis=1), np.zeros(1))])
+    half = max(
+        stats.t.isf((1 - level) / 2, estimate.freedom) * estimate.deviation, RESOLUTION
+    )
+    means = logs.mean(axis=1)
+    spread = math.exp(float(means.max() - means.min()))
+    cost, low, high = (math.exp(estimate.mean + side) for side in (0.0, -half, half))
+    differ = spread >= DISAGREEMENT and _rows_differ(logs)
+    return SearchedCost(cost, low, high, spread, differ)
+
+
+def best_of_trials(
+    scores: Float[np.ndarray, "searches trials seeds"],
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Float[np.ndarray, "trials 3"]:
+    """Return the cost that k trials give, with a band, for k = 1, ..., t.
+
+    The k trials are the defaults and k - 1 random points. The trial with the lowest
+    mean log cost on half of the screening seeds is chosen, and its cost on the other
+    half is reported. Then the halves are exchanged, and both results are averaged. The
+    cost is the geometric mean over all subsets of k trials of the points of all
+    searches, which is computed exactly (`choice_weights`).
+
+    The band is a percentile interval over replicates. Each replicate draws the points
+    with replacement and weights the seeds of each half and search at random (Bayesian
+    bootstrap). So it covers other points and other seeds. The Sobol points of a search
+    are spread more evenly than random ones, so the band is slightly too wide.
+
+    Args:
+      scores: Log costs of the screening of each search, shape (J, t, s), with s at
+        least 2. Row 0 of each search is the rule's defaults.
+      level: Coverage of the band at each k.
+      resamples: Number of replicates.
+      seed: Seed of the replicates.
+    Returns:
+      Rows (cost, low, high) for each k, shape (t, 3).
+    Raises:
+      ValueError: The shape is wrong, or a score is not finite.
+    References:
+      Dodge, Gururangan, Card, Schwartz & Smith, Show your work, EMNLP 2019,
+      arXiv:1909.03004: expected result of the best of k; here in the unbiased form
+      without replacement, with the defaults always included. Rubin, The Bayesian
+      bootstrap, Annals of Statistics 9, 1981.
+    Example:
+      >>> costs = np.array([[9.0, 9.0], [3.0, 3.0], [6.0, 6.0]])
+      >>> print(best_of_trials(np.log([costs, costs]))[:, 0].round(3))
+      [9.    4.243 3.367]
+    """
+    check_numbers("scores", scores)
+    check_share("level", level, 0.95)
+    check_count("resamples", resamples, LEAST_RESAMPLES)
+    check_most(MOST_RESAMPLES, resamples=resamples)
+    check_count("seed", seed, 0)
+    scores = np.asarray(scores, float)
+    if scores.ndim != 3 or not scores.size or scores.shape[2] < 2:
+        raise ValueError(
+            "scores must have the shape (searches, trials, seeds), with at least two "
+            f"seeds; got shape {scores.shape}."
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite log costs; see `search_scores`.")
+    generator = np.random.default_rng(seed)
+    searches, count, seeds = scores.shape
+    halves = scores[..., : seeds // 2], scores[..., seeds // 2 :]
+    middle = _best_of_points(*(half.mean(axis=2) for half in halves))
+    drawn = np.empty((resamples, count))
+    for number in range(resamples):
+        means = [
+            np.einsum("jts,js->jt", half, _weights(half.shape, generator))
+            for half in halves
+        ]
+        points = generator.integers(1, count, (searches, count - 1)) if count > 1 else 0
+        rows = np.concatenate(
+            [
+                np.zeros((searches, 1), int),
+                np.broadcast_to(points, (searches, count - 1)),
+            ],
+            axis=1,
+        )
+        drawn[number] = _best_of_points(
+            *(np.take_along_axis(one, rows, axis=1) for one in means)
+        )
+    tail = 50 * (1 - level)
+    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    return np.exp(np.column_stack([middle, low, high]))
+
+
+def _weights(
+    shape: tuple[int, ...], generator: np.random.Generator
+) -> Float[np.ndarray, "searches seeds"]:
+    """Return random weights of the seeds of each search, which sum to 1."""
+    return generator.dirichlet(np.ones(shape[2]), size=shape[0])
+
+
+def _best_of_points(
+    one: Float[np.ndarray, "searches trials"], two: Float[np.ndarray, "searches trials"]
+) -> Float[np.ndarray, " trials"]:
+    """Return the mean score of the best of k, chosen on one half, scored on the other.
+
+    The defaults are the mean of column 0; the other points of all searches are pooled.
+    """
+    pooled_means = [
+        np.concatenate([[half[:, 0].mean()], half[:, 1:].ravel()])
+        for half in (one, two)
+    ]
+    counts = np.arange(1, one.shape[1] + 1)
+    results = []
+    for chosen, scored in (pooled_means, pooled_means[::-1]):
+        order = np.argsort(chosen[1:], kind="stable")
+        better = chosen[1:][order] < chosen[0]
+        chances = np.where(better, _chances(len(order), counts), 0.0)
+        rest = 1 - chances.sum(axis=1)
+        results.append(chances @ scored[1:][order] + rest * scored[0])
+    return np.mean(results, axis=0)
+
+
+@functools.cache
+def _chances_of(points: int, most: int) -> Float[np.ndarray, "counts points"]:
+    counts = np.arange(1, most + 1)[:, None]
+    rank = np.arange(1, points + 1)[None, :]
+    with np.errstate(invalid="ignore"):
+        chances = special.comb(points - rank, counts - 2) / special.comb(
+            points, counts - 1
+        )
+    return np.where(counts > 1, chances, 0.0)
+
+
+def _chances(
+    points: int, counts: Int[np.ndarray, " counts"]
+) -> Float[np.ndarray, "counts points"]:
+    """Return the chance that the point of each rank is the best of k - 1 drawn ones."""
+    return _chances_of(points, int(counts[-1]))
+
+
+def _rows_differ(logs: Float[np.ndarray, "searches seeds"]) -> bool:
+    """Return whether the rows of a two-way layout differ (F test)."""
+    rows, columns = logs.shape
+    if rows < 2:
+        return False
+    freedom = (rows - 1, (rows - 1) * (columns - 1))
+    rest = logs - logs.mean(axis=0) - logs.mean(axis=1)[:, None] + logs.mean()
+    between = columns * float(np.var(logs.mean(axis=1), ddof=1))
+    within = float((rest**2).sum()) / freedom[1]
+    if within <= ROUNDING**2:
+        return True
+    return between / within > stats.f.isf(1 - DISAGREEMENT_LEVEL, *freedom)
+
+
+class _Parts(NamedTuple):
+    """Means of an array over all axes but one, on one workload.
+
+    Attributes:
+      seeds: Mean of each seed, shape (n,).
+      mine, other: Mean of each search of mine and of the other rule.
+    """
+
+    seeds: Float[np.ndarray, " seeds"]
+    mine: Float[np.ndarray, " searches"]
+    other: Float[np.ndarray, " searches"]
+
+
+def _difference_parts(
+    mine: Float[np.ndarray, "searches seeds"], other: Float[np.ndarray, "others seeds"]
+) -> _Parts:
+    seeds = mine.mean(axis=0) - other.mean(axis=0)
+    return _Parts(seeds, mine.mean(axis=1), other.mean(axis=1))
+
+
+def _win_parts(
+    mine: Float[np.ndarray, "searches seeds"], other: Float[np.ndarray, "others seeds"]
+) -> _Parts:
+    won = wins(np.exp(mine)[:, None], np.exp(other)[None])
+    return _Parts(won.mean((0, 1)), won.mean((1, 2)), won.mean((0, 2)))
+
+
+def _estimate(parts: Sequence[_Parts]) -> _Estimate:
+    """Return the mean over workloads, with the two parts of its variance."""
+    seeds = np.mean([one.seeds for one in parts], axis=0)
+    variances = [float(np.var(seeds, ddof=1)) / len(seeds)]
+    freedom = [len(seeds) - 1.0]
+    for means in (means for one in parts for means in (one.mine, one.other)):
+        if len(means) > 1:
+            variance = float(np.var(means, ddof=1)) / len(means) / len(parts) ** 2
+            variances.append(variance)
+            freedom.append(len(means) - 1.0)
+    mean = float(np.mean(seeds))
+    return _Estimate(mean, variances[0], sum(variances[1:]), pooled(variances, freedom))
+
+
+def _checked(pairs: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
+    check_sequence("pairs", pairs, "pairs (mine, other) of arrays", (tuple, list))
+    if not len(pairs):
+        raise ValueError("pairs must hold the log costs of two rules; got none.")
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(
+            "pairs must hold (mine, other) for each workload; one has another length."
+        )
+    both = [tuple(map(_checked_logs, ("mine", "other"), pair)) for pair in pairs]
+    seeds = sorted({logs.shape[1] for pair in both for logs in pair})
+    if len(seeds) > 1:
+        raise ValueError(
+            "all rules must have the same reporting seeds on all workloads; got "
+            f"{seeds} of them."
+        )
+    return both
+
+
+def _checked_logs(name: str, logs: np.ndarray) -> Float[np.ndarray, "searches seeds"]:
+    check_numbers(name, logs)
+    logs = np.asarray(logs, float)
+    if logs.ndim != 2 or not len(logs) or logs.shape[1] < 2:
+        raise ValueError(
+            f"{name} must have a row for each search and a column for each of two seeds "
+            f"or more; got shape {logs.shape}."
+        )
+    if not np.isfinite(logs).all():
+        raise ValueError(
+            f"{name} holds a log cost that is not finite. A run that missed the target "
+            "counts as ten budgets; see `log_costs`."
+        )
+    return logs

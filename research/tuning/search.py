@@ -1,0 +1,299 @@
+"""Independent searches: scrambled Sobol points, a race over seeds, refinement.
+
+Each search is a generator that asks for runs and receives their scores. `search_all`
+advances several searches together, so that their runs can be trained in one sweep.
+"""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import qmc
+
+from research.checks import check_callable, check_count, check_sequence
+from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
+from research.tuning.spaces import Space, check_space, from_unit, to_unit, unit_limits
+
+SCREENING_SEEDS = (
+    4  # Every point runs on these; two choose and two report in `best_of`.
+)
+RACING_SEEDS = 10  # The better points also run on these.
+KEPT = 4  # One point in so many is kept after the screening.
+FINALISTS = 4  # Number of points that run on all seeds of the search.
+ROUNDS = 4  # Largest number of refinements.
+SHRINK = 0.6  # Width of the box of a refinement, relative to the one before.
+CENTRES = 2  # Number of points around which a round refines.
+LEAST_GAIN = math.log(1.02)  # A round that gains less is the last one.
+
+
+class Runs(NamedTuple):
+    """Runs that a search asks for.
+
+    Attributes:
+      values: Values of each hyper-parameter, by name, shape (runs,).
+      seeds: Seed of each run, shape (runs,).
+    """
+
+    values: dict[str, Float[np.ndarray, " runs"]]
+    seeds: Int[np.ndarray, " runs"]
+
+
+class Searched(NamedTuple):
+    """Result of one search.
+
+    Attributes:
+      values: Values of each hyper-parameter at all points, by name, shape (points,).
+        The first points are those of the screening; row 0 is the defaults.
+      scores: Scores on the seeds of the search, NaN for a run that was not needed,
+        shape (points, seeds).
+      screened: Number of points of the screening.
+      chosen: Row of the point with the lowest mean score over all seeds.
+      rounds: Number of refinements.
+    """
+
+    values: dict[str, Float[np.ndarray, " points"]]
+    scores: Float[np.ndarray, "points seeds"]
+    screened: int
+    chosen: int
+    rounds: int
+
+    @property
+    def chosen_values(self) -> dict[str, float]:
+        """Values of the chosen point, by hyper-parameter."""
+        return {
+            name: float(column[self.chosen]) for name, column in self.values.items()
+        }
+
+
+Search = Generator[Runs, Float[np.ndarray, " runs"], Searched]
+
+
+def search(
+    space: Space, budget: int, seeds: Sequence[int], generator: np.random.Generator
+) -> Search:
+    """Search a space for the hyper-parameters with the lowest mean score.
+
+    1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
+    2. Race: the best quarter also runs on the next six seeds.
+    3. Refinement, at most four rounds: budget / 4 new points in boxes around the two
+       best points. The width of the boxes is 0.6 of the space in the first round, 0.6²
+       in the second, and so on. The better half of the new points joins the race. A
+       round that improves the best mean score by less than log 1.02 is the last one.
+    4. Choice: the best four points run on all seeds. The lowest mean score wins.
+
+    A box may leave a range on a log or one_minus scale by a third of its width. So the
+    chosen point may lie outside the given space.
+
+    Args:
+      space: Ranges by name. If it is empty, one point runs on all seeds.
+      budget: Number of points of the screening, positive. With one point there is no
+        refinement, and the defaults are chosen.
+      seeds: Seeds of this search. A search with fewer than ten uses the ones it has.
+      generator: Random generator of the Sobol points' scrambling.
+    Returns:
+      A generator. It yields the `Runs` that it needs, receives their scores (lower is
+      better, finite, such as log costs), and returns a `Searched`.
+    Raises:
+      ValueError, TypeError: The space, the budget or the seeds are not valid.
+    References:
+      Sobol, USSR Comp. Math. 7, 1967; Owen, J. Complexity 14, 1998 (scrambling). Maron &
+      Moore, Artificial Intelligence Review 11, 1997 (races). Jamieson & Talwalkar,
+      AISTATS 2016 (successive halving).
+    Example:
+      >>> from research.tuning import Range
+      >>> bowl = lambda runs: np.log(runs.values["learning_rate"] / 0.03) ** 2
+      >>> space = {"learning_rate": Range(1e-4, 10.0)}
+      >>> one = search(space, 16, range(4), np.random.default_rng(0))
+      >>> (found,) = search_all([one], lambda asked: [bowl(runs) for runs in asked])
+      >>> 0.028 < found.chosen_values["learning_rate"] < 0.032
+      True
+    """
+    check_space(space)
+    check_count("budget", budget)
+    check_most(MOST_TRIALS, budget=budget)
+    check_sequence("seeds", seeds, "integers", (int, np.integer))
+    check_most(MOST_SEEDS, seeds=len(seeds))
+    if not len(seeds):
+        raise ValueError("seeds must hold at least one seed; got none.")
+    return _search(dict(space), budget, np.asarray(seeds), generator)
+
+
+def search_all(
+    searches: Sequence[Search],
+    evaluate: Callable[[list[Runs]], Sequence[Float[np.ndarray, " runs"]]],
+) -> list[Searched]:
+    """Advance several searches together until all have ended.
+
+    Args:
+      searches: Results of `search`.
+      evaluate: Function that receives the runs of all searches that are not finished,
+        and returns the scores of each.
+    Returns:
+      Results of the searches, in their order.
+    Example:
+      >>> from research.tuning import Range
+      >>> bowl = lambda runs: np.log(runs.values["rate"] / 0.03) ** 2
+      >>> sources = [np.random.default_rng(number) for number in range(3)]
+      >>> space = {"rate": Range(1e-4, 10.0)}
+      >>> several = [search(space, 8, range(4), source) for source in sources]
+      >>> found = search_all(several, lambda asked: [bowl(runs) for runs in asked])
+      >>> all(0.025 < one.chosen_values["rate"] < 0.035 for one in found)
+      True
+    """
+    check_sequence("searches", searches, "results of search")
+    check_callable("evaluate", evaluate, "runs")
+    asked = {number: next(one) for number, one in enumerate(searches)}
+    results: dict[int, Searched] = {}
+    while asked:
+        scores = evaluate(list(asked.values()))
+        following = {}
+        for number, own in zip(list(asked), scores, strict=True):
+            try:
+                following[number] = searches[number].send(np.asarray(own, float))
+            except StopIteration as stop:
+                results[number] = stop.value
+        asked = following
+    return [results[number] for number in range(len(searches))]
+
+
+def most_runs(budget: int, seeds: int) -> int:
+    """Return the largest number of runs that one search asks for.
+
+    Args:
+      budget: Number of points of the screening; 1 for a space without ranges.
+      seeds: Number of seeds of the search.
+    Example:
+      >>> most_runs(1, 30), most_runs(32, 30)
+      (30, 480)
+    """
+    screening, racing = (min(n, seeds) for n in (SCREENING_SEEDS, RACING_SEEDS))
+    if budget == 1:
+        return seeds
+    new = math.ceil(budget / KEPT)
+    race = racing - screening
+    refinement = new * screening + math.ceil(new / 2) * race
+    return (
+        budget * screening
+        + new * race
+        + ROUNDS * refinement
+        + FINALISTS * (seeds - racing)
+    )
+
+
+def _search(
+    space: dict,
+    budget: int,
+    seeds: Int[np.ndarray, " seeds"],
+    generator: np.random.Generator,
+) -> Search:
+    screening, racing = (min(n, len(seeds)) for n in (SCREENING_SEEDS, RACING_SEEDS))
+    count = budget if space else 1
+    points = np.concatenate(
+        [to_unit(space), _sobol(len(space), count - 1, generator)], axis=0
+    )
+    table = _Table(space, points, np.full((count, len(seeds)), np.nan), seeds)
+    yield from table.run(np.arange(count), screening)
+    yield from table.run(table.best(screening, math.ceil(count / KEPT)), racing)
+    rounds, limits = 0, unit_limits(space)
+    while count > 1 and rounds < ROUNDS:
+        before, rounds = table.lowest(racing), rounds + 1
+        new = table.add(
+            _refined(table, racing, count, SHRINK**rounds, limits, generator)
+        )
+        yield from table.run(new, screening)
+        better = table.best(screening, math.ceil(len(new) / 2), among=new)
+        yield from table.run(better, racing)
+        if before - table.lowest(racing) < LEAST_GAIN:
+            break
+    finalists = table.best(racing, FINALISTS if count > 1 else 1)
+    yield from table.run(finalists, len(seeds))
+    chosen = int(table.best(len(seeds), 1)[0])
+    values = from_unit(space, table.points)
+    return Searched(values, table.scores, count, chosen, rounds)
+
+
+class _Table:
+    """Points of a search in the unit cube, and their scores so far."""
+
+    def __init__(
+        self,
+        space: dict,
+        points: Float[np.ndarray, "points dimensions"],
+        scores: Float[np.ndarray, "points seeds"],
+        seeds: Int[np.ndarray, " seeds"],
+    ) -> None:
+        self.space, self.points, self.scores, self.seeds = space, points, scores, seeds
+
+    def add(
+        self, points: Float[np.ndarray, "points dimensions"]
+    ) -> Int[np.ndarray, " points"]:
+        """Add points, and return their rows."""
+        start = len(self.points)
+        self.points = np.concatenate([self.points, points])
+        missing = np.full((len(points), self.scores.shape[1]), np.nan)
+        self.scores = np.concatenate([self.scores, missing])
+        return np.arange(start, len(self.points))
+
+    def run(
+        self, rows: Int[np.ndarray, " rows"], count: int
+    ) -> Generator[Runs, Float[np.ndarray, " runs"], None]:
+        """Ask for the scores of points on the first `count` seeds."""
+        missing: Bool[np.ndarray, "rows seeds"] = np.isnan(self.scores[rows, :count])
+        if not missing.any():
+            return
+        places, columns = np.nonzero(missing)
+        points = rows[places]
+        scores = yield Runs(
+            from_unit(self.space, self.points[points]), self.seeds[columns]
+        )
+        if scores.shape != points.shape or not np.isfinite(scores).all():
+            raise ValueError(
+                f"evaluate must return one finite score for each of the {len(points)} "
+                f"runs; got shape {scores.shape}, {np.isfinite(scores).sum()} finite."
+            )
+        self.scores[points, columns] = scores
+
+    def best(
+        self,
+        count: int,
+        number: int,
+        among: Int[np.ndarray, " rows"] | None = None,
+    ) -> Int[np.ndarray, " rows"]:
+        """Return the best points that ran on the first `count` seeds, best first."""
+        rows = np.arange(len(self.points)) if among is None else among
+        means = self.scores[rows, :count].mean(axis=1)  # NaN if a run is missing.
+        return rows[np.argsort(means, kind="stable")][:number]
+
+    def lowest(self, count: int) -> float:
+        """Return the lowest mean score over the first `count` seeds."""
+        return float(np.nanmin(self.scores[:, :count].mean(axis=1)))
+
+
+def _refined(
+    table: _Table,
+    racing: int,
+    count: int,
+    width: float,
+    limits: tuple[Float[np.ndarray, " dimensions"], Float[np.ndarray, " dimensions"]],
+    generator: np.random.Generator,
+) -> Float[np.ndarray, "points dimensions"]:
+    """Return new points in boxes around the best points."""
+    centres = table.points[table.best(racing, CENTRES)]
+    number = math.ceil(count / KEPT)
+    dimensions = table.points.shape[1]
+    offsets = width * (_sobol(dimensions, number, generator) - 0.5)
+    around = centres[np.arange(number) % len(centres)] + offsets
+    return np.clip(around, *limits)
+
+
+def _sobol(
+    dimensions: int, number: int, generator: np.random.Generator
+) -> Float[np.ndarray, "points dimensions"]:
+    """Return scrambled Sobol points in [0, 1), shape (number, dimensions)."""
+    if not dimensions or number < 1:
+        return np.zeros((max(number, 0), dimensions))
+    power = math.ceil(math.log2(number)) if number > 1 else 0
+    sampler = qmc.Sobol(dimensions, scramble=True, rng=generator)
+    return sampler.random_base2(power)[:number]
