@@ -105,7 +105,7 @@ class Config:
     """Independent searches of each rule in the pool."""
     searches: int = 5
     """Searches of each rule in a study by `compare`."""
-    search_budget: int = 64
+    search_budget: int = 32
     """Trials with which a search starts."""
     search_seeds: int = 30
     """Tuning seeds of each search."""

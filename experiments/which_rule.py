@@ -58,7 +58,7 @@ class Config:
     """Workloads with data and a known optimum."""
     searches: int = 5
     """Independent searches of each rule on each workload."""
-    budget: int = 64
+    budget: int = 32
     """Trials with which a search starts; the first has the default
     hyper-parameters."""
     passes: int = 30

@@ -7,23 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy.stats import binom
 
 from research import (
     comparison,
     descent,
     runs,
     samplers,
-    statistics,
     tuning,
     update_rules,
     workloads,
 )
-from research.comparison import measurements, trials
-from research.comparison.conclusion import _together
+from research.comparison import measurements
 from research.types import Saved
 
-TERMS = {"budget": 4, "passes": 12, "seeds": 4, "tuning_seeds": 3, "timed": False}
+TERMS = {
+    "searches": 2,
+    "budget": 4,
+    "passes": 12,
+    "seeds": 4,
+    "tuning_seeds": 3,
+    "timed": False,
+}
 
 
 def rule(scale=1.0):
@@ -50,29 +54,47 @@ def of(found, name, kind, workload="diabetes_ridge"):
     return found.arrays[f"{workload}/{name}/{kind}"]
 
 
-def test_one_rule_under_two_names_is_the_same_to_the_last_bit_and_not_called_better():
-    for kind in (
-        "trials",
-        "tuning",
-        "costs",
-        "final",
-        "curves",
-        "best_of",
-        "rate_scores",
-    ):
-        np.testing.assert_array_equal(
-            of(study(), "plain", kind), of(study(), "again", kind)
-        )
-    found = comparison.compare({"a": "adam", "b": "adam"}, "quadratic", **TERMS)
-    (one,) = found.numbers["overall"]
-    assert (one["ratio"], one["low"], one["high"], one["win"], one["verdict"]) == (
-        1,
-        1,
-        1,
-        0.5,
-        "undecided",
+def test_one_rule_under_two_names_has_other_points_and_is_not_called_better():
+    # The luck of a search must not be shared, so the points depend on the name.
+    assert not np.array_equal(
+        of(study(), "plain", "trials")[:, 1:], of(study(), "again", "trials")[:, 1:]
     )
+    defaults = of(study(), "plain", "trials")[:, 0]
+    np.testing.assert_array_equal(defaults, of(study(), "again", "trials")[:, 0])
+    np.testing.assert_array_equal(
+        of(study(), "plain", "default_costs"), of(study(), "again", "default_costs")
+    )
+
+
+def test_rules_without_a_search_that_are_the_same_have_the_ratio_one():
+    made = {"a": optax.sgd(0.02), "b": optax.sgd(0.02)}
+    found = comparison.compare(made, "quadratic", **TERMS | {"target": 0.9})
+    (one,) = found.numbers["overall"]
+    assert (one["ratio"], one["win"], one["verdict"]) == (1, 0.5, "undecided")
     assert "not distinguishable" in found.answer
+
+
+def test_each_search_has_its_own_points_and_its_own_tuning_seeds():
+    first, second = of(study(), "adam", "trials")
+    np.testing.assert_array_equal(first[0], second[0])
+    assert not np.isin(first[1:], second[1:]).any()
+    screened = of(study(), "adam", "screening")[:, 0]
+    assert not np.array_equal(screened[0], screened[1])  # The same point, other seeds.
+    protocol = comparison.make_protocol(searches=3, tuning_seeds=4)
+    own = [protocol.seeds_of_search(number) for number in range(3)]
+    assert sorted(sum(own, ())) == list(protocol.tuning_seeds)
+    assert [len(seeds) for seeds in own] == [4, 4, 4]
+
+
+def test_another_search_seed_tries_other_points():
+    rules = {"a": "gradient_descent", "b": "heavy_ball"}
+    studies = [
+        comparison.compare(rules, "quadratic", search_seed=seed, **TERMS)
+        for seed in (0, 0, 1)
+    ]
+    one, same, other = (of(found, "a", "trials", "quadratic") for found in studies)
+    np.testing.assert_array_equal(one, same)
+    assert not np.isin(one[:, 1:], other[:, 1:]).any()
 
 
 def test_costs_are_those_of_trainings_made_by_themselves():
@@ -85,7 +107,7 @@ def test_costs_are_those_of_trainings_made_by_themselves():
         12,
         hyperparameters=("learning_rate", "b1"),
     )
-    rate, b1 = of(study(), "adam", "trials")[2]
+    rate, b1 = of(study(), "adam", "chosen")[1]
     cells = {
         "seed": np.arange(4),
         "learning_rate": np.full(4, rate),
@@ -96,7 +118,7 @@ def test_costs_are_those_of_trainings_made_by_themselves():
     for seed, relative in enumerate(gaps / gaps[:, :1]):
         below = np.flatnonzero(relative <= 1e-2)
         if not below.size:
-            assert np.isinf(of(study(), "adam", "costs")[2, seed])
+            assert np.isinf(of(study(), "adam", "costs")[1, seed])
             continue
         at = below[0]
         ends = np.log(relative[at - 1 : at + 1])
@@ -105,29 +127,29 @@ def test_costs_are_those_of_trainings_made_by_themselves():
             trained.passes[at] - trained.passes[at - 1]
         )
         np.testing.assert_allclose(
-            of(study(), "adam", "costs")[2, seed], cost, rtol=1e-9
+            of(study(), "adam", "costs")[1, seed], cost, rtol=1e-9
         )
 
 
-def test_the_chosen_trial_is_the_best_on_the_tuning_seeds_alone():
+def test_the_best_search_is_that_with_the_lowest_cost_on_its_tuning_seeds():
     for name in ("plain", "adam"):
-        best = np.argmin(of(study(), name, "tuning").mean(axis=1))
-        values = of(study(), name, "trials")[best]
+        best = np.argmin(of(study(), name, "tuning"))
+        values = of(study(), name, "chosen")[best]
         assert list(cell(study(), name)["chosen"].values()) == values.tolist()
 
 
-def test_reported_costs_do_not_depend_on_the_tuning_seeds():
+def test_costs_of_the_defaults_do_not_depend_on_the_tuning_seeds():
     other = comparison.compare(
         ["gradient_descent", "adam"],
         "diabetes_ridge",
-        **TERMS | {"tuning_seeds": [77, 78, 79]},
+        **TERMS | {"tuning_seeds": [77, 78, 79, 80, 81, 82]},
     )
-    first = 4  # A choice at an edge adds trials after these.
-    np.testing.assert_array_equal(
-        of(other, "adam", "costs")[:first], of(study(), "adam", "costs")[:first]
-    )
+    for kind in ("default_costs", "trials"):
+        np.testing.assert_array_equal(
+            of(other, "adam", kind), of(study(), "adam", kind)
+        )
     assert not np.array_equal(
-        of(other, "adam", "tuning")[:first], of(study(), "adam", "tuning")[:first]
+        of(other, "adam", "screening"), of(study(), "adam", "screening")
     )
 
 
@@ -136,7 +158,7 @@ def test_a_rule_does_not_depend_on_what_it_is_compared_with():
     other = comparison.compare(
         {"adam": "adam", "rmsprop": "rmsprop"}, "diabetes_ridge", **TERMS
     )
-    for kind in ("trials", "tuning", "costs", "best_of"):
+    for kind in ("trials", "screening", "tuning", "costs", "best_of"):
         np.testing.assert_array_equal(
             of(other, "adam", kind), of(study(), "adam", kind)
         )
@@ -159,10 +181,12 @@ def test_tuned_on_validation_it_is_reported_on_test():
         12,
         evaluate_on=("test",),
     )
-    rate = cell(found, "gradient_descent")["chosen"]["learning_rate"]
-    values = descent.sweep(
-        program, {"seed": np.arange(4), "learning_rate": np.full(4, rate)}
-    ).values
+    rates = of(found, "gradient_descent", "chosen")[:, 0]
+    runs_of_both = {
+        "seed": np.tile(np.arange(4), 2),
+        "learning_rate": np.repeat(rates, 4),
+    }
+    values = descent.sweep(program, runs_of_both).values
     np.testing.assert_allclose(
         of(found, "gradient_descent", "curves"),
         (values - best) / (values[:, :1] - best),
@@ -199,19 +223,17 @@ def test_lanes_evaluate_on_several_parts_as_on_each():
         make(evaluate_on=("training",))
 
 
-def test_a_choice_at_an_edge_widens_the_space_and_is_told():
+def test_a_best_rate_outside_the_space_is_followed_by_a_third_and_reported():
     spaces = {"low": {"learning_rate": tuning.Range(0.02, 0.04)}}
-    terms = TERMS | {"passes": 60, "target": 0.5}
+    terms = TERMS | {"passes": 60, "target": 0.5, "budget": 8}
     found = comparison.compare(
         {"low": rule(), "plain": "gradient_descent"},
         "quadratic",
         spaces=spaces,
         **terms,
     )
-    low = cell(found, "low")
-    assert low["widened"] == trials.MOST_WIDENINGS
-    assert low["trials"] > TERMS["budget"]
-    assert low["chosen"]["learning_rate"] > 0.04
+    low, third = cell(found, "low"), 2 ** (1 / 3)
+    assert 0.04 < low["chosen"]["learning_rate"] <= 0.04 * third * (1 + 1e-9)
     assert low["edges"] == ["learning_rate, high"]
 
 
@@ -237,10 +259,21 @@ def test_a_rule_that_gives_nan_is_a_result():
     assert cell(found, "broken")["cost"] is None
     assert cell(found, "broken")["diverged"] == 1
     assert found.numbers["overall"][0]["verdict"] == "worse"
-    assert found.answer == (
-        "On no workload do both broken and plain reach the target. plain alone reaches it. Not reached: by broken on "
-        "quadratic (every training diverged)."
+    assert "Target not reached by at least half of the runs: broken on quadratic " in (
+        found.answer
     )
+    assert "(every training diverged)" in found.answer
+
+
+def test_two_rules_that_never_reach_the_target_are_not_compared_in_the_answer():
+    broken = optax.chain(optax.sgd(0.1), optax.scale(jnp.nan))
+    found = comparison.compare({"a": broken, "b": broken}, "quadratic", **TERMS)
+    assert found.answer.startswith("Neither a nor b reaches the target on quadratic.")
+    assert found.numbers["overall"][0]["verdict"] == "undecided"
+
+
+def test_every_answer_states_the_detectable_factor():
+    assert "smallest factor that this study could detect is" in study().answer
 
 
 def test_a_rule_twice_as_fast_needs_half():
@@ -254,7 +287,7 @@ def test_a_rule_twice_as_fast_needs_half():
     (one,) = found.numbers["overall"]
     assert one["verdict"] == "better"
     np.testing.assert_allclose(one["ratio"], 0.5, rtol=0.02)
-    assert found.answer.startswith("fast needs 0.499 [0.49")
+    assert found.answer.startswith("fast needs 0.499 [0.48")
 
 
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
@@ -296,11 +329,15 @@ def test_a_study_is_saved_as_a_run(tmp_path):
             {"passes": 1, "evaluations": {"adam": 2}},
             "passes=1 is less than one epoch of adam, whose step costs 2 gradients",
         ),
-        ({"seeds": 1}, "seeds: at least 3 are needed"),
-        ({"tuning_seeds": 2}, "tuning_seeds: at least 3 are needed"),
+        ({"searches": 1}, "searches must be at least 2"),
+        ({"search_seed": -1}, "search_seed"),
+        ({"seeds": 1}, "seeds: at least 3 seeds are needed"),
+        ({"tuning_seeds": 1}, "tuning_seeds must be"),
+        ({"tuning_seeds": [5, 6]}, "tuning_seeds: at least 4 seeds are needed"),
+        ({"tuning_seeds": [5, 6, 7, 8, 9]}, "5 seeds cannot be divided among 2"),
         (
-            {"seeds": [0, 1, 2], "tuning_seeds": [2, 3, 4]},
-            r"must be disjoint.*both: \[2\]",
+            {"seeds": [0, 1, 2], "tuning_seeds": [2, 3, 4, 5]},
+            r"must be disjoint.*both contain \[2\]",
         ),
         ({"seeds": [1, 1]}, "seed more than once"),
         ({"seeds": [0.5, 1]}, "integers in 0"),
@@ -373,7 +410,8 @@ def test_a_rule_that_cannot_be_traced_is_named_with_its_own_error():
 )
 def test_robustness_is_the_width_of_rates_within_ten_percent(scores, decades):
     rates = np.array([0.001, 0.01, 0.1, 1.0])
-    low, high = measurements.robust_rates(rates, np.array(scores, float)[:, None])
+    costs = np.log(np.array(scores, float)[:, None])
+    low, high = measurements.robust_rates(rates, costs)
     np.testing.assert_allclose(np.log10(high / low), decades, rtol=0.1)
 
 
@@ -388,7 +426,7 @@ def test_a_rule_that_never_gets_there_is_not_called_robust():
     assert cell(found, "plain")["robustness"] > 0
 
 
-def test_one_trial_is_the_defaults_and_nothing_is_widened():
+def test_one_trial_is_the_defaults_and_nothing_is_refined():
     found = comparison.compare(
         {"a": "gradient_descent", "b": "adam"}, "quadratic", **TERMS | {"budget": 1}
     )
@@ -396,55 +434,14 @@ def test_one_trial_is_the_defaults_and_nothing_is_widened():
     assert cell(found, "a")["chosen"] == {"learning_rate": 0.01}
 
 
-def test_the_leader_is_read_from_the_tuning_seeds_at_equal_budgets():
-    made = lambda tuning: Saved({"tuning": np.array(tuning, float)}, {})
-    found = {("w", "a"): made([[4, 4], [2, 2]]), ("w", "b"): made([[3, 3], [9, 9]])}
-    assert comparison.leader(found, trials=2) == "a"
-    assert comparison.leader(found, trials=1) == "b"
-    lucky = made(
-        [[4, 4], [4, 4], [4, 4], [1, 1]]
-    )  # Its best is one of three more trials: with two in all, seldom tried.
-    assert comparison.leader(found | {("w", "c"): lucky}, trials=2) == "a"
-    assert comparison.leader(found | {("w", "c"): lucky}, trials=4) == "c"
-
-
-@pytest.mark.thorough("a study of its own; test_study_statistics.py has the law")
-def test_a_target_that_one_of_two_equal_rules_reaches_more_often_is_no_verdict():
-    # Two equal rules, each run of which reaches the target by the toss of a coin: that one is above a half and the other
-    # below says nothing, and it may be said in 5 % of studies.
-    random, named, seeds = np.random.default_rng(0), 0, 20
-    for _ in range(200):
-        both = [
-            statistics.Scores(
-                np.ones((1, 3)),
-                np.where(random.random((1, seeds)) < 0.5, 5.0, np.inf),
-                10.0,
-            )
-            for _ in "ab"
-        ]
-        reached = [tuple(np.isfinite(scores.costs).mean() >= 0.5 for scores in both)]
-        verdict = statistics.difference(*both, resamples=300).verdict
-        named += (
-            _together([both], reached, [verdict], resamples=300).verdict != "undecided"
-        )
-    assert named <= binom.ppf(0.975, 200, 0.05)
-
-
-def test_a_workload_that_one_rule_alone_reaches_speaks_for_it():
-    never, soon, later = (
-        statistics.Scores(np.ones((1, 3)), np.full((1, 8), c), 10.0)
-        for c in (np.inf, 2.0, 4.0)
+def test_the_leader_is_the_rule_with_the_lowest_cost_on_the_tuning_seeds():
+    made = lambda default, tuned: Saved(
+        {
+            "tuning": np.log(tuned),
+            "screening": np.log([[[default, default], [1.0, 1.0]]] * 2),
+        },
+        {},
     )
-    together = lambda *pairs, verdicts: _together(
-        pairs,
-        [tuple(bool(np.isfinite(s.costs).all()) for s in pair) for pair in pairs],
-        verdicts,
-        resamples=300,
-    )
-    alone = together((soon, never), verdicts=["better"])
-    assert (alone.ratio, alone.verdict, alone.workloads) == (0.0, "better", 0)
-    assert together((never, soon), verdicts=["worse"]).ratio == np.inf
-    assert np.isnan(together((never, never), verdicts=["undecided"]).ratio)
-    mixed = together((soon, never), (later, soon), verdicts=["better", "worse"])
-    assert (mixed.verdict, mixed.workloads) == ("undecided", 1)
-    assert mixed.ratio == pytest.approx(2)
+    found = {("w", "a"): made(4.0, [2.0, 2.0]), ("w", "b"): made(3.0, [1.0, 9.0])}
+    assert comparison.leader(found) == "a"  # sqrt(1 * 9) = 3 is more than 2.
+    assert comparison.leader(found, tuned=False) == "b"

@@ -16,7 +16,6 @@ from research.comparison.decision_procedures import (
     MeasuredRuns,
     Procedure,
     SimulatedRuns,
-    measured_runs,
     procedures,
     reported,
     share,
@@ -25,7 +24,6 @@ from research.comparison.decision_procedures import (
     true_cost,
     winner,
 )
-from research.statistics.costs import passes_to_target, penalised_passes
 
 TINY = tuning_protocol.Config(
     rule=("gradient_descent", "heavy_ball"),
@@ -40,6 +38,10 @@ TINY = tuning_protocol.Config(
     tuning_seeds=2,
     studies=24,
     resamples=100,
+    pool=4,
+    searches=2,
+    search_budget=4,
+    search_seeds=2,
 )
 
 
@@ -121,21 +123,24 @@ def test_t_test_decides_as_scipys():
         assert winner(way, side(mine), side(other)) == expected
 
 
-def test_ours_names_a_winner_between_equals_as_often_as_its_level_says():
+def test_fixed_trials_name_a_winner_between_equals_as_often_as_its_level_says():
     random, total, named = np.random.default_rng(5), 250, 0
     for study in range(total):
         mine, other = random.lognormal(3.0, 0.2, (2, 4, 23))
         sides = (side(scores[:, 3:], scores[:, :3]) for scores in (mine, other))
-        named += winner(procedures()["ours"], *sides, resamples=300, seed=study) != NONE
+        named += (
+            winner(procedures()["fixed trials"], *sides, resamples=300, seed=study)
+            != NONE
+        )
     assert is_plausible(named, total, 0.05)
 
 
-def test_luck_in_the_search_is_a_winner_for_ours_and_not_where_trials_are_redrawn():
+def test_luck_in_the_search_is_a_winner_for_fixed_trials_and_not_where_trials_are_redrawn():
     # One rule, hardly any noise, each side with trials of its own: the luckier is named for sure, though both are the same.
     random, total, named = (
         np.random.default_rng(6),
         60,
-        {"ours": 0, "ours, trials redrawn": 0},
+        {"fixed trials": 0, "trials redrawn": 0},
     )
     for study in range(total):
         costs = random.lognormal(3.0, 1.0, (2, 12, 1)) * random.lognormal(
@@ -146,8 +151,8 @@ def test_luck_in_the_search_is_a_winner_for_ours_and_not_where_trials_are_redraw
             named[name] += (
                 winner(procedures()[name], *sides, resamples=300, seed=study) != NONE
             )
-    assert named["ours"] >= 0.95 * total
-    assert named["ours, trials redrawn"] < 0.2 * total
+    assert named["fixed trials"] >= 0.95 * total
+    assert named["trials redrawn"] < 0.2 * total
 
 
 @pytest.mark.parametrize("kind", tuning_protocol.KINDS)
@@ -200,25 +205,6 @@ def test_a_study_larger_than_its_pool_is_refused(size, message):
             other_trials=True,
             **counts,
         )
-
-
-def test_scores_of_a_pool_are_those_of_the_whole_curves():
-    random, passes, target = np.random.default_rng(7), np.arange(6.0), 0.1
-    curves = np.cumprod(random.uniform(0.3, 1.1, (4, 30, 6)), axis=-1)
-    curves[..., 0] = 1.0
-    curves[0, :5, 3:] = np.inf
-    final = curves[..., -1]
-    arrays = {
-        "costs": passes_to_target(passes, curves, target),
-        "final": final,
-        "passes": passes,
-    }
-    pool = measured_runs(arrays, target, 3)
-    assert np.isfinite(pool.costs).any()
-    assert np.isinf(pool.costs).any()
-    np.testing.assert_allclose(
-        pool.scores, penalised_passes(passes, curves, target)[:3]
-    )
 
 
 def test_true_cost_is_that_of_the_best_trial_restarts_counted():
@@ -315,8 +301,39 @@ def test_a_tie_is_not_counted_and_the_number_told_is_what_was_counted(result):
         )
         assert wrong == pytest.approx(round(wrong))
         told = cli.report_of(tuning_protocol).answer(runs.Findings({}, numbers))
-        assert f" of {counted[tuning_protocol.TRIALS]:,} simulated studies" in told
-        assert f" of {counted[tuning_protocol.RULES]:,}, and between" in told
+        assert f" of {counted[tuning_protocol.TRIALS]:,} studies" in told
+
+
+def test_studies_of_searches_share_seeds_and_no_search():
+    logs = 100.0 * np.arange(4)[:, None] + np.arange(16)
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        mine, other = tuning_protocol.draw_searches(TINY, [logs, logs], generator)
+        assert mine.shape == other.shape == (2, 4)
+        np.testing.assert_array_equal(mine[0] % 100, other[0] % 100)
+        assert len(set(mine[0] % 100)) == 4
+        assert not set(mine[:, 0] // 100) & set(other[:, 0] // 100)
+
+
+def test_shares_of_searches_are_those_of_the_winners_named(result):
+    for row in result.numbers["searched"]:
+        if row["workload"] != "all":
+            continue
+        column = [tuning_protocol.COMPARE, tuning_protocol.RIVAL].index(row["way"])
+        itself = result.arrays["searched/itself/named"][:, column]
+        planted = result.arrays["searched/planted/named"][:, column]
+        assert row["false"][0] == np.mean(itself != 0)
+        assert row["planted"][0] == np.mean(planted == MINE)
+        truth = result.arrays["searched/different/truth"]
+        clear = np.abs(truth) >= np.log(1.1)
+        named = result.arrays["searched/different/named"][clear, column]
+        assert row["wrong"][0] == np.mean(named * np.sign(truth[clear]) < 0)
+        assert row["undecided"][0] == np.mean(named == 0)
+    logs = [result.arrays[f"searches/quadratic/{rule}/logs"] for rule in TINY.rule]
+    assert [one.shape for one in logs] == [(4, 16)] * 2
+    pairs, truth = (result.arrays[f"searched/different/{n}"] for n in ("pair", "truth"))
+    for (_, mine, other), true in zip(pairs, truth, strict=True):
+        assert true == pytest.approx(logs[other].mean() - logs[mine].mean())
 
 
 def test_each_rule_is_mine_as_often_as_the_other(result):
@@ -371,6 +388,8 @@ def test_figures_are_saved_and_captions_hold_numbers(result, tmp_path):
         ("reported_seeds", 0, "reported_seeds must be at least 2"),
         ("studies", 0, "studies must be at least 1"),
         ("few", 0, "few must be at least 1"),
+        ("pool", 3, "pool must be at least 4"),
+        ("searches", 1, "searches must be at least 2"),
     ],
 )
 def test_config_that_makes_no_sense_is_refused_by_name(field, value, message):

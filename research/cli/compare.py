@@ -54,7 +54,7 @@ class Config:
     """Rule with which the others are compared; empty: the last rule."""
     searches: int = 5
     """Independent searches of each rule on each workload."""
-    budget: int = 64
+    budget: int = 32
     """Trials with which a search starts; the first has the default
     hyper-parameters."""
     passes: int = 30
@@ -89,7 +89,7 @@ class Config:
 FULL = Config(
     workload=("breast_cancer", "digits", "diabetes_ridge"),
     searches=10,
-    budget=128,
+    budget=64,
     seeds="0..39",
     tuning_seeds="1000..1299",
 )

@@ -67,7 +67,7 @@ class Protocol(NamedTuple):
 def make_protocol(
     *,
     searches: int = ADVISED_SEARCHES,
-    budget: int = 64,
+    budget: int = 32,
     passes: int = 30,
     batch_size: int | None = 32,
     seeds: int | Sequence[int] = ADVISED_SEEDS,

@@ -289,14 +289,16 @@ def from_unit(
         exactly the end of the range.
     Example:
       >>> print(from_unit({"rate": Range(0.01, 1.0)}, np.array([[0.0], [0.5], [1.5]])))
-      {'rate': array([ 0.01,  0.1 , 10.  ])}
+      {'rate': array([1.e-02, 1.e-01, 1.e+01])}
     """
     values = {}
     for (name, r), column in zip(space.items(), shares.T, strict=True):
         start, end = _scaled(r.low, r.scale), _scaled(r.high, r.scale)
         inside = (column >= 0) & (column <= 1)
         value = _unscaled(start + column * (end - start), r.scale)
-        values[name] = np.where(inside, np.clip(value, r.low, r.high), value)
+        value = np.where(inside, np.clip(value, r.low, r.high), value)
+        value = np.where(column == 0, r.low, value)
+        values[name] = np.where(column == 1, r.high, value)
     return values
 
 

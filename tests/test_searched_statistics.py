@@ -1,0 +1,243 @@
+"""Laws of the comparison over independent searches: coverage, and what moves the interval."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from research.statistics import searched_cost, searched_difference
+from research.statistics.bootstrap import choice_weights
+from research.statistics.costs import (
+    log_costs,
+    passes_to_target,
+    penalised_passes,
+    search_scores,
+)
+from research.statistics.searches import best_of_trials
+
+
+def is_plausible(count, total, chance):
+    """Whether so many of so many are what this chance gives; a right law fails once in a hundred thousand."""
+    return stats.binomtest(int(count), int(total), chance).pvalue > 1e-5
+
+
+def simulate(generator, search=0.2, seed=0.2, rest=0.1, searches=5, seeds=20, both=2):
+    """Log costs of rules: rule + search + seed + rest; the effect of a seed is common."""
+    common = generator.normal(0, seed, seeds)
+    shape = (both, searches, seeds)
+    return tuple(
+        generator.normal(0, search, shape[:2])[..., None]
+        + common
+        + generator.normal(0, rest, shape)
+    )
+
+
+@pytest.mark.parametrize(
+    ("search", "seed", "rest"), [(0.2, 0.2, 0.1), (0.0, 0.2, 0.2), (0.3, 0.0, 0.02)]
+)
+def test_equal_rules_have_a_winner_in_no_more_studies_than_the_level_says(
+    search, seed, rest
+):
+    generator, named, total = np.random.default_rng(0), 0, 1500
+    for _ in range(total):
+        pair = simulate(generator, search, seed, rest)
+        named += searched_difference([pair]).verdict != "undecided"
+    assert stats.binomtest(named, total, 0.05, alternative="greater").pvalue > 1e-4
+    if rest < 0.05:  # The rest is counted twice, so the interval is wider otherwise.
+        assert is_plausible(named, total, 0.05)
+
+
+def test_the_interval_holds_the_true_ratio_over_workloads():
+    generator, held, total, true = np.random.default_rng(1), 0, 800, 0.3
+    for _ in range(total):
+        pairs = [simulate(generator) for _ in range(3)]
+        pairs = [(mine + true, other) for mine, other in pairs]
+        found = searched_difference(pairs)
+        held += found.low <= np.exp(true) <= found.high
+    assert stats.binomtest(held, total, 0.95, alternative="less").pvalue > 1e-4
+    assert held < total
+
+
+def test_seeds_alone_would_name_the_luck_of_the_search():
+    # One rule, seeds hardly matter: a t-test over seeds of one search each is sure, this is not.
+    generator, named, total = np.random.default_rng(2), 0, 300
+    sure = 0
+    for _ in range(total):
+        mine, other = simulate(generator, search=0.2, seed=0.1, rest=0.02)
+        sure += stats.ttest_rel(mine[0], other[0]).pvalue < 0.05
+        named += searched_difference([(mine, other)]).verdict != "undecided"
+    assert sure > 0.8 * total
+    assert stats.binomtest(named, total, 0.05, alternative="greater").pvalue > 1e-4
+
+
+def test_ratio_is_that_of_geometric_means_and_turns_with_the_sides():
+    mine, other = simulate(np.random.default_rng(3))
+    there, back = (
+        searched_difference([pair]) for pair in ((mine, other), (other, mine))
+    )
+    assert there.ratio == pytest.approx(np.exp(mine.mean() - other.mean()))
+    assert there.low == pytest.approx(1 / back.high)
+    assert there.win == pytest.approx(1 - back.win)
+    wins = [
+        np.mean((a < b) + 0.5 * (a == b)) for a, b in itertools.product(mine, other)
+    ]
+    assert there.win == pytest.approx(np.mean(wins))
+
+
+def test_the_variance_is_the_sum_of_three():
+    mine, other = simulate(np.random.default_rng(4))
+    parts = [
+        np.var(mine.mean(0) - other.mean(0), ddof=1) / 20,
+        np.var(mine.mean(1), ddof=1) / 5,
+        np.var(other.mean(1), ddof=1) / 5,
+    ]
+    freedom = sum(parts) ** 2 / sum(
+        v**2 / f for v, f in zip(parts, (19, 4, 4), strict=True)
+    )
+    half = stats.t.isf(0.025, freedom) * np.sqrt(sum(parts))
+    found = searched_difference([(mine, other)])
+    assert np.log(found.high / found.ratio) == pytest.approx(half)
+    assert found.from_searches == pytest.approx(sum(parts[1:]) / sum(parts))
+
+
+def test_the_detectable_factor_is_detected_with_power_four_in_five():
+    generator, total = np.random.default_rng(5), 2000
+    # The factor is estimated in each study; here that of the true variances is planted.
+    factors = [
+        np.log(searched_difference([simulate(generator)]).detectable)
+        for _ in range(400)
+    ]
+    planted, found = np.mean(factors), 0
+    for _ in range(total):
+        mine, other = simulate(generator)
+        found += searched_difference([(mine - planted, other)]).verdict == "better"
+    assert 0.75 < found / total < 0.9
+
+
+def test_no_interval_is_narrower_than_what_a_search_resolves():
+    same = np.zeros((5, 20))
+    found = searched_difference([(same, same + 0.015)])
+    assert found.verdict == "undecided"
+    assert searched_difference([(same, same + 0.03)]).verdict == "better"
+    assert found.detectable >= 1.02
+
+
+def test_a_rule_with_nothing_to_search_adds_no_variance():
+    generator = np.random.default_rng(6)
+    mine, other = simulate(generator)
+    fixed = searched_difference([(mine[:1], other[:1])])
+    assert fixed.from_searches == 0.0
+    paired = stats.ttest_rel(mine[0], other[0]).confidence_interval(0.95)
+    assert np.log(fixed.low) == pytest.approx(paired.low)
+
+
+def test_more_comparisons_widen_every_interval():
+    pair = simulate(np.random.default_rng(7))
+    one, many = (searched_difference([pair], comparisons=n) for n in (1, 20))
+    assert many.low < one.low < one.high < many.high
+    assert many.detectable > one.detectable
+
+
+def test_searches_disagree_where_they_differ_more_than_seeds_explain():
+    generator, wrong = np.random.default_rng(8), 0
+    for _ in range(500):
+        alike = simulate(generator, search=0.0, rest=0.5, both=1)[0]
+        wrong += searched_cost(alike).disagree
+    assert stats.binomtest(wrong, 500, 0.01, alternative="greater").pvalue > 1e-4
+    apart = simulate(generator, search=0.5, both=1)[0]
+    found = searched_cost(apart)
+    means = apart.mean(axis=1)
+    assert found.disagree
+    assert found.spread == pytest.approx(np.exp(np.ptp(means)))
+    assert not searched_cost(apart * 0.01).disagree  # Different, but by less than 1.25.
+
+
+def test_f_test_of_searches_equals_that_of_two_way_analysis_of_variance():
+    logs = simulate(np.random.default_rng(9), search=0.05, rest=0.1, both=1)[0]
+    rows, columns = logs.shape
+    between = columns * ((logs.mean(1) - logs.mean()) ** 2).sum() / (rows - 1)
+    fitted = logs.mean(1)[:, None] + logs.mean(0) - logs.mean()
+    within = ((logs - fitted) ** 2).sum() / ((rows - 1) * (columns - 1))
+    p = stats.f.sf(between / within, rows - 1, (rows - 1) * (columns - 1))
+    spread = np.ptp(logs.mean(1)) >= np.log(1.25)
+    assert searched_cost(logs).disagree == (spread and p < 0.01)
+
+
+def test_best_of_trials_is_the_mean_over_all_subsets():
+    generator = np.random.default_rng(10)
+    scores = generator.normal(size=(1, 5, 2))
+    choose, report = scores[0, :, 0], scores[0, :, 1]
+    for k in range(1, 6):
+        expected = []
+        for one, two in ((choose, report), (report, choose)):
+            subsets = itertools.combinations(range(1, 5), k - 1)
+            best = [min((0, *s), key=lambda row: one[row]) for s in subsets]
+            expected.append(np.mean(two[best]))
+        found = np.log(best_of_trials(scores)[k - 1, 0])
+        assert found == pytest.approx(np.mean(expected))
+
+
+def test_best_of_trials_pools_the_points_of_all_searches():
+    scores = np.random.default_rng(11).normal(size=(3, 4, 4))
+    halves = [scores[..., :2].mean(2), scores[..., 2:].mean(2)]
+    pooled = [np.concatenate([[h[:, 0].mean()], h[:, 1:].ravel()]) for h in halves]
+    for k in (1, 2, 4):
+        expected = [choice_weights(one, k) @ two for one, two in (pooled, pooled[::-1])]
+        found = np.log(best_of_trials(scores)[k - 1, 0])
+        assert found == pytest.approx(np.mean(expected))
+
+
+def test_the_band_of_k_trials_holds_what_other_searches_give():
+    # The true curve comes from very many points; the seeds of a search shift all its points.
+    generator = np.random.default_rng(12)
+
+    def screening(searches, count):
+        scores = generator.normal(0, 0.5, (searches, count, 1))
+        scores[:, 0] = 1.0
+        return scores + generator.normal(0, 0.1, (searches, count, 4))
+
+    true = np.log(best_of_trials(screening(400, 8), resamples=100)[:, 0])
+    held = np.zeros(8)
+    for _ in range(120):
+        _, low, high = np.log(best_of_trials(screening(5, 8), resamples=200)).T
+        held += (low <= true) & (true <= high)
+    for count in held:
+        assert stats.binomtest(int(count), 120, 0.95, alternative="less").pvalue > 1e-4
+
+
+def test_scores_of_a_search_rank_misses_behind_all_that_reach_the_target():
+    passes = np.arange(31.0)
+    generator = np.random.default_rng(13)
+    curves = np.cumprod(generator.uniform(0.6, 1.05, (200, 31)), axis=1)
+    curves /= curves[:, :1]
+    curves[:5, 7:] = np.inf
+    costs = passes_to_target(passes, curves, 1e-3)
+    scores = search_scores(passes, curves, 1e-3)
+    reached = np.isfinite(costs)
+    assert reached.any()
+    assert not reached.all()
+    np.testing.assert_allclose(np.exp(scores[reached]), costs[reached])
+    assert scores[~reached].min() > scores[reached].max()
+    missed = penalised_passes(passes, curves, 1e-3)[~reached]
+    order = np.argsort(missed, kind="stable")
+    assert (np.diff(scores[~reached][order]) >= 0).all()
+    np.testing.assert_allclose(scores[~reached], np.log(300.0), atol=0.0024)
+    np.testing.assert_allclose(
+        log_costs(costs, 30.0)[~reached], np.log(300.0), rtol=1e-15
+    )
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([], "pairs must hold the log costs"),
+        ([(np.ones((2, 3)), np.ones((2, 4)))], "same reporting seeds"),
+        ([(np.ones((2, 3)), np.full((2, 3), np.inf))], "not finite"),
+        ([(np.ones((2, 1)), np.ones((2, 1)))], "two seeds"),
+        ([(np.ones(3), np.ones(3))], "two seeds"),
+    ],
+)
+def test_bad_input_is_shown(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        searched_difference(pairs)
