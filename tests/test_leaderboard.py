@@ -22,11 +22,12 @@ from research.types import Saved
 NASTY = "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)> {{ 7 * 7 }} </style>"
 PROTOCOL = {
     **{
+        "searches": 5,
         "budget": 12,
         "passes": 30,
         "batch_size": 32,
         "seeds": list(range(20)),
-        "tuning_seeds": [1000, 1001, 1002],
+        "tuning_seeds": list(range(1000, 1010)),
     },
     **{
         "tune_on": "train",
@@ -76,7 +77,7 @@ def numbers_of(
         for (rule, workload), (cost, low, high) in costs.items()
     ]
     comparisons = [
-        {"workload": workload, "rule": rule, "baseline": baseline, "more_seeds": 30}
+        {"workload": workload, "rule": rule, "baseline": baseline, "detectable": 1.3}
         | {
             "verdict": verdict
             or verdict_of(costs[rule, workload], costs.get((baseline, workload)))
@@ -92,7 +93,7 @@ def numbers_of(
         if rule != baseline
     ]
     return {
-        "study": 1,
+        "study": 2,
         "protocol": PROTOCOL | protocol,
         "baseline": baseline,
         "sources": sources
@@ -250,6 +251,7 @@ def test_places_are_those_of_an_independent_ranking(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
+        {"searches": 6},
         {"budget": 13},
         {"passes": 31},
         {"batch_size": None},
@@ -561,6 +563,25 @@ def test_page_shows_every_cell_with_its_exact_value(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("detectable", "words"),
+    [
+        (1.2345, "undecided (it could detect a factor of 1.23)"),
+        (math.inf, "undecided"),
+        (None, "undecided"),
+    ],
+)
+def test_undecided_verdict_says_what_the_study_could_detect(
+    tmp_path, detectable, words
+):
+    numbers = numbers_of(verdict="undecided")
+    for comparison_ in numbers["comparisons"]:
+        comparison_["detectable"] = detectable
+    rows = all_rows(page_of(tmp_path, study(tmp_path, numbers)))
+    verdicts = {row["verdict"][0] for row in rows}
+    assert verdicts == {"the baseline", words}
+
+
 def test_page_shows_every_study_and_protocol_and_no_place_on_this_machine(tmp_path):
     first = archive.pack(study(tmp_path, seed=1), tmp_path / "theirs.zip")
     second = study(
@@ -580,6 +601,7 @@ def test_page_shows_every_study_and_protocol_and_no_place_on_this_machine(tmp_pa
         "32",
         "all",
     ]
+    assert [row["searches"][0] for row in page.rows("Protocols")] == ["5", "5"]
     assert str(tmp_path) not in (tmp_path / "page.html").read_text("utf-8")
     assert "those of different processors are not compared" in (
         tmp_path / "page.html"
@@ -685,8 +707,17 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
     ("changes", "told"),
     [
         (
-            {"study": 2},
-            r"was written by a newer version of Descent \(study format 2; this one reads up to 1\): update",
+            {"study": 3},
+            r"was written by a newer version of Descent \(study format 3; this one reads up to 2\): update",
+        ),
+        (
+            {"study": 1},
+            r"was written by an older version of Descent \(study format 1\), whose intervals leave out the luck "
+            "of the search: make the study again",
+        ),
+        (
+            {"protocol": PROTOCOL | {"searches": 0}},
+            r"protocol\.searches is 0; it must be an integer of at least 1",
         ),
         ({"study": "1"}, "of the format '1', which there never was"),
         ({"study": True}, "of the format True, which there never was"),
@@ -749,15 +780,15 @@ def test_run_of_another_experiment_is_no_study(tmp_path):
 
 def test_what_a_comparison_concludes_is_read_as_it_was_saved(tmp_path):
     generator = np.random.default_rng(0)
-    protocol = comparison.make_protocol(budget=3, seeds=4, tuning_seeds=3)
+    protocol = comparison.make_protocol(searches=2, budget=3, seeds=4, tuning_seeds=2)
     contenders = comparison.make_contenders(["adam", "heavy_ball"])
     found = {}
     for cell in numbers_of(
         {("adam", "digits"): (3.0, 2.0, 4.0), ("heavy_ball", "digits"): (2.0, 1.0, 3.0)}
     )["cells"]:
-        costs, tuning = 1 + generator.random((3, 4)), 1 + generator.random((3, 2))
+        costs = 1 + generator.random((2, 4))
         found["digits", cell["rule"]] = Saved(
-            {"tuning": tuning, "costs": costs, "passes": np.arange(4.0)}, cell
+            {"tuning": np.zeros(2), "costs": costs, "passes": np.arange(4.0)}, cell
         )
         cell |= {
             "edges": [],
@@ -765,6 +796,10 @@ def test_what_a_comparison_concludes_is_read_as_it_was_saved(tmp_path):
             "robustness": None,
             "evaluations": 1.0,
             "steps": 1.0,
+            "searches": 2,
+            "trainings": 60,
+            "search_spread": 1.1,
+            "searches_disagree": False,
         }
         cell |= {"seconds_per_pass": None, "compile_seconds": 1.0}
     made = comparison.conclude(protocol, "adam", contenders, found)

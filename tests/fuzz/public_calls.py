@@ -28,6 +28,8 @@ from research import (
     types,
     update_rules,
 )
+from research.statistics import bootstrap, searches
+from research.tuning import search, spaces
 from research.tuning.spaces import Range
 from research.types import Batch, Saved, Sequences
 
@@ -139,6 +141,10 @@ def risk(params, batch):
     return jnp.mean((batch.x @ params["weights"] + params["intercept"] - batch.y) ** 2)
 
 
+def search_logs():
+    return np.random.default_rng(0).normal(size=(2, 5))
+
+
 def scores(factor: float = 1.0):
     costs = factor * np.random.default_rng(0).uniform(1, 8, (3, 8))
     return statistics.Scores(costs[:, :3], costs[:, 3:], 30.0)
@@ -151,7 +157,7 @@ def workload():
 
 @functools.cache
 def small_study():
-    terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
+    terms = {"searches": 2, "budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 2}
     protocol, contenders = comparison.plan(
         ["gradient_descent", "heavy_ball"], workload(), **terms
     )
@@ -901,7 +907,7 @@ def of_verification() -> Iterator[Call]:
 def of_studies() -> Iterator[Call]:
     protocol, contenders, measurements = small_study()
     one = measurements["quadratic", "heavy_ball"]
-    terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
+    terms = {"searches": 2, "budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 2}
     asked = {
         "rules": ["gradient_descent", "heavy_ball"],
         "workload": workload(),
@@ -966,7 +972,9 @@ def of_studies() -> Iterator[Call]:
         ("first_reached", {"passes": passes, "gaps": gaps, "target": 0.01}, False),
         ("seeds_in_words", {"count": 5}, False),
         ("interval_in_words", {"interval": (1.5, 1.0, 2.0)}, False),
-        ("leader", {"measurements": measurements, "trials": 2}, False),
+        ("leader", {"measurements": measurements}, False),
+        ("log_costs", {"costs": np.array([4.0, np.inf]), "budget": 10.0}, False),
+        ("logs_of", {"arrays": one.arrays}, False),
         ("make_protocol", {"budget": 3}, False),
         ("make_workloads", {"given": ["quadratic"]}, False),
         ("mean_interval", {"samples": [1.0, 2.0, 3.0]}, False),
@@ -1021,7 +1029,13 @@ def of_studies() -> Iterator[Call]:
         ("practice_regimes", {"batch_size": 4}, False),
         ("read_study", {"path": finished_study()}, False),
         ("sampler_of", {"workload": workload(), "batch_size": None}, False),
-        ("scores_of", {"arrays": one.arrays | {"budget": np.array(20.0)}}, False),
+        ("search_scores", {**gap_arrays(), "target": 0.01}, False),
+        ("searched_cost", {"logs": search_logs()}, False),
+        (
+            "searched_difference",
+            {"pairs": [(search_logs(), search_logs() - 0.1)]},
+            False,
+        ),
         (
             "interleaved_timing",
             {"calls": [lambda: None, lambda: None], "repeats": 2},
@@ -1033,6 +1047,17 @@ def of_studies() -> Iterator[Call]:
             {**timing, "hyperparameters": {"learning_rate": 0.1}, "num_epochs": 2},
             True,
         ),
+        (
+            "train_trials",
+            {
+                "workload": workload(),
+                "contender": contenders[0],
+                "protocol": protocol,
+                "values": {"learning_rate": np.array([0.1, 0.2])},
+                "count": 2,
+            },
+            True,
+        ),
     ):
         packages = (statistics, tuning, comparison)
         (package,) = (p for p in packages if inspect.isfunction(getattr(p, name, None)))
@@ -1042,6 +1067,65 @@ def of_studies() -> Iterator[Call]:
             arguments,
             slow,
         )
+
+
+@functools.wraps(search.search)
+def first_runs(*arguments, **named):
+    """The first runs that a search asks for: it waits for their scores, so it cannot be run to its end."""
+    return next(search.search(*arguments, **named))
+
+
+class StartedAnew:
+    """A search that begins again whenever its first runs are asked for, so that a call can be repeated."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+
+    def __next__(self):
+        self.search = search.search(
+            **self.arguments, generator=np.random.default_rng(0)
+        )
+        return next(self.search)
+
+    def send(self, scores):
+        return self.search.send(scores)
+
+
+def of_searches() -> Iterator[Call]:
+    """The functions of a search and of its statistics that their packages do not show."""
+    space = {
+        "learning_rate": Range(1e-3, 1.0),
+        "momentum": Range(0.0, 0.9, "one_minus"),
+    }
+    begun = {"space": space, "budget": 2, "seeds": [5, 6]}
+    logs = np.random.default_rng(0).normal(size=(2, 3, 4))
+    for function, arguments in (
+        (first_runs, begun | {"generator": np.random.default_rng(0)}),
+        (
+            search.search_all,
+            {
+                "searches": [StartedAnew(begun), StartedAnew(begun)],
+                "evaluate": lambda asked: [np.zeros(len(one.seeds)) for one in asked],
+            },
+        ),
+        (search.most_runs, {"budget": 2, "seeds": 3}),
+        (spaces.to_unit, {"space": space}),
+        (spaces.from_unit, {"space": space, "shares": np.array([[0.0, 0.5]])}),
+        (spaces.unit_limits, {"space": space}),
+        (searches.best_of_trials, {"scores": logs, "resamples": 100}),
+        (
+            bootstrap.wilson_interval,
+            {
+                "estimate": 0.6,
+                "variance": 0.01,
+                "freedom": 4.0,
+                "seeds": 9,
+                "level": 0.95,
+            },
+        ),
+    ):
+        module = function.__module__.removeprefix("research.")
+        yield Call(f"{module}.{function.__name__}", function, arguments)
 
 
 def of_runs() -> Iterator[Call]:
@@ -1222,6 +1306,7 @@ GROUPS = (
         of_verification,
         of_rules,
         of_studies,
+        of_searches,
         of_runs,
         of_pages,
         of_checks,
