@@ -225,7 +225,7 @@ def test_lanes_evaluate_on_several_parts_as_on_each():
 
 def test_a_best_rate_outside_the_space_is_followed_by_a_third_and_reported():
     spaces = {"low": {"learning_rate": tuning.Range(0.02, 0.04)}}
-    terms = TERMS | {"passes": 60, "target": 0.5, "budget": 8}
+    terms = TERMS | {"passes": 60, "target": 0.5, "budget": 32}
     found = comparison.compare(
         {"low": rule(), "plain": "gradient_descent"},
         "quadratic",
@@ -406,13 +406,13 @@ def test_a_rule_that_cannot_be_traced_is_named_with_its_own_error():
 
 @pytest.mark.parametrize(
     ("scores", "decades"),
-    [([3, 1, 1.05, 3], 1.0513), ([1, 1, 1, 1], 3.0), ([5, 1, 5, 9], 0.05)],
+    [([3, 1, 1.05, 3], 1.1311), ([1, 1, 1, 1], 3.0), ([5, 1, 5, 9], 0.1184)],
 )
 def test_robustness_is_the_width_of_rates_within_ten_percent(scores, decades):
     rates = np.array([0.001, 0.01, 0.1, 1.0])
     costs = np.log(np.array(scores, float)[:, None])
     low, high = measurements.robust_rates(rates, costs)
-    np.testing.assert_allclose(np.log10(high / low), decades, rtol=0.1)
+    np.testing.assert_allclose(np.log10(high / low), decades, rtol=1e-3)
 
 
 def test_a_rule_that_never_gets_there_is_not_called_robust():

@@ -215,7 +215,7 @@ def _search(
     finalists = table.best(racing, FINALISTS if count > 1 else 1)
     yield from table.run(finalists, len(seeds))
     chosen = int(table.best(len(seeds), 1)[0])
-    values = from_unit(space, table.points)
+    values = table.values(np.arange(len(table.points)))
     return Searched(values, table.scores, count, chosen, rounds)
 
 
@@ -250,15 +250,23 @@ class _Table:
             return
         places, columns = np.nonzero(missing)
         points = rows[places]
-        scores = yield Runs(
-            from_unit(self.space, self.points[points]), self.seeds[columns]
-        )
+        scores = yield Runs(self.values(points), self.seeds[columns])
         if scores.shape != points.shape or not np.isfinite(scores).all():
             raise ValueError(
                 f"evaluate must return one finite score for each of the {len(points)} "
                 f"runs; got shape {scores.shape}, {np.isfinite(scores).sum()} finite."
             )
         self.scores[points, columns] = scores
+
+    def values(
+        self, rows: Int[np.ndarray, " rows"]
+    ) -> dict[str, Float[np.ndarray, " rows"]]:
+        """Return the values at points. Those of the defaults, row 0, are exact."""
+        values = from_unit(self.space, self.points[rows])
+        for name, range_ in self.space.items():
+            if range_.default is not None:
+                values[name] = np.where(rows == 0, range_.default, values[name])
+        return values
 
     def best(
         self,
