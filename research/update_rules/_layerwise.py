@@ -20,14 +20,14 @@ from research.types import Array, Params
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import checked, make_inner
-from research.update_rules._edges import abs_square, complete
+from research.update_rules._edges import complete, norm_of
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._groups import checked_mask
-from research.update_rules._rule_info import DirectionState
 from research.update_rules._transforms import (
     add_decayed_weights,
     cast,
     descend,
+    direction_of,
     increment,
     moving_average,
 )
@@ -84,7 +84,7 @@ def lamb(
       >>> print(rule.update(jnp.array([8.0, -8.0, 8.0, 8.0]), rule.init(x), x)[0])
       [-1.25  1.25 -1.25 -1.25]
     """
-    direction = _direction(adam(1.0, b1, b2, eps, eps_root))
+    direction = direction_of(adam(1.0, b1, b2, eps, eps_root))
     return optax.chain(
         direction,
         add_decayed_weights(weight_decay, mask),
@@ -93,26 +93,9 @@ def lamb(
     )
 
 
-def _direction(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Return the direction of a rule that was made with the learning rate 1.
-
-    Such a rule steps by minus its direction.
-    """
-    rule = optax.with_extra_args_support(rule)
-
-    def init(params: Params):
-        return DirectionState(rule.init(params))
-
-    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
-        updates, inner = rule.update(updates, state.direction, params, **extra)
-        return jax.tree.map(operator.neg, updates), DirectionState(inner)
-
-    return complete(optax.GradientTransformationExtraArgs(init, update))
-
-
 def _as_long_as_the_leaf() -> optax.GradientTransformation:
     def scale(d, x):
-        of_x, of_d = _norm(x), _norm(d)
+        of_x, of_d = norm_of(x), norm_of(d)
         ratio = jnp.where(
             (of_x == 0) | (of_d == 0), 1.0, of_x / of_d
         )  # NaN != 0, so a NaN stays visible.
@@ -124,12 +107,6 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
         ), state  # The decay before this link checked params.
 
     return complete(optax.GradientTransformation(optax.init_empty_state, update))
-
-
-def _norm(x: Array) -> Array:
-    return jnp.sqrt(
-        jnp.sum(abs_square(x.astype(jnp.promote_types(x.dtype, jnp.float32))))
-    )
 
 
 class MuonState(NamedTuple):
@@ -234,7 +211,7 @@ def muon(
         _momentum(beta, nesterov, bias_correction, orthogonalise),
         add_decayed_weights(weight_decay),
     )
-    others_rule = _direction(make_inner(inner, 1.0, adam))
+    others_rule = direction_of(make_inner(inner, 1.0, adam))
     return complete(
         optax.chain(
             optax.masked(of_matrices, chosen),
@@ -311,7 +288,7 @@ def newton_schulz(
     """
     first, third, fifth = (cast(c, a) for c in ns_coeffs)
     x = a if a.shape[0] <= a.shape[1] else a.T  # Use the smaller of XXᵀ and XᵀX.
-    norm = _norm(x)
+    norm = norm_of(x)
     x = (x.astype(norm.dtype) / (norm + cast(eps, norm))).astype(x.dtype)
 
     def iterate(_, x):
