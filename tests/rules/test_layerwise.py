@@ -292,7 +292,7 @@ def test_muon_s_options_are_those_of_optax(coefficients):
         inner=nadam,
         consistent_rms=0.2,
     )
-    numbers: Any = {
+    numbers: Any = {"b": None} | {
         k: optax.contrib.MuonDimensionNumbers(a.inputs, a.outputs)
         for k, a in axes.items()
     }
@@ -300,7 +300,7 @@ def test_muon_s_options_are_those_of_optax(coefficients):
         0.1,
         of_optax,
         weight_decay=0.1,
-        muon_weight_dimension_numbers={**numbers, "b": None},
+        muon_weight_dimension_numbers=numbers,
         consistent_rms=0.2,
     )
     for u, v in zip(
