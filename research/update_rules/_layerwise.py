@@ -1,6 +1,6 @@
 """Rules that treat each leaf as a whole: LAMB and Muon.
 
-LAMB uses the norm of each leaf, and Muon its singular values.
+LAMB uses the norm of each leaf. Muon uses the singular values of each matrix.
 """
 
 import math
@@ -52,19 +52,19 @@ def lamb(
     u_t = -η_t (|x_t| / |d_t|) d_t for each leaf, with d_t = m̂_t / (√(v̂_t + ε_root) +
     ε) + λ x_t as in `adamw` and t counted from 1. Here |.| is the Euclidean norm of a
     leaf, and λ is weight_decay. If |x_t| or |d_t| is 0, the ratio is 1, as in the
-    authors' code. Otherwise a leaf that starts at 0 could never move.
+    authors' code. With the ratio 0, a leaf that starts at 0 could never move.
 
-    The paper has a function φ that may clip |x_t|. It is the identity here and in
+    The paper has a function φ that may clip |x_t|. φ is the identity here and in
     optax.lamb, which is the same rule. timm's Lamb is the same with max_grad_norm=None
-    and always_adapt=True. By default it clips the global norm of the gradient to 1, and
-    leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
+    and always_adapt=True. By default timm's Lamb clips the global norm of the gradient
+    to 1, and leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
 
     Use it for large batches on models with many layers of different scales, with
     warm-up. On small problems it has no advantage over AdamW. A rate of 0.1 changes
     every leaf by a tenth of its norm in each step, even at a minimum.
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t.
       b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
@@ -136,8 +136,8 @@ class MuonState(NamedTuple):
     """State of Muon for the matrices.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients M_t, like the params.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average M_t of gradients, shaped like the params.
     """
 
     count: Array
@@ -164,26 +164,28 @@ def muon(
     and n outputs. λ is weight_decay, β is beta and M_t is the momentum. With
     nesterov=False, O is applied to M_t instead.
 
-    O(A) keeps the singular vectors of A and brings its singular values close to 1. It
-    starts from Y = A / (|A| + ε) with the Frobenius norm |A|, and repeats Y <- a Y + b
-    Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the reference's a, b and c,
-    singular values of at least 0.01 |A| are mapped to values between 0.68 and 1.14.
-    With (15/8, -10/8, 3/8) and more iterations, they are mapped to 1.
+    O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
+    computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
+    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the
+    reference's a, b and c, singular values of at least 0.01 |A| are mapped to values
+    between 0.68 and 1.14. With (15/8, -10/8, 3/8) and more iterations, they are mapped
+    to 1.
 
-    The rule is the reference implementation, except that the reference rounds to
-    bfloat16 inside O, as does torch.optim.Muon. This rule keeps the leaf's dtype.
-    optax.contrib.muon differs in three ways. First, it divides M_t by 1 - β^(t+1) and
-    G_t by 1 - β^t before the look-ahead (bias_correction=True). The second update then
-    weighs the older of the first two gradients by 0.374 times the weight of the newer,
-    instead of 0.463 times. Second, its ε is 1e-8. Third, its `nesterov`, which is on by
-    default, also turns the Adam for the other leaves into NAdam.
+    The rule is the same as the reference implementation of Jordan et al., except that
+    the reference rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps
+    the leaf's dtype. optax.contrib.muon differs in three ways. First, optax divides M_t
+    by 1 - β^(t+1) and G_t by 1 - β^t before the look-ahead (bias_correction=True). In
+    the second update, the weight of the first gradient is then 0.374 times the weight
+    of the second gradient, instead of 0.463 times. Second, optax's ε is 1e-8. Third,
+    optax's `nesterov`, which is on by default, also turns the Adam for the other leaves
+    into NAdam.
 
     Use it for the weight matrices between hidden layers of deep networks, where it is
-    fast. Inputs, outputs, biases and gains are left to `inner`. The step does not
-    shrink with the gradient, so the params only converge if the rate decays.
+    fast. Leave input layers, output layers, biases and gains to `inner`. The step does
+    not shrink with the gradient, so the params only converge if the rate decays.
 
     Args:
-      learning_rate: Learning rate η of all leaves: a number of at least 0, a traced
+      learning_rate: Learning rate η of all leaves. A number of at least 0, a traced
         scalar, or a schedule t -> η_t.
       beta: Decay rate β in [0, 1); may be traced.
       nesterov: Whether to use the look-ahead β M_t + (1 - β) G_t instead of M_t.
@@ -297,7 +299,7 @@ def newton_schulz(
 
     The matrix comes from repeated application of an odd polynomial of degree five.
     Rounding errors in directions with a zero singular value are magnified like small
-    singular values: by 485 with the defaults.
+    singular values, with the defaults by a factor of 485.
 
     Args:
       a: Matrix, shape (m, n).

@@ -28,7 +28,7 @@ def lamb(
 ):
     """Yield the iterates of algorithm 2 of You et al. (2020), with φ(z) = z.
 
-    The ratio is 1 if a norm is 0.
+    The ratio |x| / |r| is 1 if either norm is 0.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -58,8 +58,8 @@ def muon(
 ):  # fmt: skip
     """Yield the iterates of Jordan et al. (2024).
 
-    Matrices have shape (inputs, outputs). Other leaves use Adam. bias_correction is
-    optax's.
+    Matrices have shape (inputs, outputs). Other leaves use Adam. bias_correction=True
+    is as in optax.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -195,10 +195,12 @@ def optax_muon(
 ):
     """Return optax.contrib.muon for matrices, and Adam for other leaves.
 
-    optax's own `nesterov` would use NAdam for other leaves. Without bias correction,
-    the momentum is optax.trace times 1 - β, which is the average. A muon with beta=0
-    then orthogonalises this momentum. optax's Muon once orthogonalised the gradient and
-    not the momentum; this was fixed in January 2025, before its first release (0.2.5).
+    For the other leaves, optax.contrib.muon itself would use NAdam if nesterov=True.
+    optax's Muon always corrects the bias of the momentum. For bias_correction=False,
+    optax.trace therefore computes the momentum, which is multiplied by 1 - β and then
+    orthogonalised by optax's Muon with beta=0. An early form of optax's Muon
+    orthogonalised the gradient instead of the momentum. This was mended in January
+    2025, before the first release of the rule (0.2.5).
     """
     given = (learning_rate, ns_coeffs, ns_steps)
     if bias_correction:
