@@ -91,11 +91,12 @@ def grid_derivative(
 ) -> Any:
     """Return the derivative d^order y / dx^order of samples on an even or uneven grid.
 
-    The derivative at a point is a sum of the samples at the order + accuracy nearest
-    points, with Fornberg's weights. The error is O(spacing^accuracy) everywhere,
-    including both ends. In the interior of an even grid, a symmetric formula with one
-    point less is used if there is such a formula, because the symmetry gains one power
-    of the spacing. For example, the second derivative uses three points.
+    The derivative at a point is a weighted sum of the samples at the order + accuracy
+    nearest points, with Fornberg's weights. The error is O(spacing^accuracy)
+    everywhere, including both ends. In the interior of an even grid, a symmetric
+    formula with one point less is used if there is such a formula, because the symmetry
+    gains one power of the spacing. For example, the second derivative with accuracy 2
+    uses three points.
 
     The result is linear in y. The samples y may be a traced JAX array, but x must be
     concrete. If you have a function instead of samples, use `derivative(f, x)`.

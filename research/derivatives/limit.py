@@ -126,16 +126,16 @@ def limit_table(
       x: Point of the derivative.
       scheme: "forward", "central", "richardson" or "complex".
       steps: Positive steps. If `steps` is None, they start at the largest power of ten
-        that is at most max(|x|, 1). There are then two steps in each of 16 decades; for
-        the complex step, one step in each of 30 decades. Steps that are too small to
-        change x in the dtype are left out.
+        that is at most max(|x|, 1). There are then two steps in each of 16 decades. For
+        the complex step, there is one step in each of 30 decades. Steps that are too
+        small to change x in the dtype are left out.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
       The table, which print() formats.
     Raises:
       StepUnderflowError: x + h or x - h is rounded to x for one of the given steps.
-      TypeError: f returns another dtype than that of its argument. With the scheme
-        "complex", f drops the imaginary part.
+      TypeError: f returns another dtype than the dtype of its argument, or the scheme
+        is "complex" and f drops the imaginary part.
       NotScalarError: f does not return a single number.
       ValueError: scheme, dtype, x or a step is invalid.
     References:

@@ -131,13 +131,14 @@ def total_derivative(
         named in `dependencies`.
       x: Point of evaluation, a floating array or pytree.
       dependencies: Dict from the name of a variable to the function that computes it.
-        The arguments of this function are matched by name: they are other variables, or
+        The arguments of this function are matched by name. They are other variables, or
         x under the name of f's first argument. Any other argument must have a default,
         and the default is used.
     Returns:
       The total derivative and its parts. Each of these derivatives has the structure of
       x. If f returns one number, the leaves have the shapes of the leaves of x.
-      Otherwise, the leaf for a leaf z of x has the shape f(x).shape + z.shape.
+      Otherwise, the leaf that belongs to a leaf z of x has the shape f(x).shape +
+      z.shape.
     Raises:
       ValueError: A function has an argument that is neither x nor a dependency, a
         dependency has the same name as x or is not used, or the dependencies have a

@@ -24,11 +24,12 @@ def logistic(
     """Compute the binary cross-entropy of a label y and a logit z.
 
     The loss is log(1 + exp(z)) - y z, and the predicted probability of the label 1 is
-    σ(z) = 1 / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) + z ([z > 0] -
-    y), which neither overflows nor cancels. Therefore the loss, its gradient σ(z) - y
-    and its Hessian σ(z) σ(-z) keep their relative precision for confident, correct
-    predictions. Labels are 0 or 1, not -1 or +1. optax.sigmoid_binary_cross_entropy is
-    the same function, but it broadcasts its arguments.
+    σ(z) = 1 / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) +
+    z ([z > 0] - y), which neither overflows nor cancels. Therefore the loss, its
+    gradient σ(z) - y and its Hessian σ(z) σ(-z) keep their relative precision for
+    confident, correct predictions. Labels are 0 or 1, not -1 or +1.
+    optax.sigmoid_binary_cross_entropy is the same function, but it broadcasts its
+    arguments.
 
     Args:
       logit: Logit z, floating, shape ().
@@ -60,8 +61,8 @@ def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
 
     Here s is the score and y the label. At the kink, where (2y - 1) s = 1, the gradient
     is 0, as in Pegasos. Labels are 0 or 1, as in all losses of this library.
-    optax.hinge_loss expects the labels -1 and +1, and its gradient at the kink is half
-    the slope.
+    optax.hinge_loss expects the labels -1 and +1. Its gradient at the kink is half of
+    the gradient beside the kink.
 
     Args:
       score: Score s, floating, shape ().

@@ -99,7 +99,7 @@ def checked(
 def checked_labels(y: Float[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray, "n"]:
     """Return y as integers, or raise ValueError if the labels are not 0..num_classes-1.
 
-    Each of these labels must occur in y, and no others.
+    Each of these labels must occur in y, and no other label.
     """
     check_count("num_classes", num_classes, 2)
     found = np.unique(y)

@@ -21,9 +21,8 @@ def least_squares(x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"]) -> Optim
       The optimum, computed by QR. Its params are {"weights": (d,), "intercept": ()},
       float64.
     Raises:
-      ValueError: The data are invalid. Or there are many minimisers, because the
-        columns of x are linearly dependent, or a combination of them is constant like
-        the intercept.
+      ValueError: The data are invalid. Or the columns of x are linearly dependent, or a
+        linear combination of them is constant. In both cases there are many minimisers.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 5.4.
     Example:
@@ -98,10 +97,10 @@ def curvature(
 
     The Hessian is 1/n Σ c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1) with z_i = (1, x_i).
     Here c_i is the second derivative of the loss with respect to the output of the
-    model for example i. The argument `example_curvature` gives these numbers:
+    model for example i. The argument `example_curvature` contains these numbers. Choose
+    them as follows:
 
-    * c_i = 1 for half the squared error. In this case μ and L do not depend on the
-      params.
+    * c_i = 1 for half the squared error. Then μ and L do not depend on the params.
     * c_i = p_i (1 - p_i) for the logistic loss, at params that predict the
       probabilities p_i.
     * c_i = 1/4 gives an upper bound L for the logistic loss.

@@ -84,10 +84,10 @@ def softmax_regression(
     """Solve softmax regression by damped Newton steps.
 
     Minimise f(W, b) = 1/n Σ -log softmax(x_i W + b)[y_i] + penalty/2 |W|². The loss
-    does not change if the same number is added to all logits. Therefore the solver uses
-    only W and b whose sums over the classes are 0. Among these params the optimum is
-    unique. If the penalty is positive and includes the intercept, it is also the only
-    optimum among all params.
+    does not change if the same number is added to all logits. Therefore the solver
+    considers only params W and b whose sums over the classes are 0. Among these params
+    the optimum is unique. If the penalty is positive and includes the intercept, it is
+    also the only optimum among all params.
 
     Args:
       x: Inputs, shape (n, d), floating.

@@ -42,15 +42,16 @@ def check_derivative(
     The check uses eight random directions, the direction of the gradient, and a random
     direction within each leaf of x. Along each direction v, it evaluates f(x + h v) at
     h = ±1, ±1/2, ..., ±2^-26. Within each leaf, the entries of v are about as large as
-    those of x. Extrapolated central differences give a slope with an error estimate.
-    The derivative counts as wrong if it differs from the slope by more than this error
-    estimate and the rounding error together. The check gives the verdict "wrong" or
-    "kink" only if other step lengths confirm it. If f is too rough, the check uses
-    shorter steps; if f is too flat, it uses longer steps.
+    the entries of x. Extrapolated central differences give a slope with an error
+    estimate. The derivative counts as wrong if it differs from the slope by more than
+    this error estimate and the rounding error together. The check gives the verdict
+    "wrong" or "kink" only if other step lengths confirm it. If f is too rough, the
+    check uses shorter steps; if f is too flat, it uses longer steps.
 
-    The check measures the rounding error of f. For this it evaluates f again and
-    perturbs each operation by eight times its rounding error. So the check does not
-    mistake cancellation inside f, or a zero of f at x, for an error of the derivative.
+    The check measures the rounding error of f. To do so, it evaluates f again and
+    perturbs the result of each operation by eight times its rounding error. So the
+    check does not mistake cancellation inside f, or a zero of f at x, for an error of
+    the derivative.
 
     All errors are relative to the norm of the gradient, so the scales of f and x do not
     matter. There is no tolerance to choose. Instead, the report shows the smallest
@@ -81,10 +82,11 @@ def check_derivative(
         other values of the bound arguments are fast.
       x: Point of evaluation.
       key: Key for the random directions.
-      derivative: Function of x that returns the derivative to check. If f has one
-        output, it must return what `gradient` returns; otherwise, what `jacobian`
-        returns. If `derivative` is None, the check tests JAX's forward and reverse
-        derivatives of f, including the custom derivative rules inside f.
+      derivative: Function of x that returns the derivative to check. The result must
+        have the form that `gradient` returns if f has one output, and the form that
+        `jacobian` returns otherwise. If `derivative` is None, the check tests JAX's
+        forward and reverse derivatives of f, including the custom derivative rules
+        inside f.
     Returns:
       The report, which print() formats.
     Raises:

@@ -35,7 +35,7 @@ class Leaf(NamedTuple):
       name: Name of the leaf.
       start: Index of the leaf's first entry in the flattened x.
       size: Number of entries of the leaf.
-      scale: Root mean square of the entries. It is replaced by 1 if it is 0 or not
+      scale: Root mean square of the entries, or 1 if the root mean square is 0 or not
         finite.
     """
 
@@ -138,7 +138,10 @@ class Line:
         return self.jaxpr is not None and _has(self.jaxpr, "select_n")
 
     def sampled(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """Evaluate ⟨w, f(x + h v)⟩ at each step h in OFFSETS."""
+        """Evaluate ⟨w, f(x + h v)⟩ at each step h in OFFSETS.
+
+        OFFSETS are the numbers 0, ±1, ±1/2, ..., ±2^-26 in ascending order.
+        """
         if self.jaxpr is None:  # An f that cannot be traced is called for each h.
             return np.array(
                 [float(_at(self.f, self.x, self._like_x(v), w, h)) for h in OFFSETS]
@@ -187,7 +190,7 @@ class Line:
     def forward(self, v: np.ndarray, w: np.ndarray) -> float:
         """Return ⟨w, J v⟩ by forward mode, or NaN if there is no forward mode to test.
 
-        There is none if f has no rule for forward mode, or if the user gave the
+        This is so if f has no rule for forward mode, or if the user gave the
         derivative.
         """
         if self.given is not None:

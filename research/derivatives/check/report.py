@@ -96,10 +96,10 @@ class CheckReport(NamedTuple):
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
         values of f do not decide), or "nan" (the derivative or f is not finite).
       smallest_error: Smallest error of the derivative that this check would detect with
-        probability 0.99, relative to the norm of the gradient. This is valid for two
-        norms: the Euclidean norm, and the Euclidean norm after each leaf is multiplied
-        by the size of that leaf of x. If the gradient is 0, the error is relative to
-        the change of f over a step of the size of x.
+        probability 0.99, relative to the norm of the gradient. The number is valid for
+        two norms: the Euclidean norm, and the Euclidean norm after each leaf is
+        multiplied by the size of that leaf of x. If the gradient is 0, the error is
+        relative to the change of f over a step of the size of x.
       relative_error: Largest observed gap between the derivative and the differences of
         f, relative to the same quantity as `smallest_error`.
       taylor_slope: Order of the Taylor remainder: 2 for a right derivative, NaN if f is

@@ -1,4 +1,4 @@
-"""Estimate of a function's slope along a line from its values, with an error."""
+"""Estimate of the slope of a function along a line, with an error estimate."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,8 @@ _SAME = 8  # A difference above this many noise units is a contradiction.
 class Slope(NamedTuple):
     """Derivative of f at the middle of a line, estimated from values on the line.
 
-    STEPS are the lengths of the steps from the middle, from long to short.
+    STEPS are the lengths 1, 1/2, ..., 2^-26 of the steps from the middle, and LEVELS is
+    their number.
 
     Attributes:
       value: Extrapolated central difference; NaN if there is none.
@@ -53,10 +54,10 @@ class Slope(NamedTuple):
         return Slope(value * factor, error * factor, noise, *sides, *arrays)
 
     def agrees_with(self, rate: float, gap: float) -> bool:
-        """Return whether the central differences at the smallest steps equal a rate.
+        """Return whether the central differences at small steps equal a rate.
 
-        Steps with much noise are left out. The central differences at the two smallest
-        other steps must lie within gap / 4 of the rate.
+        Only the two smallest steps with little noise count. At these steps, the central
+        difference must lie within gap / 4 of the rate.
         """
         steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:
@@ -68,8 +69,8 @@ class Slope(NamedTuple):
     def contradicts(self, jump: float) -> bool:
         """Return whether the slopes at some step rule out a kink with this jump.
 
-        This is so if the step has so little noise that the jump would be visible, but
-        its left and right slopes differ by less than half of the jump.
+        A step rules out the kink if its noise is so small that the jump would be
+        visible, but the left and the right slope differ by less than half of the jump.
         """
         return bool(
             (
@@ -192,7 +193,7 @@ def remainder_slope(
 
 
 def spread(values: Float[np.ndarray, "n"]) -> float:
-    """Return the largest finite value minus the smallest, or 0 if none is finite."""
+    """Return the largest finite value minus the smallest one, or 0 if there is none."""
     finite = values[np.isfinite(values)]
     return float(np.ptp(finite)) if len(finite) else 0.0
 

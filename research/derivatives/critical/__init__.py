@@ -105,26 +105,28 @@ def classify_critical_point(
 ) -> CriticalPoint:
     """Classify the critical point x as minimum, maximum, saddle or degenerate.
 
-    The Hessian at x decides in the directions where it predicts correctly how the
-    gradient changes around x. The prediction must be correct at distances that are long
-    relative to the remaining Newton step. It must also stay correct if the rounding
-    errors of f are made larger.
+    The Hessian at x predicts how the gradient changes around x. In the directions where
+    this prediction is correct, the eigenvalues of the Hessian decide the kind of the
+    point. The prediction must be correct at distances that are long relative to the
+    Newton step from x. It must also stay correct if the rounding errors of f are made
+    larger.
 
-    In the other directions, the function samples f on both sides of x at many
+    In the other directions, samples of f decide. They lie on both sides of x at many
     distances. Each change of f is computed twice: as the integral of the gradient, and
-    as a difference of values. The smallest distances decide at which the change of f
-    exceeds its rounding error. If f has a curved valley or ridge, the samples follow
-    it. A point is "undecided" if the samples do not decide, if the Hessian is not
-    finite, or if x lies on a whole curve of minimum points.
+    as a difference of values. The decision uses the smallest distances at which the
+    change of f exceeds its rounding error. If f has a curved valley or ridge, the
+    samples follow the valley or ridge. A point is "undecided" if the samples do not
+    decide, if the Hessian is not finite, or if x lies on a whole curve of minimum
+    points.
 
-    The scale of f need not be known, because the function tries all distances that the
-    rounding of x allows.
+    The scale of f need not be known, because the samples cover all distances that are
+    not too small to change x.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
       x: Critical point, shape (n,), or () for a function of one number.
-      tolerance: Largest allowed norm of the gradient at x, relative to its largest norm
-        within a tenth of `scale` around x.
+      tolerance: Largest allowed norm of the gradient at x, relative to the largest norm
+        of the gradient at points within a tenth of `scale` around x.
       scale: Length over which f changes: a number, or an array of shape (n,). None
         means 1 + |x|.
     Returns:

@@ -45,8 +45,8 @@ class CriticalPoint(NamedTuple):
       newton_radius: *Estimate* of the distance within which Newton's method converges
         to this point. The estimate is 2 / (3 β L), where β = ‖H⁻¹‖ for the Hessian H at
         x, and L estimates the Lipschitz constant of the Hessian from samples around x.
-        L is not a bound, so the estimate is not a guarantee. It is 0 if the Hessian is
-        singular.
+        L is not a bound, so the estimate is not a guarantee. If the Hessian is
+        singular, `newton_radius` is 0.
       order: Order of the derivatives that decide the kind: 2, 3 or 4. It is 0 if higher
         derivatives or values of f decide, or if the kind is undecided.
       note: For a degenerate point, a text with the kind and the reason. The text starts

@@ -31,14 +31,14 @@ class Curvature(NamedTuple):
     """Hessian at a point y, split into firm and loose directions.
 
     In a firm direction, the gradient around y confirms the curvature that the Hessian
-    has. In a loose direction it does not. The coordinates are scaled so that all rows
-    of the Hessian are about equally large.
+    has. In a loose direction, the gradient does not confirm the curvature. The
+    coordinates are scaled so that all rows of the Hessian are about equally large.
 
     Attributes:
       value: f(y).
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
-      signs: Sign of each of the a confirmed eigenvalues, shape (a,).
+      signs: Signs of the confirmed eigenvalues, shape (a,).
       firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
       loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
         n - a).
@@ -62,9 +62,9 @@ def curvatures(
     Args:
       land: Landscape of f.
       points: Points, shape (m, n).
-      wary: Whether to measure the noise of the Hessian at every point. If False, it is
-        measured only where the Hessian is so much larger nearby that its noise may
-        matter.
+      wary: Whether to measure the noise of the Hessian at every point. If False, the
+        noise is measured only at a point near which the Hessian is so large that its
+        noise may matter.
     """
     values, gradients, hessians = land.hessians(points)
     return [
@@ -266,7 +266,7 @@ def _holds_between(
 def directions(n: int) -> Float[np.ndarray, "m n"]:
     """Return unit vectors in n dimensions, in pairs ±d, including the axes.
 
-    There are 2 for n = 1, 32 for n = 2, and more in higher dimensions.
+    There are 2 vectors for n = 1, 32 vectors for n = 2, and more in higher dimensions.
     """
     if n == 1:
         return np.array([[1.0], [-1.0]])

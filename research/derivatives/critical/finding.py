@@ -28,9 +28,10 @@ def found_points(
     bounds: Float[np.ndarray, "n 2"],
     separation: Float[np.ndarray, "n"],
 ) -> tuple[list[Judged], dict[str, int]]:
-    """Return the distinct critical points inside the bounds, and the outcome counts.
+    """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    All lengths are in the units of the landscape.
+    The counts are the numbers of starts with each outcome. All lengths are in the units
+    of the landscape.
     """
     led = walks(land, starts)
     ends, slope = _snapped(

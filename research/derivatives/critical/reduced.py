@@ -1,6 +1,6 @@
-"""Function along the directions in which the Hessian does not decide.
+"""Function along the directions in which its Hessian is singular or unconfirmed.
 
-It is minimised over the directions in which the Hessian decides.
+In the other directions, the function is minimised.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Rises(NamedTuple):
 
     @property
     def signs(self) -> Float[np.ndarray, "r w"]:
-        """Sign of each rise, or 0 if rounding hides the rise."""
+        """Sign of each rise, or 0 if rounding errors hide the rise."""
         return np.where(
             np.abs(self.rise) > VISIBLE * self.error, np.sign(self.rise), 0.0
         )
@@ -45,8 +45,9 @@ class Rises(NamedTuple):
 class Reduced:
     """The function f along its loose directions, minimised over its firm directions.
 
-    The Hessian decides in the firm directions, but not in the loose directions. If f
-    curves down in the firm directions, it is maximised over them instead.
+    In a firm direction, the Hessian shows how f curves. In a loose direction, it is
+    singular or unconfirmed. If f curves down in the firm directions, it is maximised
+    over them instead.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -160,7 +161,7 @@ class Reduced:
 
 
 def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
-    """Return scales of the loose directions that make f change equally along each."""
+    """Return scales for the loose directions so that f changes equally along each."""
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
         np.broadcast_to(
@@ -187,8 +188,8 @@ def noise_of_gradient(
 ) -> Float[np.ndarray, "r 1"]:
     """Return the error of a rise due to noise of the gradient, shape (r, 1).
 
-    The errors at radii at most half as large are extrapolated in proportion to the
-    radius.
+    For each radius, the errors at radii at most half as large are extrapolated in
+    proportion to the radius.
     """
     per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
     return (

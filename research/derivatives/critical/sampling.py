@@ -1,14 +1,14 @@
 """Classification of a point by samples of f, if its Hessian is singular or unconfirmed.
 
-The Hessian decides in its firm directions, but not in its loose directions. By the
-splitting lemma, f is the sum of two parts: squares in the firm directions, and a
-function of the loose directions. This function is f, minimised or maximised over the
-firm directions.
+In a firm direction, the Hessian shows how f curves. In a loose direction, it is
+singular or unconfirmed. By the splitting lemma, f is the sum of squares in the firm
+directions and of a function g of the loose directions. This function g is f, minimised
+or maximised over the firm directions.
 
-This module samples this function. If there is one loose direction, the samples lie on
-both sides of the point. If there are several, the module searches for the smallest and
-the largest rise of f on circles or spheres around the point. The smallest distances
-decide at which the change of f exceeds its rounding error.
+This module samples g. If there is one loose direction, the samples lie on both sides of
+the point. If there are several, the module searches for the smallest and the largest
+rise of g on circles or spheres around the point. The decision uses the smallest
+distances at which the change of g exceeds its rounding error.
 """
 
 from typing import NamedTuple
@@ -65,7 +65,7 @@ class Evidence(NamedTuple):
 def evidence(
     land: Landscape, y: Float[np.ndarray, "n"], curvature: Curvature
 ) -> Evidence:
-    """Sample f around y in the directions in which the Hessian does not decide."""
+    """Sample f around y in the loose directions, and judge what kind of point y is."""
     if curvature.loose.shape[1] > 1:
         curvature = curvature._replace(
             loose=curvature.loose * balance(Reduced(land, y, curvature))

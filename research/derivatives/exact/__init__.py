@@ -121,8 +121,8 @@ def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
       f: Function of one pytree of floating arrays that returns one real number, shape
         ().
       x: Point of evaluation.
-      mode: "forward", "reverse" or "auto". "auto" means the mode that `chosen_mode(f,
-        x)` returns.
+      mode: "forward", "reverse" or "auto". "auto" means the mode that
+        `chosen_mode(f, x)` returns.
     Returns:
       The partial derivatives, in the structure and shapes of x.
     Raises:
@@ -146,8 +146,8 @@ def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
       f: Function of one pytree of floating arrays that returns an array or a pytree of
         arrays.
       x: Point of evaluation.
-      mode: "forward", "reverse" or "auto". "auto" means the mode that `chosen_mode(f,
-        x)` returns.
+      mode: "forward", "reverse" or "auto". "auto" means the mode that
+        `chosen_mode(f, x)` returns.
     Returns:
       If x and f(x) are arrays, an array of shape f(x).shape + x.shape. If they are
       pytrees, a tree like f(x) in which each leaf is replaced by a tree like x. The
@@ -170,9 +170,9 @@ def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
     """Return the Hessian H_ij = ∂²f / ∂x_i ∂x_j of a function with one real value.
 
     If f selects between branches, the result is the Hessian of the branch that is
-    selected at x, as in `derivative` and `gradient`. The gradient is differentiated a
-    second time, in forward mode. If f has no derivative rule for forward mode, reverse
-    mode is used.
+    selected at x, as in `derivative` and `gradient`. The Hessian is the derivative of
+    the gradient, computed in forward mode. If f has no derivative rule for forward
+    mode, it is computed in reverse mode.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

@@ -75,8 +75,8 @@ def differentiated_in(f: Callable[..., Any], x: Any, mode: str, outputs: int) ->
     Args:
       f: Function of one pytree of floating arrays.
       x: Point of evaluation.
-      mode: "forward", "reverse" or "auto". "auto" means the mode that `chosen_mode(f,
-        x)` returns.
+      mode: "forward", "reverse" or "auto". "auto" means the mode that
+        `chosen_mode(f, x)` returns.
       outputs: Number of outputs of f.
     """
     check_choice("mode", mode, MODES)

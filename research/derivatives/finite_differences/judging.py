@@ -64,7 +64,7 @@ class Column(NamedTuple):
 
 
 def best_of_each_level(*tables: Table) -> Column:
-    """Return the estimate with the smallest bound in all tables, for each level."""
+    """For each level, return the estimate with the smallest bound in all tables."""
     values = np.concatenate([table.values for table in tables])
     bounds = np.concatenate([table.bounds for table in tables])
     row = np.argmin(bounds, axis=0)[None]
@@ -148,7 +148,8 @@ def rate(table: Table, powers: np.ndarray) -> float:
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if f - f(x) exceeds the noise and is the same at the LOWEST smallest steps.
+    f jumps if f - f(x) exceeds the noise and is the same at all of the smallest steps.
+    The number of these steps is LOWEST.
     """
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)

@@ -1,4 +1,4 @@
-"""Values of a function at distances from a point that double each time.
+"""Values of a function around a point, at distances that are doubled each time.
 
 Windows of equally spaced points between these distances show the noise.
 """
@@ -31,7 +31,8 @@ class Ladder(NamedTuple):
       places: Index of the level of each window, shape (windows,). The windows lie in
         turn to the right and to the left of x.
       windows: Values of f at eight points in each window, shape (windows, 8). The
-        points are about x + s WINDOW, where s is ± the distance of the window's level.
+        points are about x + s WINDOW, where s is plus or minus the distance of the
+        level.
       evaluations: Number of points where f was evaluated.
       epsilon: Relative spacing of the floats that f returns.
     """

@@ -16,8 +16,8 @@ class Sampler:
     If f acts on each entry of an array, one call is enough. But an f that accepts an
     array may compute something else from it, such as a mean, a sum, a difference of
     neighbours or a sort. To detect this, the points are passed in random order, and
-    three of the values are compared with f of single numbers. If they are equal up to
-    rounding errors, the array of values is used. Otherwise f is called in a loop.
+    three of the values are compared with f of single numbers. If these values are equal
+    up to rounding errors, the array of values is used. Otherwise f is called in a loop.
 
     Attributes:
       evaluations: Number of points where f was evaluated, including the three

@@ -86,8 +86,8 @@ class Tables(NamedTuple):
       central: Table of the central quotient, extrapolated as a series in h. The error
         of the quotient is such a series if the next derivative of f jumps at x.
       left, right: Tables of the one-sided derivatives.
-      gaps: Tables of the right minus the left one-sided derivative. There is one table
-        for each order up to the order of the derivative.
+      gaps: Tables of the difference between the right and the left derivative, one for
+        each order from 1 to the given order.
     """
 
     even: Table

@@ -40,10 +40,11 @@ def explain(
 ) -> Ledger:
     """Return a table of backpropagation through f at args, to be checked by hand.
 
-    The gradients are bit-identical to those of jax.grad(f) if JAX runs each operation
-    separately (`with jax.disable_jit()`). If f or a function of jax.numpy is jitted,
-    XLA fuses operations, and the result of jax.grad may differ in the last digits. With
-    `expand`, the gradients agree with those of jax.grad up to rounding errors.
+    The gradients are bit-identical to the result of jax.grad(f) if JAX runs each
+    operation separately (`with jax.disable_jit()`). If f or a function of jax.numpy is
+    jitted, XLA fuses operations, and the result of jax.grad may differ in the last
+    digits. With `expand`, the gradients agree with the result of jax.grad up to
+    rounding errors.
 
     Args:
       f: Any JAX function that takes arrays, or pytrees of arrays, and returns a number.

@@ -1,4 +1,7 @@
-"""Backward pass over a tape: contributions of each equation, and their sums."""
+"""Backward pass over a tape, which is the record of an evaluation.
+
+The pass computes the contributions of each equation, and their sums.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -97,7 +97,7 @@ def record(
 def walk_reverse_rule(
     tape: Tape, entry: OwnReverse, adjoints: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """Evaluate and record a custom reverse rule at the adjoints of its outputs.
+    """Evaluate and record a custom reverse rule at given adjoints of the outputs.
 
     Args:
       tape: Tape that records the equations.

@@ -25,7 +25,7 @@ class Recorded(NamedTuple):
 
 
 class LedgerFields(NamedTuple):
-    """Fields of `research.derivatives.Ledger`, which are described in its docstring."""
+    """Fields of `research.derivatives.Ledger`, whose docstring describes them."""
 
     title: str
     rows: tuple[Row, ...]

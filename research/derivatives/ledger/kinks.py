@@ -28,14 +28,13 @@ WINDOWS = ("reduce_window_max", "reduce_window_min")
 
 
 class Kink(NamedTuple):
-    """A row at which two compared values are equal, so the derivative may not exist.
+    """A row at a tie, where the function may have no derivative.
 
     Attributes:
       name: Name of the row.
       primitive: JAX primitive of the row.
       source: Line of the user's code.
-      sentence: Sentence that says which values are equal, and which derivative JAX
-        uses.
+      sentence: Sentence that describes the tie and the derivative that JAX uses.
     """
 
     name: str
@@ -47,8 +46,9 @@ class Kink(NamedTuple):
 def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
     """List the rows at a tie, where one-sided derivatives may differ or not exist.
 
-    At a tie, two compared values are equal, or a value is exactly at a kink or a jump.
-    If a loop is shown as one row, its steps are not searched.
+    At a tie, two compared values are equal (as in max(a, a)), or a value is exactly at
+    a kink or a jump (as in abs(0)). If a loop is shown as one row, its steps are not
+    searched.
     """
     kinks = []
     for equation in tape.equations():

@@ -29,8 +29,8 @@ class Ledger(LedgerFields):
       rows: Rows in the order of evaluation.
       value: f(*args), a number.
       grads: Gradient with respect to every argument, in the structure of the arguments.
-        If there is one argument, it is the gradient itself, otherwise a tuple. It is
-        None if f cannot be differentiated in reverse mode, and `note` then gives the
+        If f has several arguments, it is a tuple with a gradient for each argument. It
+        is None if f cannot be differentiated in reverse mode, and `note` then gives the
         reason.
       inputs: Dict from the name of each leaf of the arguments to its value.
       output: Name of the output f(*args).

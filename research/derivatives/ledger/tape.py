@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Literal:
-    """A constant in an equation. Two constants are equal only if they are identical."""
+    """A constant in an equation. Two literals are equal if they are the same object."""
 
     value: Any
 

@@ -199,8 +199,8 @@ def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) ->
 def short(value: Any) -> str:
     """Format a value briefly.
 
-    Numbers have four digits. Of a long array, the text shows the first two entries, the
-    last entry and the shape.
+    Numbers have four digits. For a long array, the text shows the first two entries,
+    the last entry and the shape.
 
     Example:
       >>> short(2 / 3), short(np.arange(3)), short(np.ones((3, 4)))

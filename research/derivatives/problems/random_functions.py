@@ -1,8 +1,9 @@
 """Random functions in eight classes, with their one-sided derivatives.
 
 A function is a Python expression in x with NumPy's names. The expression is evaluated
-twice. NumPy evaluates it as the function. The module `taylor` evaluates it as a Taylor
-series with sixty digits, which gives the true derivatives. The classes are:
+twice. NumPy evaluates it to compute values of the function. The module `taylor`
+evaluates it with Taylor series and sixty digits to compute the true derivatives. The
+classes are:
 
 - smooth: sums, products and compositions of elementary functions, scaled and shifted.
 - root: x is a root of f, exactly or up to rounding errors.
@@ -94,7 +95,9 @@ class Case(NamedTuple):
 
 
 def random_cases(kind: str, count: int, seed: int) -> list[Case]:
-    """Draw random functions of a class, whose first functions do not depend on `count`.
+    """Draw random functions of a class.
+
+    The first functions are the same for every `count`.
 
     Args:
       kind: Class of the functions, one of `CLASSES`.

@@ -1,9 +1,8 @@
 """One-sided derivatives from one-sided Taylor series with sixty digits.
 
 A series contains the coefficients of f(x + t) = c_0 + c_1 t + ... + c_4 t^4 + ... at a
-point x. It is valid for small t of one sign. The functions `maximum` and `abs` and
-comparisons use the first coefficient that is not zero. So each side of a kink has its
-own series.
+point x. It is valid for small t of one sign. `maximum`, `abs` and comparisons use the
+first coefficient that is not zero. So each side of a kink has its own series.
 """
 
 from collections.abc import Sequence
