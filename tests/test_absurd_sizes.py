@@ -27,8 +27,9 @@ from research.derivatives import fornberg_weights
 from research.derivatives.critical import grid_of_starts
 from research.models import initialisers
 from research.statistics import bootstrap as resampling
+from research.statistics import searches
 from research.statistics.scores import Scores
-from research.tuning import spaces, timing
+from research.tuning import search, spaces, timing
 from research.types import Batch
 
 TEXT, KEY = np.array([0, 1, 2, 1, 0, 1, 2] * 5), jax.random.key(0)
@@ -211,8 +212,23 @@ CALLS = {
         f"make_protocol {name}": lambda size, name=name: comparison.make_protocol(
             **{name: size}
         )
-        for name in ("budget", "passes", "batch_size", "seeds", "tuning_seeds", "width")
+        for name in (
+            "searches",
+            "budget",
+            "passes",
+            "batch_size",
+            "seeds",
+            "tuning_seeds",
+            "width",
+            "search_seed",
+        )
     },
+    "search budget": lambda size: search.search(
+        SPACE, size, [0, 1], np.random.default_rng(0)
+    ),
+    "best_of_trials resamples": lambda size: searches.best_of_trials(
+        np.ones((2, 3, 4)), resamples=size
+    ),
     "trials count": lambda size: spaces.trials(SPACE, size),
     "added_trials count": lambda size: spaces.added_trials(SPACE, size, 2),
     "choose_rate added": lambda size: tuning.choose_rate(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import compare
-from research import cli, runs
+from research import cli, comparison, runs, workloads
 from research.cli import commands
 from research.comparison.command import name_rules
 
@@ -22,6 +22,8 @@ RULE = """
 WORDS = [
     "--workload",
     "quadratic",
+    "--searches",
+    "2",
     "--budget",
     "3",
     "--passes",
@@ -30,6 +32,8 @@ WORDS = [
     "0.5",
     "--seeds",
     "0..3",
+    "--tuning-seeds",
+    "1000..1003",
     "--quiet",
 ]
 
@@ -71,17 +75,21 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
     assert commands.main(short) == 0  # The same study, which is drawn again.
     (run,) = finished(folder)
     arrays = runs.load_result(run).arrays
-    for kind in (
-        "trials",
-        "tuning",
-        "costs",
-        "final",
-    ):  # It is the same rule, so that every bit is, but at its defaults.
-        mine, ours = (
-            arrays[f"quadratic/{name}/{kind}"][1:3]
-            for name in ("mine", "gradient_descent")
-        )
-        np.testing.assert_array_equal(mine, ours)
+    # It is the same rule, so our own has every bit at the points that its searches chose.
+    terms = {"searches": 2, "tuning_seeds": 2, "passes": 60, "target": 0.5, "seeds": 4}
+    reported, passes = comparison.train_trials(
+        workloads.make_workload("quadratic"),
+        *comparison.make_contenders(["gradient_descent"]),
+        comparison.make_protocol(**terms),
+        {"learning_rate": arrays["quadratic/mine/chosen"][:, 0]},
+        2,
+    )
+    np.testing.assert_array_equal(arrays["quadratic/mine/passes"], passes)
+    np.testing.assert_array_equal(arrays["quadratic/mine/costs"], reported.costs)
+    np.testing.assert_array_equal(
+        arrays["quadratic/mine/curves"], reported.curves.reshape(8, -1)
+    )
+    assert np.isfinite(reported.costs).all()
     assert {"report.html", "ratios.svg", "trials.svg", "rates.svg", "curves.svg"} <= {
         f.name for f in run.iterdir()
     }
@@ -117,7 +125,18 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
             ["--rule", "adam", "rmsprop", "--evaluations", "adam"],
             "--evaluations wants RULE=NUMBER",
         ),
-        (["--rule", "adam", "rmsprop", "--seeds", "0"], "seeds: at least 3 are needed"),
+        (
+            ["--rule", "adam", "rmsprop", "--seeds", "0"],
+            "seeds: at least 3 seeds are needed; got 1.",
+        ),
+        (
+            ["--rule", "adam", "rmsprop", "--searches", "1"],
+            "searches must be at least 2",
+        ),
+        (
+            ["--rule", "adam", "rmsprop", "--tuning-seeds", "1000..1004"],
+            "5 seeds cannot be divided among 2 searches",
+        ),
         (["--rule", "adam", "rmsprop", "--workload", "digit"], "did you mean 'digits'"),
         (
             ["--rule", "adam", "rmsprop", "--budget", "0"],

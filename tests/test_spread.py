@@ -121,11 +121,13 @@ def test_spread_comparison_has_the_bits_of_one_process(tmp_path, monkeypatch, ca
         "heavy_ball",
         "--workload",
         "quadratic",
+        "--searches",
+        "2",
         "--budget",
         "2",
         "--quiet",
     ]
-    words += ["--passes", "4", "--seeds", "0..2", "--tuning-seeds", "7,8,9"]
+    words += ["--passes", "4", "--seeds", "0..2", "--tuning-seeds", "7,8,9,10"]
     module, here = sys.modules["research.comparison.trials"], []
     measure_contender = comparison.measure_contender
     monkeypatch.setattr(
