@@ -240,18 +240,19 @@ def study_numbers() -> dict[str, Any]:
         "rule": "mine",
         "baseline": "adam",
         "verdict": "better",
-        "more_seeds": 30,
+        "detectable": 1.3,
     }
     protocol = {
+        "searches": 2,
         "budget": 12,
         "passes": 30,
         "batch_size": 32,
         "seeds": [0, 1],
-        "tuning_seeds": [7, 8],
+        "tuning_seeds": [7, 8, 9, 10],
         "target": 0.01,
     }
     return {
-        "study": 1,
+        "study": 2,
         "protocol": protocol
         | {"tune_on": "train", "reported_on": "train", "level": 0.95},
         "baseline": "adam",
