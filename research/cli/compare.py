@@ -89,7 +89,7 @@ FULL = Config(
 
 
 def compare(words: Sequence[str]) -> int:
-    """Compare rules as a command line says.
+    """Compare rules, with the rules and settings given on a command line.
 
     Arguments before the first flag are rules.
 
@@ -120,7 +120,7 @@ def with_rule_flag(words: Sequence[str]) -> list[str]:
 
 
 def complete(config: Config) -> Config:
-    """Record the digest of each file that contains a rule."""
+    """Return the config with the digest of each file that contains a rule."""
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
 
@@ -145,9 +145,10 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
-    """Compute every `parts`-th pair of rule and workload, starting with pair `part`.
+    """Compute one of `parts` parts of the pairs of rule and workload.
 
-    The results are saved in the checkpoints, where `run` loads them.
+    The part has every `parts`-th pair, starting with pair `part`. The results are saved
+    in the checkpoints, and `run` loads them from there.
     """
     given = arguments(config)
     research.comparison.compute_share(
@@ -161,7 +162,7 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """Return the arguments of `research.comparison.compare` for a config."""
+    """Convert a config to the arguments of `research.comparison.compare`."""
     return research.comparison.parse_command(
         config.rule,
         lambda word: rule_lookup.find(word).rule,
