@@ -405,9 +405,9 @@ def describe_steps(points: np.ndarray, gradients: np.ndarray) -> Steps:
       ValueError: The shapes do not match.
     Example:
       >>> steps = describe_steps(np.array([[3.0, 4.0], [3.0, 3.0], [2.0, 3.0]]),
-        np.array([[0.0, 2.0], [0.0, 5.0]]))
+      ...     np.array([[0.0, 2.0], [0.0, 5.0]]))
       >>> print(steps.gradient_norm, steps.update_norm, steps.update_over_params[0],
-        steps.cosine)
+      ...     steps.cosine)
       [2. 5.] [1. 1.] 0.2 [1. 0.]
     """
     points, gradients = np.asarray(points, float), np.asarray(gradients, float)

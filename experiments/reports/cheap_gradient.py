@@ -10,7 +10,7 @@ from experiments.cheap_gradient import EXCEPTIONS, MODES
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the bound, the function closest to it, and the functions above the bound."""
+    """State the bound, the function closest to it, and the functions that exceed it."""
     numbers = findings.numbers
     found = numbers["functions"]
     above = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in EXCEPTIONS)

@@ -12,7 +12,7 @@ UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the errors of velocity and acceleration at the shortest and the best step."""
+    """State the errors of velocity and acceleration at the shortest and best steps."""
     numbers = findings.numbers
     said = []
     for row in (r for r in numbers["rows"] if r["accuracy"] == 2):
