@@ -43,7 +43,7 @@ class Config:
     """Settings of the experiment."""
 
     rule: tuple[str, ...] = ()
-    """Names of rules; empty: all."""
+    """Names of rules. If empty, all rules are compared."""
 
 
 FULL = Config()

@@ -55,11 +55,12 @@ class Config:
         "rmsprop",
         "adam",
     )
-    """Names of update rules, which run with their defaults."""
+    """Names of update rules. They run with their default arguments."""
     steps: int = 300
     """Steps of each path."""
     rates: int = 21
-    """Number of learning rates in the grid, which have equal ratios."""
+    """Number of learning rates in the grid. Neighbouring rates have a constant
+    ratio."""
     lowest_rate: float = 1e-4
     """Lowest rate of the grid."""
     highest_rate: float = 10.0

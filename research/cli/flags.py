@@ -27,9 +27,10 @@ class Options:
     """Start from the experiment's FULL configuration instead of the small one."""
     fast: bool = False
     """Start from a configuration that takes seconds and only shows that everything
-    works; some experiments have none."""
+    works. Some experiments do not have one."""
     config: Path | None = None
-    """Start from this TOML or JSON file; flags on the command line override it."""
+    """Start from this TOML or JSON file. Flags on the command line override its
+    values."""
     results: Path = Path("results")
     """Folder in which <experiment>/<run id>/ is created."""
     fresh: bool = False
@@ -37,8 +38,8 @@ class Options:
     quiet: bool = False
     """Print only the answer and the paths."""
     data_dir: Path | None = None
-    """Look for data in this folder first, like the environment variable DESCENT_DATA;
-    `descent data` lists it."""
+    """Search this folder for data first, as with the environment variable DESCENT_DATA.
+    `descent data` lists the data sets."""
 
 
 class Command(NamedTuple):
