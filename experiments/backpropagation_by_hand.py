@@ -390,7 +390,7 @@ def summary(net: Net, arrays: dict[str, np.ndarray]):
 
 
 def facts(config: Config, found: dict[str, Any]):
-    """Return the numbers over all networks, and the numbers of the last network.
+    """Return numbers about all networks together, and about the last network.
 
     The answer of the experiment uses the seconds of the last network.
     """

@@ -456,7 +456,11 @@ def noise_scale(workload: Any, probe: Batch, points: Any):
 
 
 def summary(workload: Any, rows: Sequence[dict[str, Any]]):
-    """Return the facts of one workload: the rows, the two limits, and the knee."""
+    """Return the facts of one workload.
+
+    There is a row for each batch size. Other facts are the two limits (the smallest
+    number of steps and the smallest number of example gradients) and the knee.
+    """
     reached = [row for row in rows if row["steps"][0] is not None]
     if not reached:
         raise ValueError(

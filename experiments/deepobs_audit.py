@@ -128,7 +128,7 @@ PUBLISHED_BATCHES = (
 
 
 class Problem(NamedTuple):
-    """Test problem: H, and the examples of the three sets.
+    """Test problem: H, and the training, validation and test examples.
 
     H is given by its eigenvalues, shape (d,), and by its eigenvectors, which are the
     rows of an array of shape (d, d).
@@ -254,7 +254,7 @@ def draw_rotation(random: np.random.RandomState, dimension: int):
 
 
 def energy(problem: Problem, x: Any):
-    """Return ½ xᵀHx of each row."""
+    """Return ½ xᵀHx for each row of x."""
     return 0.5 * (x @ problem.rotation.T) ** 2 @ problem.eigenvalues
 
 
@@ -372,7 +372,7 @@ def mean_interval(samples: np.ndarray):
 
 
 def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
-    """Return the numbers of the table and the answer, as JSON.
+    """Return the numbers for the table and the answer, as JSON.
 
     The first `tuned` seeds are the tuning seeds. The other seeds are reported.
     """

@@ -477,7 +477,7 @@ def confused(saved: Saved, split: Any):
 
 
 def recalls(saved: Saved, split: Any):
-    """Return the recognised share of each class. It is NaN without test images."""
+    """Return the recognised share of each class, or NaN if it has no test images."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
     said = saved.arrays["probabilities"].argmax(axis=1)
     return np.asarray(

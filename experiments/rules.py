@@ -142,7 +142,7 @@ def numbers_of(cells: list[dict[str, Any]], names: Sequence[str]):
 
 
 def largest(cells: list[dict[str, Any]], who: str, dtype: str, rule: str | None = None):
-    """Return the comparison with the largest number, or None."""
+    """Return the comparison with the largest number, or None if there is no number."""
     those = [
         c
         for c in cells

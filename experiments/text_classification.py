@@ -479,7 +479,7 @@ def confused(labels: np.ndarray, probabilities: np.ndarray):
 
 
 def recalls(labels: np.ndarray, probabilities: np.ndarray):
-    """Return the recognised share of each topic. It is NaN without stories."""
+    """Return the recognised share of each topic, or NaN if it has no stories."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
     said = probabilities.argmax(axis=1)
     return np.asarray(

@@ -9,7 +9,7 @@ import research
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Give the partial and the total derivative at the price and at the best price."""
+    """Give the partial and the total derivative, at the given and at the best price."""
     numbers = findings.numbers
     way = "raise" if numbers["total"] > 0 else "lower"
     return (

@@ -236,7 +236,10 @@ def draw_null(axes: Axes, ways: Sequence[dict[str, Any]]):
 
 
 def draw_by_ratio(axes: Axes, result: research.runs.Result, kind: str):
-    """Draw wrong winners for fifths of the studies, sorted by true ratio."""
+    """Draw the shares of wrong winners in five groups of studies.
+
+    The studies are sorted by the true ratio of the two costs and cut into fifths.
+    """
     named, truth = (
         result.arrays["rules/named"],
         result.arrays["rules/truth"][:, (RULES, TRIALS).index(kind)],

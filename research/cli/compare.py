@@ -101,8 +101,8 @@ def compare(words: Sequence[str]) -> int:
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
-        reports it in one line.
+      ValueError, TypeError, OSError: The input is bad.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 if a flag's value has the wrong type.
     """
     study = sys.modules[__name__]

@@ -77,9 +77,10 @@ def question_of(docstring: str | None) -> str:
 def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     """Parse a command line into the experiment's Config.
 
-    The initial config has the default values, or it is FULL, FAST, or read from a file.
-    The other flags change values of the initial config. `--help` prints the docstring
-    of the module and the flags with their defaults, and exits. JAX is not imported.
+    The initial config has the default values. With --full or --fast it is FULL or FAST,
+    and with --config it is read from a file. All other flags change values of the
+    initial config. `--help` prints the docstring of the module and the flags with their
+    defaults, and exits. JAX is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an

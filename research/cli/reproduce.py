@@ -32,8 +32,8 @@ def reproduce(words: Sequence[str]) -> int:
     Returns:
       0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
-      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` reports it in
-        one line.
+      ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
+        the error in one line.
       SystemExit: Status 2 after an unknown flag.
     """
     parser = argparse.ArgumentParser(
