@@ -125,7 +125,8 @@ def how(numbers: dict[str, Any]):
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the outcomes of each procedure, and wrong winners by the true ratio.
 
-    There are studies of different rules and studies of equal rules.
+    Studies of two different rules, and studies of a rule and itself, are shown
+    separately.
     """
     numbers = result.numbers
     figure, axes = research.figures.new_figure(
