@@ -20,7 +20,7 @@ def floating(name: str, value: ArrayLike) -> Array:
 
 
 def numeric(name: str, value: ArrayLike) -> Array:
-    """Convert a value to an array, and raise TypeError if it has no real numbers."""
+    """Convert a value to an array of numbers, or raise TypeError."""
     if not isinstance(value, jax.Array) or not is_traced(value):
         check_numbers(name, value)
     return jnp.asarray(value)

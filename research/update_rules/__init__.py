@@ -90,6 +90,7 @@ from research.update_rules._gradient_line_search import (
 from research.update_rules._groups import by_group as by_group
 from research.update_rules._groups import checked_mask as checked_mask
 from research.update_rules._groups import masked_leaves as masked_leaves
+from research.update_rules._layerwise import MatrixAxes as MatrixAxes
 from research.update_rules._layerwise import lamb as lamb
 from research.update_rules._layerwise import muon as muon
 from research.update_rules._least_squares import gauss_newton as gauss_newton

@@ -177,6 +177,18 @@ def abs_square(x: Array) -> Array:
     )
 
 
+def norm_of(x: Array) -> Array:
+    """Return the Euclidean norm of a leaf, at least in float32.
+
+    Example:
+      >>> print(norm_of(jnp.array([3.0, 4.0], jnp.bfloat16)))
+      5.0
+    """
+    return jnp.sqrt(
+        jnp.sum(abs_square(x.astype(jnp.promote_types(x.dtype, jnp.float32))))
+    )
+
+
 def real_product(a: Array, b: Array) -> Array:
     """Return the real product entry by entry: Re(a) Re(b) + Im(a) Im(b).
 

@@ -115,7 +115,7 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
                 raise TypeError(
                     f"mask must hold True or False; got {entry!r} at {_written(path)}."
                 )
-        return _spread("mask", entries, params)
+        return spread_labels("mask", entries, params)
 
     return at_every_leaf
 
@@ -180,7 +180,7 @@ def by_group(
     }
 
     def labelled(params):
-        found = _spread(
+        found = spread_labels(
             "labels", labels(params) if callable(labels) else labels, params
         )
         pairs = jax.tree_util.tree_leaves_with_path(found)
@@ -268,8 +268,20 @@ def _restricted(
     return of_part
 
 
-def _spread(name: str, prefix: Any, params: Params) -> Any:
-    """Return a pytree like params, with each entry of prefix at all leaves below it."""
+def spread_labels(name: str, prefix: Any, params: Params) -> Any:
+    """Return a pytree like params, with each entry of prefix at all leaves below it.
+
+    Args:
+      name: Name of the argument, for the message.
+      prefix: Pytree that is a prefix of the params.
+      params: Params, or another pytree of their structure.
+    Raises:
+      ValueError: The structure of prefix is not a prefix of that of the params. The
+        message names the leaves.
+    Example:
+      >>> spread_labels("labels", {"layer": "slow"}, {"layer": {"w": 1.0, "b": 2.0}})
+      {'layer': {'b': 'slow', 'w': 'slow'}}
+    """
     entries = {
         path: entry for path, entry in jax.tree_util.tree_leaves_with_path(prefix)
     }

@@ -1,6 +1,7 @@
 """Building blocks of rules: final step, weight decay, dtype-preserving arithmetic."""
 
 import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from research.types import Array, Params
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete, real_dtype
 from research.update_rules._groups import checked_mask
+from research.update_rules._rule_info import DirectionState
 
 
 class DescendState(NamedTuple):
@@ -153,6 +155,29 @@ def add_decayed_weights(
 
     rule = complete(optax.GradientTransformation(optax.init_empty_state, update))
     return rule if mask is None else complete(optax.masked(rule, checked_mask(mask)))
+
+
+def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the direction of a rule that was made with the learning rate 1.
+
+    Such a rule steps by minus its direction.
+
+    Example:
+      >>> from research.update_rules import adam
+      >>> rule = direction_of(adam(1.0))
+      >>> print(rule.update(jnp.array([2.0, -3.0]), rule.init(jnp.zeros(2)))[0])
+      [ 1. -1.]
+    """
+    rule = optax.with_extra_args_support(rule)
+
+    def init(params: Params):
+        return DirectionState(rule.init(params))
+
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
+        updates, inner = rule.update(updates, state.direction, params, **extra)
+        return jax.tree.map(operator.neg, updates), DirectionState(inner)
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 def cast(value: float | Array, leaf: Array) -> Array:

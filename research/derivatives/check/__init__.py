@@ -1,8 +1,8 @@
 """Check of a derivative against values of the function.
 
-The check makes three tests: of the slopes, of the order of the Taylor remainder, and of
-the dot products of forward and reverse mode. It also reports the smallest error that it
-would have detected.
+The check tests the slopes, the order of the Taylor remainder, and the dot products of
+forward and reverse mode. It also reports the smallest error that it would have
+detected.
 """
 
 import math

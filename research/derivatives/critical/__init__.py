@@ -52,8 +52,8 @@ def critical_points(
     longest gradient at a start. For example, x³/3 + 1e-9 x has no critical point, but
     the result contains a point at 0, "degenerate, no extremum".
 
-    All lengths are in units of the widths of the bounds. Therefore the points and their
-    kinds do not change if f is multiplied by a power of two. If a coordinate is
+    The points and their kinds do not change if f is multiplied by a power of two. All
+    lengths are in units of the widths of the bounds. Therefore, if a coordinate is
     multiplied by a power of two, together with its starts and bounds, the points are
     multiplied in the same way, and the kinds do not change.
 

@@ -21,8 +21,8 @@ class CriticalPoints(tuple):
       flat: Number of starts whose search ended where f is constant. There every point
         is critical, so no such point is listed.
 
-    A start with several outcomes is counted once, under the first that applies of
-    converged, flat, not_finite, outside and stalled.
+    A start with several outcomes is counted once. The first outcome that applies is
+    used, in the order converged, flat, not_finite, outside, stalled.
     """
 
     starts: int

@@ -116,8 +116,8 @@ def finite_difference(
 
     The equally spaced points give an estimate of the noise of f at each distance. The
     estimate is at least ε |f| / 2, where ε is the relative spacing of the floats that f
-    returns. If fewer than three groups of points show noise, the estimate is at least ε
-    (|f| + |x f'|) / 2.
+    returns. If fewer than three groups of points show noise, the estimate is at least
+    ε (|f| + |x f'|) / 2.
 
     At each step h the difference quotient (f(x + h) - f(x - h)) / 2h is extrapolated to
     h = 0 by Richardson's scheme. It is extrapolated twice: as a series in h², and as a

@@ -21,7 +21,8 @@ from research.derivatives.ledger.wording import ELEMENTWISE, entry_at
 class NonFinite(NamedTuple):
     """Row that creates the first NaN or infinity.
 
-    Instead of a row, it may be an input that is not finite, or a custom reverse rule.
+    The NaN or infinity may also come from an input or from a custom reverse rule. The
+    fields then describe the input or the rule.
 
     Attributes:
       name: Name of the row, the input or the rule.
