@@ -158,8 +158,8 @@ def build(
       TypeError: The rule is not an optax.GradientTransformation (call its constructor),
         or the dataset is not a Batch. In init and in a step: a leaf of the params is
         not floating, because integers cannot take small steps.
-      ValueError: Leaves of the dataset differ in length, or it has no examples. In a
-        step: a concrete index lies outside the dataset.
+      ValueError: Leaves of the dataset differ in length, or the dataset has no
+        examples. In a step: a concrete index lies outside the dataset.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> half = lambda x, batch: x**2 / 2

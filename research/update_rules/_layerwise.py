@@ -157,10 +157,10 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
 class MatrixAxes:
     """How `muon` reads a leaf as one matrix or as a batch of matrices.
 
-    The axes of the inputs are merged into the rows of a matrix and those of the outputs
-    into its columns, in the order given. Each index of the remaining axes has its own
-    matrix. Heads then cut every matrix into equal blocks, each of which is a matrix of
-    its own. optax.contrib.MuonDimensionNumbers has the axes, but no heads.
+    The input axes are merged into the rows of a matrix, and the output axes into the
+    columns, in the given order. Each index of the remaining axes gives one matrix.
+    Heads then cut every matrix into equal blocks, and each block is read as one matrix.
+    optax.contrib.MuonDimensionNumbers has the axes, but no heads.
 
     Attributes:
       inputs, outputs: An axis or several axes; negative ones count from the end.

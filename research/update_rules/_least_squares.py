@@ -42,8 +42,8 @@ class GaussNewtonState(NamedTuple):
       outcome: `Outcome` of the last step, int32.
       curvature: Kind of the matrix JᵀJ, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
-      evaluations: Number of sums of squares, with their gradients, evaluated inside the
-        last update, int32. The Jacobian is not counted.
+      evaluations: Number of times that the last update evaluated the sum of squares
+        with its gradient, int32. The Jacobian is not counted.
       squares_after, squares_grad_after: Sum ½ |r|² and its gradient after the step.
         None if there is no line search, or if the params are narrower than float32.
     """

@@ -29,8 +29,8 @@ class Mistake(NamedTuple):
     Attributes:
       cause: Short description of the mistake for the author of the wrong rule, such as
         "ε inside the root".
-      right: Part of the formula's source code. It occurs there exactly once. wrong:
-      Code that replaces this part.
+      right: Part of the formula's source code. It occurs there exactly once.
+      wrong: Code that replaces this part.
     """
 
     cause: str
