@@ -55,7 +55,8 @@ class Info(NamedTuple):
 
     Attributes:
       loss: The objective on the batch, before the update.
-      learning_rate: The learning rate of the step; NaN if the rule's state holds none.
+      learning_rate: The learning rate of the step; NaN if the rule's state holds no
+        learning rate.
       gradient_norm: Euclidean norm of the gradient.
       update_norm: Euclidean norm of the update.
     """

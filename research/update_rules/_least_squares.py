@@ -84,7 +84,8 @@ def gauss_newton(
     A column of J counts as a linear combination of the other columns if its diagonal
     entry in R is at most m eps times the length of the column. The state then reports a
     singular matrix, and the argument `singular` chooses the step. "shortest" takes the
-    shortest h, measured in units of the columns' lengths. "stop" takes no step.
+    h with the smallest |D h|, where the diagonal matrix D holds the lengths of the
+    columns. "stop" takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.
