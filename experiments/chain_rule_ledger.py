@@ -128,7 +128,9 @@ def neuron(w: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array):
 
 
 def models(config: Config, workload: Any):
-    """Return (function, arguments) of softmax regression and of a small network.
+    """Return a pair (function, arguments) for each of the two models.
+
+    The models are softmax regression and a small network.
 
     The network is applied to a few of the digits.
     """
@@ -172,7 +174,10 @@ def count_bits(ledger: research.derivatives.Ledger, f: Callable, args: tuple):
 
 
 def largest_path_error(ledger: research.derivatives.Ledger):
-    """Return the largest difference between a gradient and the sum over its paths."""
+    """Return the largest difference between a gradient and the sum over its paths.
+
+    The sum has one term for each path: the product of the path's local derivatives.
+    """
     sums = {
         name: sum(np.asarray(path.derivative) for path in ledger.paths(name))
         for name in ledger.inputs

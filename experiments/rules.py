@@ -43,7 +43,7 @@ class Config:
     """Settings of the experiment."""
 
     rule: tuple[str, ...] = ()
-    """Names of rules; empty: all."""
+    """Names of rules. If empty, all rules are compared."""
 
 
 FULL = Config()
@@ -142,7 +142,7 @@ def numbers_of(cells: list[dict[str, Any]], names: Sequence[str]):
 
 
 def largest(cells: list[dict[str, Any]], who: str, dtype: str, rule: str | None = None):
-    """Return the comparison with the largest number, or None."""
+    """Return the comparison with the largest number, or None if there is no number."""
     those = [
         c
         for c in cells

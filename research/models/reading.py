@@ -89,7 +89,7 @@ def next_token_risk(
 ) -> Callable[[Params, Batch], Float[Array, ""]]:
     """Build the objective of a language model: the mean next-token loss of a batch.
 
-    The losses are those of `next_token_losses`.
+    `next_token_losses` computes the losses.
 
     Args, Raises:
       As in `next_token_losses`.
