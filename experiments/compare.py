@@ -17,12 +17,12 @@ detected, and whether the searches of a rule disagree.
     # Heavy ball and Adam, under three minutes on two cores.
     python -m experiments compare
 
-A rule of yours is a function that takes a learning rate and returns an
+Your own rule is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
 range of `--space`. All rules are compared with the last rule, or with `--baseline`.
-Workloads are those of research.workloads: diabetes, diabetes_ridge, breast_cancer,
-digits, ill_conditioned, noisy_quadratic and others.
-Our rules are those of docs/update_rules.md.
+research/workloads/ defines the workloads: diabetes, diabetes_ridge, breast_cancer,
+digits, ill_conditioned, noisy_quadratic and others. docs/update_rules.md lists the
+rules of this package.
 
 Expected number (`EXPECTED`): the overall ratio of heavy ball's example gradients to
 Adam's in the default run.

@@ -12,8 +12,9 @@ result is not biased by the choice.
     # Every first-order rule here.
     python experiments/which_rule.py --full
 
-Expected number (`EXPECTED`): example gradients of plain gradient descent and of Adam,
-divided by those of the first rule, over all workloads together.
+Expected numbers (`EXPECTED`): the number of example gradients that plain gradient
+descent needs, divided by the number that the first rule needs, over all workloads
+together; and the same ratio for Adam.
 """
 
 import dataclasses
@@ -45,8 +46,8 @@ class Config:
         "dog",
         "prodigy",
     )
-    """Names of rules; all: every first-order rule. Gradient descent and Adam are always
-    included."""
+    """Names of rules. "all" means every first-order rule. Gradient descent and Adam are
+    always included."""
     workload: tuple[str, ...] = (
         "diabetes",
         "diabetes_ridge",
@@ -73,7 +74,7 @@ class Config:
     """Seeds for the choice of trials, divided among the searches; must differ from the
     reported seeds."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(rule=ALL)
@@ -97,7 +98,7 @@ def run(
 ) -> research.runs.Findings:
     """Measure every rule on every workload.
 
-    The tuning seeds decide which rule is first; results are reported on other seeds.
+    The tuning seeds decide which rule is first. Results are reported on other seeds.
     """
     comparison = research.comparison
     workloads = comparison.make_workloads(config.workload)
@@ -136,9 +137,10 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: Checkpoints):
-    """Compute every `parts`-th pair, starting with pair `part`, and save it.
+    """Compute one of `parts` parts of the pairs of rule and workload.
 
-    `run` loads the results from the checkpoints.
+    The part has every `parts`-th pair, starting with pair `part`. The results are saved
+    in the checkpoints, and `run` loads them from there.
     """
     research.comparison.compute_share(
         rules_of(config),
@@ -151,7 +153,7 @@ def share(config: Config, part: int, parts: int, checkpoints: Checkpoints):
 
 
 def terms(config: Config):
-    """Return the arguments of the protocol."""
+    """Return the arguments for the protocol of the comparison."""
     return {
         "searches": config.searches,
         "budget": config.budget,
@@ -165,13 +167,13 @@ def terms(config: Config):
 
 
 def rules_of(config: Config):
-    """Return the names of the rules, including the plain and the usual one."""
+    """Return the names of the rules, always including gradient descent and Adam."""
     named = list(research.tuning.SPACES) if "all" in config.rule else config.rule
     return list(dict.fromkeys((PLAIN, *named, USUAL)))
 
 
 def ratio_to(numbers: dict[str, Any], rule: str):
-    """Return example gradients of a rule divided by the first's; 1 for itself."""
+    """Return the example gradients of a rule, divided by those of the first rule."""
     if rule == numbers["baseline"]:
         return 1.0
     return next(one["ratio"] for one in numbers["overall"] if one["rule"] == rule)
@@ -245,13 +247,13 @@ def default_cost(study: research.comparison.Study, workload: str, rule: str):
 
 
 def geometric_mean(ratios: np.ndarray):
-    """Return the geometric mean of the finite ratios; None if there are none."""
+    """Return the geometric mean of the finite ratios, or None if no ratio is finite."""
     finite = ratios[np.isfinite(ratios)]
     return float(np.exp(np.log(finite).mean())) if finite.size else None
 
 
 def relative_seconds(cells: dict[tuple[str, str], Any], on: Sequence[str], rule: str):
-    """Return the seconds per pass relative to plain gradient descent.
+    """Return the seconds per pass of a rule relative to plain gradient descent.
 
     The result is the geometric mean over the workloads.
     """

@@ -153,7 +153,7 @@ def searched(numbers: dict[str, Any]):
 
 
 def how(numbers: dict[str, Any]):
-    """Return the table of what each procedure does."""
+    """Return the table that says what each procedure does."""
     budget, seeds, tuning = (
         numbers[name] for name in ("budget", "reported_seeds", "tuning_seeds")
     )
@@ -179,7 +179,8 @@ def how(numbers: dict[str, Any]):
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the outcomes of each procedure, and wrong winners by the true ratio.
 
-    There are studies of different rules and studies of equal ones.
+    Studies of two different rules, and studies of a rule and itself, are shown
+    separately.
     """
     numbers = result.numbers
     figure, axes = research.figures.new_figure(
@@ -275,7 +276,7 @@ def draw_searches(numbers: dict[str, Any]):
 
 
 def draw_outcomes(axes: Axes, ways: Sequence[dict[str, Any]], kind: str):
-    """Draw stacked shares: right, undecided, wrong."""
+    """Draw stacked bars: the shares of right, undecided and wrong studies."""
     colours = research.figures.COLOURS
     places, left = np.arange(len(ways)), np.zeros(len(ways))
     looks = {
@@ -340,7 +341,10 @@ def draw_null(axes: Axes, ways: Sequence[dict[str, Any]]):
 
 
 def draw_by_ratio(axes: Axes, result: research.runs.Result, kind: str):
-    """Draw wrong winners for fifths of the studies, sorted by true ratio."""
+    """Draw the shares of wrong winners in five groups of studies.
+
+    The studies are sorted by the true ratio of the two costs and cut into fifths.
+    """
     named, truth = (
         result.arrays["rules/named"],
         result.arrays["rules/truth"][:, (RULES, TRIALS).index(kind)],

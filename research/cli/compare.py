@@ -16,9 +16,10 @@ detected, and whether the searches of a rule disagree.
 
 A rule of yours is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
-range of `--space`. All rules are compared with the last rule, or with `--baseline`.
-Workloads are those of research.workloads: diabetes, diabetes_ridge, breast_cancer,
-digits, ill_conditioned, noisy_quadratic and others.
+range given by `--space`. All rules are compared with the baseline, which is the last
+rule or the rule given by `--baseline`. research.workloads defines the workloads:
+diabetes, diabetes_ridge, breast_cancer, digits, ill_conditioned, noisy_quadratic and
+others.
 """
 
 import dataclasses
@@ -46,8 +47,8 @@ class Config:
     """Settings of a comparison."""
 
     rule: tuple[str, ...] = ("heavy_ball", "adam")
-    """Rules: one of our names, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it
-    v1; the flag may be repeated."""
+    """Rules: a name of a rule of this package, optax.NAME, FILE.py:NAME, or
+    v1=FILE.py:NAME, which gives the rule the name v1. The flag may be repeated."""
     workload: tuple[str, ...] = ("breast_cancer", "digits")
     """Named problems on which all rules run."""
     baseline: str = ""
@@ -60,7 +61,7 @@ class Config:
     passes: int = 30
     """Passes over the data in every training."""
     batch_size: int = 32
-    """Examples in a batch; 0: all of them."""
+    """Examples in a batch. 0 means all examples."""
     target: float = 1e-2
     """Share of the initial f - f* that must be reached."""
     tune_on: str = "train"
@@ -77,13 +78,13 @@ class Config:
     """Search ranges that replace the defaults: RULE.learning_rate=1e-4..10 (log scale),
     or "RULE.b2=0.9..0.999 one_minus"."""
     evaluations: tuple[str, ...] = ()
-    """Cost of a step, in gradients of its batch, for a rule that evaluates the
-    objective itself, as RULE=2."""
+    """For rules that evaluate the objective themselves, the cost of a step in gradients
+    of its batch, written as RULE=2."""
     files: tuple[str, ...] = ()
-    """SHA-256 of each file of rules; filled in automatically, so that a changed file is
-    a different run."""
+    """SHA-256 of each file of rules. The digests are filled in automatically, so that a
+    changed file gives a different run."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(
@@ -96,7 +97,7 @@ FULL = Config(
 
 
 def compare(words: Sequence[str]) -> int:
-    """Compare rules as a command line says.
+    """Compare rules, with the rules and settings given on a command line.
 
     Arguments before the first flag are rules.
 
@@ -105,8 +106,8 @@ def compare(words: Sequence[str]) -> int:
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
-        reports it in one line.
+      ValueError, TypeError, OSError: The input is bad.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 if a flag's value has the wrong type.
     """
     study = sys.modules[__name__]
@@ -127,7 +128,7 @@ def with_rule_flag(words: Sequence[str]) -> list[str]:
 
 
 def complete(config: Config) -> Config:
-    """Record the digest of each file that contains a rule."""
+    """Return the config with the digest of each file that contains a rule."""
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
 
@@ -152,9 +153,10 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
-    """Compute every `parts`-th pair of rule and workload, starting with pair `part`.
+    """Compute one of `parts` parts of the pairs of rule and workload.
 
-    The results are saved in the checkpoints, where `run` loads them.
+    The part has every `parts`-th pair, starting with pair `part`. The results are saved
+    in the checkpoints, and `run` loads them from there.
     """
     given = arguments(config)
     research.comparison.compute_share(
@@ -168,7 +170,7 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """Return the arguments of `research.comparison.compare` for a config."""
+    """Convert a config to the arguments of `research.comparison.compare`."""
     return research.comparison.parse_command(
         config.rule,
         lambda word: rule_lookup.find(word).rule,

@@ -1,4 +1,4 @@
-"""Draw how a rule's score depends on its learning rate."""
+"""Draw how the score of a rule depends on its learning rate."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ OVERLAID = 3  # Maximum number of rules in one panel.
 
 
 class Valley(NamedTuple):
-    """Scores of one rule on one workload as a function of its learning rate.
+    """Scores of one rule on one workload, as a function of the learning rate.
 
     Scores are geometric mean costs over the screening seeds, in passes. There are t
     trials, those of all searches together.
@@ -65,7 +65,10 @@ def valley(
     workload: str,
     rule: str,
 ) -> Valley | None:
-    """Return the scores of a rule by learning rate, or None if the rule has none."""
+    """Return the scores of a rule by learning rate.
+
+    The result is None if the rule has no learning rate.
+    """
     cell = next(
         c for c in numbers["cells"] if (c["workload"], c["rule"]) == (workload, rule)
     )
@@ -115,11 +118,11 @@ def _span(
 def rates(
     numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], who: Cast
 ) -> figures.Picture | None:
-    """Draw score against learning rate.
+    """Plot the scores against the learning rate.
 
-    With at most three rules, each workload has one panel. With at most twelve pairs of
-    rule and workload, each pair has its own panel. Otherwise, the best three rules are
-    drawn in one panel for each workload.
+    If there are at most three rules, each workload has one panel. Otherwise, if there
+    are at most twelve pairs of rule and workload, each pair has its own panel.
+    Otherwise, each workload has one panel with the best three rules.
     """
     workloads = numbers["workloads"]
     valleys = {
@@ -209,16 +212,18 @@ def _scale(panel: Axes, valleys: list[Valley]) -> None:
 
 
 def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> None:
-    """Draw the trials of a rule with their ranges, and its line with its band.
+    """Draw the trials of a rule with their ranges, and the line with its band.
 
-    Crosses at the top mark diverged trials. A bar at the bottom marks the range `near`.
+    Crosses at the top mark diverged trials. A bar at the bottom marks the interval
+    `near`.
 
     Args:
-      panel: Panel whose axes are already scaled.
+      panel: Panel. The scales and limits of its axes must be set before.
       v: Scores to draw.
       colour: Colour of the rule.
       rule: Label of the line.
-      lane: Index of the rule in the panel, which shifts its bar and crosses vertically.
+      lane: Index of the rule in the panel. The bar and the crosses of each rule are
+        shifted vertically by this index, so that they do not overlap.
     """
     fine = ~v.diverged
     figures.band(
