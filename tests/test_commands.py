@@ -22,7 +22,8 @@ TOP = Path(__file__).parent.parent
 SECONDS = 0.5  # Of processor time, for any --help.
 STUDY = [
     *("--workload", "quadratic", "--budget", "1", "--passes", "5", "--target", "0.9"),
-    *("--seeds", "0..2", "--tuning-seeds", "1000..1002", "--width", "2", "--quiet"),
+    *("--searches", "2", "--tuning-seeds", "1000..1003", "--seeds", "0..2"),
+    *("--width", "2", "--quiet"),
 ]
 RULE = "import optax\ndef mine(rate):\n    return optax.sgd(rate)\n"
 # Runs each list of words as one command, and prints their statuses at the end.
