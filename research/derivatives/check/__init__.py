@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.checks import check_callable, check_key
-from research.derivatives.check.line import Line, in_float64, lift
+from research.derivatives._float64 import in_float64
+from research.derivatives.check.line import Line, lift
 from research.derivatives.check.report import CheckReport, Probe, explained, vanishing
 from research.derivatives.check.values import Values
 from research.derivatives.exact.arguments import floating, title

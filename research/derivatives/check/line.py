@@ -1,8 +1,6 @@
 """Values and derivatives of a function along lines, in float64 where possible."""
 
-import contextlib
 import functools
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -42,19 +40,6 @@ class Leaf(NamedTuple):
     start: int
     size: int
     scale: float
-
-
-@contextlib.contextmanager
-def in_float64() -> Iterator[None]:
-    """Enable float64 inside the context, whatever the settings outside."""
-    # In jax up to 0.8, enable_x64 is in jax.experimental.
-    turn_on = (
-        jax.enable_x64
-        if hasattr(jax, "enable_x64")
-        else importlib.import_module("jax.experimental").enable_x64
-    )
-    with turn_on(True):
-        yield
 
 
 def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:

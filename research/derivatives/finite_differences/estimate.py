@@ -24,6 +24,8 @@ from research.derivatives.finite_differences.ladder import (
     LOWEST,
     Ladder,
     climbed,
+    exponents,
+    from_values,
     reach,
 )
 from research.derivatives.finite_differences.noise import noise_bounds, rounding
@@ -204,7 +206,7 @@ def finite_difference(
     ladder = climbed(sampler, point)
     with np.errstate(all="ignore"):
         noise = noise_bounds(ladder, sampler)
-        found = _judge(
+        found = judge(
             ladder._replace(evaluations=sampler.evaluations),
             noise,
             order,
@@ -219,9 +221,19 @@ def finite_difference(
     return found
 
 
-def _judge(
-    ladder: Ladder, noise: np.ndarray, order: int, side: int
-) -> FiniteDifference:
+def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
+    """Return the first derivative at x from float64 values of f at a ladder's nodes.
+
+    The result is that of `finite_difference`, but no more values of f are taken. So an
+    f that is rounded to few digits may get another bound.
+    """
+    epsilon = float(np.finfo(np.float64).eps)
+    with np.errstate(all="ignore"):
+        ladder = from_values(x, exponents(x), values, epsilon)
+        return judge(ladder, noise_bounds(ladder), 1, _SIDES["auto"])
+
+
+def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
     """Return the verdict, and the value if there is one.
 
     The order of the tests matters.

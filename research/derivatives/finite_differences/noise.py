@@ -19,7 +19,7 @@ _TELLING = 3  # If this many windows show noise, they are assumed to show all of
 _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
-def noise_bounds(ladder: Ladder, sampler: Sampler) -> np.ndarray:
+def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     """Return a bound on the error of f at each distance of the ladder, shape (levels,).
 
     The bound is the largest of three:
@@ -33,10 +33,11 @@ def noise_bounds(ladder: Ladder, sampler: Sampler) -> np.ndarray:
       distance, without a sign of it at smaller ones. Then f is quantised (by
       cancellation or a conversion to single precision). The same noise is assumed at
       smaller distances, where f only looks smooth.
-    - Quantum: the first jump of an f that is constant around x.
+    - Quantum: the first jump of an f that is constant around x. It is searched with
+      more values of f, so only if there is a sampler.
     """
-    nominal = rounding(ladder)
-    return np.maximum(_seen(ladder, nominal), _quantum(ladder, sampler))
+    seen = _seen(ladder, rounding(ladder))
+    return seen if sampler is None else np.maximum(seen, _quantum(ladder, sampler))
 
 
 def rounding(ladder: Ladder) -> np.ndarray:
