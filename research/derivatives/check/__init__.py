@@ -69,7 +69,8 @@ def check_derivative(
     the remedy. If the derivative is exactly 0, "right" means that it is right relative
     to the change of f over a step. If it is not 0 but not larger than rounding, its
     sign is unknown and the verdict is "unresolved". The verdict is also "unresolved" if
-    the check could not have caught a relative error of 1e-3.
+    the check could not have caught a relative error of 1e-3, or if f varies within the
+    rounding of x, as sin(1e20 x) does.
 
     Args:
       f: Function of one pytree of floating arrays that returns a floating array. A
@@ -270,6 +271,9 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
             not abs(rate - values.slope.value) <= floor for rate in reported
         ):
             values.confirm()
+            values.doubt(
+                float("inf") if gradient is None else _norm(gradient * line.flat)
+            )
             off = SAFETY * values.slope.error + ROUNDINGS * (
                 values.slope.noise[-1] + eps * sum(known)
             )

@@ -130,7 +130,12 @@ class Line:
         )
 
     def rounding(
-        self, v: np.ndarray, w: np.ndarray, seed: int, values: np.ndarray
+        self,
+        v: np.ndarray,
+        w: np.ndarray,
+        seed: int,
+        values: np.ndarray,
+        nudge: float = NUDGE,
     ) -> np.ndarray:
         """Measure the rounding errors of f at NUDGED_OFFSETS.
 
@@ -141,15 +146,18 @@ class Line:
           w: Weights of the outputs.
           seed: Seed of the perturbations.
           values: Unperturbed values at OFFSETS.
+          nudge: Size of the perturbations in units of ε.
         """
         count = len(NUDGED_OFFSETS)
         if self.jaxpr is None:
             return np.full(count, np.nan)
         seeds = float(seed * count + 1) + np.arange(count, dtype=float)
         nudged = np.asarray(
-            self._nudged(self.x, self._like_x(v), w, seeds, largest=self._largest)
+            self._nudged(
+                self.x, self._like_x(v), w, seeds, nudge, largest=self._largest
+            )
         )
-        return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / NUDGE
+        return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / nudge
 
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
         """Compute Jᵀ w as a vector, or None if f has no rule for reverse mode."""
@@ -214,10 +222,15 @@ def _sample(f: Callable, x: Any, v: Any, w: Any, largest: int) -> Any:
     return _mapped(lambda h: _at(f, x, v, w, h), jnp.asarray(OFFSETS), largest)
 
 
-def _nudge(f: Callable, x: Any, v: Any, w: Any, seeds: Any, largest: int) -> Any:
-    """Evaluate ⟨w, f(x + h v)⟩ with perturbations of 8 ε, at each of NUDGED_OFFSETS."""
+def _nudge(
+    f: Callable, x: Any, v: Any, w: Any, seeds: Any, size: Any, largest: int
+) -> Any:
+    """Evaluate ⟨w, f(x + h v)⟩ with perturbed operations, at each of NUDGED_OFFSETS.
+
+    The perturbations have this size, in units of ε.
+    """
     evaluate = rounding_of(jax.make_jaxpr(f)(x))
-    nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved))[0]
+    nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved), size)[0]
     at = lambda given: _at(nudged(given[1]), x, v, w, given[0])
     return _mapped(at, (jnp.asarray(NUDGED_OFFSETS), seeds), largest)
 

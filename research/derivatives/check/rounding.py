@@ -41,30 +41,33 @@ def rounding_of(closed: Any) -> Callable[[Any, Sequence[Any]], list[Any]]:
     cancellation.
 
     Returns:
-      Function (seed, inputs) -> outputs. The seed is a float that determines ξ.
+      Function (seed, inputs, size=8.0) -> outputs. The seed is a float that determines
+      ξ, and the size replaces the factor 8.
     References:
       Parker, Monte Carlo arithmetic, UCLA CSD-970002, 1997.
     """
 
-    def evaluate(seed: Any, inputs: Sequence[Any]) -> list[Any]:
-        nudge = _Nudge(seed)
+    def evaluate(seed: Any, inputs: Sequence[Any], size: Any = NUDGE) -> list[Any]:
+        nudge = _Nudge(seed, size)
         return _evaluated(closed, [nudge(value) for value in inputs], nudge)
 
     return evaluate
 
 
 class _Nudge:
-    """Perturbation of arrays by factors 1 + 8 ε ξ.
+    """Perturbation of arrays by factors 1 + size ε ξ.
 
     ξ = √2 cos(seed θ) with random angles θ that differ between calls.
 
     Attributes:
       seed: Seed of the perturbation, a float.
+      size: Size of the perturbation in units of ε.
       calls: Iterator over the numbers of the calls.
     """
 
-    def __init__(self, seed: Any, calls: Iterator[int] | None = None):
-        self.seed, self.calls = seed, itertools.count(1) if calls is None else calls
+    def __init__(self, seed: Any, size: Any, calls: Iterator[int] | None = None):
+        self.seed, self.size = seed, size
+        self.calls = itertools.count(1) if calls is None else calls
 
     def __call__(self, value: Any) -> Any:
         if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact):
@@ -73,9 +76,9 @@ class _Nudge:
             value.shape
         )
         # Add the perturbation, because the factor 1 + 8 ε ξ itself would be rounded.
-        return value + value * (NUDGE * float(jnp.finfo(value.dtype).eps) * xi).astype(
-            value.dtype
-        )
+        return value + value * (
+            self.size * float(jnp.finfo(value.dtype).eps) * xi
+        ).astype(value.dtype)
 
     def _drawn(self, size: int, call: int) -> Any:
         """Draw ξ for an array of that size."""
@@ -89,7 +92,9 @@ class _Nudge:
 
     def step(self, number: Any) -> "_Nudge":
         """Return a perturbation with other ξ, for a step of a loop."""
-        return _Nudge(self.seed + 0.7548776662466927 * (number + 1), self.calls)
+        return _Nudge(
+            self.seed + 0.7548776662466927 * (number + 1), self.size, self.calls
+        )
 
 
 def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list[Any]:
