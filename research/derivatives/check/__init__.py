@@ -29,6 +29,11 @@ ROUNDINGS = 10  # Allowed rounding error of the derivative, in units of rounding
 ZERO = 4
 # A check that could not catch a relative error of this size is inconclusive.
 RESOLVED = 1e-3
+SPLITS = (
+    24  # Largest number of times that a leaf with a kink, or its parts, are halved.
+)
+CONFIRMED = 3  # Number of directions in which an error beside a kink is confirmed.
+SAME_JUMP = 0.25  # Jumps that differ by less than this fraction of a gap are equal.
 
 
 def check_derivative(
@@ -57,8 +62,11 @@ def check_derivative(
     w in each direction.
 
     At a kink the one-sided slopes differ for every h. This distinguishes a kink from a
-    bug. The derivative is still checked in leaves without a kink. In a leaf with a kink
-    it must lie between the two slopes.
+    bug. The derivative is still checked in leaves without a kink. A leaf with a kink is
+    halved up to 24 times, and the derivative is checked in the parts without a kink.
+    An error there counts if no kink of f depends on both the part and the rest, as that
+    of max(x, y) does. Along a direction with a kink the derivative must lie between the
+    two slopes.
 
     f and its derivative are evaluated in float64 if f can be traced in it, even if x
     has a lower precision or float64 is disabled. Code that sets a lower precision
@@ -129,6 +137,7 @@ def check_derivative(
             _found(line, epsilon, direction, i)
             for i, direction in enumerate(directions)
         ]
+        found += _errors_beside_kinks(line, epsilon, directions, found, random)
         in_full = (
             line.reverse(np.ones(line.shape))
             if of_own is not None and lowest == np.float64
@@ -226,6 +235,102 @@ def _relative(difference: np.ndarray, whole: np.ndarray) -> float:
     return float(
         np.linalg.norm(difference) / max(np.linalg.norm(whole), np.finfo(float).tiny)
     )
+
+
+def _within(line: Line, direction: _Direction, part: slice) -> _Direction:
+    """Return a direction with all entries outside a part of one leaf set to 0."""
+    leaf = next(leaf for leaf in line.leaves if part.stop <= leaf.start + leaf.size)
+    name, first = f"leaf {leaf.name}", part.start - leaf.start
+    if part.stop - part.start < leaf.size:
+        last = part.stop - 1 - leaf.start
+        name += f" (entr{'y' if first == last else 'ies'} {first}"
+        name += ")" if first == last else f" to {last})"
+    v = np.zeros(line.flat.shape)
+    v[part] = direction.v[part]
+    if direction.gradient is None:
+        return direction._replace(name=name, v=v)
+    scale = _norm((line.scales * direction.gradient)[part])
+    return direction._replace(name=name, v=v, scale=scale)
+
+
+def _errors_beside_kinks(
+    line: Line,
+    eps: float,
+    directions: Sequence[_Direction],
+    found: Sequence["_Found"],
+    random: np.random.Generator,
+) -> list["_Found"]:
+    """Return parts of leaves with a kink where f has none and the derivative is off.
+
+    A leaf with a kink is halved, and so is each part with a kink or an error.
+    """
+    queue = _leaves_with_a_kink(line, directions, found)
+    errors: dict[int, _Found] = {}
+    for split in range(SPLITS):
+        if not queue:
+            break
+        part, direction = queue.pop(0)
+        middle = (part.start + part.stop) // 2
+        for half in (slice(part.start, middle), slice(middle, part.stop)):
+            way = _within(line, direction, half)
+            each = _found(line, eps, way, len(found) + split)
+            is_off = not each.probe.is_kink and each.probe.is_off_beside_kinks
+            if is_off and half.start not in errors:
+                is_off = _is_independent(line, eps, way, each.probe.gap, random)
+            if is_off:
+                errors.pop(part.start, None)
+                errors[half.start] = each
+            if (is_off or each.probe.is_kink) and half.stop - half.start > 1:
+                queue.append((half, way))
+    return list(errors.values())
+
+
+def _is_independent(
+    line: Line,
+    eps: float,
+    direction: _Direction,
+    gap: float,
+    random: np.random.Generator,
+) -> bool:
+    """Return whether kinks of f are the same with and without a step in a direction v.
+
+    The jumps of the slope along u, u + v and u - v are compared for random u. They
+    differ if a kink depends on both, as that of max(x, y) on x and y. The slope along v
+    is then not the only possible derivative. The u are so short that the jumps are not
+    much larger than the gap between the derivative and the slope.
+    """
+
+    def jump(v: np.ndarray) -> float:
+        return _found(line, eps, direction._replace(v=v), 0).probe.jump
+
+    for _ in range(CONFIRMED):
+        u = random.normal(size=line.flat.shape) * line.scales
+        u[direction.v != 0] = 0.0
+        whole = abs(jump(u))
+        u *= min(1.0, gap / whole) if whole else 1.0
+        alone = jump(u)
+        if any(
+            abs(jump(u + side * direction.v) - alone) > SAME_JUMP * gap
+            for side in (1, -1)
+        ):
+            return False
+    return True
+
+
+def _leaves_with_a_kink(
+    line: Line, directions: Sequence[_Direction], found: Sequence["_Found"]
+) -> list[tuple[slice, _Direction]]:
+    """Return (entries, direction) of each leaf along which f has a kink."""
+    kinks = []
+    for direction, each in zip(directions, found, strict=True):
+        moved = np.flatnonzero(direction.v)
+        for leaf in line.leaves:
+            part = slice(leaf.start, leaf.start + leaf.size)
+            is_own = moved.size and part.start <= moved[0] <= moved[-1] < part.stop
+            known = any(part == other for other, _ in kinks)
+            if is_own and each.probe.is_kink and leaf.size > 1 and not known:
+                kinks.append((part, direction))
+    return kinks
 
 
 class _Found(NamedTuple):
