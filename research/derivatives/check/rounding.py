@@ -32,7 +32,7 @@ SUMS = (
 )
 
 
-def rounding_of(closed: Any) -> Callable[[Any, Sequence[Any]], list[Any]]:
+def rounding_of(closed: Any) -> Callable[..., list[Any]]:
     """Return a function that evaluates a jaxpr with 8 times larger rounding errors.
 
     This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ. ε
