@@ -1,14 +1,14 @@
 """How does backpropagation get a gradient, line by line?
 
-By the chain rule and nothing else. Every line of a program has a local derivative. The
-adjoint of a line is the derivative of the result with respect to the line's value.
-Other lines read this value. For each of these lines, multiply its adjoint by its local
-derivative; the sum is the adjoint. `research.derivatives.explain` writes the adjoints
-as a table, for any JAX function. Here it explains one sigmoid neuron, which can be
-checked with a pocket calculator. It also explains two models: softmax regression on all
-digits, and a small network on a few digits. Finally, it explains ten programs with a
-planted bug. For each of these ten programs, the table must find the line that produces
-the NaN.
+By the chain rule and nothing else. The adjoint of a line of a program is the derivative
+of the result with respect to the line's value. Later lines read this value. Each of
+these later lines contributes its own adjoint times its local derivative. The adjoint of
+the first line is the sum of these contributions. `research.derivatives.explain` writes
+the adjoints as a table, for any JAX function. Here it explains one sigmoid neuron,
+which can be checked with a pocket calculator. It also explains two models: softmax
+regression on all digits, and a small network on a few digits. Finally, it explains ten
+programs with a planted bug. For each of these ten programs, the table must find the
+line that produces the NaN.
 
     python experiments/chain_rule_ledger.py            # some seconds
 
@@ -18,7 +18,8 @@ Expected numbers (`EXPECTED`):
 numbers in the table and the numbers by hand;
 - the number of entries of the models' gradients whose bits differ from the result of
 `jax.grad` (jax.grad runs operation by operation);
-- the largest difference between a gradient and the sum over its paths;
+- the largest difference between a gradient and the sum of the contributions of all
+paths;
 - the number of bugs, out of ten, for which the table finds the primitive, the direction
 and the line.
 """

@@ -20,9 +20,9 @@ missing and cannot be downloaded, the digits of scikit-learn replace it, and the
 says so.
 
 Expected numbers (`EXPECTED`): test accuracy on Fashion-MNIST, as the mean over the
-seeds. The lower bounds for the two networks are accuracies on the web page of the data
-set, of an MLP with 256, 128 and 100 units and of a network with two convolutions and
-pooling.
+seeds. For the two networks, the lower bound is an accuracy from the web page of the
+data set. It lists an MLP with 256, 128 and 100 units, and a network with two
+convolutions and pooling.
 """
 
 import dataclasses
