@@ -21,14 +21,14 @@ def advance_until_done(
     to_saved: Callable[[Progress], Saved],
     checkpoint: Checkpoint,
 ) -> Progress:
-    """Advance until the work is done, and save progress on the way.
+    """Advance a computation until it is done, and save progress on the way.
 
     After each advance, the progress is saved if a checkpoint is due, and then shown.
     Ctrl-C saves the last complete progress and re-raises KeyboardInterrupt. At the end
     the progress is saved if the work took over a second.
 
     Args:
-      progress: The initial progress, or a restored one.
+      progress: The initial progress, or restored progress.
       is_done: Function progress -> whether the work is done.
       advance: Function progress -> next progress.
       show: Function that reports a progress.

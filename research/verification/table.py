@@ -1,6 +1,6 @@
-"""The verification table: compare each rule with each authority.
+"""The verification table: each rule compared with formula, optax and recorded results.
 
-It covers two dtypes, all problems and two sets of arguments.
+The table covers two dtypes, all problems and two sets of arguments.
 """
 
 import functools
@@ -35,13 +35,13 @@ class Cell(NamedTuple):
     """One comparison in the verification table.
 
     Attributes:
-      rule, authority, dtype, problem: Names of what is compared. The authority is one
-        of AUTHORITIES.
+      rule, authority, dtype, problem: Names of the rule, the authority, the dtype and
+        the problem. The authority is the kind of reference, one of AUTHORITIES.
       arguments: Arguments other than the defaults, as a user writes them; "" for the
         defaults.
-      deviation: The largest deviation, with its step and leaf; None if there is a
-        reason.
-      reason: The reason why there was no comparison; None if there was one.
+      deviation: The largest deviation, with its step and leaf; None if there was no
+        comparison.
+      reason: The reason why there was no comparison; None if there was a comparison.
       bound: Largest deviation that is allowed.
     """
 
@@ -61,13 +61,13 @@ def verification_table(
     authorities: Iterable[str] = AUTHORITIES,
     on_rule: Callable[[int, int, str], None] | None = None,
 ) -> list[Cell]:
-    """Compare every rule with every authority.
+    """Compare every rule with its formula, with optax and with recorded results.
 
     Args:
       rules: Names in UPDATE_RULES. None means all.
       dtypes: Dtypes among "float64" and "float32". "float64" requires JAX's float64 to
         be on.
-      authorities: Authorities among AUTHORITIES.
+      authorities: Kinds of reference among AUTHORITIES: "formula", "optax", "recorded".
       on_rule: Function called before each rule with (number of rules done, number of
         all rules, name of this rule).
     Returns:

@@ -30,15 +30,15 @@ class RuleCheck(NamedTuple):
     Attributes:
       name: Name of the rule.
       points: Points x, shape (n,).
-      constants: name -> values of the constant, shape (n,).
-      derivative: f' by the rule, shape (n,).
-      by_jax: f' by forward mode, shape (n,).
-      by_differences: f' by `finite_difference`, shape (n,); nan where its verdict is
-        not "ok".
+      constants: Dict from the name of a constant to its values, shape (n,).
+      derivative: f'(x) by the rule, shape (n,).
+      by_jax: f'(x) by JAX's forward mode, shape (n,).
+      by_differences: f'(x) by `finite_difference`, shape (n,). It is nan where the
+        verdict of `finite_difference` is not "ok".
       residual_jax: Largest difference between the rule and JAX, relative to the larger
         of |f'| and |f| / (1 + |x|).
       residual_differences: Largest difference between the rule and the finite
-        differences, relative to the same size.
+        differences, relative to the larger of |f'| and |f| / (1 + |x|).
     """
 
     name: str
@@ -56,14 +56,15 @@ def verify_derivative_rule(
 ) -> RuleCheck:
     """Verify a rule of `DERIVATIVE_RULES` by JAX and by finite differences.
 
-    Both tests are independent of the rule: JAX differentiates the program of f, and
-    finite differences only evaluate f. In float64 the residuals of a right rule are
-    near 1e-15 (JAX) and 1e-12 (differences).
+    Neither test uses the rule, because JAX differentiates the code of f, and finite
+    differences only evaluate f. For a right rule in float64, `residual_jax` is near
+    1e-15 and `residual_differences` is below 1e-12.
 
     Args:
       name: Name of the rule.
-      key: Key for random points and constants. It may be None if points are given.
-      points: Points to use instead of random ones.
+      key: Key for random points and random constants. It may be None if `points` is
+        given.
+      points: Points to use instead of random points.
       number: Number of random points.
     Returns:
       The comparison.
@@ -107,10 +108,10 @@ def verify_derivative_rule(
 
 
 def find_derivative_rule(name: str) -> Rule:
-    """Return the rule of that name in `DERIVATIVE_RULES`.
+    """Return the rule with the given name in `DERIVATIVE_RULES`.
 
     Raises:
-      ValueError: The name is unknown. The message suggests the nearest name.
+      ValueError: The name is unknown. The message suggests the most similar known name.
     Example:
       >>> find_derivative_rule("sine").text
       "(sin x)' = cos x"
