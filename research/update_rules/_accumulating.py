@@ -145,8 +145,8 @@ def adadelta(
     u_t = -η_t d_t.
 
     The direction d_t therefore has the units of the params. The paper has no η, so
-    there η = 1. In optax and torch, η does not enter D. To get optax's weight_decay,
-    chain `add_decayed_weights` before this rule.
+    there η = 1. In optax and torch, η does not enter D. For the weight decay of
+    optax.adadelta, chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
     the first steps have a length of about √(ε / (1 - ρ)), which is 0.003 by default.

@@ -78,7 +78,7 @@ def adam(
     tuning. After many zero gradients a nonzero gradient moves its entry by 3.2 η. If
     the gradient then grows by a factor β2 / β1 at each step, the entry moves by up to
     7.3 η, which is the maximum. On some convex problems Adam converges to the worst
-    point (see `amsgrad`). For params in half precision wrap it in
+    point (see `amsgrad`). For params in half precision, wrap the rule in
     `with_state_dtype(..., "float32")`. In bfloat16 the number 0.999 rounds to 1, so v
     never falls. In float16, ε rounds to 0. optax.adam has the same problems.
 
@@ -218,7 +218,7 @@ def amsgrad(
     on.
 
     Use it where Adam does not settle although η_t falls. The maximum never forgets a
-    large, rare gradient. In practice it is seldom better than Adam.
+    large, rare gradient. In practice AMSGrad is seldom better than Adam.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.

@@ -259,7 +259,7 @@ def radam(
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      threshold: Value of ρ_t from which on steps are divided, at least 4; may be
+      threshold: Value of ρ_t from which on m̂_t is divided by √v̂_t, at least 4; may be
         traced. If ρ_t is below 4, r_t² is negative.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:

@@ -256,8 +256,8 @@ def adan(
     v̂_t and n̂_t are corrected for starting at 0 as in `adam`.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
-    minus these. The paper starts from m = g_1 and n = g_1², without corrections. The
-    paper decays weights implicitly: x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t). Set
+    minus these decays. The paper starts from m = g_1 and n = g_1², without corrections.
+    The paper decays weights implicitly: x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t). Set
     proximal=True for this decay. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2, which
     is 0.08 instead of 0.92. optax thus combines the paper's factor with the code's
     beta, and hardly looks ahead.

@@ -152,7 +152,7 @@ def in_dtype(x: Array, dtype: Any) -> Array:
 
 
 def dtype_beside(x: Any, dtype: Any) -> Any:
-    """Return dtype for a real leaf, and the complex dtype with such parts otherwise.
+    """Return dtype, or its complex counterpart if the leaf is complex.
 
     The parts have at least float32 precision.
 

@@ -111,7 +111,8 @@ def verify_rule(
       reference: As for `rule`, but the name of a rule of this library stands for its
         paper's formula in arithmetic of fifty digits. The reference may also be
         recorded trajectories by the problem's name, such as
-        `recorded.recorded_walks("adam/defaults")`. They have their own learning rates.
+        `recorded.recorded_walks("adam/defaults")`. Such trajectories have their own
+        learning rates.
       problems: Problems to compare on. None means all of PROBLEMS.
       learning_rate: Learning rate for the constructors, on every problem. None means
         that each problem has its own rate. If only the rule or only the reference is a

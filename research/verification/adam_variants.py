@@ -46,7 +46,7 @@ def yogi(
 ):
     """Yield the iterates of algorithm 2 of Zaheer et al. (2018).
 
-    The paper has no bias corrections. They are as in Adam.
+    The paper has no bias corrections. Here the corrections are as in Adam.
     """
     m = zeros_like(x) + initial_mu
     v = zeros_like(x) + initial_accumulator_value
