@@ -298,5 +298,7 @@ CARDS = {
         optax=optax_madgrad,
         recorded="the authors' package is for torch, and is not recorded",
         arguments={"momentum": 0.5, "weight_decay": 0.1, "eps": 0.01},
+        # Measured in bfloat16: 5.1 eps from optax, and 1.6 and 4.7 from the exact rule.
+        bounds={"bfloat16": 8.0},
     ),
 }
