@@ -154,7 +154,7 @@ def in_dtype(x: Array, dtype: Any) -> Array:
 def dtype_beside(x: Any, dtype: Any) -> Any:
     """Return dtype, or its complex counterpart if the leaf is complex.
 
-    The parts have at least float32 precision.
+    The parts of the complex dtype have at least float32 precision.
 
     Example:
       >>> print(dtype_beside(jnp.ones(2, "complex64"), "float64"))
