@@ -1,4 +1,4 @@
-"""Float64 inside a context, whatever the settings outside."""
+"""Context in which JAX's float64 is enabled."""
 
 import contextlib
 import importlib
@@ -9,7 +9,7 @@ import jax
 
 @contextlib.contextmanager
 def in_float64() -> Iterator[None]:
-    """Enable float64 inside the context, whatever the settings outside."""
+    """Enable JAX's float64 inside the context, whatever the settings outside are."""
     # In jax up to 0.8, enable_x64 is in jax.experimental.
     turn_on = (
         jax.enable_x64

@@ -68,9 +68,9 @@ def check_derivative(
     distinguishes a kink from a bug. The check still tests the derivative in the leaves
     without a kink. It divides a leaf with a kink into halves, up to 24 times, and tests
     the derivative in the parts without a kink. It does not report an error in a part if
-    a kink of f depends on this part and on the rest together, as for max(x, y). Along a
-    direction with a kink, the derivative must lie between the left slope and the right
-    slope.
+    a kink of f depends on this part and on other entries of x together, as the kink of
+    max(x, y) does. Along a direction with a kink, the derivative must lie between the
+    left slope and the right slope.
 
     The check evaluates f and its derivative in float64 if f can be traced in float64,
     even if x has a lower precision or float64 is disabled. If f converts its values to
@@ -83,8 +83,8 @@ def check_derivative(
     "right" means that the error is small relative to the change of f over a step. If
     the derivative is not 0, but no larger than its rounding error, its sign is unknown,
     and the verdict is "unresolved". The verdict is also "unresolved" if the check could
-    not have detected a relative error of 1e-3, or if f varies within the rounding of x,
-    as sin(1e20 x) does.
+    not have detected a relative error of 1e-3, or if f varies so fast that it is not
+    smooth between neighbouring floats, as sin(1e20 x).
 
     Args:
       f: Function of one pytree of floating arrays that returns a floating array. If f
@@ -269,9 +269,10 @@ def _errors_beside_kinks(
     found: Sequence["_Found"],
     random: np.random.Generator,
 ) -> list["_Found"]:
-    """Return parts of leaves with a kink where f has none and the derivative is off.
+    """Return the errors in those parts of leaves with a kink where f has no kink.
 
-    A leaf with a kink is halved, and so is each part with a kink or an error.
+    A leaf with a kink is divided into halves, and so is each part with a kink or an
+    error.
     """
     queue = _leaves_with_a_kink(line, directions, found)
     errors: dict[int, _Found] = {}
@@ -303,10 +304,11 @@ def _is_independent(
 ) -> bool:
     """Return whether kinks of f are the same with and without a step in a direction v.
 
-    The jumps of the slope along u, u + v and u - v are compared for random u. They
-    differ if a kink depends on both, as that of max(x, y) on x and y. The slope along v
-    is then not the only possible derivative. The u are so short that the jumps are not
-    much larger than the gap between the derivative and the slope.
+    The jumps of the slope along u, u + v and u - v are compared for random vectors u.
+    They differ if a kink depends on steps along u and v together, as the kink of max(x,
+    y) depends on x and y. Then the slope along v is not the only possible derivative.
+    The vectors u are so short that the jumps are not much larger than the gap between
+    the derivative and the slope.
     """
 
     def jump(v: np.ndarray) -> float:
@@ -329,7 +331,7 @@ def _is_independent(
 def _leaves_with_a_kink(
     line: Line, directions: Sequence[_Direction], found: Sequence["_Found"]
 ) -> list[tuple[slice, _Direction]]:
-    """Return (entries, direction) of each leaf along which f has a kink."""
+    """Return (entries, direction) for each leaf along which f has a kink."""
     kinks = []
     for direction, each in zip(directions, found, strict=True):
         moved = np.flatnonzero(direction.v)

@@ -143,9 +143,9 @@ class Line:
         values: np.ndarray,
         nudge: float = NUDGE,
     ) -> np.ndarray:
-        """Measure the rounding errors of f at NUDGED_OFFSETS.
+        """Measure the rounding errors of f at NUDGED_OFFSETS, a part of OFFSETS.
 
-        They are NaN if f cannot be traced.
+        The errors are NaN if f cannot be traced.
 
         Args:
           v: Direction of the line.
@@ -240,7 +240,7 @@ def _nudge(
 ) -> Any:
     """Evaluate ⟨w, f(x + h v)⟩ with perturbed operations, at each of NUDGED_OFFSETS.
 
-    The perturbations have this size, in units of ε.
+    The perturbations have the given size, in units of ε.
     """
     evaluate = rounding_of(jax.make_jaxpr(f)(x))
     nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved), size)[0]

@@ -1,4 +1,4 @@
-"""Size of a function's rounding error, measured by perturbing each operation."""
+"""Size of the rounding error of a function, measured by perturbing each operation."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -35,14 +35,14 @@ SUMS = (
 def rounding_of(closed: Any) -> Callable[..., list[Any]]:
     """Return a function that evaluates a jaxpr with 8 times larger rounding errors.
 
-    This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ. ε
-    belongs to the dtype of the result, and ξ is random with variance 1. The distance
-    from the plain value, divided by 8, is the size of the rounding error, including
-    cancellation.
+    This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ.
+    Here ε is the relative spacing of the dtype of the result, and ξ is random with
+    variance 1. The difference between this evaluation and the plain evaluation, divided
+    by 8, is about as large as the rounding error, including cancellation.
 
     Returns:
-      Function (seed, inputs, size=8.0) -> outputs. The seed is a float that determines
-      ξ, and the size replaces the factor 8.
+      Function (seed, inputs, size=8.0) -> outputs. The float `seed` determines ξ, and
+      `size` replaces the factor 8.
     References:
       Parker, Monte Carlo arithmetic, UCLA CSD-970002, 1997.
     """
@@ -81,7 +81,7 @@ class _Nudge:
         ).astype(value.dtype)
 
     def _drawn(self, size: int, call: int) -> Any:
-        """Draw ξ for an array of that size."""
+        """Draw ξ for an array of the given size."""
         random = np.random.default_rng(call)
         cosines = lambda count: (
             np.sqrt(2) * jnp.cos(self.seed * random.uniform(0, 2 * np.pi, count))

@@ -100,15 +100,16 @@ class Values:
         )
 
     def doubt(self, rate: float) -> None:
-        """Set the error to infinity if f varies within the rounding of x.
+        """Set the error to infinity if f varies between neighbouring floats near x.
 
-        Rounding errors of f then do not grow in proportion to perturbations, and are
-        smaller than the derivative predicts. An example is sin(1e20 x), whose waves are
-        shorter than the spacing of floats. No difference shows its slope.
+        An example is sin(1e20 x), whose waves are shorter than the spacing of floats.
+        No difference quotient shows its slope. For such an f, the measured rounding
+        errors do not grow in proportion to the perturbations, and they are smaller than
+        the derivative predicts.
 
         Args:
-          rate: Size of the change of f for a relative perturbation of x, divided by the
-            perturbation, according to the derivative.
+          rate: Change of f that the derivative predicts for a relative perturbation of
+            x, divided by the size of the perturbation.
         """
         wider = min(WIDER, WIDEST / (NUDGE * self._eps))
         if wider * FOLLOWS <= 1:  # The precision of f is too low for such a test.

@@ -230,10 +230,15 @@ def finite_difference(
 
 
 def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
-    """Return the first derivative at x from float64 values of f at a ladder's nodes.
+    """Estimate f'(x) from float64 values of f at the nodes of the ladder of x.
 
-    The result is that of `finite_difference`, but no more values of f are taken. So an
-    f that is rounded to few digits may get another bound.
+    The result is that of `finite_difference`, with one exception. If f is rounded to
+    few digits, `finite_difference` evaluates f at more points, and its bound may
+    differ.
+
+    Args:
+      x: Point of the derivative.
+      values: Values of f at nodes(x, exponents(x)), shape (n,).
     """
     epsilon = float(np.finfo(np.float64).eps)
     with np.errstate(all="ignore"):
@@ -242,7 +247,7 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
 
 
 def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
-    """Return the verdict, and the value if there is one.
+    """Return the verdict, and the derivative with its bound if there is one.
 
     The order of the tests matters.
     """

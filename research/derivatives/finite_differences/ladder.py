@@ -131,7 +131,7 @@ def climbed(sampler: Sampler, x: float) -> Ladder:
 
 
 def nodes(x: float, powers: np.ndarray) -> np.ndarray:
-    """Return x, the points at the distances 2^powers, and those of the windows."""
+    """Return x, the points at the distances 2^powers, and the points of the windows."""
     places, distances = _places(powers), np.ldexp(1.0, powers)
     sides = np.where(np.arange(len(places)) % 2, -1.0, 1.0) * distances[places]
     return np.concatenate(
@@ -146,7 +146,7 @@ def from_values(
     epsilon: float,
     evaluations: int = 0,
 ) -> Ladder:
-    """Return the ladder with these values of f at its nodes."""
+    """Return the ladder whose nodes have the given values of f."""
     levels, places = len(powers), _places(powers)
     finite = np.where(np.isfinite(values), values, np.nan)
     return Ladder(

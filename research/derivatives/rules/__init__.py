@@ -56,9 +56,9 @@ def verify_derivative_rule(
 ) -> RuleCheck:
     """Verify a rule of `DERIVATIVE_RULES` by JAX and by finite differences.
 
-    Neither test uses the rule, because JAX differentiates the code of f, and finite
-    differences only evaluate f. For a right rule in float64, `residual_jax` is near
-    1e-15 and `residual_differences` is below 1e-12.
+    Both tests are independent of the rule. JAX differentiates the code of f, and finite
+    differences use only values of f. For a right rule in float64, `residual_jax` is
+    near 1e-15 and `residual_differences` is below 1e-12.
 
     Args:
       name: Name of the rule.
@@ -177,7 +177,10 @@ def _compare(
 def _around(
     rule: Rule, x: jax.Array, constants: dict[str, jax.Array]
 ) -> list[np.ndarray]:
-    """Evaluate f in float64 at the nodes of a ladder around each x; the first is x."""
+    """Evaluate f in float64 at the nodes of a ladder around each x.
+
+    The first node is x itself.
+    """
     ladders = [nodes(point, exponents(point)) for point in map(float, x)]
     lengths = [len(ladder) for ladder in ladders]
     each = np.repeat(np.arange(len(x)), lengths)
