@@ -21,7 +21,7 @@
 # Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
 # after it say what you should have seen.
 #
-# It takes about two minutes on two cores, without an accelerator. In Colab run the next cell once (no restart is
+# It takes about a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is
 # needed); where the package is installed already, skip it.
 
 # %%
@@ -180,7 +180,7 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** In `13`. Somebody who tunes each rule once meets one of the 16 pairs: in one of them yours needs `0.70` of
+# **Seen.** In `12`. Somebody who tunes each rule once meets one of the 16 pairs: in one of them yours needs `0.70` of
 # Adam's cost, in another `1.11`. More seeds do not help him, for they would say the same of the same two points more
 # exactly: of the variance, `0.74` comes from the searches. The interval of P holds one half, a coin.
 

@@ -99,10 +99,10 @@ def verify_rule(
     """Compare a rule with a reference on test problems, and name the likely mistake.
 
     Rule and reference each take fifty steps on three functions and on five given
-    sequences of gradients. These gradients are random, sparse, of sizes from e^-30 to
-    e^30, all zero, or random with a single NaN. `research.verification.walks.distance`
-    defines the deviation. If the rule becomes NaN where the reference does not, that is
-    a deviation, not an error.
+    sequences of gradients. The first sequence is random, the second is sparse, the
+    third has sizes from e^-30 to e^30, the fourth is zero, and the fifth contains one
+    NaN. `research.verification.walks.distance` defines the deviation. If the rule
+    becomes NaN where the reference does not, that is a deviation, not an error.
 
     Args:
       rule: A gradient transformation, a function that takes the learning rate first and

@@ -90,6 +90,17 @@ def adamax(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8):
         yield x
 
 
+def adamaxw(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4):
+    """Yield the iterates of `adamax` with the decay of Loshchilov & Hutter (2019)."""
+    m = u = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        u = maximum(b2 * u, absolute(g) + eps)
+        x = x - learning_rate * (m / (1 - b1**t) / u + weight_decay * x)
+        yield x
+
+
 _OF_ADAM = (
     Mistake(
         "b1 and 1 - b1 are swapped in both averages, and b2 and 1 - b2",
@@ -262,5 +273,33 @@ CARDS = {
         # With b2 = 0.9 the maximum forgets within 50 steps. At a minimum the rule then
         # divides rounding errors by their own size.
         arguments={"b1": 0.5, "b2": 0.99, "eps": 0.01},
+    ),
+    "adamaxw": Card(
+        Formula(
+            adamaxw,
+            (
+                Mistake("no bias correction", "m / (1 - b1**t) / u", "m / u"),
+                Mistake("the maximum does not decay", "b2 * u", "u"),
+                Mistake(
+                    "the decay is coupled: it is added to the gradient",
+                    "g = f.gradient(x)",
+                    "g = f.gradient(x) + weight_decay * x",
+                ),
+                Mistake(
+                    "the decay is not multiplied by the learning rate",
+                    " + weight_decay * x)",
+                    ") - weight_decay * x",
+                ),
+                Mistake("there is no weight decay", " + weight_decay * x)", ")"),
+                Mistake(
+                    "the decay is divided by the maximum, too",
+                    "m / (1 - b1**t) / u + weight_decay * x",
+                    "(m / (1 - b1**t) + weight_decay * x) / u",
+                ),
+            ),
+        ),
+        optax=optax.adamaxw,
+        recorded="torch's Adamax has no decoupled decay, so none is recorded",
+        arguments={"b1": 0.5, "b2": 0.99, "eps": 0.01, "weight_decay": 0.1},
     ),
 }

@@ -354,10 +354,10 @@ class Deviation(NamedTuple):
 
     Attributes:
       largest: The largest difference, as `distance` defines it.
-      step: First step, from 0, after which the largest difference occurs.
+      step: First step, counted from 0, after which the largest difference occurs.
       leaf: Path of the leaf with the largest difference; "" for a bare array.
-      first: First step, from 0, at which the difference exceeds `distance`'s tolerance;
-        -1 if there is none.
+      first: First step, counted from 0, at which the difference exceeds `distance`'s
+        tolerance; -1 if there is none.
     """
 
     largest: float
