@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from research.checks import check_mapping
 from research.comparison.protocol import Protocol
 from research.statistics.costs import MOST_BUDGETS, log_costs
 from research.statistics.searches import best_of_trials, searched_cost
@@ -64,6 +65,7 @@ def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
       >>> print(np.exp(logs_of(arrays)))
       [[ 2. 30.]]
     """
+    check_mapping("arrays", arrays, "names to arrays")
     return log_costs(arrays["costs"], float(arrays["passes"][-1]))
 
 

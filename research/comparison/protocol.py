@@ -123,6 +123,7 @@ def make_protocol(
     check_share("target", target, 1e-2)
     check_share("level", level, 0.95)
     reporting = _seeds("seeds", seeds, 0, LEAST_SEEDS)
+    searches = int(searches)
     if isinstance(tuning_seeds, int) and not isinstance(tuning_seeds, bool):
         check_count("tuning_seeds", tuning_seeds, LEAST_TUNING_SEEDS)
         check_most(MOST_SEEDS, tuning_seeds=tuning_seeds)

@@ -49,6 +49,14 @@ def _sentence(one: Numbers, numbers: Numbers) -> str:
     needs = f"{interval(one)} times as many example gradients as {baseline}"
     if not _anything_reached((rule, baseline), numbers):
         return f"Neither {rule} nor {baseline} reaches the target on {where}."
+    missing = [
+        cell["rule"]
+        for cell in numbers["cells"]
+        if cell["reached"] < HALF and cell["rule"] in (rule, baseline)
+    ]
+    if len(names) == 1 and len(missing) == 1:
+        alone = baseline if missing == [rule] else rule
+        return f"Only {alone} reaches the target on {where}, not {missing[0]}."
     if one["verdict"] == "undecided":
         return (
             f"{rule} and {baseline} are not distinguishable on {where}: {rule} needs "

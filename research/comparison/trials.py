@@ -1,5 +1,6 @@
 """Search the hyper-parameters of every rule on every workload, and report the choice."""
 
+import functools
 import hashlib
 import itertools
 import math
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from research import descent, runs, samplers, workloads
 from research.checks import (
@@ -20,22 +21,20 @@ from research.checks import (
     check_sequence,
     check_tree,
 )
+from research.comparison._searching import (
+    Evaluate,
+    OnChunk,
+    best_search,
+    start_searches,
+    tuning_score,
+)
 from research.comparison.contenders import Contender
 from research.comparison.measurements import measurement
 from research.comparison.protocol import Protocol
 from research.descent._sweep_program import check_workload
 from research.runs.files import canonical
 from research.statistics.costs import passes_to_target, search_scores
-from research.tuning.search import (
-    RACING_SEEDS,
-    SCREENING_SEEDS,
-    Runs,
-    Search,
-    Searched,
-    most_runs,
-    search,
-    search_all,
-)
+from research.tuning.search import RACING_SEEDS, SCREENING_SEEDS, Searched, search_all
 from research.tuning.spaces import Range, edges
 from research.tuning.timing import time_alone
 from research.types import (
@@ -51,10 +50,8 @@ from research.types import (
 from research.workloads import known_optimum
 
 OnProgress = Callable[[float, float, str], None]
-OnChunk = Callable[[descent.SweepProgress], None]
 Trials = Mapping[str, Float[np.ndarray, " trials"]]  # Values by hyper-parameter.
 
-SEARCH_SHARE = 0.9  # Share of the searches in the work of a measurement, for progress.
 # Factors of the chosen rate at which the rule is trained again. They only show how much
 # the rate matters; no trial is chosen among them.
 AROUND = 2.0 ** np.arange(-4, 4.5, 0.5)
@@ -443,9 +440,16 @@ def measure_contender(
     check_callable("checkpoints", checkpoints, "name")
     known_optimum(workload)
     setting = _compile(workload, contender, protocol, checkpoints)
-    evaluate = _Evaluate(setting, on_chunk)
-    searches = search_all(_searches(setting), evaluate)
-    best = searches[int(np.argmin([_tuning_score(one) for one in searches]))]
+    evaluate = Evaluate(
+        setting.program,
+        functools.partial(_score, setting),
+        protocol,
+        on_chunk=on_chunk,
+        checkpoints=checkpoints,
+    )
+    names = (workload.name, contender.name)
+    searches = search_all(start_searches(contender.space, protocol, *names), evaluate)
+    best = best_search(searches)
     outcomes, passes = _report(setting, searches)
     rate = rate_name(contender.space)
     nearby = {} if rate is None else _train_around(setting, best, rate)
@@ -508,75 +512,15 @@ def _compile(
     )
 
 
-def _searches(setting: _Setting) -> list[Search]:
-    """Start the searches of a contender, each with its own points and seeds.
-
-    The points depend on the names of the rule and of the workload, so two rules do not
-    share the luck of a search.
-    """
-    protocol, contender = setting.protocol, setting.contender
-    name = f"{setting.workload.name}/{contender.name}".encode()
-    key = int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
-    searches = protocol.searches if contender.space else 1
-    return [
-        search(
-            contender.space,
-            protocol.budget,
-            protocol.seeds_of_search(number),
-            np.random.default_rng([protocol.search_seed, key, number]),
-        )
-        for number in range(searches)
-    ]
-
-
-class _Evaluate:
-    """Train the runs that searches ask for, and count them."""
-
-    def __init__(self, setting: _Setting, on_chunk: OnChunk | None) -> None:
-        self.setting, self.on_chunk = setting, on_chunk
-        self.trained = self.screened = self.diverged = 0
-        searches = setting.protocol.searches if setting.contender.space else 1
-        seeds = len(setting.protocol.tuning_seeds) // setting.protocol.searches
-        budget = setting.protocol.budget if setting.contender.space else 1
-        self.most = searches * most_runs(budget, seeds)
-
-    def __call__(self, asked: list[Runs]) -> list[Float[np.ndarray, " runs"]]:
-        """Return the scores of the runs of each search."""
-        setting = self.setting
-        seeds = np.concatenate([runs.seeds for runs in asked])
-        values = {
-            name: np.concatenate([runs.values[name] for runs in asked])
-            for name in setting.contender.space
-        }
-        done = self.trained
-        result = descent.sweep(
-            setting.program,
-            {"seed": seeds, **values},
-            self._tell(done, len(seeds)),
-            setting.checkpoints,
-        )
-        part = setting.protocol.tune_on
-        gaps = _relative_gaps(setting.workload, part, result.values_on[part])
-        if not done:  # The first runs of all searches are the screening.
-            bad = (result.first_bad_step >= 0) | ~np.isfinite(gaps[:, -1])
-            self.screened, self.diverged = len(seeds), int(bad.sum())
-        self.trained = done + len(seeds)
-        passes = result.passes * setting.contender.evaluations
-        scores = search_scores(passes, gaps, setting.protocol.target)
-        ends = np.cumsum([len(runs.seeds) for runs in asked])[:-1]
-        return np.split(scores, ends)
-
-    def _tell(self, done: int, now: int) -> OnChunk | None:
-        if self.on_chunk is None:
-            return None
-        on_chunk, most = self.on_chunk, self.most / SEARCH_SHARE
-        return lambda progress: on_chunk(
-            progress._replace(share=min(0.99, (done + now * progress.share) / most))
-        )
-
-
-def _tuning_score(searched: Searched) -> float:
-    return float(searched.scores[searched.chosen].mean())
+def _score(
+    setting: _Setting, result: descent.SweepResult
+) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
+    """Return the score of each run on the tuning part, and whether it diverged."""
+    part, protocol = setting.protocol.tune_on, setting.protocol
+    gaps = _relative_gaps(setting.workload, part, result.values_on[part])
+    passes = result.passes * setting.contender.evaluations
+    bad = (result.first_bad_step >= 0) | ~np.isfinite(gaps[:, -1])
+    return search_scores(passes, gaps, protocol.target), bad
 
 
 def _report(
@@ -616,7 +560,7 @@ def _arrays(
         "chosen": np.stack(
             [own[one.chosen] for own, one in zip(points, searches, strict=True)]
         ),
-        "tuning": np.array([_tuning_score(one) for one in searches]),
+        "tuning": np.array([tuning_score(one) for one in searches]),
         "costs": outcomes.costs[:-1],
         "final": chosen[..., -1],
         "default_costs": outcomes.costs[-1],
@@ -642,10 +586,7 @@ def _train_around(
         None,
         setting.checkpoints,
     )
-    part = setting.protocol.tune_on
-    gaps = _relative_gaps(setting.workload, part, result.values_on[part])
-    passes = result.passes * setting.contender.evaluations
-    scores = search_scores(passes, gaps, setting.protocol.target)
+    scores, _ = _score(setting, result)
     return {"rates": values[rate], "rate_scores": scores.reshape(len(AROUND), -1)}
 
 

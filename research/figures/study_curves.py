@@ -36,7 +36,7 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     ends: dict[tuple[str, str], np.ndarray] = {}
     for panel, workload in zip(used, numbers["workloads"], strict=True):
         for rule in who.quiet:
-            middle = finite(arrays[f"{workload}/{rule}/best_of"][:, 0])
+            middle = arrays[f"{workload}/{rule}/best_of"][:, 0]
             panel.plot(
                 np.arange(1, len(middle) + 1),
                 middle,
@@ -215,15 +215,10 @@ def _scale_costs(panel: Axes) -> None:
     )
     drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
     panel.set_yscale("log")
-    panel.set_ylim((drawn.min() / 1.5, drawn.max() * 1.6) if len(drawn) else (1, 10))
+    panel.set_ylim(drawn.min() / 1.5, drawn.max() * 1.6)
     panel.set_xlim(
         0.5, max(len(np.asarray(line.get_xdata())) for line in panel.lines) + 0.5
     )
-    if not len(drawn):
-        place = {"ha": "center", "va": "center", "color": WORDS, "fontsize": 9}
-        panel.text(
-            0.5, 0.5, "no rule reaches the target", transform=panel.transAxes, **place
-        )
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     show_few_numbers(panel)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special, stats
 
-from research.checks import check_share
+from research.checks import check_count, check_number, check_real, check_share
 from research.sizes import MOST_RESAMPLES, check_most, check_room
 from research.statistics.costs import ratio, spent_and_reached
 from research.statistics.scores import Scores
@@ -432,11 +432,6 @@ def share_interval(
       expected number of positive counts, Survey Methodology 24, 1998: the effective
       sample size.
     """
-    check_share("level", level, 0.95)
-    if not 0 <= estimate <= 1:
-        raise ValueError(
-            f"estimate must be a share, from 0 to 1; got estimate={estimate!r}."
-        )
     variance = variance_of(replicates, seeds)
     return wilson_interval(estimate, variance.total, variance.freedom, seeds, level)
 
@@ -454,7 +449,22 @@ def wilson_interval(
       level: Coverage of the interval.
     Returns:
       The pair (low, high), within [0, 1].
+    Raises:
+      ValueError: A number is out of its range.
+    Example:
+      >>> low, high = wilson_interval(0.5, 0.0125, 19.0, 20, 0.95)
+      >>> print(round(low, 3), round(high, 3))
+      0.288 0.712
     """
+    check_real("estimate", estimate)
+    check_number("variance", variance)
+    check_number("freedom", freedom, positive=True)
+    check_count("seeds", seeds)
+    check_share("level", level, 0.95)
+    if not 0 <= estimate <= 1:
+        raise ValueError(
+            f"estimate must be a share, from 0 to 1; got estimate={estimate!r}."
+        )
     if variance == 0 and estimate == 0.5:
         return 0.5, 0.5
     t = stats.t.isf((1 - level) / 2, freedom)

@@ -162,8 +162,8 @@ def search_scores(
       >>> print(scores.round(4))
       [0.6931 2.9945 2.9957]
     """
-    budget = float(np.asarray(passes, float)[-1])
     guesses = np.log(penalised_passes(passes, relative, target))
+    budget = float(np.asarray(passes, float)[-1])
     costs = passes_to_target(passes, relative, target)
     most = np.log(MOST_BUDGETS * budget)
     missed = most + TIE_BREAK * (guesses - most)

@@ -9,7 +9,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special, stats
 
-from research.checks import check_count, check_numbers, check_sequence, check_share
+from research.checks import (
+    check_count,
+    check_number,
+    check_numbers,
+    check_sequence,
+    check_share,
+)
 from research.sizes import MOST_RESAMPLES, check_most
 from research.statistics.bootstrap import (
     LEAST_RESAMPLES,
@@ -22,6 +28,8 @@ from research.statistics.bootstrap import (
 # A search stops when a round gains less than 2 %, so no interval of a ratio is
 # narrower than this on either side.
 RESOLUTION = math.log(1.02)
+MOST_COMPARISONS = 1_000_000
+LARGEST_LOG = 700.0  # exp of a larger number overflows.
 POWER = 0.8  # Power with which a study would detect its smallest detectable factor.
 DISAGREEMENT = 1.25  # Searches disagree if their costs differ by this factor, ...
 DISAGREEMENT_LEVEL = 0.99  # ... and more than seeds explain, at this level.
@@ -87,6 +95,7 @@ def searched_difference(
     *,
     level: float = 0.95,
     comparisons: int = 1,
+    resolution: float = RESOLUTION,
 ) -> SearchedDifference:
     """Compare two rules by the mean of log cost over independent searches and seeds.
 
@@ -109,6 +118,7 @@ def searched_difference(
         same order. A rule with nothing to search has one row and no search variance.
       level: Coverage of the interval.
       comparisons: Number of comparisons made together (Bonferroni).
+      resolution: Smallest half width of the interval, on the log scale.
     Returns:
       The difference.
     Raises:
@@ -129,10 +139,12 @@ def searched_difference(
     pairs = _checked(pairs)
     check_share("level", level, 0.95)
     check_count("comparisons", comparisons)
+    check_most(MOST_COMPARISONS, comparisons=comparisons)
+    check_number("resolution", resolution)
     each = 1 - (1 - level) / comparisons
     log = _estimate([_difference_parts(*pair) for pair in pairs])
     quantile = stats.t.isf((1 - each) / 2, log.freedom)
-    half = max(quantile * log.deviation, RESOLUTION)
+    half = max(quantile * log.deviation, resolution)
     detectable = half + stats.t.isf(1 - POWER, log.freedom) * log.deviation
     low, high = log.mean - half, log.mean + half
     verdict = (
@@ -177,14 +189,19 @@ class SearchedCost(NamedTuple):
 
 
 def searched_cost(
-    logs: Float[np.ndarray, "searches seeds"], *, level: float = 0.95
+    logs: Float[np.ndarray, "searches seeds"],
+    *,
+    level: float = 0.95,
+    resolution: float = RESOLUTION,
+    factor: float = DISAGREEMENT,
 ) -> SearchedCost:
     """Return the cost of a rule on a workload, and whether its searches disagree.
 
     Args:
       logs: Log cost of the point that each search chose on each reporting seed, shape
         (J, n).
-      level: Coverage of the interval, as in `searched_difference`.
+      level, resolution: As in `searched_difference`.
+      factor: Smallest `spread` of searches that disagree.
     Returns:
       The cost.
     Raises:
@@ -202,12 +219,12 @@ def searched_cost(
     check_share("level", level, 0.95)
     estimate = _estimate([_Parts(logs.mean(axis=0), logs.mean(axis=1), np.zeros(1))])
     half = max(
-        stats.t.isf((1 - level) / 2, estimate.freedom) * estimate.deviation, RESOLUTION
+        stats.t.isf((1 - level) / 2, estimate.freedom) * estimate.deviation, resolution
     )
     means = logs.mean(axis=1)
     spread = math.exp(float(means.max() - means.min()))
     cost, low, high = (math.exp(estimate.mean + side) for side in (0.0, -half, half))
-    differ = spread >= DISAGREEMENT and _rows_differ(logs)
+    differ = spread >= factor and _rows_differ(logs)
     return SearchedCost(cost, low, high, spread, differ)
 
 
@@ -228,8 +245,9 @@ def best_of_trials(
 
     The band is a percentile interval over replicates. Each replicate draws the points
     with replacement and weights the seeds of each half and search at random (Bayesian
-    bootstrap). So it covers other points and, with four seeds or more, other seeds. The Sobol points of a search
-    are spread more evenly than random ones, so the band is slightly too wide.
+    bootstrap). So the band covers other points and, with four seeds or more, other
+    seeds. The Sobol points of a search are spread more evenly than random ones, so the
+    band is slightly too wide.
 
     Args:
       scores: Log costs of the screening of each search, shape (J, t, s), with s at
@@ -426,9 +444,9 @@ def _checked_logs(name: str, logs: np.ndarray) -> Float[np.ndarray, "searches se
             f"{name} must have a row for each search and a column for each of two seeds "
             f"or more; got shape {logs.shape}."
         )
-    if not np.isfinite(logs).all():
+    if not (np.abs(logs) <= LARGEST_LOG).all():
         raise ValueError(
-            f"{name} holds a log cost that is not finite. A run that missed the target "
+            f"{name} must hold finite log costs between -700 and 700; one is not. A run that missed the target "
             "counts as ten budgets; see `log_costs`."
         )
     return logs

@@ -13,7 +13,12 @@ from jaxtyping import Bool, Float, Int
 from scipy import special
 from scipy.stats import qmc
 
-from research.checks import check_callable, check_count, check_sequence
+from research.checks import (
+    check_callable,
+    check_count,
+    check_instance,
+    check_sequence,
+)
 from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
 from research.tuning.spaces import Space, check_space, from_unit, to_unit, unit_limits
 
@@ -122,6 +127,12 @@ def search(
     check_most(MOST_TRIALS, budget=budget)
     check_sequence("seeds", seeds, "integers", (int, np.integer))
     check_most(MOST_SEEDS, seeds=len(seeds))
+    check_instance(
+        "generator",
+        generator,
+        np.random.Generator,
+        "Make one by numpy.random.default_rng(seed).",
+    )
     if not len(seeds):
         raise ValueError("seeds must hold at least one seed; got none.")
     return _search(dict(space), budget, np.asarray(seeds), generator)
@@ -149,7 +160,7 @@ def search_all(
       >>> all(0.025 < one.chosen_values["rate"] < 0.035 for one in found)
       True
     """
-    check_sequence("searches", searches, "results of search")
+    check_sequence("searches", searches, "results of search", Generator)
     check_callable("evaluate", evaluate, "runs")
     asked = {number: next(one) for number, one in enumerate(searches)}
     results: dict[int, Searched] = {}
@@ -175,6 +186,8 @@ def most_runs(budget: int, seeds: int) -> int:
       >>> most_runs(1, 30), most_runs(32, 30)
       (30, 480)
     """
+    check_count("budget", budget)
+    check_count("seeds", seeds)
     screening, racing = (min(n, seeds) for n in (SCREENING_SEEDS, RACING_SEEDS))
     if budget == 1:
         return seeds

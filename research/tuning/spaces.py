@@ -8,7 +8,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import qmc
 
-from research.checks import check_count, check_number, check_sequence, check_text
+from research.checks import (
+    check_count,
+    check_number,
+    check_numbers,
+    check_sequence,
+    check_text,
+)
 from research.naming import known_names
 from research.sizes import MOST_TRIALS, check_most
 from research.update_rules import RULE_TABLE, Range
@@ -269,6 +275,7 @@ def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
       >>> print(to_unit({"learning_rate": Range(0.01, 1.0, default=0.1)}))
       [[0.5]]
     """
+    check_space(space)
     shares = [
         0.5 if r.default is None else float(_share(r, r.default))
         for r in space.values()
@@ -291,6 +298,14 @@ def from_unit(
       >>> print(from_unit({"rate": Range(0.01, 1.0)}, np.array([[0.0], [0.5], [1.5]])))
       {'rate': array([1.e-02, 1.e-01, 1.e+01])}
     """
+    check_space(space)
+    check_numbers("shares", shares, ndim=2)
+    shares = np.asarray(shares, float)
+    if shares.shape[1] != len(space):
+        raise ValueError(
+            f"shares must have a column for each of {list(space)}; got shape "
+            f"{shares.shape}."
+        )
     values = {}
     for (name, r), column in zip(space.items(), shares.T, strict=True):
         start, end = _scaled(r.low, r.scale), _scaled(r.high, r.scale)
@@ -315,6 +330,7 @@ def unit_limits(
       >>> [limits.round(3).tolist() for limits in unit_limits(space)]
       [[-0.333, 0.0], [1.333, 1.333]]
     """
+    check_space(space)
     lows, highs = [], []
     for name, r in space.items():
         lower = widen(space, name, "low")[0][name].low

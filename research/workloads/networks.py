@@ -227,7 +227,10 @@ def autoencoder_digits(*, size: str = "small") -> NetworkWorkload:
     """
     half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[_checked(size)]
     model = models.mlp(
-        (*half, *half[-2::-1]), activation="tanh", initialiser="glorot_uniform", dtype=DTYPE
+        (*half, *half[-2::-1]),
+        activation="tanh",
+        initialiser="glorot_uniform",
+        dtype=DTYPE,
     )
     parts = [Batch(part.x, part.x) for part in _digits(lambda x: x)]
     error = lambda prediction, target: jnp.mean((prediction - target) ** 2)

@@ -1,0 +1,187 @@
+"""Write the answer and the tables of a study on networks from its numbers."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from research import runs
+from research.comparison.network_contenders import decay_name
+from research.comparison.tables import short
+
+Numbers = Mapping[str, Any]
+MOST_NAMED = 3
+
+
+def answer(numbers: Numbers) -> str:
+    """Return the answer of a study on networks in a few sentences.
+
+    Example:
+      >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}
+      >>> one |= {"loss_ratio": 0.93, "loss_low": 0.9, "loss_high": 0.96}
+      >>> one |= {"steps": 0.72, "steps_low": 0.65, "steps_high": 0.8, "detectable": 1.04}
+      >>> print(answer({"overall": [one], "networks": ["a"], "cells": []}).split(". ")[0])
+      muon reaches 0.93 [0.9, 0.96] times the validation loss of adam on a
+    """
+    where = (
+        numbers["networks"][0]
+        if len(numbers["networks"]) == 1
+        else f"{len(numbers['networks'])} networks"
+    )
+    parts = [
+        _sentence(one, where)
+        for one in sorted(numbers["overall"], key=lambda one: one["loss_ratio"])
+    ]
+    factors = sorted(one["detectable"] for one in numbers["overall"])
+    parts.append(
+        "The smallest factor of the loss that this study could detect is "
+        f"{factors[-1]:.3g}."
+    )
+    hard = [one for one in numbers["cells"] if one["searches_disagree"]]
+    if hard:
+        listed = ", ".join(
+            f"{one['rule']} on {one['network']}" for one in hard[:MOST_NAMED]
+        )
+        parts.append(f"Independent searches disagree (hard to tune): {listed}.")
+    lost = [one for one in numbers["cells"] if one["reported_diverged"] == 1]
+    if lost:
+        listed = ", ".join(
+            f"{one['rule']} on {one['network']}" for one in lost[:MOST_NAMED]
+        )
+        parts.append(f"Every training diverged: {listed}.")
+    return " ".join(parts)
+
+
+def _sentence(one: Numbers, where: str) -> str:
+    loss = _interval(one, "loss_ratio", "loss_low", "loss_high")
+    steps = _interval(one, "steps", "steps_low", "steps_high")
+    if one["verdict"] == "undecided":
+        return (
+            f"{one['rule']} and {one['baseline']} are not distinguishable on {where} "
+            f"({loss} times the validation loss; {steps} times the steps for the same "
+            "loss)."
+        )
+    return (
+        f"{one['rule']} reaches {loss} times the validation loss of {one['baseline']} on "
+        f"{where}. It needs {steps} times its steps for the same loss."
+    )
+
+
+def _interval(one: Numbers, ratio: str, low: str, high: str) -> str:
+    return f"{short(one[ratio])} [{short(one[low])}, {short(one[high])}]"
+
+
+def tables(numbers: Numbers) -> tuple[runs.Table, ...]:
+    """Return the table of losses and the table of choices."""
+    return losses_table(numbers), choices_table(numbers)
+
+
+def losses_table(numbers: Numbers) -> runs.Table:
+    """Return the table of validation losses, and of the steps for an equal loss."""
+    compared = {(one["network"], one["rule"]): one for one in numbers["comparisons"]}
+    order = list(numbers["networks"])
+    cells = sorted(
+        numbers["cells"], key=lambda one: (order.index(one["network"]), one["loss"])
+    )
+    baseline = numbers["baseline"]
+    columns = (
+        "network",
+        "rule",
+        "validation loss",
+        "low",
+        "high",
+        f"loss, times {baseline}'s",
+        "interval",
+        "verdict",
+        f"steps for equal loss, times {baseline}'s",
+        "interval of steps",
+        "seconds for equal loss",
+        "test accuracy",
+    )
+    rows = tuple(
+        (
+            *(
+                one[name]
+                for name in ("network", "rule", "loss", "loss_low", "loss_high")
+            ),
+            *_beside(compared.get((one["network"], one["rule"]))),
+            "none" if one["accuracy"] is None else f"{100 * one['accuracy']:.1f} %",
+        )
+        for one in cells
+    )
+    protocol = numbers["protocol"]
+    note = (
+        "The validation loss at the end of the schedule is the geometric mean over "
+        f"{protocol['searches']} independent searches and {len(protocol['seeds'])} seeds; "
+        "a training that diverged counts as ten times its initial loss. The "
+        f"{100 * protocol['level']:g} % intervals cover other searches and other seeds. "
+        "Steps for equal loss: the rule's steps divided by the steps with which "
+        f"{baseline} reaches the same loss, from trainings of {baseline} with 0.5 to 2 "
+        'times the steps; "at most" and "at least" mark losses outside this range. Seconds '
+        "multiply this by the time of a step. Test accuracy is not used for any choice."
+    )
+    return runs.Table("Validation loss at the end", columns, rows, note)
+
+
+def _beside(one: Numbers | None) -> tuple[Any, ...]:
+    if one is None:
+        return 1.0, "baseline", "", 1.0, "", 1.0
+    ends = f"[{short(one['loss_low'])}, {short(one['loss_high'])}]"
+    steps = short(one["steps"])
+    if one["at_end"] > 0.5:
+        steps = f"{'at most' if one['steps'] < 1 else 'at least'} {steps}"
+    return (
+        one["loss_ratio"],
+        ends,
+        one["verdict"],
+        steps,
+        f"[{short(one['steps_low'])}, {short(one['steps_high'])}]",
+        "not measured" if one["seconds"] is None else one["seconds"],
+    )
+
+
+def choices_table(numbers: Numbers) -> runs.Table:
+    """Return the table of what was chosen, and of what each rule costs."""
+    columns = (
+        "network",
+        "rule",
+        "best rates",
+        "warm-up",
+        "decay",
+        "spread of the searches",
+        "decades of rate within 10 %",
+        "diverged",
+        "RMS of updates",
+        "milliseconds a step",
+        "trainings",
+    )
+    rows = tuple(_choice(one) for one in numbers["cells"])
+    note = (
+        "The best choice is that of the search with the lowest validation loss on its "
+        "tuning seeds. The spread is the highest loss of a search divided by the lowest. "
+        "Decades: range of rates around the best choice whose loss is within 10 % of the "
+        "lowest. Diverged: share of the first trials' runs. RMS of updates: root mean "
+        "square over parameters and steps."
+    )
+    return runs.Table("What was chosen", columns, rows, note)
+
+
+def _choice(one: Numbers) -> tuple[Any, ...]:
+    chosen = dict(one["chosen"])
+    warmup, decay = chosen.pop("warmup", None), chosen.pop("decay", None)
+    rates = ", ".join(f"{name} {short(value)}" for name, value in chosen.items())
+    spread = f"{one['search_spread']:.3g}"
+    low, high = one["robust_low"], one["robust_high"]
+    seconds = one["seconds_per_step"]
+    return (
+        one["network"],
+        one["rule"],
+        rates or "nothing to choose",
+        "none" if warmup is None else f"{100 * warmup:.0f} %",
+        "none" if decay is None else decay_name(decay),
+        f"{spread}, they disagree" if one["searches_disagree"] else spread,
+        "none" if low is None else math.log10(high / low),
+        f"{100 * one['diverged']:.0f} %",
+        one["update_rms"],
+        "not measured" if seconds is None else 1e3 * seconds,
+        one["trainings"],
+    )
