@@ -11,7 +11,7 @@ miss the target have a number too.
 
 Then each rule gets a pool of independent searches (`research.tuning.search`), and
 studies with other searches and other seeds are drawn from the pools. They are decided
-in two ways: by `descent compare`, with five searches of each rule, and by the strongest
+in two ways: by `descent compare`, with six searches of each rule, and by the strongest
 simple rival, a t-test over twenty seeds after one such search of each rule. A rule is
 compared with itself, with itself after its cost was multiplied by 1.25, and with the
 other rules.
@@ -105,7 +105,7 @@ class Config:
     """Seed of the random studies."""
     pool: int = 12
     """Independent searches of each rule in the pool."""
-    searches: int = 5
+    searches: int = 6
     """Searches of each rule in a study by `compare`."""
     search_budget: int = 32
     """Trials with which a search starts."""

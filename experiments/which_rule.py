@@ -57,7 +57,7 @@ class Config:
         "noisy_quadratic",
     )
     """Workloads with data and a known optimum."""
-    searches: int = 5
+    searches: int = 6
     """Independent searches of each rule on each workload."""
     budget: int = 32
     """Trials with which a search starts; the first has the default
@@ -70,7 +70,7 @@ class Config:
     """Share of the initial f - f* that must be reached."""
     seeds: str = "0..19"
     """Reported seeds: 0..9, or 1,4,7."""
-    tuning_seeds: str = "1000..1149"
+    tuning_seeds: str = "1000..1179"
     """Seeds for the choice of trials, divided among the searches; must differ from the
     reported seeds."""
     width: int = 8

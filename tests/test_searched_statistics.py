@@ -44,8 +44,8 @@ def test_equal_rules_have_a_winner_in_no_more_studies_than_the_level_says(
         pair = simulate(generator, search, seed, rest)
         named += searched_difference([pair]).verdict != "undecided"
     assert stats.binomtest(named, total, 0.05, alternative="greater").pvalue > 1e-4
-    if rest < 0.05:  # The rest is counted twice, so the interval is wider otherwise.
-        assert is_plausible(named, total, 0.05)
+    if search > 0:  # Without any effect of searches, its estimate is often too large.
+        assert named > 0.02 * total
 
 
 def test_the_interval_holds_the_true_ratio_over_workloads():
@@ -85,20 +85,35 @@ def test_ratio_is_that_of_geometric_means_and_turns_with_the_sides():
     assert there.win == pytest.approx(np.mean(wins))
 
 
-def test_the_variance_is_the_sum_of_three():
-    mine, other = simulate(np.random.default_rng(4))
-    parts = [
-        np.var(mine.mean(0) - other.mean(0), ddof=1) / 20,
-        np.var(mine.mean(1), ddof=1) / 5,
-        np.var(other.mean(1), ddof=1) / 5,
-    ]
-    freedom = sum(parts) ** 2 / sum(
-        v**2 / f for v, f in zip(parts, (19, 4, 4), strict=True)
-    )
-    half = stats.t.isf(0.025, freedom) * np.sqrt(sum(parts))
+def test_the_variance_is_that_of_the_crossed_model():
+    # Over many studies, the mean estimate is the variance of the estimated log ratio.
+    generator, found, variances = np.random.default_rng(4), [], []
+    for _ in range(3000):
+        mine, other = simulate(generator, search=0.2, seed=0.1, rest=0.4)
+        found.append(mine.mean() - other.mean())
+        outcome = searched_difference([(mine, other)])
+        variances.append(outcome)
+    true = 2 * 0.2**2 / 5 + 2 * 0.4**2 / 100
+    assert np.var(found) == pytest.approx(true, rel=0.1)
+    held = np.mean([one.low <= 1.0 <= one.high for one in variances])
+    assert 0.93 < held < 0.985
+
+
+def test_the_interval_is_the_sum_of_mean_squares():
+    mine, other = simulate(np.random.default_rng(4), search=0.3)
+    n, J = 20, 5
+    terms = [(np.var(mine.mean(0) - other.mean(0), ddof=1) / n, n - 1, 1)]
+    for table in (mine, other):
+        fitted = table.mean(0) + table.mean(1)[:, None] - table.mean()
+        rest = ((table - fitted) ** 2).sum() / ((J - 1) * (n - 1))
+        terms.append((np.var(table.mean(1), ddof=1) / J, J - 1, 1))
+        terms.append((rest / (n * J), (J - 1) * (n - 1), -1))
+    total = sum(sign * term for term, _, sign in terms)
+    freedom = total**2 / sum(term**2 / own for term, own, _ in terms)
+    half = stats.t.isf(0.025, max(freedom, J - 1)) * np.sqrt(total)
     found = searched_difference([(mine, other)])
     assert np.log(found.high / found.ratio) == pytest.approx(half)
-    assert found.from_searches == pytest.approx(sum(parts[1:]) / sum(parts))
+    assert found.from_searches == pytest.approx(1 - terms[0][0] / total)
 
 
 def test_the_detectable_factor_is_detected_with_power_four_in_five():

@@ -19,7 +19,7 @@ def parse_command(
     evaluations: Sequence[str] = (),
     batch_size: int = 32,
     seeds: str = "0..19",
-    tuning_seeds: str = "1000..1149",
+    tuning_seeds: str = "1000..1179",
     **terms: Any,
 ) -> dict[str, Any]:
     """Turn the arguments of a command line into the arguments of `compare`.

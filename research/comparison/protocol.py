@@ -15,7 +15,7 @@ LEAST_SEEDS = 3  # An interval needs the differences between reporting seeds.
 LEAST_SEARCHES = 2  # One search says nothing about the luck of a search.
 LEAST_TUNING_SEEDS = 2  # Half of them choose and half report in the curve of k trials.
 ADVISED_SEEDS = 20
-ADVISED_SEARCHES = 5
+ADVISED_SEARCHES = 6
 ADVISED_TUNING_SEEDS = 30
 
 

@@ -20,7 +20,6 @@ from research.sizes import MOST_RESAMPLES, check_most
 from research.statistics.bootstrap import (
     LEAST_RESAMPLES,
     ROUNDING,
-    pooled,
     wilson_interval,
     wins,
 )
@@ -100,16 +99,15 @@ def searched_difference(
     """Compare two rules by the mean of log cost over independent searches and seeds.
 
     The model is crossed: log cost = rule + search + seed + rest, on each workload. Both
-    rules run on the same reporting seeds; their searches are independent. With the
-    means d_s over searches of the difference on seed s, and the means m_j over seeds of
-    search j,
+    rules run on the same reporting seeds; their searches are independent. Let d_s be
+    the mean difference over searches on seed s, m_j the mean over seeds of search j, and
+    R the mean square of the rest of a rule (what search and seed do not explain). Then
 
-    V = var(d_s) / n + var(m_j of mine) / J + var(m_j of the other) / J,
+    V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), summed over both rules.
 
-    and the interval is the mean difference ± t sqrt(V), with Satterthwaite's degrees of
-    freedom. Over several workloads d_s is averaged over workloads, and the variances of
-    the searches are added and divided by the squared number of workloads. The variance
-    of the rest is counted twice, so the interval is slightly too wide. It is at least
+    The interval is the mean difference ± t sqrt(V), with Satterthwaite's degrees of
+    freedom. Over several workloads d_s is averaged over workloads, and the other terms
+    are added and divided by the squared number of workloads. The interval is at least
     2 % wide on each side, because a search stops when it gains less.
 
     Args:
@@ -217,7 +215,7 @@ def searched_cost(
     """
     logs = _checked_logs("logs", logs)
     check_share("level", level, 0.95)
-    estimate = _estimate([_Parts(logs.mean(axis=0), logs.mean(axis=1), np.zeros(1))])
+    estimate = _estimate([_Parts(logs.mean(axis=0), logs, logs[:1])])
     half = max(
         stats.t.isf((1 - level) / 2, estimate.freedom) * estimate.deviation, resolution
     )
@@ -369,12 +367,18 @@ def _rows_differ(logs: Float[np.ndarray, "searches seeds"]) -> bool:
     if rows < 2:
         return False
     freedom = (rows - 1, (rows - 1) * (columns - 1))
-    rest = logs - logs.mean(axis=0) - logs.mean(axis=1)[:, None] + logs.mean()
     between = columns * float(np.var(logs.mean(axis=1), ddof=1))
-    within = float((rest**2).sum()) / freedom[1]
+    within = _rest(logs)
     if within <= ROUNDING**2:
         return True
     return between / within > stats.f.isf(1 - DISAGREEMENT_LEVEL, *freedom)
+
+
+def _rest(values: Float[np.ndarray, "rows columns"]) -> float:
+    """Return the mean square of what rows and columns do not explain."""
+    rows, columns = values.shape
+    rest = values - values.mean(axis=0) - values.mean(axis=1)[:, None] + values.mean()
+    return float((rest**2).sum()) / ((rows - 1) * (columns - 1))
 
 
 class _Parts(NamedTuple):
@@ -382,40 +386,50 @@ class _Parts(NamedTuple):
 
     Attributes:
       seeds: Mean of each seed, shape (n,).
-      mine, other: Mean of each search of mine and of the other rule.
+      mine, other: Mean over the searches of the other rule, for each search and seed.
     """
 
     seeds: Float[np.ndarray, " seeds"]
-    mine: Float[np.ndarray, " searches"]
-    other: Float[np.ndarray, " searches"]
+    mine: Float[np.ndarray, "searches seeds"]
+    other: Float[np.ndarray, "others seeds"]
 
 
 def _difference_parts(
     mine: Float[np.ndarray, "searches seeds"], other: Float[np.ndarray, "others seeds"]
 ) -> _Parts:
     seeds = mine.mean(axis=0) - other.mean(axis=0)
-    return _Parts(seeds, mine.mean(axis=1), other.mean(axis=1))
+    return _Parts(seeds, mine, other)
 
 
 def _win_parts(
     mine: Float[np.ndarray, "searches seeds"], other: Float[np.ndarray, "others seeds"]
 ) -> _Parts:
     won = wins(np.exp(mine)[:, None], np.exp(other)[None])
-    return _Parts(won.mean((0, 1)), won.mean((1, 2)), won.mean((0, 2)))
+    return _Parts(won.mean((0, 1)), won.mean(1), won.mean(0))
 
 
 def _estimate(parts: Sequence[_Parts]) -> _Estimate:
     """Return the mean over workloads, with the two parts of its variance."""
     seeds = np.mean([one.seeds for one in parts], axis=0)
-    variances = [float(np.var(seeds, ddof=1)) / len(seeds)]
-    freedom = [len(seeds) - 1.0]
-    for means in (means for one in parts for means in (one.mine, one.other)):
-        if len(means) > 1:
-            variance = float(np.var(means, ddof=1)) / len(means) / len(parts) ** 2
-            variances.append(variance)
-            freedom.append(len(means) - 1.0)
-    mean = float(np.mean(seeds))
-    return _Estimate(mean, variances[0], sum(variances[1:]), pooled(variances, freedom))
+    from_seeds = float(np.var(seeds, ddof=1)) / len(seeds)
+    # Satterthwaite: the squared variance over the sum of squared terms over freedoms.
+    from_searches, squares = 0.0, from_seeds**2 / (len(seeds) - 1)
+    fewest = [len(seeds) - 1.0]
+    for table in (table for one in parts for table in (one.mine, one.other)):
+        rows, columns = table.shape
+        if rows < 2:
+            continue
+        weight = 1 / rows / len(parts) ** 2
+        term = weight * float(np.var(table.mean(axis=1), ddof=1))
+        rest = weight * _rest(table) / columns
+        if term > rest:
+            from_searches += term - rest
+            squares += term**2 / (rows - 1)
+            squares += rest**2 / ((rows - 1) * (columns - 1))
+            fewest.append(rows - 1.0)
+    total = from_seeds + from_searches
+    freedom = max(total**2 / squares, min(fewest)) if squares > 0 else sum(fewest)
+    return _Estimate(float(np.mean(seeds)), from_seeds, from_searches, freedom)
 
 
 def _checked(pairs: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
