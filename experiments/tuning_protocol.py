@@ -271,10 +271,11 @@ def pool_arrays(
       Scores and costs, each of shape (trials, seeds).
     """
     terms = make_protocol(
+        searches=2,
         passes=config.passes,
         batch_size=config.batch_size,
         seeds=research.runs.parse_seeds(config.seeds),
-        tuning_seeds=range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + 10),  # Not used.
+        tuning_seeds=range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + 4),  # Not used.
         target=config.target,
         width=config.width,
     )

@@ -17,11 +17,6 @@ from research.statistics.costs import (
 from research.statistics.searches import best_of_trials
 
 
-def is_plausible(count, total, chance):
-    """Whether so many of so many are what this chance gives; a right law fails once in a hundred thousand."""
-    return stats.binomtest(int(count), int(total), chance).pvalue > 1e-5
-
-
 def simulate(generator, search=0.2, seed=0.2, rest=0.1, searches=5, seeds=20, both=2):
     """Log costs of rules: rule + search + seed + rest; the effect of a seed is common."""
     common = generator.normal(0, seed, seeds)
