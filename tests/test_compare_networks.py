@@ -9,7 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from research import descent, losses, models, runs, samplers, update_rules
+from experiments import compare_networks as experiment
+from research import (
+    cli,
+    descent,
+    figures,
+    losses,
+    models,
+    runs,
+    samplers,
+    update_rules,
+)
 from research.comparison.network_contenders import (
     DECAYS,
     muon_with_adam,
@@ -327,3 +337,24 @@ def test_given_ranges_replace_those_of_the_rates():
     spaces = {"adam": {"learning_rate": Range(0.2, 0.4)}}
     (adam,) = network_contenders(["adam"], spaces=spaces)
     assert adam.space["learning_rate"] == Range(0.2, 0.4)
+
+
+TINY = experiment.Config(
+    rule=("lion", "adamw"),
+    network=("mlp_digits",),
+    searches=2,
+    budget=2,
+    seeds="0..2",
+    tuning_seeds="10..13",
+    devices=1,
+)
+
+
+@pytest.mark.thorough("the experiment itself; every part of it has a law above")
+def test_the_experiment_answers_and_draws(tmp_path):
+    result = cli.conduct(experiment, TINY)
+    assert "times the validation loss" in result.answer
+    assert [row[1] for row in result.tables[0].rows].count("adamw") == 1
+    for name, picture in cli.report_of(experiment).draw(result).items():
+        assert any(letter.isdigit() for letter in picture.caption)
+        assert figures.save(picture, tmp_path, name).still.stat().st_size > 0
