@@ -209,7 +209,7 @@ def radam(
     check_number("threshold", threshold)
     if not isinstance(threshold, Tracer) and threshold < 4:
         raise ValueError(
-            "threshold must be at least 4, for r_t² is negative below; got "
+            "threshold must be at least 4, because r_t² is negative below 4; got "
             f"threshold={threshold!r}."
         )
 

@@ -87,15 +87,16 @@ def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> N
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if jnp.iscomplexobj(leaf):
-            pair = "Make its real and imaginary parts two real leaves"
+            pair = "Store its real and imaginary parts as two real leaves"
             wrapped = (
-                f"Wrap it: optax.contrib.split_real_and_imaginary({rule}(...)), or make"
+                f"Wrap it: optax.contrib.split_real_and_imaginary({rule}(...)), or "
+                "store"
             )
             raise TypeError(
                 f"{rule} is defined for real params only; "
                 f"params{jax.tree_util.keystr(path)} is "
                 f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. "
-                f"{pair if needs_value_fn else wrapped + pair.removeprefix('Make')}."
+                f"{pair if needs_value_fn else wrapped + pair.removeprefix('Store')}."
             )
 
 

@@ -219,7 +219,7 @@ def muon(
     check_most(1_000, ns_steps=ns_steps)
     if len(ns_coeffs) != 3:
         raise ValueError(
-            "ns_coeffs must be three numbers, of x, x³ and x⁵; got "
+            "ns_coeffs must be three numbers, the coefficients of x, x³ and x⁵; got "
             f"ns_coeffs={ns_coeffs!r}."
         )
 
@@ -258,7 +258,7 @@ def _momentum(
         for path, x in jax.tree_util.tree_leaves_with_path(params):
             if jnp.ndim(x) != 2:
                 raise ValueError(
-                    "muon orthogonalises matrices; the leaf at "
+                    "muon orthogonalises matrices, but the leaf at "
                     f"{jax.tree_util.keystr(path) or 'the top'} that `matrices` "
                     f"chooses has shape {list(jnp.shape(x))}. Choose leaves with two "
                     "axes."

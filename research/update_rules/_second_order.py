@@ -76,8 +76,8 @@ def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
     for leaf in jax.tree.leaves(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
-                f"params must be floating; got a leaf of {jnp.result_type(leaf)}. Make "
-                "it 1.0, not 1."
+                f"params must be floating; got a leaf of {jnp.result_type(leaf)}. "
+                "Write 1.0, not 1."
             )
     dtype = working_dtype(params)
     wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)

@@ -142,7 +142,7 @@ def add_decayed_weights(
     def update(updates: Params, state: Any, params: Params | None = None):
         if params is None:
             raise ValueError(
-                "weight decay needs the weights; call update(grads, state, params)."
+                "weight decay needs the params; call update(grads, state, params)."
             )
         return jax.tree.map(
             lambda d, x: d + (cast(weight_decay, x) * x).astype(d.dtype),
