@@ -272,6 +272,6 @@ def test_limits_let_what_is_meant_pass():
     with pytest.raises(ValueError, match="a=an integer of 5,000 digits"):
         sizes.check_most(3, a=10**5000)
     with pytest.raises(
-        ValueError, match="n ask for an array of 1000000000000 x 8 entries, 64000 GB"
+        ValueError, match="n would need an array of 1000000000000 x 8 entries, 64000 GB"
     ):
         sizes.check_room("n", 10**12, 8)

@@ -344,7 +344,7 @@ def test_data_that_do_not_belong_together_are_refused():
     )
     with pytest.raises(
         ValueError,
-        match=r"made for num_examples=30, but the dataset has 20\. Make it with n=20",
+        match=r"built for num_examples=30, but the dataset has 20 examples\. Build it with n=20",
     ):
         train(
             DATA, n=30
@@ -362,12 +362,16 @@ def test_data_that_do_not_belong_together_are_refused():
         (negative, -1),
     ):  # In some epoch, not in the first.
         with pytest.raises(
-            ValueError, match=f"the sampler draws example {index} of a dataset of 20"
+            ValueError,
+            match=f"the sampler draws index {index}, which is outside the dataset of 20",
         ):
             fit(
                 sampler=sampler, num_epochs=100, rule=update_rules.gradient_descent(0.1)
             )
-    with pytest.raises(ValueError, match="each x needs its y"):
+    with pytest.raises(
+        ValueError,
+        match="all arrays of a dataset must have the same number of examples",
+    ):
         train(Batch(DATA.x, DATA.y[:-1]))
     with pytest.raises(ValueError, match="the dataset has no examples"):
         train(Batch(DATA.x[:0], DATA.y[:0]))
