@@ -99,14 +99,17 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--rule", "your_rules.py:mine", "adam"], "There is no file 'your_rules.py'"),
+        (
+            ["--rule", "your_rules.py:mine", "adam"],
+            "The file 'your_rules.py' does not exist",
+        ),
         (
             ["--rule", "my_rules.py:mien", "adam"],
             "There is no 'mien' in my_rules.py. Did you mean mine?",
         ),
         (
             ["--rule", "rmspop", "adam"],
-            "There is no rule 'rmspop'. Did you mean rmsprop?",
+            "Unknown rule 'rmspop'. Did you mean rmsprop?",
         ),
         (["--rule", "adam", "adam"], "give each rule once"),
         (

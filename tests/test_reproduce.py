@@ -98,7 +98,10 @@ def test_run_whose_data_are_missing_is_refused_before_others_take_their_place(
     monkeypatch.setattr(fit_a_line, "complete", instead, raising=False)
     status, out, err = reproduce(run, tmp_path, capsys)
     assert (status, out) == (2, "")
-    assert "It was run with passes=3, which is not here; 2 is another run." in err
+    assert (
+        "The run used passes=3, which is missing here; with 2 it would be another run."
+        in err
+    )
     assert not (tmp_path / "again").exists()
 
 
@@ -212,7 +215,7 @@ def test_unfinished_and_missing_and_foreign_runs_are_refused(run, tmp_path, caps
     other = manifest | {"config": manifest["config"] | {"passages": 3}}
     (run / "manifest.json").write_bytes(files.json_bytes(other))
     assert "Did you mean passes?" in reproduce(run, tmp_path, capsys)[2]
-    assert "There is no run folder" in reproduce(run / "gone", tmp_path, capsys)[2]
+    assert "run folder" in reproduce(run / "gone", tmp_path, capsys)[2]
     assert not (tmp_path / "again").exists()
 
 
@@ -221,7 +224,7 @@ def test_run_is_not_reproduced_in_its_own_place(run, tmp_path, capsys):
     status, _, err = reproduce(
         run, tmp_path, capsys, "--results", str(tmp_path / "results")
     )
-    assert (status, "take the place of" in err, "--results" in err) == (2, True, True)
+    assert (status, "would overwrite" in err, "--results" in err) == (2, True, True)
     assert contents(run) == before
 
 
@@ -384,7 +387,7 @@ def test_run_without_a_part_that_can_be_left_out_is_reproduced_as_far_as_it_goes
 
 def test_reference_that_is_missing_or_damaged_is_named(reference, tmp_path, capsys):
     status, _, err = reproduce("decision_boundary", tmp_path, capsys)
-    assert (status, "No reference of decision_boundary is kept" in err) == (2, True)
+    assert (status, "No reference of decision_boundary is stored" in err) == (2, True)
     (tmp_path / "experiments/reference/fit_a_line.json").write_text("{")
     status, _, err = reproduce("fit_a_line", tmp_path, capsys)
     assert (status, "cannot be read as a reference" in err) == (2, True)

@@ -93,7 +93,8 @@ def parse(text: str) -> Callable[..., Any]:
 def _tree(text: str) -> ast.expr:
     if len(text) > LONGEST:
         raise ValueError(
-            f"a formula has at most {LONGEST:,} letters; this one has {len(text):,}."
+            f"a formula may have at most {LONGEST:,} characters; this one has "
+            f"{len(text):,}."
         )
     try:
         body = ast.parse(text.strip(), mode="eval").body
@@ -107,7 +108,7 @@ def _tree(text: str) -> ast.expr:
 def _check(node: ast.AST, depth: int) -> None:
     """Raise if a formula contains an invalid part or is nested too deeply."""
     if depth == 0:
-        raise ValueError(f"a formula is nested at most {DEEPEST} levels deep.")
+        raise ValueError(f"a formula may be nested at most {DEEPEST} levels deep.")
     match node:
         case ast.Constant():
             allowed = type(node.value) in (int, float)
@@ -125,8 +126,8 @@ def _check(node: ast.AST, depth: int) -> None:
             allowed = isinstance(node, ast.Name)
     if not allowed:
         raise ValueError(
-            f"the formula may not hold {ast.unparse(node)!r}: it is made of numbers, "
-            "variables, operators and functions such as sin(x)."
+            f"the formula must not contain {ast.unparse(node)!r}; it may contain "
+            "numbers, variables, operators and functions such as sin(x)."
         )
     for child in _operands(node):
         _check(child, depth - 1)
@@ -153,8 +154,10 @@ def _check_function(node: ast.expr) -> None:
     prefix, _, short = name.rpartition(".")
     if short not in FUNCTIONS or (prefix and prefix not in PREFIXES):
         close = nearest(short, FUNCTIONS)
-        hint = close if close.startswith("Did") else "--help lists those that it may."
-        raise ValueError(f"a formula may not call {name}. {hint}")
+        hint = (
+            close if close.startswith("Did") else "--help lists the allowed functions."
+        )
+        raise ValueError(f"a formula must not call {name}. {hint}")
 
 
 def _is_axis(keyword: ast.keyword) -> bool:
@@ -195,7 +198,7 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
         case ast.Call():
             axis = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
             return _function(ast.unparse(node.func).rpartition(".")[2])(*inputs, **axis)
-    raise TypeError(f"{type(node).__name__} is not a part of a formula.")
+    raise TypeError(f"{type(node).__name__} is not allowed in a formula.")
 
 
 def _function(name: str) -> Callable[..., Any]:
