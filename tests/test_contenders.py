@@ -458,32 +458,32 @@ def test_contender_is_taken_as_it_is():
         (
             ["adam", "adam"],
             {},
-            "the rule 'adam' comes twice; give each a name of its own.",
+            "the rule 'adam' is given twice. Give each rule its own name.",
         ),
         (
             [optax.sgd],
             {},
-            "a rule needs a name; give it one, {'mine': ...}; got <function sgd",
+            "a rule must have a name, as in {'mine': ...}; got <function sgd",
         ),
         (
             {"a/b": "adam"},
             {},
-            "a rule's name is letters, digits and _, then also . : and -; got 'a/b'.",
+            "begin with a letter, a digit or _; got 'a/b'.",
         ),
-        ({"": "adam"}, {}, "a rule's name is letters, digits"),
-        ({"-x": "adam"}, {}, "a rule's name is letters, digits"),
+        ({"": "adam"}, {}, "the name of a rule must consist of letters, digits"),
+        ({"-x": "adam"}, {}, "the name of a rule must consist of letters, digits"),
         (["adm"], {}, "unknown rule 'adm'; did you mean 'adam'?"),
         (
             ["lbfgs"],
             {},
-            "lbfgs is not compared: its line search evaluates the objective a varying number of times",
+            "lbfgs cannot be compared: its line search evaluates the objective a varying number of times",
         ),
         (
             {"mine": update_rules.newton},
             {},
-            "mine is not compared: it takes second derivatives",
+            "mine cannot be compared: it takes second derivatives",
         ),
-        (["saga"], {}, "saga is not compared: it needs the number of examples"),
+        (["saga"], {}, "saga cannot be compared: it needs the number of examples"),
         (
             {"mine": 3},
             {},
@@ -492,17 +492,17 @@ def test_contender_is_taken_as_it_is():
         (
             ["adam"],
             {"spaces": {"adm": {}}},
-            "spaces names 'adm', which does not take part; did you mean 'adam'?",
+            "spaces names 'adm', which is not a rule of this comparison; did you mean 'adam'?",
         ),
         (
             ["adam"],
             {"evaluations": {"x": 2}},
-            "evaluations names 'x', which does not take part. Known: adam.",
+            "evaluations names 'x', which is not a rule of this comparison. Known: adam.",
         ),
         (
             ["adam"],
             {"evaluations": 2},
-            "evaluations go by the name of a rule, evaluations={'mine': ...}; got 2.",
+            "evaluations must map names of rules to values, evaluations={'mine': ...}; got 2.",
         ),
         (
             ["adam"],
@@ -527,22 +527,22 @@ def test_contender_is_taken_as_it_is():
         (
             {"two": lambda rate, decay: optax.sgd(rate)},
             {},
-            "two needs decay, which has no default and no range: give it one",
+            "two needs decay, which has no default and no range. Give it a range",
         ),
         (
             {"x": optax.sgd(1.0)},
             {"spaces": {"x": BOTH}},
-            "x is made already, so that nothing of it is searched",
+            "x is already built, so it has nothing to search",
         ),
         (
             {"x": functools.partial(optax.adam, 0.1)},
             {},
-            "x: its first parameter, b1, is no learning rate; say what is searched: spaces={'x': {'learning_rate':",
+            "x: its first parameter, b1, is not a learning rate. State what to search: spaces={'x': {'learning_rate':",
         ),
         (
             {"x": lambda inner=optax.sgd: inner(0.1)},
             {},
-            "x: its first parameter, inner, is no learning rate",
+            "x: its first parameter, inner, is not a learning rate",
         ),
     ],
 )

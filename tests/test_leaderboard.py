@@ -686,10 +686,10 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
     [
         (
             {"study": 2},
-            r"was written by a newer version of Descent \(study format 2; this one reads up to 1\): update",
+            r"was written by a newer version of Descent \(study format 2; this version reads formats up to 1\)\. Update",
         ),
-        ({"study": "1"}, "of the format '1', which there never was"),
-        ({"study": True}, "of the format True, which there never was"),
+        ({"study": "1"}, "of the unknown format '1'"),
+        ({"study": True}, "of the unknown format True"),
         ({"protocol": None}, "protocol is None; it must be an object"),
         (
             {"protocol": PROTOCOL | {"budget": 1.5}},
@@ -719,7 +719,7 @@ def test_numbers_that_are_not_as_the_format_has_them_are_refused(
     [
         ({"cost": -1.0}, "cost is -1.0; it must be positive or 0, or None"),
         ({"cost_low": math.nan}, "cost_low is nan"),
-        ({"cost": None}, "a cost in passes and none in example gradients"),
+        ({"cost": None}, "a cost in passes but none in example gradients"),
         ({"n": 0}, "n is 0; it must be an integer of at least 1"),
         ({"reached": "all"}, "reached is 'all'; it must be a number or None"),
         ({"rule": "\x1b[2J"}, "rule is '\\x1b[2J'; it must be a printable text"),
@@ -742,7 +742,7 @@ def test_run_of_another_experiment_is_no_study(tmp_path):
     for path in (run.path, archive.pack(run.path, tmp_path / "study.zip")):
         with pytest.raises(
             ValueError,
-            match=f"{path.name} holds a run of 'trajectory', which is no study; give",
+            match=f"{path.name} contains a run of 'trajectory', which is not a study. Pass",
         ):
             read_study(path)
 

@@ -402,5 +402,5 @@ def test_an_unknown_way_to_decide_is_refused():
 
 
 def test_a_t_test_of_one_seed_is_refused():
-    with pytest.raises(ValueError, match="two seeds or more"):
+    with pytest.raises(ValueError, match="at least two seeds"):
         winner(Procedure("t-test", 1), side(np.ones((1, 3))), side(np.ones((1, 3))))
