@@ -242,7 +242,9 @@ def test_study_of_another_experiment_or_of_python_is_refused(
         assert sentence in refused(capsys, "reproduce", f"{run.name}.zip")
     assert "nowhere.zip does not exist" in refused(capsys, "reproduce", "nowhere.zip")
     Path("bad.zip").write_text("bad")
-    assert "bad.zip is no archive of a run" in refused(capsys, "reproduce", "bad.zip")
+    assert "bad.zip is not an archive of a run" in refused(
+        capsys, "reproduce", "bad.zip"
+    )
 
 
 def test_archive_is_unpacked_to_the_run_that_it_was(tmp_path):

@@ -120,7 +120,10 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
             ["--rule", "adam", "rmsprop", "--evaluations", "adam"],
             "--evaluations wants RULE=NUMBER",
         ),
-        (["--rule", "adam", "rmsprop", "--seeds", "0"], "seeds must have at least 3 seeds"),
+        (
+            ["--rule", "adam", "rmsprop", "--seeds", "0"],
+            "seeds must have at least 3 seeds",
+        ),
         (["--rule", "adam", "rmsprop", "--workload", "digit"], "did you mean 'digits'"),
         (
             ["--rule", "adam", "rmsprop", "--budget", "0"],

@@ -205,5 +205,7 @@ def test_a_tally_of_studies_that_do_not_fit_is_refused():
         np.array([1, 1, 2]),
         np.array([1.0, np.nan, 0.0]),
     ):
-        with pytest.raises(ValueError, match="named and truth must have the same shape"):
+        with pytest.raises(
+            ValueError, match="named and truth must have the same shape"
+        ):
             decision_procedures.tally(named, truth)

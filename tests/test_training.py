@@ -501,7 +501,7 @@ def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding():
         in found["refused"][0]
     )
     assert "samplers.minibatch(n, n)" in found["refused"][1]
-    assert "this rule uses the batch's indices itself" in found["refused"][2]
+    assert "this rule uses the indices of the batch itself" in found["refused"][2]
 
 
 def test_a_checkpoint_of_another_training_is_refused():
@@ -521,7 +521,9 @@ def test_a_checkpoint_of_another_training_is_refused():
         (1, 3, None),
         (2, 3, lambda x: {"f": x}),
     ):
-        with pytest.raises(ValueError, match="the checkpoint is of another training"):
+        with pytest.raises(
+            ValueError, match="the checkpoint belongs to another training"
+        ):
             descent.train(
                 objective,
                 rule,
@@ -535,7 +537,7 @@ def test_a_checkpoint_of_another_training_is_refused():
         {"params": jnp.array(8.0)},
         {"key": jax.random.key(1)},
     ):  # All of the same shapes.
-        with pytest.raises(ValueError, match="another model, rule, start or key"):
+        with pytest.raises(ValueError, match="another model, rule, start, key"):
             descent.train(
                 objective,
                 rule,

@@ -165,7 +165,7 @@ def rates(
             shown[:OVERLAID],
         )
     figure.supxlabel("learning rate", fontsize=10)
-    figure.supylabel("score of tuning, in passes", fontsize=10)
+    figure.supylabel("tuning score, in passes", fontsize=10)
     return figures.Picture(
         "How robust is the learning rate?",
         _caption(numbers, who, drawn, with_rate, valleys),
@@ -337,8 +337,8 @@ def _caption(
             (rule, v) for rule in drawn if (v := valleys[workload, rule]) is not None
         ]
         words = [
-            f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, {_width(v)}, "
-            f"{v.diverged.sum()} of {len(v.rates)} crossed out"
+            f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, "
+            f"{_width(v)}, {v.diverged.sum()} of {len(v.rates)} crossed out"
             for rule, v in here
         ]
         told.append(f"On {workload}: {'; '.join(words)}.")
@@ -348,15 +348,18 @@ def _caption(
         if cell["rule"] in drawn
     )
     others = (
-        "Other hyper-parameters vary too, so that points scatter around the line. "
+        "Other hyperparameters vary too, so points scatter around the line. "
         if several
         else ""
     )
     swept = all(v is None or v.along is not v.rates for v in valleys.values())
     line = (
-        "The line varies the rate of the chosen trial alone, with the range over the seeds as its band; "
+        (
+            "The line varies only the rate of the chosen trial; its band is the range "
+            "over the seeds. "
+        )
         if swept
-        else "The line is the running minimum of the trials towards the best; "
+        else "The line is the running minimum of the trials towards the best. "
     )
     named = {
         f"{rule} by its {v.name}"
@@ -367,10 +370,11 @@ def _caption(
     left = [f"the {len(left)} other rules"] if len(left) > MOST_PANELS else left
     without = [rule for rule in who.order if rule not in with_rate]
     return (
-        f"Score of each trial, in passes with penalties for what is not reached (mean over the "
-        f"{len(numbers['protocol']['tuning_seeds'])} tuning seeds, its range as a stroke), against its learning rate. "
-        f"{others}{line}the chosen trial is ringed; crosses at the top edge diverged or made no progress on some seed; the "
-        f"bar below spans the rates within 10 % of the line's best, where the target is reached. {' '.join(told)}"
-        f"{f' Not drawn: {listed(left)}.' if left else ''}{f' Shown is {listed(sorted(named))}.' if named else ''}"
-        f"{f' Without a learning rate: {listed(without)}.' if without else ''}"
+        "Tuning score of each trial against its learning rate: passes, with penalties "
+        "for a missed target (mean over the "
+        f"{len(numbers['protocol']['tuning_seeds'])} tuning seeds; the stroke is their "
+        f"range). {others}{line}The chosen trial has a ring. Crosses at the top edge "
+        "diverged or made no progress on some seed. The bar below marks the rates "
+        "within 10 % of the line's best, if the target is reached. "
+        f"{' '.join(told)}{f' Not drawn: {listed(left)}.' if left else ''}{f' Shown instead: {listed(sorted(named))}.' if named else ''}{f' Without a learning rate: {listed(without)}.' if without else ''}"
     )

@@ -177,7 +177,7 @@ def _processors(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 def _commit(git: dict[str, Any] | None) -> str:
     commit = git.get("commit") if git else None
     if not git or not isinstance(commit, str):
-        return "no commit known"
+        return "commit unknown"
     return f"commit {commit[:10]}" + (
         ", with changed files" if git.get("dirty") else ""
     )

@@ -113,7 +113,7 @@ def verdict(comparison: Comparison) -> str:
       >>> verdict(compare(result, result, ({}, {})))
       'Bit-identical: all 1 arrays and 1 numbers came out again to the last bit (times are not compared).'
     """
-    check_instance("comparison", comparison, Comparison, "It is what compare gives.")
+    check_instance("comparison", comparison, Comparison, "It is the result of compare.")
     for name in ("other_arrays", "other_numbers"):
         check_sequence(
             f"comparison.{name}", getattr(comparison, name), "Differences", Difference
@@ -124,8 +124,8 @@ def verdict(comparison: Comparison) -> str:
     counted = f"{comparison.arrays} arrays and {comparison.numbers} numbers"
     if comparison.same:
         return (
-            f"Bit-identical: all {counted} came out again to the last bit (times are "
-            "not compared)."
+            f"Bit-identical: all {counted} agree to the last bit (times are not "
+            "compared)."
         )
     other = (
         f"{len(comparison.other_arrays)} of {comparison.arrays} arrays and "
@@ -145,11 +145,11 @@ def largest(worst: Difference) -> str:
     """Describe the largest difference in a sentence."""
     values = f"{worst.there!r} there, {worst.here!r} here"
     if not np.isfinite(worst.size):
-        return f"The largest difference: {worst.place} is {values}."
+        return f"The largest difference is in {worst.place}: {values}."
     size = (
         f"{worst.size:.2g} (relative {worst.relative:.2g})"
         if worst.size
-        else "in the bits alone"
+        else "only in the bits"
     )
     return f"The largest difference is {size}, in {worst.place}: {values}."
 
@@ -159,9 +159,8 @@ def likely_cause(causes: Sequence[str]) -> str:
     if causes:
         return f"Likely cause: {'; '.join(causes)}."
     return (
-        "Versions, processor, pool, settings and code are the same, so the stored "
-        "result has been changed, or a part of the experiment does not depend on its "
-        "seed alone."
+        "Versions, processor, pool, settings and code are equal. So the stored result "
+        "was changed, or the experiment depends on more than its seed."
     )
 
 

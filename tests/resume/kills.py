@@ -184,7 +184,9 @@ def kill_until_finished(folder, dice, seconds, kills, counts, programs):
         counts["went on"] += went_on
         counts["went on, other devices"] += went_on and devices != last_devices
         if kept and not went_on and "Running in" in log:
-            raise Failure(f"There were checkpoints, but the run began anew:\n{log}")
+            raise Failure(
+                f"There were checkpoints, but the run started from the beginning:\n{log}"
+            )
         if not killed:
             return done
         done, last_devices = done + 1, devices
