@@ -366,7 +366,10 @@ def test_run_without_a_part_that_can_be_left_out_is_reproduced_as_far_as_it_goes
     reference(manifest=kept["manifest"], **more)
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert (status, out.startswith("Bit-identical: the 35 values ")) == (0, True)
-    words = "Not reproduced, because of missing data (extra='voices'): 4 values and hashes of the reference, voices, heard[0], heard[1], v."
+    words = (
+        "Not reproduced, because of missing data (extra='voices'): 4 values and hashes "
+        "of the reference, voices, heard[0], heard[1], v."
+    )
     assert words in out
     reference(numbers=more["numbers"] | {"n": 308})
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)

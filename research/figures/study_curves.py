@@ -147,7 +147,8 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         f"The chosen trial of each rule on the {len(numbers['protocol']['seeds'])} "
         "reported seeds: median of the relative gap, with a band from the 10 % to the "
         f"90 % quantile. Dashed: the target, {target:g}. "
-        f"{_told(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}{f' Lines leave the panel at the bottom if the gap is below {SMALLEST:g} or negative.' if below else ''}"
+        f"{_told(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
+        f"{f' Lines leave the panel at the bottom if the gap is below {SMALLEST:g} or negative.' if below else ''}"
     )
     return figures.Picture("Descent of the chosen trials", caption.strip(), figure)
 

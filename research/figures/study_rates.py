@@ -376,5 +376,8 @@ def _caption(
         f"range). {others}{line}The chosen trial has a ring. Crosses at the top edge "
         "diverged or made no progress on some seed. The bar below marks the rates "
         "within 10 % of the line's best, if the target is reached. "
-        f"{' '.join(told)}{f' Not drawn: {listed(left)}.' if left else ''}{f' Shown instead: {listed(sorted(named))}.' if named else ''}{f' Without a learning rate: {listed(without)}.' if without else ''}"
+        f"{' '.join(told)}"
+        f"{f' Not drawn: {listed(left)}.' if left else ''}"
+        f"{f' Shown instead: {listed(sorted(named))}.' if named else ''}"
+        f"{f' Without a learning rate: {listed(without)}.' if without else ''}"
     )
