@@ -487,7 +487,7 @@ def test_contender_is_taken_as_it_is():
         (
             {"mine": 3},
             {},
-            "mine is no rule: it is a value of type int, not an optax.GradientTransformation",
+            "mine must be an optax.GradientTransformation or a function that returns one; it is a value of type int",
         ),
         (
             ["adam"],
@@ -592,7 +592,7 @@ def failing(rate):
         (
             branching,
             RuleError,
-            r"mine raised TracerBoolConversionError while it was made \(line \d+ of test_conten",
+            r"mine raised TracerBoolConversionError while it was built \(line \d+ of test_conten",
         ),
         (
             lambda rate: rate,
@@ -606,7 +606,7 @@ def failing(rate):
             NoRuleError,
             "mine: update changes its state at the only leaf from float64.1. to float64.2.",
         ),
-        (failing, RuleError, "mine raised KeyError while it was made .*gone"),
+        (failing, RuleError, "mine raised KeyError while it was built .*gone"),
         (
             lambda rate: stateless(lambda g, s, p=None: g),
             NoRuleError,
@@ -625,7 +625,7 @@ def test_range_that_a_rule_refuses_is_named():
     (mine,) = make_contenders({"mine": update_rules.heavy_ball}, spaces={"mine": space})
     with pytest.raises(
         RuleError,
-        match=r"mine raised ValueError while it was made: momentum must be .* below 1",
+        match=r"mine raised ValueError while it was built: momentum must be .* below 1",
     ):
         check_contender(mine, PARAMS, objective, BATCH)
 

@@ -174,7 +174,7 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
             given = {key: value for key, value in e.arguments.items() if key in taken}
             return walk_exactly(formula.iterates, e.problem, steps, **given)
 
-        yield Trial(f"it is another rule: {name}", walk_other)
+        yield Trial(f"it is another rule, {name}", walk_other)
 
 
 def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
@@ -191,9 +191,7 @@ def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
             cause = "the updates have the wrong sign: they go up the gradient"
             cause += "" if factor == -1 else f", and are {-factor:.6g} times as long"
         yield Trial(cause, _changed(lambda rule: _scaled(rule, factor), dtype))
-    stale = (
-        "the updates are one step stale: each is what the step before should have given"
-    )
+    stale = "the updates are one step late: each belongs to the step before"
     yield Trial(stale, _changed(_stale, dtype))
 
 

@@ -496,8 +496,8 @@ def test_prove_finds_a_dotted_name_as_the_command_line_does():
     ("name", "said"),
     [
         ("optax.addam", "there is no 'addam' in optax; did you mean 'adam'"),
-        ("no_such_package.adam", "there is no module 'no_such_package'"),
-        ("optax.", "a rule is named by a dotted name"),
+        ("no_such_package.adam", "the module 'no_such_package' of"),
+        ("optax.", "a rule must have a dotted name"),
     ],
 )
 def test_prove_says_what_of_a_dotted_name_is_not_there(name, said):
