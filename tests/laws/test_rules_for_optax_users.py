@@ -495,7 +495,7 @@ def test_prove_finds_a_dotted_name_as_the_command_line_does():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("optax.addam", "there is no 'addam' in optax; did you mean 'adam'"),
+        ("optax.addam", "optax has no 'addam'; did you mean 'adam'"),
         ("no_such_package.adam", "the module 'no_such_package' of"),
         ("optax.", "a rule must have a dotted name"),
     ],
