@@ -112,7 +112,9 @@ def test_the_baseline_is_chosen_without_the_test_stories_and_learns_all_others()
 def test_a_small_run_says_what_it_found_and_that_it_is_not_the_claim(kept, headline_of):
     result, _ = kept
     assert headline_of(result.answer) == "NOT THE CLAIM: these stories are fabricated."
-    assert result.answer.endswith("This brings them: descent data fetch reuters_r8")
+    assert result.answer.endswith(
+        "To download them, run: descent data fetch reuters_r8"
+    )
     main, by_class, errors, tried = result.tables
     assert [row[0] for row in main.rows] == [
         *experiment.BASELINES.values(),
