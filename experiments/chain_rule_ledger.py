@@ -353,7 +353,7 @@ def hunt(arrays: dict[str, np.ndarray]):
             "right": right,
         }
         found.append(
-            fact | {"sentence": origin.sentence if origin else "All is finite."}
+            fact | {"sentence": origin.sentence if origin else "All values are finite."}
         )
     return found
 

@@ -136,8 +136,8 @@ def complete(config: Config):
         research.datasets.documents()
     except (OSError, ImportError) as problem:
         words = (
-            f"warning: {problem} Going on with {FALLBACK} stories, --fast, and of your "
-            "flags --seeds alone."
+            f"warning: {problem} Using {FALLBACK} stories and the settings of --fast "
+            "instead; of your flags only --seeds is kept."
         )
         print(words, file=sys.stderr)
         return dataclasses.replace(FAST, seeds=config.seeds)
@@ -162,8 +162,8 @@ def run(
     missing = sorted(set(split.train_y.tolist()) - set(split.train_y[learnt].tolist()))
     if missing:
         raise ValueError(
-            f"held_out={config.held_out} leaves {len(learnt)} stories to learn from, "
-            f"and none of {split.classes[missing[0]]}; hold out fewer."
+            f"held_out={config.held_out} leaves {len(learnt)} stories for training, "
+            f"and none of {split.classes[missing[0]]}. Hold out fewer."
         )
     trials = [
         Job(CHOICE_SEED, rate, epochs, True)
@@ -254,7 +254,7 @@ def check(config: Config):
             )
     if not 0 < config.held_out < 1:
         raise ValueError(
-            f"held_out is a share, between 0 and 1; got held_out={config.held_out}."
+            f"held_out must be a share between 0 and 1; got held_out={config.held_out}."
         )
     make_model(
         config, 2, 2
@@ -400,7 +400,7 @@ def train(
     if trained.first_bad_step >= 0 and not job.choosing:
         raise ValueError(
             f"The Transformer at rate {job.rate:g} diverges in step "
-            f"{trained.first_bad_step}."
+            f"{trained.first_bad_step}. Choose a smaller rate."
         )
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),

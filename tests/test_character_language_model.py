@@ -157,7 +157,7 @@ def test_missing_text_is_replaced_and_said(monkeypatch, capsys):
 
     monkeypatch.setattr(experiment.research.datasets, "text", missing)
     assert experiment.complete(experiment.Config()).text == "python_help"
-    assert "needs a file. Going on with python_help." in capsys.readouterr().err
+    assert "needs a file. Using python_help instead." in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):  # Asked for by name, it is not replaced.
         cli.conduct(experiment, dataclasses.replace(TINY, text="tiny_shakespeare"))
 

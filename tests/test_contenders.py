@@ -220,7 +220,7 @@ def test_widening_ends_at_natural_limits():
         1 - 10 ** (-2 - 2 / 3)
     )
     assert widen({"x": Range(0.1, 0.99, "one_minus")}, "x", "low")[0]["x"].low == 0
-    with pytest.raises(ValueError, match="widen takes a name of"):
+    with pytest.raises(ValueError, match="widen needs one of"):
         widen(BOTH, "learning_rate", "up")
 
 
@@ -242,20 +242,23 @@ def test_added_trials_lie_in_the_part_and_go_on_in_the_sequence():
     [
         (
             {"learning_rate": Range(0.0, 1.0)},
-            "mine.learning_rate: a log scale starts above 0; got low=0.0.",
+            "mine.learning_rate: low must be above 0 on a log scale; got low=0.0.",
         ),
-        ({"x": Range(-1.0, 1.0)}, "mine.x: a log scale starts above 0; got low=-1.0."),
+        (
+            {"x": Range(-1.0, 1.0)},
+            "mine.x: low must be above 0 on a log scale; got low=-1.0.",
+        ),
         (
             {"x": Range(1.0, 1.0)},
             "mine.x: low must be less than high; got low=1.0, high=1.0.",
         ),
         (
             {"x": Range(0.0, 1.0, "one_minus")},
-            "mine.x: a one_minus scale goes from 0 or more to less than 1",
+            "mine.x: a one_minus scale must lie in 0 <= low < high < 1",
         ),
         (
             {"x": Range(-0.1, 0.9, "one_minus")},
-            "mine.x: a one_minus scale goes from 0 or more to less than 1",
+            "mine.x: a one_minus scale must lie in 0 <= low < high < 1",
         ),
         (
             {"x": Range(0.1, 1.0, "logarithm")},
@@ -283,7 +286,7 @@ def test_added_trials_lie_in_the_part_and_go_on_in_the_sequence():
         ),
         (
             {"x": Range(0.1, 1.0, default=2.0)},
-            "mine.x: the default 2.0 lies outside 0.1..1.0; widen the range.",
+            "mine.x: the default 2.0 lies outside 0.1..1.0. Widen the range.",
         ),
         (
             {"x": (0.1, 1.0)},
@@ -291,7 +294,7 @@ def test_added_trials_lie_in_the_part_and_go_on_in_the_sequence():
         ),
         (
             Range(0.1, 1.0),
-            "a space is a dict, such as {'learning_rate': Range(1e-4, 1.0)}; mine has Range(",
+            "a space must be a dict such as {'learning_rate': Range(1e-4, 1.0)}; mine has Range(",
         ),
     ],
 )
@@ -328,17 +331,17 @@ def test_written_spaces_are_read():
     [
         (
             ["mine.x=1"],
-            "a range is written low..high, with a scale where it is not log: 1e-4..10 or",
+            "a range must be written low..high, with a scale if it is not log: 1e-4..10 or",
         ),
-        (["mine.x=a..b"], "a range is written low..high"),
+        (["mine.x=a..b"], "a range must be written low..high"),
         (
             ["x=1..2"],
-            "a space is written rule.name=low..high, as in adam.learning_rate=1e-4..1; got 'x=1..2'.",
+            "a space must be written rule.name=low..high, such as adam.learning_rate=1e-4..1; got 'x=1..2'.",
         ),
-        (["mine.x"], "a space is written rule.name=low..high"),
-        (["mine.x=0..1"], "mine.x: a log scale starts above 0; got low=0.0."),
+        (["mine.x"], "a space must be written rule.name=low..high"),
+        (["mine.x=0..1"], "mine.x: low must be above 0 on a log scale; got low=0.0."),
         (["mine.x=1..2 lin"], "mine.x: unknown scale 'lin'; did you mean 'linear'?"),
-        (["mine.x=1..2", "mine.x=1..3"], "mine.x is given twice; one range is enough."),
+        (["mine.x=1..2", "mine.x=1..3"], "mine.x is given twice. Give one range."),
     ],
 )
 def test_badly_written_space_is_named(words, message):

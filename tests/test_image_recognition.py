@@ -385,7 +385,7 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
         config, dataset="digits", batch_size=32, held_out=300
     )
     assert (
-        "fashion_mnist needs a file. Going on with digits." in capsys.readouterr().err
+        "fashion_mnist needs a file. Using digits instead." in capsys.readouterr().err
     )
     other = dataclasses.replace(config, dataset="mnist_5k")
     assert (

@@ -113,7 +113,7 @@ def test_scores_that_do_not_fit_the_rates_are_refused():
         lambda rates: np.ones((len(rates), 0)),
     ):
         with pytest.raises(
-            ValueError, match="score must give a row for each of the 3 rates"
+            ValueError, match="score must return a row for each of the 3 rates"
         ):
             tuning.choose_rate(score, [0.1, 0.2, 0.4])
     good = lambda rates: np.log(rates)[:, None] ** 2
@@ -192,7 +192,7 @@ def test_a_workload_without_a_known_optimum_has_no_share_of_f_less_f_star(value)
     ):
         with pytest.raises(
             ValueError,
-            match=r"workload 'mine' has no known optimum .* Solve it and give workload._replace",
+            match=r"workload 'mine' has no known optimum .* Solve it and pass workload._replace",
         ):
             call()
 

@@ -189,10 +189,13 @@ def test_the_verdict_is_that_of_the_interval(kept, network, verdict):
             {"epochs": (3, 1)},
             r"epochs must be positive, ascending, at least one; got epochs=\(3, 1\)",
         ),
-        ({"held_out": 1.0}, "held_out is a share, between 0 and 1; got held_out=1.0"),
+        (
+            {"held_out": 1.0},
+            "held_out must be a share between 0 and 1; got held_out=1.0",
+        ),
         (
             {"held_out": 0.999},
-            "held_out=0.999 leaves 0 stories to learn from, and none of topic 0; hold out fewer",
+            "held_out=0.999 leaves 0 stories for training, and none of topic 0. Hold out fewer",
         ),
         (
             {"dataset": "novels"},

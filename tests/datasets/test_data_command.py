@@ -81,7 +81,7 @@ def test_verify_reads_every_copy_and_names_the_wrong_one(capsys, given, cache):
     assert f"cifar10: {cache / 'cifar10' / 'a.bin'}: WRONG" in out
     assert "Right: 1, wrong: 1." in out
     assert err.startswith(
-        f"error: {cache / 'cifar10' / 'a.bin'} is damaged or another file: sha256 "
+        f"error: {cache / 'cifar10' / 'a.bin'} is damaged, or it is another file: sha256 "
     )
     assert (cache / "cifar10" / "a.bin").read_bytes() == WRONG
 
