@@ -307,7 +307,7 @@ def test_a_study_is_saved_as_a_run(tmp_path):
         ({"seeds": True}, "number of seeds"),
         ({"tune_on": "test"}, "would choose by the reported results"),
         ({"tune_on": "tran"}, "must be 'train' or 'validation'; got 'tran'"),
-        ({"target": 0}, "target must be a share of the initial gap"),
+        ({"target": 0}, "target must lie between 0 and 1"),
         ({"level": 95}, "level must lie between 0 and 1"),
         (
             {"baseline": "adma"},
