@@ -467,9 +467,9 @@ def confused(saved: Saved, split: Any):
 def recalls(saved: Saved, split: Any):
     """Return the recognised share of each class; NaN if it has no test images."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
-    said = saved.arrays["probabilities"].argmax(axis=1)
+    predicted = saved.arrays["probabilities"].argmax(axis=1)
     return np.asarray(
-        recall_score(split.test_y, said, labels=range(len(split.classes)), **asked)
+        recall_score(split.test_y, predicted, labels=range(len(split.classes)), **asked)
     )
 
 

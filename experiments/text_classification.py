@@ -181,10 +181,12 @@ def run(
         train_all, config, split, (learnt, held), on_progress, checkpoints, total
     )
     tried = work(trials, len(BASELINES))
-    heard = [
+    accuracies = [
         np.nan_to_num(one.arrays["accuracy"][-1], nan=-1) for one in tried
     ]  # NaN: that training diverged.
-    best = heard.index(max(heard))  # Among equals, the first: shortest and lowest rate.
+    best = accuracies.index(
+        max(accuracies)
+    )  # Among equals, the first: shortest and lowest rate.
     jobs = [trials[best]._replace(seed=seed, choosing=False) for seed in seeds]
     trained = work(jobs, len(BASELINES) + len(trials))
     numbers = facts(

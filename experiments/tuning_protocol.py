@@ -137,10 +137,10 @@ def run(
     )
     for done, (workload, contender) in enumerate(jobs):
         tell(done, label := f"{contender.name} on {workload}")
-        told = lambda progress, done=done, label=label: tell(
+        report_progress = lambda progress, done=done, label=label: tell(
             done + progress.share, f"{progress}: {label}"
         )
-        arrays |= pool_arrays(config, workload, contender, told, checkpoints)
+        arrays |= pool_arrays(config, workload, contender, report_progress, checkpoints)
     pools = read_pools(config, arrays)
     for done, (kind, start) in enumerate(pieces, len(jobs)):
         tell(done, f"studies: {kind}")

@@ -237,7 +237,7 @@ def test_each_field_of_the_environment_is_named_as_a_cause(path):
         "x64": "float64 ",
         "matmul_precision": "matmul precision 0.0.1 there, highest here",
         "devices.kind": "device kind 0.0.1 there",
-        "lane_width": "lane width 0.0.1 there, 8 here",
+        "lane_width": "sweep width 0.0.1 there, 8 here",
         "code": "other code (",
         "python": "Python 0.0.1 there",
         "processor.model": "processor 0.0.1 there",

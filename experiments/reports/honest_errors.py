@@ -273,9 +273,9 @@ def draw_claims(axes: Axes, result: research.runs.Result, name: str):
         result.arrays["truth"],
         *(result.arrays[f"{name}/{column}"] for column in ("value", "claim")),
     )
-    told = np.isfinite(truth) & np.isfinite(value) & np.isfinite(claim)
-    size = np.maximum(np.abs(truth[told]), np.where(truth[told] == 0, 1.0, 0.0))
-    error, claimed = np.abs(value - truth)[told], claim[told]
+    shown = np.isfinite(truth) & np.isfinite(value) & np.isfinite(claim)
+    size = np.maximum(np.abs(truth[shown]), np.where(truth[shown] == 0, 1.0, 0.0))
+    error, claimed = np.abs(value - truth)[shown], claim[shown]
     holds = error <= claimed
     low, high = 1e-17, 1e3
     x, y = (np.clip(column / size, low, high) for column in (error, claimed))

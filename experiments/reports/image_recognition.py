@@ -260,8 +260,8 @@ def worst_words(
         strict=True,
     )
     return [
-        f"{classes[true]}\nas {classes[said]}, {floor_percent(sure)} %"
-        for true, said, sure in errors
+        f"{classes[true]}\nas {classes[predicted]}, {floor_percent(sure)} %"
+        for true, predicted, sure in errors
     ]
 
 

@@ -14,10 +14,10 @@ UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
 def answer(findings: research.runs.Findings) -> str:
     """State the errors of velocity and acceleration at the spacing and at best."""
     numbers = findings.numbers
-    said = []
+    sentences = []
     for row in (r for r in numbers["rows"] if r["accuracy"] == 2):
         unit = UNITS[row["order"]]
-        said.append(
+        sentences.append(
             f"the {NAMES[row['order']]} has an error of {row['error_at_spacing']:.2g} "
             f"{unit} between neighbouring samples and of {row['error_at_best']:.2g} "
             f"{unit} at the best step, {row['best_step']:.2g} s"
@@ -25,7 +25,7 @@ def answer(findings: research.runs.Findings) -> str:
     return (
         "By difference quotients, which divide the noise by h and h². With "
         f"{1e3 * numbers['noise']:g} mm of noise every {1e3 * numbers['spacing']:g} ms "
-        f"{', and '.join(said)}. The measured noise agrees with σ √(Σ w²) / h^n to "
+        f"{', and '.join(sentences)}. The measured noise agrees with σ √(Σ w²) / h^n to "
         f"{100 * largest_deviation(numbers):.1f} %. The best steps are "
         f"{numbers['step_over_prediction_least']:.2f} to "
         f"{numbers['step_over_prediction_greatest']:.2f} times the predicted ones."
@@ -76,7 +76,9 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the motion with its derivatives, and their errors against the step."""
     numbers = result.numbers
-    seen, axes = research.figures.new_figure(3, 1, width=9, height=7.2, sharex=True)
+    motion_figure, axes = research.figures.new_figure(
+        3, 1, width=9, height=7.2, sharex=True
+    )
     draw_motion(axes[:, 0], result)
     errors, axes = research.figures.new_figure(1, 2, width=11, height=4.4)
     for panel, order in zip(axes[0], NAMES, strict=True):
@@ -106,7 +108,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     )
     return {
         "motion": research.figures.Picture(
-            "Position, velocity, acceleration", caption, seen
+            "Position, velocity, acceleration", caption, motion_figure
         ),
         "noise": research.figures.Picture(
             "What differentiation does to noise", curve, errors

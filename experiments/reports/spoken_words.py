@@ -18,7 +18,7 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     words = research.statistics.interval_in_words
     softmax, *networks = numbers["first"]
-    heard = ", ".join(
+    accuracies = ", ".join(
         f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in networks
     )
     seeds = research.statistics.seeds_in_words(numbers["seeds"])
@@ -30,7 +30,7 @@ def answer(findings: research.runs.Findings) -> str:
     )
     found = (
         f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracy "
-        f"is {heard} ({seeds}). Softmax regression, which ignores the order in time, "
+        f"is {accuracies} ({seeds}). Softmax regression, which ignores the order in time, "
         f"{verdict}: {words(softmax['accuracy'])}."
     )
     if numbers["digits"] is not None:

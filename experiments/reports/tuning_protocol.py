@@ -18,10 +18,10 @@ LINES = {  # Procedures whose errors are drawn against the true ratio, with colo
 }
 
 
-def percent(seen: Sequence[float]):
+def percent(estimate: Sequence[float]):
     """Format a share with its interval."""
     share, low, high = (
-        f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in seen
+        f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in estimate
     )
     return f"{share} % [{low}, {high}]"
 

@@ -25,7 +25,7 @@ def explain(problem: Exception) -> str:
       The line, without "error:" before it.
     Example:
       >>> explain(ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard"))
-      "This needs tensorboard, which is not installed: pip install 'tensorboard'"
+      "This needs the package tensorboard, which is not installed: pip install 'tensorboard'"
     """
     if (
         isinstance(problem, ModuleNotFoundError)

@@ -73,7 +73,7 @@ def parse(text: str) -> Callable[..., Any]:
       (['x', 'y'], 13.0)
       >>> parse("sine(x)")
       Traceback (most recent call last):
-      ValueError: a formula may not call sine. Did you mean sin?
+      ValueError: a formula must not call sine. Did you mean sin?
     """
     body = _tree(text)
     names = tuple(dict.fromkeys(_variables(body)))

@@ -299,12 +299,16 @@ def _errors_to(file: Path) -> Iterator[None]:
 def _wait(
     jobs: Sequence[Any], on_progress: Callable[[float, float, str], None]
 ) -> None:
-    waiting, told = list(jobs), None
+    waiting, last_news = list(jobs), None
     while waiting:
         waiting = [job for job in waiting if not _has_ended(job)]
         done, now = len(jobs) - len(waiting), time.monotonic()
-        if told is None or told[0] != done or now - told[1] > SECONDS_BETWEEN_NEWS:
-            told = done, now
+        if (
+            last_news is None
+            or last_news[0] != done
+            or now - last_news[1] > SECONDS_BETWEEN_NEWS
+        ):
+            last_news = done, now
             on_progress(done, len(jobs), f"{done} of {len(jobs)} jobs done")
         if waiting:
             time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -84,7 +84,7 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         f"{percent(numbers['protocol']['level'])} intervals; the first trial has the "
         f"rule's defaults. Rules are compared at {budget} "
         f"trials{' (dotted line); a wider space added more' if more else ''}. "
-        f"{_told(numbers, who, lambda w, r: _gain(ends[w, r]))}{_grey(who, named=True)} "
+        f"{_sentences(numbers, who, lambda w, r: _gain(ends[w, r]))}{_grey(who, named=True)} "
         "Lines have gaps where no run reaches the "
         f"target{f'; this is always so for {listed(never)}' if never else ''}."
     )
@@ -147,7 +147,7 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         f"The chosen trial of each rule on the {len(numbers['protocol']['seeds'])} "
         "reported seeds: median of the relative gap, with a band from the 10 % to the "
         f"90 % quantile. Dashed: the target, {target:g}. "
-        f"{_told(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
+        f"{_sentences(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
         f"{f' Lines leave the panel at the bottom if the gap is below {SMALLEST:g} or negative.' if below else ''}"
     )
     return figures.Picture("Descent of the chosen trials", caption.strip(), figure)
@@ -186,7 +186,7 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.set_xticks([], minor=True)
     name_lines(figure, [panel], [], who)
-    told = [
+    sentences = [
         f"{rule} is cheapest on {percent(arrays[f'profile/{rule}'][0])} and within a factor of {factors[-1]:.3g} on "
         f"{percent(arrays[f'profile/{rule}'][-1])}"
         for rule in who.shown
@@ -194,7 +194,7 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
     caption = (
         f"Performance profile (Dolan & Moré 2002): the share of {count} workloads on "
         "which a rule costs at most a given multiple of the cheapest rule: "
-        f"{'; '.join(told)}.{_grey(who)} Higher and further left is better. A line "
+        f"{'; '.join(sentences)}.{_grey(who)} Higher and further left is better. A line "
         "that ends below 100 % does not reach the other workloads, or only at a "
         "larger multiple."
     )
@@ -306,7 +306,7 @@ def _end(cell: Mapping[str, Any]) -> str:
     )
 
 
-def _told(
+def _sentences(
     numbers: Mapping[str, Any], who: Cast, words: Callable[[str, str], str]
 ) -> str:
     """Describe the numbers of each workload.
@@ -316,11 +316,11 @@ def _told(
     rules: Sequence[str] = who.shown
     if len(rules) * len(numbers["workloads"]) > MOST_NAMED:
         rules = who.shown[:2]
-    told = [
+    sentences = [
         f"On {workload}: {'; '.join(f'{rule}: {words(workload, rule)}' for rule in rules)}."
         for workload in numbers["workloads"]
     ]
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def _grey(who: Cast, named: bool = False) -> str:

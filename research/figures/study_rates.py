@@ -182,8 +182,8 @@ def _overlaid(workloads, rules, valleys, who: Cast):
             if valleys[workload, rule] is not None
         ]
         _scale(panel, [v for _, v in here])
-        for lane, (rule, v) in enumerate(here):
-            draw_valley(panel, v, who.colours[rule], rule, lane)
+        for row, (rule, v) in enumerate(here):
+            draw_valley(panel, v, who.colours[rule], rule, row)
     name_lines(figure, used, spare, who._replace(shown=tuple(rules)), at_ends=False)
     return figure
 
@@ -236,7 +236,7 @@ def _scale(panel: Axes, valleys: list[Valley]) -> None:
     show_few_numbers(panel)
 
 
-def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> None:
+def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> None:
     """Draw the trials of a rule with their ranges, and its line with its band.
 
     Crosses at the top mark diverged trials. A bar at the bottom marks the range `near`.
@@ -246,7 +246,7 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
       v: Scores to draw.
       colour: Colour of the rule.
       rule: Label of the line.
-      lane: Index of the rule in the panel, which shifts its bar and crosses vertically.
+      row: Index of the rule in the panel, which shifts its bar and crosses vertically.
     """
     fine = ~v.diverged
     figures.band(
@@ -289,7 +289,7 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
     edge = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
     panel.plot(
         v.rates[~fine],
-        np.full((~fine).sum(), 0.96 - 0.055 * lane),
+        np.full((~fine).sum(), 0.96 - 0.055 * row),
         "x",
         markersize=5,
         label="_diverged",
@@ -297,7 +297,7 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
     )
     if v.near is None:
         return
-    height = 0.045 + 0.05 * lane
+    height = 0.045 + 0.05 * row
     panel.plot(
         v.near,
         [height, height],
@@ -331,7 +331,7 @@ def _caption(
     with_rate: list[str],
     valleys,
 ) -> str:
-    told = []
+    sentences = []
     for workload in numbers["workloads"]:
         here = [
             (rule, v) for rule in drawn if (v := valleys[workload, rule]) is not None
@@ -341,7 +341,7 @@ def _caption(
             f"{_width(v)}, {v.diverged.sum()} of {len(v.rates)} crossed out"
             for rule, v in here
         ]
-        told.append(f"On {workload}: {'; '.join(words)}.")
+        sentences.append(f"On {workload}: {'; '.join(words)}.")
     several = any(
         len(cell["hyperparameters"]) > 1
         for cell in numbers["cells"]
@@ -376,7 +376,7 @@ def _caption(
         f"range). {others}{line}The chosen trial has a ring. Crosses at the top edge "
         "diverged or made no progress on some seed. The bar below marks the rates "
         "within 10 % of the line's best, if the target is reached. "
-        f"{' '.join(told)}"
+        f"{' '.join(sentences)}"
         f"{f' Not drawn: {listed(left)}.' if left else ''}"
         f"{f' Shown instead: {listed(sorted(named))}.' if named else ''}"
         f"{f' Without a learning rate: {listed(without)}.' if without else ''}"

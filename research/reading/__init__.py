@@ -172,8 +172,8 @@ def _depth(data: bytes) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        names: set[str] = set()
+        twice = next(name for name, _ in pairs if name in names or names.add(name))
         raise ValueError(f"the name {reprlib.repr(twice)} appears twice in one object.")
     if NOT_FINITE not in found:
         return found

@@ -124,7 +124,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     for title, *path in (
         ("XLA thread pool (NPROC)", "xla_pool"),
         ("device kind", "devices", "kind"),
-        ("lane width", "lane_width"),
+        ("sweep width", "lane_width"),
         ("float64", "x64"),
         ("matmul precision", "matmul_precision"),
         ("JAX variables", "jax_variables"),

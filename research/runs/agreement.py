@@ -214,7 +214,7 @@ def agreement_verdict(agreement: Agreement) -> str:
             f"within its interval, and {bits}."
         )
         worst = f" {largest(_worst(agreement.within))}" if agreement.within else ""
-        words = f"{found}{worst}{_told(agreement.chosen)} {cause}"
+        words = f"{found}{worst}{_chosen_in_words(agreement.chosen)} {cause}"
     elif agreement.rounded:
         count = len(agreement.rounded)
         found = (
@@ -325,7 +325,7 @@ def _worst(found: Sequence[Difference]) -> Difference:
     return max(found, key=lambda difference: difference.relative)
 
 
-def _told(chosen: Sequence[Difference]) -> str:
+def _chosen_in_words(chosen: Sequence[Difference]) -> str:
     if not chosen:
         return ""
     words = "; ".join(

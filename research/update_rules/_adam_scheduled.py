@@ -131,9 +131,9 @@ def nadam(
         of_nu = bias_correction(b2, count)
 
         def direction(g, m, v):
-            seen = _limited(g).astype(m.dtype)
+            limited = _limited(g).astype(m.dtype)
             m_hat = cast(ahead, m) * (m / cast(of_mu, m)) + cast(1.0 - now, m) * (
-                seen / cast(of_g, m)
+                limited / cast(of_g, m)
             )
             v_hat = v / cast(of_nu, v) * (cast(b2, v) if paper else 1)
             root = jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)

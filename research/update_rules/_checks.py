@@ -181,7 +181,7 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
       >>> rule = checked(optax.adam)(0.1)
       >>> rule.update(jnp.ones(3), rule.init(jnp.ones(2)))
       Traceback (most recent call last):
-      ValueError: state must be that of these updates, from init or the last update; got one for other shapes: ...
+      ValueError: state must belong to params of the same shapes as updates; ...
     """
 
     signature = inspect.signature(constructor)

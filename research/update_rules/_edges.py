@@ -189,10 +189,10 @@ def real_product(a: Array, b: Array) -> Array:
     return (a * b).real
 
 
-def overflowed(squares: Array, *seen: Array) -> Array:
+def overflowed(squares: Array, *behind: Array) -> Array:
     """Return a mask of the entries where an average of squares overflowed.
 
-    There the average is ∞ although the arrays behind it (`seen`) are finite. The
+    There the average is ∞ although the arrays behind it (`behind`) are finite. The
     numerator of a step may be ∞ as well, and the quotient NaN. The caller can use 0 for
     the step there. If a gradient is itself ∞, the result is False, so that the NaN
     remains visible.
@@ -202,7 +202,7 @@ def overflowed(squares: Array, *seen: Array) -> Array:
       [ True] [False]
     """
     return jnp.isposinf(squares) & functools.reduce(
-        operator.and_, map(jnp.isfinite, seen)
+        operator.and_, map(jnp.isfinite, behind)
     )
 
 

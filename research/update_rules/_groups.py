@@ -287,11 +287,13 @@ def _spread(name: str, prefix: Any, params: Params) -> Any:
             _written(path) for path in entries if path not in set(above)
         ],
     }
-    said = [f"{fault} {', '.join(paths)}" for fault, paths in faults.items() if paths]
-    if said:
+    sentences = [
+        f"{fault} {', '.join(paths)}" for fault, paths in faults.items() if paths
+    ]
+    if sentences:
         raise ValueError(
             f"{name} {'does' if name == 'mask' else 'do'} not fit the params: "
-            f"{', and '.join(said)}. Give a pytree of the same structure, or a prefix."
+            f"{', and '.join(sentences)}. Give a pytree of the same structure, or a prefix."
         )
     return structure.unflatten([entries[path] for path in above if path is not None])
 

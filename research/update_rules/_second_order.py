@@ -293,10 +293,10 @@ def damped_step(
 
     def at_the_edge():
         u, s, v = jnp.linalg.svd(upper / scale[None], full_matrices=False)
-        seen = full | (s > max(m, n) * eps * jnp.max(s, initial=0.0))
-        gamma = jnp.where(seen, s * (u.T @ target), 0.0)
+        nonzero = full | (s > max(m, n) * eps * jnp.max(s, initial=0.0))
+        gamma = jnp.where(nonzero, s * (u.T @ target), 0.0)
         damping = secular_root(s**2, gamma, radius, 0.0)
-        by_values = v.T @ jnp.where(seen, gamma / (s**2 + damping), 0.0) / scale
+        by_values = v.T @ jnp.where(nonzero, gamma / (s**2 + damping), 0.0) / scale
         rows, below = jnp.linalg.qr(
             jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)])
         )

@@ -80,7 +80,7 @@ def likely_cause(
             return min(explained, key=explained.__getitem__)
         if _differs_by_a_hidden_nan(differing, tolerance):
             break  # No other rule or value has this effect.
-    return _seen(differing, tolerance)
+    return _cause_without_trial(differing, tolerance)
 
 
 def _apart(
@@ -140,7 +140,7 @@ def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
     return found._replace(**shown_found), wrong._replace(**shown_wrong)
 
 
-def _seen(evidence: Sequence[Evidence], tolerance: float) -> str | None:
+def _cause_without_trial(evidence: Sequence[Evidence], tolerance: float) -> str | None:
     """Return causes that need no trial, such as non-finite numbers on one side only."""
     differing = [e for e in evidence if e.deviation.largest > tolerance]
     for e in differing:

@@ -63,7 +63,7 @@ def named(word: str) -> Any:
       True
       >>> named("optax.addam")
       Traceback (most recent call last):
-      ValueError: there is no 'addam' in optax; did you mean 'adam'?
+      ValueError: optax has no 'addam'; did you mean 'adam'?
     """
     module, names = _imported(word)
     found = module
@@ -130,7 +130,7 @@ def made(
         )
     found: Any = rule
     if not is_made(rule):
-        found = _told(
+        found = _call(
             f"{name} raised", "while it was built", lambda: rule(rate, **arguments)
         )
     if not is_made(found):
@@ -147,10 +147,10 @@ def _checked(
     inner = optax.with_extra_args_support(rule)
 
     def init(params):
-        return _told(f"{name} raised", "in init", lambda: inner.init(params))
+        return _call(f"{name} raised", "in init", lambda: inner.init(params))
 
     def update(updates, state, params=None, **extra):
-        answer = _told(
+        answer = _call(
             f"{name} raised",
             "in update",
             lambda: inner.update(updates, state, params, **extra),
@@ -194,7 +194,7 @@ def _check_state(before: Any, after: Any, name: str) -> None:
             )
 
 
-def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
+def _call(raised: str, when: str, call: Callable[[], Any]) -> Any:
     """Return the result of the call, and convert an exception to a RuleError.
 
     The error names the rule, the kind of exception, its place and its message.

@@ -286,8 +286,8 @@ def walk_exactly(
             elsewhere = getattr(x, "evaluation", None)
             if elsewhere is not None:
                 evaluations.append(_row(elsewhere))
-    seen = np.array(evaluations) if evaluations else None
-    return Walk(np.array(iterates), np.array(updates), paths(problem.start), seen)
+    points = np.array(evaluations) if evaluations else None
+    return Walk(np.array(iterates), np.array(updates), paths(problem.start), points)
 
 
 def _check_walk(problem: Problem, num_steps: int) -> None:

@@ -38,7 +38,7 @@ OTHERS = [
     (("xla_pool",), "64", r"XLA thread pool \(NPROC\) 64 there, 2 here"),
     (("x64",), False, "float64"),
     (("matmul_precision",), "default", "matmul precision default there"),
-    (("lane_width",), 4, "lane width 4 there, 8 here"),
+    (("lane_width",), 4, "sweep width 4 there, 8 here"),
     (("devices", "kind"), "TPU", "device kind TPU there"),
     (("processor", "model"), "abacus", "processor abacus there"),
     (("processor", "instruction_sets"), [], "processor"),
