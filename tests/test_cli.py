@@ -264,7 +264,7 @@ def test_quiet_prints_answer_and_paths_alone(toy, capsys):
         ),
         (
             "package",
-            "This needs tensorboard_that_is_not_there, which is not installed: "
+            "This needs the package tensorboard_that_is_not_there, which is not installed: "
             "pip install 'tensorboard_that_is_not_there'",
         ),
     ],

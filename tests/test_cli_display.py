@@ -290,13 +290,13 @@ def test_missing_package_names_the_extra_that_brings_it():
     )
     assert (
         selenium
-        == "This needs selenium, which is not installed: pip install 'descent-jax[browser]'"
+        == "This needs the package selenium, which is not installed: pip install 'descent-jax[browser]'"
     )
     sklearn = problems.explain(
         ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
     )
     assert sklearn.startswith(
-        "This needs sklearn, which is not installed: pip install 'scikit-learn>="
+        "This needs the package sklearn, which is not installed: pip install 'scikit-learn>="
     )
 
 

@@ -128,7 +128,7 @@ def parse_json(data: bytes) -> Any:
       {'loss': inf, 'sizes': [64, 10]}
       >>> parse_json(b'{"seed": 1, "seed": 2}')
       Traceback (most recent call last):
-      ValueError: the name 'seed' comes twice in an object.
+      ValueError: the name 'seed' appears twice in one object.
     """
     if not isinstance(data, bytes):
         raise TypeError(
