@@ -36,12 +36,13 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
     """Return the mean loss over a batch: (1/n) Σ_i loss(model(params, x_i), y_i).
 
     Args:
-      model: Model, applied to the whole batch at once with the batch's key.
+      model: Model. It is applied to the whole batch at once, with the key of the batch.
       loss: Loss of one example, (prediction, target) -> ().
     Returns:
-      The objective, (params, batch) -> (). It raises ValueError if the batch is empty,
-      if predictions and targets differ in number, or if concrete targets are invalid
-      for a loss of this library (`losses.check_targets`).
+      The objective, (params, batch) -> (). The objective raises ValueError if the batch
+      is empty, or if the numbers of predictions and targets differ. It also raises an
+      error if `loss` belongs to this library and concrete targets are invalid for it
+      (see `losses.check_targets`).
     References:
       Vapnik, Principles of risk minimization for learning theory, NeurIPS 1991.
     Example:
@@ -71,14 +72,15 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
 def check_data(
     objective: Callable[..., Any], params: Params, dataset: Batch | None
 ) -> None:
-    """Raise an error if the dataset's targets are invalid for the objective.
+    """Raise an error if the targets of a dataset are invalid for an objective.
 
-    Call this before a training begins, before anything is traced.
+    Call this function before training, before anything is traced.
 
     Args:
-      objective: Objective from `empirical_risk`, `regularised` or `accuracy`. Other
-        objectives are not checked.
-      params: Arrays, or their shapes and dtypes.
+      objective: Objective from `empirical_risk`, `regularised` or `accuracy`. For any
+        other objective, nothing is checked.
+      params: The parameters: arrays, or `jax.ShapeDtypeStruct`s with their shapes and
+        dtypes.
       dataset: The examples, or None.
     Raises:
       TypeError, ValueError: As in `losses.check_targets`.
@@ -95,17 +97,17 @@ def check_data(
 
 
 def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
-    """Return the ridge penalty (λ/2) Σ w² over all weights. Its gradient is λ w.
+    """Return the ridge penalty (λ/2) Σ w² over all weights, with the gradient λ w.
 
-    With `empirical_risk` of n examples, scikit-learn's Ridge(alpha) corresponds to
-    λ = alpha / n, and LogisticRegression(C) to λ = 1 / (n C).
-    optax.add_decayed_weights(λ) adds the same λ w to the gradient, intercepts included,
-    but does not change the value of the objective.
+    If the penalty is added to `empirical_risk` of n examples, scikit-learn's
+    Ridge(alpha) corresponds to λ = alpha / n, and its LogisticRegression(C) corresponds
+    to λ = 1 / (n C). optax.add_decayed_weights(λ) adds the same λ w to the gradient,
+    also for intercepts, but it does not change the value of the objective.
 
     Args:
-      strength: Strength λ >= 0; may be traced.
-      penalise_intercept: Whether to penalise leaves whose last name is "intercept" (or
-        "bias", as in Flax).
+      strength: Strength λ >= 0, which may be traced.
+      penalise_intercept: Whether to penalise also the leaves whose last name is
+        "intercept" (or "bias", as in Flax).
     Returns:
       The penalty, params -> (), in the dtype of the parameters.
     Raises:
@@ -123,15 +125,15 @@ def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
     """Return the lasso penalty λ Σ |w| over all weights.
 
-    The gradient at a weight of exactly 0 is taken as 0; JAX's derivative of abs at 0 is
-    +1. Gradient descent does not make weights exactly 0; a proximal step does. With
-    `empirical_risk` of squared errors, scikit-learn's Lasso(alpha) corresponds to
-    λ = alpha.
+    For a weight of exactly 0, the gradient is 0. (JAX's derivative of abs at 0 is +1.)
+    Gradient descent does not make weights exactly 0, but a proximal step does. If the
+    penalty is added to `empirical_risk` of squared errors, scikit-learn's Lasso(alpha)
+    corresponds to λ = alpha.
 
     Args:
-      strength: Strength λ >= 0; may be traced.
-      penalise_intercept: Whether to penalise leaves whose last name is "intercept" or
-        "bias".
+      strength: Strength λ >= 0, which may be traced.
+      penalise_intercept: Whether to penalise also the leaves whose last name is
+        "intercept" or "bias".
     Returns:
       The penalty, params -> (), in the dtype of the parameters.
     Raises:
@@ -149,7 +151,7 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
 
 
 def regularised(objective: Objective, *penalties: Penalty) -> Objective:
-    """Return the objective plus its penalties: f(params, batch) + Σ_j r_j(params).
+    """Return an objective plus penalties: f(params, batch) + Σ_j r_j(params).
 
     Args:
       objective: Function f, (params, batch) -> ().
@@ -173,19 +175,20 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
 
 
 def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Params]:
-    """Return a function that computes each example's gradient g_i.
+    """Return a function that computes the gradient g_i of each example.
 
-    Here g_i = ∇f(params, {(x_i, y_i)}), with f the objective. If f is a mean over
-    examples plus penalties, the mean of the g_i is the gradient on the batch. A batch's
-    key is split into one key for each example. The noise therefore differs between
-    examples, and from the noise of the whole batch.
+    Here g_i = ∇f(params, {(x_i, y_i)}), where f is the objective. If f is a mean over
+    examples plus penalties, the mean of the g_i is the gradient on the batch. If the
+    batch has a key, the key is split into one key for each example. Then the noise of
+    the model (such as dropout) differs between examples, and it also differs from the
+    noise on the whole batch.
 
     Args:
       objective: Function (params, batch) -> (), as from `empirical_risk` or
         `regularised`.
     Returns:
-      Function (params, batch) -> pytree like params whose leaves have a leading axis of
-      n examples.
+      Function (params, batch) -> gradients. The result is a pytree like params, in
+      which every leaf has an additional first axis of length n.
     Example:
       >>> from research import losses, models
       >>> objective = empirical_risk(models.linear(1), losses.squared_error)
@@ -210,17 +213,18 @@ def gradient_covariance_trace(
 ) -> Array:
     """Return the trace of the gradient covariance: tr(C) = (1/n) Σ_i |g_i - ∇f|².
 
-    This is the variance of one example's gradient, summed over all parameters. It gives
-    the noise floor of descent near a minimiser. With a constant rate η and batches of b
-    examples drawn with replacement, the mean excess f - f* ends at η tr(C) / (4 b), to
-    first order in η. The sum is divided by n, not n - 1, because batches are drawn from
-    these n examples only.
+    The trace is the variance of the gradient of one example, summed over all
+    parameters. It gives the noise floor of stochastic gradient descent near a
+    minimiser. With a constant rate η and batches of b examples drawn with replacement,
+    the mean of f - f* converges to η tr(C) / (4 b), to first order in η. The sum is
+    divided by n, not by n - 1, because the batches are drawn from these n examples
+    only.
 
     Args:
       objective: Function (params, batch) -> (), a mean over examples plus penalties.
-      params: The parameters; use the minimiser for the noise floor.
-      batch: The whole dataset, without a key. Examples are processed in chunks, so that
-        memory stays near 32 MiB.
+      params: The parameters. For the noise floor, pass the minimiser.
+      batch: The whole dataset, without a key. The examples are processed in chunks,
+        which limits the memory to about 32 MiB.
     Returns:
       tr(C), shape ().
     Raises:
@@ -262,20 +266,23 @@ def gradient_covariance_trace(
 
 
 def accuracy(model: Model) -> Objective:
-    """Return the metric: the share of examples whose predicted class is the label.
+    """Return a metric: the share of examples whose predicted class is the label.
 
-    For a single logit z per example, the predicted class is z > 0, as in scikit-learn.
-    For K logits it is the largest, and the first on a tie. The batch's key is not used,
-    so there is no noise.
+    If an example has one logit z, the predicted class is 1 for z > 0, else 0, as in
+    scikit-learn. If it has K logits, the predicted class is that of the largest logit,
+    or of the first one if several are equally large. The key of the batch is not used,
+    so the model has no noise (such as dropout).
 
     Args:
-      model: Model that predicts logits: one per example, shape (n,) or (n, 1) as the
-        labels, or K per example, with one more axis than the labels.
+      model: Model that predicts logits. There is either one logit for each label, and
+        then logits and labels have the same shape, (n,) or (n, 1). Or there are K
+        logits for each label, on an additional last axis.
     Returns:
-      The metric, (params, batch) -> (), in the dtype of the logits. It is NaN if any
-      logit is NaN, so that a diverged run does not score the share of one class. It is
-      also NaN if a traced label is not a class. It raises ValueError if the shapes do
-      not match (as with one-hot labels), or if a concrete label is not a class.
+      The metric, (params, batch) -> (), in the dtype of the logits. Its value is NaN if
+      any logit is NaN. (Otherwise a diverged run would get the share of one class as
+      its accuracy.) The value is also NaN if a traced label is not a class. The metric
+      raises ValueError if the shapes do not match (as with one-hot labels), or if a
+      concrete label is not a class.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -311,14 +318,16 @@ def accuracy(model: Model) -> Objective:
 def r_squared(model: Model) -> Objective:
     """Return the metric R² = 1 - Σ (y - p)² / Σ (y - ȳ)², where p is the prediction.
 
-    R² is the share of the targets' variance that the predictions explain. The sums run
-    over all outputs, like scikit-learn's multioutput="variance_weighted". The batch's
-    key is not used, so there is no noise.
+    R² is the share of the variance of the targets that the predictions explain. ȳ is
+    the mean target. The sums run over all examples and all outputs, as for
+    multioutput="variance_weighted" in scikit-learn. The key of the batch is not used,
+    so the model has no noise (such as dropout).
 
     Args:
       model: Model whose predictions have the shape of the targets.
     Returns:
-      The metric, (params, batch) -> (). It is not finite if all targets are equal.
+      The metric, (params, batch) -> (). Its value is not finite if all targets are
+      equal.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -345,20 +354,22 @@ def r_squared(model: Model) -> Objective:
 def in_slices(
     function: Callable[[Params, Batch], Any], size: int
 ) -> Callable[[Params, Batch], Any]:
-    """Return a function that averages over a batch in slices, to save memory.
+    """Return a function that computes means over a batch in slices, to save memory.
 
     Args:
-      function: Function (params, batch) -> pytree of means over the batch's examples,
-        such as an objective or a metric.
-      size: Number of examples in a slice. The last slice may have fewer. Each length is
-        compiled once.
+      function: Function (params, batch) -> pytree of means over the examples of the
+        batch, such as an objective or a metric.
+      size: Number of examples in a slice. The last slice may have fewer. The function
+        is compiled once for each length of a slice.
     Returns:
-      Function (params, batch) -> means over all examples, with slices weighted by their
-      lengths. It compiles, and loops in Python, so it cannot be traced. The batch's key
-      is not used.
+      Function (params, batch) -> means over all examples of the batch. The mean of each
+      slice is weighted by the length of the slice. The returned function cannot be
+      traced, because it loops over the slices in Python. The key of the batch is not
+      used.
     Raises:
-      ValueError: size is not a positive integer. When the returned function is called:
-        the batch is empty, x and y differ in length, or as in `check_data`.
+      ValueError: size is not a positive integer. The returned function raises
+        ValueError if the batch is empty, if x and y differ in length, or if
+        `check_data` does.
     Example:
       >>> mean = in_slices(lambda params, batch: jnp.mean(batch.x), 4)
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))
@@ -436,7 +447,7 @@ def _check_paired(prediction: Array, y: Array) -> None:
 def _with_check(
     function: Objective, model: Model, check: Callable[[Any, Any], None]
 ) -> Objective:
-    """Attach `check_data` to the function, a check of targets before tracing."""
+    """Attach to a function its attribute `check_data`, which checks the targets."""
 
     def of_dataset(params: Params, batch: Batch) -> None:
         if not any(

@@ -20,14 +20,14 @@ from research.types import Array, Batch, Key, Sampler
 
 
 def full_batch(n: int) -> Sampler:
-    """Return a sampler with one batch per epoch: the whole dataset.
+    """Return a sampler whose only batch in an epoch is the whole dataset.
 
     The dataset is neither permuted nor copied.
 
     Args:
       n: Number of examples, at least 1.
     Returns:
-      A sampler whose `indices` returns None.
+      A sampler whose function `indices` returns None, which means all examples.
     Raises:
       ValueError: n is not a positive integer.
     Example:
@@ -41,20 +41,22 @@ def full_batch(n: int) -> Sampler:
 def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     """Return a sampler of batches of a fixed size, with or without replacement.
 
-    Let n be the number of examples and b the batch size. Both cases have ⌊n/b⌋ batches
-    per epoch.
+    Let n be the number of examples and b the batch size. An epoch has ⌊n/b⌋ batches,
+    with and without replacement.
 
-    Without replacement, the first b ⌊n/b⌋ entries of a fresh permutation are cut into
-    batches. No example occurs twice in an epoch, and n mod b examples are left out.
-    This is the usual choice in practice.
+    Without replacement, each epoch draws a new permutation of the examples and cuts its
+    first b ⌊n/b⌋ entries into batches. No example occurs twice in an epoch, and n mod b
+    examples are left out. This is the usual choice in practice.
 
-    With replacement, each batch has b independent uniform draws. Its gradient is
-    unbiased given the past, as the theory of stochastic approximation assumes.
+    With replacement, each batch has b independent uniform draws. Its gradient is then
+    unbiased, given all earlier batches, as the theory of stochastic approximation
+    assumes.
 
     Args:
       n: Number of examples.
       batch_size: Batch size b, in 1..n.
-      replacement: Whether an example may be drawn again within an epoch.
+      replacement: Whether to draw with replacement, so that an example may occur
+        several times in an epoch.
     Returns:
       A sampler with num_batches = ⌊n/b⌋. An epoch costs b ⌊n/b⌋ example gradients.
     Raises:
@@ -94,13 +96,14 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
 
 
 def stochastic(n: int, *, replacement: bool = False) -> Sampler:
-    """Return a sampler of one example per step: `minibatch(n, 1)`.
+    """Return a sampler with one example in each batch: `minibatch(n, 1)`.
 
     Args:
       n: Number of examples.
-      replacement: Whether an example may be drawn again within an epoch.
+      replacement: Whether to draw with replacement, so that an example may occur
+        several times in an epoch.
     Returns:
-      A sampler of n batches of one example.
+      A sampler. An epoch has n batches, each with one example.
     Raises:
       ValueError: n is not a positive integer.
     References:
@@ -116,16 +119,16 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
 def num_examples(dataset: Batch | None) -> int | None:
     """Return the number of examples of a dataset.
 
-    This is the length of every leaf of x and y along its leading axis.
+    All leaves of x and y must have this length along their first axis.
 
     Args:
       dataset: A Batch, or None for an objective without data.
     Returns:
-      The number n of examples; None if the dataset is None.
+      The number n of examples, or None if the dataset is None.
     Raises:
       TypeError: The dataset is not a Batch, or a leaf does not hold numbers.
-      ValueError: The leaves differ in length, a leaf has no leading axis, or there are
-        no examples.
+      ValueError: The leaves differ in length, a leaf has no axis, or there are no
+        examples.
     Example:
       >>> num_examples(Batch(np.zeros((5, 2)), np.zeros(5)))
       5
@@ -167,21 +170,24 @@ def num_examples(dataset: Batch | None) -> int | None:
 
 
 def check_sampler(sampler: Sampler, n: int | None) -> None:
-    """Raise an error if the sampler does not fit the dataset.
+    """Raise an error if a sampler does not fit a dataset.
 
-    Steps, runs, trainings and sweeps all use this check. It is needed because JAX reads
-    the last example if an index is too large, without an error. A sampler made for
-    fewer examples would never draw the rest. If the sampler does not state
-    `num_examples`, the indices of one epoch are drawn and must lie in 0..n-1.
+    Without this check, two mistakes would cause no error. If a sampler is made for more
+    examples than there are, some indices are too large, and JAX then reads the last
+    example. If a sampler is made for fewer examples, the other examples are never
+    drawn. If the sampler does not state `num_examples`, this function draws the indices
+    of one epoch, which must lie in 0..n-1. Steps, runs, trainings and sweeps all call
+    this function.
 
     Args:
       sampler: The sampler.
-      n: Number of examples in the dataset, from `num_examples`; None for an objective
-        without data.
+      n: Number of examples in the dataset, as from `num_examples`. None for an
+        objective without data.
     Raises:
-      TypeError: The argument is not a Sampler, or its indices are not integers.
-      ValueError: The sampler is made for another n, its indices do not have the stated
-        shape, or it draws batches although there are no data.
+      TypeError: `sampler` is not a Sampler, or its indices are not integers.
+      ValueError: The sampler is made for another number of examples, its indices do not
+        have the shape (num_batches, batch_size), or it draws batches although there are
+        no data.
     Example:
       >>> check_sampler(minibatch(13, 4), 12)
       Traceback (most recent call last):
@@ -220,10 +226,11 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
 
 
 def check_form(sampler: Any) -> None:
-    """Raise an error if the argument is not a Sampler with valid sizes.
+    """Raise an error if a value is not a Sampler with valid sizes.
 
     Raises:
-      TypeError, ValueError: The argument is not a Sampler, or a size is not valid.
+      TypeError, ValueError: `sampler` is not a Sampler, or num_batches or batch_size is
+        not valid.
     Example:
       >>> check_form(32)
       Traceback (most recent call last):
@@ -243,7 +250,7 @@ def check_form(sampler: Any) -> None:
 def check_indices(indices: Any, n: int) -> None:
     """Raise ValueError if a concrete index lies outside 0..n-1.
 
-    Tracers are not checked, and neither is None, which means all examples.
+    Traced indices are not checked. None is always valid, because it means all examples.
 
     Args:
       indices: Integers of any shape, or None.
@@ -273,13 +280,14 @@ def check_indices(indices: Any, n: int) -> None:
 def _permutation(key: Key, n: int) -> Array:
     """Return a random permutation of 0..n-1, int32.
 
-    It sorts n random 64-bit words, whose last bits are replaced by the index so that no
-    two words are equal. All orders are equally likely, except for the chance, below
-    n³ / 2^64, that the random bits of two words agree.
+    The function sorts n random 64-bit words. In each word, the last bits are replaced
+    by the index of the word, so that no two words are equal. All permutations are
+    equally likely, unless the random bits of two words agree. The probability of this
+    is below n³ / 2^64.
 
-    This replaces `jax.random.permutation` and is five to ten times as fast on CPU: XLA
+    On CPU this is five to ten times as fast as `jax.random.permutation`, because XLA
     sorts single words without calling a comparison for each pair (random word, index).
-    The order is the same whether 64-bit mode is on or off.
+    The permutation is the same whether JAX's 64-bit mode is on or off.
     """
     bits = max(1, (n - 1).bit_length())
     high, low = jax.random.bits(key, (2, n), jnp.uint32)

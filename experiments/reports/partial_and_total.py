@@ -9,7 +9,7 @@ import research
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say what each derivative is at the price, and at the best price."""
+    """Give the values of both derivatives at the price and at the best price."""
     numbers = findings.numbers
     way = "raise" if numbers["total"] > 0 else "lower"
     return (

@@ -35,7 +35,7 @@ Files and modules are imported, that is, executed: use only those that you trust
 
 
 def explain(words: Sequence[str]) -> int:
-    """Print the table of a formula or function, and write its picture if requested.
+    """Print the table of a formula or function, and write the picture if requested.
 
     Args:
       words: Command-line arguments after `explain`.
@@ -128,10 +128,11 @@ def _is_numeric(value: Any) -> bool:
 
 
 def function(word: str) -> tuple[Callable[..., Any], bool]:
-    """Return the function of a command-line argument, and whether it is a formula.
+    """Return the function that an argument describes, and whether this is a formula.
 
     Raises:
-      ValueError, TypeError, OSError: The argument does not name a function.
+      ValueError, TypeError, OSError: The argument is neither a formula nor the name of
+        a function.
     """
     if re.fullmatch(r"[^()*]*\.py(:\w*)?", word):
         found = user_code.in_file(word, "function", inspect.isfunction, "no function")

@@ -1,4 +1,4 @@
-"""Merge studies into one page (descent leaderboard); pack a run (descent pack)."""
+"""The commands `descent leaderboard` (merge studies) and `descent pack` (pack one)."""
 
 import argparse
 import sys
@@ -85,14 +85,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def pack(words: Sequence[str]) -> int:
-    """Write a finished run as one archive of plain files with their digests.
+    """Write the files of a finished run and their digests as one archive.
 
     Args:
       words: Command-line arguments after `pack`.
     Returns:
       0. The path of the archive and a summary of its contents are printed.
     Raises:
-      ValueError, OSError: Bad input, see `leaderboard`.
+      ValueError, OSError: Bad input, as in `leaderboard`.
       SystemExit: Status 2 after an unknown flag.
     """
     parser = argparse.ArgumentParser(

@@ -31,7 +31,7 @@ def verify(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `verify`.
     Returns:
-      0 if the two are the same rule, 1 if not.
+      0 if both rules are the same, and 1 otherwise.
     Raises:
       ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
         reports it in one line.

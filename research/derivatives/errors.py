@@ -6,7 +6,7 @@ class NotScalarError(TypeError):
 
 
 class NotInexactError(TypeError):
-    """Raised if an argument or a value is not floating."""
+    """Raised if an argument or a value does not have a floating dtype."""
 
 
 class GridTooSmallError(ValueError):
@@ -14,7 +14,7 @@ class GridTooSmallError(ValueError):
 
 
 class NoDerivativeError(ValueError):
-    """Raised if a function has no derivative at the point."""
+    """Raised if a function has no derivative at the given point."""
 
 
 class StepUnderflowError(ValueError):

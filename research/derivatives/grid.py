@@ -25,9 +25,11 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*bat
 
     Args:
       nodes: Distinct abscissae, shape (..., s) with s > order. Each row along the last
-        axis is a separate stencil.
-      at: Point of the derivative: one number, or one for each stencil, shape (...).
-      order: Order of the derivative, at least 0. Order 0 interpolates.
+        axis belongs to one formula.
+      at: Point of the derivative: one number for all formulas, or an array with one
+        number for each formula, shape (...).
+      order: Order of the derivative, at least 0. For order 0, the formula interpolates
+        f.
     Returns:
       The weights, shape (..., s), in float64.
     References:
@@ -89,30 +91,31 @@ def grid_derivative(
 ) -> Any:
     """Return the derivative d^order y / dx^order of samples on an even or uneven grid.
 
-    At each point the order + accuracy nearest points are combined by Fornberg's
-    weights. The error is O(spacing^accuracy) everywhere, including both ends. In the
-    interior of an even grid, a symmetric formula with one point less is used if there
-    is one, because its symmetry gains one power of the spacing. For example, the second
-    derivative uses three points.
+    The derivative at a point is a weighted sum of the samples at the order + accuracy
+    nearest points, with Fornberg's weights. The error is O(spacing^accuracy)
+    everywhere, including both ends. In the interior of an even grid, a symmetric
+    formula with one point less is used if there is such a formula, because the symmetry
+    gains one power of the spacing. For example, the second derivative with accuracy 2
+    uses three points.
 
-    The result is linear in y. y may be a traced JAX array, but x must be concrete. For
-    a function instead of samples use `derivative(f, x)`.
+    The result is linear in y. The samples y may be a traced JAX array, but x must be
+    concrete. If you have a function instead of samples, use `derivative(f, x)`.
 
     Args:
       y: Samples, any shape, real or complex. Integers are converted to float64.
-      x: Abscissae, strictly increasing or decreasing, shape (n,). n is the length of y
-        along the axis.
+      x: Abscissae, strictly increasing or strictly decreasing, shape (n,), where n is
+        the length of y along `axis`.
       order: Order of the derivative, a positive integer.
       accuracy: Power of the spacing in the error, a positive integer.
-      axis: Axis of y along which it is sampled.
+      axis: Axis of y that contains the samples.
     Returns:
       The derivative, in the shape of y. It is a JAX array if y is a JAX array, else a
       NumPy array.
     Raises:
-      GridTooSmallError: y or x is a single number, or there are fewer than
-        order + accuracy points.
-      ValueError: Abscissae repeat, change direction, are not finite, or do not match y;
-        or order or accuracy is not positive.
+      GridTooSmallError: y or x is a single number, or there are fewer than order +
+        accuracy points.
+      ValueError: Two abscissae are equal, or the abscissae are not monotone, not
+        finite, or do not match y. Also if order or accuracy is not positive.
     References:
       Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,
       Math. Comp. 51 (1988), 699-706.
@@ -163,8 +166,8 @@ def _pieces(x: np.ndarray, order: int, accuracy: int) -> Iterator[tuple[int, int
     """Yield blocks of points that together cover the grid.
 
     Yields:
-      (first, last, size): the points from first to before last have stencils of that
-      size.
+      (first, last, size). For the points first, first + 1, ..., last - 1, the formula
+      uses `size` points.
     """
     n, size = len(x), order + accuracy
     half = size // 2
@@ -184,16 +187,16 @@ def _pieces(x: np.ndarray, order: int, accuracy: int) -> Iterator[tuple[int, int
 def _weights(
     x: np.ndarray, points: np.ndarray, left: np.ndarray, size: int, order: int
 ) -> np.ndarray:
-    """Return the weights of each point's stencil, shape (points, size).
+    """Return the weights of the formula for each point, shape (points, size).
 
-    Fornberg's algorithm runs in units of each stencil's width, and the result is
-    rescaled.
+    In Fornberg's algorithm, the unit of length is the width of the formula. The result
+    is rescaled.
 
     Args:
       x: Abscissae, shape (n,).
       points: Indices of the points.
-      left: Index of the first stencil point of each point.
-      size: Number of stencil points.
+      left: For each point, index of the first point that its formula uses.
+      size: Number of points that each formula uses.
       order: Order of the derivative.
     """
     offsets = x[left[:, None] + np.arange(size)] - x[points][:, None]
@@ -204,7 +207,7 @@ def _weights(
 
 
 def refuse_scalars(y: Any, x: Any) -> None:
-    """Raise an error for single numbers, which `np.gradient` mishandles.
+    """Raise an error if y or x is a single number, which `np.gradient` mishandles.
 
     Raises:
       GridTooSmallError: y or x has no axis.

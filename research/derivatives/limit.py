@@ -20,25 +20,26 @@ class LimitTable(NamedTuple):
     relative spacing of the requested dtype.
 
     Attributes:
-      steps: Steps h, shape (K,), float64. They have the given order, or are largest
-        first by default.
-      estimates: Quotient at each step, shape (K,), float64. It is computed in the
-        requested dtype.
-      truncation: Distance of the exact quotient from the derivative, shape (K,). It is
-        measured at steps where it exceeds rounding, and extrapolated as C h^p, with a
-        constant C, to smaller steps.
-      rounding: Bound on the effect of rounding, shape (K,). It is ε (|f| + |x f'|) / 2
-        times the sum of the formula's absolute weights / h, for the errors of f and of
-        x + h. The rounding of the quotient itself is added. The complex step has only
-        the rounding of the quotient.
-      best: Index of the step with the smallest sum of truncation and rounding.
+      steps: Steps h, shape (K,), float64. They have the order in which they were given.
+        The default steps begin with the largest.
+      estimates: Quotient at each step, computed in the requested dtype, shape (K,),
+        float64.
+      truncation: Truncation error at each step, shape (K,). This is the distance of the
+        quotient from the derivative in exact arithmetic. It is measured at steps where
+        it exceeds the rounding error. For smaller steps it is extrapolated as C h^p,
+        with a constant C.
+      rounding: Bound on the rounding error at each step, shape (K,). The errors of f
+        and of x + h contribute ε (|f| + |x f'|) / 2 times the sum of the formula's
+        absolute weights, divided by h. The rounding error of the division is added. For
+        the complex step, only the division has a rounding error.
+      best: Index of the step with the smallest sum of truncation and rounding error.
       theory: Rule of thumb for the best step, ε^(1 / (p + 1)) times max(|x|, 1). The
-        first factor is √ε for forward, ∛ε for central and the fifth root of ε for
-        Richardson differences. `theory` is 0 for the complex step, where any small step
-        works.
-      limit: Limit of the quotients: the derivative from `finite_difference` in float64,
-        or nan if there is no derivative. For the complex step it is the quotient at
-        h = 1e-100.
+        first factor is √ε for forward differences, ∛ε for central differences and the
+        fifth root of ε for Richardson differences. `theory` is 0 for the complex step,
+        because any small step works there.
+      limit: Limit of the quotients. This is the derivative from `finite_difference` in
+        float64, or nan if there is no derivative. For the complex step it is the
+        quotient at h = 1e-100.
     """
 
     steps: Float[np.ndarray, "K"]
@@ -108,33 +109,33 @@ def limit_table(
     steps: Any = None,
     dtype: Any = np.float64,
 ) -> LimitTable:
-    """Tabulate the difference quotient whose limit is f'(x), with its errors.
+    """Tabulate the difference quotients whose limit is f'(x), with their errors.
 
     * "forward": (f(x + h) - f(x)) / h, error O(h).
     * "central": (f(x + h) - f(x - h)) / 2h, error O(h²).
     * "richardson": (4 D(h / 2) - D(h)) / 3 with the central quotient D, error O(h⁴).
     * "complex": Im f(x + ih) / h, error O(h²) without cancellation. f must be analytic
-      and compute with complex numbers.
+      and must accept complex numbers.
 
     The first three schemes have a rounding error of about ε |f| / h, where ε is the
     relative spacing of the dtype. If the error of the scheme is O(h^p), the total error
-    is smallest at a step near ε^(1 / (p + 1)). It grows at smaller steps.
+    is smallest at a step near ε^(1 / (p + 1)). At smaller steps the total error grows.
 
     Args:
       f: Function of a NumPy number that computes in the dtype of its argument.
       x: Point of the derivative.
       scheme: "forward", "central", "richardson" or "complex".
-      steps: Positive steps. None means two steps per decade (one for the complex step).
-        They start at the largest power of ten up to max(|x|, 1). They cover at most
-        sixteen decades, or thirty for the complex step. Steps that do not change x in
-        the dtype are left out.
+      steps: Positive steps. If `steps` is None, they start at the largest power of ten
+        that is at most max(|x|, 1). There are then two steps in each of 16 decades. For
+        the complex step, there is one step in each of 30 decades. Steps that are too
+        small to change x in the dtype are left out.
       dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
       The table, which print() formats.
     Raises:
-      StepUnderflowError: x + h or x - h equals x for one of the steps.
-      TypeError: f computes in another dtype than its argument's, or drops the imaginary
-        part with scheme "complex".
+      StepUnderflowError: x + h or x - h is rounded to x for one of the given steps.
+      TypeError: f returns another dtype than the dtype of its argument, or the scheme
+        is "complex" and f drops the imaginary part.
       NotScalarError: f does not return a single number.
       ValueError: scheme, dtype, x or a step is invalid.
     References:
@@ -228,7 +229,7 @@ def _quotients(
 
 
 def _value(f: Callable[[Any], Any], at: Any) -> Any:
-    """Evaluate f at a number, and check that the value has the number's dtype."""
+    """Evaluate f at a number, and check that the value has the dtype of the number."""
     value = np.asarray(f(at))
     if value.size != 1:
         raise NotScalarError(
@@ -300,9 +301,9 @@ def _truncation(
 ) -> np.ndarray:
     """Return the truncation error at each step.
 
-    The observed error is used at steps where it exceeds rounding, down to the smallest
-    step where it exceeds ten times rounding. Elsewhere it is extrapolated by its power
-    of h.
+    The observed error is used at steps where it exceeds the rounding error. The last
+    such step is the smallest step where it exceeds ten times the rounding error.
+    Elsewhere the error is extrapolated by its power of h.
     """
     visible = np.flatnonzero(np.isfinite(error) & (error > 10 * rounding))
     if not len(visible):

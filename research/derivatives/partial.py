@@ -21,7 +21,7 @@ class DependencyPath(NamedTuple):
     """A path of dependencies from x to f.
 
     Attributes:
-      names: Names from x to f, such as ("x", "y", "f").
+      names: Names of the variables on the path, from x to f, such as ("x", "y", "f").
       value: Product of the local derivatives along the path, in the shape of the total
         derivative.
     """
@@ -35,11 +35,12 @@ class TotalDerivative(NamedTuple):
 
     Attributes:
       direct: ∂f/∂x with all other arguments of f held fixed.
-      via: name -> ∂f/∂name · d name/dx, the effect of x through that argument of f.
-        Variables that are not arguments of f are missing.
-      total: df/dx = direct + the sum of via.
-      paths: All paths from x to f, with their products. The products also sum to the
-        total. Empty if there are more than 1000 paths.
+      via: Dict from the name y of an argument of f to ∂f/∂y · dy/dx, which is the
+        effect of x through that argument. The dict contains only arguments of f, not
+        the other variables.
+      total: df/dx, which equals `direct` plus the sum of the values of `via`.
+      paths: All paths from x to f, with their products. The sum of these products also
+        equals `total`. Empty if there are more than 1000 paths.
     """
 
     direct: Any
@@ -59,8 +60,8 @@ def partial_derivative(
       *args, **named: Point of evaluation, as in f(*args, **named). The arguments that
         do not vary may have any type.
     Returns:
-      The gradient with respect to the argument if f has one real value, else the
-      Jacobian. `chosen_mode` selects forward or reverse mode.
+      The derivative with respect to the argument. It is the gradient if f has one real
+      value, and the Jacobian otherwise. `chosen_mode` selects forward or reverse mode.
     Raises:
       ValueError: f has no such argument, or the argument is not given.
       NotInexactError: The argument or the value of f is not floating.
@@ -118,21 +119,26 @@ def partial_derivative(
 def total_derivative(
     f: Callable[..., Any], x: Any, dependencies: Mapping[str, Callable[..., Any]]
 ) -> TotalDerivative:
-    """Return the total derivative df/dx if f's other arguments depend on x.
+    """Return the total derivative df/dx if the other arguments of f depend on x.
 
-    For y = g(x), df/dx = ∂f/∂x + ∂f/∂y · dy/dx. Dependencies may use each other, in any
-    order without a cycle. The result is also split by paths from x to f.
+    For y = g(x), the formula is df/dx = ∂f/∂x + ∂f/∂y · dy/dx. The functions in
+    `dependencies` may use each other's variables and may stand in any order, but they
+    must not form a cycle. The result also contains the contribution of each path from x
+    to f.
 
     Args:
-      f: Function of x, its first argument, and of variables named in dependencies.
+      f: Function whose first argument is x. Its other arguments are variables that are
+        named in `dependencies`.
       x: Point of evaluation, a floating array or pytree.
-      dependencies: name -> function that computes this variable. Its arguments are x
-        (under the name of f's first argument) and other variables, matched by name. Any
-        other argument must have a default, which is used.
+      dependencies: Dict from the name of a variable to the function that computes it.
+        The arguments of this function are matched by name. They are other variables, or
+        x under the name of f's first argument. Any other argument must have a default,
+        and the default is used.
     Returns:
-      The total derivative and its parts. If f returns one number, each derivative is a
-      gradient in the structure of x. Otherwise it has the shape f(x).shape + x.shape,
-      for each leaf of x.
+      The total derivative and its parts. Each of these derivatives has the structure of
+      x. If f returns one number, the leaves have the shapes of the leaves of x.
+      Otherwise, the leaf that belongs to a leaf z of x has the shape f(x).shape +
+      z.shape.
     Raises:
       ValueError: A function has an argument that is neither x nor a dependency, a
         dependency has the same name as x or is not used, or the dependencies have a
@@ -189,9 +195,10 @@ class _Graph(NamedTuple):
     Attributes:
       source: Name of x.
       target: Name of f.
-      functions: name -> function, for the dependencies and f.
-      parents: name -> names of the variables that the function uses.
-      order: Names without x. Each variable comes before those that use it; f is last.
+      functions: Dict from a name to its function, for the dependencies and f.
+      parents: Dict from a name to the names of the variables that its function uses.
+      order: All names except x. Each variable comes before the variables that use it,
+        and f is last.
     """
 
     source: str
@@ -289,7 +296,7 @@ def _values(graph: _Graph, x: Any) -> dict[str, Any]:
 def _local_derivatives(
     graph: _Graph, values: dict[str, Any]
 ) -> dict[tuple[str, str], jax.Array]:
-    """Return (name, parent) -> Jacobian of the variable by its parent, a matrix."""
+    """Return a dict from (name, parent) to the Jacobian of a variable by its parent."""
     local = {}
     for name in graph.order:
         for parent in graph.parents[name]:
@@ -316,7 +323,7 @@ def _local_derivatives(
 def _paths(
     graph: _Graph, local: dict[tuple[str, str], jax.Array], start: jax.Array
 ) -> list[tuple[tuple[str, ...], Any]]:
-    """List all paths with their products; empty if there are more than MOST_PATHS."""
+    """Return all paths with their products, or [] if there are more than MOST_PATHS."""
     number = {graph.source: 1}
     for name in graph.order:
         number[name] = sum(number[parent] for parent in graph.parents[name])

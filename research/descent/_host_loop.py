@@ -28,7 +28,7 @@ def advance_until_done(
     the progress is saved if the work took over a second.
 
     Args:
-      progress: The initial progress, or a restored one.
+      progress: The initial progress, or restored progress.
       is_done: Function progress -> whether the work is done.
       advance: Function progress -> next progress.
       show: Function that reports a progress.

@@ -60,15 +60,15 @@ def minimise(
 
     The loop stops early in these cases:
     - The rule keeps an `outcome` in its state and reports a failure. If several rules
-      of `by_group` keep one, all of them must have failed.
-    - The rule keeps no outcome, and a step changes neither a parameter nor the rule's
-      state, or ten successive steps change no parameter.
+      of `by_group` keep an outcome, all of them must have failed.
+    - The rule keeps no outcome, and nothing changes: either one step changes neither a
+      parameter nor the rule's state, or ten successive steps change no parameter.
     - The value or the gradient is not finite.
 
-    Some rules keep the objective after the step in their state, or in its `search`, as
-    `value_after` and `grad_after`. The loop then does not evaluate the objective again.
-    If objective is None, `squares_after` and `squares_grad_after` (half the sum of
-    squares) serve the same purpose.
+    Some rules keep the objective's value and gradient after the step, as `value_after`
+    and `grad_after` in the state or in the state's field `search`. The loop then does
+    not evaluate the objective again. If objective is None, `squares_after` and
+    `squares_grad_after` (half the sum of squares) serve the same purpose.
 
     Args:
       objective: Function params -> (). None means half the sum of squares of

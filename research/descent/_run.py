@@ -35,8 +35,8 @@ class EpochInfo(NamedTuple):
       first_bad_step: Index within the epoch of the first step whose loss or update is
         not finite, int32; -1 if there is no such step.
       evaluations: Results of `evaluate`. Each leaf has a leading axis over the epoch's
-        evaluation points, the last of which is the end of the epoch. The earlier
-        entries are NaN except in epoch 0.
+        evaluation points, the last of which is the end of the epoch. In all epochs
+        except epoch 0, only the last entry is evaluated, and the other entries are NaN.
       steps: Results of `observe` after each step. Each leaf has a leading axis over the
         steps of the epoch. None if `observe` is not given.
     """
@@ -53,7 +53,7 @@ class EpochInfo(NamedTuple):
 def evaluation_points(num_batches: int) -> tuple[int, ...]:
     """Return the steps of the first epoch after which the objective is evaluated.
 
-    There are at most eight, log-spaced. The last one is the end of the epoch.
+    There are at most eight points, log-spaced. The last point is the end of the epoch.
 
     Example:
       >>> evaluation_points(1), evaluation_points(100)
@@ -87,9 +87,9 @@ def run(
       sampler: Sampler that chooses the examples of each batch.
       key: Key from which the keys of all epochs are derived.
       epochs: Numbers of the epochs to run; `jnp.arange(e)` for a whole training.
-      evaluate: Function params -> pytree of floating (). It is called at the end of
-        each epoch and, in epoch 0, at `evaluation_points`. Its cost is not counted as
-        gradients. A rule that averages is evaluated at its average.
+      evaluate: Function params -> pytree of floating scalars. It is called at the end
+        of each epoch and, in epoch 0, at `evaluation_points`. Its cost is not counted
+        as gradients. A rule that averages is evaluated at its average.
       noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
       observe: Function (state, info) -> pytree of arrays, called after each step. All
         results are kept: `lambda state, info: info` keeps the Info of every step.
@@ -100,8 +100,8 @@ def run(
         Sampler.
       ValueError: The sampler is made for a different number of examples than the
         dataset has (`samplers.check_sampler`). If the sampler does not state its number
-        and draws an index outside the dataset, there is no error: the params become NaN
-        from that epoch on.
+        of examples and draws an index outside the dataset, there is no error: the
+        params become NaN from that epoch on.
     Example:
       >>> import optax
       >>> from research import samplers

@@ -157,7 +157,7 @@ def build(
     Raises:
       TypeError: The rule is not an optax.GradientTransformation (call its constructor),
         or the dataset is not a Batch. In init and in a step: a leaf of the params is
-        not floating; integers cannot take small steps.
+        not floating, because integers cannot take small steps.
       ValueError: Leaves of the dataset differ in length, or it has no examples. In a
         step: a concrete index lies outside the dataset.
     Example:

@@ -25,7 +25,7 @@ class SweepProgress(NamedTuple):
       share: Share of the work that is done, in 0..1.
       runs_done, runs: Number of finished runs, and of all runs.
       loss: Median of the last epoch's mean loss, over the runs in progress. It is NaN
-        if all of them diverged.
+        if all these runs diverged.
     """
 
     share: float
@@ -70,14 +70,14 @@ def sweep(
     on_chunk: Callable[[SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> SweepResult:
-    """Run every seed and setting in batches of `width` runs.
+    """Run every pair of a seed and hyper-parameters, in batches of `width` runs.
 
     The last batch is padded with copies of its last run, which are dropped at the end.
 
     Args:
       program: The program from `compile_sweep`.
-      runs: Dict with "seed", integers of shape (m,), and for each hyper-parameter of
-        the program numbers of shape (m,).
+      runs: Dict from names to arrays of shape (m,). "seed" has integers, and the name
+        of each hyper-parameter of the program has numbers.
       on_chunk: Function called between chunks with the `SweepProgress`.
       checkpoints: Place where batches are saved between chunks, under a name made from
         the runs. A call that was stopped can be repeated: it resumes, and the result is

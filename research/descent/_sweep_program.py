@@ -87,7 +87,7 @@ def compile_sweep(
       hyperparameters: Names of the hyper-parameters that `make_rule` takes.
       chunk: Number of epochs between two saves and progress reports. It must be at
         least 2 and divide num_epochs. None means a tenth of num_epochs if that is
-        allowed, else all of it.
+        allowed, else num_epochs.
       width: Number of runs in a batch.
       devices: Devices to use. The default is all of `jax.devices()`.
       evaluate_on: Parts of the workload ("train", "validation", "test") on which the

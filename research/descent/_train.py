@@ -69,13 +69,13 @@ def train(
 
     The batches are the same as in `run`. The loop over steps is compiled once, and the
     first and last step are its arguments. Progress reports and interruptions therefore
-    do not change a bit of the result. The info of every step is kept. Of the data, only
-    the order of one epoch is kept in addition.
+    do not change a bit of the result. The info of every step is kept. Besides the
+    dataset, only the order of the examples in one epoch is kept in memory.
 
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so
-    the bits differ from those of one device. The device's number is folded into noise
-    keys.
+    the bits differ from the result on one device. Each device folds its number into the
+    noise keys.
 
     Args:
       objective: Function (params, batch) -> (), a mean over the batch's examples.
@@ -88,8 +88,8 @@ def train(
       key: Key from which the keys of all epochs are derived. Use another key than the
         one that drew the params.
       evaluate: Function params -> numbers by name, called before the first epoch and
-        after each epoch. It is not compiled here: jit it, with its data as an argument
-        (`research.objectives.in_slices` does).
+        after each epoch. `train` does not compile this function. Compile it with
+        jax.jit, with the data as an argument, as `research.objectives.in_slices` does.
       noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
       on_progress: Function called with the share done, in 0..1, and a short text.
       checkpoint: Place where the training is saved. None means that it is not saved.
@@ -100,13 +100,14 @@ def train(
       The TrainResult. A training that diverges is not an error: its first bad step is
       recorded.
     Raises:
-      ValueError: num_epochs or devices is not positive; there are fewer devices, or
-        their number does not divide batch_size; there are several devices and the rule
-        uses the batch's indices itself; x and y differ in length or are empty; the
-        sampler is made for another number of examples; or the checkpoint belongs to
-        another training. The last check compares the start (with a constant rate), key,
-        order, shapes of the data, and devices. It cannot detect another penalty, for
-        example.
+      ValueError: num_epochs or devices is not positive; JAX has fewer devices; devices
+        does not divide batch_size; there are several devices and the rule uses the
+        batch's indices itself; x and y differ in length or are empty; the sampler is
+        made for another number of examples; or the checkpoint belongs to another
+        training. The check of the checkpoint compares the initial params and rule state
+        (with a constant learning rate), the key, the order of the examples, the shapes
+        of the data, and the number of devices. It cannot detect, for example, another
+        penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is not a Batch, or the key is not a JAX key.
       OSError: The checkpoint cannot be written.

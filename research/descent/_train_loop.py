@@ -46,7 +46,7 @@ def compile_training(
     noisy: bool,
     devices: int,
 ) -> Compiled:
-    """Compile the loop. The arguments are those of `train`."""
+    """Compile the loop over an epoch's steps. The arguments are those of `train`."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (AXIS,))
     whole = jax.sharding.PartitionSpec()
     everywhere = lambda tree: jax.device_put(

@@ -18,7 +18,7 @@ class TrainResult(NamedTuple):
     """Result of a training. Every array is NumPy.
 
     Attributes:
-      params: The last parameters. For a rule that averages, the average.
+      params: The last parameters, or the average if the rule averages.
       steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
       evaluations: Results of `evaluate` by name, at the start and after each epoch,
         shape (num_epochs + 1,).
@@ -72,7 +72,7 @@ def digest(words: str, *begun_with: Any) -> str:
 def evaluation_params(state: _step.State) -> Params:
     """Return the parameters to evaluate, from one device.
 
-    For a rule that averages, return the average.
+    If the rule averages, return the average.
     """
     params = evaluation_params_of(state.rule, state.params)
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), params)

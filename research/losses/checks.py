@@ -1,4 +1,4 @@
-"""Checks of a loss's arguments, and their error messages."""
+"""Checks of the arguments of a loss, and their error messages."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from research.checks import check_numbers, is_traced
 
 
 def floating(name: str, value: ArrayLike) -> Array:
-    """Convert a value to an array. Raise TypeError if it is not floating."""
+    """Convert a value to an array, and raise TypeError if it is not floating."""
     array = numeric(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
@@ -20,32 +20,32 @@ def floating(name: str, value: ArrayLike) -> Array:
 
 
 def numeric(name: str, value: ArrayLike) -> Array:
-    """Convert a value to an array. Raise TypeError if it is not of real numbers."""
+    """Convert a value to an array of numbers, or raise TypeError."""
     if not isinstance(value, jax.Array) or not is_traced(value):
         check_numbers(name, value)
     return jnp.asarray(value)
 
 
 def wide(label: Array) -> Array:
-    """Convert a label to at least 32 bits.
+    """Convert a label to an integer type with at least 32 bits.
 
-    The label is compared with the number of classes, and 8 bits cannot hold a number
-    above 127.
+    The label is compared with the number of classes, and an 8-bit integer cannot be
+    larger than 127.
     """
     return label if label.dtype.itemsize >= 4 else label.astype(jnp.int32)
 
 
 def one_or_nan(valid: Array, dtype: DTypeLike) -> Array:
-    """Return a factor for the loss of a traced label: 1 where it is valid, else NaN.
+    """Return 1 if a traced label is valid, else NaN, as a factor of the loss.
 
-    The factor makes the gradient NaN as well. The gradient of `jnp.where(valid, loss,
-    jnp.nan)` would be 0, so training would continue and silently ignore the example.
+    The factor also makes the gradient NaN. With `jnp.where(valid, loss, jnp.nan)`, the
+    gradient would be 0, so training would continue and silently ignore the example.
     """
     return jnp.where(valid, jnp.asarray(1, dtype), jnp.asarray(jnp.nan, dtype))
 
 
 def one_example(wanted: str, first: Array, second: Array) -> str:
-    """Return the error message for a batch passed where one example is expected."""
+    """Return the error message for a batch that is passed instead of one example."""
     return (
         f"A loss takes one example, {wanted}; got shapes {first.shape} and "
         f"{second.shape}. Use jax.vmap for a batch."
@@ -53,9 +53,9 @@ def one_example(wanted: str, first: Array, second: Array) -> str:
 
 
 def negative_absolute(x: Array) -> Array:
-    """Compute -|x| with derivative +1 at 0.
+    """Compute -|x|, with the derivative +1 at 0.
 
-    JAX's derivative of -jnp.abs(x) at 0 is different. A smooth even function that is
-    computed from the result here keeps its derivatives at 0.
+    JAX's derivative of -jnp.abs(x) at 0 is different. If a smooth even function is
+    computed from this result, its derivatives at 0 are right.
     """
     return jnp.where(x > 0, -x, x)

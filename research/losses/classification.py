@@ -23,20 +23,21 @@ def logistic(
 ) -> Float[Array, ""]:
     """Compute the binary cross-entropy of a label y and a logit z.
 
-    The loss is log(1 + exp(z)) - y z, and the predicted probability of a 1 is σ(z) = 1
-    / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) + z ([z > 0] - y), which
-    neither overflows nor cancels. The value, the gradient σ(z) - y and the Hessian σ(z)
-    σ(-z) therefore keep their relative precision for confident, correct predictions.
-    Labels are 0 or 1, not -1 or +1. optax.sigmoid_binary_cross_entropy is the same
-    function, but broadcasts its arguments.
+    The loss is log(1 + exp(z)) - y z, and the predicted probability of the label 1 is
+    σ(z) = 1 / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) +
+    z ([z > 0] - y), which neither overflows nor cancels. Therefore the loss, its
+    gradient σ(z) - y and its Hessian σ(z) σ(-z) keep their relative precision for
+    confident, correct predictions. Labels are 0 or 1, not -1 or +1.
+    optax.sigmoid_binary_cross_entropy is the same function, but it broadcasts its
+    arguments.
 
     Args:
       logit: Logit z, floating, shape ().
-      label: Label y in {0, 1}, or the probability of a 1 (a soft label), any dtype,
-        shape ().
+      label: Label y in {0, 1}, or the probability of the label 1 (a soft label), any
+        dtype, shape ().
     Returns:
-      The loss in the dtype of the logit, shape (). It is NaN if a traced label lies
-      outside 0..1.
+      The loss in the dtype of the logit, shape (). The loss is NaN if a traced label
+      lies outside 0..1.
     Raises:
       TypeError: logit is not floating.
       ValueError: logit or label is not a single number, or a concrete label lies
@@ -58,15 +59,16 @@ def logistic(
 def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
     """Compute the hinge loss of a support vector machine: max(0, 1 - (2y - 1) s).
 
-    Here s is the score and y the label. The gradient at the kink, (2y - 1) s = 1, is 0,
-    as in Pegasos. Labels are 0 or 1, as in all losses here. optax.hinge_loss expects -1
-    or +1 and has half the slope at the kink.
+    Here s is the score and y the label. At the kink, where (2y - 1) s = 1, the gradient
+    is 0, as in Pegasos. Labels are 0 or 1, as in all losses of this library.
+    optax.hinge_loss expects the labels -1 and +1. Its gradient at the kink is half of
+    the gradient beside the kink.
 
     Args:
       score: Score s, floating, shape ().
       label: Label y in {0, 1}, any dtype, shape ().
     Returns:
-      The loss in the dtype of the score, shape (). It is NaN if a traced label is
+      The loss in the dtype of the score, shape (). The loss is NaN if a traced label is
       neither 0 nor 1.
     Raises:
       TypeError: score is not floating.
@@ -96,15 +98,15 @@ def softmax_cross_entropy(
     The loss is log Σ_k exp(z_k) - z_label. Its gradient is softmax(z) - e_label, where
     e_label is the one-hot label, and its Hessian is diag(p) - p pᵀ with p = softmax(z).
     The largest logit is subtracted first, so that large logits neither overflow nor
-    cancel. optax.softmax_cross_entropy_with_integer_labels is the same function, but
-    reads a label of -1 as the last class.
+    cancel. optax.softmax_cross_entropy_with_integer_labels is the same function, except
+    that the label -1 means the last class there.
 
     Args:
       logits: Logits z, floating, shape (K,).
       label: Integer in 0..K-1, shape ().
     Returns:
-      The loss in the dtype of the logits, shape (). It is NaN if a traced label lies
-      outside 0..K-1.
+      The loss in the dtype of the logits, shape (). The loss is NaN if a traced label
+      lies outside 0..K-1.
     Raises:
       TypeError: logits are not floating, or label is not an integer.
       ValueError: The shapes are not (K,) and (), or a concrete label lies outside
@@ -138,8 +140,8 @@ def softmax_cross_entropy_one_hot(
     """Compute the softmax cross-entropy of a distribution q over classes and logits z.
 
     The loss is -Σ_k q_k log softmax(z)_k. A class with z_k = -inf and q_k = 0
-    contributes 0, because 0 log 0 = 0. optax.softmax_cross_entropy returns NaN for such
-    a class; otherwise it is the same function.
+    contributes 0, because 0 log 0 counts as 0. optax.softmax_cross_entropy is the same
+    function, except that it returns NaN if there is such a class.
 
     Args:
       logits: Logits z, floating, shape (K,).
@@ -170,7 +172,7 @@ def softmax_cross_entropy_one_hot(
 def smooth_labels(
     one_hot: Float[ArrayLike, "*batch K"], smoothing: float | Float[Array, ""]
 ) -> Float[Array, "*batch K"]:
-    """Spread a part of each label's probability evenly over all classes.
+    """Spread a part of the probability of each label evenly over all classes.
 
     With ε = smoothing and K classes, the result is (1 - ε) one_hot + ε / K. The true
     class keeps the probability 1 - ε + ε / K. optax.smooth_labels and PyTorch's
@@ -178,7 +180,7 @@ def smooth_labels(
 
     Args:
       one_hot: One-hot labels, floating, shape (..., K).
-      smoothing: Part ε in 0..1.
+      smoothing: Part ε of the probability that is spread, in 0..1.
     Returns:
       The smoothed distributions, with the shape and dtype of one_hot.
     Raises:
@@ -210,8 +212,9 @@ def smooth_labels(
 def check_labels(labels: Shaped[ArrayLike, "..."], num_classes: int) -> None:
     """Raise an error unless all labels are whole numbers in 0..K-1.
 
-    Call this function once on a whole dataset. A loss inside a traced program cannot
-    raise an error for a wrong label; it returns NaN. Traced labels are not checked.
+    Call this function once for a whole dataset. It is needed because a traced loss
+    cannot raise an error for a wrong label, but returns NaN. Traced labels are not
+    checked.
 
     Args:
       labels: Labels of any shape and real dtype.
@@ -255,9 +258,9 @@ def _scalars(name: str, value: ArrayLike, label: ArrayLike) -> tuple[Array, Arra
 
 
 def _or_nan(valid: Array, value: Array, label: Array, domain: str) -> Array:
-    """Return the value, or NaN for an invalid traced label.
+    """Return the value, or NaN if a traced label is invalid.
 
-    Raise ValueError for an invalid concrete label.
+    Raise ValueError if a concrete label is invalid.
     """
     if not isinstance(valid, Tracer) and not valid:
         raise ValueError(

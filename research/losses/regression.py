@@ -17,8 +17,8 @@ def squared_error(
 
     Here p is the prediction and y the target. With the factor ½, the gradient is the
     residual p - y. This is the convention of Bishop, Pattern Recognition and Machine
-    Learning (2006), eq. 3.12. optax.l2_loss has the same factor and does not sum.
-    optax.squared_error has no factor.
+    Learning (2006), eq. 3.12. optax.l2_loss has the same factor, but does not sum.
+    optax.squared_error has no factor, and does not sum either.
 
     Args:
       prediction: Prediction p, floating, any shape.
@@ -28,7 +28,7 @@ def squared_error(
       The loss in the dtype of the prediction, shape ().
     Raises:
       TypeError: prediction is not floating.
-      ValueError: The shapes differ. Arguments are never broadcast.
+      ValueError: The shapes differ. (The arguments are never broadcast.)
     Example:
       >>> print(squared_error(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])))
       2.0
@@ -41,8 +41,8 @@ def absolute_error(
 ) -> Float[Array, ""]:
     """Compute the absolute error Σ |p - y| of the prediction p and the target y.
 
-    The gradient at a residual of 0 is 0. This subgradient leaves a perfect prediction
-    unchanged. (The derivative of jnp.abs at 0 is +1.)
+    Where the residual p - y is 0, the gradient is 0, so gradient descent leaves a
+    perfect prediction unchanged. (JAX's derivative of jnp.abs at 0 is +1.)
 
     Args, Returns, Raises:
       As in `squared_error`.
@@ -59,17 +59,17 @@ def huber(
     target: Num[ArrayLike, "*shape"],
     delta: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, ""]:
-    """Compute the Huber loss: quadratic near the target, linear far from it.
+    """Compute the Huber loss: quadratic near the target, linear far from the target.
 
-    With the residual r = p - y and δ = delta, the loss is Σ h(r) with h(r) = r²/2 if
-    |r| <= δ, else δ (|r| - δ/2). The gradient is the residual clipped to [-δ, δ]. The
-    Hessian is 1 for |r| <= δ and 0 for larger |r|. optax.huber_loss does not sum, and
-    its Hessian at |r| = δ is 1/4.
+    Let r = p - y be the residual and δ = delta. The loss is Σ h(r), where h(r) = r²/2
+    if |r| <= δ, and h(r) = δ (|r| - δ/2) otherwise. The gradient is the residual,
+    clipped to [-δ, δ]. The Hessian is 1 for |r| <= δ and 0 for larger |r|.
+    optax.huber_loss does not sum, and its Hessian at |r| = δ is 1/4.
 
     Args:
       prediction: Prediction p, floating, any shape.
       target: Target y with the shape of the prediction.
-      delta: Positive |r| at which the loss changes from a parabola to a line.
+      delta: Value of |r| at which the loss changes from a parabola to a line, positive.
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
@@ -100,8 +100,8 @@ def log_cosh(
 ) -> Float[Array, ""]:
     """Compute the log-cosh loss Σ log cosh(p - y), a smooth variant of the Huber loss.
 
-    Each term is close to r²/2 for a small residual r = p - y, and to |r| - log 2 for a
-    large residual. The gradient is tanh(r) and the Hessian is 1 - tanh²(r).
+    For a small residual r = p - y, a term is close to r²/2. For a large residual, it is
+    close to |r| - log 2. The gradient is tanh(r), and the Hessian is 1 - tanh²(r).
     optax.log_cosh is the same function, but does not sum.
 
     Args, Returns, Raises:

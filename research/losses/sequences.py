@@ -1,4 +1,4 @@
-"""Loss of a sequence of classes: the next token, or a label at every step."""
+"""Loss of a sequence of classes, such as the next token or a label at every step."""
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +16,19 @@ def sequence_cross_entropy(
     """Compute the mean cross-entropy over the positions of one sequence, in nats.
 
     For logits z, the loss is (1/m) Σ_t (log Σ_k exp(z_tk) - z_t,label_t). The sum runs
-    over the m positions whose label is not negative. Each term equals
+    over the m positions whose label is not negative. Each term of the sum is
     optax.softmax_cross_entropy_with_integer_labels. PyTorch's
-    cross_entropy(ignore_index=-1) averages over all positions of a batch at once, which
-    differs if sequences ignore different numbers of positions.
+    cross_entropy(ignore_index=-1) averages over the positions of all sequences of a
+    batch together. So its result for a batch differs from the mean of this loss if
+    different numbers of positions are ignored in the sequences.
 
     Args:
       logits: Logits z, floating, shape (T, K).
-      labels: Integers in 0..K-1, shape (T,). Positions with a negative label are
-        ignored.
+      labels: Labels, integers in 0..K-1, shape (T,). A position with a negative label
+        is ignored.
     Returns:
-      The loss in the dtype of the logits, shape (). It is 0 if all positions are
-      ignored, and NaN if a label is K or more.
+      The loss in the dtype of the logits, shape (). The loss is 0 if all positions are
+      ignored, and NaN if a label is K or larger.
     Raises:
       TypeError: logits are not floating, or labels are not integers.
       ValueError: The shapes are not (T, K) and (T,).

@@ -1,4 +1,4 @@
-"""Checks of all targets of a dataset, once before tracing."""
+"""Checks of all targets of a dataset, made once before tracing."""
 
 import functools
 from collections.abc import Callable
@@ -24,17 +24,17 @@ OFF_ONE = 1e-2  # Largest difference of a distribution's sum from 1, for bfloat1
 def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> None:
     """Raise an error if a loss of this library is not defined for the targets.
 
-    Call this function once on a whole dataset. A loss inside a traced program cannot
-    raise an error for a wrong label; it returns NaN.
+    Call this function once for a whole dataset. It is needed because a traced loss
+    cannot raise an error for a wrong label, but returns NaN.
 
     Args:
-      loss: A loss of `research.losses`, or a `functools.partial` of one. For other
-        losses nothing is checked.
-      prediction: The model's predictions for all examples, or their shape and dtype
-        (`jax.ShapeDtypeStruct`).
+      loss: A loss of `research.losses`, or a `functools.partial` of such a loss. For
+        any other loss, nothing is checked.
+      prediction: Predictions of the model for all examples, or a `jax.ShapeDtypeStruct`
+        with their shape and dtype.
       targets: Targets y of the dataset. Traced targets are not checked.
     Raises:
-      TypeError: Classes are not integers.
+      TypeError: The loss needs integer classes, and the targets are not integers.
       ValueError: The shapes do not match, or a target is out of range. The message
         shows the target and its index.
     Example:

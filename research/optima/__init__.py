@@ -1,6 +1,7 @@
-"""Exact optima of linear models, computed by NumPy and SciPy alone.
+"""Exact optima of linear models, computed by NumPy and SciPy only.
 
-The solvers share no code with the gradient descent whose error their results measure.
+The optima are used to measure the error of gradient descent. Therefore the solvers
+share no code with gradient descent.
 """
 
 from research.optima.linear import curvature as curvature

@@ -1,4 +1,4 @@
-"""Checks and preparation of the data for exact solvers."""
+"""Checks and preparation of the data for the exact solvers."""
 
 import math
 from typing import Any
@@ -13,9 +13,9 @@ from research.checks import check_count, check_numbers, check_real
 def centred(
     x: Float[np.ndarray, "n d"],
 ) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "n d"]]:
-    """Return the column means and the centred x.
+    """Return the means of the columns of x, and x minus these means.
 
-    Constant columns of the centred x are exactly 0.
+    A constant column of x becomes exactly 0.
     """
     shift = x.mean(axis=0)
     return shift, np.where(x.max(axis=0) == x.min(axis=0), 0.0, x - shift)
@@ -31,7 +31,7 @@ def pivoted_qr(
 ]:
     """Compute a QR decomposition with column pivoting.
 
-    The columns are scaled to norm 1 first.
+    First, each column is scaled to norm 1.
 
     Returns:
       Q, R, the order of the columns and the norms of the columns.
@@ -97,7 +97,10 @@ def checked(
 
 
 def checked_labels(y: Float[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray, "n"]:
-    """Return y as integers. Raise ValueError unless exactly 0..num_classes-1 occur."""
+    """Return y as integers, or raise ValueError if the labels are not 0..num_classes-1.
+
+    Each of these labels must occur in y, and no other label.
+    """
     check_count("num_classes", num_classes, 2)
     found = np.unique(y)
     if num_classes < 2 or not np.array_equal(found, np.arange(num_classes)):

@@ -21,8 +21,8 @@ def least_squares(x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"]) -> Optim
       The optimum, computed by QR. Its params are {"weights": (d,), "intercept": ()},
       float64.
     Raises:
-      ValueError: The data are invalid, or columns of x depend linearly on each other or
-        on the intercept. Then there are many minimisers.
+      ValueError: The data are invalid. Or the columns of x are linearly dependent, or a
+        linear combination of them is constant. In both cases there are many minimisers.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 5.4.
     Example:
@@ -38,11 +38,11 @@ def ridge(
 ) -> Optimum:
     """Solve ridge regression.
 
-    Minimise f(w, b) = 1/(2n) Σ (x_i w + b - y_i)² + penalty/2 |w|². This is the
-    least-squares solution of the stacked system [1 x; 0 √(n penalty) I] (b, w) = (y,
-    0). Its columns are centred and scaled to norm 1. The system is solved by QR with
-    column pivoting, and the solution is refined twice. scikit-learn's Ridge has alpha =
-    n penalty.
+    Minimise f(w, b) = 1/(2n) Σ (x_i w + b - y_i)² + penalty/2 |w|². The minimiser is
+    the least-squares solution of the stacked system [1 x; 0 √(n penalty) I] (b, w) =
+    (y, 0). The columns of the system are centred and scaled to norm 1. The system is
+    solved by QR with column pivoting, and the solution is refined twice. scikit-learn's
+    Ridge solves the same problem if alpha = n penalty.
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -51,8 +51,8 @@ def ridge(
     Returns:
       The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: The data or the penalty are invalid, or the penalty is 0 and columns
-        depend linearly on each other or on the intercept.
+      ValueError: The data or the penalty are invalid. Or the penalty is 0 and there are
+        many minimisers, as in `least_squares`.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 6.1.
     Example:
@@ -96,17 +96,21 @@ def curvature(
     """Compute the extreme eigenvalues μ and L of the Hessian of a linear model.
 
     The Hessian is 1/n Σ c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1) with z_i = (1, x_i).
-    Here c_i is the second derivative of the loss at the model's output for example i:
+    Here c_i is the second derivative of the loss with respect to the output of the
+    model for example i. The argument `example_curvature` contains these numbers. Choose
+    them as follows:
 
-    * c_i = 1 for half the squared error. Then μ and L are the same for all params.
-    * c_i = p_i (1 - p_i) for the logistic loss at the params that predict p.
+    * c_i = 1 for half the squared error. Then μ and L do not depend on the params.
+    * c_i = p_i (1 - p_i) for the logistic loss, at params that predict the
+      probabilities p_i.
     * c_i = 1/4 gives an upper bound L for the logistic loss.
     * c_i = 1/2 gives an upper bound L for softmax regression.
 
     Args:
       x: Inputs, shape (n, d), floating.
       penalty: Factor of the penalty, at least 0. The intercept is not penalised.
-      example_curvature: Second derivatives c, one number or an array of shape (n,).
+      example_curvature: Second derivatives c_i: one number for all examples, or an
+        array of shape (n,).
     Returns:
       The smallest eigenvalue μ and the largest eigenvalue L.
     Raises:

@@ -37,20 +37,21 @@ def logistic_regression(
 ) -> Optimum:
     """Solve logistic regression by damped Newton steps.
 
-    Minimise f(w, b) = 1/n Σ log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|² with s_i =
-    2 y_i - 1. scikit-learn's LogisticRegression has C = 1 / (n penalty).
+    Minimise f(w, b) = 1/n Σ log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|² with
+    s_i = 2 y_i - 1. scikit-learn's LogisticRegression solves the same problem if
+    C = 1 / (n penalty).
 
     Args:
       x: Inputs, shape (n, d), floating.
       y: Labels 0 and 1, shape (n,). Both labels must occur.
       penalty: Factor of the penalty, at least 0. If it is 0 and the classes are
-        separable, there is no optimum, which is an error.
-      penalise_intercept: Whether to add penalty/2 b².
+        separable, there is no optimum, and an error is raised.
+      penalise_intercept: Whether to add penalty/2 b² to f.
     Returns:
       The optimum. Its params are {"weights": (d,), "intercept": ()}, float64.
     Raises:
       ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0,
-        and the columns are linearly dependent or the classes are separable.
+        and either the columns of x are linearly dependent or the classes are separable.
       RuntimeError: Newton's method did not converge. The message shows the gradient
         norm that it reached.
     References:
@@ -83,23 +84,24 @@ def softmax_regression(
     """Solve softmax regression by damped Newton steps.
 
     Minimise f(W, b) = 1/n Σ -log softmax(x_i W + b)[y_i] + penalty/2 |W|². The loss
-    does not change if the same number is added to all logits. Steps are therefore
-    restricted to W and b whose rows sum to 0. The optimum is unique among these params,
-    and a penalty of any size selects it.
+    does not change if the same number is added to all logits. Therefore the solver
+    considers only params W and b whose sums over the classes are 0. Among these params
+    the optimum is unique. If the penalty is positive and includes the intercept, it is
+    also the only optimum among all params.
 
     Args:
       x: Inputs, shape (n, d), floating.
       y: Labels 0..K-1, shape (n,). Every label must occur.
       num_classes: Number K of classes, at least 2.
       penalty: Factor of the penalty on the squares of W, at least 0. If it is 0 and the
-        classes are separable, there is no optimum, which is an error.
-      penalise_intercept: Whether to add penalty/2 |b|².
+        classes are separable, there is no optimum, and an error is raised.
+      penalise_intercept: Whether to add penalty/2 |b|² to f.
     Returns:
-      The optimum. Its params are {"weights": (d, K), "intercept": (K,)}, float64, with
-      row sums 0.
+      The optimum. Its params are {"weights": (d, K), "intercept": (K,)}, float64. Their
+      sums over the classes are 0.
     Raises:
       ValueError: The data, the labels or the penalty are invalid. Or the penalty is 0,
-        and the columns are linearly dependent or the classes are separable.
+        and either the columns of x are linearly dependent or the classes are separable.
       RuntimeError: Newton's method did not converge. The message shows the gradient
         norm that it reached.
     References:
@@ -122,7 +124,8 @@ def softmax_regression(
 class _Problem(NamedTuple):
     """Functions that Newton's method needs.
 
-    theta stacks the intercept on the weights, shape (d + 1,) or (d + 1, K).
+    The array theta contains the intercept in its first row and the weights below, shape
+    (d + 1,) or (d + 1, K).
     """
 
     value: Callable[[np.ndarray], float]
@@ -210,7 +213,7 @@ def _minimise(
     penalty: float,
     penalise_intercept: bool,
 ) -> Optimum:
-    """Minimise on centred columns, and evaluate the result on the original columns."""
+    """Minimise with centred columns, and evaluate the result with the original ones."""
     shift, rows = centred(x)
     if penalty == 0:
         pivoted_qr(with_ones(rows))
@@ -279,7 +282,7 @@ def _step_length(
 ) -> float:
     """Halve the step from 1 until the value decreases enough (Armijo's condition).
 
-    Near the optimum, rounding hides the decrease. Then a step of 1 is accepted.
+    Near the optimum, rounding errors hide the decrease. There the step 1 is accepted.
     """
     value, decrement = problem.value(theta), float(np.sum(slope * direction))
     length = 1.0
@@ -294,9 +297,8 @@ def _step_length(
 def _solve(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """Compute the inverse Hessian times the slope by Cholesky decomposition.
 
-    The Hessian is first scaled to a unit diagonal.
-
-    The scaling removes the columns' units from the condition number.
+    First, the Hessian is scaled to a unit diagonal. This removes the units of the
+    columns from the condition number.
     """
     scale = 1.0 / np.sqrt(np.maximum(np.diag(hessian), np.finfo(np.float64).tiny))
     factor = scipy.linalg.cho_factor(
@@ -310,8 +312,8 @@ def _softmax_hessian(
 ) -> np.ndarray:
     """Compute the Hessian 1/n Σ (z_i z_iᵀ) ⊗ Cᵀ (diag p_i - p_i p_iᵀ) C.
 
-    z_i are the rows of the design and C are the contrasts. The loop treats one contrast
-    at a time.
+    Here z_i is row i of the design, and C is the matrix of contrasts. The loop treats
+    one contrast at a time.
     """
     size, num_contrasts = design.shape[1], contrasts.shape[1]
     hessian = np.empty((size, num_contrasts, size, num_contrasts))

@@ -1,13 +1,15 @@
 """Learning-rate schedules: each constructor returns a function t -> η_t.
 
-The step count t starts at 0. It is an integer or float array of any shape. The rate η_t
-has the shape of t and JAX's default float dtype. Parameters may be traced.
+The step count t starts at 0. It is an array of any shape, of integers or floats. The
+rate η_t has the shape of t and JAX's default float dtype. The parameters of a schedule
+may be traced.
 
-A schedule has the type that optax uses. These schedules therefore work in optax's
-rules, and optax's schedules work here. optax's polynomial, linear and exponential
-schedules divide in float32 if both the count and the length are integers. The schedules
-here divide in the default float dtype. The results agree up to rounding for float
-counts, and to seven digits for integer counts.
+A schedule has the same type as in optax. So the rules of optax accept these schedules,
+and this library accepts the schedules of optax. The polynomial, linear and exponential
+schedules of optax divide in float32 if both the count and the length are integers. The
+schedules of this library divide in the default float dtype. For float counts, the
+results of both agree up to rounding errors. For integer counts, they agree to seven
+digits.
 """
 
 from collections.abc import Callable

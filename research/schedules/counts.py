@@ -1,4 +1,4 @@
-"""The type of a schedule, and the conversion of step counts."""
+"""The type of a schedule, and functions that convert and compare step counts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ Schedule = Callable[[Any], Float[Array, "*shape"]]
 def real(t: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Convert a step count to the default float dtype.
 
-    Without the conversion, an int32 count divided by an integer would be float32 even
+    Without this conversion, an int32 count divided by an integer would be float32, even
     if float64 is enabled.
     """
     return jnp.asarray(count(t), dtype=float)
@@ -27,8 +27,8 @@ def real(t: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     """Convert a step count to an array.
 
-    Integers remain integers if they fit into JAX's default integer type. Otherwise they
-    become floats.
+    An integer that fits into JAX's default integer dtype remains an integer. A larger
+    integer becomes a float.
 
     Raises:
       TypeError: t is not a number.
@@ -50,7 +50,10 @@ def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
 
 
 def is_before(t: Num[Array, "*shape"], boundary: int | Array) -> Bool[Array, "*shape"]:
-    """Compute t < boundary. It is True if the boundary exceeds t's integer type."""
+    """Compute t < boundary.
+
+    The result is True if the boundary is too large for the integer dtype of t.
+    """
     return (
         jnp.ones_like(t, bool) if _is_beyond(t, boundary) else t < _beside(t, boundary)
     )
@@ -79,7 +82,7 @@ def _is_beyond(t: Array, number: int | Array) -> bool:
 def _beside(t: Array, number: int | Array) -> Any:
     """Convert a Python integer to a float if t is a float.
 
-    Otherwise it would become an int32.
+    Without this conversion, the integer would become an int32.
     """
     return (
         float(number)

@@ -1,4 +1,4 @@
-"""Cyclic schedules: one cycle over a whole training, and warm restarts."""
+"""Cyclic schedules: one cycle over a whole training run, and warm restarts."""
 
 from typing import Any
 
@@ -16,27 +16,27 @@ def one_cycle(
     initial_divisor: float | Array = 25.0,
     final_divisor: float | Array = 1e4,
 ) -> Schedule:
-    """Build a one-cycle schedule: rise along half a cosine, then fall along another.
+    """Build a one-cycle schedule, which rises along half a cosine and then falls.
 
     η_t = η_0 + ½ (peak - η_0) · (1 - cos(π t / p)) for t < p,
     η_t = η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))) for p <= t < T,
     η_t = η_T from T on.
 
-    Here T = num_steps, p = φ T, η_0 = peak / initial_divisor and η_T = η_0 /
-    final_divisor.
+    Here T = num_steps, p = φ T, η_0 = peak / initial_divisor and
+    η_T = η_0 / final_divisor.
 
-    The paper uses two straight lines and lowers momentum while the rate rises. (`join`
-    builds the lines from `linear_warmup` and `polynomial`.) The cosines and the
-    defaults
-    are those of fastai, optax and PyTorch. optax.cosine_onecycle_schedule(T, peak, φ,
-    ...) is the same, except that it rounds p down to an integer. PyTorch's
-    OneCycleLR(total_steps=N, pct_start=c) ends at its last step, N - 1. It equals the
-    schedule with num_steps = N - 1 and φ = (c N - 1) / (N - 1).
+    In the paper, the rate rises and falls along straight lines, and momentum is lowered
+    while the rate rises. (For straight lines, `join` a `linear_warmup` and a
+    `polynomial`.) The cosines and the default values are those of fastai, optax and
+    PyTorch. optax.cosine_onecycle_schedule(T, peak, φ, ...) is the same schedule,
+    except that it rounds p down to an integer. PyTorch's OneCycleLR(total_steps=N,
+    pct_start=c) reaches its final rate at its last step, N - 1. It equals this schedule
+    with num_steps = N - 1 and φ = (c N - 1) / (N - 1).
 
     Args:
       peak: Highest rate, at least 0.
       num_steps: Number T of steps, a positive integer.
-      warmup_fraction: Fraction φ of the cycle in which the rate rises, in (0, 1).
+      warmup_fraction: Fraction φ of the steps in which the rate rises, in (0, 1).
       initial_divisor: Ratio peak / η_0, positive.
       final_divisor: Ratio η_0 / η_T, positive.
     Raises:
@@ -76,24 +76,24 @@ def warm_restarts(
 ) -> Schedule:
     """Build a cosine decay with warm restarts (SGDR).
 
-    In period i, the rate is η_t = final + ½ (initial - final) · (1 + cos(π (t - s_i) /
-    T_i)).
+    In period i, the rate is η_t = final + ½ (initial - final) ·
+    (1 + cos(π (t - s_i) / T_i)).
 
-    Here T_i = T_0 mⁱ is the length of period i = 0, 1, ..., so each period is m times
-    as long as the previous one. Period i starts at s_i = T_0 + ... + T_(i-1). The rate
+    Here T_i = T_0 mⁱ is the length of period i = 0, 1, ... Each period is m times as
+    long as the period before. Period i starts at s_i = T_0 + ... + T_(i-1). The rate
     returns to `initial` at s_i, and never equals `final`.
 
     PyTorch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same
-    schedule. If PyTorch's scheduler is called with an epoch, it computes i by a
-    logarithm without a correction. Rounding then puts the fifth restart of T_0 = m = 3
-    into the previous period. Here i is corrected. optax.sgdr_schedule joins periods
-    that are given one by one.
+    schedule. If PyTorch's scheduler is called with an epoch, it computes i from a
+    logarithm. Because of a rounding error, i is then too small at the fifth restart for
+    T_0 = m = 3. This schedule corrects i. In optax.sgdr_schedule, the user lists all
+    periods one by one.
 
     Args:
       initial: Rate at the start of each period, at least 0.
       first_period: Length T_0 of the first period, a positive integer.
-      period_factor: Ratio m of the lengths of two successive periods, a positive
-        integer.
+      period_factor: Ratio m of the length of a period to the length of the period
+        before, a positive integer.
       final: Rate that each period approaches at its end, at least 0.
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
@@ -122,7 +122,7 @@ def warm_restarts(
 def _periods_done(time: Array, factor: Array) -> tuple[Array, Array]:
     """Compute the start and the length of the period that contains `time`.
 
-    The unit of all three is the length of the first period.
+    The unit of the start, the length and `time` is the length of the first period.
     """
 
     def start(i: Array) -> Array:

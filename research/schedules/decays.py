@@ -12,8 +12,8 @@ from research.types import Array
 def constant(value: float | Array) -> Schedule:
     """Build a constant schedule: η_t = value.
 
-    The rate has the shape of t, so that this schedule can be plotted like the others.
-    optax.constant_schedule returns the value itself.
+    The rate has the shape of t, so this schedule can be plotted like the others.
+    optax.constant_schedule returns `value` itself.
 
     Args:
       value: Rate, at least 0.
@@ -31,17 +31,18 @@ def step(initial: float | Array, factor: float | Array, every: int | Array) -> S
     """Build a step decay: η_t = initial · factor^⌊t / every⌋.
 
     The schedule equals optax.exponential_decay(initial, every, factor, staircase=True),
-    but divides in integers if t is an integer.
+    except that it uses integer division if t is an integer.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      factor: Positive factor of each drop, usually 0.1.
+      factor: Factor by which the rate is multiplied at each drop, positive, usually
+        0.1.
       every: Number of steps between two drops, a positive integer.
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
-      He et al., Deep residual learning for image recognition, CVPR 2016, section 3.4 (a
-      tenth at each plateau).
+      He et al., Deep residual learning for image recognition, CVPR 2016, section 3.4
+      (the rate is divided by 10 at each plateau).
     Example:
       >>> print(step(1.0, 0.5, every=2)(jnp.arange(5)))
       [1.   1.   0.5  0.5  0.25]
@@ -57,14 +58,15 @@ def exponential(
 ) -> Schedule:
     """Build an exponential decay: η_t = initial · factor^(t / timescale).
 
-    The schedule equals optax.exponential_decay(initial, timescale, factor) with the
-    defaults of the other arguments.
+    The schedule equals optax.exponential_decay(initial, timescale, factor), where the
+    other arguments have their default values.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      factor: Positive factor by which the rate changes in `timescale` steps. If the
-        factor is above 1, the rate grows.
-      timescale: Number of steps per factor, positive.
+      factor: Factor by which the rate is multiplied in `timescale` steps, positive. If
+        the factor is above 1, the rate grows.
+      timescale: Number of steps in which the rate is multiplied by `factor` once,
+        positive.
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:
@@ -86,10 +88,11 @@ def polynomial(
     num_steps: int | Array,
     power: float | Array = 1.0,
 ) -> Schedule:
-    """Build a polynomial decay. power = 1 is linear decay.
+    """Build a polynomial decay, which is a linear decay for power = 1.
 
-    With T = num_steps, the rate is η_t = final + (initial - final) · (1 - min(t, T) /
-    T)^power. The schedule equals optax.polynomial_schedule with transition_begin=0.
+    With T = num_steps, the rate is η_t = final + (initial - final) ·
+    (1 - min(t, T) / T)^power. The schedule equals optax.polynomial_schedule with
+    transition_begin=0.
 
     Args:
       initial: Rate at t = 0, at least 0.
@@ -122,9 +125,10 @@ def cosine(
 ) -> Schedule:
     """Build a cosine decay, which falls to the final rate along half a cosine.
 
-    With T = num_steps, the rate is η_t = final + ½ (initial - final) · (1 + cos(π
-    min(t, T) / T)). The paper restarts after T steps; this schedule stays at `final`.
-    optax.cosine_decay_schedule with alpha = final / initial is the same schedule.
+    With T = num_steps, the rate is η_t = final + ½ (initial - final) ·
+    (1 + cos(π min(t, T) / T)). In the paper, the schedule restarts after T steps. Here,
+    the rate stays at `final`. optax.cosine_decay_schedule with alpha = final / initial
+    is the same schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.
@@ -154,8 +158,8 @@ def inverse_square_root(
     """Build an inverse square-root decay: η_t = initial / √(1 + t / timescale).
 
     A rate of order 1 / √t is used for non-smooth and online convex problems.
-    Zinkevich's η_t = t^(-1/2) counts steps from 1; here it is initial = timescale = 1.
-    optax does not have this schedule.
+    Zinkevich's schedule is η_t = t^(-1/2), where t counts the steps from 1. It is this
+    schedule with initial = timescale = 1. optax does not have this schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.
@@ -178,12 +182,12 @@ def inverse_time(initial: float | Array, timescale: float | Array = 1.0) -> Sche
     """Build an inverse-time decay: η_t = initial / (1 + t / timescale).
 
     The rates satisfy the Robbins-Monro conditions Σ η_t = ∞ and Σ η_t² < ∞. Bottou's
-    γ_0 / (1 + γ_0 λ t) is the schedule with initial = γ_0 and timescale = 1 / (γ_0 λ).
-    optax does not have this schedule.
+    schedule γ_0 / (1 + γ_0 λ t) is this schedule with initial = γ_0 and
+    timescale = 1 / (γ_0 λ). optax does not have this schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      timescale: Number of steps after which the rate has halved, positive.
+      timescale: Number of steps after which the rate is initial / 2, positive.
     Raises:
       ValueError, TypeError: A concrete value is out of range or not a number.
     References:

@@ -18,9 +18,9 @@ def linear_warmup(
     """Build a linear warm-up, which rises linearly to the peak and then stays there.
 
     With T = num_steps, the rate is η_t = initial + (peak - initial) · min(t, T) / T.
-    The schedule equals optax.linear_schedule(initial, peak, num_steps). With initial =
-    0, the first step does not change the params. PyTorch's LinearLR starts at a third
-    of the peak. Use `join` to continue with another schedule.
+    The schedule equals optax.linear_schedule(initial, peak, num_steps). If initial = 0,
+    the first step does not change the params. By default, PyTorch's LinearLR starts at
+    a third of the peak. To continue with another schedule, use `join`.
 
     Args:
       peak: Rate from t = num_steps on, at least 0.
@@ -42,21 +42,21 @@ def linear_warmup(
 
 
 def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
-    """Join schedules one after another. Each counts steps from its own start.
+    """Join schedules one after another, each with steps counted from its own start.
 
     The rate is η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1), where b_0 = 0 and
-    b_1, b_2, ... are the boundaries. optax.join_schedules also evaluates later
-    schedules at negative counts, where 1 / √(1 + t) is NaN. The NaN is not selected,
-    but it makes derivatives NaN and stops a program under jax_debug_nans. Here no
-    schedule is evaluated at a negative count.
+    b_1, b_2, ... are the boundaries. optax.join_schedules also evaluates the later
+    schedules at negative counts, where for example 1 / √(1 + t) is NaN. The result does
+    not contain this NaN, but its derivatives are NaN, and jax_debug_nans raises an
+    error. This function evaluates no schedule at a negative count.
 
     Args:
-      schedules: Sequence of k schedules, from here or from optax.
-      boundaries: Steps at which the next schedule starts: k - 1 positive integers in
-        increasing order.
+      schedules: Sequence of k schedules, from this library or from optax.
+      boundaries: Steps at which the second, third, ... schedule starts: k - 1 positive
+        integers in increasing order.
     Raises:
-      ValueError, TypeError: The lengths do not match, or the boundaries do not
-        increase.
+      ValueError, TypeError: The number of boundaries is not k - 1, or the boundaries do
+        not increase.
     Example:
       >>> from research.schedules import inverse_time
       >>> print(join([linear_warmup(1.0, 2), inverse_time(1.0)], boundaries=[2])(jnp.arange(4)))
@@ -89,21 +89,21 @@ def piecewise(
     boundaries: Sequence[int | Array],
     values: Sequence[float | Array],
 ) -> Schedule:
-    """Build a piecewise constant schedule.
+    """Build a piecewise constant schedule from a list of rates.
 
     The rate is `initial` before the first boundary, and values[i] from boundaries[i]
     on.
 
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
-    ...}) is the same. It takes factors instead of rates, so it cannot rise again from
-    0. Both schedules apply the new rate at the boundary itself. Keras'
-    PiecewiseConstantDecay applies it one step later.
+    ...}) is the same schedule. The function in optax takes factors instead of rates, so
+    its rate cannot rise again after it was 0. Both schedules apply the new rate from
+    the boundary on. Keras' PiecewiseConstantDecay applies the new rate one step later.
 
     Args:
       initial: Rate before the first boundary, at least 0.
       boundaries: Steps at which the rate changes: k positive integers in increasing
         order.
-      values: Rates from each boundary on: k numbers, at least 0.
+      values: Rate from each boundary on: k numbers, at least 0.
     Raises:
       ValueError, TypeError: The lengths differ, the boundaries do not increase, or a
         concrete value is out of range.

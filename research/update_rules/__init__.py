@@ -2,17 +2,19 @@
 
 A rule is a pair of functions: init(params) -> state, and update(updates, state, params)
 -> (updates, state). The input updates are gradients. The output updates are added to
-the params. These rules therefore work wherever optax's rules do. In their formulas, x_t
-are the params, g_t is the gradient, u_t the update and η_t the learning rate at step t.
+the params. These rules therefore work wherever optax's rules do. In the formulas of the
+rules, x_t are the params, g_t is the gradient, u_t the update and η_t the learning rate
+at step t.
 
 To add a rule:
 
-1. Write its function in the file of its family in this package, and add its
-   `RuleEntry` (search space, aliases) to `RULES` in the same file.
-2. Import the function below, which makes its name public. Add a new family to
-   `FAMILIES`.
-3. Write its card in the file of the same name in `research.verification`: the
-   paper's formula in fifty digits, the usual mistakes, and other implementations.
+1. Write the function of the rule in the file of its family in this package. Add the
+   rule's `RuleEntry` (search space, aliases) to `RULES` in the same file.
+2. Import the function in this file, below, to make its name public. If the family is
+   new, add it to `FAMILIES`.
+3. Say how the rule is verified, by a `Card` in the file of the same name in
+   `research.verification`. The card has the paper's formula in arithmetic of fifty
+   digits, the usual mistakes, and other implementations of the rule.
 
 All tables, pages and tests then include the rule. Run `python docs/build.py`, and then
 `python -m pytest tests/test_rule_table.py`, which reports missing parts.
@@ -88,6 +90,7 @@ from research.update_rules._gradient_line_search import (
 from research.update_rules._groups import by_group as by_group
 from research.update_rules._groups import checked_mask as checked_mask
 from research.update_rules._groups import masked_leaves as masked_leaves
+from research.update_rules._layerwise import MatrixAxes as MatrixAxes
 from research.update_rules._layerwise import lamb as lamb
 from research.update_rules._layerwise import muon as muon
 from research.update_rules._least_squares import gauss_newton as gauss_newton
@@ -165,11 +168,12 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
     Args:
       name: A key of UPDATE_RULES.
     Returns:
-      Constructor learning_rate, ... -> rule.
+      The constructor: a function that takes learning_rate and other arguments, and
+      returns the rule.
     Raises:
       TypeError: name is not a str.
-      ValueError: The name is unknown, and the message suggests the nearest name; or the
-        rule cannot be made by name and rate alone.
+      ValueError: The name is unknown (the message suggests the nearest name), or the
+        rule needs more than a learning rate.
     Example:
       >>> find_rule("heavy_ball").__name__
       'heavy_ball'

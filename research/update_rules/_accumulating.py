@@ -40,8 +40,8 @@ class AdagradState(NamedTuple):
     """State of Adagrad.
 
     Attributes:
-      sum_of_squares: Sum of squared gradients s_t, like the params (real if those are
-        complex).
+      sum_of_squares: Sum s_t of squared gradients, shaped like the params (real if the
+        params are complex).
     """
 
     sum_of_squares: Params
@@ -54,24 +54,24 @@ def adagrad(
     eps: float | Array = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> optax.GradientTransformation:
-    """Divide each gradient entry by the root of the sum of its squares so far.
+    """Divide each gradient entry by the root of the accumulated squares of that entry.
 
     s_t = s_(t-1) + g_t²,
     u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
 
     With eps_in_sqrt=False the denominator is √s_t + ε. The defaults are those of
-    optax.adagrad, which has no argument eps_in_sqrt. The paper starts from s = 0 and
-    adds δ outside the root. torch does the same, with 1e-10. The starting value matters
-    more than the place of ε: at g = 0.01 the first step is 0.0316 η with the default
-    0.1, and η with s_0 = 0.
+    optax.adagrad, which has no argument eps_in_sqrt. The paper starts from s_0 = 0 and
+    adds its constant δ outside the root. torch does the same, with δ = 1e-10. The
+    starting value matters more than the place of ε: at g = 0.01 the first step is
+    0.0316 η with the default s_0 = 0.1, and η with s_0 = 0.
 
-    Use it for rare features: their entries take long steps when they occur. On dense
-    gradients its steps shrink like 1/√t. This suits convex problems, but is too fast
-    for networks.
+    Use it for rare features: the params of a rare feature take long steps when the
+    feature occurs. On dense gradients the steps shrink like 1/√t. This suits convex
+    problems, but is too fast for networks.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       initial_accumulator_value: Starting value s_0, at least 0; may be traced.
       eps: Constant ε, at least 0; may be traced.
       eps_in_sqrt: Whether ε is added inside the root.
@@ -118,9 +118,10 @@ class AdadeltaState(NamedTuple):
     """State of Adadelta.
 
     Attributes:
-      mean_square_gradient: Moving average of squared gradients E_t, like the params.
-      mean_square_update: Moving average of squared directions D_t, like the params. The
-        directions are taken before the rate multiplies them.
+      mean_square_gradient: Moving average E_t of squared gradients, shaped like the
+        params.
+      mean_square_update: Moving average D_t of squared directions d_t, shaped like the
+        params. The directions are not multiplied by the rate.
     """
 
     mean_square_gradient: Params
@@ -133,24 +134,24 @@ def adadelta(
     rho: float | Array = 0.9,
     eps: float | Array = 1e-6,
 ) -> optax.GradientTransformation:
-    """Divide by the size of past gradients and multiply by the size of past steps.
+    """Scale each gradient entry by the size of past steps over that of past gradients.
 
     E_t = ρ E_(t-1) + (1 - ρ) g_t²,
     d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t,
     D_t = ρ D_(t-1) + (1 - ρ) d_t²,
     u_t = -η_t d_t.
 
-    The direction d_t therefore has the units of the params. The paper has no η, which
-    amounts to η = 1. optax and torch have one, and it does not enter D. To get optax's
-    weight_decay, chain `add_decayed_weights` before this rule.
+    The direction d_t therefore has the units of the params. The paper has no η, so
+    there η = 1. In optax and torch, η does not enter D. To get optax's weight_decay,
+    chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
     the first steps have a length of about √(ε / (1 - ρ)), which is 0.003 by default.
-    They grow slowly.
+    The length of the steps grows slowly.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       rho: Decay ρ in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced. With ε = 0 the params never move.
     Returns:
@@ -194,7 +195,7 @@ class RmspropState(NamedTuple):
     """State of RMSProp.
 
     Attributes:
-      nu: Moving average of squared gradients v_t, like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params.
     """
 
     nu: Params
@@ -204,8 +205,8 @@ class CorrectedRmspropState(NamedTuple):
     """State of RMSProp with bias correction.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      nu: Moving average of squared gradients v_t, like the params.
+      count: Number t of steps taken, int32, shape ().
+      nu: Moving average v_t of squared gradients, shaped like the params.
     """
 
     count: Array
@@ -216,11 +217,11 @@ class CenteredRmspropState(NamedTuple):
     """State of centered RMSProp.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients, like the params. It is bias-corrected if the rule
-        corrects.
-      variance: Moving average of squared distances from that average, like the params.
-        It is not bias-corrected.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average of gradients, shaped like the params. It is bias-corrected if
+        the rule has bias_correction=True.
+      variance: Moving average of the squared distances between gradients and `mu`,
+        shaped like the params. It is not bias-corrected.
     """
 
     count: Array
@@ -246,32 +247,35 @@ def rmsprop(
     v_t = β v_(t-1) + (1 - β) g_t²,
     u_t = -η_t g_t / √(v_t + ε).
 
-    With eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction, v_t / (1 -
-    β^t) replaces v_t. Without it the first step is η / √(1 - β), which is 3.2 η by
-    default.
+    With eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction=True, v_t /
+    (1 - β^t) replaces v_t. Without bias correction the first step is η / √(1 - β),
+    which is 3.2 η by default.
 
     With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
-    average of gradients. Either both averages are corrected or neither is. If they are
-    corrected, the first variance is 0 and the first step is η g / ε.
+    average of gradients. With bias_correction=True both averages are corrected. The
+    first variance is then 0 and the first step is η g / ε.
 
-    With momentum μ the update is the sum b_t = μ b_(t-1) + u_t (with nesterov: u_t + μ
-    b_t). With rate_in_momentum=False, η_t multiplies this sum instead of each gradient.
+    With momentum μ the update is the sum b_t = μ b_(t-1) + u_t. With nesterov=True the
+    update is u_t + μ b_t. With rate_in_momentum=False, η_t multiplies this sum instead
+    of each gradient.
 
     optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
-    root. At g = 1e-5 and equal β, this makes the first step 31 times as long. torch
-    also applies the rate outside the momentum's sum, which differs only under a
-    schedule. The lecture has no ε. optax and torch compute the variance as v - m².
-    Rounding can make this negative where gradients hardly change, and the root is then
-    NaN. Here the variance is β s + β (1 - β) (g - m)², where s and m are the previous
-    variance and average. It has the same exact value and stays at least 0.
+    root. For g = 1e-5 and the same β, the place of ε makes torch's first step 31 times
+    as long. torch also multiplies the momentum's sum by the rate instead of each
+    gradient, which makes a difference only under a schedule. The lecture that
+    introduced RMSProp has no ε. optax and torch compute the variance as v - m². Where
+    gradients hardly change, rounding errors can make this difference negative, and its
+    root NaN. Here the variance is β s + β (1 - β) (g - m)², where s and m are the
+    previous variance and average. This expression has the same exact value and is never
+    negative.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
-    and recurrent networks. At a minimum without noise it divides rounding errors by
-    their own size, so the params do not converge.
+    and recurrent networks. If the gradients have no noise, then at a minimum the rule
+    divides rounding errors by their own size, so the params do not converge.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       decay: Decay β in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
       initial_scale: Starting value v_0, at least 0; may be traced.
@@ -280,7 +284,8 @@ def rmsprop(
       momentum: Momentum μ in [0, 1); may be traced. None disables momentum.
       nesterov: Whether the momentum looks ahead.
       bias_correction: Whether to correct the averages for starting at 0.
-      rate_in_momentum: Whether η_t multiplies each gradient (optax) or the sum (torch).
+      rate_in_momentum: If True, η_t multiplies each gradient, as in optax. If False,
+        η_t multiplies the momentum's sum, as in torch.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:

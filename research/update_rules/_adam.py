@@ -1,6 +1,6 @@
 """Adam and its closest variants.
 
-Each divides a moving average of gradients by the size of past gradients. In the
+Each rule divides a moving average of gradients by the size of past gradients. In the
 formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
 operations act entry by entry.
 """
@@ -38,10 +38,10 @@ class AdamState(NamedTuple):
     """State of Adam.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients m_t, like the params.
-      nu: Moving average of squared gradients v_t, like the params (real if those are
-        complex).
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of gradients, shaped like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params (real if the
+        params are complex).
     """
 
     count: Array
@@ -67,23 +67,24 @@ def adam(
 
     The divisions by 1 - β1^t and 1 - β2^t correct both averages for starting at 0.
     optax.adam and torch.optim.Adam are the same: ε is added after the correction, as in
-    the paper's algorithm 1. The faster form at the end of the paper's section 2 adds it
-    before. ε_root is optax's and makes the root differentiable at 0. The corrections
-    are computed as -expm1(t log β). If float64 is off, 1 - β2^t loses two digits at
-    small t. The relative error of the first steps is then 1e-5 in optax and 2e-7 here.
+    the paper's algorithm 1. The faster form at the end of the paper's section 2 adds ε
+    before the correction. ε_root comes from optax and makes the root differentiable at
+    0. This rule computes 1 - β^t as -expm1(t log β). If float64 is off and t is small,
+    the direct formula loses two digits. The relative error of the first steps is then
+    1e-5 in optax and 2e-7 here.
 
-    Use it as the first choice for networks: most entries move by about η per step,
-    whatever the scale of their gradients, and the defaults rarely need much tuning.
-    After many zero gradients a nonzero gradient moves its entry by 3.2 η. If the
-    gradient then grows by a factor β2 / β1 at each step, the entry moves by up to 7.3
-    η, which is the maximum. On some convex problems Adam converges to the worst point
-    (see `amsgrad`). For params in half precision wrap it in `with_state_dtype(...,
-    "float32")`. In bfloat16 the number 0.999 rounds to 1, so v never falls, and in
-    float16 ε rounds to 0. optax.adam has the same problem.
+    Use it as the first choice for networks, because most entries move by about η per
+    step, whatever the scale of their gradients, and the defaults rarely need much
+    tuning. After many zero gradients a nonzero gradient moves its entry by 3.2 η. If
+    the gradient then grows by a factor β2 / β1 at each step, the entry moves by up to
+    7.3 η, which is the maximum. On some convex problems Adam converges to the worst
+    point (see `amsgrad`). For params in half precision wrap it in
+    `with_state_dtype(..., "float32")`. In bfloat16 the number 0.999 rounds to 1, so v
+    never falls. In float16, ε rounds to 0. optax.adam has the same problems.
 
     Args:
-      learning_rate: Rate η, the paper's α: a nonnegative number, a traced scalar or a
-        schedule t -> η_t.
+      learning_rate: Learning rate η, the paper's α. A nonnegative number, a traced
+        scalar or a schedule t -> η_t.
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
     Returns:
@@ -112,21 +113,22 @@ def adamw(
 ) -> optax.GradientTransformation:
     """Adam with weight decay that is separate from the gradient.
 
-    u_t = -η_t (m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t), with m̂_t and v̂_t as in `adam`
-    and the params x_t.
+    u_t = -η_t (m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t), where x_t are the params, and
+    m̂_t and v̂_t are as in `adam`.
 
     optax.adamw and torch.optim.AdamW are the same except for the default λ: 1e-4 in
     optax and here, 1e-2 in torch. The paper multiplies λ by the schedule's multiplier
-    only, not by α, so its λ equals α times the λ here.
+    only, not by α, so the paper's λ is α times the λ of this rule.
 
-    Use it in place of Adam with a penalty ½ λ |x|². Adam divides the penalty's gradient
-    by the size of the loss's gradient, so weights with large gradients hardly decay.
+    Use it instead of adding a penalty ½ λ |x|² to the loss that Adam minimises. Adam
+    would divide the penalty's gradient by the size of the loss's gradient, so weights
+    with large gradients would hardly decay.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from the params
-        to such a pytree; weights decay where it is True.
+        to such a pytree. Leaves marked True are decayed.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -178,11 +180,11 @@ class AmsgradState(NamedTuple):
     """State of AMSGrad.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients m_t, like the params.
-      nu: Moving average of squared gradients v_t, like the params.
-      nu_max: Largest v_t so far, like the params. With correct_before_max=True it is
-        the largest corrected v_t.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of gradients, shaped like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params.
+      nu_max: Largest v_t so far, shaped like the params. With correct_before_max=True
+        it is the largest corrected v_t.
     """
 
     count: Array
@@ -207,14 +209,15 @@ def amsgrad(
     u_t = -η_t m̂_t / (√(n_t + ε_root) + ε),
     n_t = max(n_(t-1), v̂_t), with m̂_t and v̂_t as in `adam`.
 
-    The defaults are those of optax.amsgrad. The paper corrects neither average: set
-    bias_correction_mu=False and bias_correction_nu=False. torch's Adam(amsgrad=True)
-    compares the uncorrected v_t and then corrects their maximum: set
-    correct_before_max=False. The first corrected v̂_t is a single square and may be
-    large, so the maximum in optax may keep the first gradient's square for ever. torch
-    and optax therefore differ from the second step on.
+    The defaults are those of optax.amsgrad. The paper corrects neither average. To
+    follow the paper, set bias_correction_mu=False and bias_correction_nu=False. torch's
+    Adam(amsgrad=True) takes the maximum of the uncorrected v_t and then corrects this
+    maximum. To follow torch, set correct_before_max=False. The first corrected v̂_t is
+    a single square and may be large, so the maximum in optax may keep the first
+    gradient's square for ever. torch and optax therefore differ from the second step
+    on.
 
-    Use it where Adam does not settle although η_t falls: the maximum never forgets a
+    Use it where Adam does not settle although η_t falls. The maximum never forgets a
     large, rare gradient. In practice it is seldom better than Adam.
 
     Args:
@@ -273,9 +276,9 @@ class AdamaxState(NamedTuple):
     """State of Adamax.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients m_t, like the params.
-      nu: Decaying maximum of gradient sizes n_t, like the params.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of gradients, shaped like the params.
+      nu: Decaying maximum n_t of gradient sizes, shaped like the params.
     """
 
     count: Array
@@ -299,7 +302,7 @@ def adamax(
     entry whose gradients are all 0 gives 0/0, which is NaN.
 
     Use it where gradients are heavy-tailed or sparse and Adam's average of squares
-    forgets the large ones too soon. n_t needs no bias correction, and |m̂_t| / n_t is
+    forgets large gradients too soon. n_t needs no bias correction, and |m̂_t| / n_t is
     at most about 1.
 
     Args:

@@ -1,7 +1,8 @@
 """Adam with a momentum or a step that depends on t: NAdam and RAdam.
 
-NAdam looks ahead, and RAdam starts as momentum. In the formulas, g_t is the gradient,
-u_t the update and η_t the learning rate at step t. All operations act entry by entry.
+NAdam adds Nesterov's look-ahead. RAdam takes steps of plain momentum at first. In the
+formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
+operations act entry by entry.
 """
 
 from typing import Any, NamedTuple
@@ -31,9 +32,9 @@ class NadamState(NamedTuple):
     """State of NAdam.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients m_t, like the params.
-      nu: Moving average of squared gradients v_t, like the params.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of gradients, shaped like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params.
       product: Product μ_1 μ_2 ... μ_t of a scheduled momentum, shape (); 1 with the
         "constant" schedule.
     """
@@ -68,13 +69,13 @@ def nadam(
     "constant", as in optax.nadam: μ_t = β1.
 
     "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ = momentum_decay. The average also uses
-    it: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. The paper's v̂_t = β2 v_t / (1 - β2^t) has a
-    factor β2 that Adam does not have.
+    μ_t: m_t = μ_t m_(t-1) + (1 - μ_t) g_t. The paper's v̂_t = β2 v_t / (1 - β2^t) has a
+    factor β2 that Adam's v̂_t does not have.
 
     "torch", as in torch.optim.NAdam: the paper's μ_t, with Adam's m_t and v̂_t.
 
-    The scheduled μ_1 is about β1 / 2, so the length of the first step is 1.47 η in
-    optax, 1.06 η in torch and 1.31 η in the paper.
+    The scheduled μ_1 is about β1 / 2, instead of β1. The length of the first step is
+    1.47 η with "constant", 1.06 η with "torch" and 1.31 η with "paper".
 
     Use it like Adam. Looking ahead is slightly better where Adam's momentum overshoots,
     as on ill-conditioned problems.
@@ -83,7 +84,7 @@ def nadam(
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
       momentum_schedule: Name of the schedule: "constant", "torch" or "paper".
       momentum_decay: Decay ψ, at least 0; may be traced. With ψ = 0, μ_t stays at β1 /
-        2, not at β1. "constant" ignores it.
+        2, not at β1. The schedule "constant" ignores ψ.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -91,7 +92,7 @@ def nadam(
         momentum_schedule is unknown.
     References:
       Dozat, Incorporating Nesterov momentum into Adam, ICLR 2016 workshop, algorithm 2,
-      and its schedule of μ.
+      and the paper's schedule of μ.
     Example:
       >>> rule = nadam(1.0, b1=0.25, b2=0.0, eps=0.0)
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
@@ -173,25 +174,27 @@ def radam(
     """Momentum at first, then Adam with steps scaled by a factor r_t.
 
     ρ_t = ρ - 2 t β2^t / (1 - β2^t), with ρ = 2 / (1 - β2) - 1. While ρ_t is below the
-    threshold, u_t = -η_t m̂_t. From then on u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) +
-    ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
+    threshold, u_t = -η_t m̂_t. From the threshold on, u_t = -η_t r_t m̂_t / (√(v̂_t +
+    ε_root) + ε), with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t).
 
     ρ_t is the number of squares that v_t effectively averages. m̂_t and v̂_t are as in
     `adam`. With the defaults r_t grows from 0.026 at the sixth step to 1.
 
     The defaults are those of optax.radam. torch adds ε before the correction: r_t m̂_t
-    √(1 - β2^t) / (√v_t + ε). Set eps_before_correction=True for this. The paper has no
-    ε and the threshold 4. The threshold 5 is from its authors' code. optax computes ρ_6
-    = 6 as 1999 - 1993. If float64 is off, the relative error of its sixth step is 0.6
-    %, and 1e-7 here (`effective_length`).
+    √(1 - β2^t) / (√v_t + ε). To follow torch, set eps_before_correction=True. The paper
+    has no ε, and its threshold is 4. The threshold 5 is from the code of the paper's
+    authors. optax computes ρ_6 = 6 as 1999 - 1993. If float64 is off, the relative
+    error of optax's sixth step is therefore 0.6 %. Here this error is 1e-7, because
+    `effective_length` does not subtract such numbers.
 
-    Use it for Adam without a warm-up that needs tuning. The first steps are as long as
-    η times the gradient, so η must suit both phases.
+    Use it if you want Adam without a warm-up whose length must be tuned. The first
+    steps are as long as η times the gradient, so η must suit these steps as well as the
+    later ones.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      threshold: Value of ρ_t from which steps are divided, at least 4; may be traced.
-        Below 4, r_t² is negative.
+      threshold: Value of ρ_t from which on steps are divided, at least 4; may be
+        traced. If ρ_t is below 4, r_t² is negative.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:
       The rule, an optax.GradientTransformation.

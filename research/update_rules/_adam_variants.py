@@ -1,8 +1,9 @@
 """Variants of Adam with another second moment: AdaBelief, Yogi and Adan.
 
-AdaBelief averages squared deviations from the mean gradient, Yogi adds instead of
-averaging, and Adan looks ahead. In the formulas, g_t is the gradient, u_t the update
-and η_t the learning rate at step t. All operations act entry by entry.
+AdaBelief averages squared deviations from the mean gradient. Yogi adds or subtracts
+squares instead of averaging them. Adan adds Nesterov's look-ahead. In the formulas, g_t
+is the gradient, u_t the update and η_t the learning rate at step t. All operations act
+entry by entry.
 """
 
 from typing import Any, NamedTuple
@@ -31,10 +32,10 @@ class AdabeliefState(NamedTuple):
     """State of AdaBelief.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients m_t, like the params.
-      nu: Moving average s_t of the squared distances of gradients from m_t, like the
-        params.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of gradients, shaped like the params.
+      nu: Moving average s_t of the squared distances of gradients from m_t, shaped like
+        the params.
     """
 
     count: Array
@@ -56,15 +57,15 @@ def adabelief(
     u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε), with m_t and m̂_t as in `adam`.
 
     optax.adabelief is the same. ε_root is added at every step and stays in s_t, where
-    it adds up to ε_root / (1 - β2). The paper does the same, but with one ε for both
-    constants.
+    the sum tends to ε_root / (1 - β2). The paper does the same, but with a single ε for
+    both constants.
 
     Use it like Adam where gradients are steady. Its steps are then longer than Adam's,
-    up to m̂ √((1 - β2) / ε_root), so ε_root matters more than any ε does in Adam.
+    up to η m̂ √((1 - β2) / ε_root). So ε_root matters more than ε does in Adam.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
     Returns:
@@ -113,9 +114,9 @@ class YogiState(NamedTuple):
     """State of Yogi.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients m_t, like the params.
-      nu: Second moment v_t, like the params.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of gradients, shaped like the params.
+      nu: Second moment v_t, shaped like the params.
     """
 
     count: Array
@@ -140,16 +141,16 @@ def yogi(
     u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε), with m̂_t and v̂_t corrected as in `adam`.
 
     After a large gradient v_t therefore falls slowly. The paper corrects neither m_t
-    nor v_t: set bias_correction=False. optax.yogi also starts m from 1e-6: set
-    initial_mu=1e-6. The params then move down although their gradients are 0: by 3e-4 η
-    at the first step, and by more than 0.001 η in ten steps.
+    nor v_t. To follow the paper, set bias_correction=False. optax.yogi also starts m
+    from 1e-6. To follow optax, set initial_mu=1e-6. Params whose gradients are 0 then
+    still move down: by 3e-4 η at the first step, and by more than 0.001 η in ten steps.
 
-    Use it like Adam where gradients are sparse or change in size. Its large default ε
-    was tuned for it, and makes it slower than Adam on gradients below 1e-3.
+    Use it like Adam where gradients are sparse or change in size. The large default ε
+    was tuned for Yogi, and makes Yogi slower than Adam if gradients are below 1e-3.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       initial_accumulator_value, initial_mu: Starting values v_0 and m_0, at least 0;
@@ -209,11 +210,11 @@ class AdanState(NamedTuple):
     """State of Adan.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients m_t, like the params.
-      difference: Moving average of gradient differences v_t, like the params.
-      nu: Moving average of squares n_t, like the params.
-      gradient: Last gradient g_t, like the params.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of gradients, shaped like the params.
+      difference: Moving average v_t of gradient differences, shaped like the params.
+      nu: Moving average n_t of squares, shaped like the params.
+      gradient: Last gradient g_t, shaped like the params.
     """
 
     count: Array
@@ -245,18 +246,18 @@ def adan(
     v̂_t and n̂_t are corrected for starting at 0 as in `adam`.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
-    minus these. The paper starts from m = g_1 and n = g_1², without corrections. It
-    decays weights implicitly: x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t). Set
+    minus these. The paper starts from m = g_1 and n = g_1², without corrections. The
+    paper decays weights implicitly: x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t). Set
     proximal=True for this decay. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2, which
-    is 0.08 instead of 0.92. It combines the paper's factor with the code's beta, and
-    hardly looks ahead.
+    is 0.08 instead of 0.92. optax thus combines the paper's factor with the code's
+    beta, and hardly looks ahead.
 
     Use it for large networks and many steps, at larger rates than Adam's. It stores
     four arrays per leaf where Adam stores two.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       b1, b2, b3: Decays β1, β2 and β3 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.

@@ -30,7 +30,7 @@ class LookaheadState(NamedTuple):
 
     Attributes:
       count: Number of inner steps since the last synchronisation, int32, shape ().
-      evaluation_params: Slow params φ, like the params.
+      evaluation_params: Slow params φ, shaped like the params.
       inner: State of the inner rule.
     """
 
@@ -51,27 +51,27 @@ def lookahead(
 
     After every k steps: φ <- φ + α (x - φ), x <- φ.
 
-    x are the params, the paper's fast weights, which the inner rule moves. φ are the
-    slow params, which stay fixed between synchronisations. Evaluate at φ, which
+    The inner rule moves the params x (the paper's fast weights). The slow params φ stay
+    fixed between synchronisations. Evaluate at φ, which
     `research.update_rules.evaluation_params` returns. optax.lookahead is the same, but
-    its params are a pair of fast and slow weights. Here x = φ holds bit for bit after
-    each synchronisation, while optax updates the two separately. torch does not have
-    this rule.
+    its params are a pair of fast and slow weights. Here x and φ have the same bits
+    after each synchronisation, while optax updates x and φ separately. torch does not
+    have this rule.
 
     Use it to calm a rule that overshoots or is noisy. It costs one copy of the params.
-    With α = 1 it is the inner rule.
+    With α = 1, Lookahead is the inner rule.
 
     Args:
-      learning_rate: Rate η of the inner rule: any value that the inner constructor
-        accepts.
+      learning_rate: Learning rate η of the inner rule. Any value that the inner
+        constructor accepts.
       inner: Constructor of the inner rule, with learning_rate as its first argument.
         Use functools.partial to set other arguments. None means heavy_ball.
       sync_period: Number k of inner steps per synchronisation, a positive integer; may
         be traced.
       slow_step_size: Step size α of the slow params, from 0 to 1; may be traced.
       reset_state: Whether to reset the state of the inner rule after each
-        synchronisation. Its momentum then restarts from 0, and a schedule from its
-        first rate.
+        synchronisation. The inner rule's momentum then restarts from 0, and its
+        schedule from the first rate.
     Returns:
       The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
       passes extra arguments on to the inner rule.
@@ -86,7 +86,7 @@ def lookahead(
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
       >>> print(x + updates, state.evaluation_params)
       [6.] [8.]
-      >>> # To 4, and half of the way back to 8.
+      >>> # The inner rule moves to 4. The synchronisation moves half of the way back to 8.
       >>> updates, state = rule.update(jnp.array([2.0]), state, x + updates)
       >>> print(updates, state.evaluation_params)
       [0.] [6.]
@@ -135,8 +135,8 @@ class AveragingState(NamedTuple):
     """State of a rule that averages its iterates.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      evaluation_params: Average of the iterates, like the params.
+      count: Number t of steps taken, int32, shape ().
+      evaluation_params: Average of the iterates, shaped like the params.
       inner: State of the inner rule.
     """
 
@@ -155,22 +155,22 @@ def polyak_averaging(
     """Move like another rule and keep the mean of the iterates.
 
     After t steps, the mean of all the iterates except the first s is x̄_t = (x_(s+1) +
-    ... + x_t) / (t - s), s = start.
+    ... + x_t) / (t - s), where s = start.
 
-    Up to t = s + 1 the mean is x_t itself. The params themselves do not change.
-    `research.update_rules.evaluation_params` returns the mean, and descent evaluates
-    there. Polyak and Juditsky average x_0 to x_(t-1), one iterate earlier.
-    torch.optim.ASGD keeps the same mean, with a decaying rate of its own. Its t0 is
-    `start` here. optax does not have this rule.
+    Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
+    themselves. `research.update_rules.evaluation_params` returns the mean, at which
+    `research.descent` evaluates. Polyak and Juditsky average x_0 to x_(t-1), one
+    iterate earlier. torch.optim.ASGD keeps the same mean, but has a decaying rate of
+    its own. ASGD's argument t0 is `start` here. optax does not have this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
-    removes the noise that such a rate keeps in the iterates. The mean is then as
-    accurate as any estimate from the same number of examples. Start late, because the
-    mean never forgets the first iterates.
+    removes the noise that such a rate leaves in the iterates, and is as accurate as any
+    estimate from the same number of examples. Start late, because the mean never
+    forgets the first iterates.
 
     Args:
-      learning_rate: Rate η of the inner rule: any value that the inner constructor
-        accepts.
+      learning_rate: Learning rate η of the inner rule. Any value that the inner
+        constructor accepts.
       inner: Constructor of the inner rule, with learning_rate as its first argument.
         Use functools.partial to set other arguments. None means gradient_descent.
       start: Number s of first steps that the mean leaves out, an integer of at least 0;
@@ -190,7 +190,7 @@ def polyak_averaging(
     Example:
       >>> rule, x = polyak_averaging(1.0), jnp.array([8.0])
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
-      >>> # To 6, then to 2.
+      >>> # x moves to 6, then to 2.
       >>> updates, state = rule.update(jnp.array([4.0]), state, x + updates)
       >>> print(state.evaluation_params)
       [4.]
@@ -224,21 +224,21 @@ def exponential_averaging(
 
     x̄_t = β x̄_(t-1) + (1 - β) x_t.
 
-    With debias=True the average starts from x̄_0 = 0 and is divided by 1 - β^t, so it
-    is a mean of x_1 to x_t only. With debias=False it starts from x̄_0 = x_0, as is
-    usual for networks, and the start keeps the weight β^t. The params themselves do not
-    change. `research.update_rules.evaluation_params` returns the average, and descent
-    evaluates there. debias=True is optax.ema(β) of the params. debias=False is torch's
-    AveragedModel with get_ema_multi_avg_fn(β), except that torch's first average is
-    x_1.
+    With debias=True the average starts from x̄_0 = 0 and is divided by 1 - β^t, so the
+    result is a mean of x_1 to x_t only. With debias=False the average starts from x̄_0
+    = x_0, as is usual for networks, and x_0 keeps the weight β^t. The averaging does
+    not change the params themselves. `research.update_rules.evaluation_params` returns
+    the average, at which `research.descent` evaluates. debias=True is optax.ema(β) of
+    the params. debias=False is torch's AveragedModel with get_ema_multi_avg_fn(β),
+    except that torch's first average is x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. Choose β so that
-    1 / (1 - β) steps are a part of an epoch. Unlike `polyak_averaging` it forgets its
-    start, but it never removes all of the noise.
+    1 / (1 - β) steps are a part of an epoch. Unlike the mean of `polyak_averaging`,
+    this average forgets the first iterates, but it never removes all of the noise.
 
     Args:
-      learning_rate: Rate η of the inner rule: any value that the inner constructor
-        accepts.
+      learning_rate: Learning rate η of the inner rule. Any value that the inner
+        constructor accepts.
       inner: Constructor of the inner rule, with learning_rate as its first argument.
         Use functools.partial to set other arguments. None means gradient_descent.
       decay: Decay β in [0, 1); may be traced.
@@ -253,11 +253,11 @@ def exponential_averaging(
         update got no params.
     References:
       Ruppert (1988) and Polyak & Juditsky (1992) for averaging; Kingma & Ba, Adam, ICLR
-      2015, section 7.2 (temporal averaging) for this weight and its correction.
+      2015, section 7.2 (temporal averaging) for these weights and the bias correction.
     Example:
       >>> rule, x = exponential_averaging(1.0, decay=0.5), jnp.array([8.0])
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
-      >>> # To 6, then to 3: (6 / 4 + 3 / 2) / (3 / 4).
+      >>> # x moves to 6, then to 3. The average is (6 / 4 + 3 / 2) / (3 / 4).
       >>> updates, state = rule.update(jnp.array([3.0]), state, x + updates)
       >>> print(state.evaluation_params)
       [4.]

@@ -14,7 +14,7 @@ def bias_correction(decay: float | Array, count: Array) -> Array:
       decay: Decay β in [0, 1); may be traced.
       count: Step number t, from 1.
     Returns:
-      Sum of the weights (1 - β) β^i, i < t, that a moving average holds after t steps.
+      Sum over i < t of the weights (1 - β) β^i in a moving average after t steps.
     Example:
       >>> print(bias_correction(0.5, jnp.int32(2)))
       0.75
@@ -23,13 +23,14 @@ def bias_correction(decay: float | Array, count: Array) -> Array:
 
 
 def effective_length(decay: float | Array, count: Array) -> Array:
-    """Return the length of a plain mean that has the mean age of a moving average.
+    """Return the length of the plain mean with the same mean age as a moving average.
 
     ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t).
 
-    ρ_t also equals 1 + 2 a, where a is the mean age of the gradients in the average.
-    The formula for ρ_t subtracts numbers near 2000 (for β = 0.999) to get a number near
-    5. While t (1 - β) is small, this function therefore computes a from its series.
+    ρ_t also equals 1 + 2 a, where a is the mean age of the gradients in the moving
+    average. The formula for ρ_t subtracts numbers near 2000 (for β = 0.999) to get a
+    number near
+    5. While t (1 - β) is small, this function therefore computes a from a power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.

@@ -25,7 +25,7 @@ _Rule = TypeVar("_Rule", bound=optax.GradientTransformation)
 
 
 def check_rule(rule: Any, name: str = "rule") -> None:
-    """Raise unless an argument is a rule, for example if a constructor was not called.
+    """Raise if an argument is not a rule, for example if it is a constructor.
 
     Args:
       rule: Value to check.
@@ -58,15 +58,17 @@ def make_inner(
     learning_rate: Any,
     default: Callable[..., optax.GradientTransformation],
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the inner rule of another rule, made by its constructor.
+    """Build the inner rule of another rule, from the inner rule's constructor.
 
     Args:
-      inner: Constructor learning_rate -> rule; None means the default.
+      inner: Constructor of the inner rule, with learning_rate as its argument. None
+        means the default.
       learning_rate: Argument of the constructor.
-      default: Constructor for None. If it were the default value of an argument of the
-        outer rule, optax.inject_hyperparams would take it for a schedule.
+      default: Constructor to use if inner is None. The outer rule cannot have it as the
+        default value of `inner`, because optax.inject_hyperparams would then take this
+        function for a schedule.
     Returns:
-      The rule, which accepts extra arguments and ignores unknown ones.
+      The inner rule. Its update accepts extra arguments and ignores unknown ones.
     Raises:
       TypeError: inner is not a constructor, or it does not return a rule.
     Example:
@@ -101,8 +103,8 @@ def check_rate(
     Args:
       learning_rate: A number, a tracer or a schedule.
       positive: Whether 0 is refused.
-      no_schedule: Reason why the rule does not accept a schedule; None if it accepts
-        one.
+      no_schedule: Reason why the rule does not accept a schedule. None if the rule
+        accepts schedules.
     Raises:
       TypeError, ValueError: The rate is not a number, is out of range, or is a schedule
         that the rule does not accept.
@@ -166,12 +168,13 @@ def check_floating(params: Params) -> None:
 def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _Rule]:
     """Wrap the constructor of a rule so that the rule checks its arguments.
 
-    The constructor checks its arguments that are flags, functions, dtypes or masks.
-    `init` refuses params that are not pytrees of numbers, and `update` refuses such
-    updates and params. `update` also refuses params whose structure or shapes differ
-    from those of the updates, and a state that does not belong to this rule and these
-    shapes. Only structures and shapes are compared, and the state of each structure is
-    traced once. A compiled step therefore costs no more and returns the same bits.
+    The wrapped constructor checks those arguments that are flags, functions, dtypes or
+    masks. `init` refuses params that are not pytrees of numbers, and `update` refuses
+    such updates and params. `update` also refuses params whose structure or shapes
+    differ from those of the updates, and a state that does not belong to this rule and
+    these shapes. Only structures and shapes are compared, and the state of each
+    structure is traced once. A compiled step therefore costs no more than without the
+    checks, and returns the same bits.
 
     Args:
       constructor: Function that returns the rule.

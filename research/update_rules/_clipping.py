@@ -47,9 +47,9 @@ def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
 def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
     """Scale each leaf down to a norm of at most c: g <- g min(1, c / |g|).
 
-    |g| is the norm of one leaf. optax only has clip_by_block_rms, whose threshold is c
-    / √size. torch does not have this clip. If a leaf contains NaN or an infinity, the
-    result contains NaN.
+    |g| is the norm of one leaf. optax only has clip_by_block_rms, which is the same if
+    its threshold is c / √size for a leaf of this size. torch does not have this clip.
+    If a leaf contains NaN or an infinity, the result contains NaN.
 
     Args:
       max_norm: Largest norm c, positive; may be traced.
@@ -113,8 +113,8 @@ def clip_adaptively(
 ) -> optax.GradientTransformation:
     """Scale the gradient of each unit down relative to the norm of its weights.
 
-    g <- g min(1, λ max(|w|, ε) / |g|) for each unit, with its gradient g and its
-    weights w.
+    g <- g min(1, λ max(|w|, ε) / |g|), where w are the weights of a unit and g is their
+    gradient.
 
     A unit is the set of weights that feed one output. In a matrix (inputs, outputs) it
     is a column. In a leaf of three axes (attention heads) it spans the first axis only.
@@ -122,15 +122,15 @@ def clip_adaptively(
     axes but the last. A vector or a scalar is one unit. So is a leaf with at most one
     axis longer than 1.
 
-    optax.adaptive_grad_clip is the same. torch stores a layer's weights transposed, and
-    timm's adaptive_clip_grad uses their rows.
+    optax.adaptive_grad_clip is the same. torch stores the weight matrix of a layer
+    transposed, so in timm's adaptive_clip_grad a unit is a row.
 
     Args:
       clipping: Factor λ, positive; may be traced. The paper uses 0.01 to 0.16, with
         smaller values for larger batches. The paper does not clip the last layer (to
         exclude it, use `optax.masked` or `by_group`).
-      eps: Constant ε, at least 0; may be traced. It lets weights that start at zero
-        move.
+      eps: Constant ε, at least 0; may be traced. With ε > 0, weights that start at zero
+        can move.
       axis: Axes that a unit spans, in every leaf; None means the axes described above.
     Returns:
       The transformation, without state; its update needs params.

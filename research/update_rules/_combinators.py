@@ -1,6 +1,7 @@
 """Wrappers around a rule.
 
-They accumulate gradients, skip non-finite gradients, or change the dtype of the state.
+The wrappers accumulate gradients, skip non-finite gradients, or change the dtype of the
+state.
 """
 
 import functools
@@ -23,8 +24,9 @@ class AccumulationState(NamedTuple):
 
     Attributes:
       count: Number of gradients in the mean, from 0 to every - 1, int32, shape ().
-      mean: Mean of those gradients, like the params.
-      value: Mean of the objective values passed with those gradients, shape ().
+      mean: Mean of these gradients, shaped like the params.
+      value: Mean of the objective values that were passed with these gradients, shape
+        ().
       inner: State of the wrapped rule.
     """
 
@@ -41,22 +43,23 @@ def accumulate_gradients(
     """Call a rule at every k-th step with the mean of k gradients.
 
     Together k batches act as one. At every k-th step the rule gets the mean gradient
-    (also as `grad`) and the mean value, and its update is returned. At the other steps
-    the update is 0 and the rule's state does not change. For a mean loss and batches of
-    equal size, this is the step of a batch k times larger, up to rounding.
-    optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
-    Here the mean has the dtype of the params. Put `with_state_dtype` around this
-    wrapper to widen it. torch adds gradients where this wrapper takes their mean.
+    (also as `grad`) and the mean value of the objective, and the rule's update is
+    returned. At the other steps the update is 0 and the rule's state does not change.
+    If the loss is a mean and all batches have the same size, the result is the step on
+    one batch that is k times larger, up to rounding errors. optax.MultiSteps(rule, k)
+    is the same, but by default keeps the mean in float32. Here the mean has the dtype
+    of the params. For a wider dtype, put `with_state_dtype` around this wrapper. torch
+    adds gradients where this wrapper takes their mean.
 
-    Between two updates nothing else may change the params. Rules that call value_fn are
-    not supported (SVRG, SAGA, SAM, line searches). They would see only the last of the
-    k batches, so update raises.
+    Between two updates nothing else may change the params. Rules that call value_fn
+    (SVRG, SAGA, SAM, line searches) are not supported, because such a rule would see
+    only the last of the k batches. For such a rule, update raises an error.
 
     Args:
       rule: Rule to wrap.
       every: Number k of gradients per step, a positive integer; may be traced.
     Returns:
-      The rule that steps as with the larger batch.
+      The rule that accumulates gradients.
     Raises:
       ValueError, TypeError: A concrete `every` is not a positive integer; in update,
         the rule calls value_fn.
@@ -159,11 +162,12 @@ def skip_nonfinite(
     A skipped step leaves the params and the rule's state unchanged. After
     max_consecutive skipped steps in a row, the next step is applied even if it is not
     finite, so that the params show the problem. optax.apply_if_finite is similar, but
-    checks the gradient only. torch's GradScaler does the same together with a scaling.
+    checks the gradient only. torch's GradScaler also skips such steps, but it scales
+    the loss as well.
 
-    Use it against rare overflows, as in half precision. Read the count with
-    optax.tree_utils.tree_get(state, "skipped"): if training skips many steps, it makes
-    little progress.
+    Use it against rare overflows, as in half precision. Read the number of skipped
+    steps with optax.tree_utils.tree_get(state, "skipped"). A training that skips many
+    steps makes little progress.
 
     Args:
       rule: Rule to wrap. It is called at every step; the result of a skipped step is
@@ -218,10 +222,11 @@ def with_state_dtype(
     """Run a rule and its state in another dtype, such as float32 for bfloat16 params.
 
     Params, gradients, `value` and `grad` are cast to dtype before the rule sees them.
-    The value_fn of the rule takes params in dtype, evaluates them in their own dtype,
-    and returns its result in dtype. Updates are cast back to the dtype of the gradient.
-    In optax's rules mu_dtype and accumulator_dtype change the dtype of a single average
-    only. The params themselves are still rounded to their own dtype after each step.
+    The rule gets a value_fn that takes params in dtype, casts them back to their
+    original dtype, and returns the value in dtype. Updates are cast back to the dtype
+    of the gradient. The params themselves are still rounded to their own dtype after
+    each step. In optax's rules, mu_dtype and accumulator_dtype change the dtype of a
+    single average only.
 
     Args:
       rule: Rule to wrap.
@@ -229,7 +234,8 @@ def with_state_dtype(
     Returns:
       The rule with a state of that dtype; integers in the state stay integers.
     Raises:
-      ValueError, TypeError: dtype is not floating, or needs JAX's float64 switched on.
+      ValueError, TypeError: dtype is not floating, or is float64 while JAX's float64 is
+        off.
     Example:
       >>> from research.update_rules import heavy_ball
       >>> rule = with_state_dtype(heavy_ball(0.1), "float32")

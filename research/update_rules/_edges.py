@@ -1,6 +1,7 @@
 """Calling conventions of a transformation.
 
-They cover extra arguments, plain numbers and None as leaves, and complex params.
+The conventions cover extra arguments, plain numbers and None as leaves, and complex
+params.
 """
 
 import functools
@@ -22,17 +23,19 @@ def complete(
 ) -> optax.GradientTransformationExtraArgs:
     """Return a rule with the calling conventions of optax's transformations.
 
-    Its update accepts any extra keyword argument and ignores the ones that the rule
-    does not take. Params and gradients may be plain numbers. If a gradient is None, its
-    leaf does not move: the rule gets 0 in its place, and the returned update is None.
+    Its update accepts any extra keyword argument. Arguments that the wrapped rule does
+    not take are ignored. Params and gradients may be plain numbers. If the gradient of
+    a leaf is None, the leaf does not move: the wrapped rule gets the gradient 0, and
+    the returned update is None.
 
     Args:
-      rule: Rule to wrap; its init and update get arrays only.
-      only_real: Name of the rule if it is not defined for complex params, which init
-        then refuses. None if it is defined for them.
-      needs_value_fn: Whether the rule calls value_fn.
-        optax.contrib.split_real_and_imaginary does not work for such a rule, so the
-        error does not suggest it.
+      rule: Rule to wrap. Its init and update get arrays only.
+      only_real: None if the rule works for complex params. Otherwise the name of the
+        rule: init then raises an error for complex params, and the error contains this
+        name.
+      needs_value_fn: Whether the rule calls value_fn. If so, the error for complex
+        params does not suggest optax.contrib.split_real_and_imaginary, because that
+        wrapper does not work for such a rule.
     Returns:
       The wrapped rule.
     Example:
@@ -76,7 +79,7 @@ def arrays(tree: Params) -> Params:
 
 
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:
-    """Raise if params are complex, for a rule that is defined for real params only.
+    """Raise if the params of a rule that is defined for real params only are complex.
 
     Raises:
       TypeError: A leaf is complex; the message names the leaf and a remedy.
@@ -135,10 +138,11 @@ def real_dtype(x: Any) -> Any:
 
 
 def in_dtype(x: Array, dtype: Any) -> Array:
-    """Cast a floating array to a dtype, and a complex array to parts of that dtype.
+    """Cast a floating array to a dtype, or the parts of a complex array to that dtype.
 
-    Other arrays are returned unchanged. JAX has no complex numbers of half precision,
-    so complex arrays then get float32 parts.
+    Other arrays are returned unchanged. JAX has no complex numbers of half precision.
+    For a half-precision dtype, the parts of a complex array are therefore cast to
+    float32.
 
     Example:
       >>> print(in_dtype(jnp.ones(2, "complex128"), "float32").dtype, in_dtype(jnp.ones(2, int), "float32").dtype)
@@ -149,7 +153,7 @@ def in_dtype(x: Array, dtype: Any) -> Array:
 
 
 def dtype_beside(x: Any, dtype: Any) -> Any:
-    """Return dtype, or the complex dtype with parts of that dtype for a complex leaf.
+    """Return dtype for a real leaf, and the complex dtype with such parts otherwise.
 
     The parts have at least float32 precision.
 
@@ -174,6 +178,18 @@ def abs_square(x: Array) -> Array:
     )
 
 
+def norm_of(x: Array) -> Array:
+    """Return the Euclidean norm of a leaf, at least in float32.
+
+    Example:
+      >>> print(norm_of(jnp.array([3.0, 4.0], jnp.bfloat16)))
+      5.0
+    """
+    return jnp.sqrt(
+        jnp.sum(abs_square(x.astype(jnp.promote_types(x.dtype, jnp.float32))))
+    )
+
+
 def real_product(a: Array, b: Array) -> Array:
     """Return the real product entry by entry: Re(a) Re(b) + Im(a) Im(b).
 
@@ -192,10 +208,10 @@ def real_product(a: Array, b: Array) -> Array:
 def overflowed(squares: Array, *behind: Array) -> Array:
     """Return a mask of the entries where an average of squares overflowed.
 
-    There the average is ∞ although the arrays behind it (`behind`) are finite. The
-    numerator of a step may be ∞ as well, and the quotient NaN. The caller can use 0 for
-    the step there. If a gradient is itself ∞, the result is False, so that the NaN
-    remains visible.
+    In these entries the average is ∞ although the arrays from which it was computed
+    (`behind`) are finite. The numerator of a step may be ∞ as well, and the quotient is
+    then NaN. The caller can use 0 as the step of such an entry. If the gradient itself
+    is ∞ in an entry, the mask is False, so that the NaN remains visible.
 
     Example:
       >>> print(overflowed(jnp.array([jnp.inf]), jnp.ones(1)), overflowed(jnp.array([jnp.inf]), jnp.array([jnp.inf])))
@@ -207,7 +223,7 @@ def overflowed(squares: Array, *behind: Array) -> Array:
 
 
 def sizes_like(x: Array, value: Any = 0.0) -> Array:
-    """Return an array of the shape of x filled with a value, real even if x is complex.
+    """Return a real array with the shape of x, filled with a value; x may be complex.
 
     Example:
       >>> print(sizes_like(jnp.ones(2, "complex64"), 0.5))

@@ -12,11 +12,11 @@ class Range(NamedTuple):
     Attributes:
       low, high: Ends of the range, low < high.
       scale: Scale on which trials are spread evenly. "log" is for rates and needs low >
-        0. "linear" is x itself. "one_minus" is the log of 1 - x, for momenta, and needs
-        0 <= low and high < 1. It puts as many trials between 0.9 and 0.99 as between 0
-        and 0.9.
-      default: Value of the first trial, from low to high; None means the middle on the
-        scale.
+        0. "linear" is the value x itself. "one_minus" is the log of 1 - x; it is for
+        momenta and needs 0 <= low and high < 1. This scale puts as many trials between
+        0.9 and 0.99 as between 0 and 0.9.
+      default: Value of the first trial, from low to high; None means the middle of the
+        range on this scale.
     """
 
     low: float
@@ -29,17 +29,18 @@ class RuleEntry(NamedTuple):
     """Entry of a rule in `RULE_TABLE`, under the name of its constructor.
 
     Attributes:
-      constructor: Function learning_rate, ... -> rule.
+      constructor: Function that takes learning_rate and other arguments, and returns
+        the rule.
       search_space: Ranges of the hyper-parameters that `compare` searches, by name. If
-        `compare` does not accept the rule, it is the reason as a clause ("it needs
-        ...").
-      evaluations: Number of gradients or values of the batch objective that a step
-        costs, including the gradient passed to the step.
+        `compare` does not accept the rule, this field is instead a str with the reason,
+        written as a clause ("it needs ...").
+      evaluations: Number of evaluations of the batch objective or its gradient in a
+        step, including the gradient that is passed to the step.
       rates: First grid of learning rates, ascending; None means the default grid.
       aliases: Names of the rule in other libraries, in lower case.
       needs: Input that the constructor or a step needs besides the gradient and the
-        objective ("residuals"). It is "" for a rule of `UPDATE_RULES`, which is made by
-        name and rate.
+        objective ("residuals"). "" for a rule of `UPDATE_RULES`, which needs only a
+        name and a learning rate.
     """
 
     constructor: Callable[..., optax.GradientTransformation]
@@ -51,7 +52,7 @@ class RuleEntry(NamedTuple):
 
     @property
     def asks_the_objective(self) -> bool:
-        """Whether a step evaluates the objective, besides the gradient passed to it."""
+        """Whether a step evaluates the objective, besides the gradient that it gets."""
         return isinstance(self.search_space, str) or self.evaluations != 1.0
 
 
@@ -84,7 +85,7 @@ def gradient_rate(default: float) -> Range:
 def step_rate(default: float) -> Range:
     """Return the range of a rate that is about the length of a step.
 
-    It is meant for rules whose step hardly depends on the gradient's size. The rate is
-    about the length of a step in each entry.
+    This range is for rules whose step hardly depends on the gradient's size. For such
+    rules, each entry moves by about the rate in a step.
     """
     return Range(1e-5, 1.0, "log", default)

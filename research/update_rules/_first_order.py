@@ -46,8 +46,8 @@ def gradient_descent(
     curvature.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -68,7 +68,7 @@ class MomentumState(NamedTuple):
     """State of the momentum rules.
 
     Attributes:
-      velocity: Decaying sum of gradients m_t, like the params.
+      velocity: Decaying sum m_t of gradients, shaped like the params.
     """
 
     velocity: Params
@@ -85,20 +85,20 @@ def heavy_ball(
 
     optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. Polyak writes
     x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et al. write v_t = μ v_(t-1) -
-    η g_t. With a constant rate all three agree. Under a schedule the rate here scales
-    the whole sum, while theirs scales each gradient once. torch's `dampening` is not an
-    argument here: it scales g_t by 1 - dampening except on the first step (see
-    `ema_momentum`).
+    η g_t. With a constant rate all three agree. Under a schedule, the rate of this rule
+    scales the whole sum, while the rate in those two formulas scales each gradient
+    once. torch also has an argument `dampening`, which scales g_t by 1 - dampening
+    except at the first step (see `ema_momentum`).
 
     Use it on ill-conditioned problems: near a minimum it needs √κ log(1 / ε) steps,
-    with κ and ε as in `gradient_descent`. `tuning.heavy_ball_constants` computes that
-    rate and μ. Far from a minimum it may cycle for ever. Momentum does not reduce
-    noise: at the rate η the noise is as large as without momentum at the rate η / (1 -
-    μ).
+    with κ and ε as in `gradient_descent`. `tuning.heavy_ball_constants` computes the η
+    and μ for this speed. Far from a minimum it may cycle for ever. Momentum does not
+    reduce noise: at the rate η the noise is as large as without momentum at the rate η
+    / (1 - μ).
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       momentum: Momentum μ in [0, 1); may be traced.
     Returns:
       The rule, an optax.GradientTransformation.
@@ -129,20 +129,20 @@ def nesterov(
 
     optax.sgd(η, momentum=μ, nesterov=True) and torch.optim.SGD(momentum=μ,
     nesterov=True) are the same. Nesterov takes the gradient at a look-ahead point y_t =
-    x_t + μ (x_t - x_(t-1)), and then x_(t+1) = y_t - η ∇f(y_t). Here the params are
-    y_t, so the gradient is taken at the params (Bengio et al.). With a constant rate
-    the two forms agree.
+    x_t + μ (x_t - x_(t-1)), and then steps to x_(t+1) = y_t - η ∇f(y_t). Here the
+    params are y_t, so the gradient is taken at the params (Bengio et al.). With a
+    constant rate the two forms agree.
 
-    Use it where the heavy ball would overshoot: its convergence is proved for every
-    convex function. A constant μ suits strongly convex functions
-    (`tuning.nesterov_constants`). In the paper μ grows towards 1 with t. Pass a
-    schedule such as `tuning.nesterov_momentum` for this. The formula is then m_t =
-    μ_(t-1) m_(t-1) + g_t, u_t = -η_t (g_t + μ_t m_t), because the look-ahead to y_t
-    used μ_(t-1). optax and torch do not accept such a schedule.
+    Use it where the heavy ball would overshoot. The convergence of Nesterov's rule is
+    proved for every convex function. A constant μ suits strongly convex functions
+    (`tuning.nesterov_constants`). In the paper μ grows towards 1 with t. For such a
+    growing μ, pass a schedule such as `tuning.nesterov_momentum`. The formula is then
+    m_t = μ_(t-1) m_(t-1) + g_t, u_t = -η_t (g_t + μ_t m_t), because the look-ahead to
+    y_t used μ_(t-1). optax and torch do not accept such a schedule.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       momentum: Momentum μ in [0, 1), which may be traced, or a schedule t -> μ_t with t
         counted from 0.
     Returns:
@@ -170,7 +170,7 @@ class ScheduledMomentumState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape ().
       momentum: Momentum μ_t of the last step, shape (); 0 before the first step.
-      velocity: Decaying sum of gradients m_t, like the params.
+      velocity: Decaying sum m_t of gradients, shaped like the params.
     """
 
     count: Array
@@ -231,7 +231,7 @@ class AverageState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      average: Moving average of gradients m_t, like the params.
+      average: Moving average m_t of gradients, shaped like the params.
     """
 
     count: Array
@@ -260,8 +260,8 @@ def ema_momentum(
     Rates in the literature are usually meant for the heavy ball.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       momentum: Momentum μ in [0, 1); may be traced.
       undamped_start: Whether to start from m_1 = g_1.
     Returns:
@@ -270,8 +270,8 @@ def ema_momentum(
       ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Polyak, Some methods of speeding up the convergence of iteration methods, USSR
-      Comp. Math. Math. Phys. 4 (1964), of which it is a scaling. Kingma & Ba, Adam,
-      ICLR 2015, algorithm 1, its line for m_t.
+      Comp. Math. Math. Phys. 4 (1964), of which this rule is a scaled form. Kingma &
+      Ba, Adam, ICLR 2015, algorithm 1, the line for m_t.
     Example:
       >>> rule = ema_momentum(1.0, momentum=0.75)
       >>> updates, state = rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))
@@ -319,18 +319,19 @@ def sign_descent(
 
     u_t = -η_t sign(g_t), which is 0 where g_t is 0.
 
-    This is steepest descent in the norm of the largest coordinate, without that
-    method's factor |g|_1. optax.sign_sgd is the same, and the paper calls it signSGD.
-    torch does not have this rule: its Rprop also changes the rate of each coordinate.
+    This is steepest descent in the maximum norm, without the factor |g|_1 of that
+    method. optax.sign_sgd is the same, and the paper calls it signSGD. torch does not
+    have this rule: its Rprop also changes the rate of each coordinate.
 
     Use it to see how much of Adam's effect comes from the sign, or where the sizes of
-    gradients mean nothing. With a constant rate its distance to a minimum does not fall
-    below the rate. With single examples it approaches a point closer to a median than
-    to the minimum of the mean loss. Use large batches and a decaying schedule.
+    gradients mean nothing. With a constant rate the distance to a minimum does not fall
+    below the rate. On batches of one example, the rule approaches a point that is
+    closer to a median than to the minimum of the mean loss. Use large batches and a
+    decaying schedule.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -364,8 +365,8 @@ def signum(
     sign is taken. Near a minimum it overshoots by about 1 / (1 - μ) steps.
 
     Args:
-      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
-        η_t.
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
       momentum: Momentum μ in [0, 1), the paper's β; may be traced.
     Returns:
       The rule, an optax.GradientTransformation.

@@ -57,28 +57,29 @@ def backtracking_descent(
 
     By default the first trial b_t is η at every step. If increase is given, b_t is
     min(η, increase · a_(t-1)). This saves evaluations where the accepted step hardly
-    changes. It starts again from η after a failed search.
+    changes. After a failed search, the first trial is η again.
 
-    In optax it is chain(sgd(1), scale_by_backtracking_linesearch(n, slope_rtol=c,
-    decrease_factor=ρ, increase_factor=increase or inf, max_learning_rate=η)). If no
-    trial is accepted, optax takes the last one. Here the update is then 0, and the
-    state's `outcome` gives the reason.
+    The same rule in optax is chain(sgd(1), scale_by_backtracking_linesearch(n,
+    slope_rtol=c, decrease_factor=ρ, increase_factor=increase or inf,
+    max_learning_rate=η)). If no trial is accepted, optax takes the last trial. Here the
+    update is then 0, and the state's `outcome` gives the reason.
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. It is not faster
     than gradient descent with the best rate. On mini-batches it fits each step to the
     current batch, and the noise remains.
 
     Args:
-      learning_rate: Longest trial step η: a positive number, a traced scalar or a
+      learning_rate: Longest trial step η. A positive number, a traced scalar or a
         schedule t -> η_t.
       sufficient_decrease: Constant c in (0, 1).
       shrink: Factor ρ in (0, 1).
-      increase: Factor from the last accepted step to the next first trial, positive.
-        None starts each search from η.
+      increase: Positive factor. The first trial of a search is this factor times the
+        last accepted step. None starts each search from η.
       max_evaluations: Largest number of trials per step.
     Returns:
-      The rule; its update needs params, value and value_fn. Its state is a SearchState,
-      whose `search` holds the step as `learning_rate`, and `evaluations` and `outcome`.
+      The rule; its update needs params, value and value_fn. Its state is a SearchState.
+      The field `search` has the last step size (`learning_rate`), `evaluations` and
+      `outcome`.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number, update
         got no value or value_fn, or the params are complex.
@@ -131,7 +132,8 @@ class ConjugateState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      grad, direction: Gradient g and direction d of the last step, like the params.
+      grad, direction: Gradient g and direction d of the last step, shaped like the
+        params.
       slope: Inner product <g, d> of the last step, shape ().
       search: Result of the last line search.
     """
@@ -188,13 +190,13 @@ def nonlinear_conjugate_gradient(
     With y = g_t - g_(t-1) and d = d_(t-1), β_t is |g_t|² / |g_(t-1)|²
     (fletcher_reeves), max(0, <g_t, y> / |g_(t-1)|²) (polak_ribiere_plus), <g_t, y> /
     <d, y> (hestenes_stiefel) or |g_t|² / <d, y> (dai_yuan). On a quadratic with exact
-    line searches all four are the linear method, which ends after n steps in n
-    dimensions.
+    line searches all four formulas give the linear conjugate gradient method, which
+    ends after n steps in n dimensions.
 
-    The method restarts with d_t = -g_t if d_t is not a descent direction, or if β_t
-    would divide by zero. The first trial of a search is a_(t-1) <g_(t-1), d_(t-1)> /
-    <g_t, d_t>, which assumes the same decrease as in the last step. At the first step,
-    and after a failed search, the first trial is η min(1, 1 / |g_t|).
+    The method restarts with d_t = -g_t if d_t is not a descent direction, or if the
+    formula for β_t divides by zero. The first trial of a search is a_(t-1) <g_(t-1),
+    d_(t-1)> / <g_t, d_t>, which assumes the same decrease as in the last step. At the
+    first step, and after a failed search, the first trial is η min(1, 1 / |g_t|).
 
     optax does not have this rule. scipy's CG is polak_ribiere_plus with another strong
     Wolfe search.
@@ -203,14 +205,14 @@ def nonlinear_conjugate_gradient(
     usually needs fewer evaluations. The gradients must be deterministic.
 
     Args:
-      learning_rate: Factor η on the first trial of the first step: a positive number, a
+      learning_rate: Factor η in the first trial at the first step. A positive number, a
         traced scalar or a schedule.
       beta: Name of the formula for β_t, one of the four above.
       linesearch: Name of the line search, "strong_wolfe" (with curvature 0.1) or
-        "backtracking", or a function like `strong_wolfe`.
+        "backtracking", or a function with the arguments of `strong_wolfe`.
     Returns:
       The rule; its update needs params, value and value_fn. Its state is a
-      ConjugateState, whose `search` holds the step as `learning_rate`, and
+      ConjugateState. The field `search` has the last step size (`learning_rate`),
       `evaluations` and `outcome`. If the search fails, the update is 0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown, update got no value
@@ -220,8 +222,7 @@ def nonlinear_conjugate_gradient(
       (5.41), (5.44)-(5.46), (5.49), and section 3.5 for the first trial. Fletcher &
       Reeves, Function minimization by conjugate gradients, Comput. J. 7 (1964). Dai &
       Yuan, A nonlinear conjugate gradient method with a strong global convergence
-      property, SIAM J.
-      Optim. 10 (1999).
+      property, SIAM J. Optim. 10 (1999).
     Example:
       >>> rule = nonlinear_conjugate_gradient(linesearch="backtracking")
       >>> x = jnp.array([0.5])

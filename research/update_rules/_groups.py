@@ -64,8 +64,8 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
     Returns:
       MaskTable with one row per leaf.
     Raises:
-      ValueError, TypeError: The mask's structure is not a prefix of that of the params,
-        or an entry is not a boolean. The message names the leaves.
+      ValueError, TypeError: The mask's structure is not a prefix of the structure of
+        the params, or an entry is not a boolean. The message names the leaves.
     Example:
       >>> params = {"layer": {"weights": np.zeros((2, 3)), "bias": np.zeros(3)}, "scale": np.zeros(())}
       >>> print(masked_leaves(lambda params: jax.tree.map(lambda x: x.ndim > 1, params), params))
@@ -115,7 +115,7 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
                 raise TypeError(
                     f"mask must hold True or False; got {entry!r} at {_written(path)}."
                 )
-        return _spread("mask", entries, params)
+        return spread_labels("mask", entries, params)
 
     return at_every_leaf
 
@@ -138,10 +138,11 @@ def by_group(
 
     The leaves with label l are updated by rules[l], which does not see the other
     leaves. optax.partition and torch's parameter groups are the same. Each rule gets
-    its group's part of `grad`. Its value_fn takes the group's part of the params and
-    keeps all other leaves fixed. Other extra arguments (value, indices) are passed on
-    unchanged. Inside a group, `clip_by_global_norm` uses the norm of that group only.
-    To clip by the norm of all leaves, chain `clip_by_global_norm` before this rule.
+    the part of `grad` for its group. The value_fn that a rule gets takes the params of
+    the group and keeps all other leaves fixed. Other extra arguments (value, indices)
+    are passed on unchanged. Inside a group, `clip_by_global_norm` uses the norm of that
+    group only. To clip by the norm of all leaves, chain `clip_by_global_norm` before
+    this rule.
 
     Args:
       rules: Rules by label. A rule whose label no leaf has is never called.
@@ -179,7 +180,7 @@ def by_group(
     }
 
     def labelled(params):
-        found = _spread(
+        found = spread_labels(
             "labels", labels(params) if callable(labels) else labels, params
         )
         pairs = jax.tree_util.tree_leaves_with_path(found)
@@ -267,8 +268,20 @@ def _restricted(
     return of_part
 
 
-def _spread(name: str, prefix: Any, params: Params) -> Any:
-    """Return a pytree like params, with each entry of prefix at all leaves below it."""
+def spread_labels(name: str, prefix: Any, params: Params) -> Any:
+    """Return a pytree like params, with each entry of prefix at all leaves below it.
+
+    Args:
+      name: Name of the argument, for the message.
+      prefix: Pytree that is a prefix of the params.
+      params: Params, or another pytree of their structure.
+    Raises:
+      ValueError: The structure of prefix is not a prefix of that of the params. The
+        message names the leaves.
+    Example:
+      >>> spread_labels("labels", {"layer": "slow"}, {"layer": {"w": 1.0, "b": 2.0}})
+      {'layer': {'b': 'slow', 'w': 'slow'}}
+    """
     entries = {
         path: entry for path, entry in jax.tree_util.tree_leaves_with_path(prefix)
     }

@@ -1,8 +1,9 @@
 """Rules that treat each leaf as a whole: LAMB and Muon.
 
-LAMB uses the norm of each leaf, and Muon its singular values.
+LAMB uses the norm of each leaf. Muon uses the singular values of each matrix.
 """
 
+import dataclasses
 import math
 import operator
 from collections.abc import Callable
@@ -10,24 +11,26 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 
-from research.checks import check_number
+from research.checks import check_number, shown
+from research.naming import known_names
 from research.schedules import Schedule
 from research.sizes import check_most
 from research.types import Array, Params
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import checked, make_inner
-from research.update_rules._edges import abs_square, complete
+from research.update_rules._edges import complete, norm_of
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
-from research.update_rules._groups import checked_mask
-from research.update_rules._rule_info import DirectionState
+from research.update_rules._groups import checked_mask, spread_labels
 from research.update_rules._transforms import (
     add_decayed_weights,
     cast,
     descend,
+    direction_of,
     increment,
     moving_average,
 )
@@ -35,6 +38,47 @@ from research.update_rules._transforms import (
 # Keller Jordan's coefficients, chosen for a large slope at 0. Five iterations raise it to
 # 3.4445^5 = 485. The singular values do not converge to 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+# Coefficients of each iteration as printed by Amsel et al., The Polar Express (2025),
+# appendix A. Each polynomial is the best one for the interval that the iterations before
+# it leave.
+_OF_THE_PAPER = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+    (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+    (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+    (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+    (1.875, -1.25, 0.375),
+)
+
+
+def _shrunk(coefficients: tuple[float, ...], factor: float) -> tuple[float, ...]:
+    """Return the coefficients of p(x / factor)."""
+    a, b, c = coefficients
+    return a / factor, b / factor**3, c / factor**5
+
+
+# The paper's code divides the argument of every polynomial but the last by 1.01, against
+# rounding above 1. It also multiplies the norm of the matrix by 1.01 before the first.
+POLAR_EXPRESS = (
+    _shrunk(_shrunk(_OF_THE_PAPER[0], 1.01), 1.01),
+    *(_shrunk(c, 1.01) for c in _OF_THE_PAPER[1:-1]),
+    _OF_THE_PAPER[-1],
+)
+# Ahn et al., Dion: distributed orthonormalized updates (2025); as in optax.contrib.muon.
+DION = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+COEFFICIENTS: dict[str, tuple[tuple[float, ...], ...]] = {
+    "standard": (NEWTON_SCHULZ,),
+    "polar_express": POLAR_EXPRESS,
+    "dion": DION,
+}
 
 
 @checked
@@ -52,19 +96,19 @@ def lamb(
     u_t = -η_t (|x_t| / |d_t|) d_t for each leaf, with d_t = m̂_t / (√(v̂_t + ε_root) +
     ε) + λ x_t as in `adamw` and t counted from 1. Here |.| is the Euclidean norm of a
     leaf, and λ is weight_decay. If |x_t| or |d_t| is 0, the ratio is 1, as in the
-    authors' code. Otherwise a leaf that starts at 0 could never move.
+    authors' code. With the ratio 0, a leaf that starts at 0 could never move.
 
-    The paper has a function φ that may clip |x_t|. It is the identity here and in
+    The paper has a function φ that may clip |x_t|. φ is the identity here and in
     optax.lamb, which is the same rule. timm's Lamb is the same with max_grad_norm=None
-    and always_adapt=True. By default it clips the global norm of the gradient to 1, and
-    leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
+    and always_adapt=True. By default timm's Lamb clips the global norm of the gradient
+    to 1, and leaves out the ratio for leaves with λ = 0. torch does not have LAMB.
 
     Use it for large batches on models with many layers of different scales, with
     warm-up. On small problems it has no advantage over AdamW. A rate of 0.1 changes
     every leaf by a tenth of its norm in each step, even at a minimum.
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t.
       b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
@@ -84,7 +128,7 @@ def lamb(
       >>> print(rule.update(jnp.array([8.0, -8.0, 8.0, 8.0]), rule.init(x), x)[0])
       [-1.25  1.25 -1.25 -1.25]
     """
-    direction = _direction(adam(1.0, b1, b2, eps, eps_root))
+    direction = direction_of(adam(1.0, b1, b2, eps, eps_root))
     return optax.chain(
         direction,
         add_decayed_weights(weight_decay, mask),
@@ -93,26 +137,9 @@ def lamb(
     )
 
 
-def _direction(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Return the direction of a rule that was made with the learning rate 1.
-
-    Such a rule steps by minus its direction.
-    """
-    rule = optax.with_extra_args_support(rule)
-
-    def init(params: Params):
-        return DirectionState(rule.init(params))
-
-    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
-        updates, inner = rule.update(updates, state.direction, params, **extra)
-        return jax.tree.map(operator.neg, updates), DirectionState(inner)
-
-    return complete(optax.GradientTransformationExtraArgs(init, update))
-
-
 def _as_long_as_the_leaf() -> optax.GradientTransformation:
     def scale(d, x):
-        of_x, of_d = _norm(x), _norm(d)
+        of_x, of_d = norm_of(x), norm_of(d)
         ratio = jnp.where(
             (of_x == 0) | (of_d == 0), 1.0, of_x / of_d
         )  # NaN != 0, so a NaN stays visible.
@@ -126,18 +153,121 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
     return complete(optax.GradientTransformation(optax.init_empty_state, update))
 
 
-def _norm(x: Array) -> Array:
-    return jnp.sqrt(
-        jnp.sum(abs_square(x.astype(jnp.promote_types(x.dtype, jnp.float32))))
+@dataclasses.dataclass(frozen=True)
+class MatrixAxes:
+    """How `muon` reads a leaf as one matrix or as a batch of matrices.
+
+    The axes of the inputs are merged into the rows of a matrix and those of the outputs
+    into its columns, in the order given. Each index of the remaining axes has its own
+    matrix. Heads then cut every matrix into equal blocks, each of which is a matrix of
+    its own. optax.contrib.MuonDimensionNumbers has the axes, but no heads.
+
+    Attributes:
+      inputs, outputs: An axis or several axes; negative ones count from the end.
+      input_heads, output_heads: Number of blocks of rows and of columns.
+    Example:
+      >>> queries = MatrixAxes(inputs=0, outputs=1, output_heads=8)  # (model, 8 * head)
+      >>> matrices_of(jnp.zeros((16, 32)), queries).shape
+      (8, 16, 4)
+      >>> kernel = MatrixAxes(inputs=(0, 1, 2), outputs=3)  # (height, width, in, out)
+      >>> matrices_of(jnp.zeros((3, 3, 4, 5)), kernel).shape
+      (1, 36, 5)
+    """
+
+    inputs: int | tuple[int, ...] = 0
+    outputs: int | tuple[int, ...] = 1
+    input_heads: int = 1
+    output_heads: int = 1
+
+    def __post_init__(self):
+        for name in ("inputs", "outputs"):
+            for axis in _several(getattr(self, name)):
+                check_number(f"an axis of {name}", axis, integer=True, signed=True)
+        for name in ("input_heads", "output_heads"):
+            check_number(name, getattr(self, name), positive=True, integer=True)
+
+
+def _several(axes: int | tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(axes) if isinstance(axes, tuple | list) else (axes,)
+
+
+class _Layout(NamedTuple):
+    order: tuple[int, ...]  # Axes of the leaf, transposed: batch, inputs, outputs.
+    blocks: tuple[int, ...]  # (batch, input heads, rows, output heads, columns)
+
+
+def _layout(shape: tuple[int, ...], axes: MatrixAxes, where: str = "") -> _Layout:
+    given = _several(axes.inputs), _several(axes.outputs)
+    outside = [k for part in given for k in part if not -len(shape) <= k < len(shape)]
+    inputs, outputs = ([k % max(len(shape), 1) for k in part] for part in given)
+    said = f"{axes} does not fit a leaf of shape {list(shape)}{where}: "
+    if outside:
+        raise ValueError(f"{said}it has no axis {outside[0]}.")
+    if len({*inputs, *outputs}) < len(inputs) + len(outputs):
+        raise ValueError(f"{said}name each axis once.")
+    batch = [k for k in range(len(shape)) if k not in (*inputs, *outputs)]
+    m, n = (math.prod(shape[k] for k in part) for part in (inputs, outputs))
+    for name, size, heads in (
+        ("input_heads", m, axes.input_heads),
+        ("output_heads", n, axes.output_heads),
+    ):
+        if size % heads:
+            raise ValueError(f"{said}{name} must divide {size}.")
+    blocks = (
+        math.prod(shape[k] for k in batch),
+        axes.input_heads,
+        m // axes.input_heads,
+        axes.output_heads,
+        n // axes.output_heads,
     )
+    return _Layout((*batch, *inputs, *outputs), blocks)
+
+
+def matrices_of(x: Array, axes: MatrixAxes) -> Array:
+    """Return the matrices of a leaf, shape (number of matrices, rows, columns).
+
+    Raises:
+      ValueError: axes do not fit the shape of the leaf.
+    Example:
+      >>> print(matrices_of(jnp.arange(4.0).reshape(2, 2), MatrixAxes(input_heads=2)).shape)
+      (2, 1, 2)
+    """
+    order, (b, i, m, o, n) = _layout(x.shape, axes)
+    blocks = x.transpose(order).reshape(b, i, m, o, n).transpose(0, 1, 3, 2, 4)
+    return blocks.reshape(b * i * o, m, n)
+
+
+def leaf_of(matrices: Array, shape: tuple[int, ...], axes: MatrixAxes) -> Array:
+    """Return the leaf of a shape whose matrices are given: the inverse of `matrices_of`.
+
+    Example:
+      >>> axes = MatrixAxes(1, 0, output_heads=2)
+      >>> x = jnp.arange(8.0).reshape(4, 2)
+      >>> bool((leaf_of(matrices_of(x, axes), x.shape, axes) == x).all())
+      True
+    """
+    order, (b, i, m, o, n) = _layout(shape, axes)
+    blocks = matrices.reshape(b, i, o, m, n).transpose(0, 1, 3, 2, 4)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return blocks.reshape([shape[k] for k in order]).transpose(back)
+
+
+_PLAIN = MatrixAxes()
+
+
+def _by_matrix(function: Callable[[Array], Array], a: Array, axes: MatrixAxes) -> Array:
+    """Apply a function to each matrix of a leaf."""
+    if a.ndim == 2 and axes == _PLAIN:
+        return function(a)
+    return leaf_of(jax.vmap(function)(matrices_of(a, axes)), a.shape, axes)
 
 
 class MuonState(NamedTuple):
     """State of Muon for the matrices.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of gradients M_t, like the params.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average M_t of gradients, shaped like the params.
     """
 
     count: Array
@@ -152,52 +282,73 @@ def muon(
     eps: float | Array = 1e-7,
     weight_decay: float | Array = 0.0,
     ns_steps: int | Array = 5,
-    ns_coeffs: tuple[float, float, float] = NEWTON_SCHULZ,
+    ns_coeffs: Any = NEWTON_SCHULZ,
     bias_correction: bool = False,
     matrices: Any = None,
     inner: Callable[..., optax.GradientTransformation] | None = None,
+    consistent_rms: float | Array | None = None,
 ) -> optax.GradientTransformation:
     """Orthogonalise the momentum of each matrix before the step.
 
-    U_t = -η_t (√max(1, n / m) O(β M_t + (1 - β) G_t) + λ X_t), with M_t = β M_(t-1) +
-    (1 - β) G_t. X_t is the matrix and G_t its gradient, of shape (m, n) for m inputs
-    and n outputs. λ is weight_decay, β is beta and M_t is the momentum. With
-    nesterov=False, O is applied to M_t instead.
+    U_t = -η_t (s O(β M_t + (1 - β) G_t) + λ X_t), with M_t = β M_(t-1) + (1 - β) G_t
+    and the scale s = √max(1, n / m). X_t is the matrix and G_t its gradient, of shape
+    (m, n) for m inputs and n outputs. λ is weight_decay, β is beta and M_t is the
+    momentum. With nesterov=False, O is applied to M_t instead. With a number c for
+    consistent_rms, s = c √max(m, n), and the root mean square of s O is about c for
+    every shape. With c = 0.2 it is about that of Adam's step, so the learning rate and
+    the weight decay of AdamW can be used.
 
-    O(A) keeps the singular vectors of A and brings its singular values close to 1. It
-    starts from Y = A / (|A| + ε) with the Frobenius norm |A|, and repeats Y <- a Y + b
-    Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the reference's a, b and c,
-    singular values of at least 0.01 |A| are mapped to values between 0.68 and 1.14.
-    With (15/8, -10/8, 3/8) and more iterations, they are mapped to 1.
+    O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
+    computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
+    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the
+    reference's a, b and c, singular values of at least 0.01 |A| are mapped to values
+    between 0.68 and 1.14. With (15/8, -10/8, 3/8) and more iterations, they are mapped
+    to 1. Coefficients that differ by iteration get there faster. Those of the Polar
+    Express map singular values of at least 0.01 |A| to values between 0.87 and 1.13 in
+    five iterations, and to 1 within 0.003 in six.
 
-    The rule is the reference implementation, except that the reference rounds to
-    bfloat16 inside O, as does torch.optim.Muon. This rule keeps the leaf's dtype.
-    optax.contrib.muon differs in three ways. First, it divides M_t by 1 - β^(t+1) and
-    G_t by 1 - β^t before the look-ahead (bias_correction=True). The second update then
-    weighs the older of the first two gradients by 0.374 times the weight of the newer,
-    instead of 0.463 times. Second, its ε is 1e-8. Third, its `nesterov`, which is on by
-    default, also turns the Adam for the other leaves into NAdam.
+    The rule is the same as the reference implementation of Jordan et al., except that
+    the reference rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps
+    the leaf's dtype. torch's adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2.
+    optax.contrib.muon differs in four ways. First, optax divides M_t by 1 - β^(t+1) and
+    G_t by 1 - β^t before the look-ahead (bias_correction=True). In the second update,
+    the weight of the first gradient is then 0.374 times the weight of the second
+    gradient, instead of 0.463 times. Second, optax's ε is 1e-8. Third, optax's
+    `nesterov`, which is on by default, also turns the Adam for the other leaves into
+    NAdam. Fourth, optax uses the last ns_steps triples of a list of coefficients, and
+    refuses a longer list. This rule uses the first triples and repeats the last one, as
+    the paper does.
+
+    A matrix needs one number of memory per parameter, for M_t. The other leaves need as
+    many as the inner rule does, two for Adam.
 
     Use it for the weight matrices between hidden layers of deep networks, where it is
-    fast. Inputs, outputs, biases and gains are left to `inner`. The step does not
-    shrink with the gradient, so the params only converge if the rate decays.
+    fast. Leave input layers, output layers, biases and gains to `inner`. The step does
+    not shrink with the gradient, so the params only converge if the rate decays.
 
     Args:
-      learning_rate: Learning rate η of all leaves: a number of at least 0, a traced
+      learning_rate: Learning rate η of all leaves. A number of at least 0, a traced
         scalar, or a schedule t -> η_t.
       beta: Decay rate β in [0, 1); may be traced.
       nesterov: Whether to use the look-ahead β M_t + (1 - β) G_t instead of M_t.
       eps: Constant ε, at least 0; may be traced.
-      weight_decay: Factor λ for the matrices, at least 0; may be traced.
+      weight_decay: Factor λ for the matrices, at least 0; may be traced. It is
+        decoupled: it does not enter the momentum.
       ns_steps: Number of iterations, a positive integer; may be traced.
-      ns_coeffs: Coefficients a, b and c.
+      ns_coeffs: Coefficients a, b and c, or a sequence of such triples. Iteration k
+        uses triple k, and iterations beyond the last use the last. Or the name
+        "standard" (the default), "polar_express" or "dion".
       bias_correction: Whether to correct the bias as optax does.
-      matrices: Pytree of booleans (a prefix of the params), or a function from params
-        to such a pytree. Leaves marked True are orthogonalised. None selects the leaves
-        with two axes.
+      matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
+        function from params to such a pytree. Leaves marked True, which must have two
+        axes, are orthogonalised. A leaf marked by MatrixAxes is a matrix of these axes,
+        or a batch of matrices, for example one of each attention head; m and n are
+        those of one matrix. None selects the leaves with two axes.
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
+      consistent_rms: Root mean square c of the step, at least 0; may be traced. None
+        means s = √max(1, n / m).
     Returns:
       The rule; its update needs params.
     Raises:
@@ -205,7 +356,9 @@ def muon(
         selected leaf is not a matrix, or update received no params.
     References:
       Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024
-      (kellerjordan.github.io/posts/muon).
+      (kellerjordan.github.io/posts/muon). Liu et al., Muon is scalable for LLM
+      training, arXiv:2502.16982 (2025), section 2.2 on consistent_rms. Amsel et al.,
+      The Polar Express, arXiv:2505.16932 (2025), appendix A.
     Example:
       >>> rule, x = muon(1.0, eps=0.0, ns_coeffs=(1.875, -1.25, 0.375), ns_steps=9), {"w": jnp.eye(2), "b": jnp.ones(1)}
       >>> updates, _ = rule.update({"w": jnp.array([[0.0, 3.0], [-2.0, 0.0]]), "b": jnp.full(1, 8.0)}, rule.init(x), x)
@@ -217,35 +370,130 @@ def muon(
     check_number("eps", eps)
     check_number("ns_steps", ns_steps, positive=True, integer=True)
     check_most(1_000, ns_steps=ns_steps)
-    if len(ns_coeffs) != 3:
-        raise ValueError(
-            "ns_coeffs must be three numbers, the coefficients of x, x³ and x⁵; got "
-            f"ns_coeffs={ns_coeffs!r}."
-        )
+    if consistent_rms is not None:
+        check_number("consistent_rms", consistent_rms)
+    coefficients = _coefficients(ns_coeffs)
+    layout_of = _layouts("muon", matrices)
 
     def orthogonalise(a):
-        return math.sqrt(max(1.0, a.shape[1] / max(a.shape[0], 1))) * newton_schulz(
-            a, ns_steps, ns_coeffs, eps
+        found = newton_schulz(a, ns_steps, coefficients, eps)
+        return _scale(a.shape, consistent_rms, a) * found
+
+    def of_matrices(layouts):
+        return optax.chain(
+            _momentum(beta, nesterov, bias_correction, orthogonalise, layouts),
+            add_decayed_weights(weight_decay),
         )
 
-    chosen = checked_mask(_two_axes if matrices is None else matrices)
-    others = lambda tree: jax.tree.map(operator.not_, chosen(tree))
-    of_matrices = optax.chain(
-        _momentum(beta, nesterov, bias_correction, orthogonalise),
-        add_decayed_weights(weight_decay),
-    )
-    others_rule = _direction(make_inner(inner, 1.0, adam))
     return complete(
         optax.chain(
-            optax.masked(of_matrices, chosen),
-            optax.masked(others_rule, others),
+            _split(layout_of, of_matrices, direction_of(make_inner(inner, 1.0, adam))),
             descend(learning_rate),
         )
     )
 
 
+def _scale(shape: tuple[int, ...], consistent_rms: Any, a: Array) -> Any:
+    m, n = shape
+    if consistent_rms is None:
+        return math.sqrt(max(1.0, n / max(m, 1)))
+    return cast(consistent_rms, a) * cast(math.sqrt(max(m, n)), a)
+
+
+def _coefficients(ns_coeffs: Any) -> tuple[tuple[Any, ...], ...]:
+    """Return a triple of coefficients for each of the first iterations."""
+    if isinstance(ns_coeffs, str):
+        if ns_coeffs not in COEFFICIENTS:
+            raise ValueError(
+                f"unknown ns_coeffs {ns_coeffs!r}{known_names(ns_coeffs, COEFFICIENTS)}"
+            )
+        return COEFFICIENTS[ns_coeffs]
+    if isinstance(ns_coeffs, tuple | list) or jnp.ndim(_array_or_0(ns_coeffs)):
+        rows = list(ns_coeffs)
+        if len(rows) == 3 and all(jnp.ndim(_array_or_0(x)) == 0 for x in rows):
+            rows = [rows]
+        if rows and all(_is_triple(row) for row in rows):
+            for number in (x for row in rows for x in row):
+                check_number("each of ns_coeffs", number, signed=True)
+            return tuple(tuple(row) for row in rows)
+    raise ValueError(
+        "ns_coeffs must be three numbers (the coefficients of x, x³ and x⁵), one such "
+        f"triple for each iteration, or one of {', '.join(map(repr, COEFFICIENTS))}; "
+        f"got ns_coeffs={shown(ns_coeffs)}."
+    )
+
+
+def _array_or_0(value: Any) -> Any:
+    """Return a value that has a shape or a length, else 0."""
+    if isinstance(value, tuple | list):
+        return np.zeros(len(value))
+    return value if hasattr(value, "shape") else 0
+
+
+def _is_triple(row: Any) -> bool:
+    return jnp.shape(_array_or_0(row)) == (3,)
+
+
+def _layouts(rule: str, matrices: Any) -> Callable[[Params], Any]:
+    """Return a function from params to a pytree of MatrixAxes, False at other leaves."""
+    as_flag = lambda entry: True if isinstance(entry, MatrixAxes) else entry
+    flags = lambda entries: jax.tree.map(as_flag, entries)
+    if matrices is None:
+        matrices = _two_axes
+    entries_at = lambda params: matrices(params) if callable(matrices) else matrices
+    by_function = lambda params: flags(entries_at(params))
+    chosen = checked_mask(by_function if callable(matrices) else flags(matrices))
+
+    def layouts(params: Params) -> Any:
+        mask = chosen(params)
+        entries = spread_labels("mask", entries_at(params), params)
+        axes = lambda on, entry: (
+            entry if isinstance(entry, MatrixAxes) else on and _PLAIN
+        )
+        found = jax.tree.map(axes, mask, entries)
+        pairs = jax.tree_util.tree_leaves_with_path(params)
+        for (path, x), entry in zip(pairs, jax.tree.leaves(found), strict=True):
+            where = jax.tree_util.keystr(path) or "the top"
+            if entry is _PLAIN and jnp.ndim(x) != 2:
+                raise ValueError(
+                    f"{rule} orthogonalises matrices, but the leaf at {where} that "
+                    f"`matrices` chooses has shape {list(jnp.shape(x))}. Choose leaves "
+                    "with two axes, or pass MatrixAxes to name the axes of the matrix."
+                )
+            if isinstance(entry, MatrixAxes):
+                _layout(jnp.shape(x), entry, f" at {where}")
+        return found
+
+    return layouts
+
+
 def _two_axes(tree: Params) -> Any:
     return jax.tree.map(lambda x: jnp.ndim(x) == 2, tree)
+
+
+def _split(
+    layouts_of: Callable[[Params], Any],
+    of_matrices: Callable[[list[MatrixAxes]], optax.GradientTransformation],
+    others: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+    """Return a rule for the matrices, which knows their axes, and one for the others."""
+
+    def parts(params: Params) -> optax.GradientTransformationExtraArgs:
+        layouts = layouts_of(params)
+        chosen = jax.tree.map(lambda a: isinstance(a, MatrixAxes), layouts)
+        axes = [a for a in jax.tree.leaves(layouts) if isinstance(a, MatrixAxes)]
+        rule = of_matrices(axes)
+        rest = jax.tree.map(operator.not_, chosen)
+        return optax.chain(optax.masked(rule, chosen), optax.masked(others, rest))
+
+    def init(params: Params):
+        return parts(params).init(params)
+
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
+        shapes = updates if params is None else params
+        return parts(shapes).update(updates, state, params, **extra)
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 def _momentum(
@@ -253,16 +501,9 @@ def _momentum(
     nesterov: bool,
     bias_correction: bool,
     orthogonalise: Callable[[Array], Array],
+    layouts: list[MatrixAxes],
 ) -> optax.GradientTransformation:
     def init(params: Params):
-        for path, x in jax.tree_util.tree_leaves_with_path(params):
-            if jnp.ndim(x) != 2:
-                raise ValueError(
-                    "muon orthogonalises matrices, but the leaf at "
-                    f"{jax.tree_util.keystr(path) or 'the top'} that `matrices` "
-                    f"chooses has shape {list(jnp.shape(x))}. Choose leaves with two "
-                    "axes."
-                )
         return MuonState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -273,16 +514,18 @@ def _momentum(
         def corrected(a, t):
             return a / cast(correction_of(beta, t), a) if bias_correction else a
 
-        def direction(g, m):
+        def averaged(g, m):
             if not nesterov:
-                return orthogonalise(corrected(m, count)).astype(g.dtype)
+                return corrected(m, count)
             ahead = corrected(m, increment(count))
             newest = corrected(g.astype(m.dtype), count)
-            return orthogonalise(
-                cast(beta, m) * ahead + cast(1.0 - beta, m) * newest
-            ).astype(g.dtype)
+            return cast(beta, m) * ahead + cast(1.0 - beta, m) * newest
 
-        return jax.tree.map(direction, updates, mu), MuonState(count, mu)
+        def direction(g, m, axes):
+            return _by_matrix(orthogonalise, averaged(g, m), axes).astype(g.dtype)
+
+        axes = jax.tree.unflatten(jax.tree.structure(updates), layouts)
+        return jax.tree.map(direction, updates, mu, axes), MuonState(count, mu)
 
     return complete(optax.GradientTransformation(init, update), only_real="muon")
 
@@ -290,14 +533,14 @@ def _momentum(
 def newton_schulz(
     a: Array,
     ns_steps: int | Array = 5,
-    ns_coeffs: tuple[float, float, float] = NEWTON_SCHULZ,
+    ns_coeffs: Any = NEWTON_SCHULZ,
     eps: float | Array = 1e-7,
 ) -> Array:
     """Return a matrix with the singular vectors of a and singular values close to 1.
 
-    The matrix comes from repeated application of an odd polynomial of degree five.
+    The matrix comes from repeated application of odd polynomials of degree five.
     Rounding errors in directions with a zero singular value are magnified like small
-    singular values: by 485 with the defaults.
+    singular values, with the defaults by a factor of 485.
 
     Args:
       a: Matrix, shape (m, n).
@@ -309,24 +552,27 @@ def newton_schulz(
       [[1. 0.]
        [0. 1.]]
     """
-    first, third, fifth = (cast(c, a) for c in ns_coeffs)
+    triples = _coefficients(ns_coeffs)
     x = a if a.shape[0] <= a.shape[1] else a.T  # Use the smaller of XXᵀ and XᵀX.
-    norm = _norm(x)
+    norm = norm_of(x)
     x = (x.astype(norm.dtype) / (norm + cast(eps, norm))).astype(x.dtype)
 
-    def iterate(_, x):
+    def iterate(coefficients, x):
+        first, third, fifth = (cast(c, a) for c in coefficients)
         square = _product(x, x.T)
         return first * x + _product(
             third * square + fifth * _product(square, square), x
         )
 
+    last = len(triples) - 1
     if not isinstance(ns_steps, Tracer):
         check_most(1_000, ns_steps=ns_steps)
-    if isinstance(ns_steps, Tracer):  # For example under optax.inject_hyperparams.
-        x = jax.lax.fori_loop(0, ns_steps, iterate, x)
-    else:
         for k in range(ns_steps):
-            x = iterate(k, x)
+            x = iterate(triples[min(k, last)], x)
+    else:  # For example under optax.inject_hyperparams.
+        table = jnp.asarray(triples, x.dtype)
+        at = lambda k: triples[0] if not last else table[jnp.minimum(k, last)]
+        x = jax.lax.fori_loop(0, ns_steps, lambda k, x: iterate(at(k), x), x)
     return x if a.shape[0] <= a.shape[1] else x.T
 
 

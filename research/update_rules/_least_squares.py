@@ -45,7 +45,7 @@ class GaussNewtonState(NamedTuple):
       evaluations: Number of sums of squares, with their gradients, evaluated inside the
         last update, int32. The Jacobian is not counted.
       squares_after, squares_grad_after: Sum ½ |r|² and its gradient after the step.
-        None without a line search, and for params narrower than float32.
+        None if there is no line search, or if the params are narrower than float32.
     """
 
     count: Array
@@ -68,7 +68,7 @@ def gauss_newton(
     shrink: float | Array = 0.5,
     max_evaluations: int | Array = 50,
 ) -> optax.GradientTransformationExtraArgs:
-    """Step to the minimum of the sum of squares of the linearised residuals.
+    """Step to the point that minimises the squares of the linearised residuals.
 
     u_t = t_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals and
     J_t is their Jacobian. The factor t_t is the first of η, η s, η s², ... that
@@ -76,21 +76,21 @@ def gauss_newton(
     |r|². Here η is learning_rate, s is shrink and c is sufficient_decrease.
 
     h_t comes from a QR factorisation of J, not from JᵀJ, whose condition number is the
-    square of J's. For linear residuals, one step reaches the minimum. For other
-    residuals, the rule is fast if they are small at the minimum, because it omits Σ r_i
-    ∇²r_i from the Hessian. The rule ignores the incoming gradient, so the objective may
-    be any multiple of |r|². optax and torch do not have this rule.
+    square of J's. For linear residuals, one step reaches the minimum. For nonlinear
+    residuals, the rule is fast if the residuals are small at the minimum, because the
+    rule omits Σ r_i ∇²r_i from the Hessian. The rule ignores the incoming gradient, so
+    the objective may be any multiple of |r|². optax and torch do not have this rule.
 
-    A column of J depends on the others to rounding if its diagonal entry of R is at
-    most m eps times the column's length. The state then reports a singular matrix, and
-    `singular` chooses the step. "shortest" takes the shortest h, measured in units of
-    the columns' lengths. "stop" takes no step.
+    A column of J counts as a linear combination of the other columns if its diagonal
+    entry in R is at most m eps times the length of the column. The state then reports a
+    singular matrix, and the argument `singular` chooses the step. "shortest" takes the
+    shortest h, measured in units of the columns' lengths. "stop" takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.
 
     Args:
-      learning_rate: First factor η to try: a positive number, a traced scalar, or a
+      learning_rate: First factor η to try. A positive number, a traced scalar, or a
         schedule t -> η_t.
       residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
         It may be left out if it is passed to update.
@@ -189,14 +189,14 @@ class LevenbergMarquardtState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      learning_rate: Radius Δ, the bound of |D h| in the next step, shape (). Before the
-        first step, it is η.
+      learning_rate: Radius Δ, the largest |D h| allowed in the next step, shape ().
+        Before the first step, the radius is η.
       scale: Diagonal of D: the largest length of each column of J so far, shape (n,).
       gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
         shape (). x moved if ρ > 1e-4. NaN before the first step.
       outcome: `Outcome` of the last step, int32. A rejected trial is not a failure,
         because the next trial is shorter. The outcome is "the step became too small" if
-        the step is below the rounding of x.
+        the step is smaller than the rounding error of x.
       evaluations, squares_after, squares_grad_after: As in GaussNewtonState.
     """
 
@@ -219,29 +219,31 @@ def levenberg_marquardt(
     u_t = h_t, where h_t minimises |J_t h + r_t| subject to |D_t h| <= Δ_t. r_t = r(x_t)
     are the residuals, J_t is their Jacobian and Δ_t is the radius. Equivalently, h_t
     minimises |J h + r|² + μ |D h|², where the radius determines the damping μ >= 0
-    (Moré). D is diagonal. Each entry is the largest length that its column of J has
-    had, so the rule does not depend on the units of the parameters. h comes from a QR
-    factorisation of J with √μ D below it, not from JᵀJ.
+    (Moré). D is diagonal. Each entry is the largest length so far of the corresponding
+    column of J, so the rule does not depend on the units of the parameters. h comes
+    from a QR factorisation of J with √μ D below it, not from JᵀJ.
 
     Let F = ½ |r|². The ratio ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) compares the
     decrease with the decrease predicted by the model. x moves if ρ > 1e-4. The first
-    radius is Δ_0 = η |D x_0|, or η if x_0 = 0. After the first step it is reduced to |D
-    h_0| if h_0 is shorter. The next radius is |D h| / 10 if ρ < 1/4. It is 2 |D h| if ρ
-    >= 3/4, or if ρ >= 1/4 and μ = 0. Otherwise it does not change.
+    radius is Δ_0 = η |D x_0|, or η if x_0 = 0. After the first step, the radius is
+    reduced to |D h_0| if |D h_0| is smaller. The next radius is |D h| / 10 if ρ < 1/4.
+    It is 2 |D h| if ρ >= 3/4, or if ρ >= 1/4 and μ = 0. Otherwise the radius does not
+    change.
 
     The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, with
-    three differences. MINPACK computes μ only to a tenth of Δ, and this rule to
-    rounding. After a bad trial, MINPACK shrinks Δ to between 0.1 and 0.5 times |D h|.
-    MINPACK's η is 100. In addition, a decrease of F below its rounding error, 4 eps
-    |r|ᵀ(|r| + |J| |x|), counts here as predicted, so that the last digits of x
-    converge. The rule ignores the incoming gradient, so the objective may be any
-    multiple of |r|². optax and torch do not have this rule.
+    four differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,
+    while this rule computes μ to full precision. Second, after a bad trial MINPACK
+    shrinks Δ to between 0.1 and 0.5 times |D h|. Third, MINPACK's η is 100. Fourth, if
+    F decreases here by less than its rounding error, 4 eps |r|ᵀ(|r| + |J| |x|), the
+    decrease counts as predicted, so that the last digits of x converge. The rule
+    ignores the incoming gradient, so the objective may be any multiple of |r|². optax
+    and torch do not have this rule.
 
-    Use it to fit curves, the purpose for which it was designed. It needs all residuals
-    at once and does not work with mini-batches. If the residuals stay large, as in
-    Brown & Dennis's problem, the factor 1/10 makes it slow. It takes about 650 steps
-    there. With a factor of 1/2 it takes 150, but then ends at a saddle point of Biggs's
-    EXP6.
+    Use it to fit curves, which is what it was designed for. It needs all residuals at
+    once and does not work with mini-batches. If the residuals stay large, the factor
+    1/10 makes the rule slow. On Brown & Dennis's problem, for example, it takes about
+    650 steps. With a factor of 1/2 it would take 150 steps, but then it would end at a
+    saddle point on another problem, Biggs's EXP6.
 
     Args:
       learning_rate: First radius η in units of |D x_0|, positive; may be traced.

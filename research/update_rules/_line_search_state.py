@@ -1,7 +1,7 @@
 """Shared code of rules with a line search.
 
-It finds the search by its name, keeps its result in the state, and chooses the first
-step.
+This code finds a line search by name, keeps the result of the last search in the state,
+and chooses the first step size.
 """
 
 from collections.abc import Callable
@@ -35,13 +35,13 @@ class Searched(NamedTuple):
     """Result of the last line search, as kept in a rule's state.
 
     Attributes:
-      learning_rate: Step size along the direction, shape (). It is 0 if the search
-        failed. Before the first search, it is the first step size to try.
+      learning_rate: Step size along the direction, shape (). 0 if the search failed.
+        Before the first search, it is the first step size to try.
       evaluations: Number of evaluations of the objective in the search, int32, shape
         ().
       outcome: `Outcome` of the search, int32, shape ().
       value_after, grad_after: Objective and its gradient after the step. None if the
-        search takes no gradients.
+        search computes no gradients.
     """
 
     learning_rate: Array

@@ -24,9 +24,9 @@ class LineSearch(NamedTuple):
       step: Step size a, shape (); 0 if the search failed.
       value: Value f(x + a d), shape ().
       slope: Derivative of f(x + a d) with respect to a, shape (). NaN if the search
-        takes no gradients and a > 0.
-      grad: Gradient of f at x + a d, like the params. None if the search takes no
-        gradients.
+        computes no gradients and a > 0.
+      grad: Gradient of f at x + a d, shaped like the params. None if the search
+        computes no gradients.
       evaluations: Number of evaluations of f, with or without its gradient, not
         counting the value and gradient passed to the search; int32, shape ().
       outcome: `Outcome` of the search, int32, shape ().
@@ -171,16 +171,17 @@ def strong_wolfe(
 
     The conditions on the step size a are φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2
     |φ'(0)|, where φ(a) = f(x + a d), x is params, d is direction, c1 is
-    sufficient_decrease and c2 is curvature. They require a sufficient decrease and a
-    sufficiently flat slope.
+    sufficient_decrease and c2 is curvature. The conditions require a sufficient
+    decrease and a sufficiently flat slope.
 
     The search is Nocedal & Wright's bracketing and zooming in a single loop, with one
     value and gradient per iteration. Before a bracket is found, the next trial is the
-    minimiser of the cubic through the last two points. Its distance from the first of
-    them is kept between 2.1 and 5 times the distance between the two. In a bracket, the
-    next trial is the minimiser of the cubic through both ends, kept a tenth of the
-    bracket's length away from them. If the cubic has no minimiser, the trial is the
-    middle. A value that is not finite counts as too high.
+    minimiser of the cubic through the last two points. The distance of this trial from
+    the first point is kept between 2.1 and 5 times the distance between the two points.
+    In a bracket, the next trial is the minimiser of the cubic through both ends. It is
+    kept at least a tenth of the bracket's length away from both ends. If the cubic has
+    no minimiser, the trial is the middle of the bracket. A value that is not finite
+    counts as too high.
 
     Close to a minimum, a comparison of values is inconclusive. If φ(a) exceeds φ(0) by
     no more than the rounding error 10 eps |f|, the decrease is judged by the slope:
@@ -201,7 +202,8 @@ def strong_wolfe(
     Returns:
       The LineSearch. The evaluations may run out, or the bracket may close, at a point
       with sufficient decrease but a steep slope. The point is then accepted if f is
-      lower there by more than rounding, and the outcome is Outcome.DECREASE_ONLY.
+      lower there by more than its rounding error, and the outcome is
+      Outcome.DECREASE_ONLY.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
@@ -344,7 +346,7 @@ def _inwards(low: _Point, high: _Point, noise: Array) -> Array:
 def inner(a: Params, b: Params) -> Array:
     """Return the inner product <a, b> over all leaves of two pytrees, shape ().
 
-    It is computed in a dtype of at least float32.
+    The product is computed in a dtype of at least float32.
 
     Example:
       >>> print(inner({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 4.0])}))

@@ -53,7 +53,7 @@ def natural_gradient(
     damping: float | Array = 0.0,
     singular: str = "drop",
 ) -> optax.GradientTransformationExtraArgs:
-    """Step down the gradient in the metric of the Fisher matrix.
+    """Step along the negative gradient in the metric of the Fisher matrix.
 
     u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where λ is damping and F is the Fisher matrix. F is
     the covariance of ∇log p(y | x), with y drawn from the model itself. The step
@@ -62,26 +62,26 @@ def natural_gradient(
     `canonical_fisher` computes F for the logits of logistic and softmax models, linear
     or not, as the generalised Gauss-Newton matrix. If the logits are linear in the
     params, F is the Hessian of the mean loss. With η = 1 and λ = 0 the rule is then
-    Newton's method without a line search. So fisher_fn may be left out for logistic and
-    softmax regression, with or without penalties: the Hessian of value_fn is used as F.
-    For other models the Hessian is a different matrix, so pass their fisher_fn. optax
-    and torch do not have this rule.
+    Newton's method without a line search. For logistic and softmax regression, with or
+    without penalties, fisher_fn may therefore be left out. The rule then uses the
+    Hessian of value_fn as F. For other models the Hessian is a different matrix, so
+    pass fisher_fn. optax and torch do not have this rule.
 
     Use it for generalised linear models, and for small networks whose Hessian is
-    indefinite, because F never is. The rule does not look at the value of the
-    objective. With η = 1 it may diverge far from the minimum; `newton` uses a line
+    indefinite, because F is never indefinite. The rule does not look at the value of
+    the objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
     search instead.
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule.
       fisher_fn: Function (params, indices=None) -> F, shape (n, n), with the params in
-        the order of `jax.flatten_util.ravel_pytree`. indices are those of the
-        mini-batch. It may be left out if it is passed to update.
+        the order of `jax.flatten_util.ravel_pytree`. `indices` are the examples of the
+        mini-batch. fisher_fn may be left out here if it is passed to update.
       damping: Damping λ, at least 0; may be traced.
-      singular: What to do if F + λ I is singular to rounding, as for softmax without a
-        penalty. "drop" leaves out the directions whose eigenvalue is zero or negative;
-        "stop" takes no step. state.curvature reports both cases.
+      singular: What to do if F + λ I is singular up to rounding errors, as for softmax
+        without a penalty. "drop" leaves out the directions whose eigenvalue is zero or
+        negative; "stop" takes no step. state.curvature reports both cases.
     Returns:
       The rule; its update needs params, and fisher_fn or value_fn.
     Raises:

@@ -45,8 +45,8 @@ class NewtonState(NamedTuple):
         `research.update_rules._second_order.CURVATURES`, int32.
       evaluations: Number of values, with their gradients, evaluated inside the last
         update, int32. The Hessian is not counted.
-      value_after, grad_after: Objective and its gradient after the step. None without a
-        line search, and for params narrower than float32.
+      value_after, grad_after: Objective and its gradient after the step. None if there
+        is no line search, or if the params are narrower than float32.
     """
 
     count: Array
@@ -75,18 +75,18 @@ def newton(
     ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is sufficient_decrease. η =
     1 tries the full step first.
 
-    The Hessian is `jax.hessian` of value_fn over all params as one vector. It takes n²
-    numbers of memory and n³ operations. Near a minimum with a definite Hessian, the
-    number of correct digits doubles with each step. optax and torch do not have
-    Newton's method.
+    The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
+    params, a step needs memory for n² numbers and n³ operations. Near a minimum with a
+    definite Hessian, the number of correct digits doubles with each step. optax and
+    torch do not have Newton's method.
 
-    A Hessian counts as not positive definite if a pivot of Cholesky is at most n eps
-    times its diagonal entry. state.curvature then reports this, and `indefinite`
-    chooses the step. "reflect" replaces each eigenvalue by its absolute value, at least
-    √eps times the largest, so that a saddle point repels the iterates. "keep" solves
-    with the Hessian unchanged, which leads to saddle points and maxima. With the line
-    search, it takes no step if the direction is not a descent direction. "stop" takes
-    no step.
+    A Hessian counts as not positive definite if a pivot of its Cholesky factorisation
+    is at most n eps times the corresponding diagonal entry. state.curvature then
+    reports this, and the argument `indefinite` chooses the step. "reflect" replaces
+    each eigenvalue by its absolute value, but by at least √eps times the largest
+    absolute value. A saddle point then repels the iterates. "keep" uses the Hessian
+    unchanged, which leads to saddle points and maxima. With the line search, "keep"
+    takes no step if the direction is not a descent direction. "stop" takes no step.
 
     If the Hessian is zero, the rule takes no step. At an exact saddle point the
     gradient is zero, and so is the step; `trust_region_newton` leaves such a point.
@@ -96,7 +96,7 @@ def newton(
     gradient, and the rule steps to the minimum of the batch.
 
     Args:
-      learning_rate: First factor η to try: a number of at least 0, a traced scalar, or
+      learning_rate: First factor η to try. A number of at least 0, a traced scalar, or
         a schedule.
       indefinite: "reflect", "keep" or "stop".
       line_search: Whether to search for the factor. False uses η without looking at f.
@@ -112,7 +112,7 @@ def newton(
     References:
       Nocedal & Wright, Numerical Optimization (2006), algorithms 3.1 and 3.2, and
       section 3.4 on eigenvalues. Dauphin et al., Identifying and attacking the saddle
-      point problem, NeurIPS 2014 (the eigenvalues' sizes).
+      point problem, NeurIPS 2014 (for the absolute values of the eigenvalues).
     Example:
       >>> f = lambda x, indices=None: 2.0 * x[0] ** 2 + 8.0 * x[1] ** 2
       >>> rule, x = newton(), jnp.array([3.0, -2.0])
@@ -198,7 +198,8 @@ class TrustRegionState(NamedTuple):
         shape (). x moved if ρ is larger than `acceptance`. NaN before the first step.
       outcome, curvature, evaluations, value_after, grad_after: As in NewtonState. A
         rejected trial is not a failure, because the next trial is shorter. The outcome
-        is "the step became too small" if the step is below the rounding of x.
+        is "the step became too small" if the step is smaller than the rounding error of
+        x.
     """
 
     count: Array
@@ -222,19 +223,19 @@ def trust_region_newton(
 
     u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀHp subject to |p| <= Δ_t. g is
     the gradient, H the Hessian and Δ_t the radius, within which the model is trusted.
-    The minimiser is exact for all signs of H's eigenvalues. It is p = -(H + σ I)⁻¹ g,
-    where σ >= 0 and H + σ I is positive semidefinite, from an eigen-decomposition. In
-    the hard case, g has no part along the eigenvector of the lowest, negative
-    eigenvalue. The step is then extended along this eigenvector to the edge of the
-    region, in a direction of arbitrary sign. In this way the rule leaves an exact
+    The minimiser is exact for all signs of H's eigenvalues, because it comes from an
+    eigen-decomposition: p = -(H + σ I)⁻¹ g, where σ >= 0 and H + σ I is positive
+    semidefinite. In the hard case, g has no part along the eigenvector of the lowest,
+    negative eigenvalue. The step is then extended along this eigenvector to the edge of
+    the region, in a direction of arbitrary sign. In this way the rule leaves an exact
     saddle point.
 
     The ratio ρ_t is the decrease of f divided by the decrease of the model. x moves if
     ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4, and min(2 Δ_t,
-    max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise it does not change. A decrease
-    below the rounding error of f counts as predicted. The constants are those of
-    scipy's trust-exact, which solves the subproblem less exactly. optax and torch do
-    not have this rule.
+    max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does not change. A
+    decrease below the rounding error of f counts as predicted by the model. The
+    constants are those of scipy's trust-exact, which solves the subproblem less
+    exactly. optax and torch do not have this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
     valleys, and for singular Hessians. It costs one eigen-decomposition, n³ operations,
@@ -254,7 +255,7 @@ def trust_region_newton(
       step, the hard case). Moré & Sorensen, Computing a trust region step, SIAM J. Sci.
       Stat. Comput. 4 (1983).
     Example:
-      >>> # A saddle, and we are in it.
+      >>> # f has a saddle point at 0, where x starts.
       >>> f = lambda x, indices=None: x[0] ** 2 - x[1] ** 2
       >>> rule, x = trust_region_newton(0.5), jnp.zeros(2)
       >>> updates, state = rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)
@@ -342,16 +343,16 @@ def trust_region_step(
     """Return the minimiser of a quadratic model inside a trust region.
 
     The model is gᵀp + ½ pᵀHp, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with the
-    lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V γ / (λ
-    - λ_1 + s).
+    lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V (γ / (λ
+    - λ_1 + s)).
 
     Args:
       hessian: Hessian H, symmetric, shape (n, n).
       g: Gradient, shape (n,).
       radius: Radius Δ > 0, shape ().
     Returns:
-      p; the multiplier σ of the constraint, 0 if p is inside the region; and the kind
-      of H as an index into CURVATURES, int32.
+      Three results: p, the multiplier σ of the constraint (0 if p is inside the
+      region), and the kind of H as an index into CURVATURES, int32.
     """
     eps = jnp.finfo(g.dtype).eps
     values, vectors = jnp.linalg.eigh(hessian)

@@ -1,8 +1,8 @@
 """Rules that set their own step size from the distance moved so far: DoG and Prodigy.
 
-Both compute the distance from the start as the sum of their own updates, not from the
-params. In float32, a param of size 1 would round a first move of 1e-6 by 6 %. For this
-reason they must be the last transformation in a chain.
+Both rules compute the distance from the start as the sum of their own updates, not from
+the params, because in float32 a param of size 1 would round a first move of 1e-6 by
+6 %. Each of these rules must therefore be the last transformation in a chain.
 """
 
 from typing import Any, NamedTuple
@@ -30,8 +30,8 @@ class DogState(NamedTuple):
     """State of DoG.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      moved: Difference x_t - x_0, like the params.
+      count: Number t of steps taken, int32, shape ().
+      moved: Difference x_t - x_0, shaped like the params.
       largest_distance: Largest distance r̄, shape (), in at least float32.
       sum_of_squares: Sum of squared gradients Σ |g_i|², shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
@@ -51,26 +51,27 @@ def dog(
     initial_distance: float | Array | None = None,
     eps: float | Array = 1e-8,
 ) -> optax.GradientTransformation:
-    """Step by the largest distance over the root of the sum of squared gradients.
+    """Use the largest distance from the start, divided by √(Σ |g|²), as the step size.
 
     u_t = -η_t r̄_t g_t / √(Σ_(i<=t) |g_i|² + ε), with r̄_t = max(r_ε, max_(i<=t) |x_i -
-    x_0|), t counted from 0 and norms over all leaves. r_ε is initial_distance, or 1e-6
-    (1 + |x_0|) by default. As long as all gradients are 0, u_t = 0 for any ε.
+    x_0|). Here t is counted from 0, and norms are over all leaves. r_ε is
+    initial_distance, or 1e-6 (1 + |x_0|) by default. As long as all gradients are 0,
+    u_t = 0 for any ε.
 
     The name stands for "distance over gradients". optax.contrib.dog is the same with
-    init_step=("distance", r_ε) or, by default, ("heuristic", 1e-6), but it takes the
-    distance of rounded params. The paper has no ε; the authors' code uses this one. For
-    coupled weight decay, chain `add_decayed_weights` before the rule. torch does not
-    have it.
+    init_step=("distance", r_ε) or, by default, ("heuristic", 1e-6), but optax computes
+    the distance from the rounded params. The paper has no ε. The authors' code has the
+    same ε as this rule. For coupled weight decay, chain `add_decayed_weights` before
+    the rule. torch does not have this rule.
 
-    Use it if no rate can be tuned, on convex or nearly convex losses. Its guarantee
-    holds for an average of the iterates, which the authors keep in addition. It starts
-    slowly: r̄ at most doubles in each step until it reaches the size of the distance to
-    the minimum. The sum never forgets a large gradient.
+    Use it if no rate can be tuned, on convex or nearly convex losses. The guarantee of
+    convergence is for an average of the iterates, which the authors also keep. The rule
+    starts slowly, because r̄ at most doubles in each step until it is about the
+    distance to the minimum. The sum of squares never forgets a large gradient.
 
     Args:
-      learning_rate: Learning rate η, the paper's c; leave it at 1. A number of at least
-        0, a traced scalar, or a schedule t -> η_t.
+      learning_rate: Learning rate η, the paper's c. Leave this rate at 1. A number of
+        at least 0, a traced scalar, or a schedule t -> η_t.
       initial_distance: Initial distance r_ε, at least 0; may be traced. It should be
         less than the distance to a minimum.
       eps: Constant ε, at least 0; may be traced.
@@ -80,7 +81,7 @@ def dog(
       ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Ivgi, Hinder & Carmon, DoG is SGD's best friend, ICML 2023, equation (DoG), and
-      its experiments on r_ε.
+      the experiments on r_ε.
     Example:
       >>> rule = dog(initial_distance=1.0, eps=0.0)
       >>> state = rule.init(jnp.zeros(1))
@@ -128,14 +129,14 @@ def dog(
 class ProdigyState(NamedTuple):
     """State of Prodigy.
 
-    The averages and sums are divided by d_0, and nu by d_0², so that float32 does not
-    underflow.
+    The averages and sums are divided by d_0, and nu is divided by d_0², so that float32
+    does not underflow.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      moved: Difference x_t - x_0, like the params.
-      mu, nu: Averages m_t and v_t of d g and (d g)², like the params.
-      gradient_sum: Weighted sum of gradients s_t, like the params.
+      count: Number t of steps taken, int32, shape ().
+      moved: Difference x_t - x_0, shaped like the params.
+      mu, nu: Averages m_t and v_t of d g and (d g)², shaped like the params.
+      gradient_sum: Weighted sum s_t of gradients, shaped like the params.
       numerator: Numerator r_t, shape (), in at least float32.
       distance: Estimate d_t of |x* - x_0|, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
@@ -171,28 +172,31 @@ def prodigy(
     decreases. m_t and v_t are Adam's moving averages, and r_t and s_t are weighted
     sums:
 
-    m_(t+1) = β1 m_t + (1 - β1) d_t g_t, v_(t+1) = β2 v_t + (1 - β2) d_t² g_t², r_(t+1)
-    = β3 r_t + η_t d_t² <g_t, x_0 - x_t>, s_(t+1) = β3 s_t + η_t d_t² g_t, d_(t+1) =
-    max(d_t, κ r_(t+1) / |s_(t+1)|_1), u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε)
-    + λ x_t), with t counted from 0 and β3 = √β2 by default. λ is weight_decay and κ is
+    m_(t+1) = β1 m_t + (1 - β1) d_t g_t,
+    v_(t+1) = β2 v_t + (1 - β2) d_t² g_t²,
+    r_(t+1) = β3 r_t + η_t d_t² <g_t, x_0 - x_t>,
+    s_(t+1) = β3 s_t + η_t d_t² g_t,
+    d_(t+1) = max(d_t, κ r_(t+1) / |s_(t+1)|_1),
+    u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
+    Here t is counted from 0, and β3 = √β2 by default. λ is weight_decay and κ is
     distance_factor. As long as all gradients are 0, d does not change.
 
-    The rule is the authors' code. The paper multiplies ε by d_t instead of d_(t+1)
-    (eps_by_next_distance=False). With ε = 1e-8, this changes a step by one part in a
-    million while d grows. optax.contrib.prodigy multiplies every η_t by √(1 - β2^(t+1))
-    / (1 - β1^(t+1)) (bias_correction=True); the authors' code does so on request.
-    Without this correction, the length of the first step is 3.2 d_0 η (0.1 / √0.001).
-    If all gradients so far are 0, optax (up to 0.2.8) divides 0 by 0, and its params
-    become NaN. The arguments betas, estim_lr0 and estim_lr_coef of optax are b1, b2,
-    initial_distance and distance_factor (κ) here. torch does not have the rule.
+    The rule is the same as the authors' code. The paper multiplies ε by d_t instead of
+    d_(t+1) (eps_by_next_distance=False). With ε = 1e-8, this changes a step by one part
+    in a million while d grows. optax.contrib.prodigy multiplies every η_t by √(1 -
+    β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True). The authors' code has an option
+    for this. Without this correction, the length of the first step is 3.2 d_0 η (0.1 /
+    √0.001). If all gradients so far are 0, optax (up to 0.2.8) divides 0 by 0, and its
+    params become NaN. The arguments betas, estim_lr0 and estim_lr_coef of optax are b1,
+    b2, initial_distance and distance_factor (κ) here. torch does not have the rule.
 
-    Use it if Adam's rate would have to be tuned, with a schedule for η that ends at 0.
-    Change distance_factor, not η. Since d never shrinks, a single step with large
-    gradients may make d too large permanently, if they point against the distance moved
-    so far.
+    Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
+    all rates, change distance_factor, not η. Since d never shrinks, a single step with
+    large gradients may make d too large for ever, if these gradients point against the
+    distance moved so far.
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t. Its largest value should be 1.
       b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
       b3: Decay rate β3 in [0, 1), or None for √β2; may be traced.
@@ -203,7 +207,8 @@ def prodigy(
       weight_decay: Factor λ of decoupled decay, at least 0; may be traced. If it is not
         the number 0, update needs params.
       bias_correction: Whether to multiply η_t by optax's correction.
-      eps_by_next_distance: Whether ε is multiplied by d_(t+1); otherwise by d_t.
+      eps_by_next_distance: If True, ε is multiplied by d_(t+1). If False, ε is
+        multiplied by d_t.
     Returns:
       The rule.
     Raises:
@@ -211,7 +216,7 @@ def prodigy(
         update received no params to decay.
     References:
       Mishchenko & Defazio, Prodigy: an expeditiously adaptive parameter-free learner,
-      ICML 2024, its version for Adam.
+      ICML 2024, the version for Adam.
     Example:
       >>> rule = prodigy(b1=0.0, b2=0.75, eps=0.0, initial_distance=1.0)
       >>> print(rule.update(jnp.array([5.0, -3.0]), rule.init(jnp.zeros(2)))[0])

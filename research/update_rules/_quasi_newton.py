@@ -37,7 +37,7 @@ class BFGSState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape ().
       num_pairs: Number of pairs (s, y) used in the inverse Hessian, int32, shape ().
-      params, grad: x and g of the last step, like the params.
+      params, grad: x and g of the last step, shaped like the params.
       inverse_hessian: Inverse Hessian H over all n entries of the params in order,
         shape (n, n).
       search: `Searched`, the result of the last line search.
@@ -76,16 +76,17 @@ def bfgs(
 
     Args:
       learning_rate: First trial η of each line search, or the step size if linesearch
-        is None: a positive number, a traced scalar, or a schedule t -> η_t.
+        is None. A positive number, a traced scalar, or a schedule t -> η_t.
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
-      first_step: Norm |g_t| before the first pair: "euclidean", or "absolute" for the
-        sum of absolute values.
+      first_step: Kind of the norm |g_t| that is used before the first pair.
+        "euclidean", or "absolute" for the sum of absolute values.
       min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
-      The rule; its update needs params, and for a line search value and value_fn. Its
-      state is a BFGSState, whose `search` holds the step size as `learning_rate`, and
-      `evaluations` and `outcome`. If the search fails, the update is 0.
+      The rule; its update needs params, and for a line search also value and value_fn.
+      Its state is of type BFGSState. The field `search` has the last step size
+      (`learning_rate`), `evaluations` and `outcome`. If the search fails, the update is
+      0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown, or update received
         no params, value or value_fn.
@@ -167,9 +168,9 @@ class LBFGSState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape ().
       num_pairs: Number of pairs (s, y) that entered the memory so far, int32, shape ().
-      params, grad: x and g of the last step, like the params.
-      steps, changes: s and y of the last pairs, newest first; like the params with a
-        leading axis of length memory_size.
+      params, grad: x and g of the last step, shaped like the params.
+      steps, changes: s and y of the last pairs, newest first; shaped like the params
+        with a leading axis of length memory_size.
       weights: ρ = 1 / <s, y> of each pair, 0 for empty entries, shape (memory_size,).
       scale: Factor <s, y> / <y, y> of the newest pair, shape ().
       search: `Searched`, the result of the last line search.
@@ -205,7 +206,7 @@ def lbfgs(
     torch.optim.LBFGS(lr=η, max_iter=1, history_size=m) is this rule with
     first_step="absolute" and min_curvature=1e-10. optax also uses pairs of negative
     curvature, which this rule never does. By default both libraries use a strong Wolfe
-    search, each with its own implementation, so only the limits agree.
+    search, each with its own implementation, so only the limits of the iterates agree.
 
     Use it on smooth deterministic functions of any size, where it is the first rule to
     try. Full-batch logistic regression is a typical case. On mini-batches it fails,
@@ -213,18 +214,19 @@ def lbfgs(
 
     Args:
       learning_rate: First trial η of each line search, or the step size if linesearch
-        is None: a positive number, a traced scalar, or a schedule t -> η_t.
+        is None. A positive number, a traced scalar, or a schedule t -> η_t.
       memory_size: Number of pairs m, a positive integer; None means 10. It cannot be
-        traced, because it is a length of arrays.
+        traced, because it determines the shapes of arrays.
       linesearch: "strong_wolfe", "backtracking", a function with the arguments of
         `strong_wolfe`, or None for a fixed step size.
-      first_step: Norm |g_t| before the first pair: "euclidean", or "absolute" for the
-        sum of absolute values.
+      first_step: Kind of the norm |g_t| that is used before the first pair.
+        "euclidean", or "absolute" for the sum of absolute values.
       min_curvature: Bound that <s, y> must exceed for a pair to be used, at least 0.
     Returns:
-      The rule; its update needs params, and for a line search value and value_fn. Its
-      state is an LBFGSState, whose `search` holds the step size as `learning_rate`, and
-      `evaluations` and `outcome`. If the search fails, the update is 0.
+      The rule; its update needs params, and for a line search also value and value_fn.
+      Its state is of type LBFGSState. The field `search` has the last step size
+      (`learning_rate`), `evaluations` and `outcome`. If the search fails, the update is
+      0.
     Raises:
       ValueError, TypeError: An argument is out of range or unknown, or update received
         no params, value or value_fn.

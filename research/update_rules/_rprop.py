@@ -19,9 +19,9 @@ class RpropState(NamedTuple):
     """State of Rprop.
 
     Attributes:
-      sign: Sign of the last gradient, like the params. An entry is 0 if its sign
-        changed in the last step.
-      step_size: Step size Δ_t of each entry, like the params.
+      sign: Sign of the last gradient, shaped like the params. An entry is 0 if the sign
+        of its gradient changed in the last step.
+      step_size: Step size Δ_t of each entry, shaped like the params.
       learning_rate: First step size η, shape ().
     """
 
@@ -40,26 +40,29 @@ def rprop(
 ) -> optax.GradientTransformation:
     """Step by the sign of each entry, with step sizes that grow and shrink.
 
-    u_t = -Δ_t sign(g_t), with Δ_t = clip(Δ_(t-1) η+) if g_t g_(t-1) > 0, clip(Δ_(t-1)
-    η-) if g_t g_(t-1) < 0, and clip(Δ_(t-1)) otherwise. t is counted from 1, Δ_0 = η
-    and g_0 = 0. Here η is learning_rate, η+ is eta_plus and η- is eta_minus. clip
-    limits Δ_t to the range from min_step_size to max_step_size. A step size grows
+    u_t = -Δ_t sign(g_t),
+    Δ_t = clip(Δ_(t-1) η+) if g_t g_(t-1) > 0,
+    Δ_t = clip(Δ_(t-1) η-) if g_t g_(t-1) < 0,
+    Δ_t = clip(Δ_(t-1)) otherwise.
+    t is counted from 1, Δ_0 = η and g_0 = 0. Here η is learning_rate, η+ is eta_plus
+    and η- is eta_minus. clip limits Δ_t to the range from min_step_size to
+    max_step_size. A step size grows
     while the sign of its entry stays the same, and shrinks when the sign changes. After
     a change of sign, u_t = 0 and g_t counts as 0 in the next step, so that a step size
     shrinks once for each overshoot.
 
-    This is iRprop- of Igel & Hüsken, and torch.optim.Rprop. The original rule of 1993
-    (Rprop+) undoes the last step when the sign changes. optax.rprop (up to 0.2.8)
-    returns each step one call too late, so its first update is 0. It also clips a step
-    size only when the step size changes.
+    This rule is iRprop- of Igel & Hüsken, which torch.optim.Rprop also is. The original
+    rule of 1993 (Rprop+) undoes the last step when the sign changes. optax.rprop (up to
+    0.2.8) returns each step one call too late, so its first update is 0. It also clips
+    a step size only when the step size changes.
 
     Use it on full batches for functions that are badly scaled along the axes. No
     learning rate has to be tuned. Do not use it on mini-batches, where signs change by
     chance and the step sizes shrink towards zero.
 
     Args:
-      learning_rate: First step size η of all entries: a number of at least 0, or a
-        traced scalar. Not a schedule.
+      learning_rate: First step size η of all entries. A number of at least 0, or a
+        traced scalar. A schedule is not accepted.
       eta_minus: Factor η- in [0, 1); may be traced.
       eta_plus: Factor η+, at least 1; may be traced.
       min_step_size, max_step_size: Smallest and largest step size; may be traced.

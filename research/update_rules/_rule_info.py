@@ -42,8 +42,8 @@ def rule_info(state: optax.OptState) -> RuleInfo:
 
     They are the fields named `learning_rate`, `outcome` and `evaluations` anywhere in
     the state. The states of optax's rules use the same names. If no such learning rate
-    is found, the one that `optax.inject_hyperparams` keeps under `hyperparams` is
-    returned.
+    is found, the learning rate that `optax.inject_hyperparams` keeps under
+    `hyperparams` is returned.
 
     Args:
       state: State of any rule of this library or of optax.

@@ -1,6 +1,7 @@
 """Schedule-free rules: descent and averaging without a learning rate schedule.
 
-The gradient is taken between a fast sequence and its average.
+The gradient is taken at a point between a fast sequence and the average of this
+sequence.
 """
 
 from typing import Any, NamedTuple
@@ -30,10 +31,10 @@ class ScheduleFreeState(NamedTuple):
     """State of schedule-free rules; the params are y_t.
 
     Attributes:
-      evaluation_params: Average x_t, to evaluate during the run and to keep at its end.
-        Before the first step, it equals y_t.
-      lead: Difference z_t - x_t between the fast sequence and its average, like the
-        params.
+      evaluation_params: Average x_t, at which the objective is evaluated during the
+        run, and which is the result at the end. Before the first step, it equals y_t.
+      lead: Difference z_t - x_t between the fast sequence and its average, shaped like
+        the params.
       weight_sum: Sum of weights Σ γ_i^p, shape ().
       direction: State of the transformation from gradients to directions.
       rate: DescendState of the learning rate.
@@ -56,27 +57,30 @@ def schedule_free_sgd(
 ) -> optax.GradientTransformation:
     """Descend with a fast sequence z and average it to x, without a schedule.
 
-    z_(t+1) = z_t - γ_t (g_t + λ y_t), x_(t+1) = (1 - c_t) x_t + c_t z_(t+1), with c_t =
-    γ_t^p / Σ_(i<=t) γ_i^p, γ_t = η_t min(1, t / T), t counted from 1 and z_1 = x_1 =
-    y_1. γ_t is the rate with a warm-up of T steps, λ is weight_decay and p is
-    weight_power. The params, at which the gradient is taken, are y_t = (1 - β) z_t + β
-    x_t, where β is b1. So x is the average of z_2, z_3, ... with weights γ^p.
+    z_(t+1) = z_t - γ_t (g_t + λ y_t),
+    x_(t+1) = (1 - c_t) x_t + c_t z_(t+1),
+    c_t = γ_t^p / Σ_(i<=t) γ_i^p,
+    γ_t = η_t min(1, t / T).
+    Here t is counted from 1, and z_1 = x_1 = y_1. γ_t is the rate with a warm-up of T
+    steps, λ is weight_decay and p is weight_power. The params, at which the gradient is
+    taken, are y_t = (1 - β) z_t + β x_t, where β is b1. So x is the average of z_2,
+    z_3, ... with weights γ^p.
 
     β = 0 is plain descent with Polyak-Ruppert averaging, and β = 1 is primal averaging.
     The paper uses p = 2. In c, optax and the authors' code replace γ_i by the largest
     rate so far, which is the same as long as the rate does not fall.
-    optax.contrib.schedule_free_sgd (up to 0.2.8) differs in three more ways. With
-    warm-up, its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use
-    1/T, 2/T, ... Its first step therefore does not move. It needs β > 0. It keeps the
-    sum of weights in the params' dtype, so in bfloat16 the sum stops growing at 256
-    weights. torch does not have this rule.
+    optax.contrib.schedule_free_sgd (up to 0.2.8) differs in three more ways. First,
+    with warm-up its steps use the rates 0, 1/T, 2/T, ... times η, while its weights use
+    1/T, 2/T, ... The first step therefore does not move the params. Second, it needs β
+    > 0. Third, it keeps the sum of weights in the params' dtype, so in bfloat16 the sum
+    stops growing at 256 weights. torch does not have this rule.
 
-    Use it instead of a schedule that needs to know the length of the run. Evaluate the
-    state's `evaluation_params`, not the params. η may be larger than the rate of plain
-    descent. If the run is unstable, tune β.
+    Use it instead of a schedule that depends on the length of the run. Evaluate at the
+    state's `evaluation_params`, not at the params. η may be larger than the rate of
+    plain descent. If the run is unstable, tune β.
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t.
       warmup_steps: Length of the warm-up T, an integer of at least 0; may be traced.
       b1: Interpolation β in [0, 1]; may be traced.
@@ -123,11 +127,11 @@ def schedule_free_adamw(
 
     optax.contrib.schedule_free_adamw is the same except for the warm-up (see
     `schedule_free_sgd`). The authors' first code multiplied γ_t by √(1 - β2^t) instead
-    of dividing v_t. This factor also enters the weights: c_2 is then 0.667 instead of
-    0.5, and the average forgets its first steps faster.
+    of dividing v_t by 1 - β2^t. This factor also enters the weights: c_2 is then 0.667
+    instead of 0.5, and the average forgets its first steps faster.
 
     Use it instead of AdamW with a schedule if the length of the run is not known.
-    Evaluate `evaluation_params`.
+    Evaluate at `evaluation_params`.
 
     Args:
       learning_rate, warmup_steps, b1, weight_decay, weight_power: As in

@@ -1,7 +1,7 @@
 """Shared code of second-order rules: flat params, matrix solves and backtracking.
 
 The solves detect singular and indefinite matrices. Backtracking allows for rounding
-errors of the objective.
+errors in the objective.
 """
 
 from collections.abc import Callable
@@ -117,13 +117,14 @@ def kept_after(
 
 
 def value_slack(value: Array) -> Array:
-    """Return ten units of rounding of a value.
+    """Return ten times the rounding error of a value.
 
-    Two values that differ by less may be equal. Conn, Gould & Toint (Trust-region
-    methods, section 17.4.2) compare values in this way. Near a minimum, f is flat to
-    rounding long before its gradient is, so a test on f alone would reject the last,
-    good steps. If large terms of f cancel to a value near 0, the rounding error of f is
-    larger than this slack. Half of the digits of x may then be out of reach.
+    Two values that differ by less than this slack may be equal. Conn, Gould & Toint
+    (Trust-region methods, section 17.4.2) compare values in this way. Near a minimum,
+    rounding errors hide the changes of f long before they hide the gradient, so a test
+    on f alone would reject the last, good steps. If large terms of f cancel to a value
+    near 0, the rounding error of f is larger than this slack. Half of the digits of x
+    may then be out of reach.
     """
     return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
@@ -131,18 +132,19 @@ def value_slack(value: Array) -> Array:
 def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Array]:
     """Solve matrix · p = g by Cholesky, with a fallback for indefinite matrices.
 
-    The matrix counts as positive definite if each pivot of Cholesky is larger than n
-    eps times its diagonal entry. This test does not depend on the scale of the
-    variables. If it fails, an eigen-decomposition is used as `indefinite` says. A zero
-    matrix then gives p = 0.
+    The matrix counts as positive definite if each pivot of the Cholesky factorisation
+    is larger than n eps times the corresponding diagonal entry. This test does not
+    depend on the scale of the variables. If the matrix fails the test, an
+    eigen-decomposition is used as the argument `indefinite` says. A zero matrix then
+    gives p = 0.
 
     Args:
       matrix: Symmetric matrix, shape (n, n).
       g: Right-hand side, shape (n,).
-      indefinite: "reflect" replaces each eigenvalue by its absolute value, at least
-        √eps times the largest. "keep" uses the eigenvalues unchanged. "drop" leaves out
-        the eigenvectors whose eigenvalue is at most n eps times the largest. "stop"
-        returns p = 0.
+      indefinite: "reflect" replaces each eigenvalue by its absolute value, but by at
+        least √eps times the largest absolute value. "keep" uses the eigenvalues
+        unchanged. "drop" leaves out the eigenvectors whose eigenvalue is at most n eps
+        times the largest. "stop" returns p = 0.
     Returns:
       p, shape (n,), and the kind of matrix as an index into CURVATURES, int32.
     Example:
@@ -184,8 +186,8 @@ def secular_root(
 
     For the radius Δ, the damping is the smallest s >= floor with |γ / (d + s)| <= Δ.
     Newton's method on 1 / |p(s)| = 1 / Δ, where p(s) = γ / (d + s), increases s to this
-    root. It starts from the largest bound by a single entry, |γ_i| / (d_i + s) <= Δ. An
-    entry with γ = 0 counts as 0 for every divisor.
+    root. It starts from the largest s at which a single entry reaches the radius, |γ_i|
+    / (d_i + s) = Δ. An entry with γ = 0 counts as 0 for every divisor.
 
     Args:
       above: Divisors d >= 0, shape (n,).
@@ -265,8 +267,8 @@ def damped_step(
     The trust region is |D h| <= Δ, for a diagonal scaling D and a radius Δ. J = Q R is
     factorised once. The damping μ comes from the singular values of R / D. The step h
     comes from a QR factorisation of R with √μ D below it. If columns of J are linearly
-    dependent to rounding, h comes from the singular values instead. Singular values of
-    at most max(m, n) eps times the largest are then left out.
+    dependent up to rounding errors, h comes from the singular values instead. Singular
+    values of at most max(m, n) eps times the largest are then left out.
 
     Args:
       jacobian: Jacobian J, shape (m, n).
@@ -319,13 +321,13 @@ def backtrack(
     shrink: float | Array,
     max_evaluations: int | Array,
 ) -> tuple[Array, Array, Array, tuple[Array, Array]]:
-    """Return the first step size that decreases f enough, allowing for rounding.
+    """Return the first step size that decreases f enough, up to a rounding error.
 
     The step sizes tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x +
     t p) <= f(x) + c t ∇f(x)ᵀp + slack (Armijo's condition).
-    `line_searches.backtracking` does not allow for rounding. With that search, the last
-    steps to a minimum change f by less than its rounding error and are rejected. x then
-    ends with only half of its digits correct.
+    `line_searches.backtracking` has no such slack. It rejects the last steps to a
+    minimum, because they change f by less than its rounding error. x then ends with
+    only half of its digits correct.
 
     Args:
       at: Function from t to f(x + t p) and ∇f(x + t p).
@@ -336,8 +338,8 @@ def backtrack(
       sufficient_decrease, shrink: Constants c and s.
       max_evaluations: Maximum number of step sizes to try.
     Returns:
-      t, which is 0 if no step size is accepted; an `Outcome`; the number of step sizes
-      tried; and the value and gradient at x + t p.
+      Four results: t (0 if no step size is accepted), an `Outcome`, the number of step
+      sizes tried, and a pair of the value and gradient at x + t p.
     """
     value = before[0]
 

@@ -38,11 +38,11 @@ def sam(
 
     e_t = ρ g_t / |g_t|, and the inner rule receives the gradient ∇f(x_t + e_t). To
     first order, x_t + e_t is the point with the largest loss within a radius of ρ.
-    |g_t| is the Euclidean norm over all leaves (the paper's p = 2). If it is 0, e_t =
-    0. Each step costs two gradients, both on the examples of the mini-batch. The inner
-    rule works with the shifted function y -> f(y + e_t). It receives the gradient of
-    this function, and its value, grad and value_fn if needed. Weight decay in the inner
-    rule applies to x_t, not to x_t + e_t.
+    |g_t| is the Euclidean norm over all leaves (the paper's p = 2). If |g_t| is 0, e_t
+    = 0. Each step costs two gradients, both on the examples of the mini-batch. The
+    inner rule works with the shifted function y -> f(y + e_t). It receives the gradient
+    of this function and, if needed, the value, grad and value_fn of this function.
+    Weight decay in the inner rule applies to x_t, not to x_t + e_t.
 
     The rule is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)),
     opaque_mode=True), which divides 0 by 0 if the gradient is zero. By default, optax
@@ -54,7 +54,7 @@ def sam(
     of about ρ from the minimum.
 
     Args:
-      learning_rate: Learning rate η of the inner rule: a number of at least 0, a traced
+      learning_rate: Learning rate η of the inner rule. A number of at least 0, a traced
         scalar, or a schedule t -> η_t.
       rho: Radius ρ of the neighbourhood, at least 0; may be traced. 0 gives the inner
         rule itself.

@@ -29,7 +29,7 @@ class LionState(NamedTuple):
     """State of Lion.
 
     Attributes:
-      mu: Moving average of gradients m_t, like the params.
+      mu: Moving average m_t of gradients, shaped like the params.
     """
 
     mu: Params
@@ -43,10 +43,10 @@ def lion(
     weight_decay: float | Array = 1e-3,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Step by the sign of a short moving average, and keep a longer one.
+    """Step by the sign of a short moving average, and keep a longer moving average.
 
     u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), with m_t = β2 m_(t-1) + (1 -
-    β2) g_t. The moving average m_t with β2 is the one that is kept.
+    β2) g_t. Only the moving average m_t, which uses β2, is kept.
 
     optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
     and here, 0 in timm. torch does not have Lion.
@@ -57,7 +57,7 @@ def lion(
     leaf. It does not converge unless η_t decreases.
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t.
       b1, b2: Decay rates β1 and β2 in [0, 1); may be traced. With b1 = b2 and no decay,
         the rule is `signum`.
@@ -99,9 +99,9 @@ class AdoptState(NamedTuple):
     """State of ADOPT.
 
     Attributes:
-      count: Number of steps taken t, int32, shape ().
-      mu: Moving average of normalised gradients m_t, like the params.
-      nu: Moving average of squared gradients v_t, like the params.
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of normalised gradients, shaped like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params.
     """
 
     count: Array
@@ -117,23 +117,26 @@ def adopt(
     eps: float | Array = 1e-6,
     use_clipping: bool = True,
 ) -> optax.GradientTransformation:
-    """Normalise each gradient by the previous ones, and average the results.
+    """Normalise each gradient by the previous gradients, and average the results.
 
-    The first gradient only initialises v_1 = g_1², and u_1 = 0. Then d_t = g_t /
-    max(√v_(t-1), ε), clipped to ±(t - 1)^¼, m_t = β1 m_(t-1) + (1 - β1) d_t, u_t = -η_t
-    m_t, v_t = β2 v_(t-1) + (1 - β2) g_t². So m_t is the average of the normalised
-    gradients d_t, and v_t is that of the squared gradients.
+    The first gradient only initialises v_1 = g_1², and u_1 = 0. For t > 1,
+    d_t = g_t / max(√v_(t-1), ε), clipped to ±(t - 1)^¼,
+    m_t = β1 m_(t-1) + (1 - β1) d_t,
+    u_t = -η_t m_t,
+    v_t = β2 v_(t-1) + (1 - β2) g_t².
+    So m_t is the average of the normalised gradients d_t, and v_t is the average of the
+    squared gradients.
 
     With use_clipping=False, the rule is the paper's first version; the second version
     added the clipping. optax.contrib.adopt is the same. If the first gradient of an
     entry is 0 and a later one is not, d_t without clipping is g / ε.
 
     Use it instead of Adam if β2 cannot be tuned. It converges with any β2, because g_t
-    is not part of its own divisor. An unusual first gradient is remembered for 1 / (1 -
-    β2) steps, 10,000 by default.
+    is not part of its own divisor. An unusual first gradient is remembered for about 1
+    / (1 - β2) steps, which is 10,000 by default.
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t.
       b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.

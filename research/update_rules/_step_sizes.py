@@ -42,19 +42,19 @@ def polyak_step(
     value of f. Polyak's own step has η_max = ∞ and ε = 0.
 
     On single examples, with f* the minimum loss of one example, the rule is SPS_max of
-    Loizou et al. Their constant is a divisor, and is 1 / c here. If f* is too high, f -
-    f* may be negative and the step goes uphill. With positive_part=True the params do
-    not move in this case (SPS+).
+    Loizou et al. Their constant divides the step, so it corresponds to 1 / c here. If
+    f* is too high, f - f* may be negative and the step goes uphill. With
+    positive_part=True the params do not move in this case (SPS+).
 
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), with
     variant="sps+" for the positive part, except for two differences. optax's η_max is 1
     by default. optax does not move if |g|² + ε <= 2.2e-16, while here η_t = 0 only if
-    the gradient is 0. optax's `scaling` is not c: it scales the gradient before the
-    norm is taken, and so divides the step. torch does not have the rule.
+    the gradient is 0. optax's `scaling` is not c, because it scales the gradient before
+    the norm is taken. It therefore divides the step. torch does not have the rule.
 
-    Use it if the minimum value is known: 0 for an interpolating model or a system with
-    a solution. If the guess is too low, the steps are too long, and the params do not
-    settle near the minimum.
+    Use it if the minimum value is known. It is 0, for example, for an interpolating
+    model or a system with a solution. If f_min is too low, the steps are too long, and
+    the params do not settle near the minimum.
 
     Args:
       learning_rate: Factor c of the step, at least 0; may be traced. 1 gives Polyak's
@@ -75,7 +75,7 @@ def polyak_step(
       SGD, AISTATS 2021, equation (3). Garrigos, Gower & Schaipp, Function value
       learning (2023), for the positive part.
     Example:
-      >>> # f = x² / 2: the step is half of the way.
+      >>> # For f = x² / 2, the step is half of the way to the minimum.
       >>> rule, x = polyak_step(), jnp.array([4.0])
       >>> updates, state = rule.update(x, rule.init(x), x, value=8.0)
       >>> print(updates, state.learning_rate)
@@ -127,7 +127,7 @@ class BarzilaiBorweinState(NamedTuple):
         rate of the first step.
       refused: Number of steps that kept the previous rate because sᵀy was not positive,
         int32, shape ().
-      previous_params, previous_gradient: x_(t-1) and g_(t-1), like the params.
+      previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
     """
 
     count: Array
@@ -141,18 +141,18 @@ class BarzilaiBorweinState(NamedTuple):
 def barzilai_borwein(
     learning_rate: float | Array = 1e-3, short: bool = False
 ) -> optax.GradientTransformation:
-    """Step by the inverse of the curvature along the last step.
+    """Use the inverse of the curvature along the last step as the rate.
 
     u_t = -η_t g_t, with η_t = sᵀs / sᵀy, where s = x_t - x_(t-1) and y = g_t - g_(t-1)
     over all leaves. This is the long step (BB1). The short step (BB2) is η_t = sᵀy /
     yᵀy, which is never longer if sᵀy > 0. The first rate is η_1 = learning_rate. If sᵀy
     <= 0, the rule keeps the previous rate, and the state counts these steps. In that
-    case the function is not convex there, or the params did not move. The rule has no
-    line search, so values may increase. optax and torch do not have it.
+    case the function is not convex at this place, or the params did not move. The rule
+    has no line search, so values may increase. optax and torch do not have this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
-    close to conjugate gradients. Far from quadratic it can diverge, and on mini-batches
-    y is mostly noise.
+    close to conjugate gradients. On functions that are far from quadratic it can
+    diverge. On mini-batches, y is mostly noise.
 
     Args:
       learning_rate: Rate η_1 of the first step, at least 0; may be traced. The first
@@ -169,7 +169,7 @@ def barzilai_borwein(
       the large scale unconstrained minimization problem, SIAM J. Optim. 7 (1997), for
       the case sᵀy <= 0 (there the rate is a constant).
     Example:
-      >>> # f = x², whose curvature is 2: the second step arrives.
+      >>> # The curvature of f = x² is 2, so the second step arrives at the minimum.
       >>> rule, x = barzilai_borwein(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
@@ -229,7 +229,7 @@ class AdgdState(NamedTuple):
         rate of the first step.
       growth: Ratio θ_t = λ_t / λ_(t-1), shape (); infinite up to and including the
         first step.
-      previous_params, previous_gradient: x_(t-1) and g_(t-1), like the params.
+      previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
     """
 
     count: Array
@@ -245,14 +245,15 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
 
     u_t = -λ_t g_t, with λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)), where θ_t =
     λ_t / λ_(t-1), s = x_t - x_(t-1) and y = g_t - g_(t-1). λ_0 = learning_rate and θ_0
-    = ∞, so the second rate is |s| / (2 |y|) for any first rate. If the params did not
-    move, λ and θ stay the same (the paper stops there). If they moved and y = 0, the
-    second term is ∞. At the second step, λ then stays the same. The rule is algorithm 1
-    of "Adaptive gradient descent without descent". optax and torch do not have it.
+    = ∞, so λ_1 is |s| / (2 |y|) for any λ_0. If the params did not move, λ and θ stay
+    the same; the algorithm of the paper stops in this case. If the params moved and y =
+    0, the second term of the minimum is ∞. If this happens for λ_1, both terms are ∞,
+    and λ stays the same. The rule is algorithm 1 of "Adaptive gradient descent without
+    descent". optax and torch do not have this rule.
 
-    Use it on smooth convex problems with full gradients. There it converges without any
-    known constants. It is cautious: it is slower than a tuned rate, and slower than
-    `barzilai_borwein` where that rule converges.
+    Use it on smooth convex problems with full gradients. On such problems it converges
+    without any known constants. It is cautious: it is slower than gradient descent with
+    a tuned rate, and slower than `barzilai_borwein` where that rule converges.
 
     Args:
       learning_rate: Rate λ_0 of the first step, positive; may be traced. The first step
@@ -266,7 +267,7 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
       Malitsky & Mishchenko, Adaptive gradient descent without descent, ICML 2020,
       algorithm 1.
     Example:
-      >>> # f = x², whose curvature is 2: the second step is half of the way.
+      >>> # The curvature of f = x² is 2, so the second step is half of the way to the minimum.
       >>> rule, x = adgd(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])

@@ -1,6 +1,7 @@
 """Building blocks of rules: final step, weight decay, dtype-preserving arithmetic."""
 
 import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from research.types import Array, Params
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete, real_dtype
 from research.update_rules._groups import checked_mask
+from research.update_rules._rule_info import DirectionState
 
 
 class DescendState(NamedTuple):
@@ -40,7 +42,7 @@ def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransforma
     optax.scale_by_learning_rate does so only for schedules.
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t with t counted from 0.
     Returns:
       The transformation. Its state is a DescendState, which holds the learning rate.
@@ -111,18 +113,19 @@ def _scale(rate: float | Array, updates: Params) -> Params:
 def add_decayed_weights(
     weight_decay: float | Array, mask: Any = None
 ) -> optax.GradientTransformation:
-    """Add the weights, scaled: d_t <- d_t + λ x_t.
+    """Add the scaled weights: d_t <- d_t + λ x_t.
 
-    Chained before a rule, this is coupled decay, the gradient of ½ λ |x|² (torch's
-    `weight_decay` in SGD and Adam). Between the direction of an adaptive rule and its
-    learning rate, it is decoupled decay. `adamw` is built in this way. optax's
-    transformation is the same, and also accepts a schedule for λ.
+    If this transformation is chained before a rule, the decay is coupled: it adds the
+    gradient of ½ λ |x|², as torch's `weight_decay` does in SGD and Adam. If it stands
+    between the direction of an adaptive rule and the learning rate, the decay is
+    decoupled. `adamw` is built in this way. optax's transformation is the same, and
+    also accepts a schedule for λ.
 
     Args:
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed; biases and scales usually are
-        not. None means that all leaves are decayed.
+        such a pytree. Leaves marked True are decayed. Biases and scales are usually not
+        decayed. None means that all leaves are decayed.
     Returns:
       The transformation; its update needs params.
     Raises:
@@ -152,6 +155,29 @@ def add_decayed_weights(
 
     rule = complete(optax.GradientTransformation(optax.init_empty_state, update))
     return rule if mask is None else complete(optax.masked(rule, checked_mask(mask)))
+
+
+def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the direction of a rule that was made with the learning rate 1.
+
+    Such a rule steps by minus its direction.
+
+    Example:
+      >>> from research.update_rules import adam
+      >>> rule = direction_of(adam(1.0))
+      >>> print(rule.update(jnp.array([2.0, -3.0]), rule.init(jnp.zeros(2)))[0])
+      [ 1. -1.]
+    """
+    rule = optax.with_extra_args_support(rule)
+
+    def init(params: Params):
+        return DirectionState(rule.init(params))
+
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
+        updates, inner = rule.update(updates, state.direction, params, **extra)
+        return jax.tree.map(operator.neg, updates), DirectionState(inner)
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 def cast(value: float | Array, leaf: Array) -> Array:
@@ -253,10 +279,11 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
     """Return the params at which a rule should be evaluated.
 
     They are the `evaluation_params` in the rule's state, for example Lookahead's slow
-    params or an average of iterates. Without such a field, they are the params
-    themselves. If one such rule wraps another, those of the outer rule are returned.
-    For rules on parts of the params (optax.masked, optax.partition), each part uses its
-    own field, and the remaining leaves are the params.
+    params or an average of iterates. If the state has no such field, the params
+    themselves are returned. If one averaging rule wraps another, the
+    `evaluation_params` of the outer rule are returned. For rules on parts of the params
+    (optax.masked, optax.partition), each part uses its own field, and the leaves of a
+    part without such a field are taken from params.
 
     Args:
       state: State of any rule of this library or of optax.

@@ -54,7 +54,7 @@ def gradient_descent_rate(
 def heavy_ball_constants(
     smoothness: float | Array, strong_convexity: float | Array
 ) -> Constants:
-    """Return Polyak's constants for `heavy_ball`, the fastest on quadratics.
+    """Return Polyak's constants, with which `heavy_ball` is fastest on quadratics.
 
     They are η = 4 / (√L + √m)² and μ = ((√κ - 1) / (√κ + 1))², where κ = L / m. On
     quadratics, each step multiplies the distance to the minimum by (√κ - 1) / (√κ + 1),
@@ -88,11 +88,11 @@ def heavy_ball_constants(
 def nesterov_constants(
     smoothness: float | Array, strong_convexity: float | Array
 ) -> Constants:
-    """Return Nesterov's constants, proved for every smooth, strongly convex function.
+    """Return Nesterov's constants for `nesterov`, for all strongly convex functions.
 
-    They are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. Each step
-    multiplies the gap f - f* by at most 1 - 1 / √κ. On quadratics, it multiplies the
-    distance to the minimum by this factor as well.
+    They are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. For every smooth,
+    strongly convex function, each step multiplies the gap f - f* by at most 1 - 1 / √κ.
+    On quadratics, it multiplies the distance to the minimum by this factor as well.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -120,7 +120,7 @@ def tuned_nesterov_constants(
 
     They are η = 4 / (3L + m) and μ = (√(3κ + 1) - 2) / (√(3κ + 1) + 2), where κ = L /
     m. On quadratics, each step multiplies the distance to the minimum by 1 - 2 / √(3κ +
-    1). The constants are proved only for quadratics.
+    1). This convergence rate is proved only for quadratics.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -130,11 +130,7 @@ def tuned_nesterov_constants(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
-      Lessard, Recht & Packard, Analysis and design of optimization algorithms via
-      integral quadratic constraints, SIAM J.
-      Optim. 26 (2016), proposition 1.
-    Example:
-      >>> print(*tuned_nesterov_constants(5.0, 1.0))
+      Lessard_nesterov_constants(5.0, 1.0))
       0.25 0.3333333333333333
     """
     _check(smoothness, strong_convexity)
@@ -151,8 +147,8 @@ def nesterov_momentum(t: Array | int) -> Array:
     1 / L, every convex function with curvature at most L satisfies f(x_k) - f* <= 2 L
     |x_0 - x*|² / (k + 1)² after k steps. Here x_k is the iterate itself, not the
     look-ahead point at which the gradient is taken. Nesterov's own sequence is (a_t -
-    1) / a_(t+1), where a_(t+1) = ½ (1 + √(4 a_t² + 1)). It has the same limit and the
-    same bound.
+    1) / a_(t+1), where a_(t+1) = ½ (1 + √(4 a_t² + 1)). Nesterov's sequence has the
+    same limit and the same bound.
 
     Args:
       t: Number of steps taken, any shape.

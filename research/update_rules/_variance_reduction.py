@@ -1,6 +1,6 @@
 """Stochastic rules whose gradient noise vanishes at the minimum: SVRG and SAGA.
 
-Both correct each gradient by a stored one.
+Both rules correct each gradient by a stored gradient.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class SvrgState(NamedTuple):
       count: Number of steps since the last snapshot, int32, shape (). If it is 0, the
         next step takes a snapshot.
       snapshot: Params w̃ at the last snapshot.
-      full_gradient: Gradient ∇f(w̃) over all examples, like the params.
+      full_gradient: Gradient ∇f(w̃) over all examples, shaped like the params.
     """
 
     count: Array
@@ -44,18 +44,18 @@ def svrg(
     """Correct each gradient by the gradient at a snapshot of the params.
 
     u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). B is the mini-batch (the paper's single
-    example i) and f the objective over all n examples. The snapshot w̃ is renewed every
-    m = period steps. It is the last iterate, w̃ = x_t at t = 1, m + 1, 2 m + 1, ...
-    This is the paper's option I. The paper's theorem is about option II, a randomly
-    chosen iterate of the period. A period costs n + 2 m b gradients of examples at
-    batch size b. optax and torch do not have this rule.
+    example i) and f is the objective over all n examples. The snapshot w̃ is renewed
+    every m = period steps. It is then the current iterate, w̃ = x_t at t = 1, m + 1, 2
+    m + 1, ... This is the paper's option I. The paper's theorem is about option II,
+    where w̃ is a random iterate of the period. A period costs n + 2 m b gradients of
+    examples at batch size b. optax and torch do not have this rule.
 
     Use it on a smooth and strongly convex finite sum that has to be solved to many
-    digits, where plain stochastic descent is limited by its noise. For networks it has
-    been found to help little.
+    digits, where plain stochastic descent is limited by its noise. On deep networks it
+    was found to help little (Defazio & Bottou).
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t.
       period: Period m, a positive integer. For single examples, the paper suggests 2 n
         for convex problems and 5 n for others. With 1, the rule is gradient descent.
@@ -74,7 +74,7 @@ def svrg(
       >>> def value_fn(x, indices=None):
       ...     return jnp.mean((x - (targets if indices is None else targets[indices])) ** 2) / 2
       >>> rule, x, drawn = svrg(0.5, period=2), jnp.array(4.0), jnp.array([0])
-      >>> # 3, where that over both examples is 2.
+      >>> # The gradient on example 0 is 3, and the gradient on both examples is 2.
       >>> gradient = jax.grad(value_fn)(x, drawn)
       >>> print(rule.update(gradient, rule.init(x), x, value_fn=value_fn, indices=drawn)[0])
       -1.0
@@ -132,9 +132,9 @@ class SagaState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape (). The first step fills the table.
-      table: Last gradient of each example, like the params with a leading axis of
-        length n.
-      mean: Mean of the table over the examples, like the params.
+      table: Last gradient of each example, shaped like the params with a leading axis
+        of length n.
+      mean: Mean of the table over the examples, shaped like the params.
     """
 
     count: Array
@@ -155,16 +155,16 @@ def saga(
     batch counts twice in the first sum and once in the table.
 
     A step costs 2 b gradients of examples: b for ∇f_B, which is passed to update, and b
-    single ones for the table. The mean of the table is updated by the changes of the
-    table, so it drifts only by rounding. scikit-learn's solver "saga" starts from an
-    empty table instead, and divides by the number of examples seen so far. optax and
-    torch do not have this rule.
+    single gradients for the table. The mean of the table is updated by the changes of
+    the table, so only rounding errors make it drift. scikit-learn's solver "saga"
+    starts from an empty table instead, and divides by the number of examples seen so
+    far. optax and torch do not have this rule.
 
-    Use it instead of SVRG if n times the params fit in memory. It needs no period and
+    Use it instead of SVRG if n times the params fit in memory. SAGA needs no period and
     no second pass over all examples.
 
     Args:
-      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+      learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t. The paper's rate is 1 / (3 L) for curvatures of at most L.
       num_examples: Number of examples n, a positive integer. The table holds n times
         the params.

@@ -96,26 +96,27 @@ def verify_rule(
     """Compare a rule with a reference on test problems, and name the likely mistake.
 
     Rule and reference each take fifty steps on three functions and on five given
-    sequences of gradients: random, sparse, with sizes from e^-30 to e^30, zero, and one
-    with a NaN in it. `research.verification.walks.distance` defines the deviation. If
-    the rule becomes NaN where the reference does not, that is a deviation, not an
-    error.
+    sequences of gradients. These gradients are random, sparse, of sizes from e^-30 to
+    e^30, all zero, or random with a single NaN. `research.verification.walks.distance`
+    defines the deviation. If the rule becomes NaN where the reference does not, that is
+    a deviation, not an error.
 
     Args:
-      rule: A gradient transformation, or a constructor of one that takes the learning
-        rate first. Also the name of a rule of this library, a dotted name such as
-        "optax.adam", or a Formula.
-      reference: As for rule. The name of a rule of this library means its formula in
-        fifty digits. The reference may also be a trace by problem, such as
-        `recorded.recorded_walks("adam/defaults")`, with its own learning rates.
+      rule: A gradient transformation, a function that takes the learning rate first and
+        returns a gradient transformation, the name of a rule of this library, a dotted
+        name such as "optax.adam", or a Formula.
+      reference: As for `rule`, but the name of a rule of this library stands for its
+        paper's formula in arithmetic of fifty digits. The reference may also be
+        recorded trajectories by the problem's name, such as
+        `recorded.recorded_walks("adam/defaults")`. They have their own learning rates.
       problems: Problems to compare on. None means all of PROBLEMS.
-      learning_rate: Learning rate for constructors, on every problem. None means the
-        problem's own rate. If only one of rule and reference is already made, give the
-        rate that it was made with.
+      learning_rate: Learning rate for the constructors, on every problem. None means
+        that each problem has its own rate. If only the rule or only the reference is a
+        gradient transformation, give the learning rate of this transformation.
       dtype: Dtype of the rule's steps: float64 (requires JAX's float64 to be on) or
         float32.
       tolerance: Largest deviation that counts as agreement. None means 1000 eps, or
-        more if the card of the reference rule states larger rounding errors.
+        more for a reference whose rounding errors are known to be larger.
       on_progress: Function called with (done, total, message) before each problem, and
         before each mistake that is tried.
       **arguments: Further arguments for the constructors and the formula.
@@ -123,9 +124,9 @@ def verify_rule(
       The Verification. Print it for a summary.
     Raises:
       NoRuleError: An argument is not a rule, or the rule changes the structure, shape
-        or dtype of updates or state. It is a TypeError.
-      RuleError: The rule itself raised an exception, which the message contains. It is
-        a ValueError.
+        or dtype of updates or state. A NoRuleError is a TypeError.
+      RuleError: The rule itself raised an exception, which the message contains. A
+        RuleError is a ValueError.
       ValueError: The name is unknown, a rate is missing, dtype is neither float64 nor
         float32, float64 is off, or no problem can be used.
       TypeError: problems contains something other than Problems.
@@ -133,7 +134,7 @@ def verify_rule(
       >>> import optax
       >>> print(verify_rule(optax.adam, "adam").same)
       True
-      >>> # The heavy ball; is it Nesterov's rule?
+      >>> # Is the heavy ball Nesterov's rule?
       >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))
       >>> print(verify_rule(stale, "nesterov", learning_rate=0.1).cause)
       it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
@@ -329,10 +330,10 @@ def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
 
 
 def known_name(reference: Any) -> str | None:
-    """Return the name of this library's rule that the reference stands for, or None.
+    """Return the name of the rule of this library that equals the reference, or None.
 
-    The reference may be a name, a constructor of this library, or the counterpart of
-    one in optax.
+    The reference may be a name, a constructor of this library, or the function of optax
+    that corresponds to such a constructor.
     """
     if isinstance(reference, str):
         if reference not in FORMULAS:

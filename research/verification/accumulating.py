@@ -1,6 +1,6 @@
 """Formulas of AdaGrad, Adadelta and RMSProp, from their papers.
 
-Where optax's conventions differ, they are options.
+Where optax differs from a paper, an argument chooses between the two.
 """
 
 from itertools import count
@@ -17,7 +17,7 @@ def adagrad(
 ):
     """Yield the iterates of figure 1 of Duchi, Hazan & Singer (2011).
 
-    As in optax, ε may be inside or outside the root, and there is an initial value.
+    The place of ε and the initial value are arguments, as in optax.
     """
     s = zeros_like(x) + initial_accumulator_value
     while True:
@@ -33,7 +33,7 @@ def adagrad(
 def adadelta(x, f, learning_rate=1.0, rho=0.9, eps=1e-6):
     """Yield the iterates of algorithm 1 of Zeiler (2012).
 
-    RMS[a] = √(E[a²] + ε) is equation (9). The learning rate is an addition.
+    RMS[a] = √(E[a²] + ε) is equation (9). The paper has no learning rate.
     """
     of_g = of_dx = zeros_like(x)
     while True:
@@ -61,7 +61,7 @@ def rmsprop(
 ):
     """Yield the iterates of slide 29 of Tieleman & Hinton (2012).
 
-    The centered variant is from Graves (2013), equations (38)-(41). The other options
+    The centered variant is from Graves (2013), equations (38)-(41). The other arguments
     are those of optax.
     """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)

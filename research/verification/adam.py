@@ -1,6 +1,6 @@
 """Formulas of Adam and closely related rules, from their papers.
 
-They follow optax's conventions where optax's rule is meant.
+Arguments that a paper does not have are as in optax.
 """
 
 from itertools import count
@@ -13,7 +13,10 @@ from research.verification.leaves import absolute, maximum, sqrt, zeros_like
 
 
 def adam(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
-    """Yield the iterates of algorithm 1 of Kingma & Ba (2015); eps_root is optax's."""
+    """Yield the iterates of algorithm 1 of Kingma & Ba (2015).
+
+    The paper has no eps_root; it is as in optax.
+    """
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -30,7 +33,7 @@ def adamw(
 ):
     """Yield the iterates of algorithm 2 of Loshchilov & Hutter (2019).
 
-    Their λ is η λ here.
+    The λ of the paper is η λ here.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -58,7 +61,7 @@ def amsgrad(
 ):
     """Yield the iterates of algorithm 2 of Reddi, Kale & Kumar (2018).
 
-    The paper has no corrections and no ε; both are as in optax or torch.
+    The paper has no bias corrections and no ε. They are as in optax or torch.
     """
     m = v = n = zeros_like(x)
     for t in count(1):
@@ -76,7 +79,7 @@ def amsgrad(
 def adamax(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8):
     """Yield the iterates of algorithm 2 of Kingma & Ba (2015), with ε.
 
-    The ε is as in optax and torch.
+    The paper has no ε. It is as in optax and torch.
     """
     m = u = zeros_like(x)
     for t in count(1):

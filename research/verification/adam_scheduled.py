@@ -25,9 +25,10 @@ def nadam(
     momentum_schedule="constant",
     momentum_decay=0.004,
 ):
-    """Yield the iterates of algorithm 2 of Dozat (2016), with its schedule of μ.
+    """Yield the iterates of algorithm 2 of Dozat (2016), with his schedule of μ.
 
-    A constant μ is as in optax, and the schedule "torch" as in torch.
+    With a constant μ the rule is as in optax, and with the schedule "torch" as in
+    torch.
     """
     paper, constant = momentum_schedule == "paper", momentum_schedule == "constant"
     mu = lambda t: (

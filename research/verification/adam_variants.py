@@ -1,6 +1,6 @@
 """Formulas of AdaBelief, Yogi and Adan, from their papers.
 
-They use the corrections of their authors' programs.
+The formulas have the bias corrections of the authors' programs.
 """
 
 from itertools import count
@@ -17,7 +17,7 @@ from research.verification.leaves import sign, sqrt, zeros_like
 def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
     """Yield the iterates of algorithm 2 of Zhuang et al. (2020).
 
-    The paper's single ε is eps_root in s and eps in the division.
+    The paper's single ε is eps_root in the second moment s and eps in the division.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -44,7 +44,7 @@ def yogi(
 ):
     """Yield the iterates of algorithm 2 of Zaheer et al. (2018).
 
-    The corrections and initial values are Adam's.
+    The paper has no bias corrections. They are as in Adam.
     """
     m = zeros_like(x) + initial_mu
     v = zeros_like(x) + initial_accumulator_value
@@ -70,9 +70,10 @@ def adan(
     weight_decay=0.0,
     proximal=False,
 ):
-    """Yield the iterates of algorithm 1 of Xie et al. (2024), with 1 - β for each β.
+    """Yield the iterates of algorithm 1 of Xie et al. (2024).
 
-    The averages start from 0 and are corrected. The paper's decay is the proximal one.
+    Each β is 1 minus the paper's β. The averages start from 0 and are corrected for
+    this start. The paper has the proximal weight decay.
     """
     m = v = n = zeros_like(x)
     before = None
@@ -96,7 +97,7 @@ def optax_yogi(
 ) -> optax.GradientTransformation:
     """Return optax's Yogi with another initial value of the first moment.
 
-    In optax the first moment starts at 1e-6, like the second.
+    In optax the first moment starts at 1e-6, like the second moment.
     """
     rule = optax.scale_by_yogi(b1, b2, eps, eps_root)
 

@@ -1,6 +1,6 @@
 """Formulas of rules with separate params for evaluation.
 
-Each formula yields its iterates together with those params.
+Each formula yields its iterates together with the params for evaluation.
 """
 
 from collections.abc import Callable
@@ -50,9 +50,10 @@ def lookahead(
 
 
 def polyak_averaging(x, f, learning_rate, start=0):
-    """Yield gradient descent with the average of Polyak & Juditsky (1992), eq. (2).
+    """Yield the iterates of gradient descent, together with their mean.
 
-    The average is over the iterates after `start`.
+    The mean is equation (2) of Polyak & Juditsky (1992), over the iterates after
+    `start`.
     """
     total, n = zeros_like(x), 0
     for t in count(1):
@@ -63,9 +64,10 @@ def polyak_averaging(x, f, learning_rate, start=0):
 
 
 def exponential_averaging(x, f, learning_rate, decay=0.999, debias=True):
-    """Yield gradient descent with the average of Kingma & Ba (2015), section 7.2.
+    """Yield the iterates of gradient descent, together with their moving average.
 
-    If `debias` is false, the average starts at x_0 and has no correction.
+    The average is that of Kingma & Ba (2015), section 7.2. If `debias` is false, the
+    average starts at x_0 and has no correction.
     """
     average = zeros_like(x) if debias else x
     for t in count(1):
@@ -86,7 +88,8 @@ def optax_lookahead(
 ):
     """Return optax.lookahead around optax's heavy ball.
 
-    optax holds the slow params among the params; here they are in the state.
+    optax keeps the slow params together with the params. Here the slow params are in
+    the state.
     """
     rule = optax.lookahead(
         optax.sgd(learning_rate, 0.9), sync_period, slow_step_size, reset_state

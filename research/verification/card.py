@@ -1,4 +1,4 @@
-"""The card of a rule: its formula, other authorities, and arguments to compare with."""
+"""The card of a rule, which says how the rule is verified."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ class Recorded(NamedTuple):
 
     Attributes:
       variant: Prefix "optimizer/variant" of the keys in recorded.json.
-      arguments: Arguments of this library's rule that make the two rules equal.
+      arguments: Arguments with which this library's rule equals the recorded rule.
     """
 
     variant: str
@@ -24,24 +24,26 @@ class Recorded(NamedTuple):
 
 
 class Card(NamedTuple):
-    """The references that a rule is compared with, and the arguments to compare with.
+    """How a rule is verified: the references, and the arguments to compare with.
 
     Attributes:
-      formula: The rule in fifty digits as its paper prints it, with known mistakes. Or
-        the reason why there is no formula, as a clause.
-      optax: The counterpart in optax, called with this library's argument names. Or the
-        reason why there is none, as a sentence.
-      recorded: Recorded trajectories of another implementation. Or the reason why there
-        are none, as a sentence.
+      formula: The paper's formula in arithmetic of fifty digits, with known mistakes.
+        If there is no formula, a clause with the reason.
+      optax: The constructor of the same rule in optax, called with this library's
+        argument names. If optax does not have the rule, a sentence with the reason.
+      recorded: Recorded trajectories of other implementations. If there are none, a
+        sentence with the reason.
       arguments: Arguments other than the defaults, for a second comparison.
       optax_arguments: The same arguments under optax's names, if they differ. None
         means the same names.
       unit_steps: Whether the length of a step is the learning rate, whatever the size
         of the gradient.
-      rates: Learning rates by problem, where the problem's own rate is not suitable.
+      rates: Learning rates by the problem's name, for problems whose own rate is not
+        suitable.
       reasons: Reasons why the rule is not compared on a problem, by the problem's name.
-      bounds: Bounds by authority ("formula", "optax", "recorded"), in units of eps.
-        Each replaces the table's own bound for a stated reason.
+      bounds: Largest deviations allowed, in units of eps, by the kind of reference
+        ("formula", "optax", "recorded") or by the dtype ("bfloat16"). Each replaces the
+        usual bound. A comment beside the card gives the reason.
     """
 
     formula: Formula | str

@@ -1,4 +1,4 @@
-"""The cards of all rules: formulas in fifty digits, mistakes and other authorities."""
+"""The cards of all rules. The card of a rule says how the rule is verified."""
 
 from research.update_rules import RULE_TABLE
 from research.verification import (

@@ -1,6 +1,7 @@
 """Find what is likely wrong with a rule.
 
-Each known mistake is made in the reference, until the reference behaves like the rule.
+Known mistakes are made in the reference, one after another, until the reference behaves
+like the rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,13 +43,15 @@ def likely_cause(
 
     The mistake must explain the rule on every problem. These kinds are tried in order:
     the mistakes of the formula, other values of its arguments, other formulas, general
-    mistakes (a wrong sign, a wrong length, a step too late), and two mistakes at once.
-    Among mistakes of one kind, the closest is returned.
+    mistakes (a wrong sign, a wrong length, updates that are one step late), and two
+    mistakes at once. If several mistakes of one kind explain the rule, the mistake with
+    the smallest remaining deviation is returned.
 
     Args:
-      evidence: Comparisons by problem; on at least one the rule deviates.
+      evidence: Comparisons of rule and reference, one for each problem. On at least one
+        problem the rule deviates.
       formula: Formula of the reference, if it has one.
-      others: Formulas, by name, that the rule may be instead.
+      others: Other formulas by name. The rule may follow one of them instead.
       dtype: Dtype of the rule's steps.
       tolerance: Largest deviation that counts as agreement.
       on_progress: Function called with (done, total, message) before each trial.

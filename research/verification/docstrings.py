@@ -11,13 +11,14 @@ class Description(NamedTuple):
 
     Attributes:
       name: Name of the rule in RULE_TABLE.
-      family: Name of its file in research/update_rules/.
-      signature: Its arguments with their defaults, as a user writes them.
+      family: Name of the rule's file in research/update_rules/.
+      signature: Name and arguments of the rule, with defaults, as a user writes them.
       summary: First line of the docstring.
-      formula: Remaining paragraphs before the arguments, except `use`, one per entry.
+      formula: Paragraphs before the arguments, without the summary and `use`, one per
+        entry.
       use: Paragraph on when to use the rule, which begins "Use it".
-      papers: References, as one text.
-      line: Line of its file at which the rule begins.
+      papers: The references of the docstring, as one text.
+      line: Line of this file at which the rule begins.
     """
 
     name: str

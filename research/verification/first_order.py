@@ -49,9 +49,10 @@ def nesterov(x, f, learning_rate, momentum=0.9):
 
 
 def ema_momentum(x, f, learning_rate, momentum=0.9, undamped_start=False):
-    """Yield gradient descent with the average of algorithm 1 of Kingma & Ba (2015).
+    """Yield the iterates of descent along a moving average of gradients.
 
-    The average replaces the gradient. The undamped start is torch's.
+    The average is that of algorithm 1 of Kingma & Ba (2015). With undamped_start=True
+    the start is as in torch.
     """
     m = zeros_like(x)
     for t in count(1):
@@ -89,9 +90,9 @@ DAMPENED = "momentum/dampening 0.9 (torch) vs EMA trace (optax)"
 
 
 def averaged(learning_rate, momentum=0.9, undamped_start=False):
-    """Return the counterpart of `ema_momentum`, made of parts of optax.
+    """Return the same rule as `ema_momentum`, made of parts of optax.
 
-    With the undamped start, the first gradient is scaled up before it is averaged.
+    With undamped_start=True, the first gradient is scaled up before it is averaged.
     """
     average = optax.ema(momentum, debias=False)
     if not undamped_start:

@@ -29,8 +29,8 @@ class Mistake(NamedTuple):
     Attributes:
       cause: Short description of the mistake for the author of the wrong rule, such as
         "ε inside the root".
-      right: Part of the formula's source, which occurs in it exactly once.
-      wrong: Source that replaces this part.
+      right: Part of the formula's source code. It occurs there exactly once. wrong:
+      Code that replaces this part.
     """
 
     cause: str
@@ -39,13 +39,13 @@ class Mistake(NamedTuple):
 
 
 class Formula(NamedTuple):
-    """A rule in fifty digits, with its known mistakes.
+    """A rule in arithmetic of fifty digits as its paper prints it, with known mistakes.
 
     Attributes:
-      iterates: Generator function (x, f, learning_rate, ...) -> x_1, x_2, ... Here x is
-        a Leaves and f a Function. The other arguments have the names and defaults of
-        this library's rule.
-      mistakes: Mistakes that are tried if a rule deviates.
+      iterates: Generator function (x, f, learning_rate, ...) -> x_1, x_2, ... x is the
+        start, a Leaves, and f is a Function. The other arguments have the names and
+        defaults of this library's rule.
+      mistakes: Mistakes that are tried if a rule deviates from the formula.
     """
 
     iterates: Callable[..., Iterator[Leaves]]
@@ -53,7 +53,7 @@ class Formula(NamedTuple):
 
 
 def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leaves]]:
-    """Make a mistake in the formula, by editing and compiling its source.
+    """Make a mistake in a formula, by editing and compiling the formula's source.
 
     Args:
       formula: The correct formula.
@@ -61,7 +61,7 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
     Returns:
       The generator function of the wrong rule.
     Raises:
-      ValueError: mistake.right does not occur exactly once.
+      ValueError: mistake.right does not occur exactly once in the source.
     """
     source = textwrap.dedent(inspect.getsource(formula.iterates))
     as_written = re.compile(re.escape(mistake.right))

@@ -13,12 +13,14 @@ def from_zero(
 ) -> optax.GradientTransformation:
     """Return a rule that passes x_t - x_0 instead of x_t to the given rule.
 
-    optax subtracts params of size 1 that differ by 1e-13, and so loses the digits of
-    its updates.
+    optax subtracts params of size 1 that differ by 1e-13, which leaves few correct
+    digits in the updates.
 
     Args:
-      rule: A rule that uses only differences of params, so without weight decay.
-      positions: Name of the field of its state that holds params. It also starts at 0.
+      rule: A rule that uses only differences of params. It has no weight decay,
+        therefore.
+      positions: Name of the field in the rule's state that holds params. This field
+        also starts at 0.
     Returns:
       The same rule, with updates that are accurate to the last digits.
     Example:

@@ -1,6 +1,6 @@
 """Formulas of rules that search along a line, from Nocedal & Wright.
 
-They are backtracking descent and conjugate gradients.
+The rules are backtracking descent and conjugate gradients.
 """
 
 import math
@@ -26,7 +26,7 @@ def backtracking_descent(
     increase=None,
     max_evaluations=50,
 ):
-    """Yield the iterates of Armijo (1966), along -g.
+    """Yield the iterates of backtracking along -g, from Armijo (1966).
 
     This is algorithm 3.1 of Nocedal & Wright.
     """
@@ -75,7 +75,7 @@ def flat(f, x, d, first):
 
 
 def conjugacy(beta, g, g_before, d):
-    """Return β by the name of its formula; 0 if the formula divides by zero."""
+    """Return β by the formula of this name; 0 if the formula divides by zero."""
     y = g - g_before
     above = dot(g, g) if beta in ("fletcher_reeves", "dai_yuan") else dot(g, y)
     below = (
@@ -111,7 +111,7 @@ def armijo(
     increase=None,
     max_evaluations=50,
 ):
-    """Return optax's backtracking under this library's argument names."""
+    """Return optax's backtracking descent, with this library's argument names."""
     return optax.chain(
         optax.sgd(1.0),
         optax.scale_by_backtracking_linesearch(

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import optax.contrib
 
+from research.update_rules._layerwise import POLAR_EXPRESS
 from research.verification.card import Card, Recorded
 from research.verification.formula import Formula, Mistake
 from research.verification.leaves import (
@@ -28,7 +29,7 @@ def lamb(
 ):
     """Yield the iterates of algorithm 2 of You et al. (2020), with φ(z) = z.
 
-    The ratio is 1 if a norm is 0.
+    The ratio |x| / |r| is 1 if either norm is 0.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -54,12 +55,13 @@ def ratio(x, r):
 
 def muon(
     x, f, learning_rate, beta=0.95, nesterov=True, eps=1e-7, weight_decay=0.0, ns_steps=5,
-    ns_coeffs=(3.4445, -4.7750, 2.0315), bias_correction=False,
+    ns_coeffs=(3.4445, -4.7750, 2.0315), bias_correction=False, consistent_rms=None,
 ):  # fmt: skip
     """Yield the iterates of Jordan et al. (2024).
 
-    Matrices have shape (inputs, outputs). Other leaves use Adam. bias_correction is
-    optax's.
+    Matrices have shape (inputs, outputs). Other leaves use Adam. bias_correction=True
+    is as in optax. consistent_rms is the factor 0.2 in equation (4) of Liu et al.
+    (2025).
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -72,7 +74,11 @@ def muon(
             ahead = m / (1 - beta**t)
         orthogonal = by_leaf(
             lambda a: (
-                mpmath.sqrt(shape_factor(a))
+                (
+                    mpmath.sqrt(shape_factor(a))
+                    if consistent_rms is None
+                    else consistent_rms * mpmath.sqrt(max(np.shape(a), default=1))
+                )
                 * newton_schulz(a, ns_steps, ns_coeffs, eps)
             ),
             ahead,
@@ -102,14 +108,16 @@ def shape_factor(a):
 def newton_schulz(a, ns_steps, ns_coeffs, eps):
     """Iterate X <- a X + (b X Xᵀ + c (X Xᵀ)²) X, with (a, b, c) = ns_coeffs.
 
-    X starts as the matrix divided by its Frobenius norm. An array that is not a matrix
-    is returned unchanged.
+    X starts as the matrix divided by its Frobenius norm. If ns_coeffs are several
+    triples, each iteration uses its own, and the last one repeats. An array that is not
+    a matrix is returned unchanged.
     """
     if a.ndim != 2:
         return a
-    p, q, r = map(mpmath.mpf, ns_coeffs)
+    triples = np.atleast_2d(ns_coeffs).tolist()
     x = a / (norm(Leaves([a])) + eps)
-    for _ in range(ns_steps):
+    for k in range(ns_steps):
+        p, q, r = map(mpmath.mpf, triples[min(k, len(triples) - 1)])
         square = x @ x.T
         x = p * x + (q * square + r * square @ square) @ x
     return x
@@ -180,6 +188,16 @@ _OF_MUON = (
         "a",
     ),
     Mistake(
+        "the coefficients of the first iteration are used in all",
+        "ns_steps, ns_coeffs, eps",
+        "ns_steps, np.atleast_2d(ns_coeffs)[0], eps",
+    ),
+    Mistake(
+        "the root mean square is that of the smaller side",
+        "max(np.shape(a), default=1)",
+        "min(np.shape(a), default=1)",
+    ),
+    Mistake(
         "the Adam of the other leaves is NAdam, as in optax.contrib.muon",
         "n_hat = n / (1 - B1**t)",
         "n_hat = B1 * n / (1 - B1 ** (t + 1)) + (1 - B1) * g / (1 - B1**t)",
@@ -196,16 +214,42 @@ def optax_muon(
     ns_steps=5,
     ns_coeffs=(3.4445, -4.7750, 2.0315),
     bias_correction=False,
+    consistent_rms=None,
 ):
     """Return optax.contrib.muon for matrices, and Adam for other leaves.
 
-    optax's own `nesterov` would use NAdam for other leaves. Without bias correction,
-    the momentum is optax.trace times 1 - β, which is the average. A muon with beta=0
-    then orthogonalises this momentum. optax's Muon once orthogonalised the gradient and
-    not the momentum; this was fixed in January 2025, before its first release (0.2.5).
+    For the other leaves, optax.contrib.muon itself would use NAdam if nesterov=True.
+    optax's Muon always corrects the bias of the momentum. For bias_correction=False,
+    optax.trace therefore computes the momentum, which is multiplied by 1 - β and then
+    orthogonalised by optax's Muon with beta=0. With consistent_rms, which needs
+    bias_correction=True, the scale is computed here, because optax.contrib.muon has
+    that argument only since version 0.2.7. tests/rules/test_layerwise.py compares with
+    it. An early form of optax's Muon orthogonalised the gradient instead of the
+    momentum. This was mended in January 2025, before the first release of the rule
+    (0.2.5).
     """
     given = (learning_rate, ns_coeffs, ns_steps)
-    if bias_correction:
+    if consistent_rms is not None:
+        of_matrices = optax.chain(
+            optax.contrib.scale_by_muon(
+                ns_coeffs,
+                ns_steps,
+                beta,
+                eps,
+                nesterov=nesterov,
+                weight_dimension_numbers=lambda params: jax.tree.map(
+                    lambda _: optax.contrib.MuonDimensionNumbers(), params
+                ),
+            ),
+            optax.stateless(
+                lambda updates, params: jax.tree.map(
+                    lambda u: consistent_rms * max(u.shape) ** 0.5 * u, updates
+                )
+            ),
+            optax.add_decayed_weights(weight_decay),
+            optax.scale_by_learning_rate(learning_rate),
+        )
+    elif bias_correction:
         of_matrices = optax.contrib.muon(
             *given, beta, eps, weight_decay, nesterov=nesterov
         )
@@ -255,7 +299,9 @@ CARDS = {
             "eps": 0.01,
             "weight_decay": 0.1,
             "ns_steps": 3,
+            "ns_coeffs": POLAR_EXPRESS[:3],
             "bias_correction": True,
+            "consistent_rms": 0.3,
         },
         # Five iterations magnify singular values 485 times below a matrix's largest
         # one to its size, and rounding errors as well. In `scales`, the entries of one

@@ -1,7 +1,7 @@
 """Formulas of Gauss-Newton and Levenberg-Marquardt, from their papers.
 
-They need more than a gradient: f.residuals(x), a list r of numbers, and
-f.jacobian(x), a list of rows.
+The formulas need more than a gradient. f.residuals(x) is the list r of residuals, and
+f.jacobian(x) is their Jacobian as a list of rows.
 """
 
 import mpmath

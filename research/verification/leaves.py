@@ -97,7 +97,7 @@ def by_leaf(function: Callable[..., Any], *operands: Leaves) -> Leaves:
 
 
 def sqrt(x: Any) -> Any:
-    """Return √x of each entry, or of a number; NaN below 0."""
+    """Return √x of each entry, or of a number. √x is NaN if x < 0."""
     if isinstance(x, Leaves):
         return _each(sqrt, x)
     return mpmath.sqrt(x) if x >= 0 else mpmath.nan

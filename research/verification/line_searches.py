@@ -8,10 +8,10 @@ from research.verification.leaves import (
 
 
 def backtracking(f, x, d, first, c=1e-4, shrink=0.5, most=50):
-    """Return the step length of algorithm 3.1.
+    """Return the first step length with sufficient decrease, by algorithm 3.1.
 
-    It is the first of first, shrink first, shrink² first, ... with sufficient decrease;
-    0 if there is none.
+    The step lengths tried are `first` times 1, shrink, shrink², ... The result is 0 if
+    none of them gives a sufficient decrease.
     """
     value, slope = f.value(x), dot(f.gradient(x), d)
     if not slope < 0:
@@ -25,10 +25,10 @@ def backtracking(f, x, d, first, c=1e-4, shrink=0.5, most=50):
 
 
 def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
-    """Return the step length of algorithms 3.5 and 3.6.
+    """Return a step length that satisfies the strong Wolfe conditions.
 
-    Each point is (a, φ(a), φ'(a)), where φ(a) = f(x + a d). The result is 0 if no point
-    lowers f enough.
+    The search is that of algorithms 3.5 and 3.6. Each point is a triple (a, φ(a),
+    φ'(a)), where φ(a) = f(x + a d). The result is 0 if no point lowers f enough.
     """
     points = []
 
@@ -83,7 +83,7 @@ def cubic(left, right):
 def inwards(low, high):
     """Return the cubic's minimiser inside the bracket, or the middle if there is none.
 
-    It keeps a distance of at least a tenth of the bracket from both ends.
+    The result is at least a tenth of the bracket's length away from both ends.
     """
     left, right = sorted((low[0], high[0]))
     margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)
@@ -97,7 +97,8 @@ def inwards(low, high):
 def outwards(before, point):
     """Return the cubic's minimiser beyond the last point.
 
-    Its distance from the point `before` is 2.1 to 5 times that of the last point.
+    The distance between `before` and the result is 2.1 to 5 times the distance between
+    `before` and `point`.
     """
     width, a = point[0] - before[0], cubic(before, point)
     nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width

@@ -46,8 +46,9 @@ def trust_region_newton(x, f, learning_rate=1.0, max_radius=1000.0, acceptance=0
 def hessian(f, x):
     """Return the Hessian of f at x.
 
-    If f has none, it is computed by central differences of the gradient, accurate to 30
-    digits. It is 0 if f is given by its gradients alone.
+    If f has no Hessian function, the Hessian is computed by central differences of the
+    gradient and is accurate to 30 digits. If f consists of gradients alone, the Hessian
+    is 0.
     """
     n = len(flat(x))
     if f.value is None:
@@ -80,20 +81,21 @@ def damped(h, damping):
 
 
 def diagonal(h):
-    """Return H without its off-diagonal entries, for a mistake."""
+    """Return H without its off-diagonal entries, as a mistaken formula has it."""
     return mpmath.diag([h[i, i] for i in range(h.rows)])
 
 
 def rooted(h, damping):
-    """Return the square root of H + λ I, for a mistake."""
+    """Return the square root of H + λ I, as a mistaken formula has it."""
     values, vectors = mpmath.eigsy(damped(h, damping))
     return vectors * mpmath.diag([mpmath.sqrt(abs(v)) for v in values]) * vectors.T
 
 
 def of_length(length, p, g):
-    """Scale p to the given length in the metric in which p is the gradient g.
+    """Scale p so that √(pᵀg) is the given length.
 
-    This serves a mistake.
+    This is the length of p in the metric in which p is the gradient g. A mistaken
+    formula uses it.
     """
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p
@@ -125,7 +127,7 @@ def promise(h, g, p):
 def model_minimum(h, g, radius):
     """Return the minimiser p of gᵀp + ½ pᵀHp over |p| <= radius, and its multiplier σ.
 
-    They satisfy (H + σ I) p = -g. The multiplier is found by bisection.
+    p and σ satisfy (H + σ I) p = -g. Bisection finds σ.
     """
     if norm(g) == 0 or mpmath.isnan(norm(g)):
         return norm(g) * g, 0
@@ -160,7 +162,7 @@ def flat(x):
 
 
 def like(entries, x):
-    """Return entries in the shapes of the Leaves x."""
+    """Return a flat list of entries as Leaves with the shapes of x."""
     found, begin = [], 0
     for a in x.arrays:
         found.append(np.array(entries[begin : begin + a.size], object).reshape(a.shape))

@@ -18,7 +18,7 @@ from research.verification.problems import PROBLEMS
 def dog(x, f, learning_rate=1.0, initial_distance=None, eps=1e-8):
     """Yield the iterates of equation (DoG) of Ivgi, Hinder & Carmon (2023).
 
-    The ε and the r_ε are those of the authors' code.
+    ε and r_ε are those of the authors' code.
     """
     start = x
     distance = (
@@ -46,7 +46,7 @@ def prodigy(
 ):  # fmt: skip
     """Yield the iterates of algorithm 4 of Mishchenko & Defazio (2024).
 
-    This is the algorithm with eps_by_next_distance=False; the authors' code has True.
+    The paper has eps_by_next_distance=False. The authors' code has True.
     """
     start, d = x, initial_distance
     b3 = sqrt(b2) if b3 is None else b3
@@ -70,9 +70,9 @@ def prodigy(
 
 
 def optax_dog(learning_rate=1.0, initial_distance=None, eps=1e-8):
-    """Return optax.contrib.dog, with params replaced by their distance from the start.
+    """Return optax.contrib.dog, with params replaced by x_t - x_0.
 
-    With rounded params, its first updates would be wrong by 1e-10 relative.
+    With rounded params, optax's first updates would have a relative error of 1e-10.
     """
     first = (
         ("heuristic", 1e-6)
@@ -94,9 +94,9 @@ def optax_prodigy(
 ):
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
-    Before that, optax divides 0 by 0 and its params become NaN. optax always corrects
-    for bias. Without bias correction, the learning rate is a schedule that divides by
-    this correction.
+    Until then, optax itself divides 0 by 0 and the params become NaN. optax always
+    corrects the bias. For bias_correction=False, the learning rate is therefore a
+    schedule that is divided by optax's correction.
     """
 
     def uncorrected(count):

@@ -1,4 +1,4 @@
-"""Problems for the verification of rules: functions, and given gradients."""
+"""Problems for the verification of rules: functions, and sequences of gradients."""
 
 import functools
 from collections.abc import Callable
@@ -23,15 +23,16 @@ class Problem(NamedTuple):
       name: Name of the problem in PROBLEMS.
       start: Initial point x_0, a pytree of float64 arrays that float32 represents
         exactly.
-      objective: JAX function params -> (). None if gradients are given.
-      exact: Function () -> the objective as a Function in fifty digits, made anew for
-        each run; None if there is none.
-      gradients: Given gradients, like the start with a leading axis of NUM_STEPS, or
-        None.
+      objective: JAX function params -> (). None if the problem is a sequence of
+        gradients.
+      exact: Function without arguments that returns the objective in fifty digits, a
+        new `Function` for each run. None if there is no such function.
+      gradients: Sequence of gradients, shaped like the start with a leading axis of
+        length NUM_STEPS. None if the problem has an objective.
       rate: Learning rate for rules whose steps are proportional to the gradient.
       rate_of_unit_steps: Learning rate for rules whose steps do not grow with the
         gradient.
-      nan: Whether a gradient is NaN. If so, NaN in both trajectories counts as
+      nan: Whether a gradient contains NaN. If so, NaN in both trajectories counts as
         agreement.
     """
 

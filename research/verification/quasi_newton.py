@@ -18,7 +18,7 @@ from research.verification.problems import PROBLEMS
 
 
 def first_scale(g, first_step):
-    """Return min(1, 1 / |g|), where |g| is the Euclidean norm or the sum of sizes."""
+    """Return min(1, 1 / |g|), where |g| is the Euclidean or the absolute-value norm."""
     return capped(
         norm(g) if first_step == "euclidean" else dot(absolute(g), zeros_like(g) + 1)
     )
@@ -32,9 +32,9 @@ def bfgs(
     first_step="euclidean",
     min_curvature=0.0,
 ):
-    """Yield the iterates of algorithm 6.1 of Nocedal & Wright with (6.17).
+    """Yield the iterates of algorithm 6.1 of Nocedal & Wright, with update (6.17).
 
-    The first pair scales H by (6.20).
+    Before the first pair is used, H is scaled by (6.20).
     """
     g, inverse = f.gradient(x), None
     while True:

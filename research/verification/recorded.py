@@ -1,6 +1,6 @@
 """Trajectories of other implementations, recorded once.
 
-The packages that computed them are not needed here.
+The packages that computed the trajectories are not needed here.
 """
 
 import functools
@@ -24,7 +24,7 @@ def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
       Dict from the problem's name to the learning rate and the Walk. The rate is NaN if
       the rule has none.
     Raises:
-      KeyError: Nothing is recorded under that name.
+      KeyError: Nothing is recorded under this name.
     Example:
       >>> found = recorded_walks("adam/defaults")
       >>> rate, walk = found["softmax_regression"]

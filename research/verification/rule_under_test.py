@@ -1,4 +1,4 @@
-"""The rule under test: a rule or a constructor of one, with errors that name it."""
+"""The rule under test: checks of the rule, with errors that name it."""
 
 import importlib
 import inspect
@@ -21,16 +21,16 @@ OURS = Path(__file__).parents[1]
 
 
 class RuleError(ValueError):
-    """Error of a rule that raised while it was built or run.
+    """Error if a rule raises an exception while it is built or run.
 
-    The message names the rule and contains its own message.
+    The message names the rule and contains the message of the exception.
     """
 
 
 class NoRuleError(TypeError):
-    """Error if the argument is not a rule, or changes structure, shape or dtype.
+    """Error if an argument is not a rule, or if a rule changes shapes or dtypes.
 
-    The message names the rule and says what it returned.
+    The message names the rule and says what the rule returned.
     """
 
 
@@ -52,12 +52,12 @@ def named(word: str) -> Any:
     """Return the object with a dotted name, such as "optax.adam".
 
     Args:
-      word: The dotted name: a module's name, a dot, and a name in it.
+      word: The dotted name: the name of a module, a dot, and a name in this module.
     Returns:
       The object with that name.
     Raises:
-      ValueError: There is no such module, or no such name in it. The message says
-        which.
+      ValueError: There is no such module, or the module has no such name. The message
+        says which.
     Example:
       >>> named("optax.adam") is optax.adam
       True
@@ -102,21 +102,21 @@ def _imported(word: str) -> tuple[Any, list[str]]:
 def made(
     rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the rule, or make it by its constructor, and check it wherever it fails.
+    """Return a rule, made by its constructor if necessary, with a check of each call.
 
-    Error messages contain the rule's name.
+    The error messages contain the name of the rule.
 
     Args:
-      rule: A gradient transformation, or a constructor that takes the learning rate
-        first.
-      rate, arguments: Arguments for the constructor.
+      rule: A gradient transformation, or a constructor whose first argument is the
+        learning rate. rate, arguments: Learning rate and other arguments for the
+        constructor.
       name: Name of the rule in messages.
     Returns:
-      The rule, checked on each call: updates and state must keep structure, shapes and
+      The rule. Each call checks that updates and state keep structure, shapes and
       dtypes.
     Raises:
-      NoRuleError: The argument is neither a rule nor a constructor of one.
-      RuleError: The constructor raised.
+      NoRuleError: `rule` is neither a rule nor a constructor of a rule.
+      RuleError: The constructor raised an exception.
     Example:
       >>> made(lambda rate: 1 / 0, 0.1, {}, "mine.py:rule")
       Traceback (most recent call last):
@@ -219,9 +219,9 @@ def _call(raised: str, when: str, call: Callable[[], Any]) -> Any:
 
 
 def place(problem: BaseException) -> str:
-    """Return where the user's own code raised: " (line 3 of mine.py)".
+    """Return the line of the user's own code that raised, as " (line 3 of mine.py)".
 
-    Return "" if only packages were running.
+    Return "" if the traceback has only lines of installed packages.
     """
     packages = (
         "site-packages",

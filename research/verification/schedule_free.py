@@ -1,7 +1,8 @@
 """Formulas of schedule-free descent, from the paper.
 
-The iterates are the points y at which gradients are taken. (1 - c) x + c z is written
-x + c (z - x), and y likewise, so that they do not change while z does not.
+The iterates are the points y at which gradients are taken. The average (1 - c) x + c z
+is written x + c (z - x), and y is written in the same way, so that x and y do not
+change as long as z does not change.
 """
 
 from itertools import count
@@ -22,7 +23,7 @@ def schedule_free_sgd(
 ):
     """Yield the iterates of the three sequences in Defazio et al. (2024), introduction.
 
-    Weights, warm-up and weight decay are those of their algorithm 1.
+    Weights, warm-up and weight decay are those of algorithm 1 of the same paper.
     """
     y = z = x
     total = 0
@@ -101,10 +102,12 @@ _OF_BOTH = (
 def optax_sgd(
     learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0
 ):
-    """Return optax.contrib.schedule_free_sgd; with warm-up, a rule made of its parts.
+    """Return optax.contrib.schedule_free_sgd, with the warm-up mended.
 
-    optax's own warm-up is off by one step. It moves by the schedule counted from 0, and
-    weighs by the same schedule counted from 1 (open pull request 1744).
+    optax's own warm-up has an error (open pull request 1744). For the step optax
+    evaluates the schedule with a count from 0, and for the weight of the average with a
+    count from 1. With warm-up, the result is therefore a rule that is composed of
+    optax's parts.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(
@@ -125,9 +128,9 @@ def optax_adamw(
     weight_decay=0.0,
     weight_power=2.0,
 ):
-    """Return optax.contrib.schedule_free_adamw; with warm-up, a rule made of its parts.
+    """Return optax.contrib.schedule_free_adamw, with the warm-up mended.
 
-    The reason is given in `optax_sgd`.
+    `optax_sgd` describes the error in optax's warm-up.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_adamw(

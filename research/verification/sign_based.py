@@ -23,8 +23,8 @@ def lion(x, f, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3):
 def adopt(x, f, learning_rate, b1=0.9, b2=0.9999, eps=1e-6, use_clipping=True):
     """Yield the iterates of Taniguchi et al. (2024).
 
-    The first gradient gives v_0 and takes no step. After that, each step divides, clips
-    to t^(1/4), and averages.
+    The first gradient only gives v_0. After that, each step divides the gradient, clips
+    it to ±t^(1/4), and averages it.
     """
     m = zeros_like(x)
     v = f.gradient(x) ** 2

@@ -79,8 +79,8 @@ def polyak_sgd(
 ):
     """Return optax.scale_by_polyak followed by the factor of the learning rate.
 
-    optax.polyak_sgd is made of scale_by_polyak. It multiplies the gradient by its
-    `scaling` before it takes the norm, so its step is divided by `scaling`.
+    optax.polyak_sgd itself multiplies the gradient by its argument `scaling` before
+    scale_by_polyak takes the norm. Its step is therefore divided by `scaling`.
     """
     limit = math.inf if max_learning_rate is None else max_learning_rate
     step = optax.scale_by_polyak(f_min, limit, eps, "sps+" if positive_part else "sps")

@@ -1,6 +1,6 @@
-"""The verification table: compare each rule with each authority.
+"""The verification table: each rule compared with formula, optax and recorded results.
 
-It covers two dtypes, all problems and two sets of arguments.
+The table covers two dtypes, all problems and two sets of arguments.
 """
 
 import functools
@@ -35,13 +35,14 @@ class Cell(NamedTuple):
     """One comparison in the verification table.
 
     Attributes:
-      rule, authority, dtype, problem: Names of what is compared. The authority is one
-        of AUTHORITIES.
+      rule, authority, dtype, problem: Names of the rule, the authority, the dtype and
+        the problem. The authority (one of AUTHORITIES) is what the rule is compared
+        with.
       arguments: Arguments other than the defaults, as a user writes them; "" for the
         defaults.
-      deviation: The largest deviation, with its step and leaf; None if there is a
-        reason.
-      reason: The reason why there was no comparison; None if there was one.
+      deviation: The largest deviation, with its step and leaf; None if there was no
+        comparison.
+      reason: The reason why there was no comparison; None if there was a comparison.
       bound: Largest deviation that is allowed.
     """
 
@@ -61,7 +62,7 @@ def verification_table(
     authorities: Iterable[str] = AUTHORITIES,
     on_rule: Callable[[int, int, str], None] | None = None,
 ) -> list[Cell]:
-    """Compare every rule with every authority.
+    """Compare every rule with its formula, with optax and with recorded results.
 
     Args:
       rules: Names in UPDATE_RULES. None means all.

@@ -1,4 +1,4 @@
-"""Mistakes to try on a rule that deviates: a formula's own, and general ones."""
+"""Mistakes that may explain a rule's deviation, of its formula and in general."""
 
 import contextlib
 import inspect
@@ -43,12 +43,12 @@ class Evidence(NamedTuple):
     """Comparison of a rule with its reference on one problem.
 
     Attributes:
-      problem: Problem on which both were run.
+      problem: Problem on which rule and reference were run.
       found: Trajectory of the rule.
       expected: Trajectory of the reference.
       deviation: Deviation of the rule from the reference.
       arguments: Arguments of the reference's formula, including learning_rate.
-      reference: The reference as a JAX rule; None if there is none.
+      reference: The reference as a JAX rule; None if it exists only as a formula.
     """
 
     problem: Problem
@@ -86,7 +86,7 @@ def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
 
 
 def of_two(formula: Formula | None) -> Iterator[Trial]:
-    """Yield a trial for every two mistakes that fit into the formula together."""
+    """Yield a trial for each pair of mistakes that the formula can have at once."""
     if formula is None or not formula.mistakes:
         return
     try:
@@ -116,7 +116,7 @@ def _in_one_line(source: str) -> str:
 
 
 def of_values(formula: Formula | None, arguments: dict[str, Any]) -> list[Trial]:
-    """Return trials that change one argument of the formula, or swap two."""
+    """Return trials that change one argument of the formula, or swap two arguments."""
     if formula is None:
         return []
     parameters = inspect.signature(formula.iterates).parameters
@@ -165,9 +165,10 @@ def _written(value: Any) -> str:
 
 
 def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
-    """Yield a trial for each other formula: the rule may be that formula's rule.
+    """Yield one trial for each formula in `others`.
 
-    Each formula gets those of the reference's arguments that it takes.
+    The trial tests whether the rule follows that formula instead of the reference. From
+    the arguments of the reference, the formula receives only those that it accepts.
     """
     for name, formula in others.items():
 
@@ -180,7 +181,7 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
 
 
 def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
-    """Yield trials for general mistakes: a wrong factor, and stale updates.
+    """Yield trials for general mistakes: a wrong factor, and updates one step late.
 
     The trials change the reference in JAX. The factor is estimated from the first step.
     """

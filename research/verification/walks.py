@@ -1,4 +1,4 @@
-"""Trajectories of rules on problems, in JAX and in fifty digits, and deviations."""
+"""Trajectories of rules on problems, in JAX or in fifty digits, and deviations."""
 
 import functools
 import inspect
@@ -41,7 +41,7 @@ class Walk(NamedTuple):
         the differences in fifty digits.
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
       evaluations: Points at which the rule is to be evaluated after each step, same
-        shape as iterates. None if these are the iterates.
+        shape as iterates. None if the rule is evaluated at the iterates.
     """
 
     iterates: np.ndarray
@@ -90,13 +90,13 @@ def walk_constructed(
 ) -> Walk:
     """Return the trajectory of the rule constructor(**arguments).
 
-    Float arguments are traced, so other values do not compile again.
+    Float arguments are traced, so a call with other values does not compile again.
 
     Args:
       constructor: Constructor of a gradient transformation, whose hyper-parameters may
         be traced.
       arguments: All arguments by name, including learning_rate. Arguments that are not
-        floats are constants of the program.
+        floats are constants of the compiled program.
       problem, dtype, num_steps: As for `walk`.
     Returns:
       The Walk.
@@ -220,7 +220,8 @@ def check_updates(updates: Params, params: Params) -> None:
     """Raise TypeError if updates and params differ in structure, shape or dtype.
 
     Raises:
-      TypeError: The message names the leaf, its shape and dtype, and the required ones.
+      TypeError: The message names the leaf, its shape and dtype, and the required shape
+        and dtype.
     """
     if jax.tree.structure(updates) != jax.tree.structure(params):
         raise TypeError(
@@ -370,21 +371,23 @@ def distance(
 ) -> Deviation:
     """Return the largest difference between two trajectories.
 
-    For a function, each trajectory follows its own gradients. The difference is the
-    maximum of |x - y| / (1 + |y|) over the iterates.
+    If the problem is a function, each trajectory follows its own gradients. The
+    difference is then the maximum of |x - y| / (1 + |y|) over the iterates x of `found`
+    and y of `reference`.
 
-    For given gradients, the difference is the maximum of |u - v| / max_t |v_t| over the
-    updates, entry by entry, so entries of any size count. If a gradient is NaN, the
-    iterates are compared instead, because NaN params have no differences.
+    If the problem is a sequence of gradients, the difference is the maximum of |u - v|
+    / max_t |v_t| over the updates u and v, entry by entry, so that small entries count
+    as much as large ones. If a gradient is NaN, the iterates are compared instead,
+    because NaN params have no differences.
 
-    If only one of the two values is finite, the difference is inf. If both are NaN, it
-    is 0 if the problem has NaN in its gradients, and inf otherwise, so that failed runs
-    never count as equal. If both rules are evaluated at points other than their
-    iterates, those points are compared like the iterates of a function.
+    If only one of the two values is finite, the difference is inf. If both are NaN, the
+    difference is 0 if the problem has NaN in its gradients. Otherwise it is inf, so
+    that failed runs never count as equal. If both rules are evaluated at points other
+    than their iterates, these points are compared like the iterates of a function.
 
     Args:
       found, reference: The two trajectories.
-      problem: Problem on which both were run.
+      problem: Problem on which both rules were run.
       tolerance: Difference above which Deviation.first counts a step.
     Returns:
       The Deviation.
@@ -487,13 +490,13 @@ def deviation(
       gradient: Function params -> gradient.
       params: Common initial point.
       num_steps: Number of steps, a positive integer.
-      dtype: Dtype to which the params are cast first; None leaves them. The gradient
-        must then also be computed in this dtype.
+      dtype: Dtype to which the params are cast first; None leaves them unchanged. The
+        gradient must also be computed in this dtype.
     Returns:
       The Deviation.
     Raises:
-      TypeError: The gradient, or an update, has another dtype than the params, so the
-        comparison would be in neither dtype.
+      TypeError: The gradient or an update has another dtype than the params, so the
+        comparison would mix two dtypes.
       ValueError: num_steps is not a positive integer, or dtype is float64 while JAX's
         float64 is off.
     Example:
@@ -528,7 +531,7 @@ def deviation_from_optax(
     Both rules use their defaults in full-batch descent.
 
     Args:
-      name: Key of CARDS whose card has a counterpart in optax.
+      name: Name of a rule that optax also has, a key of CARDS.
       objective: Function (params, batch) -> (), such as a workload's.
       params: Initial point.
       batch: Second argument of the objective: a Batch, None, or any pytree. Its floats
@@ -539,8 +542,8 @@ def deviation_from_optax(
     Returns:
       The Deviation.
     Raises:
-      ValueError, TypeError: As in `deviation`; also if the name is unknown, or optax
-        has no such rule.
+      ValueError, TypeError: As in `deviation`. In addition, the name is unknown, or
+        optax does not have this rule.
     Example:
       >>> objective = lambda x, batch: jnp.sum((x - batch) ** 2)
       >>> deviation_from_optax("heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32").largest < 1e-6

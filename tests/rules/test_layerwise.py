@@ -1,5 +1,7 @@
 """LAMB and Muon: what their steps do to lengths and singular values, and what they leave alone."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,8 +9,25 @@ import numpy as np
 import optax
 import pytest
 
-from research.update_rules import adam, adamw, heavy_ball, lamb, muon, nadam
-from research.update_rules._layerwise import NEWTON_SCHULZ, newton_schulz
+from research.update_rules import (
+    adam,
+    adamw,
+    heavy_ball,
+    lamb,
+    muon,
+    nadam,
+    with_state_dtype,
+)
+from research.update_rules._layerwise import (
+    COEFFICIENTS,
+    DION,
+    NEWTON_SCHULZ,
+    POLAR_EXPRESS,
+    MatrixAxes,
+    leaf_of,
+    matrices_of,
+    newton_schulz,
+)
 
 CONVERGING = (15 / 8, -10 / 8, 3 / 8)
 SHAPES = [(4, 4), (3, 5), (5, 3), (1, 4)]
@@ -61,6 +80,128 @@ def test_newton_schulz_with_converging_coefficients_is_the_polar_factor(shape):
     u, _, vt = np.linalg.svd(normal(1, *shape), full_matrices=False)
     found = newton_schulz(normal(1, *shape), ns_steps=30, ns_coeffs=CONVERGING, eps=0.0)
     np.testing.assert_allclose(found, u @ vt, atol=1e-12)
+
+
+# The Polar Express: arXiv:2505.16932, appendix A, written as its code is.
+
+
+def polar_express(a, steps):
+    """The paper's code in NumPy, in float64."""
+    safe = [
+        (a / 1.01, b / 1.01**3, c / 1.01**5)
+        for a, b, c in [
+            (8.28721201814563, -23.595886519098837, 17.300387312530933),
+            (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+            (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+            (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+            (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
+            (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+            (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+        ]
+    ]
+    safe += [(1.875, -1.25, 0.375)] * steps
+    x = a.T if a.shape[0] > a.shape[1] else a
+    x = x / (np.linalg.norm(x) * 1.01 + 1e-7)
+    for first, third, fifth in safe[:steps]:
+        square = x @ x.T
+        x = first * x + (third * square + fifth * square @ square) @ x
+    return x.T if a.shape[0] > a.shape[1] else x
+
+
+@pytest.mark.parametrize("steps", [1, 5, 10])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_polar_express_is_the_paper_s_code(shape, steps):
+    a = normal(11, *shape)
+    found = newton_schulz(a, steps, "polar_express", 1e-7 / 1.01)
+    np.testing.assert_allclose(found, polar_express(np.asarray(a), steps), atol=1e-13)
+
+
+def test_polar_express_brings_singular_values_near_one_as_the_docstring_says():
+    def after(steps):
+        s = np.linspace(0.01, 1.0, 100_001)
+        for triple in POLAR_EXPRESS[:steps]:
+            s = polynomial(s, triple, 1)
+        return s
+
+    assert 0.87 < after(5).min() < after(5).max() < 1.13
+    assert np.abs(after(6) - 1.0).max() < 0.003
+
+
+def test_coefficients_by_iteration_are_used_in_order_and_the_last_repeats():
+    a = normal(12, 3, 5)
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    s = s / np.linalg.norm(a)
+    for triple in (*DION[:2], DION[1], DION[1]):
+        s = polynomial(s, triple, 1)
+    for steps in (4, jnp.int32(4)):
+        found = jax.jit(newton_schulz, static_argnums=2)(a, steps, DION[:2], 0.0)
+        np.testing.assert_allclose(found, (u * s[None]) @ vt, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_consistent_rms_is_that_of_the_step_for_every_shape(shape):
+    rule = muon(0.1, eps=0.0, ns_coeffs="polar_express", ns_steps=9, consistent_rms=0.2)
+    (step,) = updates_of(rule, [normal(13, *shape)], jnp.zeros(shape))
+    # The polar factor of a matrix of full rank has min(m, n) singular values 1.
+    expected = 0.1 * 0.2
+    assert np.sqrt(np.mean(step**2)) == pytest.approx(expected, rel=1e-12)
+
+
+HEADS = {
+    "query": MatrixAxes(output_heads=2),  # (model, heads * head)
+    "out": MatrixAxes(input_heads=2),  # (heads * head, model)
+    "kernel": MatrixAxes((0, 1, 2), 3),
+    "experts": MatrixAxes(-2, -1),
+    "flipped": MatrixAxes(1, 0),
+}
+OF_HEADS = {
+    "query": normal(14, 6, 8),
+    "out": normal(15, 8, 6),
+    "kernel": normal(16, 3, 2, 4, 5),
+    "experts": normal(17, 3, 4, 2),
+    "flipped": normal(18, 5, 3),
+}
+
+
+def test_matrices_are_blocks_and_the_leaf_comes_back():
+    q = OF_HEADS["query"]
+    found = matrices_of(q, HEADS["query"])
+    np.testing.assert_array_equal(found[0], q[:, :4])
+    np.testing.assert_array_equal(found[1], q[:, 4:])
+    o = OF_HEADS["out"]
+    np.testing.assert_array_equal(matrices_of(o, HEADS["out"])[1], o[4:])
+    k = OF_HEADS["kernel"]
+    np.testing.assert_array_equal(matrices_of(k, HEADS["kernel"])[0], k.reshape(24, 5))
+    for name, x in OF_HEADS.items():
+        found = matrices_of(x, HEADS[name])
+        np.testing.assert_array_equal(leaf_of(found, x.shape, HEADS[name]), x)
+    both = MatrixAxes((2, 0), 3, input_heads=3, output_heads=5)
+    np.testing.assert_array_equal(leaf_of(matrices_of(k, both), k.shape, both), k)
+
+
+def test_muon_treats_each_head_as_a_matrix_of_its_own():
+    rule = muon(0.1, matrices=HEADS)
+    gradients = [jax.tree.map(lambda a, k=k: jnp.cos(k + a), OF_HEADS) for k in (1, 2)]
+    for u, g in zip(
+        updates_of(rule, gradients, OF_HEADS), _heads_by_hand(gradients), strict=True
+    ):
+        for name, blocks in g.items():
+            found = matrices_of(u[name], HEADS[name])
+            np.testing.assert_allclose(found, blocks, atol=1e-13)
+
+
+def _heads_by_hand(gradients):
+    found, state = [], {}
+    for g in gradients:
+        step = {}
+        for name, axes in HEADS.items():
+            blocks = np.asarray(matrices_of(g[name], axes))
+            m = state[name] = 0.95 * state.get(name, 0.0) + 0.05 * blocks
+            scale = np.sqrt(max(1.0, blocks.shape[2] / blocks.shape[1]))
+            ahead = [0.95 * a + 0.05 * b for a, b in zip(m, blocks, strict=True)]
+            step[name] = [-0.1 * scale * newton_schulz(jnp.asarray(a)) for a in ahead]
+        found.append(step)
+    return found
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
@@ -131,6 +272,54 @@ def test_muon_with_every_convention_of_optax_is_optax():
         lambda: (updates_at_rest(ours), updates_at_rest(theirs))
     )()
     chex.assert_trees_all_close(found, expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("coefficients", COEFFICIENTS)
+def test_muon_s_options_are_those_of_optax(coefficients):
+    """All that optax.contrib.muon has as well; its lists of coefficients end at ns_steps."""
+    triples = COEFFICIENTS[coefficients][:5]
+    of_optax: Any = triples[0] if coefficients == "standard" else triples
+    axes = {k: v for k, v in HEADS.items() if k not in ("query", "out")}
+    x = {k: OF_HEADS[k] for k in axes} | {"b": normal(7, 3)}
+    gradients = [jax.tree.map(lambda a, k=k: jnp.cos(k * a), x) for k in range(1, 6)]
+    ours = muon(
+        0.1,
+        eps=1e-8,
+        weight_decay=0.1,
+        ns_coeffs=coefficients,
+        bias_correction=True,
+        matrices={**axes, "b": False},
+        inner=nadam,
+        consistent_rms=0.2,
+    )
+    numbers: Any = {"b": None} | {
+        k: optax.contrib.MuonDimensionNumbers(a.inputs, a.outputs)
+        for k, a in axes.items()
+    }
+    theirs = optax.contrib.muon(
+        0.1,
+        of_optax,
+        weight_decay=0.1,
+        muon_weight_dimension_numbers=numbers,
+        consistent_rms=0.2,
+    )
+    for u, v in zip(
+        updates_of(ours, gradients, x), updates_of(theirs, gradients, x), strict=True
+    ):
+        chex.assert_trees_all_close(u, v, rtol=1e-10, atol=1e-15)
+
+
+def test_muon_s_step_may_be_half_precision_with_a_state_of_float32():
+    x = normal(8, 3, 4).astype(jnp.bfloat16)
+    rule = with_state_dtype(muon(0.1), "float32")
+    updates, state = rule.update(x, rule.init(x), x)
+    assert isinstance(updates, jax.Array)
+    assert updates.dtype == jnp.bfloat16
+    found = [a for a in jax.tree.leaves(state) if a.ndim == 2]
+    assert [a.dtype for a in found] == [jnp.float32]
+    wide = x.astype("float32")
+    (exact,) = updates_of(muon(0.1), [wide], wide)
+    np.testing.assert_allclose(updates.astype(float), exact, rtol=2**-8)
 
 
 PARAMS = {
@@ -227,9 +416,29 @@ def test_bad_input_raises():
         muon(0.1, ns_steps=0)
     with pytest.raises(
         ValueError,
-        match=r"ns_coeffs must be three numbers, the coefficients of x, x³ and x⁵; got ns_coeffs=\(1\.0, 2\.0\)",
+        match=r"ns_coeffs must be three numbers .*; got ns_coeffs=\(1\.0, 2\.0\)",
     ):
-        muon(0.1, ns_coeffs=(1.0, 2.0))  # pyright: ignore[reportArgumentType]
+        muon(0.1, ns_coeffs=(1.0, 2.0))
+    for wrong in ([], [(1.0, 2.0)], {}, {1.0}, 1.0, None, [[1.0, 2.0, [3.0]]]):
+        with pytest.raises((TypeError, ValueError), match="ns_coeffs"):
+            muon(0.1, ns_coeffs=wrong)
+    with pytest.raises(ValueError, match="did you mean 'polar_express'"):
+        muon(0.1, ns_coeffs="polar_expres")
+    with pytest.raises(ValueError, match="consistent_rms must be a finite number"):
+        muon(0.1, consistent_rms=-0.2)
+    with pytest.raises(ValueError, match="output_heads must be an integer, positive"):
+        MatrixAxes(output_heads=0)
+    x = {"k": jnp.ones((2, 3, 4))}
+    for axes, said in (
+        (True, r"at \['k'\] that `matrices` chooses has shape \[2, 3, 4\].*MatrixAxes"),
+        (MatrixAxes(3, 1), r"does not fit .* \[2, 3, 4\] at \['k'\]: it has no axis 3"),
+        (MatrixAxes((0, 1), -2), "name each axis once"),
+        (MatrixAxes(0, 1, output_heads=2), "output_heads must divide 3"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            muon(0.1, matrices={"k": axes}).init(x)
+    with pytest.raises(TypeError, match=r"mask must hold True or False; got 1\.5"):
+        muon(0.1, matrices={"k": 1.5})
     for rule in (muon(0.1), lamb(0.1)):
         with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):
             rule.update(jnp.ones((2, 2)), rule.init(jnp.ones((2, 2))))

@@ -1,7 +1,8 @@
-"""Check of a derivative by values of the function.
+"""Check of a derivative against values of the function.
 
-The check compares slopes, the order of the Taylor remainder and the dot products of
-forward and reverse mode. It also reports the smallest error that it would have caught.
+The check tests the slopes, the order of the Taylor remainder, and the dot products of
+forward and reverse mode. It also reports the smallest error that it would have
+detected.
 """
 
 import math
@@ -39,52 +40,59 @@ def check_derivative(
     """Check the derivative of f at x against values of f around x.
 
     The check uses eight random directions, the direction of the gradient, and a random
-    direction within each leaf of x. Along each direction v, f(x + h v) is sampled at
-    h = ±1, ±1/2, ..., ±2^-26, in units of each leaf's size. Extrapolated central
-    differences give a slope with an error estimate. The derivative is wrong if it
-    differs from the slope by more than the error estimate and rounding. Other step
-    lengths must confirm the verdicts "wrong" and "kink". If f is too rough or too flat,
-    shorter or longer steps are used.
+    direction within each leaf of x. Along each direction v, it evaluates f(x + h v) at
+    h = ±1, ±1/2, ..., ±2^-26. Within each leaf, the entries of v are about as large as
+    the entries of x. Extrapolated central differences give a slope with an error
+    estimate. The derivative counts as wrong if it differs from the slope by more than
+    this error estimate and the rounding error together. The check gives the verdict
+    "wrong" or "kink" only if other step lengths confirm it. If f is too rough, the
+    check uses shorter steps; if f is too flat, it uses longer steps.
 
-    Rounding is measured: f is evaluated again with the rounding error of every
-    operation made eight times larger. So neither cancellation inside f nor a zero of f
-    at x is mistaken for an error of the derivative.
+    The check measures the rounding error of f. To do so, it evaluates f again and
+    perturbs the result of each operation by eight times its rounding error. So the
+    check does not mistake cancellation inside f, or a zero of f at x, for an error of
+    the derivative.
 
-    Errors are relative to the length of the gradient, so the scales of f and x do not
-    matter. There is no tolerance to choose: the report shows the smallest error that
-    would have been caught. If f has many outputs, ⟨w, f⟩ is checked for a random vector
-    w in each direction.
+    All errors are relative to the norm of the gradient, so the scales of f and x do not
+    matter. There is no tolerance to choose. Instead, the report shows the smallest
+    error that the check would have detected. If f has several outputs, the check uses
+    the number ⟨w, f⟩, with random weights w for each direction.
 
-    At a kink the one-sided slopes differ for every h. This distinguishes a kink from a
-    bug. The derivative is still checked in leaves without a kink. In a leaf with a kink
-    it must lie between the two slopes.
+    At a kink of f, the left slope and the right slope differ for every h. This
+    distinguishes a kink from a bug. The check still tests the derivative in the leaves
+    without a kink. In a leaf with a kink, the derivative must lie between the left
+    slope and the right slope.
 
-    f and its derivative are evaluated in float64 if f can be traced in it, even if x
-    has a lower precision or float64 is disabled. Code that sets a lower precision
-    itself is checked in that precision, and the report says so.
+    The check evaluates f and its derivative in float64 if f can be traced in float64,
+    even if x has a lower precision or float64 is disabled. If f converts its values to
+    a lower precision, the check assumes the rounding error of that precision, and the
+    report says so.
 
-    Reverse mode returns nan if `where` selects a branch next to a singularity, as in
-    where(x == 0, 1, sin(x) / x) at 0. The verdict is then "nan", and the report names
-    the remedy. If the derivative is exactly 0, "right" means that it is right relative
-    to the change of f over a step. If it is not 0 but not larger than rounding, its
-    sign is unknown and the verdict is "unresolved". The verdict is also "unresolved" if
-    the check could not have caught a relative error of 1e-3.
+    Reverse mode returns nan if the branch that `where` does not select is singular at
+    x. An example is where(x == 0, 1, sin(x) / x) at 0. The verdict is then "nan", and
+    the report says how to rewrite f. If the derivative is exactly 0, the verdict
+    "right" means that the error is small relative to the change of f over a step. If
+    the derivative is not 0, but no larger than its rounding error, its sign is unknown,
+    and the verdict is "unresolved". The verdict is also "unresolved" if the check could
+    not have detected a relative error of 1e-3.
 
     Args:
-      f: Function of one pytree of floating arrays that returns a floating array. A
-        `jax.tree_util.Partial` is compiled once for all its arguments.
+      f: Function of one pytree of floating arrays that returns a floating array. If f
+        is a `jax.tree_util.Partial`, JAX compiles it only once, and later checks with
+        other values of the bound arguments are fast.
       x: Point of evaluation.
       key: Key for the random directions.
-      derivative: Function of x that returns the derivative to check: the gradient if f
-        has one output, else the Jacobian, in the form of `gradient` and `jacobian`.
-        None checks JAX's forward and reverse derivatives of f, including custom rules
-        of f.
+      derivative: Function of x that returns the derivative to check. The result must
+        have the form that `gradient` returns if f has one output, and the form that
+        `jacobian` returns otherwise. If `derivative` is None, the check tests JAX's
+        forward and reverse derivatives of f, including the custom derivative rules
+        inside f.
     Returns:
       The report, which print() formats.
     Raises:
       NotInexactError: A leaf of x or the value of f is not floating.
-      ValueError: x has no entries, or derivative returns a structure or shape that
-        differs from the gradient's or Jacobian's.
+      ValueError: x has no entries, or `derivative` returns another structure or shape
+        than the gradient or the Jacobian.
     References:
       Ridders, Accurate computation of F'(x) and F'(x) F''(x), Adv. Eng. Softw. 4, 1982
       (the extrapolation).
@@ -143,18 +151,19 @@ def check_derivative(
 class _Direction(NamedTuple):
     """A direction v in the space of x, with weights w in the space of f.
 
-    Suppose that the derivative has an error in a random direction, whose length is δ
-    times that of the gradient. Its rate of change along v is normal with standard
-    deviation δ times `rates`.
+    Suppose that the error of the derivative is a vector in a random direction, and that
+    it is δ times as long as the gradient. Then the rate of change of this error along v
+    is normally distributed. Its standard deviation is δ times `rates`.
 
     Attributes:
       name: Name of the direction.
       v: Direction, with the flat shape of x.
       w: Weights, with the shape of f's value.
-      gradient: Gradient of ⟨w, f⟩, or None without reverse mode.
+      gradient: Gradient of ⟨w, f⟩, or None if f has no reverse mode.
       scale: Size of a rate of change along v.
-      rates: Two rates. The first is for plain lengths, the second for lengths in units
-        of the leaves.
+      rates: Two rates. The first is for errors and gradients measured by the Euclidean
+        norm. For the second, each leaf is multiplied by its size before the norm is
+        taken.
     """
 
     name: str
@@ -231,8 +240,8 @@ class _Found(NamedTuple):
 
     Attributes:
       probe: Derivative along the direction.
-      rates: Rates of change along the direction of an error as long as the gradient.
-      vanishes: Whether the gradient is not larger than rounding.
+      rates: Two rates, as in `_Direction`.
+      vanishes: Whether the gradient is not larger than its rounding error.
       is_flat: Whether the gradient vanishes and f hardly changes over a step. Errors
         are then relative to the size of f.
     """
@@ -342,7 +351,7 @@ def _report(
 
 
 def _caught_along(found: tuple[_Found, ...]) -> float:
-    """Return the smallest δ such that three directions catch an error factor 1 + δ."""
+    """Return the smallest δ such that three directions detect an error factor 1 + δ."""
     rates = [
         np.nanmax(np.abs([p.forward, p.reverse, 0.0]))
         for p in (each.probe for each in found[: RANDOM + 1])
@@ -360,8 +369,9 @@ def _caught_along(found: tuple[_Found, ...]) -> float:
 def _caught(floors: Sequence[float], rates: Sequence[float]) -> float:
     """Return the relative error that all directions miss with probability MISSED.
 
-    The rates of change of a relative error δ are normal with standard deviations
-    δ rates. A direction misses the error if its rate is at most 3/2 of the floor.
+    An error of relative size δ has a normally distributed rate along each direction,
+    with the standard deviation δ times the entry of `rates`. A direction misses the
+    error if this rate is at most 3/2 of the direction's entry of `floors`.
     """
     with np.errstate(all="ignore"):
         units = 1.5 * np.asarray(floors) / np.asarray(rates)

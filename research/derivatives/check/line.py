@@ -29,13 +29,14 @@ LOOKS_AT_VALUES = (
 
 
 class Leaf(NamedTuple):
-    """A leaf of x.
+    """One leaf of the pytree x.
 
     Attributes:
       name: Name of the leaf.
-      start: Index of its first entry in the flattened x.
-      size: Number of its entries.
-      scale: Root mean square of its entries, or 1 if that is 0 or not finite.
+      start: Index of the leaf's first entry in the flattened x.
+      size: Number of entries of the leaf.
+      scale: Root mean square of the entries, or 1 if the root mean square is 0 or not
+        finite.
     """
 
     name: str
@@ -61,7 +62,8 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
     """Convert x to float64, and find the lowest precision inside f.
 
     Returns:
-      (x, dtype of the lowest precision). If f does not accept float64, x is unchanged.
+      Pair (x in float64, dtype of the lowest precision inside f). If f does not accept
+      float64, the pair contains x unchanged and the dtype of its least precise leaf.
     """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
@@ -76,16 +78,17 @@ def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
 class Line:
     """Evaluation of f along lines through x.
 
-    If f is a `jax.tree_util.Partial`, it is compiled once for all its arguments. Any
-    other f is compiled again for each instance, because it may depend on other data
-    that have changed.
+    If f is a `jax.tree_util.Partial`, JAX compiles it once and uses the program again
+    for other values of the bound arguments. Any other f is compiled again for each
+    instance, because f may use outside data that have changed.
 
     Attributes:
       flat: x as one vector.
       value: f(x).
       shape: Shape of f(x).
       leaves: Leaves of x.
-      scales: Scale of the leaf of each entry of x, which is the unit of a step.
+      scales: For each entry of x, the scale of the leaf that contains the entry. This
+        is the unit of a step.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class Line:
 
     @functools.cached_property
     def jaxpr(self) -> Any:
-        """Jaxpr of f, or None if f inspects its values and cannot be traced."""
+        """Jaxpr of f, or None if f cannot be traced because it inspects its values."""
         try:
             return jax.make_jaxpr(self.f)(self.x).jaxpr
         except LOOKS_AT_VALUES:
@@ -131,11 +134,14 @@ class Line:
 
     @property
     def chooses(self) -> bool:
-        """Whether f computes two values and selects one, as `where` does."""
+        """Whether f computes two values and selects one of them, as `where` does."""
         return self.jaxpr is not None and _has(self.jaxpr, "select_n")
 
     def sampled(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """Evaluate ⟨w, f(x + h v)⟩ at each h of OFFSETS."""
+        """Evaluate ⟨w, f(x + h v)⟩ at each step h in OFFSETS.
+
+        OFFSETS are the numbers 0, ±1, ±1/2, ..., ±2^-26 in ascending order.
+        """
         if self.jaxpr is None:  # An f that cannot be traced is called for each h.
             return np.array(
                 [float(_at(self.f, self.x, self._like_x(v), w, h)) for h in OFFSETS]
@@ -167,7 +173,10 @@ class Line:
         return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / NUDGE
 
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
-        """Compute Jᵀ w as a vector, or None if f has no rule for reverse mode."""
+        """Return Jᵀ w as a vector, or None if f has no rule for reverse mode.
+
+        J is the derivative that the user gave, or JAX's Jacobian of f.
+        """
         if self.given is not None:
             return _contracted(self.given(self.x), self, w)
         try:
@@ -179,7 +188,11 @@ class Line:
         return np.asarray(ravel_pytree(pulled)[0], np.float64)
 
     def forward(self, v: np.ndarray, w: np.ndarray) -> float:
-        """Compute ⟨w, J v⟩; NaN without forward mode or with a given derivative."""
+        """Return ⟨w, J v⟩ by forward mode, or NaN if there is no forward mode to test.
+
+        This is so if f has no rule for forward mode, or if the user gave the
+        derivative.
+        """
         if self.given is not None:
             return float("nan")
         tangent = self._unravel(jnp.asarray(v, ravel_pytree(self.x)[0].dtype))

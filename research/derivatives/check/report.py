@@ -8,21 +8,22 @@ import numpy as np
 class Probe(NamedTuple):
     """Derivative along one direction, computed in three ways.
 
-    All values are rates of change along the direction.
+    A rate is the rate of change of f along the direction.
 
     Attributes:
       name: Name of the direction: "random 3", "gradient", or "leaf " and the leaf's
         name.
-      forward: Rate by forward mode; NaN if f has no forward mode or the derivative is
-        given.
-      reverse: Rate by reverse mode or by the given derivative; NaN if there is none.
+      forward: Rate by forward mode. NaN if f has no forward mode, or if the user gave
+        the derivative.
+      reverse: Rate by reverse mode, or by the derivative that the user gave. NaN if
+        neither exists.
       differences: Slope from differences of f.
-      floor: Smallest difference that counts as an error: the uncertainty of the
-        differences plus rounding.
+      floor: Smallest distance from `differences` that counts as an error. It is the
+        uncertainty of `differences` plus the rounding error.
       scale: Unit of relative errors: the expected size of a rate.
       taylor_slope: Order of the Taylor remainder at small h: 2 for a right derivative,
-        1 for a wrong one, NaN without a remainder.
-      jump: Right minus left slope at a kink, else 0.
+        1 for a wrong derivative, NaN if there is no remainder.
+      jump: Right slope minus left slope at a kink; 0 if there is no kink.
       left, right: One-sided slopes.
     """
 
@@ -50,8 +51,10 @@ class Probe(NamedTuple):
     def is_off_beside_kinks(self) -> bool:
         """Whether the derivative has an error that a kink does not explain.
 
-        This is so if the derivative of a leaf without a kink is off, or if the
-        derivative at a kink does not lie between the two slopes.
+        This is true in two cases. In the first, the direction lies within one leaf, f
+        has no kink along it, and the derivative is wrong. In the second, f has a kink
+        along the direction, and the derivative does not lie between the left and the
+        right slope.
         """
         if not self.is_kink:
             return self.is_off and self.jump == 0 and self.name.startswith("leaf ")
@@ -63,7 +66,7 @@ class Probe(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """Larger of the distances of forward and reverse mode from the differences."""
+        """Largest distance of the forward and reverse rates from `differences`."""
         gaps = [
             abs(rate - self.differences)
             for rate in (self.forward, self.reverse)
@@ -73,15 +76,16 @@ class Probe(NamedTuple):
 
     @property
     def dot_product_gap(self) -> float:
-        """Relative gap |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| of the two modes, or NaN if one is missing.
+        """Relative gap |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| between forward and reverse mode.
 
-        J is the Jacobian, v the direction and w the weights of the outputs.
+        J is the Jacobian, v is the direction, and w are the weights of the outputs. The
+        gap is NaN if one of the two modes is missing.
         """
         return abs(self.forward - self.reverse) / self.scale
 
     @property
     def is_off(self) -> bool:
-        """Whether the gap exceeds the floor."""
+        """Whether `gap` exceeds `floor`, so that the derivative counts as wrong."""
         return bool(self.gap > self.floor)
 
 
@@ -91,22 +95,26 @@ class CheckReport(NamedTuple):
     Attributes:
       verdict: "right", "wrong", "kink" (f has no derivative at x), "unresolved" (the
         values of f do not decide), or "nan" (the derivative or f is not finite).
-      smallest_error: Smallest error of the derivative, relative to the gradient's
-        length, that this check would catch with probability 0.99. It holds for plain
-        lengths and for lengths in units of the leaves' sizes. If the gradient is 0, the
-        error is relative to the change of f over a step of the size of x.
-      relative_error: Largest observed gap between the derivative and the differences,
-        relative in the same way.
-      taylor_slope: Median order of the Taylor remainder over the random directions: 2
-        for a right derivative, NaN if f is linear along them.
+      smallest_error: Smallest error of the derivative that this check would detect with
+        probability 0.99, relative to the norm of the gradient. The number is valid for
+        two norms: the Euclidean norm, and the Euclidean norm after each leaf is
+        multiplied by the size of that leaf of x. If the gradient is 0, the error is
+        relative to the change of f over a step of the size of x.
+      relative_error: Largest observed gap between the derivative and the differences of
+        f, relative to the same quantity as `smallest_error`.
+      taylor_slope: Order of the Taylor remainder: 2 for a right derivative, NaN if f is
+        linear along the directions. The value is the median over the random directions.
       dot_product_gap: Largest relative |⟨Jv, w⟩ - ⟨v, Jᵀw⟩| over the directions v, with
-        Jacobian J and output weights w. NaN if one of the two modes is missing.
+        Jacobian J and output weights w. NaN if forward or reverse mode is missing.
       probes: Results for each direction.
-      precision: Precision in which f and its derivative were evaluated, in words.
-      own_precision_gap: Relative distance of the derivative in x's own precision from
-        the derivative in float64. NaN if both have the same precision.
-      explanation: Name of the leaf and of the direction of an error, and whether it is
-        a kink or a bug. Empty for the verdict "right", unless the gradient vanishes.
+      precision: Text that names the precision in which f and its derivative were
+        evaluated.
+      own_precision_gap: Relative distance between the derivative in the precision of x
+        and the derivative in float64. NaN if the two were not compared, for example
+        because x is already in float64.
+      explanation: Text that names the leaf and the direction in which an error was
+        found, and says whether the cause is a kink or a bug. It is empty for the
+        verdict "right", unless the gradient vanishes.
     """
 
     verdict: str
@@ -190,7 +198,7 @@ def _row(probe: Probe) -> tuple[str, ...]:
 def explained(
     verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool, chooses: bool
 ) -> str:
-    """Explain a verdict in words; "" if it needs no explanation."""
+    """Return a text that explains the verdict, or "" if it needs no explanation."""
     if verdict == "nan":
         return (
             _not_finite(probes, f, chooses)
@@ -240,13 +248,14 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
 
 
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
-    """Explain the result for a gradient that is not larger than rounding.
+    """Return a text for a gradient that is not larger than its rounding error.
 
     Args:
       f: Name of the function.
-      smallest: Smallest caught error relative to the gradient.
-      of_change: Smallest caught error relative to the size or the change of f.
-      by_size: Whether f hardly changes, so that of_change is relative to its size.
+      smallest: Smallest error that the check can detect, relative to the gradient.
+      of_change: Smallest error that the check can detect, relative to the change of f
+        over a step. If `by_size` is true, it is relative to the size of f instead.
+      by_size: Whether f hardly changes over a step.
     """
     times = (
         f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""

@@ -1,4 +1,4 @@
-"""Estimate of a function's slope along a line from its values, with an error."""
+"""Estimate of the slope of a function along a line, with an error estimate."""
 
 from typing import NamedTuple
 
@@ -18,18 +18,22 @@ _SAME = 8  # A difference above this many noise units is a contradiction.
 
 
 class Slope(NamedTuple):
-    """Slope at the middle of a line.
+    """Derivative of f at the middle of a line, estimated from values on the line.
+
+    STEPS are the lengths 1, 1/2, ..., 2^-26 of the steps from the middle, and LEVELS is
+    their number.
 
     Attributes:
       value: Extrapolated central difference; NaN if there is none.
-      error: Error estimate of value.
-      noise: Noise of one function value at each of STEPS, shape (LEVELS,).
-      jump: Right minus left slope if it does not shrink with the step (a kink), else 0.
-      left, right: One-sided slopes at the smallest step where their difference exceeds
-        noise.
-      bends: Right minus left slope at each of STEPS, shape (LEVELS,).
-      unsure: Noise of each entry of bends, shape (LEVELS,).
-      central: Central difference at each of STEPS, shape (LEVELS,).
+      error: Error estimate of `value`.
+      noise: Error of one function value at each length in STEPS, shape (LEVELS,).
+      jump: Right slope minus left slope at a kink; 0 if there is no kink. At a kink,
+        this difference does not shrink with the step.
+      left, right: One-sided slopes at the smallest step where they differ by more than
+        the noise.
+      bends: Right slope minus left slope at each length in STEPS, shape (LEVELS,).
+      unsure: Uncertainty of each entry of `bends`, because of noise, shape (LEVELS,).
+      central: Central difference at each length in STEPS, shape (LEVELS,).
     """
 
     value: float
@@ -43,16 +47,17 @@ class Slope(NamedTuple):
     central: np.ndarray
 
     def times(self, factor: float) -> "Slope":
-        """Return the slopes multiplied by a factor, for a unit 1 / factor as long."""
+        """Return the slopes, each multiplied by a factor, for a new unit of length."""
         value, error, noise, jump, left, right, bends, unsure, central = self
         sides = (jump * factor, left * factor, right * factor)
         arrays = (bends * factor, unsure * factor, central * factor)
         return Slope(value * factor, error * factor, noise, *sides, *arrays)
 
     def agrees_with(self, rate: float, gap: float) -> bool:
-        """Return whether the slopes at the smallest low-noise steps equal a rate.
+        """Return whether the central differences at small steps equal a rate.
 
-        They must lie within gap / 4 of the rate.
+        Only the two smallest steps with little noise count. At these steps, the central
+        difference must lie within gap / 4 of the rate.
         """
         steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:
@@ -62,10 +67,10 @@ class Slope(NamedTuple):
         )
 
     def contradicts(self, jump: float) -> bool:
-        """Return whether a step contradicts a jump of the slope.
+        """Return whether the slopes at some step rule out a kink with this jump.
 
-        The step has so little noise that the jump would be visible, but its two slopes
-        differ by less than half of the jump.
+        A step rules out the kink if its noise is so small that the jump would be
+        visible, but the left and the right slope differ by less than half of the jump.
         """
         return bool(
             (
@@ -78,17 +83,18 @@ class Slope(NamedTuple):
 def slope_at_middle(
     values: Float[np.ndarray, "n"], rounding: float | Float[np.ndarray, "levels"]
 ) -> Slope:
-    """Estimate the slope at the middle of a line that is sampled at OFFSETS.
+    """Estimate the derivative of f at the middle of a line, from its values at OFFSETS.
 
-    Central differences at halving steps are extrapolated by Richardson's table. The
-    result is the entry with the smallest error estimate. This estimate combines the
-    distances of an entry from its neighbours with the noise of the values.
+    The estimates are central differences with step lengths that are halved each time.
+    Richardson's table extrapolates them. The result is the entry of the table with the
+    smallest error estimate. The error estimate of an entry combines two parts: its
+    distances from the neighbouring entries, and the effect of the noise of the values.
 
     Args:
-      values: f at OFFSETS, shape (2 LEVELS + 1,). Values that are not finite are
-        skipped.
-      rounding: Lower bound on the rounding error of a value, one number or one for each
-        of STEPS.
+      values: Values of f at OFFSETS, shape (2 LEVELS + 1,). Values that are not finite
+        are skipped.
+      rounding: Lower bound on the rounding error of a value: either one number, or an
+        array with one number for each length in STEPS.
     Returns:
       The slope.
     """
@@ -125,18 +131,20 @@ def noise_of_levels(
     floor: float,
     epsilon: float,
 ) -> Float[np.ndarray, "levels"]:
-    """Return the rounding error of one value at each of STEPS.
+    """Return the rounding error of one value of f at each length in STEPS.
 
-    It is at least ε / 2 times the sizes of f and of its slope.
+    The result is at least ε / 2 times the sum of |f| and |f'|. The second term is there
+    because x is rounded too.
 
     Args:
-      nudged: Measured rounding at NUDGED_OFFSETS, shape (2 len(NUDGED),); NaN if
-        unknown.
-      values: f at OFFSETS.
+      nudged: Measured rounding errors at NUDGED_OFFSETS, shape (2 len(NUDGED),). NaN
+        where the error is unknown.
+      values: Values of f at OFFSETS.
       floor: Lower bound of the result.
       epsilon: ε of the precision in which f is computed.
     Returns:
-      Rounding error at each of STEPS. It does not increase towards smaller steps.
+      Rounding error at each length in STEPS. It does not increase towards smaller
+      steps.
     """
     left, right = values[:LEVELS], values[LEVELS + 1 :][::-1]
     with np.errstate(all="ignore"):
@@ -165,12 +173,13 @@ def remainder_slope(
 ) -> float:
     """Return the order of the Taylor remainder |f(x + h v) - f(x) - h f'(x) v| in h.
 
-    The order is measured at the smallest steps whose remainder exceeds noise. It is 2
-    for a right derivative. It is 1 for a wrong derivative, which leaves a term in h.
+    The order is measured at the smallest steps whose remainder exceeds the noise. It is
+    2 for a right derivative. It is 1 for a wrong derivative, because the remainder then
+    contains a term in h.
 
     Returns:
-      The order, or NaN if the four smallest steps with a visible remainder are not
-      consecutive, or if there are fewer than four.
+      The order. It is NaN if fewer than four steps have a visible remainder, or if the
+      four smallest of these steps are not consecutive.
     """
     with np.errstate(all="ignore"):
         remainder = np.abs(
@@ -184,7 +193,7 @@ def remainder_slope(
 
 
 def spread(values: Float[np.ndarray, "n"]) -> float:
-    """Return the largest minus the smallest finite value, or 0 if none is finite."""
+    """Return the largest finite value minus the smallest one, or 0 if there is none."""
     finite = values[np.isfinite(values)]
     return float(np.ptp(finite)) if len(finite) else 0.0
 

@@ -23,7 +23,7 @@ class Values:
 
     Attributes:
       slope: Slope from the best step length.
-      change: Largest minus smallest value over steps of the size of x.
+      change: Largest value minus smallest value over steps of the size of x.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Values:
         return slope_at_middle(values, noise).times(1 / length), values
 
     def resolve(self, enough: float) -> None:
-        """Shorten the steps if f is too rough, or lengthen them if it is too flat.
+        """Shorten the steps if f is too rough, or lengthen them if f is too flat.
 
-        Stop when the error is at most `enough`.
+        Stop when the error of the slope is at most `enough`.
         """
         for length in (*SHORTER, *LONGER):
             if self.slope.jump == 0 and self.slope.error <= enough:
@@ -79,8 +79,8 @@ class Values:
     def confirm(self) -> None:
         """Estimate the slope again with another step length.
 
-        If the two slopes differ, the error is increased. If the jump is not confirmed,
-        it is set to 0.
+        If the second slope differs from the first, increase the error estimate. If the
+        second estimate does not confirm the jump at a kink, set the jump to 0.
         """
         again, _ = self._at(OTHER * self._length)
         jump, error = (
@@ -94,12 +94,13 @@ class Values:
         )
 
     def deny(self, rates: list[float]) -> None:
-        """Set the error to infinity if the smallest steps agree with the derivative.
+        """Set the error to infinity if short steps agree with the tested derivative.
 
-        They do so if the slope of f changes near x.
+        This happens if the slope of f changes near x. The slope from longer steps then
+        does not show that the derivative is wrong.
 
         Args:
-          rates: Rates of the derivative that differ from the slope.
+          rates: Rates of the tested derivative that differ from the slope.
         """
         for length in (
             self._length,
@@ -113,5 +114,5 @@ class Values:
                 return
 
     def remainder(self, rate: float) -> float:
-        """Return the order of the Taylor remainder for a rate of change."""
+        """Return the order of the Taylor remainder, with `rate` as the derivative."""
         return remainder_slope(self._values, self._length * rate, self.slope.noise)

@@ -1,4 +1,4 @@
-"""Cost of a function and its derivatives: flops, bytes, memory and seconds."""
+"""Cost of a function and of its derivatives: flops, bytes, memory and seconds."""
 
 import time
 from collections.abc import Callable
@@ -17,19 +17,19 @@ class Cost(NamedTuple):
     """Cost of one call of a compiled function.
 
     Attributes:
-      flops: Number of flops, counted from the jaxpr. The body of a loop is multiplied
-        by its trip count, LAPACK routines are counted by formula, and a multiply-add
-        counts as two. (XLA's own count includes the body of a loop once and LAPACK
-        routines as 0.)
+      flops: Number of flops, counted from the jaxpr. The count for the body of a loop
+        is multiplied by the number of iterations. A LAPACK routine is counted by a
+        formula, and a multiply-add counts as two flops. (XLA's own count includes the
+        body of a loop only once, and counts a LAPACK routine as 0.)
       transcendentals: Number of exp, log, sqrt and similar operations.
-      bytes: Number of bytes read and written if every equation runs by itself. This is
-        an upper bound, because XLA fuses equations.
-      temporary_bytes: Memory in bytes that XLA allocates besides arguments and results;
-        NaN if unknown.
+      bytes: Number of bytes that would be read and written if each equation of the
+        jaxpr ran by itself. This is an upper bound, because XLA fuses equations.
+      temporary_bytes: Memory in bytes that XLA allocates in addition to arguments and
+        results. NaN if unknown.
       compile_seconds: Time to trace and compile, in seconds.
-      wall_seconds: Time of the fastest call, in seconds; NaN if calls are not timed.
-      unknown_loops: Number of `while` loops. Their bodies are counted once, because the
-        trip counts are unknown.
+      wall_seconds: Time of the fastest call, in seconds. NaN if calls are not timed.
+      unknown_loops: Number of `while` loops. The body of such a loop is counted once,
+        because the number of iterations is unknown.
     """
 
     flops: float
@@ -42,7 +42,7 @@ class Cost(NamedTuple):
 
     @property
     def operations(self) -> float:
-        """Sum of flops and transcendentals."""
+        """Number of flops plus number of transcendentals."""
         return self.flops + self.transcendentals
 
 
@@ -52,9 +52,9 @@ class CostRatio(NamedTuple):
     Attributes:
       function: Cost of f.
       transformed: Cost of transform(f).
-      flops: Ratio of operations (flops and transcendentals).
-      bytes: Ratio of bytes.
-      wall: Ratio of wall_seconds.
+      flops: Ratio of the numbers of operations, which are flops and transcendentals.
+      bytes: Ratio of the numbers of bytes.
+      wall: Ratio of the times `wall_seconds`.
     """
 
     function: Cost
@@ -108,14 +108,14 @@ class CostRatio(NamedTuple):
 def cost(f: Callable[..., Any], *args: Any, seconds: float = 0.2) -> Cost:
     """Measure the cost of one call of the compiled function f(*args).
 
-    Flops are counted, memory is reported by XLA, and calls are timed.
+    The flops are counted from the jaxpr, XLA reports the memory, and calls are timed.
 
     Args:
       f: Any function that JAX can trace. Operations that do not affect an output are
         not counted.
       *args: Arguments of f, arrays or pytrees of arrays.
-      seconds: Duration of the timing in seconds, with at least three calls. If it is 0,
-        calls are not timed.
+      seconds: Duration of the timing in seconds. At least three calls are timed. If
+        `seconds` is 0, no call is timed.
     Returns:
       The cost.
     Raises:
@@ -159,11 +159,12 @@ def cost_ratio(
     *args: Any,
     seconds: float = 0.2,
 ) -> CostRatio:
-    """Compute the cost of transform(f) relative to the cost of f, at equal arguments.
+    """Compute the cost of transform(f) relative to the cost of f, for equal arguments.
 
-    In theory a reverse-mode gradient takes at most 4 times the operations, or 5 times
-    with memory traffic (Baur & Strassen, 1983; Griewank & Walther, 2008). A larger
-    ratio means that some derivative rule departs from plain reverse mode.
+    In theory, a gradient in reverse mode takes at most 4 times as many operations as f
+    (Baur & Strassen, 1983). If memory traffic is counted too, it costs at most 5 times
+    as much as f (Griewank & Walther, 2008). A larger ratio means that some derivative
+    rule departs from plain reverse mode.
 
     Args:
       transform: Function from f to a function of the same arguments, such as
@@ -172,7 +173,7 @@ def cost_ratio(
       *args: Arguments of f, arrays or pytrees of arrays.
       seconds: Duration of the timing of each function in seconds, as in `cost`.
     Returns:
-      The ratio. Its method `text` formats it.
+      The ratios, which the method `text` formats.
     Raises:
       ValueError: f has no operations on floating numbers, or seconds is negative.
     References:
@@ -206,13 +207,13 @@ def cost_ratio(
 
 
 def counted_cost(f: Callable[..., Any], *args: Any) -> Count:
-    """Count the cost of f(*args) by tracing, without compiling or running f.
+    """Count the cost of f(*args) by tracing f, without compiling or running it.
 
     Args:
       f: Any function that JAX can trace.
       *args: Arguments of f. Only the shapes and dtypes of arrays are used.
     Returns:
-      The counts of `cost`, without memory and times.
+      The counts that `cost` returns, without memory and times.
     Example:
       >>> import jax.numpy as jnp
       >>> a, b = jnp.ones((2, 3)), jnp.ones((3, 4))

@@ -106,12 +106,12 @@ class Count(NamedTuple):
 
     Attributes:
       flops: Number of additions, multiplications, comparisons and similar operations on
-        floating numbers. A multiply-add counts as two.
+        floating numbers. A multiply-add counts as two operations.
       transcendentals: Number of exp, log, sqrt and similar operations.
-      bytes: Number of bytes read and written if every equation runs by itself, without
-        fusion.
-      unknown_loops: Number of `while` loops. Their bodies are counted once, because the
-        trip counts are unknown.
+      bytes: Number of bytes that would be read and written if each equation of the
+        jaxpr ran by itself, without fusion.
+      unknown_loops: Number of `while` loops. The body of such a loop is counted once,
+        because the number of iterations is unknown.
     """
 
     flops: float = 0.0
@@ -127,7 +127,10 @@ class Count(NamedTuple):
         )
 
     def times(self, trips: float) -> "Count":
-        """Multiply the count by a number of loop trips, except unknown_loops."""
+        """Return the count for a loop whose body has this count and runs `trips` times.
+
+        The number `unknown_loops` is not multiplied.
+        """
         return Count(
             self.flops * trips,
             self.transcendentals * trips,
@@ -137,18 +140,20 @@ class Count(NamedTuple):
 
     @property
     def operations(self) -> float:
-        """Sum of flops and transcendentals."""
+        """Number of flops plus number of transcendentals."""
         return self.flops + self.transcendentals
 
 
 def count(jaxpr: Any, wanted: list[bool] | None = None) -> Count:
     """Count the cost of a jaxpr.
 
-    Equations that do not affect a wanted output are not counted. XLA removes them, too.
+    Equations that do not affect a wanted output are not counted, because XLA removes
+    them.
 
     Args:
       jaxpr: The jaxpr.
-      wanted: Whether each output is wanted. None means all.
+      wanted: For each output, whether it is wanted. None means that all outputs are
+        wanted.
     """
     total = Count()
     for equation, of_own in alive(jaxpr, wanted):
@@ -236,9 +241,9 @@ def _fft(equation: Any) -> float:
 
 
 def _matrix(formula: Callable[[float, float], float]) -> Callable[[Any], float]:
-    """Return a flop count from a formula in the rows and columns of each matrix.
+    """Return a function that counts flops by a formula in the matrix sizes m and n.
 
-    The matrices are those of the first operand.
+    m and n are the numbers of rows and columns of each matrix in the first operand.
     """
 
     def flops(equation: Any) -> float:
@@ -253,7 +258,7 @@ def _triangular_solve(equation: Any) -> float:
 
 
 def _windows(equation: Any) -> float:
-    """Return the flops of pooling, one window for each pooled entry.
+    """Return the flops of pooling: the size of a window for each pooled entry.
 
     The pooled entries are the outputs of forward pooling and the inputs of backward
     pooling.

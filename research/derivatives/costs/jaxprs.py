@@ -1,4 +1,4 @@
-"""Queries on jaxprs: equations, functions inside them, and precision."""
+"""Queries on jaxprs: their equations, the functions inside them, their precision."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ def traced(f: Callable[..., Any], *args: Any) -> Any:
 
 
 def inner(equation: Any) -> list[Any]:
-    """Return the jaxprs inside an equation, such as a loop's body or branches."""
+    """Return the jaxprs inside an equation, such as the body or branches of a loop."""
     jaxprs = []
     for value in equation.params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
@@ -41,9 +41,10 @@ def alive(
 
     Args:
       jaxpr: The jaxpr.
-      wanted: Whether each output of the jaxpr is wanted. None means all.
+      wanted: For each output of the jaxpr, whether it is wanted. None means that all
+        outputs are wanted.
     Yields:
-      (equation, flags). The flags say which of the equation's outputs are needed.
+      (equation, flags). The flags say which outputs of the equation are needed.
     """
     outputs = (
         jaxpr.outvars
@@ -69,7 +70,7 @@ def is_wrapper(equation: Any) -> bool:
 
 
 def lowest_precision(f: Callable[..., Any], *args: Any) -> Any:
-    """Return the coarsest floating dtype of anything in f that depends on args."""
+    """Return the least precise floating dtype in the part of f that depends on args."""
     jaxpr = traced(f, *args)
     dtypes = _precisions(jaxpr, [True] * len(jaxpr.invars))
     return max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)

@@ -40,21 +40,22 @@ def critical_points(
     - undamped Newton steps;
     - damped steps x <- x - s H⁺ ∇f. H⁺ is the pseudoinverse of the Hessian, and s is
       the number in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
-    - undamped Newton steps from the end points of the damped ones.
+    - undamped Newton steps from the end points of the damped iteration.
 
-    Points outside the bounds and points where the gradient does not vanish are dropped.
-    If points are closer than `separation`, only one is kept. The result contains the
-    points *found from these starts* and may be incomplete. Print it to see the outcome
-    of the starts.
+    Points outside the bounds are dropped, and so are points where the gradient does not
+    vanish. If several points are closer together than `separation`, only one of them is
+    kept. The result contains the points *found from these starts* and may be
+    incomplete. Print the result to see the outcome of the starts.
 
-    If the Hessian is singular, a small gradient cannot be distinguished from 0. The
-    limit is ε^0.55 (2e-9 in float64) times the longest gradient at a start. For
-    example, x³/3 + 1e-9 x has no critical point, but the result contains a point at 0,
-    "degenerate, no extremum".
+    If the Hessian is singular, a small gradient cannot be distinguished from 0. A
+    gradient then counts as 0 if it is shorter than ε^0.55 (2e-9 in float64) times the
+    longest gradient at a start. For example, x³/3 + 1e-9 x has no critical point, but
+    the result contains a point at 0, "degenerate, no extremum".
 
-    All lengths are in units of the bounds' widths. Multiplying f by a power of two
-    therefore gives the same points and kinds. The same is true for a coordinate, with
-    its starts and bounds.
+    The points and their kinds do not change if f is multiplied by a power of two. All
+    lengths are in units of the widths of the bounds. Therefore, if a coordinate is
+    multiplied by a power of two, together with its starts and bounds, the points are
+    multiplied in the same way, and the kinds do not change.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
@@ -62,15 +63,15 @@ def critical_points(
         a lattice of starts.
       bounds: (low, high) of each coordinate, shape (n, 2).
       separation: Smallest distance between two different points. It is a number in
-        units of the bounds' widths, or an array of shape (n,) in the units of each
-        coordinate.
+        units of the widths of the bounds, or an array of shape (n,) with one number for
+        each coordinate, in the units of that coordinate.
     Returns:
-      The points in ascending order of f, a tuple. It also has the numbers of starts
-      that converged, left the bounds, stalled, reached non-finite values, or lie where
-      f is constant.
+      A tuple of the points, in ascending order of f. Its attributes are the numbers of
+      starts that converged, left the bounds, stalled, reached values that are not
+      finite, or ended where f is constant.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
-        upper one, a number is not finite, or separation is not positive.
+        upper bound, a number is not finite, or separation is not positive.
       NotScalarError, NotInexactError: As in `gradient`.
     References:
       Ortega & Rheinboldt, Iterative solution of nonlinear equations in several
@@ -104,31 +105,35 @@ def classify_critical_point(
 ) -> CriticalPoint:
     """Classify the critical point x as minimum, maximum, saddle or degenerate.
 
-    The Hessian decides in directions where the gradient around x changes as the Hessian
-    predicts. The prediction must hold at distances that are long relative to the
-    remaining Newton step. It must also be stable under larger rounding errors of f.
+    The Hessian at x predicts how the gradient changes around x. In the directions where
+    this prediction is correct, the eigenvalues of the Hessian decide the kind of the
+    point. The prediction must be correct at distances that are long relative to the
+    Newton step from x. It must also stay correct if the rounding errors of f are made
+    larger.
 
-    In the other directions f is sampled on both sides at many distances, by integrals
-    of its gradient and by its values. The smallest distances whose change of f exceeds
-    rounding decide. The samples follow curved minima of f in the directions that the
-    Hessian decides. A point is "undecided" if the samples do not decide, if the Hessian
-    is not finite, or if a whole curve of points shares a minimum.
+    In the other directions, samples of f decide. They lie on both sides of x at many
+    distances. Each change of f is computed twice: as the integral of the gradient, and
+    as a difference of values. The decision uses the smallest distances at which the
+    change of f exceeds its rounding error. If f has a curved valley or ridge, the
+    samples follow the valley or ridge. A point is "undecided" if the samples do not
+    decide, if the Hessian is not finite, or if x lies on a whole curve of minimum
+    points.
 
-    The scale of f need not be known, because all distances that the rounding of x
-    allows are tried.
+    The scale of f need not be known, because the samples cover all distances that are
+    not too small to change x.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
       x: Critical point, shape (n,), or () for a function of one number.
-      tolerance: Largest allowed length of the gradient at x, relative to its largest
-        length within a tenth of the scale.
-      scale: Length over which f changes, a number or an array of shape (n,). None means
-        1 + |x|.
+      tolerance: Largest allowed norm of the gradient at x, relative to the largest norm
+        of the gradient at points within a tenth of `scale` around x.
+      scale: Length over which f changes: a number, or an array of shape (n,). None
+        means 1 + |x|.
     Returns:
       The classified point.
     Raises:
-      ValueError: x is not a critical point (the message shows the gradient's length),
-        or scale or tolerance is not positive.
+      ValueError: x is not a critical point (the message shows the norm of the
+        gradient), or scale or tolerance is not positive.
       NotScalarError, NotInexactError: As in `gradient`.
     Example:
       >>> f = lambda x: x[0] ** 4 + x[1] ** 2
@@ -176,13 +181,14 @@ def classify_critical_point(
 def grid_of_starts(
     bounds: Any, per_axis: int | Sequence[int]
 ) -> Float[np.ndarray, "k n"]:
-    """Return a lattice of starting points, the centres of equal boxes.
+    """Return a lattice of starting points: the centres of equal boxes in the bounds.
 
     Args:
       bounds: (low, high) of each coordinate, shape (n, 2).
-      per_axis: Number of points on each axis, one number or one per axis.
+      per_axis: Number of points on each axis: one number for all axes, or a list with
+        one number for each axis.
     Returns:
-      The points, shape (product of per_axis, n).
+      The points, shape (k, n), where k is the product of the numbers of points.
     Example:
       >>> grid_of_starts([(0.0, 1.0)], 2).tolist()
       [[0.25], [0.75]]

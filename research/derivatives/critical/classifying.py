@@ -38,19 +38,20 @@ class CriticalPoint(NamedTuple):
     Attributes:
       x: Coordinates of the point, shape (n,).
       value: f(x).
-      gradient_norm: Length of the remaining gradient.
+      gradient_norm: Norm of the gradient at x.
       eigenvalues: Eigenvalues of the Hessian, ascending, shape (n,).
-      kind: "minimum", "maximum", "saddle", or "degenerate" if an eigenvalue is zero or
-        not confirmed by the gradient.
+      kind: "minimum", "maximum", "saddle", or "degenerate". It is "degenerate" if an
+        eigenvalue is zero, or if the gradient around x does not confirm an eigenvalue.
       newton_radius: *Estimate* of the distance within which Newton's method converges
-        to this point. It is 2 / (3 β L), where β = ‖H⁻¹‖ for the Hessian H, and L is
-        the largest change of the Hessian per distance among samples in that ball. L is
-        not a bound, so the estimate is not a guarantee. 0 if the Hessian is singular.
-      order: Order of the derivatives that decide: 2, 3 or 4. It is 0 if higher
-        derivatives or values of f decide, or if the point is undecided.
-      note: Kind of a degenerate point, with the reason. It starts with "a minimum",
-        "a maximum", "a saddle", "no extremum" or "undecided". "" if the point is not
-        degenerate.
+        to this point. The estimate is 2 / (3 β L), where β = ‖H⁻¹‖ for the Hessian H at
+        x, and L estimates the Lipschitz constant of the Hessian from samples around x.
+        L is not a bound, so the estimate is not a guarantee. If the Hessian is
+        singular, `newton_radius` is 0.
+      order: Order of the derivatives that decide the kind: 2, 3 or 4. It is 0 if higher
+        derivatives or values of f decide, or if the kind is undecided.
+      note: For a degenerate point, a text with the kind and the reason. The text starts
+        with "a minimum", "a maximum", "a saddle", "no extremum" or "undecided". For any
+        other point, "".
     """
 
     x: Float[np.ndarray, "n"]
@@ -64,12 +65,12 @@ class CriticalPoint(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A critical point in the landscape's units, with the evidence for its kind.
+    """A critical point in the units of the landscape, with the evidence for its kind.
 
     Attributes:
       y: Coordinates of the point, shape (n,).
       curvature: Curvature at the point; None if the Hessian is not finite.
-      evidence: Evidence from samples; None if f was not sampled.
+      evidence: Evidence from samples of f; None if f was not sampled.
     """
 
     y: np.ndarray
@@ -83,7 +84,7 @@ class Judged(NamedTuple):
 
 
 def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
-    """Return the point y with the evidence for its kind, by sampling f if necessary."""
+    """Return the point y with the evidence for its kind, and sample f if necessary."""
     if (
         curvature is None
         or not curvature.loose.shape[1]
@@ -162,9 +163,9 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
 
 
 def _newton_radius(land: Landscape, y: np.ndarray, hessian: np.ndarray) -> float:
-    """Return the radius of the largest sampled ball that its Lipschitz estimate allows.
+    """Return the largest radius r with r <= 2 / (3 β L), as in `_largest`.
 
-    The radius is 0 if no sampled ball qualifies.
+    The radius is 0 if no tested radius fulfils the condition.
     """
     best = _largest(land, y, hessian, float(land.unit.min()) * COARSE, SAMPLES // 4)
     return _largest(land, y, hessian, best * FINE, SAMPLES) or best / 4 if best else 0.0
@@ -175,8 +176,8 @@ def _largest(
 ) -> float:
     """Return the largest of the radii r with r <= 2 / (3 β L), or 0.
 
-    β is the norm of the inverse Hessian. L is the largest change of the Hessian per
-    distance among samples at the distance r.
+    β is the norm of the inverse Hessian at y. L is the largest value of ‖H(z) - H(y)‖ /
+    r among samples z at the distance r.
     """
     unit = land.unit.astype(float)
     least = np.abs(np.linalg.eigvalsh(hessian / unit / unit[:, None])).min()

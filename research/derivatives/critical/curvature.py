@@ -30,17 +30,18 @@ REPRESENTED = 0.02
 class Curvature(NamedTuple):
     """Hessian at a point y, split into firm and loose directions.
 
-    The gradient around y confirms the curvature in the firm directions, but not in the
-    loose ones. The coordinates are scaled so that the Hessian's rows are about equally
-    large.
+    In a firm direction, the gradient around y confirms the curvature that the Hessian
+    has. In a loose direction, the gradient does not confirm the curvature. The
+    coordinates are scaled so that all rows of the Hessian are about equally large.
 
     Attributes:
       value: f(y).
       gradient: ∇f(y), shape (n,).
-      hessian: Hessian, shape (n, n).
-      signs: Signs of the a confirmed eigenvalues, shape (a,).
+      hessian: Hessian at y, shape (n, n).
+      signs: Signs of the confirmed eigenvalues, shape (a,).
       firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
-      loose: Other eigenvectors, in the scaled coordinates, shape (n, n - a).
+      loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
+        n - a).
       radius: Distance up to which each firm direction is confirmed, shape (a,).
     """
 
@@ -61,8 +62,9 @@ def curvatures(
     Args:
       land: Landscape of f.
       points: Points, shape (m, n).
-      wary: Whether to measure the noise of the Hessian at every point. Otherwise it is
-        measured only if the Hessian grows so much nearby that its noise may matter.
+      wary: Whether to measure the noise of the Hessian at every point. If False, the
+        noise is measured only at a point near which the Hessian is so large that its
+        noise may matter.
     """
     values, gradients, hessians = land.hessians(points)
     return [
@@ -120,10 +122,10 @@ def _split(
 
 
 def equilibrium(hessian: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n"]:
-    """Return scales s that make the largest entries of the rows of s_i H_ij s_j equal.
+    """Return scales s for which all rows of s_i H_ij s_j have about the same maximum.
 
-    The scales are powers of two with maximum 1, so the entries are equal only up to
-    small factors. A row of zeros has scale 1.
+    The scales are powers of two, and the largest scale is 1. A row of zeros has scale
+    1.
 
     References:
       Ruiz, A scaling algorithm to equilibrate both rows and columns norms in matrices,
@@ -150,13 +152,13 @@ def _mismatch(
     hessian: np.ndarray,
     steps: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the errors of the Hessian's predictions for each step d.
+    """Return the errors of the predictions that the Hessian makes for each step d.
 
     Returns:
-      (gradient error, value error, slope), one of each for every step:
-      |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd|, the distance of f(y+d) from its parabola (0 if
-      rounding hides the distance), and dᵀ(∇f(y+d) - ∇f(y)). They are NaN if rounding
-      changes d.
+      (gradient error, value error, slope), with one entry of each for every step. The
+      gradient error is |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd|. The value error is the distance of
+      f(y+d) from its parabola, or 0 if rounding hides this distance. The slope is
+      dᵀ(∇f(y+d) - ∇f(y)). All three are NaN if rounding changes d.
     """
     there, d = land.moved(y, steps)
     size = np.linalg.norm(steps, axis=1)
@@ -191,11 +193,11 @@ def _by_direction(
 
     Returns:
       For each direction, (mismatch, opposed, suspect). The mismatch has one entry for
-      each radius r. It is the error of the predicted gradient on the worse side,
-      relative to |λ| r². The eigenvalue is opposed if the gradient changes as for the
-      other sign at four consecutive radii, or if values of f contradict a confirming
-      gradient. It is suspect if the Hessian grows so much nearby that the eigenvalue
-      may be a rounding error.
+      each radius r. It is the error of the predicted gradient, relative to |λ| r², on
+      the side where this error is larger. The eigenvalue is opposed if the gradient
+      changes as if λ had the other sign, at four consecutive radii. It is also opposed
+      if values of f contradict the gradient where the gradient confirms λ. It is
+      suspect if the Hessian nearby is so much larger that λ may be a rounding error.
     """
     n, count = vectors.shape
     steps = np.concatenate(
@@ -231,7 +233,7 @@ def _by_direction(
 def _confirmed(ratio: np.ndarray, newton: float) -> float:
     """Return the largest confirmed radius that is long relative to the Newton step.
 
-    It is 0 if there is no such radius.
+    Return 0 if there is no such radius.
     """
     with np.errstate(invalid="ignore"):
         good = (ratio <= CHANGE) & (newton <= NEWTON * RADII)
@@ -246,7 +248,7 @@ def _holds_between(
 ) -> bool:
     """Return whether the Hessian also predicts the gradient between firm directions.
 
-    At a kink the prediction fails.
+    At a kink of f, this prediction is wrong.
     """
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]
@@ -262,9 +264,9 @@ def _holds_between(
 
 @functools.cache
 def directions(n: int) -> Float[np.ndarray, "m n"]:
-    """Return unit directions in n dimensions, in pairs ±d, including the axes.
+    """Return unit vectors in n dimensions, in pairs ±d, including the axes.
 
-    There are 2 on a line, 32 on a circle and more in higher dimensions.
+    There are 2 vectors for n = 1, 32 vectors for n = 2, and more in higher dimensions.
     """
     if n == 1:
         return np.array([[1.0], [-1.0]])

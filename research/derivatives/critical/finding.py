@@ -28,9 +28,10 @@ def found_points(
     bounds: Float[np.ndarray, "n 2"],
     separation: Float[np.ndarray, "n"],
 ) -> tuple[list[Judged], dict[str, int]]:
-    """Return the distinct critical points inside the bounds, and the outcome counts.
+    """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    All lengths are in the landscape's units.
+    The counts are the numbers of starts with each outcome. All lengths are in the units
+    of the landscape.
     """
     led = walks(land, starts)
     ends, slope = _snapped(
@@ -61,7 +62,7 @@ def _snapped(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Set tiny coordinates of end points to 0 if that does not lengthen the gradient.
 
-    Near a degenerate point, Newton's method does not come closer than that.
+    Near a degenerate point, Newton's method cannot make these coordinates smaller.
 
     Returns:
       (points, lengths of their gradients).
@@ -78,9 +79,9 @@ def _groups(
     """Group end points that are closer than the separation.
 
     Returns:
-      (group number of each point, index of the leader of each group). The leader is the
-      point with the shortest gradient. The number is -1 for a point that cannot be
-      critical.
+      (group number of each point, index of the leader of each group). The leader of a
+      group is the point with the shortest gradient. A point that cannot be critical has
+      the group number -1.
     """
     group, leaders = np.full(len(ends), -1), []
     for i in np.argsort(slope, kind="stable"):
@@ -98,9 +99,9 @@ def _judged_leaders(
 ) -> tuple[list[Judged], list[str]]:
     """Return the critical points among the groups' leaders, and each group's outcome.
 
-    A degenerate leader is classified only if one of its starts has not reached a
-    critical point yet. So a curve of degenerate points gives at most one point per
-    start.
+    A degenerate leader is classified only if one of the starts of its group has not
+    reached a critical point yet. So a curve of degenerate points gives at most one
+    point for each start.
     """
     points, fates, reached = [], [""] * len(y), np.zeros(group.shape[1], bool)
     known = curvatures(land, y) if len(y) else []
@@ -151,7 +152,7 @@ def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
 
 
 def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Return whether the gradient vanishes in the loose directions."""
+    """Return whether the gradient at y vanishes in the loose directions."""
     if curvature is None:
         return True
     left = np.abs(curvature.loose.T @ curvature.gradient)

@@ -1,4 +1,4 @@
-"""Evaluation of a function with gradient and Hessian, by one compiled program."""
+"""Evaluation of a function with its gradient and Hessian, by one compiled program."""
 
 import functools
 from collections.abc import Callable
@@ -27,7 +27,8 @@ class Landscape:
       unit: Unit of each coordinate, shape (n,).
       dtype: Dtype in which f computes.
       eps: Relative spacing of the dtype.
-      least: Smallest usable result. Smaller ones have larger relative rounding errors.
+      least: Smallest usable result. Smaller results have larger relative rounding
+        errors.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Landscape:
         Args:
           y: Points, shape (m, n).
           v: Direction for each point, shape (m, n). None means 0.
-          noisy: Whether each operation of f has a larger random rounding error, which
-            differs between rows.
+          noisy: Whether to give each operation of f a larger, random rounding error.
+            The errors differ between rows.
         """
         y = self.rounded(y)
         v = np.zeros_like(y) if v is None else np.asarray(v, self.dtype)
@@ -96,10 +97,10 @@ class Landscape:
     def noise(
         self, y: Float[np.ndarray, "n"]
     ) -> tuple[Float[np.ndarray, "8 n"], Float[np.ndarray, "8 n n"]]:
-        """Return changes of the gradient and the Hessian by larger rounding errors.
+        """Return how larger rounding errors of f change its gradient and its Hessian.
 
         Returns:
-          (changes of the gradient at y, changes of the Hessian at y), 8 of each.
+          (changes of the gradient at y, changes of the Hessian at y), eight of each.
         """
         n = len(y)
         v = np.repeat(np.eye(n), 8, axis=0)
@@ -111,14 +112,14 @@ class Landscape:
         ) / 2 - hessian[0]
 
     def rounded(self, y: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-        """Convert y to the function's own precision."""
+        """Convert y to the precision in which f computes."""
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(y, self.dtype)
 
     def moved(
         self, y: Float[np.ndarray, "n"], d: Float[np.ndarray, "m n"]
     ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "m n"]]:
-        """Return y + d in the function's precision, and its exact distance from y."""
+        """Return the point y + d in the precision of f, and its exact offset from y."""
         there = self.rounded(self.rounded(y) + d)
         return there, there.astype(float) - self.rounded(y).astype(float)
 
@@ -127,13 +128,13 @@ class Landscape:
     ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
         """Compute f(y + d) - f(y) for each step d.
 
-        Gauss's rules with 5 and 6 nodes integrate the gradient along d. So no digits
-        are lost if f(y) is large.
+        The rise is the integral of the gradient along d, by Gauss's rules with 5 and 6
+        nodes. So no digits are lost if f(y) is large.
 
         Returns:
-          (rise, error, difference). The error is the difference of the two rules plus
-          the rounding of their terms. The last result is the plain difference of two
-          values of f.
+          (rise, error, difference). The error is the difference between the results of
+          the two rules plus the rounding error of their terms. The third result is the
+          plain difference f(y + d) - f(y) of two values.
         """
         totals, rounding = [], np.zeros(len(d))
         for nodes, weights in NODES:

@@ -1,6 +1,6 @@
-"""Function along directions that the Hessian does not decide.
+"""Function along the directions in which its Hessian is singular or unconfirmed.
 
-It is minimised over the other directions.
+In the other directions, the function is minimised.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Rises(NamedTuple):
 
     Attributes:
       rise: Rise of f, shape (radii, directions).
-      error: Error of the rise, same shape; infinite if the rise is unknown.
+      error: Error of the rise, same shape. Infinite if the rise is unknown.
       denied: Whether values of f contradict the rise, same shape.
     """
 
@@ -36,16 +36,18 @@ class Rises(NamedTuple):
 
     @property
     def signs(self) -> Float[np.ndarray, "r w"]:
-        """Sign of each rise, or 0 if rounding hides the rise."""
+        """Sign of each rise, or 0 if rounding errors hide the rise."""
         return np.where(
             np.abs(self.rise) > VISIBLE * self.error, np.sign(self.rise), 0.0
         )
 
 
 class Reduced:
-    """The function f along its loose directions, minimised over the firm ones.
+    """The function f along its loose directions, minimised over its firm directions.
 
-    If f curves down along the firm directions, it is maximised over them.
+    In a firm direction, the Hessian shows how f curves. In a loose direction, it is
+    singular or unconfirmed. If f curves down in the firm directions, it is maximised
+    over them instead.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -60,13 +62,13 @@ class Reduced:
     ) -> Rises:
         """Compute the rises of f for steps along the loose directions.
 
-        The rises are multiplied by the sign of the firm curvature.
+        The rises are multiplied by the sign of the curvature in the firm directions.
 
         Args:
           ways: Unit vectors in the coordinates of the loose directions.
           radii: Lengths of the steps.
-          noise: Smallest error of the rises at each radius. None estimates it from the
-            gradient's noise.
+          noise: Smallest error of the rises at each radius. None estimates this error
+            from the noise of the gradient.
         """
         z = (radii[:, None, None] * ways).reshape(-1, ways.shape[2])
         straight = z @ self.curvature.loose.T
@@ -106,9 +108,10 @@ class Reduced:
         return Rises(rise, error, gap > allowed)
 
     def firm_around(self) -> bool:
-        """Return whether the firm curvature is the same at nearby points.
+        """Return whether the firm directions have the same curvature at nearby points.
 
-        The nearby points lie in the loose directions. At a kink the curvature differs.
+        The nearby points lie in the loose directions. Near a kink of f, the curvature
+        differs.
         """
         firm, loose = self.curvature.firm, self.curvature.loose
         ways, radii = directions(loose.shape[1]), 0.5 * 2.0 ** -np.arange(0, 60)
@@ -158,7 +161,7 @@ class Reduced:
 
 
 def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
-    """Return scales of the loose directions that make f change equally along each."""
+    """Return scales for the loose directions so that f changes equally along each."""
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
         np.broadcast_to(
@@ -185,7 +188,8 @@ def noise_of_gradient(
 ) -> Float[np.ndarray, "r 1"]:
     """Return the error of a rise due to noise of the gradient, shape (r, 1).
 
-    It is extrapolated in proportion to the radius, from radii at most half as large.
+    For each radius, the errors at radii at most half as large are extrapolated in
+    proportion to the radius.
     """
     per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
     return (

@@ -12,17 +12,17 @@ class CriticalPoints(tuple):
     This class is a tuple of `CriticalPoint`s.
 
     Attributes:
-      starts: Number of starts, the sum of the five numbers below.
+      starts: Number of all starts: the sum of the five numbers below.
       converged: Number of starts that reached a critical point inside the bounds.
       outside: Number of starts whose search ended outside the bounds.
       stalled: Number of starts whose search stalled where the gradient does not vanish.
       not_finite: Number of starts whose search reached a point where f, its gradient or
         its Hessian is not finite.
-      flat: Number of starts whose search ended where f is constant. Every point is
-        critical there, so these points are not listed.
+      flat: Number of starts whose search ended where f is constant. There every point
+        is critical, so no such point is listed.
 
-    A start with several outcomes counts as the first of converged, flat, not_finite,
-    outside and stalled.
+    A start with several outcomes is counted once. The first outcome that applies is
+    used, in the order converged, flat, not_finite, outside, stalled.
     """
 
     starts: int
@@ -35,7 +35,7 @@ class CriticalPoints(tuple):
     def __new__(
         cls, points: Iterable[CriticalPoint], **counts: int
     ) -> "CriticalPoints":
-        """Build the tuple of points with the numbers of starts by name."""
+        """Build the tuple of points, with the number of starts for each outcome."""
         made = super().__new__(cls, points)
         for name in ("converged", "outside", "stalled", "not_finite", "flat"):
             setattr(made, name, int(counts.get(name, 0)))
@@ -45,7 +45,7 @@ class CriticalPoints(tuple):
         return made
 
     def text(self) -> str:
-        """Format the points, one per line, and the outcome of the starts."""
+        """Format the points, one on each line, and the outcome of the starts."""
         lines = [
             f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from "
             f"{self.starts} starts."

@@ -1,4 +1,4 @@
-"""Evaluation of a function with random larger rounding errors, to measure its noise."""
+"""Evaluation of a function with larger random rounding errors, to measure its noise."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -65,8 +65,8 @@ EXACT = (  # These operations move or compare numbers without rounding.
 def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
     """Return a version of f in which each operation's result is multiplied by 1 ± 2 ε.
 
-    Zeros stay exact, and each result changes only in its last digits. So the value of
-    f changes by more than its last digits only if large terms cancel.
+    Zeros stay exact, and the result of each operation changes only in its last digits.
+    So the value of f changes by more than its last digits only if large terms cancel.
 
     Returns:
       Function (signs, *args) -> value, with random signs of shape (SIGNS,).
@@ -85,7 +85,7 @@ def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
 def _factors(signs: jax.Array) -> Callable[[Any], Any]:
     """Return a function that multiplies each entry of a value by 1 ± 2 ε.
 
-    Each call uses the next of the signs.
+    Each call uses the next entry of `signs`.
     """
     turn = iter(range(2**62))
 

@@ -1,13 +1,14 @@
 """Classification of a point by samples of f, if its Hessian is singular or unconfirmed.
 
-The Hessian decides in its firm directions, but not in the loose ones. By the splitting
-lemma, f is a sum of squares in the firm directions plus a function of the loose ones.
-That function is f minimised (or maximised) over the firm directions.
+In a firm direction, the Hessian shows how f curves. In a loose direction, it is
+singular or unconfirmed. By the splitting lemma, f is the sum of squares in the firm
+directions and of a function g of the loose directions. This function g is f, minimised
+or maximised over the firm directions.
 
-This module samples the function. If there is one loose direction, the samples lie on
-both sides of the point. If there are more, the smallest and the largest rise of f on
-circles or spheres are searched and refined. The smallest distances whose change of f
-exceeds rounding decide.
+This module samples g. If there is one loose direction, the samples lie on both sides of
+the point. If there are several, the module searches for the smallest and the largest
+rise of g on circles or spheres around the point. The decision uses the smallest
+distances at which the change of g exceeds its rounding error.
 """
 
 from typing import NamedTuple
@@ -42,15 +43,15 @@ class Evidence(NamedTuple):
     """Kind of a point according to samples of f around it.
 
     Attributes:
-      kind: "minimum", "maximum", "saddle" (a minimum along some line or curve, a
+      kind: "minimum", "maximum", "saddle" (a minimum along one line or curve, and a
         maximum along another), "no extremum", "flat" (f is constant), or "" if the
         samples do not decide.
-      power: Power of the distance with which f changes; nan if the power differs
+      power: Power of the distance with which f changes. NaN if the power differs
         between directions.
-      smooth: Whether f changes equally (even power) or oppositely (odd power) on
-        opposite sides.
-      distance: Smallest distance at which the change of f is visible, in the
-        landscape's units. 0 if no change is visible.
+      smooth: Whether f changes by equal amounts (even power) or by opposite amounts
+        (odd power) on opposite sides of the point.
+      distance: Smallest distance at which the change of f is visible, in the units of
+        the landscape. 0 if no change is visible.
       reason: Reason why the samples do not decide, or "".
     """
 
@@ -64,7 +65,7 @@ class Evidence(NamedTuple):
 def evidence(
     land: Landscape, y: Float[np.ndarray, "n"], curvature: Curvature
 ) -> Evidence:
-    """Sample f around y in the directions that the Hessian does not decide."""
+    """Sample f around y in the loose directions, and judge what kind of point y is."""
     if curvature.loose.shape[1] > 1:
         curvature = curvature._replace(
             loose=curvature.loose * balance(Reduced(land, y, curvature))
@@ -200,8 +201,8 @@ def _on_spheres(reduced: Reduced) -> Evidence:
 def _contradicted(rises: Rises, run: slice) -> bool:
     """Return whether values of f contradict its derivatives.
 
-    The distances from the largest one to the end of the run are tested. At larger
-    distances rounding hides fewer contradictions.
+    The test uses the distances from the largest distance to the end of the run, because
+    at larger distances rounding hides fewer contradictions.
     """
     visible = (rises.signs != 0)[: run.stop]
     return bool(
@@ -213,8 +214,8 @@ def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
     """Return a mark for the change of f on a sphere around the point.
 
     The mark is "+" if f rises in all directions, and "-" if f falls in all directions.
-    It is "m" if f rises in some and falls in others, and "?" if rounding hides the
-    change.
+    It is "m" if f rises in some directions and falls in others, and "?" if rounding
+    hides the change.
     """
     signs = {*grid, *low, *high}
     if {1.0, -1.0} <= signs:
@@ -225,9 +226,9 @@ def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
 
 
 def _extreme_of_grid(grid: Rises, sign: float) -> Rises:
-    """Return the smallest rise (sign 1) or the largest (sign -1) of the grid.
+    """Return the smallest rise (sign 1) or the largest rise (sign -1) of the grid.
 
-    Column 0 has the extreme, column 1 the rise in the opposite direction.
+    Column 0 has this rise, and column 1 has the rise in the opposite direction.
     """
     rows, half = np.arange(len(grid.rise)), grid.rise.shape[1] // 2
     best = np.where(np.isfinite(grid.error), sign * grid.rise, np.inf).argmin(axis=1)
@@ -238,11 +239,12 @@ def _extreme_of_grid(grid: Rises, sign: float) -> Rises:
 def _extreme(
     reduced: Reduced, grid: Rises, radii: np.ndarray, noise: np.ndarray, sign: float
 ) -> Rises:
-    """Find the smallest rise (sign 1) or the largest (sign -1) at each radius.
+    """Find the smallest rise (sign 1) or the largest rise (sign -1) at each radius.
 
-    Column 0 has the extreme, column 1 the rise in the opposite direction. The best
-    directions of the grid are refined in narrowing cones. If an extreme still moves in
-    the last round, its error is set to infinity, so it counts as hidden.
+    Column 0 has this rise, and column 1 has the rise in the opposite direction. The
+    search starts from the best directions of the grid and refines them in cones that
+    become narrower. If an extreme still moves in the last round, its error is set to
+    infinity, so the extreme counts as hidden by rounding.
     """
     ways = directions(reduced.curvature.loose.shape[1])
     count, n = ways.shape
@@ -304,7 +306,7 @@ def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
       word: Mark of the run, as from `_word`.
       reduced: Reduced function with its curvature.
       up: Whether the reduced function rises on both sides along some line.
-      down: Whether it falls on both sides along some line.
+      down: Whether the reduced function falls on both sides along some line.
     """
     firm = bool(reduced.curvature.signs.size)
     if word == "m":
@@ -337,7 +339,7 @@ def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
 def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
     """Return whether f changes with a power of the distance above LEAST_POWER.
 
-    It does so at a critical point. If the gradient does not vanish, the power is 1.
+    This is so at a critical point. If the gradient does not vanish, the power is 1.
     """
     powers = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
     return bool((powers > LEAST_POWER).all())

@@ -1,4 +1,4 @@
-"""Newton's method for ∇f = 0 from many starts at once, damped and undamped."""
+"""Newton's method for ∇f = 0 from many starts at once, with and without damping."""
 
 from typing import NamedTuple
 
@@ -22,8 +22,8 @@ class Walks(NamedTuple):
 
     Attributes:
       ends: Point with the shortest gradient in each iteration, shape (k, n).
-      slope: Length of the gradient at that point, shape (k,). It is infinite if f or
-        its gradient is not finite.
+      slope: Norm of the gradient at that point, shape (k,). It is infinite if f or its
+        gradient is not finite.
       broken: Whether the iteration reached a point where f, its gradient or its Hessian
         is not finite, shape (k,).
     """
@@ -49,7 +49,7 @@ class Model(NamedTuple):
     vectors: Float[np.ndarray, "k n n"]
 
     def newton_moves(self, eps: float) -> Float[np.ndarray, "k n"]:
-        """Compute H⁺ ∇f, where H⁺ is the pseudoinverse of the Hessian."""
+        """Compute H⁺ ∇f at each point, where H⁺ is the pseudoinverse of the Hessian."""
         small = np.abs(self.values) <= eps * np.abs(self.values).max(
             axis=1, keepdims=True
         )
@@ -70,10 +70,10 @@ class Model(NamedTuple):
 def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
     """Iterate from all starts in three ways.
 
-    The steps are undamped from the starts, damped from the starts, and undamped from
-    the ends of the damped iterations. Damped steps must shorten the gradient. So they
-    stall in a curved valley of f with a degenerate bottom, where undamped steps
-    continue.
+    The first iteration makes undamped steps from the starts, and the second makes
+    damped steps from the starts. The third makes undamped steps from the end points of
+    the second. Damped steps must shorten the gradient. So they stall in a curved valley
+    of f with a degenerate bottom, where undamped steps continue.
     """
     damped = _damped(land, starts)
     return [_undamped(land, starts), damped, _undamped(land, damped.ends)]
@@ -144,7 +144,7 @@ def newton_lengths(
 ) -> Float[np.ndarray, "k"]:
     """Return the largest absolute entry of the Newton step at each row of y.
 
-    It is infinite if the Hessian is not finite.
+    The result is infinite for a row where the Hessian is not finite.
     """
     if not len(y):
         return np.zeros(0)
@@ -166,9 +166,9 @@ def _model(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Model]:
 def length(
     values: Float[np.ndarray, "k"], gradients: Float[np.ndarray, "k n"]
 ) -> Float[np.ndarray, "k"]:
-    """Return the length of the gradient at each point.
+    """Return the norm of the gradient at each point.
 
-    It is infinite if f or the gradient is not finite.
+    It is infinite where f or the gradient is not finite.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(gradients, axis=1)

@@ -46,26 +46,27 @@ MOST_ORDER = 100
 def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
     """Return the derivative of f at a number x, of any order, by nested forward mode.
 
-    The cost is about 2^order times the cost of f. Order 6 takes seconds to trace. For
-    many points use `jax.vmap` over x.
+    The cost is about 2^order times the cost of f. For order 6, tracing takes seconds.
+    For many points use `jax.vmap` over x.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the
-    derivative of the branch taken at x, not of f. For example, all derivatives of
-    jnp.where(x == 0, 1, jnp.sin(x) / x) at 0 come out as 0, although f'' = -1/3. Use
-    `jnp.sinc`, a series near 0, or `finite_difference`, which uses the values on both
-    sides.
+    derivative of the branch that is selected at x. It may differ from the derivative of
+    f. For example, for f(x) = jnp.where(x == 0, 1, jnp.sin(x) / x) all derivatives at 0
+    are returned as 0, although f''(0) = -1/3. Instead use `jnp.sinc`, a series near 0,
+    or `finite_difference`, which uses values of f on both sides of x.
 
     Args:
-      f: Function of one real number. It may return an array or a pytree. All entries
-        are differentiated.
+      f: Function of one real number. It may return an array or a pytree, and then every
+        entry is differentiated.
       x: Point of evaluation, a floating number, shape ().
-      order: Order of the derivative; 0 returns f(x).
+      order: Order of the derivative. For order 0, the result is f(x).
     Returns:
       The derivative, in the shape of f(x).
     Raises:
       NotScalarError: x is not a single number.
       NotInexactError: x or the value of f is not floating.
-      UnsupportedPrimitiveError: f has a rule for reverse mode only (`jax.custom_vjp`).
+      UnsupportedPrimitiveError: f has a derivative rule for reverse mode only
+        (`jax.custom_vjp`).
       ValueError: order is not a nonnegative integer.
     Example:
       >>> [float(derivative(lambda x: x**3, 2.0, order=n)) for n in range(5)]
@@ -110,16 +111,18 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
 def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
     """Return the gradient (∂f/∂x_1, ..., ∂f/∂x_n) of a function with one real value.
 
-    If f selects between branches, the result is the gradient of the branch taken at x,
-    as in `derivative`. Reverse mode returns NaN if the other branch is not finite, as
-    sin(x) / x at 0, because 0 times NaN is NaN. Keep the other branch finite: set
-    safe = jnp.where(x == 0, 1, x), then use jnp.where(x == 0, 1, jnp.sin(safe) / safe).
+    If f selects between branches, the result is the gradient of the branch that is
+    selected at x, as in `derivative`. If the other branch is not finite at x, reverse
+    mode returns NaN, because 0 times NaN is NaN. An example is the branch sin(x) / x at
+    0. To keep this branch finite, set safe = jnp.where(x == 0, 1, x), and then use
+    jnp.where(x == 0, 1, jnp.sin(safe) / safe).
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number, shape
         ().
       x: Point of evaluation.
-      mode: "forward", "reverse", or "auto" for the mode of `chosen_mode(f, x)`.
+      mode: "forward", "reverse" or "auto". "auto" means the mode that
+        `chosen_mode(f, x)` returns.
     Returns:
       The partial derivatives, in the structure and shapes of x.
     Raises:
@@ -143,10 +146,13 @@ def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
       f: Function of one pytree of floating arrays that returns an array or a pytree of
         arrays.
       x: Point of evaluation.
-      mode: "forward", "reverse", or "auto" for the mode of `chosen_mode(f, x)`.
+      mode: "forward", "reverse" or "auto". "auto" means the mode that
+        `chosen_mode(f, x)` returns.
     Returns:
-      For arrays, an array of shape f(x).shape + x.shape. For pytrees, each leaf of f(x)
-      is replaced by the structure of x.
+      If x and f(x) are arrays, an array of shape f(x).shape + x.shape. If they are
+      pytrees, a tree like f(x) in which each leaf is replaced by a tree like x. The
+      array for a leaf of f(x) and a leaf of x then has the shape of the first leaf
+      followed by the shape of the second.
     Raises:
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: mode is unknown.
@@ -163,17 +169,19 @@ def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
     """Return the Hessian H_ij = ∂²f / ∂x_i ∂x_j of a function with one real value.
 
-    If f selects between branches, the result is the Hessian of the branch taken at x,
-    as in `derivative` and `gradient`. The gradient is differentiated again in forward
-    mode, or in reverse mode if f has no forward rule.
+    If f selects between branches, the result is the Hessian of the branch that is
+    selected at x, as in `derivative` and `gradient`. The Hessian is the derivative of
+    the gradient, computed in forward mode. If f has no derivative rule for forward
+    mode, it is computed in reverse mode.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
-      mode: Mode of the inner gradient; "auto" means reverse for more than one input.
+      mode: Mode in which the gradient is computed: "forward", "reverse" or "auto".
+        "auto" means reverse mode if f has more than one input.
     Returns:
-      For an array, an array of shape x.shape + x.shape. For a pytree, each leaf of x is
-      replaced by the structure of x.
+      If x is an array, an array of shape x.shape + x.shape. If x is a pytree, a tree
+      like x in which each leaf is replaced by a tree like x.
     Raises:
       NotScalarError, NotInexactError, ValueError: As in `gradient`.
     Example:
@@ -186,10 +194,11 @@ def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 
 
 def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
-    """Compute H v as the derivative of the gradient along v, without the Hessian H.
+    """Compute the product H v of the Hessian H and a vector v, without computing H.
 
-    The cost is a small multiple of the cost of f for any number of inputs (forward over
-    reverse mode).
+    The product is the derivative of the gradient along v. The gradient is computed in
+    reverse mode, and its derivative in forward mode. The cost is therefore a small
+    multiple of the cost of f, for any number of inputs.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
@@ -214,7 +223,7 @@ def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
 def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
     """Return the diagonal ∂²f / ∂x_i² of the Hessian.
 
-    For n inputs this takes n passes and does not store n² numbers.
+    For n inputs this takes n forward passes. It does not store n² numbers.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
@@ -251,8 +260,9 @@ def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
 def directional_derivative(f: Callable[..., Any], x: Any, v: Any) -> Any:
     """Return the directional derivative J v = lim (f(x + t v) - f(x)) / t.
 
-    J is the Jacobian, and t goes to 0. The cost is one forward pass. v is not
-    normalised: divide the result by the length of v for the slope per unit length.
+    J is the Jacobian, and the limit is for t -> 0. The cost is one forward pass. The
+    vector v is not normalised. To get the slope per unit length, divide the result by
+    the length of v.
 
     Args:
       f: Function of one pytree of floating arrays, with any output.

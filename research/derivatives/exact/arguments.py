@@ -1,4 +1,4 @@
-"""Checks of functions and points. Their error messages say what to call instead."""
+"""Checks of functions and points. The error messages say what to call instead."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from research.derivatives.errors import NotInexactError, NotScalarError
 
 
 def floating(tree: Any, argument: str) -> Any:
-    """Convert the leaves of a tree to arrays and check that all are real and floating.
+    """Convert the leaves of a tree to arrays, and check that all are real and floating.
 
     Raises:
       NotInexactError: A leaf is not real and floating. The message shows the leaf.
@@ -41,7 +41,7 @@ def floating(tree: Any, argument: str) -> Any:
 
 
 def kind_of(leaf: Any) -> Any:
-    """Return the dtype of a number or an array, or the type's name for other values."""
+    """Return the dtype of a number or array, or the type's name for any other value."""
     is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic) or is_traced(leaf)
     if not is_array and not isinstance(leaf, bool | int | float | complex):
         return type(leaf).__name__
@@ -52,7 +52,7 @@ def kind_of(leaf: Any) -> Any:
 
 
 def title(f: Callable[..., Any]) -> str:
-    """Return the name of f for a message; "f" for a lambda function."""
+    """Return the name of f for a message, or "f" if f is a lambda function."""
     while isinstance(f, functools.partial):
         f = f.func
     name = getattr(f, "__name__", type(f).__name__)
@@ -110,10 +110,10 @@ def outputs_of(f: Callable[..., Any], x: Any) -> Any:
 
 
 def point_and_direction(x: Any, v: Any) -> tuple[Any, Any]:
-    """Check that x and v are floating, with the same structure and shapes.
+    """Check that x and v are floating and have the same structure and shapes.
 
     Returns:
-      (x, v), with the leaves of v in the dtypes of x.
+      (x, v). The leaves of v are converted to the dtypes of the leaves of x.
     """
     x, v = floating(x, "x"), floating(v, "v")
     same = jax.tree.structure(x) == jax.tree.structure(v)
@@ -134,7 +134,7 @@ def size(tree: Any) -> int:
 
 
 def described(tree: Any) -> str:
-    """Describe a value by its shape, or by its leaves."""
+    """Describe a value in words, by its shape or by the shapes of its leaves."""
 
     def shape_of(leaf: Any) -> str:
         return f"an array of shape {jnp.shape(leaf)}" if jnp.shape(leaf) else "a number"

@@ -1,4 +1,4 @@
-"""The choice between forward and reverse mode."""
+"""Choice between forward and reverse mode."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -14,13 +14,13 @@ MODES = ("auto", "forward", "reverse")
 
 
 class Mode(NamedTuple):
-    """Mode in which a Jacobian is computed, with the reason.
+    """Mode in which a Jacobian is computed, with the reason for this choice.
 
     Attributes:
       name: "forward" (one pass for each input) or "reverse" (one pass for each output).
       inputs: Number of inputs of f.
       outputs: Number of outputs of f.
-      reason: The reason in words.
+      reason: Reason for the choice of the mode, in words.
     """
 
     name: Literal["forward", "reverse"]
@@ -33,14 +33,14 @@ def chosen_mode(f: Callable[..., Any], x: Any) -> Mode:
     """Return the mode that `gradient` and `jacobian` use by default.
 
     Forward mode costs one pass for each of the n inputs. Reverse mode costs one pass
-    for each of the m outputs, and stores the intermediate values. So forward mode is
-    chosen if n <= m, else reverse mode. If f has no rule for the chosen mode, the other
-    mode is used. For example, `while_loop` has no rule for reverse mode, and
-    `jax.custom_vjp` has no rule for forward mode.
+    for each of the m outputs, and stores the intermediate values. So the choice is
+    forward mode if n <= m, and reverse mode otherwise. If f has no derivative rule for
+    this mode, the choice is the other mode. For example, `while_loop` has no rule for
+    reverse mode, and `jax.custom_vjp` has no rule for forward mode.
 
     Args:
       f: Function of one pytree of floating arrays.
-      x: Point of evaluation; f is only traced.
+      x: Point of evaluation. f(x) is traced, but not computed.
     Returns:
       The mode, with the reason.
     Raises:
@@ -70,12 +70,13 @@ def chosen_mode(f: Callable[..., Any], x: Any) -> Mode:
 
 
 def differentiated_in(f: Callable[..., Any], x: Any, mode: str, outputs: int) -> Any:
-    """Compute the Jacobian of f at x in a mode.
+    """Compute the Jacobian of f at x in the given mode.
 
     Args:
       f: Function of one pytree of floating arrays.
       x: Point of evaluation.
-      mode: "forward", "reverse", or "auto" for the mode of `chosen_mode(f, x)`.
+      mode: "forward", "reverse" or "auto". "auto" means the mode that
+        `chosen_mode(f, x)` returns.
       outputs: Number of outputs of f.
     """
     check_choice("mode", mode, MODES)
@@ -105,11 +106,12 @@ def _transform(f: Callable[..., Any], mode: str) -> Callable[..., Any]:
 def _with_a_rule(
     f: Callable[..., Any], mode: str, call: Callable[..., Any]
 ) -> tuple[Any, Any]:
-    """Call `call` with the transform of f in that mode, or in the other if it fails.
+    """Call `call` with the transform of f in the given mode, or else in the other mode.
 
-    The type of the error for a missing rule differs between releases of JAX. So any
-    TypeError, ValueError or NotImplementedError counts as a missing rule, except this
-    project's own errors. If both modes fail, the first error is raised.
+    If f has no derivative rule for a mode, the type of the error differs between
+    releases of JAX. So any TypeError, ValueError or NotImplementedError counts as a
+    missing rule, except this project's own errors. If both modes fail, the error of the
+    given mode is raised.
 
     Returns:
       (result of `call`, mode that was used).

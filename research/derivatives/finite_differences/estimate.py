@@ -63,11 +63,12 @@ class FiniteDifference(NamedTuple):
     Attributes:
       value: Derivative, or nan if there is no estimate. With the verdict "one-sided" it
         is the derivative from the side where f is defined. With "unresolved" it is the
-        best guess, if any.
-      error: Bound on |value - derivative|, from the differences between steps and from
-        the noise of f. The bound is infinite if value is nan. It is an estimate: the
-        docstring of `finite_difference` reports how often it was too small.
-      step: Smallest distance from x that the value uses, or nan.
+        best guess, or nan if there is none.
+      error: Bound on |value - derivative|. It is estimated from the differences between
+        steps and from the noise of f, so it may be too small. The docstring of
+        `finite_difference` reports how often this happened. The bound is infinite if
+        `value` is nan.
+      step: Smallest distance from x that was used for `value`, or nan.
       evaluations: Number of points where f was evaluated.
       verdict: One of
 
@@ -75,11 +76,12 @@ class FiniteDifference(NamedTuple):
         - "kink": the one-sided derivatives differ.
         - "jump": f is discontinuous at x.
         - "one-sided": f is defined on only one side of x.
-        - "unresolved": the quotients do not converge. The derivative does not exist, is
-          infinite, or is hidden by noise.
-        - "nan": f(x) is not finite, or f is defined on neither side.
-      left, right: One-sided derivatives. With the verdict "ok" both equal the value.
-        Otherwise each is accurate to ten per cent of the larger one, or nan.
+        - "unresolved": the difference quotients do not converge. Either the derivative
+          does not exist, or it is infinite, or noise hides it.
+        - "nan": f(x) is not finite, or f is defined on neither side of x.
+      left, right: One-sided derivatives. With the verdict "ok" both equal `value`. With
+        any other verdict, each has an error of at most ten per cent of the larger of
+        the two, or is nan.
     """
 
     value: float
@@ -104,42 +106,47 @@ def finite_difference(
     that JAX cannot trace. f is evaluated at about 215 points:
 
     - at x;
-    - at x ± 2^k, where 2^k doubles from four spacings of the floats at x to eight times
-      the larger of |x| and 1;
-    - at eight equally spaced points every four doublings.
+    - at x ± 2^k. The smallest 2^k is about four spacings of the floats at x. The
+      largest is about eight times the larger of |x| and 1;
+    - at eight equally spaced points for every fourth k.
 
     If f maps arrays elementwise, one call evaluates all points. To check this, the
     points are passed in random order and some values are compared with f of single
     numbers. Otherwise f is called in a loop.
 
-    The noise of f at each distance is estimated from the equally spaced points. It is
-    at least ε |f| / 2, where ε is the relative spacing of the floats that f returns. If
-    fewer than three groups of points show noise, it is at least ε (|f| + |x f'|) / 2.
+    The equally spaced points give an estimate of the noise of f at each distance. The
+    estimate is at least ε |f| / 2, where ε is the relative spacing of the floats that f
+    returns. If fewer than three groups of points show noise, the estimate is at least
+    ε (|f| + |x f'|) / 2.
 
     At each step h the difference quotient (f(x + h) - f(x - h)) / 2h is extrapolated to
-    h = 0 by Richardson's scheme. It is extrapolated as a series in h², and also as a
-    series in h (for an f whose next derivative jumps at x). A step is discarded, with
-    all larger ones, if estimates at two smaller steps contradict it. The result is the
-    remaining estimate with the smallest bound. The bound is 1.5 times the sum of 1.2
-    times the noise and the largest of three changes of the estimate:
+    h = 0 by Richardson's scheme. It is extrapolated twice: as a series in h², and as a
+    series in h. The second is right if the next higher derivative of f jumps at x. If
+    estimates at two smaller steps contradict the estimate at a step, that step and all
+    larger steps are discarded. The result is the remaining estimate with the smallest
+    bound. The bound is 1.5 times a sum of two terms. The first term is 1.2 times the
+    noise of the estimate. The second is the largest of three changes of the estimate:
 
     - the change by the last extrapolation;
-    - the change from half the step, less half of its noise if there are fewer than four
-      extrapolations in h²;
-    - the change from twice the step, divided by the factor by which the error shrinks.
+    - the change from the estimate at half the step. If there are fewer than four
+      extrapolations in h², half the noise of that estimate is subtracted;
+    - the change from the estimate at twice the step, divided by the factor by which the
+      error shrinks if the step is halved.
 
-    After four or more extrapolations in h², the largest change counts three times.
+    After four or more extrapolations in h², the largest change is multiplied by three.
 
-    Before that, the one-sided derivatives of orders 1 to `order` are compared. If two
-    of them differ by more than their bound, the verdict is "kink", or "unresolved" if
-    the difference is small.
+    Before the extrapolation, the left and the right derivative of each order from 1 to
+    `order` are compared. If they differ clearly, the verdict is "kink". If they differ
+    by little more than their bound, the verdict is "unresolved".
 
-    The bound is an estimate. The problems `research.derivatives.problems.HELD_OUT` have
-    66 points with a derivative. The bound held at all of them, and its median was 12
-    times the error. The 35 points without a derivative were never answered "ok". But
-    the bound's factors were chosen with knowledge of these problems and of random
-    functions of seeds 1 and 2. The table shows the percentage of wrong answers on
-    2,000 random functions per class of `research.derivatives.problems` (seed 1).
+    The bound is an estimate, not a guarantee. The problems
+    `research.derivatives.problems.HELD_OUT` have 66 points with a derivative. At all of
+    them the error was within the bound, and the median ratio of the bound to the error
+    was 12. At the 35 points without a derivative, the verdict was never "ok". But the
+    factors of the bound were chosen with knowledge of these problems, and of the random
+    functions with seeds 1 and 2. The table shows the percentage of wrong answers on the
+    random functions of `research.derivatives.problems` with seed 1, with 2,000
+    functions in each class.
 
         order              1      2      3      4
         smooth           0.05   0.10   0.15   0.40
@@ -151,9 +158,9 @@ def finite_difference(
         terms cancel     0.95   0.95   0.90   1.00
         few digits       1.00   1.25   1.45   2.05
 
-    At least 96 % of the smooth functions are answered. The median ratio of the bound to
-    the error is 15 to 18 for smooth functions. At roots it is 12, 24, 27 and 28 for
-    orders 1 to 4.
+    The verdict is "ok" for at least 96 % of the smooth functions. For smooth functions,
+    the median ratio of the bound to the error is between 15 and 18. For the class "root
+    of f", this ratio is 12, 24, 27 and 28 for the orders 1 to 4.
 
     Values alone cannot reveal the following:
 
@@ -161,29 +168,30 @@ def finite_difference(
     - A jump of f' or of the requested derivative that the noise hides. An example is
       sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4.
     - A function that is constant around x only because it is rounded. f counts as
-      constant if it is so over a fifth of max(|x|, 1) or more.
+      constant if it is constant over a distance of at least max(|x|, 1) / 5.
     - An oscillation between the points.
-    - Whether an f that interpolates a table stands for itself or for the smooth
-      function behind it. The value is the slope of one of the two, and the bound may
-      not include the other.
+    - Whether you want the slope of f itself or of a smooth function behind it, if f
+      interpolates a table. The value is one of these two slopes, and the interval of
+      the bound may not contain the other.
 
     Args:
-      f: Function of a float, or of an array elementwise. A domain error or an
-        arithmetic error of f counts as nan.
+      f: Function of a float. It may also accept an array and act on each entry. If f
+        raises a domain error or an arithmetic error, its value counts as nan.
       x: Point of the derivative, a finite real number.
-      order: Order of the derivative, 1 to 4. Noise hides higher orders. For them call
-        `derivative(f, x, order=n)`.
-      scheme: "auto" or "central" for two-sided formulas, "forward" or "backward" for
-        the one-sided derivative, which ignores f on the other side.
+      order: Order of the derivative, 1 to 4. Noise hides derivatives of higher order.
+        For these call `derivative(f, x, order=n)`.
+      scheme: "auto" or "central" for two-sided formulas. "forward" or "backward" for
+        the derivative from the right or from the left, which ignores f on the other
+        side.
       strict: Whether a verdict other than "ok" raises an error.
     Returns:
       The derivative with its bound and verdict.
     Raises:
-      NoDerivativeError: strict, and the verdict is not "ok".
-      NotScalarError: f does not return a single real number. A Fraction, a Decimal and
-        mpmath's numbers are converted to floats.
-      TypeError, ValueError: x is not a finite real number, or order or scheme is not
-        one of the above.
+      NoDerivativeError: `strict` is true, and the verdict is not "ok".
+      NotScalarError: f does not return a single real number. A Fraction, a Decimal or a
+        number of mpmath is not an error, because it is converted to a float.
+      TypeError, ValueError: x is not a finite real number, or the value of order or
+        scheme is not allowed.
     References:
       Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering
       Software 4 (1982), 75-76; Moré and Wild, Estimating computational noise, SIAM J.
@@ -278,7 +286,7 @@ def _two_sided(
 ) -> tuple[Verdict, Estimate]:
     """Return the verdict and the estimate for an f that is continuous at x.
 
-    f must be defined on both sides of x.
+    The function f must be defined on both sides of x.
     """
     for gap in found.gaps:
         verdict = _of_gap(gap, ladder.exponents)
@@ -318,7 +326,7 @@ def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
 
 
 def _of_gap(gap: Table, powers: np.ndarray) -> Verdict:
-    """Return "ok" if one-sided derivatives are equal, else "kink" or "unresolved"."""
+    """Return "ok" if the one-sided derivatives agree, else "kink" or "unresolved"."""
     one = settle(best_of_each_level(gap))
     share = (
         abs(one.value) / max(one.error, np.finfo(np.float64).tiny)
@@ -340,8 +348,8 @@ def _is_known_well(found: Estimate, scale: float) -> bool:
 def _flat(ladder: Ladder, order: int) -> float:
     """Return the size below which a derivative of this order counts as 0.
 
-    A derivative of that size changes f by about the fraction _FLAT of |f| over the
-    distance max(|x|, 1).
+    Over the distance max(|x|, 1), a derivative of that size changes f by about the
+    fraction _FLAT of |f|.
     """
     unit = max(abs(ladder.x), 1.0)
     near = np.append(

@@ -17,9 +17,9 @@ class Estimate(NamedTuple):
     """An estimate of a derivative.
 
     Attributes:
-      value: Estimated derivative; nan if there is no estimate.
-      error: Bound on the error of the value; infinite if there is no estimate.
-      level: Index of the estimate's step in the ladder.
+      value: Estimated derivative. NaN if there is no estimate.
+      error: Bound on the error of `value`. Infinite if there is no estimate.
+      level: Index in the ladder of the step that was used.
     """
 
     value: float
@@ -36,12 +36,12 @@ NOTHING = Estimate(float("nan"), float("inf"), 0)
 
 
 class Column(NamedTuple):
-    """Best estimate of each level.
+    """Best estimate of each level, where a level is a step of the ladder.
 
     Attributes:
       values: Estimates, shape (levels,).
-      bounds: Bounds on their errors, shape (levels,). A bound is infinite at a level
-        without an estimate.
+      bounds: Bound on the error of each estimate, shape (levels,). The bound is
+        infinite at a level without an estimate.
     """
 
     values: np.ndarray
@@ -49,11 +49,12 @@ class Column(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Index of the first level that contradicts two or more smaller levels.
+        """Index of the first level that contradicts two or more lower levels.
 
-        Two levels contradict each other if their values differ by more than twice the
-        sum of their bounds. One contradiction may be chance and does not count. If
-        there is no such level, the result is the number of levels.
+        A lower level has a smaller step. Two levels contradict each other if their
+        values differ by more than twice the sum of their bounds. A single contradiction
+        may be chance and does not count. If no level contradicts two others, the result
+        is the number of levels.
         """
         there = np.flatnonzero(np.isfinite(self.bounds))
         values, bounds = self.values[there], self.bounds[there]
@@ -63,7 +64,7 @@ class Column(NamedTuple):
 
 
 def best_of_each_level(*tables: Table) -> Column:
-    """Return, for each level, the estimate with the smallest bound in all tables."""
+    """For each level, return the estimate with the smallest bound in all tables."""
     values = np.concatenate([table.values for table in tables])
     bounds = np.concatenate([table.bounds for table in tables])
     row = np.argmin(bounds, axis=0)[None]
@@ -77,11 +78,12 @@ def settle(column: Column, end: int | None = None) -> Estimate:
 
     Large steps may agree with each other because they skip the oscillations of f. So
     the search starts at the smallest step and stops at the first level that contradicts
-    two smaller ones.
+    two levels with smaller steps.
 
     Args:
       column: Best estimate of each level.
-      end: Index of a level. The search also stops there. None sets no such limit.
+      end: Index of a level at which the search stops at the latest. None sets no such
+        limit.
     """
     last = min(column.end, len(column.values) if end is None else end)
     levels = np.flatnonzero(np.isfinite(column.bounds[:last]))
@@ -103,7 +105,7 @@ def growth(
 ) -> tuple[float, np.ndarray]:
     """Return the power of the step with which sizes go to 0.
 
-    The power is fitted at the smallest steps where the sizes exceed the noise.
+    The power is fitted at the smallest steps where the sizes are larger than the noise.
 
     Args:
       sizes: Sizes at each level, shape (n,).
@@ -111,9 +113,9 @@ def growth(
       powers: log2 of the step at each level, shape (n,).
       levels: Largest number of levels in the fit.
     Returns:
-      (power, fitted sizes). The power is the slope of log2 size against log2 step. The
-      result is (inf, empty array) if four consecutive sizes do not exceed the noise, or
-      if smaller steps show that the sizes vanish.
+      (power, sizes that were fitted). The power is the slope of log2 size against log2
+      step. The result is (inf, empty array) in two cases: if no four consecutive sizes
+      are larger than the noise, or if the sizes are visibly small at smaller steps.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
     # A single size may be noise, so four in a row are required.
@@ -135,8 +137,8 @@ def growth(
 def rate(table: Table, powers: np.ndarray) -> float:
     """Return the power of the step with which the changes of the quotients go to 0.
 
-    The power is infinite if no four consecutive changes exceed the noise, or if the
-    changes vanish at smaller steps.
+    The power is infinite if no four consecutive changes are larger than the noise, or
+    if the changes vanish at smaller steps.
     """
     change = np.abs(np.diff(table.values[0]))
     noise = (table.noise[0, 1:] + table.noise[0, :-1]) / 4
@@ -146,7 +148,8 @@ def rate(table: Table, powers: np.ndarray) -> float:
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if f - f(x) is the same at the smallest LOWEST steps and exceeds the noise.
+    f jumps if f - f(x) exceeds the noise and is the same at all of the smallest steps.
+    The number of these steps is LOWEST.
     """
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)

@@ -1,6 +1,6 @@
-"""Values of a function around a point.
+"""Values of a function around a point, at distances that are doubled each time.
 
-The distances from the point double. Windows of equally spaced points show the noise.
+Windows of equally spaced points between these distances show the noise.
 """
 
 import math
@@ -20,15 +20,19 @@ WINDOW = 0.8172649105735923 * (1 + np.arange(8) / 8)
 class Ladder(NamedTuple):
     """Values of f around x, at power-of-two distances and in windows between them.
 
+    A level is one of the distances.
+
     Attributes:
       x, centre: The point x, and f(x).
-      exponents: log2 of the distances, ascending, shape (levels,). Most of them differ
-        by 1 from the next.
-      plus, minus: f at x + 2^exponent and at x - 2^exponent, shape (levels,); nan where
-        f is not defined.
-      places: Indices of the levels that have a window, shape (windows,). Windows
-        alternate between the right and the left of x.
-      windows: f at about x ± 2^exponent WINDOW, shape (windows, 8).
+      exponents: log2 of the distances, ascending, shape (levels,). Most neighbouring
+        exponents differ by 1.
+      plus, minus: Values of f at x + 2^exponent and at x - 2^exponent, shape (levels,).
+        They are nan where f is not defined.
+      places: Index of the level of each window, shape (windows,). The windows lie in
+        turn to the right and to the left of x.
+      windows: Values of f at eight points in each window, shape (windows, 8). The
+        points are about x + s WINDOW, where s is plus or minus the distance of the
+        level.
       evaluations: Number of points where f was evaluated.
       epsilon: Relative spacing of the floats that f returns.
     """
@@ -50,17 +54,18 @@ class Ladder(NamedTuple):
 
     @property
     def changes(self) -> np.ndarray:
-        """Differences f - f(x) on the left and on the right of x, shape (2, levels)."""
+        """Changes f - f(x) to the left and to the right of x, shape (2, levels)."""
         return np.stack([self.minus, self.plus]) - self.centre
 
 
 def exponents(x: float) -> np.ndarray:
     """Return log2 of the distances at which f is evaluated.
 
-    The distances double from four spacings of the floats at x to eight times the larger
-    of |x| and 1. For x near 0 there are two ranges of distances, around |x| and around
-    1, because either may be the scale of f. At 0 itself there is the range around 1 and
-    a few much smaller distances.
+    The smallest distance is four spacings of the floats at x, and each distance is
+    twice the previous one. The largest is eight times the larger of |x| and 1. If x is
+    near 0, there are two ranges of distances, around |x| and around 1, because either
+    may be the scale of f. If x is 0, there are the range around 1 and a few much
+    smaller distances.
     """
     small, large = -56, 3
     if abs(x) < 2.0**-1015:  # There are no floats for steps smaller than x.
@@ -80,13 +85,16 @@ def exponents(x: float) -> np.ndarray:
 def reach(powers: np.ndarray) -> np.ndarray:
     """Return the number of consecutive exponents from each level on, shape (levels,).
 
-    Exponents are consecutive if each is larger by 1 than the previous one.
+    Exponents are consecutive if each one is larger by 1 than the one before.
     """
     return runs(np.append(np.diff(powers) == 1, False)) + 1
 
 
 def runs(flags: np.ndarray) -> np.ndarray:
-    """Return the number of consecutive set flags from each one on, on the last axis."""
+    """Return the length of the run of true flags that starts at each flag.
+
+    The runs are along the last axis. The length is 0 at a flag that is false.
+    """
     index = np.arange(flags.shape[-1])
     # The minimum from the right is the index of the next flag that is not set.
     ends = np.where(flags, flags.shape[-1], index)
@@ -97,9 +105,10 @@ def _within(x: float, steps: np.ndarray) -> np.ndarray:
     """Return the points of the windows, about x + step WINDOW, shape (steps, 8).
 
     The points are multiples of a spacing of floats, so they are exactly equally spaced.
-    Otherwise the rounding of x + step would look like noise of f. The last digits of
-    the points are not 0, so f rounds there as it does at most numbers. For example,
-    x² - 1 does not round at 1 ± 2^k, but it does at these points.
+    Without this, the rounding error of x + step would look like noise of f. The last
+    digits of the points are not 0, so f has the rounding errors that it has at most
+    numbers. For example, x² - 1 is exact at 1 ± 2^k, but it has rounding errors at
+    these points.
     """
     largest = np.minimum(abs(x) + 2 * np.abs(steps), np.finfo(np.float64).max)
     grid = np.spacing(largest)
@@ -109,12 +118,12 @@ def _within(x: float, steps: np.ndarray) -> np.ndarray:
 
 
 def climb(f: Callable[[Any], Any], x: float) -> Ladder:
-    """Evaluate f at the distances and in the windows around x."""
+    """Evaluate f at the distances from x and in the windows."""
     return climbed(Sampler(f), x)
 
 
 def climbed(sampler: Sampler, x: float) -> Ladder:
-    """Evaluate a sampler's function at the distances and in the windows around x."""
+    """Evaluate the function of a sampler at the distances from x and in the windows."""
     powers = exponents(x)
     levels = len(powers)
     first = int(np.argmax(reach(powers) >= APART)) + 3

@@ -1,4 +1,4 @@
-"""Bounds on the error of computed function values, from rounding and from samples."""
+"""Bounds on the error of function values, by rounding errors and by samples."""
 
 from math import comb
 
@@ -24,16 +24,17 @@ def noise_bounds(ladder: Ladder, sampler: Sampler) -> np.ndarray:
 
     The bound is the largest of three:
 
-    - Rounding: ε (|f| + |x f'|) / 2, because f and its intermediate results from x are
-      rounded. If the windows show less noise, the bound is that noise, and at least
-      ε |f| / 2. For example, (x - 1) g(x) has no noise of ε |x f'| at x = 1, because
-      x - 1 is exact.
-    - Noise in the windows: the sixth difference of a smooth function is far smaller
-      than the fifth, but that of noise is not. Noise may appear suddenly at some
-      distance, without a sign of it at smaller ones. Then f is quantised (by
-      cancellation or a conversion to single precision). The same noise is assumed at
-      smaller distances, where f only looks smooth.
-    - Quantum: the first jump of an f that is constant around x.
+    - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
+      intermediate results that it computes from x. If the windows show less noise, the
+      bound is the noise in the windows, but at least ε |f| / 2. For example,
+      (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
+    - Noise in the windows. It is recognised by sixth differences. For a smooth
+      function, they are far smaller than the fifth differences. For noise, they are not
+      smaller. If noise appears suddenly at some distance, and smaller distances show no
+      sign of it, f is quantised (by cancellation or by a conversion to single
+      precision). Then the same noise is assumed at the smaller distances, where f only
+      looks smooth.
+    - Quantum: the first jump of f, if f is constant around x.
     """
     nominal = rounding(ladder)
     return np.maximum(_seen(ladder, nominal), _quantum(ladder, sampler))
@@ -42,8 +43,8 @@ def noise_bounds(ladder: Ladder, sampler: Sampler) -> np.ndarray:
 def rounding(ladder: Ladder) -> np.ndarray:
     """Return the rounding error ε (|f| + |x f'|) / 2 at each distance, shape (levels,).
 
-    The first term is the rounding of f, the second that of its intermediate results
-    from x.
+    The first term is the rounding error of f. The second is the rounding error of the
+    intermediate results that f computes from x.
     """
     # Slopes between neighbours ignore a jump of f at x.
     rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(
@@ -66,7 +67,7 @@ def _outward(values: np.ndarray) -> np.ndarray:
 
 
 def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
-    """Return the nominal noise, or the noise that windows show, shape (levels,)."""
+    """Return the nominal noise, or the noise that the windows show, shape (levels,)."""
     noise, grown = _windows(ladder.windows)
     floor, factor = np.zeros(len(nominal)), 1.0
     for j, k in enumerate(ladder.places):
@@ -105,15 +106,15 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
 def _most(ladder: Ladder, noise: np.ndarray) -> np.ndarray:
     """Return an upper bound on the noise at each level from windows, shape (levels,).
 
-    A window shows the noise at its own level. The noise is assumed not to be larger at
-    lower levels, and not to grow faster than |f| at higher ones. So the bound at a
-    level is the largest noise of the windows below it and of the next one above it. It
-    is infinite if few windows show noise. At a root this bound distinguishes a noise of
-    ε |f| from one of ε |x f'|.
+    A window shows the noise at its own level. It is assumed that the noise is not
+    larger at lower levels, and that it does not grow faster than |f| at higher levels.
+    So the bound at a level is the largest noise of the windows below it and of the
+    first window above it. The bound is infinite if few windows show noise. At a root of
+    f, this bound distinguishes a noise of ε |f| from a noise of ε |x f'|.
 
     Args:
       ladder: Samples of f.
-      noise: Noise in each window, or 0 if the window shows none, shape (windows,).
+      noise: Noise in each window, shape (windows,). 0 for a window that shows no noise.
     """
     size, levels = _size(ladder), np.arange(len(ladder.exponents))
     telling = np.flatnonzero(noise > 0)
@@ -130,12 +131,12 @@ def _most(ladder: Ladder, noise: np.ndarray) -> np.ndarray:
 def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise in each window, and the expected curvature in the next window.
 
-    The method uses differences of equally spaced values, in units of the differences of
-    noise of size 1.
+    The method uses differences of equally spaced values. Their unit is the size of the
+    same differences of noise with size 1.
 
     Returns:
-      (noise, curvature), shape (windows,) each. The noise is 0 if the window shows
-      none.
+      (noise, curvature), shape (windows,) each. The noise is 0 for a window that shows
+      no noise.
     References:
       Moré and Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011),
       1292-1314, section 3.
@@ -161,9 +162,10 @@ def _quantum(ladder: Ladder, sampler: Sampler) -> float:
     """Return the first jump of an f that is constant around x and then jumps.
 
     The result is 0 if f varies at the smallest distances. If f is constant over a wide
-    interval, it counts as constant, and the result is the rounding error of its largest
-    value. If f is constant over a narrow interval, it may be quantised, or have a kink
-    at the end of the interval, like max(x, 0). More values of f distinguish the cases.
+    interval, f counts as constant, and the result is the rounding error of its largest
+    value. If f is constant over a narrow interval, f may be quantised, or have a kink
+    at the end of the interval, like max(x, 0). More values of f distinguish these two
+    cases.
     """
     changes, steps = ladder.changes, ladder.steps
     moved = np.nan_to_num(changes) != 0

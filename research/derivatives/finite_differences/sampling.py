@@ -13,14 +13,15 @@ _CHECKED = 3  # Number of points where f of an array is compared with f of a num
 class Sampler:
     """Evaluate a function of a float at many points.
 
-    One call is enough if f acts on arrays elementwise. But an f that accepts an array
-    may compute something else from it, such as a mean, a sum, a difference of
-    neighbours or a sort. So the points are passed in random order. If three of the
-    values equal f of the single numbers, up to rounding, the array of values is used.
-    Otherwise f is called in a loop.
+    If f acts on each entry of an array, one call is enough. But an f that accepts an
+    array may compute something else from it, such as a mean, a sum, a difference of
+    neighbours or a sort. To detect this, the points are passed in random order, and
+    three of the values are compared with f of single numbers. If these values are equal
+    up to rounding errors, the array of values is used. Otherwise f is called in a loop.
 
     Attributes:
-      evaluations: Number of points where f was evaluated, including the comparison.
+      evaluations: Number of points where f was evaluated, including the three
+        comparisons.
       epsilon: Relative spacing of the floats that f returns.
     Example:
       >>> Sampler(lambda x: x**2)(np.array([3.0, 4.0]))
@@ -33,17 +34,18 @@ class Sampler:
         self.epsilon = 0.0
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Return f at the points as float64.
+        """Return f at the points, as float64.
 
-        A value is nan if f has no real value there or raises an arithmetic error.
+        The value is nan at a point where f has no real value or raises an arithmetic
+        error.
 
         Args:
-          points: Points, shape (n,). The first one is the point of interest. Infinite
+          points: Points, shape (n,). The first is the point of interest. Infinite
             points are not passed to f.
         Raises:
           NotScalarError: f of the first point is not a single real number.
-          Exception: Any error of f at the first point, except domain and arithmetic
-            errors.
+          Exception: f raises any other error at the first point. Domain errors and
+            arithmetic errors give nan instead.
         """
         there = np.isfinite(points)
         values = np.full(points.shape, np.nan)
@@ -73,8 +75,8 @@ def _at_once(
     """Return the values of f from one call with the points in random order.
 
     Returns:
-      (values, relative spacing of their type). The values are None if f does not return
-      a real array of the same shape.
+      (values, relative spacing of their dtype). The values are None if f does not
+      return a real array of the same shape as the points.
     """
     order = np.random.default_rng(0).permutation(len(points))
     try:

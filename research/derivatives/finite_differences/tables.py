@@ -23,11 +23,12 @@ _NODES = 4  # Largest number of distances in a formula.
 class Table(NamedTuple):
     """Estimates of one number from many steps.
 
-    There is a row for each number of extrapolations and a column for each level of the
-    ladder.
+    Row m contains the estimates after m extrapolations. There is a column for each
+    level of the ladder.
 
     Attributes:
-      values: Estimates, shape (COLUMNS, levels); nan where a sample is missing.
+      values: Estimates, shape (COLUMNS, levels). They are nan where a sample is
+        missing.
       noise: Effect of the noise of f on each estimate, same shape.
       is_even: Whether the estimates are extrapolated as a series in h².
     """
@@ -38,24 +39,24 @@ class Table(NamedTuple):
 
     @property
     def bounds(self) -> np.ndarray:
-        """Bound on the error of each value; infinite where there is none.
+        """Bound on the error of each estimate; infinite where there is no estimate.
 
         The bound is _SHARE times the noise, plus the largest of three changes:
 
         - the change by the last extrapolation;
-        - the change from the value at half the step, whose error is smaller;
-        - the change from the value at twice the step, whose error is larger by about a
-          known factor. This change is divided by that factor.
+        - the change from the estimate at half the step, which has a smaller error;
+        - the change from the estimate at twice the step, divided by a factor. The error
+          at twice the step is larger by about this factor.
 
-        A single change may vanish by chance, or because f does not have the powers of h
-        that are extrapolated.
+        The largest of three is used, because a single change may vanish by chance, or
+        because f does not have the powers of h that are extrapolated.
 
-        The value at half the step has 2^order times the noise. In the first _FEW rows
-        in h² half of its noise is subtracted from the change, because the last
-        extrapolation is reliable there. In the later rows the change counts three
-        times. There the last extrapolation is too small, because the largest steps have
-        almost no weight and may lie where the series of f diverges. These numbers were
-        chosen on random functions.
+        The estimate at half the step has 2^order times as much noise. In the first _FEW
+        rows of a series in h², the last extrapolation is reliable. There, half of this
+        noise is subtracted from the second change. In the later rows the last
+        extrapolation changes the estimate too little, because the largest steps have
+        almost no weight and may lie where the series of f diverges. There, the largest
+        change is multiplied by three. These numbers were chosen on random functions.
         """
         values = self.values
         change = np.full(values.shape, np.nan)
@@ -80,13 +81,13 @@ class Tables(NamedTuple):
     """Tables of estimates from a ladder, for the derivative of one order.
 
     Attributes:
-      even: Table of the central quotient, extrapolated as a series in h². Its error has
-        that form if f is smooth.
-      central: Table of the central quotient, extrapolated as a series in h. Its error
-        has that form if the next derivative of f jumps at x.
+      even: Table of the central quotient, extrapolated as a series in h². The error of
+        the quotient is such a series if f is smooth.
+      central: Table of the central quotient, extrapolated as a series in h. The error
+        of the quotient is such a series if the next derivative of f jumps at x.
       left, right: Tables of the one-sided derivatives.
-      gaps: Tables of right minus left one-sided derivative, for the orders 1, 2, ... up
-        to this one.
+      gaps: Tables of the difference between the right and the left derivative, one for
+        each order from 1 to the given order.
     """
 
     even: Table
@@ -108,10 +109,10 @@ class _Formulas(NamedTuple):
       orders: Order of the derivative in each row, shape (rows,).
       counts: Number of distances in each row, shape (rows,).
       needs: Whether a row uses the left and the right side, shape (rows, 2).
-      plain: Squared weights of the samples after each number of extrapolations in h,
-        shape (rows, COLUMNS, 2, nodes), and the squared weight of f(x), shape (rows,
-        COLUMNS).
-      even: The same for extrapolations in h², for the first row only.
+      plain: Two arrays of squared weights after each number of extrapolations in h. The
+        first has the weights of the samples, shape (rows, COLUMNS, 2, nodes). The
+        second has the weight of f(x), shape (rows, COLUMNS).
+      even: The same two arrays for extrapolations in h², for the first row only.
     """
 
     weights: np.ndarray
@@ -125,13 +126,15 @@ class _Formulas(NamedTuple):
 def formula(order: int, side: int) -> tuple[np.ndarray, int]:
     """Return the weights of a difference formula for h^order times the derivative.
 
-    The weights belong to f - f(x) at -h, -2h, -4h, ... and at h, 2h, 4h, ... The
-    weights of all nodes, including x, sum to 0. So the formula can use differences from
-    f(x), which have smaller rounding errors.
+    The weights belong to the differences f - f(x) at -h, -2h, -4h, ... and at h, 2h,
+    4h, ... The formula can use these differences, because the weights of all nodes,
+    including x, sum to 0. Differences from f(x) have smaller rounding errors than
+    values of f.
 
     Args:
       order: Order of the derivative, 1 to 4.
-      side: 0 for central, 1 for forward, -1 for backward.
+      side: 0 for the central formula, 1 for the forward formula, -1 for the backward
+        formula.
     Returns:
       (weights, count). The weights have shape (2, 4), and the count is the number of
       distances in the formula.
@@ -206,7 +209,7 @@ def _squares(
 
 
 def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
-    """Return the tables for the derivative of this order.
+    """Return the tables of estimates for the derivative of the given order.
 
     Args:
       ladder: Samples of f.
@@ -249,7 +252,7 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
 
 
 def _ahead(values: np.ndarray, count: int) -> np.ndarray:
-    """Return each value and the following ones, shape (..., levels, count).
+    """Return each value with the values that follow it, shape (..., levels, count).
 
     Values beyond the end are 0.
     """
@@ -267,7 +270,8 @@ def _errors(
 ) -> np.ndarray:
     """Return the effect of noise on each estimate, shape (rows, COLUMNS, levels).
 
-    The errors of the samples are treated as independent: their squares are added.
+    The squares of the samples' errors are added, because the errors count as
+    independent.
     """
     samples, centre = squares
     ahead = _ahead(noise, samples.shape[-1])

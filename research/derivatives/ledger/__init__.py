@@ -1,4 +1,4 @@
-"""Backpropagation as a table of a JAX function's equations with their adjoints."""
+"""Backpropagation through a JAX function as a table of equations and adjoints."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -38,24 +38,25 @@ def explain(
     level: str = MATHEMATICS,
     expand: Sequence[str] = (),
 ) -> Ledger:
-    """Return backpropagation through f at args as a table that can be checked by hand.
+    """Return a table of backpropagation through f at args, to be checked by hand.
 
-    The gradients are bit-identical to those of jax.grad(f) run operation by operation
-    (`with jax.disable_jit()`). If f or a function of jax.numpy is jitted, XLA fuses
-    operations, and jax.grad may differ in the last digits. With `expand` the gradients
-    agree up to rounding.
+    The gradients are bit-identical to the result of jax.grad(f) if JAX runs each
+    operation separately (`with jax.disable_jit()`). If f or a function of jax.numpy is
+    jitted, XLA fuses operations, and the result of jax.grad may differ in the last
+    digits. With `expand`, the gradients agree with the result of jax.grad up to
+    rounding errors.
 
     Args:
-      f: Any JAX function of arrays, or pytrees of arrays, that returns a number.
-      *args: Point of evaluation. All floating leaves are differentiated.
+      f: Any JAX function that takes arrays, or pytrees of arrays, and returns a number.
+      *args: Point of evaluation. The gradient is with respect to all floating leaves.
       level: "mathematics" hides equations that only change a shape or a dtype.
         "primitives" shows all equations.
-      expand: ("scan",) shows each step of a scan in separate rows. Otherwise a scan is
+      expand: ("scan",) shows each step of a scan in separate rows. () shows a scan as
         one row.
     Returns:
       The table. If f cannot be differentiated in reverse mode (for example because of a
-      `while` loop), the table has only forward values, `grads` is None, and `note`
-      gives the reason.
+      `while` loop), the table contains only the values of the forward pass. Its
+      attribute `grads` is then None, and its attribute `note` gives the reason.
     Raises:
       NotScalarError: f does not return a number.
       NotInexactError: No argument is floating.

@@ -1,4 +1,7 @@
-"""Backward pass over a tape: contributions of each equation, and their sums."""
+"""Backward pass over a tape, which is the record of an evaluation.
+
+The pass computes the contributions of each equation, and their sums.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,15 +20,15 @@ from research.derivatives.ledger.tape import Equation, Link, OwnReverse, Tape
 
 
 def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
-    """Run the tape backwards, and store the adjoints and the contributions on it.
+    """Run the backward pass over a tape, and store adjoints and contributions on it.
 
     Args:
       tape: Tape of the recorded function.
-      output: Node of the function's value.
+      output: Node of the value of the function.
       adjoint: Adjoint of the output.
     Raises:
       UnsupportedPrimitiveError: An equation between the inputs and the output has no
-        reverse rule.
+        rule for reverse mode.
     """
     tape.adjoints[output] = adjoint
     for entry in tape.entries[::-1]:
@@ -51,11 +54,11 @@ def contributions(
       equation: Equation of the tape.
       adjoints: Adjoint of each output, or None.
     Returns:
-      Contribution to each input, or None for inputs that do not depend on a
-      differentiated input. The result itself is None if no adjoint passes.
-
+      A tuple with the contribution to each input. An entry is None if the input does
+      not depend on a differentiated input of the function. If no adjoint passes through
+      the equation, the result is None instead of a tuple.
     Raises:
-      UnsupportedPrimitiveError: The equation has no reverse rule.
+      UnsupportedPrimitiveError: The equation has no rule for reverse mode.
     """
     places = active_places(tape, equation)
     if (
@@ -90,7 +93,7 @@ def _pass_on(tape: Tape, equation: Equation) -> None:
 def _own_shares(tape: Tape, entry: OwnReverse) -> tuple[Any, ...]:
     """Run a custom reverse rule, and return its contributions.
 
-    Its equations are recorded at the end of the tape.
+    The equations of the rule are recorded at the end of the tape.
     """
     start = len(tape.entries)
     adjoints = tuple(cotangent(tape.values[o], tape.adjoints[o]) for o in entry.outputs)

@@ -1,6 +1,6 @@
 """Evaluation of a function equation by equation.
 
-This is the only module that looks inside a jaxpr.
+Only this module looks inside a jaxpr.
 """
 
 import dataclasses
@@ -47,14 +47,16 @@ class Place:
     """Position of the evaluation in nested functions.
 
     Attributes:
-      scope: Names of the functions, rules, branches and steps, outermost first.
-      calls: Number for each name in the scope. It distinguishes two calls of the same
-        function.
+      scope: Names of the enclosing functions, rules, branches and steps, outermost
+        first.
+      calls: A number for each name in `scope`. Two calls of the same function have
+        different numbers.
       source: Innermost line of the user's code.
       is_rule: Whether the position is inside a custom derivative rule.
-      active: Whether adjoints pass. False inside a function with a custom rule.
-      in_library: Whether the position is inside a function of JAX. Its equations have
-        no line of the user's code, so they get the line of the call.
+      active: Whether adjoints pass. This is False inside a function with a custom rule.
+      in_library: Whether the position is inside a function of JAX. The equations of
+        such a function have no line of the user's code, so they get the line of the
+        call.
     """
 
     scope: tuple[str, ...] = ()
@@ -65,7 +67,7 @@ class Place:
     in_library: bool = False
 
     def inside(self, tape: Tape, name: str, **changes: Any) -> "Place":
-        """Return the position inside another scope, at the current end of the tape."""
+        """Return the position in an inner scope that begins at the end of the tape."""
         calls = (*self.calls, len(tape.entries))
         return dataclasses.replace(
             self, scope=(*self.scope, name), calls=calls, **changes
@@ -77,12 +79,12 @@ def record(
 ) -> tuple[Tape, list[int], list[Operand]]:
     """Evaluate and record f(*leaves) equation by equation.
 
-    Every floating leaf is marked as differentiated.
+    Every floating leaf is marked as an input of the differentiation.
 
     Args:
       f: Function from arrays to a flat list of arrays.
       leaves: Arguments of f.
-      expand: ("scan",) for separate rows of each step of a scan.
+      expand: ("scan",) to record each step of a scan separately, or ().
     Returns:
       The tape, the nodes of the leaves, and the operands of the outputs.
     """
@@ -95,14 +97,14 @@ def record(
 def walk_reverse_rule(
     tape: Tape, entry: OwnReverse, adjoints: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """Evaluate and record a custom reverse rule at the adjoints of its outputs.
+    """Evaluate and record a custom reverse rule at given adjoints of the outputs.
 
     Args:
       tape: Tape that records the equations.
-      entry: Function with the custom rule (custom_vjp).
-      adjoints: Adjoints of the function's outputs.
+      entry: Call of a function with a custom reverse rule (custom_vjp).
+      adjoints: Adjoints of the outputs of this function.
     Returns:
-      Contributions to the adjoints of the function's inputs.
+      Contributions to the adjoints of the inputs of this function.
     """
     closed = jax.make_jaxpr(entry.pullback)(adjoints)
     entry.arriving = tuple(tape.node(adjoint, False) for adjoint in adjoints)
@@ -203,9 +205,9 @@ def _row(
 def _own_rule(
     tape: Tape, equation: Any, inputs: list[Operand], place: Place
 ) -> list[int]:
-    """Record a function with a custom rule, and return its output nodes.
+    """Record a function with a custom rule, and return the nodes of its outputs.
 
-    The equations of its value come first, then those of its rule.
+    The equations of the function's value are recorded first, then those of the rule.
     """
     call = _caller(equation)
     inner, name = _closed(equation.params["call_jaxpr"]), _rule_name(equation)
@@ -261,7 +263,7 @@ def _forward_rule(
 ) -> tuple[Sequence[Any], tuple[int, ...]]:
     """Record the equations of a custom forward rule at zero tangents.
 
-    The rule is linear in the tangents, so its pullback is the same at all tangents.
+    The rule is linear in the tangents, so its pullback is the same for all tangents.
 
     Returns:
       (values of the outputs, nodes of the tangents).
@@ -332,7 +334,7 @@ def _scan_in_steps(
 
 
 def _closed(jaxpr: Any) -> Any:
-    """Return a closed jaxpr. Some wrappers contain a jaxpr without constants."""
+    """Return a closed jaxpr; some wrappers contain a jaxpr without its constants."""
     return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
 
 
@@ -364,8 +366,8 @@ def _source(equation: Any) -> str:
 def _is_library(closed: Any) -> bool:
     """Return whether a function belongs to JAX.
 
-    JAX traces its own functions once. So their equations may have the line of an
-    earlier call.
+    JAX traces each of its own functions once. So the equations of such a function may
+    have the line of an earlier call.
     """
     information = getattr(closed.jaxpr, "debug_info", None)
     return LIBRARY in str(getattr(information, "func_src_info", ""))

@@ -1,4 +1,4 @@
-"""Fields of the class `Ledger`, which its views use as a type."""
+"""Fields of the class `Ledger`, used as a type by the modules that display a ledger."""
 
 from typing import Any, NamedTuple
 
@@ -11,10 +11,10 @@ class Recorded(NamedTuple):
 
     Attributes:
       tape: Values, equations and adjoints.
-      inputs: name -> node of each leaf of the arguments.
-      output: Operand of the function's value.
-      shown: Equation of each row.
-      names: node -> name.
+      inputs: Dict from the name of each leaf of the arguments to its node.
+      output: Operand that is the value of the function.
+      shown: For each row of the table, its equation.
+      names: Dict from a node to its name.
     """
 
     tape: Tape
@@ -25,7 +25,7 @@ class Recorded(NamedTuple):
 
 
 class LedgerFields(NamedTuple):
-    """Fields of `research.derivatives.Ledger`. Its docstring describes them."""
+    """Fields of `research.derivatives.Ledger`, whose docstring describes them."""
 
     title: str
     rows: tuple[Row, ...]

@@ -1,6 +1,6 @@
 """Graph of inputs, rows and contributions, for the drawing of `explain`.
 
-In large graphs, neighbouring rows are grouped into one node.
+In a large graph, several neighbouring rows form one node.
 """
 
 import collections
@@ -24,9 +24,10 @@ class Node(NamedTuple):
     """Node of the graph, drawn as a box.
 
     Attributes:
-      title: Name and equation, or a description of several rows.
+      title: Name and equation of the row, or a description if the node has several
+        rows.
       value: Value as a short text.
-      adjoint: Adjoint as a short text; "" if there is none.
+      adjoint: Adjoint as a short text, or "" if there is no adjoint.
       kind: "input", "row", "constant" (no adjoint passes), "fold" (several rows) or
         "output".
       hint: Derivative rule in words, and the line of code.
@@ -40,13 +41,13 @@ class Node(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """Edge from a value to a node that reads it.
+    """Edge from the node of a value to a node that reads the value.
 
     Attributes:
       start, end: Indices of the two nodes.
-      local: Local derivative, such as "× 3"; "" if there is none to show.
-      contribution: Contribution to the adjoint of the start node, such as "+ 108.4"; ""
-        if there is none.
+      local: Local derivative, such as "× 3", or "" if it is not shown.
+      contribution: Contribution to the adjoint of the start node, such as "+ 108.4", or
+        "" if there is none.
       kind: "row", "constant" (no adjoint passes) or "rule" (from a custom derivative
         rule).
     """
@@ -88,12 +89,12 @@ class _Share(NamedTuple):
 def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
     """Return the graph of a table of `explain`.
 
-    A function with a custom derivative rule is drawn as the rows of its value and an
-    edge of kind "rule" for its derivative.
+    If a function has a custom derivative rule, the graph contains the rows of the
+    function's value, and an edge of kind "rule" for its derivative.
 
     Args:
       ledger: Table of `explain`.
-      largest: Largest number of nodes besides inputs.
+      largest: Largest number of nodes, not counting the inputs.
     """
     units, shares = _units(ledger)
     groups = fold(
@@ -124,7 +125,7 @@ def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
 
 
 def without_constants(whole: Graph) -> Graph:
-    """Return the graph without nodes of kind "constant", which have no adjoint."""
+    """Return the graph without the nodes of kind "constant", which have no adjoint."""
     kept = {
         i: place
         for place, i in enumerate(
@@ -142,7 +143,7 @@ def without_constants(whole: Graph) -> Graph:
 def _with_copies(
     nodes: list[Node], edges: Sequence[Edge]
 ) -> tuple[list[Node], list[Edge]]:
-    """Give each reader its own copy of an input with many readers.
+    """Draw an input with many readers several times: one copy for each reader.
 
     This avoids long edges.
     """
@@ -256,15 +257,17 @@ def fold(
 ) -> list[list[int]]:
     """Group units until there are at most `largest` groups.
 
-    Units are first grouped by call, innermost calls first. If there are still too many
-    groups, they are grouped by line of code, and then in runs of equal length. Only
-    neighbours in the order of evaluation are grouped, so the groups have no cycles.
+    A unit is a row or an input. First, the units of each call of a function form one
+    group, beginning with the innermost calls. If there are still too many groups, the
+    units of each line of code form one group. If this is not enough, runs of equally
+    many groups are joined. Only neighbours in the order of evaluation are grouped, so
+    the groups have no cycles.
 
     Args:
-      places: (calls, line, alone) of each unit. The calls are ordered outermost first,
-        or are (CLOSED, number) for units that always form one group. A unit that is
-        alone is never grouped.
-      largest: Largest number of groups, besides units that are alone.
+      places: (calls, line, alone) of each unit. The calls are ordered from the
+        outermost to the innermost. If they are (CLOSED, number), all units with this
+        number form one group. A unit with `alone` is never grouped.
+      largest: Largest number of groups, not counting the units that are alone.
     Returns:
       The groups, as lists of indices of units.
     Example:
@@ -323,7 +326,7 @@ def _node(units: Sequence[_Unit]) -> Node:
 
 
 def _place(units: Sequence[_Unit]) -> str:
-    """Return the innermost common scope of units, or their lines if there is none."""
+    """Return the innermost scope that all units share, or else their lines of code."""
     common = [
         first
         for first, *others in zip(*(unit.scope for unit in units), strict=False)
@@ -366,7 +369,7 @@ def _edge(start: int, end: int, shares: Sequence[_Share]) -> Edge:
 def brief(value: Any) -> str:
     """Format a value for a drawing.
 
-    Arrays of more than two entries are shown by their shape and Euclidean norm.
+    An array of more than two entries is shown by its shape and its Euclidean norm.
 
     Example:
       >>> brief(0.5), brief(np.array([3.0, 4.0])), brief(np.ones((2, 8)))

@@ -1,6 +1,6 @@
 """Kinks and jumps of a function at the point where `explain` evaluates it.
 
-At a kink or a jump the gradient is a convention of JAX rather than a derivative.
+At a kink or a jump, the gradient is a convention of JAX and not a derivative.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Kink(NamedTuple):
       name: Name of the row.
       primitive: JAX primitive of the row.
       source: Line of the user's code.
-      sentence: Description of the tie, and of the derivative that JAX uses.
+      sentence: Sentence that describes the tie and the derivative that JAX uses.
     """
 
     name: str
@@ -46,7 +46,9 @@ class Kink(NamedTuple):
 def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
     """List the rows at a tie, where one-sided derivatives may differ or not exist.
 
-    If a loop is one row, its steps are not searched.
+    At a tie, two compared values are equal (as in max(a, a)), or a value is exactly at
+    a kink or a jump (as in abs(0)). If a loop is shown as one row, its steps are not
+    searched.
     """
     kinks = []
     for equation in tape.equations():
@@ -69,9 +71,10 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
 def _counts(equation: Equation) -> bool:
     """Return whether a tie in the row affects the derivative.
 
-    In a function with a custom rule, only the comparisons of that rule count. The value
-    of such a function may be smooth at an inner tie, as softplus at 0. A comparison of
-    a value with itself is a test for NaN and does not count.
+    In a function with a custom rule, only the comparisons inside the rule count,
+    because the function may be smooth at a tie inside its value. An example is softplus
+    at 0. A comparison of a value with itself does not count, because it is a test for
+    NaN.
     """
     if equation.primitive in COMPARISONS:
         return (equation.is_active or equation.is_rule) and equation.inputs[

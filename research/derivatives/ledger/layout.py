@@ -22,9 +22,9 @@ class Layout(NamedTuple):
     Attributes:
       centres: Centres of the boxes, shape (nodes, 2).
       sizes: Widths and heights of the boxes, shape (nodes, 2).
-      ways: Points of each edge, from the lower side of its start box to the upper side
-        of its end box.
-      labels: Centre of each edge's label, shape (edges, 2).
+      ways: For each edge, the points of its line, from the lower side of the start box
+        to the upper side of the end box.
+      labels: Centre of the label of each edge, shape (edges, 2).
       width, height: Size of the drawing.
     """
 
@@ -39,8 +39,8 @@ class Layout(NamedTuple):
 def arrange(graph: Graph) -> Layout:
     """Return a layout of a graph in layers from top to bottom.
 
-    The layer of a node is the length of the longest path from an input. Long edges go
-    around boxes.
+    The layer of a node is the length of the longest path from an input to the node.
+    Long edges go around boxes.
 
     References:
       Sugiyama, Tagawa & Toda, Methods for visual understanding of hierarchical system
@@ -81,7 +81,7 @@ def arrange(graph: Graph) -> Layout:
 
 
 def _labels(graph: Graph, ways: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the centres of the edges' labels, shape (edges, 2).
+    """Return the centre of the label of each edge, shape (edges, 2).
 
     Labels keep away from nodes with many edges. Labels at about the same height are
     placed side by side.
@@ -128,7 +128,7 @@ def _layers(graph: Graph) -> list[int]:
 def _across(
     joined: Sequence[Sequence[int]], widths: np.ndarray, layers: np.ndarray
 ) -> np.ndarray:
-    """Return the x of each box and point, by moving them towards their neighbours."""
+    """Return the x of each box and point, after moves towards their neighbours."""
     rows = [np.flatnonzero(layers == k) for k in range(layers.max(initial=0) + 1)]
     x = np.zeros(len(widths))
     # Nodes with few neighbours have small weights, so they give way to others.
@@ -166,7 +166,7 @@ def _wanted(
 def _apart(
     wanted: np.ndarray, widths: np.ndarray, weights: np.ndarray, gap: float = GAP
 ) -> np.ndarray:
-    """Return the positions nearest to the wanted ones that leave gaps between boxes.
+    """Return positions that leave gaps between boxes and are nearest to `wanted`.
 
     The method is weighted isotonic regression.
     """

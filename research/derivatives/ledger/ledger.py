@@ -1,4 +1,4 @@
-"""Result of `explain`: a table of equations, the gradient, and views of them."""
+"""Result of `explain`: a table of equations, the gradient, and methods to show them."""
 
 from typing import Any
 
@@ -22,17 +22,18 @@ from research.derivatives.ledger.tape import Literal, Operand, Tape
 
 
 class Ledger(LedgerFields):
-    """Table of backpropagation through a function f, the result of `explain`.
+    """Table of backpropagation through a function f, which `explain` returns.
 
     Attributes:
       title: Name of f.
       rows: Rows in the order of evaluation.
       value: f(*args), a number.
       grads: Gradient with respect to every argument, in the structure of the arguments.
-        It is a tuple unless there is only one argument. It is None if f cannot be
-        differentiated in reverse mode; `note` gives the reason.
-      inputs: name -> value of each leaf of the arguments.
-      output: Name of the output, f(*args).
+        If f has several arguments, it is a tuple with a gradient for each argument. It
+        is None if f cannot be differentiated in reverse mode, and `note` then gives the
+        reason.
+      inputs: Dict from the name of each leaf of the arguments to its value.
+      output: Name of the output f(*args).
       note: Remark for the reader, or "".
       recorded: Recorded evaluation.
     """
@@ -40,7 +41,9 @@ class Ledger(LedgerFields):
     __slots__ = ()
 
     def paths(self, name: str) -> list[paths.GradientPath]:
-        """Split the gradient by paths from an input to the output (the chain rule).
+        """Split the gradient into its contributions from all paths (the chain rule).
+
+        A path leads from the input to the output.
 
         Args:
           name: Name of an input, as in `inputs`.
@@ -65,8 +68,8 @@ class Ledger(LedgerFields):
     def first_nonfinite(self) -> nonfinite.NonFinite | None:
         """Find the row that creates the first NaN or infinity.
 
-        The value of f is searched first, then the gradient. The result is None if both
-        are finite.
+        The search begins with the value of f and continues with the gradient. The
+        result is None if both the value and the gradient are finite.
         """
         return nonfinite.first_nonfinite(
             self.recorded.tape,
@@ -76,15 +79,15 @@ class Ledger(LedgerFields):
         )
 
     def at_kinks(self) -> list[kinks.Kink]:
-        """List the rows at a tie, such as equal arguments of max or abs at 0.
+        """List the rows at a tie, such as max of two equal arguments, or abs at 0.
 
-        At a tie the gradient is a convention of JAX. The steps of a scan are searched
-        only if `expand` shows them. The steps of a while loop are not searched.
+        At a tie, the gradient is a convention of JAX. The steps of a scan are searched
+        only if `expand` shows them. The steps of a `while` loop are not searched.
         """
         return kinks.at_kinks(self.recorded.tape, self.recorded.names)
 
     def gradient(self, name: str) -> Any:
-        """Return the gradient with respect to an input, or None if there is none.
+        """Return the gradient with respect to an input, or None if it does not exist.
 
         Args:
           name: Name of the input, as in `inputs`.
@@ -92,10 +95,10 @@ class Ledger(LedgerFields):
         return table.gradients(self).get(name) if self.grads is not None else None
 
     def drawing(self, constants: bool = True) -> tuple[graph.Graph, layout.Layout]:
-        """Return the graph that `svg` draws, and its layout.
+        """Return the graph that `svg` draws, and the layout of the graph.
 
         Args:
-          constants: Whether to include rows without an adjoint.
+          constants: Whether to include the rows that have no adjoint.
         """
         whole = graph.make_graph(self)
         whole = whole if constants else graph.without_constants(whole)
@@ -106,11 +109,12 @@ class Ledger(LedgerFields):
         return table.as_text(self)
 
     def svg(self) -> str:
-        """Return a drawing of the function as a graph, the text of an SVG file.
+        """Return a drawing of the function as a graph, as the text of an SVG file.
 
         Boxes show values and adjoints. Edges show local derivatives ("× ...") and
-        contributions to adjoints ("+ ..."). The file is self-contained and has a light
-        and a dark theme. In graphs of more than 60 rows, several rows share a box.
+        contributions to adjoints ("+ ..."). The file needs no other files, and has a
+        light and a dark theme. In graphs of more than 60 rows, several rows share a
+        box.
         """
         return picture.as_svg(self)
 
@@ -135,8 +139,8 @@ def make_ledger(
     Args:
       title: Name of the function.
       tape: Recorded function with its adjoints.
-      leaves: name -> node of each leaf of the arguments.
-      output: Operand of the function's value.
+      leaves: Dict from the name of each leaf of the arguments to its node.
+      output: Operand that is the value of the function.
       grads: Gradient, or None.
       note: Remark for the reader, or "".
       level: "mathematics" or "primitives", which selects the rows.

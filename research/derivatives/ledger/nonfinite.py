@@ -21,18 +21,19 @@ from research.derivatives.ledger.wording import ELEMENTWISE, entry_at
 class NonFinite(NamedTuple):
     """Row that creates the first NaN or infinity.
 
-    An input that is not finite, or a custom reverse rule, may take the place of the
-    row.
+    The NaN or infinity may also come from an input or from a custom reverse rule. The
+    fields then describe the input or the rule.
 
     Attributes:
       name: Name of the row, the input or the rule.
-      primitive: JAX primitive of the row, "input" or "custom_vjp".
-      source: Line of the user's code; "" for an input.
+      primitive: JAX primitive of the row, or "input", or "custom_vjp".
+      source: Line of the user's code, or "" for an input.
       backward: Whether the NaN or infinity is created only in the backward pass.
-      sentence: Result in words.
-      index: Index of the first bad entry in the row's value, or in its contribution if
-        the entry is created in the backward pass. () for a number.
-      value: Bad entry, a NaN or an infinity; None if unknown.
+      sentence: Sentence that describes the result.
+      index: Index of the first bad entry in the value of the row. If it is created in
+        the backward pass, the index is that of the entry in the row's contribution. ()
+        for a number.
+      value: The bad entry, a NaN or an infinity. None if unknown.
     """
 
     name: str
@@ -49,7 +50,7 @@ def first_nonfinite(
 ) -> NonFinite | None:
     """Find the row that creates a NaN or infinity in the value or in the gradient.
 
-    The result is None if both are finite.
+    The result is None if both the value and the gradient are finite.
     """
     if is_finite(tape.value(output)) and all(
         _is_fine(tape.adjoints[node]) for node in inputs.values()
@@ -90,7 +91,8 @@ def _forward_origin(
 ) -> Equation | None:
     """Find the equation that creates the first NaN or infinity in an operand.
 
-    The result is None if an input contains it, or if the operand is finite.
+    The result is None if the operand is finite, or if the NaN or infinity comes from an
+    input of the function.
     """
     if (
         isinstance(operand, Literal)
@@ -171,9 +173,9 @@ def _backward_origin(
 def _cause(tape: Tape, entry: Equation | OwnReverse) -> Equation | None:
     """Find the row that creates a factor that makes an adjoint not finite.
 
-    The factor is a value inside a custom reverse rule, or an input of the entry. If
-    all inputs of an equation are finite, the result is the equation itself. It is None
-    if the factor is a constant of a custom rule.
+    The factor is a value inside a custom reverse rule, or an input of the equation. If
+    all inputs of an equation are finite, the result is the equation itself. If the
+    factor is a constant of a custom rule, the result is None.
     """
     if isinstance(entry, OwnReverse):
         rows = [e for e in entry.entries if isinstance(e, Equation)]
@@ -195,8 +197,8 @@ Bad = tuple[Any, tuple[int, ...]]
 def _given_bad(tape: Tape, equation: Equation) -> Bad:
     """Return a value of the row that is not finite, and the index of its bad entry.
 
-    If the inputs contain infinities but no NaN, a NaN in the values is preferred,
-    because infinities may be intended.
+    If the inputs contain infinities but no NaN, the function prefers a value that is
+    NaN, because infinities may be intended.
     """
     values = [tape.values[o] for o in equation.outputs]
     given = [tape.value(operand) for operand in equation.inputs]
@@ -257,7 +259,7 @@ def _nonfinite(
 def is_finite(value: Any) -> bool:
     """Return whether all entries are finite.
 
-    Values that are not floating count as finite.
+    A value that is not floating counts as finite.
     """
     return bool(np.all(np.isfinite(_complex(value))))
 

@@ -16,8 +16,8 @@ class GradientPath(NamedTuple):
     """A path from an input to the output.
 
     Attributes:
-      nodes: Names of the nodes, from the input to the output.
-      derivative: Contribution of the path to the gradient, with the input's shape.
+      nodes: Names of the nodes on the path, from the input to the output.
+      derivative: Contribution of the path to the gradient, in the shape of the input.
     """
 
     nodes: tuple[str, ...]
@@ -29,13 +29,13 @@ def paths_from(
 ) -> list[GradientPath]:
     """List all paths from an input to the output, with their contributions.
 
-    The adjoint of the output is pulled back along each path.
+    The contribution of a path is the adjoint of the output, pulled back along the path.
 
     Args:
       tape: Recorded function.
       start: Node of the input.
       output: Node of the output.
-      names: node -> name.
+      names: Dict from a node to its name.
     Raises:
       ValueError: There are more than 10,000 paths.
     """
@@ -64,7 +64,10 @@ def paths_from(
 
 
 def _count(tape: Tape, start: int) -> dict[int, int]:
-    """Return node -> number of paths from the start, for all nodes that it affects."""
+    """Return a dict from each node that the start affects to its number of paths.
+
+    These are the paths from the start to the node.
+    """
     ways = {start: 1}
     for entry in tape.entries:
         if isinstance(entry, Link):
@@ -85,10 +88,10 @@ def _count(tape: Tape, start: int) -> dict[int, int]:
 
 
 def _makers(tape: Tape) -> dict[int, Callable[[Any], Iterator[tuple[int, Any]]]]:
-    """Return node -> function that pulls an adjoint of the node back by one step.
+    """Return a dict from a node to a function that pulls its adjoint back by one step.
 
-    The function yields (earlier node, contribution). If a node is read twice, it occurs
-    twice.
+    The function yields pairs (earlier node, contribution). If the equation reads an
+    earlier node twice, the node occurs in two pairs.
     """
     makers = {}
     for entry in tape.entries:

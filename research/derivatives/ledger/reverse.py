@@ -1,4 +1,4 @@
-"""Reverse rule of a single equation, from JAX."""
+"""Reverse-mode rule of a single equation, taken from JAX."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,11 +24,12 @@ def linearize(
     Args:
       call: Function from the values of the inputs to the values of the outputs.
       values: Values of the inputs.
-      places: Positions of each variable among the inputs.
+      places: For each variable, its positions among the inputs.
     Returns:
-      (results, pullback). The pullback maps (adjoints of the outputs, existing adjoints
-      of the variables) to the new adjoints of the variables. If a rule gives several
-      terms, they are added to the existing adjoint in the order of jax.grad.
+      (results, pullback). The pullback is a function of two arguments: the adjoints of
+      the outputs, and the existing adjoints of the variables. It returns the new
+      adjoints of the variables. If a derivative rule gives several terms, they are
+      added to the existing adjoint in the same order as in jax.grad.
     """
 
     def beside_identity(*given: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -45,14 +46,14 @@ def linearize(
 
 
 def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
-    """List the position of each active input, as a tuple of one index."""
+    """List the position of each active input, as a tuple with one index."""
     return [
         (i,) for i, operand in enumerate(equation.inputs) if tape.is_active(operand)
     ]
 
 
 def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
-    """Return active node -> all its positions among the inputs of an equation."""
+    """Return a dict from each active node to its positions among the inputs."""
     positions: dict[int, tuple[int, ...]] = {}
     for i, operand in enumerate(equation.inputs):
         if isinstance(operand, int) and tape.active[operand]:
@@ -63,9 +64,9 @@ def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
 def pull(
     tape: Tape, equation: Equation, adjoints: Sequence[Any], before: Sequence[Any]
 ) -> list[Any]:
-    """Compute new adjoints of an equation's active inputs.
+    """Compute the new adjoints of the active inputs of an equation.
 
-    An input that occurs twice counts as two variables.
+    If a node occurs twice among the inputs, it counts as two variables.
 
     Args:
       tape: Tape of the recorded function.
@@ -73,7 +74,7 @@ def pull(
       adjoints: Adjoint of each output, or None.
       before: Existing adjoint of each active input, or None.
     Raises:
-      UnsupportedPrimitiveError: The equation has no reverse rule.
+      UnsupportedPrimitiveError: The equation has no rule for reverse mode.
     """
     try:
         if equation.pullback is None:
@@ -95,15 +96,15 @@ def pull(
 def pull_shared(
     tape: Tape, equation: Equation, adjoints: Sequence[Any], before: dict[int, Any]
 ) -> list[Any]:
-    """Compute new adjoints of an equation's active nodes.
+    """Compute the new adjoints of the active nodes that an equation reads.
 
-    A node that occurs twice among the inputs counts as one variable.
+    If a node occurs twice among the inputs, it counts as one variable.
 
     Args:
       tape: Tape of the recorded function.
       equation: Equation of the tape.
       adjoints: Adjoint of each output, or None.
-      before: node -> existing adjoint, or None.
+      before: Dict from each node to its existing adjoint, or to None.
     """
     values = [tape.value(operand) for operand in equation.inputs]
     pullback = linearize(
@@ -130,8 +131,8 @@ def _pulled(
 def cotangent(out: Any, adjoint: Any) -> Any:
     """Return an adjoint in the form that JAX requires.
 
-    It is zero if the adjoint is None. Outputs that are not floating have zeros of dtype
-    float0.
+    If the adjoint is None, the result is zero. If the output is not floating, the
+    result is zero with the dtype float0.
     """
     if not is_inexact(out):
         return np.zeros(np.shape(out), jax.dtypes.float0)

@@ -27,20 +27,20 @@ MATHEMATICS, PRIMITIVES = LEVELS = ("mathematics", "primitives")
 
 
 class Row(NamedTuple):
-    """One equation of the function, with its forward and backward values.
+    """One equation of the function, with its values in the forward and backward pass.
 
     Attributes:
-      name: Name of the row's value, such as "v3", or "v3, v4" for two values. Rows of a
+      name: Name of the value, such as "v3", or "v3, v4" for two values. Rows of a
         custom derivative rule have names such as "r3".
       primitive: Name of the JAX primitive.
-      inputs: Names of the inputs, or the constants themselves.
-      expression: Right side of the equation in usual notation.
-      value: Value of the equation; a tuple if there are several values.
-      local: Derivative of the value with respect to each input, if it is a number or
-        elementwise. Otherwise None. The adjoint then passes as a vector-Jacobian
-        product.
-      adjoint: Derivative of the function with respect to the value. None if the
-        function does not depend on the value, or no adjoint passes.
+      inputs: Names of the inputs. A constant stands for itself.
+      expression: Right side of the equation in mathematical notation.
+      value: Value of the equation, or a tuple if there are several values.
+      local: Derivative of the value with respect to each input. It is None if the value
+        is not a number and the equation is not elementwise. The adjoint is then passed
+        on by a vector-Jacobian product.
+      adjoint: Derivative of the function with respect to the value. It is None if the
+        function does not depend on the value, or if no adjoint passes.
       contributions: Contribution of this row to the adjoint of each input, or None.
       rule: Derivative rule in words.
       source: Line of the user's code, such as "file.py:12".
@@ -67,9 +67,9 @@ class Row(NamedTuple):
 def shown_equations(tape: Tape, level: str) -> list[Equation]:
     """List the equations that a level shows.
 
-    The level "primitives" shows all. The level "mathematics" leaves out equations that
-    only change a shape or a dtype. It also leaves out equations of a custom rule
-    through which no adjoint passes, unless they belong to a reverse rule.
+    The level "primitives" shows all equations. The level "mathematics" leaves out two
+    kinds of equations. The first kind only changes a shape or a dtype. The second kind
+    belongs to a custom rule for forward mode, and no adjoint passes through it.
     """
     backward_only = {
         id(entry)
@@ -95,7 +95,10 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
 def name_nodes(
     tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]
 ) -> dict[int, str]:
-    """Return node -> name. The value of a hidden row has the name of its input."""
+    """Return a dict from each node to its name.
+
+    The value of a row that is not shown has the name of the row's input.
+    """
     names = {node: name for name, node in leaves.items()}
     names |= {node: rule.name for rule in tape.rules for node in rule.outputs}
     visible, counts = {id(equation) for equation in shown}, {"v": 0, "r": 0}
@@ -135,7 +138,7 @@ def _name_outputs(
 
 
 def name_of(tape: Tape, operand: Operand, names: dict[int, str]) -> str:
-    """Return the name of a node, or the constant itself."""
+    """Return the name of an operand, or a text with its value if it is a constant."""
     if not isinstance(operand, Literal) and operand in names:
         return names[operand]
     return constant(tape.value(operand))
@@ -170,8 +173,8 @@ def _several(adjoints: Sequence[Any]) -> tuple[Any, ...] | None:
 def _locals(tape: Tape, equation: Equation) -> tuple[Any, ...]:
     """Return the local derivative of an equation by each input, or None.
 
-    Pulling back ones gives the derivative itself if the value is a single number, or if
-    the equation is elementwise. For other inputs the result is None.
+    Pulling back ones gives the local derivative if the value is a single number, or if
+    the equation is elementwise. Otherwise the result for the input is None.
     """
     nothing = (None,) * len(equation.inputs)
     if len(equation.outputs) != 1 or equation.contributions is None:

@@ -1,4 +1,4 @@
-"""Text form of the table of `explain`: a sentence, then the rows."""
+"""Text form of the table of `explain`: a sentence, and then the rows."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def answer(ledger: LedgerFields) -> str:
 
 
 def gradients(ledger: LedgerFields) -> dict[str, Any]:
-    """Return name -> gradient for each differentiated input."""
+    """Return a dict from the name of each differentiated input to its gradient."""
     tape, inputs = ledger.recorded.tape, ledger.recorded.inputs
     return {
         name: np.zeros_like(tape.values[node])
@@ -54,7 +54,7 @@ def _listed(parts: list[str]) -> str:
 def as_text(ledger: LedgerFields) -> str:
     """Format the sentence and the table.
 
-    If the scope changes between rows, a line shows the name of the new scope.
+    Where the scope changes from one row to the next, a line shows the new scope.
     """
     cells = [
         (row.scope, lines)
@@ -80,16 +80,16 @@ def as_text(ledger: LedgerFields) -> str:
 
 
 def all_cells(ledger: LedgerFields) -> list[list[tuple[str, ...]]]:
-    """Return the text lines of each row, one tuple of columns per line.
+    """Return the text lines of each row. A line is a tuple with a text for each column.
 
-    A row has one line for each input with a contribution, and at least one line.
+    A row has one line for each input that gets a contribution, and at least one line.
     """
     own = _by_own_rule(ledger)
     return [_cells(row, own.get(row.name, [])) for row in ledger.rows]
 
 
 def _by_own_rule(ledger: LedgerFields) -> dict[str, list[str]]:
-    """Return row name -> texts of the contributions of custom reverse rules."""
+    """Return a dict from row names to the contributions of custom rules, as texts."""
     names, lines = ledger.recorded.names, {}
     for rule in ledger.recorded.tape.rules:
         if rule.reverse and rule.reverse.contributions and rule.outputs:
@@ -120,9 +120,9 @@ def _cells(row: Row, own: list[str]) -> list[tuple[str, ...]]:
 
 
 def passes_on(row: Row) -> list[str]:
-    """Return a text for each input that gets a contribution from a row.
+    """Return a text for each input that gets a contribution from the row.
 
-    The text shows the input's name, the local derivative and the contribution.
+    The text shows the name of the input, the local derivative and the contribution.
     """
     return [
         f"{_cut(name, 16)}: "

@@ -1,4 +1,4 @@
-"""Record of a function's evaluation: values, equations and adjoints."""
+"""Record of the evaluation of a function: values, equations and adjoints."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Literal:
-    """A constant in an equation. Two constants are equal only if they are identical."""
+    """A constant in an equation. Two literals are equal if they are the same object."""
 
     value: Any
 
@@ -25,21 +25,22 @@ class Equation:
     Attributes:
       primitive: Name of the JAX primitive.
       inputs: Operands of the equation.
-      outputs: Nodes of its values.
-      call: Function from the values of the inputs to a tuple of the output values.
-      params: Parameters of the primitive, such as the exponent or axes.
+      outputs: Nodes of the values of the equation.
+      call: Function from the values of the inputs to a tuple of the values of the
+        outputs.
+      params: Parameters of the primitive, such as an exponent or axes.
       source: Line of the user's code, such as "file.py:12".
       scope: Names of the enclosing functions, rules, branches and steps, outermost
         first.
-      calls: Number for each name in the scope. It distinguishes two calls of the same
-        function.
-      is_active: Whether an adjoint may pass through the equation. False inside a
-        function with a custom rule.
+      calls: A number for each name in `scope`. Two calls of the same function have
+        different numbers.
+      is_active: Whether an adjoint may pass through the equation. This is False inside
+        a function with a custom rule.
       is_rule: Whether the equation belongs to a custom derivative rule (custom_jvp,
         custom_vjp).
-      pullback: Reverse rule at these values for the active inputs, a function from
-        adjoints of the outputs to contributions. It is stored because the backward
-        pass, local derivatives and paths all use it.
+      pullback: Function from the adjoints of the outputs to the contributions to the
+        active inputs. It is stored because it is used three times: in the backward
+        pass, for local derivatives and for paths.
       contributions: Contribution to the adjoint of each input, from the backward pass.
         None if no adjoint passes.
     """
@@ -60,9 +61,9 @@ class Equation:
 
 @dataclasses.dataclass
 class Link:
-    """Entry whose adjoints pass unchanged from outputs to inputs.
+    """Entry of the tape that passes adjoints unchanged from its outputs to its inputs.
 
-    It connects a custom rule with the equations around it.
+    It connects a custom rule with the equations around the rule.
 
     Attributes:
       inputs: Nodes that receive the adjoints.
@@ -80,12 +81,13 @@ class OwnReverse:
     Attributes:
       inputs: Nodes of the active inputs.
       outputs: Nodes of the outputs.
-      pullback: Function from adjoints of the outputs to contributions to the inputs.
+      pullback: Function from the adjoints of the outputs to the contributions to the
+        inputs.
       source: Line of the user's code.
       scope: Names of the enclosing scopes and of the rule, outermost first.
-      arriving: Nodes that hold the adjoints of the outputs.
-      entries: Equations of the rule. They stand at the end of the tape, because they
-        are only evaluated in the backward pass.
+      arriving: Nodes whose values are the adjoints of the outputs.
+      entries: Equations of the rule. They are at the end of the tape, because they are
+        evaluated only in the backward pass.
       contributions: Contribution to the adjoint of each input, or None.
     """
 
@@ -110,10 +112,10 @@ class OwnRule:
       name: Name of the function.
       inputs: Nodes of the active inputs.
       outputs: Nodes of the outputs.
-      entries: Equations of the function's value.
-      within: Node for each input, whose adjoint is the rule's contribution to that
-        input. None for a reverse rule.
-      reverse: Reverse rule; None for a forward rule.
+      entries: Equations that compute the value of the function.
+      within: For a forward rule, a node for each input. The adjoint of this node is the
+        contribution of the rule to the input. None for a reverse rule.
+      reverse: The reverse rule, or None for a forward rule.
     """
 
     name: str
@@ -126,17 +128,19 @@ class OwnRule:
 
 @dataclasses.dataclass
 class Tape:
-    """Record of a function's evaluation.
+    """Record of the evaluation of a function.
 
     Attributes:
-      expand: {"scan"} to record each step of a scan, else empty.
+      expand: {"scan"} if each step of a scan is recorded, otherwise an empty set.
       values: Value of each node.
       active: Whether each node depends on a differentiated input.
       adjoints: Derivative of the function with respect to each node, or None if no
         adjoint has arrived.
-      entries: Equations in order, with the links and custom rules between them.
+      entries: Equations in the order of evaluation, with the links and custom rules
+        between them.
       rules: Calls of functions with a custom derivative rule.
-      copies: copy -> original, for nodes that are constant copies of another node.
+      copies: Dict from each node that is a constant copy of another node to that other
+        node.
     """
 
     expand: frozenset[str] = frozenset()
@@ -163,7 +167,7 @@ class Tape:
         return not isinstance(operand, Literal) and self.active[operand]
 
     def equations(self) -> list[Equation]:
-        """Return the equations in order, without other entries."""
+        """Return the equations in the order of evaluation, without other entries."""
         return [entry for entry in self.entries if isinstance(entry, Equation)]
 
 

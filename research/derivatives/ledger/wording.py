@@ -1,4 +1,4 @@
-"""Derivative rule in words, notation, and kind of each JAX primitive."""
+"""Derivative rule, notation and kind of each JAX primitive."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -190,7 +190,7 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def in_words(primitive: str) -> str:
     """Return the derivative rule of a primitive in words.
 
-    The result is "JAX's rule of ..." if the primitive is not in the table.
+    If the primitive is not in the table RULES, the result is "JAX's rule of ...".
 
     Example:
       >>> in_words("mul")
@@ -200,7 +200,7 @@ def in_words(primitive: str) -> str:
 
 
 def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) -> str:
-    """Format the right side of an equation in usual notation.
+    """Format the right side of an equation in mathematical notation.
 
     Example:
       >>> as_written("integer_pow", ["x"], {"y": 3}), as_written("sin", ["v1"], {})
@@ -218,7 +218,8 @@ def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) ->
 def short(value: Any) -> str:
     """Format a value briefly.
 
-    Numbers have four digits. Long arrays are shown by their ends and their shape.
+    Numbers have four digits. For a long array, the text shows the first two entries,
+    the last entry and the shape.
 
     Example:
       >>> short(2 / 3), short(np.arange(3)), short(np.ones((3, 4)))
@@ -252,7 +253,7 @@ def constant(value: Any) -> str:
 
 
 def entry_at(value: Any, index: tuple[int, ...]) -> str:
-    """Format one entry of an array with its index and the array, or a single number.
+    """Format one entry of an array with its index and the array, or format a number.
 
     Example:
       >>> entry_at(np.array([1.0, 2.0, np.nan, 4.0]), (2,)), entry_at(0.5, ())
@@ -267,7 +268,7 @@ def entry_at(value: Any, index: tuple[int, ...]) -> str:
 def as_array(value: Any) -> np.ndarray:
     """Convert a value to NumPy.
 
-    Tangents of integers have JAX's dtype float0, whose only value is 0.
+    The tangent of an integer has JAX's dtype float0, and is converted to 0.
     """
     array = np.asarray(value)
     return np.zeros(array.shape, int) if array.dtype == jax.dtypes.float0 else array

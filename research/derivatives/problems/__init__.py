@@ -1,7 +1,8 @@
 """Test problems for numerical derivatives.
 
-The derivatives are known to many digits, or do not exist. `finite_difference` was tuned
-on DEVELOPMENT. HELD_OUT was not used for tuning.
+At each problem's point, either the derivative is known to many digits, or it does not
+exist. `finite_difference` was tuned on the problems in DEVELOPMENT. The problems in
+HELD_OUT were not used for tuning.
 """
 
 from research.derivatives.problems.development import DEVELOPMENT as DEVELOPMENT

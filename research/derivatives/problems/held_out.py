@@ -1,6 +1,6 @@
 """Test problems that were not used to tune `finite_difference`.
 
-They were written down before it.
+They were written down before that function was written.
 """
 
 from research.derivatives.problems.problem import Problem

@@ -11,21 +11,21 @@ class Problem(NamedTuple):
     """A function of one number, and a point at which to differentiate it.
 
     Attributes:
-      expression: Function of x in Python's syntax. A decimal number stands for the
+      expression: Function of x as a Python expression. A decimal number stands for the
         nearest float64.
       x: Point of the derivative.
       kind: Kind of the function at x, one of
 
         - "smooth";
-        - "scaled": smooth, with a scale far from 1;
-        - "noisy": smooth, but computed with errors far above rounding;
+        - "scaled": smooth, but with a scale of x or f far from 1;
+        - "noisy": smooth, but computed with errors far above the rounding error;
         - "kink";
         - "jump";
         - "one-sided": defined on one side of x only;
-        - "unresolved": the difference quotients have no limit, or an infinite one;
+        - "unresolved": the difference quotients have no limit, or an infinite limit;
         - "nan": not defined at x.
-      derivative: Derivative with thirty digits, or None if there is no two-sided
-        derivative.
+      derivative: Derivative with thirty digits, or None if f has no two-sided
+        derivative at x.
     """
 
     expression: str
@@ -35,12 +35,12 @@ class Problem(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Text of the function and the point."""
+        """Text with the function and the point."""
         return f"{self.expression} at {self.x!r}"
 
     @property
     def truth(self) -> float:
-        """Derivative rounded to float64, or nan if there is none."""
+        """Derivative rounded to float64, or nan if f has no two-sided derivative."""
         return float("nan" if self.derivative is None else self.derivative)
 
     def function(self) -> Callable[[Any], Any]:

@@ -1,18 +1,19 @@
-"""Random functions in eight classes, with one-sided derivatives.
+"""Random functions in eight classes, with their one-sided derivatives.
 
 A function is a Python expression in x with NumPy's names. The expression is evaluated
-twice: by NumPy as the function, and by Taylor series with sixty digits for the true
-derivatives (module `taylor`). The classes are:
+twice. NumPy evaluates it to compute values of the function. The module `taylor`
+evaluates it with Taylor series and sixty digits to compute the true derivatives. The
+classes are:
 
 - smooth: sums, products and compositions of elementary functions, scaled and shifted.
-- root: x is a root of f, exactly or up to rounding.
-- jump in f'', jump in f''': f is smooth on both sides of x, but the named derivative
-  differs between the sides.
-- kink: f' differs between the sides of x, by 1e-8 to 100 times f'.
+- root: x is a root of f, exactly or up to rounding errors.
+- jump in f'', jump in f''': f is smooth to the left and to the right of x, but the left
+  and the right value of this derivative differ.
+- kink: the left and the right value of f' differ, by 1e-8 to 100 times f'.
 - kink near: f has a kink at a distance of 1e-9 to 1 from x.
-- cancellation: terms of f cancel, so the noise of f exceeds rounding.
+- cancellation: terms of f cancel, so the noise of f exceeds ε |f|.
 - quantised: f is rounded to a grid or to float32. The true derivative is the derivative
-  before rounding.
+  of f without this rounding.
 """
 
 import math
@@ -65,8 +66,8 @@ class Case(NamedTuple):
       expression: Python expression of f in x.
       x: Point of the derivatives.
       kind: Class of the function.
-      left, right: One-sided derivatives of orders 0 to 4. They are equal if the
-        derivative exists.
+      left, right: One-sided derivatives of orders 0 to 4. The left and the right value
+        of an order are equal if the derivative of this order exists.
     """
 
     expression: str
@@ -80,11 +81,11 @@ class Case(NamedTuple):
         return eval("lambda x: " + self.expression, dict(NAMES))
 
     def exists(self, order: int) -> bool:
-        """Return whether f has a derivative of that order."""
+        """Return whether f has a derivative of the given order at x."""
         return self.left[: order + 1] == self.right[: order + 1]
 
     def gap(self, order: int) -> float:
-        """Return the largest difference of one-sided derivatives up to that order."""
+        """Return the largest |right - left| of the derivatives up to a given order."""
         return max(
             abs(a - b)
             for a, b in zip(
@@ -94,7 +95,9 @@ class Case(NamedTuple):
 
 
 def random_cases(kind: str, count: int, seed: int) -> list[Case]:
-    """Draw random functions of a class. The first ones do not depend on the count.
+    """Draw random functions of a class.
+
+    The first functions are the same for every `count`.
 
     Args:
       kind: Class of the functions, one of `CLASSES`.
@@ -184,7 +187,7 @@ class _Setting(NamedTuple):
     per_unit: float
 
     def beside(self) -> str:
-        """Return the expression of (x - point) / unit; without the unit if it is 1."""
+        """Return an expression of (x - point) / unit, or of x - point if unit is 1."""
         return (
             f"(({_text(self.per_unit)})*(x - {_text(self.x)}))"
             if self.v != "x"
@@ -297,7 +300,7 @@ def _known_jumps(power: int, edge: float) -> list[_Expression]:
 
 
 def _glued(rng: np.random.Generator, power: int) -> _Expression:
-    """Draw a smooth function plus a jump in the derivative of order `power`."""
+    """Draw a smooth function plus one whose derivative of order `power` jumps."""
     at = _setting(rng)
     e, d = _smooth_expression(rng, at.v), at.beside()
     size = _number(rng) * float(10.0 ** rng.uniform(-3, 1))

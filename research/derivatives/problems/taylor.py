@@ -1,8 +1,8 @@
 """One-sided derivatives from one-sided Taylor series with sixty digits.
 
-A series holds the coefficients of f at a point x for small t of one sign:
-f(x + t) = c_0 + c_1 t + ... + c_4 t^4 + ... `maximum`, `abs` and comparisons use the
-first nonzero coefficient, so each side of a kink has its own series.
+A series contains the coefficients of f(x + t) = c_0 + c_1 t + ... + c_4 t^4 + ... at a
+point x. It is valid for small t of one sign. `maximum`, `abs` and comparisons use the
+first coefficient that is not zero. So each side of a kink has its own series.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _LENGTH = MOST_ORDER + 1
 
 
 class Series:
-    """A Taylor series in t, for t > 0 (side 1) or t < 0 (side -1).
+    """A Taylor series in t that is valid for t > 0 (side 1) or for t < 0 (side -1).
 
     Attributes:
       c: Coefficients of t^0 to t^4.
@@ -30,7 +30,7 @@ class Series:
         self.c, self.side = list(c), side
 
     def lifted(self, other: Any) -> "Series":
-        """Convert a number to a constant series of the same side."""
+        """Convert a number to a constant series with the same side."""
         return (
             other
             if isinstance(other, Series)
@@ -81,7 +81,7 @@ class Series:
         return product
 
     def sign(self) -> int:
-        """Return the sign of the series for small t on its side."""
+        """Return the sign that the series has for small t on its side."""
         for k, coefficient in enumerate(self.c):
             if coefficient:
                 return (1 if coefficient > 0 else -1) * (self.side if k % 2 else 1)
@@ -108,7 +108,7 @@ def _integral(start: Any, rate: Series) -> Series:
 
 
 def _rate(u: Series) -> Series:
-    """Return the derivative u'. Its last coefficient is set to 0 and not needed."""
+    """Return the derivative u'. Its last coefficient is not needed and is set to 0."""
     return Series([(k + 1) * u.c[k + 1] for k in range(MOST_ORDER)] + [mpf(0)], u.side)
 
 
@@ -198,12 +198,12 @@ def erf(u: Series) -> Series:
 
 
 def maximum(a: Any, b: Any) -> Series:
-    """Return the larger of two values near the point."""
+    """Return the value that is larger near the point."""
     return a if a - b >= 0 else b - 0 * a
 
 
 def minimum(a: Any, b: Any) -> Series:
-    """Return the smaller of two values near the point."""
+    """Return the value that is smaller near the point."""
     return b - 0 * a if a - b >= 0 else a
 
 
@@ -233,11 +233,11 @@ def one_sided_derivatives(expression: str, x: float) -> tuple[list[float], list[
     """Return the derivatives of an expression at x from the left and from the right.
 
     Args:
-      expression: Python expression of x, numbers and the names in `NAMES`. It is
-        executed by eval, so pass only text that you trust.
+      expression: Python expression of x, numbers and the names in `NAMES`. The function
+        eval executes it, so pass only text that you trust.
       x: Point of the derivatives.
     Returns:
-      (left, right), the derivatives of orders 0 to 4 on each side.
+      (left, right). Each is the list of the one-sided derivatives of orders 0 to 4.
     Raises:
       ZeroDivisionError, ValueError, TypeError: The expression has no series at x.
     Example:

@@ -31,14 +31,14 @@ class RuleCheck(NamedTuple):
     Attributes:
       name: Name of the rule.
       points: Points x, shape (n,).
-      constants: name -> values of the constant, shape (n,).
-      derivative: f' by the rule, shape (n,).
-      by_jax: f' by forward mode, shape (n,).
-      by_differences: f' by a six-point difference quotient of f, shape (n,).
+      constants: Dict from the name of a constant to its values, shape (n,).
+      derivative: f'(x) by the rule, shape (n,).
+      by_jax: f'(x) by JAX's forward mode, shape (n,).
+      by_differences: f'(x) by a six-point difference quotient of f, shape (n,).
       residual_jax: Largest difference between the rule and JAX, relative to the larger
         of |f'| and |f| / (1 + |x|).
       residual_differences: Largest difference between the rule and the difference
-        quotient, relative to the same size.
+        quotient, relative to the larger of |f'| and |f| / (1 + |x|).
     """
 
     name: str
@@ -56,14 +56,15 @@ def verify_derivative_rule(
 ) -> RuleCheck:
     """Verify a rule of `DERIVATIVE_RULES` by JAX and by a difference quotient.
 
-    Both tests are independent of the rule: JAX differentiates the program of f, and the
-    quotient only evaluates f. In float64 the residuals of a right rule are near 1e-15
-    (JAX) and 1e-11 (quotient).
+    Neither test uses the rule, because JAX differentiates the code of f, and the
+    difference quotient only evaluates f. For a right rule in float64, `residual_jax` is
+    near 1e-15 and `residual_differences` is near 1e-11.
 
     Args:
       name: Name of the rule.
-      key: Key for random points and constants. It may be None if points are given.
-      points: Points to use instead of random ones.
+      key: Key for random points and random constants. It may be None if `points` is
+        given.
+      points: Points to use instead of random points.
       number: Number of random points.
     Returns:
       The comparison.
@@ -107,10 +108,10 @@ def verify_derivative_rule(
 
 
 def find_derivative_rule(name: str) -> Rule:
-    """Return the rule of that name in `DERIVATIVE_RULES`.
+    """Return the rule with the given name in `DERIVATIVE_RULES`.
 
     Raises:
-      ValueError: The name is unknown. The message suggests the nearest name.
+      ValueError: The name is unknown. The message suggests the most similar known name.
     Example:
       >>> find_derivative_rule("sine").text
       "(sin x)' = cos x"
@@ -185,8 +186,8 @@ def _compare(
 def _step(rule: Rule, x: jax.Array) -> jax.Array:
     """Return the step of the difference quotient: ε^(1/7) times a length.
 
-    The length is at most 1. Near the ends of the rule's interval it shrinks to 0.05
-    times the interval's width.
+    The length is at most 1. Near an end of the rule's interval, it shrinks to 0.05
+    times the width of the interval.
     """
     low, high = rule.interval
     room = jnp.minimum(jnp.abs(x - low), jnp.abs(high - x)) + 0.05 * (high - low)

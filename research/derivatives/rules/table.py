@@ -13,16 +13,17 @@ class Rule(NamedTuple):
     """A rule of differentiation.
 
     Attributes:
-      text: Rule in one line.
+      text: Formula of the rule, in one line.
       domain: Domain of the rule in words.
-      interval: Interval (low, high) for random points. It lies inside the domain for
-        all values of the constants.
+      interval: Interval (low, high) for random points x. Whatever the values of the
+        constants, the interval lies inside the domain.
       contains: Function (x, constants) -> whether the rule holds at x.
-      function: Function (x, constants) -> f(x) for an example f. Rules about any two
-        functions u and v use examples that depend on the constants.
+      function: Function (x, constants) -> f(x) for an example f. If a rule is about any
+        two functions u and v, the example uses a particular u and v, which depend on
+        the constants.
       derivative: Function (x, constants) -> f'(x) by the rule.
-      constants: name -> interval for random values of the constant. If its two ends are
-        integers, the values are integers.
+      constants: Dict from the name of a constant to the interval for its random values.
+        If both ends of the interval are integers, the values are integers.
     """
 
     text: str
