@@ -71,7 +71,7 @@ def test_fuzzer_sees_a_slip(monkeypatch, slip):
         (b'{"$float": 1}', r"\{'\$float': 1\} is no number"),
         (b'{"$float": "nan", "a": 1}', "is no number"),
         (b'{"$float": "1e5"}', "is no number"),
-        (b"\xff", "byte 0 is no UTF-8"),
+        (b"\xff", "byte 0 is not valid UTF-8"),
         (b'"\x00"', "it is not valid JSON"),
         (b"", "it is not valid JSON"),
         (b"[1] 2", "it is not valid JSON"),
@@ -188,7 +188,7 @@ def test_arrays_come_back_and_archives_do_not_swell(tmp_path):
         archive.writestr("x.npy", npy())
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("x.npy", npy())
-    with pytest.raises(ValueError, match="'x' comes twice"):
+    with pytest.raises(ValueError, match="'x' appears twice"):
         read_npz((tmp_path / "twice.zip").read_bytes())
 
 

@@ -304,11 +304,11 @@ def test_another_number_of_examples_is_another_workload(tmp_path):
         ([(3.0, 2.5, 3.5), (2.0, 1.0, None)], "in none of them"),
         (
             [(None, None, None), (2.0, 1.0, 9.0)],
-            "mine has the lowest cost in 1 of 1 ranking, in 1 of them",
+            "mine has the lowest cost in 1 of 1 ranking; in 1 of them",
         ),
         (
             [(2.0, 2.0, 2.0), (2.0, 2.0, 2.0)],
-            "adam and mine have the lowest cost in 1 of 1 ranking each.",
+            "adam and mine each have the lowest cost in 1 of 1 ranking.",
         ),
         (
             [(None, None, None), (None, None, None)],
@@ -376,7 +376,7 @@ def test_same_name_with_other_source_is_shown_as_two_rules(tmp_path):
     assert rules == {"adam", "mine · code bbbbbbbb", "mine · code cccccccc"}
     told = answer(merge(gather([first, other])))
     assert told[0].startswith(
-        "2 studies, 3 rules, 2 workloads: mine · code bbbbbbbb and mine · code cccccccc have"
+        "2 studies, 3 rules, 2 workloads: mine · code bbbbbbbb and mine · code cccccccc each have"
     )
     assert "or if the source is unknown: mine." in told[1]
     again = study(tmp_path, numbers_of(sources=sources), 3)
@@ -438,7 +438,7 @@ def test_another_optimum_is_another_workload(tmp_path):
         found(value, seed) for seed, value in enumerate((0.5, 0.5 + 1e-12, 0.51, None))
     )
     assert headline(one, same).startswith(
-        "2 studies, 3 rules, 1 workload: mine0 and mine1 have the lowest cost in 1 of 1"
+        "2 studies, 3 rules, 1 workload: mine0 and mine1 each have the lowest cost in 1 of 1"
     )
     assert {
         row["workload"][0]

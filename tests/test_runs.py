@@ -288,7 +288,7 @@ def test_folder_of_another_run_is_refused_and_kept(run, tmp_path, change):
 
 
 def test_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"Is .* a run folder"):
+    with pytest.raises(ValueError, match=r"Check that .* is a run folder"):
         runs.load_result(tmp_path)
 
 
@@ -341,7 +341,7 @@ def test_write_that_fails_keeps_what_was_saved(tmp_path, monkeypatch, call, erro
     if isinstance(error, OSError):
         assert all(
             words in str(caught.value)
-            for words in (str(path), "disk is full", "Still there", "answer.txt")
+            for words in (str(path), "disk is full", "Unchanged", "answer.txt")
         )
 
 

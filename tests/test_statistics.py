@@ -582,11 +582,11 @@ GOOD = constant(4.0)
         ),
         (
             lambda: scores.checked(GOOD._replace(costs=np.ones((1, 1)))),
-            "two reporting seeds (20 or more are recommended); got 1",
+            r"two reported seeds \(20 or more are recommended\); got 1",
         ),
         (
             lambda: scores.checked(GOOD._replace(tuning=np.ones((1, 1)))),
-            "two tuning seeds (3 or more are recommended); got 1",
+            r"two tuning seeds \(3 or more are recommended\); got 1",
         ),
         (
             lambda: scores.checked(GOOD._replace(costs=np.full((1, 5), np.nan))),
@@ -619,7 +619,7 @@ GOOD = constant(4.0)
         (lambda: statistics.overall([]), "at least one workload"),
         (
             lambda: statistics.overall([(GOOD, GOOD), [constant(4.0, seeds=6)] * 2]),
-            r"numbers \[5, 6\]",
+            r"number of reported seeds; got \[5, 6\]",
         ),
         (
             lambda: profiles.performance_profile(np.ones(3), np.ones(1)),

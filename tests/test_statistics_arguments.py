@@ -151,7 +151,7 @@ def test_a_gap_that_begins_at_or_below_zero_has_no_share():
 
 
 def test_a_negative_cost_is_no_running_time():
-    with pytest.raises(ValueError, match="one is negative"):
+    with pytest.raises(ValueError, match="one of them is negative"):
         statistics.expected_running_time(np.array([4.0, -6.0]), 10.0)
 
 

@@ -151,7 +151,7 @@ def read_npy_head(
         or not dtype.itemsize
     ):
         raise ValueError(
-            f"the header of {what} has dtype {dtype} and shape {reprlib.repr(shape)}, "
+            f"{what} has a header with dtype {dtype} and shape {reprlib.repr(shape)}, "
             "which no array can have"
         )
     if math.prod(shape) * dtype.itemsize != rest:

@@ -147,7 +147,7 @@ def largest(worst: Difference) -> str:
     """Describe the largest difference in a sentence."""
     values = f"{worst.there!r} there, {worst.here!r} here"
     if not np.isfinite(worst.size):
-        return f"The largest difference is in {worst.place}: {values}."
+        return f"The largest difference: {worst.place} is {values}."
     size = (
         f"{worst.size:.2g} (relative {worst.relative:.2g})"
         if worst.size

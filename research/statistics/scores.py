@@ -86,7 +86,7 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
             f"costs must have a row for each of the {len(tuning)} trials and a column "
             f"for each seed; got {costs.shape}."
         )
-    for name, array, usual in (("tuning", tuning, 3), ("reporting", costs, 20)):
+    for name, array, usual in (("tuning", tuning, 3), ("reported", costs, 20)):
         if array.shape[1] < 2:
             raise ValueError(
                 f"an interval needs at least two {name} seeds ({usual} or more are "
