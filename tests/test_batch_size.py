@@ -187,5 +187,5 @@ def test_target_out_of_reach_is_said():
     config = dataclasses.replace(
         TINY, batch_sizes=(569,), large_examples=0, most_steps=1, target=1e-6
     )
-    with pytest.raises(ValueError, match="raise most_steps"):
+    with pytest.raises(ValueError, match="Increase most_steps"):
         cli.conduct(experiment, config)

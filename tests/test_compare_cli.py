@@ -118,7 +118,7 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
         ),
         (
             ["--rule", "adam", "rmsprop", "--evaluations", "adam"],
-            "--evaluations wants RULE=NUMBER",
+            "--evaluations must be RULE=NUMBER",
         ),
         (
             ["--rule", "adam", "rmsprop", "--seeds", "0"],

@@ -337,7 +337,7 @@ def test_pair_is_named_before_the_reported_seeds_are_seen(result):
             spoilt[f"reshuffled/{rule}/test"] = test
         found = audit.summarise(spoilt, ks, 4)["best_two"]
         assert found["names"] == named
-        assert f"differ, {named[winner]} being better" in cli.report_of(audit).verdict(
+        assert f"differ, and {named[winner]} is better" in cli.report_of(audit).verdict(
             found
         )
 

@@ -178,7 +178,7 @@ def test_killed_job_costs_what_it_had_not_finished(adds, capsys):
     assert os.getpid() not in processes
     assert runs.load_result(folder()).numbers == {"total": 10}
     assert call(adds, *words) == 0  # It is finished: nothing is submitted any more.
-    assert "drawn again" in capsys.readouterr().err
+    assert "the report is made from" in capsys.readouterr().err
     assert len(computed()) == 5
 
 

@@ -316,7 +316,7 @@ def test_a_tie_is_not_counted_and_the_number_told_is_what_was_counted(result):
         assert wrong == pytest.approx(round(wrong))
         told = cli.report_of(tuning_protocol).answer(runs.Findings({}, numbers))
         assert f" of {counted[tuning_protocol.TRIALS]:,} simulated studies" in told
-        assert f" of {counted[tuning_protocol.RULES]:,}, and between" in told
+        assert f" of {counted[tuning_protocol.RULES]:,} studies, and between" in told
 
 
 def test_each_rule_is_mine_as_often_as_the_other(result):

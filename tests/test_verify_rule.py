@@ -103,7 +103,7 @@ FAULTS = {
         partial(adam, divide=lambda m, v: m / jnp.sqrt(v + 1e-8)),
         "adam",
         {},
-        "ε stands inside",
+        "ε is inside",
     ),
     "no bias correction": (
         partial(adam, correct=False),

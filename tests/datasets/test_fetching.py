@@ -108,7 +108,7 @@ def test_damaged_file_of_the_cache_is_fetched_anew_aloud(server, cache, pretend)
     path.write_bytes(WRONG)
     with pytest.warns(
         UserWarning,
-        match=rf"a\.bin is damaged.*{hashlib.sha256(WRONG).hexdigest()}.*downloaded again",
+        match=rf"a\.bin is damaged.*{hashlib.sha256(WRONG).hexdigest()}.*Downloading it again",
     ):
         finding.find_files(source)
     assert path.read_bytes() == RIGHT
