@@ -75,7 +75,7 @@ def test_options_are_those_of_every_experiment(toy):
         ("--ful", "Unknown flag --ful. Did you mean --full?"),
         ("--terms 1 --result x", "Unknown flag --result. Did you mean --results?"),
         ("--zzz", "Unknown flag --zzz. Choose from --terms, --names,"),
-        ("3", "Cannot place '3' on the command line"),
+        ("3", "Unexpected words '3' on the command line"),
         ("--config nowhere.toml", "No such file or directory: nowhere.toml"),
     ],
 )
@@ -189,8 +189,8 @@ def test_file_is_a_start_that_flags_win_over(toy, name, text):
         ("a.json", '{"terms": [true]}', TypeError, "terms must be"),
         ("a.json", '{"label": 3}', TypeError, "label must be str | None; got 3"),
         ("a.json", "[1]", ValueError, "must contain a table"),
-        ("a.json", "{", ValueError, "a.json is not JSON"),
-        ("a.toml", "= 3", ValueError, "a.toml is not TOML"),
+        ("a.json", "{", ValueError, "a.json is not valid JSON"),
+        ("a.toml", "= 3", ValueError, "a.toml is not valid TOML"),
         ("a.yaml", "", ValueError, "ends in .toml or .json; got 'a.yaml'"),
     ],
 )

@@ -520,12 +520,12 @@ def test_contender_is_taken_as_it_is():
         (
             ["adam"],
             {"spaces": {"adam": {"beta1": MOMENTUM}}},
-            "adam takes no 'beta1'. Known: learning_rate, b1,",
+            "adam has no argument 'beta1'. Known: learning_rate, b1,",
         ),
         (
             ["nesterov"],
             {"spaces": {"nesterov": {"momentm": MOMENTUM}}},
-            "no 'momentm'; did you mean 'momentum'?",
+            "no argument 'momentm'; did you mean 'momentum'?",
         ),
         (
             {"two": lambda rate, decay: optax.sgd(rate)},
@@ -646,7 +646,7 @@ def test_rule_that_gives_nan_takes_part():
 
 @pytest.mark.parametrize(
     ("whole", "told"),
-    [(False, r"2 times a step; say"), (True, r"2 times a step \(2 of them on all")],
+    [(False, r"2 times a step. State"), (True, r"2 times a step \(2 of them on all")],
 )
 def test_rule_that_evaluates_the_objective_states_its_cost(whole, told):
     def watching(rate):

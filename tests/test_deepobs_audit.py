@@ -229,11 +229,11 @@ def test_finished_parts_are_not_trained_again_and_tables_survive_their_file(
 
 
 def test_answer_calls_the_cause_an_inference_and_names_what_was_not_met(result):
-    assert "inference" in result.answer
+    assert "From this we infer" in result.answer
     assert result.answer.startswith(
         "Not all of them. With the examples in a fixed order they are reproduced"
     )
-    assert "they are not met" in cli.report_of(audit).answer(
+    assert "they are not reproduced" in cli.report_of(audit).answer(
         runs.Findings({}, result.numbers | {"adam_off": 0.3})
     )
     assert (

@@ -157,7 +157,7 @@ def test_saga_refuses_a_table_of_another_length_wherever_it_stands(wrap):
         )
 
     for n in (5, 20):
-        words = rf"saga\(num_examples={n}\) keeps {n} gradients, but the dataset has 12 examples; give 12"
+        words = rf"saga\(num_examples={n}\) keeps {n} gradients, but the dataset has 12 examples. Pass num_examples=12"
         with pytest.raises(ValueError, match=words):
             run(samplers.minibatch(N, 4), make(n))
 

@@ -79,7 +79,7 @@ def test_verify_reads_every_copy_and_names_the_wrong_one(capsys, given, cache):
     assert command("verify", "cifar10") == 1
     out, err = capsys.readouterr()
     assert f"cifar10: {cache / 'cifar10' / 'a.bin'}: WRONG" in out
-    assert "Right: 1, wrong: 1." in out
+    assert "Correct files: 1. Wrong files: 1." in out
     assert err.startswith(
         f"error: {cache / 'cifar10' / 'a.bin'} is damaged, or it is another file: sha256 "
     )

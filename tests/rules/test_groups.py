@@ -156,7 +156,7 @@ def test_bad_labels_are_named_with_their_leaves():
     misspelt = by_group(rules, {"hidden": "fast", "output": "slow"})
     with pytest.raises(
         ValueError,
-        match="nothing of out/b, out/w, and the params have no leaf at output",
+        match="no entry for out/b, out/w, and the params have no leaf at output",
     ):
         misspelt.init(PARAMS)
     with pytest.raises(ValueError, match="at least one rule"):
