@@ -63,15 +63,15 @@ class Config:
     """Settings of the experiment."""
 
     nets: tuple[str, ...] = tuple(NETS)
-    """Names of networks, from NETS; the answer uses the seconds of the last one."""
+    """Names of networks in NETS. The answer uses the seconds of the last network."""
     activations: tuple[str, ...] = ACTIVATIONS
     """Activations of the hidden layers."""
     seeds: int = 5
-    """Random params and batches for each network, activation and dtype."""
+    """Number of random params and batches for each network, activation and dtype."""
     probes: int = 40
-    """Entries of each gradient for which central differences are computed."""
+    """Number of entries of each gradient for which central differences are computed."""
     repeats: int = 41
-    """Timed samples of each way, in alternation."""
+    """Number of timed samples of each way, in alternation."""
 
 
 FULL = Config(seeds=20, probes=200, repeats=201)
@@ -390,7 +390,7 @@ def summary(net: Net, arrays: dict[str, np.ndarray]):
 
 
 def facts(config: Config, found: dict[str, Any]):
-    """Return the numbers over all networks, and the numbers of the last network.
+    """Return numbers about all networks together, and about the last network.
 
     The answer of the experiment uses the seconds of the last network.
     """

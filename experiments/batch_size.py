@@ -37,21 +37,22 @@ class Config:
     """Settings of the experiment."""
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-    """Batch sizes on the small set; those below n are used, then the full batch."""
+    """Batch sizes on the small set. The sizes below the number of examples are used,
+    and then the full batch."""
     large_batch_sizes: tuple[int, ...] = (1, 8, 64, 512, 4_096, 32_768, 262_144)
-    """Batch sizes on the large set; the full batch is added at the end."""
+    """Batch sizes on the large set. The full batch is added at the end."""
     large_examples: int = 1_000_000
-    """Rows of the large set; 0 leaves it out."""
+    """Rows of the large set. 0 leaves this set out."""
     target: float = 1e-2
     """Share of the initial f - f* that must be reached."""
     most_steps: int = 32_768
     """Maximum number of steps of every training."""
     seeds: str = "0..7"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "100..101"
-    """Seeds for the choice of rates; must differ from the reported seeds."""
+    """Seeds for the choice of rates. They must differ from the reported seeds."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(
@@ -455,7 +456,11 @@ def noise_scale(workload: Any, probe: Batch, points: Any):
 
 
 def summary(workload: Any, rows: Sequence[dict[str, Any]]):
-    """Return the facts of one workload: the rows, the two limits, and the knee."""
+    """Return the facts of one workload.
+
+    There is a row for each batch size. Other facts are the two limits (the smallest
+    number of steps and the smallest number of example gradients) and the knee.
+    """
     reached = [row for row in rows if row["steps"][0] is not None]
     if not reached:
         raise ValueError(

@@ -30,21 +30,21 @@ class Config:
     """Settings of the experiment."""
 
     workload: tuple[str, ...] = ("breast_cancer", "diabetes")
-    """Workloads with a known optimum; the first figure shows the first one."""
+    """Workloads with a known optimum. The first figure shows the first workload."""
     rule: tuple[str, ...] = ("gradient_descent", "heavy_ball", "rmsprop", "adam")
-    """Update rules; gradient_descent is always included."""
+    """Update rules. gradient_descent is always included."""
     batch_size: int = 32
     """Batch size of the mini-batch regime."""
     passes: int = 150
     """Passes over the data in every training."""
     large_passes: int = 5
-    """Passes over the large generated set; 0 leaves it out."""
+    """Passes over the large generated set. 0 leaves this set out."""
     seeds: str = "0..9"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "100..102"
-    """Seeds for the choice of rates; must differ from the reported seeds."""
+    """Seeds for the choice of rates. They must differ from the reported seeds."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(

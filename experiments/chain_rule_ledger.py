@@ -1,14 +1,14 @@
 """How does backpropagation get a gradient, line by line?
 
-By the chain rule and nothing else. Every line of a program has a local derivative. The
-adjoint of a line is the derivative of the result with respect to the line's value.
-Other lines read this value. For each of these lines, multiply its adjoint by its local
-derivative; the sum is the adjoint. `research.derivatives.explain` writes the adjoints
-as a table, for any JAX function. Here it explains one sigmoid neuron, which can be
-checked with a pocket calculator. It also explains two models: softmax regression on all
-digits, and a small network on a few digits. Finally, it explains ten programs with a
-planted bug. For each of these ten programs, the table must find the line that produces
-the NaN.
+By the chain rule and nothing else. The adjoint of a line of a program is the derivative
+of the result with respect to the line's value. Later lines read this value. Each of
+these later lines contributes its own adjoint times its local derivative. The adjoint of
+the first line is the sum of these contributions. `research.derivatives.explain` writes
+the adjoints as a table, for any JAX function. Here it explains one sigmoid neuron,
+which can be checked with a pocket calculator. It also explains two models: softmax
+regression on all digits, and a small network on a few digits. Finally, it explains ten
+programs with a planted bug. For each of these ten programs, the table must find the
+line that produces the NaN.
 
     python experiments/chain_rule_ledger.py            # some seconds
 
@@ -18,7 +18,8 @@ Expected numbers (`EXPECTED`):
 numbers in the table and the numbers by hand;
 - the number of entries of the models' gradients whose bits differ from the result of
 `jax.grad` (jax.grad runs operation by operation);
-- the largest difference between a gradient and the sum over its paths;
+- the largest difference between a gradient and the sum of the contributions of all
+paths;
 - the number of bugs, out of ten, for which the table finds the primitive, the direction
 and the line.
 """
@@ -128,7 +129,9 @@ def neuron(w: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array):
 
 
 def models(config: Config, workload: Any):
-    """Return (function, arguments) of softmax regression and of a small network.
+    """Return a pair (function, arguments) for each of the two models.
+
+    The models are softmax regression and a small network.
 
     The network is applied to a few of the digits.
     """
@@ -172,7 +175,10 @@ def count_bits(ledger: research.derivatives.Ledger, f: Callable, args: tuple):
 
 
 def largest_path_error(ledger: research.derivatives.Ledger):
-    """Return the largest difference between a gradient and the sum over its paths."""
+    """Return the largest difference between a gradient and the sum over its paths.
+
+    The sum has one term for each path: the product of the path's local derivatives.
+    """
     sums = {
         name: sum(np.asarray(path.derivative) for path in ledger.paths(name))
         for name in ledger.inputs

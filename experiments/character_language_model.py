@@ -67,28 +67,28 @@ class Config:
     text: str = CLAIM
     """Text: nine_play_shakespeare, tiny_shakespeare or python_help."""
     characters: int = 0
-    """Number of its characters to use; 0: all."""
+    """Number of characters of the text to use. 0 means all characters."""
     orders: int = 8
-    """Largest order of the n-grams, which have order 1 to this."""
+    """Largest order of the n-grams. All orders from 1 to this order are fitted."""
     seeds: str = "0..2"
-    """Seeds of the LSTM and the GPT: 0..9, or 1,4,7. The longer trainings use the
-    first."""
+    """Seeds of the LSTM and the GPT, written as 0..9 or as 1,4,7. The longer trainings
+    use only the first seed."""
     context: int = 64
-    """Length of a window, the number of characters that a network reads."""
+    """Length of a window: the number of characters that a network reads."""
     batch_size: int = 12
     """Windows in a batch."""
     steps: int = 2_000
     """Training steps of the LSTM and the GPT."""
     longer_steps: int = 6_000
-    """Training steps of the longer training of both."""
+    """Training steps of both networks in the longer training."""
     evaluate_every: int = 100
-    """Steps between two points of the learning curves; must divide both numbers of
-    steps."""
+    """Steps between two points of the learning curves. This number must divide both
+    numbers of steps."""
     warmup: int = 100
     """Number of steps in which the rate rises."""
     learning_rate: float = 2e-3
-    """Peak rate of the GPT; the final rate is a tenth of the peak, also for the
-    LSTM."""
+    """Peak rate of the GPT. For both networks, the final rate is a tenth of the peak
+    rate."""
     lstm_rate: float = 8e-3
     """Peak rate of the LSTM."""
     width: int = 128
@@ -100,8 +100,8 @@ class Config:
     lstm_hidden: int = 256
     """Units of the LSTM."""
     devices: int = 2
-    """Number of cores or other devices that share each batch, if there are so many; the
-    last bits depend on it."""
+    """Number of devices, such as cores, that share each batch, if so many exist. The
+    last bits of the results depend on this number."""
 
 
 FULL = Config(seeds="0..9", longer_steps=20_000)

@@ -39,11 +39,12 @@ class Config:
     """Settings of the experiment."""
 
     size: int = 100
-    """Size of matrices; vectors have its square as length."""
+    """Number of rows and of columns of matrices. A vector has as many entries as a
+    matrix."""
     largest: int = 4096
     """Largest number of inputs of the Rosenbrock function."""
     seconds: float = 0.1
-    """Seconds for which each program is called to time it."""
+    """Seconds for which each program is called repeatedly to time it."""
     seed: int = 0
     """Seed of the arguments."""
 
@@ -72,7 +73,10 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Count operations and seconds of all test functions, and of one at every n."""
+    """Measure the ratios of all test functions, and of one function at every n.
+
+    Operations are counted, and seconds are measured.
+    """
     del checkpoints  # The experiment takes a minute, so no checkpoint is saved.
     for field in ("size", "largest"):
         if getattr(config, field) < 4:

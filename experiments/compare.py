@@ -16,7 +16,7 @@ two rules, the answer says how many seeds would be enough.
     # Heavy ball and Adam, under a minute on two cores.
     python -m experiments compare
 
-A rule of yours is a function that takes a learning rate and returns an
+Your own rule is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
 range given by `--space`. All rules are compared with the baseline, which is the last
 rule or the rule given by `--baseline`. research/workloads/ defines the workloads:

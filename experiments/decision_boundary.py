@@ -40,10 +40,10 @@ class Config:
     learning_rate: float = 1.0
     """Learning rate of gradient descent."""
     batch_size: int = 0
-    """Examples in a batch; 0: the full batch."""
+    """Examples in a batch. 0 means the full batch."""
     seed: int = 0
-    """Seed of the starting point, and of the order of the examples if there are
-    batches."""
+    """Seed of the starting point, and of the order of the examples if batches are
+    used."""
 
 
 FULL = Config(epochs=2000)

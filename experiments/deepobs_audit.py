@@ -50,14 +50,15 @@ class Config:
     """Settings of the experiment."""
 
     rates: tuple[int, ...] = tuple(range(5, 21))
-    """Learning rates, as k of 10^(-5 + k/5); the published ones are always included."""
+    """Learning rates, given by k: the rate is 10^(-5 + k/5). The published rates are
+    always included."""
     epochs: int = 100
-    """Epochs of each training; published results are for 100 and are compared only
-    then."""
+    """Epochs of each training. Results are compared with published results only after
+    100 epochs."""
     tuning_seeds: str = "42..51"
-    """Published seeds, on which rates are chosen."""
+    """Seeds of the published results. Rates are chosen on these seeds."""
     seeds: str = "52..71"
-    """Reported seeds; must differ from the tuning seeds."""
+    """Reported seeds. They must differ from the tuning seeds."""
 
 
 FULL = Config(rates=tuple(range(36)), seeds="52..151")
@@ -127,7 +128,7 @@ PUBLISHED_BATCHES = (
 
 
 class Problem(NamedTuple):
-    """Test problem: H, and the examples of the three sets.
+    """Test problem: H, and the training, validation and test examples.
 
     H is given by its eigenvalues, shape (d,), and by its eigenvectors, which are the
     rows of an array of shape (d, d).
@@ -253,7 +254,7 @@ def draw_rotation(random: np.random.RandomState, dimension: int):
 
 
 def energy(problem: Problem, x: Any):
-    """Return ½ xᵀHx of each row."""
+    """Return ½ xᵀHx for each row of x."""
     return 0.5 * (x @ problem.rotation.T) ** 2 @ problem.eigenvalues
 
 
@@ -371,7 +372,7 @@ def mean_interval(samples: np.ndarray):
 
 
 def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
-    """Return the numbers of the table and the answer, as JSON.
+    """Return the numbers for the table and the answer, as JSON.
 
     The first `tuned` seeds are the tuning seeds. The other seeds are reported.
     """
@@ -441,7 +442,9 @@ def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
 
 
 def best_two(arrays: dict[str, np.ndarray], rows: Any, tuned: int):
-    """Compare two rules on the reported seeds: those that are best on the tuning seeds.
+    """Compare the two rules that are best on the tuning seeds.
+
+    They are compared on the reported seeds.
 
     Only one pair is compared, so no correction for multiple comparisons is needed.
     """

@@ -34,9 +34,10 @@ class Config:
     points: int = 64
     """Random points for each rule."""
     evaluated: int = 3
-    """Number of these points at which limit and finite difference are computed."""
+    """Number of these points at which the limit and the finite difference are
+    computed."""
     seed: int = 0
-    """Seed of points and constants."""
+    """Seed of the points and the constants."""
 
 
 FULL = Config(points=1000, evaluated=20)

@@ -7,15 +7,15 @@ claimed error. Sharpness is the median ratio of claimed to actual error. (Large 
 are safe but useless.) At kinks, jumps, edges and oscillations, no derivative exists.
 There the experiment counts how many answers are confident.
 
-The problems were written down and hashed before the estimator was written. `--half
-development` shows the problems on which the estimator was developed. The author of
-`finite_difference` made both halves and knew which problems are hard. The other
-packages run with their default settings. numdifftools and jacobi are optional (`pip
-install '.[peers]'`).
+The problems were written down and hashed before the estimator was written. They have
+two halves. The estimator was developed on one half, which `--half development` shows.
+The other half was held out and is the default. The author of `finite_difference` made
+both halves and knew which problems are hard. The other packages run with their default
+settings. numdifftools and jacobi are optional (`pip install '.[peers]'`).
 
-A second part has random functions in eight classes, of orders 1 to 4: smooth, at a
-root, with a jump in f'' or f''', with a kink at x or near it, with cancelling terms,
-and rounded to a grid. Each package gets the orders that it supports;
+A second part has derivatives of orders 1 to 4 of random functions in eight classes:
+smooth, at a root, with a jump in f'' or f''', with a kink at x or near x, with
+cancelling terms, and rounded to a grid. Each package gets the orders that it supports;
 scipy.differentiate and jacobi support only order 1. An answer is wrong if its error is
 larger than the claimed error. If there is no derivative, half the gap between the
 derivatives from the left and from the right is used as the error. The share of wrong
@@ -29,8 +29,8 @@ answers is relative to all functions.
 Expected numbers (`EXPECTED`), of `finite_difference`:
 
 - the share of claims that hold;
-- the median of claim divided by error;
-- the share of the problems with a derivative to which it gives an answer;
+- the median of the claimed error divided by the actual error;
+- among the problems with a derivative, the share that gets an answer;
 - the number of answers to problems without a derivative;
 - the share of wrong answers for random functions, once for smooth functions and roots,
 and once for kinks.
@@ -63,7 +63,7 @@ class Config:
     half: Literal["held out", "development"] = "held out"
     """Half of the problems: held out, or used for development."""
     per_class: int = 200
-    """Random functions of each class; 0 leaves them out."""
+    """Number of random functions of each class. 0 leaves the second part out."""
     seed: int = 0
     """Seed of the random functions."""
 
@@ -137,7 +137,7 @@ def run(
 
 
 def halves(name: str):
-    """Return the problems of one half."""
+    """Return the problems of a half, "held out" or "development"."""
     problems = research.derivatives.problems
     known = {"held out": problems.HELD_OUT, "development": problems.DEVELOPMENT}
     if name not in known:

@@ -20,9 +20,9 @@ missing and cannot be downloaded, the digits of scikit-learn replace it, and the
 says so.
 
 Expected numbers (`EXPECTED`): test accuracy on Fashion-MNIST, as the mean over the
-seeds. The lower bounds for the two networks are accuracies on the web page of the data
-set, of an MLP with 256, 128 and 100 units and of a network with two convolutions and
-pooling.
+seeds. For the two networks, the lower bound is an accuracy from the web page of the
+data set. It lists an MLP with 256, 128 and 100 units, and a network with two
+convolutions and pooling.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class Config:
     dataset: str = CLAIM
     """Data set: fashion_mnist, mnist, mnist_5k, cifar10 or digits."""
     seeds: str = "0..2"
-    """Seeds of the reported trainings: 0..9, or 1,4,7."""
+    """Seeds of the reported trainings, written as 0..9 or as 1,4,7."""
     batch_size: int = 128
     """Examples in a batch."""
     softmax_epochs: int = 20
@@ -58,7 +58,8 @@ class Config:
     cnn_epochs: int = 7
     """Epochs of the CNN."""
     budgets: tuple[int, ...] = (1, 3)
-    """Other numbers of epochs; a CNN is trained for each, with the first seed."""
+    """Other numbers of epochs. A CNN is trained for each of them, with the first
+    seed."""
     softmax_rate: float = 2e-3
     """Peak learning rate of softmax regression."""
     mlp_rate: float = 2e-3
@@ -68,17 +69,18 @@ class Config:
     hidden: tuple[int, ...] = (256, 128, 100)
     """Widths of the MLP's hidden layers."""
     channels: tuple[int, ...] = (32, 64)
-    """Filters of each 3 by 3 convolution, which 2 by 2 pooling follows; 128 dense units
-    come after the last."""
+    """Numbers of filters of the 3 by 3 convolutions. 2 by 2 pooling follows each
+    convolution, and 128 dense units follow the last pooling."""
     dropout: float = 0.25
     """Dropout probability of the inputs of the CNN's dense layers."""
     mirror: bool = False
-    """Mirror half of the images while the CNN is trained; it then needs more epochs."""
+    """Mirror half of the images while the CNN is trained. The CNN then needs more
+    epochs."""
     choose: tuple[float, ...] = ()
-    """Multiples of each rate to try on held-out training images, ascending; empty: use
-    the rates as they are."""
+    """Multiples of each rate to try on held-out training images, ascending. If empty,
+    the rates are used as they are."""
     held_out: int = 5_000
-    """Number of images held out for this choice."""
+    """Number of training images that are held out for this choice."""
 
 
 FULL = Config(
@@ -475,7 +477,7 @@ def confused(saved: Saved, split: Any):
 
 
 def recalls(saved: Saved, split: Any):
-    """Return the recognised share of each class. It is NaN without test images."""
+    """Return the recognised share of each class, or NaN if it has no test images."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
     predicted = saved.arrays["probabilities"].argmax(axis=1)
     return np.asarray(

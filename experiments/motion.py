@@ -145,7 +145,7 @@ def check(config: Config):
 
 
 def motion(t: np.ndarray, order: int = 0):
-    """Return the derivative of the given order of the position, at times t."""
+    """Return the position at the times t, differentiated `order` times."""
     return (EXPONENT**order * np.exp(EXPONENT * t)).real
 
 

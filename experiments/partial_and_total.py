@@ -112,7 +112,10 @@ def run(
 
 
 class Shop:
-    """Profit as a function of price, demand and cost, with their dependencies."""
+    """Profit of a shop, as a function of price, demand and cost.
+
+    `follows` says how the demand depends on the price, and the cost on the demand.
+    """
 
     def __init__(self, config: Config):
         def profit(price: float, demand: float, cost: float):
@@ -133,7 +136,7 @@ class Shop:
 
 
 def curves(shop: Shop, prices: np.ndarray):
-    """Return the profit and the parts of its slope at every price.
+    """Return the profit at every price, and the part of its slope from each path.
 
     Each array has the shape of `prices`.
     """

@@ -11,16 +11,16 @@ reason why there is no number.
     python experiments/rules.py                        # a few minutes
     python experiments/rules.py --rule adam lion       # two of them
 
-On functions, the difference is |x - y| / (1 + |y|) over all iterates and entries. For
-given sequences of gradients, it is the difference of the updates, divided by the
-largest update of the same entry.
+On functions, the difference between two trajectories x and y is the largest |x - y| /
+(1 + |y|) over all iterates and entries. For given sequences of gradients, it is the
+largest difference between two updates, divided by the largest update of the same entry.
 
 Expected numbers (`EXPECTED`): the largest differences in float64, and how many
 comparisons exceed their bound. The bound is a hundred times the rounding error of a
-number, unless the rule states a reason for another. Two differences are larger than
-this bound. In RAdam, optax computes a small number as the difference of large numbers.
-L-BFGS magnifies rounding errors on Rosenbrock's function, so that even the recorded
-trajectory differs from the exact trajectory by 6e-12.
+number, unless the rule states a reason for another bound. Two differences are larger
+than this bound. In RAdam, optax computes a small number as the difference of large
+numbers. L-BFGS magnifies rounding errors on Rosenbrock's function, so that even the
+recorded trajectory differs from the exact trajectory by 6e-12.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Config:
     """Settings of the experiment."""
 
     rule: tuple[str, ...] = ()
-    """Names of rules; empty: all."""
+    """Names of rules. If empty, all rules are compared."""
 
 
 FULL = Config()
@@ -142,7 +142,7 @@ def numbers_of(cells: list[dict[str, Any]], names: Sequence[str]):
 
 
 def largest(cells: list[dict[str, Any]], who: str, dtype: str, rule: str | None = None):
-    """Return the comparison with the largest number, or None."""
+    """Return the comparison with the largest number, or None if there is no number."""
     those = [
         c
         for c in cells

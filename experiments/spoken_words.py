@@ -66,21 +66,21 @@ class Config:
     """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """Data set of the comparison: japanese_vowels, or digits, which are bundled
-    images."""
+    """First set of recordings: japanese_vowels, or digits, which are bundled images."""
     words: str = WORDS
-    """Spoken digits: spoken_digits, or empty for none."""
+    """Second set of recordings: spoken_digits, or empty for none."""
     seeds: str = "0..4"
-    """Seeds of the trainings on the first set: 0..9, or 1,4,7."""
+    """Seeds of the trainings on the first set, written as 0..9 or as 1,4,7."""
     word_seeds: str = "0..1"
     """Seeds of the trainings on each split of the spoken digits."""
     num_hidden: int = 128
-    """Units of the LSTM; the other networks get more, for about as many parameters (the
-    vanilla network twice as many)."""
+    """Units of the LSTM. The other networks get more units, so that all networks have
+    about as many parameters (the vanilla network gets twice as many units)."""
     dropout: float = 0.5
     """Dropout probability of the units before the output."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """Peak learning rates to choose from, ascending; a single rate is used as it is."""
+    """Peak learning rates to choose from, ascending. A single rate is used without a
+    choice."""
     batch_size: int = 30
     """Examples in a batch."""
     epochs: int = 40
@@ -270,7 +270,7 @@ def read(config: Config):
 
 
 def batches(split: Any):
-    """Return the training and the test part."""
+    """Return the training part and the test part of a split, as batches."""
     Batch, Sequences = research.types.Batch, research.types.Sequences
     parts = (
         (split.train_x, split.train_length, split.train_y),

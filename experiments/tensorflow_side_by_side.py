@@ -48,7 +48,7 @@ class Config:
     wide: int = 512
     """Hidden units of the wide network, which is only timed."""
     repeats: int = 41
-    """Timed samples of each way, in alternation."""
+    """Number of timed samples of each way, in alternation."""
 
 
 FULL = Config(repeats=401)
@@ -328,6 +328,6 @@ def facts(
 
 
 def source(function: Callable):
-    """Return the source code of one way without its one-line docstring."""
+    """Return the source code of a function without its one-line docstring."""
     lines = inspect.getsource(function).splitlines()
     return "\n".join([lines[0], *lines[2:]]).replace("  # pyright: ignore", "")

@@ -45,14 +45,15 @@ class Config:
     """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """Stories: reuters_r8, or generated ones."""
+    """Stories: reuters_r8, or fabricated, which are generated stories."""
     seeds: str = "0..4"
-    """Seeds of the reported trainings: 0..9, or 1,4,7."""
+    """Seeds of the reported trainings, written as 0..9 or as 1,4,7."""
     words: int = 64
-    """Number of words of a story that the Transformer reads; the rest is cut off."""
+    """Number of words of a story that the Transformer reads. Later words are cut
+    off."""
     least_count: int = 3
-    """Least number of occurrences in the training stories of a word in the vocabulary;
-    all others are one unknown word."""
+    """Smallest number of occurrences in the training stories that a word of the
+    vocabulary must have. All other words become the same unknown word."""
     width: int = 64
     """Length of the word vectors."""
     layers: int = 1
@@ -66,7 +67,7 @@ class Config:
     epochs: tuple[int, ...] = (4, 8)
     """Numbers of epochs to choose from, each with its own schedule."""
     held_out: float = 0.1
-    """Share of the training stories held out for the choice."""
+    """Share of the training stories that are held out for the choice."""
 
 
 FULL = Config(
@@ -480,7 +481,7 @@ def confused(labels: np.ndarray, probabilities: np.ndarray):
 
 
 def recalls(labels: np.ndarray, probabilities: np.ndarray):
-    """Return the recognised share of each topic. It is NaN without stories."""
+    """Return the recognised share of each topic, or NaN if it has no stories."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
     said = probabilities.argmax(axis=1)
     return np.asarray(

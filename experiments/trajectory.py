@@ -55,11 +55,12 @@ class Config:
         "rmsprop",
         "adam",
     )
-    """Names of update rules, which run with their defaults."""
+    """Names of update rules. They run with their default arguments."""
     steps: int = 300
     """Steps of each path."""
     rates: int = 21
-    """Number of learning rates in the grid, which have equal ratios."""
+    """Number of learning rates in the grid. Neighbouring rates have a constant
+    ratio."""
     lowest_rate: float = 1e-4
     """Lowest rate of the grid."""
     highest_rate: float = 10.0
@@ -99,14 +100,14 @@ class Landscape:
 def quadratic(x: Any):
     """Return ½ (u² + 100 v²), where (u, v) is x rotated by 30°.
 
-    The axes of the ellipses are not coordinate axes.
+    The contour lines are ellipses, and their axes are not the coordinate axes.
     """
     u, v = turned(x)
     return 0.5 * (u**2 + CONDITION * v**2)
 
 
 def turned(x: Any):
-    """Return x in the coordinates of the ellipses' axes."""
+    """Return x in coordinates along the axes of the ellipses of `quadratic`."""
     cosine, sine = math.cos(ANGLE), math.sin(ANGLE)
     return cosine * x[0] + sine * x[1], cosine * x[1] - sine * x[0]
 
@@ -131,7 +132,7 @@ def beale(x: Any):
 
 
 def saddle(x: Any):
-    """Return a function with two minima on either side of a saddle at 0.
+    """Return a function with a saddle at 0 and a minimum on each side of the saddle.
 
     From the initial point, descent leads almost into the saddle.
     """
@@ -354,7 +355,7 @@ def paths(scene: Landscape, name: str, rates: np.ndarray, steps: int):
 
 
 def heights(scene: Landscape):
-    """Return f - f* on a lattice, with its axes."""
+    """Return f - f* on a lattice, with the coordinates of the lattice."""
     x, y = (np.linspace(low, high, 221) for low, high in scene.bounds)
     return {
         "x": x,
@@ -364,7 +365,10 @@ def heights(scene: Landscape):
 
 
 def against_theory(plain: tuple, ball: tuple):
-    """Return the quadratic's measurements of two rules, relative to theory."""
+    """Return the numbers measured on the quadratic, relative to theory.
+
+    `plain` and `ball` are the results of gradient descent and of the heavy ball.
+    """
     (facts, kept), (_, of_ball) = plain, ball
     factor = max(abs(1 - facts["rate"] * curvature) for curvature in (1.0, CONDITION))
     return {

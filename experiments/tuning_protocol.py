@@ -60,36 +60,37 @@ class Config:
         "rmsprop",
         "adam",
     )
-    """Names of our rules."""
+    """Names of update rules of this package."""
     workload: tuple[str, ...] = ("breast_cancer", "diabetes_ridge", "quadratic")
     """Named problems on which all rules run."""
     trials: int = 24
-    """Trials of each rule, run once; the first has the default hyper-parameters."""
+    """Number of trials of each rule, which are run once. The first trial has the
+    default hyper-parameters."""
     seeds: str = "0..99"
-    """Seeds of all trials: 0..9, or 1,4,7."""
+    """Seeds of all trials, written as 0..9 or as 1,4,7."""
     passes: int = 30
     """Passes over the data in every training."""
     batch_size: int = 32
-    """Examples in a batch; a problem without data always uses the full batch."""
+    """Examples in a batch. A problem without data always uses the full batch."""
     target: float = 1e-2
     """Share of the initial f - f* that must be reached."""
     budget: int = 12
     """Trials of each rule in a study."""
     few: int = 3
-    """Trials of the other rule if budgets are unequal, and number of seeds if these are
-    few."""
+    """Number of trials of the other rule if the budgets are unequal, and number of
+    seeds in procedures with few seeds."""
     reported_seeds: int = 20
-    """Seeds that a study reports."""
+    """Number of seeds that a study reports."""
     tuning_seeds: int = 10
-    """Additional seeds on which a study chooses."""
+    """Number of other seeds on which a study chooses trials."""
     studies: int = 1000
-    """Studies of each kind."""
+    """Number of studies of each kind."""
     resamples: int = 500
-    """Bootstrap resamples of an interval."""
+    """Number of bootstrap resamples for an interval."""
     seed: int = 0
     """Seed of the random studies."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 LARGER = ("breast_cancer", "diabetes_ridge", "quadratic", "digits")

@@ -46,8 +46,8 @@ class Config:
         "dog",
         "prodigy",
     )
-    """Names of rules; all: every first-order rule. Gradient descent and Adam are always
-    included."""
+    """Names of rules. "all" means every first-order rule. Gradient descent and Adam are
+    always included."""
     workload: tuple[str, ...] = (
         "diabetes",
         "diabetes_ridge",
@@ -58,7 +58,7 @@ class Config:
     )
     """Workloads with data and a known optimum."""
     budget: int = 20
-    """Trials of each rule on each workload; the first has the default
+    """Number of trials of each rule on each workload. The first trial has the default
     hyper-parameters."""
     passes: int = 30
     """Passes over the data in every training."""
@@ -67,11 +67,11 @@ class Config:
     target: float = 1e-2
     """Share of the initial f - f* that must be reached."""
     seeds: str = "0..19"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "1000..1009"
-    """Seeds for the choice of trials; must differ from the reported seeds."""
+    """Seeds for the choice of trials. They must differ from the reported seeds."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(rule=ALL, budget=24)

@@ -172,7 +172,10 @@ def draw_example(axes: Axes, a: dict[str, np.ndarray]):
 
 
 def draw_differences(axes: Axes, nets: dict[str, Any]):
-    """Draw the errors of both ways, with one row for each network."""
+    """Draw the errors of the gradient by hand and of central differences.
+
+    There is one row for each network.
+    """
     blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
     errors = [found["difference_error"] for found in nets.values()]
     axes.plot(

@@ -113,7 +113,7 @@ def steps_and_examples(
 ) -> Figure:
     """Draw steps to the target on the left and example gradients on the right.
 
-    For each curve, the two limits and the knee are also drawn.
+    For each curve, the two limits (see the experiment) and the knee are also drawn.
 
     Args:
       curves: The `curves` in the numbers of batch_size, each with workload, n, rows,

@@ -41,7 +41,7 @@ def by_hand(numbers: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return three tables: the neuron's, that of the programs, and that of the bugs."""
+    """Return the tables of the neuron, of the programs, and of the bugs."""
     numbers = findings.numbers
     return (
         table_of_neuron(numbers),
@@ -178,7 +178,8 @@ def bug_caption(numbers: dict[str, Any]):
 def draw_beside(arrays: dict[str, np.ndarray], name: str, panels: Sequence[tuple] = ()):
     """Draw the graph of a program, and images beside the graph.
 
-    Each image is (values, title, across, down).
+    `panels` has one tuple (values, title, across, down) for each image. These are the
+    arguments of `draw_heat`.
     """
     figure, axes, beside = new_graph(arrays[f"{name}/size"], len(panels))
     draw_graph(axes, arrays, name)
@@ -203,7 +204,7 @@ def draw_softmax(arrays: dict[str, np.ndarray]):
 
 
 def draw_network(arrays: dict[str, np.ndarray]):
-    """Draw the graph of the network, and the adjoints of both products."""
+    """Draw the graph of the network, and the adjoints of its two matrix products."""
     last = (
         arrays["network/adjoint 1"],
         "adjoints of the last product",

@@ -117,7 +117,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the boundary among the data, also as an animation, and its errors."""
+    """Draw the boundary among the data (also animated), and its errors."""
     arrays, numbers = result.arrays, result.numbers
     still, axes = research.figures.new_figure(
         1, 2, width=11, height=4.6, width_ratios=(1.15, 1)

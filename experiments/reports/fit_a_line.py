@@ -117,7 +117,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the lines among the data, also as an animation, and the parameter paths."""
+    """Draw the lines among the data (also animated), and the parameter paths."""
     arrays, numbers = result.arrays, result.numbers
     regimes = numbers["regimes"]
     still, axes = research.figures.new_figure(

@@ -191,7 +191,7 @@ def answers_table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw claim against error, with one panel for each package."""
+    """Draw the claimed error against the error, with one panel for each package."""
     names = [name for name in result.numbers["scores"] if not name.endswith(", all")]
     figure, axes = research.figures.new_figure(
         1, len(names), width=3.1 * len(names) + 1, height=4.0, sharey=True
@@ -222,7 +222,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_random(rows: Sequence[dict[str, Any]], per_class: int):
-    """Draw wrong answers by class, with one panel for each order."""
+    """Draw the share of wrong answers by class, with one panel for each order."""
     classes = list(dict.fromkeys(row["class"] for row in rows))
     packages = list(dict.fromkeys(row["package"] for row in rows))
     figure, axes = research.figures.new_figure(

@@ -172,7 +172,10 @@ def first_table(numbers: Mapping[str, Any]) -> Table:
 
 
 def digits_table(numbers: Mapping[str, Any]) -> Table:
-    """Return the test accuracies on spoken digits, for both kinds of splits."""
+    """Return the test accuracies on spoken digits.
+
+    They are measured with shared speakers and with one speaker left out.
+    """
     train, test, left_out = numbers["parts"]
     rows = numbers["digits"]
     return Table(

@@ -112,7 +112,7 @@ def grid_table(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the paths, also animated, the distances, and the quantities of each step."""
+    """Draw the paths (also animated), the distances, and the quantities of steps."""
     arrays, numbers = result.arrays, result.numbers
     names, scene = list(numbers["rules"]), LANDSCAPES[numbers["landscape"]]
     still, axes = research.figures.new_figure(width=8.6, height=6.2)

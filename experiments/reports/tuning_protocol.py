@@ -128,7 +128,8 @@ def how(numbers: dict[str, Any]):
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the outcomes of each procedure, and wrong winners by the true ratio.
 
-    There are studies of different rules and studies of equal rules.
+    Studies of two different rules, and studies of a rule and itself, are shown
+    separately.
     """
     numbers = result.numbers
     figure, axes = research.figures.new_figure(
@@ -241,7 +242,10 @@ def draw_null(axes: Axes, ways: Sequence[dict[str, Any]]):
 
 
 def draw_by_ratio(axes: Axes, result: research.runs.Result, kind: str):
-    """Draw wrong winners for fifths of the studies, sorted by true ratio."""
+    """Draw the shares of wrong winners in five groups of studies.
+
+    The studies are sorted by the true ratio of the two costs and cut into fifths.
+    """
     named, truth = (
         result.arrays["rules/named"],
         result.arrays["rules/truth"][:, (RULES, TRIALS).index(kind)],

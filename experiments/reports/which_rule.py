@@ -11,7 +11,7 @@ SHOWN = 4  # Maximum number of rules that a sentence names.
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the table of rules, those of every study, and that of rules left out."""
+    """Return the table of rules, the tables of the study, and the rules left out."""
     numbers = findings.numbers
     return (
         rules_table(numbers),

@@ -48,39 +48,39 @@ class Config:
     """Settings of a comparison."""
 
     rule: tuple[str, ...] = ("heavy_ball", "adam")
-    """Rules: one of our names, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it
-    v1; the flag may be repeated."""
+    """Rules: a name of a rule of this package, optax.NAME, FILE.py:NAME, or
+    v1=FILE.py:NAME, which gives the rule the name v1. The flag may be repeated."""
     workload: tuple[str, ...] = ("breast_cancer", "digits")
     """Named problems on which all rules run."""
     baseline: str = ""
-    """Rule with which the others are compared; empty: the last rule."""
+    """Rule with which the other rules are compared. If empty, it is the last rule."""
     budget: int = 20
-    """Trials of each rule on each workload; the first has the default
+    """Number of trials of each rule on each workload. The first trial has the default
     hyper-parameters."""
     passes: int = 30
     """Passes over the data in every training."""
     batch_size: int = 32
-    """Examples in a batch; 0: all of them."""
+    """Examples in a batch. 0 means all examples."""
     target: float = 1e-2
     """Share of the initial f - f* that must be reached."""
     tune_on: str = "train"
     """Objective that chooses the trial: train (reported on train) or validation
     (reported on test)."""
     seeds: str = "0..19"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "1000..1009"
-    """Seeds for the choice of trials; must differ from the reported seeds."""
+    """Seeds for the choice of trials. They must differ from the reported seeds."""
     space: tuple[str, ...] = ()
     """Search ranges that replace the defaults: RULE.learning_rate=1e-4..10 (log scale),
     or "RULE.b2=0.9..0.999 one_minus"."""
     evaluations: tuple[str, ...] = ()
-    """Cost of a step, in gradients of its batch, for a rule that evaluates the
-    objective itself, as RULE=2."""
+    """For rules that evaluate the objective themselves, the cost of a step in gradients
+    of its batch, written as RULE=2."""
     files: tuple[str, ...] = ()
-    """SHA-256 of each file of rules; filled in automatically, so that a changed file is
-    a different run."""
+    """SHA-256 of each file of rules. The digests are filled in automatically, so that a
+    changed file gives a different run."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(
@@ -101,8 +101,8 @@ def compare(words: Sequence[str]) -> int:
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
-        reports it in one line.
+      ValueError, TypeError, OSError: The input is bad.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 if a flag's value has the wrong type.
     """
     study = sys.modules[__name__]

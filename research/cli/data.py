@@ -1,4 +1,4 @@
-"""List, fetch and verify data sets: descent data."""
+"""The command `descent data`: list, fetch and verify data sets."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Show the chain rule of a formula or function as a table: descent explain EXPR."""
+"""The command `descent explain`: show the chain rule of a function as a table."""
 
 import argparse
 import ast
@@ -42,8 +42,8 @@ def explain(words: Sequence[str]) -> int:
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
-        reports it in one line.
+      ValueError, TypeError, OSError: The input is bad.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 after an unknown flag.
     """
     asked = _parser().parse_args(words)
@@ -128,7 +128,9 @@ def _is_numeric(value: Any) -> bool:
 
 
 def function(word: str) -> tuple[Callable[..., Any], bool]:
-    """Return the function that an argument describes, and whether this is a formula.
+    """Find the function that a command-line argument describes.
+
+    Return the function, and True if the argument is a formula.
 
     Raises:
       ValueError, TypeError, OSError: The argument is neither a formula nor the name of

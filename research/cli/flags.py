@@ -27,9 +27,10 @@ class Options:
     """Start from the experiment's FULL configuration instead of the small one."""
     fast: bool = False
     """Start from a configuration that takes seconds and only shows that everything
-    works; some experiments have none."""
+    works. Some experiments do not have one."""
     config: Path | None = None
-    """Start from this TOML or JSON file; flags on the command line override it."""
+    """Start from this TOML or JSON file. Flags on the command line override its
+    values."""
     results: Path = Path("results")
     """Folder in which <experiment>/<run id>/ is created."""
     fresh: bool = False
@@ -37,8 +38,8 @@ class Options:
     quiet: bool = False
     """Print only the answer and the paths."""
     data_dir: Path | None = None
-    """Look for data in this folder first, like the environment variable DESCENT_DATA;
-    `descent data` lists it."""
+    """Search this folder for data first, as with the environment variable DESCENT_DATA.
+    `descent data` lists the data sets."""
 
 
 class Command(NamedTuple):
@@ -76,9 +77,10 @@ def question_of(docstring: str | None) -> str:
 def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     """Parse a command line into the experiment's Config.
 
-    The initial config has the default values, or it is FULL, FAST, or read from a file.
-    The other flags change values of the initial config. `--help` prints the docstring
-    of the module and the flags with their defaults, and exits. JAX is not imported.
+    The initial config has the default values. With --full or --fast it is FULL or FAST,
+    and with --config it is read from a file. All other flags change values of the
+    initial config. `--help` prints the docstring of the module and the flags with their
+    defaults, and exits. JAX is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an

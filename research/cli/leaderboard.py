@@ -1,4 +1,4 @@
-"""The commands `descent leaderboard` (merge studies) and `descent pack` (pack one)."""
+"""The commands `descent leaderboard` (merge studies) and `descent pack` (pack runs)."""
 
 import argparse
 import sys
@@ -25,8 +25,8 @@ def leaderboard(words: Sequence[str]) -> int:
       0. The leading rules, the first columns of the table and the path of the page are
         printed.
     Raises:
-      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` reports it in
-        one line.
+      ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
+        the error in one line.
       SystemExit: Status 2 after an unknown flag.
     """
     asked = _parser().parse_args(words)

@@ -30,10 +30,10 @@ def reproduce(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `reproduce`.
     Returns:
-      0 if the results agree, 1 if not; the verdict is printed.
+      0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
-      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` reports it in
-        one line.
+      ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
+        the error in one line.
       SystemExit: Status 2 after an unknown flag.
     """
     parser = argparse.ArgumentParser(
@@ -76,7 +76,7 @@ def reproduce_study(path: Path, options: flags.Options) -> int:
         folder.
       options: Options, as in `reproduce_run`.
     Returns:
-      0 if the results agree, 1 if not; the verdict is printed.
+      0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
       ValueError: The path is not a finished study of `descent compare`. If the path is
         a run of another experiment, the message gives the command that reproduces the
@@ -134,7 +134,7 @@ def reproduce_run(
       options: Options. The field `results` is the folder for the new run. The new run
         always starts from the beginning, even if this folder contains a finished run.
     Returns:
-      0 if the results agree, 1 if not; the verdict is printed.
+      0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
       ValueError: The run is unfinished or damaged, the experiment does not accept the
         config any more, or the data of the run are missing here and would have to be

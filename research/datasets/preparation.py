@@ -112,8 +112,8 @@ def mean_and_sd(
     """Compute the mean and the standard deviation of each column.
 
     The standard deviation is √(Σ (x - mean)² / n), with n and not n - 1. For a constant
-    column, the result is ∞ instead of 0. So (x - mean) / sd is 0 for this column, also
-    in other parts of the data.
+    column, the function returns the standard deviation ∞ instead of 0. So (x - mean) /
+    sd is 0 for this column, also in other parts of the data.
 
     Args:
       train_x: Inputs, shape (n, ...), floating.

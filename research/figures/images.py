@@ -22,7 +22,7 @@ def draw_images(
     """Draw pictures row by row, each with its caption above it.
 
     Args:
-      axes: Axes to draw on; its frame and ticks are removed.
+      axes: Axes to draw on. The frame and the ticks of these axes are removed.
       images: Bytes 0..255 of shape (n, H, W, C), with C = 1 (grey) or 3 (red, green,
         blue).
       captions: n captions with equally many lines each, or none.
@@ -47,15 +47,15 @@ def draw_filters(
 ) -> None:
     """Draw the weights of a first layer as pictures, one for each output.
 
-    All filters have the same colour scale, with 0 in the middle. The largest hundredth
-    of the weights lies beyond the ends of the scale, because otherwise a few large
-    weights would make all other weights pale. If a filter has one channel, 0 is white,
-    positive weights are blue and negative weights are red. If a filter has three
+    All filters are drawn with one colour scale, with 0 in the middle. The largest
+    hundredth of the weights lies beyond the ends of the scale, because otherwise a few
+    large weights would make all other weights pale. If a filter has one channel, 0 is
+    white, positive weights are blue and negative weights are red. If a filter has three
     channels, 0 is grey, and the three weights of a pixel are shown as red, green and
     blue.
 
     Args:
-      axes: Axes to draw on; its frame and ticks are removed.
+      axes: Axes to draw on. The frame and the ticks of these axes are removed.
       filters: Weights of shape (n, H, W, C), with C = 1 or 3. If you have the weights
         of a convolution, shape (H, W, C, n), move the last axis to the front. If you
         have the weights of a dense layer, shape (H W C, n), transpose them and reshape

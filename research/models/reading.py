@@ -25,7 +25,7 @@ def next_token_losses(
     Let w be the tokens and s the start of a window. Losses are in nats.
 
     The loss at position i of a window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), i = 0,
-    ..., context - 1. A batch holds only the starts s of its windows. The tokens are
+    ..., context - 1. A batch contains only the starts s of windows. The tokens are
     gathered on the device from a single array, so windows are not stored.
 
     Args:
@@ -89,7 +89,7 @@ def next_token_risk(
 ) -> Callable[[Params, Batch], Float[Array, ""]]:
     """Build the objective of a language model: the mean next-token loss of a batch.
 
-    The losses are those of `next_token_losses`.
+    `next_token_losses` computes the losses.
 
     Args, Raises:
       As in `next_token_losses`.

@@ -149,9 +149,9 @@ def transformer_encoder(
 ) -> Model:
     """Build a Transformer classifier of token sequences.
 
-    The architecture is that of `transformer_decoder` without the causal mask, so each
-    position attends to all positions. The logits are mean_t(x_t) W_output + b_output,
-    where x_t is the last vector at position t.
+    The architecture is the same as in `transformer_decoder`, but without the causal
+    mask. So each position attends to all positions. The logits are mean_t(x_t) W_output
+    + b_output, where x_t is the last vector at position t.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,

@@ -208,7 +208,7 @@ def code_digest(files: Sequence[str | Path] = ()) -> str:
 def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
     """Return the processor's model, architecture, instruction sets and number of cores.
 
-    The list of instruction sets has only those sets that XLA distinguishes.
+    The list of instruction sets contains only the sets that XLA distinguishes.
     """
     path = Path(cpuinfo)
     text = path.read_text(errors="replace") if path.exists() else ""

@@ -15,8 +15,8 @@ from research.sizes import MOST_SEEDS, check_most
 def command_line(experiment: str, config: Any, program: str = "") -> str:
     """Return the command that reproduces a run.
 
-    The command has one flag for each field of the config whose value is not the
-    default.
+    A field of the config becomes a flag of the command, unless the field has its
+    default value.
 
     Args:
       experiment: Name of the experiment.

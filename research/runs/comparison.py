@@ -24,7 +24,7 @@ class Difference(NamedTuple):
       there, here: The two values, or a text such as "missing".
       size: |there - here|. The size is infinite if the values cannot be subtracted, and
         0 if the values are equal but their bits differ.
-      relative: `size` divided by the larger magnitude.
+      relative: `size` divided by the larger absolute value of the two values.
     """
 
     place: str

@@ -82,7 +82,7 @@ def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Wor
 def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Linear regression of disease progression on the body mass index.
 
-    The target is in its own units; the body mass index is standardised.
+    The body mass index is standardised. The target is not; it keeps its own units.
     """
     return _supervised(
         "diabetes_bmi", _REGRESSION, _only("diabetes_raw", "bmi"), 0.0, holdout, dtype

@@ -1,4 +1,4 @@
-"""Functions without data whose minimum is known by construction."""
+"""Workloads without data: functions with a known minimum."""
 
 import math
 
