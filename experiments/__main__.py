@@ -32,14 +32,14 @@ verify, compare, explain, reproduce, data, pack, leaderboard (descent --help).""
 def main(argv: Sequence[str]) -> int:
     """Run the experiment or command that the first argument names.
 
-    Without arguments, list all of them.
+    Without arguments, list all experiments and commands.
 
     Args:
       argv: Command-line arguments after the program's name.
     Returns:
       The exit status.
     Raises:
-      SystemExit: See `research.cli.main`.
+      SystemExit: As in `research.cli.main`.
     """
     with research.cli.errors_in_one_line():
         if not argv or argv[0] in ("-h", "--help"):
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run_file(file: Path, words: Sequence[str]) -> int:
-    """Run an experiment's file like `python FILE WORDS`."""
+    """Run an experiment's file, as `python FILE WORDS` would do."""
     before, sys.argv = sys.argv, [str(file), *words]
     try:
         runpy.run_path(str(file), run_name="__main__")
@@ -63,7 +63,7 @@ def run_file(file: Path, words: Sequence[str]) -> int:
 
 
 def listing() -> str:
-    """Return a list of the experiments with their questions, and the commands."""
+    """Return a text that lists the experiments, their questions, and the commands."""
     known = questions()
     width = max(map(len, known), default=0)
     rows = [f"{name:{width}}  {question}" for name, question in known.items()]
@@ -91,7 +91,7 @@ def questions(folder: Path = FOLDER) -> dict[str, str]:
 
 
 def load(name: str) -> ModuleType:
-    """Import the experiment of that name, in any spelling that `find` accepts."""
+    """Import an experiment by its name, in any spelling that `find` accepts."""
     return importlib.import_module(f"experiments.{find(name)}")
 
 
@@ -99,8 +99,8 @@ def find(name: str) -> str:
     """Return the name of an experiment's module for any spelling of the name.
 
     Raises:
-      ValueError: The experiment does not exist. The message suggests the closest name,
-        or the command of `descent` that is meant.
+      ValueError: The experiment does not exist. The message suggests the most similar
+        name. If the name is a command of `descent`, the message gives this command.
     """
     known, stem = questions(), Path(name).stem.replace("-", "_")
     if stem in known:
@@ -115,7 +115,7 @@ def find(name: str) -> str:
 
 
 def keep(words: Sequence[str]) -> int:
-    """Write experiments/reference/NAME.json from one finished run."""
+    """Write the reference file of an experiment, reference/NAME.json, from a run."""
     parser = argparse.ArgumentParser(
         "python -m experiments keep", description=keep.__doc__
     )
@@ -127,10 +127,11 @@ def keep(words: Sequence[str]) -> int:
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Run a finished run, or the stored reference of an experiment, again and compare.
+    """Repeat a finished run or the run of a stored reference, and compare the results.
 
-    A run must agree in every bit, a reference in its table and numbers; the hashes of a
-    reference are only shown. The status is 0 if the results agree, else 1.
+    The new results must agree with a run in every bit, and with a reference in the
+    table and the numbers. Differences from the hashes of a reference are only shown.
+    The status is 0 if the results agree, and 1 otherwise.
     """
     parser = argparse.ArgumentParser(
         "python -m experiments reproduce", description=reproduce.__doc__

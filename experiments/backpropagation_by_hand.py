@@ -1,21 +1,22 @@
 """Is the backward pass by hand the gradient that jax.grad gives, and is it as fast?
 
-Four multilayer perceptrons, from a classroom's 2-3-1 to 784-256-256-10, are
-differentiated with every activation. Each gradient is computed in three ways: by
-central differences of the loss, by the chain rule written out in
-`research.models.backward`, δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)), and by jax.grad. The two
-exact ways may differ by rounding only. An entry is a chain of sums with m products in
-all. In any order, its rounding error is at most about m ε times the same chain with
-absolute values.
+Four multilayer perceptrons are differentiated with every activation. The smallest has
+layers of 2, 3 and 1 units, as in a classroom. The largest has layers of 784, 256, 256
+and 10 units. Each gradient is computed in three ways: by central differences of the
+loss, by the chain rule as written in `research.models.backward`, δ_(k-1) = (δ_k W_kᵀ)
+φ'(z_(k-1)), and by jax.grad. The last two ways are exact, so their results may differ
+only by rounding errors. An entry of the gradient is a chain of sums with m products in
+total. In any order of summation, the rounding error of the entry is at most about m ε
+times the same chain with absolute values.
 
     python experiments/backpropagation_by_hand.py            # one to two minutes
 
 Expected numbers (`EXPECTED`):
 
-- the largest difference between hand and jax.grad, divided by the gradient's largest
-entry, in units of ε = 2.2e-16;
-- the largest difference of an entry, as a share of its bound;
-- the share of entries that are equal to the last bit;
+- the largest difference between the gradient by hand and jax.grad, divided by the
+gradient's largest entry, in units of ε = 2.2e-16;
+- the largest difference in an entry, as a share of the bound for this entry;
+- the share of entries in which both gradients are equal to the last bit;
 - the largest error of central differences, divided by the largest entry;
 - for the largest network in float32, the seconds by hand and the seconds of central
 differences, both divided by the seconds of jax.grad.
@@ -42,7 +43,7 @@ ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "silu", "gelu")
 
 
 class Net(NamedTuple):
-    """A network, its batch and its loss."""
+    """Sizes of a network, size of its batch, and name of its loss."""
 
     sizes: tuple[int, ...]
     batch: int
@@ -62,15 +63,15 @@ class Config:
     """Settings of the experiment."""
 
     nets: tuple[str, ...] = tuple(NETS)
-    """Names of networks, from NETS; the answer uses the seconds of the last one."""
+    """Names of networks in NETS. The answer uses the seconds of the last network."""
     activations: tuple[str, ...] = ACTIVATIONS
     """Activations of the hidden layers."""
     seeds: int = 5
-    """Random params and batches for each network, activation and dtype."""
+    """Number of random params and batches for each network, activation and dtype."""
     probes: int = 40
-    """Entries of each gradient for which central differences are computed."""
+    """Number of entries of each gradient for which central differences are computed."""
     repeats: int = 41
-    """Timed samples of each way, in alternation."""
+    """Number of timed samples of each way, in alternation."""
 
 
 FULL = Config(seeds=20, probes=200, repeats=201)
@@ -148,8 +149,9 @@ def measure(net: Net, config: Config):
     """Measure one network.
 
     Returns:
-      Arrays of differences, equal entries and shares of the bound, each of shape
-        (activations, dtypes, seeds); errors of central differences; and seconds.
+      Arrays by name. Differences, shares of equal entries, and shares of the bound have
+      shape (activations, dtypes, seeds). Other arrays have the errors of central
+      differences and the seconds.
     """
     programs = {
         (a, d): compile_ways(net, a, d) for a in config.activations for d in DTYPES
@@ -182,7 +184,8 @@ def measure(net: Net, config: Config):
 def draw_problem(net: Net, activation: str, dtype: str, seed: int):
     """Draw (params, x, y) with NumPy.
 
-    Biases are random too, so that no unit lies on the kink of its activation.
+    Biases are random too. Otherwise, some units would lie on the kink of the
+    activation.
     """
     random = np.random.default_rng([seed, *net.sizes])
     params = {}
@@ -237,7 +240,7 @@ def ways_of(net: Net, activation: str, dtype: str):
 
 
 def compile_ways(net: Net, activation: str, dtype: str):
-    """Return the compiled functions, and the seconds to compile each."""
+    """Compile the functions, and return them with the compilation time of each."""
     arguments, calls, seconds = draw_problem(net, activation, dtype, 0), {}, []
     for name, function in ways_of(net, activation, dtype).items():
         start = time.perf_counter()
@@ -247,10 +250,11 @@ def compile_ways(net: Net, activation: str, dtype: str):
 
 
 def time_steps(net: Net, config: Config):
-    """Return the seconds of one loss and of a descent step in both ways.
+    """Measure the seconds of one loss and of one descent step with both gradients.
 
-    The shape is (repeats, 3). The steps run in a compiled loop, as in a training. A
-    single call from Python would cost more than the gradient of a small network.
+    The result has shape (repeats, 3). The steps run in a compiled loop, as in a
+    training. A single call from Python would cost more than the gradient of a small
+    network.
     """
     activation = TIMED if TIMED in config.activations else config.activations[0]
     params, x, y = jax.device_put(draw_problem(net, activation, "float32", 0))
@@ -281,8 +285,9 @@ def compare(net: Net, program: tuple, activation: str, dtype: str, config: Confi
     """Compare the gradient by hand with jax.grad for each seed.
 
     Returns:
-      For each seed: largest difference divided by the largest entry, in ε; share of
-        equal entries; largest share of the bound.
+      Three numbers for each seed: the largest difference divided by the largest entry,
+      in units of ε; the share of entries that are equal; and the largest ratio of a
+      difference to its bound.
     """
     calls, rows = program[0], []
     bound = jax.jit(
@@ -351,7 +356,10 @@ def difference_errors(
 
 
 def summary(net: Net, arrays: dict[str, np.ndarray]):
-    """Return the results of one network, as JSON; names of times contain "seconds"."""
+    """Return the results of one network, as JSON.
+
+    The names of times contain "seconds".
+    """
     by_dtype = {
         "largest_difference": np.max,
         "share_equal": np.mean,
@@ -382,9 +390,9 @@ def summary(net: Net, arrays: dict[str, np.ndarray]):
 
 
 def facts(config: Config, found: dict[str, Any]):
-    """Return the numbers of all networks together, and of the last network.
+    """Return numbers about all networks together, and about the last network.
 
-    The answer uses the last network's seconds.
+    The answer of the experiment uses the seconds of the last network.
     """
     nets = [found[name] for name in config.nets]
     return {
@@ -405,7 +413,7 @@ def facts(config: Config, found: dict[str, Any]):
 
 
 def example():
-    """Compute the figure's small network forward and backward by the same functions."""
+    """Run the forward and the backward pass of the small network in the figure."""
     given = {key: np.array(value) for key, value in EXAMPLE.items()}
     params = {
         f"dense_{k}": {"weights": given[f"w{k}"], "bias": given[f"b{k}"]}

@@ -2,11 +2,12 @@
 
 Gradient descent runs until f - f* is a hundredth of its initial value. The batches have
 every size from one example to the full set, on a small real data set and on a generated
-one of a million rows. Each size has its own learning rate, chosen on seeds that are not
-reported. Batches are drawn with replacement. The small set is computed in float64. The
-large set is computed in float32, and its gap is estimated on a fixed sixtieth of the
-examples. Up to the knee, a batch of twice the size needs half the steps. Beyond the
-knee, the number of steps hardly decreases, and most of every batch is wasted.
+one of a million rows. Each size has its own learning rate. The rate is chosen on seeds
+that are not reported. Batches are drawn with replacement. The small set is computed in
+float64. The large set is computed in float32, and f - f* is estimated on a fixed
+sixtieth of the examples. Up to a certain batch size, the knee, a batch of twice the
+size needs half the steps. Beyond the knee, the number of steps hardly decreases, and
+most examples of a batch are wasted.
 
     python experiments/batch_size.py            # under a minute on two cores
     # Every power of two, under eight minutes.
@@ -14,9 +15,9 @@ knee, the number of steps hardly decreases, and most of every batch is wasted.
 
 Expected number (`EXPECTED`): the number of example gradients divided by m (1 + b /
 knee). Here b is the batch size, m is the smallest number of example gradients of any
-batch size, and knee is m divided by the smallest number of steps. This is the law of
-McCandlish et al. 2018. The expected values are the smallest and the largest ratio of
-each data set.
+batch size, and knee is m divided by the smallest number of steps. This formula is the
+law of McCandlish et al. 2018. The expected values are the smallest and the largest of
+these ratios on each data set.
 """
 
 import dataclasses
@@ -36,21 +37,22 @@ class Config:
     """Settings of the experiment."""
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-    """Batch sizes on the small set; those below n are used, then the full batch."""
+    """Batch sizes on the small set. The sizes below the number of examples are used,
+    and then the full batch."""
     large_batch_sizes: tuple[int, ...] = (1, 8, 64, 512, 4_096, 32_768, 262_144)
-    """Batch sizes on the large set; the full batch is added at the end."""
+    """Batch sizes on the large set. The full batch is added at the end."""
     large_examples: int = 1_000_000
-    """Rows of the large set; 0 leaves it out."""
+    """Rows of the large set. 0 leaves this set out."""
     target: float = 1e-2
     """Share of the initial f - f* that must be reached."""
     most_steps: int = 32_768
     """Maximum number of steps of every training."""
     seeds: str = "0..7"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "100..101"
-    """Seeds for the choice of rates; must differ from the reported seeds."""
+    """Seeds for the choice of rates. They must differ from the reported seeds."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(
@@ -134,7 +136,7 @@ def run(
 
 
 def check(config: Config):
-    """Check the config; return the reported seeds and the tuning seeds."""
+    """Check the config, and return the reported seeds and the tuning seeds."""
     for name in ("batch_sizes", "large_batch_sizes"):
         sizes = getattr(config, name)
         if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
@@ -165,7 +167,7 @@ def check(config: Config):
 
 
 def plan(config: Config):
-    """Return each workload with its batch sizes; the full batch is last."""
+    """Return each workload with its batch sizes. The last size is the full batch."""
     make = research.workloads.make_workload
     jobs = [with_full_batch(make(SMALL, holdout=False), config.batch_sizes)]
     if config.large_examples:
@@ -175,15 +177,19 @@ def plan(config: Config):
 
 
 def with_full_batch(workload: Any, sizes: Sequence[int]):
-    """Return the workload, and the sizes below n followed by n itself."""
+    """Return the workload with its batch sizes.
+
+    These are the sizes below the number n of examples, and then n.
+    """
     n = len(workload.train.y)
     return workload, [size for size in sizes if size < n] + [n]
 
 
 def make_probe(train: Batch):
-    """Return the examples on which the gap is estimated.
+    """Return the examples on which f - f* is estimated.
 
-    These are all examples of a small set, or a fixed random subset of a large one.
+    The result is the whole set if the set is small, and a fixed random subset
+    otherwise.
     """
     n = len(train.y)
     if n <= PROBE:
@@ -196,9 +202,10 @@ def make_probe(train: Batch):
 def gap_on(workload: Any, params: Params, probe: Batch):
     """Return f(x) - f(x*) - ∇f(x*)ᵀ(x - x*) on the probe.
 
-    If the probe is the whole set, this is f - f*. The minimum of a subset lies
-    elsewhere, so there the last term removes the sampling error to first order (the
-    full gradient at x* is 0). The rest is proportional to the gap.
+    If the probe is the whole set, the gradient at x* is 0, and the result is f - f*. If
+    the probe is a subset, its own minimum does not lie at x*, and the result is an
+    estimate of f - f*. The last term removes the sampling error to first order. The
+    remaining error is proportional to f - f*.
     """
     best = workload.optimum.params
     value, gradient = jax.value_and_grad(workload.objective)(best, probe)
@@ -212,9 +219,9 @@ def cell_key(seed: int, child: int):
 
 
 def training_step(workload: Any, batch_size: int, train: Batch):
-    """Return a function (state, cell, i) -> state, which performs step i of a training.
+    """Return a function (state, cell, i) -> state that makes step i of a training.
 
-    The batch is drawn with replacement unless it is the whole set. `cell` holds the
+    The batch is drawn with replacement, unless it is the whole set. `cell` contains the
     seed and the learning rate of the run.
     """
     n = len(train.y)
@@ -241,9 +248,10 @@ def begin(workload: Any, cell: dict[str, Any]):
 
 
 def evaluation_steps(most: int):
-    """Return the steps after which the gap is evaluated.
+    """Return the numbers of steps after which f - f* is evaluated.
 
-    These are 0, then eight for each doubling, then `most`.
+    The first number is 0, and the last is `most`. In between, there are eight numbers
+    for each factor of two.
     """
     steps = np.round(
         2
@@ -263,7 +271,10 @@ def compile_program(
     most_steps: int,
     width: int,
 ):
-    """Return `train` with one batch size, compiled.
+    """Compile the training for one batch size.
+
+    The result is `train` with the compiled program, so its arguments are seeds, rates
+    and patience.
 
     A group of parallel runs stops at the first evaluation after which every run has
     reached the target.
@@ -322,10 +333,10 @@ def train(
     rates: np.ndarray,
     patience: float = np.inf,
 ):
-    """Return the steps to the target of each run, and its parameters there.
+    """Return the number of steps to the target and the parameters there, for each run.
 
-    If a run does not reach the target, its steps are inf. The runs are trained in
-    groups of `width`.
+    If a run does not reach the target, its number of steps is inf. The runs are trained
+    in groups of `width`.
     """
     cells = {
         "seed": np.asarray(seeds, np.int64),
@@ -359,8 +370,8 @@ def measure(
 ):
     """Measure one batch size.
 
-    The rate is chosen on the tuning seeds. Then the reported seeds are trained, and one
-    training alone is timed.
+    The rate is chosen on the tuning seeds. Then the reported seeds are trained with
+    this rate. Finally, a training that runs alone is timed.
     """
     del parts  # This takes seconds, so no checkpoint is saved.
     trained = compile_program(
@@ -393,7 +404,7 @@ def measure(
 
 
 def reached_params(workload: Any, arrays: dict[str, np.ndarray]):
-    """Return the parameters at the target of each seed that reached it."""
+    """Return the parameters at the target, for each seed that reached the target."""
     structure = jax.tree.structure(workload.optimum.params)
     stacked = jax.tree.unflatten(
         structure, [arrays[f"params/{i}"] for i in range(structure.num_leaves)]
@@ -405,7 +416,9 @@ def reached_params(workload: Any, arrays: dict[str, np.ndarray]):
 
 
 def seconds_alone(workload: Any, batch_size: int, rate: float, steps: int):
-    """Return the seconds of one training alone, without evaluation and compilation.
+    """Measure the seconds of a training that runs alone.
+
+    Evaluation and compilation are not included.
 
     The result is the fastest of five calls.
     """
@@ -427,8 +440,9 @@ def seconds_alone(workload: Any, batch_size: int, rate: float, steps: int):
 def noise_scale(workload: Any, probe: Batch, points: Any):
     """Return the median over the points of tr(C) / |∇f|².
 
-    C is the covariance of the gradients of single examples. For a batch of this size,
-    half of the gradient is noise.
+    C is the covariance of the gradients of single examples, and ∇f is the full
+    gradient. A batch of b examples has a gradient with variance tr(C) / b. If b equals
+    the result, this variance is |∇f|².
     """
 
     def scale(params: Params):
@@ -442,7 +456,11 @@ def noise_scale(workload: Any, probe: Batch, points: Any):
 
 
 def summary(workload: Any, rows: Sequence[dict[str, Any]]):
-    """Return the facts of one workload: its rows, its two limits, and its knee."""
+    """Return the facts of one workload.
+
+    There is a row for each batch size. Other facts are the two limits (the smallest
+    number of steps and the smallest number of example gradients) and the knee.
+    """
     reached = [row for row in rows if row["steps"][0] is not None]
     if not reached:
         raise ValueError(

@@ -1,9 +1,9 @@
 """Batch, stochastic or mini-batch gradient descent: which do I use, and why?
 
 One rule is combined with three samplers on real data whose exact optimum is known.
-Rates are chosen on seeds that are not reported. The first figure shows gradient descent
-alone. The others show the adaptive rules, sampling with and without replacement, and a
-large data set.
+Rates are chosen on seeds that are not reported. The first figure shows only gradient
+descent. The other figures show the adaptive rules, sampling with and without
+replacement, and a large data set.
 
     # Under two minutes on two cores.
     python experiments/batch_stochastic_minibatch.py
@@ -30,21 +30,21 @@ class Config:
     """Settings of the experiment."""
 
     workload: tuple[str, ...] = ("breast_cancer", "diabetes")
-    """Workloads with a known optimum; the first figure shows the first one."""
+    """Workloads with a known optimum. The first figure shows the first workload."""
     rule: tuple[str, ...] = ("gradient_descent", "heavy_ball", "rmsprop", "adam")
-    """Update rules; gradient_descent is always included."""
+    """Update rules. gradient_descent is always included."""
     batch_size: int = 32
     """Batch size of the mini-batch regime."""
     passes: int = 150
     """Passes over the data in every training."""
     large_passes: int = 5
-    """Passes over the large generated set; 0 leaves it out."""
+    """Passes over the large generated set. 0 leaves this set out."""
     seeds: str = "0..9"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "100..102"
-    """Seeds for the choice of rates; must differ from the reported seeds."""
+    """Seeds for the choice of rates. They must differ from the reported seeds."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(
@@ -90,7 +90,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Tune, train and time every (workload, rule, regime)."""
+    """Tune, train and time every combination of workload, rule and regime."""
     checkpoints = checkpoints or research.types.no_checkpoints
     seeds = research.runs.parse_seeds(config.seeds)
     tuning = research.runs.parse_seeds(config.tuning_seeds)
@@ -141,8 +141,8 @@ def run(
 def regimes_of(config: Config, rule: str):
     """Return the regimes of a rule.
 
-    The first rule has the regimes of theory and of practice; the others have those of
-    practice.
+    The first rule has the regimes of theory and the regimes of practice. The other
+    rules have only the regimes of practice.
     """
     theory = (
         research.tuning.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
@@ -161,7 +161,9 @@ def piece(
     on_chunk: Callable,
     checkpoints: Checkpoints,
 ):
-    """Measure one (workload, rule, regime): facts, and arrays of its runs.
+    """Measure one combination of workload, rule and regime.
+
+    The result has the facts and the arrays of the runs.
 
     The compiled program is added to `programs`.
     """
@@ -196,7 +198,7 @@ def make_rule(rule: str, regime: Regime, workload: Any):
 
 
 def plan(config: Config):
-    """Return every (workload, rule, regime, passes).
+    """Return a list of all tuples (workload, rule, regime, passes).
 
     All names are looked up first, so that a typo cannot stop a run half way.
     """
@@ -239,7 +241,7 @@ def plan(config: Config):
 
 
 def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
-    """Return the facts of one (workload, rule, regime), as JSON."""
+    """Return the facts of one combination of workload, rule and regime, as JSON."""
     trained, gaps = measured.trained, measured.gaps
     n, sampler = len(workload.train.y), measured.program.sampler
     per_pass = (
@@ -281,7 +283,7 @@ def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
 def cell_hashes(trained: Any):
     """Return the SHA-256 of each run's values and last parameters.
 
-    The result holds bytes and has shape (runs, 32).
+    The result is an array of bytes of shape (runs, 32).
     """
     leaves = [trained.values, *map(np.asarray, jax.tree.leaves(trained.params))]
     digests = [
@@ -294,7 +296,7 @@ def cell_hashes(trained: Any):
 def late(passes: np.ndarray, gaps: np.ndarray):
     """Return the mean gap of each seed over the last third of the budget.
 
-    If the curve has converged, this is its floor.
+    If the curve has stopped to fall, this mean is the floor of the curve.
     """
     return gaps[:, passes >= passes[-1] * 2 / 3].mean(axis=1)
 
@@ -305,12 +307,12 @@ def interval(samples: np.ndarray):
 
 
 def none_if_never(passes: Any):
-    """Return None for an infinite number (target not reached), which JSON lacks."""
+    """Replace ∞, which means that the target was not reached, by None for JSON."""
     return float(passes) if np.isfinite(passes) else None
 
 
 def optimum_facts(workload: Any):
-    """Return how exact the optimum is."""
+    """Return numbers that show how exact the optimum is."""
     optimum = workload.optimum
     return {
         "value": optimum.value,
@@ -380,7 +382,7 @@ def replacement_floors(
 def deviations_from_optax(workload: Any, rules: Sequence[str]):
     """Compute each rule's largest deviation from optax over a trajectory.
 
-    Rules that optax lacks are left out.
+    Rules that do not exist in optax are left out.
     """
     params = workload.init(jax.random.key(0))
     return {
@@ -402,7 +404,7 @@ def deviations_from_optax(workload: Any, rules: Sequence[str]):
 
 
 def find(numbers: dict[str, Any], workload: str, regime: str, rule: str = FIRST_RULE):
-    """Return the row of one (workload, regime, rule)."""
+    """Return the row of one combination of workload, regime and rule."""
     return next(
         r
         for r in numbers["rows"]
@@ -434,9 +436,9 @@ def headline(numbers: dict[str, Any]):
 
 
 def recommended(rows: Sequence[dict[str, Any]]):
-    """Return the fastest regime in seconds, and the target for which this holds.
+    """Return the regime that is the fastest in seconds, and its target.
 
-    The target is the strictest one that any regime reaches.
+    The target is the strictest target that any regime reaches.
     """
     for target in reversed(rows[0]["targets"]):
         costs = {

@@ -1,24 +1,27 @@
 """How does backpropagation get a gradient, line by line?
 
-By the chain rule and nothing else. Every line of a program has a local derivative. The
-adjoint of a line is the derivative of the result with respect to the line's value. It
-is the sum, over the lines that read the value, of their adjoint times their local
-derivative. `research.derivatives.explain` writes this down as a table for any JAX
-function. Here it explains one sigmoid neuron, which can be checked with a pocket
-calculator; softmax regression on all digits, and a small network on a few of them; and
-ten programs with a planted bug. For each of these programs, the table must find the
+By the chain rule and nothing else. The adjoint of a line of a program is the derivative
+of the result with respect to the line's value. Later lines read this value. Each of
+these later lines contributes its own adjoint times its local derivative. The adjoint of
+the first line is the sum of these contributions. `research.derivatives.explain` writes
+the adjoints as a table, for any JAX function. Here it explains one sigmoid neuron,
+which can be checked with a pocket calculator. It also explains two models: softmax
+regression on all digits, and a small network on a few digits. Finally, it explains ten
+programs with a planted bug. For each of these ten programs, the table must find the
 line that produces the NaN.
 
     python experiments/chain_rule_ledger.py            # some seconds
 
 Expected numbers (`EXPECTED`):
 
-- the rows of the neuron, and the largest difference between its numbers and those by
-hand;
-- entries of the models' gradients whose bits differ from those of `jax.grad`, run
-operation by operation;
-- the largest difference between a gradient and the sum over its paths;
-- the number of bugs, out of ten, for which primitive, direction and line are found.
+- the number of rows in the table of the neuron, and the largest difference between the
+numbers in the table and the numbers by hand;
+- the number of entries of the models' gradients whose bits differ from the result of
+`jax.grad` (jax.grad runs operation by operation);
+- the largest difference between a gradient and the sum of the contributions of all
+paths;
+- the number of bugs, out of ten, for which the table finds the primitive, the direction
+and the line.
 """
 
 import dataclasses
@@ -126,7 +129,9 @@ def neuron(w: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array):
 
 
 def models(config: Config, workload: Any):
-    """Return (function, arguments) of softmax regression and of a small network.
+    """Return a pair (function, arguments) for each of the two models.
+
+    The models are softmax regression and a small network.
 
     The network is applied to a few of the digits.
     """
@@ -158,7 +163,7 @@ def models(config: Config, workload: Any):
 def count_bits(ledger: research.derivatives.Ledger, f: Callable, args: tuple):
     """Count the entries of the gradient whose bits differ from those of jax.grad.
 
-    jax.grad runs operation by operation.
+    Here jax.grad is not compiled but runs operation by operation.
     """
     with jax.disable_jit():
         expected = jax.tree.leaves(jax.grad(f, argnums=tuple(range(len(args))))(*args))
@@ -170,7 +175,10 @@ def count_bits(ledger: research.derivatives.Ledger, f: Callable, args: tuple):
 
 
 def largest_path_error(ledger: research.derivatives.Ledger):
-    """Return the largest difference between a gradient and the sum over its paths."""
+    """Return the largest difference between a gradient and the sum over its paths.
+
+    The sum has one term for each path: the product of the path's local derivatives.
+    """
     sums = {
         name: sum(np.asarray(path.derivative) for path in ledger.paths(name))
         for name in ledger.inputs
@@ -182,10 +190,7 @@ def largest_path_error(ledger: research.derivatives.Ledger):
 
 
 def error_by_hand(ledger: research.derivatives.Ledger):
-    """Return the largest difference between the neuron's table and the textbook.
-
-    The textbook's values are computed from its formulas.
-    """
+    """Return the largest deviation of the neuron's table from the textbook formulas."""
     w, b, x, y = NEURON.values()
     a = 1 / (1 + math.exp(-(w * x + b)))
     da, dz = 2 * (a - y), 2 * (a - y) * a * (1 - a)
@@ -214,7 +219,10 @@ def facts(ledger: research.derivatives.Ledger):
 
 
 def graph_arrays(ledger: research.derivatives.Ledger):
-    """Return the graph and its layout as arrays; rows without adjoint are left out."""
+    """Return the graph and its layout as arrays.
+
+    Rows without an adjoint are left out.
+    """
     drawn, layout = ledger.drawing(constants=False)
     return {
         "boxes": np.concatenate([layout.centres, layout.sizes], axis=1),
@@ -325,7 +333,7 @@ def bugs():
 
 
 def hunt(arrays: dict[str, np.ndarray]):
-    """Return what `first_nonfinite` finds for each bug.
+    """Return the result of `first_nonfinite` for each bug.
 
     The graph of the first bug is added to the arrays.
     """
@@ -374,7 +382,7 @@ def rows_of_neuron(ledger: research.derivatives.Ledger):
 
 
 def handed_on(row: Any):
-    """Describe in words what a row passes to its inputs."""
+    """Describe in words the contributions of a row to the adjoints of its inputs."""
     parts = zip(row.inputs, row.local, row.contributions, strict=True)
     return ", ".join(
         f"{name}: × {local:.4g} → {share:.4g}"

@@ -1,39 +1,39 @@
 """How well does a small network guess the next letter of Shakespeare, and is it better
 than counting?
 
-The data are nine plays as characters. The first 90 % are for training, the last 10 %
-for validation. The baseline counts: n-grams with interpolated smoothing. An LSTM and a
-small GPT (a Transformer of 4 layers, 4 heads, width 128, context 64) are trained by
-nanoGPT's recipe for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for
-100 steps and falls along a cosine. The rates are ours; at nanoGPT's own rate
-(--learning-rate 1e-3), the loss of the GPT is 1.87. Both networks are also trained for
-three times as long.
+The data are the characters of nine plays. The first 90 % are for training, the others
+for validation. The baseline counts: it is an n-gram model with interpolated smoothing.
+An LSTM and a small GPT (a Transformer of 4 layers, 4 heads, width 128, context 64) are
+trained by nanoGPT's recipe for a laptop: 2,000 steps of 12 windows, AdamW, a rate that
+rises for 100 steps and falls along a cosine. The learning rates are not from nanoGPT.
+With nanoGPT's rate (--learning-rate 1e-3), the loss of the GPT is 1.87. Both networks
+are also trained for three times as many steps.
 
     # About ten minutes on two cores.
     python experiments/character_language_model.py
     # Under an hour: more seeds, a longer training.
     python experiments/character_language_model.py --full
-    # The file that nanoGPT's number is for.
+    # The text for which nanoGPT's loss was published.
     python experiments/character_language_model.py --text tiny_shakespeare
 
 The loss is in nats per character of the validation part, which is not used for
 training. It is computed in three ways:
 
-  whole      Windows do not overlap. Each character is predicted once, from the 1 to 64
-             characters before it in its window, as in training. n-grams use all
-             characters before it, across window boundaries.
-  half full  Each character is predicted from at least half a window before it, as with
-             a sliding window. This is the fairest comparison with n-grams.
-  sampled    240 random windows, nanoGPT's protocol (20 batches of 12). Its published
-             1.88 is such a number.
+  whole      Windows do not overlap, as in training. Each character is predicted once,
+             from the 1 to 64 characters before it in the window. An n-gram model uses
+             all characters before it, also those of earlier windows.
+  half full  Each character is predicted from at least 32 characters before it. This is
+             the fairest comparison with n-grams.
+  sampled    240 random windows, as in nanoGPT (20 batches of 12). The published loss of
+             nanoGPT, 1.88, is computed in this way.
 
-The rates and the order of the n-grams were also chosen on the validation part, which
-favours them slightly. If the text is missing and cannot be downloaded, Python's help
-texts replace it, and the answer says so.
+The rates and the order of the n-grams were also chosen on the validation part. The
+losses are therefore slightly too low. If the text is missing and cannot be downloaded,
+Python's help texts replace it, and the answer says so.
 
-Expected numbers (`EXPECTED`), on nine-play Shakespeare: order and loss of the best
-n-gram, and the whole loss of the LSTM and the GPT, as means over seeds, also after the
-longer training.
+Expected numbers (`EXPECTED`), on nine-play Shakespeare: the order and the loss of the
+best n-gram model; and the losses "whole" of the LSTM and the GPT, as means over seeds,
+after the normal and after the longer training.
 """
 
 import dataclasses
@@ -67,28 +67,28 @@ class Config:
     text: str = CLAIM
     """Text: nine_play_shakespeare, tiny_shakespeare or python_help."""
     characters: int = 0
-    """Number of its characters to use; 0: all."""
+    """Number of characters of the text to use. 0 means all characters."""
     orders: int = 8
-    """Largest order of the n-grams, which have order 1 to this."""
+    """Largest order of the n-grams. All orders from 1 to this order are fitted."""
     seeds: str = "0..2"
-    """Seeds of the LSTM and the GPT: 0..9, or 1,4,7. The longer trainings use the
-    first."""
+    """Seeds of the LSTM and the GPT, written as 0..9 or as 1,4,7. The longer trainings
+    use only the first seed."""
     context: int = 64
-    """Length of a window, the number of characters that a network reads."""
+    """Length of a window: the number of characters that a network reads."""
     batch_size: int = 12
     """Windows in a batch."""
     steps: int = 2_000
     """Training steps of the LSTM and the GPT."""
     longer_steps: int = 6_000
-    """Training steps of the longer training of both."""
+    """Training steps of both networks in the longer training."""
     evaluate_every: int = 100
-    """Steps between two points of the learning curves; must divide both numbers of
-    steps."""
+    """Steps between two points of the learning curves. This number must divide both
+    numbers of steps."""
     warmup: int = 100
     """Number of steps in which the rate rises."""
     learning_rate: float = 2e-3
-    """Peak rate of the GPT; the final rate is a tenth of the peak, also for the
-    LSTM."""
+    """Peak rate of the GPT. For both networks, the final rate is a tenth of the peak
+    rate."""
     lstm_rate: float = 8e-3
     """Peak rate of the LSTM."""
     width: int = 128
@@ -100,8 +100,8 @@ class Config:
     lstm_hidden: int = 256
     """Units of the LSTM."""
     devices: int = 2
-    """Number of cores or other devices that share each batch, if there are so many; the
-    last bits depend on it."""
+    """Number of devices, such as cores, that share each batch, if so many exist. The
+    last bits of the results depend on this number."""
 
 
 FULL = Config(seeds="0..9", longer_steps=20_000)
@@ -139,7 +139,10 @@ BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
 
 
 def complete(config: Config):
-    """Return the config with an available text: the default, or its replacement."""
+    """Return the config with a text that is available.
+
+    If the default text is missing and cannot be downloaded, it is replaced.
+    """
     if config.text != CLAIM:
         return config
     try:
@@ -160,7 +163,7 @@ class Job(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The text as training and validation tokens, with the symbols they stand for."""
+    """Training and validation tokens of the text. Tokens are indices into `symbols`."""
 
     name: str
     symbols: tuple[str, ...]
@@ -224,7 +227,7 @@ def run(
 
 
 def check(config: Config):
-    """Check the config; return its seeds."""
+    """Check the config, and return its seeds."""
     if config.text not in TEXTS:
         raise ValueError(
             f"text must be one of {', '.join(TEXTS)}; got text={config.text!r}."
@@ -253,7 +256,7 @@ def check(config: Config):
 
 
 def read(config: Config):
-    """Split the text as nanoGPT does: the first 90 % and the rest."""
+    """Split the text as nanoGPT does, into the first 90 % and the last 10 %."""
     found = (
         research.datasets.python_help()
         if config.text == FALLBACK
@@ -270,7 +273,7 @@ def read(config: Config):
 
 
 def count(config: Config, parts: Parts, seed: int):
-    """Fit n-grams of every order with each smoothing; sample text from the best."""
+    """Fit n-grams of every order with each smoothing, and sample text from the best."""
     models, size, losses, counted = research.models, len(parts.symbols), {}, []
     for smoothing in models.SMOOTHINGS:
         began, options = (
@@ -340,8 +343,8 @@ def make_network(config: Config, parts: Parts, name: str):
 def make_rule(config: Config, job: Job):
     """Return nanoGPT's rule.
 
-    Gradients are clipped at norm 1, AdamW does not decay biases, and the rate rises and
-    then falls to a tenth.
+    It is AdamW without weight decay of biases. Gradients are clipped at norm 1. The
+    rate rises to its peak and then falls to a tenth of the peak.
     """
     schedules, rules = research.schedules, research.update_rules
     fall = schedules.cosine(job.rate, job.steps - config.warmup, job.rate / 10)
@@ -363,7 +366,7 @@ def train(
     on_progress: Callable[[float, str], None],
     within: Checkpoints,
 ):
-    """Train a network; return its final losses and a sample of its text."""
+    """Train a network, and return its final losses and a sample of its text."""
     keys, (model, measured) = (
         [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)],
         network,
@@ -426,10 +429,10 @@ def sampled_starts(config: Config, parts: Parts):
 
 
 def whole_losses(config: Config, parts: Parts, measured: Callable):
-    """Return the mean loss by position in the window, 1 to context.
+    """Return the mean loss for each position in the window, from 1 to `context`.
 
-    The result also has the mean loss of characters with at least half a window before
-    them.
+    The result also has the mean loss of the characters with at least context / 2
+    characters before them.
     """
     half = config.context // 2
     starts = research.datasets.window_starts(len(parts.validation), config.context)
@@ -481,7 +484,7 @@ def facts(
 
 
 def network_facts(config: Config, parts: Parts, mine: Sequence[tuple[Job, Saved]]):
-    """Return the mean, low and high over seeds of each loss of one network."""
+    """Return each loss of one network: the mean over seeds, and its interval."""
     job, first = mine[0]
     found = {
         "whole": [saved.arrays["positions"].mean() for _, saved in mine],

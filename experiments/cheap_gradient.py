@@ -1,21 +1,23 @@
 """What does a gradient cost, against its function?
 
 The cheap gradient principle says that in reverse mode, all n partial derivatives
-together cost a small multiple of the function. This is at most 4 times its operations
-(5 with memory traffic), whatever n is. In forward mode they cost n times as much as the
-function, by central differences 2 n times. The principle is a theorem about plain
-reverse mode; a derivative rule that is written differently can exceed the bound.
+together cost a small multiple of the function. They need at most 4 times the operations
+of the function (5 times, if memory traffic is counted), for every n. In forward mode
+they cost n times as much as the function, and with central differences 2 n times as
+much. The principle is a theorem about plain reverse mode. A derivative rule that is
+written in another way can exceed the bound.
 
-Operations are counted from the jaxpr. The operations of a loop are multiplied by its
-number of iterations, and those of LAPACK come from formulas. XLA's own count includes a
-loop's body once and LAPACK not at all. Seconds are shown as well, because operations
-are not time.
+Operations are counted from the jaxpr. The operations in a loop are multiplied by its
+number of iterations, and the operations of LAPACK are computed by formulas. XLA's own
+count includes the body of a loop only once, and does not include LAPACK. Seconds are
+shown as well, because they are not proportional to operations.
 
     python experiments/cheap_gradient.py            # under a minute
 
-Expected numbers (`EXPECTED`): the largest ratio of operations, gradient to function,
-for functions within the bound; the smallest such ratio for functions whose JAX rules
-exceed the bound; and the largest ratio of the Rosenbrock function over all n.
+Expected numbers (`EXPECTED`) are ratios: the operations of the gradient, divided by the
+operations of the function. They are the largest ratio of the functions within the
+bound, the smallest ratio of the functions whose derivative rules in JAX exceed the
+bound, and the largest ratio of the Rosenbrock function over all n.
 """
 
 import dataclasses
@@ -37,11 +39,12 @@ class Config:
     """Settings of the experiment."""
 
     size: int = 100
-    """Size of matrices; vectors have its square as length."""
+    """Number of rows and of columns of matrices. A vector has as many entries as a
+    matrix."""
     largest: int = 4096
     """Largest number of inputs of the Rosenbrock function."""
     seconds: float = 0.1
-    """Seconds for which each program is called to time it."""
+    """Seconds for which each program is called repeatedly to time it."""
     seed: int = 0
     """Seed of the arguments."""
 
@@ -70,7 +73,10 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Count and time all functions of the zoo, and count one function at every n."""
+    """Measure the ratios of all test functions, and of one function at every n.
+
+    Operations are counted, and seconds are measured.
+    """
     del checkpoints  # The experiment takes a minute, so no checkpoint is saved.
     for field in ("size", "largest"):
         if getattr(config, field) < 4:
@@ -101,7 +107,7 @@ def run(
 
 
 def zoo(config: Config):
-    """Return the functions: name -> (f, x)."""
+    """Return the test functions by name, each with a point: name -> (f, x)."""
     random, n = np.random.default_rng(config.seed), config.size
     normal = lambda *shape: jnp.asarray(random.normal(size=shape))
     data, weights = normal(n, n), [normal(n, n) / np.sqrt(n) for _ in range(3)]
@@ -192,8 +198,8 @@ def ratios(f: Callable, x: jax.Array, config: Config):
 def at_every_n(config: Config):
     """Return the relative cost of the Rosenbrock function's derivatives in three ways.
 
-    It is the number of operations for all partial derivatives, divided by that for the
-    function.
+    The cost is the number of operations for all partial derivatives, divided by the
+    number of operations for the function.
     """
     n = 2 ** np.arange(2, int(np.log2(config.largest)) + 1)
     count = research.derivatives.counted_cost

@@ -1,12 +1,13 @@
 """Which of these rules is better here, by how much, and may one say so?
 
-All rules get equal budgets on workloads whose optimum is known. A rule is one of ours,
-one of optax's, or yours from a file. Each rule gets the same number of trials. The
-first trial uses the default hyper-parameters, the others quasi-random points of the
-search space. The best trial is chosen on some seeds and reported on others. The answer
-is a ratio of example gradients to a target, with an interval that accounts for the
-choice of the trial. If the study cannot separate two rules, the answer says how many
-seeds would.
+All rules get equal budgets on workloads whose optimum is known. A rule can be a rule of
+this package, a rule of optax, or your own rule from a file. Each rule gets the same
+number of trials. The first trial uses the default hyper-parameters. The other trials
+use quasi-random points of the search space. The best trial is chosen on some seeds and
+reported on other seeds. The answer is a ratio: the number of example gradients that a
+rule needs to reach a target, divided by the number that the baseline needs. The
+interval of the ratio accounts for the choice of the trial. If the study cannot separate
+two rules, the answer says how many seeds would be enough.
 
     python -m experiments compare --rule my_rules.py:mine adam --workload digits \
       breast_cancer
@@ -15,12 +16,12 @@ seeds would.
     # Heavy ball and Adam, under a minute on two cores.
     python -m experiments compare
 
-A rule of yours is a function that takes a learning rate and returns an
+Your own rule is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
-range of `--space`. All rules are compared with the last rule, or with `--baseline`. The
-workloads are those of research/workloads/: diabetes, diabetes_ridge, breast_cancer,
-digits, ill_conditioned, noisy_quadratic and others. Our rules are those of
-docs/update_rules.md.
+range given by `--space`. All rules are compared with the baseline, which is the last
+rule or the rule given by `--baseline`. research/workloads/ defines the workloads:
+diabetes, diabetes_ridge, breast_cancer, digits, ill_conditioned, noisy_quadratic and
+others. docs/update_rules.md lists the rules of this package.
 
 Expected number (`EXPECTED`): the overall ratio of heavy ball's example gradients to
 Adam's in the default run.

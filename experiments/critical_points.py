@@ -2,19 +2,20 @@
 
 A zero derivative marks a critical point: a minimum, a maximum, a saddle, or none of
 these. Newton's method on ∇f = 0 finds all kinds equally well. The eigenvalues of the
-Hessian decide the kind, unless one is zero; then derivatives of order 3 and 4 decide,
-if they can. Gradient descent from the same starts reaches only minima.
+Hessian decide the kind, unless an eigenvalue is zero. In this case, the derivatives of
+orders 3 and 4 can sometimes decide. Gradient descent from the same starts reaches only
+minima.
 
 Himmelblau's function, (x² + y - 11)² + (x + y² - 7)², has nine critical points. This is
 a theorem (by a resultant and Sturm sequences), so the lattice of starts must find all
-nine. The same holds for the fifteen points of the six-hump camel. For another function,
-nothing proves that the points found are all.
+nine. The same holds for the fifteen points of the six-hump camel. For other functions,
+there is no proof that all critical points were found.
 
     python experiments/critical_points.py            # some seconds
 
-Expected numbers (`EXPECTED`): the number of critical points found for each of the two;
-the largest remaining gradient norm, divided by the largest at a start; and the share of
-descents that end in a saddle or a maximum.
+Expected numbers (`EXPECTED`): the number of critical points found for each of the two
+functions; the largest gradient norm at these points, divided by the largest gradient
+norm at the starts; and the share of descents that end in a saddle or a maximum.
 """
 
 import dataclasses

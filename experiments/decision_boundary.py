@@ -3,16 +3,16 @@
 The task is to classify tumours as benign or malignant from two measurements of their
 nuclei. The model is P(benign) = 1 / (1 + exp(-z)) with the score z = wᵀx + b. The
 boundary, where the probability is one half, is the straight line z = 0. It is known
-exactly, because Newton's method finds the optimum. Descent has two speeds. The position
-of the boundary is nearly final after one step, which classifies the test set as well as
-the last step. The length of w determines how sharply the probability changes across the
-boundary; it takes a hundred steps.
+exactly, because Newton's method finds the optimum. Descent has two speeds. After one
+step, the position of the boundary is nearly final, and the test accuracy is already as
+high as after the last step. The length of w determines how sharply the probability
+changes across the boundary. This length needs a hundred steps.
 
     python experiments/decision_boundary.py            # some seconds
 
 Expected numbers (`EXPECTED`): the test accuracy after one epoch and at the end; the
-epoch from which |w| is within 1 % of its exact length; and at the end f - f* and the
-angle to the exact boundary, in degrees.
+first epoch from which on |w| is within 1 % of its exact value; and, at the end, f - f*
+and the angle between the boundary and the exact boundary, in degrees.
 """
 
 import dataclasses
@@ -40,10 +40,10 @@ class Config:
     learning_rate: float = 1.0
     """Learning rate of gradient descent."""
     batch_size: int = 0
-    """Examples in a batch; 0: the full batch."""
+    """Examples in a batch. 0 means the full batch."""
     seed: int = 0
-    """Seed of the starting point, and of the order of the examples if there are
-    batches."""
+    """Seed of the starting point, and of the order of the examples if batches are
+    used."""
 
 
 FULL = Config(epochs=2000)
@@ -90,7 +90,10 @@ def run(
 
 
 def measure(workload: Any, config: Config):
-    """Return the examples, each epoch's boundary (w1, w2, b), and the exact one."""
+    """Return the examples and the boundaries.
+
+    There is a boundary (w1, w2, b) after each epoch, and the exact boundary.
+    """
     seen, optimum = train(workload, config), workload.optimum
     exact = np.array([*optimum.params["weights"], optimum.params["intercept"]])
     params = np.stack([seen["w1"], seen["w2"], seen["b"]], axis=1)
@@ -107,9 +110,9 @@ def measure(workload: Any, config: Config):
 
 
 def train(workload: Any, config: Config):
-    """Train once; return the values before training and after each epoch.
+    """Train once, and return values before training and after each epoch, by name.
 
-    Each value has shape (epochs + 1,).
+    The array of each value begins with an axis of length epochs + 1.
     """
     key_init, key_epochs = (
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
@@ -160,9 +163,9 @@ def train(workload: Any, config: Config):
 
 
 def angles(params: Any, exact: np.ndarray):
-    """Return the angle in degrees between each (w1, w2) and the exact one.
+    """Return the angle in degrees between each (w1, w2) and the exact (w1, w2).
 
-    It is computed with atan2, which is accurate at small angles.
+    The angle is computed with atan2, which is accurate for small angles.
     """
     across = params[:, 0] * exact[1] - params[:, 1] * exact[0]
     along = params[:, 0] * exact[0] + params[:, 1] * exact[1]

@@ -3,13 +3,14 @@ anew each epoch?
 
 DeepOBS (Schneider, Balles & Hennig 2019) compares optimizers on `quadratic_deep`, ½ (θ
 - x_i)ᵀH(θ - x_i) averaged over 1000 examples, and publishes every loss. This experiment
-reruns it from its recipe, with the same H, data and start: 100 epochs of seven batches
-of 128. The examples have one order for all epochs of a seed (fixed), or a new order in
-each epoch (reshuffled). The published mini-batch losses repeat every seven steps, which
-is one epoch. This is a fact. That a seeded shuffle was restarted in each epoch is an
-inference about its cause. The published rates were chosen on the test loss of one seed.
-Here they are chosen by the mean of ten seeds on a validation set, which is drawn like
-the test set, and reported on other seeds.
+repeats these trainings, with the same H, data and initial point: 100 epochs of seven
+batches of 128. The examples have one order for all epochs of a seed (fixed), or a new
+order in each epoch (reshuffled). The published mini-batch losses repeat every seven
+steps, which is one epoch. This is a fact. Its probable cause is a shuffle with a fixed
+seed that was restarted in each epoch. This is an inference. The published rates were
+chosen on the test loss of one seed. Here rates are chosen by the mean validation loss
+of ten seeds, and the results are reported on other seeds. The validation set is drawn
+in the same way as the test set.
 
     python experiments/deepobs_audit.py            # under a minute on two cores
     # All 36 published rates, and 100 seeds reported.
@@ -18,11 +19,11 @@ the test set, and reported on other seeds.
 Expected numbers (`EXPECTED`):
 
 - the initial test loss;
-- for each rule, the deviation from the published value of the mean last test loss, over
-ten seeds in fixed order;
-- the change of gradient descent's mini-batch losses over one epoch, as a share of their
-change over fewer steps;
-- how much worse heavy ball is at its published rate when the data are reshuffled.
+- for each rule, the mean of the last test loss over ten seeds in fixed order, as a
+deviation from the published value;
+- for gradient descent, the change of the mini-batch losses over one epoch, as a share
+of the change over fewer steps;
+- how much worse heavy ball at its published rate is if the data are reshuffled.
 """
 
 import dataclasses
@@ -49,14 +50,15 @@ class Config:
     """Settings of the experiment."""
 
     rates: tuple[int, ...] = tuple(range(5, 21))
-    """Learning rates, as k of 10^(-5 + k/5); the published ones are always included."""
+    """Learning rates, given by k: the rate is 10^(-5 + k/5). The published rates are
+    always included."""
     epochs: int = 100
-    """Epochs of each training; published results are for 100 and are compared only
-    then."""
+    """Epochs of each training. Results are compared with published results only after
+    100 epochs."""
     tuning_seeds: str = "42..51"
-    """Published seeds, on which rates are chosen."""
+    """Seeds of the published results. Rates are chosen on these seeds."""
     seeds: str = "52..71"
-    """Reported seeds; must differ from the tuning seeds."""
+    """Reported seeds. They must differ from the tuning seeds."""
 
 
 FULL = Config(rates=tuple(range(36)), seeds="52..151")
@@ -91,7 +93,7 @@ ORDERS = ("fixed", "reshuffled")
 class Published(NamedTuple):
     """Published results of DeepOBS_Baselines (MIT licence).
 
-    Rates are 10^(-5 + k/5). Losses are means of seeds 42 to 51.
+    The rate with index k is 10^(-5 + k/5). Losses are means over the seeds 42 to 51.
     """
 
     name: str
@@ -126,9 +128,10 @@ PUBLISHED_BATCHES = (
 
 
 class Problem(NamedTuple):
-    """Test problem: H and the examples of its three sets.
+    """Test problem: H, and the training, validation and test examples.
 
-    H is given by its eigenvalues (d,) and its eigenvectors as rows (d, d).
+    H is given by its eigenvalues, shape (d,), and by its eigenvectors, which are the
+    rows of an array of shape (d, d).
     """
 
     eigenvalues: np.ndarray
@@ -166,7 +169,10 @@ def run(
 
 
 def check(config: Config):
-    """Check the config; return the ks, the reported seeds and the tuning seeds."""
+    """Check the config, and return its rates and seeds.
+
+    The result is the indices k of the rates, the reported seeds, and the tuning seeds.
+    """
     if not jax.config.read("jax_enable_x64"):
         raise ValueError(
             "the audit needs float64, which JAX has off: call "
@@ -204,14 +210,14 @@ def check(config: Config):
 
 
 def rate(k: Any):
-    """Return the learning rates of DeepOBS: five per decade."""
+    """Return the learning rates of DeepOBS with indices k: five rates per decade."""
     return 10.0 ** (-5 + np.asarray(k) / 5)
 
 
 def make_problem():
     """Return H and the examples, from NumPy's old generator, which DeepOBS uses.
 
-    Seed 44, for validation, is ours.
+    The validation set does not exist in DeepOBS. Its seed is 44.
     """
     random = np.random.RandomState(42)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
@@ -228,9 +234,10 @@ def make_problem():
 def draw_rotation(random: np.random.RandomState, dimension: int):
     """Draw a uniform rotation by the subgroup algorithm.
 
-    The source is Diaconis & Shahshahani (1987). A uniform rotation of k dimensions acts
-    on the last k axes. A reflection follows, which takes the first axis of k + 1
-    dimensions to a uniform direction v: I - 2 u uᵀ for u along v - e_1.
+    The algorithm is from Diaconis & Shahshahani (1987). A uniform rotation of k + 1
+    dimensions is built from a uniform rotation of k dimensions, which acts on the last
+    k axes. Then a reflection maps the first axis e_1 to a uniformly random direction v.
+    The reflection is I - 2 u uᵀ, where u is the unit vector along v - e_1.
     """
     rotation, angle = np.eye(dimension), 2 * np.pi * random.uniform()
     rotation[-2:, -2:] = [
@@ -247,12 +254,12 @@ def draw_rotation(random: np.random.RandomState, dimension: int):
 
 
 def energy(problem: Problem, x: Any):
-    """Return ½ xᵀHx of each row."""
+    """Return ½ xᵀHx for each row of x."""
     return 0.5 * (x @ problem.rotation.T) ** 2 @ problem.eigenvalues
 
 
 def bowls(problem: Problem, x: Any, rows: Any, size: int):
-    """Return batches of the examples x[rows] as quadratics ½ (θ - m)ᵀH(θ - m) + c.
+    """Write the loss of each batch of x[rows] as a quadratic ½ (θ - m)ᵀH(θ - m) + c.
 
     Returns:
       Means m of shape (batches, d), and constants c of shape (batches,).
@@ -266,7 +273,7 @@ def bowls(problem: Problem, x: Any, rows: Any, size: int):
 def epochs_of(order: str, seed: int, epochs: int):
     """Return the indices of the examples in the batches of all epochs, in order.
 
-    If all epochs are the same, only one is returned.
+    If all epochs have the same order, only one epoch is returned.
     """
     random = np.random.default_rng(seed)
     count = epochs if order == "reshuffled" else 1
@@ -281,9 +288,10 @@ def train(
     """Train a rule at every rate on every seed.
 
     Returns:
-      Last validation and test losses, shape (rates, seeds); at the published rate, the
-        test loss after each epoch, shape (seeds, epochs + 1), and the last mini-batch
-        losses, shape (seeds, LAST).
+      Arrays by name. The last validation losses and the last test losses have shape
+      (rates, seeds). Other arrays are measured only at the published rate: the test
+      loss after each epoch has shape (seeds, epochs + 1), and the last mini-batch
+      losses have shape (seeds, LAST).
     """
     # Gradient descent, with or without momentum, is invariant to rotations, so H can be
     # diagonal. Adam depends on the axes.
@@ -343,10 +351,10 @@ def train(
 
 
 def repetition(losses: np.ndarray):
-    """Return the relative mean change of mini-batch losses over one epoch.
+    """Return how much the mini-batch losses change over one epoch.
 
-    The losses have shape (..., LAST). The change is divided by the mean change over 1
-    to STEPS - 1 steps.
+    The losses have shape (..., LAST), and an epoch has STEPS steps. The result is the
+    mean change over STEPS steps, divided by the mean change over 1 to STEPS - 1 steps.
     """
     changes = [
         np.mean(np.abs(losses[..., lag:] - losses[..., :-lag]))
@@ -364,9 +372,9 @@ def mean_interval(samples: np.ndarray):
 
 
 def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
-    """Return the numbers of the table and the answer, as JSON.
+    """Return the numbers for the table and the answer, as JSON.
 
-    The first `tuned` seeds are the tuning seeds; the rest are reported.
+    The first `tuned` seeds are the tuning seeds. The other seeds are reported.
     """
     epochs = arrays["fixed/adam/curves"].shape[1] - 1
     same_length = epochs == PUBLISHED_AFTER[-1]
@@ -434,9 +442,11 @@ def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
 
 
 def best_two(arrays: dict[str, np.ndarray], rows: Any, tuned: int):
-    """Compare the two best rules of the tuning seeds on the reported seeds.
+    """Compare the two rules that are best on the tuning seeds.
 
-    Only one pair is compared, so no correction is needed.
+    They are compared on the reported seeds.
+
+    Only one pair is compared, so no correction for multiple comparisons is needed.
     """
     ranked = sorted(
         zip(PUBLISHED, rows[1::2], strict=True), key=lambda pair: pair[1]["tuned"]

@@ -9,9 +9,10 @@ and v(x) = 2 + tanh(b x) with random a and b.
 
     python experiments/derivative_rules.py            # under half a minute
 
-Expected numbers (`EXPECTED`): the largest disagreement with JAX's two modes, divided by
-the larger of |f'| and |f| / (1 + |x|), which is due to rounding; and the largest
-disagreement with the two methods that only evaluate f, which is their accuracy.
+Expected numbers (`EXPECTED`) are two disagreements, divided by the larger of |f'| and
+|f| / (1 + |x|). The first is the largest disagreement with JAX's two modes, which is
+due to rounding errors. The second is the largest disagreement with the two methods that
+only evaluate f, which shows the accuracy of these methods.
 """
 
 import dataclasses
@@ -33,9 +34,10 @@ class Config:
     points: int = 64
     """Random points for each rule."""
     evaluated: int = 3
-    """Number of these points at which limit and finite difference are computed."""
+    """Number of these points at which the limit and the finite difference are
+    computed."""
     seed: int = 0
-    """Seed of points and constants."""
+    """Seed of the points and the constants."""
 
 
 FULL = Config(points=1000, evaluated=20)
@@ -93,7 +95,7 @@ def run(
 
 
 def disagreements(name: str, rule: Any, config: Config):
-    """Return method -> largest relative difference from the rule's f'."""
+    """Return the largest relative difference of each method from the rule's f'."""
     check = research.derivatives.verify_derivative_rule(
         name, jax.random.key(config.seed), number=config.points
     )

@@ -2,24 +2,24 @@
 
 The derivative is the limit of (f(x + h) - f(x)) / h, but on a computer a smaller step
 is not always better. The truncation error falls with a power of h, and the rounding
-error grows as ε / h. Their sum is smallest near √ε for the forward quotient, ∛ε for the
-central quotient, and the fifth root of ε for Richardson's. The complex step has no
-difference and therefore no such limit. The function is that of Squire and Trapp, exp(x)
-/ √(sin³x + cos³x).
+error grows as ε / h. Their sum is smallest near the step √ε for the forward quotient,
+∛ε for the central quotient, and the fifth root of ε for Richardson's quotient. The
+complex step has no difference and therefore no such limit. The test function is from
+Squire and Trapp: exp(x) / √(sin³x + cos³x).
 
 `np.gradient` does not help. It differentiates samples, not functions. For one number it
-returns an empty tuple, and at the two ends of samples it is only of first order. This
-is compared with `grid_derivative`.
+returns an empty tuple, and at the two ends of the samples it is only of first order.
+The experiment compares it with `grid_derivative`.
 
     python experiments/finite_difference_step.py            # some seconds
 
 Expected numbers (`EXPECTED`):
 
-- the largest distance in decades between a best step and its rule of thumb, over three
-quotients in float64 and float32;
+- the largest distance in decades between the best step and the step of the rule of
+thumb, over three quotients in float64 and float32;
 - the relative error of the forward quotient at h = 1e-15;
 - how many numbers `np.gradient` returns for one number;
-- the error of `np.gradient` at the ends of exp on [0, 1], divided by that of
+- the error of `np.gradient` at the ends of exp on [0, 1], divided by the error of
 `grid_derivative`.
 """
 

@@ -1,19 +1,19 @@
 """How does descent find the line through the data?
 
 Disease progression is fitted by body mass index. There are two parameters, a slope and
-an intercept, so all of descent can be drawn. One update rule is combined with three
-samplers from one starting point, and every step is kept. The index is standardised, so
-f - f* = ((intercept - a)² + (slope - b)²) / 2 exactly, where a and b belong to the
-least-squares line. The landscape is a round bowl, and the three samplers differ only in
-the noise of their gradients. The rates are small so that the paths are visible (a
-full-batch rate of 1 would arrive in one step). Another experiment asks which regime is
-the cheapest.
+an intercept, so the whole path of descent can be drawn. One update rule is combined
+with three samplers from one starting point, and every step is saved. The index is
+standardised, so f - f* = ((intercept - a)² + (slope - b)²) / 2 exactly, where a and b
+belong to the least-squares line. The landscape is a round bowl, and the three samplers
+differ only in the noise of their gradients. The rates are small so that the paths are
+visible. (With a rate of 1, full-batch descent would reach the minimum in one step.)
+Another experiment asks which regime is the cheapest.
 
     python experiments/fit_a_line.py            # some seconds
 
 Expected numbers (`EXPECTED`): the relative distance from the exact line at the end of
-full-batch descent; and its passes until it is within 1 %, which is the smallest integer
-not below log(1 / 100) / log(1 - η).
+full-batch descent; and the number of passes until full-batch descent is within 1 %.
+This number is the smallest integer that is not below log(1 / 100) / log(1 - η).
 """
 
 import dataclasses
@@ -104,7 +104,7 @@ def problem(workload: Any):
 
 
 def plan(config: Config, n: int):
-    """Check the config; return (name, sampler, rate) of each regime."""
+    """Check the config, and return (name, sampler, rate) of each regime."""
     rates = (config.full_batch_rate, config.minibatch_rate, config.stochastic_rate)
     for field, value in zip(
         ("full_batch_rate", "minibatch_rate", "stochastic_rate"), rates, strict=True
@@ -126,9 +126,9 @@ def plan(config: Config, n: int):
 
 
 def train(workload: Any, sampler: Sampler, rate: float, config: Config):
-    """Train once; return (intercept, slope) before the first and after each step.
+    """Train once, and return (intercept, slope) before the first and after each step.
 
-    The shape is (steps + 1, 2).
+    The result has shape (steps + 1, 2).
     """
     key_init, key_epochs = (
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
@@ -161,9 +161,9 @@ def train(workload: Any, sampler: Sampler, rate: float, config: Config):
 
 
 def relative_errors(lines: np.ndarray, exact: np.ndarray):
-    """Return the larger relative error of intercept and slope of each line.
+    """Return the relative error of each line: the larger one of intercept and slope.
 
-    The shape is (steps + 1,).
+    The result has shape (steps + 1,).
     """
     return np.max(np.abs(lines - exact) / np.abs(exact), axis=-1)
 
@@ -177,8 +177,8 @@ def facts(
 ):
     """Return the results of one regime, as JSON.
 
-    "passes" is the number of passes to the first line within CLOSE; null if there is
-    none.
+    "passes" is the number of passes until a line is within CLOSE of the exact line, or
+    null if no line is.
     """
     errors = relative_errors(lines, exact)
     close = np.flatnonzero(errors <= CLOSE)

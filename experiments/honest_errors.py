@@ -3,22 +3,23 @@
 `finite_difference` and three other packages (scipy.differentiate, numdifftools and
 jacobi) differentiate the same functions at the same points and estimate their own
 error. There are two scores. Coverage is how often the actual error is within the
-claimed error. Sharpness is the median ratio of claimed to actual error; a large claim
-is safe and useless. At kinks, jumps, edges and oscillations no derivative exists; there
-the experiment counts confident answers.
+claimed error. Sharpness is the median ratio of claimed to actual error. (Large claims
+are safe but useless.) At kinks, jumps, edges and oscillations, no derivative exists.
+There the experiment counts how many answers are confident.
 
-The problems were written down and hashed before the estimator was written. `--half
-development` shows the problems on which it was developed. The author of
-`finite_difference` made both halves and knew what is hard; the other packages run with
-their defaults. numdifftools and jacobi are optional (`pip install '.[peers]'`).
+The problems were written down and hashed before the estimator was written. They have
+two halves. The estimator was developed on one half, which `--half development` shows.
+The other half was held out and is the default. The author of `finite_difference` made
+both halves and knew which problems are hard. The other packages run with their default
+settings. numdifftools and jacobi are optional (`pip install '.[peers]'`).
 
-A second part has random functions in eight classes, of orders 1 to 4: smooth, at a
-root, with a jump in f'' or f''', with a kink at x or near it, with cancelling terms,
-and rounded to a grid. Each package gets the orders that it supports;
-scipy.differentiate and jacobi support only the first. An answer is wrong if its claim
-does not hold. This means that the error exceeds the claim or, if there is no
-derivative, that half the gap between the two sides does. The share of wrong answers is
-relative to all functions.
+A second part has derivatives of orders 1 to 4 of random functions in eight classes:
+smooth, at a root, with a jump in f'' or f''', with a kink at x or near x, with
+cancelling terms, and rounded to a grid. Each package gets the orders that it supports;
+scipy.differentiate and jacobi support only order 1. An answer is wrong if its error is
+larger than the claimed error. If there is no derivative, half the gap between the
+derivatives from the left and from the right is used as the error. The share of wrong
+answers is relative to all functions.
 
     python experiments/honest_errors.py            # about a minute
     # 2,000 functions of each class and order; about ten minutes.
@@ -28,11 +29,11 @@ relative to all functions.
 Expected numbers (`EXPECTED`), of `finite_difference`:
 
 - the share of claims that hold;
-- the median of claim divided by error;
-- the share of problems with a derivative that it answers;
-- the number of its answers where there is no derivative;
-- the share of wrong answers for random functions: for smooth functions and roots, and
-for kinks.
+- the median of the claimed error divided by the actual error;
+- among the problems with a derivative, the share that gets an answer;
+- the number of answers to problems without a derivative;
+- the share of wrong answers for random functions, once for smooth functions and roots,
+and once for kinks.
 """
 
 import dataclasses
@@ -62,7 +63,7 @@ class Config:
     half: Literal["held out", "development"] = "held out"
     """Half of the problems: held out, or used for development."""
     per_class: int = 200
-    """Random functions of each class; 0 leaves them out."""
+    """Number of random functions of each class. 0 leaves the second part out."""
     seed: int = 0
     """Seed of the random functions."""
 
@@ -136,7 +137,7 @@ def run(
 
 
 def halves(name: str):
-    """Return the problems of one half."""
+    """Return the problems of a half, "held out" or "development"."""
     problems = research.derivatives.problems
     known = {"held out": problems.HELD_OUT, "development": problems.DEVELOPMENT}
     if name not in known:
@@ -147,12 +148,12 @@ def halves(name: str):
 
 
 class Package(NamedTuple):
-    """A package: how it is called, and how its reply is read.
+    """A package, with functions that ask it and read its reply.
 
     `ask` is (f, x, order) -> reply. `read` is reply -> (value, claim, whether the
-    package answers). They are separate so that only errors of the package count as "no
-    answer". An error in `read` stops the experiment instead of counting against the
-    package.
+    package answers). The two functions are separate, so that only errors of the package
+    count as "no answer". An error in `read` stops the experiment instead of counting
+    against the package.
     """
 
     ask: Callable[..., Any]
@@ -197,8 +198,9 @@ def installed():
 def read_numdifftools(reply: Any):
     """Read the reply of numdifftools.
 
-    The reply is a tuple of estimate, error_estimate and more. Before version 0.11.2, it
-    was the estimate and a tuple with the rest.
+    The reply is a tuple that begins with estimate and error_estimate. Before version
+    0.11.2, the reply was a pair: the estimate, and a tuple that begins with
+    error_estimate.
     """
     told = reply if hasattr(reply, "error_estimate") else reply[1]
     return reply[0], told.error_estimate, True
@@ -223,7 +225,7 @@ def ask(package: Any, problems: Sequence[Any]):
 
 
 def ask_one(package: Any, f: Callable, x: Any, order: int = 1):
-    """Ask a package about one function; return (value, claim, answered, evaluations).
+    """Ask a package about one function: return (value, claim, answered, evaluations).
 
     A package that raises an error gives no answer.
     """
@@ -254,8 +256,8 @@ def ask_one(package: Any, f: Callable, x: Any, order: int = 1):
 def score(truth: np.ndarray, found: np.ndarray):
     """Return coverage, sharpness and other scores.
 
-    They are computed on the problems that have a derivative. The number of answers
-    where there is no derivative is added.
+    Coverage and sharpness are computed on the problems that have a derivative. The
+    result also has the number of confident answers to problems without a derivative.
     """
     exists, answered = np.isfinite(truth), found[:, 2].astype(bool)
     told = exists & answered
@@ -281,7 +283,7 @@ def score(truth: np.ndarray, found: np.ndarray):
 def random_rows(
     config: Config, methods: dict[str, Any], on_progress: OnProgress | None = None
 ):
-    """Return one dict for each class, order and package with the counts of `judged`."""
+    """Return the counts of `judged`, one dict for each class, order and package."""
     if not config.per_class:
         return []
     asked = {
@@ -315,7 +317,8 @@ def judged(cases: Sequence[Any], found: np.ndarray, order: int):
     """Count the answers to random functions.
 
     Returns:
-      Number of answers, number of wrong answers, and median of claim divided by error.
+      Dict with the number of functions, the number of wrong answers, the share of
+      answers, and the median of claim divided by error.
     """
     exists = np.array([case.exists(order) for case in cases])
     truth = np.array([case.left[order] for case in cases])
@@ -348,12 +351,12 @@ def pooled(rows: Sequence[dict[str, Any]], *classes: Sequence[str]):
 
 
 def share_of(flags: np.ndarray):
-    """Return the share of true flags; None if there are no flags."""
+    """Return the share of true flags, or None if there are no flags."""
     return float(np.mean(flags)) if len(flags) else None
 
 
 def confident(found: np.ndarray):
-    """Return whether a claim is small enough to count as confident."""
+    """Return whether each claimed error is small enough for a confident answer."""
     return found[:, 1] <= CONFIDENT * np.maximum(np.abs(found[:, 0]), 1.0)
 
 
@@ -373,5 +376,5 @@ def false_answers(problems: Sequence[Any], found: np.ndarray):
 
 
 def kinds(problems: Sequence[Any]):
-    """Return the kinds of problems that have no derivative, in their order."""
+    """Return the kinds of problems without a derivative, in order of appearance."""
     return list(dict.fromkeys(p.kind for p in problems if p.derivative is None))

@@ -2,25 +2,27 @@
 convolutional one?
 
 Fashion-MNIST has 60,000 small training images of clothes and 10,000 test images, in ten
-classes. Three models are trained by Adam with a rate that rises and falls once. Softmax
-regression, the baseline, has one weight for each pixel and class. An MLP with three
-hidden layers mixes all pixels. A convolutional network applies the same filters
-everywhere in the image. Its accuracy also depends on the length of the training. This
-is measured too, and each length has its own schedule.
+classes. Three models are trained by Adam. The learning rate rises and falls once.
+Softmax regression, the baseline, has one weight for each pixel and class. An MLP with
+three hidden layers mixes all pixels. A convolutional network applies the same filters
+everywhere in the image. Its accuracy also depends on the length of the training. The
+experiment therefore measures trainings of several lengths, each with its own schedule.
 
     python experiments/image_recognition.py            # about nine minutes on two cores
     # About an hour: the rates chosen anew, more seeds, more epochs.
     python experiments/image_recognition.py --full
 
-Nothing was chosen on test images. For softmax regression and the MLP, half and twice
-the rate have lower accuracy on 5,000 held-out training images, as --choose 0.5 1 2
-shows. The CNN's rate was set by hand; --full chooses all rates anew. The reported
-trainings use all 60,000 images. If Fashion-MNIST is missing and cannot be downloaded,
-the digits of scikit-learn replace it, and the answer says so.
+Nothing was chosen on test images. For softmax regression and the MLP, --choose 0.5 1 2
+shows that half the rate and twice the rate have lower accuracies on 5,000 held-out
+training images. The rate of the CNN was set by hand. With --full, all rates are chosen
+on held-out images. The reported trainings use all 60,000 images. If Fashion-MNIST is
+missing and cannot be downloaded, the digits of scikit-learn replace it, and the answer
+says so.
 
 Expected numbers (`EXPECTED`): test accuracy on Fashion-MNIST, as the mean over the
-seeds. The networks' lower bounds come from the data set's web page, for an MLP of 256,
-128 and 100 units and for two convolutions with pooling.
+seeds. For the two networks, the lower bound is an accuracy from the web page of the
+data set. It lists an MLP with 256, 128 and 100 units, and a network with two
+convolutions and pooling.
 """
 
 import dataclasses
@@ -46,7 +48,7 @@ class Config:
     dataset: str = CLAIM
     """Data set: fashion_mnist, mnist, mnist_5k, cifar10 or digits."""
     seeds: str = "0..2"
-    """Seeds of the reported trainings: 0..9, or 1,4,7."""
+    """Seeds of the reported trainings, written as 0..9 or as 1,4,7."""
     batch_size: int = 128
     """Examples in a batch."""
     softmax_epochs: int = 20
@@ -56,7 +58,8 @@ class Config:
     cnn_epochs: int = 7
     """Epochs of the CNN."""
     budgets: tuple[int, ...] = (1, 3)
-    """Other numbers of epochs; a CNN is trained for each, with the first seed."""
+    """Other numbers of epochs. A CNN is trained for each of them, with the first
+    seed."""
     softmax_rate: float = 2e-3
     """Peak learning rate of softmax regression."""
     mlp_rate: float = 2e-3
@@ -66,17 +69,18 @@ class Config:
     hidden: tuple[int, ...] = (256, 128, 100)
     """Widths of the MLP's hidden layers."""
     channels: tuple[int, ...] = (32, 64)
-    """Filters of each 3 by 3 convolution, which 2 by 2 pooling follows; 128 dense units
-    come after the last."""
+    """Numbers of filters of the 3 by 3 convolutions. 2 by 2 pooling follows each
+    convolution, and 128 dense units follow the last pooling."""
     dropout: float = 0.25
     """Dropout probability of the inputs of the CNN's dense layers."""
     mirror: bool = False
-    """Mirror half of the images while the CNN is trained; it then needs more epochs."""
+    """Mirror half of the images while the CNN is trained. The CNN then needs more
+    epochs."""
     choose: tuple[float, ...] = ()
-    """Multiples of each rate to try on held-out training images, ascending; empty: use
-    the rates as they are."""
+    """Multiples of each rate to try on held-out training images, ascending. If empty,
+    the rates are used as they are."""
     held_out: int = 5_000
-    """Number of images held out for this choice."""
+    """Number of training images that are held out for this choice."""
 
 
 FULL = Config(
@@ -118,7 +122,10 @@ MOST_FILTERS = 32  # Maximum number of filters shown of each model.
 
 
 def complete(config: Config):
-    """Return the config with an available data set: the default, or its replacement."""
+    """Return the config with a data set that is available.
+
+    If the default data set is missing and cannot be downloaded, it is replaced.
+    """
     if config.dataset != CLAIM:
         return config
     try:
@@ -139,8 +146,8 @@ class Job(NamedTuple):
       seed: Seed of the initial parameters, the order of examples, and the noise.
       epochs: Passes over the training images.
       rate: Peak learning rate.
-      held_out: Number of training images on which the model is evaluated instead of
-        trained; 0: it is evaluated on the test images.
+      held_out: Number of training images that are held out. The model is evaluated on
+        these images. 0 means that the model is evaluated on the test images.
     """
 
     model: str
@@ -157,7 +164,7 @@ def run(
 ) -> research.runs.Findings:
     """Choose rates if requested, then train each model with each seed.
 
-    The CNN is also trained for other numbers of epochs.
+    The CNN is also trained for the other numbers of epochs in `budgets`.
     """
     checkpoints = checkpoints or research.types.no_checkpoints
     split = research.datasets.images(config.dataset)
@@ -203,7 +210,7 @@ def run(
 
 
 def check(config: Config, split: Any):
-    """Check the config; return its seeds."""
+    """Check the config, and return its seeds."""
     of_models = [f"{model}_{what}" for model in LABELS for what in ("epochs", "rate")]
     for name in ("batch_size", "hidden", "channels", "held_out", *of_models):
         if not np.min(getattr(config, name), initial=1) > 0:
@@ -248,7 +255,10 @@ def train_all(
     jobs: Sequence[Job],
     first: int,
 ):
-    """Train every job as in `train`; load finished jobs from their checkpoints."""
+    """Train every job, and load finished jobs from their checkpoints.
+
+    `train` describes the results.
+    """
     saved = []
     for done, job in enumerate(jobs, first):
         name = "/".join(map(str, job))
@@ -275,9 +285,10 @@ def train(
     watch: Callable[[float, str], None],
     parts: Checkpoints,
 ):
-    """Train once; return accuracy and loss by epoch, final probabilities, and filters.
+    """Train once, and return the curves, the final probabilities and the filters.
 
-    The filters are the weights of the first layer.
+    The curves are accuracy and loss by epoch. The filters are the weights of the first
+    layer.
     """
     learn, judge = parted(split, job.held_out)
     model = make_model(job.model, config, split)
@@ -323,7 +334,8 @@ def train(
 def parted(split: Any, held_out: int):
     """Return the examples for training and for evaluation.
 
-    These are the training and test images, or two parts of the training images.
+    If no images are held out, they are the training and the test images. Otherwise they
+    are two parts of the training images.
     """
     Batch = research.types.Batch
     if not held_out:
@@ -336,7 +348,7 @@ def parted(split: Any, held_out: int):
 
 
 def make_model(name: str, config: Config, split: Any):
-    """Make a model whose inputs are images as they are stored."""
+    """Make a model that accepts the images in their stored form."""
     models, shape, num_classes = (
         research.models,
         split.train_x.shape[1:],
@@ -367,7 +379,7 @@ def make_model(name: str, config: Config, split: Any):
 
 
 def flattened(model: Model):
-    """Turn a model of vectors into one of images, whose pixels are read row by row."""
+    """Turn a model of vectors into a model of images. Pixels are read row by row."""
     apply = lambda params, x, key=None: model.apply(
         params, x.reshape(*x.shape[:-3], -1), key
     )
@@ -456,16 +468,16 @@ def facts(
 
 
 def confused(saved: Saved, split: Any):
-    """Count how often each class of the test images (row) was predicted as each class.
+    """Return the confusion matrix on the test images.
 
-    The columns are the predicted classes.
+    Rows are true classes, and columns are predicted classes.
     """
     predicted = saved.arrays["probabilities"].argmax(axis=1)
     return confusion_matrix(split.test_y, predicted, labels=range(len(split.classes)))
 
 
 def recalls(saved: Saved, split: Any):
-    """Return the recognised share of each class; NaN if it has no test images."""
+    """Return the recognised share of each class, or NaN if it has no test images."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
     said = saved.arrays["probabilities"].argmax(axis=1)
     return np.asarray(
@@ -474,7 +486,7 @@ def recalls(saved: Saved, split: Any):
 
 
 def arrays(split: Any, trained: dict[str, Any]):
-    """Return the arrays of the figures; single networks use the first seed."""
+    """Return the arrays of the figures. Figures of one network use the first seed."""
     first, labels = trained["cnn"][0].arrays["probabilities"], split.test_y
     predicted, confidence = first.argmax(axis=1), first.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)

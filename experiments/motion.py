@@ -2,21 +2,23 @@
 
 Velocity is the derivative of position, and acceleration the derivative of velocity, so
 samples of a position determine both. But a difference quotient of order n divides the
-noise of the samples by h^n. With weights w and independent errors of standard deviation
-σ, its noise is σ √(Σ w²) / h^n, while its truncation error falls with h^p. So there is
-a best step. For noisy samples it is much larger than the spacing of the samples, and
-larger for acceleration than for velocity.
+noise of the samples by h^n. If the quotient has weights w and the samples have
+independent errors of standard deviation σ, the noise of the quotient is σ √(Σ w²) /
+h^n. Its truncation error is proportional to h^p. So there is a best step h. For noisy
+samples, the best step is much larger than the spacing of the samples, and it is larger
+for acceleration than for velocity.
 
 The motion is simulated so that the truth is known. It is a damped swing, exp(-t / 4)
 cos 2t metres, sampled each millisecond with an error of a tenth of a millimetre. Each
-step is a whole number of samples, and `grid_derivative` is applied to every such
-subsequence.
+step is a multiple s of the spacing, and `grid_derivative` is applied to all
+subsequences of every s-th sample.
 
     python experiments/motion.py            # some seconds
 
-Expected numbers (`EXPECTED`): the smallest and largest ratio of measured to predicted
-noise over all formulas, at the shortest step; the same for the best step; and the
-factor by which the error of the acceleration falls from the shortest step to the best.
+Expected numbers (`EXPECTED`): over all formulas, the smallest and the largest ratio of
+the measured to the predicted noise at the shortest step; the same ratios for the best
+step; and the error of the acceleration at the shortest step, divided by its error at
+the best step.
 """
 
 import dataclasses
@@ -73,7 +75,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ):
-    """Differentiate noisy positions at many steps; compare errors and predictions."""
+    """Differentiate noisy positions with many steps, and predict the errors."""
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     check(config)
     t = config.spacing * np.arange(round(config.seconds / config.spacing) + 1)
@@ -105,7 +107,7 @@ def run(
 def summary(
     config: Config, arrays: dict[str, np.ndarray], rows: Sequence[dict[str, Any]]
 ):
-    """Return the Findings of the rows."""
+    """Return the Findings, from the arrays and from the rows of the table."""
     ratios = {
         "noise": [r["noise_ratio"] for r in rows],
         "step": [r["step_ratio"] for r in rows],
@@ -143,14 +145,15 @@ def check(config: Config):
 
 
 def motion(t: np.ndarray, order: int = 0):
-    """Return the derivative of the given order of the position, at times t."""
+    """Return the position at the times t, differentiated `order` times."""
     return (EXPONENT**order * np.exp(EXPONENT * t)).real
 
 
 def steps(samples: int):
-    """Return steps in samples, about ten per decade.
+    """Return steps, in numbers of samples, about ten per decade.
 
-    A formula of five points with the largest step still fits ten times into the record.
+    The largest step is a tenth of the record. A subsequence with this step has about
+    ten samples.
     """
     return np.unique(np.round(np.logspace(0, np.log10(samples / 10), 31)).astype(int))
 
@@ -158,9 +161,10 @@ def steps(samples: int):
 def differentiated(
     t: np.ndarray, y: np.ndarray, stride: int, order: int, accuracy: int
 ):
-    """Return (indices, derivative there) from samples that are `stride` apart.
+    """Return indices, and the derivative at these indices.
 
-    Points near the ends are left out.
+    The derivative is computed from samples that are `stride` apart. Points near the
+    ends are left out.
     """
     margin = 3  # Number of points at either end where the formula is one-sided.
     places, values = [], []
@@ -193,8 +197,8 @@ def stencil(order: int, accuracy: int):
 def prediction(config: Config, t: np.ndarray, h: np.ndarray, order: int, accuracy: int):
     """Return the predicted root mean square errors (noise, truncation) at every step.
 
-    They are σ √(Σ w²) / h^n, and C h^p times the root mean square of the next
-    derivative.
+    The error from noise is σ √(Σ w²) / h^n. The truncation error is C h^p times the
+    root mean square of the derivative in the first neglected term.
     """
     offsets, weights = stencil(order, accuracy)
     noise = config.noise * math.sqrt(np.sum(weights**2)) / h**order

@@ -3,19 +3,19 @@
 A shop sells at a price p. Its profit is a function of three variables, profit(price,
 demand, cost) = price · demand - cost. But the demand depends on the price, demand = N
 e^(-p / s), and the cost depends on the demand, cost = F + c · demand. The partial
-derivative keeps demand and cost fixed. It equals the demand, which is positive, and so
-always says *raise the price*. The total derivative lets them change. It is demand · (1
-- (p - c) / s), and is zero at the best price, p* = c + s.
+derivative keeps demand and cost fixed. It equals the demand, which is positive, so it
+always says *raise the price*. The total derivative lets demand and cost change with the
+price. It is demand · (1 - (p - c) / s), and is zero at the best price, p* = c + s.
 
-`research.derivatives.total_derivative` splits the total by path: price -> profit, price
--> demand -> profit, and price -> demand -> cost -> profit. On random graphs of
-dependencies, it is compared with `jax.grad` of the composed function.
+`research.derivatives.total_derivative` splits the total derivative by path: price ->
+profit, price -> demand -> profit, and price -> demand -> cost -> profit. On random
+graphs of dependencies, its result is compared with `jax.grad` of the composed function.
 
     python experiments/partial_and_total.py            # some seconds
 
 Expected numbers (`EXPECTED`): the partial derivative at the best price, 1000 e^(-1.4)
-by default; the total derivative there, divided by the partial; and the largest relative
-difference from `jax.grad` over the random graphs.
+by default; the total derivative at the best price, divided by the partial derivative;
+and the largest relative difference from `jax.grad` over the random graphs.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Compute the shop at many prices, split by path, and the random graphs."""
+    """Compute the shop's slopes by path at many prices, and check the random graphs."""
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     for field in ("customers", "willingness", "unit_cost", "price", "graphs"):
         if not getattr(config, field) > 0:
@@ -112,7 +112,10 @@ def run(
 
 
 class Shop:
-    """Profit as a function of price, demand and cost, with their dependencies."""
+    """Profit of a shop, as a function of price, demand and cost.
+
+    `follows` says how the demand depends on the price, and the cost on the demand.
+    """
 
     def __init__(self, config: Config):
         def profit(price: float, demand: float, cost: float):
@@ -127,13 +130,13 @@ class Shop:
         }
 
     def of(self, price: float):
-        """Return the profit at a price; demand and cost depend on the price."""
+        """Return the profit at a price. Demand and cost follow from the price."""
         demand = self.follows["demand"](price)
         return self.profit(price, demand, self.follows["cost"](demand))
 
 
 def curves(shop: Shop, prices: np.ndarray):
-    """Return the profit and the parts of its slope at every price.
+    """Return the profit at every price, and the part of its slope from each path.
 
     Each array has the shape of `prices`.
     """
@@ -156,9 +159,10 @@ def curves(shop: Shop, prices: np.ndarray):
 
 
 def disagreement_on_random_graph(seed: int):
-    """Return the largest relative difference from jax.grad on one random graph.
+    """Compare the total derivative with jax.grad on one random graph.
 
-    jax.grad differentiates the composed function.
+    The result is the largest relative difference. jax.grad differentiates the composed
+    function.
     """
     random = np.random.default_rng(seed)
     names = ["x", *(f"v{i}" for i in range(random.integers(2, 6)))]
@@ -195,9 +199,9 @@ def disagreement_on_random_graph(seed: int):
 
 
 def named_function(names: Sequence[str], of: Callable):
-    """Return a function with the given argument names that calls `of` on its arguments.
+    """Return a function with the given argument names that calls `of`.
 
-    `of` gets one list with the values.
+    `of` gets one list with the values of the arguments.
     """
     space = {"of": of}
     exec(f"def g({', '.join(names)}): return of([{', '.join(names)}])", space)

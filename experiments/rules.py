@@ -2,25 +2,25 @@
 
 Each rule of `research.update_rules` takes fifty steps on three functions and on five
 given sequences of gradients: random, sparse, of sizes from e^-30 to e^30, zero, and one
-with a NaN in it. It runs with its defaults and with other arguments, in float64 and
-float32. It is compared with its formula, written anew from the paper in fifty digits;
-with its counterpart in optax; and with the recorded trajectory of another package.
-Every comparison gives a number, the largest difference, or the reason why there is
-none.
+with a NaN in it. The rule runs with its defaults and with other arguments, in float64
+and float32. It is compared with three authorities: a second implementation of the
+paper's formula, with fifty digits; the corresponding rule of optax; and the recorded
+trajectory of another package. Every comparison gives the largest difference, or the
+reason why there is no number.
 
     python experiments/rules.py                        # a few minutes
     python experiments/rules.py --rule adam lion       # two of them
 
-On functions, the difference is |x - y| / (1 + |y|) over all iterates and entries. For
-given gradients, it is the difference of the updates, divided by the entry's largest
-update.
+On functions, the difference between two trajectories x and y is the largest |x - y| /
+(1 + |y|) over all iterates and entries. For given sequences of gradients, it is the
+largest difference between two updates, divided by the largest update of the same entry.
 
 Expected numbers (`EXPECTED`): the largest differences in float64, and how many
 comparisons exceed their bound. The bound is a hundred times the rounding error of a
-number, unless the rule states a reason for another. Two differences are larger. In
-RAdam, optax computes a small number as the difference of large ones. In L-BFGS, the
-rule magnifies rounding errors on Rosenbrock's function: the recorded run itself differs
-by 6e-12 from the exact one.
+number, unless the rule states a reason for another bound. Two differences are larger
+than this bound. In RAdam, optax computes a small number as the difference of large
+numbers. L-BFGS magnifies rounding errors on Rosenbrock's function, so that even the
+recorded trajectory differs from the exact trajectory by 6e-12.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Config:
     """Settings of the experiment."""
 
     rule: tuple[str, ...] = ()
-    """Names of rules; empty: all."""
+    """Names of rules. If empty, all rules are compared."""
 
 
 FULL = Config()
@@ -126,7 +126,7 @@ def problems():
 
 
 def numbers_of(cells: list[dict[str, Any]], names: Sequence[str]):
-    """Return the numbers for EXPECTED and the counts in the answer."""
+    """Return the numbers for EXPECTED and the counts for the answer."""
     told = [cell for cell in cells if cell["reason"] is None]
     numbers = {
         "rules": len(names),
@@ -142,7 +142,7 @@ def numbers_of(cells: list[dict[str, Any]], names: Sequence[str]):
 
 
 def largest(cells: list[dict[str, Any]], who: str, dtype: str, rule: str | None = None):
-    """Return the comparison with the largest number, or None."""
+    """Return the comparison with the largest number, or None if there is no number."""
     those = [
         c
         for c in cells
@@ -156,7 +156,7 @@ def largest(cells: list[dict[str, Any]], who: str, dtype: str, rule: str | None 
 def matrix(cells: list[dict[str, Any]], names: Sequence[str], who: str, dtype: str):
     """Return the largest difference by rule and problem, shape (rules, problems).
 
-    The entry is NaN if there is no number.
+    An entry is NaN if the comparison gives no number.
     """
     found = np.full((len(names), len(problems())), np.nan)
     for cell in cells:

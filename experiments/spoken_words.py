@@ -5,34 +5,35 @@ There are two sets of short recordings, each a sequence of vectors. In Japanese 
 the task is to recognise which of nine men said /ae/. A recording has 7 to 29 steps of
 12 cepstra; there are 270 training and 370 test recordings. In spoken digits, the task
 is to recognise the digit from the energy in 20 frequency bands every 25 ms. Six
-speakers say each digit 50 times. The baseline does not model time: it is softmax
-regression on a fixed number of steps, to which each recording is interpolated, at its
-exact optimum. The networks read one step after another: a vanilla network, a GRU and an
+speakers say each digit 50 times. The baseline does not model time. Each recording is
+interpolated to a fixed number of steps, and softmax regression is solved exactly on the
+result. Three networks read one step after another: a vanilla network, a GRU and an
 LSTM, with about equally many parameters. From each spoken digit, the mean of each band
 is subtracted. Speech recognisers do this to remove the characteristics of a voice and a
 microphone.
 
-The digits' own split has every speaker in both parts, so its score is too high: it
-tests voices that were in the training. The fair score leaves one speaker out, trains on
-the other five, and tests on the one, in one fold per speaker. Both scores are reported.
+In the official split of the digits, every speaker is in both parts. The test voices
+were thus part of the training, and the score is too high. The fair score has one fold
+per speaker: train on the other five speakers, and test on this one. Both scores are
+reported.
 
     # About eight minutes on two cores; with --full half an hour.
     python experiments/spoken_words.py
 
-No rate was chosen on test recordings. The peak rate of each network is the one, of
-three, with the lowest mean loss on held-out fifths of the vowels' training part, in
-three repetitions. Width and dropout were chosen in the same way from a dozen settings.
-The digits use the same values. Two choices used test scores, which are therefore
-slightly too high. The subtraction of means was decided on one speaker, george. The
-number of epochs for the digits was decided after a few looks at the scores of the
-shared split and of george and nicolas.
+No rate was chosen on test recordings. For each network, three peak rates were tried.
+The chosen rate has the lowest mean loss on held-out fifths of the vowels' training
+part, in three repetitions. Width and dropout were chosen in the same way from a dozen
+settings. The digits use the same values. Two other choices used test scores, so these
+scores are slightly too high. The subtraction of means was decided on one speaker,
+george. The number of epochs for the digits was decided after a few looks at test
+scores, of the shared split and of the folds of george and nicolas.
 
 If Japanese Vowels is missing and cannot be downloaded, small images of digits, read row
 by row, replace it. If the spoken digits are missing, they are left out. The answer says
 so.
 
-Expected numbers (`EXPECTED`): mean test accuracy on the vowels, and of the GRU on the
-digits with shared speakers and with one left out.
+Expected numbers (`EXPECTED`) are mean test accuracies: of all models on the vowels, and
+of the GRU on the digits, once with shared speakers and once with one speaker left out.
 """
 
 import dataclasses
@@ -65,21 +66,21 @@ class Config:
     """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """Data set of the comparison: japanese_vowels, or digits, which are bundled
-    images."""
+    """First set of recordings: japanese_vowels, or digits, which are bundled images."""
     words: str = WORDS
-    """Spoken digits: spoken_digits, or empty for none."""
+    """Second set of recordings: spoken_digits, or empty for none."""
     seeds: str = "0..4"
-    """Seeds of the trainings on the first set: 0..9, or 1,4,7."""
+    """Seeds of the trainings on the first set, written as 0..9 or as 1,4,7."""
     word_seeds: str = "0..1"
     """Seeds of the trainings on each split of the spoken digits."""
     num_hidden: int = 128
-    """Units of the LSTM; the other networks get more, for about as many parameters (the
-    vanilla network twice as many)."""
+    """Units of the LSTM. The other networks get more units, so that all networks have
+    about as many parameters (the vanilla network gets twice as many units)."""
     dropout: float = 0.5
     """Dropout probability of the units before the output."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """Peak learning rates to choose from, ascending; a single rate is used as it is."""
+    """Peak learning rates to choose from, ascending. A single rate is used without a
+    choice."""
     batch_size: int = 30
     """Examples in a batch."""
     epochs: int = 40
@@ -135,7 +136,10 @@ RESAMPLED = {CLAIM: 26, FALLBACK: 8, WORDS: 8}  # Number of steps for the baseli
 
 
 def complete(config: Config):
-    """Return the config with available recordings: the defaults or replacements."""
+    """Return the config with recordings that are available.
+
+    Recordings that are missing and cannot be downloaded are replaced or left out.
+    """
     for field, name, load, instead in (
         ("dataset", CLAIM, research.datasets.vowels, FALLBACK),
         ("words", WORDS, research.datasets.recordings, ""),
@@ -203,7 +207,7 @@ def run(
 
 
 def check(config: Config):
-    """Check the config; return the seeds of both sets."""
+    """Check the config, and return the seeds of both sets."""
     for name, known in (("dataset", (CLAIM, FALLBACK)), ("words", (WORDS, ""))):
         if getattr(config, name) not in known:
             raise ValueError(
@@ -233,7 +237,10 @@ def check(config: Config):
 
 
 def read(config: Config):
-    """Return the first set, the splits of the digits by name, and data for a figure."""
+    """Return the first set, the splits of the digits, and the data for a figure.
+
+    The splits are a dict by name.
+    """
     datasets = research.datasets
     first = (
         datasets.vowels()
@@ -263,7 +270,7 @@ def read(config: Config):
 
 
 def batches(split: Any):
-    """Return the training and the test part."""
+    """Return the training part and the test part of a split, as batches."""
     Batch, Sequences = research.types.Batch, research.types.Sequences
     parts = (
         (split.train_x, split.train_length, split.train_y),
@@ -283,7 +290,7 @@ def train_all(
     jobs: Sequence[tuple],
     first: int,
 ):
-    """Train every job (split, model, seed, rate); load finished ones."""
+    """Train every job (split, model, seed, rate), and load finished jobs."""
     saved = []
     for done, job in enumerate(jobs, first):
         name, model, seed, _ = job
@@ -324,7 +331,7 @@ def train(
     watch: Callable[[float, str], None],
     parts: Checkpoints,
 ):
-    """Train a network; return its final accuracy and mean loss on the test part."""
+    """Train a network, and return its final accuracy and mean loss on the test part."""
     learn, judge = batches
     num_epochs = config.epochs if is_first else config.word_epochs
     num_hidden = round(config.num_hidden * (CELLS["lstm"] / CELLS[cell]) ** 0.5)
@@ -366,7 +373,7 @@ def train(
 
 
 def solve(batches: Sequence[Batch], num_classes: int, num_steps: int, _: Checkpoints):
-    """Fit softmax regression by Newton's method; return accuracy on the test part."""
+    """Fit softmax regression by Newton's method, and return its test accuracy."""
     began = time.perf_counter()
     steps = (interpolate_steps(b.x.values, b.x.length, num_steps) for b in batches)
     train, test = (values.reshape(len(values), -1) for values in steps)
@@ -389,9 +396,9 @@ def solve(batches: Sequence[Batch], num_classes: int, num_steps: int, _: Checkpo
 
 
 def chosen(config: Config, trials: Sequence[tuple], found: Any):
-    """Return the chosen rate of each network, and the mean scores of every rate tried.
+    """Return the chosen rate of each network, and the scores of all rates.
 
-    The scores are computed on the held-out examples.
+    The scores are means on the held-out examples.
     """
     scores = {}
     for (_, cell, _, rate), saved in zip(trials, found, strict=True):

@@ -3,23 +3,23 @@ steps of descent?
 
 The network has one hidden layer, tanh and softmax cross-entropy, on 8 by 8 images of
 digits. Both frameworks start from the same weights and use the same batches in the same
-order. The gradient is the framework's; the step W - η ∂f/∂W is written by hand in both.
-The baseline is the same in NumPy, with a gradient by hand. Equality is tested in
-float64. Seconds are measured in float32, in one run and in alternation, for a narrow
-and for a wide hidden layer.
+order. The framework computes the gradient, and the step W - η ∂f/∂W is written by hand.
+The baseline is a NumPy program with a gradient by hand. Equality is tested in float64.
+Seconds are measured in float32, for a narrow and for a wide hidden layer. The programs
+are timed in alternation, in one run.
 
     python experiments/tensorflow_side_by_side.py            # half a minute
 
 TensorFlow is optional. If it is missing, JAX is compared with its recorded results
-(tensorflow_side_by_side.json, beside this file), and the answer says so. With
-TensorFlow installed, the following command, in the repository's top folder, writes that
-file:
+(tensorflow_side_by_side.json, beside this file), and the answer says so. If TensorFlow
+is installed, the following command writes this file. Run it in the top folder of the
+repository:
 
     python -c "import experiments.tensorflow_side_by_side as e; e.record()"
 
-Expected numbers (`EXPECTED`): the largest difference between the two in the first
-gradient and in the params after ten steps, divided by the largest entry, in units of ε
-= 2.2e-16; and the loss in the tenth step.
+Expected numbers (`EXPECTED`): the largest difference between the two frameworks, in the
+first gradient and in the params after ten steps, divided by the largest entry, in units
+of ε = 2.2e-16; and the loss in the tenth step.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class Config:
     wide: int = 512
     """Hidden units of the wide network, which is only timed."""
     repeats: int = 41
-    """Timed samples of each way, in alternation."""
+    """Number of timed samples of each way, in alternation."""
 
 
 FULL = Config(repeats=401)
@@ -80,9 +80,9 @@ NUMPY, TENSORFLOW, EAGER, JAX = (
 
 
 def in_numpy(params: Sequence[Any], rate: float):
-    """Return (step, function that reads the params) of descent by hand.
+    """Return a pair (step, read) for descent in NumPy with a gradient by hand.
 
-    `step` takes a batch and returns loss and gradient.
+    `step` takes a batch and returns loss and gradient. `read` returns the params.
     """
     w1, b1, w2, b2 = params = [p.copy() for p in params]
 
@@ -105,7 +105,7 @@ def in_numpy(params: Sequence[Any], rate: float):
 
 
 def in_tensorflow(params: Sequence[Any], rate: float, compiled: bool = True):
-    """Return the same with TensorFlow's gradient."""
+    """Return the same pair as `in_numpy`, with TensorFlow's gradient."""
     import tensorflow as tf  # pyright: ignore
 
     w1, b1, w2, b2 = variables = [tf.Variable(p) for p in params]
@@ -125,7 +125,7 @@ def in_tensorflow(params: Sequence[Any], rate: float, compiled: bool = True):
 
 
 def in_jax(params: Sequence[Any], rate: float):
-    """Return the same with JAX's gradient."""
+    """Return the same pair as `in_numpy`, with JAX's gradient."""
 
     def loss(params: Sequence[Any], x: Any, y: Any):
         w1, b1, w2, b2 = params
@@ -186,8 +186,8 @@ def run(
 def problem(width: int, dtype: str = "float64"):
     """Return (params, batches).
 
-    The weights have four decimals, so that every framework has the same. The images
-    have values in 0..1, in sixteenths.
+    The weights have four decimals, so that they are the same in every framework. The
+    pixels of the images are multiples of 1/16 in [0, 1].
     """
     digits, random = research.datasets.load("digits"), np.random.default_rng(0)
     order = random.permutation(len(digits.y))[: STEPS * BATCH].reshape(STEPS, BATCH)
@@ -207,7 +207,8 @@ def descend(make: Callable):
     """Run ten steps of the narrow network.
 
     Returns:
-      Losses of shape (10,), and the first gradient and the last params, flattened.
+      The losses, shape (10,), the flattened first gradient, and the flattened last
+      params.
     """
     params, batches = problem(NARROW)
     step, read = make(params, RATE)
@@ -232,7 +233,7 @@ def tensorflow_steps():
 
 
 def recorded():
-    """Read the results of TensorFlow that FILE holds."""
+    """Read the results of TensorFlow from FILE."""
     saved = research.reading.parse_json(FILE.read_bytes())
     return {
         key: value if key == "version" else np.array(value)
@@ -251,7 +252,7 @@ def record():
 
 
 def timed(width: int, repeats: int, installed: bool):
-    """Return the seconds of a float32 step by way, each of shape (repeats,)."""
+    """Return the seconds of a float32 step in each way, by name, shape (repeats,)."""
     params, ((x, y), *_) = problem(width, "float32")
     makers = {NUMPY: in_numpy, JAX: in_jax}
     if installed:
@@ -287,9 +288,9 @@ def timed(width: int, repeats: int, installed: bool):
 def facts(
     found: dict[str, Any], seconds: dict[str, Any], config: Config, installed: bool
 ):
-    """Return each way's difference from JAX in ε, and its seconds relative to JAX's.
+    """Return the differences of each way from JAX, and its seconds relative to JAX.
 
-    The difference is divided by the largest entry.
+    A difference is divided by the largest entry, and is in units of ε.
     """
     exact, eps = found[JAX], float(np.finfo(float).eps)
 
@@ -327,6 +328,6 @@ def facts(
 
 
 def source(function: Callable):
-    """Return the source code of one way without its one-line docstring."""
+    """Return the source code of a function without its one-line docstring."""
     lines = inspect.getsource(function).splitlines()
     return "\n".join([lines[0], *lines[2:]]).replace("  # pyright: ignore", "")

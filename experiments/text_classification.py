@@ -2,25 +2,26 @@
 
 Reuters R8 has 5,485 training and 2,189 test stories on eight topics. The Transformer
 encoder reads the first words of a story as vectors. Attention connects every word with
-every other, and the mean over the words is classified. The encoder is trained from
-scratch by Adam with a rate that rises and falls once; there are no pretrained words.
-The baseline counts words: it is logistic regression on their TF-IDF weights
-(scikit-learn), without their order. It reads the whole story. A second baseline reads
-as many words as the Transformer.
+every other word, and the mean over the words is classified. The encoder is trained from
+scratch by Adam, without pretrained vectors for words. The learning rate rises and falls
+once. The baseline counts words and ignores their order: it is logistic regression on
+TF-IDF weights (scikit-learn). It reads the whole story. A second baseline reads only as
+many words as the Transformer.
 
     # About three minutes on two cores.
     python experiments/text_classification.py
     # Two blocks, twice the words, more to choose from: an hour.
     python experiments/text_classification.py --full
 
-Nothing was chosen on test stories. Rate and epochs of the network and C of the logistic
-regressions have the best accuracy on a held-out tenth of the training stories. Then the
-models are trained on all training stories. If the stories are missing and cannot be
-downloaded, generated ones replace them, and the answer says so.
+Nothing was chosen on test stories. For the network, the learning rate and the number of
+epochs were chosen by the accuracy on a held-out tenth of the training stories. For the
+logistic regressions, the regularisation C was chosen in the same way. Then the models
+are trained on all training stories. If the stories are missing and cannot be
+downloaded, generated stories replace them, and the answer says so.
 
-Expected numbers (`EXPECTED`): test accuracy on Reuters R8, for the Transformer as the
-mean over the seeds. Cardoso-Cachopo (2007) reports 0.970 for a linear support vector
-machine.
+Expected numbers (`EXPECTED`): test accuracies on Reuters R8. For the Transformer, the
+number is the mean over the seeds. Cardoso-Cachopo (2007) reports 0.970 for a linear
+support vector machine.
 """
 
 import dataclasses
@@ -44,14 +45,15 @@ class Config:
     """Settings of the experiment."""
 
     dataset: str = CLAIM
-    """Stories: reuters_r8, or generated ones."""
+    """Stories: reuters_r8, or fabricated, which are generated stories."""
     seeds: str = "0..4"
-    """Seeds of the reported trainings: 0..9, or 1,4,7."""
+    """Seeds of the reported trainings, written as 0..9 or as 1,4,7."""
     words: int = 64
-    """Number of words of a story that the Transformer reads; the rest is cut off."""
+    """Number of words of a story that the Transformer reads. Later words are cut
+    off."""
     least_count: int = 3
-    """Least number of occurrences in the training stories of a word in the vocabulary;
-    all others are one unknown word."""
+    """Smallest number of occurrences in the training stories that a word of the
+    vocabulary must have. All other words become the same unknown word."""
     width: int = 64
     """Length of the word vectors."""
     layers: int = 1
@@ -65,7 +67,7 @@ class Config:
     epochs: tuple[int, ...] = (4, 8)
     """Numbers of epochs to choose from, each with its own schedule."""
     held_out: float = 0.1
-    """Share of the training stories held out for the choice."""
+    """Share of the training stories that are held out for the choice."""
 
 
 FULL = Config(
@@ -118,8 +120,8 @@ class Job(NamedTuple):
       seed: Seed of the initial parameters, the order of stories, and the noise.
       rate: Peak learning rate.
       epochs: Passes over the training stories.
-      choosing: Whether the held-out stories are used for evaluation instead of
-        training.
+      choosing: Whether this training is for the choice of rate and epochs. If True, the
+        held-out stories are used for evaluation and not for training.
     """
 
     seed: int
@@ -129,7 +131,10 @@ class Job(NamedTuple):
 
 
 def complete(config: Config):
-    """Return the config with available stories: the default, or its replacement."""
+    """Return the config with stories that are available.
+
+    If the default stories are missing and cannot be downloaded, they are replaced.
+    """
     if config.dataset != CLAIM:
         return config
     try:
@@ -199,7 +204,7 @@ def run(
 
 
 def read(dataset: str):
-    """Return the stories."""
+    """Return the stories of a data set."""
     if dataset == CLAIM:
         return research.datasets.documents()
     if dataset == FALLBACK:
@@ -212,7 +217,8 @@ def fabricated(
 ):
     """Generate stories without word order, for use without a data set.
 
-    Most words are common to all topics; three in ten belong to the topic.
+    Three in ten words belong to the topic of a story. The other words are common to all
+    topics.
     """
     rng, classes = np.random.default_rng(0), [f"topic {k}" for k in range(num_classes)]
     labels = rng.integers(num_classes, size=num_train + num_test).astype(np.int32)
@@ -234,7 +240,7 @@ def fabricated(
 
 
 def check(config: Config):
-    """Check the config; return its seeds."""
+    """Check the config, and return its seeds."""
     for name in ("words", "least_count", "width", "layers", "batch_size"):
         if getattr(config, name) < 1:
             raise ValueError(
@@ -263,14 +269,17 @@ def check(config: Config):
 
 
 def hold_out(n: int, share: float):
-    """Split the training stories; return indices to train on, and held-out indices."""
+    """Split the training stories at random.
+
+    Return the indices of the stories for training, and of the held-out stories.
+    """
     order = np.random.default_rng(SPLIT_SEED).permutation(n)
     held = max(1, round(share * n))
     return np.sort(order[held:]), np.sort(order[:held])
 
 
 def shortened(texts: Any, words: int | None):
-    """Return the first words of each text; None: all words."""
+    """Return the first `words` words of each text. None means all words."""
     return (
         list(texts)
         if words is None
@@ -286,10 +295,11 @@ def count_words(
     held: np.ndarray,
     parts: Checkpoints,
 ):
-    """Fit the baseline, with C chosen on the held-out stories.
+    """Fit the baseline. The regularisation C is chosen on the held-out stories.
 
     Returns:
-      The probabilities for the test stories, C, and the accuracy of every C tried.
+      The probabilities for the test stories, the chosen C, and the accuracies of all
+      values of C that were tried.
     """
     del parts  # This takes seconds, so no checkpoint is saved.
     texts, scores = np.array(train_texts, dtype=object), []
@@ -307,7 +317,8 @@ def count_words(
 def fit_counts(texts: Any, labels: np.ndarray, strength: float):
     """Fit logistic regression on TF-IDF weights.
 
-    The weights use 1 + log of the counts, of words that occur in at least two stories.
+    The weights are computed from 1 + log(count). Only words that occur in at least two
+    stories are used.
     """
     weights = TfidfVectorizer(
         sublinear_tf=True, min_df=2, lowercase=False, token_pattern=r"\S+"
@@ -327,7 +338,10 @@ def train_all(
     jobs: Sequence[Job],
     first: int,
 ):
-    """Train every job as in `train`; load finished jobs from their checkpoints."""
+    """Train every job, and load finished jobs from their checkpoints.
+
+    `train` describes the results.
+    """
     saved = []
     for done, job in enumerate(jobs, first):
         purpose = (
@@ -354,7 +368,7 @@ def train(
     watch: Callable[[float, str], None],
     parts: Checkpoints,
 ):
-    """Train once; return scores by epoch and the final probabilities of each story.
+    """Train once, and return scores by epoch and the final probabilities of each story.
 
     The scores are loss, accuracy and macro-F1 on the stories for evaluation.
     """
@@ -417,7 +431,8 @@ def train(
 def parted(job: Job, split: Any, halves: tuple):
     """Return (texts, labels) for training and for evaluation.
 
-    These are the training and test stories, or two parts of the training stories.
+    If job.choosing is True, they are two parts of the training stories. Otherwise they
+    are the training and the test stories.
     """
     if not job.choosing:
         return (split.train_texts, split.train_y), (split.test_texts, split.test_y)
@@ -427,7 +442,7 @@ def parted(job: Job, split: Any, halves: tuple):
 
 
 def tokens_of(texts: Any, vocabulary: Any, words: int):
-    """Return the first words of each text as padded tokens."""
+    """Return the first `words` words of each text as padded tokens."""
     encoded: Any = research.datasets.encode(texts, vocabulary, words)
     return research.types.Sequences(*encoded)
 
@@ -458,13 +473,13 @@ def probabilities(predict: Callable, params: Params, sequences: Sequences):
 
 
 def confused(labels: np.ndarray, probabilities: np.ndarray):
-    """Count how often each topic (row) was predicted as each (column)."""
+    """Return the confusion matrix. Rows are true topics, columns predicted topics."""
     topics = range(probabilities.shape[1])
     return confusion_matrix(labels, probabilities.argmax(axis=1), labels=topics)
 
 
 def recalls(labels: np.ndarray, probabilities: np.ndarray):
-    """Return the share of each topic that is recognised; NaN if it has no stories."""
+    """Return the recognised share of each topic, or NaN if it has no stories."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
     said = probabilities.argmax(axis=1)
     return np.asarray(
@@ -544,11 +559,11 @@ def facts(
 
 
 def worst(split: Any, probabilities: np.ndarray, counted: np.ndarray):
-    """Return the errors of one network with the highest probabilities.
+    """Return the wrong predictions of one network that have the highest probabilities.
 
     Returns:
-      Rows (beginning of the story, topic, predicted topic, its probability, the
-        baseline's prediction).
+      Rows (beginning of the story, topic, predicted topic, probability of the predicted
+      topic, prediction of the baseline).
     """
     predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != split.test_y)
@@ -565,7 +580,7 @@ def worst(split: Any, probabilities: np.ndarray, counted: np.ndarray):
 
 
 def arrays(split: Any, trained: Sequence[Saved]):
-    """Return the arrays of the figures; single networks use the first seed."""
+    """Return the arrays of the figures. Figures of one network use the first seed."""
     kept = {
         name: np.stack([saved.arrays[name] for saved in trained])
         for name in ("accuracy", "macro_f1", "loss")

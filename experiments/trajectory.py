@@ -7,20 +7,22 @@ depend on the steepness. For every step, the experiment stores the learning rate
 norms of gradient and update, the ratio of the norms of update and parameters, and the
 cosine between the update and -gradient.
 
-Each rule has the best rate of a grid, which is the same for all rules. The best rate
-has the lowest maximum of f - f* over the second half of the steps, so a path that only
-passes by the minimum does not win. Only twelve digits count. Among rates that reach
-them, the first to do so wins. The whole grid is reported, including the rates that
-diverge. For another number of steps, another rate may be the best.
+Each rule is run with all rates of a grid, which is the same for all rules, and its best
+rate is shown. The best rate has the lowest maximum of f - f* over the second half of
+the steps, so a path that only passes by the minimum does not win. If f - f* is at most
+1e-12 of its initial value, it counts as 0. If several rates reach 0, the rate that
+reaches 0 first is the best. The results of the whole grid are reported, including the
+rates that diverge. For another number of steps, another rate may be the best.
 
     # Some seconds.
     python experiments/trajectory.py
     python experiments/trajectory.py --landscape himmelblau --rule adam nesterov
 
 Expected numbers (`EXPECTED`) are for the quadratic, whose theory is exact. For gradient
-descent, they are the mean cosine, and the factor by which the distance shrinks at each
-step, divided by max |1 - η λ| over the eigenvalues λ of the Hessian. For the heavy ball
-with momentum β, it is the same factor divided by √β.
+descent, there are two numbers. The first is the mean cosine. The second is the factor
+by which the distance to the minimum shrinks at each step, divided by max |1 - η λ| over
+the eigenvalues λ of the Hessian. For the heavy ball with momentum β, there is one
+number: the same factor, divided by √β.
 """
 
 import dataclasses
@@ -53,11 +55,12 @@ class Config:
         "rmsprop",
         "adam",
     )
-    """Names of update rules, which run with their defaults."""
+    """Names of update rules. They run with their default arguments."""
     steps: int = 300
     """Steps of each path."""
     rates: int = 21
-    """Number of learning rates in the grid, which have equal ratios."""
+    """Number of learning rates in the grid. Neighbouring rates have a constant
+    ratio."""
     lowest_rate: float = 1e-4
     """Lowest rate of the grid."""
     highest_rate: float = 10.0
@@ -84,7 +87,7 @@ SMALLEST = 1e-12  # Below this share of its initial value, f - f* is rounding er
 
 @dataclasses.dataclass(frozen=True)
 class Landscape:
-    """A function of a point of shape (2,), its minima, and the part that is drawn."""
+    """A function of a point of shape (2,), its minima, and the bounds of a figure."""
 
     formula: str
     f: Callable
@@ -97,14 +100,14 @@ class Landscape:
 def quadratic(x: Any):
     """Return ½ (u² + 100 v²), where (u, v) is x rotated by 30°.
 
-    The axes of the ellipses are not coordinate axes.
+    The contour lines are ellipses, and their axes are not the coordinate axes.
     """
     u, v = turned(x)
     return 0.5 * (u**2 + CONDITION * v**2)
 
 
 def turned(x: Any):
-    """Return x in the coordinates of the ellipses' axes."""
+    """Return x in coordinates along the axes of the ellipses of `quadratic`."""
     cosine, sine = math.cos(ANGLE), math.sin(ANGLE)
     return cosine * x[0] + sine * x[1], cosine * x[1] - sine * x[0]
 
@@ -129,9 +132,9 @@ def beale(x: Any):
 
 
 def saddle(x: Any):
-    """Return a function with two minima on either side of a saddle at 0.
+    """Return a function with a saddle at 0 and a minimum on each side of the saddle.
 
-    The start leads almost into the saddle.
+    From the initial point, descent leads almost into the saddle.
     """
     return 0.5 * x[0] ** 2 - 0.5 * x[1] ** 2 + 0.25 * x[1] ** 4
 
@@ -191,7 +194,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Run each rule at every rate, keep its best path, and check two against theory."""
+    """Run each rule at every rate, keep the best path, and compare two with theory."""
     del checkpoints  # The experiment takes seconds, so no checkpoint is saved.
     rates = grid(config)
     for name in config.rule:
@@ -230,7 +233,7 @@ def run(
 
 
 def grid(config: Config):
-    """Check the config; return the learning rates, ascending."""
+    """Check the config, and return the learning rates in ascending order."""
     if not config.rule:
         raise ValueError("rule must name at least one update rule; got rule=().")
     for field in ("steps", "rates"):
@@ -252,7 +255,8 @@ def walk(landscape: str, name: str, rates: np.ndarray, steps: int):
     """Run one rule at all rates.
 
     Returns:
-      Facts of the best rate as JSON, and its arrays with the scores of every rate.
+      Two things: the facts of the best rate, as JSON; and arrays, which contain the
+      path of the best rate and the scores of all rates.
     """
     scene = LANDSCAPES[landscape]
     points, asked, gradients, used = (
@@ -294,9 +298,10 @@ def walk(landscape: str, name: str, rates: np.ndarray, steps: int):
 
 
 def choose(gaps: np.ndarray, scores: np.ndarray):
-    """Return the index of the rate with the lowest score, to twelve digits.
+    """Return the index of the rate with the lowest score.
 
-    Among rates that reach these digits, the first to do so is chosen.
+    A gap counts as 0 if it is at most SMALLEST times the initial gap. If several rates
+    reach 0, the rate that reaches 0 first is chosen.
     """
     enough = SMALLEST * gaps[0, 0]
     if not scores.min() <= enough:
@@ -306,7 +311,7 @@ def choose(gaps: np.ndarray, scores: np.ndarray):
 
 
 def finite(value: Any):
-    """Return a number for JSON; None if it is not finite."""
+    """Return a number for JSON, or None if the number is not finite."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -314,8 +319,9 @@ def paths(scene: Landscape, name: str, rates: np.ndarray, steps: int):
     """Run a rule at each rate.
 
     Returns:
-      For each rate: the iterates, the points at which gradients are taken (t + 1, 2),
-        the gradients, and the learning rates used.
+      Four arrays for each rate: the iterates, the points at which gradients are
+      computed, the gradients, and the learning rates of the steps. The iterates have
+      shape (t + 1, 2).
     """
     descent, gradient = research.descent, jax.grad(scene.f)
 
@@ -349,7 +355,7 @@ def paths(scene: Landscape, name: str, rates: np.ndarray, steps: int):
 
 
 def heights(scene: Landscape):
-    """Return f - f* on a lattice, with its axes."""
+    """Return f - f* on a lattice, with the coordinates of the lattice."""
     x, y = (np.linspace(low, high, 221) for low, high in scene.bounds)
     return {
         "x": x,
@@ -359,7 +365,10 @@ def heights(scene: Landscape):
 
 
 def against_theory(plain: tuple, ball: tuple):
-    """Return the quadratic's measurements of two rules, relative to theory."""
+    """Return the numbers measured on the quadratic, relative to theory.
+
+    `plain` and `ball` are the results of gradient descent and of the heavy ball.
+    """
     (facts, kept), (_, of_ball) = plain, ball
     factor = max(abs(1 - facts["rate"] * curvature) for curvature in (1.0, CONDITION))
     return {
@@ -378,8 +387,8 @@ class Steps(NamedTuple):
       gradient_norm: |g|.
       update_norm: |u|, where u = x_(t+1) - x_t.
       update_over_params: |u| / |x_t|; inf if x_t is 0.
-      cosine: Cosine of the angle between u and -g: 1 straight down the slope, 0 along
-        it, -1 straight up; NaN if u or g is 0.
+      cosine: Cosine of the angle between u and -g. It is 1 straight down the slope, 0
+        along a contour line, and -1 straight up. It is NaN if u or g is 0.
     """
 
     gradient_norm: np.ndarray
@@ -395,14 +404,14 @@ def describe_steps(points: np.ndarray, gradients: np.ndarray) -> Steps:
       points: Points x_0, ..., x_t, shape (t + 1, d).
       gradients: Gradients at all points but the last, shape (t, d).
     Returns:
-      The Steps. NaN and infinities of a diverged path are kept.
+      The Steps. If the path diverged, they contain NaN and infinities.
     Raises:
       ValueError: The shapes do not match.
     Example:
       >>> steps = describe_steps(np.array([[3.0, 4.0], [3.0, 3.0], [2.0, 3.0]]),
-        np.array([[0.0, 2.0], [0.0, 5.0]]))
+      ...     np.array([[0.0, 2.0], [0.0, 5.0]]))
       >>> print(steps.gradient_norm, steps.update_norm, steps.update_over_params[0],
-        steps.cosine)
+      ...     steps.cosine)
       [2. 5.] [1. 1.] 0.2 [1. 0.]
     """
     points, gradients = np.asarray(points, float), np.asarray(gradients, float)
@@ -430,12 +439,12 @@ def contraction(distances: np.ndarray) -> float:
     """Return the factor by which distances shrink at each step.
 
     The factor is exp(s), where s is the slope of the least-squares line through the
-    logarithms of the later half.
+    logarithms of the later half of the distances.
 
     Args:
       distances: Distances to the limit of the path, shape (t + 1,).
     Returns:
-      The factor; NaN if a distance of the later half is 0 or not finite.
+      The factor. It is NaN if a distance in the later half is 0 or not finite.
     Example:
       >>> round(contraction(5 * 0.9 ** np.arange(40)), 12)
       0.9

@@ -1,32 +1,34 @@
 """How often does the usual way of comparing two rules name the wrong winner?
 
 Five rules are trained once, with many trials and many seeds, on each workload. From
-these runs, thousands of possible studies are drawn: a dozen trials (including the
-defaults), a few seeds for tuning and others to report. Nine procedures decide every
-study. The usual ones have one fault each: one seed, tuning on the reported seeds, or
-tuning only one's own rule. Ours has disjoint seeds, equal budgets, and an interval that
-accounts for the choice of the trial. The usual procedures average penalised passes, so
-that runs that miss the target have a number too.
+these runs, thousands of possible studies are drawn. A study has a dozen trials
+(including the defaults), a few seeds for tuning, and other seeds to report. Nine
+procedures decide every study. Each of the usual procedures has one fault: it uses one
+seed, or tunes on the reported seeds, or tunes only one's own rule. The procedure of
+this project has disjoint seeds, equal budgets, and an interval that accounts for the
+choice of the trial. The usual procedures average the number of passes. A run that
+misses the target gets a larger number, as a penalty.
 
     python experiments/tuning_protocol.py            # under three minutes on two cores
     # With digits; more trials, seeds and studies.
     python experiments/tuning_protocol.py --full
 
-The truth is computed from all seeds. It is the expected running time to the target of
-the best trial over all seeds. The trial is taken from those of the study, or from all
-trials ever made, which says more about the rules. A rule is also compared with itself
-under another name, where every winner is wrong. The two sides then have the same trials
-on other seeds, or also other trials, so that one side may have had more luck in its
-search.
+The truth is computed from all seeds. The better rule is the one whose best trial has
+the lower expected running time to the target. There are two versions of the truth. In
+one, the best trial is taken from the trials of the study. In the other, it is taken
+from all trials ever made, which says more about the rules. A rule is also compared with
+itself under another name; in this case, every winner is wrong. The two sides then have
+other seeds and the same trials, or other seeds and other trials. With other trials, one
+side may have more luck in its search.
 
 Expected numbers (`EXPECTED`), as shares of studies:
 
-- `ours_wrong` and `worst_wrong`: wrong winners, judged by the study's trials, of our
-procedure and of the worst one;
-- `ours_in_null` and `ours_with_other_trials`: winners between a rule and itself of our
-procedure, with the same trials and with other trials;
-- `redrawn_with_other_trials`: the last, for our procedure with half of the trials
-redrawn in each resample.
+- `ours_wrong` and `worst_wrong`: wrong winners of our procedure and of the worst
+procedure, if the truth is taken from the study's trials;
+- `ours_in_null` and `ours_with_other_trials`: winners that our procedure names between
+a rule and itself, with the same trials and with other trials;
+- `redrawn_with_other_trials`: the same as `ours_with_other_trials`, for a variant of
+our procedure that draws half of the trials anew in each resample.
 """
 
 import dataclasses
@@ -58,36 +60,37 @@ class Config:
         "rmsprop",
         "adam",
     )
-    """Names of our rules."""
+    """Names of update rules of this package."""
     workload: tuple[str, ...] = ("breast_cancer", "diabetes_ridge", "quadratic")
     """Named problems on which all rules run."""
     trials: int = 24
-    """Trials of each rule, run once; the first has the default hyper-parameters."""
+    """Number of trials of each rule, which are run once. The first trial has the
+    default hyper-parameters."""
     seeds: str = "0..99"
-    """Seeds of all trials: 0..9, or 1,4,7."""
+    """Seeds of all trials, written as 0..9 or as 1,4,7."""
     passes: int = 30
     """Passes over the data in every training."""
     batch_size: int = 32
-    """Examples in a batch; a problem without data always uses the full batch."""
+    """Examples in a batch. A problem without data always uses the full batch."""
     target: float = 1e-2
     """Share of the initial f - f* that must be reached."""
     budget: int = 12
     """Trials of each rule in a study."""
     few: int = 3
-    """Trials of the other rule if budgets are unequal, and number of seeds if these are
-    few."""
+    """Number of trials of the other rule if the budgets are unequal, and number of
+    seeds in procedures with few seeds."""
     reported_seeds: int = 20
-    """Seeds that a study reports."""
+    """Number of seeds that a study reports."""
     tuning_seeds: int = 10
-    """Additional seeds on which a study chooses."""
+    """Number of other seeds on which a study chooses trials."""
     studies: int = 1000
-    """Studies of each kind."""
+    """Number of studies of each kind."""
     resamples: int = 500
-    """Bootstrap resamples of an interval."""
+    """Number of bootstrap resamples for an interval."""
     seed: int = 0
     """Seed of the random studies."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 LARGER = ("breast_cancer", "diabetes_ridge", "quadratic", "digits")
@@ -124,7 +127,7 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Train, draw studies, and decide each with every procedure."""
+    """Train, draw studies, and decide each study with every procedure."""
     checkpoints = checkpoints or research.types.no_checkpoints
     contenders = check(config)
     jobs = list(itertools.product(config.workload, contenders))
@@ -158,7 +161,7 @@ def run(
 
 
 def check(config: Config):
-    """Check the config; return the contenders."""
+    """Check the config, and return the contenders."""
     seeds, needed = (
         research.runs.parse_seeds(config.seeds),
         2 * (config.reported_seeds + config.tuning_seeds),
@@ -267,10 +270,11 @@ def simulate(config: Config, pools: Any, kind: str, start: int):
     """Draw one piece of the studies of one kind, and decide them.
 
     Returns:
-      Arrays `pair` (studies, 3): indices of workload, my rule and the other rule;
-        `named` (studies, procedures): 1 if my rule is named, -1 for the other; `truth`
-        (studies, 2): log of the other's true cost divided by mine, from all trials and
-        from those drawn.
+      Three arrays. `pair`, shape (studies, 3): indices of the workload, my rule and the
+      other rule. `named`, shape (studies, procedures): 1 if my rule is named the
+      winner, -1 if the other rule is, 0 if no rule is. `truth`, shape (studies, 2):
+      logarithm of the other rule's true cost divided by the true cost of my rule, once
+      from all trials and once from the trials of the study.
     """
     ways = decision_procedures.procedures(config.few, max(1, config.budget // 2))
     rules, workloads = range(len(config.rule)), range(len(config.workload))
@@ -316,9 +320,10 @@ def simulate(config: Config, pools: Any, kind: str, start: int):
 
 
 def log_ratio(pools: Any, trials: Any):
-    """Return the log of the other rule's true cost divided by mine.
+    """Return log(c_other / c_mine), with the true costs of the other rule and of mine.
 
-    Each cost uses its own trials. The result is 0 if neither reaches the target.
+    Each cost is computed from the trials of its own side. The result is 0 if neither
+    rule reaches the target.
     """
     mine, other = (
         decision_procedures.true_cost(pool, those)
@@ -330,7 +335,7 @@ def log_ratio(pools: Any, trials: Any):
 def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
     """Return shares of right and wrong winners by procedure, and the true costs.
 
-    Each share is (share, low, high).
+    Each share has an interval: (share, low, high).
     """
     rows = []
     for column, (name, way) in enumerate(
@@ -379,9 +384,10 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
 
 
 def truths(arrays: dict[str, np.ndarray]):
-    """Return 1 where my rule is truly better and -1 where the other is.
+    """Return the true winner of each study: 1 for my rule, -1 for the other rule.
 
-    There is one array for each definition of the truth.
+    There is one array for each version of the truth. 0 means that the true costs are
+    equal.
     """
     return dict(
         zip((RULES, TRIALS), np.sign(arrays["rules/truth"]).astype(int).T, strict=True)

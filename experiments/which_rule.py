@@ -2,17 +2,19 @@
 
 First-order rules are compared on problems whose exact optimum is known: linear, ridge,
 logistic and softmax regression on real data, an ill-conditioned regression, and a noisy
-quadratic. Every rule gets the same number of trials, the first with its defaults.
-Trials are chosen on seeds that are not reported. The first rule is also chosen on the
-tuning seeds and then reported on the others, so its result is not biased by the choice.
+quadratic. Every rule gets the same number of trials. The first trial uses the defaults.
+The best trial is chosen on tuning seeds, and results are reported on other seeds. The
+first rule is also chosen on the tuning seeds, so its reported result is not biased by
+the choice.
 
     # The usual rules, under ten minutes on two cores.
     python experiments/which_rule.py
-    # Every first-order rule here and more trials, under half an hour there.
+    # Every first-order rule here and more trials, under half an hour.
     python experiments/which_rule.py --full
 
-Expected number (`EXPECTED`): example gradients of plain gradient descent and of Adam,
-divided by those of the first rule, over all workloads together.
+Expected numbers (`EXPECTED`): the number of example gradients that plain gradient
+descent needs, divided by the number that the first rule needs, over all workloads
+together; and the same ratio for Adam.
 """
 
 import dataclasses
@@ -44,8 +46,8 @@ class Config:
         "dog",
         "prodigy",
     )
-    """Names of rules; all: every first-order rule. Gradient descent and Adam are always
-    included."""
+    """Names of rules. "all" means every first-order rule. Gradient descent and Adam are
+    always included."""
     workload: tuple[str, ...] = (
         "diabetes",
         "diabetes_ridge",
@@ -56,7 +58,7 @@ class Config:
     )
     """Workloads with data and a known optimum."""
     budget: int = 20
-    """Trials of each rule on each workload; the first has the default
+    """Number of trials of each rule on each workload. The first trial has the default
     hyper-parameters."""
     passes: int = 30
     """Passes over the data in every training."""
@@ -65,11 +67,11 @@ class Config:
     target: float = 1e-2
     """Share of the initial f - f* that must be reached."""
     seeds: str = "0..19"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "1000..1009"
-    """Seeds for the choice of trials; must differ from the reported seeds."""
+    """Seeds for the choice of trials. They must differ from the reported seeds."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(rule=ALL, budget=24)
@@ -93,7 +95,7 @@ def run(
 ) -> research.runs.Findings:
     """Measure every rule on every workload.
 
-    The tuning seeds decide which rule is first; results are reported on other seeds.
+    The tuning seeds decide which rule is first. Results are reported on other seeds.
     """
     comparison = research.comparison
     workloads = comparison.make_workloads(config.workload)
@@ -135,9 +137,10 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: Checkpoints):
-    """Compute every `parts`-th pair, starting with pair `part`, and save it.
+    """Compute one of `parts` parts of the pairs of rule and workload.
 
-    `run` loads the results from the checkpoints.
+    The part has every `parts`-th pair, starting with pair `part`. The results are saved
+    in the checkpoints, and `run` loads them from there.
     """
     research.comparison.compute_share(
         rules_of(config),
@@ -150,7 +153,7 @@ def share(config: Config, part: int, parts: int, checkpoints: Checkpoints):
 
 
 def terms(config: Config):
-    """Return the arguments of the protocol."""
+    """Return the arguments for the protocol of the comparison."""
     return {
         "budget": config.budget,
         "passes": config.passes,
@@ -163,13 +166,13 @@ def terms(config: Config):
 
 
 def rules_of(config: Config):
-    """Return the names of the rules, including the plain and the usual one."""
+    """Return the names of the rules, always including gradient descent and Adam."""
     named = list(research.tuning.SPACES) if "all" in config.rule else config.rule
     return list(dict.fromkeys((PLAIN, *named, USUAL)))
 
 
 def ratio_to(numbers: dict[str, Any], rule: str):
-    """Return example gradients of a rule divided by the first's; 1 for itself."""
+    """Return the example gradients of a rule, divided by those of the first rule."""
     if rule == numbers["baseline"]:
         return 1.0
     return next(one["ratio"] for one in numbers["overall"] if one["rule"] == rule)
@@ -234,12 +237,15 @@ def by_rule(study: research.comparison.Study, budget: int):
 
 
 def reached_by_defaults(study: research.comparison.Study, workload: str, rule: str):
-    """Return the share of the first trial's reported runs that reach the target."""
+    """Return how many runs with the defaults reach the target, as a share.
+
+    The defaults are the first trial. Only runs with reported seeds count.
+    """
     return np.isfinite(study.arrays[f"{workload}/{rule}/costs"][0]).mean()
 
 
 def at(study: research.comparison.Study, workload: str, rule: str, trials: int):
-    """Return the passes that a rule is expected to need after so many trials.
+    """Return the expected number of passes of a rule that is tuned by `trials` trials.
 
     The result is inf if the target is not reached.
     """
@@ -248,13 +254,13 @@ def at(study: research.comparison.Study, workload: str, rule: str, trials: int):
 
 
 def geometric_mean(ratios: np.ndarray):
-    """Return the geometric mean of the finite ratios; None if there are none."""
+    """Return the geometric mean of the finite ratios, or None if no ratio is finite."""
     finite = ratios[np.isfinite(ratios)]
     return float(np.exp(np.log(finite).mean())) if finite.size else None
 
 
 def relative_seconds(cells: dict[tuple[str, str], Any], on: Sequence[str], rule: str):
-    """Return the seconds per pass relative to plain gradient descent.
+    """Return the seconds per pass of a rule relative to plain gradient descent.
 
     The result is the geometric mean over the workloads.
     """

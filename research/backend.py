@@ -1,6 +1,6 @@
 """Set JAX and XLA flags: devices, thread pool, float64, matmul precision, loop kernels.
 
-No other module sets flags.
+No other module of this package sets such flags.
 """
 
 import os
@@ -23,18 +23,20 @@ MOST = 65_536  # Largest number of devices, and of threads.
 
 
 def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
-    """Set the options that determine the bits of a run, before JAX starts its backend.
+    """Set the JAX and XLA options on which the bits of a run depend.
 
-    The size of XLA's CPU thread pool affects the bits of large products, so it is fixed
-    on every machine. Repeating a call with the same values has no effect.
+    Call this function before JAX starts its backend. The size of XLA's CPU thread pool
+    affects the bits of large products, so the size is the same on every machine. A
+    second call with the same values has no effect.
 
     Args:
-      devices: Number of CPU devices that JAX shows, at most `pool`. JAX does not split
-        work over them by itself; `research.descent.sweep` spreads batches of runs over
-        them. XLA gives its pool at least one thread per device, so more devices than
-        `pool` would change the bits.
+      devices: Number of CPU devices that JAX shows, at most `pool`. JAX does not
+        distribute work to the devices by itself. `research.descent.sweep` distributes
+        batches of runs to the devices. The thread pool has at least one thread per
+        device, so more devices than `pool` would change the size of the pool and thus
+        the bits.
       pool: Number of threads in XLA's CPU pool (the environment variable NPROC).
-      x64: Whether arrays may be float64. Experiments on f - f* need it.
+      x64: Whether arrays may be float64. Experiments that measure f - f* need float64.
     Raises:
       ValueError: devices or pool is not a positive integer, or devices exceeds pool.
       RuntimeError: The backend has already started with other values. Call `configure`

@@ -1,9 +1,9 @@
 """Checks of arguments, one for each kind of value.
 
-Every public function checks its arguments first. Each check names the argument, shows
-its value and says what to give. Checks look at concrete values only: tracers pass, and
-no operation is added to a program. This module does not import JAX, so that modules
-that use NumPy alone need not load it.
+Every public function checks its arguments first. The error message of a check names the
+argument, shows its value and says what to pass instead. Only concrete values are
+checked. Tracers are accepted, and no operation is added to a program. This module does
+not import JAX, so that JAX need not be loaded for modules that use only NumPy.
 """
 
 import inspect
@@ -21,7 +21,9 @@ _LONGEST = 120  # Maximum number of characters of a value in a message.
 
 
 def is_traced(value: Any) -> bool:
-    """Return whether a value is a JAX tracer, which has shape and dtype but no values.
+    """Return whether a value is a JAX tracer.
+
+    A tracer has a shape and a dtype, but no values.
 
     Example:
       >>> is_traced(1.0)
@@ -32,7 +34,7 @@ def is_traced(value: Any) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Return whether a value has a dtype and a shape: any array, or a NumPy number.
+    """Return whether a value has a dtype and a shape, like arrays and NumPy numbers.
 
     Example:
       >>> is_array(np.ones(2)), is_array([1.0]), is_array(np)
@@ -42,10 +44,10 @@ def is_array(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it.
+    """Return a text that describes a value in an error message.
 
-    The text is the repr, shortened if it is long. For an array, it is the dtype and
-    shape.
+    The text is the repr of the value, shortened if it is long. For an array, the text
+    is the dtype and the shape.
 
     Example:
       >>> shown(np.zeros((2, 3))), shown("a" * 200)[-10:]
@@ -75,19 +77,20 @@ def check_number(
     integer: bool = False,
     signed: bool = False,
 ) -> None:
-    """Raise unless a concrete value is a finite number in the allowed range.
+    """Raise unless a value is a finite number in the allowed range.
 
-    A tracer passes.
+    A tracer is accepted.
 
     Args:
-      name, value: Name and value of the argument; a number is a Python or NumPy number
-        or an array of shape ().
+      name, value: Name and value of the argument. Accepted are Python numbers, NumPy
+        numbers, and arrays of shape ().
       below: Exclusive upper limit. The lower limit is 0, inclusive.
       positive: Whether 0 is not allowed.
-      integer: Whether only integers are allowed; 2.0 is not an integer.
+      integer: Whether only integers are allowed. The float 2.0 is not an integer.
       signed: Whether negative numbers are allowed.
     Raises:
-      TypeError: value is not a scalar number (or not an integer).
+      TypeError: value is not a scalar number, or it is not an integer although
+        `integer` is True.
       ValueError: value is outside the range, NaN or infinite.
     Example:
       >>> check_number("b1", 1.5, below=1.0)
@@ -124,8 +127,8 @@ def check_number(
 def check_real(name: str, value: Any) -> None:
     """Raise unless a value is a single real number that is not infinite.
 
-    Use this check if the caller checks the range afterwards. NaN passes, because every
-    range check rejects it. A tracer passes too.
+    Use this check if the caller checks the range afterwards. NaN is accepted here,
+    because every range check rejects NaN. A tracer is accepted too.
 
     Raises:
       TypeError: value is not a number.
@@ -150,13 +153,14 @@ def check_real(name: str, value: Any) -> None:
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
-    """Raise unless a value is an integer in [least, most]; a tracer passes.
+    """Raise unless a value is an integer in [least, most]. A tracer is accepted.
 
     Args:
-      name, value: Name and value of the argument; a Python or NumPy integer.
-      least, most: Limits, both inclusive; most=None: no upper limit.
+      name, value: Name and value of the argument. Accepted are Python and NumPy
+        integers.
+      least, most: Limits, both inclusive. most=None means that there is no upper limit.
     Raises:
-      ValueError: The value is not such an integer; the message shows it.
+      ValueError: The value is not such an integer. The message shows the value.
     Example:
       >>> check_count("num_steps", 0)
       Traceback (most recent call last):
@@ -178,7 +182,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
 
 
 def check_share(name: str, value: Any, example: float = 0.5) -> None:
-    """Raise unless a value is a number between 0 and 1, both excluded.
+    """Raise unless a value is a number above 0 and below 1.
 
     Args:
       name, value: Name and value of the argument.
@@ -201,7 +205,7 @@ def check_share(name: str, value: Any, example: float = 0.5) -> None:
 def is_integer(value: Any) -> bool:
     """Return whether a value is a Python or NumPy integer, or an array of one integer.
 
-    Such an array has shape (). True and False do not count as integers.
+    An array of one integer must have shape (). True and False are not integers here.
 
     Example:
       >>> is_integer(np.int8(2)), is_integer(True), is_integer(2.0)
@@ -219,10 +223,10 @@ def is_integer(value: Any) -> bool:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Raise unless a value is True or False; a tracer passes.
+    """Raise unless a value is True or False. A tracer is accepted.
 
     Raises:
-      TypeError: The value is neither.
+      TypeError: The value is neither True nor False.
     Example:
       >>> check_flag("replacement", "no")
       Traceback (most recent call last):
@@ -233,10 +237,12 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
-    """Raise unless a value is one of some names; values other than str always fail.
+    """Raise unless a value is one of the known names.
+
+    A value that is not a str always raises an error.
 
     Raises:
-      ValueError: The value is not one of the names; the message lists them.
+      ValueError: The value is not one of the names. The message lists the names.
     Example:
       >>> check_choice("mode", ["forward"], ("forward", "reverse"))
       Traceback (most recent call last):
@@ -290,11 +296,11 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
 
     Args:
       name, value: Name and value of the argument.
-      arguments: Names of the positional arguments that the function must accept.
-        Without names, the check only requires a callable.
+      arguments: Names of the positional arguments that the function must accept. If no
+        names are given, any callable is accepted.
       hint: Additional sentence for the message.
     Raises:
-      TypeError: The value is not callable, or not with these arguments.
+      TypeError: The value is not callable, or it cannot be called with these arguments.
     Example:
       >>> check_callable("f", 3.0, "x")
       Traceback (most recent call last):
@@ -332,7 +338,7 @@ def check_instance(
     Args:
       name, value: Name and value of the argument.
       kind: The class, or a tuple of classes.
-      hint: Additional sentence for the message: how to make an instance.
+      hint: Additional sentence for the message. It should say how to make an instance.
     Raises:
       TypeError: The value is not an instance.
     Example:
@@ -358,7 +364,7 @@ def check_mapping(name: str, value: Any, of: str = "") -> None:
       name, value: Name and value of the argument.
       of: Description of keys and values, for the message.
     Raises:
-      TypeError: The value is not such a mapping.
+      TypeError: The value is not a mapping, or a key is not a string.
     Example:
       >>> check_mapping("cells", [1, 2], "names to arrays")
       Traceback (most recent call last):
@@ -376,7 +382,7 @@ def check_sequence(
 ) -> None:
     """Raise unless a value is a list, a tuple, or an array of rank one or more.
 
-    A text, a set and a dict do not pass.
+    A str, a set or a dict is not accepted.
 
     Args:
       name, value: Name and value of the argument.
@@ -404,7 +410,7 @@ def check_sequence(
 
 
 def check_key(name: str, value: Any) -> None:
-    """Raise unless a value is one key of `jax.random`; a tracer passes.
+    """Raise unless a value is a single key of `jax.random`. A tracer is accepted.
 
     Raises:
       TypeError: The value is not a key, or is an array of several keys.
@@ -446,9 +452,10 @@ def check_numbers(
     Args:
       name, value: Name and value of the argument: an array, a number, or lists of
         numbers.
-      ndim: Required rank; None: any rank.
-      kinds: NumPy's letters for the allowed kinds of dtypes: b, i, u, f, c.
-      wanted: Description of the argument for the message; empty: derived from `kinds`.
+      ndim: Required rank. None means that any rank is allowed.
+      kinds: Allowed kinds of dtypes, in the letters of NumPy: b, i, u, f, c.
+      wanted: Description of the argument for the message. "" means that the description
+        is derived from `kinds`.
     Raises:
       TypeError: The value is not an array of these kinds.
       ValueError: The rank differs from `ndim`.
@@ -496,16 +503,18 @@ def check_numbers(
 def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
     """Raise unless every leaf of a pytree is a number or an array of numbers.
 
-    Tracers of numbers pass.
+    Tracers of numbers are accepted.
 
     Args:
       name: Name of the argument.
       tree: Value of the argument.
       hint: Additional sentence for the message.
     Returns:
-      Structure of the tree and the shapes of its leaves, which can be compared.
+      The structure of the tree, and the shapes of its leaves. Two results are equal if
+      the trees have the same structure and shapes.
     Raises:
-      TypeError: A leaf is something else; the message names the leaf.
+      TypeError: A leaf is neither a number nor an array of numbers. The message names
+        the leaf.
     Example:
       >>> check_tree("params", {"w": "one"})
       Traceback (most recent call last):
@@ -529,12 +538,12 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
 def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
     """Raise unless a value has callable attributes of the given names.
 
-    A class fails, because its instance was probably meant.
+    A class is not accepted, because the caller probably meant an instance of the class.
 
     Args:
       name, value: Name and value of the argument.
       methods: Names of the required methods.
-      hint: Additional sentence for the message: how to make such a value.
+      hint: Additional sentence for the message. It should say how to make such a value.
     Raises:
       TypeError: A method is missing.
     Example:

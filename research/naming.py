@@ -1,4 +1,4 @@
-"""End of an error message about an unknown name."""
+"""Suggestions for error messages about unknown names."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -8,15 +8,17 @@ from typing import Any
 def known_names(
     name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | None = None
 ) -> str:
-    """Return the end of a message about an unknown name: the closest, then all names.
+    """Return the end of an error message about an unknown name.
+
+    The text suggests a valid name if one is similar. Then it lists all valid names.
 
     Args:
       name: Name that the user wrote.
       known: Valid names.
-      elsewhere: Names that other packages use, in lower case, and the corresponding
-        names here.
+      elsewhere: Mapping from names in other packages, in lower case, to the
+        corresponding names in this package.
     Returns:
-      Text that follows the name in the message.
+      Text that follows the unknown name in the message.
     Example:
       >>> known_names("adm", ["adam", "nesterov"])
       "; did you mean 'adam'? Known: adam, nesterov."
@@ -38,7 +40,7 @@ def known_names(
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that suggests the closest valid name, or lists all of them.
+    """Return a sentence that suggests the most similar name, or else lists all names.
 
     Args:
       name: Name that the user wrote.
@@ -57,7 +59,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most similar to a name; None if none is similar.
+    """Return the known name that is most similar to a name, or None if none is similar.
 
     Example:
       >>> closest("adm", ["adam", "lion"]), closest("xyz", ["adam"])

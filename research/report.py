@@ -36,17 +36,18 @@ LABELS = {
 
 
 class ReportPicture(NamedTuple):
-    """Picture of a report. Any object with these attributes works.
+    """Picture of a report.
 
-    `figures.save` returns such objects.
+    Other objects with the same attributes are also accepted. `figures.save` returns
+    objects of this kind.
 
     Attributes:
       title: Title of a few words.
-      caption: Description of the content; it also replaces the picture for readers who
-        cannot see it.
+      caption: Description of the content, which is shown below the picture. It is also
+        the text for readers who cannot see the picture.
       still: Path of an SVG or PNG file.
-      motion: Path of an animated PNG, shown to readers who have not asked for reduced
-        motion; None without animation.
+      motion: Path of an animated PNG, or None. The animation is shown to readers whose
+        browser does not ask for reduced motion.
     """
 
     title: str
@@ -56,7 +57,7 @@ class ReportPicture(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Image file as embedded in the page: a data: URI and its size in CSS pixels."""
+    """Image that is embedded in the page: a data: URI, and the size in CSS pixels."""
 
     uri: str
     width: int
@@ -68,9 +69,10 @@ class Cell(NamedTuple):
 
     Attributes:
       text: Text of the entry.
-      exact: Number by which the entry is sorted, in JavaScript's notation; None if it
-        is sorted by its text.
-      missing: Whether the entry is always sorted to the end, in either direction.
+      exact: Number by which the entry is sorted, in the notation of JavaScript. None
+        means that the entry is sorted by its text.
+      missing: Whether the value is missing. Missing values are always sorted to the
+        end, both in ascending and in descending order.
     """
 
     text: str
@@ -79,7 +81,7 @@ class Cell(NamedTuple):
 
 
 class Sortable(NamedTuple):
-    """Table as page.html shows it.
+    """Table in the form that the template page.html needs.
 
     Attributes:
       title, columns, note: As in `runs.Table`.
@@ -97,15 +99,16 @@ class Sortable(NamedTuple):
 def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") -> Path:
     """Write report.html into the folder of a finished run.
 
-    The file is self-contained: images are embedded, and its content security policy
-    forbids every request.
+    The file is self-contained: images are embedded, and the content security policy of
+    the page forbids all requests.
 
     Args:
       path: Run folder.
       pictures: Pictures with the attributes of `ReportPicture`, shown below the answer
         in this order.
-      question: Docstring of the experiment with its question. Paragraphs are wrapped;
-        indented paragraphs keep their line breaks.
+      question: Docstring of the experiment, which begins with its question. Indented
+        paragraphs keep their line breaks. In other paragraphs, line breaks become
+        spaces.
     Returns:
       Path of report.html.
     Raises:
@@ -157,7 +160,7 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
 
 
 def first_sentence(text: str) -> tuple[str, str]:
-    """Split a text after its first sentence.
+    """Split a text into its first sentence and the remaining text.
 
     Example:
       >>> first_sentence("It takes 0.3 s, e.g. Adam on digits. SGD takes longer.")
@@ -179,7 +182,8 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
     """Split a docstring into paragraphs.
 
     Returns:
-      Pairs (verbatim, text). An indented paragraph is verbatim: its line breaks count.
+      One pair (verbatim, text) for each paragraph. verbatim is True for an indented
+      paragraph, which keeps its line breaks.
     Example:
       >>> paragraphs("How fast\\n    is it?\\n\\n        python run.py")
       [(False, 'How fast is it?'), (True, 'python run.py')]
@@ -198,10 +202,10 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
 
 
 def prose(text: str) -> str:
-    """Convert a text to HTML: text in backticks becomes code, and flags are not broken.
+    """Convert a text to HTML. Text in backticks becomes code, and flags are not broken.
 
-    Without this, browsers may break a line after each hyphen, and in "-m" after the
-    first one.
+    Browsers may otherwise break a line after each hyphen of a flag, even after the "-"
+    of "-m".
 
     Example:
       >>> print(prose("Leave out --fast: `python -m experiments` < 1 - 2 < 3."))
@@ -220,8 +224,8 @@ def prose(text: str) -> str:
 def shown(value: str | int | float | None) -> str:
     """Format one value of a table for reading.
 
-    A number has four significant digits, or three before a power of ten. None, NaN and
-    the infinities become words or symbols.
+    A number is shown with four significant digits, or with three if a power of ten
+    follows. None, NaN and the infinities become words or symbols.
 
     Example:
       >>> [shown(value) for value in (None, True, 1797, 0.0252494, 12345.6, -1e-9, math.inf, "Adam")]
@@ -251,10 +255,10 @@ def shown(value: str | int | float | None) -> str:
 
 
 def sortable(table: runs.Table) -> Sortable:
-    """Return a sortable table; its numbers are printed with four digits.
+    """Convert a table to a sortable table.
 
-    Numbers are sorted by their exact values. Missing values are sorted to the end. An
-    entry that is already a `Cell` is kept.
+    Numbers are printed with four digits and sorted by their exact values. Missing
+    values are sorted to the end. An entry that is already a `Cell` is not changed.
 
     Example:
       >>> sortable(runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))).rows[0][1]
@@ -282,7 +286,7 @@ def sortable(table: runs.Table) -> Sortable:
 
 
 def cell(value: str | int | float | None, text: str) -> Cell:
-    """Return the Cell of a value written as `text`; None and NaN are missing."""
+    """Return the Cell for a value and its text. None and NaN count as missing."""
     checks.check_text("text", text)
     if value is not None and not isinstance(value, str | int | float | np.number):
         raise TypeError(
@@ -292,10 +296,10 @@ def cell(value: str | int | float | None, text: str) -> Cell:
 
 
 def template(name: str) -> jinja2.Template:
-    """Return the HTML template of that name in this package.
+    """Return the HTML template with this name.
 
-    All templates share the style, the script and the content security policy of
-    page.html.
+    The templates are files of this package. They all use the style, the script and the
+    content security policy of page.html.
     """
     checks.check_text("name", name)
     environment = jinja2.Environment(
@@ -321,7 +325,7 @@ def template(name: str) -> jinja2.Template:
 
 
 def embed(path: str | Path) -> Embedded:
-    """Read an SVG or PNG file as a data: URI with its size.
+    """Read an SVG or PNG file, and return its content as a data: URI with its size.
 
     Browsers use the size to reserve the space before they draw the image.
 

@@ -15,11 +15,11 @@ SHARE = 0.5  # Largest share of the memory for one array.
 
 
 def check_most(most: int = MOST, /, **sizes: Any) -> None:
-    """Check that integers are not unreasonably large; other types are ignored.
+    """Check that integers are not unreasonably large. Other types are ignored.
 
     Args:
       most: Largest allowed integer.
-      sizes: Values by the name of the argument.
+      sizes: Values to check, by the names of the arguments.
     Raises:
       ValueError: A value is larger than `most`.
     Example:
@@ -39,11 +39,12 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
     """Check that an array fits into this machine's memory.
 
     Args:
-      what: The arguments that determine the size, with their values if these are short.
-      shape: Shape of the array, integers.
-      itemsize: Bytes per entry.
+      what: Names of the arguments that determine the size. The text may contain their
+        values if these are short.
+      shape: Lengths of the axes of the array.
+      itemsize: Number of bytes per entry.
     Raises:
-      ValueError: The array would take more than half of the memory.
+      ValueError: The array would need more than half of the memory.
     Example:
       >>> check_room("n and d", 10**9, 10**9)
       Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""Types that all other modules share; nothing here computes."""
+"""Types that all other modules share. This module contains no computations."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 class Sequences(NamedTuple):
     """Sequences of different lengths, padded to one length.
 
-    Entries after the end of a sequence never change a result.
+    The values after the end of a sequence have no effect on results.
 
     Attributes:
       values: Padded sequences, shape (..., T, d), or integer tokens, shape (..., T).
@@ -45,9 +45,8 @@ class Model(NamedTuple):
 
     Attributes:
       init: Function key -> params.
-      apply: Function (params, x, key=None) -> prediction. x is one example or has any
-        leading batch axes, which each dense product flattens. Without a key there is no
-        noise.
+      apply: Function (params, x, key=None) -> prediction. x is one example, or it has
+        any number of leading batch axes. Without a key there is no noise.
     """
 
     init: Callable[[Key], Params]
@@ -55,16 +54,17 @@ class Model(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """A sampler, which chooses the examples of each batch of an epoch.
+    """A sampler. It chooses the examples of each batch of an epoch.
 
     Attributes:
-      num_batches: Number of batches, and so of steps, in an epoch.
+      num_batches: Number of batches in an epoch. It is also the number of steps in an
+        epoch.
       batch_size: Number of examples in each batch. An epoch costs
         num_batches * batch_size example gradients.
       indices: Function key -> integers of shape (num_batches, batch_size), or None if
         every batch is the whole dataset.
-      num_examples: Size n of the dataset for which the sampler is made; None if
-        unknown.
+      num_examples: Size n of the dataset for which the sampler is made. None means that
+        the size is not known.
     """
 
     num_batches: int
@@ -76,7 +76,7 @@ class Sampler(NamedTuple):
 class Saved(NamedTuple):
     """Content of a checkpoint: NumPy arrays by name, and JSON values.
 
-    JSON returns tuples as lists.
+    After loading, tuples in `values` are lists, because JSON has no tuples.
     """
 
     arrays: dict[str, np.ndarray]
@@ -84,11 +84,12 @@ class Saved(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Storage for the progress of a long computation, so that it can resume.
+    """Storage for the progress of a long computation, which can then be resumed.
 
     Attributes:
-      load: Function () -> the last complete Saved, or None.
-      save: Function Saved -> None. It replaces what was saved before.
+      load: Function () -> the last `Saved` that was saved completely, or None.
+      save: Function Saved -> None. The new content replaces the content of earlier
+        saves.
       due: Function () -> whether enough time has passed since the last save of the run.
     """
 
@@ -110,17 +111,19 @@ def no_checkpoints(name: str) -> Checkpoint:
 
 
 class Outcome(IntEnum):
-    """Outcome of one step of a rule, or of a minimisation; `words` describes it.
+    """Outcome of one step of a rule, or of a minimisation.
 
-    Arrays hold an outcome as int32: `Outcome(int(state.outcome)).words`.
+    The attribute `words` describes an outcome. Rules store an outcome as an int32
+    array, so its description is `Outcome(int(state.outcome)).words`.
 
-    A rule that can fail to find a step keeps `outcome` and `evaluations` in its state.
-    `evaluations` counts the evaluations of the objective inside the last update; a
-    value, or a value with its gradient, counts as one. Members from FIRST_FAILURE on
-    mean that the step failed; the update is then zero times the direction.
+    If a rule can fail to find a step, its state has the fields `outcome` and
+    `evaluations`. `evaluations` counts how often the objective was evaluated inside the
+    last update. A value counts as one evaluation, and so does a value together with its
+    gradient. All outcomes from FIRST_FAILURE on mean that the step failed. The update
+    is then zero times the direction.
 
-    `research.descent.minimise` reads both fields and stops at a failure. It adds the
-    outcomes CONVERGED, NO_PROGRESS and STEPS_USED_UP.
+    `research.descent.minimise` reads both fields and stops at a failure. A minimisation
+    can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.
 
     Example:
       >>> Outcome(3).name, Outcome(3).words
@@ -153,14 +156,14 @@ class Outcome(IntEnum):
 
 
 class Optimum(NamedTuple):
-    """The exact minimiser of a training objective, computed without descent.
+    """The exact minimiser of a training objective, not computed by gradient descent.
 
     Attributes:
       params: Minimiser x*, in the model's own pytree.
       value: Minimum f* = f(x*).
       gradient_norm: Euclidean norm of the gradient at x*.
-      initial_gradient_norm: Euclidean norm of the gradient at params = 0. Compare
-        gradient_norm with it.
+      initial_gradient_norm: Euclidean norm of the gradient at params = 0. If
+        `gradient_norm` is much smaller, the minimiser is accurate.
       solver: Short description of the method ("QR", "Newton, 7 steps").
     """
 
@@ -175,16 +178,18 @@ class Workload(NamedTuple):
     """A named optimisation problem: data, objective, initial point and exact optimum.
 
     Attributes:
-      name: Its name in `research.workloads.WORKLOADS`.
-      train, validation, test: Parts of the data. None if the problem has no data, or
-        has no such part.
+      name: Name of the workload in `research.workloads.WORKLOADS`.
+      train, validation, test: Parts of the data. A part is None if it does not exist,
+        for example because the problem has no data.
       init: Function key -> params that draws the initial point.
-      objective: Function (params, batch) -> (), with penalties included.
-      metric: Function (params, batch) -> () for reports: accuracy or R². None if the
-        problem has no metric.
+      objective: Function (params, batch) -> objective, shape (). It includes the
+        penalties.
+      metric: Function (params, batch) -> accuracy or R², shape (), for reports. None if
+        the problem has no metric.
       metric_name: Name of the metric.
       model: Model behind the objective, or None if there is no model.
-      optimum: Optimum (f*, x*) of the training objective, or None if unknown.
+      optimum: Optimum of the training objective, with x* and f*. None if the optimum is
+        not known.
     """
 
     name: str

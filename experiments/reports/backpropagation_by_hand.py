@@ -12,7 +12,7 @@ from research.figures import COLOURS
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say whether the gradients agree, and how much slower or faster each way is."""
+    """Say whether the gradients agree, and compare the seconds of the three ways."""
     numbers, config = findings.numbers, findings.numbers["config"]
     name = config["nets"][-1]
     ratio, low, high = numbers["nets"][name]["ratio_of_seconds"]
@@ -37,7 +37,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def table_of_ways(numbers: dict[str, Any]):
-    """Return the table of each network in three ways, central differences first."""
+    """Return the table of networks, with the results of the three ways."""
     rows, config = [], numbers["config"]
     for name, found in numbers["nets"].items():
         apart = "{:,.0f} ({:,.0f} to {:,.0f})".format(
@@ -80,7 +80,7 @@ def table_of_ways(numbers: dict[str, Any]):
 
 
 def table_of_activations(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
-    """Return the table of each activation's results over all networks."""
+    """Return the table of activations, with the results over all networks."""
     rows, config = [], numbers["config"]
     for i, activation in enumerate(config["activations"]):
         parts = [
@@ -111,7 +111,7 @@ def table_of_activations(arrays: dict[str, np.ndarray], numbers: dict[str, Any])
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the small network with its deltas, and the measurements of the others."""
+    """Draw the small network with its deltas, and the measurements of all networks."""
     arrays, numbers = result.arrays, result.numbers
     chain, axes = research.figures.new_figure(width=10, height=5.0)
     draw_example(
@@ -171,7 +171,10 @@ def draw_example(axes: Axes, a: dict[str, np.ndarray]):
 
 
 def draw_differences(axes: Axes, nets: dict[str, Any]):
-    """Draw the errors of both ways, one row for each network."""
+    """Draw the errors of the gradient by hand and of central differences.
+
+    There is one row for each network.
+    """
     blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
     errors = [found["difference_error"] for found in nets.values()]
     axes.plot(
@@ -194,7 +197,7 @@ def draw_differences(axes: Axes, nets: dict[str, Any]):
 
 
 def draw_seconds(axes: Axes, nets: dict[str, Any]):
-    """Draw the ratio of seconds with its interval, one row for each network."""
+    """Draw the ratio of seconds and its interval, with one row for each network."""
     blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
     ends = np.array([found["ratio_of_seconds"] for found in nets.values()])
     for row, (middle, low, high) in zip(rows, ends, strict=True):
@@ -228,8 +231,8 @@ def draw_chain(
       axes: Axes to draw on.
       values, deltas: Values and deltas of each layer, the input first, each of shape
         (units,).
-      weights, gradients: Weights between layers and their derivatives, each of shape
-        (units before, units after).
+      weights, gradients: Weights between two layers, and the derivatives with respect
+        to these weights, each of shape (units before, units after).
       names: Names of the units of each layer.
     """
     places = [
@@ -289,7 +292,7 @@ def draw_chain(
 
 
 def draw_way(axes: Axes, y: float, text: str, back: bool) -> None:
-    """Draw a long labelled arrow below the network, forward or backward."""
+    """Draw a long labelled arrow below the network, pointing forward or backward."""
     left, right = axes.get_xlim()
     start, end = (right - 1, left + 1) if back else (left + 1, right - 1)
     colour = BACK if back else AHEAD

@@ -11,7 +11,7 @@ from research import figures
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say up to which size a larger batch pays, and what a full batch costs."""
+    """Say up to which size larger batches are useful, and what a full batch costs."""
     numbers = findings.numbers
     curves = numbers["curves"]
     limits = " and ".join(
@@ -46,7 +46,7 @@ def rounded(value: float):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables; the terminal shows the first, the report all."""
+    """Return the tables. The terminal shows the first table, the report all tables."""
     numbers = findings.numbers
     Table = research.runs.Table
     sizes = Table(
@@ -92,7 +92,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def caption(numbers: dict[str, Any]):
-    """Return the figure's caption with its numbers."""
+    """Return the caption of the figure, with the important numbers."""
     knees = "; ".join(
         f"{rounded(c['knee'])} on {c['workload']} (the noise scale is "
         f"{rounded(c['noise_at_start'])} at the start, {rounded(c['noise_at_target'])} "
@@ -112,12 +112,12 @@ def steps_and_examples(
 ) -> Figure:
     """Draw steps to the target on the left and example gradients on the right.
 
-    Each curve has its two limits and its knee.
+    For each curve, the two limits (see the experiment) and the knee are also drawn.
 
     Args:
-      curves: The curves in batch_size's numbers: workload, n, rows, least_examples,
-        knee.
-      write: Function that formats the number of the knee.
+      curves: The `curves` in the numbers of batch_size, each with workload, n, rows,
+        least_examples and knee.
+      write: Function that formats the batch size at the knee.
     """
     figure, axes = figures.new_figure(1, 2, height=4.4)
     colours = [figures.COLOURS[name] for name in ("first class", "second class")]

@@ -13,7 +13,7 @@ from research.runs import Result, Table
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say which regime to use on a small and on a large set, and why a floor exists."""
+    """Say which regime to use on small and on large sets, and why there is a floor."""
     numbers = findings.numbers
     sentences = [advice(numbers, numbers["first"])]
     if numbers["large"]:
@@ -50,7 +50,7 @@ def advice(numbers: dict[str, Any], workload: str):
 
 
 def cost(row: dict[str, Any], target: float):
-    """Say how many passes and seconds a regime needs to a target."""
+    """Say how many passes and seconds a regime needs to reach a target."""
     passes = row["targets"][target][0]
     if passes is None:
         return "does not get there"
@@ -90,11 +90,11 @@ def first_figure(
 
     Args:
       result: Result of the experiment batch_stochastic_minibatch.
-      regimes: Names of the regimes to draw. Regimes with replacement at a constant rate
-        get their floor.
+      regimes: Names of the regimes to draw. For regimes with replacement at a constant
+        rate, the predicted floor is drawn too.
       rule: Name of the rule.
     Returns:
-      The picture; its caption gives the floors of the curves.
+      The picture. Its caption gives the floors of the curves.
     """
     numbers, workload = result.numbers, result.numbers["first"]
     figure, axes = figures.new_figure(1, 2, width=10, height=4.6, sharey=True)
@@ -200,7 +200,10 @@ def small_multiples(result: Result, regimes: Sequence[str]) -> figures.Picture:
 
 
 def replacement(result: Result) -> figures.Picture:
-    """Draw sampling with and without replacement at fixed rates, with floors."""
+    """Draw curves and floors for sampling with and without replacement.
+
+    The learning rates are fixed.
+    """
     rows = result.numbers["floors"]["rows"]
     figure, axes = figures.new_figure(1, len(rows), width=11, height=3.7, sharey=True)
     for panel, row in zip(axes[0], rows, strict=True):
@@ -258,9 +261,9 @@ def _relative(result: Result, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables; the terminal shows the first, the report all.
+    """Return the tables. The terminal shows the first table, the report all tables.
 
-    They hold costs, floors, differences from optax, rules, targets and optima.
+    The tables show costs, floors, differences from optax, rules, targets and optima.
     """
     numbers = findings.numbers
     return (
@@ -279,18 +282,21 @@ def table(
     columns: Mapping[str, Callable[[Any], Any]],
     note: str,
 ) -> Table:
-    """Return a table from a dict column name -> function of a row."""
+    """Return a table whose columns are computed by functions of a row.
+
+    `columns` is a dict from the name of a column to its function.
+    """
     cells = tuple(tuple(column(row) for column in columns.values()) for row in rows)
     return Table(title, tuple(columns), cells, note)
 
 
 def key_columns(*names: str) -> dict[str, Callable[[dict], Any]]:
-    """Return columns whose functions read a row's entry of the same name."""
+    """Return columns for `table` that show the entries of a row with these names."""
     return {name: lambda row, name=name: row[name] for name in names}
 
 
 def times(passes: float | None, factor: float) -> float | None:
-    """Multiply passes by a factor; None (not reached) stays None."""
+    """Multiply passes by a factor. None, which means "not reached", stays None."""
     return None if passes is None else passes * factor
 
 
@@ -353,9 +359,9 @@ def deviations_table(numbers: dict[str, Any]) -> Table:
 
 
 def rules_table(numbers: dict[str, Any]) -> Table:
-    """Return the table of every program: its rate, its outcome and its seconds.
+    """Return the table of all programs, with rates, outcomes and seconds.
 
-    Compilation, the first call and the steady state are separate.
+    The seconds of compilation, of the first call and of later calls are separate.
     """
     columns = key_columns("workload", "rule", "regime", "rate") | {
         "rate at edge": lambda row: "yes" if row["rate_at_edge"] else "no",
@@ -409,7 +415,7 @@ def targets_table(numbers: dict[str, Any]) -> Table:
 
 
 def optima_table(numbers: dict[str, Any]) -> Table:
-    """Return the table of how exact the optima are."""
+    """Return the table that shows how exact the optima are."""
     columns = {
         "workload": lambda item: item[0],
         "f*": lambda item: item[1]["value"],

@@ -41,7 +41,7 @@ def by_hand(numbers: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the neuron's table, and those of the programs and the bugs."""
+    """Return the tables of the neuron, of the programs, and of the bugs."""
     numbers = findings.numbers
     return (
         table_of_neuron(numbers),
@@ -88,7 +88,7 @@ def table_of_models(numbers: dict[str, Any]):
 
 
 def table_of_bugs(hunted: Sequence[dict[str, Any]]):
-    """Return the table of where each NaN was found."""
+    """Return the table that shows where each NaN was found."""
     rows = tuple(
         (
             f["bug"],
@@ -174,9 +174,10 @@ def bug_caption(numbers: dict[str, Any]):
 
 
 def draw_beside(arrays: dict[str, np.ndarray], name: str, panels: Sequence[tuple] = ()):
-    """Draw a program's graph, with images beside it.
+    """Draw the graph of a program, and images beside the graph.
 
-    Each image is (values, title, across, down).
+    `panels` has one tuple (values, title, across, down) for each image. These are the
+    arguments of `draw_heat`.
     """
     figure, axes, beside = new_graph(arrays[f"{name}/size"], len(panels))
     draw_graph(axes, arrays, name)
@@ -201,7 +202,7 @@ def draw_softmax(arrays: dict[str, np.ndarray]):
 
 
 def draw_network(arrays: dict[str, np.ndarray]):
-    """Draw the graph of the network, and the adjoints of both products."""
+    """Draw the graph of the network, and the adjoints of its two matrix products."""
     last = (
         arrays["network/adjoint 1"],
         "adjoints of the last product",
@@ -225,7 +226,7 @@ FILL = {"input": "#E3F0FA", "output": "#FDEEE2"}
 def new_graph(
     size: np.ndarray, panels: int = 0, width: float = 4.6
 ) -> tuple[Figure, Axes, list[Axes]]:
-    """Return a figure for a graph of (width, height) pixels, with panels beside it.
+    """Return a figure for a graph of (width, height) pixels, with panels on its side.
 
     Returns:
       (figure, axes of the graph, axes of the panels).
@@ -251,12 +252,13 @@ def draw_graph(axes: Axes, arrays: Mapping[str, np.ndarray], name: str) -> None:
 
     Args:
       axes: Axes to draw on.
-      arrays: Arrays of the graph. name/boxes (n, 4): centres and sizes; name/texts (n,
-        4): title, value, adjoint, kind; name/ways: points of all edges, one after
-        another; name/way_lengths: number of points of each edge; name/places (edges,
-        2): positions of the labels; name/labels (edges, 3): local derivative,
-        contribution, kind; name/size: width and height.
-      name: Prefix of the arrays' names.
+      arrays: Arrays of the graph. name/boxes, shape (n, 4), has centres and sizes.
+        name/texts, shape (n, 4), has title, value, adjoint and kind. name/ways has the
+        points of all edges, one after another, and name/way_lengths the number of
+        points of each edge. name/places, shape (edges, 2), has the positions of the
+        labels. name/labels, shape (edges, 3), has local derivative, contribution and
+        kind. name/size has width and height.
+      name: Prefix of the names of the arrays.
     """
     width, height = arrays[f"{name}/size"]
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
@@ -354,9 +356,9 @@ def _draw_edge(
 def draw_heat(
     axes: Axes, values: np.ndarray, title: str, across: str, down: str = ""
 ) -> None:
-    """Draw a matrix as an image that is white at 0, with its colour scale.
+    """Draw a matrix as an image with a colour scale. The colour of 0 is white.
 
-    Without `down`, its pixels are square and the axes have no ticks.
+    If `down` is empty, the pixels are square and the axes have no ticks.
     """
     axes.grid(False)
     aspect = "auto" if down else "equal"

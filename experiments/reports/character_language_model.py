@@ -36,7 +36,7 @@ LOOKS = dict(zip(("ngram", *NAMES), SHADES, strict=True))
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say which model predicts better, by how much, and what more training gains."""
+    """Say which model predicts better, by how much, and how more training helps."""
     numbers = findings.numbers
     networks, words = numbers["networks"], research.statistics.interval_in_words
     best = min(networks, key=lambda name: networks[name]["half_full"][0])
@@ -63,7 +63,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the table of losses, n-grams first, and the table of all orders."""
+    """Return the table of losses and the table of n-gram losses by order."""
     numbers = findings.numbers
     networks = [
         (f"{NAMES[name]}, {found['steps']:,} steps", found)
@@ -86,7 +86,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the learning curves, the value of context, and a sample of each model."""
+    """Draw the learning curves, the losses by context, and a sample of each model."""
     Picture, looks = (
         research.figures.Picture,
         {name: (NAMES[name], LOOKS[name]) for name in NAMES},
@@ -104,7 +104,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def titled(numbers: dict[str, Any]):
-    """Return (title, colour, text) of each model's sample."""
+    """Return (title, colour, text) for the sample of each model."""
     titles = {"ngram": f"{numbers['order']}-gram, {numbers['ngram']:.2f} nats"}
     titles |= {
         name: f"{NAMES[name]}, {found['whole'][0]:.2f} nats"
@@ -117,7 +117,7 @@ def titled(numbers: dict[str, Any]):
 
 
 def curves_caption(numbers: dict[str, Any]):
-    """Return the caption of the first figure with its numbers."""
+    """Return the caption of the first figure, with the important numbers."""
     orders, networks = numbers["orders"][numbers["smoothing"]], numbers["networks"]
     ends = ", ".join(
         f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
@@ -135,7 +135,7 @@ def curves_caption(numbers: dict[str, Any]):
 
 
 def sample_caption(numbers: dict[str, Any]):
-    """Return the caption of the samples, which says how they were drawn."""
+    """Return the caption of the samples. It says how the samples were drawn."""
     texts = "; ".join(
         f"{name}: {sample[:60]!r}" for name, sample in numbers["samples"].items()
     )
@@ -165,12 +165,13 @@ def learning_and_context(
     n-grams are drawn as lines for comparison.
 
     Args:
-      arrays: Losses of each network and seed: name/seed/sampled, at equidistant steps
-        from 0 on; name/seed/positions, with 1, 2, ... characters before. Also
-        ngrams/smoothing, the loss of order 1, 2, ...
-      numbers: Numbers with "smoothing", "batch_size", and "steps" of each name in
-        "networks".
-      looks: Label and colour name of each network.
+      arrays: Losses of each network and seed. name/seed/sampled has losses at evenly
+        spaced steps, from step 0 on. name/seed/positions has the losses of characters
+        with 1, 2, ... characters before them. ngrams/smoothing has the losses of order
+        1, 2, ...
+      numbers: Numbers with the entries "smoothing", "batch_size" and "networks". Each
+        entry of "networks" has "steps".
+      looks: Label and name of the colour of each network.
     Returns:
       The figure.
     """
@@ -219,7 +220,7 @@ def learning_and_context(
 
 
 def of_seeds(arrays: Mapping[str, np.ndarray], name: str, what: str) -> np.ndarray:
-    """Return the arrays name/seed/what of all seeds, stacked."""
+    """Return one array with the arrays name/seed/what of all seeds, stacked."""
     return np.stack(
         [
             a
@@ -307,11 +308,11 @@ def costs_table(
     networks: Sequence[tuple[str, Mapping[str, Any]]],
     note: str,
 ) -> Table:
-    """Return a table with a row for each model, n-grams first.
+    """Return a table with a row for each model, with n-grams in the first rows.
 
     Args:
-      counted: "name", "loss", "counts" (number of n-grams seen) and "seconds" of each
-        n-gram model.
+      counted: Dict for each n-gram model, with "name", "loss", "counts" (number of
+        different n-grams in the text) and "seconds".
       networks: Pairs (name, facts). The facts have the intervals "whole", "half_full"
         and "sampled", and "parameters", "passes" and "seconds".
       note: Text below the table.
@@ -349,7 +350,7 @@ def costs_table(
 
 
 def orders_table(losses: Mapping[str, Sequence[float]]) -> Table:
-    """Return the losses of n-grams of order 1, 2, ..., a column for each smoothing."""
+    """Return the losses of n-grams by order, with a column for each smoothing."""
     columns = ("order", *(name.replace("_", " ") for name in losses))
     rows = tuple(
         (order, *_digits(*row))

@@ -10,7 +10,7 @@ from experiments.cheap_gradient import EXCEPTIONS, MODES
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the bound, the function closest to it, and the functions above it."""
+    """State the bound, the function closest to it, and the functions that exceed it."""
     numbers = findings.numbers
     found = numbers["functions"]
     above = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in EXCEPTIONS)
@@ -62,7 +62,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the ratio of every function, and of one function at every n."""
+    """Draw the ratio of every function, and the ratio of one function for every n."""
     figure, axes = research.figures.new_figure(
         1, 2, width=11, height=4.8, width_ratios=(1.25, 1)
     )

@@ -51,7 +51,7 @@ def elsewhere(share: float):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables of the critical points and of the degenerate ones."""
+    """Return the tables of the critical points and of the degenerate points."""
     numbers = findings.numbers
     return points_table(numbers["landscapes"]), degenerate_table(numbers["degenerate"])
 
@@ -89,7 +89,7 @@ def points_table(found: dict[str, Any]):
 
 
 def degenerate_table(degenerate: dict[str, Any]):
-    """Return the table of what higher orders decide at 0."""
+    """Return the table of degenerate points, with the verdict of higher orders."""
     rows = [
         (name, part["order"] or "none", part["note"])
         for name, part in degenerate.items()
@@ -137,7 +137,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_landscape(axes: Axes, arrays: dict[str, np.ndarray]):
-    """Draw contour lines, denser near the lowest value, and ends of the descents."""
+    """Draw contour lines, denser near the minimum, and the ends of the descents."""
     heights = arrays["heights"]
     levels = heights.min() + np.ptp(heights) * np.linspace(0.02, 1, 22) ** 3
     axes.grid(False)
@@ -158,7 +158,7 @@ def draw_landscape(axes: Axes, arrays: dict[str, np.ndarray]):
 
 
 def draw_points(axes: Axes, points: Sequence[dict[str, Any]]):
-    """Draw a marker for each point by kind, and the circle of Newton's method."""
+    """Draw a marker for each point, by kind, and the circle of Newton's method."""
     for kind, (name, mark) in KINDS.items():
         of_kind = [point for point in points if point["kind"] == kind]
         colour = research.figures.COLOURS[name]

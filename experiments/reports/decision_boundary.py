@@ -28,9 +28,10 @@ def probability(params: np.ndarray, x: np.ndarray):
 
 
 def boundary(params: np.ndarray, reach: float = 10.0):
-    """Return two points with probability one half.
+    """Return two points on the boundary.
 
-    They lie `reach` to either side of the boundary's point nearest to the centre.
+    They lie at a distance `reach` on both sides of the point of the boundary that is
+    nearest to the centre.
     """
     weights = params[:2]
     square = weights @ weights
@@ -48,7 +49,7 @@ def equation(found: dict[str, Any]):
 
 
 def sharpness(numbers: dict[str, Any]):
-    """Say how long w takes to grow to its length."""
+    """Say how many epochs w needs to grow to its final length."""
     if numbers["epochs_to_length"] is None:
         return f"is not within 1 % of it after {numbers['epochs']} epochs"
     return f"is within 1 % of it from epoch {numbers['epochs_to_length']} on"
@@ -88,7 +89,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def table(numbers: dict[str, Any]):
-    """Return the table of descent's boundary and the exact one."""
+    """Return the table of the boundary of descent and the exact boundary."""
     columns = ("", "w1", "w2", "b", "angle to the exact, °", "f - f*", "test accuracy")
     found = (
         *numbers["weights"],
@@ -115,7 +116,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the boundary in the plane of the data, also animated, and its errors."""
+    """Draw the boundary among the data (also animated), and its errors."""
     arrays, numbers = result.arrays, result.numbers
     still, axes = research.figures.new_figure(
         1, 2, width=11, height=4.6, width_ratios=(1.15, 1)
@@ -166,7 +167,7 @@ def way_caption(numbers: dict[str, Any]):
 
 
 def draw_field(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
-    """Draw P(benign) as ten bands of colour; return them for the animation."""
+    """Draw P(benign) as ten bands of colour, and return the bands for the animation."""
     # The classes' colours mixed with white; transparent bands would have visible seams.
     shades = LinearSegmentedColormap.from_list(
         "probability", ["#F5D89A", "#FFFFFF", "#9BC5E0"]
@@ -238,9 +239,9 @@ def draw_sigmoid(axes: Axes):
 
 
 def draw_scores(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
-    """Draw the examples by score, and the share of benign ones in groups of equal size.
+    """Draw the examples by score, and the benign share in groups of equal size.
 
-    The artists are returned, so that they can be animated.
+    The matplotlib artists are returned, so that they can be animated.
     """
     artists = {}
     for label, (_, colour) in CLASSES.items():
@@ -265,7 +266,7 @@ def draw_scores(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
 def scored(arrays: dict[str, np.ndarray], epoch: int, label: int):
     """Return (scores, heights) of one class.
 
-    The heights are spread evenly around the label by the golden ratio.
+    Multiples of the golden ratio spread the heights evenly around the label.
     """
     params, x = arrays["params"][epoch], arrays["x"][arrays["y"] == label]
     spread = np.arange(len(x)) * 0.6180339887498949 % 1 - 0.5
@@ -273,9 +274,9 @@ def scored(arrays: dict[str, np.ndarray], epoch: int, label: int):
 
 
 def grouped(arrays: dict[str, np.ndarray], epoch: int):
-    """Return (mean scores, shares of benign examples) of equally large groups.
+    """Return (mean scores, shares of benign examples) of groups of equal size.
 
-    The groups are in order of the score.
+    The examples are sorted by score and then cut into groups.
     """
     params = arrays["params"][epoch]
     score = arrays["x"] @ params[:2] + params[2]
@@ -288,7 +289,7 @@ def grouped(arrays: dict[str, np.ndarray], epoch: int):
 def draw_motion(arrays: dict[str, np.ndarray]):
     """Animate the field, the boundary and the scores by epoch.
 
-    The epoch grows as the square of the frame.
+    The epoch grows as the square of the number of the frame.
     """
     figure, axes = research.figures.new_figure(
         1, 2, width=10, height=4.2, width_ratios=(1.15, 1)

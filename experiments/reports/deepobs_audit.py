@@ -26,7 +26,7 @@ def length(numbers: dict[str, Any]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say whether the published numbers hold, why, and what held-out seeds show."""
+    """Say whether the published numbers hold, and what the held-out seeds show."""
     numbers = findings.numbers
     fixed, reshuffled = numbers["rows"][::2], numbers["rows"][1::2]
     share = 100 * numbers["repetition_published"]
@@ -83,7 +83,7 @@ def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
 
 
 def percent(share: float):
-    """Format a share as a percentage with two digits: 0.044 %, 100 %."""
+    """Format a share as a percentage with two significant digits: 0.044 %, 100 %."""
     return f"{float(f'{100 * share:.2g}'):g} %"
 
 
@@ -96,9 +96,9 @@ def held_out(row: dict[str, Any]):
 
 
 def verdict(best: dict[str, Any]):
-    """Say which of the two rules is better on the reported seeds, or that this is open.
+    """Say which rule is better on the reported seeds, or that this is not decided.
 
-    The tuning seeds' order does not matter.
+    The order of the two rules on the tuning seeds has no effect.
     """
     first, second = best["names"]
     mean, low, high = best["difference"]
@@ -114,7 +114,7 @@ def verdict(best: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables: published and ours, held-out protocol, and single seeds."""
+    """Return the tables: published and new losses, held-out seeds, and single seeds."""
     numbers = findings.numbers
     epochs = (*PUBLISHED_AFTER[:-1], "last")
     losses = [
@@ -174,10 +174,10 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def not_compared(numbers: dict[str, Any], words: str):
-    """Return `words` with both lengths if the published length differs.
+    """Return `words` and two lengths, or "" if the lengths are equal.
 
-    The lengths are the epochs of these trainings and of the published ones. The result
-    is empty if they are equal.
+    The lengths are the numbers of epochs of these trainings and of the published
+    trainings.
     """
     epochs = length(numbers), PUBLISHED_AFTER[-1]
     return "" if epochs[0] == epochs[1] else words.format(*epochs)
@@ -293,12 +293,13 @@ _PUBLISHED = figures.COLOURS["exact"]
 def repeating_batches(
     axes: Axes, published: Sequence[float], ours: dict[str, np.ndarray], epoch: int
 ) -> None:
-    """Draw the last mini-batch losses, one per step, with a line where an epoch ends.
+    """Draw the last mini-batch losses, one per step. Vertical lines end the epochs.
 
     Args:
       axes: Axes to draw on.
       published: The k published losses.
-      ours: k losses for each order of the examples ("fixed", "reshuffled").
+      ours: k losses for each order of the examples. The keys are "fixed" and
+        "reshuffled".
       epoch: Number of steps in an epoch.
     """
     steps = np.arange(-len(published) + 1, 1)
@@ -338,9 +339,9 @@ def loss_by_epoch(
     published: Sequence[float],
     least: float,
 ) -> None:
-    """Draw test losses above their minimum by epoch, log-log, and the published ones.
+    """Draw test losses minus their minimum by epoch, and the published losses.
 
-    There is one line for each seed.
+    The axes are logarithmic. There is one line for each seed.
 
     Args:
       axes: Axes to draw on.
@@ -380,14 +381,15 @@ def loss_by_rate(
 ) -> None:
     """Draw final losses against the rate, with one line for each seed.
 
-    Discs at the bottom mark the rates that single seeds choose.
+    Discs at the bottom mark the best rates of single seeds.
 
     Args:
       axes: Axes to draw on.
       rates: Learning rates, shape (r,), ascending.
-      losses: Losses by order, shape (r, seeds). Values that are not finite leave a gap.
+      losses: Losses by order, shape (r, seeds). A line has a gap where a loss is not
+        finite.
       published: Published rates and losses, shape (2, k).
-      chosen: Rate that was published as the best.
+      chosen: Published best rate.
     """
     for place, (order, values) in enumerate(reversed(losses.items())):
         axes.plot(

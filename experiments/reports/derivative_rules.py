@@ -11,7 +11,7 @@ from experiments.derivative_rules import WAYS
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say that the rules hold, and to how many digits each method confirms it."""
+    """Say that the rules hold, and how many digits each method confirms."""
     numbers = findings.numbers
     rules, (jax_off, values_off) = (
         numbers["rules"],

@@ -11,7 +11,7 @@ from experiments.finite_difference_step import SCHEMES, TYPES
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the best steps, the cost of a smaller one, and the trap of np.gradient."""
+    """State the best steps, the cost of smaller steps, and the trap of np.gradient."""
     numbers = findings.numbers
     best = {
         (scheme, kind): (step, error)
@@ -58,7 +58,7 @@ def steps_table(rows: Sequence[Any]):
 
 
 def calls_table():
-    """Return the table of what np.gradient returns for calls that look right."""
+    """Return the table of results of np.gradient for calls that look right."""
     xs = np.array([1.0, 2.0, 3.0, 4.0])
     calls = (
         (
@@ -110,7 +110,7 @@ def calls_table():
 
 
 def shown(value: Any):
-    """Return the result of a call as it is printed."""
+    """Return the text that Python prints for the result of a call."""
     return (
         str(np.round(value, 3))
         if isinstance(value, np.ndarray) and value.size
@@ -128,7 +128,7 @@ def refusal():
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw error against step in both types, and the errors of np.gradient."""
+    """Draw error against step in both dtypes, and the errors of np.gradient."""
     curves, axes = research.figures.new_figure(1, 2, width=11, height=4.6, sharey=True)
     for panel, kind in zip(axes[0], TYPES, strict=True):
         draw_curves(panel, result, kind)
@@ -163,7 +163,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_curves(axes: Axes, result: research.runs.Result, kind: str):
-    """Draw error against step for each quotient in one type."""
+    """Draw error against step for each quotient in one dtype."""
     colours = dict(
         zip(SCHEMES, ("#D55E00", "#0072B2", "#009E73", "#8A8F98"), strict=True)
     )
@@ -206,7 +206,7 @@ def draw_curves(axes: Axes, result: research.runs.Result, kind: str):
 
 
 def draw_squares(axes: Axes):
-    """Draw both derivatives of x² at four samples."""
+    """Draw the derivative of x² at four samples by np.gradient and grid_derivative."""
     x = np.array([1.0, 2.0, 3.0, 4.0])
     axes.plot(
         x,
@@ -240,7 +240,7 @@ def draw_squares(axes: Axes):
 
 
 def draw_samples(axes: Axes, result: research.runs.Result):
-    """Draw errors along the samples of exp."""
+    """Draw the errors at the samples of exp."""
     x = result.arrays["trap/x"]
     styles = {
         "numpy": ("np.gradient", "#D55E00"),

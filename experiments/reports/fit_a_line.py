@@ -18,7 +18,7 @@ ENDS = (
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the line, what each regime needed to reach it, and which regimes stay."""
+    """State the line, the cost of each regime to reach it, and which regimes stay."""
     numbers = findings.numbers
     costs = [
         f"{name} (rate {found['rate']:g}) {cost(found)}"
@@ -33,7 +33,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def staying(numbers: dict[str, Any]):
-    """Begin the sentence on which regimes stay within 1 %."""
+    """Return the beginning of the sentence about regimes that stay within 1 %."""
     staying = [
         name
         for name, f in numbers["regimes"].items()
@@ -47,7 +47,7 @@ def staying(numbers: dict[str, Any]):
 
 
 def strays(numbers: dict[str, Any]):
-    """Say how far the lines of the last pass are from the exact one."""
+    """Say how far the lines of the last pass are from the exact line."""
     regimes = numbers["regimes"].items()
     return ", ".join(
         f"{found['largest_error_in_last_pass']:.1g} ({name})" for name, found in regimes
@@ -72,7 +72,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def table(numbers: dict[str, Any]):
-    """Return the table of every regime's line and the exact one."""
+    """Return the table of the lines of all regimes and the exact line."""
     rows = [
         (
             name,
@@ -117,7 +117,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the lines among the data, also animated, and the paths of parameters."""
+    """Draw the lines among the data (also animated), and the parameter paths."""
     arrays, numbers = result.arrays, result.numbers
     regimes = numbers["regimes"]
     still, axes = research.figures.new_figure(
@@ -211,7 +211,7 @@ def heights(line_params: np.ndarray):
 
 
 def place(passes: np.ndarray, now: float):
-    """Return the index of the last step within so many passes."""
+    """Return the index of the last step within `now` passes."""
     return int(np.searchsorted(passes, now + 1e-9, side="right")) - 1
 
 
@@ -224,7 +224,7 @@ def pale(colour: str, share: float):
 def draw_still_lines(axes: Axes, arrays: dict[str, np.ndarray], name: str):
     """Draw the lines after SHOWN_PASSES, from pale to full colour.
 
-    A line is labelled with its passes if there is room.
+    A line is labelled with its number of passes if there is room.
     """
     colour, taken, labelled = research.figures.colour(name), [], []
     passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
@@ -257,8 +257,8 @@ def draw_still_lines(axes: Axes, arrays: dict[str, np.ndarray], name: str):
 def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
     """Animate the lines, each with a short trail.
 
-    Time grows as the cube of the frame, so that the first and the last steps are
-    visible.
+    Time grows as the cube of the number of the frame, so that the first and the last
+    steps are visible.
     """
     figure, axes = research.figures.new_figure(
         1, len(regimes), width=11, height=4.0, sharey=True
@@ -298,7 +298,7 @@ def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
 
 
 def draw_walk(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
-    """Draw each regime's path of intercept and slope, on circles of equal f."""
+    """Draw the path of intercept and slope of each regime, and circles of equal f."""
     exact = arrays["exact"]
     angle = np.linspace(0, 2 * np.pi, 200)
     axes.grid(False)

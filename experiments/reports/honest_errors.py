@@ -16,7 +16,7 @@ def times(ratio: float):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the scores of `finite_difference`, then those of the others."""
+    """State the scores of `finite_difference` and of the other packages."""
     numbers = findings.numbers
     others = "; ".join(
         f"{name} {100 * s['coverage']:.0f} %, {times(s['sharpness'])} times, "
@@ -48,7 +48,10 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def on_random(numbers: dict[str, Any]):
-    """Describe the wrong answers to random functions; empty if these were left out."""
+    """Describe the wrong answers to random functions.
+
+    The text is empty if the random functions were left out.
+    """
     if "random" not in numbers:
         return ""
     worst = max(
@@ -82,7 +85,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def scores_table(numbers: dict[str, Any]):
-    """Return the table of scores, one row for each package."""
+    """Return the table of scores, with one row for each package."""
     keys = (
         "coverage",
         "off_tenfold",
@@ -127,7 +130,7 @@ def scores_table(numbers: dict[str, Any]):
 
 
 def random_table(numbers: dict[str, Any]):
-    """Return the table of random functions, one row for each class and order."""
+    """Return the table of random functions, with one row for each class and order."""
     of = {
         (row["class"], row["order"], row["package"]): row for row in numbers["random"]
     }
@@ -184,7 +187,7 @@ def answers_table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw claim against error, one panel for each package."""
+    """Draw the claimed error against the error, with one panel for each package."""
     names = [name for name in result.numbers["scores"] if not name.endswith(", all")]
     figure, axes = research.figures.new_figure(
         1, len(names), width=3.1 * len(names) + 1, height=4.0, sharey=True
@@ -217,7 +220,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_random(rows: Sequence[dict[str, Any]], per_class: int):
-    """Draw wrong answers by class, one panel for each order."""
+    """Draw the share of wrong answers by class, with one panel for each order."""
     classes = list(dict.fromkeys(row["class"] for row in rows))
     packages = list(dict.fromkeys(row["package"] for row in rows))
     figure, axes = research.figures.new_figure(
@@ -265,7 +268,7 @@ def draw_random(rows: Sequence[dict[str, Any]], per_class: int):
 
 
 def draw_claims(axes: Axes, result: research.runs.Result, name: str):
-    """Draw the answers of one package; points outside the axes are at the edge."""
+    """Draw the answers of one package. Points outside the axes are at the edge."""
     truth, value, claim = (
         result.arrays["truth"],
         *(result.arrays[f"{name}/{column}"] for column in ("value", "claim")),

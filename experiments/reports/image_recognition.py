@@ -58,7 +58,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables; the terminal shows the first."""
+    """Return the tables. The terminal shows only the first table."""
     numbers = findings.numbers
     Table, models, classes = research.runs.Table, numbers["models"], numbers["classes"]
     main = Table(
@@ -145,7 +145,7 @@ def draw(result: Result) -> dict[str, figures.Picture]:
 
 
 def draw_worst(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Figure:
-    """Draw the errors, the most confident first."""
+    """Draw the wrongly recognised images, the most confident errors first."""
     rows = -(-len(kept["worst/labels"]) // ACROSS)
     figure, axes = figures.new_figure(1, 1, width=10, height=0.3 + 1.6 * rows)
     images.draw_images(
@@ -155,7 +155,7 @@ def draw_worst(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Fi
 
 
 def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Figure:
-    """Draw accuracy by epoch within trainings, and final accuracy by length."""
+    """Draw the accuracy during trainings, and the final accuracy by training length."""
     figure, axes = figures.new_figure(
         1, 2, width=11, height=4.4, width_ratios=(1.5, 1), sharey=True
     )
@@ -206,7 +206,7 @@ def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) ->
 def draw_first_layers(
     numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]
 ) -> Figure:
-    """Draw the first layer of each model."""
+    """Draw the weights of the first layer of each model."""
     figure, axes = figures.new_figure(
         1, 3, width=12, height=2.4, width_ratios=(1.1, 1, 1)
     )
@@ -221,7 +221,7 @@ def draw_first_layers(
 
 
 def accuracy_caption(numbers: Mapping[str, Any]) -> str:
-    """Return the caption of the curves with their numbers."""
+    """Return the caption of the curves, with the important numbers."""
     budgets = ", ".join(
         f"{100 * b['accuracy']:.1f} % after {b['epochs']}" for b in numbers["budgets"]
     )
@@ -255,7 +255,7 @@ def confusion_caption(numbers: Mapping[str, Any]) -> str:
 def worst_words(
     numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """Return the caption above each error."""
+    """Return a caption for each wrongly recognised image."""
     classes = numbers["classes"]
     errors = zip(
         kept["worst/labels"],

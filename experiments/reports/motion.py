@@ -12,7 +12,7 @@ UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the errors of velocity and acceleration at the spacing and at best."""
+    """State the errors of velocity and acceleration at the shortest and best steps."""
     numbers = findings.numbers
     said = []
     for row in (r for r in numbers["rows"] if r["accuracy"] == 2):
@@ -41,7 +41,7 @@ def largest_deviation(numbers: dict[str, Any]):
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the table of each formula's errors."""
+    """Return the table of the errors of each formula."""
     table = research.runs.Table(
         "Errors of velocity (m/s) and acceleration (m/s²)",
         (

@@ -9,7 +9,7 @@ import research
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say what each derivative is at the price, and at the best price."""
+    """Give the partial and the total derivative, at the given and at the best price."""
     numbers = findings.numbers
     way = "raise" if numbers["total"] > 0 else "lower"
     return (
@@ -41,7 +41,7 @@ def table(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the profit with both slopes, and the slope split by path."""
+    """Draw the profit with the partial and total slopes, and the slope by path."""
     figure, axes = research.figures.new_figure(1, 2, width=11, height=4.3)
     draw_slopes(axes[0, 0], result.arrays, result.numbers)
     draw_parts(axes[0, 1], result.arrays, result.numbers)

@@ -12,7 +12,7 @@ from research.verification.docstrings import describe
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Return the answer in a sentence or two."""
+    """Return the answer in one or two sentences."""
     numbers = findings.numbers
     every = (
         "Yes"
@@ -41,7 +41,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def verification_table(cells: list[dict[str, Any]], names: Sequence[str]):
-    """Return the largest difference of each rule from each authority, and its place."""
+    """Return the table of the largest differences of each rule from each authority."""
     rows = []
     for name in names:
         row = [name]
@@ -91,7 +91,8 @@ def reasons_table(cells: list[dict[str, Any]]):
 def family_tables(names: Sequence[str]):
     """Return one table for each family of rules.
 
-    It describes what each rule does, its defaults, its paper, and when to use it.
+    For each rule, the table says what it does and when to use it, and gives its
+    defaults and its paper.
     """
     families = {}
     for name in names:
@@ -121,7 +122,7 @@ def family_tables(names: Sequence[str]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the verification table: how many digits agree for each rule and problem."""
+    """Draw how many digits agree, for each rule and problem."""
     arrays, numbers = result.arrays, result.numbers
     panels = [
         ("formula_float64", "formula, float64"),

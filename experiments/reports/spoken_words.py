@@ -14,7 +14,7 @@ from research.runs import Table, dashed
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """State the accuracy of each model, and how much a new voice reduces it."""
+    """State the accuracy of each model, and how much new voices reduce the accuracy."""
     numbers = findings.numbers
     words = research.statistics.interval_in_words
     softmax, *networks = numbers["first"]
@@ -41,7 +41,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def what_is_missing(numbers: dict[str, Any]):
-    """Say which recordings were missing, and how to get them."""
+    """Say which recordings were missing, and how to get these recordings."""
     missing = {
         "Japanese Vowels": (CLAIM, numbers["dataset"] != CLAIM),
         "spoken digits": (WORDS, numbers["digits"] is None),
@@ -172,7 +172,10 @@ def first_table(numbers: Mapping[str, Any]) -> Table:
 
 
 def digits_table(numbers: Mapping[str, Any]) -> Table:
-    """Return the test accuracy on spoken digits, speakers shared and one left out."""
+    """Return the test accuracies on spoken digits.
+
+    They are measured with shared speakers and with one speaker left out.
+    """
     train, test, left_out = numbers["parts"]
     rows = numbers["digits"]
     return Table(
@@ -277,7 +280,7 @@ def draw_accuracy(numbers: dict[str, Any], labels: dict[str, str]) -> Figure:
 def draw_points(
     place: Axes, x: float, points: Sequence[float], estimate: Sequence[Any]
 ) -> None:
-    """Draw points beside each other, and their mean with its interval."""
+    """Draw points side by side, and their mean with its interval."""
     mean, low, high = estimate
     spread = (
         x + 0.16 * np.linspace(-1, 1, len(points)) if len(points) > 1 else np.full(1, x)
@@ -301,7 +304,7 @@ def draw_points(
 
 
 def draw_voices(numbers: dict[str, Any], labels: dict[str, str]) -> Figure:
-    """Draw the models with shared speakers, each speaker left out, and their mean."""
+    """Draw the accuracies for shared speakers, for each new speaker, and their mean."""
     figure, axes = new_figure(width=9.5, height=4)
     place, speakers = axes[0, 0], numbers["speakers"]
     for k, (row, (colour, marker)) in enumerate(

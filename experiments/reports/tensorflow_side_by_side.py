@@ -44,7 +44,10 @@ CODE = (  # Lines of code that differ.
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say whether the results are equal, on whose numbers, and how fast each way is."""
+    """Say whether the results are equal, and how fast each way is.
+
+    If TensorFlow is not installed, the answer says that its recorded results are used.
+    """
     numbers = findings.numbers
     where = f"TensorFlow {numbers['version']}"
     if not numbers["installed"]:
@@ -85,7 +88,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def table_of_steps(numbers: dict[str, Any]):
-    """Return the differences of each way from JAX, NumPy first."""
+    """Return the table of the differences of each way from JAX."""
     rows = tuple(
         (
             way,
@@ -114,7 +117,7 @@ def table_of_steps(numbers: dict[str, Any]):
 
 
 def table_of_seconds(numbers: dict[str, Any]):
-    """Return the seconds of a step of each way, and relative to JAX."""
+    """Return the table of the seconds per step of each way, also relative to JAX."""
     rows = []
     for key, times in numbers["seconds"].items():
         net, _, way = key.partition("/")
@@ -140,7 +143,7 @@ def table_of_code():
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the code of both, and the losses and seconds of all."""
+    """Draw the code of both frameworks, and the losses and seconds of all ways."""
     numbers = result.numbers
     code, panels = research.figures.new_figure(
         1, 2, width=10.6, height=3.4, width_ratios=(4.7, 5.4)
@@ -179,7 +182,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_losses(axes: Axes, arrays: dict[str, np.ndarray]):
-    """Draw the losses of all ways, three lines on top of each other."""
+    """Draw the losses of all ways: three lines that lie on top of each other."""
     for way, width, marker in ((NUMPY, 7, ""), (TENSORFLOW, 3.5, ""), (JAX, 0, "o")):
         colour = research.figures.COLOURS[COLOUR[way]]
         axes.plot(
@@ -195,7 +198,7 @@ def draw_losses(axes: Axes, arrays: dict[str, np.ndarray]):
 
 
 def draw_seconds(axes: Axes, numbers: dict[str, Any]):
-    """Draw one row for each network and way."""
+    """Draw the seconds, with one row for each network and way."""
     keys = list(numbers["seconds"])
     for row, key in enumerate(reversed(keys)):
         way = key.partition("/")[2]

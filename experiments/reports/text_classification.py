@@ -25,7 +25,7 @@ def percent(interval: Sequence[Any]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say which of the two sorts better, and by how much."""
+    """Say whether the Transformer or the baseline sorts better, and by how much."""
     numbers = findings.numbers
     whole, cut, network = numbers["models"]
     mean, low, high = network["accuracy"]
@@ -113,7 +113,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def tried_table(numbers: Mapping[str, Any]) -> Table:
-    """Return the results of everything tried on held-out stories, baselines first."""
+    """Return the results of all settings that were tried on held-out stories."""
     rows = [
         (LABELS[m["name"]], f"C = {strength:g}", accuracy)
         for m in numbers["models"]

@@ -18,7 +18,7 @@ FRAMES = 36
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say which rules went lowest, and how they turned away from the slope."""
+    """Say which rules went lowest, and how far rules turned away from the slope."""
     numbers = findings.numbers
     ranked = sorted(
         numbers["rules"].items(),
@@ -88,7 +88,7 @@ def table(numbers: dict[str, Any]):
 
 
 def grid_table(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
-    """Return the table of the score of every rate."""
+    """Return the table of the scores of all rates."""
     rows = []
     for index, rate in enumerate(arrays["rates"]):
         scores = [arrays[f"{name}/scores"][index] for name in numbers["rules"]]
@@ -112,7 +112,7 @@ def grid_table(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the paths, also animated, their distances, and each step's quantities."""
+    """Draw the paths (also animated), the distances, and the quantities of steps."""
     arrays, numbers = result.arrays, result.numbers
     names, scene = list(numbers["rules"]), LANDSCAPES[numbers["landscape"]]
     still, axes = research.figures.new_figure(width=8.6, height=6.2)
@@ -147,7 +147,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def labels(numbers: dict[str, Any]):
-    """Return a label of each rule with its rate."""
+    """Return a label for each rule: its name with its rate."""
     return {
         name: f"{name}, rate {facts['rate']:.2g}"
         for name, facts in numbers["rules"].items()
@@ -199,7 +199,7 @@ def curves_caption(numbers: dict[str, Any]):
 
 
 def shrinks(ratio: float | None):
-    """Describe a measured factor relative to theory."""
+    """Describe a measured factor, compared with theory."""
     return "not by the" if ratio is None else f"by {ratio:.3f} times the"
 
 
@@ -239,7 +239,7 @@ STEP_PANELS = {
 
 
 def look(number: int) -> dict[str, Any]:
-    """Return the colour and line style of the path of that number."""
+    """Return the colour and the line style of the path with this number."""
     dashes = ("-", (0, (4, 2)), (0, (1, 1.5)))[number // len(PATH_COLOURS) % 3]
     return {"color": PATH_COLOURS[number % len(PATH_COLOURS)], "linestyle": dashes}
 
@@ -253,13 +253,14 @@ def draw_landscape(
 ) -> None:
     """Draw the landscape with contour lines, and a star at each minimum.
 
-    Lower areas are darker. The heights of the lines have equal ratios.
+    Lower areas are darker. The heights of neighbouring contour lines have a constant
+    ratio.
 
     Args:
       axes: Axes to draw on.
-      x, y: Axes of the lattice, shapes (m,) and (n,).
+      x, y: Coordinates of the lattice, shapes (m,) and (n,).
       heights: f - f* on the lattice, at least 0, shape (n, m).
-      minima: Points of the minima.
+      minima: Coordinates of the minima.
     """
     log = np.log10(np.maximum(heights, 1e-2 * np.median(heights)))
     levels = np.linspace(log.min(), log.max(), 15)
@@ -283,7 +284,7 @@ def draw_paths(
 ) -> None:
     """Draw each path as a line with a dot at each step.
 
-    A circle marks the start, and a larger dot the end.
+    A circle marks the start of a path, and a larger dot marks the end.
     """
     for number, (name, path) in enumerate(points.items()):
         style = look(number)
@@ -319,7 +320,8 @@ def draw_growing_paths(
     """Prepare an animation of the paths.
 
     Returns:
-      show: Function that draws the paths up to a share in 0..1 of all steps.
+      Function (share) -> None that draws the paths up to this share of all steps. The
+      share is in [0, 1].
     """
     lines, heads = {}, {}
     for number, (name, path) in enumerate(points.items()):

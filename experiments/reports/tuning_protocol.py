@@ -27,9 +27,9 @@ def percent(seen: Sequence[float]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say how often four procedures are wrong, for different rules and for equal ones.
+    """Say how often four procedures are wrong, for different rules and for equal rules.
 
-    The answer also says what our procedure does not account for.
+    The answer also says which uncertainty our procedure ignores.
     """
     numbers = findings.numbers
     by_name = {row["way"]: row for row in numbers["ways"]}
@@ -57,7 +57,7 @@ def answer(findings: research.runs.Findings) -> str:
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the tables of each procedure's winners, its method, and the truth."""
+    """Return the tables of the winners, of the procedures, and of the truth."""
     numbers = findings.numbers
     shown = [
         (kind, outcome) for kind in (TRIALS, RULES) for outcome in ("right", "wrong")
@@ -99,7 +99,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def how(numbers: dict[str, Any]):
-    """Return the table of what each procedure does."""
+    """Return the table that says what each procedure does."""
     budget, seeds, tuning = (
         numbers[name] for name in ("budget", "reported_seeds", "tuning_seeds")
     )
@@ -125,7 +125,8 @@ def how(numbers: dict[str, Any]):
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the outcomes of each procedure, and wrong winners by the true ratio.
 
-    There are studies of different rules and studies of equal ones.
+    Studies of two different rules, and studies of a rule and itself, are shown
+    separately.
     """
     numbers = result.numbers
     figure, axes = research.figures.new_figure(
@@ -171,7 +172,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_outcomes(axes: Axes, ways: Sequence[dict[str, Any]], kind: str):
-    """Draw stacked shares: right, undecided, wrong."""
+    """Draw stacked bars: the shares of right, undecided and wrong studies."""
     colours = research.figures.COLOURS
     places, left = np.arange(len(ways)), np.zeros(len(ways))
     looks = {
@@ -236,7 +237,10 @@ def draw_null(axes: Axes, ways: Sequence[dict[str, Any]]):
 
 
 def draw_by_ratio(axes: Axes, result: research.runs.Result, kind: str):
-    """Draw wrong winners for fifths of the studies, sorted by true ratio."""
+    """Draw the shares of wrong winners in five groups of studies.
+
+    The studies are sorted by the true ratio of the two costs and cut into fifths.
+    """
     named, truth = (
         result.arrays["rules/named"],
         result.arrays["rules/truth"][:, (RULES, TRIALS).index(kind)],

@@ -11,7 +11,7 @@ SHOWN = 4  # Maximum number of rules that a sentence names.
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
-    """Return the table of rules, the tables of every study, and the rules left out."""
+    """Return the table of rules, the tables of the study, and the rules left out."""
     numbers = findings.numbers
     return (
         rules_table(numbers),
@@ -76,9 +76,9 @@ def left_out_table():
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Say which rule to use first, which are equally good, and what to use untuned.
+    """Say which rule to use first, which rules are as good, and which works untuned.
 
-    The answer also compares with the simple baseline.
+    The answer also compares the rules with the simple baseline.
     """
     numbers = findings.numbers
     first, on, rows = (
@@ -124,7 +124,7 @@ def answer(findings: research.runs.Findings) -> str:
 def first_by_workload(numbers: dict[str, Any]):
     """Say in one sentence which rule is first on each workload.
 
-    The tuning seeds decide this too.
+    The first rule on a workload is also chosen on the tuning seeds.
     """
     places = {}
     for workload, rule in numbers["first_on"].items():

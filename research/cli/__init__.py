@@ -1,6 +1,6 @@
 """Run an experiment from its command line.
 
-The flags are parsed into a Config. The experiment runs with a progress display, then
+The flags are parsed into a Config. The experiment runs with a progress display. Then
 tables, figures and a report are made.
 """
 
@@ -33,14 +33,16 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     """Run an experiment from its command line.
 
     Each file of experiments/ calls this function. If the run is already finished, its
-    result is loaded and drawn again. Bad input is reported in one line on stderr; with
-    the environment variable DESCENT_TRACEBACK=1, the traceback is shown instead.
+    result is loaded and drawn again. Bad input is reported in one line on stderr. If
+    the environment variable DESCENT_TRACEBACK is 1, the traceback is shown instead.
 
-    The module `experiment` has a docstring that begins with its question, the classes
-    and values Config and FULL, and perhaps FAST, a configuration that takes seconds. A
-    file may call `main` before its heavy imports. Then the function `run` is still
-    missing, and the whole module is imported after the flags are parsed. The whole
-    module has these functions:
+    The module `experiment` has a docstring that begins with the question of the
+    experiment. It has a dataclass `Config` and an instance `FULL` of Config. It may
+    also have an instance `FAST`, with which the experiment takes only seconds.
+
+    A file may call `main` before its heavy imports. At this time, the module has no
+    function `run` yet. The whole file is then imported after the flags are parsed. The
+    whole module has these functions:
 
         run(config, on_progress, checkpoints) -> Findings or Result
         complete(config) -> config, if the config names files that may change
@@ -52,13 +54,13 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
     Args:
       experiment: Module of the experiment, as described above.
-      argv: Command-line arguments after the program's name; None: those of this
-        process.
+      argv: Command-line arguments after the program's name. None means the arguments of
+        this process.
     Returns:
       0.
     Raises:
-      SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 if the reader of the
-        output has closed the pipe.
+      SystemExit: The exit status is 2 after bad input, 130 after Ctrl-C, and 141 if the
+        program that reads the output has closed the pipe.
     """
     with errors_in_one_line():
         command = flags.parse(experiment, sys.argv[1:] if argv is None else argv)
@@ -74,7 +76,8 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 def import_whole(file: Path) -> ModuleType:
     """Import an experiment's file under its own name.
 
-    If the file belongs to a package, the name includes that of the package.
+    If the file belongs to a package, the name of the module begins with the name of the
+    package.
     """
     file = file.resolve()
     top, names = file.parent, [file.stem]
@@ -86,10 +89,10 @@ def import_whole(file: Path) -> ModuleType:
 
 
 def report_of(experiment: ModuleType) -> ModuleType:
-    """Return the module that has an experiment's answer, tables and draw.
+    """Return the module with an experiment's functions answer, tables and draw.
 
-    This is the experiment itself, or the module of the same name in `reports` beside
-    it.
+    This is the module of the experiment itself, or the module with the same name in the
+    folder `reports` beside it.
     """
     if hasattr(experiment, "draw"):
         return experiment
@@ -103,11 +106,11 @@ def conduct(
     on_progress: progress.OnProgress | None = None,
     checkpoints: "Checkpoints | None" = None,
 ) -> "runs.Result":
-    """Run an experiment, and add its report's answer and tables to the findings.
+    """Run an experiment, and return its findings with the answer and the tables.
 
     Args:
-      experiment: Module of the experiment, see `main`.
-      config, on_progress, checkpoints: Arguments of its `run`.
+      experiment: Module of the experiment, as described in `main`.
+      config, on_progress, checkpoints: Arguments of the experiment's function `run`.
     """
     from research import runs
 
@@ -123,8 +126,8 @@ def errors_in_one_line() -> Iterator[None]:
     """Report errors in one line on stderr, and exit with a status.
 
     Bad input exits with status 2 and Ctrl-C with 130. Warnings are printed without
-    their location. If the reader of the output has closed the pipe, as in `| head`, the
-    program ends silently with status 141, as other programs do.
+    their location. If the program that reads the output has closed the pipe (`| head`),
+    this program ends silently with status 141, as is usual.
     """
     formatwarning = warnings.formatwarning
     warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
@@ -165,10 +168,10 @@ def _is_unread() -> bool:
 
 
 def perform(experiment: ModuleType, command: flags.Command) -> Path:
-    """Run a parsed command line, then draw, report and print its result.
+    """Run a parsed command line, draw the figures, write the report, print the result.
 
     Args:
-      experiment: Module of the experiment, see `main`.
+      experiment: Module of the experiment, as described in `main`.
       command: Parsed command line, from `flags.parse`.
     Returns:
       Path of the run folder.
@@ -211,14 +214,14 @@ def carry_out(
     """Run a parsed command line to its end, unless the run is already finished.
 
     Args:
-      experiment, command: See `perform`.
-      exactly: Whether missing data must not be replaced by other data. The run may
-        still leave the data out, if the config's field for them can be empty. The
-        config of the returned run then has that field empty.
+      experiment, command: As in `perform`.
+      exactly: Whether it is forbidden to replace missing data by other data. The run
+        may still leave the data out, if the config has a field for the data that can be
+        empty. The config of the returned run then has an empty value in this field.
     Returns:
       The finished run, and whether it was finished before.
     Raises:
-      ValueError: `exactly` is true and this config cannot be run here.
+      ValueError: `exactly` is True, and the config needs data that are missing here.
     """
     from research import backend, runs
 

@@ -26,8 +26,10 @@ class Command(NamedTuple):
     """One command of `descent`.
 
     Attributes:
-      module: Name of its module in `research.cli`, which is imported when it is used.
-      function: Name of its function: command-line arguments -> exit status.
+      module: Name of the command's module in `research.cli`. The module is imported
+        only when the command is used.
+      function: Name of the command's function in this module. The function maps
+        command-line arguments to an exit status.
       summary: Description in the list of commands.
     """
 
@@ -69,16 +71,16 @@ input and 130 after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names, with the other arguments.
+    """Run the command named by the first argument, and pass it the other arguments.
 
     Args:
-      argv: Command-line arguments after the program's name; None: those of this
-        process.
+      argv: Command-line arguments after the program's name. None means the arguments of
+        this process.
     Returns:
       The exit status.
     Raises:
-      SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 if the reader of the
-        output has closed the pipe.
+      SystemExit: The exit status is 2 after bad input, 130 after Ctrl-C, and 141 if the
+        program that reads the output has closed the pipe.
     """
     with cli.errors_in_one_line():
         words = list(sys.argv[1:] if argv is None else argv)
@@ -95,7 +97,7 @@ def find(name: str) -> Callable[[Sequence[str]], int]:
     """Return the function of a command.
 
     Raises:
-      ValueError: The command does not exist, or is an experiment.
+      ValueError: The command does not exist, or the name belongs to an experiment.
     """
     if name in COMMANDS:
         module = importlib.import_module(f"research.cli.{COMMANDS[name].module}")
@@ -111,7 +113,7 @@ def find(name: str) -> Callable[[Sequence[str]], int]:
 
 
 def listing() -> str:
-    """Return the list of commands with their descriptions, and examples."""
+    """Return a text that lists the commands with descriptions and examples."""
     width = max(map(len, COMMANDS))
     rows = [f"  {name:{width}}  {row.summary}" for name, row in COMMANDS.items()]
     head = ["usage: descent COMMAND ...", "       descent --version", "", "commands:"]
@@ -119,7 +121,7 @@ def listing() -> str:
 
 
 def versions() -> str:
-    """Return the versions of this package, of JAX, jaxlib and NumPy, and of Python.
+    """Return a text with the versions of this package, JAX, jaxlib, NumPy and Python.
 
     The packages are not imported.
     """

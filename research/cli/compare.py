@@ -1,13 +1,15 @@
 """Which of these rules is better here, by how much, and may one say so?
 
-All rules get equal budgets on workloads whose optimum is known. A rule is one of ours,
-one of optax's, or yours from a file. Each rule gets the same number of trials. The
-first trial uses the default hyper-parameters, the others quasi-random points of the
-search space. The best trial is chosen on some seeds and reported on others.
+All rules get equal budgets on workloads whose optimum is known. A rule can be a rule of
+this package, a rule of optax, or your own rule from a file. Each rule gets the same
+number of trials. The first trial uses the default hyper-parameters. The other trials
+use quasi-random points of the search space. The best trial is chosen on some seeds and
+reported on other seeds.
 
-The answer is a ratio of example gradients to a target, with an interval that accounts
-for the choice of the trial. If the study cannot separate two rules, the answer says how
-many seeds would.
+The answer is a ratio: the number of example gradients that a rule needs to reach a
+target, divided by the number that the baseline needs. The interval of the ratio
+accounts for the choice of the trial. If the study cannot separate two rules, the answer
+says how many seeds would be enough.
 
     descent compare my_rules.py:mine adam --workload digits breast_cancer
     descent compare heavy_ball adam --space heavy_ball.learning_rate=1e-3..10
@@ -15,9 +17,10 @@ many seeds would.
 
 A rule of yours is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
-range of `--space`. All rules are compared with the last rule, or with `--baseline`.
-Workloads are those of research.workloads: diabetes, diabetes_ridge, breast_cancer,
-digits, ill_conditioned, noisy_quadratic and others.
+range given by `--space`. All rules are compared with the baseline, which is the last
+rule or the rule given by `--baseline`. research.workloads defines the workloads:
+diabetes, diabetes_ridge, breast_cancer, digits, ill_conditioned, noisy_quadratic and
+others.
 """
 
 import dataclasses
@@ -45,39 +48,39 @@ class Config:
     """Settings of a comparison."""
 
     rule: tuple[str, ...] = ("heavy_ball", "adam")
-    """Rules: one of our names, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it
-    v1; the flag may be repeated."""
+    """Rules: a name of a rule of this package, optax.NAME, FILE.py:NAME, or
+    v1=FILE.py:NAME, which gives the rule the name v1. The flag may be repeated."""
     workload: tuple[str, ...] = ("breast_cancer", "digits")
     """Named problems on which all rules run."""
     baseline: str = ""
-    """Rule with which the others are compared; empty: the last rule."""
+    """Rule with which the other rules are compared. If empty, it is the last rule."""
     budget: int = 20
-    """Trials of each rule on each workload; the first has the default
+    """Number of trials of each rule on each workload. The first trial has the default
     hyper-parameters."""
     passes: int = 30
     """Passes over the data in every training."""
     batch_size: int = 32
-    """Examples in a batch; 0: all of them."""
+    """Examples in a batch. 0 means all examples."""
     target: float = 1e-2
     """Share of the initial f - f* that must be reached."""
     tune_on: str = "train"
     """Objective that chooses the trial: train (reported on train) or validation
     (reported on test)."""
     seeds: str = "0..19"
-    """Reported seeds: 0..9, or 1,4,7."""
+    """Reported seeds, written as 0..9 or as 1,4,7."""
     tuning_seeds: str = "1000..1009"
-    """Seeds for the choice of trials; must differ from the reported seeds."""
+    """Seeds for the choice of trials. They must differ from the reported seeds."""
     space: tuple[str, ...] = ()
     """Search ranges that replace the defaults: RULE.learning_rate=1e-4..10 (log scale),
     or "RULE.b2=0.9..0.999 one_minus"."""
     evaluations: tuple[str, ...] = ()
-    """Cost of a step, in gradients of its batch, for a rule that evaluates the
-    objective itself, as RULE=2."""
+    """For rules that evaluate the objective themselves, the cost of a step in gradients
+    of its batch, written as RULE=2."""
     files: tuple[str, ...] = ()
-    """SHA-256 of each file of rules; filled in automatically, so that a changed file is
-    a different run."""
+    """SHA-256 of each file of rules. The digests are filled in automatically, so that a
+    changed file gives a different run."""
     width: int = 8
-    """Number of runs trained together; the bits of each run depend on it."""
+    """Number of runs trained together. The bits of each run depend on this number."""
 
 
 FULL = Config(
@@ -89,7 +92,7 @@ FULL = Config(
 
 
 def compare(words: Sequence[str]) -> int:
-    """Compare rules as a command line says.
+    """Compare rules, with the rules and settings given on a command line.
 
     Arguments before the first flag are rules.
 
@@ -98,8 +101,8 @@ def compare(words: Sequence[str]) -> int:
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
-        reports it in one line.
+      ValueError, TypeError, OSError: The input is bad.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 if a flag's value has the wrong type.
     """
     study = sys.modules[__name__]
@@ -120,7 +123,7 @@ def with_rule_flag(words: Sequence[str]) -> list[str]:
 
 
 def complete(config: Config) -> Config:
-    """Record the digest of each file that contains a rule."""
+    """Return the config with the digest of each file that contains a rule."""
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
 
@@ -145,9 +148,10 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
-    """Compute every `parts`-th pair of rule and workload, starting with pair `part`.
+    """Compute one of `parts` parts of the pairs of rule and workload.
 
-    The results are saved in the checkpoints, where `run` loads them.
+    The part has every `parts`-th pair, starting with pair `part`. The results are saved
+    in the checkpoints, and `run` loads them from there.
     """
     given = arguments(config)
     research.comparison.compute_share(
@@ -161,7 +165,7 @@ def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> 
 
 
 def arguments(config: Config) -> dict[str, Any]:
-    """Return the arguments of `research.comparison.compare` for a config."""
+    """Convert a config to the arguments of `research.comparison.compare`."""
     return research.comparison.parse_command(
         config.rule,
         lambda word: rule_lookup.find(word).rule,

@@ -36,10 +36,12 @@ def show(
     Args:
       result: Result of an experiment.
       paths: Paths of files by name.
-      tables: Whether to print the table.
-      stream: Output stream; None: standard output.
-      width: Width in characters; None: the terminal's width, or unlimited in a pipe.
-      question: Question, printed above the answer; empty: none.
+      tables: Whether to print the first table.
+      stream: Output stream. None means standard output.
+      width: Width in characters. None means the width of the terminal, or an unlimited
+        width if the stream is not a terminal.
+      question: Question to print above the answer. "" means that no question is
+        printed.
     Example:
       >>> from research import runs
       >>> table = runs.Table("Effort", ["sampler", "epochs"], [["mini-batch", 7.4051], ["stochastic", None]], "To 1 %.")
@@ -82,9 +84,9 @@ def cell(value: Any) -> str:
     """Format one value of a table with three significant digits.
 
     Args:
-      value: A text, a number, a truth value, or None for "not reached".
+      value: A string, a number, True, False, or None, which means "not reached".
     Returns:
-      The text to print.
+      The text of the value.
     Example:
       >>> [cell(value) for value in (None, True, 1797, 0.025249, 12345.6, 1e-9, float("nan"), "adam")]
       ['not reached', 'yes', '1,797', '0.0252', '12,300', '1e-09', 'nan', 'adam']

@@ -1,4 +1,4 @@
-"""List, fetch and verify data sets: descent data."""
+"""The command `descent data`: list, fetch and verify data sets."""
 
 import argparse
 import os
@@ -29,15 +29,15 @@ package, and in the cache. Status of verify: 0 if every file is right, 1 if one 
 
 
 def data(words: Sequence[str]) -> int:
-    """List the data sets, fetch some, or verify those on this machine.
+    """List the data sets, fetch data sets, or verify the data sets on this machine.
 
     Args:
       words: Command-line arguments after `data`.
     Returns:
-      0; 1 if a verified file has the wrong content.
+      1 if a verified file has the wrong content, and 0 otherwise.
     Raises:
-      ValueError, OSError: Bad input, or a data set that cannot be fetched;
-        `research.cli.errors_in_one_line` reports it in one line.
+      ValueError, OSError: The input is bad, or a data set cannot be fetched.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 after an unknown flag.
     """
     parser = argparse.ArgumentParser(
@@ -67,10 +67,10 @@ def data(words: Sequence[str]) -> int:
 
 
 def use_folder(folder: Path | None) -> None:
-    """Let this process and its child processes look for data in a folder first.
+    """Search a folder for data first, in this process and in its child processes.
 
     Args:
-      folder: Folder that --data-dir names; None changes nothing.
+      folder: Folder from the flag --data-dir. None changes nothing.
     Raises:
       ValueError: The folder does not exist.
     """

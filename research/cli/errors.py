@@ -1,4 +1,4 @@
-"""Explain bad input in one line: what is wrong, and what to do about it."""
+"""Explain bad input in one line: say what is wrong, and what to do."""
 
 import importlib.metadata
 import re
@@ -14,10 +14,10 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "lazy_loader": "lazy-loader"}
 def explain(problem: Exception) -> str:
     """Describe an exception in one line.
 
-    A message of this package is complete by itself. An exception from a library (a
-    shape error inside NumPy, say) may be caused by a mistake in this package, so the
-    line then says how to see the traceback. For a missing package, the line gives the
-    command that installs it.
+    The message of an exception from this package is used without changes. An exception
+    from a library (for example a shape error inside NumPy) may be caused by a mistake
+    in this package. For such an exception, the line also says how to see the traceback.
+    If a package is missing, the line gives the command that installs the package.
 
     Args:
       problem: The exception.

@@ -1,4 +1,4 @@
-"""Show the chain rule of a formula or function as a table: descent explain EXPR."""
+"""The command `descent explain`: show the chain rule of a function as a table."""
 
 import argparse
 import ast
@@ -35,15 +35,15 @@ A file or module is imported, so give only one that you trust; a formula is only
 
 
 def explain(words: Sequence[str]) -> int:
-    """Print the table of a formula or function, and write its picture if requested.
+    """Print the table of a formula or function, and write the picture if requested.
 
     Args:
       words: Command-line arguments after `explain`.
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
-        reports it in one line.
+      ValueError, TypeError, OSError: The input is bad.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 after an unknown flag.
     """
     asked = _parser().parse_args(words)
@@ -123,10 +123,13 @@ def _is_numeric(value: Any) -> bool:
 
 
 def function(word: str) -> tuple[Callable[..., Any], bool]:
-    """Return the function of a command-line argument, and whether it is a formula.
+    """Find the function that a command-line argument describes.
+
+    Return the function, and True if the argument is a formula.
 
     Raises:
-      ValueError, TypeError, OSError: The argument does not name a function.
+      ValueError, TypeError, OSError: The argument is neither a formula nor the name of
+        a function.
     """
     if re.fullmatch(r"[^()*]*\.py(:\w*)?", word):
         found = user_code.in_file(word, "function", inspect.isfunction, "no function")

@@ -1,6 +1,6 @@
-"""Turn a formula of the command line into a function, without evaluating code.
+"""Turn a formula from the command line into a function, without evaluating code.
 
-The formula is parsed with `ast`.
+The formula is parsed with the module `ast`.
 """
 
 import ast
@@ -59,14 +59,18 @@ OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 
 
 def parse(text: str) -> Callable[..., Any]:
-    """Turn a formula into a function of its variables, in order of first appearance.
+    """Turn a formula into a function of its variables.
 
-    A formula may contain numbers, variables, + - * / % ** @, comparisons, x[0], and the
-    functions of jax.numpy and jax.nn in FUNCTIONS. Everything else is an error. A
-    formula therefore cannot run other code or request much memory.
+    The arguments of the function are the variables, in the order of their first
+    appearance in the formula.
+
+    A formula may contain numbers, variables, + - * / % ** @, comparisons, indices such
+    as x[0], and the functions of jax.numpy and jax.nn that are listed in `FUNCTIONS`.
+    Everything else is an error. A formula therefore cannot run other code or request
+    much memory.
 
     Raises:
-      ValueError: The formula is not valid; the message names the invalid part.
+      ValueError: The formula is not valid. The message names the invalid part.
     Example:
       >>> f = parse("3 * x**2 + y")
       >>> list(inspect.signature(f).parameters), f(2.0, 1.0)

@@ -1,4 +1,4 @@
-"""Parse a command line, and a TOML or JSON file, into an experiment's frozen Config."""
+"""Read an experiment's Config from a command line and from a TOML or JSON file."""
 
 import argparse
 import dataclasses
@@ -27,9 +27,10 @@ class Options:
     """Start from the experiment's FULL configuration instead of the small one."""
     fast: bool = False
     """Start from a configuration that takes seconds and only shows that everything
-    works; some experiments have none."""
+    works. Some experiments do not have one."""
     config: Path | None = None
-    """Start from this TOML or JSON file; flags on the command line override it."""
+    """Start from this TOML or JSON file. Flags on the command line override its
+    values."""
     results: Path = Path("results")
     """Folder in which <experiment>/<run id>/ is created."""
     fresh: bool = False
@@ -37,8 +38,8 @@ class Options:
     quiet: bool = False
     """Print only the answer and the paths."""
     data_dir: Path | None = None
-    """Look for data in this folder first, like the environment variable DESCENT_DATA;
-    `descent data` lists it."""
+    """Search this folder for data first, as with the environment variable DESCENT_DATA.
+    `descent data` lists the data sets."""
 
 
 class Command(NamedTuple):
@@ -54,7 +55,11 @@ class Command(NamedTuple):
 
 
 def program(experiment: types.ModuleType) -> str:
-    """Return the command that starts an experiment: its PROGRAM, or python FILE."""
+    """Return the command that starts an experiment.
+
+    This is the attribute `PROGRAM` of the experiment's module if it exists, and
+    otherwise `python` with the file of the module.
+    """
     file = Path(experiment.__file__ or experiment.__name__)
     return getattr(experiment, "PROGRAM", f"python experiments/{file.stem}.py")
 
@@ -72,9 +77,10 @@ def question_of(docstring: str | None) -> str:
 def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     """Parse a command line into the experiment's Config.
 
-    Flags change the values of the starting config: the defaults, FULL, FAST or a file.
-    `--help` prints the module's docstring and the flags with their defaults, and exits.
-    JAX is not imported.
+    The initial config has the default values. With --full or --fast it is FULL or FAST,
+    and with --config it is read from a file. All other flags change values of the
+    initial config. `--help` prints the docstring of the module and the flags with their
+    defaults, and exits. JAX is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an
@@ -83,12 +89,12 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     Returns:
       The parsed command. The values of its config have the types that Config declares.
     Raises:
-      ValueError: A flag or a key of the file is unknown; the message suggests the
-        closest one.
+      ValueError: A flag or a key of the file is unknown. The message suggests the most
+        similar flag or key.
       TypeError: A value in the file has the wrong type.
       OSError: The file cannot be read.
-      SystemExit: Status 0 after --help; status 2 if a flag's value has the wrong type,
-        with the flag named on stderr.
+      SystemExit: The exit status is 0 after --help. It is 2 if the value of a flag has
+        the wrong type, and then a message on stderr names the flag.
     """
     import tyro
 
@@ -124,19 +130,19 @@ def read_config(path: Path, base: Any) -> Any:
     """Replace fields of a dataclass by the values in a TOML or JSON file.
 
     A key can be spelled like the field or like the flag (learning_rate, learning-rate).
-    A list becomes a tuple and an integer a float where the field needs it. No other
-    types are converted.
+    If the field is a tuple, a list becomes a tuple. If the field is a float, an integer
+    becomes a float. No other types are converted.
 
     Args:
-      path: File with a flat table, or the manifest.json of a run. The suffix .toml or
-        .json decides how it is parsed.
+      path: File with a flat table, or the manifest.json of a run. The suffix of the
+        name, .toml or .json, determines the format.
       base: Frozen dataclass instance. Fields that the file does not name are kept.
     Returns:
       A new instance of the same class.
     Raises:
-      ValueError: The file is not TOML or JSON, or has a key that is not a field; the
-        message suggests the closest field.
-      TypeError: A value has another type than its field.
+      ValueError: The file is not TOML or JSON, or has a key that is not a field. For
+        such a key, the message suggests the most similar field.
+      TypeError: A value does not have the type of its field.
       OSError: The file cannot be read.
     Example:
       >>> import tempfile
@@ -176,11 +182,11 @@ def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
 
     Args:
       base: Frozen dataclass instance.
-      values: New values by field or by flag.
+      values: New values. A key is the name of a field or of its flag.
       where: Source of the values, for messages.
     Raises:
       ValueError: A key is not a field.
-      TypeError: A value has another type than its field.
+      TypeError: A value does not have the type of its field.
     """
     declared = typing.get_type_hints(type(base))
     kinds = {field.name: declared[field.name] for field in dataclasses.fields(base)}

@@ -27,17 +27,18 @@ SECONDS_TO_CLAIM = 10.0
 
 
 class Task(NamedTuple):
-    """Task of a job, in plain data.
+    """Description of a job's task, made only of strings, numbers, dicts and lists.
 
-    The job may start on another machine a day later.
+    The task can therefore be sent to another machine and be started there much later.
 
     Attributes:
-      experiment: Name of the experiment's module, relative to `top`.
+      experiment: Name of the experiment's module, with its packages, as seen from the
+        folder `top`.
       top: Folder that contains the module's top package.
       config: Config as JSON values.
-      part, parts: Index of the job, and number of jobs.
+      part, parts: Index of this job, and number of all jobs.
       run: Run folder.
-      command: Identifier of the command that submitted the job.
+      command: Identifier of the command line call that submitted the job.
       variables: Environment variables of the submitting process.
     """
 
@@ -55,9 +56,9 @@ class Outcome(NamedTuple):
     """Outcome of a job.
 
     Attributes:
-      fault: Error in one line; None after success.
-      differences: Differences between its processor and that of the submitting process,
-        in words.
+      fault: Error message in one line. None means success.
+      differences: Descriptions of the differences between the processor of the job and
+        the processor of the submitting process.
     """
 
     fault: str | None
@@ -65,7 +66,7 @@ class Outcome(NamedTuple):
 
 
 def compute_part(task: Task) -> Outcome:
-    """Compute a job's part of an experiment and save it in the run's checkpoints.
+    """Compute one job's part of an experiment, and save it in the run's checkpoints.
 
     An error is also written to the job's log.
     """
@@ -155,7 +156,7 @@ def _claimed(folder: Path, task: Task) -> Iterator[None]:
 
 
 def refuse_if_busy(folder: Path) -> None:
-    """Raise if a job of an earlier command is still working in the run folder."""
+    """Raise OSError if a job of an earlier command still works in the run folder."""
     import filelock
 
     for file in (folder / JOBS).glob("*.lock"):

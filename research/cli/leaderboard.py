@@ -1,4 +1,4 @@
-"""Merge studies into one page (descent leaderboard); pack a run (descent pack)."""
+"""The commands `descent leaderboard` (merge studies) and `descent pack` (pack runs)."""
 
 import argparse
 import sys
@@ -25,8 +25,8 @@ def leaderboard(words: Sequence[str]) -> int:
       0. The leading rules, the first columns of the table and the path of the page are
         printed.
     Raises:
-      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` reports it in
-        one line.
+      ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
+        the error in one line.
       SystemExit: Status 2 after an unknown flag.
     """
     asked = _parser().parse_args(words)
@@ -82,14 +82,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def pack(words: Sequence[str]) -> int:
-    """Write a finished run as one archive of plain files with their digests.
+    """Write the files of a finished run and their digests as one archive.
 
     Args:
       words: Command-line arguments after `pack`.
     Returns:
       0. The path of the archive and a summary of its contents are printed.
     Raises:
-      ValueError, OSError: Bad input, see `leaderboard`.
+      ValueError, OSError: Bad input, as in `leaderboard`.
       SystemExit: Status 2 after an unknown flag.
     """
     parser = argparse.ArgumentParser(

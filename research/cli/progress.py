@@ -22,8 +22,8 @@ def shown(
     that logs stay short.
 
     Args:
-      stream: Output stream; None: standard error.
-      clock: Function () -> seconds; tests pass their own.
+      stream: Output stream. None means standard error.
+      clock: Function () -> seconds, such as `time.monotonic`. Tests pass another clock.
     Yields:
       The callback `on_progress(done, total, message)`.
     Example:

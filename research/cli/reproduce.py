@@ -1,4 +1,4 @@
-"""Run a finished run, or a stored reference, again and compare the results."""
+"""Repeat a finished run or the run of a stored reference, and compare the results."""
 
 import argparse
 import sys
@@ -30,10 +30,10 @@ def reproduce(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `reproduce`.
     Returns:
-      0 if the results agree, 1 if not; the verdict is printed.
+      0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
-      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` reports it in
-        one line.
+      ValueError, OSError: The input is bad. `research.cli.errors_in_one_line` reports
+        the error in one line.
       SystemExit: Status 2 after an unknown flag.
     """
     parser = argparse.ArgumentParser(
@@ -67,16 +67,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def reproduce_study(path: Path, options: flags.Options) -> int:
-    """Run a study of `descent compare` again; see `reproduce_run`.
+    """Run a study of `descent compare` again, and compare the results.
+
+    The results are compared as in `reproduce_run`.
 
     Args:
-      path: Run folder of the study, or the .zip that `descent pack` made from it.
-      options: Options, see `reproduce_run`.
+      path: Run folder of the study, or a .zip file that `descent pack` made from this
+        folder.
+      options: Options, as in `reproduce_run`.
     Returns:
-      0 if the results agree, 1 if not; the verdict is printed.
+      0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
-      ValueError: The path is not a finished study, or the study belongs to an
-        experiment, which needs a clone of the repository.
+      ValueError: The path is not a finished study of `descent compare`. If the path is
+        a run of another experiment, the message gives the command that reproduces the
+        run in a clone of the repository.
       OSError: The path cannot be read.
     """
     from research.runs import archive
@@ -120,20 +124,21 @@ def reproduce_run(
 ) -> int:
     """Run the config of a finished run again in another folder, and compare results.
 
-    If versions, processor, settings and code are the same, every array and number must
-    be bit-identical. Otherwise the table and the numbers are compared as with a
-    reference.
+    If versions, processor, settings and code are the same in both runs, every array and
+    number must be bit-identical. If they are not the same, the table and the numbers
+    are compared by the rules of `research.runs.hold`.
 
     Args:
       folder: Run folder.
-      load: Function: name of an experiment -> its module.
-      options: Options; the new run goes into the folder `results`. It always starts
-        from the beginning, even if that folder holds a finished run.
+      load: Function (name of an experiment) -> module of the experiment.
+      options: Options. The field `results` is the folder for the new run. The new run
+        always starts from the beginning, even if this folder contains a finished run.
     Returns:
-      0 if the results agree, 1 if not; the verdict is printed.
+      0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
-      ValueError: The run is not finished or damaged, its config no longer fits the
-        experiment, or its data are missing here and would be replaced by other data.
+      ValueError: The run is unfinished or damaged, the experiment does not accept the
+        config any more, or the data of the run are missing here and would have to be
+        replaced by other data.
     """
     from research import runs
     from research.runs.manifest import check_origin
@@ -169,17 +174,19 @@ def reproduce_run(
 def reproduce_reference(
     file: Path, load: Callable[[str], ModuleType], options: flags.Options
 ) -> int:
-    """Run the config of a stored reference again, and compare the results.
+    """Run the config of a stored reference again, and compare the results with it.
 
     Args:
       file: Path of the reference, experiments/reference/<name>.json.
-      load, options: See `reproduce_run`.
+      load, options: As in `reproduce_run`.
     Returns:
-      0 if table and numbers agree to the printed digits or within their intervals,
-        whatever the hashes are; otherwise 1. The verdict is printed.
+      0 if the table and the numbers agree to the printed digits or within their
+      intervals, and 1 otherwise. The hashes have no effect on this value. The verdict
+      is printed.
     Raises:
-      ValueError: The reference cannot be read, its config no longer fits the
-        experiment, or its data are missing here and would be replaced by other data.
+      ValueError: The reference cannot be read, the experiment does not accept the
+        config any more, or the data are missing here and would have to be replaced by
+        other data.
     """
     from research import runs
 

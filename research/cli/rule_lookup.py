@@ -1,4 +1,4 @@
-"""Look up a rule by command-line argument: FILE.py:name, optax.NAME, or our name."""
+"""Find the rule that is named FILE.py:name, optax.NAME or NAME on a command line."""
 
 import ast
 import importlib
@@ -11,14 +11,15 @@ from research.naming import nearest
 
 
 class Named(NamedTuple):
-    """A rule, or a constructor of rules, with its name.
+    """A rule or a constructor of rules, with its name and the names of its arguments.
 
     Attributes:
       name: Name as the user wrote it.
       rule: Gradient transformation, or constructor whose first argument is the learning
         rate.
-      arguments: Names of the constructor's other arguments; None if it accepts any.
-      required: Names of those arguments that have no default.
+      arguments: Names of the other arguments of the constructor. None if the
+        constructor accepts any name.
+      required: Names of the other arguments that have no default value.
     """
 
     name: str
@@ -32,13 +33,13 @@ def find(word: str) -> Named:
 
     Args:
       word: Argument of the form "FILE.py:name", "optax.NAME" or "optax.contrib.NAME",
-        or the name of one of our rules.
+        or the name of a rule of this package.
     Returns:
       The rule, with the names of its arguments.
     Raises:
-      OSError, ValueError, TypeError: The file or the name does not exist (the message
-        suggests the closest name), importing the file fails, or the named object is not
-        a rule.
+      OSError, ValueError, TypeError: The file or the name does not exist, importing the
+        file fails, or the object with this name is not a rule. For an unknown name, the
+        message suggests the most similar name.
     Example:
       >>> find("optax.sgd").arguments
       ('momentum', 'nesterov', 'accumulator_dtype')
@@ -75,7 +76,7 @@ def find(word: str) -> Named:
 
 
 def arguments(words: Sequence[str]) -> dict[str, Any]:
-    """Parse arguments such as b1=0.8 into values by name.
+    """Parse texts such as "b1=0.8", and return the values by name.
 
     Example:
       >>> arguments(["b1=0.8", "nesterov=True", "mu_dtype=bfloat16"])
@@ -98,17 +99,19 @@ def arguments(words: Sequence[str]) -> dict[str, Any]:
 def check_arguments(
     named: Named, given: dict[str, Any], *, all_taken: bool
 ) -> dict[str, Any]:
-    """Return those of the given arguments that a constructor accepts.
+    """Select the given arguments that a constructor accepts.
 
     Args:
-      named: The rule.
+      named: The constructor.
       given: Values by name.
-      all_taken: Whether the constructor must accept all of them.
+      all_taken: Whether it is an error if the constructor does not accept all given
+        arguments.
     Returns:
-      Values by name of the accepted arguments.
+      The accepted arguments, values by name.
     Raises:
-      ValueError: `all_taken` is true and an argument is not accepted (the message
-        suggests the closest name), or an argument without a default is missing.
+      ValueError: An argument without a default value is missing. Or `all_taken` is True
+        and an argument is not accepted; the message then suggests the most similar
+        name.
     """
     missing = [name for name in named.required if name not in given]
     if missing:
@@ -209,7 +212,8 @@ def _may_be_a_rule(value: Any) -> bool:
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
     """Return the rule in the form that `verify_rule` takes.
 
-    It has the rule's name for error messages, and passes on only accepted arguments.
+    The result is a rule, or a constructor of rules that ignores keyword arguments. Its
+    error messages contain the name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
 

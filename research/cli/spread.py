@@ -45,18 +45,19 @@ What a killed job had finished is kept: the same command goes on from there, als
 
 
 def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int:
-    """Run an experiment from a command line, with its work shared among jobs.
+    """Run an experiment from a command line, and share the work among several jobs.
 
     Args:
-      words: Command-line arguments after `spread`: the experiment, its own flags, and
-        the flags of the jobs.
-      load: Function: name of an experiment -> its module.
+      words: Command-line arguments after `spread`: the name of the experiment, the
+        flags of the experiment, and the flags of the jobs.
+      load: Function (name of an experiment) -> module of the experiment.
     Returns:
       0.
     Raises:
-      ValueError, TypeError, OSError, ImportError: Bad input, a failed job (the message
-        gives its error and its log), or submitit is not installed;
-        `research.cli.errors_in_one_line` reports it in one line.
+      ValueError, TypeError, OSError, ImportError: The input is bad, a job failed, or
+        submitit is not installed. If a job failed, the message gives the error of the
+        job and the path of its log. `research.cli.errors_in_one_line` reports the error
+        in one line.
     """
     asked, own = _parser().parse_known_args(words)
     if asked.jobs < 1:

@@ -12,18 +12,18 @@ from research.naming import nearest
 
 
 def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> Any:
-    """Import FILE.py and return the object of that name.
+    """Import FILE.py, and return the object that FILE.py:name means.
 
     Args:
       word: Text of the form "FILE.py:name".
       what: Kind of the object, such as "rule", for messages.
-      is_one: Function that returns whether an object could be meant; such objects are
-        suggested.
-      among: Text for the message if the file has no such object.
+      is_one: Function (object) -> whether the object is of the wanted kind. Error
+        messages suggest only objects of this kind.
+      among: Text for the message if the file has no object of the wanted kind.
     Raises:
       OSError: The file does not exist.
-      ValueError: Importing the file fails, or it has no such name; the message suggests
-        the closest name.
+      ValueError: Importing the file fails, or the name does not exist in the file. For
+        an unknown name, the message suggests the most similar name.
     """
     path, _, name = word.rpartition(":")
     if word.endswith(".py"):
@@ -47,10 +47,10 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
 
 
 def in_module(word: str) -> Any:
-    """Import a module and return the object of that name.
+    """Import a module, and return the object that module:name means.
 
     Args:
-      word: Text of the form "module:name"; the module may also be in the current
+      word: Text of the form "module:name". The module may also be a file in the current
         folder.
     Raises:
       ValueError: The module or the name does not exist, or importing the module fails.
@@ -80,8 +80,8 @@ def imported_file(path: Path) -> Any:
     """Import a file as a module.
 
     Raises:
-      ValueError: The file is not Python, or raises an error; the message has its name
-        and line.
+      ValueError: The file is not a Python file, or it raises an error. The message
+        gives the name of the file and the line of the error.
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -94,7 +94,7 @@ def imported_file(path: Path) -> Any:
 
 @contextlib.contextmanager
 def failures_named(name: str) -> Iterator[None]:
-    """Add the file's name to errors that are raised while it is imported."""
+    """Add the name of a file to errors that are raised while the file is imported."""
     from research.verification.rule_under_test import RuleError, place
 
     try:
@@ -109,7 +109,7 @@ def failures_named(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_first(folder: Path) -> Iterator[None]:
-    """Let a file import its neighbours, as if it were run as a script."""
+    """Make the modules of a folder importable, as if a script in it were run."""
     sys.path.insert(0, str(folder))
     try:
         yield

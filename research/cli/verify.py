@@ -1,4 +1,4 @@
-"""Check a rule against a reference: descent verify FILE.py:rule --against NAME."""
+"""The command `descent verify`: compare a rule with a reference."""
 
 import argparse
 import math
@@ -31,10 +31,10 @@ def verify(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `verify`.
     Returns:
-      0 if the two are the same rule, 1 if not.
+      0 if both rules are the same, and 1 otherwise.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line`
-        reports it in one line.
+      ValueError, TypeError, OSError: The input is bad.
+        `research.cli.errors_in_one_line` reports the error in one line.
       SystemExit: Status 2 after an unknown flag.
     """
     asked = _parser().parse_args(words)

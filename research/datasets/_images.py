@@ -40,7 +40,7 @@ class ImageSplit(NamedTuple):
     Attributes:
       name: Name of the data set.
       train_x: Images, shape (n, H, W, C), uint8.
-      train_y: Labels 0..K-1, shape (n,), int32.
+      train_y: Labels in 0..K-1, shape (n,), int32.
       test_x, test_y: Images and labels of the test part.
       classes: Name of each label.
     """
@@ -65,8 +65,8 @@ def images(name: str) -> ImageSplit:
     | cifar10 | 50,000 + 10,000 | 32, 32, 3 | the split of its authors |
 
     Intensities are 0..16 for digits and 0..255 for the other data sets. `descent data
-    list` shows where the files come from. `research.datasets.SOURCES` contains their
-    hashes.
+    list` shows where the files come from. `research.datasets.SOURCES` contains the
+    hashes of the files.
 
     Args:
       name: One of the five names in the table.
@@ -100,8 +100,8 @@ def check_labels(
       num_classes: Number of classes. Labels must lie in 0..num_classes - 1.
       where: Name of the labels, for the error message.
     Raises:
-      ValueError: The number of labels is wrong, or a label is out of range. The message
-        shows the first label that is out of range.
+      ValueError: The number of labels is wrong, or a label is out of range. In the
+        second case, the message shows the first such label.
     Example:
       >>> check_labels(np.array([0, 1, 12]), 3, 10, "the test part")
       Traceback (most recent call last):

@@ -31,17 +31,18 @@ def log_mel(
     Floating samples are used unchanged.
 
     Args:
-      wave: Samples, int16 or floating, shape (t,) with t >= 1. A wave shorter than a
-        window is padded with 0.
+      wave: Samples, int16 or floating, shape (t,) with t >= 1. A wave that is shorter
+        than a window is padded with 0.
       rate: Number of samples per second.
       num_mels: Number of bands.
       window_seconds, hop_seconds: Length of a frame, and distance between the starts of
-        two frames, in seconds.
+        two consecutive frames, in seconds.
       lowest, highest: Lower edge of the first band and upper edge of the last band, in
         Hz. highest=None means half the rate.
     Returns:
       The spectrogram, float32, shape (frames, num_mels), with frames = 1 + (t - window)
-      // hop. window and hop are the two lengths in samples.
+      // hop. Here window and hop are window_seconds and hop_seconds, converted to
+      samples.
     Raises:
       TypeError: wave is neither int16 nor floating.
       ValueError: wave is empty or not one-dimensional, a number is out of range, or
@@ -49,7 +50,8 @@ def log_mel(
     References:
       Davis & Mermelstein (1980), Comparison of parametric representations for
       monosyllabic word recognition, IEEE Transactions on Acoustics, Speech, and Signal
-      Processing 28(4). Only its filter bank is used, without the cosine transform.
+      Processing 28(4). Only the filter bank of this paper is used, without the cosine
+      transform.
     Example:
       >>> tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
       >>> spectrogram = log_mel(tone, 8000)
@@ -108,8 +110,9 @@ def frames(
     Samples at the end that do not fill a frame are dropped.
 
     Args:
-      wave: Samples, shape (t,). A wave shorter than a frame is padded with 0.
-      length, hop: Length of a frame and distance of two starts, in samples, at least 1.
+      wave: Samples, shape (t,). A wave that is shorter than a frame is padded with 0.
+      length, hop: Length of a frame, and distance between the starts of two consecutive
+        frames, in samples. Both are at least 1.
     Returns:
       The frames, shape (1 + (t - length) // hop, length).
     Example:
@@ -126,8 +129,9 @@ def power_spectrum(
 ) -> Float[np.ndarray, "frames N/2+1"]:
     """Compute the power spectrum |X(f)|² of each frame under a periodic Hann window.
 
-    Frames are padded with 0 to N samples, the next power of two. By Parseval, P(0) + 2
-    P(1) + ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)².
+    Each frame is padded with 0 to N samples, where N is the next power of two. By
+    Parseval's theorem, P(0) + 2 P(1) + ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t
+    x_t)².
 
     Args:
       framed: Frames of floating samples, shape (frames, length).
@@ -167,10 +171,10 @@ def mel_weights(
 ) -> Float[np.ndarray, "N/2+1 num_mels"]:
     """Compute the weights of triangular bands on the mel scale.
 
-    num_mels + 2 edges are evenly spaced on the mel scale. The weight of band k rises
-    from 0 at edge k to 1 at edge k + 1 and falls to 0 at edge k + 2. It is linear in
-    mel, as in HTK. The weights of each frequency between the first and the last peak
-    sum to 1.
+    The bands have num_mels + 2 edges, which are evenly spaced on the mel scale. The
+    weight of band k rises from 0 at edge k to 1 at edge k + 1 and falls to 0 at edge k
+    + 2. The weight is piecewise linear in mel, as in HTK. At each frequency between the
+    first and the last peak, the weights of all bands sum to 1.
 
     Args:
       rate: Number of samples per second.

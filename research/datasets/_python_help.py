@@ -8,9 +8,9 @@ CHARACTERS = 300_000
 def python_help() -> Text:
     """Load the topics of Python's `help` in alphabetical order, as English text.
 
-    This text needs neither a network nor files, so it can replace a missing text. It
-    differs between versions of Python, so results on it cannot be compared between
-    versions.
+    This text needs neither a network nor files, so it can replace a missing text. The
+    text depends on the version of Python. Results on this text can therefore be
+    compared only within one version of Python.
 
     Returns:
       The first 300,000 ASCII characters as a text.

@@ -1,4 +1,4 @@
-"""The Free Spoken Digit Dataset and two splits: the official one, and by speaker."""
+"""The Free Spoken Digit Dataset, its official split, and splits by speaker."""
 
 import re
 from typing import Any, NamedTuple
@@ -82,7 +82,7 @@ def recordings() -> Recordings:
 def official_split(
     given: Recordings,
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]:
-    """Split recordings as their authors do: repetitions 0 to 4 are the test part.
+    """Split recordings into the official parts: repetitions 0 to 4 are the test part.
 
     Every speaker occurs in both parts. The split therefore measures accuracy for known
     voices, which is higher than accuracy for unknown voices.
@@ -113,8 +113,8 @@ def speaker_folds(
     Args:
       given: Recordings to split.
     Returns:
-      One pair for each speaker: the indices in `waves` of the training part, and the
-      indices of the test part, int64.
+      One pair for each speaker, in the order of `speakers`. A pair has the indices in
+      `waves` of the training part, and the indices of the test part, int64.
     Example:
       >>> digit, speaker = np.zeros(4, int), np.array([0, 1, 0, 1])
       >>> given = Recordings([], 8000, digit, speaker, np.arange(4), ("ann", "bob"))

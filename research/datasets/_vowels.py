@@ -1,4 +1,4 @@
-"""Japanese Vowels: recognise the speaker from the cepstra of two vowels."""
+"""The data set Japanese Vowels: cepstra of two vowels, for speaker recognition."""
 
 import re
 import reprlib
@@ -43,10 +43,9 @@ class SequenceSplit(NamedTuple):
 def vowels() -> SequenceSplit:
     """Load Japanese Vowels: utterances of /ae/ by nine men.
 
-    The split is that of the authors: 270 training utterances (30 per speaker) and 370
-    test utterances (24 to 88 per speaker). Each utterance has 7 to 29 steps of 12 LPC
-    cepstra.
-    The file is downloaded if it is missing.
+    The data set is split as by its authors: 270 training utterances (30 per speaker)
+    and 370 test utterances (24 to 88 per speaker). Each utterance has 7 to 29 steps of
+    12 LPC cepstra. The file is downloaded if it is missing.
 
     Returns:
       The data set, with T = 29 and d = 12. Its arrays are copies that may be changed.
@@ -121,9 +120,9 @@ def parse_ts(
 ) -> tuple[list[Float32[np.ndarray, "t d"]], Int32[np.ndarray, "n"], tuple[str, ...]]:
     """Parse the .ts format of sktime and aeon.
 
-    The header has lines `#...` and `@...`. Every later line is one sequence. It
-    contains the dimensions and then the class, separated by colons. The values of a
-    dimension are separated by commas.
+    The lines of the header start with `#` or `@`. Every later line is one sequence: its
+    dimensions and then its class, separated by colons. The values of a dimension are
+    separated by commas.
 
     Args:
       text: Content of the file.
@@ -132,9 +131,9 @@ def parse_ts(
       The sequences, each float32 of shape (t, d), the labels, int32, and the class
       names.
     Raises:
-      ValueError: The header is incomplete, or there are no sequences. Or a line has the
-        wrong number of dimensions, dimensions of different length, a value that is not
-        a finite number, or an unknown class.
+      ValueError: The header is incomplete, there are no sequences, or a line is wrong.
+        A line is wrong if it has the wrong number of dimensions, dimensions of
+        different length, a value that is not a finite number, or an unknown class.
     Example:
       >>> head = "@dimensions 2\\n@classLabel true a b\\n@data\\n"
       >>> sequences, labels, classes = parse_ts(head + "1,2,3:4,5,6:b", "x.ts")

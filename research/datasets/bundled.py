@@ -14,8 +14,8 @@ class Dataset(NamedTuple):
     Attributes:
       name: Name of the data set, a key of `DATASETS`.
       x: Inputs, shape (n, d), float64.
-      y: Targets, shape (n,): float64 for regression, int64 labels 0..K-1 for
-        classification.
+      y: Targets, shape (n,). For regression they are float64, for classification they
+        are int64 labels in 0..K-1.
       feature_names: Name of each column of x.
       target_names: Name of each label. For regression, the name of the quantity y.
       source: Where the data come from.

@@ -22,7 +22,8 @@ def read_cifar10(
 ]:
     """Read the images and labels of cifar-10-binary.tar.gz without extracting it.
 
-    A record has the label and then 1,024 bytes each of red, green and blue, row by row.
+    Each file is a sequence of records. A record has the label, 1,024 bytes of red,
+    1,024 bytes of green and 1,024 bytes of blue. The pixels are stored row by row.
 
     Args:
       path: Path of the archive.

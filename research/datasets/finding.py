@@ -1,6 +1,6 @@
-"""Search for data files: the user's folder, the system's folder, then the cache.
+"""Search for data files in the user's folder, the system's folder and the cache.
 
-A missing file is downloaded into the cache.
+The folders are searched in this order. A missing file is downloaded into the cache.
 """
 
 import os
@@ -22,8 +22,8 @@ class Folder(NamedTuple):
 
     Attributes:
       path: The folder.
-      owner: Origin of the files: GIVEN (the user), SYSTEM or CACHE. A damaged file is
-        downloaded again only in the cache.
+      owner: Origin of the files: GIVEN (the user's folder), SYSTEM or CACHE. Only in
+        the cache, a damaged file is downloaded again.
     """
 
     path: Path
@@ -35,8 +35,8 @@ def find_source(name: str, loader: str = "") -> Source:
 
     Args:
       name: Name of the data set, a key of `SOURCES`.
-      loader: Name of a function of `research.datasets`. If given, only the data sets
-        that this function loads are known.
+      loader: Name of a function of `research.datasets`, or "". If a name is given, only
+        the data sets that this function loads are considered.
     Raises:
       ValueError: The name is unknown. The message suggests the nearest name.
     Example:
@@ -79,9 +79,9 @@ def search_folders(source: Source) -> tuple[Folder, ...]:
 def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
     """List every copy of a file on this machine, in search order.
 
-    A copy may be damaged. `fault` checks a copy. MNIST and Fashion-MNIST use the same
-    file names. A file that belongs to the other data set is skipped, and is not treated
-    as damaged.
+    A copy may be damaged; `fault` checks a copy. MNIST and Fashion-MNIST use the same
+    file names. A file that belongs to the wrong one of these two data sets is not
+    listed, not even as a damaged copy.
 
     Args:
       source: Data set of `SOURCES`.
@@ -111,7 +111,10 @@ def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
 
 
 def fault(path: Path, file: File) -> str | None:
-    """Describe why a copy is wrong, with both hashes. Return None if it is right."""
+    """Describe why a copy is wrong: show its hash and the expected hash.
+
+    Return None if the copy is right.
+    """
     found = digest(path, file.hashed)
     if found == file.sha256:
         return None

@@ -52,8 +52,8 @@ def quadratic(
 ) -> Function:
     """Build the quadratic f(x) = ½ xᵀAx - bᵀx with given eigenvalues of A.
 
-    A = Q diag(eigenvalues) Qᵀ, where Q is drawn uniformly from the orthogonal group.
-    The minimiser x* is drawn from N(0, I). Then b = A x* and f(x*) = -½ x*ᵀ A x*.
+    Here A = Q diag(eigenvalues) Qᵀ, and Q is drawn uniformly from the orthogonal group.
+    The minimiser x* is drawn from N(0, I). So b = A x* and f(x*) = -½ x*ᵀ A x*.
 
     Args:
       seed: Seed of Q and x*.
@@ -165,9 +165,9 @@ def linear_problem(
     The targets are y = x w + c + noise ε with w ~ N(0, I), c ~ N(0, 1) and ε ~ N(0, I).
     The columns of x are centred and satisfy xᵀx / n = V diag(λ) Vᵀ. Here V is a random
     orthogonal matrix, and λ is a geometric sequence from 1 / condition to 1. Half the
-    mean squared error therefore has smoothness L = 1 and strong convexity μ = 1 /
-    condition. (The intercept does not interact with the weights, and its curvature is
-    1.)
+    mean squared error therefore has the smoothness constant L = 1 and the strong
+    convexity constant μ = 1 / condition. (The columns are centred, so the intercept
+    does not interact with the weights. The curvature in the intercept is 1.)
 
     Args:
       seed: Seed of V, w, c, x and ε.
@@ -175,7 +175,7 @@ def linear_problem(
       d: Number of columns.
       noise: Standard deviation of the error, at least 0. If it is 0, (w, c) is the
         least-squares solution.
-      condition: Ratio of the largest to the smallest eigenvalue, at least 1.
+      condition: Ratio of the largest to the smallest eigenvalue of xᵀx / n, at least 1.
     Returns:
       The data, with the weights w and the intercept c.
     Raises:
@@ -211,11 +211,11 @@ def overlapping_classes(
 ) -> Problem:
     """Generate two overlapping Gaussian classes whose log-odds are exactly linear.
 
-    Both classes have probability ½, and log p(1|x)/p(0|x) = x w. The covariance within
-    a class is B Bᵀ. Its eigenvalues are a geometric sequence from 1 / condition to 1.
-    The means are ±½ separation B u for a random unit vector u. So w = separation B⁻ᵀ u,
-    and the intercept is 0. The smallest possible error rate (Bayes) is Φ(-separation /
-    2), where Φ is the normal distribution function.
+    Each class has probability ½, and log(p(1|x) / p(0|x)) = x w. The covariance within
+    a class is B Bᵀ. The eigenvalues of B Bᵀ are a geometric sequence from 1 / condition
+    to 1. The means are ±½ separation B u for a random unit vector u. It follows that w
+    = separation B⁻ᵀ u and that the intercept is 0. The smallest possible error rate
+    (Bayes) is Φ(-separation / 2), where Φ is the normal distribution function.
 
     Args:
       seed: Seed of u, B, the labels and the points.
@@ -226,8 +226,8 @@ def overlapping_classes(
         least 1.
     Returns:
       The data, with the Bayes direction w and intercept 0. These coefficients minimise
-      the expected logistic loss. The minimiser of the loss on the sample differs from
-      them by O(1 / √n).
+      the expected logistic loss. The coefficients that minimise the mean loss of the n
+      rows differ from w and 0 by O(1 / √n).
     Raises:
       ValueError: An argument is out of range.
     Example:
@@ -250,9 +250,10 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
 
     u is a random unit vector. The first two points are -margin u (class 0) and margin u
     (class 1). Every other point lies on the side of the plane x u = 0 that belongs to
-    its class. Its distance from the plane is margin + |N(0, 1)|, and its position along
-    the plane is normally distributed. Therefore u is the unique direction of largest
-    margin. Gradient descent on the logistic loss converges to this direction.
+    the class of the point. The distance of the point from the plane is margin + |N(0,
+    1)|, and the position along the plane is normally distributed. Therefore u is the
+    unique direction of largest margin. Gradient descent on the logistic loss converges
+    to this direction.
 
     Args:
       seed: Seed of u, the labels and the points.
@@ -260,8 +261,8 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
       d: Number of columns.
       margin: Smallest distance from the plane, positive.
     Returns:
-      The data, with the direction u as weights and intercept 0. They satisfy (2y - 1)
-      (x u) >= margin up to rounding.
+      The data, with the direction u as weights and intercept 0. Each row satisfies (2y
+      - 1) (x u) >= margin up to rounding error.
     Raises:
       ValueError: An argument is out of range.
     References:

@@ -24,8 +24,8 @@ def digest(path: Path, hashed: str = "file") -> str:
       path: Path of the file.
       hashed: As in `research.datasets.sources.File`.
     Returns:
-      The hash, 64 hexadecimal digits. If the file cannot be unpacked, a few words that
-      say so.
+      The hash, 64 hexadecimal digits. If the file cannot be unpacked, the result is a
+      short text that says so.
     Raises:
       OSError: The file cannot be read.
     Example:
@@ -72,7 +72,8 @@ def _chunks(path: Path, unpack: bool) -> Iterator[bytes]:
 def content(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read all bytes of a file, and unpack them if they are compressed by gzip.
 
-    The first bytes of the file decide whether it is compressed, not its name.
+    The first bytes of the file show whether the file is compressed. The file name is
+    ignored.
 
     Args:
       path: Path of the file.
@@ -100,10 +101,10 @@ def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the wav files of a tar archive without extracting it.
 
     Args:
-      path: Path of the archive, compressed or not.
+      path: Path of the archive, which may be compressed.
     Yields:
-      The name without folders and the content of each file, in the order of the
-      archive.
+      A pair for each file, in the order of the archive: the name without folders, and
+      the content.
     Raises:
       ValueError: The file is not a tar archive, or is truncated or damaged.
       OSError: The file cannot be read.

@@ -16,9 +16,9 @@ MOST_AXES = 32  # Every version of NumPy supports this number of axes.
 def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
     """Read an array of unsigned bytes from an IDX file, compressed by gzip or not.
 
-    The file starts with the bytes 0, 0, 8 (the code of an unsigned byte) and the number
-    of axes. Then follow the length of each axis, as a big-endian 32-bit integer, and
-    the entries in C order.
+    The file starts with the bytes 0, 0 and 8 (the code for unsigned bytes) and a byte
+    with the number of axes. Next are the lengths of the axes, each a big-endian 32-bit
+    integer. The entries follow in C order.
 
     Args:
       path: Path of the file.

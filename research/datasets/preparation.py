@@ -9,15 +9,16 @@ from research.checks import check_count, check_numbers
 
 
 def check_xy(x: Float[np.ndarray, "n *d"], y: Num[np.ndarray, "n *k"]) -> None:
-    """Raise an error if training on the data would fail silently.
+    """Raise an error for data on which training would fail without a message.
 
     Args:
       x: Inputs, shape (n, ...), floating.
       y: Targets, shape (n, ...), floating or integer.
     Raises:
       TypeError: x is not floating, or y is not numeric.
-      ValueError: x or y is empty or has no axis, contains NaN or infinity, or their
-        lengths differ. The message shows the number of bad rows and the first bad row.
+      ValueError: x or y is empty, has no axis, or contains NaN or infinity, or x and y
+        have different lengths. For NaN and infinity, the message shows the number of
+        bad rows and the first bad row.
     Example:
       >>> check_xy(np.array([[1.0], [np.nan]]), np.array([0, 1]))
       Traceback (most recent call last):
@@ -66,7 +67,7 @@ def split(
 
     The rows are permuted by NumPy's default generator, so the same seed gives the same
     parts on every machine. Part k ends at row ⌊n (fractions[0] + ... + fractions[k])⌋
-    of the permutation. Classes are not balanced.
+    of the permutation. The parts are not stratified by class.
 
     Args:
       x: Inputs, shape (n, ...).
@@ -77,8 +78,8 @@ def split(
       One pair (x, y) for each fraction: by default the training, validation and test
       parts.
     Raises:
-      TypeError, ValueError: As in `check_xy`. Also if fractions are not positive with
-        sum 1, or a part would be empty.
+      TypeError, ValueError: As in `check_xy`, or fractions are not positive with sum 1,
+        or a part would be empty.
     Example:
       >>> parts = split(np.ones((1797, 64)), np.arange(1797))
       >>> [len(x) for x, y in parts]
@@ -110,9 +111,9 @@ def mean_and_sd(
 ) -> tuple[Float[np.ndarray, "*d"], Float[np.ndarray, "*d"]]:
     """Compute the mean and the standard deviation of each column.
 
-    The standard deviation is that of the population, √(Σ (x - mean)² / n). For a
-    constant column it is ∞ instead of 0. So (x - mean) / sd is 0 for this column, also
-    in other parts of the data.
+    The standard deviation is √(Σ (x - mean)² / n), with n and not n - 1. For a constant
+    column, the function returns the standard deviation ∞ instead of 0. So (x - mean) /
+    sd is 0 for this column, also in other parts of the data.
 
     Args:
       train_x: Inputs, shape (n, ...), floating.
@@ -141,7 +142,7 @@ def mean_and_sd(
 def standardise(
     train_x: Num[np.ndarray, "n *d"], *others: Num[np.ndarray, "m *d"]
 ) -> tuple[Float[np.ndarray, "_ *d"], ...]:
-    """Standardise each column to mean 0 and standard deviation 1 on the training part.
+    """Standardise columns to mean 0 and standard deviation 1 on the training part.
 
     The result is (x - mean) / sd for the training part and all other parts, with the
     mean and sd of `mean_and_sd(train_x)`. Columns that are constant on the training

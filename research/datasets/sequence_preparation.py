@@ -33,9 +33,10 @@ def standardise_steps(split: SequenceSplit) -> SequenceSplit:
     Args:
       split: Sequences of shape (n, T, d).
     Returns:
-      The split in which both parts are standardised by the means and standard
-      deviations of the training part. The dtypes do not change. Values after the end of
-      a sequence and constant components are 0.
+      The same sequences, standardised. For both parts, the means and standard
+      deviations of the training part are used. The dtypes do not change. Values after
+      the end of a sequence become 0, and so do components that are constant in the
+      training part.
     """
     steps = split.train_x[inside(split.train_length, split.train_x.shape[1])]
     mean, sd = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)
@@ -80,17 +81,19 @@ def interpolate_steps(
 
 
 def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
-    """Hold out random examples of the training part, one in `one_in` of each class.
+    """Hold out random examples of the training part, as a new test part.
 
-    At least one example of each class is held out.
+    In each class, one of every `one_in` examples is held out, but at least one example
+    in total.
 
     Args:
       split: Sequences. The test part is not used.
-      one_in: Number of examples of which one is held out, at least 2.
+      one_in: Number of examples for each example that is held out, at least 2. For
+        example, 5 means that a fifth of the examples is held out.
       seed: Seed of the selection.
     Returns:
-      The training part, split into a training part and a test part. The test part has
-      the examples that are held out.
+      The old training part, split into a new training part and a new test part. The new
+      test part has the examples that are held out.
     Raises:
       ValueError: one_in is less than 2, or a class has only one example.
     """
@@ -113,7 +116,7 @@ def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
 def row_sequences(split: ImageSplit) -> SequenceSplit:
     """Convert grey images to sequences of rows, from the top to the bottom.
 
-    A sequence has T = H steps of W numbers.
+    For images of H x W pixels, a sequence has T = H steps of W numbers.
 
     Args:
       split: Images with one channel.
@@ -142,18 +145,19 @@ def word_splits(
 ) -> dict[str, SequenceSplit]:
     """Build the official split of the spoken digits and one split for each speaker.
 
-    Each sequence is centred: its mean over time is subtracted. This removes the
-    constant effect of the voice and the microphone on a log spectrum. (For cepstra, the
+    Each sequence is centred: its mean over time is subtracted. On a log spectrum, this
+    removes the constant effects of the voice and of the microphone. (For cepstra, the
     method is called cepstral mean normalisation.)
 
     Args:
       given: Recordings of the spoken digits.
-      words: Sequence of each recording, shape (t, d), such as its `log_mel`.
-      longest: Largest number T of steps. Longer sequences are cut before their mean is
-        computed.
+      words: One sequence for each recording, shape (t, d), such as the `log_mel` of the
+        recording.
+      longest: Largest number T of steps. A longer sequence is cut to T steps before its
+        mean is computed.
     Returns:
-      The splits by name. The official split is called "shared". The other splits have
-      the name of the speaker in the test part.
+      The splits by name. The official split is called "shared". Each other split has
+      the name of the speaker who is in its test part.
     References:
       Atal, Effectiveness of linear prediction characteristics of the speech wave for
       automatic speaker identification and verification, JASA 1974.

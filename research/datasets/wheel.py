@@ -1,4 +1,4 @@
-"""Reader of files in a wheel (a zip archive), without installing it."""
+"""Reader of files in a wheel (a zip archive) that is not installed."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def read_text(path: Path, member: str) -> str:
 
 
 def as_text(content: bytes, where: str) -> str:
-    """Decode bytes as UTF-8 (which includes ASCII).
+    """Decode bytes as UTF-8. ASCII is a part of UTF-8.
 
     Raises:
       ValueError: The content is not UTF-8. The message contains `where`.

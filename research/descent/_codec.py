@@ -32,10 +32,10 @@ def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
     Args:
       name: Name of the tree.
-      like: Pytree of the same structure, shapes and dtypes.
+      like: Pytree with the structure, shapes and dtypes of the original pytree.
       arrays: Arrays by name. Arrays that belong to other trees are ignored.
     Returns:
-      A pytree like `like`, of NumPy arrays (and JAX keys).
+      A pytree with the structure of `like`. Its leaves are NumPy arrays (and JAX keys).
     Raises:
       ValueError: An array is missing, is superfluous, or has another shape or dtype.
     Example:

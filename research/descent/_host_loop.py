@@ -21,7 +21,7 @@ def advance_until_done(
     to_saved: Callable[[Progress], Saved],
     checkpoint: Checkpoint,
 ) -> Progress:
-    """Advance until the work is done, and save progress on the way.
+    """Advance a computation until it is done, and save progress on the way.
 
     After each advance, the progress is saved if a checkpoint is due, and then shown.
     Ctrl-C saves the last complete progress and re-raises KeyboardInterrupt. At the end

@@ -24,7 +24,7 @@ class Minimum(NamedTuple):
     """The result of `minimise`.
 
     Attributes:
-      params: The last parameters, a pytree like the initial ones.
+      params: The last parameters, a pytree like the initial parameters.
       value: The objective at `params`, shape ().
       gradient_norm: Norm of the objective's gradient at `params`, shape ().
       steps: Number of steps taken, int32, shape ().
@@ -54,7 +54,7 @@ def minimise(
     """Take steps of a rule until |∇f(x)| <= tolerance, or until it cannot continue.
 
     All steps run in one compiled loop. A second call with the same objective and rule
-    objects does not compile again. The function may be vmapped over params. It may also
+    objects does not compile again. `minimise` may be vmapped over params. It may also
     be vmapped over a learning rate if the rule is made inside the vmapped function. The
     rule receives value, grad and value_fn as extra arguments, and residual_fn if given.
 

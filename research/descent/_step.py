@@ -55,7 +55,8 @@ class Info(NamedTuple):
 
     Attributes:
       loss: The objective on the batch, before the update.
-      learning_rate: The learning rate of the step; NaN if the rule's state holds none.
+      learning_rate: The learning rate of the step; NaN if the rule's state holds no
+        learning rate.
       gradient_norm: Euclidean norm of the gradient.
       update_norm: Euclidean norm of the update.
     """
@@ -158,8 +159,8 @@ def build(
       TypeError: The rule is not an optax.GradientTransformation (call its constructor),
         or the dataset is not a Batch. In init and in a step: a leaf of the params is
         not floating, because integers cannot take small steps.
-      ValueError: Leaves of the dataset differ in length, or it has no examples. In a
-        step: a concrete index lies outside the dataset.
+      ValueError: Leaves of the dataset differ in length, or the dataset has no
+        examples. In a step: a concrete index lies outside the dataset.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> half = lambda x, batch: x**2 / 2

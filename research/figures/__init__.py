@@ -52,11 +52,11 @@ class Picture(NamedTuple):
 
     Attributes:
       title: Title of a few words.
-      caption: Description of the content, with its numbers; it also replaces the
-        picture for readers who cannot see it.
+      caption: Description of the content, with the important numbers. It is also the
+        text for readers who cannot see the picture.
       figure: Still figure.
-      motion: Looping APNG, as `research.figures.motion.record` returns it; None without
-        animation.
+      motion: Looping APNG from `research.figures.motion.record`. None means that there
+        is no animation.
     """
 
     title: str
@@ -110,10 +110,10 @@ def new_figure(
 
 
 def save(picture: Picture, folder: Path | str, name: str) -> Saved:
-    """Write a picture as name.svg and name.png, and its animation as name.apng.
+    """Write a picture as name.svg and name.png, and an animation as name.apng.
 
     Returns:
-      Paths of the files; `still` is the SVG.
+      Title, caption and paths of the picture. `still` is the path of the SVG file.
     """
     check_instance(
         "picture",
@@ -148,7 +148,7 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
 
 
 def colour(regime: str) -> str:
-    """Return the colour of a regime, which its name determines."""
+    """Return the colour of a regime, found by a word in its name."""
     check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):
         if word in regime:
@@ -166,7 +166,7 @@ def band(
 ) -> None:
     """Draw a line with a band from `low` to `high`.
 
-    Values that are not finite leave a gap.
+    Where a value is not finite, the line or the band has a gap.
     """
     check_instance("axes", axes, Axes, "Take them from new_figure.")
     for name, values in (("x", x), ("middle", middle), ("low", low), ("high", high)):

@@ -25,8 +25,8 @@ def draw_confusion(axes: Axes, counts: ArrayLike, classes: Sequence[str]) -> Non
     """Draw a confusion matrix as a heat map.
 
     Rows are true classes, columns are predicted classes. Each square shows its number
-    of examples; an empty square shows no number. The shade is the share of the row's
-    class, raised to a small power so that rare errors are visible.
+    of examples, unless this number is 0. The shade of a square shows the share of the
+    examples in its row, raised to a small power so that rare errors are visible.
 
     Args:
       axes: Axes to draw on.
@@ -84,7 +84,7 @@ def commonest_errors(
       counts: Numbers of examples, shape (K, K), as `sklearn.metrics.confusion_matrix`
         returns them.
       classes: Names of the K classes.
-      most: Maximum number of pairs. Pairs that were never confused are left out.
+      most: Maximum number of pairs. Pairs without errors are not listed.
     Returns:
       Tuples (true class, predicted class, number of errors, number of examples of the
         true class), the most frequent error first. Equally frequent errors are in the

@@ -13,12 +13,13 @@ class Curve(NamedTuple):
     """Curve of one regime.
 
     Attributes:
-      label: Name at the curve's end or in the legend.
+      label: Name of the regime, shown at the end of the curve or in the legend.
       x: Passes or seconds, shape (k,). Entries that are not positive are not drawn.
-      values: One row for each seed, shape (s, k), positive. The figure shows the median
-        with its bootstrap interval.
+      values: Positive values, one row for each seed, shape (s, k). The figure shows the
+        median over the seeds with a bootstrap interval.
       colour: Any matplotlib colour.
-      floor: Predicted floor of the curve; None if there is none.
+      floor: Predicted value at which the curve stops to fall, drawn as a dashed line.
+        None means that there is no prediction.
       dashes: A matplotlib line style.
     """
 
@@ -42,9 +43,9 @@ def draw_curves(
     y_label: str = "",
     resamples: int = 500,
 ) -> None:
-    """Draw each curve's median and band on log-log axes.
+    """Draw the median and the band of each curve on log-log axes.
 
-    The floor of a curve is a dashed line.
+    Predicted floors are dashed lines.
 
     Args:
       axes: Axes to draw on.
@@ -73,7 +74,8 @@ def draw_curves(
 def thin(x: np.ndarray, points: int = 160) -> np.ndarray:
     """Return indices of at most `points` positive entries of x.
 
-    They are spaced evenly on a log axis. The last positive entry is always kept.
+    The selected entries are spaced evenly on a log axis. The last positive entry is
+    always selected.
     """
     positive = np.flatnonzero(x > 0)
     wanted = np.geomspace(x[positive[0]], x[positive[-1]], points)

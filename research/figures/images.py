@@ -22,13 +22,14 @@ def draw_images(
     """Draw pictures row by row, each with its caption above it.
 
     Args:
-      axes: Axes to draw on; its frame and ticks are removed.
+      axes: Axes to draw on. The frame and the ticks of these axes are removed.
       images: Bytes 0..255 of shape (n, H, W, C), with C = 1 (grey) or 3 (red, green,
         blue).
       captions: n captions with equally many lines each, or none.
       columns: Number of pictures in a row.
     Raises:
-      ValueError: images has another shape or dtype, or the number of captions is wrong.
+      ValueError: images does not have the required shape or dtype, or the number of
+        captions is wrong.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8:
@@ -45,21 +46,24 @@ def draw_filters(
 ) -> None:
     """Draw the weights of a first layer as pictures, one for each output.
 
-    All filters share one scale. Its middle is 0, and its ends leave out the largest
-    hundredth of the weights, because otherwise a few weights would make all others
-    pale. A filter of one channel is white at 0, blue where it is positive and red where
-    it is negative. A filter of three channels is grey at 0, and its weights are its
-    red, green and blue.
+    All filters are drawn with one colour scale, with 0 in the middle. The largest
+    hundredth of the weights lies beyond the ends of the scale, because otherwise a few
+    large weights would make all other weights pale. If a filter has one channel, 0 is
+    white, positive weights are blue and negative weights are red. If a filter has three
+    channels, 0 is grey, and the three weights of a pixel are shown as red, green and
+    blue.
 
     Args:
-      axes: Axes to draw on; its frame and ticks are removed.
-      filters: Weights of shape (n, H, W, C), with C = 1 or 3. For a convolution's
-        weights (H, W, C, n), move the last axis to the front. For dense weights (H W C,
-        n), transpose them and reshape to (n, H, W, C).
+      axes: Axes to draw on. The frame and the ticks of these axes are removed.
+      filters: Weights of shape (n, H, W, C), with C = 1 or 3. If you have the weights
+        of a convolution, shape (H, W, C, n), move the last axis to the front. If you
+        have the weights of a dense layer, shape (H W C, n), transpose them and reshape
+        them to (n, H, W, C).
       captions: n captions with equally many lines each, or none.
       columns: Number of filters in a row.
     Raises:
-      ValueError: filters has another shape, or the number of captions is wrong.
+      ValueError: filters does not have the required shape, or the number of captions is
+        wrong.
     """
     filters = np.asarray(filters, float)
     limit = (

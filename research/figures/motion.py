@@ -23,17 +23,17 @@ def record(
 ) -> bytes:
     """Record an animation of a figure as an APNG.
 
-    The layout is computed for the first frame and then kept, so that nothing shifts.
-    All frames use one palette, because Pillow otherwise stores frames in full colour,
-    at several times the size.
+    The layout is computed for the first frame and used for all frames, so that nothing
+    shifts. All frames use one palette. Without a palette, Pillow stores frames in full
+    colour, and the file is several times as large.
 
     Args:
-      figure: Figure to record; afterwards it shows the last frame.
+      figure: Figure to record. Afterwards the figure shows the last frame.
       show: Function k -> None that changes the figure's artists to frame k, for k in
         0..num_frames - 1.
       num_frames: Number of frames, at least 2.
       seconds: Duration of the loop in seconds, without `hold`.
-      hold: Additional seconds for which the last frame stays.
+      hold: Number of additional seconds for which the last frame is shown.
       dpi: Dots per inch.
       colours: Number of colours in the palette, in 2..256. Fewer colours make a smaller
         file.

@@ -1,4 +1,4 @@
-"""Draw the pictures of a study: which rule needs less than the baseline."""
+"""Draw the pictures of a study, which compares rules with a baseline."""
 
 import math
 from collections.abc import Mapping
@@ -36,16 +36,18 @@ MOST_INTERVALS = 24  # With more single workloads, only markers are drawn, no in
 def draw_study(
     numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> dict[str, figures.Picture]:
-    """Draw the pictures of a finished study; the first one shows the answer.
+    """Draw the pictures of a finished study. The first picture shows the answer.
 
     Args:
-      numbers: Numbers of the study's result: protocol, baseline, rules, workloads,
-        cells, comparisons, overall.
-      arrays: Arrays of the study's result, under <workload>/<rule>/<what>.
+      numbers: The `numbers` of the study's result. The entries protocol, baseline,
+        rules, workloads, cells, comparisons and overall are used.
+      arrays: The `arrays` of the study's result, with names such as
+        <workload>/<rule>/curves.
     Returns:
-      Pictures by name: ratios, trials, rates (if a rule has a learning rate), curves,
-        and profile (with three workloads or more). A rule has the same colour in all
-        pictures except ratios, where the colour shows the verdict.
+      Pictures by name: ratios, trials, rates (only if a rule has a learning rate),
+      curves, and profile (only if there are at least three workloads). A rule has the
+      same colour in all pictures except ratios. In ratios, the colour shows the
+      verdict.
     """
     who = cast(numbers)
     with figures.style():
@@ -62,9 +64,10 @@ def draw_study(
 
 
 def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
-    """Draw a forest plot: each rule's example gradients relative to the baseline's.
+    """Draw a forest plot of the cost of each rule relative to the baseline.
 
-    It shows the overall ratio and the ratio on each workload.
+    The cost is the number of example gradients. The plot shows the overall ratio and
+    the ratio on each workload.
     """
     workloads, rules = (
         numbers["workloads"],

@@ -1,4 +1,4 @@
-"""Draw a study's lines: cost by trials, gap by passes, performance profile."""
+"""Line plots of a study: cost by trials, gap by passes, and performance profile."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """Draw the expected cost of a rule's best of k trials against k."""
+    """Plot the expected cost of each rule's best trial of k trials against k."""
     figure, used, spare = panels(numbers["workloads"])
     budget, more = numbers["protocol"]["budget"], False
     ends: dict[tuple[str, str], np.ndarray] = {}
@@ -89,9 +89,10 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 
 
 def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """Draw the relative gap of each rule's chosen trial against passes.
+    """Plot the relative gap of each rule's chosen trial against the number of passes.
 
-    The line is the median over the reporting seeds; the band contains the middle 80 %.
+    The relative gap is f - f* divided by its initial value. The line is the median over
+    the reporting seeds, and the band contains the middle 80 % of the seeds.
     """
     target = numbers["protocol"]["target"]
     figure, used, spare = panels(numbers["workloads"])
@@ -152,8 +153,8 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
     """Draw the performance profile.
 
-    It shows the share of workloads on which a rule costs at most a factor of the best
-    rule.
+    For each rule and each factor, it shows the share of workloads on which the cost of
+    the rule is at most the factor times the lowest cost of all rules.
     """
     figure, axes = figures.new_figure(height=4.4)
     panel, factors = axes[0, 0], arrays["profile/factors"]
@@ -200,7 +201,7 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
 def quantiles(values: np.ndarray) -> np.ndarray:
     """Return the median and the 10 and 90 % quantiles over the rows.
 
-    They are order statistics. Values that are not finite count as infinite.
+    The quantiles are order statistics. Values that are not finite are treated as ∞.
     """
     values = np.where(np.isfinite(values), np.maximum(values, SMALLEST), np.inf)
     return np.array(
@@ -249,8 +250,9 @@ def show_few_numbers(panel: Axes) -> None:
 def few_numbers(low: float, high: float) -> list[float]:
     """Return round tick values for a log axis from `low` to `high`.
 
-    If high / low > 3000, the ticks are powers of ten. Otherwise, if it is above 8, they
-    are 1, 2 and 5 times powers of ten; else also 1.5, 3 and 7 times.
+    The ticks are powers of ten, multiplied by some small factors. If high / low > 3000,
+    the only factor is 1. If 8 < high / low <= 3000, the factors are 1, 2 and 5.
+    Otherwise, the factors are 1, 1.5, 2, 3, 5 and 7.
 
     Example:
       >>> few_numbers(0.3, 12)

@@ -1,4 +1,4 @@
-"""Common parts of a study's pictures: rule colours, panels, names at line ends."""
+"""Common parts of the pictures of a study: rule colours, panels, names of lines."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,11 +35,11 @@ class Cast(NamedTuple):
     """Order and colours of the rules in a study's pictures.
 
     Attributes:
-      order: All rules, the best first. They are sorted by overall ratio, which is 1 for
-        the baseline. Rules with equal ratios (also 0, infinite, or no ratio) are sorted
-        by the number of workloads reached and then by cost.
-      shown: Coloured rules: the baseline, then the best ones.
-      quiet: The other rules, best first, drawn in grey.
+      order: All rules, the best first. They are sorted by their overall ratio to the
+        baseline; the ratio of the baseline is 1. Rules with equal ratios are sorted by
+        the number of workloads on which they reach the target, and then by cost.
+      shown: Rules drawn in colour: first the baseline, then the best other rules.
+      quiet: The remaining rules, drawn in grey, the best first.
       colours: Colour of every rule.
     """
 
@@ -96,14 +96,18 @@ def reaches(cell: Mapping[str, Any]) -> bool:
 
 
 def number(value: float | None) -> float:
-    """Return a cost from a study's JSON as a float; None (not reached) becomes inf."""
+    """Convert a cost from the JSON of a study to a float. None becomes inf.
+
+    None means that the target was not reached.
+    """
     return math.inf if value is None or math.isnan(value) else float(value)
 
 
 def written(value: float) -> str:
-    """Format a number: two decimals from 0.1 to 10, otherwise two or three digits.
+    """Format a number with two decimals, or with two or three significant digits.
 
-    Large numbers are written without a power of ten.
+    Numbers from 0.1 to 10 have two decimals. Large numbers are written without a power
+    of ten.
 
     Example:
       >>> [written(value) for value in (0.7071, 4.186, 12.52, 1234.5, 3.21e-5, float("inf"))]
@@ -128,7 +132,7 @@ def percent(share: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Escape the dollar signs of a text, which start mathematics in matplotlib."""
+    """Escape the dollar signs of a text, because matplotlib reads $ as mathematics."""
     return text.replace("$", r"\$")
 
 
@@ -150,12 +154,12 @@ def panels(
 
     Args:
       titles: Titles of the panels, in order.
-      each: Height of a row in inches; a single row is higher.
-      wrap: Number of panels in a row. With the default 3, two or four panels have two
-        in a row.
+      each: Height of a row of panels in inches. If there is only one row, it is higher.
+      wrap: Maximum number of panels in a row. With the default 3, two or four panels
+        are drawn with two panels in a row.
       **keywords: Arguments for `research.figures.new_figure`.
     Returns:
-      (figure, panels, blank axes in the remaining places).
+      The figure, the list of panels, and the list of blank axes in the unused places.
     """
     columns = (
         {1: 1, 2: 2, 4: 2}.get(len(titles), wrap)
@@ -185,18 +189,19 @@ def name_lines(
     grey: str = "",
     at_ends: bool = True,
 ) -> None:
-    """Label the coloured lines.
+    """Label the coloured lines with the names of their rules.
 
-    With at most two panels in a row, names stand at the ends of the lines. Otherwise
-    one legend serves all panels.
+    If there are at most two panels in a row, the names are written at the ends of the
+    lines. Otherwise there is one legend for all panels.
 
     Args:
       figure: The figure.
-      used: Panels, whose lines have the rules as labels.
-      spare: Blank axes; the legend is placed there if possible.
+      used: Panels with lines. The matplotlib label of a line is the name of the rule.
+      spare: Blank axes. The legend is placed there if possible.
       who: Order and colours of the rules.
-      grey: Legend text for the grey lines; empty if there are none.
-      at_ends: False: always use one legend for all panels.
+      grey: Legend text for the grey lines. "" means that there are no grey lines.
+      at_ends: Whether names at the ends of lines are allowed. If False, there is always
+        one legend for all panels.
     """
     grid = used[0].get_gridspec()
     if at_ends and (grid is None or grid.ncols <= 2):
@@ -274,9 +279,9 @@ def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
 
 
 def spread(places: Sequence[float], step: float) -> list[float]:
-    """Move ascending positions in 0..1 apart until neighbours differ by `step` or more.
+    """Move positions apart until neighbours differ by at least `step`.
 
-    The positions move as little as possible.
+    The positions are ascending and lie in [0, 1]. They are moved as little as possible.
 
     Example:
       >>> spread([0.5, 0.5, 0.9], 0.1)

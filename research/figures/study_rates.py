@@ -1,4 +1,4 @@
-"""Draw how a rule's score depends on its learning rate."""
+"""Draw how the score of a rule depends on its learning rate."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,29 +17,32 @@ OVERLAID = 3  # Maximum number of rules in one panel.
 
 
 class Valley(NamedTuple):
-    """Scores of one rule on one workload as a function of its learning rate.
+    """Scores of one rule on one workload, as a function of the learning rate.
 
-    Scores are means over the tuning seeds. There are t trials.
+    A score is a mean over the tuning seeds. The number of trials is t.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
       scores: Score of each trial, shape (t,).
-      low, high: Range of each trial's score over the seeds, shape (t,).
-      diverged: Whether a run of the trial diverged or had the largest possible score,
-        shape (t,).
-      chosen: Index of the trial with the lowest score; among equals, the one tried
-        first.
-      along: Learning rates of the line, shape (r,).
-      line: Score at these rates, with the other hyper-parameters of the chosen trial,
-        shape (r,). If the study did not compute it, the line is `floor_of(scores)`.
-      floor, ceiling: Range of the line over the seeds, shape (r,); equal to `line` if
-        the study did not compute it.
-      near: Lowest and highest rate around the line's best with a score within 10 % of
-        it, from the study; None if the best score is above the budget or the study does
-        not have the rates.
-      decades: Width of `near` in decades, from the study; None if the best score is
-        above the budget.
-      at_end: Whether `near` reaches an end of the line, so that it may be wider.
+      low, high: Smallest and largest score of each trial over the seeds, shape (t,).
+      diverged: For each trial, whether a run diverged or had the largest possible
+        score, shape (t,).
+      chosen: Index of the trial with the lowest score. If several trials have this
+        score, it is the first of them in the order of the study.
+      along: Learning rates at which the line is drawn, shape (r,).
+      line: Scores at the rates `along`, shape (r,). All other hyper-parameters are
+        those of the chosen trial. If the study did not compute these scores, the line
+        is `floor_of(scores)`.
+      floor, ceiling: Smallest and largest score over the seeds at the rates `along`,
+        shape (r,). Both are equal to `line` if the study did not compute these scores.
+      near: Ends of the interval of learning rates around the best rate of the line in
+        which the score is at most 10 % above the best score. The value comes from the
+        study. It is None if the best score is above the budget, or if the study did not
+        store the ends.
+      decades: Width of the interval `near` in decades, from the study. None if the best
+        score is above the budget.
+      at_end: Whether the interval `near` reaches an end of the line. The true interval
+        may then be wider.
       name: Name of the hyper-parameter.
     """
 
@@ -65,7 +68,10 @@ def valley(
     workload: str,
     rule: str,
 ) -> Valley | None:
-    """Return the scores of a rule by learning rate, or None if the rule has none."""
+    """Return the scores of a rule by learning rate.
+
+    The result is None if the rule has no learning rate.
+    """
     cell = next(
         c for c in numbers["cells"] if (c["workload"], c["rule"]) == (workload, rule)
     )
@@ -125,8 +131,9 @@ def _span(
 def floor_of(scores: np.ndarray) -> np.ndarray:
     """Return the running minimum from both ends towards the smallest score.
 
-    The result decreases up to the smallest score and increases after it. It is the
-    largest such curve that lies nowhere above the scores.
+    The result does not increase before the smallest score and does not decrease after
+    it. Of all curves with this property that lie nowhere above the scores, it is the
+    largest.
 
     Example:
       >>> floor_of(np.array([5.0, 7.0, 2.0, 4.0, 3.0]))
@@ -143,11 +150,11 @@ def floor_of(scores: np.ndarray) -> np.ndarray:
 def rates(
     numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], who: Cast
 ) -> figures.Picture | None:
-    """Draw score against learning rate.
+    """Plot the scores against the learning rate.
 
-    With at most three rules, each workload has one panel. With at most twelve pairs of
-    rule and workload, each pair has its own panel. Otherwise, the best three rules are
-    drawn in one panel for each workload.
+    If there are at most three rules, each workload has one panel. Otherwise, if there
+    are at most twelve pairs of rule and workload, each pair has its own panel.
+    Otherwise, each workload has one panel with the best three rules.
     """
     workloads = numbers["workloads"]
     valleys = {
@@ -237,16 +244,18 @@ def _scale(panel: Axes, valleys: list[Valley]) -> None:
 
 
 def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> None:
-    """Draw the trials of a rule with their ranges, and its line with its band.
+    """Draw the trials of a rule with their ranges, and the line with its band.
 
-    Crosses at the top mark diverged trials. A bar at the bottom marks the range `near`.
+    Crosses at the top mark diverged trials. A bar at the bottom marks the interval
+    `near`.
 
     Args:
-      panel: Panel whose axes are already scaled.
+      panel: Panel. The scales and limits of its axes must be set before.
       v: Scores to draw.
       colour: Colour of the rule.
       rule: Label of the line.
-      lane: Index of the rule in the panel, which shifts its bar and crosses vertically.
+      lane: Index of the rule in the panel. The bar and the crosses of each rule are
+        shifted vertically by this index, so that they do not overlap.
     """
     fine = ~v.diverged
     figures.band(

@@ -16,7 +16,7 @@ class Gathered(NamedTuple):
 
     Attributes:
       studies: Studies without duplicates, in the order of the paths.
-      repeated: Names of the copies that were left out.
+      repeated: Names of the duplicates, which were left out.
       left_out: Pairs (name, reason) of the studies that could not be read.
     """
 
@@ -28,17 +28,19 @@ class Gathered(NamedTuple):
 def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
     """Read the studies from several paths.
 
-    If a folder is not a run folder, the runs and .zip files in it are read.
+    A path may also be a folder of run folders and .zip files. All of these are then
+    read.
 
     Args:
-      paths: Run folders, .zip files, and folders that contain them.
-      skip_bad: Whether to continue if a study cannot be read.
+      paths: Run folders, .zip files, and folders that contain run folders or .zip
+        files.
+      skip_bad: Whether to continue without a study that cannot be read.
     Returns:
-      The studies, and the names of those that were left out.
+      The studies, and the names of the studies that were left out.
     Raises:
-      ValueError: A study cannot be read and `skip_bad` is False, or no study can be
-        read.
-      OSError: As for `read_study`.
+      ValueError: A study cannot be read although `skip_bad` is False, or no study can
+        be read.
+      OSError: As in `research.comparison.read_study`.
     """
     check_sequence("paths", paths, "paths", (str, Path))
     check_flag("skip_bad", skip_bad)
@@ -63,7 +65,7 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
 def run_paths(path: Path) -> list[Path]:
     """Return the run folders and .zip files in a folder, sorted by name.
 
-    If the path is a file or a run folder itself, the list has only this path.
+    If the path is itself a file or a run folder, the list contains only this path.
 
     Raises:
       ValueError: The folder has no run folder and no .zip file.

@@ -26,16 +26,16 @@ from research.runs.manifest import MANIFEST
 def write_leaderboard(
     paths: Sequence[str | Path], output: str | Path, skip_bad: bool = False
 ) -> Rankings:
-    """Merge studies, your own and other people's, into one HTML page.
+    """Merge many studies, which may come from different people, into one HTML page.
 
     The tables of the page can be sorted. The page needs no other file and no network.
 
     Args:
-      paths: Run folders, .zip files written by `research.runs.archive.pack`, and
-        folders that contain them.
+      paths: Run folders, .zip files that `research.runs.archive.pack` wrote, and
+        folders that contain run folders or .zip files.
       output: Path of the page, which must end in .html.
-      skip_bad: Whether to leave out a study that cannot be read, and list it on the
-        page. If False, such a study is an error.
+      skip_bad: Whether a study that cannot be read is left out and listed on the page.
+        If False, such a study raises an error.
     Returns:
       The rankings on the page.
     Raises:
@@ -74,8 +74,8 @@ def write_leaderboard(
 def tables(rankings: Rankings) -> list[Table]:
     """Return the tables of the page.
 
-    They show the measurements, the protocols, the studies, and the files that were left
-    out, if any.
+    The tables show the measurements, the protocols and the studies. If files were left
+    out, another table lists these files.
 
     Args:
       rankings: Result of `write_leaderboard`.

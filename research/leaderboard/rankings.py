@@ -1,4 +1,4 @@
-"""Rank rules over many studies; each ranking has one workload and one protocol."""
+"""Rank rules over many studies, separately for each workload and protocol."""
 
 import hashlib
 import json
@@ -20,17 +20,17 @@ class Entry(NamedTuple):
 
     Attributes:
       study: The study.
-      rule: Name of the rule. If rules with this name have different sources, search
-        spaces or costs of a step, a digest is added. If the source is not known, the
-        study's id is added.
+      rule: Name of the rule. If studies have different rules with this name (another
+        source, search space or cost of a step), a digest is added to the name. If the
+        source is not known, the id of the study is added.
       workload: Name of the workload. If studies have different workloads with this
-        name, the number of examples or f* is added.
-      protocol: Number of the protocol, from 1.
-      cost, low, high: Number of example gradients to the target, with its interval; inf
-        if the target was not reached.
-      measurement: Measurement of the rule in the study.
-      comparison: Comparison of the rule with the study's baseline; None for the
-        baseline itself.
+        name, the number of examples or the minimum f* is added to the name.
+      protocol: Number of the protocol, counted from 1.
+      cost, low, high: Number of example gradients until the target is reached, and the
+        ends of the interval for this number. inf means that the target was not reached.
+      measurement: Measurement of the rule, as stored in the study.
+      comparison: Comparison of the rule with the baseline of the study. None if the
+        rule is the baseline.
     """
 
     study: SavedStudy
@@ -49,9 +49,10 @@ class Rankings(NamedTuple):
 
     Attributes:
       gathered: The studies.
-      protocols: Values of the settings PROTOCOL, in order of their first occurrence.
-      all: Rankings: for each workload and protocol its entries, sorted by the cost of
-        their rule (`costs`), lowest first.
+      protocols: The different protocols, in order of their first occurrence. A protocol
+        is a tuple with the values of the settings `PROTOCOL`.
+      all: The rankings. There is one ranking for each workload and protocol. A ranking
+        is a tuple of entries, sorted by the `costs` of the rules, lowest cost first.
     """
 
     gathered: Gathered
@@ -60,7 +61,7 @@ class Rankings(NamedTuple):
 
     @property
     def contests(self) -> list[tuple[Entry, ...]]:
-        """Rankings with at least two rules."""
+        """The rankings that have at least two rules."""
         return [
             ranking
             for ranking in self.all
@@ -69,7 +70,7 @@ class Rankings(NamedTuple):
 
 
 def merge(gathered: Gathered) -> Rankings:
-    """Rank the measurements of all studies, by workload and protocol."""
+    """Rank the measurements of all studies, one ranking per workload and protocol."""
     studies = gathered.studies
     ambiguous = {
         "code": _ambiguous(studies, "rule", _code),
@@ -136,8 +137,8 @@ def _workload_details(
 def costs(ranking: Sequence[Entry]) -> dict[str, float]:
     """Return the cost of each rule of a ranking.
 
-    It is the median over the rule's entries, so that submitting a rule more often does
-    not improve its place.
+    The cost of a rule is the median over the entries of the rule. So a rule does not
+    get a better place if it is submitted more often.
     """
     by_rule: dict[str, list[float]] = {}
     for entry in ranking:
@@ -153,8 +154,10 @@ def _ordered(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
     """Return the rules with the lowest cost, and whether a single rule clearly leads.
 
-    A single rule clearly leads if all its intervals lie below those of all other rules.
-    It does not lead if a study compared it with another rule and did not decide for it.
+    A rule clearly leads if it alone has the lowest cost and two conditions hold. First,
+    all intervals of this rule lie below all intervals of the other rules. Second, each
+    study that compared this rule with another rule found this rule better.
+
     The set of rules is empty if no rule reaches the target.
     """
     cost = costs(ranking)

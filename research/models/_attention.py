@@ -30,16 +30,16 @@ def attention(
 
     The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output with
     d = width / num_heads. Q, K and V are the three parts of one product x W + b. Head h
-    has columns h d .. (h + 1) d - 1 of each part. M is 0 where the mask is True and -∞
-    where it is False.
+    uses the columns h d, ..., (h + 1) d - 1 of each part. M is 0 where the mask is True
+    and -∞ where it is False.
 
     Args:
       params: {"query_key_value": {"weights": (width, 3 width), "bias": (3 width,)},
         "output": {"weights": (width, width), "bias": (width,)}}. A missing bias means
         0.
       x: Inputs, shape (..., T, width).
-      mask: Booleans of shape (T, T), or of shape (..., 1, T) or (..., T, T) with the
-        leading axes of x. Entry (i, j) is True if query i may attend to key j. None
+      mask: Booleans of shape (T, T), (..., 1, T) or (..., T, T), where "..." stands for
+        the leading axes of x. Entry (i, j) is True if query i may attend to key j. None
         means that all entries are True. Each row needs at least one True.
       num_heads: Number of heads, a divisor of the width.
     Returns:
@@ -95,7 +95,7 @@ def attention_weights(
 
 
 def causal_mask(length: int) -> Bool[Array, "length length"]:
-    """Return the mask with which each position attends to itself and earlier positions.
+    """Return the mask that lets each position attend to itself and earlier positions.
 
     Example:
       >>> print(causal_mask(3).astype(int))

@@ -42,8 +42,8 @@ def cnn(
 ) -> Model:
     """Build a convolutional network.
 
-    The network has blocks, each with a convolution, normalisation, activation and max
-    pooling. Dense layers follow the last block.
+    The network is a chain of blocks. Each block consists of a convolution,
+    normalisation, activation and max pooling. Dense layers follow the last block.
 
     Args:
       image_shape: Shape (H, W, C) of one image, channels last.
@@ -52,14 +52,14 @@ def cnn(
       kernel_size, stride, padding: Options of every convolution, as in
         `research.models.convolution`.
       pool: Window of the max pooling at the end of each block: one number for all
-        blocks, or one number for each block. 1 means no pooling.
+        blocks, or a sequence with one number for each block. 1 means no pooling.
       hidden: Widths of the dense layers before the last one.
       activation: Name of the activation after every layer except the last, a key of
         `research.models.ACTIVATIONS`.
       normalisation: Normalisation between convolution and activation. "layer"
         normalises over the channels of each pixel. "group" normalises over the pixels
-        and channels of each group of 16 channels. If 16 does not divide the number of
-        channels, the groups are smaller. None means no normalisation.
+        and channels of each group of 16 channels. If the number of channels is not a
+        multiple of 16, the groups have fewer channels. None means no normalisation.
       dropout: Dropout rate of the inputs of every dense layer. Dropout is active only
         if apply gets a key.
       initialiser: Name of the initialiser of all weights, a key of
@@ -73,9 +73,10 @@ def cnn(
       (features, hidden[0]), "bias"}, ...}. The entries "normalisation_k" exist only if
       there is normalisation.
     Raises:
-      ValueError: A number is out of range, a name is unknown, or the image becomes
-        smaller than a window. In apply: the images do not have shape image_shape.
-      TypeError: In apply, x is uint8.
+      ValueError: A number is out of range, a name is unknown, or a layer gets an image
+        that is smaller than its filter or pooling window. In apply: the images do not
+        have shape image_shape.
+      TypeError: In apply: x is uint8.
     References:
       LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document
       recognition, Proc. IEEE 1998.

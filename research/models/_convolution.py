@@ -57,11 +57,13 @@ def convolution(
       x: Images with channels last, shape (..., H, W, C_in).
       weights: Filters, shape (kernel height, kernel width, C_in, C_out).
       bias: Bias, shape (C_out,).
-      stride: Step s between patches: one number, or one each for height and width.
+      stride: Step s between patches: one number for both axes, or a pair of numbers for
+        height and width.
       padding: Number of zeros around x. "valid" means no zeros. "same" means that the
-        output has ceil(H / s) x ceil(W / s) pixels; an odd zero is at the bottom and
-        right, as in TensorFlow and Flax. A number means that many zeros on each side,
-        as in PyTorch. ((top, bottom), (left, right)) gives one number for each side.
+        output has ceil(H / s) x ceil(W / s) pixels. If an axis needs an odd number of
+        zeros, the extra zero is at the bottom or on the right, as in TensorFlow and
+        Flax. One number means that many zeros on each side, as in PyTorch. ((top,
+        bottom), (left, right)) gives each side its own number.
     Returns:
       The output images, shape (..., height, width, C_out) with
       height = floor((H + top + bottom - kernel height) / s) + 1.
@@ -173,7 +175,7 @@ def patches(
 def shifted(
     images: Float[Array, "n H W C"], window: tuple[int, int], strides: tuple[int, int]
 ) -> list[Float[Array, "n height width C"]]:
-    """Return the pixels under each entry of the window, in row order."""
+    """Return one array of pixels for each entry of the window, in row-major order."""
     n, *size, channels = images.shape
     height, width = (
         output_length(*both) for both in zip(size, window, strides, strict=True)
@@ -198,7 +200,7 @@ def shifted(
 def output_length(length: int, window: int, stride: int) -> int:
     """Compute the number of windows along an axis.
 
-    It is floor((length - window) / stride) + 1.
+    The number is floor((length - window) / stride) + 1.
     """
     return (length - window) // stride + 1
 
@@ -209,7 +211,7 @@ def padding_margins(
     window: tuple[int, int],
     strides: tuple[int, int],
 ) -> Margins:
-    """Convert `padding` to numbers of zeros, for images of `size` (H, W)."""
+    """Convert `padding` to the number of zeros on each side of an image (H, W)."""
     if isinstance(padding, str) and padding == "valid":
         margins = ((0, 0), (0, 0))
     elif isinstance(padding, str) and padding == "same":
@@ -246,9 +248,9 @@ def padding_margins(
 
 
 def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
-    """Convert a value to two checked integers, for height and width.
+    """Check a value for height and width, and return it as two integers.
 
-    The value is one number for both, or two numbers.
+    The value is one number for both axes, or two numbers.
     """
     both = value if isinstance(value, tuple | list) else (value, value)
     if len(both) != 2 or not all(_is_count(n, least) for n in both):

@@ -16,8 +16,8 @@ def dropout(
 ) -> Float[Array, "*shape"]:
     """Set each entry to zero with probability `rate`; divide the others by 1 - rate.
 
-    This is inverted dropout: the expected value of the result is x. So nothing needs to
-    be rescaled outside training, where the key is None. The same key zeroes the same
+    This is inverted dropout: the expected value of the result is x. Outside training,
+    where the key is None, nothing needs to be rescaled. The same key zeroes the same
     entries for every dtype of x. Use a different key for each layer, such as
     `jax.random.fold_in(key, layer)`.
 

@@ -15,8 +15,8 @@ def logistic(
 ) -> Model:
     """Build a logistic regression model with the logit z = xᵀ weights + intercept.
 
-    The logit is the log-odds of a 1. Use the model with `research.losses.logistic`. A
-    loss computed from the probability would lose digits for confident predictions.
+    The logit is the log-odds of label 1. Use the model with `research.losses.logistic`.
+    A loss computed from the probability would lose digits for confident predictions.
     `probability` converts logits to probabilities.
 
     Args:
@@ -39,13 +39,13 @@ def logistic(
 
 
 def probability(logit: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """Compute the probability of a 1: σ(z) = 1 / (1 + exp(-z)).
+    """Compute the probability of label 1: σ(z) = 1 / (1 + exp(-z)).
 
     Args:
       logit: Logits z, any shape.
     Returns:
       Probabilities in [0, 1], with the shape of the logits. `probability(-logit)` is
-      the probability of a 0, without a loss of digits.
+      the probability of label 0. It is more precise than 1 - probability(logit).
     Example:
       >>> print(probability(jnp.array([0.0, -1000.0])))
       [0.5 0. ]

@@ -23,13 +23,14 @@ def mlp(
     """Build a multilayer perceptron.
 
     With h_0 = x, layer k computes z_k = h_(k-1) W_k + b_k and h_k = φ(z_k), where φ is
-    the activation. The prediction is the z of the last layer, which has no activation.
-    Predictions are therefore logits or the values of a regression. Two sizes give a
-    linear model. `mlp_value_and_gradient` computes the gradient of a loss by hand.
+    the activation. The last layer has no activation: its z is the prediction.
+    Predictions are therefore logits or the values of a regression. With two sizes, the
+    model is linear. `mlp_value_and_gradient` computes the gradient of a loss without
+    automatic differentiation.
 
     Args:
-      sizes: Numbers of inputs, of hidden units in each layer, and of outputs: at least
-        two positive integers.
+      sizes: Number of inputs, number of units of each hidden layer, and number of
+        outputs, in this order. At least two positive integers.
       activation: Name of the activation φ, a key of `ACTIVATIONS`.
       initialiser: Name of the initialiser of the weights, a key of `INITIALISERS`.
         Biases start at 0. "he_normal" is usual with ReLU, "lecun_normal" or

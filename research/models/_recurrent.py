@@ -37,12 +37,12 @@ Carries = tuple[Carry, ...]  # One carry for each layer.
 class Recurrence(NamedTuple):
     """A recurrent network with an explicit carry.
 
-    It processes a long sequence in windows, or one token at a time.
+    The network can process a long sequence in windows, or one token at a time.
 
     Attributes:
       init: Function key -> params, as in `recurrent`.
-      start: Function (leading axes) -> carry before the first step, which is zero. Pass
-        () for one sequence.
+      start: Function (leading axes) -> carry before the first step. All arrays of this
+        carry are zero. Pass () for one sequence.
       advance: Function (params, x, carry, key=None) -> (outputs, carry). The outputs
         have shape (..., T, num_outputs). The returned carry is the carry at the end of
         each sequence.
@@ -70,14 +70,13 @@ def recurrent(
 
     The state after step t is h_t = cell(x_t, h_(t-1)), with h_0 = 0. The inputs of
     layer l + 1 are the states h of layer l. Values after the end of a sequence have no
-    effect, not even on the last bit, because they are set to zero before any
-    computation.
+    effect, not even on the last bit of a result, because they are set to zero before
+    any computation.
 
     The argument `window` truncates backpropagation and does not change the predictions.
-    It divides time into windows of that many steps, counted from the start. The
-    gradient flows through the carry inside a window, but not from one window into the
-    previous one. A loss at step t is therefore differentiated through at most `window`
-    steps.
+    Time is divided into windows of `window` steps, counted from the start. The gradient
+    flows through the carry inside a window, but not from one window into the previous
+    one. A loss at step t is therefore differentiated through at most `window` steps.
 
     Args:
       num_inputs: Number d of inputs of a step. With an embedding, it is the number of
@@ -88,8 +87,8 @@ def recurrent(
       num_layers: Number of layers.
       outputs: "last" for one prediction at the end of each sequence, "every" for a
         prediction after each step.
-      embedding: Width of the learned vector for each symbol, initially standard normal.
-        None means that x is floating and is not embedded.
+      embedding: Width of the learned vector for each symbol. The vectors are initially
+        standard normal. None means that x is floating and is not embedded.
       dropout: Dropout rate between layers and before the output layer. Dropout is
         active only if apply gets a key. There is no dropout between time steps.
       window: Number of steps in a window of truncated backpropagation. None means the
@@ -100,8 +99,8 @@ def recurrent(
       With an embedding, the params also contain {"embedding": {"weights": (num_inputs,
       embedding)}}. `recurrent_layer.draw_layer` describes the params of a layer. The
       model's apply accepts floats of shape (..., T, d), integer symbols of shape (...,
-      T), or `Sequences` of either. It returns shape (..., K) for "last" and (..., T, K)
-      for "every". Outputs after the end of a sequence are zero.
+      T), or `Sequences` of such floats or symbols. Its result has shape (..., K) for
+      "last" and (..., T, K) for "every". Outputs after the end of a sequence are zero.
     Raises:
       ValueError: A count is not a positive integer, a name is unknown, or dropout lies
         outside [0, 1). In apply: x has the wrong shape, or a concrete length lies
@@ -248,7 +247,7 @@ def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> Non
     Example:
       >>> check_sequences(Sequences(np.zeros((2, 5, 12)), np.array([5, 0])))
       Traceback (most recent call last):
-      ValueError: length must lie in 1..5; that of sequence 1 is 0. ...
+      ValueError: length must lie in 1..5; the length of sequence 1 is 0. ...
     """
     check_instance(
         "sequences",

@@ -71,7 +71,7 @@ def mlp_value_and_gradient(
       ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
       δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
 
-    The result equals `jax.value_and_grad` of the same mean loss up to rounding.
+    The result equals `jax.value_and_grad` of the same mean loss up to rounding error.
 
     Args:
       params: Params of an `mlp`, one entry for each layer.
@@ -79,14 +79,14 @@ def mlp_value_and_gradient(
       y: Targets. For "softmax_cross_entropy" they are classes of shape (n,). For the
         other losses they have the shape of the prediction, (n, sizes[-1]).
       activation: Name of the activation φ, as in `mlp`.
-      loss: Name of the loss, a key of `BATCH_LOSSES`. It is the mean over the batch of
-        the loss with this name in `research.losses`.
+      loss: Name of the loss, a key of `BATCH_LOSSES`. The loss with this name in
+        `research.losses` is averaged over the batch.
     Returns:
       The loss, shape (), and the gradient in the pytree of the params.
     Raises:
       ValueError: A name is unknown, params do not belong to an `mlp`, shapes do not
-        fit, or a concrete y is not a class. For "logistic", a concrete y lies outside
-        0..1.
+        fit, or a concrete y contains a number that is not a class. For "logistic": a
+        concrete y contains a number outside [0, 1].
     References:
       Rumelhart, Hinton & Williams, Learning representations by back-propagating errors,
       Nature 1986.
@@ -154,8 +154,8 @@ def mlp_backward(
     Args:
       params, activation: As in `mlp_value_and_gradient`.
       forward: Result of `mlp_forward` with the same params and activation.
-      delta: Derivative δ_K of any loss with respect to the last sums, shape (n,
-        outputs).
+      delta: Derivative δ_K of a loss with respect to the last sums, shape (n, outputs).
+        Any loss is possible.
     Returns:
       The derivatives with respect to all parameters, all sums and x. Under jit, unused
       parts are not computed.
@@ -199,14 +199,14 @@ def mlp_rounding_bound(
     activation: str,
     loss: str,
 ) -> Params:
-    """Bound the change of the gradient if its sums are taken in another order.
+    """Bound how much the gradient changes if its sums are computed in another order.
 
     Each entry of the gradient is a chain of sums. The last sum has n terms, and each
     earlier sum has as many terms as the width of a layer. Let m be the number of all
-    these terms and ε the machine epsilon. Rounding changes the entry by at most about m
-    ε times the same chain of absolute values. The bound is therefore m ε times the
-    backward pass with |δ_K|, |W|, |h| and |φ'|. Rounding of the forward pass is not
-    included.
+    these terms and ε the machine epsilon. Rounding errors change the entry by at most
+    about m ε times the same chain of sums with all numbers replaced by their absolute
+    values. The bound is therefore m ε times the result of the backward pass with |δ_K|,
+    |W|, |h| and |φ'|. Rounding errors of the forward pass are not included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

@@ -16,8 +16,8 @@ Carry = tuple[Array, ...]
 class Cell(NamedTuple):
     """One kind of recurrent layer.
 
-    A cell computes p = W x + b from the input x and q = U h from the state h. Both
-    consist of several blocks of H columns, side by side.
+    A cell computes p = W x + b from the input x and q = U h from the state h. p and q
+    each consist of several blocks of H columns, side by side.
 
     Attributes:
       num_blocks: Number of blocks.
@@ -49,7 +49,7 @@ def vanilla(
     Args:
       p: Product W x + b, shape (n, H).
       q: Product U h, shape (n, H).
-      carry: Carry (h,). It is used only through q.
+      carry: Carry (h,). The state h is used only through q.
     Returns:
       The next carry (h',), and () as the values for the slopes, because the slope 1 -
       h'² follows from h'.
@@ -87,10 +87,10 @@ def gru(
     r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h),
     n = tanh(W_n x + b_n + r (U_n h + c_n)), h' = (1 - z) n + z h.
 
-    The reset gate r acts after the product U_n h, as in cuDNN, PyTorch and Flax. All
-    three products with h are therefore one product. Cho et al. reset before the
-    product: n = tanh(W_n x + b_n + U_n (r h)). The recurrent bias c_n is separate from
-    b_n, because r multiplies c_n.
+    The reset gate r acts after the product U_n h, as in cuDNN, PyTorch and Flax. The
+    three products with h can therefore be computed as one product. In Cho et al., r
+    acts before the product: n = tanh(W_n x + b_n + U_n (r h)). The recurrent bias c_n
+    is separate from b_n, because r multiplies c_n.
 
     Args:
       p: Blocks W_r x + b_r, W_z x + b_z and W_n x + b_n side by side, shape (n, 3 H).
@@ -120,7 +120,8 @@ def gru(
 def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
     """Compute the partial derivatives of h' in one GRU step.
 
-    Return the derivatives by q (blocks side by side), by p_n, and by h, which is z.
+    Return the derivatives with respect to q (blocks side by side), p_n and h. The last
+    one is z.
     """
     del after
     gates, new, reset_from = kept
@@ -192,10 +193,9 @@ def lstm(
 def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
     """Compute the partial derivatives of one LSTM step.
 
-    The first array has the derivatives by the arguments of the gates, side by side.
-    These are the derivatives of c' for the gates i, f and g, and of h' for the gate o.
-    The second array is the derivative of c' by c, which is f. The third array is the
-    derivative of h' by c'.
+    The first array has the derivatives with respect to the arguments of the gates, side
+    by side. For the gates i, f and g, it is c' that is differentiated. For the gate o,
+    it is h'. The second array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
     """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])

@@ -1,4 +1,4 @@
-"""Embeddings of tokens, positions, and masks of padded sequences."""
+"""Token embeddings, position vectors, and masks of padded sequences."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ def embed(
 ) -> Float[Array, "*shape width"]:
     """Look up the row of each token: e_t = weights[token_t].
 
-    A compiled program cannot raise an error for a token outside 0..V-1. It uses the
-    nearest row instead. Call `check_tokens` on the data before training.
+    Under jit, a token outside 0..V-1 cannot raise an error. The nearest row is used
+    instead. Call `check_tokens` on the data before training.
 
     Args:
       weights: Weights with one row for each symbol, shape (V, width).
@@ -119,7 +119,10 @@ def check_tokens(
 
 
 def check_every(logits: tuple[int, ...], tokens: tuple[int, ...]) -> None:
-    """Raise ValueError unless logits have shape (..., T, V) for tokens (..., T)."""
+    """Raise ValueError unless the shape of the logits is (..., T, V).
+
+    tokens is the shape (..., T) of the tokens.
+    """
     if logits[:-1] != tokens:
         raise ValueError(
             "the model must return logits for each token, shape "
@@ -129,7 +132,7 @@ def check_every(logits: tuple[int, ...], tokens: tuple[int, ...]) -> None:
 
 
 def values_and_length(x: Any) -> tuple[Array, Array | None]:
-    """Return the values of x as an array, and the lengths (None without `Sequences`).
+    """Return the values of x as an array, and the lengths (None if x has no lengths).
 
     Raises:
       TypeError: x is a plain tuple.
@@ -150,16 +153,16 @@ def values_and_length(x: Any) -> tuple[Array, Array | None]:
 def split_sequences(
     x: Any, context: int, num_symbols: int | None = None
 ) -> tuple[Array, Array | None]:
-    """Check tokens, and return them with a mask of the tokens before the end.
+    """Check tokens, and return them with a mask that marks the tokens before the end.
 
     Args:
       x: Tokens of shape (..., T), or `Sequences` of tokens.
       context: Largest allowed T.
-      num_symbols: Number of symbols. If it is None or the tokens are traced, their
-        range is not checked.
+      num_symbols: Number of symbols. If num_symbols is None or the tokens are traced,
+        the range of the tokens is not checked.
     Returns:
-      (tokens, counts), both of shape (..., T). counts is True for tokens before the end
-      of their sequence. It is None if x is not `Sequences`.
+      (tokens, counts), both of shape (..., T). An entry of counts is True if its token
+      lies before the end of the sequence. counts is None if x is not `Sequences`.
     Raises:
       TypeError: The tokens or the lengths are not integers, or x is a plain tuple.
       ValueError: T is 0 or above the context, or a concrete length or token is out of
@@ -203,7 +206,8 @@ def split_sequences(
 def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
     """Raise an error unless the lengths are integers in least..T.
 
-    `shape` is the shape (..., T) of the values. Traced lengths are not checked.
+    `shape` is the shape (..., T) of the values. The values of traced lengths are not
+    checked.
     """
     if not jnp.issubdtype(jnp.asarray(length).dtype, jnp.integer):
         raise TypeError(
@@ -221,6 +225,6 @@ def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
     for index in np.argwhere((length < least) | (length > shape[-1]))[:1]:
         where = f" of sequence {', '.join(map(str, index))}" if length.ndim else ""
         raise ValueError(
-            f"length must lie in {least}..{shape[-1]}; that{where} is "
+            f"length must lie in {least}..{shape[-1]}; the length{where} is "
             f"{length[tuple(index)]}. Remove empty sequences."
         )

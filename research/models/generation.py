@@ -39,17 +39,17 @@ def generate(
     Args:
       model: Model that maps integers (..., T) to logits (..., T, V). The logits at a
         position may depend only on tokens up to this position. Examples are
-        `transformer_decoder`, and `recurrent` with outputs="every", which then
-        remembers only the last `context` tokens.
+        `transformer_decoder`, and `recurrent` with outputs="every". A recurrent model
+        then also depends only on the last `context` tokens.
       params: Params of the model.
       key: Key for all draws.
       prompt: Integers of shape (..., T), T >= 1. Texts along the leading axes are
         continued independently.
       num_tokens: Number of tokens to sample.
       context: Number of tokens that the model reads, at most the context of the model.
-      temperature: Number >= 0. Below 1, likely tokens become likelier. 0 always selects
-        the likeliest token (greedy).
-      top_k: Number of candidate tokens. None means all tokens.
+      temperature: Number >= 0. Values below 1 make likely tokens likelier. 0 always
+        selects the likeliest token (greedy).
+      top_k: Number of tokens from which the next one is drawn. None means all tokens.
     Returns:
       The sampled tokens without the prompt, int32 of shape (..., num_tokens).
     Raises:

@@ -39,15 +39,16 @@ def on_images(
 
     Args:
       model: Model of standardised images, shape (..., H, W, C), dtype `dtype`.
-      mean, sd: Mean and standard deviation of the training images, shape () or (C,), as
-        from `mean_and_sd`. Their units are those of x (0 to 255 for bytes).
+      mean, sd: Mean and standard deviation of the training images, shape () or (C,),
+        for example from `mean_and_sd`. Both are in the units of x (0 to 255 for bytes).
       dtype: Dtype in which the model computes.
     Returns:
       A model with the same params. Its apply accepts images of shape (..., H, W, C) in
       uint8 or another dtype.
     Raises:
       ValueError: sd is not positive. In apply: x does not have the shape of images, or
-        x is uint8 but sd is below 1, which is usual only for images scaled to 0..1.
+        x is uint8 but sd is below 1. An sd below 1 is usual only for images that are
+        scaled to 0..1.
     Example:
       >>> total = Model(lambda key: (), lambda params, x, key=None: x.sum((-3, -2, -1)))
       >>> images = np.full((2, 4, 4, 1), 200, np.uint8)
@@ -142,7 +143,7 @@ def check_model(model: Model) -> None:
 
 
 def augmented(model: Model, augment: Augmentation) -> Model:
-    """Wrap a model so that its images are augmented if apply gets a key (in training).
+    """Wrap a model so that apply augments the images if it gets a key (in training).
 
     Apply this wrapper after `on_images`, so that bytes are augmented and 0 is black:
     `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
@@ -181,7 +182,7 @@ def augmented(model: Model, augment: Augmentation) -> Model:
 
 
 def in_turn(*augmentations: Augmentation) -> Augmentation:
-    """Build an augmentation that applies several in turn, each with its own key.
+    """Build an augmentation that applies several others in turn, each with its own key.
 
     Example:
       >>> augment = in_turn(random_flip, random_crop(4))
@@ -207,7 +208,7 @@ def random_flip(
 ) -> Shaped[Array, "*batch H W C"]:
     """Mirror each image (swap left and right) with probability 1/2.
 
-    Do not use it for digits and letters, whose meaning changes in a mirror.
+    Do not use this augmentation for digits and letters: a mirror changes their meaning.
 
     Args:
       key: Key for the draws. The same key flips the same images.

@@ -169,7 +169,7 @@ def orthogonal(
     fan_in: int | None = None,
     fan_out: int | None = None,
 ) -> Float[Array, "..."]:
-    """Draw a random matrix with orthonormal columns, or rows if there are fewer rows.
+    """Draw a matrix with orthonormal columns (rows, if it has fewer rows than columns).
 
     The matrix is uniformly distributed among all such matrices. It is the Q in the QR
     decomposition of a matrix of normal numbers, with the signs that make R's diagonal

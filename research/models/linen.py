@@ -47,24 +47,25 @@ def from_linen(
     "params" with Linen's names and layouts. (Linen's "kernel" is called "weights" in
     the layers of this package.)
 
-    Each stream gets its own key, folded from the key of apply. If the module's call has
-    a flag named deterministic, train, training or is_training, the flag is set
-    according to whether there is a key. A flag among the arguments is not changed. The
-    argument `noise` replaces this rule.
+    Each random number stream of the module gets its own key, derived from the key of
+    apply. The module's call may have a flag named deterministic, train, training or
+    is_training. Such a flag is set to the value for training if apply gets a key, and
+    to the opposite value otherwise. A flag that is given in `**arguments` keeps its
+    value. If `noise` is given, it is used instead of these flags.
 
-    In float64, pass param_dtype=float64 to recurrent cells of the module. Their default
-    is float32, with which Linen's loop over time rejects float64 inputs. For other
-    layers `dtype` is enough.
+    In float64, pass param_dtype=float64 to recurrent cells of the module. The default
+    of these cells is float32, and Linen's loop over time then rejects float64 inputs.
+    For other layers, the argument `dtype` is enough.
 
     Args:
       module: A `flax.linen.Module` whose call takes x with one batch axis first.
       example: One x without batch axes, an array or a pytree of arrays. Only its shapes
         and dtypes are used.
-      noise: Keyword arguments that the call gets only with a key, such as {"train":
-        True}. None means the flags above.
+      noise: Keyword arguments for the module's call, passed only if apply gets a key,
+        such as {"train": True}. None means the flags described above.
       streams: Names of the module's random number streams.
       dtype: Dtype to which the initial parameters are cast. None means no cast.
-      **arguments: Keyword arguments of every call, such as train=False.
+      **arguments: Keyword arguments for every call of the module, such as train=False.
     Returns:
       A model with the params of the module. Its apply maps x of shape (...,
       *example.shape) to (..., *outputs).

@@ -52,7 +52,7 @@ class Level(NamedTuple):
 class NGram(NamedTuple):
     """Fitted n-gram model.
 
-    Below order 1, all tokens are equally likely.
+    The distribution of single tokens is interpolated with a uniform distribution.
 
     Attributes:
       vocabulary_size: Number V of symbols.
@@ -84,10 +84,11 @@ def ngram(
     different tokens before h w. Let n_i be the number of n-grams of count i, and Y =
     n_1 / (n_1 + 2 n_2). The discounts are D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1,
     2 and 3, and D(i) = D(3) for larger i. In a short text, a discount may be undefined
-    or lie outside (0, i]. Then all three are replaced by 0.5, 1 and 1.5, as in KenLM.
+    or lie outside (0, i]. Then D(1), D(2) and D(3) are replaced by 0.5, 1 and 1.5, as
+    in KenLM.
 
-    In both methods, p(w | h) is p(w | h') for an unknown context h. Below order 1 it is
-    1 / vocabulary_size, so no probability is 0.
+    In both methods, p(w | h) = p(w | h') if the context h does not occur in the text.
+    If h is empty, p(w | h') stands for 1 / vocabulary_size. So no probability is 0.
 
     Args:
       tokens: Tokens of the text, integers in 0..vocabulary_size - 1, shape (T,), T >=
@@ -183,7 +184,7 @@ def ngram_losses(
         first tokens are shorter.
     Returns:
       The losses in nats, float64, shape (T,). Their mean is the cross-entropy in nats
-      per token. Divide it by log 2 for bits.
+      per token. Divide the mean by log 2 to get bits per token.
     Raises:
       TypeError: tokens are not integers.
       ValueError: Tokens lie outside 0..V - 1, or have more than one axis.
@@ -259,8 +260,8 @@ def sample_ngram(
       key: Key for the draws.
       prompt: Beginning of the text, integers, shape (t,), t >= 0.
       num_tokens: Number of tokens to sample.
-      temperature: Positive number. Below 1, likely tokens become likelier.
-      top_k: Number of candidate tokens. None means all tokens.
+      temperature: Positive number. Values below 1 make likely tokens likelier.
+      top_k: Number of tokens from which the next one is drawn. None means all tokens.
     Returns:
       The sampled tokens without the prompt, int32, shape (num_tokens,).
     Raises:

@@ -1,6 +1,6 @@
 """Layer and group normalisation, without running statistics.
 
-Without them, a model remains a pure function of its params.
+Because there are no running statistics, a model remains a pure function of its params.
 """
 
 from functools import partial
@@ -25,13 +25,14 @@ def layer_normalisation(
 
     Here m is the mean and v the variance (divided by d, not d - 1) over the last axis,
     and ε is `epsilon`. Each example and each position is therefore normalised by
-    itself. Half precision is computed in float32 and rounded at the end, as in Flax.
+    itself. Inputs of half precision are converted to float32, and the result is rounded
+    at the end, as in Flax.
 
     Args:
       x: Floating array, shape (..., d).
       scale, bias: Scale and bias of each entry, shape (d,).
-      epsilon: Positive number inside the root. The default is that of PyTorch; Flax's
-        default is 1e-6.
+      epsilon: Positive number inside the root. The default is the same as in PyTorch.
+        Flax's default is 1e-6.
     Returns:
       The normalised array, shape (..., d).
     Raises:
@@ -62,8 +63,8 @@ def group_normalisation(
     """Apply group normalisation to images: standardise groups of adjacent channels.
 
     The mean and the variance are taken over the pixels and channels of a group. Then
-    each channel is scaled and shifted. One group is layer normalisation of the whole
-    image. As many groups as channels is instance normalisation.
+    each channel is scaled and shifted. With one group, this is layer normalisation of
+    the whole image. With as many groups as channels, this is instance normalisation.
 
     Args:
       x: Floating images, shape (..., H, W, C).

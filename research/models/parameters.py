@@ -17,7 +17,7 @@ class Parameter(NamedTuple):
     """Description of one array of the parameters.
 
     Attributes:
-      name: Path of the array, such as "dense_1/weights". It is "params" if the
+      name: Path of the array, such as "dense_1/weights". The path is "params" if the
         parameters are one array.
       shape: Shape of the array.
       dtype: Name of the dtype, such as "float32".
@@ -156,7 +156,7 @@ def check_same_architecture(params: Params, expected: Params) -> None:
 
 
 def shapes_of(init: Callable[[Key], Params]) -> Params:
-    """Compute the shapes and dtypes of a model's parameters, without drawing them.
+    """Compute the shapes and dtypes of a model's parameters, without drawing numbers.
 
     Args:
       init: Function key -> params, as in `research.types.Model`.
@@ -174,7 +174,7 @@ def shapes_of(init: Callable[[Key], Params]) -> Params:
 def with_own_parameters(
     init: Callable[[Key], Params], apply: Callable[..., Array]
 ) -> Model:
-    """Build a model whose apply checks that params have its own architecture.
+    """Build a model whose apply checks that params have the architecture of the model.
 
     Args:
       init, apply: Functions of the model, as in `research.types.Model`.

@@ -25,7 +25,7 @@ def next_token_losses(
     Let w be the tokens and s the start of a window. Losses are in nats.
 
     The loss at position i of a window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), i = 0,
-    ..., context - 1. A batch holds only the starts s of its windows. The tokens are
+    ..., context - 1. A batch contains only the starts s of windows. The tokens are
     gathered on the device from a single array, so windows are not stored.
 
     Args:
@@ -35,7 +35,7 @@ def next_token_losses(
       context: Number T of tokens that the model reads. A window has one token more.
     Returns:
       A function (params, starts, key=None) -> losses, shape (n, context). starts are
-      integers in 0..N - context - 1, shape (n,), as from
+      integers in 0..N - context - 1, shape (n,), for example from
       `research.datasets.window_starts`.
     Raises:
       ValueError: context is not a positive integer, the text is shorter than a window,
@@ -89,7 +89,7 @@ def next_token_risk(
 ) -> Callable[[Params, Batch], Float[Array, ""]]:
     """Build the objective of a language model: the mean next-token loss of a batch.
 
-    The losses are those of `next_token_losses`.
+    `next_token_losses` computes the losses.
 
     Args, Raises:
       As in `next_token_losses`.
@@ -123,8 +123,7 @@ def reader(
       A function (params, starts) -> float64 losses, shape (n, context), n >= 1. The
       function loops in Python and cannot be traced.
     Raises:
-      ValueError: As in `next_token_losses`. Also if slice_size is not a positive
-        integer.
+      ValueError: As in `next_token_losses`, or slice_size is not a positive integer.
     Example:
       >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
       >>> model = Model(lambda key: None, uniform)

@@ -21,7 +21,7 @@ def draw_layer(
 
     Input weights are Glorot uniform, recurrent weights are orthogonal in each block,
     and biases are 0. Only the bias of the LSTM's forget gate is 1, so that the layer
-    initially remembers (Gers et al. also start it positive).
+    initially remembers.
 
     Args:
       key: Key for this layer.
@@ -72,19 +72,19 @@ def unroll(
 ) -> Carry:
     """Run one layer over time and return the carry after each step.
 
-    The products with the inputs of all steps are computed as one product before the
-    loop. Only the product with h is inside the loop.
+    One matrix product before the loop computes the input part W x + b of all steps.
+    Only the product U h is inside the loop.
 
     The derivative is written by hand as a JVP rule. JAX transposes the rule, so forward
     mode, reverse mode and second derivatives all work. Let U be the recurrent weights,
-    p the products with the inputs, and D_t the `differential` of the cell with the
-    slopes of step t. The differential of step t is linear:
+    p = W x + b the input part, and D_t the `differential` of the cell with the slopes
+    of step t. The differential of step t is linear:
 
         dcarry_t = D_t(0, U dh_(t-1), dcarry_(t-1)) + D_t(dp_t, dU h_(t-1), 0).
 
     Here dp contains the differentials of W, x and b. The second term is computed for
-    all steps at once. Its transpose, the gradient of U, is then one product after the
-    backward loop instead of a sum over steps.
+    all steps at once. The transpose of this term gives the gradient of U, which is then
+    one product after the backward loop instead of a sum over steps.
 
     Args:
       cell: Cell from `research.models.cells.CELLS`.
@@ -94,7 +94,7 @@ def unroll(
       window: As in `recurrent`. If t is a multiple of `window`, dcarry_(t-1) is set to
         0.
     Returns:
-      The carry after each step: arrays with a leading axis of length T.
+      The carry after each step. Its arrays have a leading axis of length T.
     References:
       Werbos, Backpropagation through time: what it does and how to do it, Proceedings
       of the IEEE 1990.
@@ -195,8 +195,8 @@ def at_end(
     Args:
       first: Carry before the first step, shape (n, H).
       later: Carry after each step, shape (T, n, H).
-      length: Number of steps of each sequence, shape (n,). 0 selects `first`. None
-        means that all sequences have T steps.
+      length: Number of steps of each sequence, shape (n,). A length of 0 selects
+        `first`. None means that all sequences have T steps.
     Returns:
       The carry, shape (n, H).
     Example:

@@ -54,11 +54,11 @@ def transformer_decoder(
 
     Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block that
     write into the residual sum are scaled by 1 / sqrt(2 num_layers), so that the sum
-    starts at scale one. Biases start at 0. With sinusoidal positions, the embedding is
-    drawn from N(0, 1 / width) and multiplied by sqrt(width) (Vaswani et al., section
-    3.4). Both terms of the sum are then of order one. Dropout acts on E[tokens] + P and
-    on the outputs of each attention and each network. It does not act on the attention
-    weights.
+    initially has a scale of about one. Biases start at 0. With sinusoidal positions,
+    the embedding is drawn from N(0, 1 / width) and multiplied by sqrt(width) (Vaswani
+    et al., section 3.4). E[tokens] and P are then both of order one. Dropout acts on
+    E[tokens] + P and on the outputs of the attention and of the small network in each
+    block. It does not act on the attention weights.
 
     Args:
       vocabulary_size: Number V of symbols.
@@ -149,9 +149,9 @@ def transformer_encoder(
 ) -> Model:
     """Build a Transformer classifier of token sequences.
 
-    The architecture is that of `transformer_decoder` without the causal mask, so every
-    position attends to every other. The logits are mean_t(x_t) W_output + b_output,
-    where x_t is the last vector at position t.
+    The architecture is the same as in `transformer_decoder`, but without the causal
+    mask. So each position attends to all positions. The logits are mean_t(x_t) W_output
+    + b_output, where x_t is the last vector at position t.
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,
@@ -162,7 +162,7 @@ def transformer_encoder(
       `Sequences` of integers, to logits of shape (..., K). Tokens after the end of a
       sequence change neither a logit nor a gradient.
     Raises:
-      ValueError, TypeError: As in `transformer_decoder`. Also if num_classes is not an
+      ValueError, TypeError: As in `transformer_decoder`, or num_classes is not an
         integer >= 2.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.1.

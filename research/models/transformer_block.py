@@ -112,7 +112,8 @@ def init_block(
 ) -> Params:
     """Draw the parameters of one block.
 
-    The weights that feed a residual sum are divided by sqrt(2 num_layers).
+    The weights whose outputs are added to a residual sum are divided by sqrt(2
+    num_layers).
     """
     residual = SCALE / np.sqrt(2 * num_layers).item()
     layers = {

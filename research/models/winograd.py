@@ -19,16 +19,17 @@ def winograd(
 ) -> Float[Array, "n H-2 W-2 C_out"]:
     """Convolve images with 3 x 3 filters by Winograd's minimal filtering.
 
-    The result is that of `convolution` with stride 1, padding "valid" and no bias. The
-    images are cut into tiles of 6 x 6 pixels that overlap by 2 pixels. Each tile gives
-    a matrix Y of 4 x 4 outputs:
+    The result is the same as from `convolution` with stride 1, padding "valid" and no
+    bias. The images are cut into tiles of 6 x 6 pixels that overlap by 2 pixels. Each
+    tile gives a matrix Y of 4 x 4 outputs:
 
         Y = Aᵀ ((G g Gᵀ) ⊙ (Bᵀ d B)) A,
 
-    for a tile d, a filter g and the `matrices` Bᵀ, G and Aᵀ. Each of the 36 entries at
-    ⊙ is one matrix product over all tiles and channels, (tiles, C_in) x (C_in, C_out).
-    So 16 outputs take 36 multiplications instead of 144. The maps by the three matrices
-    are linear, so the derivatives of any order and mode are products again.
+    for a tile d, a filter g and the `matrices` Bᵀ, G and Aᵀ. For each of the 36 entries
+    of the elementwise product ⊙, one matrix product (tiles, C_in) x (C_in, C_out)
+    treats all tiles and channels. So 16 outputs need 36 multiplications instead of 144.
+    Y is linear in d and in g, so derivatives of any order, in forward and reverse mode,
+    consist of the same kind of products.
 
     The rounding errors of the outputs and the gradients are about two to four times the
     rounding errors of the direct sum.
@@ -79,12 +80,12 @@ def matrices() -> tuple[
 ]:
     """Return the matrices Bᵀ (6, 6), G (6, 3) and Aᵀ (4, 6) of Winograd's algorithm.
 
-    They describe the transposed Toom-Cook product of polynomials. Let the points be p_0
-    .. p_4 and ∞. Then Aᵀ[i, k] = p_k^i and G[k, j] = p_k^j / Π_{l≠k} (p_k - p_l). Row k
-    of Bᵀ has the coefficients of Π_{l≠k} (x - p_l), the lowest power first. At ∞, Aᵀ
-    and G have only the highest power, and Bᵀ has the coefficients of Π_l (x - p_l). For
-    d of 6 numbers and g of 3 numbers, Aᵀ ((G g) ⊙ (Bᵀ d)) is the correlation y_i = Σ_j
-    d_{i+j} g_j.
+    The matrices describe the transposed Toom-Cook product of polynomials. Let the
+    interpolation points be p_0, ..., p_4 and ∞. Then Aᵀ[i, k] = p_k^i and G[k, j] =
+    p_k^j / Π_{l≠k} (p_k - p_l). Row k of Bᵀ has the coefficients of Π_{l≠k} (x - p_l),
+    the lowest power first. For the point ∞, Aᵀ and G have only the highest power, and
+    Bᵀ has the coefficients of Π_l (x - p_l). For d of 6 numbers and g of 3 numbers, Aᵀ
+    ((G g) ⊙ (Bᵀ d)) is the correlation y_i = Σ_j d_{i+j} g_j.
 
     Example:
       >>> of_inputs, of_taps, of_outputs = matrices()

@@ -1,4 +1,4 @@
-"""Read files from untrusted sources: limited size, strict JSON, and a checked shape."""
+"""Safe reading of files from untrusted sources: limited size, strict JSON."""
 
 import json
 import math
@@ -33,12 +33,12 @@ _KINDS[type(None)] = "None"
 
 
 class Is(NamedTuple):
-    """Shape for `check_shape`: a value that has one of some types and passes a test.
+    """Shape for `check_shape`: a value that has one of the types and passes a test.
 
     Attributes:
       kinds: Allowed types. If float is allowed, integers are allowed too.
       test: Function value -> whether the value is valid.
-      words: Requirement in words, which follows "it must be".
+      words: Requirement in words. An error message puts these words after "it must be".
     """
 
     kinds: tuple[type, ...]
@@ -78,9 +78,9 @@ def read_bytes(path: str | Path, most: int) -> bytes:
 
 
 def check_regular(path: str | Path) -> int:
-    """Check that a path is not a pipe or a device, whose reading may never end.
+    """Check that a path is not a pipe or a device, because reading it may never end.
 
-    A folder passes; `open` raises its own error for it.
+    A folder is accepted here. A later call of `open` raises an error for a folder.
 
     Returns:
       Size of the file in bytes.
@@ -112,17 +112,18 @@ def parse_json(data: bytes) -> Any:
     """Parse JSON from an untrusted source.
 
     The text must be UTF-8, with unique names in each object, numbers that fit into a
-    float, and at most 64 nesting levels. {"$float": "nan"}, {"$float": "inf"} and
-    {"$float": "-inf"} become these numbers. NaN and Infinity, as JavaScript writes
-    them, are not valid JSON. Any other object with the name "$float" is an error.
+    float, and at most 64 nesting levels. The objects {"$float": "nan"}, {"$float":
+    "inf"} and {"$float": "-inf"} become the floats NaN, ∞ and -∞. Any other object with
+    the name "$float" is an error. The words NaN and Infinity, as JavaScript writes
+    them, are not valid JSON.
 
     Args:
       data: JSON text, as bytes.
     Returns:
       The value, with objects as dicts and lists as lists.
     Raises:
-      ValueError: The text is invalid; the message gives the reason, and the position if
-        it is known.
+      ValueError: The text is invalid. The message gives the reason, and the position in
+        the text if the position is known.
     Example:
       >>> parse_json(b'{"loss": {"$float": "inf"}, "sizes": [64, 10]}')
       {'loss': inf, 'sizes': [64, 10]}
@@ -219,20 +220,21 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
 
     A shape has one of these forms:
 
-    - a type or a tuple of types: the value has one of them (True and False do not count
-    as numbers);
-    - [shape]: a list whose items all have that shape;
-    - {name: shape}: an object with these entries, and perhaps others. An entry whose
-    name ends in "?" may be missing;
-    - {str: shape}: an object whose entries all have that shape;
+    - a type or a tuple of types: the value has this type or one of these types (True
+      and False are not accepted as numbers);
+    - [shape]: a list in which every item has this shape;
+    - {name: shape}: an object with these entries; other entries are allowed. If a name
+      ends in "?", the entry with the name before the "?" may be missing;
+    - {str: shape}: an object in which every entry has this shape;
     - an `Is`: a type with an additional test.
 
     Args:
-      value: Value, as `parse_json` returns it.
+      value: Value, such as a result of `parse_json`.
       shape: Required shape.
       where: Name of the value, for messages.
     Raises:
-      ValueError: The value has another shape; the message names the entry and shows it.
+      ValueError: The value has another shape. The message names the wrong entry and
+        shows it.
     Example:
       >>> check_shape({"seed": 1, "rates": [0.1, "fast"]}, {"seed": int, "rates": [(int, float)]}, "config")
       Traceback (most recent call last):

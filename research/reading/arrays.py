@@ -54,11 +54,11 @@ STUMBLES = (
 def read_npz(data: bytes) -> dict[str, np.ndarray]:
     """Read the bytes of an .npz file that `research.runs` wrote.
 
-    Arrays must be stored uncompressed, so none can be larger than the file.
+    Arrays must be stored uncompressed, so no array can be larger than the file.
 
     Raises:
-      ValueError: The file is damaged or compressed, has two arrays of one name, or has
-        an array that does not consist of numbers, texts or times.
+      ValueError: The file is damaged or compressed, two arrays have the same name, or
+        an array does not consist of numbers, strings or times.
     """
     arrays: dict[str, np.ndarray] = {}
     try:
@@ -84,8 +84,9 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
     """Open a .zip in memory, unless it has too many members.
 
     Raises:
-      ValueError: The archive has more members than any file of this package.
-      Others of STUMBLES: The archive is damaged.
+      ValueError: The archive has more members than any archive that this package
+        writes.
+      Another exception in `STUMBLES`: The archive is damaged.
     """
     if data.count(b"PK\x01\x02") > MOST_MEMBERS:
         raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
@@ -95,11 +96,12 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
 def read_npy(data: bytes, what: str) -> np.ndarray:
     """Read the array of a .npy file.
 
-    The size in the header must match the file before any memory is allocated.
+    Before any memory is allocated, the size in the header is compared with the size of
+    the file.
 
     Raises:
-      ValueError: The bytes are not a .npy file, or hold Python objects. The message
-        begins with `what`.
+      ValueError: The bytes are not a .npy file, contain Python objects, or do not have
+        the size in the header. The message begins with `what`.
     """
     shape, fortran, dtype, start = read_npy_head(data, len(data), what)
     array = (
@@ -113,18 +115,18 @@ def read_npy(data: bytes, what: str) -> np.ndarray:
 def read_npy_head(
     head: bytes, size: int, what: str
 ) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Read the header of a .npy file and check that it matches the file's size.
+    """Read the header of a .npy file, and check that it agrees with the file size.
 
     Args:
-      head: The file, or its first bytes.
+      head: Content of the file, or only the first bytes of the content.
       size: Size of the whole file in bytes.
       what: Name of the array, for messages.
     Returns:
-      Shape, whether the order is Fortran's, dtype, and offset of the first entry in
-        bytes.
+      Four values: the shape, whether the array is stored in Fortran order, the dtype,
+      and the position of the first entry in bytes.
     Raises:
-      ValueError: The bytes are not a .npy file, hold Python objects, or do not match
-        the size. The message begins with `what`.
+      ValueError: The bytes are not a .npy file, contain Python objects, or do not agree
+        with `size`. The message begins with `what`.
     """
     length = (
         2 if head[6:7] == b"\1" else 4
@@ -165,7 +167,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) ->
 
     Raises:
       ValueError: The member is larger than `most` bytes.
-      Others of STUMBLES: The member is damaged.
+      Another exception in `STUMBLES`: The member is damaged.
     """
     if member.file_size > most:
         raise ValueError(
@@ -182,11 +184,12 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) ->
 def check_arrays(
     arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any], where: str
 ) -> None:
-    """Check that arrays read from a file have the required shapes and dtypes.
+    """Check that arrays from a file have the required shapes and dtypes.
 
     Args:
       arrays: Arrays by name.
-      wanted: Name -> array with the required shape and dtype.
+      wanted: Required arrays: a mapping from a name to an array with the required shape
+        and dtype. The values of its entries are not used.
       where: Description of the arrays, for messages.
     Raises:
       ValueError: An array is missing or has another shape or dtype.

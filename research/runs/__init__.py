@@ -1,6 +1,6 @@
 """Run folders: a run's result with its config and environment, saved atomically.
 
-A killed process or a full disk loses no saved file.
+If the process is killed or the disk is full, all files that were saved before remain.
 """
 
 from research.runs._environment import code_digest, environment

@@ -1,4 +1,7 @@
-"""Versions, processor, flags, devices and code on which the bits of a run depend."""
+"""Environment of a run: versions, processor, flags, devices and code.
+
+The bits of a result depend on all of these.
+"""
 
 import hashlib
 import importlib.metadata
@@ -41,27 +44,29 @@ def environment(
 ) -> dict[str, Any]:
     """Describe the environment of a run as JSON values.
 
-    The description contains no date, host name, path or address. The function starts
-    JAX's backend, because it lists the devices: call `backend.configure` first.
+    The description contains no date, host name, path or address. The function lists the
+    devices and therefore starts JAX's backend. Call `backend.configure` before this
+    function.
 
     Args:
-      width: Number of runs that advance together. The bits depend on it. None if runs
-        do not advance together.
-      code: Files outside this package on which the run depends: the experiment's own
-        files.
+      width: Number of runs that are computed together in one compiled program. The bits
+        of each run depend on this number. None means that the runs are computed
+        separately.
+      code: Files of the experiment itself. The run depends on these files, which lie
+        outside this package.
     Returns:
       Dict with these keys:
       `python`: version of Python.
       `versions`: version of each package; None if the package is not installed.
       `processor`: model, architecture, instruction sets and number of cores.
-      `xla_pool` (the variable NPROC), `xla_flags` and `jax_variables`: settings that
-        the process started with.
+      `xla_pool` (the variable NPROC), `xla_flags` and `jax_variables`: settings at the
+        start of the process.
       `x64` and `matmul_precision`: settings of JAX.
-      `devices`: kind, platform and count.
-      `lane_width`: `width`.
+      `devices`: kind, platform and number of devices.
+      `lane_width`: the argument `width`.
       `code`: SHA-256 of the Python files, from `code_digest`.
-      `git`: commit and whether files differ from it; None outside a repository of this
-        project.
+      `git`: the commit, and whether files differ from the commit. None outside a
+        repository of this project.
     Example:
       >>> environment(width=32)["lane_width"]
       32
@@ -99,15 +104,15 @@ def environment(
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """List the environment differences that may change bits, likeliest first.
+    """List the differences of two environments that may change bits, likeliest first.
 
     Args:
-      there, here: Environments, from `environment`. An entry that an older manifest
-        lacks counts as unknown.
+      there, here: Environments, from `environment`. An older manifest may lack an
+        entry. The value of this entry is then unknown.
     Returns:
       One text for each difference. The list is empty if the two environments should
-        give the same bits. The number of devices, the number of cores, and the commit
-        of identical code do not count as differences.
+      give the same bits. Three differences are not listed: the number of devices, the
+      number of cores, and the commit if the code is identical.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
       >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}
@@ -203,7 +208,7 @@ def code_digest(files: Sequence[str | Path] = ()) -> str:
 def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
     """Return the processor's model, architecture, instruction sets and number of cores.
 
-    Only the instruction sets between which XLA chooses are listed.
+    The list of instruction sets contains only the sets that XLA distinguishes.
     """
     path = Path(cpuinfo)
     text = path.read_text(errors="replace") if path.exists() else ""
@@ -224,9 +229,10 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     """Return the commit of the repository at `folder`, and whether files were changed.
 
     Returns:
-      Dict with the keys "commit" and "dirty". None if `folder` is not the top folder of
-        a repository (an installed copy may lie inside another repository), if there is
-        no commit yet, or if git is missing.
+      Dict with the keys "commit" and "dirty". The result is None if `folder` is not the
+      top folder of a repository, if the repository has no commit yet, or if git is not
+      installed. (A folder inside a repository does not count, because an installed copy
+      of this package may lie inside another repository.)
     """
     top, _, commit = (
         (_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "")

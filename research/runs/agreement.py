@@ -1,6 +1,7 @@
 """Check whether a run agrees with a stored reference.
 
-The agreement is exact, to the printed digits, or within the intervals.
+There are three kinds of agreement: exact, to the printed digits, and within the
+intervals.
 """
 
 import math
@@ -40,20 +41,21 @@ class Agreement(NamedTuple):
     """Result of comparing a run with a reference.
 
     Attributes:
-      values: Number of compared values: entries of the table and numbers, without
-        times.
-      rounded: Differences that are due to rounding only: the printed digits are the
-        same.
-      within: Larger differences for which each value lies within its interval.
-      chosen: Differences in values that depend on single trainings, as the experiment
-        declares. They are reported but not judged.
-      other_values: Differences of values that do not agree.
+      values: Number of compared values, which are table entries and numbers. Times are
+        not compared.
+      rounded: Differences between values that agree to the printed digits. They are as
+        small as rounding errors.
+      within: Larger differences, between values that agree within the interval. `hold`
+        defines both kinds of agreement.
+      chosen: Differences between values that are reported but not judged, because they
+        depend on single trainings. The experiment declares these values.
+      other_values: Differences between values that do not agree.
       hashes: Number of compared hashes.
       other_hashes: Names of the hashes that differ.
-      not_made: Places and hashes of the reference that the run could not compute
-        because of `left_out`.
+      not_made: Places of values and names of hashes that are in the reference, but that
+        the run could not compute because of `left_out`.
       left_out: Data that were missing in the run.
-      causes: Differences between the environments, likeliest first.
+      causes: Differences between the two environments, likeliest cause first.
     """
 
     values: int
@@ -69,7 +71,7 @@ class Agreement(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether every value and every hash equals that of the reference."""
+        """Whether all values and hashes are equal to those of the reference."""
         return not (
             self.rounded
             or self.within
@@ -93,7 +95,7 @@ def hold_against(
 ) -> Agreement:
     """Compare the finished run at `path` with a reference of the same config.
 
-    See `hold` for the rules of the comparison.
+    `hold` describes the comparison and the arguments `varies` and `left_out`.
 
     Raises:
       ValueError: The run is not finished.
@@ -116,22 +118,24 @@ def hold(
 ) -> Agreement:
     """Compare the reference values of two runs of the same config.
 
-    Two values agree to the printed digits if they differ by at most 1e-6 of the larger
-    one, or by at most 64 ε times the largest number in their column or list (at least
-    1). Smaller differences are rounding.
+    Two values agree to the printed digits if their difference is as small as a rounding
+    error. The difference must be at most 1e-6 times the larger value, or at most 64 ε
+    times the largest number in their column or list (or 64 ε if this number is below
+    1).
 
-    Two estimates agree within the interval if their intervals overlap. If one estimate
-    has no interval, it must lie in the interval of the other. The ends of intervals are
-    not compared themselves. All other values must be equal.
+    Two estimates agree within the interval if their intervals overlap. If only one
+    estimate has an interval, the other estimate must lie in this interval. The ends of
+    two intervals are not compared with each other. All other values must be equal.
 
     Args:
       reference, here: References of the two runs, from `reference_of`.
-      varies: Columns and names of numbers that depend on single trainings, or on a
-        choice that the run made from them. Without intervals, two such values agree if
-        both lie within the ends given here. None as ends: a difference is reported, not
-        judged.
-      left_out: Data that were missing in the run. Entries that only the reference has
-        are then not compared.
+      varies: Values that depend on single trainings, or on a choice that the run made
+        after single trainings. The keys are names of columns and of numbers, and each
+        value of the dict is a pair of ends or None. If at least one of the two values
+        has no interval, the values agree if both lie between the ends. If the ends are
+        None, the difference is reported but not judged.
+      left_out: Names of the data that were missing in the run. If there are any,
+        entries and hashes that only the reference has are not compared.
     """
     for name, given in (("reference", reference), ("here", here)):
         _check_reference(name, given)
@@ -183,7 +187,7 @@ def hold(
 
 
 def agreement_verdict(agreement: Agreement) -> str:
-    """Return the agreement in a few sentences; the first begins with its kind."""
+    """Describe an agreement in a few sentences. The first words give its kind."""
     check_instance("agreement", agreement, Agreement, "It is what hold_against gives.")
     for name in ("rounded", "within", "chosen", "other_values"):
         check_sequence(

@@ -37,12 +37,12 @@ _START = b"PK\x03\x04"
 class Contents(NamedTuple):
     """Manifest and result of a finished run.
 
-    The arrays are checked by their digest but not loaded.
+    The arrays are not included. Only the digest of their file is checked.
 
     Attributes:
-      name: Name of the file or folder, without its parent folders.
+      name: Name of the .zip file or run folder, without parent folders.
       manifest: Manifest of the run, as `read_manifest` returns it.
-      found: Content of result.json: answer, tables and numbers.
+      found: Content of result.json, with the answer, the tables and the numbers.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Contents(NamedTuple):
 def pack(run: str | Path, target: str | Path) -> Path:
     """Write a finished run as one .zip file.
 
-    The file contains manifest.json, result.json, arrays.npz, and SHA256SUMS with the
-    digests of the three. The same run always gives the same bytes: the files are stored
-    uncompressed, in this order and without a date.
+    The .zip file contains manifest.json, result.json, arrays.npz, and SHA256SUMS, which
+    lists the digests of the other three files. The same run always gives the same
+    bytes, because the files are stored uncompressed, in this order and without a date.
 
     Args:
       run: Run folder.
@@ -63,9 +63,9 @@ def pack(run: str | Path, target: str | Path) -> Path:
     Returns:
       Path of the written file.
     Raises:
-      ValueError: The run is not finished, damaged or too large, or the target does not
-        end in .zip.
-      OSError: The file cannot be written; the message says why.
+      ValueError: The run is not finished, is damaged or is too large, or the name of
+        the target does not end in .zip.
+      OSError: The file cannot be written. The message says why.
     Example:
       >>> import tempfile
       >>> from research.runs import Result, finish, open_run
@@ -92,12 +92,12 @@ def pack(run: str | Path, target: str | Path) -> Path:
 
 
 def unpack(archive: str | Path, folder: str | Path) -> Path:
-    """Unpack an archive that `pack` wrote into a run folder.
+    """Unpack an archive, written by `pack`, into a run folder.
 
     Args:
-      archive: Path of the .zip file. The file is checked like in `read_contents` before
-        anything is written.
-      folder: Folder in which <experiment>/<id>/ is created with the files of the run.
+      archive: Path of the .zip file. Before anything is written, the file is checked as
+        in `read_contents`.
+      folder: Folder in which the run folder <experiment>/<id>/ is created.
     Returns:
       Path of the run folder.
     Raises:
@@ -122,17 +122,18 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 
 
 def read_contents(path: str | Path) -> Contents:
-    """Read a run folder, or an archive that `pack` wrote, into memory.
+    """Read a run folder, or an archive written by `pack`, into memory.
 
     Nothing is extracted or executed, and the size of each file is limited. The digests
-    show that the files were not changed after packing. They do not show who packed the
-    files, or that the numbers are true. Only a reproduction of the run shows that.
+    show that the files were not changed after packing. The digests do not show who
+    packed the files, or whether the numbers are true. To test the numbers, reproduce
+    the run.
 
     Args:
       path: Run folder or .zip file.
     Raises:
-      ValueError: The path is neither, or the run is unfinished, damaged, altered or too
-        large; the message names the path.
+      ValueError: The path is neither a run folder nor a .zip file, or the run is
+        unfinished, damaged, altered or too large. The message names the path.
       OSError: A file cannot be read.
     """
     check_path("path", path)

@@ -1,6 +1,6 @@
 """Checkpoints of a run: small files of arrays and JSON with digests.
 
-The previous checkpoint is kept as well.
+Besides the latest checkpoint, the previous one is kept.
 """
 
 import contextlib
@@ -43,21 +43,22 @@ LONGEST = 100  # Maximum number of characters of a name in its folder's name.
 def checkpoints_in(
     folder: str | Path, seconds_between: float = SECONDS_BETWEEN
 ) -> Checkpoints:
-    """Return checkpoints by name, each stored in its own folder.
+    """Return a function that finds a checkpoint by its name, each in its own folder.
 
-    A checkpoint consists of <number>.npz with the arrays and <number>.json with the
-    other values. The JSON file is written last and holds the digest of both, so an
-    interrupted save does not count. Each save gets the next number. The previous save
-    is kept, and is loaded with a warning if the last one is damaged. Saving x deletes
-    the checkpoints of its parts, x/anything.
+    Each save of a checkpoint writes <number>.npz with the arrays and <number>.json with
+    the other values. The JSON file is written last and contains the digests of the
+    arrays and of the values, so an interrupted save is recognised and ignored. Each
+    save gets the next number, and the previous save is kept. If the last save is
+    damaged, `load` returns the previous save and gives a warning. When the checkpoint
+    "x" is saved, the checkpoints of its parts, "x/...", are deleted.
 
     Args:
-      folder: Folder of the checkpoints; the first save creates it.
-      seconds_between: Seconds from a save (of any name) until the next save is due. The
-        wait is at least 20 times the duration of the last save.
+      folder: Folder of all checkpoints. The first save creates the folder.
+      seconds_between: Seconds from the last save of any checkpoint until the next save
+        is due. The wait is at least 20 times the duration of the last save.
     Returns:
-      Function name -> Checkpoint. Names may contain any characters; "/" separates a
-        part from its whole.
+      Function name -> Checkpoint. A name may contain any characters. The name of a part
+      is the name of the whole, then "/", then its own name.
     Example:
       >>> import tempfile
       >>> import numpy as np
@@ -102,15 +103,16 @@ def checkpoints_in(
 def remembered(
     checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoints], Saved]
 ) -> Saved:
-    """Return the result of `compute`, or its checkpoint if one exists.
+    """Load a result from its checkpoint, or compute it and save the checkpoint.
 
-    A piece of a run is thus computed only once.
+    A piece of a run is thus computed only once, even if the run is interrupted.
 
     Args:
       checkpoints: Checkpoints in which the result is saved.
       name: Name of the piece.
-      compute: Function that is called with checkpoints for its own parts. These are
-        deleted when the whole result is saved.
+      compute: Function (checkpoints) -> Saved. Its argument gives checkpoints for the
+        parts of the result. These checkpoints are deleted when the whole result is
+        saved.
     Example:
       >>> import tempfile
       >>> checkpoints = checkpoints_in(tempfile.mkdtemp())

@@ -1,4 +1,4 @@
-"""Convert a config to the command line of its run, and parse seeds."""
+"""Write the command line that reproduces a run, and parse seeds."""
 
 import dataclasses
 import re
@@ -15,14 +15,16 @@ from research.sizes import MOST_SEEDS, check_most
 def command_line(experiment: str, config: Any, program: str = "") -> str:
     """Return the command that reproduces a run.
 
-    The command has a flag for each field of the config that differs from its default.
+    A field of the config becomes a flag of the command, unless the field has its
+    default value.
 
     Args:
       experiment: Name of the experiment.
-      config: Dataclass, or mapping whose fields are all written. Values are numbers,
-        strings, None, booleans, or tuples and lists of these.
-      program: Command that starts the experiment; empty: python and the experiment's
-        file.
+      config: Dataclass or mapping. A mapping has no defaults, so all its fields are
+        written. The values are numbers, strings, None, booleans, or tuples and lists of
+        these.
+      program: Command that starts the experiment. "" means `python` with the
+        experiment's file.
     Example:
       >>> Config = dataclasses.make_dataclass("Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)])
       >>> print(command_line("toy", Config(learning_rate=0.5)))
@@ -72,7 +74,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
     Raises:
       ValueError: A seed is not an integer in 0..2³²-1, a range is empty, or a seed
-        occurs twice; the message names the seed.
+        occurs twice. The message names the seed or the range.
     Example:
       >>> parse_seeds("0..3,7")
       (0, 1, 2, 3, 7)

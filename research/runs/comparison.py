@@ -20,11 +20,11 @@ class Difference(NamedTuple):
     """Difference between two results at one place.
 
     Attributes:
-      place: Name of an array with an index, or path of a number.
+      place: Name of an array with the index of an entry, or path of a number.
       there, here: The two values, or a text such as "missing".
-      size: |there - here|; infinite if a difference is not defined, 0 if only the bits
-        differ.
-      relative: `size` divided by the larger magnitude.
+      size: |there - here|. The size is infinite if the values cannot be subtracted, and
+        0 if the values are equal but their bits differ.
+      relative: `size` divided by the larger absolute value of the two values.
     """
 
     place: str
@@ -38,11 +38,11 @@ class Comparison(NamedTuple):
     """Result of comparing two results bit by bit.
 
     Attributes:
-      arrays, numbers: Numbers of compared arrays and of compared numbers, without
-        times.
-      other_arrays, other_numbers: Arrays and numbers that differ, each with its largest
+      arrays, numbers: How many arrays and how many numbers were compared. Times are not
+        compared.
+      other_arrays, other_numbers: For each array or number that differs, its largest
         difference.
-      causes: Differences between the two environments, likeliest first.
+      causes: Differences between the two environments, likeliest cause first.
     """
 
     arrays: int
@@ -62,11 +62,13 @@ def compare(
 ) -> Comparison:
     """Compare the arrays and the numbers of two results.
 
-    Tables and answers are not compared, because they are made from arrays and numbers.
+    Tables and answers are not compared, because they are derived from the arrays and
+    numbers.
 
     Args:
       there, here: The two results.
-      environments: Environments of both runs, in the same order, from their manifests.
+      environments: Environments of the two runs, in the order (there, here), from the
+        manifests of the runs.
     Example:
       >>> there = Result("", (), {"loss": np.array([1.0, 2.0])}, {"steps": 7, "seconds": 1.5})
       >>> here = Result("", (), {"loss": np.array([1.0, 2.5])}, {"steps": 7, "seconds": 9.9})
@@ -103,10 +105,10 @@ def compare(
 
 
 def verdict(comparison: Comparison) -> str:
-    """Return the comparison in a sentence or two.
+    """Describe a comparison in one or two sentences.
 
-    The text says that the results are bit-identical, or gives the largest difference
-    and its likely cause.
+    The text says that the results are bit-identical, or it gives the largest difference
+    and the likely cause.
 
     Example:
       >>> result = Result("", (), {"loss": np.ones(2)}, {"steps": 7})

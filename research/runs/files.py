@@ -1,4 +1,4 @@
-"""Write files atomically, as strict JSON and .npz that keep values exactly."""
+"""Write files atomically, and store values exactly as strict JSON and .npz."""
 
 import contextlib
 import dataclasses
@@ -31,17 +31,17 @@ _REASONS = {
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file so that its name always holds the complete old or new content.
+    """Write a file in one step, so that it never has partial content.
 
     The bytes are written to a temporary file in the same folder and flushed to the
     disk. The temporary file is then renamed to the target.
 
     Args:
-      path: Path of the file; its folder must exist.
+      path: Path of the file. The folder must exist.
       data: New content of the file.
     Raises:
-      OSError: Nothing was written; the message gives the path, the reason, and the
-        files that are still in the folder.
+      OSError: The file cannot be written, and the old content remains. The message
+        gives the path, the reason, and the names of the files in the folder.
     Example:
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp()) / "answer.txt"
@@ -88,7 +88,7 @@ def _flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turn an OSError into one that says what failed, why, and what to do."""
+    """Replace an OSError by an error that says what failed, why, and what to do."""
     try:
         yield
     except OSError as error:
@@ -97,7 +97,7 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 
 
 def kept(folder: Path) -> str:
-    """List the files in a folder in a sentence."""
+    """Return a sentence that lists the files in a folder."""
     try:
         names = sorted(
             entry.name for entry in folder.iterdir() if not entry.name.startswith(".")
@@ -112,14 +112,14 @@ def kept(folder: Path) -> str:
 
 
 def plain(value: Any, where: str = "value") -> Any:
-    """Convert a value to values that strict JSON can hold.
+    """Convert a value to a form that strict JSON can represent.
 
     Dataclasses and mappings become objects, tuples become lists, and NumPy scalars
     become numbers. NaN and the infinities become {"$float": name}.
 
     Raises:
-      TypeError: A value cannot be stored exactly; the message gives its place, which
-        starts with `where`.
+      TypeError: A value cannot be stored exactly. The message names the place of the
+        value; the name starts with `where`.
     Example:
       >>> plain({"loss": float("inf"), "sizes": (64, 10)})
       {'loss': {'$float': 'inf'}, 'sizes': [64, 10]}
@@ -165,7 +165,10 @@ def canonical(value: Any, where: str = "value") -> str:
 
 
 def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> bytes:
-    """Return readable JSON with keys in the given order (indent=None: on one line)."""
+    """Return readable JSON with keys in the given order.
+
+    indent=None puts everything on one line.
+    """
     text = json.dumps(
         plain(value, where), indent=indent, allow_nan=False, ensure_ascii=False
     )
@@ -173,7 +176,7 @@ def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> byte
 
 
 def read_json(data: bytes) -> Any:
-    """Parse what `json_bytes` wrote; tuples come back as lists.
+    """Parse JSON that `json_bytes` wrote. Tuples become lists.
 
     Raises:
       ValueError: See `research.reading.parse_json`.
@@ -182,7 +185,7 @@ def read_json(data: bytes) -> Any:
 
 
 def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
-    """Return arrays by name as the bytes of an .npz file, without pickle.
+    """Convert named arrays to the bytes of an .npz file, without pickle.
 
     The same arrays always give the same bytes.
 

@@ -1,4 +1,4 @@
-"""The folder of one run: named by a hash of its config and locked by one process."""
+"""The folder of a run, named by a hash of the config and locked by one process."""
 
 import contextlib
 import dataclasses
@@ -46,11 +46,11 @@ class Run(NamedTuple):
       path: results/<experiment>/<id>.
       id: Name of the run, from `run_id`.
       experiment: Name of the experiment.
-      config: Config of the run, as given.
-      finished: Whether the folder holds a complete result, which `load_result(path)`
-        loads.
+      config: Config of the run, as passed to `open_run`.
+      finished: Whether the folder contains a complete result. `load_result(path)` loads
+        the result.
       resumed: Whether this run continues from checkpoints of an earlier process.
-      seconds: Seconds that earlier processes spent on the run.
+      seconds: Number of seconds that earlier processes spent on the run.
       lock: Lock that prevents a second process from working in the folder while the run
         is open. `finish` and `close` release it.
     """
@@ -71,19 +71,22 @@ class Run(NamedTuple):
 
 
 def run_id(experiment: str, config: Any) -> str:
-    """Return the first 12 hexadecimal digits of the SHA-256 of experiment and config.
+    """Return the id of a run: 12 hexadecimal digits of a hash of experiment and config.
 
-    The id does not depend on the time, on a path, or on the order of fields. 1, 1.0 and
-    True are three different values.
+    The digits are the first ones of the SHA-256.
+
+    The id does not depend on the time, on a path, or on the order of the config's
+    fields. 1, 1.0 and True are three different values.
 
     Args:
-      experiment: Name of the experiment, which also names a folder: letters, digits,
-        `_` and `-`.
+      experiment: Name of the experiment. It is also the name of a folder, so only
+        letters, digits, `_` and `-` are allowed.
       config: Dataclass or mapping of numbers, strings, None, booleans, and tuples,
         lists and mappings of these.
     Raises:
       ValueError: The experiment's name cannot name a folder.
-      TypeError: The config holds another type; the message names the field.
+      TypeError: The config contains a value of another type. The message names the
+        field.
     Example:
       >>> run_id("trajectory", {"seed": 0, "rate": 0.1}) == run_id("trajectory", {"rate": 0.1, "seed": 0})
       True
@@ -119,27 +122,30 @@ def open_run(
 ) -> Run:
     """Open the run folder of a config, and create it if it does not exist.
 
-    A folder with a complete result is left unchanged and returned as finished. If the
-    folder has checkpoints, the run continues from them, provided that code, versions,
-    processor and settings are the same, because the bits depend on these. Otherwise the
-    checkpoints are deleted with a warning. In all other cases the run starts from the
-    beginning; an earlier result stays until `finish` replaces it. The function starts
-    JAX's backend, because the manifest lists the devices: call `backend.configure`
-    first.
+    If the folder has a complete result, the folder is left unchanged, and the returned
+    run is finished. If the folder has checkpoints, the run continues from the
+    checkpoints, provided that code, versions, processor and settings are the same as
+    before, because the bits depend on these. If they are not the same, the checkpoints
+    are deleted with a warning. In all other cases the run starts from the beginning. An
+    earlier result stays until `finish` replaces it.
+
+    The manifest lists the devices, so this function starts JAX's backend. Call
+    `backend.configure` before this function.
 
     Args:
-      experiment, config: Name and config, see `run_id`; the folder is
+      experiment, config: Name and config, as in `run_id`. The run folder is
         results/<experiment>/<run id>.
       results: Folder of all results.
-      fresh: Whether to start from the beginning, whatever the folder holds.
-      width: Number of runs that advance together, see `environment`.
-      code: The experiment's own files, see `environment`.
-      command: Command that reproduces the run; None: the experiment's command line with
-        this config.
+      fresh: Whether to start from the beginning even if the folder has checkpoints or a
+        result.
+      width: Number of runs that are computed together, as in `environment`.
+      code: Files of the experiment itself, as in `environment`.
+      command: Command that reproduces the run. None means the command line of the
+        experiment with this config.
     Raises:
-      ValueError: The folder holds another run.
+      ValueError: The folder contains another run.
       OSError: The folder cannot be created or written, or another process is working in
-        it; the message says why.
+        the folder. The message says why.
     Example:
       >>> import tempfile
       >>> results = tempfile.mkdtemp()
@@ -204,13 +210,13 @@ def open_run(
 
 
 def append_metrics(run: Run, **values: Any) -> None:
-    """Append a line of JSON to metrics.jsonl; it can be read immediately.
+    """Append a line of JSON to metrics.jsonl. Other processes can read it immediately.
 
     Args:
       run: An open run.
       values: JSON values by name (NaN and infinities are allowed).
     Raises:
-      OSError: The line cannot be written; the message says why.
+      OSError: The line cannot be written. The message says why.
     """
     check_instance(
         "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
@@ -228,18 +234,20 @@ def append_metrics(run: Run, **values: Any) -> None:
 def finish(run: Run, result: Result, **facts: Any) -> Run:
     """Save the result of a run and release the folder's lock.
 
-    The function writes arrays.npz, then result.json, then the manifest with their
-    digests and the status "finished". If it is interrupted, the folder counts as
-    unfinished and every file in it is complete. Checkpoints are deleted at the end.
+    The function writes arrays.npz, then result.json, and then the manifest. The
+    manifest contains the digests of the other two files and the status "finished". If
+    the function is interrupted, the run remains unfinished, and every file in the
+    folder is complete. Checkpoints are deleted at the end.
 
     Args:
       run: An open run.
       result: Result of the run.
-      facts: JSON values for the manifest, such as the seconds taken.
+      facts: JSON values for the manifest, such as `seconds`, the duration of the run.
     Returns:
       The run, marked as finished.
     Raises:
-      OSError: A file cannot be written; the message says why, and which files remain.
+      OSError: A file cannot be written. The message gives the reason and the files that
+        remain.
     """
     check_instance(
         "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
@@ -263,7 +271,10 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
 
 
 def close(run: Run) -> None:
-    """Release the run folder, finished or not, so that another process can open it."""
+    """Release the run folder so that another process can open it.
+
+    The run may be finished or unfinished.
+    """
     check_instance(
         "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
     )
@@ -272,12 +283,12 @@ def close(run: Run) -> None:
 
 
 def load_result(path: str | Path) -> Result:
-    """Load the result of a finished run, exactly as it was saved.
+    """Load the result of a finished run. All values are exactly as they were saved.
 
     Args:
       path: Run folder.
     Raises:
-      ValueError: The run is not finished, or a file is damaged, missing, or was not
+      ValueError: The run is not finished, or a file is missing, is damaged, or was not
         written by `finish`.
     """
     check_path("path", path)

@@ -1,4 +1,4 @@
-"""Read the manifest of a run, and the files beside it, with size limits."""
+"""Read the manifest and the other files of a run folder, with size limits."""
 
 import re
 from pathlib import Path
@@ -55,10 +55,11 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
     """Check that a manifest is sufficient to reproduce its run.
 
-    The experiment and id must also not point to a file in another folder.
+    The experiment's name and the id must also be safe as folder names: they must not
+    lead to a file in another folder.
 
     Raises:
-      ValueError: The manifest fails the check; the message names the path.
+      ValueError: The manifest fails the check. The message names the path.
     """
     try:
         check_shape(manifest, ORIGIN, "the manifest")

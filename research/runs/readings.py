@@ -1,4 +1,4 @@
-"""Read each table entry, number and interval of a stored reference, by place."""
+"""Read the table entries, numbers and intervals of a stored reference."""
 
 import math
 import re
@@ -13,14 +13,16 @@ ESTIMATE = rf"({NUMBER})\s*%?\s*[\[(]\s*({NUMBER})\s*(?:,|to)\s+({NUMBER})\s*%?\
 
 
 class Entry(NamedTuple):
-    """One entry of a table, or one number.
+    """One entry of a table, or one number, with its name and interval.
 
     Attributes:
       value: Value of the entry.
       name: Name of the column or of the number.
-      scale: Largest magnitude in the entry's column or list; at least 1.
-      interval: (low, high) of an estimate; None if the entry has no interval.
-      of: If the entry is an end of an interval, the place of the estimate; None
+      scale: Largest absolute value in the column or list of the entry, or 1 if that is
+        larger.
+      interval: Pair (low, high) if the entry is an estimate with an interval. None
+        otherwise.
+      of: Place of the estimate, if the entry is an end of an estimate's interval. None
         otherwise.
     """
 
@@ -32,16 +34,17 @@ class Entry(NamedTuple):
 
 
 def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
-    """Return every table entry and every plain number by its place, except times.
+    """Return the table entries and the numbers of a reference, by place, except times.
 
-    The interval of an estimate in the table stands in one of three places: in the same
-    entry ("84 % [81, 86]"), in the next one ("1.571 to 1.600"), or in the next two,
-    under headings that end in "low" and "high". The interval of a number is the one
-    that the reference lists under `intervals`. Without one, the number takes the
-    interval of an estimate in the table that equals the number after rounding.
+    In the table, the interval of an estimate can be in the same entry ("84 % [81, 86]")
+    or in the next entry ("1.571 to 1.600"). It can also be in the next two entries, if
+    their headings end in "low" and "high". The interval of a number is listed in the
+    `intervals` of the reference. If it is not listed there, the table is searched for
+    an estimate that equals the rounded number, and the interval of this estimate is
+    used.
 
     Args:
-      reference: Reference, as `keep` writes it.
+      reference: Reference, from `reference_of` or `read_reference`.
     """
     entries = dict(_table_entries(reference["table"]))
     named = {name: tuple(ends) for name, ends in reference.get("intervals", {}).items()}
@@ -58,7 +61,7 @@ def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
 
 
 def as_number(value: Any) -> float | None:
-    """Return the number in a table entry; None if the entry is not a number.
+    """Return the number in a table entry, or None if the entry is not a number.
 
     The entry is a number or a text: "84 % [81, 86]" gives 84.
 

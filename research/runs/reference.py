@@ -1,6 +1,6 @@
 """A reference: a small file with the result of a run, stored beside the experiment.
 
-Others compare their results with it.
+Other people can compare their results with the reference.
 """
 
 from collections.abc import Mapping
@@ -33,8 +33,8 @@ SHAPE = {
 def keep(path: str | Path, folder: str | Path) -> Path:
     """Write the reference of a run to <folder>/<experiment>.json.
 
-    The reference holds the run's manifest, answer, first table, plain numbers and
-    hashes.
+    The reference contains the run's manifest, answer, first table, simple numbers and
+    hashes, as `reference_of` describes.
 
     Args:
       path: Folder of a finished run.
@@ -60,13 +60,15 @@ def keep(path: str | Path, folder: str | Path) -> Path:
 
 
 def reference_of(path: str | Path) -> dict[str, Any]:
-    """Return the reference of a finished run, as `keep` writes it.
+    """Return the reference of a finished run, as a dict. `keep` writes it to a file.
 
-    Floats in the table are rounded to four digits. Of the result's numbers, only plain
-    ones are kept: numbers, texts, and lists of at most 20. If the result has
-    `intervals`, they hold the (low, high) of numbers by name. Arrays that share a name
-    up to its last "/" (the arrays of one program) have one hash of 16 hexadecimal
-    digits. Times have no hash.
+    The reference has the first table of the result; floats in the table are rounded to
+    four digits. Of the values in `numbers`, only single numbers, strings, None, and
+    lists of at most 20 numbers or strings are kept. If `numbers` has an entry
+    `intervals`, the reference contains it: a dict from the name of a number to its pair
+    (low, high). Arrays whose names are equal up to the last "/" were computed by the
+    same program. They get one common hash of 16 hexadecimal digits. Arrays of times are
+    not hashed.
 
     Raises:
       ValueError: The run is not finished, or has no table.
@@ -103,7 +105,7 @@ def read_reference(file: str | Path) -> dict[str, Any]:
     """Read a reference that `keep` wrote.
 
     Raises:
-      ValueError: The file cannot be read as a reference.
+      ValueError: The file cannot be read, or is not a reference.
     """
     check_path("file", file)
     try:

@@ -1,4 +1,4 @@
-"""The result of an experiment, as values and as the bytes of two files."""
+"""The result of an experiment, and its conversion to the bytes of two files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -30,11 +30,11 @@ class Table(NamedTuple):
     """Table of a result.
 
     Attributes:
-      title: Title, which says what the rows are.
+      title: Title of the table. It says what the rows are.
       columns: Heading of each column.
-      rows: One tuple for each row, as long as `columns`. None means "not reached"; use
-        `dashed` where a column does not apply.
-      note: Sentence printed below the table.
+      rows: One tuple for each row, as long as `columns`. The entry None means "not
+        reached". If a column does not apply to a row, use `dashed`.
+      note: Sentence that is printed below the table.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Table(NamedTuple):
 
 
 def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
-    """Replace each None in a row by a dash, for columns that do not apply.
+    """Replace each None in a row by a dash, which means that the column does not apply.
 
     Example:
       >>> dashed(("baseline", 0.9, None))
@@ -60,10 +60,10 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
 
 
 class Findings(NamedTuple):
-    """Measurements of an experiment, from which its report makes all that is shown.
+    """Measurements of an experiment. The experiment's report is made only from these.
 
     Attributes:
-      arrays, numbers: Arrays and numbers, as in a Result.
+      arrays, numbers: Arrays and numbers, as in a `Result`.
     """
 
     arrays: dict[str, np.ndarray]
@@ -74,11 +74,11 @@ class Result(NamedTuple):
     """Result of an experiment, in words and in numbers.
 
     Attributes:
-      answer: Answer to the experiment's question, in a sentence or two.
+      answer: Answer to the experiment's question, in one or two sentences.
       tables: Tables that are shown beside the figures.
       arrays: Arrays from which the figures are drawn.
-      numbers: JSON values under string keys, which are compared with the experiment's
-        EXPECTED.
+      numbers: JSON values by name. Tests compare these values with the experiment's
+        `EXPECTED`.
     """
 
     answer: str
@@ -115,8 +115,8 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
     lists. The same result always gives the same bytes.
 
     Raises:
-      ValueError: A row is not as long as its table's columns, or two columns share a
-        name.
+      ValueError: A row does not have one entry for each column of its table, or two
+        columns of a table have the same name.
       TypeError: JSON cannot hold a number, or .npz without pickle cannot hold an array.
     Example:
       >>> result = Result("Yes.", (Table("Steps", ("rule", "steps"), (("Adam", 12), ("SGD", None))),), {}, {})
@@ -152,7 +152,7 @@ def read_result(text: bytes, arrays: bytes) -> Result:
     The bytes may come from an untrusted source.
 
     Raises:
-      ValueError: The bytes were not written by `result_bytes`; the message names the
+      ValueError: The bytes were not written by `result_bytes`. The message names the
         entry.
     """
     values = parse_json(text)
@@ -173,7 +173,7 @@ def check_values(values: Any) -> None:
     """Check that the content of result.json has the right shape.
 
     Raises:
-      ValueError: The shape is wrong; the message names the entry.
+      ValueError: The shape is wrong. The message names the entry.
     """
     check_shape(values, SHAPE, "the result")
     for index, table in enumerate(values["tables"]):
@@ -200,7 +200,7 @@ def check_rows(table: Any, where: str) -> None:
 def hash_arrays(*arrays: Any) -> str:
     """Return the hexadecimal SHA-256 of the dtype, shape and bytes of each array.
 
-    The order of the arrays counts.
+    The hash depends on the order of the arrays.
 
     Args:
       arrays: NumPy or JAX arrays of numbers. For a random key, give

@@ -29,9 +29,11 @@ from research.naming import known_names
 from research.update_rules import (
     _accumulating,
     _adam,
+    _adam_momenta,
     _adam_scheduled,
     _adam_variants,
     _averaging,
+    _factored,
     _first_order,
     _gradient_line_search,
     _kronecker,
@@ -39,6 +41,7 @@ from research.update_rules import (
     _least_squares,
     _natural_gradient,
     _newton,
+    _optimistic,
     _parameter_free,
     _quasi_newton,
     _rprop,
@@ -46,19 +49,30 @@ from research.update_rules import (
     _sharpness,
     _sign_based,
     _step_sizes,
+    _trust_ratio,
     _variance_reduction,
 )
 from research.update_rules._accumulating import adadelta as adadelta
 from research.update_rules._accumulating import adagrad as adagrad
+from research.update_rules._accumulating import madgrad as madgrad
 from research.update_rules._accumulating import rmsprop as rmsprop
 from research.update_rules._adam import adam as adam
 from research.update_rules._adam import adamax as adamax
+from research.update_rules._adam import adamaxw as adamaxw
 from research.update_rules._adam import adamw as adamw
 from research.update_rules._adam import amsgrad as amsgrad
+from research.update_rules._adam_momenta import ademamix as ademamix
+from research.update_rules._adam_momenta import laprop as laprop
+from research.update_rules._adam_momenta import mars as mars
+from research.update_rules._adam_momenta import (
+    simplified_ademamix as simplified_ademamix,
+)
 from research.update_rules._adam_scheduled import nadam as nadam
+from research.update_rules._adam_scheduled import nadamw as nadamw
 from research.update_rules._adam_scheduled import radam as radam
 from research.update_rules._adam_variants import adabelief as adabelief
 from research.update_rules._adam_variants import adan as adan
+from research.update_rules._adam_variants import cautious_adamw as cautious_adamw
 from research.update_rules._adam_variants import yogi as yogi
 from research.update_rules._averaging import (
     exponential_averaging as exponential_averaging,
@@ -72,10 +86,13 @@ from research.update_rules._clipping import clip_by_value as clip_by_value
 from research.update_rules._combinators import (
     accumulate_gradients as accumulate_gradients,
 )
+from research.update_rules._combinators import cautious as cautious
 from research.update_rules._combinators import skip_nonfinite as skip_nonfinite
 from research.update_rules._combinators import with_state_dtype as with_state_dtype
 from research.update_rules._entry import Range as Range
 from research.update_rules._entry import RuleEntry as RuleEntry
+from research.update_rules._factored import adafactor as adafactor
+from research.update_rules._factored import sm3 as sm3
 from research.update_rules._first_order import ema_momentum as ema_momentum
 from research.update_rules._first_order import gradient_descent as gradient_descent
 from research.update_rules._first_order import heavy_ball as heavy_ball
@@ -103,6 +120,10 @@ from research.update_rules._least_squares import (
 from research.update_rules._natural_gradient import natural_gradient as natural_gradient
 from research.update_rules._newton import newton as newton
 from research.update_rules._newton import trust_region_newton as trust_region_newton
+from research.update_rules._optimistic import optimistic_adam as optimistic_adam
+from research.update_rules._optimistic import (
+    optimistic_gradient_descent as optimistic_gradient_descent,
+)
 from research.update_rules._parameter_free import dog as dog
 from research.update_rules._parameter_free import prodigy as prodigy
 from research.update_rules._quasi_newton import bfgs as bfgs
@@ -123,6 +144,9 @@ from research.update_rules._transforms import (
 )
 from research.update_rules._transforms import descend as descend
 from research.update_rules._transforms import evaluation_params as evaluation_params
+from research.update_rules._trust_ratio import fromage as fromage
+from research.update_rules._trust_ratio import lars as lars
+from research.update_rules._trust_ratio import novograd as novograd
 from research.update_rules._variance_reduction import saga as saga
 from research.update_rules._variance_reduction import svrg as svrg
 
@@ -132,12 +156,16 @@ FAMILIES = (
     _step_sizes,
     _averaging,
     _accumulating,
+    _factored,
     _adam,
     _adam_scheduled,
     _adam_variants,
+    _adam_momenta,
     _sign_based,
     _rprop,
     _layerwise,
+    _trust_ratio,
+    _optimistic,
     _kronecker,
     _schedule_free,
     _parameter_free,

@@ -1,6 +1,6 @@
 """Rules that divide each gradient entry by the size of its past gradients.
 
-The size is a sum (Adagrad) or a moving average (Adadelta, RMSProp) of squares. In the
+The size is a sum (Adagrad, MADGRAD) or a moving average (Adadelta, RMSProp) of squares. In the
 formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
 operations act entry by entry.
 """
@@ -15,11 +15,12 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules._bias_correction import bias_correction as correction
-from research.update_rules._checks import checked
-from research.update_rules._edges import abs_square, complete, sizes_like
+from research.update_rules._checks import check_rate, checked, rate_at
+from research.update_rules._edges import abs_square, complete, overflowed, sizes_like
 from research.update_rules._entry import (
     AVERAGE,
     LARGE_RATES,
+    MOMENTUM,
     SMALL_RATES,
     Range,
     RuleEntry,
@@ -28,7 +29,9 @@ from research.update_rules._entry import (
 from research.update_rules._first_order import heavy_ball
 from research.update_rules._first_order import nesterov as nesterov_momentum
 from research.update_rules._transforms import (
+    add_decayed_weights,
     cast,
+    constant_rate,
     descend,
     increment,
     like,
@@ -142,8 +145,8 @@ def adadelta(
     u_t = -η_t d_t.
 
     The direction d_t therefore has the units of the params. The paper has no η, so
-    there η = 1. In optax and torch, η does not enter D. To get optax's weight_decay,
-    chain `add_decayed_weights` before this rule.
+    there η = 1. In optax and torch, η does not enter D. For the weight decay of
+    optax.adadelta, chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
     the first steps have a length of about √(ε / (1 - ρ)), which is 0.003 by default.
@@ -401,6 +404,115 @@ def _negate() -> optax.GradientTransformation:
     return complete(optax.GradientTransformation(optax.init_empty_state, update))
 
 
+class MadgradState(NamedTuple):
+    """State of MADGRAD.
+
+    Attributes:
+      count: Number of steps taken, int32, shape ().
+      moved: Difference x_t - x_0, like the params: the sum of the updates.
+      gradient_sum: Weighted sum of gradients s_t, like the params.
+      sum_of_squares: Weighted sum of squared gradients ν_t, like the params (real if
+        those are complex).
+      learning_rate: Learning rate of the last step, shape (). Before the first step,
+        the rate that the first step will use.
+    """
+
+    count: Array
+    moved: Params
+    gradient_sum: Params
+    sum_of_squares: Params
+    learning_rate: Array
+
+
+@checked
+def madgrad(
+    learning_rate: float | Array | Schedule,
+    momentum: float | Array = 0.9,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    eps: float | Array = 1e-6,
+    eps_in_rate: bool = True,
+) -> optax.GradientTransformation:
+    """Dual averaging from the starting point, divided by the cube root of squares.
+
+    w_t = (η_t + ε) √t, with t counted from 1,
+    s_t = s_(t-1) + w_t g_t,
+    ν_t = ν_(t-1) + w_t g_t²,
+    z_t = x_0 - s_t / (∛ν_t + ε),
+    u_t = (1 - μ) (z_t - x_t), where x_t are the params and μ is momentum.
+
+    optax.contrib.madgrad and the authors' code are the same. The paper has η_t in place
+    of η_t + ε (eps_in_rate=False). The distance x_t - x_0 is the sum of the updates, so
+    this rule must be the last in a chain. optax subtracts the params, which loses digits, and
+    takes √t in float32. torch does not have the rule.
+
+    Use it for sparse or noisy gradients and long trainings: the sum forgets nothing.
+    Rates and decays differ from those of other rules, and often λ = 0 is best.
+
+    Args:
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      momentum: Momentum μ in [0, 1); may be traced.
+      weight_decay: Decay λ, coupled: λ x_t is added to the gradient. At least 0; may be
+        traced.
+      mask: As in `adamw`.
+      eps: Constant ε, at least 0; may be traced.
+      eps_in_rate: Whether ε is also added to the rate.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Defazio & Jelassi, Adaptivity without compromise: a momentumized, adaptive, dual
+      averaged gradient method for stochastic optimization, JMLR 23 (2022), algorithm 1.
+    Example:
+      >>> rule, x = madgrad(1.0, momentum=0.5, eps=0.0), jnp.zeros(1)
+      >>> print(rule.update(jnp.array([8.0]), rule.init(x), x)[0])
+      [-1.]
+    """
+    check_rate(learning_rate)
+    check_number("momentum", momentum, below=1.0)
+    check_number("eps", eps)
+
+    def rate(count):
+        return constant_rate(rate_at(learning_rate, count))
+
+    def init(params: Params):
+        moved, gradient_sum = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        squares = jax.tree.map(sizes_like, params)
+        count = jnp.zeros((), jnp.int32)
+        return MadgradState(count, moved, gradient_sum, squares, rate(count))
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        eta, count = rate(state.count), increment(state.count)
+        weight = (eta + eps if eps_in_rate else eta) * jnp.sqrt(count.astype(float))
+        gradient_sum = jax.tree.map(
+            lambda s, g: s + cast(weight, s) * like(g, s), state.gradient_sum, updates
+        )
+        squares = jax.tree.map(
+            lambda v, g: v + cast(weight, v) * like(abs_square(g), v),
+            state.sum_of_squares,
+            updates,
+        )
+
+        def step(g, s, v, moved):
+            root = jnp.cbrt(v) + cast(eps, v)
+            still = (root == 0) | overflowed(v, g)
+            ahead = -jnp.where(still, 0.0, s / root) - moved
+            return like(cast(1.0 - momentum, s) * ahead, g)
+
+        steps = jax.tree.map(step, updates, gradient_sum, squares, state.moved)
+        moved = jax.tree.map(lambda x, u: x + like(u, x), state.moved, steps)
+        return steps, MadgradState(count, moved, gradient_sum, squares, eta)
+
+    return optax.chain(
+        add_decayed_weights(weight_decay, mask),
+        complete(optax.GradientTransformation(init, update)),
+    )
+
+
 RULES = (
     # Its steps shrink over time, so larger rates suit it.
     RuleEntry(
@@ -415,5 +527,9 @@ RULES = (
         rmsprop,
         {"learning_rate": step_rate(1e-3), "decay": AVERAGE},
         rates=SMALL_RATES,
+    ),
+    RuleEntry(
+        madgrad,
+        {"learning_rate": Range(1e-5, 1.0, "log", 0.01), "momentum": MOMENTUM},
     ),
 )

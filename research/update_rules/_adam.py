@@ -78,7 +78,7 @@ def adam(
     tuning. After many zero gradients a nonzero gradient moves its entry by 3.2 η. If
     the gradient then grows by a factor β2 / β1 at each step, the entry moves by up to
     7.3 η, which is the maximum. On some convex problems Adam converges to the worst
-    point (see `amsgrad`). For params in half precision wrap it in
+    point (see `amsgrad`). For params in half precision, wrap the rule in
     `with_state_dtype(..., "float32")`. In bfloat16 the number 0.999 rounds to 1, so v
     never falls. In float16, ε rounds to 0. optax.adam has the same problems.
 
@@ -218,7 +218,7 @@ def amsgrad(
     on.
 
     Use it where Adam does not settle although η_t falls. The maximum never forgets a
-    large, rare gradient. In practice it is seldom better than Adam.
+    large, rare gradient. In practice AMSGrad is seldom better than Adam.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
@@ -273,7 +273,7 @@ def amsgrad(
 
 
 class AdamaxState(NamedTuple):
-    """State of Adamax.
+    """State of Adamax and AdamaxW.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -319,6 +319,54 @@ def adamax(
       >>> print(rule.update(jnp.array([1.0]), state)[0])
       [-0.25]
     """
+    return optax.chain(_adamax_direction(b1, b2, eps), descend(learning_rate))
+
+
+@checked
+def adamaxw(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-8,
+    weight_decay: float | Array = 1e-4,
+    mask: Any = None,
+) -> optax.GradientTransformation:
+    """Adamax with weight decay that is separate from the gradient.
+
+    u_t = -η_t (m̂_t / n_t + λ x_t), with m̂_t and n_t as in `adamax` and the params x_t.
+
+    optax.adamaxw is the same. torch.optim.Adamax has only coupled decay, and timm's
+    Adamax decays as here with decoupled_decay=True.
+
+    Use it in place of Adamax with a penalty ½ λ |x|², for the reason in `adamw`.
+
+    Args:
+      learning_rate, b1, b2, eps: As in `adam`.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: As in `adamw`.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Kingma & Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 2.
+      Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, section 2.
+    Example:
+      >>> rule, x = adamaxw(0.5, b1=0.0, eps=0.0, weight_decay=0.5), jnp.array([2.0])
+      >>> print(rule.update(jnp.array([4.0]), rule.init(x), x)[0])
+      [-1.]
+    """
+    return optax.chain(
+        _adamax_direction(b1, b2, eps),
+        add_decayed_weights(weight_decay, mask),
+        descend(learning_rate),
+    )
+
+
+def _adamax_direction(
+    b1: float | Array, b2: float | Array, eps: float | Array
+) -> optax.GradientTransformation:
     _check(b1, b2, eps)
 
     def init(params: Params):
@@ -342,9 +390,7 @@ def adamax(
         )
         return divided, AdamaxState(count, mu, nu)
 
-    return optax.chain(
-        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
-    )
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _check(
@@ -375,4 +421,11 @@ RULES = (
     ),
     RuleEntry(amsgrad, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
     RuleEntry(adamax, {"learning_rate": step_rate(2e-3), "b1": MOMENTUM}),
+    RuleEntry(
+        adamaxw,
+        {
+            "learning_rate": step_rate(2e-3),
+            "weight_decay": Range(1e-6, 0.1, "log", 1e-4),
+        },
+    ),
 )

@@ -1,8 +1,8 @@
-"""Adam with a momentum or a step that depends on t: NAdam and RAdam.
+"""Adam with a momentum or a step that depends on t: NAdam, NAdamW and RAdam.
 
-NAdam adds Nesterov's look-ahead. RAdam takes steps of plain momentum at first. In the
-formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
-operations act entry by entry.
+NAdam and NAdamW add Nesterov's look-ahead. RAdam takes steps of plain momentum at
+first. In the formulas, g_t is the gradient, u_t the update and η_t the learning rate at
+step t. All operations act entry by entry.
 """
 
 from typing import Any, NamedTuple
@@ -19,8 +19,9 @@ from research.update_rules._adam import AdamState
 from research.update_rules._bias_correction import bias_correction, effective_length
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, sizes_like
-from research.update_rules._entry import MOMENTUM, RuleEntry, step_rate
+from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._transforms import (
+    add_decayed_weights,
     cast,
     descend,
     increment,
@@ -29,7 +30,7 @@ from research.update_rules._transforms import (
 
 
 class NadamState(NamedTuple):
-    """State of NAdam.
+    """State of NAdam and NAdamW.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -98,6 +99,72 @@ def nadam(
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
       [-1.2]
     """
+    direction = _nadam_direction(
+        b1, b2, eps, eps_root, momentum_schedule, momentum_decay
+    )
+    return optax.chain(direction, descend(learning_rate))
+
+
+@checked
+def nadamw(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-8,
+    eps_root: float | Array = 0.0,
+    weight_decay: float | Array = 1e-4,
+    mask: Any = None,
+    same_correction: bool = False,
+) -> optax.GradientTransformation:
+    """NAdam with weight decay that is separate from the gradient.
+
+    u_t = -η_t (n_t / (√(v̂_t + ε_root) + ε) + λ x_t), with
+    n_t = β1 m_t / (1 - β1^(t+1)) + (1 - β1) g_t / (1 - β1^t). m_t and v̂_t are those of
+    `adam`, and x_t are the params.
+
+    optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t, as
+    g_t is. The NAdamW of AlgoPerf and timm does so. Its first step is then η long, not
+    1.47 η. The default λ is 1e-4 in optax and here, and 0.01 in timm. In torch,
+    NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see `nadam`).
+
+    Use it like AdamW. It was the baseline of the AlgoPerf benchmark, with
+    same_correction=True.
+
+    Args:
+      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: As in `adamw`.
+      same_correction: Whether m_t and g_t are both divided by 1 - β1^t.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Dozat, Incorporating Nesterov momentum into Adam, ICLR 2016 workshop, algorithm 2.
+      Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm
+      2, line 12. Dahl et al., Benchmarking neural network training algorithms, 2023,
+      for same_correction.
+    Example:
+      >>> rule, x = nadamw(1.0, b1=0.25, b2=0.0, eps=0.0, weight_decay=0.5), jnp.ones(1)
+      >>> print(rule.update(jnp.array([4.0]), rule.init(x), x)[0])
+      [-1.7]
+    """
+    direction = _nadam_direction(b1, b2, eps, eps_root, same_correction=same_correction)
+    return optax.chain(
+        direction, add_decayed_weights(weight_decay, mask), descend(learning_rate)
+    )
+
+
+def _nadam_direction(
+    b1: float | Array,
+    b2: float | Array,
+    eps: float | Array,
+    eps_root: float | Array,
+    momentum_schedule: str = "constant",
+    momentum_decay: float | Array = 0.004,
+    same_correction: bool = False,
+) -> optax.GradientTransformation:
     _check(b1, b2, eps, eps_root)
     check_number("momentum_decay", momentum_decay)
     if momentum_schedule not in MOMENTUM_SCHEDULES:
@@ -125,10 +192,11 @@ def nadam(
         )
         mu = moving_average(now if paper else b1, state.mu, updates)
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
+        of_g = bias_correction(b1, count) if constant else 1.0 - product
         of_mu = (
             bias_correction(b1, increment(count)) if constant else 1.0 - product * ahead
         )
-        of_g = bias_correction(b1, count) if constant else 1.0 - product
+        of_mu = of_g if same_correction else of_mu
         of_nu = bias_correction(b2, count)
 
         def direction(g, m, v):
@@ -144,9 +212,7 @@ def nadam(
             count, mu, nu, product
         )
 
-    return optax.chain(
-        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
-    )
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _limited(g: Array) -> Array:
@@ -193,7 +259,7 @@ def radam(
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      threshold: Value of ρ_t from which on steps are divided, at least 4; may be
+      threshold: Value of ρ_t from which on m̂_t is divided by √v̂_t, at least 4; may be
         traced. If ρ_t is below 4, r_t² is negative.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:
@@ -266,5 +332,12 @@ def _check(
 
 RULES = (
     RuleEntry(nadam, {"learning_rate": step_rate(2e-3), "b1": MOMENTUM}),
+    RuleEntry(
+        nadamw,
+        {
+            "learning_rate": step_rate(1e-3),
+            "weight_decay": Range(1e-6, 0.1, "log", 1e-4),
+        },
+    ),
     RuleEntry(radam, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
 )

@@ -1,9 +1,10 @@
-"""Variants of Adam with another second moment: AdaBelief, Yogi and Adan.
+"""Variants of Adam: AdaBelief, Yogi, Adan and the cautious AdamW.
 
 AdaBelief averages squared deviations from the mean gradient. Yogi adds or subtracts
-squares instead of averaging them. Adan adds Nesterov's look-ahead. In the formulas, g_t
-is the gradient, u_t the update and η_t the learning rate at step t. All operations act
-entry by entry.
+squares instead of averaging them. Adan adds Nesterov's look-ahead. The cautious AdamW
+leaves out steps that go against the gradient. In the formulas, g_t is the gradient, u_t
+the update and η_t the learning rate at step t. Operations act entry by entry, except
+for a mean in the cautious AdamW.
 """
 
 from typing import Any, NamedTuple
@@ -15,14 +16,23 @@ import optax
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
+from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import checked
-from research.update_rules._edges import abs_square, complete, overflowed, sizes_like
-from research.update_rules._entry import MOMENTUM, RuleEntry, step_rate
+from research.update_rules._combinators import cautious
+from research.update_rules._edges import (
+    abs_square,
+    complete,
+    overflowed,
+    sizes_like,
+    within_range,
+)
+from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._transforms import (
     add_decayed_weights,
     cast,
     descend,
+    direction_of,
     increment,
     moving_average,
 )
@@ -246,8 +256,8 @@ def adan(
     v̂_t and n̂_t are corrected for starting at 0 as in `adam`.
 
     The betas are decays, as in the authors' code and in optax. The paper's betas are 1
-    minus these. The paper starts from m = g_1 and n = g_1², without corrections. The
-    paper decays weights implicitly: x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t). Set
+    minus these decays. The paper starts from m = g_1 and n = g_1², without corrections.
+    The paper decays weights implicitly: x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t). Set
     proximal=True for this decay. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2, which
     is 0.08 instead of 0.92. optax thus combines the paper's factor with the code's
     beta, and hardly looks ahead.
@@ -297,7 +307,7 @@ def adan(
             lambda g, old: g.astype(old.dtype), updates, state.gradient
         )
         change = jax.tree.map(
-            lambda g, old: jnp.where(count == 1, 0.0, _within_range(g - old)),
+            lambda g, old: jnp.where(count == 1, 0.0, within_range(g - old)),
             gradient,
             state.gradient,
         )
@@ -326,17 +336,6 @@ def adan(
         shrink = _shrink(learning_rate, weight_decay)
         links.append(shrink if mask is None else complete(optax.masked(shrink, mask)))
     return optax.chain(*links)
-
-
-def _within_range(x: Array) -> Array:
-    """Clip x to the finite range of its dtype.
-
-    The difference of two finite gradients may be twice the largest number of the dtype.
-    """
-    if jnp.iscomplexobj(x):
-        return jax.lax.complex(_within_range(x.real), _within_range(x.imag))
-    most = jnp.finfo(x.dtype).max
-    return jnp.clip(x, -most, most)
 
 
 class ShrinkState(NamedTuple):
@@ -373,6 +372,57 @@ def _shrink(
     return complete(optax.GradientTransformation(init, update))
 
 
+@checked
+def cautious_adamw(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-8,
+    weight_decay: float | Array = 1e-2,
+    mask: Any = None,
+    plus_one: bool = False,
+    cautious_decay: bool = False,
+) -> optax.GradientTransformation:
+    """AdamW that leaves out the entries whose momentum goes against the gradient.
+
+    d_t = m̂_t / (√v̂_t + ε), with m̂_t and v̂_t as in `adam`,
+    u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t). k_t is 1 for entries with d_t
+    g_t > 0 and 0 for others, and the mean is over the leaf.
+
+    The rule is timm's AdamW with caution=True, and the authors' code. The paper divides
+    by (Σ k_t + 1) / n in place of the mean over n entries (plus_one=True). With
+    cautious_decay=True, an entry decays only if its direction makes it smaller, too: k_t
+    d_t x_t >= 0. optax 0.2.8 does not have the rule. For other rules, use `cautious`.
+
+    Use it in place of AdamW, with the same arguments. Where the gradient changes its
+    sign, the entry waits until its momentum has turned.
+
+    Args:
+      learning_rate, b1, b2, eps: As in `adam`.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: As in `adamw`.
+      plus_one: Whether to scale as in the paper.
+      cautious_decay: Whether only entries decay whose direction makes them smaller.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Liang, Chen, Liu & Liu, Cautious optimizers: improving training with one line of
+      code, 2024, algorithm 2. Chen et al., Cautious weight decay, 2025, algorithm 1,
+      for cautious_decay.
+    Example:
+      >>> rule, x = cautious_adamw(1.0, b2=0.0, eps=0.0), jnp.zeros(2)
+      >>> _, state = rule.update(jnp.array([4.0, 4.0]), rule.init(x), x)
+      >>> print(rule.update(jnp.array([-1.0, 4.0]), state, x)[0])
+      [-0. -2.]
+    """
+    direction = direction_of(cautious(adam(1.0, b1, b2, eps), plus_one))
+    decay = add_decayed_weights(weight_decay, mask, cautious_decay)
+    return optax.chain(direction, decay, descend(learning_rate))
+
+
 def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) -> None:
     for name, value in decays.items():
         check_number(name, value, below=1.0)
@@ -384,4 +434,12 @@ RULES = (
     RuleEntry(adabelief, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
     RuleEntry(yogi, {"learning_rate": step_rate(0.01), "b1": MOMENTUM}),
     RuleEntry(adan, {"learning_rate": step_rate(1e-3)}),
+    RuleEntry(
+        cautious_adamw,
+        {
+            "learning_rate": step_rate(1e-3),
+            "weight_decay": Range(1e-6, 0.1, "log", 1e-2),
+        },
+        aliases=("cadamw",),
+    ),
 )

@@ -159,9 +159,10 @@ def polyak_averaging(
 
     Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
     themselves. `research.update_rules.evaluation_params` returns the mean, at which
-    `research.descent` evaluates. Polyak and Juditsky average x_0 to x_(t-1), one
-    iterate earlier. torch.optim.ASGD keeps the same mean, but has a decaying rate of
-    its own. ASGD's argument t0 is `start` here. optax does not have this rule.
+    `research.descent` evaluates the objective. Polyak and Juditsky average x_0 to
+    x_(t-1), one iterate earlier. torch.optim.ASGD keeps the same mean, but has a
+    decaying rate of its own. ASGD's argument t0 is `start` here. optax does not have
+    this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
     removes the noise that such a rate leaves in the iterates, and is as accurate as any
@@ -228,9 +229,9 @@ def exponential_averaging(
     result is a mean of x_1 to x_t only. With debias=False the average starts from x̄_0
     = x_0, as is usual for networks, and x_0 keeps the weight β^t. The averaging does
     not change the params themselves. `research.update_rules.evaluation_params` returns
-    the average, at which `research.descent` evaluates. debias=True is optax.ema(β) of
-    the params. debias=False is torch's AveragedModel with get_ema_multi_avg_fn(β),
-    except that torch's first average is x_1.
+    the average, at which `research.descent` evaluates the objective. debias=True is
+    optax.ema(β) of the params. debias=False is torch's AveragedModel with
+    get_ema_multi_avg_fn(β), except that torch's first average is x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. Choose β so that
     1 / (1 - β) steps are a part of an epoch. Unlike the mean of `polyak_averaging`,

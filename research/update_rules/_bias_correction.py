@@ -29,8 +29,8 @@ def effective_length(decay: float | Array, count: Array) -> Array:
 
     ρ_t also equals 1 + 2 a, where a is the mean age of the gradients in the moving
     average. The formula for ρ_t subtracts numbers near 2000 (for β = 0.999) to get a
-    number near
-    5. While t (1 - β) is small, this function therefore computes a from a power series.
+    number near 5. While t (1 - β) is small, this function therefore computes a from a
+    power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.

@@ -47,9 +47,9 @@ def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
 def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
     """Scale each leaf down to a norm of at most c: g <- g min(1, c / |g|).
 
-    |g| is the norm of one leaf. optax only has clip_by_block_rms, which is the same if
-    its threshold is c / √size for a leaf of this size. torch does not have this clip.
-    If a leaf contains NaN or an infinity, the result contains NaN.
+    |g| is the norm of one leaf. For a leaf of n entries, optax.clip_by_block_rms with
+    the threshold c / √n is the same. torch does not have this clip. If a leaf contains
+    NaN or an infinity, the result contains NaN.
 
     Args:
       max_norm: Largest norm c, positive; may be traced.

@@ -1,7 +1,7 @@
 """Wrappers around a rule.
 
-The wrappers accumulate gradients, skip non-finite gradients, or change the dtype of the
-state.
+The wrappers accumulate gradients, skip non-finite gradients, leave out entries that go
+against the gradient, or change the dtype of the state.
 """
 
 import functools
@@ -16,7 +16,7 @@ from research.checks import check_number, shown
 from research.types import Array, Params
 from research.update_rules._checks import check_rule, checked
 from research.update_rules._edges import arrays, complete, in_dtype, real_dtype
-from research.update_rules._transforms import increment, reached
+from research.update_rules._transforms import agreement, cast, increment, reached
 
 
 class AccumulationState(NamedTuple):
@@ -213,6 +213,79 @@ def skip_nonfinite(
         )
 
     return complete(optax.GradientTransformationExtraArgs(init, update))
+
+
+class CautiousState(NamedTuple):
+    """State of `cautious`.
+
+    Attributes:
+      inner: State of the wrapped rule.
+    """
+
+    inner: optax.OptState
+
+
+@checked
+def cautious(
+    rule: optax.GradientTransformation,
+    plus_one: bool = False,
+    min_share: float | Array = 1e-3,
+) -> optax.GradientTransformationExtraArgs:
+    """Leave out the entries of a rule's update that do not go down the gradient.
+
+    u_t <- k_t u_t / max(s_t, min_share), where k_t is 1 for entries with u_t g_t < 0 and
+    0 for others, and s_t is the mean of k_t over the leaf. Momentum may point up the
+    present gradient. Those entries wait, and the others move further.
+
+    The rule is the authors' code, and timm's `caution`. The paper has n / (Σ k_t + 1) in
+    place of 1 / max(s_t, min_share) for n entries (plus_one=True). Weight decay inside
+    `rule` is part of its update, and is left out with it. `cautious_adamw` decays apart from it. optax 0.2.8 does not have it.
+
+    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. On a rule
+    without momentum it does nothing.
+
+    Args:
+      rule: Rule to wrap.
+      plus_one: Whether to scale as in the paper.
+      min_share: Least share by which the update is divided, positive; may be traced.
+        Ignored if plus_one is True.
+    Returns:
+      The rule that leaves out entries.
+    Raises:
+      ValueError, TypeError: A concrete min_share is not a positive number.
+    References:
+      Liang, Chen, Liu & Liu, Cautious optimizers: improving training with one line of
+      code, 2024, algorithm 1.
+    Example:
+      >>> from research.update_rules import heavy_ball
+      >>> rule = cautious(heavy_ball(1.0, momentum=0.5))
+      >>> updates, state = rule.update(jnp.array([4.0, 4.0]), rule.init(jnp.zeros(2)))
+      >>> print(rule.update(jnp.array([-1.0, 1.0]), state)[0])
+      [ 0. -6.]
+    """
+    check_number("min_share", min_share, positive=True)
+    check_rule(rule)
+    inner = optax.with_extra_args_support(rule)
+
+    def keep(u, g):
+        kept = ~(agreement(u, g.astype(u.dtype)) >= 0)  # A NaN stays visible.
+        count = jnp.sum(kept, dtype=float)
+        if plus_one:
+            scale = kept.size / (count + 1.0)
+        else:
+            share = count / max(kept.size, 1)
+            scale = 1.0 / jnp.maximum(share, min_share)
+        return jnp.where(kept, cast(scale, u) * u, 0.0)
+
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
+        moved, inner_state = inner.update(updates, state.inner, params, **extra)
+        return jax.tree.map(keep, moved, updates), CautiousState(inner_state)
+
+    return complete(
+        optax.GradientTransformationExtraArgs(
+            lambda params: CautiousState(inner.init(params)), update
+        )
+    )
 
 
 @checked

@@ -152,9 +152,9 @@ def in_dtype(x: Array, dtype: Any) -> Array:
 
 
 def dtype_beside(x: Any, dtype: Any) -> Any:
-    """Return dtype for a real leaf, and the complex dtype with such parts otherwise.
+    """Return dtype, or its complex counterpart if the leaf is complex.
 
-    The parts have at least float32 precision.
+    The parts of the complex dtype have at least float32 precision.
 
     Example:
       >>> print(dtype_beside(jnp.ones(2, "complex64"), "float64"))
@@ -233,3 +233,38 @@ def sizes_like(x: Array, value: Any = 0.0) -> Array:
         if jnp.iscomplexobj(x)
         else jnp.full_like(x, value)
     )
+
+
+def within_range(x: Array) -> Array:
+    """Clip x to the finite range of its dtype.
+
+    The difference of two finite gradients may be twice the largest number of the dtype.
+
+    Example:
+      >>> print(within_range(jnp.array([-jnp.inf, 1.0], "float32")))
+      [-3.4028235e+38  1.0000000e+00]
+    """
+    if jnp.iscomplexobj(x):
+        return jax.lax.complex(within_range(x.real), within_range(x.imag))
+    most = jnp.finfo(x.dtype).max
+    return jnp.clip(x, -most, most)
+
+
+def leaf_norm(x: Array) -> Array:
+    """Return the Euclidean norm of a leaf, in at least float32, for entries of any size.
+
+    Entries above 2^60 or below 2^-60 are multiplied by a power of two before they are
+    squared, which changes no digit. In float32 the squares would otherwise overflow
+    from 1.8e19 on. The norm of a leaf without entries is 0.
+
+    Example:
+      >>> print(leaf_norm(jnp.array([3e30, -4e30], "float32")))
+      5e+30
+    """
+    sizes = jnp.abs(x)
+    sizes = sizes.astype(jnp.promote_types(sizes.dtype, jnp.float32))
+    largest = jnp.max(sizes, initial=0.0)
+    up, down = (jnp.asarray(2.0**k, sizes.dtype) for k in (90, -90))
+    scale = jnp.where(largest > 2.0**60, down, jnp.where(largest < 2.0**-60, up, 1.0))
+    back = jnp.where(largest > 2.0**60, up, jnp.where(largest < 2.0**-60, down, 1.0))
+    return back * jnp.sqrt(jnp.sum(jnp.square(scale * sizes)))

@@ -321,13 +321,13 @@ def sign_descent(
 
     This is steepest descent in the maximum norm, without the factor |g|_1 of that
     method. optax.sign_sgd is the same, and the paper calls it signSGD. torch does not
-    have this rule: its Rprop also changes the rate of each coordinate.
+    have this rule. torch's Rprop also changes the rate of each coordinate.
 
     Use it to see how much of Adam's effect comes from the sign, or where the sizes of
     gradients mean nothing. With a constant rate the distance to a minimum does not fall
-    below the rate. On batches of one example, the rule approaches a point that is
-    closer to a median than to the minimum of the mean loss. Use large batches and a
-    decaying schedule.
+    below the rate. On batches of one example, the rule approaches a point where the
+    median of the examples' gradients is 0, instead of their mean. Use large batches and
+    a decaying schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -276,8 +276,8 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
       prefix: Pytree that is a prefix of the params.
       params: Params, or another pytree of their structure.
     Raises:
-      ValueError: The structure of prefix is not a prefix of that of the params. The
-        message names the leaves.
+      ValueError: The structure of prefix is not a prefix of the structure of the
+        params. The message names the leaves.
     Example:
       >>> spread_labels("labels", {"layer": "slow"}, {"layer": {"w": 1.0, "b": 2.0}})
       {'layer': {'b': 'slow', 'w': 'slow'}}

@@ -157,10 +157,10 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
 class MatrixAxes:
     """How `muon` reads a leaf as one matrix or as a batch of matrices.
 
-    The axes of the inputs are merged into the rows of a matrix and those of the outputs
-    into its columns, in the order given. Each index of the remaining axes has its own
-    matrix. Heads then cut every matrix into equal blocks, each of which is a matrix of
-    its own. optax.contrib.MuonDimensionNumbers has the axes, but no heads.
+    The input axes are merged into the rows of a matrix, and the output axes into the
+    columns, in the given order. Each index of the remaining axes gives one matrix.
+    Heads then cut every matrix into equal blocks, and each block is read as one matrix.
+    optax.contrib.MuonDimensionNumbers has the axes, but no heads.
 
     Attributes:
       inputs, outputs: An axis or several axes; negative ones count from the end.
@@ -238,7 +238,7 @@ def matrices_of(x: Array, axes: MatrixAxes) -> Array:
 
 
 def leaf_of(matrices: Array, shape: tuple[int, ...], axes: MatrixAxes) -> Array:
-    """Return the leaf of a shape whose matrices are given: the inverse of `matrices_of`.
+    """Return the leaf with given matrices and shape, the inverse of `matrices_of`.
 
     Example:
       >>> axes = MatrixAxes(1, 0, output_heads=2)
@@ -295,17 +295,17 @@ def muon(
     (m, n) for m inputs and n outputs. λ is weight_decay, β is beta and M_t is the
     momentum. With nesterov=False, O is applied to M_t instead. With a number c for
     consistent_rms, s = c √max(m, n), and the root mean square of s O is about c for
-    every shape. With c = 0.2 it is about that of Adam's step, so the learning rate and
-    the weight decay of AdamW can be used.
+    every shape. With c = 0.2 this root mean square is about that of Adam's step, so the
+    learning rate and the weight decay of AdamW can be used.
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
     computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
     repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the
     reference's a, b and c, singular values of at least 0.01 |A| are mapped to values
     between 0.68 and 1.14. With (15/8, -10/8, 3/8) and more iterations, they are mapped
-    to 1. Coefficients that differ by iteration get there faster. Those of the Polar
-    Express map singular values of at least 0.01 |A| to values between 0.87 and 1.13 in
-    five iterations, and to 1 within 0.003 in six.
+    to 1. Coefficients that differ by iteration get there faster. The coefficients of
+    the Polar Express map singular values of at least 0.01 |A| to values between 0.87
+    and 1.13 in five iterations, and to 1 within 0.003 in six.
 
     The rule is the same as the reference implementation of Jordan et al., except that
     the reference rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps
@@ -319,8 +319,8 @@ def muon(
     refuses a longer list. This rule uses the first triples and repeats the last one, as
     the paper does.
 
-    A matrix needs one number of memory per parameter, for M_t. The other leaves need as
-    many as the inner rule does, two for Adam.
+    A matrix needs one number of memory per parameter, for M_t. A parameter of the other
+    leaves needs as many numbers as the inner rule stores, which is two for Adam.
 
     Use it for the weight matrices between hidden layers of deep networks, where it is
     fast. Leave input layers, output layers, biases and gains to `inner`. The step does
@@ -336,8 +336,8 @@ def muon(
         decoupled: it does not enter the momentum.
       ns_steps: Number of iterations, a positive integer; may be traced.
       ns_coeffs: Coefficients a, b and c, or a sequence of such triples. Iteration k
-        uses triple k, and iterations beyond the last use the last. Or the name
-        "standard" (the default), "polar_express" or "dion".
+        uses triple k, and iterations beyond the last triple use the last triple. Also
+        the name "standard" (the default), "polar_express" or "dion".
       bias_correction: Whether to correct the bias as optax does.
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
         function from params to such a pytree. Leaves marked True, which must have two

@@ -42,8 +42,8 @@ class GaussNewtonState(NamedTuple):
       outcome: `Outcome` of the last step, int32.
       curvature: Kind of the matrix JᵀJ, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
-      evaluations: Number of sums of squares, with their gradients, evaluated inside the
-        last update, int32. The Jacobian is not counted.
+      evaluations: Number of times that the last update evaluated the sum of squares
+        with its gradient, int32. The Jacobian is not counted.
       squares_after, squares_grad_after: Sum ½ |r|² and its gradient after the step.
         None if there is no line search, or if the params are narrower than float32.
     """
@@ -84,7 +84,8 @@ def gauss_newton(
     A column of J counts as a linear combination of the other columns if its diagonal
     entry in R is at most m eps times the length of the column. The state then reports a
     singular matrix, and the argument `singular` chooses the step. "shortest" takes the
-    shortest h, measured in units of the columns' lengths. "stop" takes no step.
+    h with the smallest |D h|, where the diagonal matrix D holds the lengths of the
+    columns. "stop" takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.

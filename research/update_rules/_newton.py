@@ -43,8 +43,8 @@ class NewtonState(NamedTuple):
       outcome: `Outcome` of the last step, int32.
       curvature: Kind of the Hessian, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
-      evaluations: Number of values, with their gradients, evaluated inside the last
-        update, int32. The Hessian is not counted.
+      evaluations: Number of times that the last update evaluated the objective with its
+        gradient, int32. The Hessian is not counted.
       value_after, grad_after: Objective and its gradient after the step. None if there
         is no line search, or if the params are narrower than float32.
     """

@@ -46,12 +46,11 @@ def rprop(
     Δ_t = clip(Δ_(t-1)) otherwise.
     t is counted from 1, Δ_0 = η and g_0 = 0. Here η is learning_rate, η+ is eta_plus
     and η- is eta_minus. clip limits Δ_t to the range from min_step_size to
-    max_step_size. A step size grows
-    while the sign of its entry stays the same, and shrinks when the sign changes. After
-    a change of sign, u_t = 0 and g_t counts as 0 in the next step, so that a step size
-    shrinks once for each overshoot.
+    max_step_size. A step size grows while the sign of its entry stays the same, and
+    shrinks when the sign changes. After a change of sign, u_t = 0 and g_t counts as 0
+    in the next step, so that a step size shrinks once for each overshoot.
 
-    This rule is iRprop- of Igel & Hüsken, which torch.optim.Rprop also is. The original
+    This rule is iRprop- of Igel & Hüsken. torch.optim.Rprop is the same. The original
     rule of 1993 (Rprop+) undoes the last step when the sign changes. optax.rprop (up to
     0.2.8) returns each step one call too late, so its first update is 0. It also clips
     a step size only when the step size changes.

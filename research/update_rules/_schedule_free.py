@@ -82,7 +82,7 @@ def schedule_free_sgd(
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
         schedule t -> η_t.
-      warmup_steps: Length of the warm-up T, an integer of at least 0; may be traced.
+      warmup_steps: Length T of the warm-up, an integer of at least 0; may be traced.
       b1: Interpolation β in [0, 1]; may be traced.
       weight_decay: Factor λ, at least 0, applied to y; may be traced.
       weight_power: Exponent p, at least 0; may be traced. 0 gives all iterates the same

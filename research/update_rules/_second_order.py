@@ -101,8 +101,8 @@ def kept_after(
 ) -> tuple[Array | None, Params]:
     """Return the objective's value and gradient after a step, as a state keeps them.
 
-    The result is (None, None) if a leaf is narrower than the vector of `flatten`. In
-    that case the step is rounded and may end at another point.
+    The result is (None, None) if a leaf has a narrower dtype than the vector of
+    `flatten`. In that case the step is rounded and may end at another point.
 
     Args:
       params, unflatten: The params, and the function from `flatten` that restores their
@@ -117,7 +117,7 @@ def kept_after(
 
 
 def value_slack(value: Array) -> Array:
-    """Return ten times the rounding error of a value.
+    """Return ten times the rounding error of a value f(x).
 
     Two values that differ by less than this slack may be equal. Conn, Gould & Toint
     (Trust-region methods, section 17.4.2) compare values in this way. Near a minimum,

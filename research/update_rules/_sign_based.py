@@ -129,7 +129,7 @@ def adopt(
 
     With use_clipping=False, the rule is the paper's first version; the second version
     added the clipping. optax.contrib.adopt is the same. If the first gradient of an
-    entry is 0 and a later one is not, d_t without clipping is g / ε.
+    entry is 0 and a later gradient is not, d_t without clipping is g / ε.
 
     Use it instead of Adam if β2 cannot be tuned. It converges with any β2, because g_t
     is not part of its own divisor. An unusual first gradient is remembered for about 1

@@ -14,7 +14,7 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules._checks import checked
-from research.update_rules._edges import complete, real_dtype
+from research.update_rules._edges import complete, real_dtype, real_product
 from research.update_rules._groups import checked_mask
 from research.update_rules._rule_info import DirectionState
 
@@ -109,64 +109,14 @@ def _scale(rate: float | Array, updates: Params) -> Params:
     return jax.tree.map(lambda d: -cast(rate, d) * d, updates)
 
 
-@checked
-def add_decayed_weights(
-    weight_decay: float | Array, mask: Any = None
-) -> optax.GradientTransformation:
-    """Add the scaled weights: d_t <- d_t + λ x_t.
-
-    If this transformation is chained before a rule, the decay is coupled: it adds the
-    gradient of ½ λ |x|², as torch's `weight_decay` does in SGD and Adam. If it stands
-    between the direction of an adaptive rule and the learning rate, the decay is
-    decoupled. `adamw` is built in this way. optax's transformation is the same, and
-    also accepts a schedule for λ.
-
-    Args:
-      weight_decay: Factor λ, at least 0; may be traced.
-      mask: Pytree of booleans (a prefix of the params), or a function from params to
-        such a pytree. Leaves marked True are decayed. Biases and scales are usually not
-        decayed. None means that all leaves are decayed.
-    Returns:
-      The transformation; its update needs params.
-    Raises:
-      ValueError, TypeError: A concrete weight_decay is negative, not finite or not a
-        number, or update received no params.
-    References:
-      Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, section 2.
-    Example:
-      >>> from research.update_rules import gradient_descent
-      >>> rule = optax.chain(add_decayed_weights(0.5), gradient_descent(0.1))
-      >>> x = jnp.array([2.0])
-      >>> print(rule.update(jnp.array([1.0]), rule.init(x), x)[0])
-      [-0.2]
-    """
-    check_number("weight_decay", weight_decay)
-
-    def update(updates: Params, state: Any, params: Params | None = None):
-        if params is None:
-            raise ValueError(
-                "weight decay needs the weights; call update(grads, state, params)."
-            )
-        return jax.tree.map(
-            lambda d, x: d + (cast(weight_decay, x) * x).astype(d.dtype),
-            updates,
-            params,
-        ), state
-
-    rule = complete(optax.GradientTransformation(optax.init_empty_state, update))
-    return rule if mask is None else complete(optax.masked(rule, checked_mask(mask)))
-
-
 def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return the direction of a rule that was made with the learning rate 1.
 
     Such a rule steps by minus its direction.
 
     Example:
-      >>> from research.update_rules import adam
-      >>> rule = direction_of(adam(1.0))
-      >>> print(rule.update(jnp.array([2.0, -3.0]), rule.init(jnp.zeros(2)))[0])
-      [ 1. -1.]
+      >>> print(direction_of(descend(1.0)).update(jnp.ones(1), DirectionState(descend(1.0).init(jnp.ones(1))))[0])
+      [1.]
     """
     rule = optax.with_extra_args_support(rule)
 
@@ -178,6 +128,76 @@ def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransforma
         return jax.tree.map(operator.neg, updates), DirectionState(inner)
 
     return complete(optax.GradientTransformationExtraArgs(init, update))
+
+
+@checked
+def add_decayed_weights(
+    weight_decay: float | Array, mask: Any = None, cautious: bool = False
+) -> optax.GradientTransformation:
+    """Add the scaled weights: d_t <- d_t + λ x_t.
+
+    If this transformation is chained before a rule, the decay is coupled: it adds the
+    gradient of ½ λ |x|², as torch's `weight_decay` does in SGD and Adam. If it stands
+    between the direction of an adaptive rule and the learning rate, the decay is
+    decoupled. `adamw` is built in this way. optax's transformation is the same, and
+    also accepts a schedule for λ.
+
+    With cautious=True, an entry decays only if d_t x_t >= 0, so that the decay never
+    works against the direction. optax 0.2.8 does not have this form.
+
+    Args:
+      weight_decay: Factor λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        such a pytree. Leaves marked True are decayed. Biases and scales are usually not
+        decayed. None means that all leaves are decayed.
+      cautious: Whether only entries decay whose direction also makes them smaller. For
+        complex entries, Re(d̄ x) >= 0.
+    Returns:
+      The transformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete weight_decay is negative, not finite or not a
+        number, or update received no params.
+    References:
+      Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, section 2.
+      Chen et al., Cautious weight decay, 2025, algorithm 1.
+    Example:
+      >>> from research.update_rules import gradient_descent
+      >>> rule = optax.chain(add_decayed_weights(0.5), gradient_descent(0.1))
+      >>> x = jnp.array([2.0])
+      >>> print(rule.update(jnp.array([1.0]), rule.init(x), x)[0])
+      [-0.2]
+    """
+    check_number("weight_decay", weight_decay)
+
+    def decay(d, x):
+        pull = (cast(weight_decay, x) * x).astype(d.dtype)
+        if cautious:
+            pull = jnp.where(agreement(d, x.astype(d.dtype)) >= 0, pull, 0.0)
+        return d + pull
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        if params is None:
+            raise ValueError(
+                "weight decay needs the weights; call update(grads, state, params)."
+            )
+        return jax.tree.map(decay, updates, params), state
+
+    rule = complete(optax.GradientTransformation(optax.init_empty_state, update))
+    return rule if mask is None else complete(optax.masked(rule, checked_mask(mask)))
+
+
+def agreement(a: Array, b: Array) -> Array:
+    """Return a positive number where two arrays point the same way, entry by entry.
+
+    It is negative where they point in opposite ways, and 0 where one is 0. The product
+    of two small numbers would underflow, so their signs are multiplied. For complex
+    entries it is the cosine of the angle between them.
+
+    Example:
+      >>> print(agreement(jnp.array([1e-30, 2.0], "float32"), jnp.array([1e-30, -1.0], "float32")))
+      [ 1. -1.]
+    """
+    return real_product(jnp.sign(a), jnp.sign(b))
 
 
 def cast(value: float | Array, leaf: Array) -> Array:

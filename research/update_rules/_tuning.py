@@ -88,7 +88,7 @@ def heavy_ball_constants(
 def nesterov_constants(
     smoothness: float | Array, strong_convexity: float | Array
 ) -> Constants:
-    """Return Nesterov's constants for `nesterov`, for all strongly convex functions.
+    """Return Nesterov's constants, which suit every strongly convex function.
 
     They are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. For every smooth,
     strongly convex function, each step multiplies the gap f - f* by at most 1 - 1 / √κ.

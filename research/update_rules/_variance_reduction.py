@@ -150,9 +150,9 @@ def saga(
 
     u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) + 1/n Σ_i T_i), then T_j <- ∇f_j(x_t).
     B is the mini-batch of b examples (in the paper b = 1). T_i is the gradient of
-    example i in the last step whose batch contained it. The first step fills the table
-    with ∇f_i(x_1), which costs n gradients of examples. An example drawn twice in a
-    batch counts twice in the first sum and once in the table.
+    example i in the last step whose batch contained example i. The first step fills the
+    table with ∇f_i(x_1), which costs n gradients of examples. An example drawn twice in
+    a batch counts twice in the first sum and once in the table.
 
     A step costs 2 b gradients of examples: b for ∇f_B, which is passed to update, and b
     single gradients for the table. The mean of the table is updated by the changes of

@@ -99,10 +99,10 @@ def verify_rule(
     """Compare a rule with a reference on test problems, and name the likely mistake.
 
     Rule and reference each take fifty steps on three functions and on five given
-    sequences of gradients. These gradients are random, sparse, of sizes from e^-30 to
-    e^30, all zero, or random with a single NaN. `research.verification.walks.distance`
-    defines the deviation. If the rule becomes NaN where the reference does not, that is
-    a deviation, not an error.
+    sequences of gradients. The first sequence is random, the second is sparse, the
+    third has sizes from e^-30 to e^30, the fourth is zero, and the fifth contains one
+    NaN. `research.verification.walks.distance` defines the deviation. If the rule
+    becomes NaN where the reference does not, that is a deviation, not an error.
 
     Args:
       rule: A gradient transformation, a function that takes the learning rate first and
@@ -111,7 +111,8 @@ def verify_rule(
       reference: As for `rule`, but the name of a rule of this library stands for its
         paper's formula in arithmetic of fifty digits. The reference may also be
         recorded trajectories by the problem's name, such as
-        `recorded.recorded_walks("adam/defaults")`. They have their own learning rates.
+        `recorded.recorded_walks("adam/defaults")`. Such trajectories have their own
+        learning rates.
       problems: Problems to compare on. None means all of PROBLEMS.
       learning_rate: Learning rate for the constructors, on every problem. None means
         that each problem has its own rate. If only the rule or only the reference is a

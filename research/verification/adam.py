@@ -15,7 +15,7 @@ from research.verification.leaves import absolute, maximum, sqrt, zeros_like
 def adam(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
     """Yield the iterates of algorithm 1 of Kingma & Ba (2015).
 
-    The paper has no eps_root; it is as in optax.
+    The argument eps_root is from optax. The paper does not have it.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -33,7 +33,7 @@ def adamw(
 ):
     """Yield the iterates of algorithm 2 of Loshchilov & Hutter (2019).
 
-    The λ of the paper is η λ here.
+    The λ of the paper is the product η λ in this function.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -61,7 +61,7 @@ def amsgrad(
 ):
     """Yield the iterates of algorithm 2 of Reddi, Kale & Kumar (2018).
 
-    The paper has no bias corrections and no ε. They are as in optax or torch.
+    The paper has no bias corrections and no ε. Here both are as in optax or torch.
     """
     m = v = n = zeros_like(x)
     for t in count(1):
@@ -79,7 +79,7 @@ def amsgrad(
 def adamax(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8):
     """Yield the iterates of algorithm 2 of Kingma & Ba (2015), with ε.
 
-    The paper has no ε. It is as in optax and torch.
+    The paper itself has no ε. Here ε is as in optax and torch.
     """
     m = u = zeros_like(x)
     for t in count(1):
@@ -87,6 +87,17 @@ def adamax(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8):
         m = b1 * m + (1 - b1) * g
         u = maximum(b2 * u, absolute(g) + eps)
         x = x - learning_rate / (1 - b1**t) * m / u
+        yield x
+
+
+def adamaxw(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4):
+    """Yield the iterates of `adamax` with the decay of Loshchilov & Hutter (2019)."""
+    m = u = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        u = maximum(b2 * u, absolute(g) + eps)
+        x = x - learning_rate * (m / (1 - b1**t) / u + weight_decay * x)
         yield x
 
 
@@ -262,5 +273,33 @@ CARDS = {
         # With b2 = 0.9 the maximum forgets within 50 steps. At a minimum the rule then
         # divides rounding errors by their own size.
         arguments={"b1": 0.5, "b2": 0.99, "eps": 0.01},
+    ),
+    "adamaxw": Card(
+        Formula(
+            adamaxw,
+            (
+                Mistake("no bias correction", "m / (1 - b1**t) / u", "m / u"),
+                Mistake("the maximum does not decay", "b2 * u", "u"),
+                Mistake(
+                    "the decay is coupled: it is added to the gradient",
+                    "g = f.gradient(x)",
+                    "g = f.gradient(x) + weight_decay * x",
+                ),
+                Mistake(
+                    "the decay is not multiplied by the learning rate",
+                    " + weight_decay * x)",
+                    ") - weight_decay * x",
+                ),
+                Mistake("there is no weight decay", " + weight_decay * x)", ")"),
+                Mistake(
+                    "the decay is divided by the maximum, too",
+                    "m / (1 - b1**t) / u + weight_decay * x",
+                    "(m / (1 - b1**t) + weight_decay * x) / u",
+                ),
+            ),
+        ),
+        optax=optax.adamaxw,
+        recorded="torch's Adamax has no decoupled decay, so none is recorded",
+        arguments={"b1": 0.5, "b2": 0.99, "eps": 0.01, "weight_decay": 0.1},
     ),
 }

@@ -1,4 +1,4 @@
-"""Formulas of NAdam and RAdam, from their papers.
+"""Formulas of NAdam, NAdamW and RAdam, from their papers.
 
 Arguments select the conventions of optax or torch.
 """
@@ -45,6 +45,33 @@ def nadam(
         m_hat = mu(t + 1) * m / (1 - p * mu(t + 1)) + (1 - mu(t)) * g / (1 - p)
         v_hat = (b2 if paper else 1) * v / (1 - b2**t)
         x = x - learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)
+        yield x
+
+
+def nadamw(
+    x,
+    f,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    weight_decay=1e-4,
+    same_correction=False,
+):
+    """Yield the iterates of `nadam` with the decay of Loshchilov & Hutter (2019).
+
+    μ is constant. same_correction is as in the AlgoPerf benchmark.
+    """
+    m = v = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        ahead = t if same_correction else t + 1
+        m_hat = b1 * m / (1 - b1**ahead) + (1 - b1) * g / (1 - b1**t)
+        step = m_hat / (sqrt(v / (1 - b2**t) + eps_root) + eps)
+        x = x - learning_rate * (step + weight_decay * x)
         yield x
 
 
@@ -125,6 +152,53 @@ CARDS = {
         optax=optax.nadam,
         recorded=(Recorded("nadam/defaults", {"momentum_schedule": "torch"}),),
         arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
+    ),
+    "nadamw": Card(
+        Formula(
+            nadamw,
+            (
+                Mistake(
+                    "it does not look ahead: this is AdamW",
+                    "b1 * m / (1 - b1**ahead) + (1 - b1) * g / (1 - b1**t)",
+                    "m / (1 - b1**t)",
+                ),
+                Mistake(
+                    "the averages are corrected by one t, as in AlgoPerf",
+                    "t if same_correction else t + 1",
+                    "t",
+                ),
+                Mistake(
+                    "it looks ahead with all of the gradient",
+                    "(1 - b1) * g / (1 - b1**t)",
+                    "g",
+                ),
+                Mistake(
+                    "the gradient is not corrected",
+                    "(1 - b1) * g / (1 - b1**t)",
+                    "(1 - b1) * g",
+                ),
+                Mistake(
+                    "the decay is coupled: it is added to the gradient",
+                    "g = f.gradient(x)",
+                    "g = f.gradient(x) + weight_decay * x",
+                ),
+                Mistake(
+                    "the decay is not multiplied by the learning rate",
+                    " + weight_decay * x)",
+                    ") - weight_decay * x",
+                ),
+                Mistake("there is no weight decay", " + weight_decay * x)", ")"),
+            ),
+        ),
+        optax=optax.nadamw,
+        recorded="timm's NAdamW is not among the recorded optimizers",
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "weight_decay": 0.1,
+        },
     ),
     "radam": Card(
         Formula(

@@ -1,4 +1,4 @@
-"""Formulas of AdaBelief, Yogi and Adan, from their papers.
+"""Formulas of AdaBelief, Yogi, Adan and the cautious AdamW, from their papers.
 
 The formulas have the bias corrections of the authors' programs.
 """
@@ -7,11 +7,13 @@ from itertools import count
 from typing import Any
 
 import jax
+import mpmath
+import numpy as np
 import optax
 
 from research.verification.card import Card
 from research.verification.formula import Formula, Mistake
-from research.verification.leaves import sign, sqrt, zeros_like
+from research.verification.leaves import by_leaf, entrywise, sign, sqrt, zeros_like
 
 
 def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
@@ -44,7 +46,7 @@ def yogi(
 ):
     """Yield the iterates of algorithm 2 of Zaheer et al. (2018).
 
-    The paper has no bias corrections. They are as in Adam.
+    The paper has no bias corrections. Here the corrections are as in Adam.
     """
     m = zeros_like(x) + initial_mu
     v = zeros_like(x) + initial_accumulator_value
@@ -90,6 +92,45 @@ def adan(
         x = (x - step) / (1 + decay) if proximal else (1 - decay) * x - step
         before = g
         yield x
+
+
+def cautious_adamw(
+    x,
+    f,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    weight_decay=1e-2,
+    plus_one=False,
+    cautious_decay=False,
+):
+    """Yield the iterates of algorithm 2 of Liang et al. (2024).
+
+    The authors' code has plus_one=False. cautious_decay is that of Chen et al. (2025).
+    """
+    m = v = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        d = m / (1 - b1**t) / (sqrt(v / (1 - b2**t)) + eps)
+        d = by_leaf(lambda a, b: agreeing(a, b, plus_one), d, g)
+        decay = weight_decay * x
+        if cautious_decay:
+            decay = entrywise(lambda a, b: a if a * b >= 0 else 0 * a, decay, d)
+        x = x - learning_rate * (d + decay)
+        yield x
+
+
+def agreeing(d, g, plus_one):
+    """Return d with 0 where d g <= 0, divided by the share of the other entries."""
+    kept = np.array([not a * b <= 0 for a, b in zip(d.flat, g.flat, strict=True)], int)
+    kept = kept.reshape(d.shape).astype(object)
+    if plus_one:
+        return d * kept * d.size / (mpmath.mpf(int(kept.sum())) + 1)
+    share = mpmath.mpf(int(kept.sum())) / max(d.size, 1)
+    return d * kept / max(share, mpmath.mpf(1) / 1000)
 
 
 def optax_yogi(
@@ -246,6 +287,59 @@ CARDS = {
             "eps_root": 0.001,
             "weight_decay": 0.1,
             "proximal": True,
+        },
+    ),
+    "cautious_adamw": Card(
+        Formula(
+            cautious_adamw,
+            (
+                Mistake(
+                    "no entry is left out: this is AdamW",
+                    "d = by_leaf(lambda a, b: agreeing(a, b, plus_one), d, g)",
+                    "pass",
+                ),
+                Mistake(
+                    "the entries that go down the gradient are left out",
+                    "agreeing(a, b, plus_one)",
+                    "agreeing(a, -b, plus_one)",
+                ),
+                Mistake(
+                    "the other entries do not move further",
+                    "agreeing(a, b, plus_one)",
+                    "agreeing(a, b, plus_one) * sum(not p * q <= 0 for p, q in "
+                    "zip(a.flat, b.flat, strict=True)) / max(a.size, 1)",
+                ),
+                Mistake(
+                    "the momentum forgets what is left out",
+                    "m = b1 * m + (1 - b1) * g",
+                    "m = by_leaf(lambda a, b: agreeing(a, b, True), b1 * m + (1 - b1) "
+                    "* g, g)",
+                ),
+                Mistake(
+                    "no bias correction of the second moment", "v / (1 - b2**t)", "v"
+                ),
+                Mistake(
+                    "the decay is not multiplied by the learning rate",
+                    "learning_rate * (d + decay)",
+                    "learning_rate * d - decay",
+                ),
+                Mistake(
+                    "the decay is left out with the entries",
+                    "decay = weight_decay * x\n",
+                    "decay = weight_decay * x * entrywise(lambda a: 0 if a == 0 else 1, "
+                    "d)\n",
+                ),
+            ),
+        ),
+        optax="optax 0.2.8 has no cautious rule and no such wrapper",
+        recorded="timm's AdamW with caution is not among the recorded optimizers",
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "weight_decay": 0.1,
+            "plus_one": True,
+            "cautious_decay": True,
         },
     ),
 }

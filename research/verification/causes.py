@@ -42,15 +42,15 @@ def likely_cause(
     """Return the mistake that makes the reference behave like the rule.
 
     The mistake must explain the rule on every problem. These kinds are tried in order:
-    the mistakes of the formula, other values of its arguments, other formulas, general
-    mistakes (a wrong sign, a wrong length, updates that are one step late), and two
-    mistakes at once. If several mistakes of one kind explain the rule, the mistake with
-    the smallest remaining deviation is returned.
+    the mistakes of the formula, other values of the formula's arguments, other
+    formulas, general mistakes (a wrong sign, a wrong length, updates that are one step
+    late), and two mistakes at once. If several mistakes of one kind explain the rule,
+    the mistake with the smallest remaining deviation is returned.
 
     Args:
       evidence: Comparisons of rule and reference, one for each problem. On at least one
         problem the rule deviates.
-      formula: Formula of the reference, if it has one.
+      formula: Formula of the reference. None if the reference has no formula.
       others: Other formulas by name. The rule may follow one of them instead.
       dtype: Dtype of the rule's steps.
       tolerance: Largest deviation that counts as agreement.

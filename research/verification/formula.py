@@ -29,8 +29,8 @@ class Mistake(NamedTuple):
     Attributes:
       cause: Short description of the mistake for the author of the wrong rule, such as
         "ε inside the root".
-      right: Part of the formula's source code. It occurs there exactly once. wrong:
-      Code that replaces this part.
+      right: Part of the formula's source code. It occurs there exactly once.
+      wrong: Code that replaces this part.
     """
 
     cause: str
@@ -42,9 +42,10 @@ class Formula(NamedTuple):
     """A rule in arithmetic of fifty digits as its paper prints it, with known mistakes.
 
     Attributes:
-      iterates: Generator function (x, f, learning_rate, ...) -> x_1, x_2, ... x is the
-        start, a Leaves, and f is a Function. The other arguments have the names and
-        defaults of this library's rule.
+      iterates: Generator function of (x, f, learning_rate, ...) that yields the
+        iterates x_1, x_2 and so on. Here x is the initial point (a Leaves), and f is a
+        Function. The other arguments have the names and defaults of this library's
+        rule.
       mistakes: Mistakes that are tried if a rule deviates from the formula.
     """
 

@@ -17,9 +17,8 @@ def from_zero(
     digits in the updates.
 
     Args:
-      rule: A rule that uses only differences of params. It has no weight decay,
-        therefore.
-      positions: Name of the field in the rule's state that holds params. This field
+      rule: A rule that uses only differences of params (so it has no weight decay).
+      positions: Name of the field that holds params in the rule's state. This field
         also starts at 0.
     Returns:
       The same rule, with updates that are accurate to the last digits.

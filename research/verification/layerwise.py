@@ -109,8 +109,8 @@ def newton_schulz(a, ns_steps, ns_coeffs, eps):
     """Iterate X <- a X + (b X Xᵀ + c (X Xᵀ)²) X, with (a, b, c) = ns_coeffs.
 
     X starts as the matrix divided by its Frobenius norm. If ns_coeffs are several
-    triples, each iteration uses its own, and the last one repeats. An array that is not
-    a matrix is returned unchanged.
+    triples, iteration k uses triple k, and iterations beyond the last triple use the
+    last triple. An array that is not a matrix is returned unchanged.
     """
     if a.ndim != 2:
         return a
@@ -218,11 +218,11 @@ def optax_muon(
     optax's Muon always corrects the bias of the momentum. For bias_correction=False,
     optax.trace therefore computes the momentum, which is multiplied by 1 - β and then
     orthogonalised by optax's Muon with beta=0. With consistent_rms, which needs
-    bias_correction=True, the scale is computed here, because optax.contrib.muon has
-    that argument only since version 0.2.7. tests/rules/test_layerwise.py compares with
-    it. An early form of optax's Muon orthogonalised the gradient instead of the
-    momentum. This was mended in January 2025, before the first release of the rule
-    (0.2.5).
+    bias_correction=True, the scale is computed here, because optax.contrib.muon has the
+    argument consistent_rms only since version 0.2.7. tests/rules/test_layerwise.py
+    compares with this argument. An early form of optax's Muon orthogonalised the
+    gradient instead of the momentum. This was mended in January 2025, before the first
+    release of the rule (0.2.5).
     """
     given = (learning_rate, ns_coeffs, ns_steps)
     if consistent_rms is not None:

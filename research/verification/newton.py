@@ -11,8 +11,8 @@ from research.verification.leaves import Leaves, dot, norm
 def newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
     """Yield the iterates of algorithms 3.1 and 3.2 of Nocedal & Wright (2006).
 
-    The direction p solves B p = -g with B positive definite. The step length is found
-    by Armijo's backtracking.
+    The direction p solves B p = -g, where B = `definite`(H) for the Hessian H. Armijo's
+    backtracking finds the step length.
     """
     while True:
         g, t = f.gradient(x), learning_rate
@@ -125,9 +125,9 @@ def promise(h, g, p):
 
 
 def model_minimum(h, g, radius):
-    """Return the minimiser p of gᵀp + ½ pᵀHp over |p| <= radius, and its multiplier σ.
+    """Return the p with |p| <= radius that minimises gᵀp + ½ pᵀHp, and its multiplier.
 
-    p and σ satisfy (H + σ I) p = -g. Bisection finds σ.
+    p and the multiplier σ satisfy (H + σ I) p = -g. Bisection finds σ.
     """
     if norm(g) == 0 or mpmath.isnan(norm(g)):
         return norm(g) * g, 0

@@ -18,7 +18,7 @@ from research.verification.problems import PROBLEMS
 
 
 def first_scale(g, first_step):
-    """Return min(1, 1 / |g|), where |g| is the Euclidean or the absolute-value norm."""
+    """Return min(1, 1 / |g|), where |g| is the norm |g|_2 or |g|_1."""
     return capped(
         norm(g) if first_step == "euclidean" else dot(absolute(g), zeros_like(g) + 1)
     )

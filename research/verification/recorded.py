@@ -21,8 +21,8 @@ def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
     Args:
       variant: Name "optimizer/variant", as in `recorded.json`.
     Returns:
-      Dict from the problem's name to the learning rate and the Walk. The rate is NaN if
-      the rule has none.
+      Dict from the problem's name to a pair of the learning rate and the Walk. The rate
+      is NaN if the rule has no learning rate.
     Raises:
       KeyError: Nothing is recorded under this name.
     Example:

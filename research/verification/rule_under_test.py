@@ -108,8 +108,8 @@ def made(
 
     Args:
       rule: A gradient transformation, or a constructor whose first argument is the
-        learning rate. rate, arguments: Learning rate and other arguments for the
-        constructor.
+        learning rate.
+      rate, arguments: Learning rate and other arguments for the constructor.
       name: Name of the rule in messages.
     Returns:
       The rule. Each call checks that updates and state keep structure, shapes and

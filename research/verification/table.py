@@ -36,8 +36,7 @@ class Cell(NamedTuple):
 
     Attributes:
       rule, authority, dtype, problem: Names of the rule, the authority, the dtype and
-        the problem. The authority (one of AUTHORITIES) is what the rule is compared
-        with.
+        the problem. The authority is the kind of reference, one of AUTHORITIES.
       arguments: Arguments other than the defaults, as a user writes them; "" for the
         defaults.
       deviation: The largest deviation, with its step and leaf; None if there was no
@@ -68,7 +67,7 @@ def verification_table(
       rules: Names in UPDATE_RULES. None means all.
       dtypes: Dtypes among "float64" and "float32". "float64" requires JAX's float64 to
         be on.
-      authorities: Authorities among AUTHORITIES.
+      authorities: Kinds of reference among AUTHORITIES: "formula", "optax", "recorded".
       on_rule: Function called before each rule with (number of rules done, number of
         all rules, name of this rule).
     Returns:

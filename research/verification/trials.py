@@ -1,4 +1,4 @@
-"""Mistakes that may explain a rule's deviation, of its formula and in general."""
+"""Mistakes that may explain why a rule deviates from its reference."""
 
 import contextlib
 import inspect
@@ -165,7 +165,7 @@ def _written(value: Any) -> str:
 def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
     """Yield one trial for each formula in `others`.
 
-    The trial tests whether the rule follows that formula instead of the reference. From
+    The trial tests whether the rule follows this formula instead of the reference. From
     the arguments of the reference, the formula receives only those that it accepts.
     """
     for name, formula in others.items():

@@ -354,10 +354,10 @@ class Deviation(NamedTuple):
 
     Attributes:
       largest: The largest difference, as `distance` defines it.
-      step: First step, from 0, after which the largest difference occurs.
+      step: First step, counted from 0, after which the largest difference occurs.
       leaf: Path of the leaf with the largest difference; "" for a bare array.
-      first: First step, from 0, at which the difference exceeds `distance`'s tolerance;
-        -1 if there is none.
+      first: First step, counted from 0, at which the difference exceeds `distance`'s
+        tolerance; -1 if there is none.
     """
 
     largest: float
@@ -380,10 +380,11 @@ def distance(
     as much as large ones. If a gradient is NaN, the iterates are compared instead,
     because NaN params have no differences.
 
-    If only one of the two values is finite, the difference is inf. If both are NaN, the
-    difference is 0 if the problem has NaN in its gradients. Otherwise it is inf, so
-    that failed runs never count as equal. If both rules are evaluated at points other
-    than their iterates, these points are compared like the iterates of a function.
+    If only one of two compared values is finite, the difference is inf. If both are
+    NaN, the difference is 0 if the problem has NaN in its gradients. Otherwise it is
+    inf, so that failed runs never count as equal. If both rules are evaluated at points
+    other than their iterates, these points are compared like the iterates of a
+    function.
 
     Args:
       found, reference: The two trajectories.
@@ -532,7 +533,7 @@ def deviation_from_optax(
 
     Args:
       name: Name of a rule that optax also has, a key of CARDS.
-      objective: Function (params, batch) -> (), such as a workload's.
+      objective: Function (params, batch) -> (), such as the objective of a workload.
       params: Initial point.
       batch: Second argument of the objective: a Batch, None, or any pytree. Its floats
         are cast to dtype.

@@ -1,4 +1,4 @@
-"""Named problems: data and split, model, objective, metric, and exact optimum."""
+"""Named problems, each with split data, model, objective, metric and exact optimum."""
 
 import math
 from collections.abc import Callable
@@ -45,7 +45,8 @@ WORKLOADS: dict[str, Callable[..., Workload]] = {
 def make_workload(name: str, **options: Any) -> Workload:
     """Build a named workload.
 
-    The same name and options return the same object, which is solved once per process.
+    A second call with the same name and options returns the same object. The optimum is
+    therefore computed only once per process.
 
     | name | model, loss | training rows, features | penalty |
     |---|---|---|---|
@@ -63,19 +64,20 @@ def make_workload(name: str, **options: Any) -> Workload:
     | rosenbrock | 2 variables | - | - |
 
     Rows are split 70/15/15 with seed 0, and x is standardised on the training part. A
-    penalty λ adds λ/2 |w|² to the objective; intercepts are not penalised. The optimum is
-    the minimum of the objective on the training part.
+    penalty λ adds λ/2 |w|² to the objective. Intercepts are not penalised. The optimum
+    is the minimum of the objective on the training part.
 
     Args:
       name: One of `WORKLOADS`.
-      **options: Options of that workload's constructor. All take dtype ("float64" by
-        default). Those with data take holdout: False trains on all rows, and validation
-        and test are then None. Some take a size; see their signatures.
+      **options: Options of the workload's constructor. All constructors accept dtype
+        ("float64" by default). Constructors of problems with data accept holdout:
+        holdout=False means that all rows are used for training, and that validation and
+        test are None. Some constructors accept a size; see their signatures.
     Returns:
       The workload. Its arrays have the given dtype; labels are int32.
     Raises:
-      ValueError: The name is unknown (the message suggests the nearest name), or dtype
-        is float64 while 64-bit mode of JAX is off.
+      ValueError: The name is unknown, or dtype is float64 but JAX's 64-bit mode is off.
+        For an unknown name, the message suggests the nearest name.
       TypeError: dtype is not floating, or the constructor has no such option.
     Example:
       >>> from research import backend

@@ -1,4 +1,4 @@
-"""Helpers for workload constructors: options, dtypes and parts of a dataset."""
+"""Helpers for workload constructors: check options and dtypes, and build batches."""
 
 import functools
 import math
@@ -25,7 +25,7 @@ SPLIT_SEED = 0
 
 
 def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
-    """Return a constructor that caches what it built for each dtype and set of options.
+    """Return a constructor that caches its workloads, by dtype and options.
 
     The dtype is checked at every call.
     """
@@ -42,7 +42,10 @@ def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
 
 
 def rows_for(n: int, holdout: bool) -> int:
-    """Return how many rows are needed so that n of them are left for training."""
+    """Return how many rows are needed so that n rows are used for training.
+
+    With holdout, 70 % of the rows are used for training. Without, all are.
+    """
     check_size("n", n, 100)
     return math.ceil(n / 0.7) if holdout else n
 
@@ -50,9 +53,9 @@ def rows_for(n: int, holdout: bool) -> int:
 def in_batches(
     parts: Iterable[Any], dtype: DTypeLike, target_dtype: DTypeLike
 ) -> tuple[Any, ...]:
-    """Return training, validation and test batches.
+    """Return the training, validation and test batches.
 
-    If there is a single part, the last two are None.
+    If there is only one part, the validation and test batches are None.
     """
     batches = (
         Batch(jnp.asarray(x, dtype), jnp.asarray(y, target_dtype)) for x, y in parts
@@ -73,7 +76,7 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def check_size(name: str, value: Any, entries: int = 1) -> None:
-    """Refuse a size that is not a positive integer or does not fit in memory."""
+    """Raise an error unless a size is a positive integer that fits into memory."""
     check_count(name, value)
     check_most(**{name: value})
     check_room(f"{name}={value}", value, entries)

@@ -71,7 +71,7 @@ def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
 
 @constructor
 def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """`diabetes` with penalty 0.1, which lowers the condition number from 520 to 40."""
+    """`diabetes` with penalty 0.1. This lowers the condition number from 520 to 40."""
     data = datasets.load("diabetes_raw")
     return _supervised(
         "diabetes_ridge", _REGRESSION, data, 0.1, holdout, dtype, scale_targets=True
@@ -82,7 +82,7 @@ def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Wor
 def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Linear regression of disease progression on the body mass index.
 
-    The target is in its own units; the body mass index is standardised.
+    The body mass index is standardised. The target is not; it keeps its own units.
     """
     return _supervised(
         "diabetes_bmi", _REGRESSION, _only("diabetes_raw", "bmi"), 0.0, holdout, dtype
@@ -91,7 +91,7 @@ def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workl
 
 @constructor
 def breast_cancer(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
-    """Logistic regression that predicts if a tumour is benign (1) or malignant (0).
+    """Logistic regression that classifies tumours as benign (1) or malignant (0).
 
     The inputs are thirty measurements of cell nuclei.
     """
@@ -109,7 +109,7 @@ def breast_cancer(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Work
 def breast_cancer_two_features(
     *, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """`breast_cancer` with two inputs: worst radius and worst concave points."""
+    """`breast_cancer` with two inputs: "worst radius" and "worst concave points"."""
     data = _only("breast_cancer", "worst radius", "worst concave points")
     return _supervised(
         "breast_cancer_two_features", _TWO_CLASSES, data, 0.01, holdout, dtype
@@ -128,7 +128,7 @@ def digits(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
 def overlapping_50k(
     *, n: int = 50_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """Logistic regression on a large set: two Gaussian classes in 20 dimensions.
+    """Logistic regression on many rows: two Gaussian classes in 20 dimensions.
 
     The features are correlated. There are n training rows. The Bayes accuracy is 0.841.
     """
@@ -140,7 +140,7 @@ def overlapping_50k(
 def overlapping_1m(
     *, n: int = 1_000_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """Logistic regression on a very large set: two Gaussian classes in 10 dimensions.
+    """Logistic regression on very many rows: two Gaussian classes in 10 dimensions.
 
     There are n training rows. The Bayes accuracy is 0.841.
     """
@@ -152,9 +152,9 @@ def overlapping_1m(
 def ill_conditioned(
     *, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """Ill-conditioned linear regression on generated data, with R² 0.95.
+    """Ill-conditioned linear regression on generated data, with R² = 0.95.
 
-    The condition number is 10,000 after the inputs are standardised.
+    After the inputs are standardised, the condition number is 10,000.
     """
     data = datasets.linear_problem(
         0, rows_for(n, holdout), 50, 0.5, 12_000.0
@@ -173,9 +173,9 @@ def noisy_quadratic(
     [30, 60]. Zhang et al. 2019 (arXiv 1907.04164) describe the effect of batch size on
     such problems.
 
-    The x of a batch are the x_i, and its y are ½ x_iᵀHx_i. A batch then costs one
-    product with H: the objective is ½ (x - m)ᵀH(x - m) + mean of y - ½ mᵀHm, where m is
-    the mean of the batch's x_i.
+    In a batch, batch.x has the x_i, and batch.y has the numbers ½ x_iᵀHx_i. Let m be
+    the mean of the x_i in the batch. The objective is then ½ (x - m)ᵀH(x - m) +
+    mean(batch.y) - ½ mᵀHm, which needs H only twice for a batch of any size.
     """
     random = np.random.default_rng(0)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])

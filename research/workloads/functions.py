@@ -1,4 +1,4 @@
-"""Functions without data whose minimum is known by construction."""
+"""Workloads without data: functions with a known minimum."""
 
 import math
 
@@ -16,9 +16,9 @@ from research.workloads._construction import check_size, constructor
 def quadratic(
     *, dimension: int = 20, condition: float = 100.0, dtype: DTypeLike = "float64"
 ) -> Workload:
-    """Quadratic ½ xᵀAx - bᵀx, started from N(0, I).
+    """The quadratic ½ xᵀAx - bᵀx, with initial points drawn from N(0, I).
 
-    The eigenvalues are geometrically spaced from 1 / condition to 1.
+    The eigenvalues of A are geometrically spaced from 1 / condition to 1.
     """
     check_size("dimension", dimension)
     if not 1 <= condition < math.inf:
@@ -29,9 +29,10 @@ def quadratic(
 
 @constructor
 def rosenbrock(*, dimension: int = 2, dtype: DTypeLike = "float64") -> Workload:
-    """Rosenbrock's function, started near (-1.2, 1, -1.2, ...), Rosenbrock's own start.
+    """Rosenbrock's function, with initial points near (-1.2, 1, -1.2, ...).
 
-    The initial point is that point plus 0.1 N(0, I).
+    This point is Rosenbrock's own initial point. A random vector drawn from 0.1 N(0, I)
+    is added to the point.
     """
     function = datasets.rosenbrock(dimension)
     centre = np.where(np.arange(dimension) % 2 == 0, -1.2, 1.0)

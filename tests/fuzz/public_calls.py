@@ -297,6 +297,7 @@ def hyperparameters(name: str) -> dict[str, Any]:
         "clip_adaptively": {"clipping": 0.1},
         "clip_by_global_norm": {"max_norm": 1.0},
         "clip_by_norm": {"max_norm": 1.0},
+        "cautious": {"rule": optax.sgd(0.1)},
         "clip_by_value": {"max_value": 1.0},
         "evaluation_params": {
             "state": optax.sgd(0.1).init(params()),

@@ -292,7 +292,7 @@ def test_periods_beyond_int32_are_never_over(many):
 SIZES = np.array([1e-45, 1e-38, 1e-30, 1e20, 1e30, 1e38, 3e38])
 SIGNS = np.array([[1.0, -1.0, 0.5, 0.0], [1.0, 1.0, 0.7, 0.0], [-1.0, 1.0, 1.0, 1.0]])
 # Sums of such gradients are beyond the range: ∞, never NaN; optax's too.
-OVERFLOWS = {"heavy_ball", "nesterov", "lookahead"}
+OVERFLOWS = {"heavy_ball", "nesterov", "lookahead", "optimistic_gradient_descent"}
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)

@@ -529,7 +529,7 @@ REFUSED = [
         lambda: models.check_sequences(
             Sequences(np.ones((3, 5, 2)), np.array([5, 0, 1]))
         ),
-        "1..5; that of sequence 1 is 0",
+        "1..5; the length of sequence 1 is 0",
     ),
     (
         lambda: models.check_sequences(

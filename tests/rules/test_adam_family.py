@@ -390,10 +390,23 @@ VARIANTS = [  # That the verification table does not ask.
     ("rmsprop", {"bias_correction": True, "centered": True, "eps": 0.1}),
     ("rmsprop", {"momentum": 0.5, "rate_in_momentum": False}),
     ("nadam", {"momentum_schedule": "paper", "momentum_decay": 0.1}),
+    ("nadamw", {"same_correction": True, "weight_decay": 0.1}),
     ("amsgrad", {"bias_correction_mu": False, "correct_before_max": False}),
     ("yogi", {"bias_correction": False, "initial_mu": 0.5}),
     ("radam", {"b2": 0.75, "threshold": 4.0, "eps_before_correction": True}),
     ("adan", {"weight_decay": 0.1}),
+    ("ademamix", {"warmup_steps": 12, "weight_decay": 0.1}),
+    ("ademamix", {"warmup_steps": 40, "b1": 0.5, "b3": 0.99}),
+    ("mars", {"gamma": 0.5}),
+    ("cautious_adamw", {"plus_one": True}),
+    ("cautious_adamw", {"cautious_decay": True, "weight_decay": 0.5}),
+    ("lars", {"weight_decay": 0.1, "eps": 0.01}),
+    ("lars", {"nesterov": True}),
+    ("adafactor", {"relative_step": True, "min_dim_size_to_factor": 2}),
+    ("adafactor", {"multiply_by_parameter_scale": False}),
+    ("adafactor", {"momentum": 0.9, "min_scale": 2.0}),
+    ("madgrad", {"eps_in_rate": False}),
+    ("optimistic_adam", {"nesterov": True}),
 ]
 
 

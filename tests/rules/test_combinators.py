@@ -13,6 +13,9 @@ from research.update_rules import (
     accumulate_gradients,
     adam,
     adamw,
+    add_decayed_weights,
+    cautious,
+    cautious_adamw,
     gradient_descent,
     heavy_ball,
     polyak_step,
@@ -298,3 +301,59 @@ def test_bad_input_raises():
         match="dtype must be a floating one, such as 'float32'; got dtype='int32'",
     ):
         with_state_dtype(adam(0.1), "int32")
+
+
+# Cautious rules
+
+
+def two_steps(rule, gradients, x):
+    state = rule.init(x)
+    for g in gradients:
+        updates, state = rule.update(g, state, x)
+    return updates
+
+
+def test_a_cautious_rule_without_momentum_is_the_rule():
+    g, x = jnp.array([1.0, -2.0, 3.0]), jnp.ones(3)
+    np.testing.assert_array_equal(
+        two_steps(cautious(gradient_descent(0.1)), [g, g], x), -0.1 * g
+    )
+
+
+@pytest.mark.parametrize("plus_one", [False, True])
+def test_a_cautious_rule_leaves_out_what_goes_up_and_moves_the_others_further(plus_one):
+    gradients = [jnp.array([4.0, 4.0, 4.0, 4.0]), jnp.array([-1.0, 1.0, 0.0, 1.0])]
+    plain = two_steps(heavy_ball(1.0, 0.5), gradients, jnp.zeros(4))
+    found = two_steps(cautious(heavy_ball(1.0, 0.5), plus_one), gradients, jnp.zeros(4))
+    kept = np.array([0.0, 1.0, 0.0, 1.0])
+    np.testing.assert_allclose(found, plain * kept * 4 / (3 if plus_one else 2))
+
+
+def test_cautious_adamw_without_decay_is_the_cautious_adam():
+    random = np.random.default_rng(0)
+    gradients, x = jnp.asarray(random.standard_normal((9, 5))), jnp.ones(5)
+    rules = cautious_adamw(0.1, weight_decay=0.0), cautious(adam(0.1))
+    np.testing.assert_allclose(*(two_steps(r, gradients, x) for r in rules), rtol=1e-14)
+
+
+def test_a_cautious_rule_keeps_a_nan_and_the_smallest_numbers():
+    rule = cautious(gradient_descent(1e-3))
+    g = jnp.array([jnp.nan, 1e-30], "float32")
+    found = rule.update(g, rule.init(g), g)[0]
+    assert np.isnan(found[0])
+    np.testing.assert_allclose(found[1], -1e-33, rtol=1e-6)
+
+
+def test_cautious_decay_spares_weights_whose_direction_makes_them_larger():
+    d, x = jnp.array([1.0, -1.0, 0.0]), jnp.array([2.0, 2.0, 2.0])
+    rule = add_decayed_weights(0.5, cautious=True)
+    np.testing.assert_array_equal(rule.update(d, rule.init(x), x)[0], [2.0, -1.0, 1.0])
+
+
+def test_cautious_refuses_what_is_not_a_rule():
+    with pytest.raises(
+        TypeError, match=r"rule must be an optax\.GradientTransformation"
+    ):
+        cautious(0.1)
+    with pytest.raises(ValueError, match="min_share must be a finite number, positive"):
+        cautious(gradient_descent(0.1), min_share=0.0)

@@ -1,0 +1,448 @@
+"""Adam with another first moment: AdEMAMix, its simplified form, LaProp and MARS.
+
+AdEMAMix adds a second, slow average, LaProp averages gradients that are already
+divided, and MARS corrects each gradient by its change. In the formulas, g_t is the
+gradient, u_t the update and η_t the learning rate at step t. Operations act entry by
+entry, except for a norm in MARS.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._adam import AdamState
+from research.update_rules._bias_correction import bias_correction
+from research.update_rules._checks import checked
+from research.update_rules._edges import (
+    abs_square,
+    complete,
+    leaf_norm,
+    overflowed,
+    sizes_like,
+    within_range,
+)
+from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
+from research.update_rules._transforms import (
+    add_decayed_weights,
+    cast,
+    descend,
+    increment,
+    like,
+    moving_average,
+)
+
+
+class AdemamixState(NamedTuple):
+    """State of AdEMAMix.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      mu: Fast moving average of gradients m_t, like the params.
+      slow: Slow moving average of gradients n_t, like the params.
+      nu: Moving average of squared gradients v_t, like the params.
+    """
+
+    count: Array
+    mu: Params
+    slow: Params
+    nu: Params
+
+
+@checked
+def ademamix(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    b3: float | Array = 0.9999,
+    alpha: float | Array = 5.0,
+    eps: float | Array = 1e-8,
+    eps_root: float | Array = 0.0,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    warmup_steps: int | Array = 0,
+) -> optax.GradientTransformation:
+    """AdamW with a second, slow average of gradients in the numerator.
+
+    n_t = β3 n_(t-1) + (1 - β3) g_t,
+    u_t = -η_t ((m̂_t + α n_t) / (√(v̂_t + ε_root) + ε) + λ x_t), with m̂_t and v̂_t as in
+    `adam` and the params x_t.
+
+    n_t is not corrected for starting at 0, so that its influence grows slowly. With
+    warmup_steps = T > 0, the factor grows as α min(t / T, 1). The decay then also grows,
+    from about β1 to β3: log β3_t = log β3 / (s + (1 - s) log β3 / log β1), with s =
+    min(t / T, 1).
+
+    optax.contrib.ademamix is the same without a warm-up; there α and β3 may be
+    schedules of their own, counted from 0. The paper uses the warm-up over the whole
+    training. Without it, long trainings may diverge early. bitsandbytes has it as
+    t_alpha and t_beta3. torch does not have the rule.
+
+    Use it for long trainings of large models, where gradients that are 10,000 steps old
+    still help. It stores three arrays per leaf where Adam stores two. With α = 0 it is
+    AdamW.
+
+    Args:
+      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      b3: Decay β3 of the slow average in [0, 1); may be traced.
+      alpha: Factor α of the slow average, at least 0; may be traced.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: As in `adamw`.
+      warmup_steps: Number T of steps of the warm-up, an integer of at least 0; may be
+        traced.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Pagliardini, Ablin & Grangier, The AdEMAMix optimizer: better, faster, older, ICLR
+      2025, algorithm 1 and section 3 (schedulers).
+    Example:
+      >>> rule, x = ademamix(1.0, b3=0.75, alpha=2.0, eps=0.0), jnp.zeros(1)
+      >>> print(rule.update(jnp.array([4.0]), rule.init(x), x)[0])
+      [-1.5]
+    """
+    _check({"b1": b1, "b2": b2, "b3": b3}, {"eps": eps, "eps_root": eps_root})
+    check_number("alpha", alpha)
+    check_number("warmup_steps", warmup_steps, integer=True)
+
+    def init(params: Params):
+        mu, slow = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        nu = jax.tree.map(sizes_like, params)
+        return AdemamixState(jnp.zeros((), jnp.int32), mu, slow, nu)
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        count = increment(state.count)
+        factor, decay = _warmed_up(alpha, b1, b3, warmup_steps, count)
+        mu = moving_average(b1, state.mu, updates)
+        slow = moving_average(decay, state.slow, updates)
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
+        of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
+
+        def direction(g, m, n, v):
+            mixed = m / cast(of_mu, m) + cast(factor, m) * n
+            root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
+            return like(jnp.where(overflowed(v, g, m, n), 0.0, mixed / root), g)
+
+        moved = jax.tree.map(direction, updates, mu, slow, nu)
+        return moved, AdemamixState(count, mu, slow, nu)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)),
+        add_decayed_weights(weight_decay, mask),
+        descend(learning_rate),
+    )
+
+
+def _warmed_up(
+    alpha: float | Array,
+    b1: float | Array,
+    b3: float | Array,
+    warmup_steps: int | Array,
+    count: Array,
+) -> tuple[float | Array, float | Array]:
+    """Return α and β3 at step t of the warm-up."""
+    if isinstance(warmup_steps, int) and warmup_steps == 0:
+        return alpha, b3
+    share = jnp.minimum(count.astype(float) / jnp.maximum(warmup_steps, 1), 1.0)
+    of_b1, of_b3 = (jnp.log(jnp.asarray(b, float)) for b in (b1, b3))
+    decay = jnp.exp(of_b3 / (share + (1.0 - share) * of_b3 / of_b1))
+    return alpha * share, jnp.where(share < 1.0, decay, b3)
+
+
+class SimplifiedAdemamixState(NamedTuple):
+    """State of the simplified AdEMAMix.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      velocity: Decaying sum of gradients m_t, like the params.
+      nu: Moving average of squared gradients v_t, like the params.
+    """
+
+    count: Array
+    velocity: Params
+    nu: Params
+
+
+@checked
+def simplified_ademamix(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.99,
+    b2: float | Array = 0.95,
+    alpha: float | Array = 0.0,
+    eps: float | Array = 1e-8,
+    eps_root: float | Array = 0.0,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+) -> optax.GradientTransformation:
+    """Divide a sum of gradients, in which the newest has more weight, by Adam's root.
+
+    m_t = β1 m_(t-1) + g_t,
+    u_t = -η_t ((m_t + α g_t) / (√(v̂_t + ε_root) + ε) + λ x_t), with v̂_t as in `adam`.
+
+    m_t is a sum, not an average: with α = 0 a constant gradient gives steps that grow
+    from η to η / (1 - β1). So η is smaller than Adam's by about that factor.
+    optax.contrib.simplified_ademamix is the same for real params. For complex params it
+    takes g² where |g|² is meant. torch does not have the rule.
+
+    Use it in place of AdEMAMix if a second average costs too much memory. For small
+    batches the paper takes a large α, for large ones α near 0.
+
+    Args:
+      learning_rate, b1, b2, eps, eps_root: As in `adam`.
+      alpha: Additional weight α of the newest gradient, at least 0; may be traced.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: As in `adamw`.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Morwani, Vyas, Zhang & Kakade, Connections between schedule-free optimizers,
+      AdEMAMix, and accelerated SGD variants, 2025, algorithm of simplified AdEMAMix.
+    Example:
+      >>> rule, x = simplified_ademamix(0.5, alpha=2.0, eps=0.0), jnp.zeros(1)
+      >>> print(rule.update(jnp.array([4.0]), rule.init(x), x)[0])
+      [-1.5]
+    """
+    _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
+    check_number("alpha", alpha)
+
+    def init(params: Params):
+        velocity = jax.tree.map(jnp.zeros_like, params)
+        nu = jax.tree.map(sizes_like, params)
+        return SimplifiedAdemamixState(jnp.zeros((), jnp.int32), velocity, nu)
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        count = increment(state.count)
+        velocity = jax.tree.map(
+            lambda m, g: like(g, m) + cast(b1, m) * m, state.velocity, updates
+        )
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
+        of_nu = bias_correction(b2, count)
+
+        def direction(g, m, v):
+            ahead = m + cast(alpha, m) * like(g, m)
+            root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
+            return like(jnp.where(overflowed(v, g), 0.0, ahead / root), g)
+
+        moved = jax.tree.map(direction, updates, velocity, nu)
+        return moved, SimplifiedAdemamixState(count, velocity, nu)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)),
+        add_decayed_weights(weight_decay, mask),
+        descend(learning_rate),
+    )
+
+
+@checked
+def laprop(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-15,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+) -> optax.GradientTransformation:
+    """Average gradients that are already divided by the root of their squares.
+
+    m_t = β1 m_(t-1) + (1 - β1) g_t / (√v̂_t + ε),
+    u_t = -η_t (m_t / (1 - β1^t) + λ x_t), with v̂_t as in `adam` and the params x_t.
+
+    Adam divides an average of gradients by today's root. LaProp divides each gradient
+    by the root of its own time, so that β1 > √β2 cannot make it diverge. The authors'
+    code and timm's LaProp are the same with a constant rate: they average η_t times the
+    quotient, and divide by the same average of η_t. optax 0.2.8 and torch do not have
+    the rule.
+
+    Use it in place of Adam if β2 must be small, as for gradients whose size changes
+    quickly.
+
+    Args:
+      learning_rate, b1, b2, eps: As in `adam`.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: As in `adamw`.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Ziyin, Wang & Ueda, LaProp: separating momentum and adaptivity in Adam, 2020,
+      algorithm 1.
+    Example:
+      >>> rule, x = laprop(0.5, b1=0.5, b2=0.0, eps=0.0), jnp.zeros(1)
+      >>> updates, state = rule.update(jnp.array([4.0]), rule.init(x), x)
+      >>> print(rule.update(jnp.array([-1.0]), state, x)[0].round(4))
+      [0.1667]
+    """
+    _check({"b1": b1, "b2": b2}, {"eps": eps})
+
+    def init(params: Params):
+        mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
+        return AdamState(jnp.zeros((), jnp.int32), mu, nu)
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        count = increment(state.count)
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
+        of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
+        divided = jax.tree.map(
+            lambda g, m, v: like(g, m) / (jnp.sqrt(v / cast(of_nu, v)) + cast(eps, v)),
+            updates,
+            state.mu,
+            nu,
+        )
+        mu = moving_average(b1, state.mu, divided)
+        moved = jax.tree.map(lambda g, m: like(m / cast(of_mu, m), g), updates, mu)
+        return moved, AdamState(count, mu, nu)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)),
+        add_decayed_weights(weight_decay, mask),
+        descend(learning_rate),
+    )
+
+
+class MarsState(NamedTuple):
+    """State of MARS.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average of corrected gradients m_t, like the params.
+      nu: Moving average of their squares v_t, like the params.
+      gradient: Last gradient g_t, like the params.
+    """
+
+    count: Array
+    mu: Params
+    nu: Params
+    gradient: Params
+
+
+@checked
+def mars(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.99,
+    gamma: float | Array = 0.025,
+    eps: float | Array = 1e-8,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    optimize_1d: bool = False,
+) -> optax.GradientTransformation:
+    """AdamW on gradients that are corrected by their change, to reduce their variance.
+
+    c_t = g_t + γ β1 / (1 - β1) (g_t - g_(t-1)), divided by its norm if that exceeds 1,
+    m_t = β1 m_(t-1) + (1 - β1) c_t,
+    v_t = β2 v_(t-1) + (1 - β2) c_t²,
+    u_t = -η_t (m̂_t / (√v̂_t + ε) + λ x_t), where m̂_t and v̂_t are corrected as in `adam`.
+
+    The norm is that of a leaf, and c_1 = g_1. For leaves with fewer than two axes c_t =
+    g_t, unless optimize_1d=True: this is AdamW.
+
+    The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
+    (mars_type="adamw"). The exact form takes g_(t-1) again on the examples of step t,
+    at twice the cost. The authors' code starts from g_0 = 0 and also divides c_1. timm's
+    `caution` is `cautious` here. optax 0.2.8 and torch do not have the rule.
+
+    Use it like AdamW on large models, with a rate two to three times as large. It
+    stores three arrays per leaf where Adam stores two.
+
+    Args:
+      learning_rate, b1, b2, eps: As in `adam`.
+      gamma: Factor γ of the correction, at least 0; may be traced. 0 gives AdamW with
+        clipped gradients.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: As in `adamw`.
+      optimize_1d: Whether vectors and scalars are corrected and clipped, too.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Yuan, Liu, Wu, Zhou & Gu, MARS: unleashing the power of variance reduction for
+      training large models, 2024, algorithms 1 (MARS) and 2 (MARS-AdamW).
+    Example:
+      >>> rule, x = mars(1.0, b1=0.5, b2=0.0, gamma=1.0, eps=0.0), jnp.zeros((1, 1))
+      >>> updates, state = rule.update(jnp.array([[0.5]]), rule.init(x), x)
+      >>> # c = 0.75 + 0.25, and m = 0.5 (0.25 + 1).
+      >>> print(rule.update(jnp.array([[0.75]]), state, x)[0].round(4))
+      [[-0.8333]]
+    """
+    _check({"b1": b1, "b2": b2}, {"eps": eps})
+    check_number("gamma", gamma)
+    strength = gamma * b1 / (1.0 - b1)
+
+    def init(params: Params):
+        mu, gradient = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        nu = jax.tree.map(sizes_like, params)
+        return MarsState(jnp.zeros((), jnp.int32), mu, nu, gradient)
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        count = increment(state.count)
+        gradient = jax.tree.map(like, updates, state.gradient)
+
+        def correct(g, before):
+            if g.ndim < 2 and not optimize_1d:
+                return g
+            c = g + cast(strength, g) * within_range(g - before)
+            c = jnp.where(jnp.isfinite(g), within_range(c), g)
+            norm = leaf_norm(c)
+            return jnp.where(count == 1, g, c / cast(jnp.maximum(norm, 1.0), c))
+
+        corrected = jax.tree.map(correct, gradient, state.gradient)
+        mu = moving_average(b1, state.mu, corrected)
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, corrected))
+        of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
+
+        def direction(g, m, v):
+            root = jnp.sqrt(v / cast(of_nu, v)) + cast(eps, v)
+            return like(m / cast(of_mu, m) / root, g)
+
+        moved = jax.tree.map(direction, updates, mu, nu)
+        return moved, MarsState(count, mu, nu, gradient)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)),
+        add_decayed_weights(weight_decay, mask),
+        descend(learning_rate),
+    )
+
+
+def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) -> None:
+    for name, value in decays.items():
+        check_number(name, value, below=1.0)
+    for name, value in sizes.items():
+        check_number(name, value)
+
+
+RULES = (
+    RuleEntry(
+        ademamix,
+        {
+            "learning_rate": step_rate(1e-3),
+            "b3": Range(0.9, 0.99999, "one_minus", 0.9999),
+        },
+    ),
+    RuleEntry(
+        simplified_ademamix,
+        {
+            "learning_rate": Range(1e-6, 0.1, "log", 1e-4),
+            "b1": Range(0.0, 0.9999, "one_minus", 0.99),
+        },
+    ),
+    RuleEntry(laprop, {"learning_rate": step_rate(4e-4), "b1": MOMENTUM}),
+    RuleEntry(mars, {"learning_rate": step_rate(3e-3), "b1": MOMENTUM}),
+)

@@ -1,0 +1,418 @@
+"""Rules that keep few numbers about the squared gradients of a matrix.
+
+Adafactor keeps a mean for each row and each column, and SM3 a maximum. In the formulas,
+g_t is the gradient of a leaf, u_t the update and η_t the learning rate at step t.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._checks import check_rate, checked
+from research.update_rules._edges import (
+    abs_square,
+    complete,
+    overflowed,
+    real_dtype,
+    sizes_like,
+)
+from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
+from research.update_rules._transforms import (
+    add_decayed_weights,
+    cast,
+    descend,
+    increment,
+    like,
+    moving_average,
+)
+
+MIN_DIM_SIZE_TO_FACTOR = 128
+
+
+class Factors(NamedTuple):
+    """Means of an average of squares over either of the two longest axes of a leaf.
+
+    Attributes:
+      row: Mean over the longest axis, which is left out.
+      column: Mean over the second longest axis, which is left out.
+    """
+
+    row: Array
+    column: Array
+
+
+class AdafactorState(NamedTuple):
+    """State of Adafactor, without its momentum.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      nu: Moving average of squared gradients v_t, like the params; for a leaf that is
+        factored, its Factors.
+    """
+
+    count: Array
+    nu: Params
+
+
+class AdafactorMomentumState(NamedTuple):
+    """State of Adafactor's momentum.
+
+    Attributes:
+      mu: Moving average of directions m_t, like the params.
+    """
+
+    mu: Params
+
+
+@checked
+def adafactor(
+    learning_rate: float | Array | Schedule,
+    decay_rate: float | Array = 0.8,
+    min_dim_size_to_factor: int | None = None,
+    multiply_by_parameter_scale: bool = True,
+    clipping_threshold: float | Array = 1.0,
+    momentum: float | Array | None = None,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    eps: float | Array = 1e-30,
+    min_scale: float | Array = 1e-3,
+    relative_step: bool = False,
+) -> optax.GradientTransformation:
+    """Adam without momentum, with a second moment of rank one for each matrix.
+
+    v_t = β_t v_(t-1) + (1 - β_t) (g_t² + ε), with β_t = 1 - t^-c and t counted from 1,
+    d_t = g_t / √v̂_t,
+    u_t = -η_t (max(ε2, rms(x_t)) d_t / max(1, rms(d_t) / δ) + λ x_t).
+
+    rms is the root of the mean square over a leaf, δ is clipping_threshold, c is
+    decay_rate, ε2 is min_scale and λ is weight_decay. For a matrix with both sides at
+    least min_dim_size_to_factor long, only the means r_t of the rows and c_t of the
+    columns of v_t are kept, and v̂_t = r_t c_tᵀ / mean(r_t). For leaves with more axes,
+    these are the means over the longest and over the second longest axis. For other
+    leaves v̂_t = v_t. The momentum β is that of an average of the first term, before η_t
+    multiplies it.
+
+    The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True).
+    Implementations differ in other points, too:
+    optax.adafactor has no relative step, no argument ε2 and no default rate. It
+    subtracts λ x_t without η_t, averages after the multiplication by η_t, and computes
+    t^-c in float32, so its updates are wrong by 1e-7 in float64.
+    torch.optim.Adafactor always has the relative step (its lr is η), has no momentum,
+    and factors the last two axes of any size. It has no ε in v_t: it bounds √v̂_t from
+    below.
+    keras.optimizers.Adafactor also takes the minimum of a rate and 1 / √t, even of a
+    schedule, and stores the whole v̂_t, so it saves no memory.
+    transformers and timm factor the last two axes (newer versions of timm the two
+    longest, from 16 on), average after the multiplication by η_t, and multiply λ x_t by
+    the parameter scale as well.
+
+    Use it where Adam's state does not fit into memory: it keeps m + n numbers for an (m,
+    n) matrix. The rate is relative to the size of the params, so 0.01 changes a matrix
+    by 1 % per step.
+
+    Args:
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      decay_rate: Exponent c, positive; may be traced.
+      min_dim_size_to_factor: Least length of both axes of a leaf that is factored, a
+        positive integer; None means 128. It cannot be traced.
+      multiply_by_parameter_scale: Whether to multiply by max(ε2, rms(x_t)).
+      clipping_threshold: Threshold δ, positive; may be traced. 1e30 turns clipping off.
+      momentum: Momentum β in [0, 1), or None for none; may be traced.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: As in `adamw`.
+      eps, min_scale: Constants ε and ε2, at least 0; may be traced.
+      relative_step: Whether η_t is at most 1 / √t.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Shazeer & Stern, Adafactor: adaptive learning rates with sublinear memory cost,
+      ICML 2018, algorithms 4 and 5.
+    Example:
+      >>> rule, x = adafactor(0.5, min_dim_size_to_factor=1), jnp.full((2, 2), 2.0)
+      >>> g = jnp.array([[1.0, 2.0], [2.0, 4.0]])  # Its squares have rank one.
+      >>> print(rule.update(g, rule.init(x), x)[0])
+      [[-1. -1.]
+       [-1. -1.]]
+    """
+    check_rate(learning_rate)
+    check_number("decay_rate", decay_rate, positive=True)
+    check_number("clipping_threshold", clipping_threshold, positive=True)
+    check_number("eps", eps)
+    check_number("min_scale", min_scale)
+    if min_dim_size_to_factor is not None and not isinstance(
+        min_dim_size_to_factor, Tracer
+    ):
+        check_number(
+            "min_dim_size_to_factor",
+            min_dim_size_to_factor,
+            positive=True,
+            integer=True,
+        )
+
+    def axes_of(x):
+        return _two_longest(jnp.shape(x), _least(min_dim_size_to_factor))
+
+    def init(params: Params):
+        def zeros(x):
+            axes, sizes = axes_of(x), sizes_like(x)
+            if axes is None:
+                return sizes
+            second, longest = axes
+            return Factors(
+                jnp.zeros(np.delete(x.shape, longest), sizes.dtype),
+                jnp.zeros(np.delete(x.shape, second), sizes.dtype),
+            )
+
+        return AdafactorState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, params))
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        if params is None:
+            raise ValueError(
+                "adafactor needs the params; call update(grads, state, params)."
+            )
+        count = increment(state.count)
+        newest = count.astype(float) ** -decay_rate  # The weight 1 - β_t.
+
+        def average(g, nu):
+            axes, square = axes_of(g), abs_square(g)
+            if axes is None:
+                return _mix(newest, nu, square + cast(eps, square))
+            square = square + cast(eps, square)
+            return Factors(
+                _mix(newest, nu.row, jnp.mean(square, axis=axes[1])),
+                _mix(newest, nu.column, jnp.mean(square, axis=axes[0])),
+            )
+
+        def direction(g, nu, x):
+            axes = axes_of(g)
+            d = _divided(g, nu) if axes is None else _divided_by_factors(g, nu, axes)
+            size = _rms(d)
+            d = d / cast(jnp.maximum(1.0, size / cast(clipping_threshold, size)), d)
+            if multiply_by_parameter_scale:
+                scale = _rms(x)
+                d = cast(jnp.maximum(cast(min_scale, scale), scale), d) * d
+            return like(d, g)
+
+        nu = jax.tree.map(average, updates, state.nu)
+        return jax.tree.map(direction, updates, nu, params), AdafactorState(count, nu)
+
+    direction = complete(optax.GradientTransformation(init, update))
+    averages = () if momentum is None else (_averaged(momentum),)
+    decay = add_decayed_weights(weight_decay, mask)
+    rate = _at_most_relative(learning_rate) if relative_step else learning_rate
+    return optax.chain(direction, *averages, decay, descend(rate))
+
+
+def _least(min_dim_size_to_factor: Any) -> int:
+    if isinstance(min_dim_size_to_factor, Tracer):
+        raise TypeError(
+            "min_dim_size_to_factor decides the shapes of the state of adafactor, so "
+            "that it cannot be traced; under optax.inject_hyperparams name it in "
+            "static_args=('min_dim_size_to_factor',)."
+        )
+    if min_dim_size_to_factor is None:
+        return MIN_DIM_SIZE_TO_FACTOR
+    return int(min_dim_size_to_factor)
+
+
+def _two_longest(shape: tuple[int, ...], least: int) -> tuple[int, int] | None:
+    """Return the second longest and the longest axis, the later one if two are equal.
+
+    Return None if the leaf is not to be factored: it has no two axes of at least the
+    least length.
+    """
+    if len(shape) < 2:
+        return None
+    second, longest = np.argsort(shape, kind="stable")[-2:]
+    return None if shape[second] < least else (int(second), int(longest))
+
+
+def _mix(newest: Array, average: Array, value: Array) -> Array:
+    weight = cast(newest, average)
+    return (1 - weight) * average + weight * like(value, average)
+
+
+def _divided(g: Array, nu: Array) -> Array:
+    """Return g / √v, and 0 where v is 0 or overflowed although g is finite."""
+    still = (nu == 0) | overflowed(nu, g)
+    return jnp.where(still, 0.0, g / jnp.sqrt(nu))
+
+
+def _divided_by_factors(g: Array, nu: Factors, axes: tuple[int, int]) -> Array:
+    """Return g / √(r cᵀ / mean(r)), and 0 where a factor is 0 or overflowed.
+
+    The product r cᵀ is not formed. It could underflow.
+    """
+    second, longest = axes
+    mean = jnp.mean(nu.row, axis=second - (second > longest), keepdims=True)
+    relative = jnp.expand_dims(nu.row / mean, longest)
+    row, mean = (jnp.expand_dims(a, longest) for a in (nu.row, mean))
+    column = jnp.expand_dims(nu.column, second)
+    smallest = jnp.minimum(jnp.minimum(row, mean), column)
+    largest = jnp.maximum(jnp.maximum(row, mean), column)
+    still = (smallest == 0) | overflowed(largest, g)
+    return jnp.where(still, 0.0, g / jnp.sqrt(relative) / jnp.sqrt(column))
+
+
+def _rms(x: Array) -> Array:
+    """Return the root of the mean square of a leaf, in at least float32.
+
+    It is 0 for a leaf without entries.
+    """
+    wide = jnp.promote_types(real_dtype(x), jnp.float32)
+    total = jnp.sum(abs_square(x).astype(wide))
+    return jnp.sqrt(total / max(math.prod(x.shape), 1))
+
+
+def _averaged(decay: float | Array) -> optax.GradientTransformation:
+    """Return the moving average of the updates, from 0 and without correction."""
+    check_number("momentum", decay, below=1.0)
+
+    def init(params: Params):
+        return AdafactorMomentumState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        mu = moving_average(decay, state.mu, updates)
+        return jax.tree.map(like, mu, updates), AdafactorMomentumState(mu)
+
+    return complete(optax.GradientTransformation(init, update))
+
+
+def _at_most_relative(learning_rate: float | Array | Schedule) -> Schedule:
+    """Return the schedule min(η_t, 1 / √t), with t counted from 1."""
+
+    def rate(count):
+        given = learning_rate(count) if callable(learning_rate) else learning_rate
+        return jnp.minimum(given, 1.0 / jnp.sqrt(count + 1.0))
+
+    return rate
+
+
+class Sm3State(NamedTuple):
+    """State of SM3.
+
+    Attributes:
+      largest: For each leaf a tuple with one array for each of its axes: the largest
+        accumulated square at each position of that axis. A leaf without axes has one
+        number.
+      mu: Moving average of directions m_t, like the params.
+    """
+
+    largest: Params
+    mu: Params
+
+
+@checked
+def sm3(
+    learning_rate: float | Array | Schedule,
+    momentum: float | Array = 0.9,
+    eps: float | Array = 1e-8,
+) -> optax.GradientTransformation:
+    """Adagrad with a bound of the sum of squares for each row and column of a matrix.
+
+    s_t = min(r_(t-1), c_(t-1)) + g_t² for each entry, with the numbers r of its row and
+    c of its column. Then each r_t is the largest s_t in its row, and each c_t that in
+    its column.
+    m_t = μ m_(t-1) + (1 - μ) g_t / √(s_t + ε), or 0 in place of the quotient where s_t =
+    0,
+    u_t = -η_t m_t.
+
+    The same holds for each axis of a leaf with more axes. For a vector or a scalar s_t
+    is the sum of its squares, as in `adagrad`. s_t is at least that sum for every entry.
+
+    The rule is SM3-II of the paper, which has no ε: set eps=0. optax.sm3 is the same
+    with its ε of 1e-8, but it accepts neither a schedule nor a leaf without axes.
+
+    Use it where Adagrad suits but its memory does not fit, as for large embeddings. It
+    keeps m + n numbers for the squares of an (m, n) matrix, and a momentum like the
+    params.
+
+    Args:
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      momentum: Momentum μ in [0, 1); may be traced.
+      eps: Constant ε, at least 0; may be traced.
+    Returns:
+      The rule, an optax.GradientTransformation.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number.
+    References:
+      Anil, Gupta, Koren & Singer, Memory-efficient adaptive optimization, NeurIPS 2019,
+      algorithm SM3-II and section 4 (momentum).
+    Example:
+      >>> rule, x = sm3(1.0, momentum=0.0, eps=0.0), jnp.zeros((2, 2))
+      >>> g = jnp.array([[3.0, 0.0], [0.0, 3.0]])
+      >>> updates, state = rule.update(g, rule.init(x))
+      >>> print(rule.update(jnp.full((2, 2), 4.0), state)[0])
+      [[-0.8 -0.8]
+       [-0.8 -0.8]]
+    """
+    check_number("momentum", momentum, below=1.0)
+    check_number("eps", eps)
+
+    def init(params: Params):
+        def zeros(x):
+            dtype = sizes_like(x).dtype
+            return tuple(jnp.zeros(n, dtype) for n in jnp.shape(x) or [()])
+
+        largest = jax.tree.map(zeros, params)
+        return Sm3State(largest, jax.tree.map(jnp.zeros_like, params))
+
+    def accumulate(g, largest):
+        bound = functools.reduce(
+            jnp.minimum, (_along(a, k, g.ndim) for k, a in enumerate(largest))
+        )
+        return bound + abs_square(g).astype(bound.dtype)
+
+    def covered(g, s):
+        others = (tuple(j for j in range(g.ndim) if j != k) for k in range(g.ndim))
+        return tuple(jnp.max(s, axis=axes, initial=0.0) for axes in others) or (s,)
+
+    def divide(g, s):
+        return jnp.where(s == 0, 0.0, g / jnp.sqrt(s + cast(eps, s)))
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        sums = jax.tree.map(accumulate, updates, state.largest)
+        mu = moving_average(momentum, state.mu, jax.tree.map(divide, updates, sums))
+        largest = jax.tree.map(covered, updates, sums)
+        return jax.tree.map(like, mu, updates), Sm3State(largest, mu)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
+
+
+def _along(a: Array, axis: int, ndim: int) -> Array:
+    """Return an array of one axis as an array of ndim axes, all others of length 1."""
+    if ndim == 0:
+        return a
+    return jnp.expand_dims(a, [k for k in range(ndim) if k != axis])
+
+
+RULES = (
+    RuleEntry(
+        adafactor,
+        {
+            "learning_rate": step_rate(0.01),
+            "decay_rate": Range(0.5, 1.0, "linear", 0.8),
+        },
+    ),
+    RuleEntry(
+        sm3, {"learning_rate": Range(1e-4, 10.0, "log", 0.1), "momentum": MOMENTUM}
+    ),
+)

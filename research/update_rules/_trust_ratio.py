@@ -1,0 +1,344 @@
+"""Rules that divide the gradient of each leaf by its norm: LARS, NovoGrad and Fromage.
+
+LARS and Fromage then multiply by the norm of the params. In the formulas, g_t is the
+gradient of a leaf, x_t its params, u_t the update and η_t the learning rate at step t.
+|.| is the Euclidean norm of a leaf.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._checks import check_rate, checked, rate_at
+from research.update_rules._edges import abs_square, complete, leaf_norm, real_dtype
+from research.update_rules._entry import MOMENTUM, Range, RuleEntry
+from research.update_rules._groups import checked_mask
+from research.update_rules._transforms import (
+    cast,
+    constant_rate,
+    descend,
+    increment,
+    like,
+)
+
+
+class StepMomentumState(NamedTuple):
+    """State of the momentum of LARS.
+
+    Attributes:
+      velocity: Decaying sum of steps, like the params.
+    """
+
+    velocity: Params
+
+
+@checked
+def lars(
+    learning_rate: float | Array | Schedule,
+    momentum: float | Array = 0.9,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    trust_coefficient: float | Array = 1e-3,
+    eps: float | Array = 0.0,
+    ratio_mask: Any = None,
+    nesterov: bool = False,
+    separate_norms: bool = True,
+) -> optax.GradientTransformation:
+    """Momentum on gradients that are scaled to a fixed share of the norm of the leaf.
+
+    u_t = μ u_(t-1) - η_t c |x_t| / (|g_t| + λ |x_t| + ε) (g_t + λ x_t) for each leaf.
+
+    c is trust_coefficient, λ weight_decay and μ momentum. If |x_t| or the norm that it
+    is divided by is 0, the ratio is 1. With nesterov=True, the update is μ u_t plus the
+    newest step.
+
+    The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.
+    optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight decay
+    both are the same. timm's defaults leave out the ratio for leaves without decay.
+    torch does not have LARS.
+
+    Use it for large batches on convolutional networks, with warm-up. Leave biases and
+    scales of normalisations out of the decay and of the ratio, as the paper does.
+
+    Args:
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t. With c = 0.001, it is about 1 to 30.
+      momentum: Momentum μ in [0, 1); may be traced.
+      weight_decay: Decay λ, coupled, at least 0; may be traced.
+      mask: As in `adamw`.
+      trust_coefficient: Factor c, at least 0; may be traced.
+      eps: Constant ε, at least 0; may be traced.
+      ratio_mask: Mask of the leaves that the ratio scales, like `mask`; None means all.
+      nesterov: Whether to look ahead.
+      separate_norms: Whether to divide by the sum of two norms.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      You, Gitman & Ginsburg, Large batch training of convolutional networks, 2017,
+      algorithm 1.
+    Example:
+      >>> rule, x = lars(1.0, trust_coefficient=0.5), jnp.array([3.0, 4.0])
+      >>> print(rule.update(jnp.array([8.0, 0.0]), rule.init(x), x)[0])
+      [-2.5  0. ]
+    """
+    check_rate(learning_rate)
+    check_number("momentum", momentum, below=1.0)
+    check_number("trust_coefficient", trust_coefficient)
+    check_number("eps", eps)
+    check_number("weight_decay", weight_decay)
+
+    decays, scales = _everywhere(mask), _everywhere(ratio_mask)
+
+    def direction(g, x, is_decayed, is_scaled):
+        factor = weight_decay if is_decayed else 0.0
+        d = g + like(cast(factor, x) * x, g)
+        if not is_scaled:
+            return d
+        of_x = leaf_norm(x)
+        divisor = leaf_norm(d)
+        if separate_norms:
+            divisor = leaf_norm(g).astype(of_x.dtype) + cast(factor, of_x) * of_x
+        ratio = cast(trust_coefficient, of_x) * of_x / (divisor + cast(eps, divisor))
+        ratio = jnp.where((of_x == 0) | (divisor == 0), 1.0, ratio)
+        return cast(ratio, d) * d
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        if params is None:
+            raise ValueError(
+                "lars needs the params; call update(grads, state, params)."
+            )
+        return jax.tree.map(
+            direction, updates, params, decays(params), scales(params)
+        ), state
+
+    return optax.chain(
+        complete(optax.GradientTransformation(optax.init_empty_state, update)),
+        descend(learning_rate),
+        _momentum_of_steps(momentum, nesterov),
+    )
+
+
+def _everywhere(mask: Any) -> Any:
+    """Return a mask as a function from params to booleans; None is True everywhere."""
+    if mask is None:
+        return lambda params: jax.tree.map(lambda _: True, params)
+    return checked_mask(mask)
+
+
+def _momentum_of_steps(
+    momentum: float | Array, nesterov: bool
+) -> optax.GradientTransformation:
+    """Return the decaying sum of the steps, u_t = μ u_(t-1) + s_t, or μ u_t + s_t."""
+
+    def init(params: Params):
+        return StepMomentumState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        add = lambda s, u: cast(momentum, u) * u + like(s, u)
+        velocity = jax.tree.map(add, updates, state.velocity)
+        moved = jax.tree.map(add, updates, velocity) if nesterov else velocity
+        return jax.tree.map(like, moved, updates), StepMomentumState(velocity)
+
+    return complete(optax.GradientTransformation(init, update))
+
+
+class NovogradState(NamedTuple):
+    """State of NovoGrad.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      velocity: Decaying sum of normalised gradients m_t, like the params.
+      nu: Moving average of the squared norm v_t of each leaf, shape ().
+    """
+
+    count: Array
+    velocity: Params
+    nu: Params
+
+
+@checked
+def novograd(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.25,
+    eps: float | Array = 1e-6,
+    eps_root: float | Array = 0.0,
+    weight_decay: float | Array = 0.0,
+) -> optax.GradientTransformation:
+    """Divide each leaf's gradient by a moving average of its norm, then add momentum.
+
+    v_t = β2 v_(t-1) + (1 - β2) |g_t|², with v_1 = |g_1|²,
+    m_t = β1 m_(t-1) + g_t / (√(v_t + ε_root) + ε) + λ x_t,
+    u_t = -η_t m_t.
+
+    The rule is the paper's algorithm 1; ε_root is optax's, and optax.novograd is the
+    same. timm's NvNovoGrad is the same up to its defaults: β1 = 0.95, β2 = 0.98 and ε =
+    1e-8, and it may average (grad_averaging=True) where this rule adds. torch does not
+    have it.
+
+    Use it in place of Adam for convolutional and speech networks. It keeps one number
+    per leaf for the second moment, so half of Adam's memory. The step of a leaf is up to
+    η / (1 - β1) long, however many entries the leaf has.
+
+    Args:
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      b1, b2: Decays β1 and β2 in [0, 1); may be traced.
+      eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
+      weight_decay: Decay λ inside the momentum, at least 0; may be traced.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Ginsburg et al., Stochastic gradient methods with layer-wise adaptive moments for
+      training of deep networks, 2019, algorithm 1.
+    Example:
+      >>> rule, x = novograd(1.0, eps=0.0, weight_decay=0.5), jnp.array([2.0, 0.0])
+      >>> print(rule.update(jnp.array([3.0, -4.0]), rule.init(x), x)[0])
+      [-1.6  0.8]
+    """
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    check_number("eps", eps)
+    check_number("eps_root", eps_root)
+    check_number("weight_decay", weight_decay)
+
+    def init(params: Params):
+        velocity = jax.tree.map(jnp.zeros_like, params)
+        nu = jax.tree.map(lambda x: jnp.zeros((), _wide(x)), params)
+        return NovogradState(jnp.zeros((), jnp.int32), velocity, nu)
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        if params is None:
+            raise ValueError(
+                "novograd needs the params; call update(grads, state, params)."
+            )
+        first = state.count == 0
+
+        def average(g, v):
+            square = jnp.sum(abs_square(g).astype(v.dtype))
+            mixed = cast(1.0 - b2, v) * square + cast(b2, v) * v
+            return jnp.where(first, square, mixed)
+
+        def add(g, x, m, v):
+            root = cast(jnp.sqrt(v + cast(eps_root, v)) + cast(eps, v), m)
+            return cast(b1, m) * m + (like(g, m) / root + cast(weight_decay, m) * x)
+
+        nu = jax.tree.map(average, updates, state.nu)
+        velocity = jax.tree.map(add, updates, params, state.velocity, nu)
+        moved = jax.tree.map(like, velocity, updates)
+        return moved, NovogradState(increment(state.count), velocity, nu)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
+
+
+def _wide(x: Array) -> Any:
+    return jnp.promote_types(real_dtype(x), jnp.float32)
+
+
+class FromageState(NamedTuple):
+    """State of Fromage.
+
+    Attributes:
+      count: Number of steps taken, int32, shape ().
+      learning_rate: Learning rate of the last step, shape (). Before the first step,
+        the rate that the first step will use.
+    """
+
+    count: Array
+    learning_rate: Array
+
+
+@checked
+def fromage(
+    learning_rate: float | Array | Schedule, min_norm: float | Array = 1e-6
+) -> optax.GradientTransformation:
+    """Turn each leaf by a fixed angle towards its negative gradient.
+
+    x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and u_t = x_(t+1)
+    - x_t. Norms below min_norm count as min_norm.
+
+    Without the root the norm of a leaf would grow without bound. If g_t is orthogonal to
+    x_t, |x_(t+1)| = |x_t|. The paper has no min_norm, and its authors' code takes the
+    ratio 1 where a norm is 0. optax.fromage is the same up to rounding: it computes 1 /
+    √(1 + η²) - 1 as a difference, which loses digits for small η. torch does not have
+    the rule.
+
+    Use it for networks whose layers have different scales. The rate is an angle: 0.01
+    suits most, and needs hardly any tuning. Leaves that start at 0, such as biases,
+    hardly move.
+
+    Args:
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      min_norm: Least norm, at least 0; may be traced.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Bernstein, Vahdat, Yue & Liu, On the distance between two neural networks and the
+      stability of learning, NeurIPS 2020, algorithm 1.
+    Example:
+      >>> rule, x = fromage(0.75), jnp.array([3.0, 4.0])
+      >>> print((x + rule.update(jnp.array([-4.0, 3.0]), rule.init(x), x)[0]).round(4))
+      [4.8 1.4]
+    """
+    check_rate(learning_rate)
+    check_number("min_norm", min_norm)
+
+    def rate(count):
+        return constant_rate(rate_at(learning_rate, count))
+
+    def init(params: Params):
+        del params
+        count = jnp.zeros((), jnp.int32)
+        return FromageState(count, rate(count))
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        if params is None:
+            raise ValueError(
+                "fromage needs the params; call update(grads, state, params)."
+            )
+        eta = rate(state.count)
+
+        def step(g, x):
+            of_x, of_g = (
+                jnp.maximum(n, cast(min_norm, n)) for n in map(leaf_norm, (x, g))
+            )
+            angle = eta.astype(of_x.dtype)
+            length = jnp.sqrt(1 + angle**2)
+            # 1 / √(1 + η²) - 1, without the difference.
+            shrink = angle**2 / (length * (1 + length))
+            ratio = jnp.where(of_g == 0, 1.0, of_x / of_g)
+            return -(cast(angle / length * ratio, g) * g + like(cast(shrink, x) * x, g))
+
+        moved = jax.tree.map(step, updates, params)
+        return moved, FromageState(increment(state.count), eta)
+
+    return complete(optax.GradientTransformation(init, update))
+
+
+RULES = (
+    RuleEntry(
+        lars, {"learning_rate": Range(1e-2, 1e3, "log", 1.0), "momentum": MOMENTUM}
+    ),
+    RuleEntry(
+        novograd, {"learning_rate": Range(1e-5, 1.0, "log", 0.01), "b1": MOMENTUM}
+    ),
+    RuleEntry(fromage, {"learning_rate": Range(1e-5, 1.0, "log", 0.01)}),
+)

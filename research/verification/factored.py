@@ -1,0 +1,277 @@
+"""Formulas of Adafactor and SM3, from their papers."""
+
+from itertools import count
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import optax
+
+from research.verification.card import Card
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import by_leaf, entrywise, sqrt, zeros_like
+
+
+def adafactor(
+    x, f, learning_rate, decay_rate=0.8, min_dim_size_to_factor=None,
+    multiply_by_parameter_scale=True, clipping_threshold=1.0, momentum=None,
+    weight_decay=0.0, eps=1e-30, min_scale=1e-3, relative_step=False,
+):  # fmt: skip
+    """Yield the iterates of algorithms 4 and 5 of Shazeer & Stern (2018).
+
+    The rate, momentum and decay are additions. The whole average of squares is kept,
+    and factored in each step: the means of an average are the averages of the means.
+    """
+    m = v = zeros_like(x)
+    least = 128 if min_dim_size_to_factor is None else min_dim_size_to_factor
+    for t in count(1):
+        g = f.gradient(x)
+        newest = mpmath.mpf(t) ** -decay_rate
+        v = (1 - newest) * v + newest * (g**2 + eps)
+        d = g / sqrt(by_leaf(lambda a: rank_one(a, least), v))
+        d = by_leaf(lambda a: a / larger(1, rms(a) / clipping_threshold), d)
+        if multiply_by_parameter_scale:
+            d = by_leaf(lambda a, y: larger(min_scale, rms(y)) * a, d, x)
+        m = d if momentum is None else momentum * m + (1 - momentum) * d
+        rate = learning_rate
+        if relative_step:
+            rate = min(rate, 1 / sqrt(mpmath.mpf(t)))
+        x = x - rate * (m + weight_decay * x)
+        yield x
+
+
+def rank_one(v, least):
+    """Return r cᵀ / mean(r) for the means r of the rows and c of the columns.
+
+    Rows and columns are those of the two longest axes. An array with no two axes of the
+    least length is returned unchanged.
+    """
+    axes = np.argsort(v.shape, kind="stable")[-2:]
+    if v.ndim < 2 or min(v.shape[k] for k in axes) < least:
+        return v
+    second, longest = axes
+    rows, columns = mean(v, longest), mean(v, second)
+    return rows * columns / mean(rows, second)
+
+
+def mean(v, axis):
+    """Return the mean along an axis, which is kept with length 1."""
+    return np.sum(v, axis=axis, keepdims=True) / v.shape[axis]
+
+
+def rms(a):
+    """Return the root of the mean square of an array; 0 if it has no entries."""
+    return mpmath.sqrt(mpmath.fsum(e * e for e in a.flat) / max(a.size, 1))
+
+
+def larger(a, b):
+    """Return the larger number; NaN if either is NaN."""
+    return a + b if mpmath.isnan(a + b) else max(a, b)
+
+
+def sm3(x, f, learning_rate, momentum=0.9, eps=1e-8):
+    """Yield the iterates of algorithm SM3-II of Anil et al. (2019), with momentum.
+
+    The ε is optax's. The whole array of s is kept, and its maxima are taken again in
+    each step.
+    """
+    s = m = zeros_like(x)
+    while True:
+        g = f.gradient(x)
+        s = by_leaf(cover, s) + g**2
+        quotient = entrywise(lambda a, b: 0 if b == 0 else a / sqrt(b + eps), g, s)
+        m = momentum * m + (1 - momentum) * quotient
+        x = x - learning_rate * m
+        yield x
+
+
+def cover(s):
+    """Return for each entry the smallest of the largest numbers along its axes.
+
+    For each axis, that is the largest entry with the same position on this axis.
+    """
+    bound = s
+    for axis in range(s.ndim if s.size else 0):
+        others = tuple(k for k in range(s.ndim) if k != axis)
+        if others:
+            largest = np.broadcast_to(_max(s, others), s.shape)
+            bound = largest if axis == 0 else _smaller(bound, largest)
+    return bound
+
+
+def _max(s, axes):
+    """Return np.max over axes, but NaN if an entry is NaN."""
+    for axis in axes:
+        s = np.expand_dims(_larger.reduce(s, axis), axis)
+    return s
+
+
+_larger = np.frompyfunc(larger, 2, 1)
+_smaller = np.frompyfunc(lambda a, b: -larger(-a, -b), 2, 1)
+
+
+def optax_adafactor(
+    learning_rate,
+    decay_rate=0.8,
+    min_dim_size_to_factor=128,
+    clipping_threshold=1.0,
+    momentum=None,
+    weight_decay=0.0,
+    eps=1e-30,
+):
+    """Return optax.adafactor from its parts, with t^-c in the dtype of the rate.
+
+    optax computes this power in float32 and would be 1e-7 away in float64. It does not
+    multiply its weight decay by the rate.
+    """
+
+    def decay_at(count, exponent):
+        return 1.0 - (count + jnp.ones((), float)) ** -exponent
+
+    links = [
+        optax.scale_by_factored_rms(
+            True, decay_rate, 0, min_dim_size_to_factor, eps, decay_at
+        ),
+        optax.clip_by_block_rms(clipping_threshold),
+        optax.scale_by_learning_rate(learning_rate, flip_sign=False),
+        optax.scale_by_param_block_rms(),
+    ]
+    if momentum is not None:
+        links.append(optax.ema(momentum, debias=False))
+    if weight_decay:
+        links.append(optax.add_decayed_weights(learning_rate * weight_decay))
+    return optax.chain(*links, optax.scale(-1))
+
+
+def optax_sm3(learning_rate, momentum=0.9):
+    """Return optax.sm3 for leaves without axes as well, which it gets as vectors.
+
+    Where a sum is NaN, optax gives the update 0. It is replaced by NaN here.
+    """
+    rule = optax.sm3(learning_rate, momentum)
+    vectors = lambda tree: jax.tree.map(jnp.atleast_1d, tree)
+
+    def show_nan(u, g, largest):
+        unknown = jnp.isnan(vectors(g))
+        for axis, numbers in enumerate(largest):
+            others = [k for k in range(unknown.ndim) if k != axis]
+            unknown |= jnp.expand_dims(jnp.isnan(numbers.reshape(-1)), others)
+        return jnp.where(unknown, jnp.nan, u).reshape(g.shape)
+
+    def update(updates, state, params=None):
+        del params
+        moved, after = rule.update(vectors(updates), state)
+        return jax.tree.map(show_nan, moved, updates, state[0].mu), after
+
+    return optax.GradientTransformation(
+        lambda params: rule.init(vectors(params)), update
+    )
+
+
+CARDS = {
+    "adafactor": Card(
+        Formula(
+            adafactor,
+            (
+                Mistake(
+                    "the second moment is not factored",
+                    "by_leaf(lambda a: rank_one(a, least), v)",
+                    "v",
+                ),
+                Mistake(
+                    "β_t counts t from 0, so that the second step forgets all",
+                    "mpmath.mpf(t) ** -decay_rate",
+                    "mpmath.mpf(max(t - 1, 1)) ** -decay_rate",
+                ),
+                Mistake(
+                    "β is constant",
+                    "newest = mpmath.mpf(t) ** -decay_rate",
+                    "newest = 1 - decay_rate",
+                ),
+                Mistake(
+                    "the update is not clipped",
+                    "a / larger(1, rms(a) / clipping_threshold)",
+                    "a",
+                ),
+                Mistake(
+                    "the clip is of the norm, not of the root mean square",
+                    "rms(a) / clipping_threshold",
+                    "rms(a) * sqrt(mpmath.mpf(a.size)) / clipping_threshold",
+                ),
+                Mistake(
+                    "the gradient is clipped, not the update",
+                    "a / larger(1, rms(a) / clipping_threshold), d)",
+                    "a / larger(1, rms(a) / clipping_threshold), g)",
+                ),
+                Mistake(
+                    "the step is not multiplied by the size of the params",
+                    "larger(min_scale, rms(y)) * a",
+                    "a",
+                ),
+                Mistake(
+                    "the size of the params is a norm, not a root mean square",
+                    "larger(min_scale, rms(y))",
+                    "larger(min_scale, rms(y) * sqrt(mpmath.mpf(y.size)))",
+                ),
+                Mistake(
+                    "the decay is not multiplied by the learning rate, as in optax",
+                    "x = x - rate * (m + weight_decay * x)",
+                    "x = x - rate * m - weight_decay * x",
+                ),
+            ),
+        ),
+        optax=optax_adafactor,
+        recorded="the Adafactor of torch, timm and transformers is not recorded",
+        arguments={
+            "decay_rate": 0.5,
+            "min_dim_size_to_factor": 2,
+            "clipping_threshold": 0.5,
+            "momentum": 0.5,
+            "weight_decay": 0.1,
+            "eps": 0.001,
+        },
+        # Near the minimum the clip and the short memory make larger steps chaotic.
+        rates={"quadratic": 0.01},
+    ),
+    "sm3": Card(
+        Formula(
+            sm3,
+            (
+                Mistake(
+                    "every entry has its own sum: this is Adagrad with momentum",
+                    "by_leaf(cover, s) + g**2",
+                    "s + g**2",
+                ),
+                Mistake(
+                    "the momentum adds all of the quotient",
+                    "(1 - momentum) * quotient",
+                    "quotient",
+                ),
+                Mistake(
+                    "the squares enter after the step",
+                    "s = by_leaf(cover, s) + g**2\n        quotient = entrywise(lambda "
+                    "a, b: 0 if b == 0 else a / sqrt(b + eps), g, s)",
+                    "s = by_leaf(cover, s)\n        quotient = entrywise(lambda a, b: 0 "
+                    "if b == 0 else a / sqrt(b + eps), g, s)\n        s = s + g**2",
+                ),
+                Mistake(
+                    "ε stands outside the root", "sqrt(b + eps)", "(sqrt(b) + eps)"
+                ),
+                Mistake("the square root is missing", "sqrt(b + eps)", "(b + eps)"),
+                Mistake(
+                    "the gradient is averaged, not the quotient",
+                    "quotient = entrywise(lambda a, b: 0 if b == 0 else a / sqrt(b + "
+                    "eps), g, s)\n        m = momentum * m + (1 - momentum) * quotient\n"
+                    "        x = x - learning_rate * m",
+                    "m = momentum * m + (1 - momentum) * g\n        x = x - "
+                    "learning_rate * entrywise(lambda a, b: 0 if b == 0 else a / "
+                    "sqrt(b + eps), m, s)",
+                ),
+            ),
+        ),
+        optax=optax_sm3,
+        recorded="no package with recorded trajectories has SM3",
+        arguments={"momentum": 0.5},
+    ),
+}

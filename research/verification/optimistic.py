@@ -1,0 +1,121 @@
+"""Formulas of optimistic gradient descent and optimistic Adam, from their papers."""
+
+from itertools import count
+
+import optax
+
+from research.verification.card import Card
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import sqrt, zeros_like
+
+
+def optimistic_gradient_descent(x, f, learning_rate, alpha=1.0, beta=1.0):
+    """Yield the iterates of Mokhtari, Ozdaglar & Pattathil (2020), with g_0 = g_1."""
+    before = None
+    while True:
+        g = f.gradient(x)
+        before = g if before is None else before
+        x = x - learning_rate * ((alpha + beta) * g - beta * before)
+        before = g
+        yield x
+
+
+def optimistic_adam(
+    x, f, learning_rate, alpha=1.0, beta=1.0, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0,
+    nesterov=False,
+):  # fmt: skip
+    """Yield the iterates of algorithm 1 of Daskalakis et al. (2018), with d_0 = d_1.
+
+    α, β and the direction of NAdam are optax's.
+    """
+    m = v = zeros_like(x)
+    before = None
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat = m / (1 - b1**t)
+        if nesterov:
+            m_hat = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+        d = m_hat / (sqrt(v / (1 - b2**t) + eps_root) + eps)
+        before = d if before is None else before
+        x = x - learning_rate * ((alpha + beta) * d - beta * before)
+        before = d
+        yield x
+
+
+def _of(symbol: str) -> tuple[Mistake, ...]:
+    step = f"((alpha + beta) * {symbol} - beta * before)"
+    return (
+        Mistake(
+            "the change has the wrong sign",
+            step,
+            f"((alpha - beta) * {symbol} + beta * before)",
+        ),
+        Mistake("there is no change in the step", step, f"(alpha * {symbol})"),
+        Mistake(
+            "the last gradient does not leave the step",
+            step,
+            f"((alpha + beta) * {symbol})",
+        ),
+        Mistake(
+            "the first step has no gradient before it, so it is twice as long",
+            f"before = {symbol} if before is None else before",
+            "before = zeros_like(x) if before is None else before",
+        ),
+        Mistake(
+            "the change is taken from the first step for ever",
+            f"before = {symbol}\n        yield",
+            "pass\n        yield",
+        ),
+    )
+
+
+def optax_optimistic_adam(
+    learning_rate, alpha=1.0, beta=1.0, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0,
+    nesterov=False,
+):  # fmt: skip
+    """Return optax.optimistic_adam_v2 with the default of this library's `nesterov`."""
+    return optax.optimistic_adam_v2(
+        learning_rate, alpha=alpha, beta=beta, b1=b1, b2=b2, eps=eps,
+        eps_root=eps_root, nesterov=nesterov,
+    )  # fmt: skip
+
+
+CARDS = {
+    "optimistic_gradient_descent": Card(
+        Formula(optimistic_gradient_descent, _of("g")),
+        optax=optax.optimistic_gradient_descent,
+        recorded="torch and timm have no optimistic gradient descent",
+        arguments={"alpha": 0.5, "beta": 2.0},
+        unit_steps=False,
+        rates={"quadratic": 0.05},
+    ),
+    "optimistic_adam": Card(
+        Formula(
+            optimistic_adam,
+            (
+                *_of("d"),
+                Mistake(
+                    "no bias correction of the first moment",
+                    "m_hat = m / (1 - b1**t)",
+                    "m_hat = m",
+                ),
+                Mistake(
+                    "no bias correction of the second moment", "v / (1 - b2**t)", "v"
+                ),
+            ),
+        ),
+        optax=optax_optimistic_adam,
+        recorded="torch and timm have no optimistic Adam",
+        arguments={
+            "alpha": 0.5,
+            "beta": 0.25,
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "nesterov": True,
+        },
+    ),
+}

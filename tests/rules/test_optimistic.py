@@ -1,0 +1,129 @@
+"""Optimistic rules on a saddle point, and rules that divide by the norm of a leaf."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.update_rules import (
+    adam,
+    fromage,
+    gradient_descent,
+    lars,
+    madgrad,
+    novograd,
+    optimistic_adam,
+    optimistic_gradient_descent,
+)
+
+
+def distances(rule, num_steps):
+    """Distance from the saddle point of f = x y after each step, from (1, 2)."""
+
+    def step(carry, _):
+        z, state = carry
+        updates, state = rule.update(jnp.array([z[1], -z[0]]), state, z)
+        z = optax.apply_updates(z, updates)
+        return (z, state), jnp.linalg.norm(z)
+
+    start = jnp.array([1.0, 2.0])
+    return jax.lax.scan(step, (start, rule.init(start)), length=num_steps)[1]
+
+
+def test_the_optimistic_rule_converges_where_gradient_descent_does_not():
+    # |z|² grows by the factor 1 + η² in each step of gradient descent.
+    np.testing.assert_allclose(
+        distances(gradient_descent(0.1), 50)[-1] ** 2, 5 * 1.01**50, rtol=1e-12
+    )
+    found = distances(optimistic_gradient_descent(0.1), 1000)
+    assert found[-1] < 0.05
+    rule = optimistic_adam(1.0, alpha=0.01, beta=1.0, nesterov=True)
+    assert distances(rule, 1025)[-1] < 0.01
+    assert distances(adam(0.01), 2000)[-1] > 0.5
+
+
+@pytest.mark.parametrize("optimism", [None, 0.5])
+def test_optimistic_adam_is_both_of_optax(optimism):
+    ours = optimistic_adam(
+        0.1, beta=1.0 if optimism is None else optimism / 0.1, nesterov=True
+    )
+    with pytest.deprecated_call():
+        theirs = optax.optimistic_adam(0.1, optimism)
+    np.testing.assert_allclose(distances(ours, 30), distances(theirs, 30), rtol=1e-12)
+
+
+def test_without_optimism_it_is_the_plain_rule():
+    for ours, theirs in (
+        (optimistic_gradient_descent(0.1, beta=0.0), gradient_descent(0.1)),
+        (optimistic_adam(0.1, beta=0.0), adam(0.1)),
+    ):
+        np.testing.assert_array_equal(distances(ours, 9), distances(theirs, 9))
+
+
+def step_of(rule, g, x):
+    return rule.update(g, rule.init(x), x)[0]
+
+
+@pytest.mark.parametrize(
+    "rule", [lars(1.0), novograd(0.1, eps=0.0), fromage(0.1, min_norm=0.0)]
+)
+@pytest.mark.parametrize("factor", [1e-12, 1e12])
+def test_the_size_of_the_gradient_does_not_change_the_step(rule, factor):
+    g, x = jnp.array([1.0, -2.0, 0.5]), jnp.array([3.0, 0.0, 4.0])
+    np.testing.assert_allclose(
+        step_of(rule, factor * g, x), step_of(rule, g, x), rtol=1e-13
+    )
+
+
+def test_fromage_keeps_the_norm_if_the_gradient_is_orthogonal():
+    g, x = jnp.array([4.0, -3.0]), jnp.array([3.0, 4.0])
+    for rate in (1e-9, 0.1, 10.0):
+        moved = x + step_of(fromage(rate), g, x)
+        np.testing.assert_allclose(jnp.linalg.norm(moved), 5.0, rtol=1e-14)
+        np.testing.assert_allclose(jnp.vdot(moved, g) / jnp.vdot(moved, x), -rate)
+
+
+def test_lars_leaves_out_masked_leaves():
+    g, x = (
+        {"w": jnp.full(4, 2.0), "b": jnp.ones(1)},
+        {"w": jnp.ones(4), "b": jnp.ones(1)},
+    )
+    rule = lars(
+        1.0, weight_decay=0.5, mask={"w": True, "b": False},
+        trust_coefficient=0.1, ratio_mask={"w": True, "b": False},
+    )  # fmt: skip
+    # |x| = 2, |g| = 4: the ratio is 0.1 · 2 / (4 + 0.5 · 2), and g + λ x = 2.5.
+    found = step_of(rule, g, x)
+    np.testing.assert_allclose(found["w"], -0.04 * 2.5)
+    np.testing.assert_allclose(found["b"], -1.0)
+
+
+def test_madgrad_with_a_schedule_weighs_each_gradient_by_its_rate():
+    rates, g = (0.5, 0.25, 0.125), jnp.array([8.0])
+    rule, x = (
+        madgrad(lambda t: jnp.asarray(rates)[t], momentum=0.0, eps=0.0),
+        jnp.zeros(1),
+    )
+    state, s, v = rule.init(x), 0.0, 0.0
+    for t, rate in enumerate(rates, 1):
+        updates, state = rule.update(g, state, x)
+        x = x + updates
+        s, v = s + rate * np.sqrt(t) * 8, v + rate * np.sqrt(t) * 64
+        np.testing.assert_allclose(x, -s / np.cbrt(v), rtol=1e-13)
+
+
+def test_optax_madgrad_computes_its_weights_in_float32():
+    g, x = jnp.asarray(np.random.default_rng(0).standard_normal((5, 3))), jnp.zeros(3)
+
+    def walked(rule):
+        def step(carry, g):
+            x, state = carry
+            updates, state = rule.update(g, state, x)
+            return (x + updates, state), x
+
+        return jax.lax.scan(step, (x, rule.init(x)), g)[0][0]
+
+    ours, theirs = (walked(r) for r in (madgrad(0.1), optax.contrib.madgrad(0.1)))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert np.max(np.abs(ours / theirs - 1)) > 1e-9
