@@ -36,6 +36,7 @@ from research.update_rules import (
     _factored,
     _first_order,
     _gradient_line_search,
+    _kronecker,
     _layerwise,
     _least_squares,
     _natural_gradient,
@@ -107,6 +108,8 @@ from research.update_rules._gradient_line_search import (
 from research.update_rules._groups import by_group as by_group
 from research.update_rules._groups import checked_mask as checked_mask
 from research.update_rules._groups import masked_leaves as masked_leaves
+from research.update_rules._kronecker import shampoo as shampoo
+from research.update_rules._kronecker import soap as soap
 from research.update_rules._layerwise import MatrixAxes as MatrixAxes
 from research.update_rules._layerwise import lamb as lamb
 from research.update_rules._layerwise import muon as muon
@@ -163,6 +166,7 @@ FAMILIES = (
     _layerwise,
     _trust_ratio,
     _optimistic,
+    _kronecker,
     _schedule_free,
     _parameter_free,
     _sharpness,

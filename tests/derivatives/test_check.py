@@ -367,6 +367,28 @@ def test_jump_and_waves_finer_than_the_steps_are_unresolved():
     assert step.explanation
 
 
+WAVES = {  # Functions of (rate, x) that vary within the rounding of x.
+    "sine": lambda rate, x: jnp.sum(jnp.sin(rate * x)),
+    "beside a slope": lambda rate, x: jnp.sum(jnp.sin(rate * x) + 1000 * x),
+    "of the square": lambda rate, x: jnp.sum(jnp.cos(rate * x**2)),
+    "of a sum": lambda rate, x: jnp.tanh(jnp.sin(rate * jnp.sum(x))),
+}
+
+
+@pytest.mark.parametrize("name", WAVES)
+def test_waves_shorter_than_the_rounding_of_x_are_unresolved(name):
+    for rate in (1e13, 1e14, 1e15, 1e16, 1e20, 1e100):
+        f = jax.tree_util.Partial(WAVES[name], rate)
+        for x in (jnp.array([1.0]), jnp.array([1.0, 0.7])):
+            report = check_derivative(f, x, jax.random.key(0))
+            assert report.verdict == "unresolved", (rate, report.text())
+    # Here long steps show the slope, however large the wrong one is.
+    smooth = check_derivative(
+        lambda x: jnp.sum(x**2), jnp.ones(2), jax.random.key(0), lambda x: 1e20 * x
+    )
+    assert smooth.verdict == "wrong"
+
+
 def test_derivative_that_is_not_finite_is_told_from_f_that_is_not():
     where = check_derivative(
         lambda x: jnp.where(x > 0, jnp.sqrt(x), 0.0), jnp.array(0.0), jax.random.key(0)

@@ -24,6 +24,8 @@ from research.derivatives.finite_differences.ladder import (
     LOWEST,
     Ladder,
     climbed,
+    exponents,
+    from_values,
     reach,
 )
 from research.derivatives.finite_differences.noise import noise_bounds, rounding
@@ -212,7 +214,7 @@ def finite_difference(
     ladder = climbed(sampler, point)
     with np.errstate(all="ignore"):
         noise = noise_bounds(ladder, sampler)
-        found = _judge(
+        found = judge(
             ladder._replace(evaluations=sampler.evaluations),
             noise,
             order,
@@ -227,10 +229,25 @@ def finite_difference(
     return found
 
 
-def _judge(
-    ladder: Ladder, noise: np.ndarray, order: int, side: int
-) -> FiniteDifference:
-    """Return the verdict, and the value if there is one.
+def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
+    """Estimate f'(x) from float64 values of f at the nodes of the ladder of x.
+
+    The result is that of `finite_difference`, with one exception. If f is rounded to
+    few digits, `finite_difference` evaluates f at more points, and its bound may
+    differ.
+
+    Args:
+      x: Point of the derivative.
+      values: Values of f at nodes(x, exponents(x)), shape (n,).
+    """
+    epsilon = float(np.finfo(np.float64).eps)
+    with np.errstate(all="ignore"):
+        ladder = from_values(x, exponents(x), values, epsilon)
+        return judge(ladder, noise_bounds(ladder), 1, _SIDES["auto"])
+
+
+def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
+    """Return the verdict, and the derivative with its bound if there is one.
 
     The order of the tests matters.
     """
