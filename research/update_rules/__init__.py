@@ -216,12 +216,14 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
       ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: gradient_descent, ...
     """
     if not isinstance(name, str):
-        raise TypeError(f"name must be a str, that of a rule; got name={shown(name)}.")
+        raise TypeError(
+            f"name must be a str, the name of a rule; got name={shown(name)}."
+        )
     if name in UPDATE_RULES:
         return UPDATE_RULES[name]
     if name in RULE_TABLE:
         raise ValueError(
-            f"{name} is not called by name alone, for it needs "
-            f"{RULE_TABLE[name].needs}; use research.update_rules.{name}."
+            f"{name} cannot be built from its name alone, because it needs "
+            f"{RULE_TABLE[name].needs}. Call research.update_rules.{name}."
         )
     raise ValueError(f"unknown rule {name!r}{known_names(name, UPDATE_RULES, ALIASES)}")

@@ -168,7 +168,7 @@ def test_bad_input_raises():
         normuon(0.1, ns_coeffs=(1.0,))
     for rule in (normuon, hyperball):
         name = rule.__name__
-        with pytest.raises(ValueError, match=f"{name} takes matrices; the leaf at"):
+        with pytest.raises(ValueError, match=f"{name} takes matrices, but the leaf at"):
             rule(0.1, matrices={"b": True}).init({"b": jnp.ones(3)})
         with pytest.raises(TypeError, match=f"{name} is defined for real params only"):
             rule(0.1).init(jnp.ones((2, 2), complex))
