@@ -95,6 +95,7 @@ RULES = (
         "adamw",
     ),
     *("polyak_averaging", "muon", "prodigy", "schedule_free_adamw", "sam"),
+    *("adafactor", "sm3", "lars", "cautious_adamw", "mechanic", "momo_adam"),
 )
 
 
