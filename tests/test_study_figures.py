@@ -498,7 +498,7 @@ def test_cost_in_the_caption_is_that_at_the_equal_budget():
 def test_what_never_reaches_the_target_is_said(drawn):
     picture = drawn["5 x 2"]["trials"]
     assert (
-        "it never does for momentum on breast_cancer and momentum on digits"
+        "this is always so for momentum on breast_cancer and momentum on digits"
         in picture.caption
     )
     texts = [text.get_text() for panel in picture.figure.axes for text in panel.texts]

@@ -18,10 +18,10 @@ LINES = {  # Procedures whose errors are drawn against the true ratio, with colo
 }
 
 
-def percent(seen: Sequence[float]):
+def percent(estimate: Sequence[float]):
     """Format a share with its interval."""
     share, low, high = (
-        f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in seen
+        f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in estimate
     )
     return f"{share} % [{low}, {high}]"
 
@@ -40,15 +40,17 @@ def answer(findings: research.runs.Findings) -> str:
         numbers["counted"],
     )
     return (
-        f"Leaving the other rule at its defaults names the wrong winner in {wrong[0]} "
-        f"of {of[TRIALS]:,} simulated studies, one seed that is tuned on and reported "
-        f"in {wrong[1]}, {numbers['reported_seeds']} such seeds with equal budgets and "
-        f"a t-test in {wrong[2]}, and ours in {wrong[3]}. Between a rule and itself on "
-        f"other seeds the first three name a winner in {null}, and ours, which "
-        f"promises 5 %, in {percent(ours['same trials'])}. These shares judge the "
-        f"trials that were run. {numbers['budget']} trials may miss what "
-        f"{numbers['trials']} find: judged by all of those, ours is wrong in {percent(ours[RULES]['wrong'])} of {of[RULES]:,}, "
-        "and between a rule and itself with other trials it names a winner in "
+        f"The wrong winner is named in {wrong[0]} of {of[TRIALS]:,} simulated studies "
+        f"if the other rule keeps its defaults, in {wrong[1]} if one seed is used for "
+        f"tuning and for the report, in {wrong[2]} with {numbers['reported_seeds']} "
+        f"such seeds, equal budgets and a t-test, and in {wrong[3]} with the protocol "
+        "of this project. Between a rule and itself on other seeds the first three "
+        f"name a winner in {null} of the studies, and this protocol, which promises 5 "
+        f"%, in {percent(ours['same trials'])}. These shares are judged by the trials "
+        f"that were run. {numbers['budget']} trials may miss what {numbers['trials']} "
+        "find: judged by all of those, this protocol is wrong in "
+        f"{percent(ours[RULES]['wrong'])} of {of[RULES]:,} studies, and between a rule "
+        "and itself with other trials it names a winner in "
         f"{percent(ours['other trials'])}. Redrawing half of the trials lowers these "
         f"to {percent(redrawn[RULES]['wrong'])} and "
         f"{percent(redrawn['other trials'])}, and leaves "
@@ -77,24 +79,25 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     )
     note = (
         f"Shares with binomial intervals (95 %), given these runs: {numbers['pairs']} "
-        "pairs of rules in equal parts, each rule in turn as mine. A winner is right "
-        f"of these trials, those of the study ({numbers['counted'][TRIALS]:,} studies: "
-        "those without a tie, as where none reaches the target), or of the rules, with "
-        f"all {numbers['trials']} ({numbers['counted'][RULES]:,}). Null: one is named "
-        f"between a rule and itself ({numbers['studies']:,} of each kind)."
+        "pairs of rules in equal parts, with each rule once as mine. A named winner "
+        "is right or wrong of these trials, those of the study "
+        f"({numbers['counted'][TRIALS]:,} studies without a tie), or of the rules, "
+        f"with all {numbers['trials']} trials ({numbers['counted'][RULES]:,} studies). "
+        f"Null: a winner is named between a rule and itself ({numbers['studies']:,} "
+        "studies of each kind)."
     )
     ways = research.runs.Table("Who is named", tuple(columns), rows, note)
     costs = numbers["true_costs"]
     true = tuple((workload, *found.values()) for workload, found in costs.items())
     columns = ("workload", *next(iter(costs.values())))
     note = (
-        "Expected running time in passes of the trial that is best over all seeds; inf "
-        "where it never got there."
+        "Expected running time, in passes, of the trial that is best over all seeds; "
+        "inf if it never reaches the target."
     )
     return (
         ways,
         how(numbers),
-        research.runs.Table("The truth of the rules", columns, true, note),
+        research.runs.Table("True costs of the rules", columns, true, note),
     )
 
 
@@ -141,32 +144,34 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         for name in ("ours", "one seed")
     )
     caption = (
-        "Who is named in studies of two rules that differ, held against what all seeds "
-        f"say of these trials (left, {numbers['counted'][TRIALS]:,} studies) and of "
-        f"the rules with all {numbers['trials']} (middle, "
-        f"{numbers['counted'][RULES]:,}). Right: how often a winner is named between a "
-        "rule and itself, with the same trials on other seeds (filled), and with other "
-        f"trials (open). Wrong of these trials: {percent(one[TRIALS]['wrong'])} with "
-        f"one seed, {percent(ours[TRIALS]['wrong'])} with ours; winners where there is "
-        f"none: {percent(one['same trials'])} and {percent(ours['same trials'])}, 5 % "
-        "(dashed) promised. Bars: binomial intervals."
+        "Named winners in studies of two different rules, judged by all seeds for "
+        f"these trials (left, {numbers['counted'][TRIALS]:,} studies) and for the "
+        f"rules with all {numbers['trials']} trials (middle, "
+        f"{numbers['counted'][RULES]:,} studies). Right: share of studies that name a "
+        "winner between a rule and itself, with the same trials on other seeds "
+        "(filled) and with other trials (open). Wrong for these trials: "
+        f"{percent(one[TRIALS]['wrong'])} with one seed, "
+        f"{percent(ours[TRIALS]['wrong'])} with this project's protocol. Winners "
+        f"between equal rules: {percent(one['same trials'])} and "
+        f"{percent(ours['same trials'])}; the promise is 5 % (dashed). Bars: binomial "
+        "intervals."
     )
     second, axes = research.figures.new_figure(1, 2, width=11, height=4.2, sharey=True)
     for axis, kind in zip(axes[0], (TRIALS, RULES), strict=True):
         draw_by_ratio(axis, result, kind)
     axes[0, 0].legend()
     by_ratio = (
-        "The share of studies that name the wrong winner against the true ratio of "
-        "costs, each point a fifth of them. Left, of these trials "
-        f"({numbers['counted'][TRIALS]:,} studies): noise misleads where rules are "
-        "nearly equal, defaults on one side everywhere. Right, of the rules "
-        f"({numbers['counted'][RULES]:,}): a search that was lucky for one of them "
-        "misleads at any ratio."
+        "Share of studies that name the wrong winner, against the true ratio of "
+        "costs; each point is a fifth of the studies. Left, judged for these trials "
+        f"({numbers['counted'][TRIALS]:,} studies): noise misleads if the rules are "
+        "nearly equal; defaults on one side mislead at any ratio. Right, judged for "
+        f"the rules ({numbers['counted'][RULES]:,} studies): a lucky search for one "
+        "rule misleads at any ratio."
     )
     return {
-        "winners": research.figures.Picture("Who is named the winner", caption, figure),
+        "winners": research.figures.Picture("Named winners", caption, figure),
         "by_ratio": research.figures.Picture(
-            "Wrong winners by the true ratio", by_ratio, second
+            "Wrong winners by true ratio", by_ratio, second
         ),
     }
 
@@ -197,7 +202,7 @@ def draw_outcomes(axes: Axes, ways: Sequence[dict[str, Any]], kind: str):
                 )
         left += shares
     axes.set_yticks(places, [row["way"] for row in ways])
-    axes.set(xlim=(0, 100), xlabel=f"% of studies, said {kind}")
+    axes.set(xlim=(0, 100), xlabel=f"% of studies, judged {kind}")
     axes.grid(visible=False)
     axes.legend(
         ncols=3,

@@ -57,13 +57,13 @@ def rules_table(numbers: dict[str, Any]):
         "diverged",
     )
     note = (
-        f"Ratio: example gradients to {protocol['target']:g} of the initial f - f* "
-        f"over those of {first}, geometric mean over the workloads where both get "
-        f"there, with an interval that includes the choice among {protocol['budget']} "
-        "trials and is corrected for the number of rules. Times the best: over the "
-        "least of all rules on each workload, where it gets there at all. Defaults: "
-        "the first trial alone. Diverged: share of the trainings of a rule's space. "
-        "Seconds a pass are those of one training by itself on this machine."
+        f"Ratio: example gradients to reach {protocol['target']:g} of the initial f - "
+        f"f*, divided by those of {first}; geometric mean over the workloads on which "
+        f"both reach it. The interval includes the choice among {protocol['budget']} "
+        "trials and is corrected for the number of rules. Times the best: example "
+        "gradients divided by the minimum of all rules on each workload that the rule "
+        "reaches. Defaults: only the first trial. Diverged: share of the trainings in "
+        "the space of the rule. Seconds a pass: one training alone on this machine."
     )
     columns = (*columns, f"seconds a pass, times {PLAIN}'s")
     return research.runs.Table("What to use first", columns, rows, note)
@@ -90,11 +90,11 @@ def answer(findings: research.runs.Findings) -> str:
     budget = numbers["protocol"]["budget"]
     sentences = [
         f"Use {first} first: with {budget} trials it reaches the target on "
-        f"{own['reached_on']} of {on} workloads, in {own['times_best']:.2f} times the "
-        "fewest example gradients of any rule there."
+        f"{own['reached_on']} of {on} workloads and needs {own['times_best']:.2f} "
+        "times as many example gradients as the best rule there."
     ]
     for verdict, words in (
-        ("better", "On the reporting seeds {} still fewer"),
+        ("better", "On the reported seeds {} still fewer"),
         ("undecided", "{} cannot be distinguished from it"),
     ):
         names = [row["rule"] for row in numbers["by_rule"] if row["verdict"] == verdict]
@@ -115,8 +115,8 @@ def answer(findings: research.runs.Findings) -> str:
     untuned = rows[numbers["first_untuned"]]
     sentences.append(
         f"Without any tuning use {untuned['rule']}: its defaults reach the target on "
-        f"{untuned['defaults_reached_on']} of {on}, in "
-        f"{untuned['defaults_times_best']:.1f} times the fewest."
+        f"{untuned['defaults_reached_on']} of {on}, and need "
+        f"{untuned['defaults_times_best']:.1f} times as many as the best rule."
     )
     return " ".join(sentences)
 
@@ -139,7 +139,9 @@ def beside(numbers: dict[str, Any], rows: dict[str, dict[str, Any]], rule: str):
     """Describe a well-known rule in one sentence."""
     row = rows[rule]
     if not row["workloads"]:
-        return f"{rule} does not reach it where {numbers['first']} does."
+        return (
+            f"{rule} does not reach it on any workload that {numbers['first']} reaches."
+        )
     return (
         f"{rule} needs {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] times "
         f"its example gradients (target reached on {row['reached_on']})."

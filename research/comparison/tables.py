@@ -48,7 +48,7 @@ def answer(numbers: Numbers) -> str:
             parts.append(f"{words} {listed}{_more(len(ratios) - MOST_NAMED)}")
     never = _never(numbers)
     return (
-        f"Example gradients to the target, beside {numbers['baseline']}'s: "
+        f"Example gradients to the target, compared with {numbers['baseline']}: "
         f"{'; '.join(parts)}.{never and ' ' + never}"
     )
 
@@ -72,9 +72,7 @@ def _sentence(one: Numbers, numbers: Numbers) -> str:
     if not one["workloads"]:
         winner = {"better": rule, "worse": baseline}.get(one["verdict"])
         alone = (
-            f"{winner} alone reaches it."
-            if winner
-            else "Nothing can be said of the two."
+            f"Only {winner} reaches it." if winner else "So the two cannot be compared."
         )
         text = f"On no workload do both {rule} and {baseline} reach the target. {alone}"
     elif one["high"] < 1 - ROUNDING or one["low"] > 1 + ROUNDING:
@@ -105,13 +103,13 @@ def _how_many_more(one: Numbers, numbers: Numbers) -> str:
     ]
     if not needed or min(needed) < 0:
         return (
-            "to detect 10 % takes more tuning seeds, or trials that reach the target on "
-            "every seed"
+            "to detect a difference of 10 %, use more tuning seeds, or trials that "
+            "reach the target on every seed"
         )
     if max(needed) == 0:
-        return "10 % would have shown in four of five such studies"
+        return "four of five such studies would detect a difference of 10 %"
     each = " on each" if len(numbers["workloads"]) > 1 else ""
-    return f"{max(needed)} more seeds would detect 10 %{each}"
+    return f"{max(needed)} more seeds would detect a difference of 10 %{each}"
 
 
 def _never(numbers: Numbers) -> str:
@@ -131,7 +129,11 @@ def _why(measurement: Numbers) -> str:
     """Return, if it is known, why a rule missed the target; else ""."""
     if measurement["diverged"] == 1:
         return " (every training diverged)"
-    return " (it ends above where it began)" if measurement["final"] > 1 else ""
+    return (
+        " (the loss at the end is higher than at the start)"
+        if measurement["final"] > 1
+        else ""
+    )
 
 
 def interval(one: Numbers) -> str:
@@ -232,13 +234,14 @@ def _costs_note(numbers: Numbers) -> str:
     return (
         f"Target: {protocol['target']:g} of the initial f - f* within "
         f"{protocol['passes']} passes, {batch}, on the {protocol['reported_on']} "
-        f"part{held_out}. Passes: example gradients / n spent by all runs, over the runs "
-        f"that got there. Each rule had {protocol['budget']} trials (one where nothing is "
-        f"searched), chosen on {len(protocol['tuning_seeds'])} tuning seeds by the "
-        f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. "
-        f"Intervals: {100 * protocol['level']:g} %, the choice included, those of ratios "
-        "corrected for how many there are; the points that were tried are taken as they "
-        "are. Seconds: one training by itself on this machine, without compilation."
+        f"part{held_out}. Passes: example gradients / n of all runs, divided by the "
+        f"number of runs that reached the target. Each rule had {protocol['budget']} "
+        "trials (one if it has nothing to search). The best trial is chosen on "
+        f"{len(protocol['tuning_seeds'])} tuning seeds by the {protocol['tune_on']} "
+        f"objective and reported on {len(protocol['seeds'])} other seeds. Intervals: "
+        f"{100 * protocol['level']:g} %; they include the choice, and those of ratios "
+        "are corrected for their number. They treat the tried points as given. "
+        "Seconds: one training alone on this machine, without compilation."
     )
 
 
@@ -261,10 +264,11 @@ def comparisons_table(numbers: Numbers) -> runs.Table:
         "workloads",
     )
     note = (
-        "Ratio: geometric mean over the workloads where both reach the target in half of "
-        "their runs (their number in the last column); one where a rule alone does counts "
-        "for it if that comparison is decided. P: share of seeds on which the rule needs "
-        "fewer example gradients, ties by halves, averaged over all workloads."
+        "Ratio: geometric mean over the workloads on which both rules reach the "
+        "target in half of their runs; the last column is their number. A workload "
+        "that only one rule reaches counts in favour of that rule if the comparison "
+        "there is decided. P: share of seeds on which the rule needs fewer example "
+        "gradients, averaged over all workloads; a tie counts as one half."
     )
     return runs.Table("All workloads together", columns, rows, note)
 
@@ -287,17 +291,16 @@ def choices_table(numbers: Numbers) -> runs.Table:
         _choices_row(measurement) for measurement in _by_cost(numbers["cells"])
     )
     note = (
-        "Diverged: share of the trainings of the first space on tuning seeds whose loss "
-        "or update was not finite. Decades: of rates around the chosen one whose score is "
-        "within 10 % of the best; none where no rate got to the target. More trials than "
-        "the budget were made where a choice at an edge widened the space; comparisons "
-        "draw as many as the budget of them, the curve and the end are of the best of "
-        "all. Gradients a step: of the batch. Compilation is of all trainings of the pair "
+        "Diverged: share of the trainings of the first space on tuning seeds whose "
+        "loss or update was not finite. Decades: range of learning rates around the "
+        "chosen one whose score is within 10 % of the best; 'none' if no rate reached "
+        "the target. If the choice was at an edge, the space was widened and more "
+        "trials than the budget were run. Comparisons draw as many of them as the "
+        "budget; the curve and the final gap belong to the best of all. Gradients a "
+        "step: gradients of the batch. Compilation: for all trainings of the pair "
         "together."
     )
-    return runs.Table(
-        "What was chosen, and how much that mattered", columns, rows, note
-    )
+    return runs.Table("Chosen trials, and their influence", columns, rows, note)
 
 
 def _choices_row(measurement: Numbers) -> tuple[Any, ...]:

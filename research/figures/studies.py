@@ -107,7 +107,7 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
             )
     panel.set(
         ylim=(len(rules) - 0.5, -0.5),
-        xlabel=f"example gradients to the target, over those of {plain(numbers['baseline'])}",
+        xlabel=f"example gradients to the target, relative to {plain(numbers['baseline'])}",
     )
     panel.set_yticks(
         [place + top for place in range(len(rules))],
@@ -132,7 +132,9 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
             frameon=False,
         )
     return figures.Picture(
-        "Which rule needs less?", _ratios_caption(numbers, rules, overall), figure
+        "Which rule needs fewer gradients?",
+        _ratios_caption(numbers, rules, overall),
+        figure,
     )
 
 
@@ -343,9 +345,11 @@ def _ratios_caption(
         else:
             place = "none" if math.isnan(ratio) else "left" if ratio == 0 else "right"
             groups[place].append(f"{rule} ({words}, {overall[rule]['verdict']})")
-    marks = "; small marks are the single workloads" if len(workloads) > 1 else ""
+    marks = "; small marks show single workloads" if len(workloads) > 1 else ""
     mean = (
-        "geometric mean over those that both reach, of" if len(workloads) > 1 else "on"
+        "geometric mean over the workloads that both reach, of"
+        if len(workloads) > 1
+        else "on"
     )
     starts = {"left": "At the left", "right": "At the right", "none": "Without a ratio"}
     others = "".join(
@@ -355,14 +359,22 @@ def _ratios_caption(
     )
     fewer = any(0 < row["workloads"] < len(workloads) for row in overall.values())
     alone = (
-        " A workload that one alone reaches counts for it if that comparison is decided."
+        (
+            " A workload that only one rule reaches counts in favour of that rule if the "
+            "comparison there is decided."
+        )
         if fewer
         else ""
     )
-    cross = ", a cross where it does not reach the target" if groups["right"] else ""
+    cross = (
+        ", a cross that the rule does not reach the target" if groups["right"] else ""
+    )
     return (
-        f"Example gradients to {protocol['target']:g} of the initial gap, over those of {numbers['baseline']}, "
-        f"{mean} {listed(workloads)}, with the {percent(protocol['level'])} interval{marks}: "
-        f"{'; '.join(groups['ratio']) or 'none'}.{others}{alone} A target is reached where at least half of the reported runs "
-        f"reach it. Left of 1 is less. A full diamond is better, a half one worse, a hollow one undecided{cross}."
+        f"Example gradients to reach {protocol['target']:g} of the initial gap, "
+        f"relative to {numbers['baseline']}: {mean} {listed(workloads)}, with the "
+        f"{percent(protocol['level'])} interval{marks}: "
+        f"{'; '.join(groups['ratio']) or 'none'}.{others}{alone} A rule reaches the "
+        "target on a workload if at least half of its reported runs do. Left of 1 "
+        "means fewer gradients. A full diamond means better, a half one worse, a "
+        f"hollow one undecided{cross}."
     )

@@ -68,7 +68,7 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
                 label="_budget",
             )
     figure.supylabel("expected passes to the target", fontsize=10)
-    figure.supxlabel("trials of hyper-parameters", fontsize=10)
+    figure.supxlabel("trials", fontsize=10)
     name_lines(
         figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else ""
     )
@@ -79,11 +79,14 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         if not np.isfinite(arrays[f"{workload}/{rule}/best_of"][:, 0]).any()
     ]
     caption = (
-        f"Expected passes to {numbers['protocol']['target']:g} of the initial gap when the best of k trials is taken, "
-        f"against k; bands are {percent(numbers['protocol']['level'])} intervals; the first trial is the rule's defaults. Rules "
-        f"are compared at {budget} trials{', the dotted line: a wider space brought more' if more else ''}. "
-        f"{_told(numbers, who, lambda w, r: _gain(ends[w, r]))}{_grey(who, named=True)} Where no run reaches the target "
-        f"a line has a gap{f'; it never does for {listed(never)}' if never else ''}."
+        f"Expected passes to reach {numbers['protocol']['target']:g} of the initial "
+        "gap with the best of k trials, against k. Bands are "
+        f"{percent(numbers['protocol']['level'])} intervals; the first trial has the "
+        f"rule's defaults. Rules are compared at {budget} "
+        f"trials{' (dotted line); a wider space added more' if more else ''}. "
+        f"{_sentences(numbers, who, lambda w, r: _gain(ends[w, r]))}{_grey(who, named=True)} "
+        "Lines have gaps where no run reaches the "
+        f"target{f'; this is always so for {listed(never)}' if never else ''}."
     )
     return figures.Picture("What tuning costs", caption, figure)
 
@@ -142,12 +145,13 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     )
     cells = {(cell["workload"], cell["rule"]): cell for cell in numbers["cells"]}
     caption = (
-        f"The chosen trial of each rule on the {len(numbers['protocol']['seeds'])} reporting seeds: median of the relative "
-        f"gap and the band from its 10 to its 90 % quantile; dashed is the target, {target:g}. "
-        f"{_told(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
-        f"{f' Lines leave at the bottom where the gap is below {SMALLEST:g}, or negative.' if below else ''}"
+        f"The chosen trial of each rule on the {len(numbers['protocol']['seeds'])} "
+        "reported seeds: median of the relative gap, with a band from the 10 % to the "
+        f"90 % quantile. Dashed: the target, {target:g}. "
+        f"{_sentences(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
+        f"{f' Lines leave the panel at the bottom if the gap is below {SMALLEST:g} or negative.' if below else ''}"
     )
-    return figures.Picture("How the chosen ones descend", caption.strip(), figure)
+    return figures.Picture("Descent of the chosen trials", caption.strip(), figure)
 
 
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
@@ -175,7 +179,7 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
     count = len(numbers["workloads"])
     panel.set(xscale="log", ylim=(-0.02, 1.04), xlim=(factors[0], factors[-1]))
     panel.set(
-        xlabel="factor over the cheapest rule's passes",
+        xlabel="passes relative to the cheapest rule",
         ylabel=f"share of the {count} workloads",
     )
     panel.yaxis.set_major_formatter(lambda value, _: percent(value))
@@ -183,18 +187,20 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.set_xticks([], minor=True)
     name_lines(figure, [panel], [], who)
-    told = [
+    sentences = [
         f"{rule} is cheapest on {percent(arrays[f'profile/{rule}'][0])} and within a factor of {factors[-1]:.3g} on "
         f"{percent(arrays[f'profile/{rule}'][-1])}"
         for rule in who.shown
     ]
     caption = (
-        f"Performance profile (Dolan & Moré 2002): the share of {count} workloads on which a rule costs at most so many "
-        f"times the cheapest rule there: {'; '.join(told)}.{_grey(who)} Higher and further left is better; what a line "
-        "lacks to 100 % at its end it does not reach, or at a higher factor."
+        f"Performance profile (Dolan & Moré 2002): the share of {count} workloads on "
+        "which a rule costs at most a given multiple of the cheapest rule: "
+        f"{'; '.join(sentences)}.{_grey(who)} Higher and further left is better. A line "
+        "that ends below 100 % does not reach the other workloads, or only at a "
+        "larger multiple."
     )
     return figures.Picture(
-        "On how many workloads is it near the best?", caption, figure
+        "On how many workloads is each rule near the best?", caption, figure
     )
 
 
@@ -292,7 +298,9 @@ def _gain(costs: np.ndarray) -> str:
 
 def _end(cell: Mapping[str, Any]) -> str:
     reached, cost = number(cell["reached"]), number(cell["cost"])
-    least = f"after {written(cost)} passes" if np.isfinite(cost) else "at no cost known"
+    least = (
+        f"after {written(cost)} passes" if np.isfinite(cost) else "at an unknown cost"
+    )
     return (
         f"{percent(reached)} of the runs reach it, {least}"
         if reached > 0
@@ -300,7 +308,7 @@ def _end(cell: Mapping[str, Any]) -> str:
     )
 
 
-def _told(
+def _sentences(
     numbers: Mapping[str, Any], who: Cast, words: Callable[[str, str], str]
 ) -> str:
     """Describe the numbers of each workload.
@@ -310,11 +318,11 @@ def _told(
     rules: Sequence[str] = who.shown
     if len(rules) * len(numbers["workloads"]) > MOST_NAMED:
         rules = who.shown[:2]
-    told = [
+    sentences = [
         f"On {workload}: {'; '.join(f'{rule}: {words(workload, rule)}' for rule in rules)}."
         for workload in numbers["workloads"]
     ]
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def _grey(who: Cast, named: bool = False) -> str:

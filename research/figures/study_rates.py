@@ -172,7 +172,7 @@ def rates(
             shown[:OVERLAID],
         )
     figure.supxlabel("learning rate", fontsize=10)
-    figure.supylabel("score of tuning, in passes", fontsize=10)
+    figure.supylabel("tuning score, in passes", fontsize=10)
     return figures.Picture(
         "How robust is the learning rate?",
         _caption(numbers, who, drawn, with_rate, valleys),
@@ -189,8 +189,8 @@ def _overlaid(workloads, rules, valleys, who: Cast):
             if valleys[workload, rule] is not None
         ]
         _scale(panel, [v for _, v in here])
-        for lane, (rule, v) in enumerate(here):
-            draw_valley(panel, v, who.colours[rule], rule, lane)
+        for row, (rule, v) in enumerate(here):
+            draw_valley(panel, v, who.colours[rule], rule, row)
     name_lines(figure, used, spare, who._replace(shown=tuple(rules)), at_ends=False)
     return figure
 
@@ -243,7 +243,7 @@ def _scale(panel: Axes, valleys: list[Valley]) -> None:
     show_few_numbers(panel)
 
 
-def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> None:
+def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> None:
     """Draw the trials of a rule with their ranges, and the line with its band.
 
     Crosses at the top mark diverged trials. A bar at the bottom marks the interval
@@ -254,7 +254,7 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
       v: Scores to draw.
       colour: Colour of the rule.
       rule: Label of the line.
-      lane: Index of the rule in the panel. The bar and the crosses of each rule are
+      row: Index of the rule in the panel. The bar and the crosses of each rule are
         shifted vertically by this index, so that they do not overlap.
     """
     fine = ~v.diverged
@@ -298,7 +298,7 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
     edge = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
     panel.plot(
         v.rates[~fine],
-        np.full((~fine).sum(), 0.96 - 0.055 * lane),
+        np.full((~fine).sum(), 0.96 - 0.055 * row),
         "x",
         markersize=5,
         label="_diverged",
@@ -306,7 +306,7 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
     )
     if v.near is None:
         return
-    height = 0.045 + 0.05 * lane
+    height = 0.045 + 0.05 * row
     panel.plot(
         v.near,
         [height, height],
@@ -340,32 +340,35 @@ def _caption(
     with_rate: list[str],
     valleys,
 ) -> str:
-    told = []
+    sentences = []
     for workload in numbers["workloads"]:
         here = [
             (rule, v) for rule in drawn if (v := valleys[workload, rule]) is not None
         ]
         words = [
-            f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, {_width(v)}, "
-            f"{v.diverged.sum()} of {len(v.rates)} crossed out"
+            f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, "
+            f"{_width(v)}, {v.diverged.sum()} of {len(v.rates)} crossed out"
             for rule, v in here
         ]
-        told.append(f"On {workload}: {'; '.join(words)}.")
+        sentences.append(f"On {workload}: {'; '.join(words)}.")
     several = any(
         len(cell["hyperparameters"]) > 1
         for cell in numbers["cells"]
         if cell["rule"] in drawn
     )
     others = (
-        "Other hyper-parameters vary too, so that points scatter around the line. "
+        "Other hyperparameters vary too, so points scatter around the line. "
         if several
         else ""
     )
     swept = all(v is None or v.along is not v.rates for v in valleys.values())
     line = (
-        "The line varies the rate of the chosen trial alone, with the range over the seeds as its band; "
+        (
+            "The line varies only the rate of the chosen trial; its band is the range "
+            "over the seeds. "
+        )
         if swept
-        else "The line is the running minimum of the trials towards the best; "
+        else "The line is the running minimum of the trials towards the best. "
     )
     named = {
         f"{rule} by its {v.name}"
@@ -376,10 +379,14 @@ def _caption(
     left = [f"the {len(left)} other rules"] if len(left) > MOST_PANELS else left
     without = [rule for rule in who.order if rule not in with_rate]
     return (
-        f"Score of each trial, in passes with penalties for what is not reached (mean over the "
-        f"{len(numbers['protocol']['tuning_seeds'])} tuning seeds, its range as a stroke), against its learning rate. "
-        f"{others}{line}the chosen trial is ringed; crosses at the top edge diverged or made no progress on some seed; the "
-        f"bar below spans the rates within 10 % of the line's best, where the target is reached. {' '.join(told)}"
-        f"{f' Not drawn: {listed(left)}.' if left else ''}{f' Shown is {listed(sorted(named))}.' if named else ''}"
+        "Tuning score of each trial against its learning rate: passes, with penalties "
+        "for a missed target (mean over the "
+        f"{len(numbers['protocol']['tuning_seeds'])} tuning seeds; the stroke is their "
+        f"range). {others}{line}The chosen trial has a ring. Crosses at the top edge "
+        "diverged or made no progress on some seed. The bar below marks the rates "
+        "within 10 % of the line's best, if the target is reached. "
+        f"{' '.join(sentences)}"
+        f"{f' Not drawn: {listed(left)}.' if left else ''}"
+        f"{f' Shown instead: {listed(sorted(named))}.' if named else ''}"
         f"{f' Without a learning rate: {listed(without)}.' if without else ''}"
     )

@@ -36,6 +36,7 @@ from research.update_rules import (
     _factored,
     _first_order,
     _gradient_line_search,
+    _kronecker,
     _layerwise,
     _least_squares,
     _natural_gradient,
@@ -109,6 +110,8 @@ from research.update_rules._gradient_line_search import (
 from research.update_rules._groups import by_group as by_group
 from research.update_rules._groups import checked_mask as checked_mask
 from research.update_rules._groups import masked_leaves as masked_leaves
+from research.update_rules._kronecker import shampoo as shampoo
+from research.update_rules._kronecker import soap as soap
 from research.update_rules._layerwise import MatrixAxes as MatrixAxes
 from research.update_rules._layerwise import lamb as lamb
 from research.update_rules._layerwise import muon as muon
@@ -172,6 +175,7 @@ FAMILIES = (
     _layerwise,
     _trust_ratio,
     _optimistic,
+    _kronecker,
     _schedule_free,
     _parameter_free,
     _sharpness,
@@ -219,12 +223,14 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
       ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: gradient_descent, ...
     """
     if not isinstance(name, str):
-        raise TypeError(f"name must be a str, that of a rule; got name={shown(name)}.")
+        raise TypeError(
+            f"name must be a str, the name of a rule; got name={shown(name)}."
+        )
     if name in UPDATE_RULES:
         return UPDATE_RULES[name]
     if name in RULE_TABLE:
         raise ValueError(
-            f"{name} is not called by name alone, for it needs "
-            f"{RULE_TABLE[name].needs}; use research.update_rules.{name}."
+            f"{name} cannot be built from its name alone, because it needs "
+            f"{RULE_TABLE[name].needs}. Call research.update_rules.{name}."
         )
     raise ValueError(f"unknown rule {name!r}{known_names(name, UPDATE_RULES, ALIASES)}")

@@ -417,9 +417,9 @@ def _coefficients(ns_coeffs: Any) -> tuple[tuple[Any, ...], ...]:
                 check_number("each of ns_coeffs", number, signed=True)
             return tuple(tuple(row) for row in rows)
     raise ValueError(
-        "ns_coeffs must be three numbers, of x, x³ and x⁵, or such a triple for each "
-        f"iteration, or one of {', '.join(map(repr, COEFFICIENTS))}; got "
-        f"ns_coeffs={shown(ns_coeffs)}."
+        "ns_coeffs must be three numbers (the coefficients of x, x³ and x⁵), one such "
+        f"triple for each iteration, or one of {', '.join(map(repr, COEFFICIENTS))}; "
+        f"got ns_coeffs={shown(ns_coeffs)}."
     )
 
 
@@ -456,9 +456,9 @@ def _layouts(rule: str, matrices: Any) -> Callable[[Params], Any]:
             where = jax.tree_util.keystr(path) or "the top"
             if entry is _PLAIN and jnp.ndim(x) != 2:
                 raise ValueError(
-                    f"{rule} orthogonalises matrices; the leaf at {where} that "
+                    f"{rule} orthogonalises matrices, but the leaf at {where} that "
                     f"`matrices` chooses has shape {list(jnp.shape(x))}. Choose leaves "
-                    "with two axes, or say by MatrixAxes which axes are the matrix."
+                    "with two axes, or pass MatrixAxes to name the axes of the matrix."
                 )
             if isinstance(entry, MatrixAxes):
                 _layout(jnp.shape(x), entry, f" at {where}")

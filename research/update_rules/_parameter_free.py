@@ -1097,7 +1097,7 @@ def _decay(
         return steps
     if params is None:
         raise ValueError(
-            "weight decay needs the weights; call update(grads, state, params)."
+            "weight decay needs the params; call update(grads, state, params)."
         )
     return jax.tree.map(
         lambda u, x: u - (cast(step * weight_decay, x) * x).astype(u.dtype),

@@ -331,7 +331,7 @@ CARDS = {
                     "m",
                 ),
                 Mistake(
-                    "ε stands inside the root",
+                    "ε is inside the root",
                     "sqrt(v_hat + eps_root) + eps",
                     "sqrt(v_hat + eps_root + eps)",
                 ),

@@ -145,7 +145,7 @@ CARDS = {
                 ),
                 Mistake("the gradient is halved", "f.gradient(x)", "f.gradient(x) / 2"),
                 Mistake(
-                    "the sign of the gradient stands for the gradient",
+                    "the sign of the gradient replaces the gradient",
                     "f.gradient(x)",
                     "sign(f.gradient(x))",
                 ),

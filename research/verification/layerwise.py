@@ -129,8 +129,8 @@ _OF_LAMB = (
         "by_leaf(ratio, x, r)",
         "(norm(x) / norm(r))",
     ),
-    Mistake("there is no ratio: this is AdamW", "by_leaf(ratio, x, r) * r", "r"),
-    Mistake("the ratio is upside down", "by_leaf(ratio, x, r)", "by_leaf(ratio, r, x)"),
+    Mistake("the ratio is missing: this is AdamW", "by_leaf(ratio, x, r) * r", "r"),
+    Mistake("the ratio is inverted", "by_leaf(ratio, x, r)", "by_leaf(ratio, r, x)"),
     Mistake(
         "the ratio is of the gradient's norm",
         "by_leaf(ratio, x, r)",
@@ -142,7 +142,7 @@ _OF_LAMB = (
         "by_leaf(ratio, x / norm(x), r)",
     ),
     Mistake(
-        "ε stands inside the root",
+        "ε is inside the root",
         "sqrt(v_hat + eps_root) + eps",
         "sqrt(v_hat + eps_root + eps)",
     ),
@@ -177,7 +177,11 @@ _OF_MUON = (
     Mistake(
         "the scale is of the transposed matrix", "shape_factor(a)", "shape_factor(a.T)"
     ),
-    Mistake("the scale has no root", "mpmath.sqrt(shape_factor(a))", "shape_factor(a)"),
+    Mistake(
+        "the root of the scale is missing",
+        "mpmath.sqrt(shape_factor(a))",
+        "shape_factor(a)",
+    ),
     Mistake(
         "the momentum is not orthogonalised",
         "newton_schulz(a, ns_steps, ns_coeffs, eps)",
@@ -287,8 +291,8 @@ CARDS = {
         Formula(muon, _OF_MUON),
         optax=optax_muon,
         recorded=(
-            "torch.optim.Muon and the reference orthogonalise in bfloat16 whatever the "
-            "dtype: seven bits are no trace"
+            "torch.optim.Muon and the reference orthogonalise in bfloat16 whatever "
+            "the dtype; its eight bits are too few for a comparison"
         ),
         arguments={
             "beta": 0.8,

@@ -335,15 +335,17 @@ CARDS = {
                     "norm(x - start) or distance",
                 ),
                 Mistake(
-                    "the sum of squares has no root",
+                    "the root of the sum of squares is missing",
                     "sqrt(total + eps)",
                     "(total + eps)",
                 ),
                 Mistake(
-                    "it takes the last gradient alone", "total + dot(g, g)", "dot(g, g)"
+                    "it uses only the last gradient", "total + dot(g, g)", "dot(g, g)"
                 ),
                 Mistake(
-                    "the distance is that from the origin", "norm(x - start)", "norm(x)"
+                    "the distance is measured from the origin",
+                    "norm(x - start)",
+                    "norm(x)",
                 ),
                 Mistake(
                     "the norms are of each entry: the rate differs by coordinate",

@@ -295,6 +295,38 @@ def cases(number: int, seed: int) -> Iterator[Case]:
         yield Case(family, mode, Partial(f, data), x, distance, family in NOISY)
 
 
+KINKED = 8  # Entries of x in the functions with kinks.
+
+
+def kinked(data, x):
+    """Kinks in the entries whose weights are not 0, and a smooth function of all entries."""
+    centre, (size, slope, pair), weights = data
+    d = x - centre
+    kinks = size * jnp.abs(d) + slope * jnp.maximum(d, 0)
+    kinks += pair * jnp.maximum(d, jnp.roll(d, 1))
+    return jnp.sum(kinks * (1 + 0.1 * jnp.tanh(weights[0] @ x))) + jnp.sum(
+        jnp.tanh(weights @ x)
+    )
+
+
+def kinked_cases(number: int, seed: int) -> Iterator[tuple[Partial, Any, Any]]:
+    """That many functions with kinks in some entries: (f, x, whether each entry has a kink)."""
+    for i in range(number):
+        random = np.random.default_rng([seed, i])
+        x = random.normal(size=KINKED)
+        at = random.random(KINKED) < random.uniform(0.1, 0.7)
+        first, second = random.choice(KINKED, 2, replace=False)
+        at[first], at[second] = True, False
+        # Of one sign, so that the derivative that jax takes lies between the two slopes.
+        kinds = random.choice([-1, 1]) * 10 ** random.uniform(-2, 1, (3, KINKED))
+        kinds *= random.random((3, KINKED)) < 0.6
+        kinds[0] += np.where(kinds[:2].any(axis=0), 0, np.sign(kinds.sum()) or 1.0)
+        pairs = at & np.roll(at, 1)
+        data = (x, (kinds[0] * at, kinds[1] * at, kinds[2] * pairs))
+        data = (*data, random.normal(size=(KINKED, KINKED)))
+        yield Partial(kinked, jax.tree.map(jnp.asarray, data)), jnp.asarray(x), at
+
+
 def planted(
     case: Case, gradient: Any, smallest: float, random: np.random.Generator
 ) -> Iterator[tuple[str, Any]]:

@@ -3,10 +3,12 @@
 `python -m tests.derivatives.check_cases --cases 2000 --seed 1` runs as many as one likes.
 """
 
+import jax
 import numpy as np
 import pytest
 from scipy import stats
 
+from research.derivatives import check_derivative
 from tests.derivatives import check_cases
 
 SIX_TIMES_AS_MANY = pytest.mark.thorough("six times as many cases")
@@ -45,3 +47,32 @@ def test_smallest_error_is_small_and_few_cases_are_unresolved(tally):
             for unresolved in tally.unresolved[zone, mode]
         ]
         assert np.sum(cases) <= stats.binom.ppf(0.999, len(cases), share)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[4, pytest.param(40, marks=pytest.mark.thorough("ten times as many cases"))],
+)
+def kinked(request):
+    """Reports of functions with kinks: of jax's derivative, and with an error beside them."""
+    reports = []
+    for i, (f, x, at) in enumerate(check_cases.kinked_cases(request.param, seed=0)):
+        gradient, smooth = np.asarray(jax.grad(f)(x)), np.flatnonzero(~at)
+        entry = smooth[i % len(smooth)]
+        wrong = gradient + 1e-2 * np.linalg.norm(gradient) * np.eye(len(x))[entry]
+        checked = [
+            check_derivative(f, x, jax.random.key(i), derivative)
+            for derivative in (None, lambda _, wrong=wrong: wrong)
+        ]
+        reports.append((entry, *checked))
+    return reports
+
+
+def test_kinks_in_some_entries_are_kinks(kinked):
+    assert [right.verdict for _, right, _ in kinked] == ["kink"] * len(kinked)
+
+
+def test_a_kink_in_one_entry_excuses_no_error_in_another_entry_of_the_same_leaf(kinked):
+    for entry, _, wrong in kinked:
+        assert wrong.verdict == "wrong"
+        assert f"(entry {entry})" in wrong.explanation

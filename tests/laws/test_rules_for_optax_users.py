@@ -149,7 +149,7 @@ def test_hyperparameters_can_be_injected(name):
 def test_what_cannot_be_injected_says_why():
     given = optax.inject_hyperparams(UPDATE_RULES["lbfgs"])(0.1, memory_size=3)
     with pytest.raises(
-        TypeError, match=r"memory_size is the length of arrays .* static_args"
+        TypeError, match=r"memory_size .* is the length of arrays .* static_args"
     ):
         jax.eval_shape(given.init, PARAMS)
     jax.eval_shape(
@@ -517,9 +517,9 @@ def test_prove_finds_a_dotted_name_as_the_command_line_does():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("optax.addam", "there is no 'addam' in optax; did you mean 'adam'"),
-        ("no_such_package.adam", "there is no module 'no_such_package'"),
-        ("optax.", "a rule is named by a dotted name"),
+        ("optax.addam", "optax has no 'addam'; did you mean 'adam'"),
+        ("no_such_package.adam", "the module 'no_such_package' of"),
+        ("optax.", "a rule must have a dotted name"),
     ],
 )
 def test_prove_says_what_of_a_dotted_name_is_not_there(name, said):

@@ -486,7 +486,7 @@ def test_a_variance_of_gradients_that_hardly_change_is_no_nan():
             lambda: radam(0.1, threshold=3.0),
             "threshold must be at least 4, .* got threshold=3.0",
         ),
-        (lambda: rmsprop(0.1, nesterov=True), "got momentum=None. Give a number"),
+        (lambda: rmsprop(0.1, nesterov=True), "got momentum=None. Pass a number"),
         (
             lambda: rmsprop(0.1, momentum=1.0),
             "momentum must be a finite number, at least 0 and below 1; got",

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.checks import check_callable, check_key
-from research.derivatives.check.line import Line, in_float64, lift
+from research.derivatives._float64 import in_float64
+from research.derivatives.check.line import Line, lift
 from research.derivatives.check.report import CheckReport, Probe, explained, vanishing
 from research.derivatives.check.values import Values
 from research.derivatives.exact.arguments import floating, title
@@ -29,6 +30,11 @@ ROUNDINGS = 10  # Allowed rounding error of the derivative, in units of rounding
 ZERO = 4
 # A check that could not catch a relative error of this size is inconclusive.
 RESOLVED = 1e-3
+SPLITS = (
+    24  # Largest number of times that a leaf with a kink, or its parts, are halved.
+)
+CONFIRMED = 3  # Number of directions in which an error beside a kink is confirmed.
+SAME_JUMP = 0.25  # Jumps that differ by less than this fraction of a gap are equal.
 
 
 def check_derivative(
@@ -60,8 +66,11 @@ def check_derivative(
 
     At a kink of f, the left slope and the right slope differ for every h. This
     distinguishes a kink from a bug. The check still tests the derivative in the leaves
-    without a kink. In a leaf with a kink, the derivative must lie between the left
-    slope and the right slope.
+    without a kink. It divides a leaf with a kink into halves, up to 24 times, and tests
+    the derivative in the parts without a kink. It does not report an error in a part if
+    a kink of f depends on this part and on other entries of x together, as the kink of
+    max(x, y) does. Along a direction with a kink, the derivative must lie between the
+    left slope and the right slope.
 
     The check evaluates f and its derivative in float64 if f can be traced in float64,
     even if x has a lower precision or float64 is disabled. If f converts its values to
@@ -74,7 +83,8 @@ def check_derivative(
     "right" means that the error is small relative to the change of f over a step. If
     the derivative is not 0, but no larger than its rounding error, its sign is unknown,
     and the verdict is "unresolved". The verdict is also "unresolved" if the check could
-    not have detected a relative error of 1e-3.
+    not have detected a relative error of 1e-3, or if f varies so fast that it is not
+    smooth between neighbouring floats, as sin(1e20 x).
 
     Args:
       f: Function of one pytree of floating arrays that returns a floating array. If f
@@ -135,6 +145,7 @@ def check_derivative(
             _found(line, epsilon, direction, i)
             for i, direction in enumerate(directions)
         ]
+        found += _errors_beside_kinks(line, epsilon, directions, found, random)
         in_full = (
             line.reverse(np.ones(line.shape))
             if of_own is not None and lowest == np.float64
@@ -235,6 +246,104 @@ def _relative(difference: np.ndarray, whole: np.ndarray) -> float:
     )
 
 
+def _within(line: Line, direction: _Direction, part: slice) -> _Direction:
+    """Return a direction with all entries outside a part of one leaf set to 0."""
+    leaf = next(leaf for leaf in line.leaves if part.stop <= leaf.start + leaf.size)
+    name, first = f"leaf {leaf.name}", part.start - leaf.start
+    if part.stop - part.start < leaf.size:
+        last = part.stop - 1 - leaf.start
+        name += f" (entr{'y' if first == last else 'ies'} {first}"
+        name += ")" if first == last else f" to {last})"
+    v = np.zeros(line.flat.shape)
+    v[part] = direction.v[part]
+    if direction.gradient is None:
+        return direction._replace(name=name, v=v)
+    scale = _norm((line.scales * direction.gradient)[part])
+    return direction._replace(name=name, v=v, scale=scale)
+
+
+def _errors_beside_kinks(
+    line: Line,
+    eps: float,
+    directions: Sequence[_Direction],
+    found: Sequence["_Found"],
+    random: np.random.Generator,
+) -> list["_Found"]:
+    """Return the errors in those parts of leaves with a kink where f has no kink.
+
+    A leaf with a kink is divided into halves, and so is each part with a kink or an
+    error.
+    """
+    queue = _leaves_with_a_kink(line, directions, found)
+    errors: dict[int, _Found] = {}
+    for split in range(SPLITS):
+        if not queue:
+            break
+        part, direction = queue.pop(0)
+        middle = (part.start + part.stop) // 2
+        for half in (slice(part.start, middle), slice(middle, part.stop)):
+            way = _within(line, direction, half)
+            each = _found(line, eps, way, len(found) + split)
+            is_off = not each.probe.is_kink and each.probe.is_off_beside_kinks
+            if is_off and half.start not in errors:
+                is_off = _is_independent(line, eps, way, each.probe.gap, random)
+            if is_off:
+                errors.pop(part.start, None)
+                errors[half.start] = each
+            if (is_off or each.probe.is_kink) and half.stop - half.start > 1:
+                queue.append((half, way))
+    return list(errors.values())
+
+
+def _is_independent(
+    line: Line,
+    eps: float,
+    direction: _Direction,
+    gap: float,
+    random: np.random.Generator,
+) -> bool:
+    """Return whether kinks of f are the same with and without a step in a direction v.
+
+    The jumps of the slope along u, u + v and u - v are compared for random vectors u.
+    They differ if a kink depends on steps along u and v together, as the kink of max(x,
+    y) depends on x and y. Then the slope along v is not the only possible derivative.
+    The vectors u are so short that the jumps are not much larger than the gap between
+    the derivative and the slope.
+    """
+
+    def jump(v: np.ndarray) -> float:
+        return _found(line, eps, direction._replace(v=v), 0).probe.jump
+
+    for _ in range(CONFIRMED):
+        u = random.normal(size=line.flat.shape) * line.scales
+        u[direction.v != 0] = 0.0
+        whole = abs(jump(u))
+        u *= min(1.0, gap / whole) if whole else 1.0
+        alone = jump(u)
+        if any(
+            abs(jump(u + side * direction.v) - alone) > SAME_JUMP * gap
+            for side in (1, -1)
+        ):
+            return False
+    return True
+
+
+def _leaves_with_a_kink(
+    line: Line, directions: Sequence[_Direction], found: Sequence["_Found"]
+) -> list[tuple[slice, _Direction]]:
+    """Return (entries, direction) for each leaf along which f has a kink."""
+    kinks = []
+    for direction, each in zip(directions, found, strict=True):
+        moved = np.flatnonzero(direction.v)
+        for leaf in line.leaves:
+            part = slice(leaf.start, leaf.start + leaf.size)
+            is_own = moved.size and part.start <= moved[0] <= moved[-1] < part.stop
+            known = any(part == other for other, _ in kinks)
+            if is_own and each.probe.is_kink and leaf.size > 1 and not known:
+                kinks.append((part, direction))
+    return kinks
+
+
 class _Found(NamedTuple):
     """Result along one direction.
 
@@ -278,6 +387,9 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
             not abs(rate - values.slope.value) <= floor for rate in reported
         ):
             values.confirm()
+            values.doubt(
+                float("inf") if gradient is None else _norm(gradient * line.flat)
+            )
             off = SAFETY * values.slope.error + ROUNDINGS * (
                 values.slope.noise[-1] + eps * sum(known)
             )

@@ -1,8 +1,6 @@
 """Values and derivatives of a function along lines, in float64 where possible."""
 
-import contextlib
 import functools
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -43,19 +41,6 @@ class Leaf(NamedTuple):
     start: int
     size: int
     scale: float
-
-
-@contextlib.contextmanager
-def in_float64() -> Iterator[None]:
-    """Enable float64 inside the context, whatever the settings outside."""
-    # In jax up to 0.8, enable_x64 is in jax.experimental.
-    turn_on = (
-        jax.enable_x64
-        if hasattr(jax, "enable_x64")
-        else importlib.import_module("jax.experimental").enable_x64
-    )
-    with turn_on(True):
-        yield
 
 
 def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
@@ -151,26 +136,34 @@ class Line:
         )
 
     def rounding(
-        self, v: np.ndarray, w: np.ndarray, seed: int, values: np.ndarray
+        self,
+        v: np.ndarray,
+        w: np.ndarray,
+        seed: int,
+        values: np.ndarray,
+        nudge: float = NUDGE,
     ) -> np.ndarray:
-        """Measure the rounding errors of f at NUDGED_OFFSETS.
+        """Measure the rounding errors of f at NUDGED_OFFSETS, a part of OFFSETS.
 
-        They are NaN if f cannot be traced.
+        The errors are NaN if f cannot be traced.
 
         Args:
           v: Direction of the line.
           w: Weights of the outputs.
           seed: Seed of the perturbations.
           values: Unperturbed values at OFFSETS.
+          nudge: Size of the perturbations in units of ε.
         """
         count = len(NUDGED_OFFSETS)
         if self.jaxpr is None:
             return np.full(count, np.nan)
         seeds = float(seed * count + 1) + np.arange(count, dtype=float)
         nudged = np.asarray(
-            self._nudged(self.x, self._like_x(v), w, seeds, largest=self._largest)
+            self._nudged(
+                self.x, self._like_x(v), w, seeds, nudge, largest=self._largest
+            )
         )
-        return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / NUDGE
+        return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / nudge
 
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
         """Return Jᵀ w as a vector, or None if f has no rule for reverse mode.
@@ -242,10 +235,15 @@ def _sample(f: Callable, x: Any, v: Any, w: Any, largest: int) -> Any:
     return _mapped(lambda h: _at(f, x, v, w, h), jnp.asarray(OFFSETS), largest)
 
 
-def _nudge(f: Callable, x: Any, v: Any, w: Any, seeds: Any, largest: int) -> Any:
-    """Evaluate ⟨w, f(x + h v)⟩ with perturbations of 8 ε, at each of NUDGED_OFFSETS."""
+def _nudge(
+    f: Callable, x: Any, v: Any, w: Any, seeds: Any, size: Any, largest: int
+) -> Any:
+    """Evaluate ⟨w, f(x + h v)⟩ with perturbed operations, at each of NUDGED_OFFSETS.
+
+    The perturbations have the given size, in units of ε.
+    """
     evaluate = rounding_of(jax.make_jaxpr(f)(x))
-    nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved))[0]
+    nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved), size)[0]
     at = lambda given: _at(nudged(given[1]), x, v, w, given[0])
     return _mapped(at, (jnp.asarray(NUDGED_OFFSETS), seeds), largest)
 

@@ -1,4 +1,4 @@
-"""Size of a function's rounding error, measured by perturbing each operation."""
+"""Size of the rounding error of a function, measured by perturbing each operation."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -32,39 +32,42 @@ SUMS = (
 )
 
 
-def rounding_of(closed: Any) -> Callable[[Any, Sequence[Any]], list[Any]]:
+def rounding_of(closed: Any) -> Callable[..., list[Any]]:
     """Return a function that evaluates a jaxpr with 8 times larger rounding errors.
 
-    This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ. ε
-    belongs to the dtype of the result, and ξ is random with variance 1. The distance
-    from the plain value, divided by 8, is the size of the rounding error, including
-    cancellation.
+    This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ.
+    Here ε is the relative spacing of the dtype of the result, and ξ is random with
+    variance 1. The difference between this evaluation and the plain evaluation, divided
+    by 8, is about as large as the rounding error, including cancellation.
 
     Returns:
-      Function (seed, inputs) -> outputs. The seed is a float that determines ξ.
+      Function (seed, inputs, size=8.0) -> outputs. The float `seed` determines ξ, and
+      `size` replaces the factor 8.
     References:
       Parker, Monte Carlo arithmetic, UCLA CSD-970002, 1997.
     """
 
-    def evaluate(seed: Any, inputs: Sequence[Any]) -> list[Any]:
-        nudge = _Nudge(seed)
+    def evaluate(seed: Any, inputs: Sequence[Any], size: Any = NUDGE) -> list[Any]:
+        nudge = _Nudge(seed, size)
         return _evaluated(closed, [nudge(value) for value in inputs], nudge)
 
     return evaluate
 
 
 class _Nudge:
-    """Perturbation of arrays by factors 1 + 8 ε ξ.
+    """Perturbation of arrays by factors 1 + size ε ξ.
 
     ξ = √2 cos(seed θ) with random angles θ that differ between calls.
 
     Attributes:
       seed: Seed of the perturbation, a float.
+      size: Size of the perturbation in units of ε.
       calls: Iterator over the numbers of the calls.
     """
 
-    def __init__(self, seed: Any, calls: Iterator[int] | None = None):
-        self.seed, self.calls = seed, itertools.count(1) if calls is None else calls
+    def __init__(self, seed: Any, size: Any, calls: Iterator[int] | None = None):
+        self.seed, self.size = seed, size
+        self.calls = itertools.count(1) if calls is None else calls
 
     def __call__(self, value: Any) -> Any:
         if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact):
@@ -73,12 +76,12 @@ class _Nudge:
             value.shape
         )
         # Add the perturbation, because the factor 1 + 8 ε ξ itself would be rounded.
-        return value + value * (NUDGE * float(jnp.finfo(value.dtype).eps) * xi).astype(
-            value.dtype
-        )
+        return value + value * (
+            self.size * float(jnp.finfo(value.dtype).eps) * xi
+        ).astype(value.dtype)
 
     def _drawn(self, size: int, call: int) -> Any:
-        """Draw ξ for an array of that size."""
+        """Draw ξ for an array of the given size."""
         random = np.random.default_rng(call)
         cosines = lambda count: (
             np.sqrt(2) * jnp.cos(self.seed * random.uniform(0, 2 * np.pi, count))
@@ -89,7 +92,9 @@ class _Nudge:
 
     def step(self, number: Any) -> "_Nudge":
         """Return a perturbation with other ξ, for a step of a loop."""
-        return _Nudge(self.seed + 0.7548776662466927 * (number + 1), self.calls)
+        return _Nudge(
+            self.seed + 0.7548776662466927 * (number + 1), self.size, self.calls
+        )
 
 
 def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list[Any]:

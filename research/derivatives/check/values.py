@@ -3,7 +3,10 @@
 import numpy as np
 
 from research.derivatives.check.line import Line
+from research.derivatives.check.rounding import NUDGE
 from research.derivatives.check.slopes import (
+    LEVELS,
+    OFFSETS,
     Slope,
     noise_of_levels,
     remainder_slope,
@@ -16,6 +19,9 @@ SHORTER = (2.0**-20, 2.0**-40)
 # Relative lengths of the longest step if f is so flat that rounding hides its slope.
 LONGER = (2.0**6, 2.0**12)
 OTHER = 0.7  # Relative length of the steps that confirm a result.
+# Factor by which perturbations are enlarged to see whether f follows them, the largest
+# relative perturbation, and the share of the expected change that f must reach.
+WIDER, WIDEST, FOLLOWS = 4096.0, 2.0**-14, 1 / 8
 
 
 class Values:
@@ -92,6 +98,31 @@ class Values:
             error=self.slope.error if np.isnan(error) else error,
             jump=jump if stays else 0.0,
         )
+
+    def doubt(self, rate: float) -> None:
+        """Set the error to infinity if f varies between neighbouring floats near x.
+
+        An example is sin(1e20 x), whose waves are shorter than the spacing of floats.
+        No difference quotient shows its slope. For such an f, the measured rounding
+        errors do not grow in proportion to the perturbations, and they are smaller than
+        the derivative predicts.
+
+        Args:
+          rate: Change of f that the derivative predicts for a relative perturbation of
+            x, divided by the size of the perturbation.
+        """
+        wider = min(WIDER, WIDEST / (NUDGE * self._eps))
+        if wider * FOLLOWS <= 1:  # The precision of f is too low for such a test.
+            return
+        at_x, values = 0 * self._v, np.full(len(OFFSETS), self._values[LEVELS])
+        small, large = (
+            nudge
+            * np.median(self._line.rounding(at_x, self._w, self._seed, values, nudge))
+            for nudge in (NUDGE, wider * NUDGE)
+        )
+        predicted = wider * NUDGE * self._eps * rate
+        if 0 < large < FOLLOWS * min(wider * small, predicted):
+            self.slope = self.slope._replace(error=float("inf"), jump=0.0)
 
     def deny(self, rates: list[float]) -> None:
         """Set the error to infinity if short steps agree with the tested derivative.

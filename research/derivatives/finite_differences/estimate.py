@@ -24,6 +24,8 @@ from research.derivatives.finite_differences.ladder import (
     LOWEST,
     Ladder,
     climbed,
+    exponents,
+    from_values,
     reach,
 )
 from research.derivatives.finite_differences.noise import noise_bounds, rounding
@@ -53,7 +55,7 @@ _REASONS = {
     "scheme='forward' or 'backward'",
     "unresolved": "the difference quotients do not converge, or the noise of f hides "
     "their limit",
-    "nan": "f is not defined there, or on neither side of it",
+    "nan": "f is not defined at the point, or not on either side of it",
 }
 
 
@@ -212,7 +214,7 @@ def finite_difference(
     ladder = climbed(sampler, point)
     with np.errstate(all="ignore"):
         noise = noise_bounds(ladder, sampler)
-        found = _judge(
+        found = judge(
             ladder._replace(evaluations=sampler.evaluations),
             noise,
             order,
@@ -222,15 +224,30 @@ def finite_difference(
         raise NoDerivativeError(
             f"f has no derivative of order {order} at x={point!r} according to its "
             f"values: {found.verdict}, because {_REASONS[found.verdict]}. Without "
-            "strict=True the result has this verdict, and no error is raised."
+            "strict=True the result carries this verdict instead of raising an error."
         )
     return found
 
 
-def _judge(
-    ladder: Ladder, noise: np.ndarray, order: int, side: int
-) -> FiniteDifference:
-    """Return the verdict, and the value if there is one.
+def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
+    """Estimate f'(x) from float64 values of f at the nodes of the ladder of x.
+
+    The result is that of `finite_difference`, with one exception. If f is rounded to
+    few digits, `finite_difference` evaluates f at more points, and its bound may
+    differ.
+
+    Args:
+      x: Point of the derivative.
+      values: Values of f at nodes(x, exponents(x)), shape (n,).
+    """
+    epsilon = float(np.finfo(np.float64).eps)
+    with np.errstate(all="ignore"):
+        ladder = from_values(x, exponents(x), values, epsilon)
+        return judge(ladder, noise_bounds(ladder), 1, _SIDES["auto"])
+
+
+def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
+    """Return the verdict, and the derivative with its bound if there is one.
 
     The order of the tests matters.
     """

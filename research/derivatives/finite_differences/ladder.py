@@ -125,16 +125,29 @@ def climb(f: Callable[[Any], Any], x: float) -> Ladder:
 def climbed(sampler: Sampler, x: float) -> Ladder:
     """Evaluate the function of a sampler at the distances from x and in the windows."""
     powers = exponents(x)
-    levels = len(powers)
-    first = int(np.argmax(reach(powers) >= APART)) + 3
-    places = np.arange(first, levels - 1, APART)
-    distances = np.ldexp(1.0, powers)
-    sides = np.where(np.arange(len(places)) % 2, -1.0, 1.0) * distances[places]
     with np.errstate(all="ignore"):
-        within = _within(x, sides)
-        values = sampler(
-            np.concatenate([[x], x + distances, x - distances, within.ravel()])
-        )
+        values = sampler(nodes(x, powers))
+    return from_values(x, powers, values, sampler.epsilon, sampler.evaluations)
+
+
+def nodes(x: float, powers: np.ndarray) -> np.ndarray:
+    """Return x, the points at the distances 2^powers, and the points of the windows."""
+    places, distances = _places(powers), np.ldexp(1.0, powers)
+    sides = np.where(np.arange(len(places)) % 2, -1.0, 1.0) * distances[places]
+    return np.concatenate(
+        [[x], x + distances, x - distances, _within(x, sides).ravel()]
+    )
+
+
+def from_values(
+    x: float,
+    powers: np.ndarray,
+    values: np.ndarray,
+    epsilon: float,
+    evaluations: int = 0,
+) -> Ladder:
+    """Return the ladder whose nodes have the given values of f."""
+    levels, places = len(powers), _places(powers)
     finite = np.where(np.isfinite(values), values, np.nan)
     return Ladder(
         x,
@@ -144,6 +157,12 @@ def climbed(sampler: Sampler, x: float) -> Ladder:
         finite[levels + 1 : 2 * levels + 1],
         places,
         finite[2 * levels + 1 :].reshape(len(places), len(WINDOW)),
-        sampler.evaluations,
-        sampler.epsilon,
+        evaluations,
+        epsilon,
     )
+
+
+def _places(powers: np.ndarray) -> np.ndarray:
+    """Return the indices of the levels that have a window."""
+    first = int(np.argmax(reach(powers) >= APART)) + 3
+    return np.arange(first, len(powers) - 1, APART)

@@ -8,7 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from research.checks import check_count, check_key, check_numbers
+from research.derivatives._float64 import in_float64
 from research.derivatives.exact import derivative
+from research.derivatives.finite_differences.estimate import difference_of_values
+from research.derivatives.finite_differences.ladder import exponents, nodes
 from research.derivatives.rules.table import DERIVATIVE_RULES, Rule
 from research.naming import known_names
 
@@ -20,13 +23,9 @@ __all__ = [
     "verify_derivative_rule",
 ]
 
-# Weights w_k, k = 1, 2, 3, of the difference quotient
-# f'(x) = Σ w_k (f(x + k h) - f(x - k h)) / h + O(h⁶).
-_WEIGHTS = (3 / 4, -3 / 20, 1 / 60)
-
 
 class RuleCheck(NamedTuple):
-    """Comparison of a rule with JAX and with difference quotients, at n points.
+    """Comparison of a rule with JAX and with finite differences, at n points.
 
     Attributes:
       name: Name of the rule.
@@ -34,11 +33,12 @@ class RuleCheck(NamedTuple):
       constants: Dict from the name of a constant to its values, shape (n,).
       derivative: f'(x) by the rule, shape (n,).
       by_jax: f'(x) by JAX's forward mode, shape (n,).
-      by_differences: f'(x) by a six-point difference quotient of f, shape (n,).
+      by_differences: f'(x) by `finite_difference`, shape (n,). It is nan where the
+        verdict of `finite_difference` is not "ok".
       residual_jax: Largest difference between the rule and JAX, relative to the larger
         of |f'| and |f| / (1 + |x|).
-      residual_differences: Largest difference between the rule and the difference
-        quotient, relative to the larger of |f'| and |f| / (1 + |x|).
+      residual_differences: Largest difference between the rule and the finite
+        differences, relative to the larger of |f'| and |f| / (1 + |x|).
     """
 
     name: str
@@ -54,11 +54,11 @@ class RuleCheck(NamedTuple):
 def verify_derivative_rule(
     name: str, key: jax.Array | None = None, points: Any = None, number: int = 32
 ) -> RuleCheck:
-    """Verify a rule of `DERIVATIVE_RULES` by JAX and by a difference quotient.
+    """Verify a rule of `DERIVATIVE_RULES` by JAX and by finite differences.
 
-    Neither test uses the rule, because JAX differentiates the code of f, and the
-    difference quotient only evaluates f. For a right rule in float64, `residual_jax` is
-    near 1e-15 and `residual_differences` is near 1e-11.
+    Both tests are independent of the rule. JAX differentiates the code of f, and finite
+    differences use only values of f. For a right rule in float64, `residual_jax` is
+    near 1e-15 and `residual_differences` is below 1e-12.
 
     Args:
       name: Name of the rule.
@@ -142,29 +142,20 @@ def _draw(rule: Rule, key: jax.Array, number: int) -> dict[str, np.ndarray]:
 def _compare(
     name: str, rule: Rule, x: jax.Array, constants: dict[str, np.ndarray]
 ) -> RuleCheck:
-    def all_three(
+    def derivatives(
         x: jax.Array, constants: dict[str, jax.Array]
-    ) -> tuple[jax.Array, ...]:
+    ) -> tuple[jax.Array, jax.Array]:
         f = lambda t: jnp.asarray(rule.function(t, constants), x.dtype)
-        step = _step(rule, x)
-        quotient = (
-            sum(
-                w * (f(x + k * step) - f(x - k * step))
-                for k, w in enumerate(_WEIGHTS, 1)
-            )
-            / step
-        )
-        return (
-            f(x),
-            jnp.asarray(rule.derivative(x, constants), x.dtype),
-            derivative(f, x),
-            quotient,
-        )
+        return jnp.asarray(rule.derivative(x, constants), x.dtype), derivative(f, x)
 
-    results = jax.jit(jax.vmap(all_three))(
-        x, {constant: jnp.asarray(v, x.dtype) for constant, v in constants.items()}
+    of_x = {name: jnp.asarray(value, x.dtype) for name, value in constants.items()}
+    by_rule, by_jax = map(np.asarray, jax.jit(jax.vmap(derivatives))(x, of_x))
+    values = _around(rule, x, of_x)
+    differences = map(difference_of_values, map(float, x), values)
+    by_differences = np.array(
+        [one.value if one.verdict == "ok" else np.nan for one in differences]
     )
-    value, by_rule, by_jax, by_differences = map(np.asarray, results)
+    value = np.array([around[0] for around in values])
     points = np.asarray(x)
     scale = (
         np.maximum(np.abs(by_rule), np.abs(value) / (1 + np.abs(points)))
@@ -183,12 +174,19 @@ def _compare(
     )
 
 
-def _step(rule: Rule, x: jax.Array) -> jax.Array:
-    """Return the step of the difference quotient: ε^(1/7) times a length.
+def _around(
+    rule: Rule, x: jax.Array, constants: dict[str, jax.Array]
+) -> list[np.ndarray]:
+    """Evaluate f in float64 at the nodes of a ladder around each x.
 
-    The length is at most 1. Near an end of the rule's interval, it shrinks to 0.05
-    times the width of the interval.
+    The first node is x itself.
     """
-    low, high = rule.interval
-    room = jnp.minimum(jnp.abs(x - low), jnp.abs(high - x)) + 0.05 * (high - low)
-    return jnp.finfo(x.dtype).eps ** (1 / 7) * jnp.minimum(1.0, room)
+    ladders = [nodes(point, exponents(point)) for point in map(float, x)]
+    lengths = [len(ladder) for ladder in ladders]
+    each = np.repeat(np.arange(len(x)), lengths)
+    with in_float64():
+        values = jax.jit(jax.vmap(rule.function))(
+            np.concatenate(ladders),
+            {name: np.asarray(value, float)[each] for name, value in constants.items()},
+        )
+    return np.split(np.asarray(values, float), np.cumsum(lengths)[:-1])
