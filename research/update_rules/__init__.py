@@ -113,8 +113,10 @@ from research.update_rules._groups import masked_leaves as masked_leaves
 from research.update_rules._kronecker import shampoo as shampoo
 from research.update_rules._kronecker import soap as soap
 from research.update_rules._layerwise import MatrixAxes as MatrixAxes
+from research.update_rules._layerwise import hyperball as hyperball
 from research.update_rules._layerwise import lamb as lamb
 from research.update_rules._layerwise import muon as muon
+from research.update_rules._layerwise import normuon as normuon
 from research.update_rules._least_squares import gauss_newton as gauss_newton
 from research.update_rules._least_squares import (
     levenberg_marquardt as levenberg_marquardt,
