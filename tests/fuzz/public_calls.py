@@ -308,6 +308,8 @@ def hyperparameters(name: str) -> dict[str, Any]:
             "mask": {"weights": True, "intercept": False},
             "params": params(),
         },
+        "noisy_sgd": {"learning_rate": 0.1, "key": key()},
+        "reduce_on_plateau": {"factor": 0.5, "patience": 3},
         "psgd_draws": {"key": jax.random.key(0), "count": 0, "params": params()},
         "psgd_kron": {"learning_rate": 0.1, "key": jax.random.key(0)},
         "saga": {"learning_rate": 0.1, "num_examples": 4},
