@@ -95,7 +95,7 @@ RULES = (
         "adamw",
     ),
     *("polyak_averaging", "muon", "shampoo", "soap", "prodigy", "schedule_free_adamw"),
-    "sam",
+    *("adafactor", "sm3", "lars", "cautious_adamw", "mechanic", "momo_adam", "sam"),
 )
 
 

@@ -308,6 +308,8 @@ def hyperparameters(name: str) -> dict[str, Any]:
             "mask": {"weights": True, "intercept": False},
             "params": params(),
         },
+        "noisy_sgd": {"learning_rate": 0.1, "key": key()},
+        "reduce_on_plateau": {"factor": 0.5, "patience": 3},
         "saga": {"learning_rate": 0.1, "num_examples": 4},
         "skip_nonfinite": {"rule": optax.sgd(0.1)},
         "svrg": {"learning_rate": 0.1, "period": 2},

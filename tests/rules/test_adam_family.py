@@ -406,6 +406,8 @@ VARIANTS = [  # That the verification table does not ask.
     ("adafactor", {"multiply_by_parameter_scale": False}),
     ("adafactor", {"momentum": 0.9, "min_scale": 2.0}),
     ("madgrad", {"eps_in_rate": False}),
+    ("dadapt_adamw", {"weight_decay": 0.1, "initial_distance": 0.1}),
+    ("mechanic", {"weight_decay": 0.1, "num_betas": 2}),
     ("optimistic_adam", {"nesterov": True}),
 ]
 

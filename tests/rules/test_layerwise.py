@@ -400,7 +400,7 @@ def test_a_nan_shows_in_its_leaf_alone(rule):
 def test_bad_input_raises():
     with pytest.raises(
         ValueError,
-        match=r"muon orthogonalises matrices, but the leaf at \['b'\] .* has shape \[3\]",
+        match=r"muon takes matrices, but the leaf at \['b'\] .* has shape \[3\]",
     ):
         muon(0.1, matrices={"b": True}).init({"b": jnp.ones(3)})
     with pytest.raises(ValueError, match="mask does not fit the params"):
