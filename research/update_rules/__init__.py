@@ -110,6 +110,8 @@ from research.update_rules._gradient_line_search import (
 from research.update_rules._groups import by_group as by_group
 from research.update_rules._groups import checked_mask as checked_mask
 from research.update_rules._groups import masked_leaves as masked_leaves
+from research.update_rules._kronecker import psgd_draws as psgd_draws
+from research.update_rules._kronecker import psgd_kron as psgd_kron
 from research.update_rules._kronecker import shampoo as shampoo
 from research.update_rules._kronecker import soap as soap
 from research.update_rules._layerwise import MatrixAxes as MatrixAxes

@@ -1,4 +1,4 @@
-"""Rules that precondition a leaf along each of its axes: Shampoo and SOAP.
+"""Rules that precondition a leaf along each of its axes: Shampoo, SOAP and PSGD.
 
 For a matrix, these are one square matrix for its rows and one for its columns. Their
 Kronecker product stands for the matrix of all parameters.
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from research.checks import check_choice, check_number
+from research.checks import check_choice, check_key, check_number, check_tree
 from research.schedules import Schedule
 from research.sizes import check_most
-from research.types import Array, Params
+from research.types import Array, Key, Params
 from research.update_rules._bias_correction import bias_correction
-from research.update_rules._checks import checked, make_inner
+from research.update_rules._checks import checked, make_inner, rate_at
 from research.update_rules._edges import complete, norm_of
 from research.update_rules._entry import AVERAGE, MOMENTUM, RuleEntry, step_rate
 from research.update_rules._transforms import (
@@ -648,6 +648,277 @@ def _as_long_as(direction: Array, wanted: Array) -> Array:
     return cast(ratio, direction) * direction
 
 
+class PsgdState(NamedTuple):
+    """State of PSGD with Kronecker factors.
+
+    Attributes:
+      count: Number of calls of update, int32, shape ().
+      mu: Moving average of gradients M, like the params.
+      factors: For each leaf and each of its axes, the factor Q: an upper triangular
+        matrix, or the diagonal alone.
+    """
+
+    count: Array
+    mu: Params
+    factors: Any
+
+
+class PsgdDraws(NamedTuple):
+    """Random numbers of one step of `psgd_kron`.
+
+    Attributes:
+      uniform: Uniform number in [0, 1), shape (). The factors are updated if it is
+        below the probability.
+      noise: Standard normal numbers V, like the params but at least float32.
+    """
+
+    uniform: Array
+    noise: Params
+
+
+def psgd_draws(key: Key, count: Array | int, params: Params) -> PsgdDraws:
+    """Return the random numbers of a step of `psgd_kron`.
+
+    The key of the step is key with the count folded in. The uniform number uses that
+    key with 0 folded in, and leaf i, counted from 1, with i folded in.
+
+    Args:
+      key: Key of the rule.
+      count: Number of steps before this one.
+      params: Params, or arrays of their structure, shapes and dtypes.
+    Returns:
+      The PsgdDraws.
+    Raises:
+      TypeError: key is not a key, or params are not arrays.
+      ValueError: count is negative.
+    Example:
+      >>> drawn = psgd_draws(jax.random.key(0), 3, {"w": jnp.zeros((2, 3))})
+      >>> print(drawn.uniform.shape, drawn.noise["w"].shape)
+      () (2, 3)
+    """
+    check_key("key", key)
+    check_number("count", count, integer=True)
+    check_tree("params", params)
+    key = jax.random.fold_in(key, count)
+    leaves, structure = jax.tree.flatten(params)
+    noise = [
+        jax.random.normal(
+            jax.random.fold_in(key, i), jnp.shape(x), _wide(jnp.asarray(x)).dtype
+        )
+        for i, x in enumerate(leaves, 1)
+    ]
+    uniform = jax.random.uniform(jax.random.fold_in(key, 0))
+    return PsgdDraws(uniform, structure.unflatten(noise))
+
+
+@checked
+def psgd_kron(
+    learning_rate: float | Array | Schedule,
+    key: Key,
+    b1: float | Array = 0.9,
+    factor_rate: float | Array = 0.1,
+    probability: float | Array | Schedule = 1.0,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    max_size: int | None = None,
+) -> optax.GradientTransformation:
+    """Learn a triangular factor for each axis that whitens the gradients.
+
+    u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t) for a matrix, with M_t = β1 M_(t-1)
+    + (1 - β1) G_t. λ is weight_decay. Before it, Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A
+    Aᵀ - B Bᵀ) Q_L, with A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1), and likewise Q_R
+    from Aᵀ A and Bᵀ B. V_t are standard normal draws, triu keeps the upper triangle, μ
+    is factor_rate, and |.| is a lower bound of the spectral norm. The expected step is 0
+    where Q_L M Q_Rᵀ is as white as V. The factors start at I. A step updates them with
+    the given probability.
+
+    clip first scales the steps of all leaves by one factor, so that their norm is at
+    most √n for n parameters, and then limits each entry to [-1, 1].
+
+    A leaf with more axes has a factor for each of them. A factor is a diagonal for
+    vectors and scalars, for axes of length 1 and for axes longer than max_size. For a
+    vector this is an entry-by-entry rule. If a product overflows, the factor stays as
+    it is. A NaN in a gradient makes all later steps of its leaf NaN; wrap the rule in
+    `skip_nonfinite` to skip such a step.
+
+    The rule is that of the code of psgd_jax (`kron`, commit 16edaa9), except that the
+    code rescales the factors of a leaf to equal size in one of a hundred steps, which
+    changes nothing but rounding, and lowers the probability from 1 to 0.03 in the
+    course of 4,000 steps. Pass a schedule to do the same. Later versions of the code
+    correct the bias of M_t and clip by the root mean square of a leaf. optax and torch
+    do not have PSGD.
+
+    A matrix of shape (m, n) needs m n + m² + n² numbers of memory: three per parameter
+    if it is square. The factors have at least float32 precision, whatever the dtype of
+    the params.
+
+    Use it like Shampoo or SOAP, where an eigen-decomposition is too slow: a step only
+    needs matrix products and triangular solves.
+
+    Args:
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      key: Key of all draws, from `jax.random.key`; may be traced. `psgd_draws` says how
+        it is used.
+      b1: Decay rate β1 in [0, 1); may be traced.
+      factor_rate: Rate μ of the factors, at least 0; may be traced.
+      probability: Probability of an update of the factors: a number from 0 to 1, which
+        may be traced, or a schedule t -> probability with t counted from 0.
+      weight_decay: Factor λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        such a pytree. Leaves marked True are decayed.
+      max_size: Length of the longest axis with a matrix, an integer of at least 0; None
+        means 8,192. It cannot be traced, because it is the length of arrays.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, key is
+        not a key, or update received no params.
+    References:
+      Li, Preconditioned stochastic gradient descent, IEEE Transactions on Neural
+      Networks and Learning Systems 29 (2018). Pooladzandi & Li, Curvature-informed SGD
+      via general purpose Lie-group preconditioners, arXiv:2402.04553 (2024). Code:
+      github.com/evanatyourservice/psgd_jax.
+    Example:
+      >>> rule, x = psgd_kron(0.5, jax.random.key(0), b1=0.0, probability=0.0), jnp.zeros((2, 2))
+      >>> print(rule.update(jnp.array([[0.5, 8.0], [0.0, 0.0]]), rule.init(x), x)[0].round(3) + 0.0)
+      [[-0.062 -0.5  ]
+       [ 0.     0.   ]]
+    """
+    check_key("key", key)
+    check_number("b1", b1, below=1.0)
+    check_number("factor_rate", factor_rate)
+    if not callable(probability):
+        check_number("probability", probability)
+    longest = _static("psgd_kron", "max_size", max_size, 8_192)
+
+    def init(params: Params):
+        def of_leaf(x):
+            return tuple(
+                jnp.eye(n, dtype=_wide(x).dtype)
+                if x.ndim > 1 and 1 < n <= longest
+                else jnp.ones(n, _wide(x).dtype)
+                for n in x.shape or (1,)
+            )
+
+        return PsgdState(
+            jnp.zeros((), jnp.int32),
+            jax.tree.map(jnp.zeros_like, params),
+            jax.tree.map(of_leaf, params),
+        )
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        mu = moving_average(b1, state.mu, updates)
+        averages, structure = jax.tree.flatten(mu)
+        factors = structure.flatten_up_to(state.factors)
+        drawn = psgd_draws(key, state.count, mu)
+        noise = jax.tree.leaves(drawn.noise)
+
+        def moved(factors):
+            return [
+                _psgd_factors(
+                    qs, _wide(jnp.atleast_1d(m)), jnp.atleast_1d(v), factor_rate
+                )
+                for qs, m, v in zip(factors, averages, noise, strict=True)
+            ]
+
+        chance = rate_at(probability, state.count)
+        factors = jax.lax.cond(drawn.uniform < chance, moved, lambda qs: qs, factors)
+        steps = [
+            _by_factors(qs, _by_factors(qs, _wide(jnp.atleast_1d(m))), transposed=True)
+            for qs, m in zip(factors, averages, strict=True)
+        ]
+        grads = jax.tree.leaves(updates)
+        steps = [
+            s.reshape(g.shape).astype(g.dtype)
+            for s, g in zip(_trusted(steps), grads, strict=True)
+        ]
+        return structure.unflatten(steps), PsgdState(
+            increment(state.count), mu, structure.unflatten(factors)
+        )
+
+    return complete(
+        optax.chain(
+            complete(optax.GradientTransformation(init, update), only_real="psgd_kron"),
+            add_decayed_weights(weight_decay, mask),
+            descend(learning_rate),
+        )
+    )
+
+
+def _by_factors(
+    factors: Any, x: Array, transposed: bool = False, inverse: bool = False
+) -> Array:
+    """Return Q, Qᵀ or Q^(-T) along each axis of x."""
+    for k, q in enumerate(factors):
+        if q.ndim == 1:
+            shape = [1] * x.ndim
+            shape[k] = -1
+            x = x / q.reshape(shape) if inverse else x * q.reshape(shape)
+        elif inverse:
+            rows = jnp.moveaxis(x, k, 0)
+            found = jax.scipy.linalg.solve_triangular(
+                q, rows.reshape(len(q), -1), trans="T"
+            )
+            x = jnp.moveaxis(found.reshape(rows.shape), 0, k)
+        else:
+            x = _along((k,), (q if transposed else q.T,), x)
+    return x
+
+
+def _psgd_factors(
+    factors: Any, m: Array, noise: Array, factor_rate: float | Array
+) -> tuple[Array, ...]:
+    a = _by_factors(factors, m)
+    b = _by_factors(factors, noise.astype(m.dtype), inverse=True)
+
+    def moved(k, q):
+        others = tuple(j for j in range(m.ndim) if j != k)
+        if q.ndim == 1:
+            of_a, of_b = (jnp.sum(jnp.square(x), others) for x in (a, b))
+            step = (of_a - of_b) * q
+            size = jnp.max(jnp.abs(of_a + of_b), initial=0.0)
+        else:
+            of_a, of_b = _outer(a, k), _outer(b, k)
+            step = _product(jnp.triu(of_a - of_b), q)
+            size = norm_lower_bound(of_a + of_b)
+        found = q - cast(factor_rate, q) * step / jnp.maximum(size, 1e-30)
+        return jnp.where(jnp.all(jnp.isfinite(found)), found, q)
+
+    return tuple(moved(k, q) for k, q in enumerate(factors))
+
+
+def norm_lower_bound(a: Array) -> Array:
+    """Return a lower bound of the spectral norm of a symmetric matrix.
+
+    |A x| / |x| for x = A times the longest column of A. The norm is at most √2 times
+    the bound for most matrices.
+
+    Example:
+      >>> print(norm_lower_bound(jnp.diag(jnp.array([3.0, 4.0]))))
+      4.0
+    """
+    largest = jnp.max(jnp.abs(a), initial=0.0)
+    a = a / jnp.where(largest == 0, 1.0, largest)
+    column = a[:, jnp.argmax(jnp.sum(jnp.square(a), 0))]
+    x = _product(a, column)
+    length = norm_of(x)
+    return largest * norm_of(_product(a, x / jnp.where(length == 0, 1.0, length)))
+
+
+def _trusted(steps: list[Array]) -> list[Array]:
+    """Limit the norm of all steps to √n, and then each entry to [-1, 1]."""
+    if not steps:
+        return steps
+    limit = sum(s.size for s in steps) ** 0.5
+    largest = [jnp.max(jnp.abs(s), initial=1.0) for s in steps]
+    scale = functools.reduce(jnp.maximum, largest)  # Against overflow of the squares.
+    norm = scale * jnp.sqrt(sum(jnp.sum(jnp.square(s / cast(scale, s))) for s in steps))
+    factor = limit / jnp.maximum(norm, limit)
+    return [jnp.clip(cast(factor, s) * s, -1.0, 1.0) for s in steps]
+
+
 def _wide(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -707,4 +978,10 @@ RULES = (
         aliases=("distributed_shampoo", "distributedshampoo"),
     ),
     RuleEntry(soap, {"learning_rate": step_rate(3e-3), "b1": AVERAGE}),
+    RuleEntry(
+        psgd_kron,
+        "it needs a key for its random numbers",
+        aliases=("kron", "psgd"),
+        needs="a key",
+    ),
 )

@@ -296,4 +296,12 @@ CARDS = {
         # 4357 in float32.
         bounds={"formula": 10_000.0},
     ),
+    "psgd_kron": Card(
+        (
+            "it draws random numbers, which the problems here do not have; "
+            "tests/rules/test_psgd.py compares it with its formula on the same draws"
+        ),
+        optax="optax has no PSGD, and neither its contrib",
+        recorded="Neither torch nor timm has PSGD with given draws",
+    ),
 }
