@@ -19,14 +19,14 @@ FOLDER = Path(__file__).parent
 HELP = """
 Run one:  python -m experiments NAME [flags]
 Its flags:  python -m experiments NAME --help
-Share its work among jobs, here or on a queue:
+Split its work into jobs, on this machine or on a cluster:
   python -m experiments spread NAME [flags] --jobs 4
-Reproduce a run, or the reference that is kept here:
+Reproduce a run, or the stored reference of an experiment:
   python -m experiments reproduce results/NAME/ID  (or NAME)
-Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID
+Store a run as reference in experiments/reference:  python -m experiments keep results/NAME/ID
 
-What needs no clone is the program `descent` (or python -m research):
-verify, compare, explain, reproduce, data, pack, leaderboard (descent --help)."""
+These commands need no clone of the repository; see descent --help (or python -m research --help):
+verify, compare, explain, reproduce, data, pack, leaderboard."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -107,11 +107,11 @@ def find(name: str) -> str:
         return stem
     if name in commands.COMMANDS and name not in COMMANDS:
         raise ValueError(
-            f"{name} needs no clone, so it is a command of descent: descent {name}, "
-            f"or python -m research {name}."
+            f"{name} is not an experiment but a command of descent: descent {name}, or "
+            f"python -m research {name}."
         )
     hint = nearest(stem, [*known, *COMMANDS])
-    raise ValueError(f"There is no experiment {name!r}. {hint}")
+    raise ValueError(f"Unknown experiment {name!r}. {hint}")
 
 
 def keep(words: Sequence[str]) -> int:
@@ -146,14 +146,14 @@ def reproduce(words: Sequence[str]) -> int:
         return reproduce_run(Path(given.what), load, options)
     if len(Path(given.what).parts) > 1:
         raise ValueError(
-            f"There is no run folder {given.what!r}. Give results/NAME/ID, or the NAME "
-            "of an experiment."
+            f"The run folder {given.what!r} does not exist. Pass results/NAME/ID, or "
+            "the NAME of an experiment."
         )
     name = load(given.what).__name__.rpartition(".")[2]
     reference = FOLDER / "reference" / f"{name}.json"
     if not reference.exists():
         raise ValueError(
-            f"No reference of {name} is kept; give the folder of a run of yours: "
+            f"No reference of {name} is stored. Pass the folder of one of your runs: "
             f"results/{name}/ID."
         )
     return reproduce_reference(reference, load, options)

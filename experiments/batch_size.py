@@ -151,7 +151,7 @@ def check(config: Config):
             )
     if not 0 < config.target < 1:
         raise ValueError(
-            "target is a share of the initial gap, between 0 and 1; got "
+            "target must be a share of the initial gap, between 0 and 1; got "
             f"target={config.target}."
         )
     seeds, tuning = (
@@ -160,8 +160,8 @@ def check(config: Config):
     )
     if both := sorted(set(seeds) & set(tuning)):
         raise ValueError(
-            "seeds and tuning_seeds must be disjoint, or the choice sees what is "
-            f"reported; both: {both}."
+            "seeds and tuning_seeds must be disjoint, so that the choice does not use "
+            f"the reported seeds; in both: {both}."
         )
     return seeds, tuning
 
@@ -464,8 +464,8 @@ def summary(workload: Any, rows: Sequence[dict[str, Any]]):
     reached = [row for row in rows if row["steps"][0] is not None]
     if not reached:
         raise ValueError(
-            f"No batch size reached the target on {workload.name}; raise most_steps or "
-            "target."
+            f"No batch size reached the target on {workload.name}. Increase most_steps "
+            "or target."
         )
     for row in reached:
         row["examples"] = [

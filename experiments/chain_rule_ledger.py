@@ -347,21 +347,21 @@ def hunt(arrays: dict[str, np.ndarray]):
         lines, first = inspect.getsourcelines(f)
         planted = f"{__file__.rpartition('/')[2]}:{first + next(i for i, s in enumerate(lines) if '# planted' in s)}"
         origin = ledger.first_nonfinite()
-        said = (
+        reported = (
             (origin.primitive, origin.backward, origin.source)
             if origin
             else ("nothing", False, "")
         )
-        right = said == (primitive, backward, planted)
+        right = reported == (primitive, backward, planted)
         fact = {
             "bug": name,
-            "primitive": said[0],
-            "line": said[2],
-            "backward": said[1],
+            "primitive": reported[0],
+            "line": reported[2],
+            "backward": reported[1],
             "right": right,
         }
         found.append(
-            fact | {"sentence": origin.sentence if origin else "All is finite."}
+            fact | {"sentence": origin.sentence if origin else "All values are finite."}
         )
     return found
 

@@ -148,7 +148,7 @@ def complete(config: Config):
     try:
         research.datasets.text(CLAIM)
     except (OSError, ImportError) as problem:
-        print(f"warning: {problem} Going on with {FALLBACK}.", file=sys.stderr)
+        print(f"warning: {problem} Using {FALLBACK} instead.", file=sys.stderr)
         return dataclasses.replace(config, text=FALLBACK)
     return config
 
@@ -395,7 +395,7 @@ def train(
     if trained.first_bad_step >= 0:
         raise ValueError(
             f"{NAMES[job.network]} at rate {job.rate} diverges in step "
-            f"{trained.first_bad_step}."
+            f"{trained.first_bad_step}. Choose a smaller rate."
         )
     start, top_k = (
         np.array([parts.symbols.index(BEFORE)]),

@@ -94,16 +94,16 @@ def measure(workload: Any, config: Config):
 
     There is a boundary (w1, w2, b) after each epoch, and the exact boundary.
     """
-    seen, optimum = train(workload, config), workload.optimum
+    training, optimum = train(workload, config), workload.optimum
     exact = np.array([*optimum.params["weights"], optimum.params["intercept"]])
-    params = np.stack([seen["w1"], seen["w2"], seen["b"]], axis=1)
+    params = np.stack([training["w1"], training["w2"], training["b"]], axis=1)
     return {
         "x": np.asarray(workload.train.x),
         "y": np.asarray(workload.train.y),
         "exact": exact,
         "params": params,
-        "gaps": seen["f"] - optimum.value,
-        "accuracies": seen["accuracy"],
+        "gaps": training["f"] - optimum.value,
+        "accuracies": training["accuracy"],
         "angles": angles(params, exact),
         "lengths": np.hypot(params[:, 0], params[:, 1]) / np.hypot(exact[0], exact[1]),
     }
@@ -149,17 +149,17 @@ def train(workload: Any, config: Config):
         )
 
     first, later = whole(workload.init(key_init))
-    seen = {
+    training = {
         name: np.concatenate([np.asarray(first[name])[None], later[name]])
         for name in first
     }
-    bad = np.flatnonzero(~np.isfinite(seen["f"]))
+    bad = np.flatnonzero(~np.isfinite(training["f"]))
     if len(bad):
         raise ValueError(
             f"learning_rate={config.learning_rate} diverges: f is not finite after "
             f"epoch {bad[0]}. Choose a smaller one."
         )
-    return seen
+    return training
 
 
 def angles(params: Any, exact: np.ndarray):

@@ -175,17 +175,17 @@ def check(config: Config):
     """
     if not jax.config.read("jax_enable_x64"):
         raise ValueError(
-            "the audit needs float64, which JAX has off: call "
-            "research.backend.configure(x64=True) first."
+            "the audit needs float64, which is off in JAX. First call "
+            "research.backend.configure(x64=True)."
         )
     if not config.rates or min(config.rates) < 0 or max(config.rates) > 35:
         raise ValueError(
-            "rates are k of 10^(-5 + k/5), 0 to 35, at least one; got "
-            f"rates={config.rates}."
+            "rates must be numbers k from 0 to 35, for the rates 10^(-5 + k/5), at "
+            f"least one; got rates={config.rates}."
         )
     if config.epochs < 10:
         raise ValueError(
-            "epochs must be at least 10, where losses were published; got "
+            "epochs must be at least 10, the first epoch with published losses; got "
             f"epochs={config.epochs}."
         )
     seeds, tuning = (
@@ -194,13 +194,13 @@ def check(config: Config):
     )
     if both := sorted(set(seeds) & set(tuning)):
         raise ValueError(
-            "seeds and tuning_seeds must be disjoint, or the choice sees what is "
-            f"reported; both: {both}."
+            "seeds and tuning_seeds must be disjoint, so that the choice does not use "
+            f"the reported seeds; in both: {both}."
         )
     if min(len(seeds), len(tuning)) < 2:
         raise ValueError(
-            "seeds and tuning_seeds need two seeds each, for an interval and a mean; "
-            "52..71 is twenty."
+            "seeds and tuning_seeds must each have at least two seeds, for an "
+            "interval and a mean. 52..71 are twenty seeds."
         )
     return (
         sorted({*config.rates, *(published.k for published in PUBLISHED.values())}),

@@ -110,8 +110,8 @@ def run(
     arrays, scores, answers = {"truth": np.array([p.truth for p in problems])}, {}, {}
     for name, method in methods.items():
         found, seconds = ask(method, problems)
-        told = np.where(found[:, 2:3] > 0, found[:, :2], np.nan)
-        arrays |= {f"{name}/value": told[:, 0], f"{name}/claim": told[:, 1]}
+        replies = np.where(found[:, 2:3] > 0, found[:, :2], np.nan)
+        arrays |= {f"{name}/value": replies[:, 0], f"{name}/claim": replies[:, 1]}
         scores[name] = score(arrays["truth"], found) | {
             "milliseconds": 1e3 * seconds / len(problems)
         }
@@ -202,8 +202,8 @@ def read_numdifftools(reply: Any):
     0.11.2, the reply was a pair: the estimate, and a tuple that begins with
     error_estimate.
     """
-    told = reply if hasattr(reply, "error_estimate") else reply[1]
-    return reply[0], told.error_estimate, True
+    details = reply if hasattr(reply, "error_estimate") else reply[1]
+    return reply[0], details.error_estimate, True
 
 
 def importable(module: str):
@@ -260,22 +260,24 @@ def score(truth: np.ndarray, found: np.ndarray):
     result also has the number of confident answers to problems without a derivative.
     """
     exists, answered = np.isfinite(truth), found[:, 2].astype(bool)
-    told = exists & answered
-    error = np.abs(found[told, 0] - truth[told])
+    judged = exists & answered
+    error = np.abs(found[judged, 0] - truth[judged])
     # The error is at least the resolution of float64, so that an error of zero does not
     # make the ratio infinite.
     least = np.maximum(
-        error, np.maximum(UNIT * np.abs(truth[told]), np.finfo(np.float64).tiny)
+        error, np.maximum(UNIT * np.abs(truth[judged]), np.finfo(np.float64).tiny)
     )
     return {
-        "coverage": share_of(error <= found[told, 1]),
+        "coverage": share_of(error <= found[judged, 1]),
         "off_tenfold": share_of(
-            error > 10 * np.maximum(found[told, 1], UNIT * np.abs(truth[told]))
+            error > 10 * np.maximum(found[judged, 1], UNIT * np.abs(truth[judged]))
         ),
-        "sharpness": float(np.median(found[told, 1] / least)) if told.any() else None,
-        "answered": float(np.sum(told) / np.sum(exists)),
+        "sharpness": float(np.median(found[judged, 1] / least))
+        if judged.any()
+        else None,
+        "answered": float(np.sum(judged) / np.sum(exists)),
         "false_answers": int(np.sum(~exists & answered & confident(found))),
-        "eight_digits": share_of(error <= 1e-8 * np.abs(truth[told]) + 1e-300),
+        "eight_digits": share_of(error <= 1e-8 * np.abs(truth[judged]) + 1e-300),
         "evaluations": float(np.median(found[:, 3])),
     }
 
@@ -325,17 +327,17 @@ def judged(cases: Sequence[Any], found: np.ndarray, order: int):
     half_gap = np.array([case.gap(order) / 2 for case in cases])
     answered, claim = found[:, 2].astype(bool), found[:, 1]
     error = np.where(exists, np.abs(found[:, 0] - truth), half_gap)
-    told = answered & exists & np.isfinite(claim)
+    judged = answered & exists & np.isfinite(claim)
     least = np.maximum(
         error, np.spacing(np.abs(truth))
     )  # An error below one ulp counts as one ulp.
     with np.errstate(over="ignore"):  # A claim may be near the largest float.
-        ratios = claim[told] / least[told]
+        ratios = claim[judged] / least[judged]
     return {
         "functions": len(cases),
         "wrong": int((answered & ~(error <= claim)).sum()),
         "answered": float(answered.mean()),
-        "sharpness": float(np.median(ratios)) if told.any() else None,
+        "sharpness": float(np.median(ratios)) if judged.any() else None,
     }
 
 

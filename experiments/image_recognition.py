@@ -131,7 +131,7 @@ def complete(config: Config):
     try:
         research.datasets.images(CLAIM)
     except (OSError, ImportError) as problem:
-        print(f"warning: {problem} Going on with {FALLBACK}.", file=sys.stderr)
+        print(f"warning: {problem} Using {FALLBACK} instead.", file=sys.stderr)
         return dataclasses.replace(
             config, dataset=FALLBACK, batch_size=32, mirror=False, held_out=300
         )
@@ -230,8 +230,8 @@ def check(config: Config, split: Any):
         )
     if config.mirror and config.dataset not in MIRRORED:
         raise ValueError(
-            f"mirror must be False for {config.dataset}: a mirrored digit is another "
-            "one, or none."
+            f"mirror must be False for {config.dataset}, because a mirrored digit is "
+            "another digit or none."
         )
     learnt = len(split.train_y) - (config.held_out if config.choose else 0)
     if config.batch_size > learnt:
@@ -317,7 +317,7 @@ def train(
     if trained.first_bad_step >= 0 and not job.held_out:
         raise ValueError(
             f"The {LABELS[job.model]} at rate {job.rate:g} diverges in step "
-            f"{trained.first_bad_step}."
+            f"{trained.first_bad_step}. Choose a smaller rate."
         )
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),
@@ -479,9 +479,9 @@ def confused(saved: Saved, split: Any):
 def recalls(saved: Saved, split: Any):
     """Return the recognised share of each class, or NaN if it has no test images."""
     asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
-    said = saved.arrays["probabilities"].argmax(axis=1)
+    predicted = saved.arrays["probabilities"].argmax(axis=1)
     return np.asarray(
-        recall_score(split.test_y, said, labels=range(len(split.classes)), **asked)
+        recall_score(split.test_y, predicted, labels=range(len(split.classes)), **asked)
     )
 
 

@@ -127,16 +127,16 @@ def problems():
 
 def numbers_of(cells: list[dict[str, Any]], names: Sequence[str]):
     """Return the numbers for EXPECTED and the counts for the answer."""
-    told = [cell for cell in cells if cell["reason"] is None]
+    compared = [cell for cell in cells if cell["reason"] is None]
     numbers = {
         "rules": len(names),
-        "numbers": len(told),
-        "reasons": len(cells) - len(told),
-        "over_bound": sum(cell["largest"] > cell["bound"] for cell in told),
+        "numbers": len(compared),
+        "reasons": len(cells) - len(compared),
+        "over_bound": sum(cell["largest"] > cell["bound"] for cell in compared),
     }
     for who in WHO:
         for dtype in ("float64", "float32"):
-            worst = largest(told, who, dtype)
+            worst = largest(compared, who, dtype)
             numbers |= {f"{who}_{dtype}": worst["largest"] if worst else 0.0}
     return numbers
 

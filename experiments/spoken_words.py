@@ -149,7 +149,7 @@ def complete(config: Config):
                 load()
             except (OSError, ImportError) as problem:
                 print(
-                    f"warning: {problem} Going on with {instead or 'none'}.",
+                    f"warning: {problem} Using {instead or 'none'} instead.",
                     file=sys.stderr,
                 )
                 config = dataclasses.replace(config, **{field: instead})

@@ -212,11 +212,11 @@ def descend(make: Callable):
     """
     params, batches = problem(NARROW)
     step, read = make(params, RATE)
-    seen = [step(x, y) for x, y in batches]
+    steps = [step(x, y) for x, y in batches]
     flat = lambda parts: np.concatenate([np.ravel(np.asarray(part)) for part in parts])
     return {
-        "losses": np.array([float(loss) for loss, _ in seen]),
-        "gradient": flat(seen[0][1]),
+        "losses": np.array([float(loss) for loss, _ in steps]),
+        "gradient": flat(steps[0][1]),
         "params": flat(read()),
     }
 

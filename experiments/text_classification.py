@@ -141,8 +141,8 @@ def complete(config: Config):
         research.datasets.documents()
     except (OSError, ImportError) as problem:
         words = (
-            f"warning: {problem} Going on with {FALLBACK} stories, --fast, and of your "
-            "flags --seeds alone."
+            f"warning: {problem} Using {FALLBACK} stories and the settings of --fast "
+            "instead; of your flags only --seeds is kept."
         )
         print(words, file=sys.stderr)
         return dataclasses.replace(FAST, seeds=config.seeds)
@@ -167,8 +167,8 @@ def run(
     missing = sorted(set(split.train_y.tolist()) - set(split.train_y[learnt].tolist()))
     if missing:
         raise ValueError(
-            f"held_out={config.held_out} leaves {len(learnt)} stories to learn from, "
-            f"and none of {split.classes[missing[0]]}; hold out fewer."
+            f"held_out={config.held_out} leaves {len(learnt)} stories for training, "
+            f"and none of {split.classes[missing[0]]}. Hold out fewer."
         )
     trials = [
         Job(CHOICE_SEED, rate, epochs, True)
@@ -186,10 +186,12 @@ def run(
         train_all, config, split, (learnt, held), on_progress, checkpoints, total
     )
     tried = work(trials, len(BASELINES))
-    heard = [
+    accuracies = [
         np.nan_to_num(one.arrays["accuracy"][-1], nan=-1) for one in tried
     ]  # NaN: that training diverged.
-    best = heard.index(max(heard))  # Among equals, the first: shortest and lowest rate.
+    best = accuracies.index(
+        max(accuracies)
+    )  # Among equals, the first: shortest and lowest rate.
     jobs = [trials[best]._replace(seed=seed, choosing=False) for seed in seeds]
     trained = work(jobs, len(BASELINES) + len(trials))
     numbers = facts(
@@ -260,7 +262,7 @@ def check(config: Config):
             )
     if not 0 < config.held_out < 1:
         raise ValueError(
-            f"held_out is a share, between 0 and 1; got held_out={config.held_out}."
+            f"held_out must be a share between 0 and 1; got held_out={config.held_out}."
         )
     make_model(
         config, 2, 2
@@ -414,7 +416,7 @@ def train(
     if trained.first_bad_step >= 0 and not job.choosing:
         raise ValueError(
             f"The Transformer at rate {job.rate:g} diverges in step "
-            f"{trained.first_bad_step}."
+            f"{trained.first_bad_step}. Choose a smaller rate."
         )
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),

@@ -185,7 +185,7 @@ def run(
     )
     for done, (workload, contender) in enumerate(jobs):
         tell(done, label := f"{contender.name} on {workload}")
-        told = lambda progress, done=done, label=label: tell(
+        report_progress = lambda progress, done=done, label=label: tell(
             done + progress.share, f"{progress}: {label}"
         )
         arrays |= pool_arrays(config, workload, contender, told, checkpoints)
@@ -233,13 +233,13 @@ def check(config: Config):
             )
     if len(seeds) < needed:
         raise ValueError(
-            f"seeds: two sides of a study need {needed}; got {len(seeds)}, "
+            f"seeds: the two sides of a study need {needed} seeds; got {len(seeds)}, "
             f"{config.seeds!r}."
         )
     if config.trials < 2 * config.budget - 1:
         least = 2 * config.budget - 1
         raise ValueError(
-            f"trials must be at least {least}, for two disjoint searches; got "
+            f"trials must be at least {least}, enough for two disjoint searches; got "
             f"trials={config.trials}."
         )
     if config.pool < 2 * config.searches:
@@ -249,12 +249,12 @@ def check(config: Config):
         )
     if not config.workload or len(config.rule) < 2:
         raise ValueError(
-            f"a comparison needs a workload and two rules; got {config.workload} and "
-            f"{config.rule}."
+            "a comparison needs at least one workload and two rules; got "
+            f"{config.workload} and {config.rule}."
         )
     found = make_contenders(config.rule)
     if empty := [contender.name for contender in found if not contender.space]:
-        raise ValueError(f"rule: {empty[0]} has nothing to tune; leave it out.")
+        raise ValueError(f"rule: {empty[0]} has nothing to tune. Leave it out.")
     return found
 
 
@@ -416,7 +416,7 @@ def read_pools(config: Config, arrays: dict[str, np.ndarray]):
         ):
             raise ValueError(
                 f"no rule reaches target={config.target} on {workload} in "
-                f"{config.passes} passes; allow more."
+                f"{config.passes} passes. Increase passes."
             )
     return pools
 

@@ -186,7 +186,7 @@ for make in (
     print(f"apart by {quadratic:.0e} on the quadratic, {scales:.0e} on gradients of all sizes: {result.cause}")
 
 # %% [markdown]
-# **Seen.** `ε stands inside the root` is `9e-10` apart on the quadratic, and `1e+00` on gradients of all sizes, which
+# **Seen.** `ε is inside the root` is `9e-10` apart on the quadratic, and `1e+00` on gradients of all sizes, which
 # is no agreement at all: where $g$ is small beside $\sqrt\varepsilon$ the step vanishes. `no bias correction` and
 # `the square root is missing` are seen everywhere. A test on one friendly function finds some slips; which function,
 # one knows afterwards.

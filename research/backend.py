@@ -54,15 +54,14 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
             )
         if value > MOST:
             raise ValueError(
-                f"{name} must be at most {MOST:,}, as many as a machine may have; got "
-                f"{name}={value:.1e}."
+                f"{name} must be at most {MOST:,}; got {name}={value:.1e}."
             )
     if devices > pool:
         raise ValueError(
-            "devices must be at most pool, since XLA would enlarge the pool, which "
-            f"enters the bits; got devices={devices}, pool={pool}. Call "
-            f"configure(devices={devices}, pool={devices}), and compare only runs of "
-            "the same pool."
+            "devices must be at most pool: otherwise XLA enlarges the pool, which "
+            f"changes the bits of results; got devices={devices}, pool={pool}. Call "
+            f"configure(devices={devices}, pool={devices}), and compare bits only "
+            "between runs with the same pool."
         )
     jax.config.update("jax_enable_x64", x64)
     jax.config.update(
@@ -82,8 +81,8 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
     }
     if changed and _backend_started():
         raise RuntimeError(
-            f"JAX has already started its backend, so {', '.join(changed)} cannot "
-            "change any more. Call research.backend.configure before the first JAX "
+            f"JAX has already started its backend, so {', '.join(changed)} can no "
+            "longer be changed. Call research.backend.configure before the first JAX "
             "computation of the process."
         )
     os.environ.update(changed)

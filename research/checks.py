@@ -111,7 +111,7 @@ def check_number(
     array = _scalar(value)
     if array is None:
         if is_array(value) and np.shape(value):
-            message += " For several values at once, jax.vmap over the constructor."
+            message += " For several values at once, use jax.vmap over the constructor."
         raise TypeError(message)
     if integer and not isinstance(array, int) and array.dtype.kind not in "iu":
         raise TypeError(message)
@@ -286,8 +286,8 @@ def check_path(name: str, value: Any) -> None:
         )
     if not os.fspath(value) or "\0" in os.fspath(value):
         raise ValueError(
-            f"{name} must be a path that is not empty and has no NUL; got "
-            f"{name}={shown(value)}."
+            f"{name} must be a path that is not empty and contains no NUL character; "
+            f"got {name}={shown(value)}."
         )
 
 
@@ -427,7 +427,7 @@ def check_key(name: str, value: Any) -> None:
     typed = dtype.startswith("key<") and shape == ()
     if not typed and not (dtype == "uint32" and shape in ((2,), (4,))):
         several = (
-            " Split keys are given one by one, or by jax.vmap."
+            " Pass split keys one at a time, or use jax.vmap."
             if dtype.startswith("key<")
             else ""
         )

@@ -26,13 +26,13 @@ def known_names(
       '. Known: adam.'
     """
     if isinstance(known, str | bytes) or not isinstance(known, Iterable):
-        raise TypeError(f"known must be several names; got known={known!r}.")
+        raise TypeError(f"known must be a collection of names; got known={known!r}.")
     known, word = list(known), str(name).lower()
     if not all(isinstance(one, str) for one in known):
-        raise TypeError(f"known must be names, each a str; got known={known!r}.")
+        raise TypeError(f"every name in known must be a str; got known={known!r}.")
     if elsewhere is not None and not isinstance(elsewhere, Mapping):
         raise TypeError(
-            f"elsewhere must be a dict of names; got elsewhere={elsewhere!r}."
+            f"elsewhere must map names to names; got elsewhere={elsewhere!r}."
         )
     close = (elsewhere or {}).get(word) or closest(word, known)
     guess = f"; did you mean {close!r}?" if close else "."

@@ -245,7 +245,8 @@ def gradient_covariance_trace(
     _check_batch(batch)
     if batch.key is not None:
         raise ValueError(
-            "batch must have no key: noise would join the covariance. Give batch._replace(key=None)."
+            "batch must have no key, because the model's noise would add to the "
+            "covariance. Pass batch._replace(key=None)."
         )
     mean = jax.grad(objective)(params, batch)
 
@@ -403,7 +404,8 @@ def _penalty(
     check_real("strength", strength)
     if not isinstance(strength, Tracer) and not float(np.asarray(strength)) >= 0:
         raise ValueError(
-            f"strength must not be negative; got strength={strength}. 0 means no penalty."
+            f"strength must be at least 0; got strength={strength}. Use 0 for no "
+            "penalty."
         )
     check_flag("penalise_intercept", penalise_intercept)
 
@@ -436,8 +438,9 @@ def _is_intercept(path: tuple[Any, ...]) -> bool:
 def _check_paired(prediction: Array, y: Array) -> None:
     if not prediction.ndim or not y.ndim or len(prediction) != len(y) or not len(y):
         raise ValueError(
-            "a batch needs as many predictions as targets, at least one, along its leading axis; "
-            f"got predictions of shape {prediction.shape}, targets y of shape {y.shape}."
+            "predictions and targets must have equal leading axes of length 1 or "
+            f"more; got predictions of shape {prediction.shape}, targets y of shape "
+            f"{y.shape}."
         )
 
 
@@ -457,7 +460,8 @@ def _with_check(
 
 
 OF_WORDS = (
-    "Labels that are words become numbers by np.unique(labels, return_inverse=True)[1]."
+    "Convert labels that are words to numbers with np.unique(labels, "
+    "return_inverse=True)[1]."
 )
 
 

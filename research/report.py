@@ -125,15 +125,15 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
     """
     checks.check_path("path", path)
     checks.check_sequence(
-        "pictures", pictures, "pictures, as research.figures.save gives them"
+        "pictures", pictures, "pictures, as research.figures.save returns them"
     )
     for picture in pictures:
         if not all(
             hasattr(picture, name) for name in ("title", "caption", "still", "motion")
         ):
             raise TypeError(
-                "pictures must be what research.figures.save gives; got "
-                f"{checks.shown(picture)} among them."
+                "pictures must come from research.figures.save; one of them is "
+                f"{checks.shown(picture)}."
             )
     checks.check_text("question", question)
     manifest, result = runs.read_manifest(path), runs.load_result(path)
@@ -271,8 +271,8 @@ def sortable(table: runs.Table) -> Sortable:
     checks.check_sequence("table.rows", table.rows, "rows", (tuple, list))
     if any(len(row) != len(table.columns) for row in table.rows):
         raise ValueError(
-            f"table.rows must each have an entry for the {len(table.columns)} columns "
-            "of the table."
+            f"each row of table.rows must have {len(table.columns)} entries, one for "
+            "each column."
         )
     rows = tuple(
         tuple(v if isinstance(v, Cell) else cell(v, shown(v)) for v in row)
@@ -335,7 +335,7 @@ def embed(path: str | Path) -> Embedded:
     checks.check_path("path", path)
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"path must be that of a figure; there is no file {path}."
+            f"path must be the path of a figure; the file {path} does not exist."
         )
     data = read_bytes(path, LARGEST_PICTURE)
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:

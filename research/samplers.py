@@ -76,7 +76,8 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     check_flag("replacement", replacement)
     if batch_size > n:
         raise ValueError(
-            f"batch_size must lie in 1..n; got batch_size={batch_size}, n={n}. Use full_batch(n) for all."
+            f"batch_size must lie in 1..n; got batch_size={batch_size}, n={n}. Use "
+            "full_batch(n) for batches of all examples."
         )
     check_room(f"n={n} examples in random order", n, itemsize=16)
     num_batches = n // batch_size
@@ -147,22 +148,24 @@ def num_examples(dataset: Batch | None) -> int | None:
         given = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if given.kind in "OSUMm":  # JAX has dtypes of kind V.
             raise TypeError(
-                f"a dataset must hold numbers; its {name} is of dtype {given}. np.unique(y, return_inverse=True)[1] numbers "
-                "labels that are words."
+                f"a dataset must hold numbers; its {name} has dtype {given}. Convert "
+                "labels that are words to numbers with np.unique(y, "
+                "return_inverse=True)[1]."
             )
     shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
     lengths = {shape[:1] for shape in shapes.values()}
     if len(lengths) != 1 or () in lengths:
         listed = (
             ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
-            or "no array at all"
+            or "no arrays"
         )
         raise ValueError(
-            f"each x needs its y: leading axes of a dataset must be alike; got {listed}."
+            "all arrays of a dataset must have the same number of examples along "
+            f"their first axis; got {listed}."
         )
     (n,) = next(iter(lengths))
     if not n:
-        raise ValueError("the dataset has no examples.")
+        raise ValueError("the dataset has no examples. Pass at least one.")
     return n
 
 
@@ -188,7 +191,7 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     Example:
       >>> check_sampler(minibatch(13, 4), 12)
       Traceback (most recent call last):
-      ValueError: the sampler is made for num_examples=13, but the dataset has 12. Make it with n=12.
+      ValueError: the sampler was built for num_examples=13, but the dataset has 12 examples. Build it with n=12.
     """
     check_form(sampler)
     if n is not None:
@@ -208,15 +211,17 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     if n is None:
         if drawn is not None and stated != 1:
             raise ValueError(
-                f"the sampler draws batches of {sampler.batch_size} examples, but there is no dataset. Give the dataset, or "
-                "samplers.full_batch(1) for an objective without data."
+                f"the sampler draws batches of {sampler.batch_size} examples, but "
+                "dataset is None. Pass the dataset, or use samplers.full_batch(1) for "
+                "an objective without data."
             )
     elif stated is None:
         with jax.ensure_compile_time_eval():
             check_indices(np.asarray(sampler.indices(jax.random.key(0))), n)
     elif stated != n:
         raise ValueError(
-            f"the sampler is made for num_examples={stated}, but the dataset has {n}. Make it with n={n}."
+            f"the sampler was built for num_examples={stated}, but the dataset has {n} "
+            f"examples. Build it with n={n}."
         )
 
 
@@ -229,13 +234,13 @@ def check_form(sampler: Any) -> None:
     Example:
       >>> check_form(32)
       Traceback (most recent call last):
-      TypeError: sampler must be a Sampler; got sampler=32. Make one, such as research.samplers.minibatch(n, 32).
+      TypeError: sampler must be a Sampler; got sampler=32. Build one, such as research.samplers.minibatch(n, 32).
     """
     check_instance(
         "sampler",
         sampler,
         Sampler,
-        "Make one, such as research.samplers.minibatch(n, 32).",
+        "Build one, such as research.samplers.minibatch(n, 32).",
     )
     for name in ("num_batches", "batch_size"):
         _check_count(f"sampler.{name}", getattr(sampler, name))
@@ -255,7 +260,7 @@ def check_indices(indices: Any, n: int) -> None:
     Example:
       >>> check_indices([0, 12], 12)
       Traceback (most recent call last):
-      ValueError: the sampler draws example 12 of a dataset of 12; make it with n=12.
+      ValueError: the sampler draws index 12, which is outside the dataset of 12 examples. Build the sampler with n=12.
     """
     if indices is None or isinstance(indices, Tracer):
         return
@@ -267,7 +272,8 @@ def check_indices(indices: Any, n: int) -> None:
     for index in (values.max(), values.min()):
         if not 0 <= index < n:
             raise ValueError(
-                f"the sampler draws example {index} of a dataset of {n}; make it with n={n}."
+                f"the sampler draws index {index}, which is outside the dataset of {n} "
+                f"examples. Build the sampler with n={n}."
             )
 
 

@@ -48,7 +48,7 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
     Example:
       >>> check_room("n and d", 10**9, 10**9)
       Traceback (most recent call last):
-      ValueError: n and d ask for an array of 1000000000 x 1000000000 entries, ... GB, more than this machine can hold. ...
+      ValueError: n and d would need an array of 1000000000 x 1000000000 entries, ... GB, more than the memory...
     """
     check_text("what", what)
     check_count("itemsize", itemsize)
@@ -56,8 +56,8 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
     if size > SHARE * _memory():
         entries = " x ".join(_shown(int(n)) for n in shape)
         raise ValueError(
-            f"{what} ask for an array of {entries} entries, {_shown(size // 10**9)} "
-            "GB, more than this machine can hold. Give smaller ones."
+            f"{what} would need an array of {entries} entries, {_shown(size // 10**9)} "
+            "GB, more than the memory of this machine. Use smaller values."
         )
 
 

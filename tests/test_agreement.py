@@ -203,7 +203,7 @@ def test_what_may_change_alone_leaves_the_verdict():
     found = agreement.hold(there, here, varies=VARIES)
     assert (found.same, found.agrees, len(found.chosen)) == (False, True, 1)
     assert (
-        "Told and not judged, for it depends on single trainings: row 1, chosen: "
+        "Reported but not judged, because it depends on single trainings: row 1, chosen: "
         in agreement.agreement_verdict(found)
     )
     assert not agreement.hold(there, here).agrees
@@ -300,9 +300,9 @@ def test_deepobs_audit_that_is_off_by_rounding_agrees():
     }
     other = copy.deepcopy(reference)
     other["numbers"] |= numbers
-    assert agreement.agreement_verdict(agreement.hold(reference, other)).startswith(
-        "The same printed digits: of "
-    )
+    verdict = agreement.agreement_verdict(agreement.hold(reference, other))
+    assert verdict.startswith("The same printed digits: ")
+    assert "only by rounding" in verdict
 
 
 @pytest.mark.parametrize("module", NETWORKS, ids=lambda m: m.__name__)

@@ -17,7 +17,7 @@ from research import runs
 from research.runs import archive
 
 FILES = ("manifest.json", "result.json", "arrays.npz")
-COPIED = "get it again from where it comes"
+COPIED = "get it again from its source"
 PACKED = "descent pack"
 
 
@@ -226,10 +226,10 @@ def test_missing_and_doubled_members_are_refused(packed):
     members = members_of(packed)
     for index in range(len(members)):
         rest = members[:index] + members[index + 1 :]
-        assert "where a run has manifest.json" in refusal(zipped(packed, rest))
+        assert "but a run has manifest.json" in refusal(zipped(packed, rest))
     with pytest.warns(UserWarning, match="Duplicate name"):
         zipped(packed, [*members, members[0]])
-    assert "where a run has manifest.json" in refusal(packed)
+    assert "but a run has manifest.json" in refusal(packed)
 
 
 def test_bomb_is_refused_before_it_is_read(packed, monkeypatch):
@@ -239,7 +239,7 @@ def test_bomb_is_refused_before_it_is_read(packed, monkeypatch):
     assert PACKED in told
     bomb[0] = ("manifest.json", b" " * (2**20 + 1))
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("was read"))
-    assert "1,048,577 bytes, where at most 1,048,576" in refusal(
+    assert "1,048,577 bytes; at most 1,048,576" in refusal(
         zipped(packed, bomb, zipfile.ZIP_DEFLATED)
     )
 
@@ -256,7 +256,7 @@ def test_member_that_claims_to_be_larger_than_the_file_is_refused(packed):
 
 def test_large_file_is_refused_before_it_is_read(run, tmp_path, monkeypatch):
     monkeypatch.setitem(archive.LIMITS, "arrays.npz", 100)
-    assert "where at most 100 are read" in refusal(run)
+    assert "at most 100 are accepted" in refusal(run)
     with pytest.raises(ValueError, match=r"too large for a run: arrays\.npz"):
         archive.pack(run, tmp_path / "toy.zip")
     with open(tmp_path / "sparse.zip", "wb") as file:
@@ -273,7 +273,7 @@ def test_unfinished_run_is_refused_and_no_command_of_a_stranger_is_advised(tmp_p
     ):
         with pytest.raises(
             ValueError,
-            match=r"is not finished .*run the command in its manifest\.json to its end\.$",
+            match=r"is not finished .*finish the run with the command in its manifest\.json\.$",
         ):
             attempt()
     runs.close(run)
@@ -283,9 +283,9 @@ def test_unfinished_run_is_refused_and_no_command_of_a_stranger_is_advised(tmp_p
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"config": {"seed": 8}}, "id is not that of its experiment and config"),
-        ({"id": "0123456789ab"}, "id is not that of its experiment and config"),
-        ({"experiment": "../evil"}, "cannot be of a run"),
+        ({"config": {"seed": 8}}, "id does not match its experiment and config"),
+        ({"id": "0123456789ab"}, "id does not match its experiment and config"),
+        ({"experiment": "../evil"}, "is not valid"),
         ({"config": [1]}, "manifest.config is [1]; it must be an object"),
         ({"environment": None}, "manifest.environment is None; it must be an object"),
         ({"digests": None}, "manifest.digests is None; it must be an object"),
@@ -311,18 +311,18 @@ def test_manifest_that_is_no_object_is_refused(run, tmp_path, text):
     files = {name: (run / name).read_bytes() for name in FILES} | {
         "manifest.json": text
     }
-    assert "holds a manifest.json that" in refusal(
+    assert "contains a manifest.json that" in refusal(
         zipped(tmp_path / "altered.zip", with_sums(files))
     )
 
 
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(
-        ValueError, match=r"there is no .*nowhere\.zip; give a run folder"
+        ValueError, match=r"nowhere\.zip does not exist\. Pass a run folder"
     ):
         archive.read_contents(tmp_path / "nowhere.zip")
-    assert "holds no manifest.json" in refusal(tmp_path)
-    with pytest.raises(ValueError, match="is no folder"):
+    assert "contains no manifest.json" in refusal(tmp_path)
+    with pytest.raises(ValueError, match="is not a folder"):
         archive.pack(tmp_path / "nowhere", tmp_path / "toy.zip")
 
 

@@ -171,7 +171,7 @@ def test_same_config_gives_the_same_bytes_with_or_without_the_large_set(result):
             {"large_batch_sizes": (4, 2)},
             "large_batch_sizes must be positive integers, ascending",
         ),
-        ({"target": 1.0}, "target is a share"),
+        ({"target": 1.0}, "target must be a share"),
         ({"most_steps": 0}, "most_steps must be at least 1"),
         ({"large_examples": -1}, "large_examples must be at least 0"),
         ({"width": 0}, "width must be at least 1"),
@@ -187,5 +187,5 @@ def test_target_out_of_reach_is_said():
     config = dataclasses.replace(
         TINY, batch_sizes=(569,), large_examples=0, most_steps=1, target=1e-6
     )
-    with pytest.raises(ValueError, match="raise most_steps"):
+    with pytest.raises(ValueError, match="Increase most_steps"):
         cli.conduct(experiment, config)

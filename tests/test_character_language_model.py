@@ -106,10 +106,10 @@ def test_interval_is_over_the_seeds_and_the_longer_training_has_none(result):
 def test_run_answers_and_draws(result, tmp_path, headline_of):
     assert (
         headline_of(result.answer)
-        == "NOT THE CLAIM: this is python_help; the claim is of nine_play_shakespeare."
+        == "NOT THE CLAIM: these results are for python_help; the claim is about nine_play_shakespeare."
     )
     assert result.answer.endswith(
-        "This brings it: descent data fetch nine_play_shakespeare"
+        "To download it, run: descent data fetch nine_play_shakespeare"
     )
     assert all(
         len(sample) == experiment.CHARACTERS
@@ -157,7 +157,7 @@ def test_missing_text_is_replaced_and_said(monkeypatch, capsys):
 
     monkeypatch.setattr(experiment.research.datasets, "text", missing)
     assert experiment.complete(experiment.Config()).text == "python_help"
-    assert "needs a file. Going on with python_help." in capsys.readouterr().err
+    assert "needs a file. Using python_help instead." in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):  # Asked for by name, it is not replaced.
         cli.conduct(experiment, dataclasses.replace(TINY, text="tiny_shakespeare"))
 

@@ -77,7 +77,9 @@ def test_every_truncation_is_found_and_the_one_before_is_used(keeper, tmp_path, 
         saved, said = loaded(keeper)
         assert bits(saved) == bits(FIRST), length
         assert len(said) == 1
-        assert re.search(r"000002\.npz is damaged .*The one before it is used", said[0])
+        assert re.search(
+            r"000002\.npz is damaged .*The previous checkpoint is used", said[0]
+        )
 
 
 @pytest.mark.parametrize("suffix", ["json", "npz"])
@@ -119,7 +121,7 @@ def test_where_both_are_damaged_the_part_is_computed_again(keeper, tmp_path):
         file.write_bytes(b"")
     saved, said = loaded(keeper)
     assert saved is None
-    assert "The one before it is used" in said[0]
+    assert "The previous checkpoint is used" in said[0]
     assert "computed again" in said[1]
     with pytest.warns(UserWarning, match="is damaged"):
         again = runs.remembered(keeper, "piece", lambda parts: FIRST)

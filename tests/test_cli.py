@@ -66,16 +66,16 @@ def test_options_are_those_of_every_experiment(toy):
     [
         (
             "--learning-rat 3",
-            "There is no flag --learning-rat. Did you mean --learning-rate?",
+            "Unknown flag --learning-rat. Did you mean --learning-rate?",
         ),
         (
             "--leanring_rate=3",
-            "There is no flag --leanring_rate. Did you mean --learning-rate?",
+            "Unknown flag --leanring_rate. Did you mean --learning-rate?",
         ),
-        ("--ful", "There is no flag --ful. Did you mean --full?"),
-        ("--terms 1 --result x", "There is no flag --result. Did you mean --results?"),
-        ("--zzz", "There is no flag --zzz. Choose from --terms, --names,"),
-        ("3", "Cannot place '3' on the command line"),
+        ("--ful", "Unknown flag --ful. Did you mean --full?"),
+        ("--terms 1 --result x", "Unknown flag --result. Did you mean --results?"),
+        ("--zzz", "Unknown flag --zzz. Choose from --terms, --names,"),
+        ("3", "Unexpected words '3' on the command line"),
         ("--config nowhere.toml", "No such file or directory: nowhere.toml"),
     ],
 )
@@ -158,7 +158,7 @@ def test_file_is_a_start_that_flags_win_over(toy, name, text):
             "a.toml",
             "leaning_rate = 1",
             ValueError,
-            "'leaning_rate' that is no field of Config. Did you mean learning_rate",
+            "'leaning_rate', which is not a field of Config. Did you mean learning_rate",
         ),
         (
             "a.toml",
@@ -188,9 +188,9 @@ def test_file_is_a_start_that_flags_win_over(toy, name, text):
         ("a.json", '{"loud": 1}', TypeError, "loud must be bool; got 1"),
         ("a.json", '{"terms": [true]}', TypeError, "terms must be"),
         ("a.json", '{"label": 3}', TypeError, "label must be str | None; got 3"),
-        ("a.json", "[1]", ValueError, "must hold a table"),
-        ("a.json", "{", ValueError, "a.json is not JSON"),
-        ("a.toml", "= 3", ValueError, "a.toml is not TOML"),
+        ("a.json", "[1]", ValueError, "must contain a table"),
+        ("a.json", "{", ValueError, "a.json is not valid JSON"),
+        ("a.toml", "= 3", ValueError, "a.toml is not valid TOML"),
         ("a.yaml", "", ValueError, "ends in .toml or .json; got 'a.yaml'"),
     ],
 )
@@ -231,7 +231,9 @@ def test_finished_run_is_drawn_again_without_running(toy, capsys):
     second = capsys.readouterr()
     assert times_run() == 1
     assert second.out == first.out
-    assert second.err.startswith("Already finished: drawn again from results/toy/")
+    assert second.err.startswith(
+        "Already finished: the report is made from results/toy/"
+    )
     cli.main(toy, ["--fresh"])
     assert times_run() == 2
     cli.main(toy, ["--terms", "1"])
@@ -254,15 +256,15 @@ def test_quiet_prints_answer_and_paths_alone(toy, capsys):
     [
         (
             "value",
-            "terms must be positive; got -1. Choose others. (DESCENT_TRACEBACK=1 shows where.)",
+            "terms must be positive; got -1. Choose others. (Set DESCENT_TRACEBACK=1 to see the traceback.)",
         ),
         (
             "shape",
-            "operands could not be broadcast together with shapes (2,) (3,) (DESCENT_TRACEBACK=1 shows where.)",
+            "operands could not be broadcast together with shapes (2,) (3,) (Set DESCENT_TRACEBACK=1 to see the traceback.)",
         ),
         (
             "package",
-            "This needs tensorboard_that_is_not_there, which is not installed: "
+            "This needs the package tensorboard_that_is_not_there, which is not installed: "
             "pip install 'tensorboard_that_is_not_there'",
         ),
     ],

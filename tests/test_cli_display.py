@@ -155,7 +155,7 @@ def test_experiment_is_run_by_name_and_the_nearest_is_offered():
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == f"error: There is no experiment {name[:-1]!r}. Did you mean {name}?\n"
+        == f"error: Unknown experiment {name[:-1]!r}. Did you mean {name}?\n"
     )
 
 
@@ -290,13 +290,13 @@ def test_missing_package_names_the_extra_that_brings_it():
     )
     assert (
         selenium
-        == "This needs selenium, which is not installed: pip install 'descent-jax[browser]'"
+        == "This needs the package selenium, which is not installed: pip install 'descent-jax[browser]'"
     )
     sklearn = problems.explain(
         ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
     )
     assert sklearn.startswith(
-        "This needs sklearn, which is not installed: pip install 'scikit-learn>="
+        "This needs the package sklearn, which is not installed: pip install 'scikit-learn>="
     )
 
 
@@ -311,7 +311,9 @@ def test_our_own_message_comes_without_a_hint_and_a_slip_with_one():
     )
     with pytest.raises(TypeError) as slip:
         progress.duration(None)
-    assert problems.explain(slip.value).endswith("(DESCENT_TRACEBACK=1 shows where.)")
+    assert problems.explain(slip.value).endswith(
+        "(Set DESCENT_TRACEBACK=1 to see the traceback.)"
+    )
 
 
 def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
@@ -332,7 +334,7 @@ def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     (folder,) = (tmp_path / "results/toy").iterdir()
-    sentence = f"Stopped. Nothing in {folder.relative_to(tmp_path)} was worth keeping yet; the same command starts"
+    sentence = f"Stopped. No progress is saved in {folder.relative_to(tmp_path)} yet; rerun the same command to start"
     assert err.strip().startswith(sentence)
     assert "Traceback" not in err
 

@@ -342,7 +342,7 @@ def test_a_study_is_saved_as_a_run(tmp_path):
         ({"seeds": [1, 1]}, "seed more than once"),
         ({"seeds": [0.5, 1]}, "integers in 0"),
         ({"seeds": True}, "number of seeds"),
-        ({"tune_on": "test"}, "would choose by what is reported"),
+        ({"tune_on": "test"}, "would choose by the reported results"),
         ({"tune_on": "tran"}, "must be 'train' or 'validation'; got 'tran'"),
         ({"target": 0}, "target must lie between 0 and 1"),
         ({"level": 95}, "level must lie between 0 and 1"),
@@ -361,10 +361,10 @@ def test_terms_that_make_no_sense_are_shown(change, message):
 def test_other_bad_input_is_shown():
     with pytest.raises(TypeError, match=r"no argument 'bugdet'; did you mean 'budget'"):
         comparison.compare(["adam", "rmsprop"], "quadratic", bugdet=3)
-    with pytest.raises(ValueError, match="two rules or more; got"):
+    with pytest.raises(ValueError, match="at least two rules; got"):
         comparison.compare(["adam"], "quadratic")
     with pytest.raises(
-        ValueError, match="batch_size=400 is more than the 309 examples of diabetes"
+        ValueError, match="batch_size=400 is larger than the 309 examples of diabetes"
     ):
         comparison.compare(["adam", "rmsprop"], "diabetes", batch_size=400)
     with pytest.raises(ValueError, match="quadratic' has no validation part"):

@@ -101,20 +101,23 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
     assert len(finished(folder)) == 2
     with pytest.raises(SystemExit):
         cli.main(compare, [*words, "--files", digest])
-    assert "my_rules.py changed since this run was made" in capsys.readouterr().err
+    assert "my_rules.py changed after this run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--rule", "your_rules.py:mine", "adam"], "There is no file 'your_rules.py'"),
+        (
+            ["--rule", "your_rules.py:mine", "adam"],
+            "The file 'your_rules.py' does not exist",
+        ),
         (
             ["--rule", "my_rules.py:mien", "adam"],
-            "There is no 'mien' in my_rules.py. Did you mean mine?",
+            "my_rules.py has no 'mien'. Did you mean mine?",
         ),
         (
             ["--rule", "rmspop", "adam"],
-            "There is no rule 'rmspop'. Did you mean rmsprop?",
+            "Unknown rule 'rmspop'. Did you mean rmsprop?",
         ),
         (["--rule", "adam", "adam"], "give each rule once"),
         (
@@ -123,7 +126,11 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
         ),
         (
             ["--rule", "adam", "rmsprop", "--evaluations", "adam"],
-            "--evaluations wants RULE=NUMBER",
+            "--evaluations must be RULE=NUMBER",
+        ),
+        (
+            ["--rule", "adam", "rmsprop", "--seeds", "0"],
+            "seeds must have at least 3 seeds",
         ),
         (
             ["--rule", "adam", "rmsprop", "--seeds", "0"],

@@ -116,7 +116,7 @@ def test_sign_of_zero_is_a_difference_in_the_bits_alone():
     other[3] = -0.0
     found = compare(changed("arrays", "bad", other))
     assert (found.other_arrays[0].place, found.other_arrays[0].size) == ("bad[3]", 0.0)
-    assert "in the bits alone, in bad[3]: 0.0 there, -0.0 here" in runs.verdict(found)
+    assert "only in the bits, in bad[3]: 0.0 there, -0.0 here" in runs.verdict(found)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_each_field_of_the_environment_is_named_as_a_cause(path):
         "x64": "float64 ",
         "matmul_precision": "matmul precision 0.0.1 there, highest here",
         "devices.kind": "device kind 0.0.1 there",
-        "lane_width": "lane width 0.0.1 there, 8 here",
+        "lane_width": "sweep width 0.0.1 there, 8 here",
         "code": "other code (",
         "python": "Python 0.0.1 there",
         "processor.model": "processor 0.0.1 there",
@@ -252,7 +252,7 @@ def test_each_field_of_the_environment_is_named_as_a_cause(path):
 def test_what_does_not_enter_the_bits_is_no_cause(path):
     found = compare(changed("numbers", "ratio", 0.7), (with_other(path), HERE))
     assert not found.causes
-    assert "are the same, so the stored result has been changed" in runs.verdict(found)
+    assert "are equal. So the stored result was changed" in runs.verdict(found)
 
 
 def test_changed_files_of_the_tree_are_named_with_the_code():

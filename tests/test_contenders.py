@@ -220,7 +220,7 @@ def test_widening_ends_at_natural_limits():
         1 - 10 ** (-2 - 2 / 3)
     )
     assert widen({"x": Range(0.1, 0.99, "one_minus")}, "x", "low")[0]["x"].low == 0
-    with pytest.raises(ValueError, match="widen takes a name of"):
+    with pytest.raises(ValueError, match="widen needs one of"):
         widen(BOTH, "learning_rate", "up")
 
 
@@ -242,20 +242,23 @@ def test_added_trials_lie_in_the_part_and_go_on_in_the_sequence():
     [
         (
             {"learning_rate": Range(0.0, 1.0)},
-            "mine.learning_rate: a log scale starts above 0; got low=0.0.",
+            "mine.learning_rate: low must be above 0 on a log scale; got low=0.0.",
         ),
-        ({"x": Range(-1.0, 1.0)}, "mine.x: a log scale starts above 0; got low=-1.0."),
+        (
+            {"x": Range(-1.0, 1.0)},
+            "mine.x: low must be above 0 on a log scale; got low=-1.0.",
+        ),
         (
             {"x": Range(1.0, 1.0)},
             "mine.x: low must be less than high; got low=1.0, high=1.0.",
         ),
         (
             {"x": Range(0.0, 1.0, "one_minus")},
-            "mine.x: a one_minus scale goes from 0 or more to less than 1",
+            "mine.x: a one_minus scale must lie in 0 <= low < high < 1",
         ),
         (
             {"x": Range(-0.1, 0.9, "one_minus")},
-            "mine.x: a one_minus scale goes from 0 or more to less than 1",
+            "mine.x: a one_minus scale must lie in 0 <= low < high < 1",
         ),
         (
             {"x": Range(0.1, 1.0, "logarithm")},
@@ -283,7 +286,7 @@ def test_added_trials_lie_in_the_part_and_go_on_in_the_sequence():
         ),
         (
             {"x": Range(0.1, 1.0, default=2.0)},
-            "mine.x: the default 2.0 lies outside 0.1..1.0; widen the range.",
+            "mine.x: the default 2.0 lies outside 0.1..1.0. Widen the range.",
         ),
         (
             {"x": (0.1, 1.0)},
@@ -291,7 +294,7 @@ def test_added_trials_lie_in_the_part_and_go_on_in_the_sequence():
         ),
         (
             Range(0.1, 1.0),
-            "a space is a dict, such as {'learning_rate': Range(1e-4, 1.0)}; mine has Range(",
+            "a space must be a dict such as {'learning_rate': Range(1e-4, 1.0)}; mine has Range(",
         ),
     ],
 )
@@ -328,17 +331,17 @@ def test_written_spaces_are_read():
     [
         (
             ["mine.x=1"],
-            "a range is written low..high, with a scale where it is not log: 1e-4..10 or",
+            "a range must be written low..high, with a scale if it is not log: 1e-4..10 or",
         ),
-        (["mine.x=a..b"], "a range is written low..high"),
+        (["mine.x=a..b"], "a range must be written low..high"),
         (
             ["x=1..2"],
-            "a space is written rule.name=low..high, as in adam.learning_rate=1e-4..1; got 'x=1..2'.",
+            "a space must be written rule.name=low..high, such as adam.learning_rate=1e-4..1; got 'x=1..2'.",
         ),
-        (["mine.x"], "a space is written rule.name=low..high"),
-        (["mine.x=0..1"], "mine.x: a log scale starts above 0; got low=0.0."),
+        (["mine.x"], "a space must be written rule.name=low..high"),
+        (["mine.x=0..1"], "mine.x: low must be above 0 on a log scale; got low=0.0."),
         (["mine.x=1..2 lin"], "mine.x: unknown scale 'lin'; did you mean 'linear'?"),
-        (["mine.x=1..2", "mine.x=1..3"], "mine.x is given twice; one range is enough."),
+        (["mine.x=1..2", "mine.x=1..3"], "mine.x is given twice. Give one range."),
     ],
 )
 def test_badly_written_space_is_named(words, message):
@@ -458,51 +461,51 @@ def test_contender_is_taken_as_it_is():
         (
             ["adam", "adam"],
             {},
-            "the rule 'adam' comes twice; give each a name of its own.",
+            "the rule 'adam' is given twice. Give each rule its own name.",
         ),
         (
             [optax.sgd],
             {},
-            "a rule needs a name; give it one, {'mine': ...}; got <function sgd",
+            "a rule must have a name, as in {'mine': ...}; got <function sgd",
         ),
         (
             {"a/b": "adam"},
             {},
-            "a rule's name is letters, digits and _, then also . : and -; got 'a/b'.",
+            "begin with a letter, a digit or _; got 'a/b'.",
         ),
-        ({"": "adam"}, {}, "a rule's name is letters, digits"),
-        ({"-x": "adam"}, {}, "a rule's name is letters, digits"),
+        ({"": "adam"}, {}, "the name of a rule must consist of letters, digits"),
+        ({"-x": "adam"}, {}, "the name of a rule must consist of letters, digits"),
         (["adm"], {}, "unknown rule 'adm'; did you mean 'adam'?"),
         (
             ["lbfgs"],
             {},
-            "lbfgs is not compared: its line search evaluates the objective as often as the data ask for",
+            "lbfgs cannot be compared: its line search evaluates the objective a varying number of times",
         ),
         (
             {"mine": update_rules.newton},
             {},
-            "mine is not compared: it takes second derivatives",
+            "mine cannot be compared: it takes second derivatives",
         ),
-        (["saga"], {}, "saga is not compared: it needs the number of examples"),
+        (["saga"], {}, "saga cannot be compared: it needs the number of examples"),
         (
             {"mine": 3},
             {},
-            "mine is no rule: it is a value of type int, not an optax.GradientTransformation",
+            "mine must be an optax.GradientTransformation or a function that returns one; it is a value of type int",
         ),
         (
             ["adam"],
             {"spaces": {"adm": {}}},
-            "spaces names 'adm', which does not take part; did you mean 'adam'?",
+            "spaces names 'adm', which is not a rule of this comparison; did you mean 'adam'?",
         ),
         (
             ["adam"],
             {"evaluations": {"x": 2}},
-            "evaluations names 'x', which does not take part. Known: adam.",
+            "evaluations names 'x', which is not a rule of this comparison. Known: adam.",
         ),
         (
             ["adam"],
             {"evaluations": 2},
-            "evaluations go by the name of a rule, evaluations={'mine': ...}; got 2.",
+            "evaluations must map names of rules to values, evaluations={'mine': ...}; got 2.",
         ),
         (
             ["adam"],
@@ -517,32 +520,32 @@ def test_contender_is_taken_as_it_is():
         (
             ["adam"],
             {"spaces": {"adam": {"beta1": MOMENTUM}}},
-            "adam takes no 'beta1'. Known: learning_rate, b1,",
+            "adam has no argument 'beta1'. Known: learning_rate, b1,",
         ),
         (
             ["nesterov"],
             {"spaces": {"nesterov": {"momentm": MOMENTUM}}},
-            "no 'momentm'; did you mean 'momentum'?",
+            "no argument 'momentm'; did you mean 'momentum'?",
         ),
         (
             {"two": lambda rate, decay: optax.sgd(rate)},
             {},
-            "two needs decay, which has no default and no range: give it one",
+            "two needs decay, which has no default and no range. Give it a range",
         ),
         (
             {"x": optax.sgd(1.0)},
             {"spaces": {"x": BOTH}},
-            "x is made already, so that nothing of it is searched",
+            "x is already built, so it has nothing to search",
         ),
         (
             {"x": functools.partial(optax.adam, 0.1)},
             {},
-            "x: its first parameter, b1, is no learning rate; say what is searched: spaces={'x': {'learning_rate':",
+            "x: its first parameter, b1, is not a learning rate. State what to search: spaces={'x': {'learning_rate':",
         ),
         (
             {"x": lambda inner=optax.sgd: inner(0.1)},
             {},
-            "x: its first parameter, inner, is no learning rate",
+            "x: its first parameter, inner, is not a learning rate",
         ),
     ],
 )
@@ -592,7 +595,7 @@ def failing(rate):
         (
             branching,
             RuleError,
-            r"mine raised TracerBoolConversionError while it was made \(line \d+ of test_conten",
+            r"mine raised TracerBoolConversionError while it was built \(line \d+ of test_conten",
         ),
         (
             lambda rate: rate,
@@ -606,7 +609,7 @@ def failing(rate):
             NoRuleError,
             "mine: update changes its state at the only leaf from float64.1. to float64.2.",
         ),
-        (failing, RuleError, "mine raised KeyError while it was made .*gone"),
+        (failing, RuleError, "mine raised KeyError while it was built .*gone"),
         (
             lambda rate: stateless(lambda g, s, p=None: g),
             NoRuleError,
@@ -625,7 +628,7 @@ def test_range_that_a_rule_refuses_is_named():
     (mine,) = make_contenders({"mine": update_rules.heavy_ball}, spaces={"mine": space})
     with pytest.raises(
         RuleError,
-        match=r"mine raised ValueError while it was made: momentum must be .* below 1",
+        match=r"mine raised ValueError while it was built: momentum must be .* below 1",
     ):
         check_contender(mine, PARAMS, objective, BATCH)
 
@@ -643,7 +646,7 @@ def test_rule_that_gives_nan_takes_part():
 
 @pytest.mark.parametrize(
     ("whole", "told"),
-    [(False, r"2 times a step; say"), (True, r"2 times a step \(2 of them on all")],
+    [(False, r"2 times a step. State"), (True, r"2 times a step \(2 of them on all")],
 )
 def test_rule_that_evaluates_the_objective_states_its_cost(whole, told):
     def watching(rate):

@@ -94,7 +94,8 @@ RULES = (
         "adam",
         "adamw",
     ),
-    *("polyak_averaging", "muon", "prodigy", "schedule_free_adamw", "sam"),
+    *("polyak_averaging", "muon", "shampoo", "soap", "prodigy", "schedule_free_adamw"),
+    *("adafactor", "sm3", "lars", "cautious_adamw", "mechanic", "momo_adam", "sam"),
 )
 
 

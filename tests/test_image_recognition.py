@@ -229,9 +229,11 @@ def test_every_training_starts_without_knowing_and_its_cost_is_counted(result):
 def test_run_answers_draws_and_says_that_digits_are_not_the_claim(
     result, tmp_path, headline_of
 ):
-    headline = "NOT THE CLAIM: these are the images digits; what is published is of Fashion-MNIST."
+    headline = "NOT THE CLAIM: these are the images of digits; the published numbers are for Fashion-MNIST."
     assert headline_of(result.answer) == headline
-    assert result.answer.endswith("This brings them: descent data fetch fashion_mnist")
+    assert result.answer.endswith(
+        "To download it, run: descent data fetch fashion_mnist"
+    )
     assert "mean over 2 seeds." in result.answer  # Two have no interval.
     assert [row[0] for row in result.tables[0].rows] == [
         "softmax regression",
@@ -300,11 +302,9 @@ def test_answer_holds_each_model_against_what_is_published(result):
         "CNN recognises 92.0 % (91.0 to 93.0), the MLP 89.0 % (88.0 to 90.0), softmax regression 84.5 %"
         in reached
     )
-    assert "91.6 %, published for two convolutions, 88.3 %, published" in reached
-    assert reached.endswith(
-        "84.4 % for softmax regression: each mean is at or above that."
-    )
-    assert claimed(result, 0.845, 0.88, 0.91).endswith("short of that: MLP, CNN.")
+    assert "91.6 % (published for two convolutions), 88.3 % (published" in reached
+    assert reached.endswith("84.4 % (softmax regression): every mean reaches them.")
+    assert claimed(result, 0.845, 0.88, 0.91).endswith("below that: MLP, CNN.")
 
 
 def test_kill_in_the_middle_resumes_to_the_same_bits(result, tmp_path):
@@ -385,7 +385,7 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
         config, dataset="digits", batch_size=32, held_out=300
     )
     assert (
-        "fashion_mnist needs a file. Going on with digits." in capsys.readouterr().err
+        "fashion_mnist needs a file. Using digits instead." in capsys.readouterr().err
     )
     other = dataclasses.replace(config, dataset="mnist_5k")
     assert (

@@ -202,7 +202,7 @@ def all_rows(page):
 def test_one_sentence_says_how_many_and_who_leads_where(tmp_path):
     told = headline(study(tmp_path))
     assert told == (
-        "1 study, 2 rules, 2 workloads: mine has the lowest cost in 2 of 2 rankings, in 1 of them with an interval below "
+        "1 study, 2 rules, 2 workloads: mine has the lowest cost in 2 of 2 rankings; in 1 of them its interval lies below "
         "all others."
     )
 
@@ -265,7 +265,7 @@ def test_another_protocol_shares_no_ranking(tmp_path, change):
         tmp_path, numbers_of({("mine", "digits"): (2.0, 1.0, 3.0)}, **change), 2
     )
     assert headline(first, other).endswith(
-        "no two rules share a workload and a protocol, so nothing can be ranked."
+        "no two rules share a workload and a protocol, so there is no ranking."
     )
     assert [row["place"] for row in all_rows(page_of(tmp_path, first, other))] == 2 * [
         ("alone", None, True)
@@ -297,20 +297,20 @@ def test_another_number_of_examples_is_another_workload(tmp_path):
     [
         (
             [(3.0, 2.5, 3.5), (2.0, 1.0, 2.5)],
-            "mine has the lowest cost in 1 of 1 ranking, in none of them with an",
+            "mine has the lowest cost in 1 of 1 ranking; in none of them its",
         ),
         (
             [(3.0, 2.5, 3.5), (2.0, 1.0, 2.4)],
-            "mine has the lowest cost in 1 of 1 ranking, in 1 of them with an",
+            "mine has the lowest cost in 1 of 1 ranking; in 1 of them its",
         ),
         ([(3.0, 2.5, 3.5), (2.0, 1.0, None)], "in none of them"),
         (
             [(None, None, None), (2.0, 1.0, 9.0)],
-            "mine has the lowest cost in 1 of 1 ranking, in 1 of them",
+            "mine has the lowest cost in 1 of 1 ranking; in 1 of them",
         ),
         (
             [(2.0, 2.0, 2.0), (2.0, 2.0, 2.0)],
-            "adam and mine have the lowest cost in 1 of 1 ranking each.",
+            "adam and mine each have the lowest cost in 1 of 1 ranking.",
         ),
         (
             [(None, None, None), (None, None, None)],
@@ -378,9 +378,9 @@ def test_same_name_with_other_source_is_shown_as_two_rules(tmp_path):
     assert rules == {"adam", "mine · code bbbbbbbb", "mine · code cccccccc"}
     told = answer(merge(gather([first, other])))
     assert told[0].startswith(
-        "2 studies, 3 rules, 2 workloads: mine · code bbbbbbbb and mine · code cccccccc have"
+        "2 studies, 3 rules, 2 workloads: mine · code bbbbbbbb and mine · code cccccccc each have"
     )
-    assert "two studies whose source is not known: mine." in told[1]
+    assert "or if the source is unknown: mine." in told[1]
     again = study(tmp_path, numbers_of(sources=sources), 3)
     assert {row["rule"][0] for row in all_rows(page_of(tmp_path, first, again))} == {
         "adam",
@@ -440,7 +440,7 @@ def test_another_optimum_is_another_workload(tmp_path):
         found(value, seed) for seed, value in enumerate((0.5, 0.5 + 1e-12, 0.51, None))
     )
     assert headline(one, same).startswith(
-        "2 studies, 3 rules, 1 workload: mine0 and mine1 have the lowest cost in 1 of 1"
+        "2 studies, 3 rules, 1 workload: mine0 and mine1 each have the lowest cost in 1 of 1"
     )
     assert {
         row["workload"][0]
@@ -475,7 +475,7 @@ def test_rule_submitted_ten_times_gets_the_median_and_one_place(tmp_path):
     }
     assert leaders(rankings.all[0]) == ({"adam"}, False)
     assert (
-        "The cost of a rule that is in several studies is their median."
+        "If a rule is in several studies, its cost is the median."
         in answer(rankings)[1]
     )
     rows = all_rows(page_of(tmp_path, *found))
@@ -603,7 +603,7 @@ def test_page_shows_every_study_and_protocol_and_no_place_on_this_machine(tmp_pa
     ]
     assert [row["searches"][0] for row in page.rows("Protocols")] == ["5", "5"]
     assert str(tmp_path) not in (tmp_path / "page.html").read_text("utf-8")
-    assert "those of different processors are not compared" in (
+    assert "do not compare them between processors" in (
         tmp_path / "page.html"
     ).read_text("utf-8")
 
@@ -672,7 +672,7 @@ def test_bad_study_stops_all_unless_it_may_be_left_out(tmp_path):
     left_out = page.rows("Left out")
     assert [row["file"][0] for row in left_out] == ["bad.zip", "nowhere"]
     assert left_out[0]["why"][0].startswith("bad.zip is truncated, damaged or altered")
-    assert left_out[1]["why"][0].startswith("there is no nowhere;")
+    assert left_out[1]["why"][0].startswith("nowhere does not exist.")
     assert str(tmp_path) not in (tmp_path / "page.html").read_text("utf-8")
     with pytest.raises(
         ValueError, match=r"no study could be read\. bad\.zip is truncated"
@@ -690,12 +690,12 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
     assert sorted(one.name for one in gather([folder]).studies) == names
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ValueError, match=r"empty holds no run folder and no \.zip; give"
+        ValueError, match=r"empty contains no run folder and no \.zip\. Pass"
     ):
         gather([tmp_path / "empty"])
     run = runs.open_run("compare", {"seed": 9}, tmp_path)
     with pytest.warns(
-        UserWarning, match=f"{run.id} is left out: it was not run to its end"
+        UserWarning, match=f"{run.id} is skipped: the run is not finished"
     ):
         assert len(gather([folder]).studies) == len(names)
     with pytest.raises(ValueError, match=f"{run.id} is not finished"):
@@ -719,8 +719,8 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
             {"protocol": PROTOCOL | {"searches": 0}},
             r"protocol\.searches is 0; it must be an integer of at least 1",
         ),
-        ({"study": "1"}, "of the format '1', which there never was"),
-        ({"study": True}, "of the format True, which there never was"),
+        ({"study": "1"}, "of the unknown format '1'"),
+        ({"study": True}, "of the unknown format True"),
         ({"protocol": None}, "protocol is None; it must be an object"),
         (
             {"protocol": PROTOCOL | {"budget": 1.5}},
@@ -750,7 +750,7 @@ def test_numbers_that_are_not_as_the_format_has_them_are_refused(
     [
         ({"cost": -1.0}, "cost is -1.0; it must be positive or 0, or None"),
         ({"cost_low": math.nan}, "cost_low is nan"),
-        ({"cost": None}, "a cost in passes and none in example gradients"),
+        ({"cost": None}, "a cost in passes but none in example gradients"),
         ({"n": 0}, "n is 0; it must be an integer of at least 1"),
         ({"reached": "all"}, "reached is 'all'; it must be a number or None"),
         ({"rule": "\x1b[2J"}, "rule is '\\x1b[2J'; it must be a printable text"),
@@ -773,7 +773,7 @@ def test_run_of_another_experiment_is_no_study(tmp_path):
     for path in (run.path, archive.pack(run.path, tmp_path / "study.zip")):
         with pytest.raises(
             ValueError,
-            match=f"{path.name} holds a run of 'trajectory', which is no study; give",
+            match=f"{path.name} contains a run of 'trajectory', which is not a study. Pass",
         ):
             read_study(path)
 
@@ -819,7 +819,7 @@ def test_page_takes_the_place_of_no_input(tmp_path):
     for output, told in (
         (packed, r"must be a file whose name ends in \.html"),
         (tmp_path, r"must be a file whose name ends in \.html"),
-        (path.parent / ".." / "study.html", "would take the place of an input"),
+        (path.parent / ".." / "study.html", "would overwrite an input"),
         (path / "report.html", "would be written into a run folder"),
     ):
         with pytest.raises(ValueError, match=told):
@@ -862,7 +862,7 @@ def test_command_line_packs_and_merges(tmp_path, capsys, monkeypatch):
         r"mine +digits +1 +1 of 2 +200 \[150, 240\] +0\.6667 \[0\.6, 0\.7333\]", out
     )
     assert err == (
-        "warning: left out: bad.zip is no archive of a run; write one with descent pack results/NAME/ID.\n"
+        "warning: skipped: bad.zip is not an archive of a run. Write one with descent pack results/NAME/ID.\n"
     )
     assert Page((tmp_path / "leaderboard.html").read_text("utf-8")).rows("The studies")
 
@@ -874,9 +874,12 @@ def test_bad_input_is_one_line_that_says_what_to_do(tmp_path, capsys, monkeypatc
     for words, told in (
         (
             ["leaderboard", path, "bad.zip"],
-            "bad.zip is no archive of a run; write one with descent pack",
+            "bad.zip is not an archive of a run. Write one with descent pack",
         ),
-        (["leaderboard", "nowhere.zip"], "there is no nowhere.zip; give a run folder"),
+        (
+            ["leaderboard", "nowhere.zip"],
+            "nowhere.zip does not exist. Pass a run folder",
+        ),
         (
             ["leaderboard", path, "--output", "bad.zip"],
             "must be a file whose name ends in .html (--output).",
@@ -889,7 +892,7 @@ def test_bad_input_is_one_line_that_says_what_to_do(tmp_path, capsys, monkeypatc
             ["pack", path, "--output", "study.tar"],
             "must be a file whose name ends in .zip.",
         ),
-        (["pack", "nowhere"], "there is no nowhere; give a run folder"),
+        (["pack", "nowhere"], "nowhere does not exist. Pass a run folder"),
     ):
         status, out, err = command(capsys, *words)
         assert (status, out, err.count("\n")) == (2, "", 1)

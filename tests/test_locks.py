@@ -104,7 +104,7 @@ def test_second_process_says_so_and_stops_and_the_first_goes_on(start, waits, tm
         second = once(waits, tmp_path, *words)
         assert (second.returncode, second.stdout) == (2, "")
         (line,) = second.stderr.splitlines()
-        assert line.startswith("error: Another process is at work in results/waits/")
+        assert line.startswith("error: Another process is using results/waits/")
         assert "--results" in line
     assert {
         file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()
@@ -113,7 +113,7 @@ def test_second_process_says_so_and_stops_and_the_first_goes_on(start, waits, tm
     out, err = first.communicate(timeout=60)
     assert (first.returncode, "\n\nIt waited.\n" in out, err) == (0, True, "")
     assert runs.load_result(path).numbers == {"seed": 0}
-    assert "drawn again" in once(waits, tmp_path).stderr
+    assert "the report is made from" in once(waits, tmp_path).stderr
 
 
 def test_killed_process_leaves_the_folder_free(start, waits, tmp_path):
@@ -135,7 +135,7 @@ def open_toy(results, **options):
 def test_folder_is_held_until_it_is_closed(tmp_path):
     first = open_toy(tmp_path)
     for fresh in (False, True):
-        with pytest.raises(OSError, match=r"Another process is at work in .*--results"):
+        with pytest.raises(OSError, match=r"Another process is using .*--results"):
             open_toy(tmp_path, fresh=fresh)
     runs.close(first)
     runs.close(open_toy(tmp_path))

@@ -89,7 +89,7 @@ def test_class_without_examples_is_an_empty_row():
 def test_what_is_no_confusion_matrix_is_refused(counts):
     with pytest.raises(
         ValueError,
-        match=r"counts must have shape \(3, 3\), for 3 classes, and no negative",
+        match=r"counts must have shape \(3, 3\) for 3 classes, without negative",
     ):
         confusion.draw_confusion(new_axes(), counts, CLASSES)
 
@@ -193,10 +193,10 @@ def test_filters_of_nothing_but_0_are_drawn():
     ("pictures", "captions", "columns", "words"),
     [
         (np.zeros((4, 4, 1), np.uint8), (), 1, r"shape \(n, H, W, C\).*\(4, 4, 1\)"),
-        (np.zeros((0, 4, 4, 1), np.uint8), (), 1, "at least one of them"),
+        (np.zeros((0, 4, 4, 1), np.uint8), (), 1, "with n at least 1"),
         (np.zeros((1, 4, 4, 2), np.uint8), (), 1, r"C = 1 \(grey\) or 3"),
         (np.zeros((1, 4, 4, 1), float), (), 1, "dtype uint8; got float64"),
-        (np.zeros((2, 4, 4, 1), np.uint8), ("a",), 1, "got 1 for 2"),
+        (np.zeros((2, 4, 4, 1), np.uint8), ("a",), 1, "got 1 captions for 2 pictures"),
         (np.zeros((2, 4, 4, 1), np.uint8), (), 0, "columns=0"),
     ],
 )

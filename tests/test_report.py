@@ -356,7 +356,7 @@ def test_other_pictures_are_refused(tmp_path, content):
 
 def test_report_of_an_unfinished_run_is_refused(tmp_path):
     run = runs.open_run("trajectory", {}, tmp_path)
-    with pytest.raises(ValueError, match="no whole result"):
+    with pytest.raises(ValueError, match="no complete result"):
         report.write_report(run.path, [])
 
 

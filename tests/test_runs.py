@@ -130,7 +130,7 @@ def test_numpy_scalars_come_back_as_numbers():
         ),
         (
             {"tables": (runs.Table("T", ("a", "b", "a"), ()),)},
-            "'T' has two columns of the name 'a'",
+            "'T' has two columns with the name 'a'",
         ),
     ],
 )
@@ -251,7 +251,9 @@ def test_every_flipped_byte_is_found(run, tmp_path, name):
         with pytest.raises(ValueError, match=f"{name} is damaged"):
             runs.load_result(run.path)
     manifest = (run.path / "manifest.json").read_bytes()
-    with pytest.warns(UserWarning, match=f"{name} is damaged.*begins anew"):
+    with pytest.warns(
+        UserWarning, match=f"{name} is damaged.*starts from the beginning"
+    ):
         assert not runs.open_run("trajectory", Config(), tmp_path).finished
     (run.path / "manifest.json").write_bytes(manifest)
     (run.path / name).unlink()
@@ -265,7 +267,9 @@ def test_every_flipped_byte_is_found(run, tmp_path, name):
 def test_unreadable_manifest_is_said_aloud_and_begins_anew(run, tmp_path, text):
     runs.finish(run, RESULT)
     (run.path / "manifest.json").write_text(text)
-    with pytest.warns(UserWarning, match=r"manifest\.json cannot be read.*begins anew"):
+    with pytest.warns(
+        UserWarning, match=r"manifest\.json cannot be read.*starts from the beginning"
+    ):
         assert not runs.open_run("trajectory", Config(), tmp_path).finished
     assert runs.read_manifest(run.path)["status"] == "running"
 
@@ -277,14 +281,14 @@ def test_folder_of_another_run_is_refused_and_kept(run, tmp_path, change):
     manifest = runs.read_manifest(run.path) | change
     (run.path / "manifest.json").write_text(json.dumps(manifest))
     before = files(run.path)
-    with pytest.raises(ValueError, match=r"holds another run: .*--results.*--fresh"):
+    with pytest.raises(ValueError, match=r"contains another run: .*--results.*--fresh"):
         runs.open_run("trajectory", Config(), tmp_path)
     assert files(run.path) == before
     assert not runs.open_run("trajectory", Config(), tmp_path, fresh=True).finished
 
 
 def test_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"Is .* a run folder"):
+    with pytest.raises(ValueError, match=r"Check that .* is a run folder"):
         runs.load_result(tmp_path)
 
 
@@ -292,7 +296,7 @@ def test_results_under_a_file_are_refused(tmp_path):
     (tmp_path / "file").write_text("precious")
     for results in (tmp_path / "file", tmp_path / "file" / "results"):
         with pytest.raises(
-            OSError, match=r"a file stands where a folder is needed.*--results"
+            OSError, match=r"a file is in the place of a folder.*--results"
         ):
             runs.open_run("trajectory", Config(), results)
     assert (tmp_path / "file").read_text() == "precious"
@@ -337,7 +341,7 @@ def test_write_that_fails_keeps_what_was_saved(tmp_path, monkeypatch, call, erro
     if isinstance(error, OSError):
         assert all(
             words in str(caught.value)
-            for words in (str(path), "disk is full", "Still there", "answer.txt")
+            for words in (str(path), "disk is full", "Unchanged", "answer.txt")
         )
 
 
@@ -360,7 +364,7 @@ def test_full_disk_keeps_what_was_saved(tmp_path):
     (tmp_path / f".answer.txt.{os.getpid()}.partial").symlink_to("/dev/full")
     with pytest.raises(
         OSError,
-        match=r"Cannot write .*answer\.txt: the disk is full\. Still there, as before: answer",
+        match=r"Cannot write .*answer\.txt: the disk is full\. Unchanged: answer",
     ):
         runs.write_atomically(path, b"after")
     assert files(tmp_path) == {"answer.txt": b"before"}

@@ -61,7 +61,7 @@ def test_a_sampler_for_another_number_of_examples_is_refused_with_both_numbers(w
     for sampler in made_for(n):
         with pytest.raises(
             ValueError,
-            match=rf"made for num_examples={n}, but the dataset has 12\. Make it with n=12",
+            match=rf"built for num_examples={n}, but the dataset has 12 examples\. Build it with n=12",
         ):
             way(sampler, SGD)
 
@@ -71,8 +71,14 @@ def test_a_sampler_of_ones_own_that_leaves_the_dataset_is_refused(way):
     inside = Sampler(2, 3, lambda key: jax.random.randint(key, (2, 3), 0, N))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(way(inside, SGD)))
     for indices, words in (
-        (lambda key: jnp.full((2, 3), N), "draws example 12 of a dataset of 12"),
-        (lambda key: jnp.full((2, 3), -1), "draws example -1 of a dataset of 12"),
+        (
+            lambda key: jnp.full((2, 3), N),
+            "draws index 12, which is outside the dataset of 12 examples",
+        ),
+        (
+            lambda key: jnp.full((2, 3), -1),
+            "draws index -1, which is outside the dataset of 12 examples",
+        ),
         (
             lambda key: jnp.zeros((2, 4), int),
             r"must have the shape \(num_batches, batch_size\) = \(2, 3\); got \(2, 4\)",
@@ -107,7 +113,9 @@ def test_an_eager_step_refuses_indices_outside_of_the_dataset():
     state = init(PARAMS)
     assert np.isfinite(step(state, descent.BatchIndices(jnp.array([0, N - 1])))[1].loss)
     for wrong in (N, -1, 2**31 - 1):
-        with pytest.raises(ValueError, match=f"example {wrong} of a dataset of 12"):
+        with pytest.raises(
+            ValueError, match=f"index {wrong}, which is outside the dataset of 12"
+        ):
             step(state, descent.BatchIndices(jnp.array([0, wrong])))
 
 
@@ -124,7 +132,7 @@ def test_leaves_of_different_length_are_refused(way):
     ):
         with pytest.raises(
             ValueError,
-            match=r"leading axes of a dataset must be alike; got x.* of shape",
+            match=r"all arrays of a dataset must have .*; got x.* of shape",
         ):
             way(samplers.full_batch(N), SGD, data, objective)
     with pytest.raises(ValueError, match="the dataset has no examples"):
@@ -149,7 +157,7 @@ def test_saga_refuses_a_table_of_another_length_wherever_it_stands(wrap):
         )
 
     for n in (5, 20):
-        words = rf"saga\(num_examples={n}\) keeps {n} gradients, but the dataset has 12 examples; give 12"
+        words = rf"saga\(num_examples={n}\) keeps {n} gradients, but the dataset has 12 examples. Pass num_examples=12"
         with pytest.raises(ValueError, match=words):
             run(samplers.minibatch(N, 4), make(n))
 
@@ -169,7 +177,7 @@ def test_mini_batches_of_no_data_are_refused(way):
     objective = lambda params, batch: jnp.sum(params["weights"] ** 2)
     way(samplers.full_batch(1), SGD, None, objective)
     with pytest.raises(
-        ValueError, match="draws batches of 4 examples, but there is no dataset"
+        ValueError, match="draws batches of 4 examples, but dataset is None"
     ):
         way(samplers.minibatch(N, 4), SGD, None, objective)
 
@@ -179,6 +187,6 @@ def test_passes_of_an_objective_without_data_are_steps():
     objective = lambda params, batch: jnp.sum(params["weights"] ** 2)
     sweep(samplers.full_batch(1), SGD, None, objective)
     with pytest.raises(
-        ValueError, match="made for num_examples=12, but the dataset has 1"
+        ValueError, match="built for num_examples=12, but the dataset has 1"
     ):
         sweep(samplers.full_batch(N), SGD, None, objective)

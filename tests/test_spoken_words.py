@@ -253,14 +253,14 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(
     )
     assert "which is the honest score" in result.answer
     assert result.answer.endswith(
-        "This brings them: descent data fetch japanese_vowels"
+        "To download them, run: descent data fetch japanese_vowels"
     )
     without = cli.report_of(experiment).answer(
         runs.Findings(
             {}, result.numbers | {"digits": None, "dataset": "japanese_vowels"}
         )
     )
-    assert "Not read: spoken digits." in without
+    assert "Not included: spoken digits." in without
     assert headline_of(without).startswith("On ")
     both = cli.report_of(experiment).answer(
         runs.Findings({}, result.numbers | {"digits": None})

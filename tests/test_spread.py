@@ -180,7 +180,7 @@ def test_killed_job_costs_what_it_had_not_finished(adds, capsys):
     assert os.getpid() not in processes
     assert runs.load_result(folder()).numbers == {"total": 10}
     assert call(adds, *words) == 0  # It is finished: nothing is submitted any more.
-    assert "drawn again" in capsys.readouterr().err
+    assert "the report is made from" in capsys.readouterr().err
     assert len(computed()) == 5
 
 
@@ -192,7 +192,7 @@ def test_failed_job_is_told_with_its_error_and_its_log(adds, capsys):
         "error: job 2 of 2: terms must be odd; got 4. (log: results/adds/"
     )
     assert error.endswith(
-        "What is finished is kept; the same command goes on from there."
+        "The finished work is kept; rerun the same command to resume."
     )
     log = Path(error.partition("(log: ")[2].partition(")")[0])
     assert "ValueError: terms must be odd; got 4." in log.read_text()
@@ -250,7 +250,7 @@ def test_ctrl_c_stops_the_jobs_and_keeps_what_they_finished(adds, monkeypatch, c
         call(adds, "--fault", "slow", "--jobs", "2")
     assert end.value.code == 130
     printed = capfd.readouterr().err
-    assert "the same command goes on from there" in printed
+    assert "rerun the same command to resume" in printed
     assert "Traceback" not in printed
     job.refuse_if_busy(Path(folder()))
     for _, process in computed():
@@ -268,7 +268,7 @@ def test_second_command_waits_for_the_jobs_of_the_first(adds, capsys):
     (path / "jobs").mkdir(parents=True)
     with filelock.FileLock(path / "jobs/0.lock"), pytest.raises(SystemExit):
         call(adds)
-    assert "Jobs of an earlier command are still at work" in capsys.readouterr().err
+    assert "Jobs of an earlier command are still running" in capsys.readouterr().err
     assert not (path / "manifest.json").exists()
 
 
@@ -286,7 +286,7 @@ def test_job_of_an_earlier_command_does_not_begin(adds, tmp_path):
     outcome = job.compute_part(task_of(run.path, "before"))
     assert (
         outcome.fault
-        == "The job was submitted by an earlier command, and a later one has begun since."
+        == "The job belongs to an earlier command; a later command has taken over the run."
     )
     assert not Path("log").exists()
     assert job.compute_part(task_of(run.path)) == job.Outcome(None, [])
@@ -326,13 +326,13 @@ BAD = [
     (["--minutes", "0"], "error: --minutes must be at least 1; got 0."),
     (
         ["--cluster", "locale"],
-        "error: There is no cluster 'locale'. Did you mean local?",
+        "error: Unknown cluster 'locale'. Did you mean local?",
     ),
     (
         ["--slurm", "partition"],
-        "error: --slurm wants NAME=VALUE, as in partition=short; got 'partition'.",
+        "error: --slurm must be NAME=VALUE, such as partition=short; got 'partition'.",
     ),
-    (["--terns", "1"], "error: There is no flag --terns. Did you mean --terms?"),
+    (["--terns", "1"], "error: Unknown flag --terns. Did you mean --terms?"),
 ]
 
 
@@ -348,14 +348,14 @@ def test_queue_that_is_not_there_is_said(adds, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SystemExit):
         call(adds, "--cluster", "slurm")
-    assert "there is no srun here" in capsys.readouterr().err
+    assert "needs srun, which is not installed" in capsys.readouterr().err
 
 
 def test_experiment_that_cannot_be_shared_is_named(capsys):
     with pytest.raises(SystemExit):
         experiments.main(["spread", "fit_a_line"])
     error = capsys.readouterr().err
-    assert error.startswith("error: The work of fit_a_line cannot be shared")
+    assert error.startswith("error: fit_a_line cannot be split into jobs")
     assert "python -m experiments fit_a_line" in error
 
 

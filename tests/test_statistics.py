@@ -567,7 +567,7 @@ GOOD = constant(4.0)
         ),
         (
             lambda: costs.penalised_passes(np.arange(3.0), np.ones(3), 1.0),
-            "target must lie between 0 and 1",
+            "target must be a share of the initial gap",
         ),
         (
             lambda: costs.expected_running_time(np.ones(3), 0.0),
@@ -582,11 +582,11 @@ GOOD = constant(4.0)
         ),
         (
             lambda: scores.checked(GOOD._replace(costs=np.ones((1, 1)))),
-            "two reporting seeds, better 20 or more; got 1",
+            r"two reported seeds \(20 or more are recommended\); got 1",
         ),
         (
             lambda: scores.checked(GOOD._replace(tuning=np.ones((1, 1)))),
-            "two tuning seeds, better 3 or more; got 1",
+            r"two tuning seeds \(3 or more are recommended\); got 1",
         ),
         (
             lambda: scores.checked(GOOD._replace(costs=np.full((1, 5), np.nan))),
@@ -598,7 +598,7 @@ GOOD = constant(4.0)
         ),
         (
             lambda: statistics.difference(GOOD, constant(4.0, seeds=6)),
-            "the same seeds, but their costs have 5 and 6",
+            "equal numbers of seeds; their costs have 5 and 6",
         ),
         (
             lambda: statistics.difference(GOOD, GOOD, level=1.0),
@@ -619,7 +619,7 @@ GOOD = constant(4.0)
         (lambda: statistics.overall([]), "at least one workload"),
         (
             lambda: statistics.overall([(GOOD, GOOD), [constant(4.0, seeds=6)] * 2]),
-            r"numbers \[5, 6\]",
+            r"number of reported seeds; got \[5, 6\]",
         ),
         (
             lambda: profiles.performance_profile(np.ones(3), np.ones(1)),

@@ -113,7 +113,7 @@ def test_scores_that_do_not_fit_the_rates_are_refused():
         lambda rates: np.ones((len(rates), 0)),
     ):
         with pytest.raises(
-            ValueError, match="score must give a row for each of the 3 rates"
+            ValueError, match="score must return a row for each of the 3 rates"
         ):
             tuning.choose_rate(score, [0.1, 0.2, 0.4])
     good = lambda rates: np.log(rates)[:, None] ** 2
@@ -151,7 +151,7 @@ def test_a_gap_that_begins_at_or_below_zero_has_no_share():
 
 
 def test_a_negative_cost_is_no_running_time():
-    with pytest.raises(ValueError, match="one is negative"):
+    with pytest.raises(ValueError, match="one of them is negative"):
         statistics.expected_running_time(np.array([4.0, -6.0]), 10.0)
 
 
@@ -192,7 +192,7 @@ def test_a_workload_without_a_known_optimum_has_no_share_of_f_less_f_star(value)
     ):
         with pytest.raises(
             ValueError,
-            match=r"workload 'mine' has no known optimum .* Solve it and give workload._replace",
+            match=r"workload 'mine' has no known optimum .* Solve it and pass workload._replace",
         ):
             call()
 
@@ -205,5 +205,7 @@ def test_a_tally_of_studies_that_do_not_fit_is_refused():
         np.array([1, 1, 2]),
         np.array([1.0, np.nan, 0.0]),
     ):
-        with pytest.raises(ValueError, match="named and truth must be of one shape"):
+        with pytest.raises(
+            ValueError, match="named and truth must have the same shape"
+        ):
             decision_procedures.tally(named, truth)

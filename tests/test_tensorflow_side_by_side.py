@@ -35,7 +35,7 @@ def test_answer_says_that_tensorflow_is_not_here(recorded, headline_of):
     assert headline_of(recorded.answer).startswith("Yes: against TensorFlow 2.")
     assert "by its recorded numbers" in recorded.answer
     assert (
-        "TensorFlow is not installed here; pip install tensorflow-cpu"
+        "TensorFlow is not installed. To compute and time its numbers here"
         in recorded.answer
     )
     assert not any(

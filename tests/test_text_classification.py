@@ -112,7 +112,9 @@ def test_the_baseline_is_chosen_without_the_test_stories_and_learns_all_others()
 def test_a_small_run_says_what_it_found_and_that_it_is_not_the_claim(kept, headline_of):
     result, _ = kept
     assert headline_of(result.answer) == "NOT THE CLAIM: these stories are fabricated."
-    assert result.answer.endswith("This brings them: descent data fetch reuters_r8")
+    assert result.answer.endswith(
+        "To download them, run: descent data fetch reuters_r8"
+    )
     main, by_class, errors, tried = result.tables
     assert [row[0] for row in main.rows] == [
         *experiment.BASELINES.values(),
@@ -187,10 +189,13 @@ def test_the_verdict_is_that_of_the_interval(kept, network, verdict):
             {"epochs": (3, 1)},
             r"epochs must be positive, ascending, at least one; got epochs=\(3, 1\)",
         ),
-        ({"held_out": 1.0}, "held_out is a share, between 0 and 1; got held_out=1.0"),
+        (
+            {"held_out": 1.0},
+            "held_out must be a share between 0 and 1; got held_out=1.0",
+        ),
         (
             {"held_out": 0.999},
-            "held_out=0.999 leaves 0 stories to learn from, and none of topic 0; hold out fewer",
+            "held_out=0.999 leaves 0 stories for training, and none of topic 0. Hold out fewer",
         ),
         (
             {"dataset": "novels"},

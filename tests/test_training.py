@@ -323,7 +323,7 @@ def test_what_cannot_be_trained_is_refused_by_name():
             fit(devices=wrong)
     with pytest.raises(
         ValueError,
-        match=r"devices=2, but JAX has 1\..*backend\.configure\(devices=2, pool=2\)",
+        match=r"devices=2, but JAX has only 1\..*backend\.configure\(devices=2, pool=2\)",
     ):
         fit(devices=2)
     with pytest.raises(TypeError, match="params must be floating"):
@@ -344,7 +344,7 @@ def test_data_that_do_not_belong_together_are_refused():
     )
     with pytest.raises(
         ValueError,
-        match=r"made for num_examples=30, but the dataset has 20\. Make it with n=20",
+        match=r"built for num_examples=30, but the dataset has 20 examples\. Build it with n=20",
     ):
         train(
             DATA, n=30
@@ -362,12 +362,16 @@ def test_data_that_do_not_belong_together_are_refused():
         (negative, -1),
     ):  # In some epoch, not in the first.
         with pytest.raises(
-            ValueError, match=f"the sampler draws example {index} of a dataset of 20"
+            ValueError,
+            match=f"the sampler draws index {index}, which is outside the dataset of 20",
         ):
             fit(
                 sampler=sampler, num_epochs=100, rule=update_rules.gradient_descent(0.1)
             )
-    with pytest.raises(ValueError, match="each x needs its y"):
+    with pytest.raises(
+        ValueError,
+        match="all arrays of a dataset must have the same number of examples",
+    ):
         train(Batch(DATA.x, DATA.y[:-1]))
     with pytest.raises(ValueError, match="the dataset has no examples"):
         train(Batch(DATA.x[:0], DATA.y[:0]))
@@ -497,7 +501,7 @@ def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding():
         in found["refused"][0]
     )
     assert "samplers.minibatch(n, n)" in found["refused"][1]
-    assert "this rule uses the batch's indices itself" in found["refused"][2]
+    assert "this rule uses the indices of the batch itself" in found["refused"][2]
 
 
 def test_a_checkpoint_of_another_training_is_refused():
@@ -517,7 +521,9 @@ def test_a_checkpoint_of_another_training_is_refused():
         (1, 3, None),
         (2, 3, lambda x: {"f": x}),
     ):
-        with pytest.raises(ValueError, match="the checkpoint is of another training"):
+        with pytest.raises(
+            ValueError, match="the checkpoint belongs to another training"
+        ):
             descent.train(
                 objective,
                 rule,
@@ -531,7 +537,7 @@ def test_a_checkpoint_of_another_training_is_refused():
         {"params": jnp.array(8.0)},
         {"key": jax.random.key(1)},
     ):  # All of the same shapes.
-        with pytest.raises(ValueError, match="another model, rule, start or key"):
+        with pytest.raises(ValueError, match="another model, rule, start, key"):
             descent.train(
                 objective,
                 rule,

@@ -138,7 +138,7 @@ def test_best_rate_at_the_edge_is_said():
     )
     assert edge.numbers["rules"]["gradient_descent"]["at_edge"]
     assert (
-        "At the edge of the grid, so that a better rate may lie outside: gradient_descent."
+        "At the edge of the grid, so a better rate may lie outside: gradient_descent."
         in edge.tables[0].note
     )
 

@@ -190,8 +190,8 @@ def test_a_drawn_study_shares_what_it_should_and_nothing_else(kind):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ({"trials": 6}, "draws 11 trials; 9 are measured"),
-        ({"seeds": 9}, "draws 24 seeds; 20 are measured"),
+        ({"trials": 6}, "draws 11 trials, but only 9 were measured"),
+        ({"seeds": 9}, "draws 24 seeds, but only 20 were measured"),
     ],
 )
 def test_a_study_larger_than_its_pool_is_refused(size, message):
@@ -380,8 +380,8 @@ def test_figures_are_saved_and_captions_hold_numbers(result, tmp_path):
     [
         ("rule", ("adam",), "two rules"),
         ("rule", ("adam", "adams"), "adam"),
-        ("workload", (), "a workload"),
-        ("seeds", "0..9", "need 12; got 10"),
+        ("workload", (), "at least one workload"),
+        ("seeds", "0..9", "need 12 seeds; got 10"),
         ("trials", 4, "at least 5"),
         ("budget", 1, "budget must be at least 2"),
         ("tuning_seeds", 1, "tuning_seeds must be at least 2"),
@@ -421,5 +421,5 @@ def test_an_unknown_way_to_decide_is_refused():
 
 
 def test_a_t_test_of_one_seed_is_refused():
-    with pytest.raises(ValueError, match="two seeds or more"):
+    with pytest.raises(ValueError, match="at least two seeds"):
         winner(Procedure("t-test", 1), side(np.ones((1, 3))), side(np.ones((1, 3))))

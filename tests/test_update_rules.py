@@ -214,7 +214,7 @@ def test_find_rule_knows_what_others_call_it(elsewhere):
 @pytest.mark.parametrize("name", ["svrg", "levenberg_marquardt"])
 def test_find_rule_says_where_the_others_are(name):
     with pytest.raises(
-        ValueError, match=f"it needs .*; use research.update_rules.{name}"
+        ValueError, match=f"it needs .*. Call research.update_rules.{name}"
     ):
         find_rule(name)
 

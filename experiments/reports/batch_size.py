@@ -18,8 +18,8 @@ def answer(findings: research.runs.Findings) -> str:
         f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves
     )
     first = (
-        f"Up to {limits}: so far, twice the batch takes about half the steps to "
-        f"{numbers['target']:g} of the initial gap."
+        f"Up to {limits}: up to these sizes, doubling the batch about halves the steps "
+        f"to reach {numbers['target']:g} of the initial gap."
     )
     return " ".join([first, *map(cost, curves)])
 
@@ -28,15 +28,15 @@ def cost(curve: dict[str, Any]):
     """Say what a full batch costs on one data set, and which batch is fastest."""
     full = curve["full_over_least"]
     times = (
-        "does not get there; the least are"
+        "does not reach the target; the minimum is"
         if full is None
         else f"costs {rounded(full)} times"
     )
     return (
         f"On {curve['workload']} the full batch {times} the "
         f"{curve['least_examples']:,.0f} example gradients of b = "
-        f"{curve['cheapest']:,}, and in seconds b = {curve['fastest_in_seconds']:,} is "
-        f"first ({curve['fastest_seconds']:.2g} s)."
+        f"{curve['cheapest']:,}, and b = {curve['fastest_in_seconds']:,} is fastest in "
+        f"seconds ({curve['fastest_seconds']:.2g} s)."
     )
 
 
@@ -50,17 +50,17 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     numbers = findings.numbers
     Table = research.runs.Table
     sizes = Table(
-        f"What it costs to come within {numbers['target']:g} of the initial f - f*",
+        f"Cost to reach {numbers['target']:g} of the initial f - f*",
         ("workload", "batch", "rate", "steps", "example gradients", "low", "high", "seconds", "reached"),
         tuple(
             (c["workload"], r["batch_size"], r["rate"], r["steps"][0], *r.get("examples", [None] * 3), r["seconds"],
              f"{r['reached']} of {r['seeds']}")
             for c in numbers["curves"] for r in c["rows"]
         ),
-        "Medians over the reported seeds of the first evaluation at or below the "
-        "target, with the 95 % bootstrap interval of the example gradients. Seconds "
-        "are those of one training by itself, compilation and evaluation apart. The "
-        "last batch of each set is all of it.",
+        "Medians over the reported seeds at the first evaluation at or below the "
+        "target; the interval of the example gradients is a 95 % bootstrap interval. "
+        "Seconds: one training alone, without compilation and evaluation. The last "
+        "batch of each data set is the full batch.",
     )  # fmt: skip
     knees = Table(
         "The knee",
@@ -71,12 +71,12 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
              c["noise_at_start"], c["noise_at_target"], *c["examples_over_law"])
             for c in numbers["curves"]
         ),
-        "Knee: least example gradients over least steps, the critical batch size of "
-        "McCandlish et al. 2018 (An empirical model of large-batch training). Their "
-        "law: example gradients = least (1 + b / knee). Noise scale: tr(C) / |∇f|², "
-        "the batch whose gradient is as much noise as signal; it grows as ∇f falls. "
-        f"Where n is over {numbers['probe']:,}, gaps and noise scales are estimated on "
-        "that many examples.",
+        "Knee: minimum example gradients divided by minimum steps, the critical batch "
+        "size of McCandlish et al. 2018 (An empirical model of large-batch training). "
+        "Their law: example gradients = minimum × (1 + b / knee). Noise scale: tr(C) "
+        "/ |∇f|², the batch size at which noise and signal in the gradient are equal; "
+        f"it grows as ∇f shrinks. If n exceeds {numbers['probe']:,}, gaps and noise "
+        "scales are estimated on that many examples.",
     )  # fmt: skip
     return sizes, knees
 
@@ -101,9 +101,10 @@ def caption(numbers: dict[str, Any]):
     )
     return (
         f"Gradient descent to {numbers['target']:g} of the initial f - f*, each batch "
-        "size at its own best rate; medians over seeds, 95 % intervals. Dashed: "
-        "perfect scaling, twice the batch for half the steps. Dotted: the knee, least "
-        f"example gradients over least steps: {knees}."
+        "size at its own best rate; medians over seeds with 95 % intervals. Dashed: "
+        "perfect scaling, where doubling the batch halves the steps. Dotted: the "
+        "knee, which is the minimum of example gradients divided by the minimum of "
+        f"steps: {knees}."
     )
 
 

@@ -20,11 +20,11 @@ def answer(findings: research.runs.Findings) -> str:
         sentences.append(advice(numbers, numbers["large"]))
     ratio = max(numbers["without_lower_by"])
     sentences.append(
-        "A stochastic curve of constant rate stops because the noise of single "
-        f"examples keeps it moving: here at f - f* = {numbers['floor_measured']:.2g}, "
-        f"where η tr(C) / 4b says {numbers['floor_predicted']:.2g}; a smaller or "
-        f"falling rate, a larger batch, or a new order every epoch (up to {ratio:.0f} "
-        "times lower) takes it further."
+        "Stochastic descent at a constant rate stops improving because of the noise "
+        f"of single examples: here at f - f* = {numbers['floor_measured']:.2g}, while "
+        f"η tr(C) / 4b predicts {numbers['floor_predicted']:.2g}. A smaller or falling "
+        f"rate, a larger batch, or a new order every epoch (up to {ratio:.0f} times "
+        "lower) lowers this floor."
     )
     return " ".join(sentences)
 
@@ -38,13 +38,11 @@ def advice(numbers: dict[str, Any], workload: str):
     best = numbers["first_in_seconds"][workload]
     n = f"{rows[0]['n']:,}"
     if best["regime"] is None:
-        return (
-            f"On {workload} (n = {n}) no regime came within 1e-02 of the initial gap."
-        )
+        return f"On {workload} (n = {n}) no regime reached 1e-02 of the initial gap."
     costs = "; ".join(f"{row['regime']} {cost(row, best['target'])}" for row in rows)
     size = "large" if workload == numbers["large"] else "small"
     return (
-        f"On a {size} set ({workload}, n = {n}) use {best['regime']}: to "
+        f"On a {size} set ({workload}, n = {n}) use {best['regime']}: to reach "
         f"{best['target']} of the initial gap, {costs}."
     )
 
@@ -53,7 +51,7 @@ def cost(row: dict[str, Any], target: float):
     """Say how many passes and seconds a regime needs to reach a target."""
     passes = row["targets"][target][0]
     if passes is None:
-        return "does not get there"
+        return "does not reach it"
     return f"takes {passes:.2g} passes and {passes * row['seconds_per_pass']:.2g} s"
 
 
@@ -106,7 +104,7 @@ def first_figure(
     trace = numbers["floors"]["trace"]
     for panel, label in (
         (0, "passes over the data"),
-        (1, "seconds of one training by itself, compilation apart"),
+        (1, "seconds of one training alone, without compilation"),
     ):
         curves = []
         for regime in regimes:
@@ -139,9 +137,9 @@ def first_figure(
     )
     caption = (
         f"Gradient descent on {workload}: median over the seeds with its 95 % "
-        "bootstrap band. Dashed: the noise floor η tr(C) / 4b of sampling with "
+        "bootstrap band. Dashed: the noise floor η tr(C) / 4b for sampling with "
         "replacement. Stochastic descent at a constant rate levels off at f - f* = "
-        f"{measured:.2g} (theory {predicted:.2g}); full batch has no floor above "
+        f"{measured:.2g} (theory {predicted:.2g}). The full batch has no floor above "
         "rounding."
     )
     return figures.Picture("Gradient descent alone", caption, figure)
@@ -191,10 +189,10 @@ def small_multiples(result: Result, regimes: Sequence[str]) -> figures.Picture:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False)
     caption = (
-        "Each rule on each workload at its own chosen rate, a new order every epoch: "
-        "median over the seeds with its 95 % bootstrap band. Rows: "
-        f"{', '.join(workloads)}; columns: {', '.join(rules)}. The table of every rule "
-        "and regime has the numbers."
+        "Each rule on each workload at its own chosen rate, with a new order every "
+        "epoch: median over the seeds with its 95 % bootstrap band. Rows: "
+        f"{', '.join(workloads)}. Columns: {', '.join(rules)}. The numbers are in the "
+        "table of every rule and regime."
     )
     return figures.Picture("All workloads and rules", caption, figure)
 
@@ -222,7 +220,7 @@ def replacement(result: Result) -> figures.Picture:
             label = (
                 "with replacement"
                 if "with replacement" in name
-                else "without: a new order every epoch"
+                else "without replacement: a new order every epoch"
             )
             curves.append(
                 Curve(
@@ -248,9 +246,9 @@ def replacement(result: Result) -> figures.Picture:
     lower = [f"{row['with'][0] / row['without'][0]:.3g}" for row in rows]
     caption = (
         f"Gradient descent on {result.numbers['floors']['workload']} at fixed rates. "
-        f"Without replacement it levels off {', '.join(lower)} times lower than "
-        "with it (panels from left to right); dashed is η tr(C) / 4b, which holds with "
-        "replacement."
+        f"Sampling without replacement levels off {', '.join(lower)} times lower than "
+        "sampling with replacement (panels from left to right). Dashed: η tr(C) / 4b, "
+        "which holds with replacement."
     )
     return figures.Picture("With and without replacement", caption, figure)
 
@@ -313,12 +311,12 @@ def costs_table(numbers: dict[str, Any]) -> Table:
     }
     columns |= {"levels off at": lambda row: row["floor"][0]}
     return table(
-        "Gradient descent: what it costs to come within a share of the initial f - f*",
+        "Gradient descent: cost to reach a share of the initial f - f*",
         [row for row in numbers["rows"] if row["rule"] == FIRST_RULE],
         columns,
-        "Medians over the reported seeds. Seconds are those of one training by itself, "
-        "compilation apart; the last column is the mean over the last third of the "
-        "budget, as a share of the initial gap.",
+        "Medians over the reported seeds. Seconds: one training alone, without "
+        "compilation. The last column is the mean over the last third of the budget, "
+        "as a share of the initial gap.",
     )
 
 
@@ -337,7 +335,7 @@ def floors_table(numbers: dict[str, Any]) -> Table:
         floors["rows"],
         columns,
         f"f - f*, medians over the reported seeds; tr(C) = {floors['trace']:.4g} at "
-        "x*. The prediction is for draws with replacement and to first order in the "
+        "x*. The prediction is for sampling with replacement, to first order in the "
         "rate.",
     )
 
@@ -349,12 +347,12 @@ def deviations_table(numbers: dict[str, Any]) -> Table:
         columns[dtype] = lambda item, dtype=dtype: item[1][dtype]["largest"]
         columns[f"{dtype}: at step"] = lambda item, dtype=dtype: item[1][dtype]["step"]
     return table(
-        "Largest deviation of each rule from optax's over a whole trajectory",
+        "Largest deviation of each rule from optax over a whole trajectory",
         numbers["deviations"].items(),
         columns,
-        f"max |ours - optax| / (1 + |optax|), full batch on {numbers['first']}, "
-        f"{numbers['proof']['steps']} steps of rate {numbers['proof']['rate']:.3g}, "
-        "computed in this run.",
+        "max |this package - optax| / (1 + |optax|), full batch on "
+        f"{numbers['first']}, {numbers['proof']['steps']} steps at rate "
+        f"{numbers['proof']['rate']:.3g}, computed in this run.",
     )
 
 
@@ -380,8 +378,8 @@ def rules_table(numbers: dict[str, Any]) -> Table:
         numbers["rows"],
         columns,
         "Ends at: mean over the last third of the budget as a share of the initial "
-        "gap, median over seeds with its 95 % bootstrap interval. AdamW's own decay "
-        "moves its fixed point away from x*.",
+        "gap; median over seeds with its 95 % bootstrap interval. The weight decay of "
+        "AdamW moves its fixed point away from x*.",
     )
 
 
@@ -409,8 +407,8 @@ def targets_table(numbers: dict[str, Any]) -> Table:
         "Steps, example gradients and seconds to each target",
         rows,
         columns,
-        "The first evaluation at or below the target; median over seeds, interval of "
-        "the passes beside it.",
+        "First evaluation at or below the target: median over seeds, with the "
+        "interval of the passes beside it.",
     )
 
 
@@ -423,7 +421,7 @@ def optima_table(numbers: dict[str, Any]) -> Table:
         "over the one at 0": lambda item: item[1]["relative_gradient_norm"],
         "solver": lambda item: item[1]["solver"],
     }
-    note = "Solved in float64 by code that shares nothing with descent."
+    note = "Solved in float64 by code that is independent of the descent code."
     return table(
         "The exact optimum of each workload", numbers["optima"].items(), columns, note
     )

@@ -21,12 +21,12 @@ def answer(findings: research.runs.Findings) -> str:
     softmax = numbers["models"]["softmax"]
     return (
         "Line by line, by the chain rule: the ledger of one neuron has "
-        f"{numbers['neuron_rows']} rows, {by_hand(numbers)}; that of softmax "
+        f"{numbers['neuron_rows']} rows, {by_hand(numbers)}, and that of softmax "
         f"regression on the digits has {softmax['rows']}. Of the "
-        f"{numbers['entries']:,} entries of all gradients "
+        f"{numbers['entries']:,} entries of all gradients, "
         f"{numbers['bits_that_differ']} differ in any bit from jax.grad, run operation "
-        f"by operation. Of {numbers['bugs']} planted bugs that make a NaN or an "
-        f"infinity, it names the line of {numbers['bugs_found']}."
+        f"by operation. The ledger names the line of {numbers['bugs_found']} of "
+        f"{numbers['bugs']} planted bugs that produce a NaN or an infinity."
     )
 
 
@@ -34,9 +34,9 @@ def by_hand(numbers: dict[str, Any]):
     """Say how much the neuron's table differs from the numbers by hand."""
     error = numbers["error_by_hand"]
     return (
-        f"within {error:.0e} of the numbers by hand"
+        f"within {error:.0e} of the numbers computed by hand"
         if error
-        else "equal to the numbers by hand"
+        else "equal to the numbers computed by hand"
     )
 
 
@@ -60,13 +60,13 @@ def table_of_neuron(numbers: dict[str, Any]):
             "row",
             "equation",
             "value",
-            "input: × local derivative → what its adjoint gets",
+            "input: × local derivative → contribution to its adjoint",
             "adjoint",
             "rule",
         ),
         rows,
-        "Read values downwards and adjoints upwards: an adjoint is the sum of what the "
-        "rows below hand to that name.",
+        "Read values downwards and adjoints upwards. An adjoint is the sum of the "
+        "contributions of the rows below it.",
     )
 
 
@@ -101,7 +101,7 @@ def table_of_bugs(hunted: Sequence[dict[str, Any]]):
     )
     columns = ("bug", "found at", "in the pass", "line", "as planted")
     return research.runs.Table(
-        "Where the first NaN or infinity is born", columns, rows, hunted[0]["sentence"]
+        "Origin of the first NaN or infinity", columns, rows, hunted[0]["sentence"]
     )
 
 
@@ -125,14 +125,15 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         ),
         "network": (
             "The backward pass of a network",
-            f"A hidden layer of tanh, {network['entries']} parameters. Right, from "
-            "below to above, as the pass runs: adjoints of the last product's entries, "
-            "then of the first one's, a row an example (red: positive, blue: "
-            "negative). The error of each digit is spread over the units that made it.",
+            f"A network with one hidden layer of tanh and {network['entries']} "
+            "parameters. Right, from bottom to top as the pass runs: adjoints of the "
+            "entries of the last product, then of the first product, one row for each "
+            "example (red: positive, blue: negative). The error of each digit is "
+            "spread over the units that caused it.",
             draw_network(arrays),
         ),
         "bug": (
-            "Where a NaN is born",
+            "Origin of a NaN",
             bug_caption(numbers),
             draw_beside(arrays, "bug"),
         ),
@@ -146,9 +147,9 @@ def neuron_caption(numbers: dict[str, Any]):
     """Return the caption of the first figure."""
     return (
         f"The {numbers['neuron_rows']} rows of a sigmoid neuron with squared error. "
-        "Blue, computed downwards: values, and on each edge the local derivative. Red, "
-        "computed upwards: adjoints, and on each edge what it adds to the adjoint "
-        f"above. All are {by_hand(numbers)}."
+        "Blue, computed downwards: the values, and the local derivative on each edge. "
+        "Red, computed upwards: the adjoints, and the contribution of each edge to "
+        f"the adjoint above. All numbers are {by_hand(numbers)}."
     )
 
 
@@ -156,20 +157,21 @@ def softmax_caption(numbers: dict[str, Any]):
     """Return the caption of the second figure."""
     found = numbers["models"]["softmax"]
     return (
-        f"Left: the {found['with_adjoint']} rows that an adjoint reaches; arrays by "
-        f"shape and Euclidean norm. Right: adjoints of the logits of {SHOWN_EXAMPLES} "
-        "digits, which are softmax minus the right class over n, and the gradient by "
-        "the weights, an 8 × 8 image for each class; its norm with the intercepts' is "
-        f"{found['norm']:.3g}."
+        f"Left: the {found['with_adjoint']} rows with an adjoint; arrays are shown by "
+        "shape and Euclidean norm. Right: the adjoints of the logits of "
+        f"{SHOWN_EXAMPLES} digits, which are (softmax - one-hot label) / n, and the "
+        "gradient with respect to the weights, an 8 × 8 image for each class. The "
+        f"norm of the gradient, intercepts included, is {found['norm']:.3g}."
     )
 
 
 def bug_caption(numbers: dict[str, Any]):
     """Return the caption of the last figure."""
     return (
-        f"{numbers['hunted'][0]['sentence']} The mask takes the infinite slope out of "
-        "the value, not out of the chain rule: 0 times infinity is NaN. Found in this "
-        f"way: {numbers['bugs_found']} of {numbers['bugs']} planted bugs."
+        f"{numbers['hunted'][0]['sentence']} The mask removes the infinite slope from "
+        "the value but not from the chain rule: 0 times infinity is NaN. The ledger "
+        f"locates {numbers['bugs_found']} of {numbers['bugs']} planted bugs in this "
+        "way."
     )
 
 

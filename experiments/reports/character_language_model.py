@@ -22,10 +22,12 @@ from experiments.character_language_model import (
 from research.figures import COLOURS, new_figure, style
 from research.runs import Table
 
-NOT_THE_CLAIM = f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}. "
+NOT_THE_CLAIM = (
+    f"NOT THE CLAIM: these results are for {FALLBACK}; the claim is about {CLAIM}. "
+)
 INSTEAD = (
-    f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that "
-    f"holds it. This brings it: descent data fetch {CLAIM}"
+    f" To use {CLAIM}, leave out --fast and --text; if it is in a folder of yours, "
+    f"pass that folder by --data-dir. To download it, run: descent data fetch {CLAIM}"
 )
 LONG_NAMES = {
     name: short.replace(", longer", " trained for longer")
@@ -50,15 +52,15 @@ def answer(findings: research.runs.Findings) -> str:
         ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
     )
     return (
-        f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, costs "
-        f"{numbers['ngram']:.3f} nats a character; after {gpt['steps']:,} steps of "
-        f"{numbers['batch_size']} x {numbers['context']} characters "
-        f"({gpt['passes']:.1f} passes) the LSTM costs {words(lstm['whole'])} and the "
-        f"GPT {words(gpt['whole'])}; after {longer_gpt['steps']:,} steps "
-        f"{words(longer_lstm['whole'])} and {words(longer_gpt['whole'])}. With at "
-        "least half a window to look back on, the two cost "
-        f"{longer_lstm['half_full'][0]:.3f} and {longer_gpt['half_full'][0]:.3f} "
-        f"then.{after}"
+        f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, has a "
+        f"loss of {numbers['ngram']:.3f} nats a character. After {gpt['steps']:,} "
+        f"steps of {numbers['batch_size']} x {numbers['context']} characters "
+        f"({gpt['passes']:.1f} passes) the loss is {words(lstm['whole'])} for the LSTM "
+        f"and {words(gpt['whole'])} for the GPT; after {longer_gpt['steps']:,} steps "
+        f"it is {words(longer_lstm['whole'])} and {words(longer_gpt['whole'])}. If at "
+        "least half a window precedes the character, these last two are "
+        f"{longer_lstm['half_full'][0]:.3f} and "
+        f"{longer_gpt['half_full'][0]:.3f}.{after}"
     )
 
 
@@ -72,12 +74,13 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     note = (
         f"{numbers['text']}, {numbers['characters']:,} characters, "
         f"{numbers['symbols']} symbols; {numbers['validation_characters']:,} are "
-        "guessed. The interval is Student's t of the mean over "
-        f"{numbers['networks']['gpt']['seeds']} seeds; the longer trainings have one "
-        "seed, n-grams are exact. Whole: in windows that do not overlap; half full: "
-        f"each character from at least {numbers['context'] // 2} before it; sampled: "
-        f"{SAMPLED} random windows, as nanoGPT reports (1.88, on tiny Shakespeare). An "
-        "n-gram model's parameters are the n-grams that it has seen."
+        "predicted. The interval is Student's t interval of the mean over "
+        f"{numbers['networks']['gpt']['seeds']} seeds. The longer trainings have one "
+        "seed; n-grams are exact. Whole: windows that do not overlap. Half full: each "
+        f"character is predicted from at least {numbers['context'] // 2} characters "
+        f"before it. Sampled: {SAMPLED} random windows, as nanoGPT reports (1.88, on "
+        "tiny Shakespeare). The parameters of an n-gram model are its different "
+        "n-grams."
     )
     return (
         costs_table(numbers["counted"], networks, note),
@@ -95,10 +98,10 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     samples = texts(titled(result.numbers))
     return {
         "learning": Picture(
-            "Counting, and learning", curves_caption(result.numbers), curves
+            "Counting and learning", curves_caption(result.numbers), curves
         ),
         "samples": Picture(
-            "What each of them writes", sample_caption(result.numbers), samples
+            "Samples from each model", sample_caption(result.numbers), samples
         ),
     }
 
@@ -123,14 +126,14 @@ def curves_caption(numbers: dict[str, Any]):
         f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
     )
     return (
-        f"Left: the loss on {SAMPLED} random windows of the validation part, each seed "
-        "a line; dashed, what n-grams cost on all of it, from "
-        f"{orders[min(1, len(orders) - 1)]:.2f} (two characters) to "
-        f"{numbers['ngram']:.2f} ({numbers['order']}). The networks come to {ends}. "
-        "Right: the loss by how many characters stand before the guessed one in its "
-        "window; networks and n-grams that see as much stand above one another. The "
-        "first characters of a window are dear to all. The best n-gram sees "
-        f"{numbers['order'] - 1} characters; networks gain from more."
+        f"Left: the loss on {SAMPLED} random windows of the validation part, one line "
+        "for each seed. Dashed: the loss of n-grams on the whole part, from "
+        f"{orders[min(1, len(orders) - 1)]:.2f} (order 2) to {numbers['ngram']:.2f} "
+        f"(order {numbers['order']}). The networks reach {ends}. Right: the loss by "
+        "the number of characters before the predicted one in its window; a network "
+        "and an n-gram with the same context have the same horizontal position. The "
+        "first characters of a window have a high loss in every model. The best "
+        f"n-gram uses {numbers['order'] - 1} characters; networks gain from more."
     )
 
 
@@ -141,8 +144,8 @@ def sample_caption(numbers: dict[str, Any]):
     )
     return (
         f"{CHARACTERS} characters from each model after a line break, at temperature "
-        f"{TEMPERATURE}, from the {TOP_K} likeliest symbols at most, with the first "
-        f"seed: what a smaller loss looks like. They begin: {texts}."
+        f"{TEMPERATURE}, limited to the {TOP_K} likeliest symbols, with the first "
+        f"seed. They show what a smaller loss means. They begin: {texts}."
     )
 
 
@@ -208,13 +211,13 @@ def learning_and_context(
         _logarithmic(
             axes[0, 0], [m * 10**k for k in range(8) for m in (1, 2, 5)], last, words
         )
-        axes[0, 0].set_title("Learning, and the lines of the n-grams", loc="left")
+        axes[0, 0].set_title("Learning curves and n-grams", loc="left")
         axes[0, 0].legend(
             loc="lower left", frameon=True, framealpha=1, edgecolor="none"
         )  # The beginning of the curves is above this limit.
-        words = "characters seen before the one guessed"
+        words = "characters before the predicted one"
         _logarithmic(axes[0, 1], [2**k for k in range(12)], numbers["context"], words)
-        axes[0, 1].set_title("What context is worth", loc="left")
+        axes[0, 1].set_title("Loss by context", loc="left")
         axes[0, 1].legend(loc="upper right")
     return figure
 
@@ -345,7 +348,7 @@ def costs_table(
         "seconds",
     )
     return Table(
-        "Nats a character, on the last tenth of the text", columns, tuple(rows), note
+        "Nats a character on the last tenth of the text", columns, tuple(rows), note
     )
 
 

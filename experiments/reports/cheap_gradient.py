@@ -16,13 +16,13 @@ def answer(findings: research.runs.Findings) -> str:
     above = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in EXCEPTIONS)
     slow = max(found, key=lambda name: found[name]["ratio_of_seconds"])
     return (
-        f"At most {numbers['largest_ratio']:.1f} times the operations, over "
-        f"{len(found) - len(EXCEPTIONS)} functions (most for the "
-        f"{numbers['dearest']}), however many inputs there are: at n = "
-        f"{numbers['largest']:,} the Rosenbrock function's takes "
-        f"{numbers['ratio_at_any_n']:.1f} times in reverse mode, "
-        f"{numbers['forward_at_largest']:,.0f} times in forward mode. JAX's rules put "
-        f"above the bound: {above}. In seconds the ratio goes up to "
+        f"At most {numbers['largest_ratio']:.1f} times the operations of the function, "
+        f"over {len(found) - len(EXCEPTIONS)} functions (most for the "
+        f"{numbers['dearest']}), for any number of inputs. At n = "
+        f"{numbers['largest']:,} the gradient of the Rosenbrock function takes "
+        f"{numbers['ratio_at_any_n']:.1f} times the operations in reverse mode and "
+        f"{numbers['forward_at_largest']:,.0f} times in forward mode. JAX's own rules "
+        f"exceed the bound for: {above}. In seconds the ratio is at most "
         f"{found[slow]['ratio_of_seconds']:.1f} ({slow})."
     )
 
@@ -46,7 +46,7 @@ def table(numbers: dict[str, Any]):
         for name, f in numbers["functions"].items()
     ]
     return research.runs.Table(
-        "Cost of a gradient over that of its function",
+        "Cost of a gradient relative to its function",
         (
             "function",
             "operations",
@@ -56,8 +56,8 @@ def table(numbers: dict[str, Any]):
             "seconds of f",
         ),
         tuple(rows),
-        "Ratios of counted operations, but for the last but one, of the fastest calls. "
-        f"Above the bound of 5: {', '.join(EXCEPTIONS)}.",
+        "Ratios of counted operations; the last column but one is a ratio of the "
+        f"times of the fastest calls. Above the bound of 5: {', '.join(EXCEPTIONS)}.",
     )
 
 
@@ -72,11 +72,12 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     caption = (
         "Left: all partial derivatives in reverse mode cost at most "
         f"{numbers['largest_ratio']:.1f} times the operations of the function (dots; "
-        f"the line is the bound of 5), except {', '.join(EXCEPTIONS)}, whose rules in "
-        "JAX depart from plain reverse mode. Circles are ratios of seconds, which "
-        "memory and overhead enter. Right: the same ratio for the Rosenbrock function "
-        f"of n variables stays at {numbers['ratio_at_any_n']:.1f} in reverse mode, and "
-        "grows with n forward and by differences."
+        f"the line is the bound of 5). The exceptions are {', '.join(EXCEPTIONS)}, "
+        "whose rules in JAX differ from plain reverse mode. Circles are ratios of "
+        "seconds, which include memory traffic and overhead. Right: for the "
+        "Rosenbrock function of n variables the ratio stays at "
+        f"{numbers['ratio_at_any_n']:.1f} in reverse mode; it grows with n in forward "
+        "mode and for differences."
     )
     return {"ratios": research.figures.Picture("The cheap gradient", caption, figure)}
 
@@ -100,7 +101,7 @@ def draw_zoo(axes: Axes, found: dict[str, Any]):
         }
         axes.plot(part["ratio_of_seconds"], i, "o", markersize=7, **hollow)
     axes.axvline(5, color=colours["exact"], lw=1, ls=(0, (5, 3)))
-    axes.set(xscale="log", xlabel="gradient over function")
+    axes.set(xscale="log", xlabel="gradient / function")
     ticks = [
         t
         for t in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 300, 1000)
@@ -124,6 +125,6 @@ def draw_growth(axes: Axes, arrays: dict[str, np.ndarray]):
         )
     axes.set(
         xlabel="number of inputs n",
-        ylabel="operations of the gradient over the function's",
+        ylabel="operations of gradient / function",
     )
     axes.legend(loc="upper left")

@@ -34,12 +34,14 @@ def answer(findings: research.runs.Findings) -> str:
         numbers["landscapes"][name] for name in ("himmelblau", "camel")
     )
     return (
-        f"Himmelblau's function stands still at {numbers['himmelblau_found']} points "
-        f"({kinds(himmelblau['points'])}), the six-hump camel at "
-        f"{numbers['camel_found']} ({kinds(camel['points'])}): all there are, found by "
-        f"Newton's method from {himmelblau['starts']} starts. "
-        f"{elsewhere(numbers['descents_elsewhere'])} Where the Hessian is singular, "
-        "higher derivatives decide, or nothing up to the fourth does."
+        "The gradient of Himmelblau's function vanishes at "
+        f"{numbers['himmelblau_found']} points ({kinds(himmelblau['points'])}), that "
+        f"of the six-hump camel at {numbers['camel_found']} "
+        f"({kinds(camel['points'])}). These are all critical points; Newton's method "
+        f"finds them from {himmelblau['starts']} starts. "
+        f"{elsewhere(numbers['descents_elsewhere'])} If the Hessian is singular, "
+        "higher derivatives decide, or the derivatives up to the fourth leave the "
+        "kind undecided."
     )
 
 
@@ -47,7 +49,7 @@ def elsewhere(share: float):
     """Say where descents end."""
     if share == 0:
         return "Gradient descent ends in a minimum from every start."
-    return f"Of the descents, {100 * share:.1f} % were not in a minimum at the end."
+    return f"{100 * share:.1f} % of the descents do not end in a minimum."
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
@@ -83,8 +85,8 @@ def points_table(found: dict[str, Any]):
             "Newton's radius",
         ),
         tuple(rows),
-        "Newton's radius: an estimate, from samples, of how close a start must be for "
-        "Newton's method to come here.",
+        "Newton's radius: estimate, from samples, of how close a start must be for "
+        "Newton's method to converge to the point.",
     )
 
 
@@ -95,11 +97,11 @@ def degenerate_table(degenerate: dict[str, Any]):
         for name, part in degenerate.items()
     ]
     return research.runs.Table(
-        "Degenerate at 0: the Hessian has an eigenvalue of zero",
-        ("function", "order that decides", "what it says"),
+        "Degenerate points: the Hessian at 0 has a zero eigenvalue",
+        ("function", "deciding order", "verdict"),
         tuple(rows),
-        "Peano's function has a minimum along every straight line through 0, and none "
-        "in the plane.",
+        "Peano's function has a minimum at 0 along every straight line, but not in "
+        "the plane.",
     )
 
 
@@ -123,15 +125,15 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     )
     parts = result.numbers["landscapes"]
     caption = (
-        "Lines of equal height, and every place where the gradient vanishes: "
+        "Contour lines and every point where the gradient vanishes: "
         f"{kinds(parts['himmelblau']['points'])} on the left, "
-        f"{kinds(parts['camel']['points'])} on the right. The circle around each is "
-        "where Newton's method is estimated to converge to it. "
-        f"{elsewhere(result.numbers['descents_elsewhere'])} Crosses mark these ends."
+        f"{kinds(parts['camel']['points'])} on the right. From inside a circle, "
+        "Newton's method is estimated to converge to its centre. "
+        f"{elsewhere(result.numbers['descents_elsewhere'])} Crosses mark the ends."
     )
     return {
         "landscapes": research.figures.Picture(
-            "Where two landscapes stand still", caption, figure
+            "Critical points of two functions", caption, figure
         )
     }
 

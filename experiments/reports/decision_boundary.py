@@ -52,16 +52,16 @@ def sharpness(numbers: dict[str, Any]):
     """Say how many epochs w needs to grow to its final length."""
     if numbers["epochs_to_length"] is None:
         return f"is not within 1 % of it after {numbers['epochs']} epochs"
-    return f"is within 1 % of it from epoch {numbers['epochs_to_length']} on"
+    return f"is within 1 % of it only from epoch {numbers['epochs_to_length']} on"
 
 
 def answer(findings: research.runs.Findings) -> str:
     """Say where the boundary is, and how fast its position and sharpness converge."""
     numbers = findings.numbers
     return (
-        f"On the line {equation(numbers)}, where P(benign) = 1/2; "
+        f"On the line {equation(numbers)}, where P(benign) = 1/2. "
         f"{100 * numbers['accuracy']:.1f} % of {numbers['n_test']} test examples lie "
-        f"on their side of it. {two_speeds(numbers)}. After {numbers['epochs']} epochs "
+        f"on the correct side. {two_speeds(numbers)}. After {numbers['epochs']} epochs "
         f"f - f* = {numbers['gap']:.1e} and the angle is {numbers['angle']:.1e}°."
     )
 
@@ -73,13 +73,14 @@ def two_speeds(numbers: dict[str, Any]):
         and numbers["length_after_one"] < 0.5
     )
     return (
-        f"{'Where it lies is settled first: one' if settled else 'One'} epoch turns it "
-        f"from {numbers['angle_at_start']:.0f}° to {numbers['angle_after_one']:.0f}° "
-        "off the exact one, and test accuracy from "
+        f"{'Its position converges first: one' if settled else 'One'} epoch reduces "
+        f"the angle to the exact line from {numbers['angle_at_start']:.0f}° to "
+        f"{numbers['angle_after_one']:.0f}° and changes the test accuracy from "
         f"{100 * numbers['accuracy_at_start']:.1f} % to "
-        f"{100 * numbers['accuracy_after_one']:.1f} %, while |w|, the sharpness of the "
-        f"probability, has {100 * numbers['length_after_one']:.0f} % of its exact "
-        f"length and {sharpness(numbers)}"
+        f"{100 * numbers['accuracy_after_one']:.1f} %. The length |w|, which is the "
+        "sharpness of the probability, is then "
+        f"{100 * numbers['length_after_one']:.0f} % of its exact value and "
+        f"{sharpness(numbers)}"
     )
 
 
@@ -135,7 +136,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
             still,
             draw_motion(arrays),
         ),
-        "way": ("First the place, then the confidence", way_caption(numbers), way),
+        "way": ("First the position, then the confidence", way_caption(numbers), way),
     }
     return {
         key: research.figures.Picture(*picture) for key, picture in pictures.items()
@@ -146,21 +147,21 @@ def boundary_caption(numbers: dict[str, Any]):
     """Return the caption of the first figure."""
     return (
         f"Left: {numbers['n']} tumours by two measurements, benign (blue) and "
-        "malignant (orange). The field is P(benign) in steps of a tenth; the lines are "
-        "where it is one half, after as many epochs as the legend says, and the last "
-        f"one, {equation(numbers)}, is {numbers['angle']:.1e}° off the exact one. "
-        "Right: the same tumours by their score z = wᵀx + b, about the curve that "
-        "makes it a probability (each class is spread in height to be seen); circles "
-        f"are the share of benign ones in {BINS} groups of equal size. In the motion "
-        "the line turns at once; then w grows, the field sharpens and the scores "
-        "spread."
+        "malignant (orange). The field is P(benign) in steps of a tenth. The lines "
+        "show where P(benign) is one half after the numbers of epochs in the legend. "
+        f"The last line, {equation(numbers)}, has an angle of {numbers['angle']:.1e}° "
+        "to the exact one. Right: the same tumours by their score z = wᵀx + b, and "
+        "the curve that turns a score into a probability (the points of each class "
+        "are spread in height for visibility). Circles are the share of benign "
+        f"tumours in {BINS} groups of equal size. In the animation the line turns at "
+        "once; then w grows, the field sharpens and the scores spread."
     )
 
 
 def way_caption(numbers: dict[str, Any]):
     """Return the caption of the second figure."""
     return (
-        "Three quantities after each epoch (dots: the start, and the first). "
+        "Three quantities after each epoch (dots: the start and the first epoch). "
         f"{two_speeds(numbers)}. f - f* falls from {numbers['initial_gap']:.2g} to "
         f"{numbers['gap']:.1e}, and the angle to {numbers['angle']:.1e}°."
     )
@@ -340,7 +341,7 @@ def draw_way(axes: np.ndarray, arrays: dict[str, np.ndarray]):
     curves = (
         ("f - f*", np.maximum(arrays["gaps"], 1e-16), "log"),
         ("angle to the exact boundary, degrees", arrays["angles"], "log"),
-        ("|w| over its exact length", arrays["lengths"], "linear"),
+        ("|w| / its exact length", arrays["lengths"], "linear"),
     )
     for panel, (title, values, scale) in zip(axes, curves, strict=True):
         panel.plot(epochs, values, color=colour, lw=1.8)

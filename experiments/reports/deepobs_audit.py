@@ -33,18 +33,21 @@ def answer(findings: research.runs.Findings) -> str:
     ours = (
         not_compared(
             numbers,
-            f"ours after fewer or more epochs to {percent(numbers['repetition'])}",
+            (
+                "those of this code, after another number of epochs, up to "
+                f"{percent(numbers['repetition'])}"
+            ),
         )
-        or "as ours do"
+        or "as those of this code do"
     )
     return (
         f"{compared(numbers, fixed)}. The published mini-batch losses repeat every "
-        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to "
-        f"step, {ours} in a fixed order (that a seeded shuffle was begun again each "
-        "epoch is an inference). Shuffled anew each epoch, momentum at its published "
-        f"rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates chosen on a "
-        "validation set, and other seeds reported: "
-        f"{', '.join(map(held_out, reshuffled))}; {verdict(numbers['best_two'])}."
+        f"{STEPS} steps, which is one epoch, up to {share:.1g} % of their change from "
+        f"step to step, {ours} in a fixed order. (From this we infer that a seeded "
+        "shuffle restarted in each epoch.) With a new shuffle in each epoch, momentum "
+        f"at its published rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates "
+        "chosen on a validation set, other seeds give: "
+        f"{', '.join(map(held_out, reshuffled))}. {verdict(numbers['best_two'])}."
     )
 
 
@@ -65,10 +68,10 @@ def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
     )
     if not at_end:
         return (
-            f"Not to be said of the end: these trainings have {length(numbers)} "
-            f"epochs, those published {PUBLISHED_AFTER[-1]}. With the examples in a "
-            f"fixed order {start}, and after {PUBLISHED_AFTER[1]} epochs, by the mean "
-            f"over seeds, {losses}"
+            f"The end cannot be compared: these trainings have {length(numbers)} "
+            f"epochs, the published ones {PUBLISHED_AFTER[-1]}. With the examples in a "
+            f"fixed order, {start}. After {PUBLISHED_AFTER[1]} epochs the means over "
+            f"seeds are {losses}"
         )
     met = all(
         EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1]
@@ -77,8 +80,8 @@ def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
     kept = abs(numbers["heavy_ball_reshuffled"]) <= EXPECTED["heavy_ball_off"][1]
     return (
         f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order "
-        f"they are {'met' if met else 'not met'}: {start}, and at the end, by the mean "
-        f"over seeds, {losses}"
+        f"they are {'reproduced' if met else 'not reproduced'}: {start}, and at the "
+        f"end the means over seeds are {losses}"
     )
 
 
@@ -103,13 +106,13 @@ def verdict(best: dict[str, Any]):
     first, second = best["names"]
     mean, low, high = best["difference"]
     apart = (
-        f"differ, {first if high < 0 else second} being better"
+        f"differ, and {first if high < 0 else second} is better"
         if high < 0 or low > 0
         else "do not differ clearly"
     )
     return (
-        f"the two best in tuning, {first} and {second}, {apart}: by seed {mean:.3f} "
-        f"[{low:.3f}, {high:.3f}]"
+        f"The two best in tuning, {first} and {second}, {apart}: the mean difference "
+        f"by seed is {mean:.3f} [{low:.3f}, {high:.3f}]"
     )
 
 
@@ -137,7 +140,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     titles = (
         "Test losses at the published rates",
         "Held out",
-        "The rate that a seed picks by its own last test loss",
+        "The rate that each seed chooses by its own last test loss",
     )
     columns = (
         ("optimizer", "order", "rate", "epoch", "published", "ours", "difference"),
@@ -154,16 +157,22 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         ("optimizer", "order", "rate", "seeds"),
     )
     notes = (
-        "Means over the tuning seeds; those published are means of seeds 42 to 51."
+        (
+            "Means over the tuning seeds. The published values are means over seeds 42 to "
+            "51."
+        )
         + not_compared(
             numbers,
-            " The last losses of trainings of {} epochs are compared with nothing: "
-            "those published had {}.",
+            " Final losses are not compared: these trainings have {} epochs, the "
+            "published ones {}.",
         ),
-        "Rates by the mean validation loss of the tuning seeds; means of the reported "
-        "ones with 95 % bootstrap intervals, which are those of the chosen rate: the "
-        "choice is not drawn again.",
-        f"Of {numbers['seeds']} seeds; the published rates were picked by one.",
+        "Rates are chosen by the mean validation loss of the tuning seeds. Means are "
+        "over the reported seeds, with 95 % bootstrap intervals for the chosen rate; "
+        "the choice itself is not resampled.",
+        (
+            f"Results for {numbers['seeds']} seeds; the published rates were chosen with "
+            "one seed."
+        ),
     )
     rows = (
         tuple(map(research.runs.dashed, losses)),
@@ -215,7 +224,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         panel.set_title(f"{published.name}, rate {rate(published.k):.2g}")
         other.set_title(published.name)
     for axes, label in (
-        (panels[0], "test loss above its least"),
+        (panels[0], "test loss above its minimum"),
         (more_panels[0], "test loss after the last epoch"),
     ):
         axes[0].set_ylabel(label)
@@ -223,7 +232,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     titles = (
         "The order repeats",
         "Test losses at the published rates",
-        "Which rate a seed picks",
+        "Which rate each seed chooses",
     )
     made = zip(
         ("order", "curves", "rates"),
@@ -243,10 +252,11 @@ def order_caption(numbers: dict[str, Any]):
     names = ("repetition_published", "repetition", "repetition_reshuffled")
     published, fixed, reshuffled = (percent(numbers[name]) for name in names)
     return (
-        f"Losses of the last {LAST} mini-batches. Over an epoch, {STEPS} steps, the "
-        f"published ones change by {published} of what they change from step to step, "
-        f"ours by {fixed} in a fixed order and by {reshuffled} reshuffled. Our order "
-        "is not theirs, so the losses themselves differ."
+        f"Losses of the last {LAST} mini-batches. Over an epoch ({STEPS} steps), the "
+        f"published losses change by {published} of their change from step to step. "
+        f"The losses here change by {fixed} in a fixed order and by {reshuffled} if "
+        "reshuffled. The order here is not the published one, so the losses "
+        "themselves differ."
     )
 
 
@@ -257,12 +267,12 @@ def curves_caption(numbers: dict[str, Any]):
         for row in numbers["rows"]
     )
     return (
-        "Test loss after each epoch at the published rates, less the least that it can "
-        f"be, {numbers['least']:.2f}; a line for each of ten seeds, and in black the "
-        "published means after 1, 10 and 100 "
-        f"epochs{not_compared(numbers, ', as far as these trainings of {} go')}. Mean "
-        f"loss at the end: {ends}. In a fixed order the noise repeats itself and the "
-        "losses settle; reshuffled it goes on, most with momentum."
+        "Test loss after each epoch at the published rates, minus its smallest "
+        f"possible value, {numbers['least']:.2f}. One line for each of ten seeds; "
+        "black: the published means after 1, 10 and 100 "
+        f"epochs{not_compared(numbers, ' (up to the length of these trainings, {} epochs)')}. "
+        f"Mean loss at the end: {ends}. In a fixed order the noise repeats and the "
+        "losses settle. With reshuffling the noise persists, most with momentum."
     )
 
 
@@ -274,12 +284,12 @@ def rates_caption(numbers: dict[str, Any]):
         if "mom" in name and order == "reshuffled"
     ]
     return (
-        "Last test loss against the learning rate, a line for each of "
-        f"{numbers['seeds']} seeds; black: published, of seed "
-        f"42{not_compared(numbers, ' (not shown: ours have {} epochs, those {})')}, "
-        "and dotted the rate published as best. The discs are the rates that single "
-        "seeds pick, larger for  more of them: reshuffled, momentum's lie between "
-        f"{min(picked):.1g} and {max(picked):.1g}."
+        "Final test loss against the learning rate, one line for each of "
+        f"{numbers['seeds']} seeds. Black: published, seed "
+        f"42{not_compared(numbers, ' (not shown: these trainings have {} epochs, the published ones {})')}; "
+        "dotted: the rate published as best. Discs show the rates that single seeds "
+        "choose, larger for more seeds. With reshuffling, the choices for momentum "
+        f"lie between {min(picked):.1g} and {max(picked):.1g}."
     )
 
 
@@ -326,7 +336,7 @@ def repeating_batches(
         axes.axvline(end + 0.5, color=figures.COLOURS["data"], lw=1, ls=":")
     axes.set_xticks(steps[:: -(epoch // 2)])
     axes.set(
-        xlabel="step, counted from the last (dotted: an epoch ends)",
+        xlabel="step, counted from the last (dotted: ends of epochs)",
         ylabel="loss of the mini-batch",
     )
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

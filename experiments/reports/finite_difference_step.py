@@ -23,11 +23,11 @@ def answer(findings: research.runs.Findings) -> str:
         for name in ("forward", "central", "richardson")
     )
     return (
-        "As small as rounding allows, and no smaller. In float64 the best step is "
-        f"{found}. These lie within {numbers['decades_from_theory']:.1f} decades of √ε, "
-        "∛ε and the fifth root of ε, and the same rule holds in float32. At h = 1e-15 "
-        f"the forward quotient is {100 * numbers['error_at_1e_15']:.0f} % wrong. The "
-        "complex step has no such floor: its error is "
+        "As small as rounding allows, but not smaller. In float64 the best step is "
+        f"{found}. These steps lie within {numbers['decades_from_theory']:.1f} decades "
+        "of √ε, ∛ε and the fifth root of ε; the same rule holds in float32. At h = "
+        f"1e-15 the forward quotient is {100 * numbers['error_at_1e_15']:.0f} % wrong. "
+        "The complex step has no such floor: its error is "
         f"{best['complex', 'float64'][1]:.0e}. NumPy's gradient of f(x) returns "
         f"{numbers['numbers_from_numpy']} numbers, because it differentiates samples."
     )
@@ -51,8 +51,8 @@ def steps_table(rows: Sequence[Any]):
             "least error of any step",
         ),
         tuple((*row[:3], row[3] or "none", *row[4:]) for row in rows),
-        "Best: where the estimated truncation and rounding add up to the least. Rule "
-        "of thumb: ε to the power 1 / (p + 1), times max(|x|, 1), for a quotient of "
+        "Best step: the step with the smallest sum of estimated truncation and "
+        "rounding. Rule of thumb: ε^(1 / (p + 1)) times max(|x|, 1) for a quotient of "
         "order p; the complex step has none.",
     )
 
@@ -71,13 +71,13 @@ def calls_table():
             "3.0 - 0.1 * np.array(np.gradient(f(3.0), 3.0))",
             3.0 - 0.1 * np.array(np.gradient(9.0, 3.0)),
             "2.4",
-            "an empty parameter, without a word",
+            "an empty parameter, without a warning",
         ),
         (
             "np.gradient(xs**2, xs)",
             np.gradient(xs**2, xs),
             "[2 4 6 8]",
-            "the ends are of first order",
+            "the ends have first-order accuracy",
         ),
         (
             "np.gradient(xs**2, xs, edge_order=2)",
@@ -89,23 +89,28 @@ def calls_table():
             "np.gradient(xs**2, 3.0)",
             np.gradient(xs**2, 3.0),
             "6 at 3",
-            "a number there is a spacing, not a point",
+            "a number there is the spacing, not the point",
         ),
         (
             "grid_derivative(xs**2, xs)",
             research.derivatives.grid_derivative(xs**2, xs),
             "[2 4 6 8]",
-            "right, at the ends too",
+            "right, also at the ends",
         ),
-        ("grid_derivative(f(3.0), 3.0)", refusal(), "6", "explains all this"),
+        (
+            "grid_derivative(f(3.0), 3.0)",
+            refusal(),
+            "6",
+            "raises an error that explains this",
+        ),
     )
     rows = tuple((call, shown(got), truth, why) for call, got, truth, why in calls)
     return research.runs.Table(
-        "np.gradient is no derivative of a function",
+        "np.gradient is not the derivative of a function",
         ("call", "gives", "wanted", "why"),
         rows,
         "f is x², xs is [1 2 3 4]. For a function use derivative(f, x), or "
-        "finite_difference(f, x) where JAX cannot trace it.",
+        "finite_difference(f, x) if JAX cannot trace it.",
     )
 
 
@@ -138,19 +143,19 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     numbers = result.numbers
     caption = (
         f"Error of each quotient for f'({numbers['x']:g}) = "
-        f"{numbers['derivative']:.4f} against its step (dots), with the sum of "
-        "estimated truncation and rounding (line). From right to left truncation falls "
-        "with the order of the quotient until rounding, which grows as ε / h, takes "
-        "over. Dotted: the rules of thumb. The best steps lie within "
+        f"{numbers['derivative']:.4f} against its step (dots), and the sum of "
+        "estimated truncation and rounding (line). From right to left, truncation "
+        "decreases with the order of the quotient until rounding, which grows as ε / "
+        "h, dominates. Dotted: the rules of thumb. The best steps lie within "
         f"{numbers['decades_from_theory']:.1f} decades of them."
     )
     trapped = (
-        "Left: np.gradient of x² sampled at 1, 2, 3, 4 is right inside and off by 1 at "
-        "both ends; grid_derivative is on the line 2x. Right: their errors on "
-        f"{numbers['samples']} samples of exp. NumPy's grows from "
+        "Left: np.gradient of x², sampled at 1, 2, 3, 4, is right inside and wrong by "
+        "1 at both ends; grid_derivative lies on the line 2x. Right: their errors on "
+        f"{numbers['samples']} samples of exp. The error of NumPy grows from "
         f"{numbers['numpy_inside']:.0e} to {numbers['numpy_at_the_end']:.0e} at the "
-        f"ends, {numbers['end_error_over_ours']:.0f} times ours. Of a single number "
-        "NumPy returns an empty tuple."
+        f"ends, which is {numbers['end_error_over_ours']:.0f} times the error of "
+        "grid_derivative. For a single number NumPy returns an empty tuple."
     )
     return {
         "u_curve": research.figures.Picture(

@@ -26,9 +26,9 @@ def answer(findings: research.runs.Findings) -> str:
     ]
     return (
         "It steps against the gradient of the mean squared error until the line no "
-        "longer moves. To come within 1 % of the least-squares line "
-        f"{line(numbers['exact'])}, {', '.join(costs)}. {staying(numbers)} the largest "
-        f"relative error of the last pass is {strays(numbers)}."
+        f"longer moves. To reach the least-squares line {line(numbers['exact'])} "
+        f"within 1 %, {', '.join(costs)}. {staying(numbers)} the largest relative "
+        f"error in the last pass is {strays(numbers)}."
     )
 
 
@@ -110,9 +110,9 @@ def table(numbers: dict[str, Any]):
             "steps to 1 %",
         ),
         (*map(tuple, rows), exact),
-        "Error: the larger of the relative errors of intercept and slope, at the end "
-        "of the budget; passes and steps are to the first line at which it is at most "
-        "1 %.",
+        "Error: the larger of the relative errors of intercept and slope at the end "
+        "of the budget. Passes and steps: until this error is at most 1 % for the "
+        "first time.",
     )
 
 
@@ -137,7 +137,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
             draw_motion(arrays, regimes),
         ),
         "walk": (
-            "The same walk in the plane of all lines",
+            "The same path in the plane of all lines",
             walk_caption(numbers),
             walk,
         ),
@@ -156,10 +156,10 @@ def lines_caption(numbers: dict[str, Any]):
     return (
         f"Disease progression after a year against body mass index, {numbers['n']} "
         f"people (grey), with the least-squares line {line(numbers['exact'])} (dashed) "
-        "and the line of each regime after as many passes as are written at its end, "
-        "from pale to full colour. All start flat, near 0. After one pass the error is "
-        f"still {after_one}: by then the full batch has made one step, the others "
-        "many. In the motion, time runs ever faster."
+        "and the line of each regime after the numbers of passes written at its end, "
+        "from pale to full colour. All start flat, near 0. After one pass the error "
+        f"is still {after_one}: the full batch has made one step by then, the others "
+        "many. In the animation, time runs faster and faster."
     )
 
 
@@ -169,13 +169,13 @@ def walk_caption(numbers: dict[str, Any]):
         f"{name} {cost(found)}" for name, found in numbers["regimes"].items()
     )
     return (
-        "Left: each point is a line, by its intercept and slope; circles join lines of "
-        "equal f, and the cross is the exact one. The full batch walks straight, a dot "
-        "a step; the others wander about that path. Right: the larger of the relative "
-        "errors of intercept and slope after each pass. To reach 1 % (dashed), "
-        f"{costs}. The error of the full batch changes by the factor 1 - η at each "
-        "step; those of the others tremble: the largest error in the last pass is "
-        f"{strays(numbers)}."
+        "Left: each point is a line, given by its intercept and slope. Circles are "
+        "contours of f, and the cross is the exact line. The full batch goes straight "
+        "(one dot for each step); the others fluctuate around that path. Right: the "
+        "larger of the relative errors of intercept and slope after each pass. To "
+        f"reach 1 % (dashed), {costs}. The error of the full batch is multiplied by 1 "
+        "- η at each step. The errors of the others fluctuate: the largest in the "
+        f"last pass are {strays(numbers)}."
     )
 
 
@@ -356,4 +356,4 @@ def draw_errors(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, An
         xlim=(0, 2 * MOVING_PASSES),
         ylim=(1e-5, 2),
     )
-    axes.set_title("How far from the exact line", loc="left")
+    axes.set_title("Distance from the exact line", loc="left")

@@ -36,12 +36,12 @@ def answer(findings: research.runs.Findings) -> str:
     )
     without = numbers["problems"] - numbers["exist"]
     words = (
-        f"The error that finite_difference claims does: on the {numbers['half']} "
-        f"problems {100 * numbers['coverage']:.0f} % of its claims hold. The median "
-        f"claim is {times(numbers['sharpness'])} times the error. It answers "
-        f"{100 * numbers['answered']:.0f} % of the {numbers['exist']} problems that "
-        f"have a derivative, and gives {numbers['false_answers']} confident answers to "
-        f"the {without} that have none. The same four numbers of other packages: "
+        f"Yes, for finite_difference: on the {numbers['half']} problems "
+        f"{100 * numbers['coverage']:.0f} % of its error bounds hold. The median bound "
+        f"is {times(numbers['sharpness'])} times the error. It answers "
+        f"{100 * numbers['answered']:.0f} % of the {numbers['exist']} problems with a "
+        f"derivative, and gives {numbers['false_answers']} confident answers on the "
+        f"{without} problems without one. The same four numbers for other packages: "
         f"{others}."
     )
     return f"{words}{on_random(numbers)}{absent}"
@@ -69,11 +69,15 @@ def on_random(numbers: dict[str, Any]):
         for row in first
     )
     return (
-        " To random functions, orders 1 to 4, it gives a wrong answer in "
-        f"{100 * numbers['smooth_wrong']:.2f} % where f is smooth or x a root, and in "
-        f"{100 * numbers['kinks_wrong']:.2f} % at kinks; the worst is {share:.1f} %, "
-        f"class {worst['class']}, order {worst['order']}."
-        + (f" Wrong at order 1 of smooth functions: {others}." if others else "")
+        " On random functions, orders 1 to 4, it gives a wrong answer in "
+        f"{100 * numbers['smooth_wrong']:.2f} % of cases if f is smooth or x is a "
+        f"root, and in {100 * numbers['kinks_wrong']:.2f} % at kinks. The worst share "
+        f"is {share:.1f} % (class {worst['class']}, order {worst['order']})."
+        + (
+            f" Wrong answers at order 1 of smooth functions: {others}."
+            if others
+            else ""
+        )
     )
 
 
@@ -120,12 +124,12 @@ def scores_table(numbers: dict[str, Any]):
         ),
         tuple(rows),
         "Claim over error and evaluations are medians. Off tenfold: errors of more "
-        "than ten times the claim, so more than a "
-        'unit of rounding that was forgotten. scipy.differentiate counts where it reports success; "all" takes its '
-        "value and error even where it does not. Eight digits: the share of answers "
+        "than ten times the claim, which is more than a forgotten unit of rounding. "
+        'For scipy.differentiate only results with reported success count; "all" '
+        "uses its value and error in every case. Eight digits: share of answers "
         "with a relative error of at most 1e-8. False answers: claims of at most a "
-        "tenth of max(|value|, 1) where there is no derivative. Time depends on the "
-        "machine, and each evaluation here is a NumPy call.",
+        "tenth of max(|value|, 1) although the derivative does not exist. Time "
+        "depends on the machine; each evaluation here is a NumPy call.",
     )
 
 
@@ -158,13 +162,13 @@ def random_table(numbers: dict[str, Any]):
         f"Random functions, {numbers['per_class']:,} of each class",
         ("class", "order", f"{OURS}: claim over error", *columns),
         tuple(rows),
-        "Wrong: the share of functions to which the package gives an answer whose "
-        "claim does not hold, because the error exceeds it or, where there is no "
-        "derivative, half the gap between the sides does. Answered: the share of "
-        "functions to which it gives an answer. At a kink, and in a jump of the "
-        "derivative asked for, no answer is the right one. Claim over error is the "
-        "median where there is a derivative; an error of less than an ulp counts as "
-        "one. A dash: not asked, or nothing to tell.",
+        "Wrong: share of functions for which the package returns an answer whose "
+        "error bound does not hold. If the derivative does not exist, a bound fails "
+        "if it is below half the gap between the two sides. Answered: share of "
+        "functions with an answer. At a kink, or at a jump of the requested "
+        "derivative, the right result is no answer. Claim over error: median over the "
+        "functions with a derivative; an error below one ulp counts as one ulp. A "
+        "dash: not tested, or no value.",
     )
 
 
@@ -202,15 +206,13 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         if s["answered"] and not name.endswith(", all")
     )
     caption = (
-        f"A dot for each of the {result.numbers['exist']} {result.numbers['half']} "
-        "problems that have a derivative and got an answer: the claimed error against "
-        "the actual one, both relative. A claim holds on and above the dashed line "
-        f"(blue), and is broken below it (orange). Claims that hold: {covered}."
+        f"One dot for each of the {result.numbers['exist']} {result.numbers['half']} "
+        "problems that has a derivative and got an answer: claimed error against "
+        "actual error, both relative. A claim holds on and above the dashed line "
+        f"(blue) and fails below it (orange). Claims that hold: {covered}."
     )
     pictures = {
-        "claims": research.figures.Picture(
-            "What is claimed, and what is so", caption, figure
-        )
+        "claims": research.figures.Picture("Claimed and actual errors", caption, figure)
     }
     if "random" in result.numbers:
         pictures["random"] = draw_random(
@@ -258,12 +260,13 @@ def draw_random(rows: Sequence[dict[str, Any]], per_class: int):
         ncols=min(2, len(packages)),
     )
     caption = (
-        f"{per_class:,} random functions of each class: the share to which a package "
-        "gives an answer whose claim does not hold. finite_difference answers less "
-        "often where it cannot know; how often stands in the table."
+        f"{per_class:,} random functions of each class: share of functions for which a "
+        "package returns an answer whose error bound does not hold. finite_difference "
+        "answers less often if the values do not determine the derivative; the table "
+        "shows how often."
     )
     return research.figures.Picture(
-        "Wrong answers to random functions", caption, figure
+        "Wrong answers on random functions", caption, figure
     )
 
 
@@ -273,9 +276,9 @@ def draw_claims(axes: Axes, result: research.runs.Result, name: str):
         result.arrays["truth"],
         *(result.arrays[f"{name}/{column}"] for column in ("value", "claim")),
     )
-    told = np.isfinite(truth) & np.isfinite(value) & np.isfinite(claim)
-    size = np.maximum(np.abs(truth[told]), np.where(truth[told] == 0, 1.0, 0.0))
-    error, claimed = np.abs(value - truth)[told], claim[told]
+    shown = np.isfinite(truth) & np.isfinite(value) & np.isfinite(claim)
+    size = np.maximum(np.abs(truth[shown]), np.where(truth[shown] == 0, 1.0, 0.0))
+    error, claimed = np.abs(value - truth)[shown], claim[shown]
     holds = error <= claimed
     low, high = 1e-17, 1e3
     x, y = (np.clip(column / size, low, high) for column in (error, claimed))

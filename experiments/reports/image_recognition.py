@@ -31,12 +31,12 @@ def answer(findings: research.runs.Findings) -> str:
     )
     if numbers["dataset"] != CLAIM:
         instead = (
-            "To recognise those, leave out --fast and --dataset. This brings them: "
-            "descent data fetch"
+            "To use that data set, leave out --fast and --dataset. To download it, "
+            "run: descent data fetch"
         )
         where = (
-            f"these are the images {numbers['dataset']}; what is published is of "
-            "Fashion-MNIST"
+            f"these are the images of {numbers['dataset']}; the published numbers are "
+            "for Fashion-MNIST"
         )
         return f"NOT THE CLAIM: {where}. {found} {instead} {CLAIM}"
     below = [
@@ -44,15 +44,11 @@ def answer(findings: research.runs.Findings) -> str:
         for row in numbers["models"]
         if row["accuracy"][0] < row["published"]
     ]
-    verdict = (
-        f"short of that: {', '.join(below)}"
-        if below
-        else "each mean is at or above that"
-    )
+    verdict = f"below that: {', '.join(below)}" if below else "every mean reaches them"
     softmax, mlp, cnn = (f"{100 * row['published']:.1f} %" for row in numbers["models"])
     return (
-        f"{found} The accuracies to reach are {cnn}, published for two convolutions, "
-        f"{mlp}, published for such an MLP, and {softmax} for softmax regression: "
+        f"{found} The accuracies to reach are {cnn} (published for two convolutions), "
+        f"{mlp} (published for such an MLP) and {softmax} (softmax regression): "
         f"{verdict}."
     )
 
@@ -70,36 +66,36 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
              r["parameters"], r["epochs"], r["gradients"], r["seconds"], r["rate"])
             for r in models
         ),
-        f"Mean over {numbers['seeds']} seeds and its 95 % t interval; the cost is that "
-        "of one training (median), without compilation and evaluation. The first row "
-        "is the simple baseline. To reach: what the page of Fashion-MNIST lists for an "
-        "MLP of 256, 128 and 100 units and for two convolutions with pooling; of "
-        "softmax regression, what it comes to.",
+        f"Mean over {numbers['seeds']} seeds with its 95 % t interval. The cost is "
+        "that of one training (median), without compilation and evaluation. The first "
+        "row is the simple baseline. To reach: the values on the page of "
+        "Fashion-MNIST for an MLP of 256, 128 and 100 units and for two convolutions "
+        "with pooling; for softmax regression, its limit.",
     )  # fmt: skip
     by_class = Table(
-        "Class by class: the share that is recognised",
+        "Share of recognised images by class",
         ("class", *(LABELS[r["model"]] for r in models)),
         tuple(
             (name, *(r["by_class"][i] for r in models))
             for i, name in enumerate(classes)
         ),
-        "Of the test images of each class, mean over the seeds.",
+        "Share of the test images of each class; mean over the seeds.",
     )
     budgets = Table(
-        "The CNN, by how long it is trained",
+        "The CNN by length of training",
         ("epochs", "test accuracy", "example gradients", "seconds"),
         tuple(
             (b["epochs"], b["accuracy"], b["gradients"], b["seconds"])
             for b in numbers["budgets"]
         ),
-        "One training each, with the first seed, its rate rising and falling within "
-        "its own budget.",
+        "One training each, with the first seed; the rate rises and falls within the "
+        "budget of the training.",
     )
     if not numbers["tried"]:
         return main, by_class, budgets
     tried = Table(
-        "How the rates were chosen",
-        ("model", "peak rate", "accuracy on what was held out"),
+        "Choice of the rates",
+        ("model", "peak rate", "held-out accuracy"),
         tuple(
             (LABELS[row["model"]], row["rate"], row["accuracy"])
             for row in numbers["tried"]
@@ -130,7 +126,7 @@ def draw(result: Result) -> dict[str, figures.Picture]:
     figure, axes = figures.new_figure(1, 1, width=7.4, height=6.2)
     confusion.draw_confusion(axes[0, 0], kept["confusions"], numbers["classes"])
     pictures["confusions"] = figures.Picture(
-        "What the CNN takes for what", confusion_caption(numbers), figure
+        "Confusions of the CNN", confusion_caption(numbers), figure
     )
     if len(kept["worst/labels"]):
         figure = draw_worst(numbers, kept)
@@ -139,7 +135,7 @@ def draw(result: Result) -> dict[str, figures.Picture]:
         )
     figure = draw_first_layers(numbers, kept)
     pictures["filters"] = figures.Picture(
-        "What the first layers look for", filters_caption(kept), figure
+        "Weights of the first layers", filters_caption(kept), figure
     )
     return pictures
 
@@ -196,7 +192,7 @@ def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) ->
     )
     axes[0, 1].set(xlabel="epochs of the whole training")
     axes[0, 0].set_title("Within a training", loc="left")
-    axes[0, 1].set_title("At its end, by its length: the CNN", loc="left")
+    axes[0, 1].set_title("At the end, by length: the CNN", loc="left")
     for panel in axes[0]:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].legend(loc="lower right", ncols=3)
@@ -226,16 +222,16 @@ def accuracy_caption(numbers: Mapping[str, Any]) -> str:
         f"{100 * b['accuracy']:.1f} % after {b['epochs']}" for b in numbers["budgets"]
     )
     lines = (
-        " Dashed: what each model is to reach."
+        " Dashed: the accuracy that each model should reach."
         if numbers["models"][0]["published"]
         else ""
     )
     return (
-        "Test accuracy after each epoch; thin lines are single seeds, of "
-        f"{numbers['seeds']}, dots their mean. The rate rises in the first quarter of "
-        "a training and then falls to almost nothing. Right: the CNN at the end of "
-        "trainings of other lengths, with the first seed, each with a rate that rises "
-        f"and falls within it: {budgets}.{lines}"
+        f"Left: test accuracy after each epoch. Thin lines are the {numbers['seeds']} "
+        "single seeds; dots are their mean. The rate rises in the first quarter of a "
+        "training and then falls to nearly 0. Right: the CNN at the end of trainings "
+        "of other lengths, with the first seed; the rate rises and falls within each: "
+        f"{budgets}.{lines}"
     )
 
 
@@ -246,9 +242,9 @@ def confusion_caption(numbers: Mapping[str, Any]) -> str:
         for true, taken, times, of in numbers["errors"]
     )
     return (
-        f"The {numbers['n_test']:,} test images by class (row) and by what the CNN of "
-        "the first seed takes them for (column); the shade is the share of the row. "
-        f"Its commonest errors: {errors or 'none'}."
+        f"The {numbers['n_test']:,} test images by true class (row) and by the class "
+        "that the CNN of the first seed predicts (column). The shade is the share of "
+        f"the row. Its most frequent errors: {errors or 'none'}."
     )
 
 
@@ -264,8 +260,8 @@ def worst_words(
         strict=True,
     )
     return [
-        f"{classes[true]}\nas {classes[said]}, {floor_percent(sure)} %"
-        for true, said, sure in errors
+        f"{classes[true]}\nas {classes[predicted]}, {floor_percent(sure)} %"
+        for true, predicted, sure in errors
     ]
 
 
@@ -278,18 +274,18 @@ def worst_caption(kept: Mapping[str, np.ndarray]) -> str:
     """Return the caption of the worst errors, with the CNN's probabilities."""
     sure = kept["worst/confidences"]
     return (
-        "The test images that the CNN of the first seed gets wrong with the highest "
-        "probability: the label of the set, and what the CNN says, with its "
-        f"probability. The least of these {len(sure)} is {floor_percent(sure.min())} %."
+        "The wrong answers of the CNN of the first seed with the highest probability: "
+        "label of the data set, and prediction with its probability. The smallest of "
+        f"these {len(sure)} probabilities is {floor_percent(sure.min())} %."
     )
 
 
 def filters_caption(kept: Mapping[str, np.ndarray]) -> str:
     """Return the caption of the pictures of weights."""
     return (
-        "Weights of the first layer as pictures, after training: blue where a bright "
-        "pixel speaks for the output, red where it speaks against it, on one scale for "
-        "each model. Softmax regression has one picture a class; the MLP's units (the "
-        f"first {len(kept['mlp/filters'])}) see all pixels too; each filter of the CNN "
-        "sees 3 by 3 pixels, at every place."
+        "Weights of the first layer after training, as pictures. Blue: a bright pixel "
+        "increases the output. Red: it decreases the output. Each model has one "
+        "scale. Softmax regression has one picture for each class. Units of the MLP "
+        f"(the first {len(kept['mlp/filters'])}) also read all pixels. Each filter of "
+        "the CNN reads 3 by 3 pixels at every position."
     )

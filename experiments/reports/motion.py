@@ -14,21 +14,21 @@ UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
 def answer(findings: research.runs.Findings) -> str:
     """State the errors of velocity and acceleration at the shortest and best steps."""
     numbers = findings.numbers
-    said = []
+    sentences = []
     for row in (r for r in numbers["rows"] if r["accuracy"] == 2):
         unit = UNITS[row["order"]]
-        said.append(
-            f"the {NAMES[row['order']]} is off by {row['error_at_spacing']:.2g} {unit} "
-            f"between neighbouring samples and by {row['error_at_best']:.2g} {unit} at "
-            f"the best step, {row['best_step']:.2g} s"
+        sentences.append(
+            f"the {NAMES[row['order']]} has an error of {row['error_at_spacing']:.2g} "
+            f"{unit} between neighbouring samples and of {row['error_at_best']:.2g} "
+            f"{unit} at the best step, {row['best_step']:.2g} s"
         )
     return (
-        "By difference quotients, which divide the noise by h and by h². With "
+        "By difference quotients, which divide the noise by h and h². With "
         f"{1e3 * numbers['noise']:g} mm of noise every {1e3 * numbers['spacing']:g} ms "
-        f"{', and '.join(said)}. The noise is σ √(Σ w²) / h^n to within "
+        f"{', and '.join(sentences)}. The measured noise agrees with σ √(Σ w²) / h^n to "
         f"{100 * largest_deviation(numbers):.1f} %. The best steps are "
         f"{numbers['step_over_prediction_least']:.2f} to "
-        f"{numbers['step_over_prediction_greatest']:.2f} times those predicted."
+        f"{numbers['step_over_prediction_greatest']:.2f} times the predicted ones."
     )
 
 
@@ -67,8 +67,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             )
             for r in findings.numbers["rows"]
         ),
-        "Root mean squares over the record, away from its ends. Predicted: from σ √(Σ "
-        "w²) / h^n and the leading term of truncation, whose squares add up.",
+        "Root mean squares over the record, without its ends. Predicted: root of the "
+        "sum of squares of σ √(Σ w²) / h^n and the leading truncation term.",
     )
     return (table,)
 
@@ -76,7 +76,9 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the motion with its derivatives, and their errors against the step."""
     numbers = result.numbers
-    seen, axes = research.figures.new_figure(3, 1, width=9, height=7.2, sharex=True)
+    motion_figure, axes = research.figures.new_figure(
+        3, 1, width=9, height=7.2, sharex=True
+    )
     draw_motion(axes[:, 0], result)
     errors, axes = research.figures.new_figure(1, 2, width=11, height=4.4)
     for panel, order in zip(axes[0], NAMES, strict=True):
@@ -88,14 +90,15 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         for r in rows
     )
     caption = (
-        f"Position, velocity and acceleration of a damped swing, from positions with {1e3 * numbers['noise']:g} mm of noise. "
-        "Grey: differences between neighbouring samples, which for the acceleration fill the panel and more; blue: at the "
-        "best step, away from the ends; dashed: the truth. " + " ".join(falls)
+        "Position, velocity and acceleration of a damped swing, from positions with "
+        f"{1e3 * numbers['noise']:g} mm of noise. Grey: differences between "
+        "neighbouring samples; for the acceleration they leave the panel. Blue: at "
+        "the best step, without the ends. Dashed: the truth. " + " ".join(falls)
     )
     curve = (
-        "Root mean square error against the step (dots), and what noise, which falls "
-        "as 1 / h^n, and truncation, which grows as h^p, add up to (lines); dotted: "
-        "the predicted best steps, "
+        "Root mean square error against the step (dots), and the sum of noise, which "
+        "falls as 1 / h^n, and truncation, which grows as h^p (lines). Dotted: the "
+        "predicted best steps, "
         + ", ".join(
             f"{r['predicted_step']:.2g} s ({NAMES[r['order']]}, accuracy "
             f"{r['accuracy']})"
@@ -105,7 +108,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     )
     return {
         "motion": research.figures.Picture(
-            "Position, velocity, acceleration", caption, seen
+            "Position, velocity, acceleration", caption, motion_figure
         ),
         "noise": research.figures.Picture(
             "What differentiation does to noise", curve, errors

@@ -13,14 +13,14 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     way = "raise" if numbers["total"] > 0 else "lower"
     return (
-        "It leaves out how the price changes everything that depends on it. At a price "
-        f"of {numbers['price']:g} the partial derivative of the profit, with demand and "
+        "The effects of the price on everything that depends on it. At a price of "
+        f"{numbers['price']:g} the partial derivative of the profit, with demand and "
         f"cost held fixed, is {numbers['partial']:+.1f}: raise the price. The total "
         f"derivative is {numbers['total']:+.1f}: {way} it. At the best price, "
         f"{numbers['best_price']:g}, the total derivative is zero and the partial one "
         f"is still {numbers['partial_at_best']:+.1f}. On {numbers['graphs']} random "
-        "graphs the sums over paths agree with jax.grad of the composed function to "
-        f"{numbers['disagreement']:.1e}."
+        "graphs the sums over paths agree with jax.grad of the composed function up "
+        f"to {numbers['disagreement']:.1e}."
     )
 
 
@@ -33,10 +33,13 @@ def table(numbers: dict[str, Any]):
     """Return the table of every path from the price to the profit."""
     rows = [(path, value) for path, value in numbers["paths"].items()]
     return research.runs.Table(
-        f"How the price acts on the profit, at a price of {numbers['price']:g}",
+        f"Effect of the price on the profit at a price of {numbers['price']:g}",
         ("path", "profit per unit of price"),
         (*rows, ("total", numbers["total"])),
-        "The first path alone is the partial derivative; the paths sum to the total.",
+        (
+            "The first path is the partial derivative. The sum of all paths is the total "
+            "derivative."
+        ),
     )
 
 
@@ -47,12 +50,13 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     draw_parts(axes[0, 1], result.arrays, result.numbers)
     n = result.numbers
     caption = (
-        "Left: profit against price, demand and cost following. At a price of "
-        f"{n['price']:g} the partial derivative ({n['partial']:+.1f}, dashed) is the "
-        "slope that the profit would have if nobody minded the price; the total "
-        f"({n['total']:+.1f}) is the slope that it has. Right: the total is the sum of "
-        f"three paths, and zero at the best price, {n['best_price']:g} (dotted), where "
-        f"the partial, the direct path, is {n['partial_at_best']:.1f}."
+        "Left: profit against price, where demand and cost depend on the price. At a "
+        f"price of {n['price']:g} the partial derivative ({n['partial']:+.1f}, dashed) "
+        "is the slope of the profit if the demand did not change; the total "
+        f"derivative ({n['total']:+.1f}) is the actual slope. Right: the total "
+        "derivative is the sum of three paths. It is zero at the best price, "
+        f"{n['best_price']:g} (dotted), where the partial derivative (the direct path) "
+        f"is {n['partial_at_best']:.1f}."
     )
     return {
         "slopes": research.figures.Picture(
@@ -80,7 +84,7 @@ def draw_slopes(axes: Axes, arrays: dict[str, np.ndarray], numbers: dict[str, An
     axes.plot(numbers["price"], numbers["profit"], "o", color=colours["exact"])
     axes.axvline(numbers["best_price"], color=colours["data"], lw=1, ls=":")
     axes.set(xlabel="price", ylabel="profit")
-    axes.legend(title="slope by the derivative that is", loc="lower right")
+    axes.legend(title="slope from the derivative:", loc="lower right")
 
 
 def draw_parts(axes: Axes, arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
@@ -92,7 +96,10 @@ def draw_parts(axes: Axes, arrays: dict[str, np.ndarray], numbers: dict[str, Any
         ("via cost", "decaying"),
         ("total", "full batch"),
     )
-    labels = {"direct": "direct: the partial", "via cost": "via demand and cost"}
+    labels = {
+        "direct": "direct (partial derivative)",
+        "via cost": "via demand and cost",
+    }
     for name, colour in lines:
         width = 2.6 if name == "total" else 1.6
         axes.plot(

@@ -17,16 +17,16 @@ def answer(findings: research.runs.Findings) -> str:
     every = (
         "Yes"
         if not numbers["over_bound"]
-        else f"No, {numbers['over_bound']} cells lie above their bound"
+        else f"No, {numbers['over_bound']} table entries exceed their bound"
     )
     return (
-        f"{every}: {numbers['rules']} rules lie within "
-        f"{numbers['formula_float64']:.1e} of their papers' formulas in float64 "
-        f"({numbers['formula_float32']:.1e} in float32), within "
-        f"{numbers['optax_float64']:.1e} of optax where it has the same rule, and "
-        f"within {numbers['recorded_float64']:.1e} of what other packages were "
-        f"recorded to do. That is {numbers['numbers']:,} comparisons; "
-        f"{numbers['reasons']:,} more could not be made, each for a reason."
+        f"{every}: {numbers['rules']} rules differ by at most "
+        f"{numbers['formula_float64']:.1e} from the formulas of their papers in "
+        f"float64 ({numbers['formula_float32']:.1e} in float32), by at most "
+        f"{numbers['optax_float64']:.1e} from optax if it has the same rule, and by at "
+        f"most {numbers['recorded_float64']:.1e} from recorded results of other "
+        f"packages. These are {numbers['numbers']:,} comparisons; for "
+        f"{numbers['reasons']:,} more the tables give a reason why they are impossible."
     )
 
 
@@ -63,11 +63,11 @@ def verification_table(cells: list[dict[str, Any]], names: Sequence[str]):
         columns += [who, f"{who}: problem, step"]
     columns = (*columns, "formula, float32", "optax, float32", "reasons")
     note = (
-        "Largest difference over problems and arguments, in float64 unless a column "
-        "says otherwise. Recorded: torch, timm."
+        "Largest difference over problems and arguments, in float64 unless the column "
+        "name says otherwise. Recorded: results of torch and timm."
     )
     return research.runs.Table(
-        "Every rule before its authorities", columns, tuple(rows), note
+        "Every rule and its references", columns, tuple(rows), note
     )
 
 
@@ -84,7 +84,7 @@ def reasons_table(cells: list[dict[str, Any]]):
         for (who, reason), rules in counted.items()
     )
     return research.runs.Table(
-        "Why there is no number", ("beside", "reason", "rules", "cells"), rows
+        "Reasons for missing numbers", ("beside", "reason", "rules", "cells"), rows
     )
 
 
@@ -142,13 +142,13 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         draw_digits(axis, np.log10(np.maximum(arrays[key], eps / 4)), columns, names)
         axis.set_title(title)
     caption = (
-        f"How far each of {len(names)} rules lies from its formula in fifty digits and "
-        "from optax, as the power of ten of the largest difference within fifty steps. "
-        "White: no number, for a reason that the table tells."
+        f"Difference of each of {len(names)} rules from its formula in fifty digits "
+        "and from optax: power of ten of the largest difference within fifty steps. "
+        "White: no number; the table gives the reason."
     )
     return {
         "verification": research.figures.Picture(
-            "Every rule before its authorities", caption, figure
+            "Every rule and its references", caption, figure
         )
     }
 

@@ -18,7 +18,7 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     words = research.statistics.interval_in_words
     softmax, *networks = numbers["first"]
-    heard = ", ".join(
+    accuracies = ", ".join(
         f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in networks
     )
     seeds = research.statistics.seeds_in_words(numbers["seeds"])
@@ -30,8 +30,8 @@ def answer(findings: research.runs.Findings) -> str:
     )
     found = (
         f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracy "
-        f"is {heard} ({seeds}); softmax regression, which knows no time, {verdict}: "
-        f"{words(softmax['accuracy'])}."
+        f"is {accuracies} ({seeds}). Softmax regression, which ignores the order in time, "
+        f"{verdict}: {words(softmax['accuracy'])}."
     )
     if numbers["digits"] is not None:
         found = f"{found} {of_digits(numbers)}"
@@ -52,8 +52,8 @@ def what_is_missing(numbers: dict[str, Any]):
     if not missing:
         return ""
     return (
-        f" Not read: {' and '.join(missing)}. To read them, leave out --fast, "
-        "--dataset and --words. This brings them: descent data fetch "
+        f" Not included: {' and '.join(missing)}. To include them, leave out --fast, "
+        "--dataset and --words. To download them, run: descent data fetch "
         f"{' '.join(missing.values())}"
     )
 
@@ -63,12 +63,12 @@ def of_digits(numbers: dict[str, Any]):
     words = research.statistics.interval_in_words
     softmax, _, gru, *_ = numbers["digits"]
     return (
-        f"On spoken digits the GRU has {words(gru['shared'])} where speakers are "
-        f"shared, but {words(gru['left_out'])} on a voice that it never heard, which "
-        f"is the honest score: {min(gru['by_speaker']):.2f} to "
-        f"{max(gru['by_speaker']):.2f} by speaker (interval over the "
-        f"{len(numbers['speakers'])} speakers). Softmax regression: "
-        f"{words(softmax['shared'])} and {words(softmax['left_out'])}."
+        f"On spoken digits the GRU has an accuracy of {words(gru['shared'])} if "
+        "training and test share speakers. On a speaker left out of training it has "
+        f"{words(gru['left_out'])}, which is the honest score: "
+        f"{min(gru['by_speaker']):.2f} to {max(gru['by_speaker']):.2f} by speaker "
+        f"(interval over the {len(numbers['speakers'])} speakers). Softmax regression "
+        f"has {words(softmax['shared'])} and {words(softmax['left_out'])}."
     )
 
 
@@ -77,12 +77,12 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     numbers, Picture = result.numbers, research.figures.Picture
     pictures = {
         "sequences": Picture(
-            "What is read",
+            "The data",
             sequences_caption(numbers),
             draw_sequences(result.arrays),
         ),
         "accuracy": Picture(
-            "What is heard",
+            "Accuracy on the sequences",
             accuracy_caption(numbers),
             draw_accuracy(numbers, LABELS),
         ),
@@ -90,7 +90,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     if numbers["digits"] is None:
         return pictures
     voices = Picture(
-        "A voice never heard",
+        "Speakers left out of training",
         voices_caption(numbers),
         draw_voices(numbers, LABELS),
     )
@@ -100,11 +100,11 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 def sequences_caption(numbers: dict[str, Any]):
     """Return the caption of the first figure."""
     return (
-        "Above, two training sequences of each of three classes of "
-        f"{numbers['dataset']}: each row is one of the numbers of a step, standardised "
-        "(blue below its mean, red above). Below, where there are any, digits spoken "
-        "by two speakers: energy by frequency, low at the bottom, a column every 25 "
-        "ms, dark where there is most. Time runs to the right."
+        "Above: two training sequences of each of three classes of "
+        f"{numbers['dataset']}. Each row is one feature, standardised (blue: below its "
+        "mean, red: above). Below, if the data are present: digits spoken by two "
+        "speakers. The pictures show energy by frequency, low frequencies at the "
+        "bottom, one column every 25 ms, dark for much energy. Time runs to the right."
     )
 
 
@@ -115,9 +115,9 @@ def accuracy_caption(numbers: dict[str, Any]):
         f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in numbers["first"]
     )
     return (
-        f"Test accuracy on {numbers['dataset']}: each dot is a seed, the bar the mean "
-        f"with its 95 % t interval ({found}). Softmax regression has one optimum, and "
-        "no seed."
+        f"Test accuracy on {numbers['dataset']}. Each dot is a seed; the bar is the "
+        f"mean with its 95 % t interval ({found}). Softmax regression has a single "
+        "optimum, so no seeds."
     )
 
 
@@ -129,10 +129,10 @@ def voices_caption(numbers: dict[str, Any]):
         f"{words(row['left_out'])} left out"
     )
     return (
-        "Spoken digits, test accuracy. Left: every speaker is in the training part "
-        "too. Middle: each speaker, left out of the training part. Right: the mean "
-        "over those. Bars are 95 % t intervals, over speakers, and over seeds if "
-        f"three. {'; '.join(map(name, numbers['digits']))}."
+        "Test accuracy on spoken digits. Left: every speaker is also in the training "
+        "part. Middle: each speaker left out of the training part. Right: their mean. "
+        "Bars are 95 % t intervals over speakers, and over seeds if there are at "
+        f"least three. {'; '.join(map(name, numbers['digits']))}."
     )
 
 
@@ -165,9 +165,9 @@ def first_table(numbers: Mapping[str, Any]) -> Table:
             )
             for r in rows
         ),
-        f"Mean over {numbers['seeds']} seeds and its 95 % t interval; the first row is "
-        "the simple baseline, at its exact optimum. Seconds are those of one training "
-        "(median), without compilation.",
+        f"Mean over {numbers['seeds']} seeds with its 95 % t interval. The first row "
+        "is the simple baseline at its exact optimum. Seconds: one training (median), "
+        "without compilation.",
     )
 
 
@@ -179,7 +179,7 @@ def digits_table(numbers: Mapping[str, Any]) -> Table:
     train, test, left_out = numbers["parts"]
     rows = numbers["digits"]
     return Table(
-        "Spoken digits: speakers shared, and one left out",
+        "Spoken digits: shared speakers, and one speaker left out",
         (
             "model",
             "shared",
@@ -194,25 +194,26 @@ def digits_table(numbers: Mapping[str, Any]) -> Table:
             dashed((LABELS[r["model"]], *r["shared"], *r["left_out"], *r["by_speaker"]))
             for r in rows
         ),
-        f"Shared: the set's own split, {train} and {test} recordings, each speaker in "
-        f"both; mean over {numbers['word_seeds']} seeds (interval: three or more). "
-        f"Left out: learnt from all other speakers, asked about the {left_out} "
-        "recordings of one; mean over the speakers (their own scores are to the right) "
-        "and its 95 % t interval.",
+        f"Shared: the split of the data set, {train} training and {test} test "
+        f"recordings, each speaker in both; mean over {numbers['word_seeds']} seeds "
+        "(with an interval if there are at least three). Left out: training on all "
+        f"other speakers, test on the {left_out} recordings of one; mean over the "
+        "speakers with its 95 % t interval (scores by speaker on the right).",
     )
 
 
 def tried_table(numbers: Mapping[str, Any]) -> Table:
     """Return the results of all rates on held-out examples of the first set."""
     return Table(
-        "How the rates were chosen",
-        ("model", "peak rate", "loss on what was held out", "accuracy"),
+        "Choice of the rates",
+        ("model", "peak rate", "held-out loss", "accuracy"),
         tuple(
             (LABELS[r["model"]], r["rate"], r["loss"], r["accuracy"])
             for r in numbers["tried"]
         ),
-        f"Means over {numbers['choices']} trainings; for each, a fifth of each class "
-        "of the training part was held out anew. The rate with the least loss is used.",
+        f"Means over {numbers['choices']} trainings. For each, a new fifth of each "
+        "class of the training part was held out. The rate with the smallest loss is "
+        "used.",
     )
 
 
@@ -343,7 +344,8 @@ def draw_voices(numbers: dict[str, Any], labels: dict[str, str]) -> Figure:
     )
     place.set(ylabel="test accuracy", ylim=(0, 1.03))
     place.set_title(
-        "Spoken digits: speakers shared (left), each left out (middle), and their mean",
+        "Spoken digits: shared speakers (left), each left out (middle), their mean "
+        "(right)",
         loc="left",
     )
     place.legend(loc="lower left", ncols=4)

@@ -18,18 +18,18 @@ from experiments.tensorflow_side_by_side import (
 )
 
 TO_INSTALL = (
-    "TensorFlow is not installed here; pip install tensorflow-cpu, and its numbers are "
-    "computed and timed anew."
+    "TensorFlow is not installed. To compute and time its numbers here, run: pip "
+    "install tensorflow-cpu"
 )
 COLOUR = {NUMPY: "data", TENSORFLOW: "stochastic", EAGER: "decaying", JAX: "full batch"}
 CODE = (  # Lines of code that differ.
     (
-        "what is trained",
+        "parameters",
         "w1, b1, w2, b2 = variables = [tf.Variable(p) for p in params]",
         "params, any pytree of arrays",
     ),
     (
-        "what is watched",
+        "recording",
         "with tf.GradientTape() as tape: loss = ...",
         "def loss(params, x, y): ...",
     ),
@@ -106,8 +106,8 @@ def table_of_steps(numbers: dict[str, Any]):
         f"params after {STEPS} steps off by, ε",
     )
     note = (
-        f"From JAX's, over the largest entry; ε = 2.2e-16. 64-{NARROW}-10, batches of "
-        f"{BATCH}, η = {RATE}, float64. "
+        "Differences from JAX, relative to the largest entry; ε = 2.2e-16. "
+        f"64-{NARROW}-10, batches of {BATCH}, η = {RATE}, float64. "
         f"{'Computed here by' if numbers['installed'] else 'Recorded with'} TensorFlow "
         f"{numbers['version']}; of its first gradient "
         f"{100 * numbers['gradient_bits_equal']:.0f} % of the entries are JAX's to the "
@@ -124,8 +124,8 @@ def table_of_seconds(numbers: dict[str, Any]):
         rows.append((f"64-{numbers['widths'][net]}-10", way, *times))
     note = (
         f"A step on a batch of {BATCH} in float32: loss, gradient and update, called "
-        f"from Python; medians of {numbers['config']['repeats']} samples in turns, and "
-        "the 95 % interval of the ratio."
+        f"from Python. Medians of {numbers['config']['repeats']} samples, taken in "
+        "alternation, and the 95 % interval of the ratio."
     )
     columns = ("net", "way", "seconds a step", "over JAX's", "from", "to")
     return research.runs.Table("Seconds of a step", columns, tuple(rows), note)
@@ -134,8 +134,8 @@ def table_of_seconds(numbers: dict[str, Any]):
 def table_of_code():
     """Return the differences between the two programs, line by line."""
     note = (
-        "The whole of both stands in the figure. JAX differentiates a function, "
-        "TensorFlow what a tape has seen."
+        "The figure shows both programs in full. JAX differentiates a function; "
+        "TensorFlow differentiates the operations that a tape has recorded."
     )
     return research.runs.Table(
         "The code, side by side", ("", "TensorFlow", "JAX"), CODE, note
@@ -164,12 +164,11 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     draw_losses(panels[0, 0], result.arrays)
     draw_seconds(panels[0, 1], numbers)
     code_caption = (
-        "The code that ran, of both: the same network, loss and step. What differs is "
-        "how the gradient is asked for."
+        "The code of both programs, as it ran: the same network, loss and step. They "
+        "differ in how they request the gradient."
     )
     caption = (
-        f"Left: the loss of each of the {STEPS} steps; the three ways lie on each "
-        "other to within "
+        f"Left: the loss of each of the {STEPS} steps; the three ways agree to within "
         f"{max(found['losses'] for found in numbers['differences'].values()):.1f} ε. "
         "Right: seconds of a step in float32."
     )

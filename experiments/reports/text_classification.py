@@ -39,18 +39,18 @@ def answer(findings: research.runs.Findings) -> str:
     )
     seeds = research.statistics.seeds_in_words(numbers["seeds"])
     found = (
-        f"{verdict}: of {numbers['n_test']:,} test stories the Transformer sorts "
-        f"{percent(network['accuracy'])} rightly ({seeds}; macro-F1 "
-        f"{network['macro_f1'][0]:.3f}), TF-IDF with logistic regression "
-        f"{percent(whole['accuracy'])} ({whole['macro_f1'][0]:.3f}), and "
-        f"{percent(cut['accuracy'])} from the first {numbers['words']} words, which is "
-        "all that the Transformer sees."
+        f"{verdict}: of {numbers['n_test']:,} test stories the Transformer classifies "
+        f"{percent(network['accuracy'])} correctly ({seeds}; macro-F1 "
+        f"{network['macro_f1'][0]:.3f}), and TF-IDF with logistic regression "
+        f"{percent(whole['accuracy'])} ({whole['macro_f1'][0]:.3f}). From the first "
+        f"{numbers['words']} words, which are all that the Transformer reads, TF-IDF "
+        f"classifies {percent(cut['accuracy'])} correctly."
     )
     if numbers["dataset"] == CLAIM:
         return found
     instead = (
-        "To sort Reuters', leave out --fast and --dataset. This brings them: "
-        "descent data fetch"
+        "To use the Reuters stories, leave out --fast and --dataset. To download "
+        "them, run: descent data fetch"
     )
     return f"NOT THE CLAIM: these stories are fabricated. {found} {instead} {CLAIM}"
 
@@ -85,17 +85,17 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             )
             for m in models
         ),
-        f"The {name}: mean over {numbers['seeds']} seeds and its 95 % t interval, "
-        f"which is that of starts and orders; the draw of {numbers['n_test']:,} test "
-        "stories alone makes each row uncertain by about "
+        f"The {name}: mean over {numbers['seeds']} seeds with its 95 % t interval, "
+        "which covers starting points and orders. The sampling of "
+        f"{numbers['n_test']:,} test stories alone makes each row uncertain by about "
         f"{196 * np.sqrt(share * (1 - share) / numbers['n_test']):.1f} points. The "
-        f"commonest topic alone is {100 * max(numbers['shares']):.1f} %. "
+        f"most frequent topic alone has {100 * max(numbers['shares']):.1f} %. "
         f"{100 * numbers['whole_stories']:.0f} % of the training stories are no longer "
-        f"than {numbers['words']} words. The seconds are those of one training "
-        "(median), without compilation and evaluation.",
+        f"than {numbers['words']} words. Seconds: one training (median), without "
+        "compilation and evaluation.",
     )
     by_class = Table(
-        "Topic by topic: the share that is recognised",
+        "Share of recognised stories by topic",
         ("topic", "share of the test stories", *(LABELS[m["name"]] for m in models)),
         tuple(
             (topic, numbers["shares"][k], *(m["by_class"][k] for m in models))
@@ -104,10 +104,10 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         f"The {name}: mean over the seeds.",
     )
     errors = Table(
-        f"The errors that the {name} was surest of",
+        f"The most confident errors of the {name}",
         ("story", "topic", "taken for", "probability", "TF-IDF says"),
         tuple(map(tuple, numbers["worst"])),
-        "Of the first seed; how each story begins.",
+        "First seed; the beginning of each story.",
     )
     return main, by_class, errors, tried_table(numbers)
 
@@ -128,11 +128,11 @@ def tried_table(numbers: Mapping[str, Any]) -> Table:
         for t in numbers["tried"]
     ]
     return Table(
-        "How rate, epochs and C were chosen",
-        ("model", "tried", "accuracy on what was held out"),
+        "Choice of rate, epochs and C",
+        ("model", "tried", "held-out accuracy"),
         tuple(rows),
-        f"{numbers['held_out']:,} training stories were held out. The best of each "
-        "model is used, of equals the first.",
+        f"{numbers['held_out']:,} training stories were held out. The best setting of "
+        "each model is used; of equal ones, the first.",
     )
 
 
@@ -160,10 +160,10 @@ def draw(result: research.runs.Result) -> dict[str, figures.Picture]:
     confusion.draw_confusion(axes[0, 0], kept["confusions"], numbers["classes"])
     return {
         "curves": figures.Picture(
-            "Learning, against the baseline", curves_caption(numbers), curves
+            "Learning curves and the baseline", curves_caption(numbers), curves
         ),
         "confusions": figures.Picture(
-            "What the Transformer takes for what", confusion_caption(numbers), matrix
+            "Confusions of the Transformer", confusion_caption(numbers), matrix
         ),
     }
 
@@ -198,12 +198,12 @@ def draw_runs(axes: Axes, x: np.ndarray, runs: np.ndarray) -> None:
 def curves_caption(numbers: Mapping[str, Any]) -> str:
     """Return the caption of the first figure."""
     return (
-        f"On {numbers['n_test']:,} test stories after each of {numbers['epochs']} "
-        f"epochs, {numbers['seeds']} seeds (thin) and their mean (dots); the peak "
-        f"rate, {numbers['rate']:g}, and the number of epochs were chosen on "
-        f"{numbers['held_out']:,} training stories that were held out, not on these. "
-        "Macro-F1 weighs each topic alike, however rare. The baselines (orange) count "
-        "words."
+        f"Results on {numbers['n_test']:,} test stories after each of "
+        f"{numbers['epochs']} epochs: {numbers['seeds']} seeds (thin) and their mean "
+        f"(dots). The peak rate, {numbers['rate']:g}, and the number of epochs were "
+        f"chosen on {numbers['held_out']:,} held-out training stories, not on the test "
+        "stories. Macro-F1 gives every topic the same weight, even rare ones. The "
+        "baselines (orange) count words."
     )
 
 
@@ -214,6 +214,6 @@ def confusion_caption(numbers: Mapping[str, Any]) -> str:
         for true, taken, count, n in numbers["errors"][:3]
     )
     return (
-        "Rows are the true topics, columns what the first seed's network says. Its "
-        f"commonest errors: {errors}."
+        "Rows: true topics. Columns: predictions of the network of the first seed. "
+        f"Its most frequent errors: {errors}."
     )

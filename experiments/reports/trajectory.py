@@ -32,8 +32,8 @@ def answer(findings: research.runs.Findings) -> str:
     )
     return (
         f"On {numbers['landscape']} each rule takes {numbers['steps']} steps at its "
-        f"best rate of one grid. Then f - f* is: {results}. The mean cosine between a "
-        f"step and the negative gradient is: {turns}."
+        f"best rate of a common grid. Then f - f* is: {results}. The mean cosine "
+        f"between a step and the negative gradient is: {turns}."
     )
 
 
@@ -52,12 +52,12 @@ def table(numbers: dict[str, Any]):
     keys = ("rate", "gap", "distance", "steps", "cosine", "longest_update", "diverged")
     edges = [name for name, facts in numbers["rules"].items() if facts["at_edge"]]
     note = (
-        f"Steps: until f - f* is {CLOSE:g} of what it was. Rates diverged: of the "
-        "grid, in the table after this one."
+        f"Steps: number of steps until f - f* is {CLOSE:g} of its initial value. Rates "
+        "diverged: number of rates of the grid that diverge; see the next table."
     )
     if edges:
         note += (
-            " At the edge of the grid, so that a better rate may lie outside: "
+            " At the edge of the grid, so a better rate may lie outside: "
             f"{', '.join(edges)}."
         )
     instead = {
@@ -105,9 +105,9 @@ def grid_table(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
         "The whole grid: the highest f - f* in the second half of the steps",
         ("rate", *numbers["rules"]),
         tuple(rows),
-        "The best rate of a rule is the one with its smallest entry, or, of those "
-        f"below {SMALLEST:g} of the first f - f*, the first to get there; diverged: f "
-        "was not finite at some step.",
+        "The best rate of a rule is the one with the smallest entry. If several are "
+        f"below {SMALLEST:g} of the initial f - f*, it is the one that reaches this "
+        "first. Diverged: f was not finite at some step.",
     )
 
 
@@ -125,18 +125,18 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     axes[0, 0].set_title(f"{numbers['landscape']}: {scene.formula}", loc="left")
     pictures = {
         "paths": (
-            "The way each rule takes",
+            "Paths of the rules",
             paths_caption(numbers),
             still,
             draw_motion(arrays, numbers, scene),
         ),
         "curves": (
-            "How far each rule still is",
+            "Distance from the minimum",
             curves_caption(numbers),
             draw_curves(arrays, names),
         ),
         "steps": (
-            "What each step does",
+            "Size and direction of each step",
             steps_caption(numbers),
             draw_steps(arrays, names),
         ),
@@ -180,10 +180,10 @@ def paths_caption(numbers: dict[str, Any]):
         for name, facts in numbers["rules"].items()
     )
     return (
-        f"Paths of {numbers['steps']} steps from one start (circle) over lines of "
-        "equal f, each rule at its best rate of the grid; a star is a minimum. f - f* "
-        f"comes to {CLOSE:g} of what it was: {arrived}. In the motion the steps go by "
-        "ever faster."
+        f"Paths of {numbers['steps']} steps from one start (circle) over contours of "
+        "f, each rule at its best rate of the grid; a star is a minimum. f - f* falls "
+        f"to {CLOSE:g} of its initial value: {arrived}. In the animation the steps "
+        "become faster and faster."
     )
 
 
@@ -191,10 +191,10 @@ def curves_caption(numbers: dict[str, Any]):
     """Return the caption of the second figure."""
     ends = ", ".join(f"{name} {gap(facts)}" for name, facts in numbers["rules"].items())
     return (
-        "After each step: f - f* on the left, the distance to the nearest minimum on "
-        f"the right. At the end f - f* is {ends}. On the quadratic the heavy ball's "
-        f"distance shrinks {shrinks(numbers['heavy_ball_over_theory'])} √β = "
-        f"{math.sqrt(MOMENTUM):.3f} a step that theory gives it."
+        "After each step: f - f* on the left, distance to the nearest minimum on the "
+        f"right. At the end f - f* is {ends}. On the quadratic the distance of the "
+        f"heavy ball shrinks {shrinks(numbers['heavy_ball_over_theory'])} √β = "
+        f"{math.sqrt(MOMENTUM):.3f} a step that theory predicts."
     )
 
 
@@ -211,9 +211,9 @@ def steps_caption(numbers: dict[str, Any]):
         if facts["cosine"] is not None
     )
     return (
-        "Of each step: the learning rate, the norms of gradient and update, the "
-        "update's length against that of the parameters, and the cosine between the "
-        f"update and -gradient (1: straight down; below 0: uphill). Its mean: {turns}."
+        "For each step: learning rate, norms of gradient and update, length of the "
+        "update relative to the parameters, and cosine between the update and "
+        f"-gradient (1: straight down; below 0: uphill). Mean cosine: {turns}."
     )
 
 

@@ -26,10 +26,10 @@ LINES = {  # Procedures whose errors are drawn against the true ratio, with colo
 }
 
 
-def percent(seen: Sequence[float]):
+def percent(estimate: Sequence[float]):
     """Format a share with its interval."""
     share, low, high = (
-        f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in seen
+        f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in estimate
     )
     return f"{share} % [{low}, {high}]"
 
@@ -87,11 +87,12 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     )
     note = (
         f"Shares with binomial intervals (95 %), given these runs: {numbers['pairs']} "
-        "pairs of rules in equal parts, each rule in turn as mine. A winner is right "
-        f"of these trials, those of the study ({numbers['counted'][TRIALS]:,} studies: "
-        "those without a tie, as where none reaches the target), or of the rules, with "
-        f"all {numbers['trials']} ({numbers['counted'][RULES]:,}). Null: one is named "
-        f"between a rule and itself ({numbers['studies']:,} of each kind)."
+        "pairs of rules in equal parts, with each rule once as mine. A named winner "
+        "is right or wrong of these trials, those of the study "
+        f"({numbers['counted'][TRIALS]:,} studies without a tie), or of the rules, "
+        f"with all {numbers['trials']} trials ({numbers['counted'][RULES]:,} studies). "
+        f"Null: a winner is named between a rule and itself ({numbers['studies']:,} "
+        "studies of each kind)."
     )
     ways = research.runs.Table(
         "One fixed set of trials: who is named", tuple(columns), rows, note
@@ -100,14 +101,14 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     true = tuple((workload, *found.values()) for workload, found in costs.items())
     columns = ("workload", *next(iter(costs.values())))
     note = (
-        "Expected running time in passes of the trial that is best over all seeds; inf "
-        "where it never got there."
+        "Expected running time, in passes, of the trial that is best over all seeds; "
+        "inf if it never reaches the target."
     )
     return (
         searched(numbers),
         ways,
         how(numbers),
-        research.runs.Table("The truth of the rules", columns, true, note),
+        research.runs.Table("True costs of the rules", columns, true, note),
     )
 
 
@@ -221,7 +222,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         "searches": draw_searches(numbers),
         "winners": research.figures.Picture("Who is named the winner", caption, figure),
         "by_ratio": research.figures.Picture(
-            "Wrong winners by the true ratio", by_ratio, second
+            "Wrong winners by true ratio", by_ratio, second
         ),
     }
 
@@ -301,7 +302,7 @@ def draw_outcomes(axes: Axes, ways: Sequence[dict[str, Any]], kind: str):
                 )
         left += shares
     axes.set_yticks(places, [row["way"] for row in ways])
-    axes.set(xlim=(0, 100), xlabel=f"% of studies, said {kind}")
+    axes.set(xlim=(0, 100), xlabel=f"% of studies, judged {kind}")
     axes.grid(visible=False)
     axes.legend(
         ncols=3,

@@ -120,8 +120,8 @@ def answer(findings: research.runs.Findings) -> str:
     untuned = rows[numbers["first_untuned"]]
     sentences.append(
         f"Without any tuning use {untuned['rule']}: its defaults reach the target on "
-        f"{untuned['defaults_reached_on']} of {on}, in "
-        f"{untuned['defaults_times_best']:.1f} times the fewest."
+        f"{untuned['defaults_reached_on']} of {on}, and need "
+        f"{untuned['defaults_times_best']:.1f} times as many as the best rule."
     )
     return " ".join(sentences)
 

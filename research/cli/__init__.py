@@ -186,8 +186,8 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
         ) != runs.code_digest([Path(experiment.__file__ or "")])
         _say(
             options,
-            f"Already finished{', by other code than this' * other}: drawn again from "
-            f"{run.path}. --fresh runs it anew.",
+            f"Already finished{' with other code than this' * other}: the report is "
+            f"made from {run.path}. Use --fresh to run it again.",
         )
     result = runs.load_result(run.path)
     with figures.style():
@@ -240,8 +240,8 @@ def carry_out(
     for name, (was, now) in changed_fields(command.config, config).items():
         if exactly and now:
             raise ValueError(
-                f"It was run with {name}={was!r}, which is not here; {now!r} is "
-                "another run."
+                f"The run used {name}={was!r}, which is missing here; with {now!r} it "
+                "would be another run."
             )
     job.refuse_if_busy(options.results / file.stem / runs.run_id(file.stem, config))
     width = getattr(
@@ -285,8 +285,8 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
     if run.resumed:
         _say(
             options,
-            f"Going on in {run.path}, after {progress.duration(run.seconds)}; --fresh "
-            "would begin anew.",
+            f"Resuming {run.path} after {progress.duration(run.seconds)}; use --fresh "
+            "to start from the beginning.",
         )
     else:
         _say(options, f"Running in {run.path}; the first compilation takes a while.")
@@ -338,11 +338,9 @@ def _recorded(
 
 def _what_is_kept(run: "runs.Run") -> str:
     if run.checkpoints.exists():
-        return (
-            f"What was done is kept in {run.path}; the same command goes on from there."
-        )
+        return f"The progress is saved in {run.path}; rerun the same command to resume."
     return (
-        f"Nothing in {run.path} was worth keeping yet; the same command starts the run "
+        f"No progress is saved in {run.path} yet; rerun the same command to start "
         "again."
     )
 

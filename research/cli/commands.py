@@ -49,12 +49,12 @@ COMMANDS = {
         "explain", "explain", "show the chain rule of a function as a table"
     ),
     "reproduce": Command(
-        "reproduce", "reproduce", "run a finished study once more and compare"
+        "reproduce", "reproduce", "rerun a finished study and compare the results"
     ),
     "data": Command("data", "data", "list, fetch and verify data sets"),
     "pack": Command("leaderboard", "pack", "write a finished run as one .zip file"),
     "leaderboard": Command(
-        "leaderboard", "leaderboard", "put the studies of many on one page"
+        "leaderboard", "leaderboard", "combine studies from several people on one page"
     ),
 }
 EXAMPLES = """
@@ -104,11 +104,11 @@ def find(name: str) -> Callable[[Sequence[str]], int]:
         return getattr(module, COMMANDS[name].function)
     if name.startswith("-"):
         raise ValueError(
-            f"There is no flag {name}. {nearest(name, ['--help', '--version'])}"
+            f"Unknown flag {name}. {nearest(name, ['--help', '--version'])}"
         )
     raise ValueError(
-        f"There is no command {name!r}. {nearest(name, COMMANDS)} Experiments "
-        "need a clone of the repository: python -m experiments."
+        f"Unknown command {name!r}. {nearest(name, COMMANDS)} Experiments need a clone "
+        "of the repository: python -m experiments."
     )
 
 

@@ -20,12 +20,12 @@ ALL = "all"
 WIDTH = 80
 EXAMPLES = """
 examples:
-  descent data                       what there is, and what of it is here
-  descent data fetch fashion_mnist   bring a set into the cache
-  descent data verify                compare every file that is here with its hash
+  descent data                       list the data sets, and which of them are on this machine
+  descent data fetch fashion_mnist   download a data set into the cache
+  descent data verify                compare every file on this machine with its hash
 
-A set is looked for in the folder that --data-dir or the variable DESCENT_DATA names, in that of the system's
-package, and in the cache. Status of verify: 0 if every file is right, 1 if one is not."""
+A data set is searched in the folder given by --data-dir or the variable DESCENT_DATA, then in the folder of the
+system's package, then in the cache. Exit status of verify: 0 if every file is correct, 1 otherwise."""
 
 
 def data(words: Sequence[str]) -> int:
@@ -54,13 +54,13 @@ def data(words: Sequence[str]) -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help="sets, as `data list` names them; all: each, 2.7 GB",
+        help="names of data sets, as in `data list`, or `all` (2.7 GB)",
     )
     parser.add_argument("--data-dir", type=Path, help="look in this folder first")
     asked = parser.parse_args(words)
     if asked.action not in ACTIONS:
         raise ValueError(
-            f"There is no `data {asked.action}`. {nearest(asked.action, ACTIONS)}"
+            f"Unknown action `data {asked.action}`. {nearest(asked.action, ACTIONS)}"
         )
     use_folder(asked.data_dir)
     return ACTIONS[asked.action](_chosen(asked.names, asked.action))
@@ -80,8 +80,7 @@ def use_folder(folder: Path | None) -> None:
         return
     if not folder.is_dir():
         raise ValueError(
-            "--data-dir wants the folder in which data lies; there is no folder "
-            f"{str(folder)!r}."
+            f"--data-dir must be an existing folder with data; got {str(folder)!r}."
         )
     os.environ[VARIABLE] = str(folder.absolute())
 
@@ -92,12 +91,12 @@ def _chosen(names: Sequence[str], action: str) -> "list[Source]":
     for name in names:
         if name not in (*SOURCES, ALL):
             raise ValueError(
-                f"There is no set {name!r}. {nearest(name, [*SOURCES, ALL])}"
+                f"Unknown data set {name!r}. {nearest(name, [*SOURCES, ALL])}"
             )
     if not names and action == "fetch":
         raise ValueError(
-            f"data fetch wants the names of sets, or {ALL}: data fetch fashion_mnist. "
-            "`data list` names them."
+            f"data fetch needs the names of data sets, or {ALL}: data fetch "
+            "fashion_mnist. `data list` shows the names."
         )
     if not names or ALL in names:
         return list(SOURCES.values())
@@ -108,7 +107,7 @@ def _list(sources: "list[Source]") -> int:
     from research.datasets.table import size_in_words
 
     width = max(len(source.name) for source in sources)
-    print(f"{'name':{width}}  {'download':>8}  licence; what it holds; where it is")
+    print(f"{'name':{width}}  {'download':>8}  licence; contents; location")
     for source in sources:
         head = f"{source.name:{width}}  {size_in_words(source):>8}  "
         print(
@@ -127,8 +126,8 @@ def _where(source: "Source") -> str:
     if all(found):
         return ", ".join(dict.fromkeys(_short(places[0][1].parent) for places in found))
     return (
-        f"{'only partly' if any(found) else 'not'} here: descent data fetch "
-        f"{source.name}"
+        f"{'incomplete' if any(found) else 'missing'}; to download it: descent data "
+        f"fetch {source.name}"
     )
 
 
@@ -177,19 +176,19 @@ def _verify(sources: "list[Source]") -> int:
                 found = fault(path, file)
                 print(
                     f"{source.name}: {_short(path)}: "
-                    f"{'right' if found is None else 'WRONG'}"
+                    f"{'correct' if found is None else 'WRONG'}"
                 )
                 wrong += [found] if found else []
                 num_right += not found
     for sentence in wrong:
         print(f"error: {sentence}", file=sys.stderr)
     if wrong:
-        print(f"Right: {num_right}, wrong: {len(wrong)}.")
+        print(f"Correct files: {num_right}. Wrong files: {len(wrong)}.")
     else:
         print(
-            f"All {num_right} files that are here are right."
+            f"All {num_right} files on this machine are correct."
             if num_right
-            else "None of their files is here."
+            else "None of these files is on this machine."
         )
     return FAILURE if wrong else SUCCESS
 

@@ -25,7 +25,7 @@ def explain(problem: Exception) -> str:
       The line, without "error:" before it.
     Example:
       >>> explain(ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard"))
-      "This needs tensorboard, which is not installed: pip install 'tensorboard'"
+      "This needs the package tensorboard, which is not installed: pip install 'tensorboard'"
     """
     if (
         isinstance(problem, ModuleNotFoundError)
@@ -34,7 +34,7 @@ def explain(problem: Exception) -> str:
     ):
         package = problem.name.partition(".")[0]
         return (
-            f"This needs {package}, which is not installed: pip install "
+            f"This needs the package {package}, which is not installed: pip install "
             f"{_requirement(package)!r}"
         )
     if (
@@ -50,7 +50,9 @@ def explain(problem: Exception) -> str:
     )  # Without the prefix "[Errno 28]".
     line = " ".join(text.split()) or type(problem).__name__
     return (
-        line if _raised_by_us(problem) else f"{line} (DESCENT_TRACEBACK=1 shows where.)"
+        line
+        if _raised_by_us(problem)
+        else f"{line} (Set DESCENT_TRACEBACK=1 to see the traceback.)"
     )
 
 

@@ -31,7 +31,7 @@ examples:
   descent explain mine.py:loss --at w=0.5 b=0.0 --html loss.html
   descent explain jax.nn:softplus --at x=2.0
 
-A file or module is imported, so give only one that you trust; a formula is only parsed."""
+Files and modules are imported, that is, executed: use only those that you trust. A formula is only parsed."""
 
 
 def explain(words: Sequence[str]) -> int:
@@ -84,10 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--primitives",
         action="store_true",
-        help="show the equations that change only a shape or a type, too",
+        help="also show the equations that only change a shape or a dtype",
     )
-    add("--svg", type=Path, metavar="FILE.svg", help="write the picture")
-    add("--html", type=Path, metavar="FILE.html", help="write picture and table")
+    add("--svg", type=Path, metavar="FILE.svg", help="write the graph to this SVG file")
+    add(
+        "--html",
+        type=Path,
+        metavar="FILE.html",
+        help="write the graph and the table to this HTML file",
+    )
     return parser
 
 
@@ -107,11 +112,11 @@ def values(words: Sequence[str]) -> dict[str, Any]:
             value = None
         if not (equals and name.strip().isidentifier() and _is_numeric(value)):
             raise ValueError(
-                f"--at wants NAME=VALUE, a number or a list of numbers, as in x=1.0 or "
+                f"--at must be NAME=VALUE, a number or a list of numbers, such as x=1.0 or "
                 f'"x=[1, 2]"; got {word[:80]!r}.'
             )
         if name.strip() in point:
-            raise ValueError(f"--at gives {name.strip()} twice; give it once.")
+            raise ValueError(f"--at sets {name.strip()} twice. Set it once.")
         point[name.strip()] = value
     return point
 
@@ -139,7 +144,7 @@ def function(word: str) -> tuple[Callable[..., Any], bool]:
         return expression.parse(word), True
     if not callable(found):
         raise TypeError(
-            f"{word} is a value of type {type(found).__name__}; name a function."
+            f"{word} must be a function; it is a value of type {type(found).__name__}."
         )
     return found, False
 
@@ -154,7 +159,10 @@ def _bound(
     try:
         parameters = inspect.signature(f).parameters
     except (TypeError, ValueError):
-        raise TypeError(f"{name} does not tell the names of its arguments.") from None
+        raise TypeError(
+            f"the arguments of {name} have no readable names. Wrap it in a function "
+            "with named arguments."
+        ) from None
     unknown = [key for key in point if key not in parameters]
     if unknown:
         hint = nearest(unknown[0], parameters)
@@ -168,7 +176,8 @@ def _bound(
     ]
     if missing:
         raise ValueError(
-            f"{name} needs a value of {missing[0]}: give --at {missing[0]}=1.0."
+            f"{name} needs a value for {missing[0]}. Pass for example --at "
+            f"{missing[0]}=1.0."
         )
     kinds = {key: parameters[key].kind for key in parameters if key in point}
     dtype = float if is_formula else None
@@ -211,8 +220,8 @@ def _ledger(
         raise
     except Exception as problem:
         raise ValueError(
-            f"{asked.function} cannot be computed at these values: {type(problem).__name__}: "
-            f"{' '.join(str(problem).split())[:300]}"
+            f"{asked.function} cannot be evaluated at these values: "
+            f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
         ) from problem
 
 
@@ -232,6 +241,8 @@ def _write(path: Path, suffix: str, text: str) -> None:
     from research.runs.files import write_atomically
 
     if path.suffix != f".{suffix}":
-        raise ValueError(f"--{suffix} wants a file that ends in .{suffix}; got {path}.")
+        raise ValueError(
+            f"--{suffix} must name a file that ends in .{suffix}; got {path}."
+        )
     write_atomically(path, text.encode())
     print(f"\n{suffix}: {path}")

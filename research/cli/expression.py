@@ -77,7 +77,7 @@ def parse(text: str) -> Callable[..., Any]:
       (['x', 'y'], 13.0)
       >>> parse("sine(x)")
       Traceback (most recent call last):
-      ValueError: a formula may not call sine. Did you mean sin?
+      ValueError: a formula must not call sine. Did you mean sin?
     """
     body = _tree(text)
     names = tuple(dict.fromkeys(_variables(body)))
@@ -97,7 +97,8 @@ def parse(text: str) -> Callable[..., Any]:
 def _tree(text: str) -> ast.expr:
     if len(text) > LONGEST:
         raise ValueError(
-            f"a formula has at most {LONGEST:,} letters; this one has {len(text):,}."
+            f"a formula may have at most {LONGEST:,} characters; this one has "
+            f"{len(text):,}."
         )
     try:
         body = ast.parse(text.strip(), mode="eval").body
@@ -111,7 +112,7 @@ def _tree(text: str) -> ast.expr:
 def _check(node: ast.AST, depth: int) -> None:
     """Raise if a formula contains an invalid part or is nested too deeply."""
     if depth == 0:
-        raise ValueError(f"a formula is nested at most {DEEPEST} levels deep.")
+        raise ValueError(f"a formula may be nested at most {DEEPEST} levels deep.")
     match node:
         case ast.Constant():
             allowed = type(node.value) in (int, float)
@@ -129,8 +130,8 @@ def _check(node: ast.AST, depth: int) -> None:
             allowed = isinstance(node, ast.Name)
     if not allowed:
         raise ValueError(
-            f"the formula may not hold {ast.unparse(node)!r}: it is made of numbers, "
-            "variables, operators and functions such as sin(x)."
+            f"the formula must not contain {ast.unparse(node)!r}; it may contain "
+            "numbers, variables, operators and functions such as sin(x)."
         )
     for child in _operands(node):
         _check(child, depth - 1)
@@ -157,8 +158,10 @@ def _check_function(node: ast.expr) -> None:
     prefix, _, short = name.rpartition(".")
     if short not in FUNCTIONS or (prefix and prefix not in PREFIXES):
         close = nearest(short, FUNCTIONS)
-        hint = close if close.startswith("Did") else "--help lists those that it may."
-        raise ValueError(f"a formula may not call {name}. {hint}")
+        hint = (
+            close if close.startswith("Did") else "--help lists the allowed functions."
+        )
+        raise ValueError(f"a formula must not call {name}. {hint}")
 
 
 def _is_axis(keyword: ast.keyword) -> bool:
@@ -199,7 +202,7 @@ def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
         case ast.Call():
             axis = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
             return _function(ast.unparse(node.func).rpartition(".")[2])(*inputs, **axis)
-    raise TypeError(f"{type(node).__name__} is not a part of a formula.")
+    raise TypeError(f"{type(node).__name__} is not allowed in a formula.")
 
 
 def _function(name: str) -> Callable[..., Any]:

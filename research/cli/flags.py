@@ -104,7 +104,7 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     ]
     if len(set(names)) < len(names):
         raise TypeError(
-            "Config's fields may not be named as every experiment's flags are; got "
+            "fields of Config must not have the name of a common flag; got "
             f"{', '.join(names)}."
         )
     of_all = Annotated[Options, tyro.conf.FlagCreatePairsOff]
@@ -156,14 +156,14 @@ def read_config(path: Path, base: Any) -> Any:
     readers = {".toml": _parse_toml, ".json": parse_json}
     if path.suffix not in readers:
         raise ValueError(
-            f"--config wants a file that ends in .toml or .json; got {str(path)!r}."
+            f"--config must name a file that ends in .toml or .json; got {str(path)!r}."
         )
     data = read_bytes(path, MOST_BYTES)
     try:
         values = readers[path.suffix](data)
     except ValueError as problem:
         raise ValueError(
-            f"{path} is not {path.suffix[1:].upper()}: {problem}"
+            f"{path} is not valid {path.suffix[1:].upper()}: {problem}"
         ) from problem
     if isinstance(values, dict):
         values = values.get(
@@ -171,7 +171,7 @@ def read_config(path: Path, base: Any) -> Any:
         )  # A manifest stores the run's config under this name.
     if not isinstance(values, dict):
         raise ValueError(
-            f"{path} must hold a table of fields and values; it holds a "
+            f"{path} must contain a table of fields and values; it contains a "
             f"{type(values).__name__}."
         )
     return with_values(base, values, str(path))
@@ -195,8 +195,8 @@ def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
         name = key.replace("-", "_")
         if name not in kinds:
             raise ValueError(
-                f"{where} has a key {_SHORT.repr(key)} that is no field of Config. "
-                f"{nearest(name, kinds)}"
+                f"{where} has the key {_SHORT.repr(key)}, which is not a field of "
+                f"Config. {nearest(name, kinds)}"
             )
         try:
             replaced[name] = _convert(value, kinds[name])
@@ -232,12 +232,13 @@ def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
         raise ValueError(f"{problem}. --full and --fast take no value.") from None
     if early.full and early.fast:
         raise ValueError(
-            "--full and --fast are two configurations to start from; give one of them."
+            "--full and --fast exclude each other: each selects a configuration. Pass "
+            "one of them."
         )
     if early.fast and not hasattr(experiment, "FAST"):
         raise ValueError(
-            "This experiment has no --fast: leave it out, and make it smaller by its "
-            "flags (--help) where it takes too long."
+            "This experiment has no --fast configuration. Leave --fast out; other "
+            "flags make the run smaller (see --help)."
         )
     base = (
         experiment.FULL
@@ -280,10 +281,10 @@ def _unknown(words: Sequence[str], names: Iterable[str]) -> str:
     )
     if flag is None:
         return (
-            f"Cannot place {' '.join(words)!r} on the command line; a value follows "
-            "its flag, as in --seed 3."
+            f"Unexpected words {' '.join(words)!r} on the command line. Write a value "
+            "after its flag, such as --seed 3."
         )
-    return f"There is no flag {flag}. {nearest(flag, flags)}"
+    return f"Unknown flag {flag}. {nearest(flag, flags)}"
 
 
 def _convert(value: Any, kind: Any) -> Any:

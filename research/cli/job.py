@@ -77,10 +77,10 @@ def compute_part(task: Task) -> Outcome:
         if (
             type(problem).__name__ == "UncompletedJobError"
         ):  # submitit raises this shortly before the time limit.
-            return Outcome("it ran out of time (--minutes)", [])
+            return Outcome("it reached its time limit (--minutes)", [])
         return Outcome(
             problems.explain(problem).removesuffix(
-                " (DESCENT_TRACEBACK=1 shows where.)"
+                " (Set DESCENT_TRACEBACK=1 to see the traceback.)"
             ),
             [],
         )
@@ -130,8 +130,8 @@ def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> lis
     others = [words for words in found if not words.startswith("processor ")]
     if others:
         raise ValueError(
-            "The job would not compute what the run was begun with: "
-            f"{'; '.join(others)}."
+            "The job would not compute the same bits as the command that started the "
+            f"run: {'; '.join(others)}."
         )
     return found
 
@@ -149,8 +149,8 @@ def _claimed(folder: Path, task: Task) -> Iterator[None]:
     ):
         if (folder / JOBS / CURRENT).read_text() != task.command:
             raise ValueError(
-                "The job was submitted by an earlier command, and a later one has "
-                "begun since."
+                "The job belongs to an earlier command; a later command has taken "
+                "over the run."
             )
         yield
 
@@ -165,7 +165,6 @@ def refuse_if_busy(folder: Path) -> None:
                 pass
         except filelock.Timeout:
             raise OSError(
-                f"Jobs of an earlier command are still at work in {folder}. Wait until "
-                "they have finished or stop them; or give another folder for results "
-                "(--results)."
+                f"Jobs of an earlier command are still running in {folder}. Wait for "
+                "them, stop them, or choose another folder (--results)."
             ) from None

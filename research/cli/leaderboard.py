@@ -13,7 +13,7 @@ examples:
   descent pack results/compare/0123456789ab --output mine.zip
   descent leaderboard results/compare mine.zip theirs.zip
 
-A study is one small archive of plain files; reading it executes nothing. Its digests, format and numbers are checked."""
+A study is a small archive of plain files. Reading it executes nothing; its digests, format and numbers are checked."""
 
 
 def leaderboard(words: Sequence[str]) -> int:
@@ -36,7 +36,7 @@ def leaderboard(words: Sequence[str]) -> int:
 
     rankings = page.write_leaderboard(asked.studies, asked.output, asked.skip_bad)
     for _, reason in rankings.gathered.left_out:
-        print(f"warning: left out: {reason}", file=sys.stderr)
+        print(f"warning: skipped: {reason}", file=sys.stderr)
     title, columns, rows, note = page.tables(rankings)[0]
     most = columns.index("reached")
     texts = tuple(
@@ -64,19 +64,22 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="FOLDER_OR_ZIP",
-        help="results/NAME/ID, results/NAME, or a .zip of a run",
+        help=(
+            "run folders (results/NAME/ID), folders of runs (results/NAME), or .zip "
+            "files of runs"
+        ),
     )
     add(
         "--output",
         type=Path,
         default=PAGE,
         metavar="PAGE.html",
-        help="the page to write (%(default)s)",
+        help="page to write (default: %(default)s)",
     )
     add(
         "--skip-bad",
         action="store_true",
-        help="go on without a study that cannot be read; the page lists it",
+        help="skip studies that cannot be read; the page lists them",
     )
     return parser
 
@@ -98,13 +101,13 @@ def pack(words: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "run", type=Path, help="the folder of a finished run, results/NAME/ID"
+        "run", type=Path, help="folder of a finished run, results/NAME/ID"
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="STUDY.zip",
-        help="the archive to write (NAME-ID.zip)",
+        help="archive to write (default: NAME-ID.zip)",
     )
     asked = parser.parse_args(words)
     from research.runs.archive import pack as write
@@ -117,7 +120,7 @@ def pack(words: Sequence[str]) -> int:
     )
     size = written.stat().st_size
     print(
-        f"{written} ({size / 1000:,.0f} kB) holds what was found, the command, "
+        f"{written} ({size / 1000:,.0f} kB) contains the results, command, package "
         f"versions and processor of {asked.run}."
     )
     return 0

@@ -21,7 +21,7 @@ examples:
   descent reproduce results/compare/0123456789ab
   descent reproduce theirs.zip
 
-status: 0 if it came out again, 1 if not, 2 after bad input"""
+exit status: 0 if the results agree, 1 if not, 2 after bad input"""
 
 
 def reproduce(words: Sequence[str]) -> int:
@@ -47,7 +47,7 @@ def reproduce(words: Sequence[str]) -> int:
         "study",
         metavar="FOLDER|FILE.zip",
         type=Path,
-        help="a finished study: results/compare/ID, or the .zip of one (descent pack)",
+        help="a finished study: results/compare/ID, or its .zip (from descent pack)",
     )
     add_options(parser)
     given = parser.parse_args(words)
@@ -61,9 +61,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--results",
         type=Path,
         default=RESULTS,
-        help="folder of the new run (%(default)s)",
+        help="folder for the new run (default: %(default)s)",
     )
-    parser.add_argument("--quiet", action="store_true", help="print the verdict alone")
+    parser.add_argument("--quiet", action="store_true", help="print only the verdict")
 
 
 def reproduce_study(path: Path, options: flags.Options) -> int:
@@ -87,9 +87,9 @@ def reproduce_study(path: Path, options: flags.Options) -> int:
 
     if not path.exists() and path.suffix != ".zip":
         raise ValueError(
-            f"there is no {path}; give a finished study, results/compare/ID or a .zip "
-            "of one. The reference of an experiment needs a clone of the repository: "
-            f"python -m experiments reproduce {path}."
+            f"{path} does not exist. Pass a finished study: results/compare/ID or its "
+            ".zip. To reproduce the reference of an experiment, use a clone of the "
+            f"repository: python -m experiments reproduce {path}."
         )
     manifest = archive.read_contents(path).manifest
     _check_study(path, manifest)
@@ -108,8 +108,8 @@ def _check_study(path: Path, manifest: Mapping[str, Any]) -> None:
         )
     if "protocol" in manifest["config"]:
         raise ValueError(
-            f"{path} was made by a call in Python, not by descent compare; this call "
-            f"makes it again: {manifest.get('command', 'unknown')}."
+            f"{path} was made by a call in Python, not by descent compare. Make it "
+            f"again with this call: {manifest.get('command', 'unknown')}."
         )
 
 
@@ -149,8 +149,7 @@ def reproduce_run(
         options.results / manifest["experiment"] / manifest["id"]
     ).resolve() == folder.resolve():
         raise ValueError(
-            f"The new run would take the place of {folder}; give another folder for it "
-            "(--results)."
+            f"The new run would overwrite {folder}. Choose another folder (--results)."
         )
     experiment = load(manifest["experiment"])
     run, left_out = _again(

@@ -45,13 +45,13 @@ def find(word: str) -> Named:
       ('momentum', 'nesterov', 'accumulator_dtype')
       >>> find("optax.addam")
       Traceback (most recent call last):
-      ValueError: There is no rule optax.addam. Did you mean optax.adam?
+      ValueError: Unknown rule optax.addam. Did you mean optax.adam?
     """
     from research.update_rules import UPDATE_RULES
     from research.verification.rule_under_test import is_made
 
     if ".py" in word:
-        neither = "no function and no optax.GradientTransformation"
+        neither = "neither functions nor an optax.GradientTransformation"
         rule = user_code.in_file(word, "rule", _may_be_a_rule, neither)
         return _described(word, rule)
     if word.partition(".")[0] == "optax":
@@ -66,11 +66,11 @@ def find(word: str) -> Named:
             if close.startswith("Did")
             else f"Choose from {', '.join(UPDATE_RULES)}, optax.NAME or FILE.py:name."
         )
-        raise ValueError(f"There is no rule {word!r}. {hint}")
+        raise ValueError(f"Unknown rule {word!r}. {hint}")
     if not is_made(rule) and not _takes_a_rate(rule):
         raise TypeError(
-            f"{word} is no rule: it takes no learning rate first. Name a whole rule, "
-            "such as optax.adam."
+            f"{word} is not an update rule, because its first argument is not a "
+            "learning rate. Name an update rule such as optax.adam."
         )
     return _described(word, rule)
 
@@ -87,7 +87,7 @@ def arguments(words: Sequence[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         if not (equals and name.isidentifier() and text):
             raise ValueError(
-                f"--argument wants NAME=VALUE, as in b1=0.8; got {word!r}."
+                f"--argument must be NAME=VALUE, such as b1=0.8; got {word!r}."
             )
         try:
             found[name] = ast.literal_eval(text)
@@ -116,7 +116,7 @@ def check_arguments(
     missing = [name for name in named.required if name not in given]
     if missing:
         raise ValueError(
-            f"{named.name} needs a value of {missing[0]}: give --argument "
+            f"{named.name} needs a value for {missing[0]}. Pass --argument "
             f"{missing[0]}=VALUE."
         )
     if named.arguments is None:
@@ -124,15 +124,15 @@ def check_arguments(
     strange = [name for name in given if name not in named.arguments]
     if "learning_rate" in strange:
         raise ValueError(
-            "The learning rate is no --argument: give --learning-rate RATE."
+            "The learning rate is set by --learning-rate RATE, not by --argument."
         )
     if strange and all_taken:
         hint = (
             nearest(strange[0], named.arguments)
             if named.arguments
-            else "It takes none."
+            else "It takes no arguments."
         )
-        raise ValueError(f"{named.name} takes no argument {strange[0]}. {hint}")
+        raise ValueError(f"{named.name} has no argument {strange[0]}. {hint}")
     return {name: value for name, value in given.items() if name in named.arguments}
 
 
@@ -143,9 +143,9 @@ def _described(word: str, rule: Any) -> Named:
         return Named(word, rule, (), ())
     if not callable(rule):
         raise TypeError(
-            f"{word} is no rule: it is a value of type {type(rule).__name__}. Name an "
-            "optax.GradientTransformation, or a function that takes a learning rate "
-            "and returns one."
+            f"{word} is not an update rule but a value of type {type(rule).__name__}. "
+            "Name an optax.GradientTransformation, or a function that takes a "
+            "learning rate and returns one."
         )
     try:
         parameters = list(inspect.signature(rule).parameters.values())
@@ -156,7 +156,7 @@ def _described(word: str, rule: Any) -> Named:
         parameters[0].VAR_KEYWORD,
     ):
         raise TypeError(
-            f"{word} takes no learning rate: a constructor takes it as its first "
+            f"{word} must take the learning rate as its first argument; it has no such "
             "argument."
         )
     rest = [
@@ -180,7 +180,7 @@ def _in_optax(word: str) -> Any:
             return found
     hint = nearest(word, sorted(known))
     raise ValueError(
-        f"There is no rule {word}. "
+        f"Unknown rule {word}. "
         f"{hint if hint.startswith('Did') else 'Name one such as optax.adam.'}"
     )
 

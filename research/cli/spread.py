@@ -34,14 +34,14 @@ SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_NEWS = 0.2, 10.0
 SECONDS_TO_STOP = 10.0
 MINUTES = 24 * 60
 
-DESCRIPTION = """Runs an experiment whose work can be shared (it has a function `share`) as several jobs, waits for them, \
-and concludes from what they kept. The flags of the experiment itself may stand among these."""
+DESCRIPTION = """Run an experiment as several jobs, wait for them, and make the report from their results. The experiment \
+must have a function `share`. Flags of the experiment itself are accepted too."""
 EXAMPLES = """
 examples:
   python -m experiments spread compare --rule heavy_ball adam --jobs 4
   python -m experiments spread compare --full --jobs 20 --cluster slurm --minutes 90 --memory 4 --slurm partition=short
 
-What a killed job had finished is kept: the same command goes on from there, also with another number of jobs."""
+If a job is killed, its finished work is kept. Rerun the same command to resume, with any number of jobs."""
 
 
 def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int:
@@ -66,15 +66,16 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
         raise ValueError(f"--minutes must be at least 1; got {asked.minutes}.")
     if asked.cluster not in CLUSTERS:
         raise ValueError(
-            f"There is no cluster {asked.cluster!r}. {nearest(asked.cluster, CLUSTERS)}"
+            f"Unknown cluster {asked.cluster!r}. {nearest(asked.cluster, CLUSTERS)}"
         )
     parameters = _parameters(asked)
     experiment = load(asked.experiment)
     if not hasattr(experiment, "share"):
         name = experiment.__name__.rpartition(".")[2]
         raise ValueError(
-            f"The work of {name} cannot be shared: it has no share(config, part, "
-            f"parts, checkpoints). Run it as it is: python -m experiments {name}"
+            f"{name} cannot be split into jobs, because it has no function "
+            "share(config, part, parts, checkpoints). Run it without spread: python "
+            f"-m experiments {name}"
         )
     executor = _executor(asked.cluster)
     command = flags.parse(experiment, own)
@@ -109,34 +110,40 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("experiment", help="its name; its own flags: python -m experiments NAME --help")
-    add("--jobs", type=int, default=2, help="how many (default: %(default)s)")
+    add(
+        "experiment",
+        help="name of the experiment; for its flags: python -m experiments NAME --help",
+    )
+    add("--jobs", type=int, default=2, help="number of jobs (default: %(default)s)")
     add(
         "--cluster",
         default="local",
         help=(
-            "local: processes here; debug: in this process; slurm (default: "
-            "%(default)s)"
+            "local: processes on this machine; debug: in this process; slurm "
+            "(default: %(default)s)"
         ),
     )
     add(
         "--minutes",
         type=int,
         default=MINUTES,
-        help="time limit of each job (default: %(default)s, a day)",
+        help="time limit of each job in minutes (default: %(default)s, a day)",
     )
     add(
         "--memory",
         type=float,
         metavar="GB",
-        help="of each job, where the cluster limits it (default: the cluster's)",
+        help=(
+            "memory of each job in GB, if the cluster limits it (default: the "
+            "cluster's)"
+        ),
     )
     add(
         "--slurm",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="what else sbatch is told, as in partition=short",
+        help="further options of sbatch, such as partition=short",
     )
     return parser
 
@@ -152,7 +159,7 @@ def _parameters(asked: argparse.Namespace) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         if not (equals and name and value):
             raise ValueError(
-                f"--slurm wants NAME=VALUE, as in partition=short; got {word!r}."
+                f"--slurm must be NAME=VALUE, such as partition=short; got {word!r}."
             )
         found[f"slurm_{name}"] = int(value) if value.isdecimal() else value
     return found
@@ -167,13 +174,13 @@ def _executor(cluster: str) -> Callable[[Path], Any]:
             submitit = importlib.import_module("submitit")
     except ModuleNotFoundError as problem:
         raise ImportError(
-            "To spread an experiment needs submitit, which is not installed: pip "
-            "install 'descent-jax[cluster]'"
+            "spread needs the package submitit, which is not installed: pip install "
+            "'descent-jax[cluster]'"
         ) from problem
     if cluster == "slurm" and shutil.which("srun") is None:
         raise ValueError(
-            "--cluster slurm: there is no srun here. Call it where jobs are submitted, "
-            "or use --cluster local."
+            "--cluster slurm needs srun, which is not installed on this machine. Run "
+            "the command on a login node of the cluster, or use --cluster local."
         )
     return lambda folder: submitit.AutoExecutor(folder, cluster=cluster)
 
@@ -293,12 +300,16 @@ def _errors_to(file: Path) -> Iterator[None]:
 def _wait(
     jobs: Sequence[Any], on_progress: Callable[[float, float, str], None]
 ) -> None:
-    waiting, told = list(jobs), None
+    waiting, last_news = list(jobs), None
     while waiting:
         waiting = [job for job in waiting if not _has_ended(job)]
         done, now = len(jobs) - len(waiting), time.monotonic()
-        if told is None or told[0] != done or now - told[1] > SECONDS_BETWEEN_NEWS:
-            told = done, now
+        if (
+            last_news is None
+            or last_news[0] != done
+            or now - last_news[1] > SECONDS_BETWEEN_NEWS
+        ):
+            last_news = done, now
             on_progress(done, len(jobs), f"{done} of {len(jobs)} jobs done")
         if waiting:
             time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -316,7 +327,7 @@ def _has_ended(job: Any) -> bool:
 def _outcome(job: Any) -> Outcome:
     """Return the outcome of an ended job, or an outcome that says it was killed."""
     killed = Outcome(
-        "it was stopped from outside: killed, out of memory or out of time", []
+        "it was stopped from outside: killed, out of memory, or out of time", []
     )
     process = getattr(job, "_process", None)
     if process is not None and not job.paths.result_pickle.exists():
@@ -338,15 +349,15 @@ def _check(outcomes: Sequence[Outcome], logs: Sequence[Path]) -> None:
     ]
     if failed:
         raise ChildProcessError(
-            f"{'; '.join(failed)}. What is finished is kept; the same command goes on "
-            "from there."
+            f"{'; '.join(failed)}. The finished work is kept; rerun the same command "
+            "to resume."
         )
     for words in dict.fromkeys(
         words for outcome in outcomes for words in outcome.differences
     ):
         print(
-            f"warning: a job had another {words}, so that its bits may differ from a "
-            "run here.",
+            f"warning: a job had another {words}, so its bits may differ from a run on "
+            "this machine.",
             file=sys.stderr,
         )
 

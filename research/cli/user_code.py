@@ -30,7 +30,8 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
         path, name = word, ""
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"There is no file {path!r}; give FILE.py:name, the name of a {what} in it."
+            f"The file {path!r} does not exist. Pass FILE.py:name, where name is a "
+            f"{what} in the file."
         )
     module = imported_file(Path(path))
     own = [
@@ -38,11 +39,11 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
         for key, value in vars(module).items()
         if not key.startswith("_") and is_one(value)
     ]
-    hint = nearest(name, own) if own else f"It has {among}."
+    hint = nearest(name, own) if own else f"It contains {among}."
     if not name:
         raise ValueError(f"Which {what} of {path}? Write {path}:NAME. {hint}")
     if not hasattr(module, name):
-        raise ValueError(f"There is no {name!r} in {path}. {hint}")
+        raise ValueError(f"{path} has no {name!r}. {hint}")
     return getattr(module, name)
 
 
@@ -62,7 +63,7 @@ def in_module(word: str) -> Any:
         except ModuleNotFoundError as problem:
             if problem.name and f"{module_name}.".startswith(f"{problem.name}."):
                 raise ValueError(
-                    f"There is no module {module_name}: give module:name or "
+                    f"The module {module_name} does not exist. Pass module:name or "
                     "FILE.py:name."
                 ) from None
             raise
@@ -71,7 +72,7 @@ def in_module(word: str) -> Any:
             public = [key for key in dir(found) if not key.startswith("_")]
             close = nearest(part, public)
             hint = f" {close}" if close.startswith("Did") else ""
-            raise ValueError(f"There is no {part!r} in {module_name}.{hint}")
+            raise ValueError(f"{module_name} has no {part!r}.{hint}")
         found = getattr(found, part)
     return found
 
@@ -85,7 +86,7 @@ def imported_file(path: Path) -> Any:
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file.")
+        raise ValueError(f"{path} is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     with folder_first(path.resolve().parent), failures_named(str(path)):
         spec.loader.exec_module(module)
@@ -100,7 +101,7 @@ def failures_named(name: str) -> Iterator[None]:
     try:
         yield
     except SystemExit as problem:
-        hint = "put what it runs under `if __name__ == '__main__':`"
+        hint = "put the code that it runs under `if __name__ == '__main__':`"
         raise RuleError(f"{name} exits while it is imported; {hint}.") from problem
     except Exception as problem:
         what = f"{type(problem).__name__} while it was imported{place(problem)}"

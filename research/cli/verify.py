@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 SAME, DIFFERENT = 0, 1
 SILENT_SECONDS = 2.0  # A longer comparison shows its progress.
 
-DESCRIPTION = """Compare a rule with a reference, step by step, on problems that ask hard questions (sparse gradients, \
-gradients of sizes from e^-30 to e^30, zeros, a NaN), and names the mistake that explains the difference."""
+DESCRIPTION = """Compare an update rule with a reference, step by step, on difficult problems (sparse gradients, gradients \
+of sizes from e^-30 to e^30, zeros, a NaN), and name the mistake that explains a difference."""
 EXAMPLES = """
 examples:
   descent verify mine.py:my_adam --against optax.adam
   descent verify mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8 eps=1e-6
 
-status: 0 if they are the same rule, 1 if not, 2 after bad input"""
+exit status: 0 if they are the same rule, 1 if not, 2 after bad input"""
 
 
 def verify(words: Sequence[str]) -> int:
@@ -94,18 +94,21 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    of_rule = "a constructor that takes the learning rate first, or a rule made by one"
+    of_rule = (
+        "a constructor whose first argument is the learning rate, or a rule built by "
+        "one"
+    )
     of_reference = (
-        "optax.NAME, optax.contrib.NAME, FILE.py:name, or one of our rules by name: "
-        "its formula, in fifty digits"
+        "the reference: optax.NAME, optax.contrib.NAME, FILE.py:name, or the name of "
+        "a rule of this package (then its formula in fifty digits)"
     )
     of_rate = (
-        "on every problem; left out, each problem has its own (a rule that is made "
-        "needs it)"
+        "learning rate on every problem; by default each problem has its own "
+        "(required if the rule is already built)"
     )
     of_arguments = (
-        "other arguments, such as b1=0.8: of the reference, and of the rule where it "
-        "takes them"
+        "other arguments, such as b1=0.8, for the reference and, if it accepts them, "
+        "for the rule"
     )
     add("rule", metavar="FILE.py:rule", help=of_rule)
     add("--against", required=True, metavar="REFERENCE", help=of_reference)
@@ -122,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype",
         choices=("float64", "float32"),
         default="float64",
-        help="of params and gradients (%(default)s)",
+        help="dtype of params and gradients (default: %(default)s)",
     )
     return parser
 
@@ -130,8 +133,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check_rate(rate: float | None, already_made: list[str]) -> None:
     if rate is None and len(already_made) == 1:
         raise ValueError(
-            f"{already_made[0]} is already made, with a learning rate in it; tell it "
-            "to the other: --learning-rate RATE."
+            f"{already_made[0]} is already built with a learning rate. Give the other "
+            "rule the same one: --learning-rate RATE."
         )
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"--learning-rate must be a positive number; got {rate}.")
@@ -157,12 +160,12 @@ def _print(
 ) -> None:
     from research import runs
 
-    notes = [f"Each is walked for 50 steps in {asked.dtype}; {_versions()}."]
+    notes = [f"Each problem runs for 50 steps in {asked.dtype}; {_versions()}."]
     notes += [
-        f"{problem} is left out: {reason}." for problem, reason in found.reasons.items()
+        f"{problem} is skipped: {reason}." for problem, reason in found.reasons.items()
     ]
     notes += [
-        f"{asked.rule} takes no {argument}: only {asked.against} was given it."
+        f"{asked.rule} has no argument {argument}, so only {asked.against} received it."
         for argument in not_taken
     ]
     table = runs.Table(

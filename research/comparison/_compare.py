@@ -135,7 +135,7 @@ def plan(
     contenders = make_contenders(rules, spaces=spaces, evaluations=evaluations)
     names = [contender.name for contender in contenders]
     if len(names) < 2:
-        raise ValueError(f"a comparison needs two rules or more; got {names}.")
+        raise ValueError(f"a comparison needs at least two rules; got {names}.")
     if baseline is not None and baseline not in names:
         raise ValueError(
             f"baseline must be one of the rules, {', '.join(names)}; got {baseline!r}."

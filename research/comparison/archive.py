@@ -215,14 +215,14 @@ def read_study(path: str | Path) -> SavedStudy:
 def _check_format(experiment: str, numbers: Any) -> None:
     if not isinstance(numbers, dict) or "study" not in numbers:
         raise ValueError(
-            f"holds a run of {experiment!r}, which is no study; give runs of descent "
-            "compare."
+            f"contains a run of {experiment!r}, which is not a study. Pass runs of "
+            "descent compare."
         )
     version = numbers["study"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(
-            f"holds a study of the format {reprlib.repr(version)}, which there never "
-            "was: run it again."
+            f"contains a study of the unknown format {reprlib.repr(version)}. Run the "
+            "study again."
         )
     if version < FORMAT:
         raise ValueError(
@@ -232,8 +232,9 @@ def _check_format(experiment: str, numbers: Any) -> None:
         )
     if version > FORMAT:
         raise ValueError(
-            f"was written by a newer version of Descent (study format {version}; this one "
-            f"reads up to {FORMAT}): update descent-jax, or ask for it from an older one."
+            f"was written by a newer version of Descent (study format {version}; this "
+            f"version reads formats up to {FORMAT}). Update descent-jax, or ask for a "
+            "study from an older version."
         )
 
 
@@ -247,19 +248,20 @@ def _check_numbers(numbers: Mapping[str, Any]) -> None:
         )
         check_shape(numbers, {"cells": [CELL], "comparisons": [COMPARISON]}, "study")
     except ValueError as error:
-        raise ValueError(f"holds a study that cannot be ranked: {error}") from error
+        raise ValueError(f"contains a study that cannot be ranked: {error}") from error
     for name in ("cells", "comparisons"):
         entries = set()
         for entry in numbers[name]:
             workload, rule = entry["workload"], entry["rule"]
             if (workload, rule) in entries:
                 raise ValueError(
-                    f"holds a study with {rule!r} on {workload!r} twice in its {name}."
+                    f"contains a study with {rule!r} on {workload!r} twice in its "
+                    f"{name}."
                 )
             entries.add((workload, rule))
     for index, measurement in enumerate(numbers["cells"]):
         if (measurement["cost"] is None) != (measurement["example_gradients"] is None):
             raise ValueError(
-                f"holds a study whose cells[{index}] has a cost in passes and none in "
-                "example gradients."
+                f"contains a study whose cells[{index}] has a cost in passes but none "
+                "in example gradients."
             )

@@ -74,7 +74,7 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
       >>> name_rules(["a.py:mine", "b.py:mine", "adam"])
       {'a:mine': 'a.py:mine', 'b:mine': 'b.py:mine', 'adam': 'adam'}
     """
-    check_sequence("words", words, "words, one a rule", str)
+    check_sequence("words", words, "words, one for each rule", str)
     split = [word.rpartition("=") for word in words]
     short = [name or word.partition(":")[2] or word for name, _, word in split]
     names = [
@@ -85,7 +85,7 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
     ]
     if len(set(names)) < len(names):
         raise ValueError(
-            "rule: give each rule once, or names as in v1=FILE.py:NAME; got "
+            "rule: give each rule once, or name it, as in v1=FILE.py:NAME; got "
             f"{', '.join(words)}."
         )
     return {name: word for name, (_, _, word) in zip(names, split, strict=True)}
@@ -112,7 +112,7 @@ def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
             costs[name] = float(number)
         except ValueError:
             raise ValueError(
-                f"--evaluations wants RULE=NUMBER, as in mine=2; got {word!r}."
+                f"--evaluations must be RULE=NUMBER, such as mine=2; got {word!r}."
             ) from None
     return costs
 
@@ -132,7 +132,7 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
       >>> digest_files(["adam", "optax.sgd"])
       ()
     """
-    check_sequence("words", words, "words, one a rule", str)
+    check_sequence("words", words, "words, one for each rule", str)
     check_sequence("recorded", recorded, "digests", str)
     files = (
         word.rpartition("=")[2].partition(":")[0] for word in words if ".py" in word
@@ -141,8 +141,8 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"There is no file {missing[0]!r}; give FILE.py:name, the name of a rule in "
-            "it."
+            f"The file {missing[0]!r} does not exist. Pass FILE.py:name, where name is "
+            "a rule in the file."
         )
     digests = tuple(
         f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
@@ -150,7 +150,7 @@ def digest_files(words: Sequence[str], recorded: Sequence[str] = ()) -> tuple[st
     )
     if recorded and tuple(recorded) != digests:
         raise ValueError(
-            f"files: {', '.join(paths)} changed since this run was made. Leave --files "
-            "out for a new run."
+            f"files: {', '.join(paths)} changed after this run. Leave --files out to "
+            "start a new run."
         )
     return digests

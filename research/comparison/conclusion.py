@@ -131,7 +131,7 @@ def _check_measurements(measurements: Any) -> None:
         or not all(isinstance(saved, Saved) for saved in measurements.values())
     ):
         raise TypeError(
-            "measurements must map (workload, rule) to what measure_contender gives; "
+            "measurements must map (workload, rule) to results of measure_contender; "
             f"got measurements={shown(measurements)}."
         )
 
@@ -147,7 +147,7 @@ def _check_names(
     measured = {rule for _, rule in measurements}
     if missing := [name for name in names if name not in measured]:
         raise ValueError(
-            "measurements must hold what each rule did; it has nothing of "
+            "measurements must contain every rule on every workload; missing: "
             f"{', '.join(missing)}."
         )
 

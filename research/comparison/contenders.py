@@ -90,14 +90,14 @@ def make_contenders(
     for argument, given in (("spaces", spaces), ("evaluations", evaluations)):
         if given is not None and not isinstance(given, Mapping):
             raise TypeError(
-                f"{argument} go by the name of a rule, {argument}={{'mine': ...}}; got "
-                f"{given!r}."
+                f"{argument} must map names of rules to values, {argument}={{'mine': "
+                f"...}}; got {given!r}."
             )
         for name in given or ():
             if name not in named:
                 raise ValueError(
-                    f"{argument} names {name!r}, which does not take "
-                    f"part{known_names(name, named)}"
+                    f"{argument} names {name!r}, which is not a rule of this "
+                    f"comparison{known_names(name, named)}"
                 )
     return tuple(
         _contender(name, rule, (spaces or {}).get(name), evaluations or {})
@@ -120,20 +120,21 @@ def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     if not named:
         raise ValueError(
             "rules must name at least one rule, such as {'mine': my_rule, 'adam': "
-            "'adam'}; it is empty."
+            "'adam'}; got none."
         )
     for name in [name for name, _ in named]:
         if not isinstance(name, str):
             raise TypeError(
-                f"a rule needs a name; give it one, {{'mine': ...}}; got {name!r}."
+                f"a rule must have a name, as in {{'mine': ...}}; got {name!r}."
             )
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"a rule's name is letters, digits and _, then also . : and -; got {name!r}."
+                "the name of a rule must consist of letters, digits, _ . : and -, and "
+                f"begin with a letter, a digit or _; got {name!r}."
             )
         if [n for n, _ in named].count(name) > 1:
             raise ValueError(
-                f"the rule {name!r} comes twice; give each a name of its own."
+                f"the rule {name!r} is given twice. Give each rule its own name."
             )
     return dict(named)
 
@@ -151,12 +152,12 @@ def _contender(
         ours = next((n for n, c in _OURS.items() if c is constructor), None)
         known = SPACES.get(ours or _like_ours(constructor))
     if ours in NOT_COMPARED:
-        raise ValueError(f"{name} is not compared: {NOT_COMPARED[ours]}.")
+        raise ValueError(f"{name} cannot be compared: {NOT_COMPARED[ours]}.")
     if is_made(constructor) or not callable(constructor):
         made(constructor, 0.0, {}, name)  # Raises if it is not a rule either.
         if given:
             raise ValueError(
-                f"{name} is made already, so that nothing of it is searched; give its "
+                f"{name} is already built, so it has nothing to search. Pass its "
                 "constructor."
             )
         space = {}
@@ -178,8 +179,8 @@ def _cost(
         cost, stated = costs[name], True
     if not _is_number(cost) or cost < 1:
         raise ValueError(
-            f"evaluations of {name} must be a finite number, at least 1 for the gradient "
-            f"that a step gets; got {cost!r}."
+            f"evaluations of {name} must be a finite number, at least 1 (the gradient "
+            f"of the step itself); got {cost!r}."
         )
     return float(cost), stated
 
@@ -247,7 +248,7 @@ def _check_parameters(
     for unknown in [n for n in space if n not in taken]:
         if not takes_any:
             raise ValueError(
-                f"{name} takes no {unknown!r}{known_names(unknown, taken)}"
+                f"{name} has no argument {unknown!r}{known_names(unknown, taken)}"
             )
     needed = [
         n
@@ -256,9 +257,9 @@ def _check_parameters(
     ]
     if needed:
         raise ValueError(
-            f"{name} needs {needed[0]}, which has no default and no range: give it one, as "
-            f"in {{{name!r}: {{{needed[0]!r}: research.tuning.Range(low, high)}}}} "
-            f"(--space {name}.{needed[0]}=LOW..HIGH)."
+            f"{name} needs {needed[0]}, which has no default and no range. Give it a "
+            f"range, as in {{{name!r}: {{{needed[0]!r}: research.tuning.Range(low, "
+            f"high)}}}} (--space {name}.{needed[0]}=LOW..HIGH)."
         )
 
 
@@ -288,8 +289,9 @@ def _first_parameter(
     usual: Any = None if first.default is inspect.Parameter.empty else first.default
     if first.name in _NO_RATES or not (usual is None or _is_number(usual)):
         raise ValueError(
-            f"{name}: its first parameter, {first.name}, is no learning rate; say what is "
-            f"searched: spaces={{{name!r}: {{'learning_rate': Range(1e-4, 1.0)}}}}."
+            f"{name}: its first parameter, {first.name}, is not a learning rate. State "
+            f"what to search: spaces={{{name!r}: {{'learning_rate': Range(1e-4, "
+            "1.0)}}."
         )
     default = float(usual) if usual is not None and usual > 0 else None
     low, high = min(1e-5, default or 1.0), max(10.0, default or 1.0)

@@ -164,8 +164,8 @@ def simulate_study(
     search, each = trials - 1, tuning_seeds + seeds
     if measured[1].scores.shape != (num_trials, num_seeds):
         raise ValueError(
-            "both rules need the same trials and seeds; got "
-            f" {(num_trials, num_seeds)} and {measured[1].scores.shape}."
+            "both rules need equal numbers of trials and seeds; got  "
+            f"{(num_trials, num_seeds)} and {measured[1].scores.shape}."
         )
     for name, needed, there in (
         ("trials", 1 + search * (1 + other_trials), num_trials),
@@ -173,8 +173,8 @@ def simulate_study(
     ):
         if needed > there:
             raise ValueError(
-                f"such a study draws {needed} {name}; {there} are measured. Measure more, or "
-                "draw fewer."
+                f"such a study draws {needed} {name}, but only {there} were measured. "
+                "Measure more, or draw fewer."
             )
     columns, points = (
         generator.permutation(num_seeds),
@@ -293,8 +293,7 @@ def share(count: int, total: int, level: float = 0.95) -> tuple[float, float, fl
     check_count("count", count, 0)
     if count > total:
         raise ValueError(
-            "count is how often, of total: at most total; got "
-            f"count={count}, total={total}."
+            f"count must be at most total; got count={count}, total={total}."
         )
     interval = stats.binomtest(int(count), int(total)).proportion_ci(level, "wilson")
     return int(count) / int(total), float(interval.low), float(interval.high)
@@ -322,8 +321,8 @@ def tally(
         or not np.isin([*named.ravel(), *truth.ravel()], (MINE, NONE, OTHER)).all()
     ):
         raise ValueError(
-            "named and truth must be of one shape, each MINE, NONE or OTHER; got "
-            f"{named!r} and {truth!r}."
+            "named and truth must have the same shape, with entries MINE, NONE or "
+            f"OTHER; got {named!r} and {truth!r}."
         )
     decided = named != NONE
     right = decided & (named == truth)
@@ -346,6 +345,6 @@ def _t_test(advantages: Float[np.ndarray, " seeds"], level: float) -> int:
     """
     n = len(advantages)
     if n < 2:
-        raise ValueError(f"a t-test needs two seeds or more; got {n}.")
+        raise ValueError(f"a t-test needs at least two seeds; got {n}.")
     half = stats.t.isf((1 - level) / 2, n - 1) * advantages.std(ddof=1) / np.sqrt(n)
     return int(np.sign(advantages.mean())) if abs(advantages.mean()) > half else NONE

@@ -160,8 +160,8 @@ def make_protocol(
 def _check_tune_on(tune_on: Any) -> None:
     if isinstance(tune_on, str) and tune_on == "test":
         raise ValueError(
-            "tune_on='test' would choose by what is reported. Tune on 'train', reported "
-            "on train with other seeds, or on 'validation', reported on test."
+            "tune_on='test' would choose by the reported results. Use 'train' "
+            "(reported on train, with other seeds) or 'validation' (reported on test)."
         )
     if not isinstance(tune_on, str) or tune_on not in REPORTED_ON:
         raise ValueError(f"tune_on must be 'train' or 'validation'; got {tune_on!r}.")
@@ -171,7 +171,7 @@ def _seeds(name: str, given: Any, first: int, least: int) -> tuple[int, ...]:
     """Return the seeds that an argument gives, as a number or as a sequence."""
     if isinstance(given, bool | str | bytes) or not isinstance(given, int | Sequence):
         raise ValueError(
-            f"{name} must be a number of seeds, or the seeds themselves; got {given!r}."
+            f"{name} must be a number of seeds, or a list of seeds; got {given!r}."
         )
     check_most(MOST_SEEDS, **{name: given})
     seeds = tuple(range(first, first + given) if isinstance(given, int) else given)
@@ -180,12 +180,12 @@ def _seeds(name: str, given: Any, first: int, least: int) -> tuple[int, ...]:
         for seed in seeds
     ):
         raise ValueError(
-            f"{name} must be a number of seeds, or integers in 0..2**31-1; got "
-            f"{given!r}."
+            f"{name} must be a number of seeds, or a list of integers in 0..2**31-1; "
+            f"got {given!r}."
         )
     if len(set(seeds)) < len(seeds):
         raise ValueError(
-            f"{name} has a seed more than once: {seeds}. Give each seed once."
+            f"{name} contains a seed more than once: {seeds}. Give each seed once."
         )
     if len(seeds) < least:
         raise ValueError(

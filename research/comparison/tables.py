@@ -140,7 +140,11 @@ def _why(measurement: Numbers) -> str:
     """Return, if it is known, why a rule missed the target; else ""."""
     if measurement["diverged"] == 1:
         return " (every training diverged)"
-    return " (it ends above where it began)" if measurement["final"] > 1 else ""
+    return (
+        " (the loss at the end is higher than at the start)"
+        if measurement["final"] > 1
+        else ""
+    )
 
 
 def interval(one: Numbers) -> str:
@@ -317,9 +321,7 @@ def choices_table(numbers: Numbers) -> runs.Table:
         "Trainings: all runs of the searches. Gradients a step: number of gradients of "
         "the batch that a step costs."
     )
-    return runs.Table(
-        "What was chosen, and how much that mattered", columns, rows, note
-    )
+    return runs.Table("Chosen trials, and their influence", columns, rows, note)
 
 
 def _choices_row(measurement: Numbers) -> tuple[Any, ...]:

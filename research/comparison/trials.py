@@ -110,7 +110,9 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
     ]
     names = [workload.name for workload in made]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"workload must name at least one, each once; got {names}.")
+        raise ValueError(
+            f"workload must name at least one workload, each once; got {names}."
+        )
     return made
 
 
@@ -133,9 +135,9 @@ def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
         return samplers.full_batch(n)
     if batch_size > n:
         raise ValueError(
-            f"batch_size={batch_size} is more than the {n} examples of "
-            f"{workload.name}; give at most that, or None for all of them "
-            "(--batch-size 0)."
+            f"batch_size={batch_size} is larger than the {n} examples of "
+            f"{workload.name}. Use at most {n}, or None for all of them (--batch-size "
+            "0)."
         )
     return samplers.minibatch(n, batch_size)
 
@@ -157,16 +159,16 @@ def check_trials(
     for part in (protocol.tune_on, protocol.reported_on):
         if part != "train" and getattr(workload, part) is None:
             raise ValueError(
-                f"workload {workload.name!r} has no {part} part: tune_on='train' needs "
-                "none."
+                f"workload {workload.name!r} has no {part} part. Use tune_on='train', "
+                "which needs none."
             )
     params = jax.eval_shape(workload.init, jax.random.key(0))
     for contender in contenders:
         if contender.evaluations > protocol.passes:
             raise ValueError(
                 f"passes={protocol.passes} is less than one epoch of {contender.name}, "
-                f"whose step costs {contender.evaluations:g} gradients; give passes of "
-                f"at least {math.ceil(contender.evaluations)}."
+                f"whose step costs {contender.evaluations:g} gradients. Use at least "
+                f"passes={math.ceil(contender.evaluations)}."
             )
         check_contender(contender, params, workload.objective, workload.train)
 
@@ -261,9 +263,9 @@ def _unstated(name: str, own: int, whole: int) -> str:
         else ""
     )
     return (
-        f"{name} evaluates the objective itself, {times} a step{of_all}; say what a step "
-        f"costs in gradients: evaluations={{{name!r}: {own + 1}}} (--evaluations "
-        f"{name}={own + 1})."
+        f"{name} evaluates the objective itself, {times} a step{of_all}. State the "
+        f"cost of a step in gradients: evaluations={{{name!r}: {own + 1}}} "
+        f"(--evaluations {name}={own + 1})."
     )
 
 

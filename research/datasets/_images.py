@@ -110,7 +110,7 @@ def check_labels(
     if labels.ndim != 1 or len(labels) != num_examples:
         raise ValueError(
             f"{where} has {len(labels):,} labels for {num_examples:,} examples: the "
-            "files do not belong together. Fetch them again."
+            "files do not match. Fetch them again."
         )
     bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if bad.size:

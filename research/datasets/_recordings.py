@@ -63,7 +63,7 @@ def recordings() -> Recordings:
         )
     if not found:
         raise ValueError(
-            f"{path} contains no recording such as 7_jackson_32.wav: it is another "
+            f"{path} contains no recording such as 7_jackson_32.wav, so it is another "
             "archive. Fetch the original archive."
         )
     order = sorted(found)

@@ -125,7 +125,7 @@ def _download(file: File, folder: Path, on_progress: OnProgress | None) -> Path:
                 raise
             status = getattr(getattr(problem, "response", None), "status_code", "")
             failures.append(
-                f"{urlsplit(url).netloc} did not deliver it "
+                f"the download from {urlsplit(url).netloc} failed "
                 f"({f'{type(problem).__name__} {status}'.strip()})."
             )
             continue
@@ -133,7 +133,7 @@ def _download(file: File, folder: Path, on_progress: OnProgress | None) -> Path:
         if found == file.sha256:
             return path
         failures.append(
-            f"{urlsplit(url).netloc} delivered another file: sha256 {found} instead of "
+            f"{urlsplit(url).netloc} sent another file: sha256 {found} instead of "
             f"{file.sha256}."
         )
     raise ConnectionError(" ".join(failures))

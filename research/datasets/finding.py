@@ -122,7 +122,7 @@ def fault(path: Path, file: File) -> str | None:
         file.hashed
     ]
     return (
-        f"{path} is damaged or another file: sha256{part} {found} instead of "
+        f"{path} is damaged, or it is another file: sha256{part} {found} instead of "
         f"{file.sha256}."
     )
 
@@ -153,10 +153,10 @@ def _find(source: Source, file: File, on_progress: OnProgress | None) -> Path:
             return path
         if folder.owner != CACHE:
             raise ValueError(
-                f"{wrong} It is not replaced automatically: remove it, or replace it "
-                "by the right file."
+                f"{wrong} It is not replaced automatically. Delete it, or replace it "
+                "with the correct file."
             )
-        warnings.warn(f"{wrong} It is downloaded again.", stacklevel=4)
+        warnings.warn(f"{wrong} Downloading it again.", stacklevel=4)
     try:
         return fetch_file(source, file, on_progress)
     except ConnectionError as problem:
@@ -192,7 +192,7 @@ def _missing(source: Source, file: File, why: str) -> str:
     )
     return (
         f"{source.name} needs {file.name}, which is missing and could not be "
-        f"downloaded: {why} Searched {folders}. With a network, run: "
+        f"downloaded: {why} Searched: {folders}. With a network connection, run: "
         f"descent data fetch {source.name}. Without one, put the file ({by_hand}) "
         f"under that name into {searched[-1].path}, or into a folder that you pass by "
         f"--data-dir or {VARIABLE}."

@@ -80,7 +80,7 @@ def quadratic(
         or not spectrum.any()
     ):
         raise ValueError(
-            "eigenvalues must be a row of numbers >= 0 that are not all 0; got "
+            "eigenvalues must be a row of numbers >= 0, not all of them 0; got "
             f"{eigenvalues!r}."
         )
     random = np.random.default_rng(_checked_seed(seed))

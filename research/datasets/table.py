@@ -4,7 +4,7 @@ from research.datasets.sources import SOURCES, Source
 
 COLUMNS = (
     "name",
-    "what it holds",
+    "contents",
     "read it with",
     "download",
     "licence",

@@ -59,7 +59,7 @@ class LimitTable(NamedTuple):
         theory = (
             f"theory suggests {self.theory:.1e}"
             if self.theory
-            else "theory allows any that is small enough"
+            else "in theory any step that is small enough works"
         )
         lines = [f"Limit: {limit}. Best step: {self.steps[self.best]:.1e}; {theory}."]
         rows = [("step", "quotient", "truncation", "rounding")]
@@ -233,16 +233,16 @@ def _value(f: Callable[[Any], Any], at: Any) -> Any:
     value = np.asarray(f(at))
     if value.size != 1:
         raise NotScalarError(
-            f"f must return one number for a number; it returns shape {value.shape}. "
+            f"f must return one number for a number; f returns shape {value.shape}. "
             "For several outputs call jacobian(f, x), or tabulate one at a time: "
             "limit_table(lambda x: f(x)[0], x)."
         )
     # A Python int is a constant without a precision of its own.
     if value.dtype != at.dtype and value.dtype.kind not in "iub":
         raise TypeError(
-            f"f must compute in the dtype of its argument; it returns {value.dtype} "
-            f"for {at.dtype}. Use functions of NumPy instead of math, and plain "
-            "numbers as constants. For jax.numpy first call "
+            f"f must compute in the dtype of its argument; f returns {value.dtype} for "
+            f"{at.dtype}. Use functions of NumPy instead of math, and plain numbers as "
+            "constants. If f uses jax.numpy, first call "
             "research.backend.configure(x64=True)."
         )
     return value.reshape(()).astype(at.dtype)[()]
@@ -254,8 +254,8 @@ def _complex_value(f: Callable[[Any], Any], x: Any, step: float) -> Any:
     value = np.asarray(f(kind(complex(float(x), float(step)))))
     if value.size != 1 or value.dtype != kind:
         raise TypeError(
-            "scheme='complex' needs an f that computes with complex numbers; it "
-            f"returns {value.dtype} of shape {value.shape} for {np.dtype(kind)}. Use "
+            "scheme='complex' needs an f that accepts complex numbers; f returns "
+            f"{value.dtype} of shape {value.shape} for {np.dtype(kind)}. Use "
             "scheme='central' if f uses abs, comparisons or functions of math."
         )
     return value.reshape(())[()]

@@ -102,8 +102,8 @@ def partial_derivative(
         )
     if argument not in bound.arguments:
         raise ValueError(
-            f"{title(f)} needs a value of {argument}, the point of the derivative; got "
-            "none."
+            f"{title(f)} needs a value for {argument}, the point of the derivative; "
+            "got none."
         )
 
     def varied(x: Any) -> Any:
@@ -242,7 +242,7 @@ def _graph(
     except graphlib.CycleError as error:
         circle = " -> ".join(error.args[1])
         raise ValueError(
-            f"dependencies must have no cycle; got {circle}. Solve for one of them "
+            f"dependencies must not form a cycle; got {circle}. Solve for one of them "
             "first."
         ) from error
     return _Graph(source, target, functions, parents, order)
@@ -271,8 +271,8 @@ def _parameters(f: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(f).parameters)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"f={title(f)} has no names for its arguments. Wrap it: lambda x, y: f(x, "
-            "y)."
+            f"the arguments of f={title(f)} have no readable names. Wrap it: lambda x, "
+            "y: f(x, y)."
         ) from error
 
 

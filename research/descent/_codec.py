@@ -48,13 +48,11 @@ def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         check_arrays(arrays, wanted, "the checkpoint")
         surplus = {key for key in arrays if key.startswith(f"{name}/")} - wanted.keys()
         if surplus:
-            raise ValueError(
-                f"the checkpoint has arrays that nothing asks for: {sorted(surplus)}."
-            )
+            raise ValueError(f"the checkpoint has unknown arrays: {sorted(surplus)}.")
     except ValueError as error:
         raise ValueError(
-            f"{error} The checkpoint was written by another version of this code, or "
-            "by another training. Use --fresh to start from the beginning."
+            f"{error} It was written by another version of this code, or by another "
+            "training. Use --fresh to start from the beginning."
         ) from None
     found = [_like(leaf, arrays[f"{name}/{i}"]) for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, found)

@@ -108,8 +108,8 @@ def minimise(
         raise ValueError(f"norm must be jnp.inf or 2; got norm={norm!r}.")
     if objective is None and residual_fn is None:
         raise ValueError(
-            "minimise needs an objective, params -> (), or residual_fn, whose squares "
-            "it then sums."
+            "minimise needs objective (params -> loss) or residual_fn (params -> "
+            "residuals, whose squares it sums); got neither."
         )
     # The step count is an int32.
     max_steps = min(int(max_steps), int(jnp.iinfo(jnp.int32).max))

@@ -110,6 +110,7 @@ def _check_axes(
     for name, axes in first.items():
         if name not in arrays or arrays[name].shape[: len(axes)] != axes:
             raise ValueError(
-                f"the checkpoint lacks {name!r}, or its first axes are not {axes}: "
-                "another version of this code wrote it. Use --fresh to start from the beginning."
+                f"the checkpoint has no {name!r}, or its first axes are not {axes}: it "
+                "was written by another version of this code. Use --fresh to start "
+                "from the beginning."
             )

@@ -231,9 +231,9 @@ def _check_chunk(chunk: int | None, num_epochs: int) -> int:
     check_real("chunk", chunk)
     if not min(2, num_epochs) <= chunk <= num_epochs or num_epochs % chunk:
         raise ValueError(
-            "chunk must divide num_epochs and be at least 2; got "
-            f"chunk={chunk}, num_epochs={num_epochs}. "
-            "(XLA unrolls a loop of one epoch, which then has other bits.)"
+            f"chunk must divide num_epochs and be at least 2; got chunk={chunk}, "
+            f"num_epochs={num_epochs}. (XLA unrolls a loop of one epoch, which changes "
+            "the bits.)"
         )
     return chunk
 
@@ -244,7 +244,8 @@ def _check_devices(devices: Sequence[Any] | None) -> tuple[Any, ...]:
     check_sequence("devices", devices, "devices of jax.devices()", jax.Device)
     if not devices:
         raise ValueError(
-            "devices must name at least one device; got none. None means all."
+            "devices must name at least one device; got none. Pass None for all "
+            "devices."
         )
     return tuple(devices)
 

@@ -185,7 +185,7 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
     check_most(num_epochs=num_epochs)
     if devices > len(jax.devices()):
         raise ValueError(
-            f"devices={devices}, but JAX has {len(jax.devices())}. On a CPU call "
+            f"devices={devices}, but JAX has only {len(jax.devices())}. On a CPU call "
             f"research.backend.configure(devices={devices}, pool={devices}) before JAX "
             "computes anything."
         )

@@ -149,7 +149,7 @@ def _own_part(batches: _step.BatchIndices, devices: int) -> _step.BatchIndices:
     indices = batches.indices
     if indices is None:
         raise ValueError(
-            "a full batch draws no indices to split over devices; use "
+            "a full batch has no indices to split over devices. Use "
             "samplers.minibatch(n, n)."
         )
     shares = indices.reshape(len(indices), devices, -1)

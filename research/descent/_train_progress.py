@@ -100,8 +100,8 @@ def check_alike(state: _step.State) -> None:
         first, *others = (as_numbers(shard.data) for shard in leaf.addressable_shards)
         if any(first.tobytes() != other.tobytes() for other in others):
             raise ValueError(
-                "the devices' states differ: this rule uses the batch's indices itself. "
-                "Give devices=1."
+                "the states on the devices differ, because this rule uses the indices "
+                "of the batch itself. Use devices=1."
             )
 
 
@@ -116,9 +116,9 @@ SHAPE = {
 
 
 OF_ANOTHER_TRAINING = (
-    "the checkpoint is of another training: another model, rule, start or key, or other "
-    "data, batches, epochs, evaluations or devices, or of another version of this code. "
-    "Use --fresh to start from the beginning."
+    "the checkpoint belongs to another training (another model, rule, start, key, "
+    "data, batches, epochs, evaluations or devices) or to another version of this "
+    "code. Use --fresh to start from the beginning."
 )
 
 

@@ -129,11 +129,12 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     check_text("name", name)
     if not name or Path(name).name != name:
         raise ValueError(
-            f"name must be that of a file, without folders; got name={name!r}."
+            f"name must be a file name without folders; got name={name!r}."
         )
     if not Path(folder).is_dir():
         raise ValueError(
-            f"folder must be there before a picture is saved in it; got folder={str(folder)!r}."
+            "folder must exist before a picture is saved in it; got "
+            f"folder={str(folder)!r}."
         )
     folder = Path(folder)
     still = folder / f"{name}.svg"
@@ -153,7 +154,9 @@ def colour(regime: str) -> str:
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):
         if word in regime:
             return COLOURS[word]
-    raise ValueError(f"no colour for regime={regime!r}; known: {', '.join(COLOURS)}.")
+    raise ValueError(
+        f"regime must be one of {', '.join(COLOURS)}; got regime={regime!r}."
+    )
 
 
 def band(
@@ -173,7 +176,7 @@ def band(
         check_numbers(name, values, ndim=1)
         if len(values) != len(x):
             raise ValueError(
-                f"{name} must be as long as x, {len(x)}; got {len(values)}."
+                f"{name} must have the length of x, {len(x)}; got {len(values)}."
             )
     line = axes.plot(x, np.where(np.isfinite(middle), middle, np.nan), **style)[0]
     fine = np.isfinite(low) & np.isfinite(high)

@@ -69,8 +69,8 @@ def _check_counts(counts: ArrayLike, classes: Sequence[str]) -> None:
     size = len(classes)
     if np.shape(counts) != (size, size) or not size or np.any(np.asarray(counts) < 0):
         raise ValueError(
-            f"counts must have shape ({size}, {size}), for {size} classes, and no "
-            f"negative entry; got shape {np.shape(counts)}. Make them with "
+            f"counts must have shape ({size}, {size}) for {size} classes, without "
+            f"negative entries; got shape {np.shape(counts)}. Make them with "
             "sklearn.metrics.confusion_matrix."
         )
 

@@ -34,7 +34,8 @@ def draw_images(
     images = np.asarray(images)
     if images.dtype != np.uint8:
         raise ValueError(
-            f"images must be bytes 0..255, of dtype uint8; got {images.dtype}. Cast, or use draw_filters."
+            f"images must be bytes 0..255, of dtype uint8; got {images.dtype}. Convert "
+            "them, or use draw_filters."
         )
     _draw_grid(
         axes, images, captions, columns, "gray", lambda image: image, (0.0, 255.0)
@@ -123,12 +124,14 @@ def _draw_grid(
 def _check(images: np.ndarray, captions: Sequence[str], columns: int) -> None:
     if images.ndim != 4 or not len(images) or images.shape[-1] not in CHANNELS:
         raise ValueError(
-            f"pictures must have shape (n, H, W, C), at least one of them, with C = 1 (grey) or 3 (colours); got "
-            f"{images.shape}. Give one picture as picture[None], and grey ones an axis of length 1 at the end."
+            "pictures must have shape (n, H, W, C) with n at least 1 and C = 1 (grey) "
+            f"or 3 (colours); got {images.shape}. Pass one picture as picture[None], "
+            "and add an axis of length 1 at the end of grey ones."
         )
     if len(captions) not in (0, len(images)):
         raise ValueError(
-            f"captions must be as many as pictures, or none; got {len(captions)} for {len(images)}."
+            f"captions must be empty, or one for each picture; got {len(captions)} "
+            f"captions for {len(images)} pictures."
         )
     if columns < 1:
         raise ValueError(f"columns must be a positive integer; got columns={columns}.")

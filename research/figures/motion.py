@@ -50,7 +50,8 @@ def record(
     """
     if num_frames < 2:
         raise ValueError(
-            f"num_frames must be at least 2; got num_frames={num_frames}. A still is figures.save's work."
+            f"num_frames must be at least 2; got num_frames={num_frames}. For a still "
+            "picture use figures.save."
         )
     if not 2 <= colours <= 256:
         raise ValueError(f"colours must lie in 2..256; got colours={colours}.")

@@ -101,7 +101,7 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
             _draw_workload(panel, height, row, mark, with_intervals)
     panel.set(
         ylim=(len(rules) - 0.5, -0.5),
-        xlabel=f"example gradients to the target, over those of {plain(numbers['baseline'])}",
+        xlabel=f"example gradients to the target, relative to {plain(numbers['baseline'])}",
     )
     panel.set_yticks(
         [place + top for place in range(len(rules))],
@@ -126,7 +126,9 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
             frameon=False,
         )
     return figures.Picture(
-        "Which rule needs less?", _ratios_caption(numbers, rules, overall), figure
+        "Which rule needs fewer gradients?",
+        _ratios_caption(numbers, rules, overall),
+        figure,
     )
 
 

@@ -59,7 +59,7 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
             ends[workload, rule] = best[:, 0]
         _scale_costs(panel)
     figure.supylabel("expected passes to the target", fontsize=10)
-    figure.supxlabel("trials of hyper-parameters", fontsize=10)
+    figure.supxlabel("trials", fontsize=10)
     name_lines(
         figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else ""
     )
@@ -135,7 +135,7 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         f"{_told(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
         f"{f' Lines leave at the bottom where the gap is below {SMALLEST:g}, or negative.' if below else ''}"
     )
-    return figures.Picture("How the chosen ones descend", caption.strip(), figure)
+    return figures.Picture("Descent of the chosen trials", caption.strip(), figure)
 
 
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
@@ -163,7 +163,7 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
     count = len(numbers["workloads"])
     panel.set(xscale="log", ylim=(-0.02, 1.04), xlim=(factors[0], factors[-1]))
     panel.set(
-        xlabel="factor over the cheapest rule's passes",
+        xlabel="passes relative to the cheapest rule",
         ylabel=f"share of the {count} workloads",
     )
     panel.yaxis.set_major_formatter(lambda value, _: percent(value))
@@ -171,18 +171,20 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.set_xticks([], minor=True)
     name_lines(figure, [panel], [], who)
-    told = [
+    sentences = [
         f"{rule} is cheapest on {percent(arrays[f'profile/{rule}'][0])} and within a factor of {factors[-1]:.3g} on "
         f"{percent(arrays[f'profile/{rule}'][-1])}"
         for rule in who.shown
     ]
     caption = (
-        f"Performance profile (Dolan & Moré 2002): the share of {count} workloads on which a rule costs at most so many "
-        f"times the cheapest rule there: {'; '.join(told)}.{_grey(who)} Higher and further left is better; what a line "
-        "lacks to 100 % at its end it does not reach, or at a higher factor."
+        f"Performance profile (Dolan & Moré 2002): the share of {count} workloads on "
+        "which a rule costs at most a given multiple of the cheapest rule: "
+        f"{'; '.join(sentences)}.{_grey(who)} Higher and further left is better. A line "
+        "that ends below 100 % does not reach the other workloads, or only at a "
+        "larger multiple."
     )
     return figures.Picture(
-        "On how many workloads is it near the best?", caption, figure
+        "On how many workloads is each rule near the best?", caption, figure
     )
 
 
@@ -274,7 +276,9 @@ def _gain(costs: np.ndarray) -> str:
 
 def _end(cell: Mapping[str, Any]) -> str:
     reached, cost = number(cell["reached"]), number(cell["cost"])
-    least = f"after {written(cost)} passes" if np.isfinite(cost) else "at no cost known"
+    least = (
+        f"after {written(cost)} passes" if np.isfinite(cost) else "at an unknown cost"
+    )
     return (
         f"{percent(reached)} of the runs reach it, {least}"
         if reached > 0
@@ -282,7 +286,7 @@ def _end(cell: Mapping[str, Any]) -> str:
     )
 
 
-def _told(
+def _sentences(
     numbers: Mapping[str, Any], who: Cast, words: Callable[[str, str], str]
 ) -> str:
     """Describe the numbers of each workload.
@@ -292,11 +296,11 @@ def _told(
     rules: Sequence[str] = who.shown
     if len(rules) * len(numbers["workloads"]) > MOST_NAMED:
         rules = who.shown[:2]
-    told = [
+    sentences = [
         f"On {workload}: {'; '.join(f'{rule}: {words(workload, rule)}' for rule in rules)}."
         for workload in numbers["workloads"]
     ]
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def _grey(who: Cast, named: bool = False) -> str:

@@ -157,8 +157,8 @@ def _overlaid(workloads, rules, valleys, who: Cast):
             if valleys[workload, rule] is not None
         ]
         _scale(panel, [v for _, v in here])
-        for lane, (rule, v) in enumerate(here):
-            draw_valley(panel, v, who.colours[rule], rule, lane)
+        for row, (rule, v) in enumerate(here):
+            draw_valley(panel, v, who.colours[rule], rule, row)
     name_lines(figure, used, spare, who._replace(shown=tuple(rules)), at_ends=False)
     return figure
 
@@ -211,7 +211,7 @@ def _scale(panel: Axes, valleys: list[Valley]) -> None:
     show_few_numbers(panel)
 
 
-def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> None:
+def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, row: int) -> None:
     """Draw the trials of a rule with their ranges, and the line with its band.
 
     Crosses at the top mark diverged trials. A bar at the bottom marks the interval
@@ -222,7 +222,7 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
       v: Scores to draw.
       colour: Colour of the rule.
       rule: Label of the line.
-      lane: Index of the rule in the panel. The bar and the crosses of each rule are
+      row: Index of the rule in the panel. The bar and the crosses of each rule are
         shifted vertically by this index, so that they do not overlap.
     """
     fine = ~v.diverged
@@ -266,7 +266,7 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
     edge = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
     panel.plot(
         v.rates[~fine],
-        np.full((~fine).sum(), 0.96 - 0.055 * lane),
+        np.full((~fine).sum(), 0.96 - 0.055 * row),
         "x",
         markersize=5,
         label="_diverged",
@@ -274,7 +274,7 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
     )
     if v.near is None:
         return
-    height = 0.045 + 0.05 * lane
+    height = 0.045 + 0.05 * row
     panel.plot(
         v.near,
         [height, height],
@@ -308,24 +308,24 @@ def _caption(
     with_rate: list[str],
     valleys,
 ) -> str:
-    told = []
+    sentences = []
     for workload in numbers["workloads"]:
         here = [
             (rule, v) for rule in drawn if (v := valleys[workload, rule]) is not None
         ]
         words = [
-            f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, {_width(v)}, "
-            f"{v.diverged.sum()} of {len(v.rates)} crossed out"
+            f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, "
+            f"{_width(v)}, {v.diverged.sum()} of {len(v.rates)} crossed out"
             for rule, v in here
         ]
-        told.append(f"On {workload}: {'; '.join(words)}.")
+        sentences.append(f"On {workload}: {'; '.join(words)}.")
     several = any(
         len(cell["hyperparameters"]) > 1
         for cell in numbers["cells"]
         if cell["rule"] in drawn
     )
     others = (
-        "Other hyper-parameters vary too, so that points scatter around the line. "
+        "Other hyperparameters vary too, so points scatter around the line. "
         if several
         else ""
     )

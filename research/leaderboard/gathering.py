@@ -54,7 +54,7 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
             left_out.append((path.name, str(study).replace(str(path), path.name)))
         else:
             raise ValueError(
-                f"{study} To go on without it, leave it out, or add --skip-bad."
+                f"{study} To continue without it, leave it out, or add --skip-bad."
             ) from study
     if not studies:
         reasons = " ".join(reason for _, reason in left_out)
@@ -79,8 +79,8 @@ def run_paths(path: Path) -> list[Path]:
     ]
     if not entries:
         raise ValueError(
-            f"{path} holds no run folder and no .zip; give results/NAME/ID, results/NAME "
-            "or a .zip of a run."
+            f"{path} contains no run folder and no .zip. Pass results/NAME/ID, "
+            "results/NAME or the .zip of a run."
         )
     return entries
 
@@ -97,7 +97,7 @@ def _is_finished(entry: Path) -> bool:
     except ValueError:
         return True  # `read_study` will raise an error that explains the problem.
     if running:
-        warnings.warn(f"{entry} is left out: it was not run to its end.", stacklevel=4)
+        warnings.warn(f"{entry} is skipped: the run is not finished.", stacklevel=4)
     return not running
 
 

@@ -81,7 +81,7 @@ def tables(rankings: Rankings) -> list[Table]:
       rankings: Result of `write_leaderboard`.
     """
     check_instance(
-        "rankings", rankings, Rankings, "It is what write_leaderboard gives."
+        "rankings", rankings, Rankings, "It is the result of write_leaderboard."
     )
     check_instance("rankings.gathered", rankings.gathered, Gathered)
     check_sequence("rankings.protocols", rankings.protocols, "protocols", tuple)
@@ -89,15 +89,16 @@ def tables(rankings: Rankings) -> list[Table]:
     studies, _, left_out = rankings.gathered
     levels = sorted({study.numbers["protocol"]["level"] for study in studies})
     note = (
-        "Example gradients and seconds: to the target, on the average. Ratio: of a rule's "
-        "example gradients to those of its study's baseline. In brackets: the interval "
-        f"that the study states ({' or '.join(f'{level:.0%}' for level in levels)}), not "
-        "corrected for the number of studies; of the final gap, a median over seeds, the "
-        "10 % and 90 % quantiles. Verdicts are each study's own, paired by seed. Reached: "
-        "share of the reported runs. Diverged: share of the search space. Places are of "
-        "rules, by example gradients alone; of a rule in several studies, by their "
-        "median. Seconds are of the processor beside them: those of different processors "
-        "are not compared."
+        "Example gradients and seconds: average cost to reach the target. Ratio: "
+        "example gradients of the rule divided by those of the baseline of its study. "
+        "In brackets: the interval that the study reports "
+        f"({' or '.join(f'{level:.0%}' for level in levels)}), not corrected for the "
+        "number of studies. Final gap: median over seeds; in brackets its 10 % and 90 "
+        "% quantiles. Verdicts come from each study, paired by seed. Reached: share "
+        "of the reported runs. Diverged: share of the trials in the search space. "
+        "Place: rank by example gradients; the median, if a rule is in several "
+        "studies. Seconds were measured on the processor in the same row; do not "
+        "compare them between processors."
     )
     rows = [
         _row(entry, cost)
@@ -140,7 +141,7 @@ def _protocols(rankings: Rankings) -> Table:
             ),
         }
         rows.append(row)
-    note = "Measurements of different protocols share no ranking."
+    note = "Measurements of different protocols are not ranked together."
     return _table("Protocols", rows, note)
 
 
@@ -156,7 +157,7 @@ def _studies(rankings: Rankings) -> Table:
             "file": study.name,
             "command": study.fact("command"),
             "protocol": str(1 + rankings.protocols.index(terms)),
-            "seeds": f"{reported} to report, {tuned} to tune",
+            "seeds": f"{reported} reported, {tuned} for tuning",
             "versions": _versions(study),
             "processor": f"{_processor(study)}, {cores} cores",
             "source code": _commit(study),
@@ -165,9 +166,10 @@ def _studies(rankings: Rankings) -> Table:
         }
         rows.append(row)
     note = (
-        "Digests that match say that the files are those that were written, not who wrote "
-        "them nor that the numbers are true: running the command again does. Code is the "
-        "digest of the code that ran, whatever the commit."
+        "Matching digests show that the files did not change after they were written. "
+        "They do not show who wrote them, or that the numbers are correct; to check "
+        "the numbers, run the command again. Code: digest of the code that ran, "
+        "whatever the commit."
     )
     return _table("The studies", rows, note)
 
@@ -269,11 +271,11 @@ def _check_output(output: Path, inputs: Sequence[Path]) -> None:
         )
     if output.resolve() in [path.resolve() for path in inputs]:
         raise ValueError(
-            f"output: the page {output} would take the place of an input; give another "
-            "name (--output)."
+            f"output: the page {output} would overwrite an input. Choose another name "
+            "(--output)."
         )
     if (output.parent / MANIFEST).exists():
         raise ValueError(
-            f"output: the page {output} would be written into a run folder; give another "
-            "place (--output)."
+            f"output: the page {output} would be written into a run folder. Choose "
+            "another place (--output)."
         )

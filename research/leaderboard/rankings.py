@@ -210,7 +210,7 @@ def answer(rankings: Rankings) -> tuple[str, str]:
 def _lead(rankings: Rankings) -> str:
     contests = rankings.contests
     if not contests:
-        return "no two rules share a workload and a protocol, so nothing can be ranked"
+        return "no two rules share a workload and a protocol, so there is no ranking"
     lowest = [leaders(ranking) for ranking in contests]
     wins = Counter(rule for rules, _ in lowest for rule in sorted(rules))
     of = _count(len(contests), "ranking", "rankings")
@@ -220,11 +220,11 @@ def _lead(rankings: Rankings) -> str:
     best = sorted(rule for rule in wins if wins[rule] == most)
     if len(best) > 1:
         listed = f"{', '.join(best[:-1])} and {best[-1]}"
-        return f"{listed} have the lowest cost in {most} of {of} each"
+        return f"{listed} each have the lowest cost in {most} of {of}"
     apart = sum(alone for rules, alone in lowest if rules == set(best))
     return (
-        f"{best[0]} has the lowest cost in {most} of {of}, in {apart or 'none'} of them "
-        "with an interval below all others"
+        f"{best[0]} has the lowest cost in {most} of {of}; in {apart or 'none'} of "
+        "them its interval lies below all others"
     )
 
 
@@ -235,29 +235,29 @@ def _remarks(rankings: Rankings) -> list[str]:
         _ambiguous(studies, "rule", _code) | _ambiguous(studies, "rule", _space)
     )
     remarks = [
-        "A ranking is one workload under one protocol: only rules that were asked the same "
-        "are compared."
+        "Each ranking is for one workload and one protocol, so that only comparable "
+        "results are compared."
     ]
     if alone:
         remarks.append(
-            f"In {alone} more there is but one rule, and nothing to compare."
+            f"{alone} more have only one rule, so there is nothing to compare."
         )
     if ambiguous:
         remarks.append(
-            "Rules of one name with another source, search space or cost of a step are "
-            "two, and so are those of two studies whose source is not known: "
+            "Rules with the same name count as different rules if their source, "
+            "search space or cost of a step differs, or if the source is unknown: "
             f"{', '.join(ambiguous)}."
         )
     if any(
         len(ranking) > len({entry.rule for entry in ranking})
         for ranking in rankings.contests
     ):
-        remarks.append("The cost of a rule that is in several studies is their median.")
+        remarks.append("If a rule is in several studies, its cost is the median.")
     if repeated:
         remarks.append(f"A copy of a study counts once: {', '.join(repeated)}.")
     if left_out:
         remarks.append(
-            "Left out, for they cannot be read: "
+            "Skipped, because they cannot be read: "
             f"{', '.join(name for name, _ in left_out)}."
         )
     return remarks

@@ -84,8 +84,8 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
         raise ValueError(
             f"labels must be classes of shape {shape[:-1]} for logits of shape "
             f"{shape}; got labels of the same shape. Use jnp.argmax(y, axis=-1) for "
-            "one-hot labels. Pass one column at a time if an example has several "
-            "yes-or-no labels."
+            "one-hot labels. If an example has several yes-or-no labels, pass one "
+            "column at a time."
         )
     if given != shape and given != shape[:-1]:
         raise ValueError(
@@ -165,7 +165,7 @@ def _check_integers(y: np.ndarray) -> None:
     if not jnp.issubdtype(y.dtype, np.integer):
         raise TypeError(
             f"targets must be integer classes; got dtype {y.dtype}. Convert whole "
-            "numbers with .astype(int), or give probabilities to "
+            "numbers with .astype(int), or pass probabilities to "
             "softmax_cross_entropy_one_hot."
         )
 

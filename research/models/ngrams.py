@@ -339,12 +339,14 @@ def _kneser_ney(
     tokens: np.ndarray, order: int, vocabulary_size: int
 ) -> tuple[Level, ...]:
     levels: list[Level] = []
-    seen = _codes(tokens, order, vocabulary_size)
+    codes_so_far = _codes(tokens, order, vocabulary_size)
     for length in range(order, 0, -1):
-        # Below the highest order, `seen` contains each n-gram once for every different
+        # Below the highest order, `codes_so_far` contains each n-gram once for every different
         # token before it.
-        codes, counts = np.unique(seen % vocabulary_size**length, return_counts=True)
-        seen = codes
+        codes, counts = np.unique(
+            codes_so_far % vocabulary_size**length, return_counts=True
+        )
+        codes_so_far = codes
         contexts, owner = np.unique(codes // vocabulary_size, return_inverse=True)
         discounts = _discounts(counts)[np.minimum(counts, 3) - 1]
         back = np.bincount(owner, discounts)

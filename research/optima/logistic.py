@@ -24,8 +24,8 @@ _GRADIENT_TOLERANCE = 1e-12  # Relative to the norm at params = 0.
 # The optimum is at infinity if the last step still changes a logit by more than this.
 _LOGIT_TOLERANCE = 1e-6
 _NO_OPTIMUM = (
-    "The classes {}: the loss decreases for ever as params grow, so without a penalty "
-    "there is no finite optimum. Pass penalty > 0."
+    "The classes {}: the loss decreases without limit as params grow, so without a "
+    "penalty no finite optimum exists. Pass penalty > 0."
 )
 
 

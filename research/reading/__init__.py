@@ -72,7 +72,7 @@ def read_bytes(path: str | Path, most: int) -> bytes:
         data = file.read(min(most, size) + 1)
     if max(len(data), size) > most:
         raise ValueError(
-            f"{path} has {max(len(data), size):,} bytes; at most {most:,} are read."
+            f"{path} has {max(len(data), size):,} bytes; at most {most:,} are accepted."
         )
     return data
 
@@ -129,26 +129,27 @@ def parse_json(data: bytes) -> Any:
       {'loss': inf, 'sizes': [64, 10]}
       >>> parse_json(b'{"seed": 1, "seed": 2}')
       Traceback (most recent call last):
-      ValueError: the name 'seed' comes twice in an object.
+      ValueError: the name 'seed' appears twice in one object.
     """
     if not isinstance(data, bytes):
         raise TypeError(
-            f"data must be bytes, such as a file's; got data={reprlib.repr(data)}."
+            "data must be bytes, such as the content of a file; got "
+            f"data={reprlib.repr(data)}."
         )
     try:
         text = data.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is no UTF-8.") from error
+        raise ValueError(f"byte {error.start} is not valid UTF-8.") from error
     depth = _depth(data)
     if depth > DEEPEST:
         raise ValueError(
             f"lists and objects are nested {depth:,} deep; at most {DEEPEST} levels "
-            "are read."
+            "are accepted."
         )
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON ({error}).") from error
+        raise ValueError(f"it is not valid JSON ({error}).") from error
     except (
         RecursionError
     ):  # The call stack was already so deep that 64 levels are too many.
@@ -172,16 +173,16 @@ def _depth(data: bytes) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> Any:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise ValueError(f"the name {reprlib.repr(twice)} comes twice in an object.")
+        names: set[str] = set()
+        twice = next(name for name, _ in pairs if name in names or names.add(name))
+        raise ValueError(f"the name {reprlib.repr(twice)} appears twice in one object.")
     if NOT_FINITE not in found:
         return found
     name = found[NOT_FINITE]
     if len(found) > 1 or not isinstance(name, str) or name not in _NAMES:
         raise ValueError(
-            f"{reprlib.repr(found)} is no number: {{{NOT_FINITE!r}: name}} wants nan, "
-            "inf or -inf."
+            f"{reprlib.repr(found)} is not a number: the value of {NOT_FINITE!r} must "
+            "be nan, inf or -inf."
         )
     return _NAMES[name]
 
@@ -200,7 +201,9 @@ def _float(text: str) -> float:
 
 
 def _constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON; {{{NOT_FINITE!r}: ...}} stands for it.")
+    raise ValueError(
+        f"{text} is not valid JSON; write {{{NOT_FINITE!r}: ...}} instead."
+    )
 
 
 def _cut(text: str) -> str:

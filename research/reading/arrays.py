@@ -66,7 +66,7 @@ def read_npz(data: bytes) -> dict[str, np.ndarray]:
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
                 if name in arrays:
-                    raise ValueError(f"the array {name!r} comes twice")
+                    raise ValueError(f"the array {name!r} appears twice")
                 if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                     raise ValueError(f"the array {name!r} is compressed or encrypted")
                 arrays[name] = read_npy(
@@ -74,7 +74,7 @@ def read_npz(data: bytes) -> dict[str, np.ndarray]:
                 )
     except STUMBLES as error:
         raise ValueError(
-            "it is no archive of arrays, or damaged "
+            "it is not an archive of arrays, or it is damaged "
             f"({str(error) or type(error).__name__})."
         ) from error
     return arrays
@@ -151,8 +151,8 @@ def read_npy_head(
         or not dtype.itemsize
     ):
         raise ValueError(
-            f"{what} has a header with dtype {dtype} and shape "
-            f"{reprlib.repr(shape)}, which no array can have"
+            f"{what} has a header with dtype {dtype} and shape {reprlib.repr(shape)}, "
+            "which no array can have"
         )
     if math.prod(shape) * dtype.itemsize != rest:
         raise ValueError(

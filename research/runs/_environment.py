@@ -129,7 +129,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     for title, *path in (
         ("XLA thread pool (NPROC)", "xla_pool"),
         ("device kind", "devices", "kind"),
-        ("lane width", "lane_width"),
+        ("sweep width", "lane_width"),
         ("float64", "x64"),
         ("matmul precision", "matmul_precision"),
         ("JAX variables", "jax_variables"),
@@ -182,7 +182,7 @@ def _processors(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 def _commit(git: dict[str, Any] | None) -> str:
     commit = git.get("commit") if git else None
     if not git or not isinstance(commit, str):
-        return "no commit known"
+        return "commit unknown"
     return f"commit {commit[:10]}" + (
         ", with changed files" if git.get("dirty") else ""
     )

@@ -188,7 +188,9 @@ def hold(
 
 def agreement_verdict(agreement: Agreement) -> str:
     """Describe an agreement in a few sentences. The first words give its kind."""
-    check_instance("agreement", agreement, Agreement, "It is what hold_against gives.")
+    check_instance(
+        "agreement", agreement, Agreement, "It is the result of hold_against."
+    )
     for name in ("rounded", "within", "chosen", "other_values"):
         check_sequence(
             f"agreement.{name}", getattr(agreement, name), "Differences", Difference
@@ -199,7 +201,7 @@ def agreement_verdict(agreement: Agreement) -> str:
     check_count("agreement.hashes", agreement.hashes, 0)
     values = f"{agreement.values} values of table and numbers"
     bits = (
-        f"{len(agreement.other_hashes)} of {agreement.hashes} programs have other bits"
+        f"{len(agreement.other_hashes)} of {agreement.hashes} programs give other bits"
     )
     cause = likely_cause(agreement.causes)
     if agreement.other_values:
@@ -212,27 +214,27 @@ def agreement_verdict(agreement: Agreement) -> str:
     elif agreement.within or agreement.chosen:
         count = len(agreement.within)
         found = (
-            f"Agrees within the interval: of {values} {count} have other digits, each "
+            f"Agrees within the interval: {count} of {values} have other digits, each "
             f"within its interval, and {bits}."
         )
         worst = f" {largest(_worst(agreement.within))}" if agreement.within else ""
-        words = f"{found}{worst}{_told(agreement.chosen)} {cause}"
+        words = f"{found}{worst}{_chosen_in_words(agreement.chosen)} {cause}"
     elif agreement.rounded:
         count = len(agreement.rounded)
         found = (
-            f"The same printed digits: of {values} {count} differ, by rounding alone, "
+            f"The same printed digits: {count} of {values} differ, only by rounding, "
             f"and {bits}."
         )
         words = f"{found} {largest(_worst(agreement.rounded))} {cause}"
     elif agreement.other_hashes:
         words = (
-            f"The same printed digits: all {values} are the reference's; {bits}. "
+            f"The same printed digits: all {values} equal the reference; {bits}. "
             f"{cause}"
         )
     else:
         words = (
             f"Bit-identical: the {values} and the hashes of all {agreement.hashes} "
-            "programs are the reference's."
+            "programs equal the reference."
         )
     return words + _not_made(agreement)
 
@@ -278,7 +280,7 @@ def _check_reference(name: str, given: Any) -> None:
     parts = ("manifest", "table", "numbers", "hashes")
     if not isinstance(given, Mapping) or not set(parts) <= given.keys():
         raise TypeError(
-            f"{name} must be what read_reference gives; got {name}={shown(given)}."
+            f"{name} must be a result of read_reference; got {name}={shown(given)}."
         )
     for part in parts:
         check_mapping(f"{name}[{part!r}]", given[part])
@@ -327,14 +329,17 @@ def _worst(found: Sequence[Difference]) -> Difference:
     return max(found, key=lambda difference: difference.relative)
 
 
-def _told(chosen: Sequence[Difference]) -> str:
+def _chosen_in_words(chosen: Sequence[Difference]) -> str:
     if not chosen:
         return ""
     words = "; ".join(
         f"{d.place}: {d.there!r} there, {d.here!r} here" for d in chosen[:NAMED]
     )
     more = f"; and {len(chosen) - NAMED} more" if len(chosen) > NAMED else ""
-    return f" Told and not judged, for it depends on single trainings: {words}{more}."
+    return (
+        " Reported but not judged, because it depends on single trainings: "
+        f"{words}{more}."
+    )
 
 
 def _not_made(agreement: Agreement) -> str:
@@ -345,6 +350,6 @@ def _not_made(agreement: Agreement) -> str:
     more = f" and {count - NAMED} more" if count > NAMED else ""
     without = ", ".join(agreement.left_out)
     return (
-        f"\nNot reproduced, for want of {without}: {count} values and hashes of the "
-        f"reference{named}{more}."
+        f"\nNot reproduced, because of missing data ({without}): {count} values and hashes of "
+        f"the reference{named}{more}."
     )

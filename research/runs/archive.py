@@ -28,9 +28,9 @@ LIMITS = {
 }  # Maximum number of bytes of each file.
 # The environment from an untrusted archive is only displayed, so any dict is accepted.
 MANIFEST_SHAPE = SHAPE | {"environment": dict}
-_AGAIN = "get it again from where it comes"
+_AGAIN = "get it again from its source"
 # The command itself is not printed, because its source is untrusted.
-_MAKE = f"run the command in its {MANIFEST} to its end"
+_MAKE = f"finish the run with the command in its {MANIFEST}"
 _START = b"PK\x03\x04"
 
 
@@ -82,7 +82,8 @@ def pack(run: str | Path, target: str | Path) -> Path:
         )
     if not run.is_dir():
         raise ValueError(
-            f"{run} is no folder; give that of a finished run, results/NAME/ID."
+            f"{run} is not a folder. Pass the folder of a finished run, "
+            "results/NAME/ID."
         )
     with _named(run):
         files = _of_folder(run)
@@ -109,7 +110,9 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
     check_path("folder", folder)
     archive = Path(archive)
     if not archive.is_file():
-        raise ValueError(f"there is no file {archive}; give a .zip that pack wrote.")
+        raise ValueError(
+            f"the file {archive} does not exist. Pass a .zip written by pack."
+        )
     with _named(archive):
         files = _of_archive(archive)
         manifest = _checked(archive.name, files).manifest
@@ -140,7 +143,7 @@ def read_contents(path: str | Path) -> Contents:
     path = Path(path)
     if not path.exists():
         raise ValueError(
-            f"there is no {path}; give a run folder (results/NAME/ID) or a .zip of one."
+            f"{path} does not exist. Pass a run folder (results/NAME/ID) or its .zip."
         )
     with _named(path):
         files = _of_folder(path) if path.is_dir() else _of_archive(path)
@@ -172,15 +175,15 @@ def _checked(name: str, files: Mapping[str, bytes]) -> Contents:
     digests = manifest.get("digests", {})
     for file in (RESULT, ARRAYS):
         if file not in files:
-            raise ValueError(f"lacks {file}: {_MAKE}.")
+            raise ValueError(f"has no {file}: {_MAKE}.")
         if hashlib.sha256(files[file]).hexdigest() != digests.get(file):
             raise ValueError(
-                f"holds a {file} that is damaged or altered: its digest is not that of "
-                f"the {MANIFEST}."
+                f"contains a {file} that is damaged or altered: its digest differs "
+                f"from the one in the {MANIFEST}."
             )
     if manifest["id"] != _id(manifest):
         raise ValueError(
-            f"holds a {MANIFEST} that was altered: its id is not that of its "
+            f"contains a {MANIFEST} that was altered: its id does not match its "
             "experiment and config."
         )
     return Contents(name, manifest, _json(files, RESULT, check_values))
@@ -190,9 +193,7 @@ def _id(manifest: Mapping[str, Any]) -> str:
     try:
         return run_id(manifest["experiment"], manifest["config"])
     except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"holds a {MANIFEST} that cannot be of a run: {error}"
-        ) from error
+        raise ValueError(f"contains a {MANIFEST} that is not valid: {error}") from error
 
 
 def _json(
@@ -200,18 +201,18 @@ def _json(
 ) -> dict[str, Any]:
     if name not in files:
         raise ValueError(
-            f"holds no {name}, so it is no run; give a run folder (results/NAME/ID) or "
-            "a .zip of one."
+            f"contains no {name}, so it is not a run. Pass a run folder "
+            "(results/NAME/ID) or its .zip."
         )
     try:
         value = parse_json(files[name])
     except ValueError as error:
-        raise ValueError(f"holds a {name} that cannot be read: {error}") from error
+        raise ValueError(f"contains a {name} that cannot be read: {error}") from error
     try:
         check(value)
     except ValueError as error:
         raise ValueError(
-            f"holds a {name} that is not one of Descent: {error}"
+            f"contains a {name} that Descent did not write: {error}"
         ) from error
     return value
 
@@ -229,15 +230,15 @@ def _of_archive(path: Path) -> dict[str, bytes]:
     size = path.stat().st_size
     if size > sum(LIMITS.values()):
         raise ValueError(
-            f"is too large for a run: {size:,} bytes, where at most "
-            f"{sum(LIMITS.values()):,} are read."
+            f"is too large for a run: {size:,} bytes; at most {sum(LIMITS.values()):,} "
+            "are accepted."
         )
     if not path.is_file():
-        raise ValueError("is a pipe or a device; give a regular file.")
+        raise ValueError("is a pipe or a device. Pass a regular file.")
     data = read_bytes(path, sum(LIMITS.values()))
     if not data.startswith(_START):
         raise ValueError(
-            "is no archive of a run; write one with descent pack results/NAME/ID."
+            "is not an archive of a run. Write one with descent pack results/NAME/ID."
         )
     with _legible():
         archive = open_zip(data)
@@ -257,13 +258,11 @@ def _of_archive(path: Path) -> dict[str, bytes]:
         }
     if set(files) != set(LIMITS) or len(files) != len(members):
         raise ValueError(
-            f"holds {', '.join(m.filename for m in members)}, where a run has "
+            f"contains {', '.join(m.filename for m in members)}, but a run has "
             f"{', '.join(LIMITS)}."
         )
     if files.pop(SUMS) != _sums(files):
-        raise ValueError(
-            f"was altered: its {SUMS} are not those of its files; {_AGAIN}."
-        )
+        raise ValueError(f"was altered: its {SUMS} do not match its files; {_AGAIN}.")
     return files
 
 
@@ -293,21 +292,21 @@ def _check_member(member: zipfile.ZipInfo) -> None:
         or ":" in name
     ):
         raise ValueError(
-            f"is refused: its member {name!r} points outside of it. Nothing was "
-            "written; do not unpack it."
+            f"is refused: its member {name!r} points outside the archive. Nothing was "
+            "written. Do not unpack it."
         )
     if name not in LIMITS:
-        raise ValueError(f"holds {name!r}, which no archive of a run has; {advice}.")
+        raise ValueError(f"contains {name!r}, which no archive of a run has; {advice}.")
     _check_size(name, max(member.file_size, member.compress_size))
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise ValueError(f"holds {name} compressed or encrypted; {advice}.")
+        raise ValueError(f"contains {name} compressed or encrypted; {advice}.")
 
 
 def _check_size(name: str, size: int) -> None:
     if size > LIMITS[name]:
         raise ValueError(
-            f"is too large for a run: {name} of {size:,} bytes, where at most "
-            f"{LIMITS[name]:,} are read."
+            f"is too large for a run: {name} has {size:,} bytes; at most "
+            f"{LIMITS[name]:,} are accepted."
         )
 
 

@@ -127,7 +127,7 @@ def remembered(
     check_text("name", name)
     check_callable("compute", compute, "checkpoints")
     checkpoint = checkpoints(name)
-    check_methods("what checkpoints gives", checkpoint, "load", "save", "due")
+    check_methods("the result of checkpoints", checkpoint, "load", "save", "due")
     saved = checkpoint.load()
     if saved is None:
         saved = compute(lambda part: checkpoints(f"{name}/{part}"))
@@ -136,7 +136,9 @@ def remembered(
 
 
 def _save(folder: Path, name: str, saved: Saved, damaged: set[int]) -> None:
-    with explained(f"Cannot make {folder}", lambda: "What had been saved is whole."):
+    with explained(
+        f"Cannot make {folder}", lambda: "Everything saved so far is intact."
+    ):
         folder.mkdir(parents=True, exist_ok=True)
     numbers = _numbers(folder)
     number = max(numbers, default=0) + 1
@@ -169,7 +171,7 @@ def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
         except (OSError, ValueError) as error:
             damaged.add(number)
             before = (
-                "The one before it is used."
+                "The previous checkpoint is used."
                 if number > min(_numbers(folder))
                 else "This part is computed again."
             )
@@ -190,7 +192,7 @@ def _read(file: Path, name: str) -> Saved:
     check_shape(found, {"name": str, "digest": str}, "the checkpoint")
     values = found.get("values")
     if text != _text(name, arrays, values):
-        raise ValueError("its digest is another")
+        raise ValueError("its digest differs")
     return Saved(read_npz(arrays), values)
 
 

@@ -86,7 +86,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         first, *last = (_seed(end.strip(), text) for end in part.split("..", 1))
         if last and first > last[0]:
             raise ValueError(
-                f"seeds: the range {part.strip()!r} is empty; write {last[0]}..{first}."
+                f"seeds: the range {part.strip()!r} is empty. Write {last[0]}..{first}."
             )
         check_most(MOST_SEEDS, seeds=last[0] - first if last else 1)
         seeds += range(first, last[0] + 1) if last else [first]
@@ -102,7 +102,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def _seed(word: str, text: str) -> int:
     if not re.fullmatch("[0-9]+", word) or int(word) >= 2**32:
         raise ValueError(
-            f"seeds: {word!r} in {text!r} is no integer in 0..2³²-1. Write one (7), "
-            "several (0,3,5) or a range (0..9), as text."
+            f"seeds: {word!r} in {text!r} is not an integer in 0..2³²-1. Write one "
+            "(7), several (0,3,5) or a range (0..9), as text."
         )
     return int(word)

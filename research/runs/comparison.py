@@ -113,9 +113,9 @@ def verdict(comparison: Comparison) -> str:
     Example:
       >>> result = Result("", (), {"loss": np.ones(2)}, {"steps": 7})
       >>> verdict(compare(result, result, ({}, {})))
-      'Bit-identical: all 1 arrays and 1 numbers came out again to the last bit (times are not compared).'
+      'Bit-identical: all 1 arrays and 1 numbers agree to the last bit (times are not compared).'
     """
-    check_instance("comparison", comparison, Comparison, "It is what compare gives.")
+    check_instance("comparison", comparison, Comparison, "It is the result of compare.")
     for name in ("other_arrays", "other_numbers"):
         check_sequence(
             f"comparison.{name}", getattr(comparison, name), "Differences", Difference
@@ -126,8 +126,8 @@ def verdict(comparison: Comparison) -> str:
     counted = f"{comparison.arrays} arrays and {comparison.numbers} numbers"
     if comparison.same:
         return (
-            f"Bit-identical: all {counted} came out again to the last bit (times are "
-            "not compared)."
+            f"Bit-identical: all {counted} agree to the last bit (times are not "
+            "compared)."
         )
     other = (
         f"{len(comparison.other_arrays)} of {comparison.arrays} arrays and "
@@ -151,7 +151,7 @@ def largest(worst: Difference) -> str:
     size = (
         f"{worst.size:.2g} (relative {worst.relative:.2g})"
         if worst.size
-        else "in the bits alone"
+        else "only in the bits"
     )
     return f"The largest difference is {size}, in {worst.place}: {values}."
 
@@ -161,9 +161,8 @@ def likely_cause(causes: Sequence[str]) -> str:
     if causes:
         return f"Likely cause: {'; '.join(causes)}."
     return (
-        "Versions, processor, pool, settings and code are the same, so the stored "
-        "result has been changed, or a part of the experiment does not depend on its "
-        "seed alone."
+        "Versions, processor, pool, settings and code are equal. So the stored result "
+        "was changed, or the experiment depends on more than its seed."
     )
 
 

@@ -24,9 +24,9 @@ _REASONS = {
     errno.EACCES: "you have no permission to write there",
     errno.EPERM: "you have no permission to write there",
     errno.EROFS: "the file system is read-only",
-    errno.ENOTDIR: "a file stands where a folder is needed",
-    errno.EEXIST: "a file stands where a folder is needed",
-    errno.EISDIR: "a folder stands where a file is needed",
+    errno.ENOTDIR: "a file is in the place of a folder",
+    errno.EEXIST: "a file is in the place of a folder",
+    errno.EISDIR: "a folder is in the place of a file",
 }
 
 
@@ -105,9 +105,9 @@ def kept(folder: Path) -> str:
     except OSError:
         names = []
     return (
-        f"Still there, as before: {', '.join(names)}."
+        f"Unchanged: {', '.join(names)}."
         if names
-        else "Nothing had been saved there before."
+        else "Nothing was saved there before."
     )
 
 
@@ -130,8 +130,8 @@ def plain(value: Any, where: str = "value") -> Any:
         return {NOT_FINITE: str(value)}
     if isinstance(value, int) and value.bit_length() > 1023:
         raise TypeError(
-            f"{where} is an integer of {value.bit_length():,} bits, more than a float "
-            "can hold. Write a text."
+            f"{where} is an integer of {value.bit_length():,} bits, too large for a "
+            "float. Store it as text."
         )
     if value is None or isinstance(value, str | int | float):
         return value
@@ -151,9 +151,9 @@ def plain(value: Any, where: str = "value") -> Any:
                 )
         return {name: plain(item, f"{where}.{name}") for name, item in value.items()}
     raise TypeError(
-        f"{where} is a {type(value).__name__}, {value!r}, which JSON cannot hold "
-        "exactly. Use numbers, strings, None, tuples, lists and mappings of them: "
-        "float(x) of an array with one number, x.tolist() of one with more."
+        f"{where} is a {type(value).__name__}, {value!r}, which JSON cannot store "
+        "exactly. Use numbers, strings, None, and tuples, lists or mappings of them: "
+        "float(x) for an array with one number, x.tolist() for larger arrays."
     )
 
 
@@ -208,7 +208,7 @@ def _savable(array: Any, name: str) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind not in SAVABLE:
         raise TypeError(
-            f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot hold "
-            "exactly: cast it (astype('float32'))."
+            f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot store "
+            "exactly. Convert it: astype('float32')."
         )
     return array

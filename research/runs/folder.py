@@ -106,8 +106,8 @@ def check_experiment(experiment: Any) -> None:
     check_text("experiment", experiment)
     if not re.fullmatch(NAME, experiment):
         raise ValueError(
-            "experiment names a folder, so it is letters, digits, _ and -; got "
-            f"{experiment!r}."
+            "experiment must consist of letters, digits, _ and -, because it names a "
+            f"folder; got {experiment!r}."
         )
 
 
@@ -171,7 +171,7 @@ def open_run(
     )
     with explained(
         f"Cannot make the run folder {run.path}",
-        lambda: "Give another folder for results (--results).",
+        lambda: "Choose another folder for results (--results).",
     ):
         run.path.mkdir(parents=True, exist_ok=True)
         if not fresh and _holds_result(run):
@@ -191,7 +191,7 @@ def open_run(
             "command": command or command_line(experiment, config),
             "environment": environment(width, code),
         }
-        with explained(f"Cannot begin in {run.path}", lambda: kept(run.path)):
+        with explained(f"Cannot start in {run.path}", lambda: kept(run.path)):
             if not fresh and _goes_on(run, manifest):
                 run = run._replace(
                     resumed=True, seconds=_mend_metrics(run.path / METRICS)
@@ -297,14 +297,14 @@ def load_result(path: str | Path) -> Result:
     fault = _fault(path, manifest)
     if fault:
         raise ValueError(
-            f"{path} holds no whole result: {fault}. Run it again: "
+            f"{path} contains no complete result: {fault}. Run it again: "
             f"{manifest.get('command')}"
         )
     try:
         return read_result(read_file(path, RESULT), read_file(path, ARRAYS))
     except ValueError as error:
         raise ValueError(
-            f"{path} holds no result of a run: {error} Run it again: "
+            f"{path} contains no result of a run: {error} Run it again: "
             f"{manifest.get('command')}"
         ) from error
 
@@ -315,24 +315,26 @@ def _holds_result(run: Run) -> bool:
     try:
         manifest = read_manifest(run.path)
     except ValueError as error:
-        warnings.warn(f"{error} The run begins anew.", stacklevel=3)
+        warnings.warn(f"{error} The run starts from the beginning.", stacklevel=3)
         return False
     if _identity(manifest["experiment"], manifest["config"]) != run.id:
         raise ValueError(
-            f"{run.path} holds another run: {canonical(manifest['config'])} of "
+            f"{run.path} contains another run: {canonical(manifest['config'])} of "
             f"{manifest['experiment']}, not {canonical(run.config)} of "
-            f"{run.experiment}. Give another folder (--results), or --fresh to "
+            f"{run.experiment}. Choose another folder (--results), or use --fresh to "
             "overwrite it."
         )
     fault = _fault(run.path, manifest)
     if fault and manifest["status"] == "finished":
-        warnings.warn(f"{run.path}: {fault}, so the run begins anew.", stacklevel=3)
+        warnings.warn(
+            f"{run.path}: {fault}, so the run starts from the beginning.", stacklevel=3
+        )
     return fault is None
 
 
 def _lock(path: Path) -> filelock.BaseFileLock:
     lock = filelock.FileLock(path / LOCK)
-    advice = lambda: "Give another folder for results (--results)."
+    advice = lambda: "Choose another folder for results (--results)."
     with (
         explained(f"Cannot lock {path}", advice),
         contextlib.suppress(filelock.Timeout),
@@ -340,8 +342,8 @@ def _lock(path: Path) -> filelock.BaseFileLock:
         lock.acquire(blocking=False)
     if not lock.is_locked:
         raise OSError(
-            f"Another process is at work in {path}. Wait until it has finished or stop "
-            "it; or give another folder for results (--results)."
+            f"Another process is using {path}. Wait for it, stop it, or choose another "
+            "folder for results (--results)."
         )
     return lock
 
@@ -359,8 +361,8 @@ def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
     changed = differences(earlier["environment"], manifest["environment"])
     if changed:
         warnings.warn(
-            f"{run.path} keeps checkpoints that would not lead to the same bits, so "
-            f"the run begins anew: {'; '.join(changed)}.",
+            f"the checkpoints in {run.path} would not lead to the same bits, so the "
+            f"run starts from the beginning: {'; '.join(changed)}.",
             stacklevel=3,
         )
     return not changed
@@ -399,7 +401,7 @@ def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
         if not (path / name).exists():
             return f"{name} is missing"
         if _sha256(read_file(path, name)) != manifest.get("digests", {}).get(name):
-            return f"{name} is damaged (its digest is not the manifest's)"
+            return f"{name} is damaged (its digest differs from the manifest)"
     return None
 
 

@@ -46,8 +46,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         check_shape(manifest, SHAPE, "the manifest")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{file} cannot be read: {str(error).rstrip('.')}. Is {Path(path)} a run "
-            "folder?"
+            f"{file} cannot be read: {str(error).rstrip('.')}. Check that {Path(path)} "
+            "is a run folder."
         ) from error
     return manifest
 
@@ -64,7 +64,7 @@ def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
     try:
         check_shape(manifest, ORIGIN, "the manifest")
     except ValueError as error:
-        raise ValueError(f"{path} cannot be made again: {error}") from error
+        raise ValueError(f"{path} cannot be run again: {error}") from error
 
 
 def read_file(path: Path, name: str) -> bytes:

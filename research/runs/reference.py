@@ -51,8 +51,8 @@ def keep(path: str | Path, folder: str | Path) -> Path:
     data = json_bytes(reference)
     if len(data) > LARGEST:
         raise ValueError(
-            f"the reference of {path} would be {len(data):,} bytes; at most "
-            f"{LARGEST:,} are kept."
+            f"the reference of {path} would have {len(data):,} bytes; at most "
+            f"{LARGEST:,} are allowed. Store fewer numbers or a smaller first table."
         )
     file = Path(folder) / f"{reference['manifest']['experiment']}.json"
     write_atomically(file, data)
@@ -77,7 +77,7 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     check_origin(manifest, path)
     if not result.tables or not {"command", "facts"} <= manifest.keys():
         raise ValueError(
-            f"{path} has no table, command or facts, so no reference can be made of it."
+            f"{path} has no table, command or facts, so it cannot become a reference."
         )
     table = result.tables[0]
     intervals = result.numbers.get("intervals")

@@ -55,7 +55,9 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
         or not isinstance(row, Iterable)
         or is_array(row)
     ):
-        raise TypeError(f"row must be a row of a table, a tuple; got row={shown(row)}.")
+        raise TypeError(
+            f"row must be a row of a table, that is, a tuple; got row={shown(row)}."
+        )
     return tuple("–" if entry is None else entry for entry in row)
 
 
@@ -129,8 +131,8 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
         ]
         if twice:
             raise ValueError(
-                f"table {table.title!r} has two columns of the name {twice[0]!r}; give "
-                "each its own."
+                f"table {table.title!r} has two columns with the name {twice[0]!r}. "
+                "Give each its own name."
             )
         for row in table.rows:
             if len(row) != len(table.columns):
@@ -188,7 +190,7 @@ def check_rows(table: Any, where: str) -> None:
     """
     columns = table["columns"]
     if len(set(columns)) < len(columns):
-        raise ValueError(f"{where} has two columns of one name.")
+        raise ValueError(f"{where} has two columns with the same name.")
     for number, row in enumerate(table["rows"]):
         if len(row) != len(columns):
             raise ValueError(
@@ -221,7 +223,7 @@ def hash_arrays(*arrays: Any) -> str:
         array = np.asarray(array)
         if array.dtype.hasobject:
             raise TypeError(
-                f"array {index} holds Python objects, which have no bytes; give an "
+                f"array {index} holds Python objects, which have no bytes. Pass an "
                 "array of numbers."
             )
         digest.update(f"{array.dtype.name} {array.dtype.str} {array.shape}\n".encode())

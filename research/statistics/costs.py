@@ -93,7 +93,8 @@ def penalised_passes(
     check_real("target", target)
     if not 0 < target < 1:
         raise ValueError(
-            f"target must lie between 0 and 1, a share of the initial gap such as 1e-2; got {target}."
+            "target must be a share of the initial gap between 0 and 1, such as 1e-2; "
+            f"got {target}."
         )
     reached = passes_to_target(passes, relative, target)
     passes, relative = _checked(passes, relative, target)
@@ -199,7 +200,8 @@ def expected_running_time(
     """
     if (np.asarray(costs, float) < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf where the target was not reached; one is negative."
+            "costs must be passes, at least 0, or inf if the target was not reached; "
+            "one of them is negative."
         )
     spent, reached = spent_and_reached(costs, budget)
     if spent.shape[-1:] in ((), (0,)):
@@ -265,7 +267,7 @@ def digits_gained(
     passes, gaps = _checked_passes(passes, gaps)
     if len(passes) < 2:
         raise ValueError(
-            f"passes must be at least two, to take a mean over; got {passes}."
+            f"passes must have at least two entries, to take a mean; got {passes}."
         )
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         relative = gaps / gaps[..., :1]
@@ -324,7 +326,7 @@ def _checked_passes(
             f"passes must be of shape (k,) and gaps of shape (..., k); got {passes.shape} and {gaps.shape}."
         )
     if not np.isfinite(passes).all() or (np.diff(passes) <= 0).any():
-        raise ValueError(f"passes must be finite and ascend; got {passes}.")
+        raise ValueError(f"passes must be finite and ascending; got {passes}.")
     return passes, gaps
 
 
@@ -341,7 +343,7 @@ def _checked(
         )
     if not passes.size or (np.diff(passes) <= 0).any() or not np.isfinite(passes).all():
         raise ValueError(
-            f"passes must be at least one finite number, ascending; got {passes}."
+            f"passes must have at least one entry, finite and ascending; got {passes}."
         )
     if not 0 < target < np.inf:
         raise ValueError(

@@ -340,7 +340,8 @@ def _checked_pairs(
         check_count("trials", trials)
     if any(len(pair) != 2 for pair in pairs):
         raise TypeError(
-            "pairs must hold (mine, other) for each workload; one has another length."
+            "pairs must contain (mine, other) for each workload; one of them does not "
+            "have length 2."
         )
     pairs = [(checked(mine, "mine"), checked(other, "other")) for mine, other in pairs]
     for mine, other in pairs:
@@ -348,12 +349,14 @@ def _checked_pairs(
             ours, theirs = (getattr(s, name).shape[1] for s in (mine, other))
             if ours != theirs:
                 raise ValueError(
-                    f"rules are compared on the same seeds, but their {name} have {ours} and {theirs}."
+                    f"both rules need equal numbers of seeds; their {name} have {ours} "
+                    f"and {theirs}."
                 )
     reported = {mine.costs.shape[1] for mine, _ in pairs}
     if len(reported) > 1:
         raise ValueError(
-            f"every workload must have the same reporting seeds; got numbers {sorted(reported)}."
+            "every workload must have the same number of reported seeds; got "
+            f"{sorted(reported)}."
         )
     return pairs
 

@@ -41,11 +41,13 @@ def performance_profile(
         )
     if not (costs > 0).all():
         raise ValueError(
-            "costs must be positive passes, or inf where the target was not reached; one is not."
+            "costs must be positive passes, or inf if the target was not reached; one "
+            "of them is not."
         )
     if not (factors >= 1).all():
         raise ValueError(
-            f"factors must be at least 1, for no rule is cheaper than the cheapest; got {factors.min()}."
+            "factors must be at least 1, because no rule is cheaper than the "
+            f"cheapest; got {factors.min()}."
         )
     best = costs.min(axis=1, keepdims=True)
     ratios = np.where(

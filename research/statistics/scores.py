@@ -45,7 +45,8 @@ def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
         )
     if not np.isfinite(tuning).all():
         raise ValueError(
-            "tuning holds a score that is not finite; `penalised_passes` gives every run a finite one."
+            "tuning contains a score that is not finite. Use `penalised_passes`, "
+            "which gives every run a finite score."
         )
     return int(np.argmin(tuning.mean(axis=1)))
 
@@ -82,16 +83,19 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
     choose(tuning)
     if costs.ndim != 2 or len(costs) != len(tuning):
         raise ValueError(
-            f"costs must have a row for each of the {len(tuning)} trials and a column a seed; got {costs.shape}."
+            f"costs must have a row for each of the {len(tuning)} trials and a column "
+            f"for each seed; got {costs.shape}."
         )
-    for name, array, usual in (("tuning", tuning, 3), ("reporting", costs, 20)):
+    for name, array, usual in (("tuning", tuning, 3), ("reported", costs, 20)):
         if array.shape[1] < 2:
             raise ValueError(
-                f"an interval needs at least two {name} seeds, better {usual} or more; got {array.shape[1]}."
+                f"an interval needs at least two {name} seeds ({usual} or more are "
+                f"recommended); got {array.shape[1]}."
             )
     if np.isnan(costs).any() or (costs < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf where the target was not reached; one is not."
+            "costs must be passes, at least 0, or inf if the target was not reached; "
+            "one of them is not."
         )
     if not 0 < budget < np.inf:
         raise ValueError(

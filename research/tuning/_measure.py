@@ -93,8 +93,8 @@ def measure(
     both = sorted(set(seeds) & set(tuning_seeds))
     if both:
         raise ValueError(
-            "seeds and tuning_seeds must be disjoint, or the choice sees what is reported; "
-            f"both have {both}."
+            "seeds and tuning_seeds must be disjoint, so that the choice does not use "
+            f"the reported seeds; in both: {both}."
         )
     program = descent.compile_sweep(
         workload, make_rule, sampler, num_epochs, width=width

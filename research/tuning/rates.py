@@ -82,7 +82,7 @@ def choose_rate(
         )
     if not 1 < factor < np.inf:
         raise ValueError(
-            f"factor must be above 1, for the ladder to grow; got factor={factor!r}."
+            f"factor must be above 1, so that the ladder grows; got factor={factor!r}."
         )
     check_most(1_000, added=added)
     scores = _scores(score(rates), rates)
@@ -110,11 +110,11 @@ def choose_rate(
 def _scores(
     scores: Float[np.ndarray, "rates seeds"], rates: Float[np.ndarray, " rates"]
 ) -> Float[np.ndarray, "rates seeds"]:
-    check_numbers("what score gives", scores)
+    check_numbers("the result of score", scores)
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or len(scores) != len(rates) or not scores.shape[1]:
         raise ValueError(
-            f"score must give a row for each of the {len(rates)} rates and a column "
-            f"for each seed; it gives {scores.shape}."
+            f"score must return a row for each of the {len(rates)} rates and a column "
+            f"for each seed; it returned shape {scores.shape}."
         )
     return np.where(np.isnan(scores), np.inf, scores)

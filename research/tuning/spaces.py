@@ -77,12 +77,12 @@ def check_space(space: Space, owner: str = "") -> None:
     Example:
       >>> check_space({"learning_rate": Range(0.0, 1.0)}, "mine")
       Traceback (most recent call last):
-      ValueError: mine.learning_rate: a log scale starts above 0; got low=0.0.
+      ValueError: mine.learning_rate: low must be above 0 on a log scale; got low=0.0.
     """
     check_text("owner", owner)
     if not isinstance(space, Mapping):
         raise TypeError(
-            "a space is a dict, such as {'learning_rate': Range(1e-4, 1.0)}; "
+            "a space must be a dict such as {'learning_rate': Range(1e-4, 1.0)}; "
             f"{owner} has {space!r}."
         )
     for name, range_ in space.items():
@@ -94,10 +94,12 @@ def check_space(space: Space, owner: str = "") -> None:
         _check_numbers(range_, where)
         low, high, scale, default = range_
         if scale == "log" and low <= 0:
-            raise ValueError(f"{where}: a log scale starts above 0; got low={low!r}.")
+            raise ValueError(
+                f"{where}: low must be above 0 on a log scale; got low={low!r}."
+            )
         if scale == "one_minus" and not (low >= 0 and high < 1):
             raise ValueError(
-                f"{where}: a one_minus scale goes from 0 or more to less than 1; got "
+                f"{where}: a one_minus scale must lie in 0 <= low < high < 1; got "
                 f"{low!r}..{high!r}."
             )
         if low >= high:
@@ -106,8 +108,8 @@ def check_space(space: Space, owner: str = "") -> None:
             )
         if default is not None and not low <= default <= high:
             raise ValueError(
-                f"{where}: the default {default!r} lies outside {low!r}..{high!r}; "
-                "widen the range."
+                f"{where}: the default {default!r} lies outside {low!r}..{high!r}. "
+                "Widen the range."
             )
 
 
@@ -248,8 +250,8 @@ def widen(
     """
     if name not in space or side not in ("low", "high"):
         raise ValueError(
-            f"widen takes a name of {list(space)} and a side, low or high; got "
-            f"{name!r}, {side!r}."
+            f"widen needs one of {list(space)} and a side, low or high; got {name!r}, "
+            f"{side!r}."
         )
     range_, end = space[name], _beyond(space[name], side)
     if side == "low":
@@ -430,10 +432,10 @@ def parse_range(text: str) -> Range:
         low, high = (float(end) for end in ends.split("..", 1))
     except ValueError:
         how = (
-            "low..high, with a scale where it is not log: 1e-4..10 or '0.5..0.999 "
+            "low..high, with a scale if it is not log: 1e-4..10 or '0.5..0.999 "
             "one_minus'"
         )
-        raise ValueError(f"a range is written {how}; got {text!r}.") from None
+        raise ValueError(f"a range must be written {how}; got {text!r}.") from None
     return Range(low, high, scale.strip() or "log")
 
 
@@ -458,11 +460,11 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
         rule, _, name = target.strip().rpartition(".")
         if not (equals and rule and name.isidentifier()):
             raise ValueError(
-                "a space is written rule.name=low..high, as in "
+                "a space must be written rule.name=low..high, such as "
                 f"adam.learning_rate=1e-4..1; got {word!r}."
             )
         if name in spaces.setdefault(rule, {}):
-            raise ValueError(f"{rule}.{name} is given twice; one range is enough.")
+            raise ValueError(f"{rule}.{name} is given twice. Give one range.")
         spaces[rule][name] = parse_range(text)
         check_space({name: spaces[rule][name]}, rule)
     return spaces

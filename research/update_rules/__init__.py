@@ -36,6 +36,7 @@ from research.update_rules import (
     _factored,
     _first_order,
     _gradient_line_search,
+    _kronecker,
     _layerwise,
     _least_squares,
     _natural_gradient,
@@ -69,6 +70,7 @@ from research.update_rules._adam_momenta import (
 from research.update_rules._adam_scheduled import nadam as nadam
 from research.update_rules._adam_scheduled import nadamw as nadamw
 from research.update_rules._adam_scheduled import radam as radam
+from research.update_rules._adam_variants import acprop as acprop
 from research.update_rules._adam_variants import adabelief as adabelief
 from research.update_rules._adam_variants import adan as adan
 from research.update_rules._adam_variants import cautious_adamw as cautious_adamw
@@ -96,6 +98,7 @@ from research.update_rules._first_order import ema_momentum as ema_momentum
 from research.update_rules._first_order import gradient_descent as gradient_descent
 from research.update_rules._first_order import heavy_ball as heavy_ball
 from research.update_rules._first_order import nesterov as nesterov
+from research.update_rules._first_order import noisy_sgd as noisy_sgd
 from research.update_rules._first_order import sign_descent as sign_descent
 from research.update_rules._first_order import signum as signum
 from research.update_rules._gradient_line_search import (
@@ -107,9 +110,15 @@ from research.update_rules._gradient_line_search import (
 from research.update_rules._groups import by_group as by_group
 from research.update_rules._groups import checked_mask as checked_mask
 from research.update_rules._groups import masked_leaves as masked_leaves
+from research.update_rules._kronecker import psgd_draws as psgd_draws
+from research.update_rules._kronecker import psgd_kron as psgd_kron
+from research.update_rules._kronecker import shampoo as shampoo
+from research.update_rules._kronecker import soap as soap
 from research.update_rules._layerwise import MatrixAxes as MatrixAxes
+from research.update_rules._layerwise import hyperball as hyperball
 from research.update_rules._layerwise import lamb as lamb
 from research.update_rules._layerwise import muon as muon
+from research.update_rules._layerwise import normuon as normuon
 from research.update_rules._least_squares import gauss_newton as gauss_newton
 from research.update_rules._least_squares import (
     levenberg_marquardt as levenberg_marquardt,
@@ -121,8 +130,15 @@ from research.update_rules._optimistic import optimistic_adam as optimistic_adam
 from research.update_rules._optimistic import (
     optimistic_gradient_descent as optimistic_gradient_descent,
 )
+from research.update_rules._parameter_free import cocob as cocob
+from research.update_rules._parameter_free import dadapt_adamw as dadapt_adamw
 from research.update_rules._parameter_free import dog as dog
+from research.update_rules._parameter_free import dowg as dowg
+from research.update_rules._parameter_free import mechanic as mechanic
+from research.update_rules._parameter_free import momo as momo
+from research.update_rules._parameter_free import momo_adam as momo_adam
 from research.update_rules._parameter_free import prodigy as prodigy
+from research.update_rules._plateau import reduce_on_plateau as reduce_on_plateau
 from research.update_rules._quasi_newton import bfgs as bfgs
 from research.update_rules._quasi_newton import lbfgs as lbfgs
 from research.update_rules._rprop import rprop as rprop
@@ -163,6 +179,7 @@ FAMILIES = (
     _layerwise,
     _trust_ratio,
     _optimistic,
+    _kronecker,
     _schedule_free,
     _parameter_free,
     _sharpness,
@@ -210,12 +227,14 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
       ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: gradient_descent, ...
     """
     if not isinstance(name, str):
-        raise TypeError(f"name must be a str, that of a rule; got name={shown(name)}.")
+        raise TypeError(
+            f"name must be a str, the name of a rule; got name={shown(name)}."
+        )
     if name in UPDATE_RULES:
         return UPDATE_RULES[name]
     if name in RULE_TABLE:
         raise ValueError(
-            f"{name} is not called by name alone, for it needs "
-            f"{RULE_TABLE[name].needs}; use research.update_rules.{name}."
+            f"{name} cannot be built from its name alone, because it needs "
+            f"{RULE_TABLE[name].needs}. Call research.update_rules.{name}."
         )
     raise ValueError(f"unknown rule {name!r}{known_names(name, UPDATE_RULES, ALIASES)}")

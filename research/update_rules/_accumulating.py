@@ -308,8 +308,8 @@ def rmsprop(
     check_number("initial_scale", initial_scale)
     if nesterov and momentum is None:
         raise ValueError(
-            "nesterov=True looks ahead along a momentum; got momentum=None. Give a "
-            "number, 0.9 say."
+            "nesterov=True needs a momentum; got momentum=None. Pass a number, for "
+            "example 0.9."
         )
 
     def divide(g, v):

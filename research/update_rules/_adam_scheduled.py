@@ -200,9 +200,9 @@ def _nadam_direction(
         of_nu = bias_correction(b2, count)
 
         def direction(g, m, v):
-            seen = _limited(g).astype(m.dtype)
+            limited = _limited(g).astype(m.dtype)
             m_hat = cast(ahead, m) * (m / cast(of_mu, m)) + cast(1.0 - now, m) * (
-                seen / cast(of_g, m)
+                limited / cast(of_g, m)
             )
             v_hat = v / cast(of_nu, v) * (cast(b2, v) if paper else 1)
             root = jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)
@@ -278,7 +278,7 @@ def radam(
     check_number("threshold", threshold)
     if not isinstance(threshold, Tracer) and threshold < 4:
         raise ValueError(
-            "threshold must be at least 4, for r_t² is negative below; got "
+            "threshold must be at least 4, because r_t² is negative below 4; got "
             f"threshold={threshold!r}."
         )
 

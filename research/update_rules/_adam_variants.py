@@ -1,6 +1,7 @@
-"""Variants of Adam: AdaBelief, Yogi, Adan and the cautious AdamW.
+"""Variants of Adam: AdaBelief, ACProp, Yogi, Adan and the cautious AdamW.
 
-AdaBelief averages squared deviations from the mean gradient. Yogi adds or subtracts
+AdaBelief averages squared deviations from the mean gradient, and ACProp divides by the
+average of the step before. Yogi adds or subtracts
 squares instead of averaging them. Adan adds Nesterov's look-ahead. The cautious AdamW
 leaves out steps that go against the gradient. In the formulas, g_t is the gradient, u_t
 the update and η_t the learning rate at step t. Operations act entry by entry, except
@@ -39,7 +40,7 @@ from research.update_rules._transforms import (
 
 
 class AdabeliefState(NamedTuple):
-    """State of AdaBelief.
+    """State of AdaBelief and ACProp.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -117,6 +118,89 @@ def adabelief(
 
     return optax.chain(
         complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
+
+
+@checked
+def acprop(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-16,
+    eps_root: float | Array = 1e-16,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    from_old_mean: bool = False,
+) -> optax.GradientTransformation:
+    """Divide each gradient by the spread of the gradients before it.
+
+    m_t = β1 m_(t-1) + (1 - β1) g_t,
+    s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
+    u_t = -η_t (g_t / (√(s_(t-1) / (1 - β2^(t-1))) + ε) + λ x_t), and the first divisor is
+    1 + ε.
+
+    g_t is not part of its own divisor, and the step has no momentum. optax.contrib.acprop
+    has (g_t - m_(t-1))² in place of (g_t - m_t)² (from_old_mean=True), though its
+    docstring has m_t, as the paper does. Its steps are β1 times as long from the second
+    on. torch does not have the rule.
+
+    Use it in place of AdaBelief on noisy gradients, where a gradient in its own divisor
+    biases the step. The first step is as long as η times the gradient.
+
+    Args:
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      b1, b2: Decays β1 and β2 in [0, 1); may be traced.
+      eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
+      weight_decay: Decay λ, at least 0; may be traced.
+      mask: As in `adamw`.
+      from_old_mean: Whether s_t is the spread around m_(t-1), as in optax.
+    Returns:
+      The rule, an optax.GradientTransformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update got no params.
+    References:
+      Zhuang et al., Momentum centering and asynchronous update for adaptive gradient
+      methods, NeurIPS 2021, algorithm of ACProp.
+    Example:
+      >>> rule, x = acprop(1.0, b1=0.5, eps=0.0, eps_root=0.0), jnp.zeros(1)
+      >>> updates, state = rule.update(jnp.array([4.0]), rule.init(x), x)
+      >>> print(updates, rule.update(jnp.array([1.0]), state, x)[0])
+      [-4.] [-0.5]
+    """
+    _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
+
+    def init(params: Params):
+        mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
+        return AdabeliefState(jnp.zeros((), jnp.int32), mu, nu)
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        mu = moving_average(b1, state.mu, updates)
+        centre = state.mu if from_old_mean else mu
+        surprise = jax.tree.map(
+            lambda g, m: abs_square(g.astype(m.dtype) - m), updates, centre
+        )
+        nu = jax.tree.map(
+            lambda s: s + cast(eps_root, s), moving_average(b2, state.nu, surprise)
+        )
+        first = state.count == 0
+        weight = correction(b2, jnp.maximum(state.count, 1))
+
+        def direction(g, m, s):
+            spread = jnp.where(first, 1.0, s / cast(weight, s))
+            return (g.astype(m.dtype) / (jnp.sqrt(spread) + cast(eps, s))).astype(
+                g.dtype
+            )
+
+        moved = jax.tree.map(direction, updates, state.mu, state.nu)
+        return moved, AdabeliefState(increment(state.count), mu, nu)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)),
+        add_decayed_weights(weight_decay, mask),
+        descend(learning_rate),
     )
 
 
@@ -432,6 +516,7 @@ def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) ->
 
 RULES = (
     RuleEntry(adabelief, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
+    RuleEntry(acprop, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
     RuleEntry(yogi, {"learning_rate": step_rate(0.01), "b1": MOMENTUM}),
     RuleEntry(adan, {"learning_rate": step_rate(1e-3)}),
     RuleEntry(

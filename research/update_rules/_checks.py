@@ -35,7 +35,7 @@ def check_rule(rule: Any, name: str = "rule") -> None:
     Example:
       >>> check_rule(optax.sgd)
       Traceback (most recent call last):
-      TypeError: rule must be an optax.GradientTransformation, but the constructor sgd was given; call it: sgd(0.1).
+      TypeError: rule must be an optax.GradientTransformation; got the constructor sgd. Call it: sgd(0.1).
     """
     if (
         not inspect.isclass(rule)
@@ -44,14 +44,13 @@ def check_rule(rule: Any, name: str = "rule") -> None:
     ):
         return
     if callable(rule) and hasattr(rule, "__name__"):
-        given = (
-            f"the constructor {rule.__name__} was given; call it: {rule.__name__}(0.1)."
-        )
+        given = f"got the constructor {rule.__name__}. Call it: {rule.__name__}(0.1)."
     else:
         given = (
-            f"{shown(rule)} was given; make one: research.update_rules.adam(0.1), say."
+            f"got {shown(rule)}. Build one, for example "
+            "research.update_rules.adam(0.1)."
         )
-    raise TypeError(f"{name} must be an optax.GradientTransformation, but {given}")
+    raise TypeError(f"{name} must be an optax.GradientTransformation; {given}")
 
 
 def make_inner(
@@ -75,15 +74,15 @@ def make_inner(
     Example:
       >>> make_inner(optax.sgd(0.1), 0.1, optax.sgd)
       Traceback (most recent call last):
-      TypeError: inner must be a constructor that takes learning_rate, such as heavy_ball; got a rule that is already ...
+      TypeError: inner must be a constructor that takes learning_rate, such as heavy_ball; got a rule that is ...
     """
     inner = default if inner is None else inner
     if not callable(inner):
         made = hasattr(inner, "init") and hasattr(inner, "update")
         given = (
-            "a rule that is already made. Give inner=lambda learning_rate: rule; under "
-            "optax.inject_hyperparams name it in static_args=('inner',), or optax "
-            "takes it for a schedule and calls it."
+            "a rule that is already built. Pass inner=lambda learning_rate: rule. "
+            "Under optax.inject_hyperparams also pass static_args=('inner',); "
+            "otherwise optax treats it as a schedule and calls it."
             if made
             else f"inner={inner!r}."
         )
@@ -92,7 +91,7 @@ def make_inner(
             f"got {given}"
         )
     rule = inner(learning_rate)
-    check_rule(rule, "what inner gives")
+    check_rule(rule, "the result of inner")
     return optax.with_extra_args_support(rule)
 
 
@@ -120,7 +119,7 @@ def check_rate(
         limits = "positive" if positive else "at least 0"
         raise TypeError(
             f"learning_rate must be a finite number, {limits}; got a schedule. "
-            f"{no_schedule[:1].upper()}{no_schedule[1:]}: give a number."
+            f"{no_schedule[:1].upper()}{no_schedule[1:]}. Pass a number."
         )
 
 
@@ -143,23 +142,24 @@ def check_floating(params: Params) -> None:
     Example:
       >>> check_floating({"b": jnp.zeros(2), "w": jnp.array(1)})
       Traceback (most recent call last):
-      TypeError: params must be floating, to take steps of any size; params['w'] is int...[]. Give floats: ...
+      TypeError: params must be floating; params['w'] is int...[]. Convert them to floats: ...
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             remedy = (
-                "Give floats: jax.tree.map(lambda x: jnp.asarray(x, float), params)."
+                "Convert them to floats: jax.tree.map(lambda x: jnp.asarray(x, "
+                "float), params)."
             )
             # For complex params, jax.grad of a real loss returns the conjugate of the
             # direction of steepest ascent.
             if jnp.iscomplexobj(leaf):
                 remedy = (
-                    "Make its real and imaginary parts two real leaves; or call the "
-                    "rule yourself, and give it the conjugate of jax.grad: "
+                    "Store the real and the imaginary part as two real leaves. Or "
+                    "call the rule yourself with the conjugate of jax.grad: "
                     "jax.tree.map(jnp.conj, grads)."
                 )
             raise TypeError(
-                "params must be floating, to take steps of any size; "
+                "params must be floating; "
                 f"params{jax.tree_util.keystr(path)} is "
                 f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. {remedy}"
             )
@@ -184,7 +184,7 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
       >>> rule = checked(optax.adam)(0.1)
       >>> rule.update(jnp.ones(3), rule.init(jnp.ones(2)))
       Traceback (most recent call last):
-      ValueError: state must be that of these updates, from init or the last update; got one for other shapes: ...
+      ValueError: state must belong to params of the same shapes as updates; ...
     """
 
     signature = inspect.signature(constructor)
@@ -222,7 +222,7 @@ def _check_options(given: dict[str, Any], flags: list[str]) -> None:
             isinstance(entry, bool | np.bool_) for entry in entries
         ):
             raise TypeError(
-                "mask must be a pytree of True and False, or a function that gives "
+                "mask must be a pytree of True and False, or a function that returns "
                 f"one; got mask={shown(mask)}."
             )
 
@@ -277,16 +277,16 @@ def _fits_but_for_none(updates: Any, params: Any) -> bool:
 def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
     if jax.tree.structure(state) != structure:
         raise TypeError(
-            "state must be this rule's, from init(params) or the last update; got a "
-            f"state of another structure, state={shown(jax.tree.structure(state))}, "
-            f"where this rule's is {shown(structure)}."
+            "state must come from this rule's init(params) or its last update; got a "
+            f"state of another structure: state={shown(jax.tree.structure(state))}, "
+            f"but this rule's state is {shown(structure)}."
         )
     found = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
     if found != shapes:
         raise ValueError(
-            "state must be that of these updates, from init or the last update; got "
-            f"one for other shapes: state has {shown(found)}, where these updates have "
-            f"{shown(shapes)}."
+            "state must belong to params of the same shapes as updates; state has "
+            f"{shown(found)}, updates have {shown(shapes)}. Call init with these "
+            "params, or pass the state of the last update."
         )
 
 

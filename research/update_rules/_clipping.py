@@ -173,7 +173,7 @@ def clip_adaptively(
     def clip(updates, params):
         if params is None:
             raise ValueError(
-                "clip_adaptively needs the weights; call update(grads, state, params)."
+                "clip_adaptively needs the params; call update(grads, state, params)."
             )
         return jax.tree_util.tree_map_with_path(shorten, updates, params)
 
@@ -185,8 +185,8 @@ def _axes_of_a_unit(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(range(len(shape)))
     if len(shape) > 5:
         raise ValueError(
-            f"clip_adaptively knows no unit in the leaf {path} of shape {shape}; say "
-            "by axis= which axes a unit spans."
+            f"clip_adaptively does not know the units of the leaf {path} of shape "
+            f"{shape}. Pass axis=, the axes that one unit spans."
         )
     return (0,) if len(shape) <= 3 else tuple(range(len(shape) - 1))
 

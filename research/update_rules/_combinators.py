@@ -132,9 +132,9 @@ def accumulate_gradients(
 
 def _refuse(*arguments: Any, **named: Any) -> Array:
     raise ValueError(
-        "accumulate_gradients cannot serve a rule that calls value_fn, such as svrg, "
-        "saga, sam or a line search: it would see the last batch of those whose "
-        "gradients were accumulated. Draw larger batches in its place."
+        "accumulate_gradients cannot wrap a rule that calls value_fn, such as svrg, "
+        "saga, sam or a line search: value_fn would use only the last of the "
+        "accumulated batches. Use larger batches instead."
     )
 
 

@@ -90,15 +90,16 @@ def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> N
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if jnp.iscomplexobj(leaf):
-            pair = "Make its real and imaginary parts two real leaves"
+            pair = "Store its real and imaginary parts as two real leaves"
             wrapped = (
-                f"Wrap it: optax.contrib.split_real_and_imaginary({rule}(...)), or make"
+                f"Wrap it: optax.contrib.split_real_and_imaginary({rule}(...)), or "
+                "store"
             )
             raise TypeError(
                 f"{rule} is defined for real params only; "
                 f"params{jax.tree_util.keystr(path)} is "
                 f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. "
-                f"{pair if needs_value_fn else wrapped + pair.removeprefix('Make')}."
+                f"{pair if needs_value_fn else wrapped + pair.removeprefix('Store')}."
             )
 
 
@@ -204,11 +205,11 @@ def real_product(a: Array, b: Array) -> Array:
     return (a * b).real
 
 
-def overflowed(squares: Array, *seen: Array) -> Array:
+def overflowed(squares: Array, *behind: Array) -> Array:
     """Return a mask of the entries where an average of squares overflowed.
 
     In these entries the average is ∞ although the arrays from which it was computed
-    (`seen`) are finite. The numerator of a step may be ∞ as well, and the quotient is
+    (`behind`) are finite. The numerator of a step may be ∞ as well, and the quotient is
     then NaN. The caller can use 0 as the step of such an entry. If the gradient itself
     is ∞ in an entry, the mask is False, so that the NaN remains visible.
 
@@ -217,7 +218,7 @@ def overflowed(squares: Array, *seen: Array) -> Array:
       [ True] [False]
     """
     return jnp.isposinf(squares) & functools.reduce(
-        operator.and_, map(jnp.isfinite, seen)
+        operator.and_, map(jnp.isfinite, behind)
     )
 
 

@@ -68,8 +68,8 @@ LARGE_RATES = tuple(2.0**k for k in range(-7, 1))
 SMALL_RATES = tuple(2.0**k for k in range(-10, -2))
 
 LINE_SEARCH = (
-    "its line search evaluates the objective as often as the data ask for, so that a "
-    "step has no fixed cost"
+    "its line search evaluates the objective a varying number of times, so a step has "
+    "no fixed cost"
 )
 SECOND_ORDER = "it takes second derivatives, whose cost is not counted in gradients"
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.checks import check_number
+from research.checks import check_key, check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Key, Params
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
 from research.update_rules._entry import (
@@ -397,6 +397,80 @@ def _signs(rule: str) -> optax.GradientTransformation:
     return complete(signs, only_real=rule)
 
 
+class NoisyState(NamedTuple):
+    """State of `noisy_sgd`.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+    """
+
+    count: Array
+
+
+@checked
+def noisy_sgd(
+    learning_rate: float | Array | Schedule,
+    key: Key,
+    eta: float | Array = 0.01,
+    gamma: float | Array = 0.55,
+) -> optax.GradientTransformation:
+    """Add normal noise to the gradient, with a variance that falls over time.
+
+    u_t = -η_t (g_t + σ_t n_t), with σ_t² = eta / t^γ, t counted from 1 and standard
+    normal numbers n_t.
+
+    The numbers of step t and leaf k, both counted from 0, are those of the key
+    fold_in(fold_in(key, t), k). A run that is resumed at step t therefore draws the same
+    numbers. optax.noisy_sgd has the same distribution, and draws other numbers: it keeps
+    a key in its state. torch does not have the rule.
+
+    Use it to leave flat regions and saddle points early in a training, or as a baseline
+    for the noise of mini-batches.
+
+    Args:
+      learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
+        η_t.
+      key: Key of `jax.random`, for this rule alone.
+      eta: Variance of the first step, at least 0; may be traced.
+      gamma: Exponent γ, at least 0; may be traced.
+    Returns:
+      The rule, an optax.GradientTransformation.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or key
+        is not a key.
+    References:
+      Neelakantan et al., Adding gradient noise improves learning for very deep
+      networks, 2015, equation (1).
+    Example:
+      >>> rule = noisy_sgd(0.1, jax.random.key(0), eta=0.0)
+      >>> print(rule.update(jnp.array([2.0]), rule.init(jnp.zeros(1)))[0])
+      [-0.2]
+    """
+    check_key("key", key)
+    check_number("eta", eta)
+    check_number("gamma", gamma)
+
+    def init(params: Params):
+        del params
+        return NoisyState(jnp.zeros((), jnp.int32))
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        count = increment(state.count)
+        deviation = jnp.sqrt(eta * count.astype(float) ** -gamma)
+        leaves, structure = jax.tree.flatten(updates)
+        key_step = jax.random.fold_in(key, state.count)
+        noisy = []
+        for k, g in enumerate(leaves):
+            noise = jax.random.normal(jax.random.fold_in(key_step, k), g.shape, g.dtype)
+            noisy.append(g + cast(deviation, g) * noise)
+        return jax.tree.unflatten(structure, noisy), NoisyState(count)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
+
+
 RULES = (
     RuleEntry(
         gradient_descent,
@@ -426,4 +500,9 @@ RULES = (
         aliases=("sign_sgd", "signsgd"),
     ),
     RuleEntry(signum, {"learning_rate": step_rate(1e-4), "momentum": MOMENTUM}),
+    RuleEntry(
+        noisy_sgd,
+        "it needs a key, and its draws are not those of the study",
+        needs="a key",
+    ),
 )

@@ -243,8 +243,8 @@ def nonlinear_conjugate_gradient(
     )
     if search is None:
         raise ValueError(
-            "linesearch must be a search: conjugate gradients have no fixed step; got "
-            "linesearch=None."
+            "linesearch must be a line search, because conjugate gradients have no "
+            "fixed step; got linesearch=None."
         )
 
     def init(params: Params):

@@ -98,7 +98,7 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
     Example:
       >>> checked_mask({"w": True})({"w": 1.0, "b": 2.0})
       Traceback (most recent call last):
-      ValueError: mask does not fit the params: it says nothing of b. Give a pytree of the same structure, or a prefix.
+      ValueError: mask does not fit the params: it has no entry for b. Give a pytree of the same structure, or a prefix.
     """
     for path, entry in (
         [] if callable(mask) else jax.tree_util.tree_leaves_with_path(mask)
@@ -168,8 +168,8 @@ def by_group(
         isinstance(label, str) for label in jax.tree.leaves(labels)
     ):
         raise TypeError(
-            "labels must be a pytree of names in rules, or a function that gives one; "
-            f"got labels={shown(labels)}."
+            "labels must be a pytree of names in rules, or a function that returns "
+            f"one; got labels={shown(labels)}."
         )
     if not rules:
         raise ValueError("by_group needs at least one rule; got rules={}.")
@@ -191,8 +191,8 @@ def by_group(
         ]
         if unknown:
             raise ValueError(
-                f"no rule for the labels of {', '.join(unknown)}; rules has "
-                f"{', '.join(map(repr, served))}."
+                f"labels must be names in rules; no rule for {', '.join(unknown)}, but "
+                f"rules has {', '.join(map(repr, served))}."
             )
         return found
 
@@ -291,7 +291,7 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
         for path, _ in leaves
     ]
     faults = {
-        "it says nothing of": [
+        "it has no entry for": [
             _written(path)
             for (path, _), found in zip(leaves, above, strict=True)
             if found is None
@@ -300,11 +300,13 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
             _written(path) for path in entries if path not in set(above)
         ],
     }
-    said = [f"{fault} {', '.join(paths)}" for fault, paths in faults.items() if paths]
-    if said:
+    sentences = [
+        f"{fault} {', '.join(paths)}" for fault, paths in faults.items() if paths
+    ]
+    if sentences:
         raise ValueError(
             f"{name} {'does' if name == 'mask' else 'do'} not fit the params: "
-            f"{', and '.join(said)}. Give a pytree of the same structure, or a prefix."
+            f"{', and '.join(sentences)}. Give a pytree of the same structure, or a prefix."
         )
     return structure.unflatten([entries[path] for path in above if path is not None])
 

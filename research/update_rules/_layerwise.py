@@ -1,6 +1,7 @@
-"""Rules that treat each leaf as a whole: LAMB and Muon.
+"""Rules that treat each leaf as a whole: LAMB, Muon, NorMuon and hyperball.
 
-LAMB uses the norm of each leaf. Muon uses the singular values of each matrix.
+LAMB uses the norm of each leaf. Muon uses the singular values of each matrix, NorMuon
+also the size of each of its columns, and hyperball keeps the norm of each matrix.
 """
 
 import dataclasses
@@ -22,13 +23,15 @@ from research.sizes import check_most
 from research.types import Array, Params
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
-from research.update_rules._checks import checked, make_inner
+from research.update_rules._checks import check_rate, checked, make_inner, rate_at
 from research.update_rules._edges import complete, norm_of
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._groups import checked_mask, spread_labels
+from research.update_rules._second_order import require
 from research.update_rules._transforms import (
     add_decayed_weights,
     cast,
+    constant_rate,
     descend,
     direction_of,
     increment,
@@ -368,6 +371,7 @@ def muon(
     """
     check_number("beta", beta, below=1.0)
     check_number("eps", eps)
+    check_number("weight_decay", weight_decay)
     check_number("ns_steps", ns_steps, positive=True, integer=True)
     check_most(1_000, ns_steps=ns_steps)
     if consistent_rms is not None:
@@ -417,9 +421,9 @@ def _coefficients(ns_coeffs: Any) -> tuple[tuple[Any, ...], ...]:
                 check_number("each of ns_coeffs", number, signed=True)
             return tuple(tuple(row) for row in rows)
     raise ValueError(
-        "ns_coeffs must be three numbers, of x, x³ and x⁵, or such a triple for each "
-        f"iteration, or one of {', '.join(map(repr, COEFFICIENTS))}; got "
-        f"ns_coeffs={shown(ns_coeffs)}."
+        "ns_coeffs must be three numbers (the coefficients of x, x³ and x⁵), one such "
+        f"triple for each iteration, or one of {', '.join(map(repr, COEFFICIENTS))}; "
+        f"got ns_coeffs={shown(ns_coeffs)}."
     )
 
 
@@ -456,9 +460,9 @@ def _layouts(rule: str, matrices: Any) -> Callable[[Params], Any]:
             where = jax.tree_util.keystr(path) or "the top"
             if entry is _PLAIN and jnp.ndim(x) != 2:
                 raise ValueError(
-                    f"{rule} orthogonalises matrices; the leaf at {where} that "
+                    f"{rule} takes matrices, but the leaf at {where} that "
                     f"`matrices` chooses has shape {list(jnp.shape(x))}. Choose leaves "
-                    "with two axes, or say by MatrixAxes which axes are the matrix."
+                    "with two axes, or pass MatrixAxes to name the axes of the matrix."
                 )
             if isinstance(entry, MatrixAxes):
                 _layout(jnp.shape(x), entry, f" at {where}")
@@ -502,6 +506,7 @@ def _momentum(
     bias_correction: bool,
     orthogonalise: Callable[[Array], Array],
     layouts: list[MatrixAxes],
+    rule: str = "muon",
 ) -> optax.GradientTransformation:
     def init(params: Params):
         return MuonState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
@@ -527,7 +532,7 @@ def _momentum(
         axes = jax.tree.unflatten(jax.tree.structure(updates), layouts)
         return jax.tree.map(direction, updates, mu, axes), MuonState(count, mu)
 
-    return complete(optax.GradientTransformation(init, update), only_real="muon")
+    return complete(optax.GradientTransformation(init, update), only_real=rule)
 
 
 def newton_schulz(
@@ -580,6 +585,267 @@ def _product(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision="highest")
 
 
+class NeuronState(NamedTuple):
+    """State of the normalisation of `normuon`.
+
+    Attributes:
+      nu: Moving average of the mean square of each column, for each leaf of shape
+        (number of matrices, 1, n).
+    """
+
+    nu: Params
+
+
+@checked
+def normuon(
+    learning_rate: float | Array | Schedule,
+    beta: float | Array = 0.95,
+    beta2: float | Array = 0.95,
+    nesterov: bool = True,
+    eps: float | Array = 1e-7,
+    weight_decay: float | Array = 0.0,
+    ns_steps: int | Array = 5,
+    ns_coeffs: Any = NEWTON_SCHULZ,
+    matrices: Any = None,
+    inner: Callable[..., optax.GradientTransformation] | None = None,
+    consistent_rms: float | Array | None = None,
+) -> optax.GradientTransformation:
+    """Give the outputs of Muon's step one size each.
+
+    U_t = -η_t (s P_t + λ X_t), with P_t = O_t / (√v_t + δ) column by column, v_t = β2
+    v_(t-1) + (1 - β2) (mean of the squares of each column of O_t), and Muon's
+    orthogonalised momentum O_t = O(β M_t + (1 - β) G_t). X_t has shape (m, n) for m
+    inputs and n outputs, so v_t has a number for each output (neuron). δ is 1e-10, β2
+    is beta2 and λ is weight_decay. s keeps the Frobenius norm of the step: s = √max(1,
+    n / m) |O_t| / (|P_t| + δ). With a number c for consistent_rms, s = c √(m n) /
+    (|P_t| + δ), and the root mean square of the step is c.
+
+    The rule is the authors' code, except that the code rounds to bfloat16 inside O. The
+    paper's algorithm has consistent_rms=0.2. The code's matrices have shape (outputs,
+    inputs), so it averages over rows. optax and torch do not have NorMuon.
+
+    A matrix needs 1 + 1 / m numbers of memory per parameter, for M_t and v_t; a leaf of
+    the inner rule needs as many as that rule, two for Adam.
+
+    Use it instead of Muon where some outputs of a layer get much larger updates than
+    others, as in the training of language models.
+
+    Args:
+      learning_rate, beta, nesterov, eps, weight_decay, ns_steps, ns_coeffs, matrices,
+        inner: As in `muon`.
+      beta2: Decay rate β2 in [0, 1); may be traced.
+      consistent_rms: Root mean square c of the step, at least 0; may be traced. None
+        keeps the norm of Muon's step.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: As in `muon`.
+    References:
+      Li et al., NorMuon: making Muon more efficient and scalable, arXiv:2510.05491
+      (2025), algorithm 1 (github.com/zichongli5/NorMuon).
+    Example:
+      >>> rule, x = normuon(1.0, beta=0.0, beta2=0.0, consistent_rms=0.5), jnp.zeros((2, 2))
+      >>> print(rule.update(jnp.diag(jnp.array([8.0, -2.0])), rule.init(x), x)[0].round(6) + 0.0)
+      [[-0.707107  0.      ]
+       [ 0.        0.707107]]
+    """
+    check_number("beta", beta, below=1.0)
+    check_number("beta2", beta2, below=1.0)
+    check_number("eps", eps)
+    check_number("weight_decay", weight_decay)
+    check_number("ns_steps", ns_steps, positive=True, integer=True)
+    check_most(1_000, ns_steps=ns_steps)
+    if consistent_rms is not None:
+        check_number("consistent_rms", consistent_rms)
+    coefficients = _coefficients(ns_coeffs)
+
+    def of_matrices(layouts):
+        orthogonalise = lambda a: newton_schulz(a, ns_steps, coefficients, eps)
+        return optax.chain(
+            _momentum(beta, nesterov, False, orthogonalise, layouts, "normuon"),
+            _by_neuron(beta2, consistent_rms, layouts),
+            add_decayed_weights(weight_decay),
+        )
+
+    others = direction_of(make_inner(inner, 1.0, adam))
+    return complete(
+        optax.chain(
+            _split(_layouts("normuon", matrices), of_matrices, others),
+            descend(learning_rate),
+        )
+    )
+
+
+_NEVER_ZERO = 1e-10  # The δ of the authors' code.
+
+
+def _by_neuron(
+    beta2: float | Array, consistent_rms: Any, layouts: list[MatrixAxes]
+) -> optax.GradientTransformation:
+    def axes_like(tree: Params) -> Params:
+        return jax.tree.unflatten(jax.tree.structure(tree), layouts)
+
+    def init(params: Params):
+        def of_leaf(x, axes):
+            _, (b, i, _, o, n) = _layout(x.shape, axes)
+            return jnp.zeros((b * i * o, 1, n), x.dtype)
+
+        return NeuronState(jax.tree.map(of_leaf, params, axes_like(params)))
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+
+        def squares(u, axes):
+            return jnp.mean(jnp.square(matrices_of(u, axes)), 1, keepdims=True)
+
+        def normalised(u, nu, axes):
+            a = matrices_of(u, axes)
+            p = a / (jnp.sqrt(nu) + cast(_NEVER_ZERO, nu)).astype(a.dtype)
+            of_a, of_p = (jax.vmap(norm_of)(x)[:, None, None] for x in (a, p))
+            m, n = a.shape[1:]
+            wanted = (
+                math.sqrt(max(1.0, n / max(m, 1))) * of_a
+                if consistent_rms is None
+                else cast(consistent_rms, of_p) * math.sqrt(m * n)
+            )
+            scale = wanted / (of_p + cast(_NEVER_ZERO, of_p))
+            return leaf_of(scale.astype(a.dtype) * p, u.shape, axes)
+
+        axes = axes_like(updates)
+        nu = moving_average(beta2, state.nu, jax.tree.map(squares, updates, axes))
+        return jax.tree.map(normalised, updates, nu, axes), NeuronState(nu)
+
+    return complete(optax.GradientTransformation(init, update))
+
+
+class HyperballState(NamedTuple):
+    """State of `hyperball`.
+
+    Attributes:
+      count: Number of steps taken, int32, shape ().
+      learning_rate: Learning rate η of the last step, shape (). Before the first step,
+        that of the first step.
+      radii: Frobenius norm of each matrix at the start, for each leaf of shape (number
+        of matrices, 1, 1). Other leaves have None.
+      inner: State of the inner rule.
+    """
+
+    count: Array
+    learning_rate: Array
+    radii: Params
+    inner: optax.OptState
+
+
+@checked
+def hyperball(
+    learning_rate: float | Array | Schedule,
+    inner: Callable[..., optax.GradientTransformation] | None = None,
+    matrices: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Keep the Frobenius norm of each weight matrix constant.
+
+    X_(t+1) = R Y_t / |Y_t|, with Y_t = X_t - η_t R D_t / |D_t| and R = |X_0|, where D_t
+    is the direction of another rule: its step with rate 1, times -1. The step therefore
+    depends on the direction of D_t only, and η_t is about the angle by which a matrix
+    turns. The other leaves take the other rule's step. With Adam inside, the rule is
+    AdamH, and with Muon inside, it is MuonH.
+
+    If D_t is 0, the matrix stays where it is. A matrix that starts at 0 has no
+    sphere, and takes the inner rule's step. Weight decay in the inner rule only changes
+    the direction D_t.
+
+    The authors derive the rate from that of AdamW and its decay λ: η = √(η λ) turns the
+    weights as fast as AdamW does in the long run. optax and torch do not have the rule.
+
+    Needs one number of memory per matrix besides those of the inner rule.
+
+    Use it instead of weight decay for networks that do not depend on the norms of their
+    matrices, such as those with normalisation after every matrix. Other models, such as
+    regressions, need the norms, and this rule cannot change them.
+
+    Args:
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      inner: Function from a rate to the inner rule; None means adam. The rule is made
+        with the rate 1, and its updates are multiplied by η_t for other leaves.
+      matrices: Leaves that keep their norms, as in `muon`. None selects the leaves with
+        two axes.
+    Returns:
+      The rule; its update needs params, and what the inner rule needs.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, a
+        selected leaf is not a matrix, or update received no params.
+    References:
+      Wen et al., Fantastic pretraining optimizers and where to find them 2.1: hyperball
+      optimization, 2025 (whenwen.github.io/blog/2025/weight-decay-hyperball-part-1).
+    Example:
+      >>> rule, x = hyperball(1.0), jnp.array([[3.0, 4.0]])
+      >>> updates, _ = rule.update(jnp.array([[8.0, 0.0]]), rule.init(x), x)
+      >>> print((x + updates).round(3), jnp.linalg.norm(x + updates).round(6))
+      [[-2.236  4.472]] 5.0
+    """
+    check_rate(learning_rate)
+    rule = direction_of(make_inner(inner, 1.0, adam))
+    layouts_of = _layouts("hyperball", matrices)
+
+    def init(params: Params):
+        def radius(x, axes):
+            if not isinstance(axes, MatrixAxes):
+                return None
+            return _norms(matrices_of(x, axes))
+
+        rate = constant_rate(rate_at(learning_rate, jnp.zeros((), jnp.int32)))
+        radii = jax.tree.map(radius, params, layouts_of(params))
+        return HyperballState(jnp.zeros((), jnp.int32), rate, radii, rule.init(params))
+
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
+        require("hyperball", params=params)
+        rate = constant_rate(rate_at(learning_rate, state.count))
+        directions, inner_state = rule.update(updates, state.inner, params, **extra)
+
+        def move(d, x, axes, radius):
+            plain = -cast(rate, d) * d
+            if radius is None:
+                return plain
+            x, along = (matrices_of(a, axes).astype(radius.dtype) for a in (x, d))
+            length, own, step = _norms(along), _norms(x), cast(rate, radius) * radius
+            unit = along / jnp.where(length == 0, 1.0, length)
+            after = _norms(x - step * unit)
+            # R² - |Y|², without the difference of two large numbers.
+            gap = (radius - own) * (radius + own) + step * (
+                2.0 * jnp.sum(x * unit, (1, 2), keepdims=True) - step
+            )
+            after = jnp.where(after == 0, 1.0, after)
+            grown = gap / (after * (radius + after))  # ρ - 1 for the factor ρ = R / |Y|
+            found = grown * x - (1.0 + grown) * step * unit
+            found = jnp.where(length == 0, 0.0, found)
+            still = jnp.broadcast_to(radius == 0, x.shape)
+            found, still = (leaf_of(a, d.shape, axes) for a in (found, still))
+            return jnp.where(still, plain, found.astype(d.dtype))
+
+        leaves, structure = jax.tree.flatten(directions)
+        parts = (params, layouts_of(params), state.radii)
+        rows = zip(leaves, *map(structure.flatten_up_to, parts), strict=True)
+        moved = structure.unflatten([move(*row) for row in rows])
+        count = increment(state.count)
+        return moved, HyperballState(count, rate, state.radii, inner_state)
+
+    return complete(
+        optax.GradientTransformationExtraArgs(init, update), only_real="hyperball"
+    )
+
+
+def _norms(a: Array) -> Array:
+    """Return the Frobenius norm of each of several matrices, shape (number, 1, 1)."""
+    return jnp.sqrt(
+        jnp.sum(
+            jnp.square(a.astype(jnp.promote_types(a.dtype, jnp.float32))),
+            (1, 2),
+            keepdims=True,
+        )
+    )
+
+
 RULES = (
     RuleEntry(lamb, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
     RuleEntry(
@@ -589,4 +855,12 @@ RULES = (
             "beta": Range(0.0, 0.999, "one_minus", 0.95),
         },
     ),
+    RuleEntry(
+        normuon,
+        {
+            "learning_rate": step_rate(0.02),
+            "beta": Range(0.0, 0.999, "one_minus", 0.95),
+        },
+    ),
+    RuleEntry(hyperball, {"learning_rate": step_rate(0.01)}, aliases=("adamh",)),
 )

@@ -67,8 +67,8 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
     if linesearch not in LINE_SEARCHES:
         raise ValueError(
             f"linesearch must be one of {', '.join(map(repr, LINE_SEARCHES))}, a "
-            "function with the arguments of strong_wolfe, or where the rule allows it "
-            f"None, a fixed step; got linesearch={linesearch!r}."
+            "function with the arguments of strong_wolfe, or, if the rule allows a "
+            f"fixed step, None; got linesearch={linesearch!r}."
         )
     return LINE_SEARCHES[linesearch]
 
@@ -124,8 +124,8 @@ def take_step(
     if params is None or value is None or value_fn is None:
         raise ValueError(
             "a line search needs the objective; call update(grads, state, params, "
-            "value=..., value_fn=...), with value_fn: params -> (). A step of "
-            "research.descent and research.descent.minimise pass them."
+            "value=..., value_fn=...), where value_fn maps params to the loss. "
+            "research.descent.build and research.descent.minimise pass both."
         )
     dtype = working_dtype(params)
     value = jnp.asarray(value, dtype)

@@ -141,7 +141,7 @@ def natural_gradient(
             )
             if jnp.shape(matrix) != (len(x), len(x)):
                 raise ValueError(
-                    f"fisher_fn must give shape {(len(x), len(x))}; it gave "
+                    f"fisher_fn must return shape {(len(x), len(x))}; it returned "
                     f"{jnp.shape(matrix)}."
                 )
         g = flatten(updates)[0].astype(x.dtype)
@@ -205,7 +205,8 @@ def canonical_fisher(
         z, jacobian = logits(flat), jax.jacfwd(logits)(flat)
         if z.ndim not in (1, 2):
             raise ValueError(
-                f"apply must give logits of shape (n,) or (n, K); it gave {z.shape}."
+                "apply must return logits of shape (n,) or (n, K); it returned "
+                f"{z.shape}."
             )
         if z.ndim == 1:
             weighted = (

@@ -1,26 +1,41 @@
-"""Rules that set their own step size from the distance moved so far: DoG and Prodigy.
+"""Rules that set their own step size, from the distance moved or the objective's value.
 
-Both rules compute the distance from the start as the sum of their own updates, not from
-the params, because in float32 a param of size 1 would round a first move of 1e-6 by
-6 %. Each of these rules must therefore be the last transformation in a chain.
+DoG, DoWG, Prodigy and D-Adaptation estimate the distance to the minimum. COCOB and
+Mechanic bet on the next gradient. MoMo uses the objective's value. DoG, DoWG, Prodigy,
+COCOB and Mechanic compute the distance from the start as the sum of their own updates,
+not from the params, because in float32 a param of size 1 would round a first move of
+1e-6 by 6 %. Each of these five must therefore be the last transformation in a chain.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from research.checks import check_number
 from research.schedules import Schedule
+from research.sizes import check_most
 from research.types import Array, Params
+from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
-from research.update_rules._checks import checked
-from research.update_rules._edges import complete, real_product
-from research.update_rules._entry import Range, RuleEntry
+from research.update_rules._checks import checked, make_inner
+from research.update_rules._edges import (
+    abs_square,
+    complete,
+    overflowed,
+    real_product,
+    sizes_like,
+    within_range,
+)
+from research.update_rules._entry import MOMENTUM, Range, RuleEntry, gradient_rate
 from research.update_rules._transforms import (
+    add_decayed_weights,
     cast,
     increment,
+    like,
     moving_average,
     working_dtype,
 )
@@ -292,6 +307,789 @@ def prodigy(
     return complete(optax.GradientTransformation(init, update), only_real="prodigy")
 
 
+class DowgState(NamedTuple):
+    """State of DoWG.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      moved: Difference x_t - x_0, like the params.
+      largest_distance: Largest distance r̄, shape (), in at least float32.
+      weighted_sum: Sum Σ r̄_i² |g_i|², shape (), in at least float32.
+      learning_rate: Step size of the last step, shape (), in at least float32; 0 before
+        the first step.
+    """
+
+    count: Array
+    moved: Params
+    largest_distance: Array
+    weighted_sum: Array
+    learning_rate: Array
+
+
+@checked
+def dowg(
+    learning_rate: float | Array | Schedule = 1.0,
+    initial_distance: float | Array = 1e-2,
+    eps: float | Array = 1e-4,
+) -> optax.GradientTransformation:
+    """Step by the squared distance over the root of a sum weighted by it.
+
+    u_t = -η_t r̄_t² g_t / (√(Σ_(i<=t) r̄_i² |g_i|²) + ε), with r̄_t = max(r_ε, max_(i<=t)
+    |x_i - x_0|), t counted from 0 and norms over all leaves. r_ε is initial_distance.
+
+    The name stands for "distance over weighted gradients". Early gradients, which came
+    with short distances, have little weight in the sum, so that the steps are longer
+    than those of `dog`. optax.contrib.dowg is the same, and its init_estim_sq_dist is
+    r_ε². It takes the distance of rounded params. The paper has no ε. torch does not
+    have it.
+
+    Use it if no rate can be tuned, on convex losses. It needs no average of the
+    iterates.
+
+    Args:
+      learning_rate: Learning rate η; leave it at 1. A number of at least 0, a traced
+        scalar, or a schedule t -> η_t.
+      initial_distance: Initial distance r_ε, at least 0; may be traced. It should be
+        less than the distance to a minimum.
+      eps: Constant ε, at least 0; may be traced.
+    Returns:
+      The rule.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number.
+    References:
+      Khaled, Mishchenko & Jin, DoWG unleashed: an efficient universal parameter-free
+      gradient descent method, NeurIPS 2023, algorithm 1.
+    Example:
+      >>> rule = dowg(initial_distance=1.0, eps=0.0)
+      >>> print(rule.update(jnp.array([3.0, -4.0]), rule.init(jnp.zeros(2)))[0])
+      [-0.6  0.8]
+    """
+    rate_at = _rate(learning_rate)
+    check_number("initial_distance", initial_distance)
+    check_number("eps", eps)
+
+    def init(params: Params):
+        dtype = working_dtype(params)
+        sums = (jnp.zeros((), dtype), jnp.zeros((), dtype))
+        return DowgState(
+            jnp.zeros((), jnp.int32),
+            jax.tree.map(jnp.zeros_like, params),
+            jnp.array(initial_distance, dtype),
+            *sums,
+        )
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        dtype = state.largest_distance.dtype
+        largest = jnp.maximum(state.largest_distance, _norm(state.moved, dtype))
+        square = jnp.square(largest)
+        total = state.weighted_sum + square * _dot(updates, updates, dtype)
+        denominator = jnp.sqrt(total) + cast(eps, total)
+        step = jnp.where(
+            denominator == 0,
+            0.0,
+            cast(rate_at(state.count), total) * square / denominator,
+        )
+        steps = jax.tree.map(lambda g: -cast(step, g) * g, updates)
+        return steps, DowgState(
+            increment(state.count), _add(state.moved, steps), largest, total, step
+        )
+
+    return complete(optax.GradientTransformation(init, update))
+
+
+class CocobState(NamedTuple):
+    """State of COCOB. All arrays are like the params.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      moved: Difference x_t - x_0.
+      largest: Largest size of a gradient L_t.
+      sizes: Sum of the sizes of gradients G_t.
+      reward: Reward R_t.
+      gradient_sum: Sum of negative gradients θ_t.
+    """
+
+    count: Array
+    moved: Params
+    largest: Params
+    sizes: Params
+    reward: Params
+    gradient_sum: Params
+
+
+@checked
+def cocob(
+    learning_rate: float | Array | Schedule = 1.0,
+    alpha: float | Array = 100.0,
+    eps: float | Array = 1e-8,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+) -> optax.GradientTransformation:
+    """Bet a share of what was won so far on the sign of the next gradient.
+
+    For each entry, with c_t = η_t g_t, L_0 = ε and all other values starting at 0:
+    L_t = max(L_(t-1), |c_t|),
+    G_t = G_(t-1) + |c_t|,
+    R_t = max(R_(t-1) - c_t (x_t - x_0), 0),
+    θ_t = θ_(t-1) - c_t,
+    x_(t+1) = x_0 + θ_t (L_t + R_t) / (L_t max(G_t + L_t, α L_t)), and u_t = x_(t+1) -
+    x_t.
+
+    The name stands for "continuous coin betting". The rule is the paper's COCOB-
+    Backprop, which has no η. A constant η cancels except in ε. optax.contrib.cocob is
+    the same, but it takes x_t - x_0 of rounded params. torch does not have it.
+
+    Use it if no rate can be tuned, and each entry needs its own. It stores five arrays
+    per leaf. The distance from x_0 may double within a few steps, so it can overshoot.
+
+    Args:
+      learning_rate: Factor η of the gradient; leave it at 1. A number of at least 0, a
+        traced scalar, or a schedule t -> η_t.
+      alpha: Constant α, positive; may be traced. The first steps are at most 1 / α
+        long.
+      eps: Initial size ε, positive; may be traced.
+      weight_decay: Decay λ, coupled: λ x_t is added to the gradient. At least 0; may be
+        traced.
+      mask: As in `adamw`.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
+    References:
+      Orabona & Tommasi, Training deep networks without learning rates through coin
+      betting, NIPS 2017, algorithm 2.
+    Example:
+      >>> rule, x = cocob(alpha=2.0), jnp.zeros(2)
+      >>> print(rule.update(jnp.array([4.0, -1e-3]), rule.init(x), x)[0])
+      [-0.5  0.5]
+    """
+    rate_at = _rate(learning_rate)
+    check_number("alpha", alpha, positive=True)
+    check_number("eps", eps, positive=True)
+
+    def init(params: Params):
+        moved, sizes, reward, gradient_sum = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(4)
+        )
+        largest = jax.tree.map(lambda x: jnp.full_like(x, eps), params)
+        count = jnp.zeros((), jnp.int32)
+        return CocobState(count, moved, largest, sizes, reward, gradient_sum)
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        rate = rate_at(state.count)
+        scaled = jax.tree.map(
+            lambda g, x: cast(rate, x) * like(g, x), updates, state.moved
+        )
+        largest = jax.tree.map(
+            lambda n, c: jnp.maximum(n, jnp.abs(c)), state.largest, scaled
+        )
+        sizes = jax.tree.map(lambda a, c: a + jnp.abs(c), state.sizes, scaled)
+        reward = jax.tree.map(
+            lambda r, c, x: jnp.maximum(r - c * x, 0.0),
+            state.reward,
+            scaled,
+            state.moved,
+        )
+        gradient_sum = jax.tree.map(jnp.subtract, state.gradient_sum, scaled)
+
+        def step(g, x, n, a, r, s):
+            bet = s / n / jnp.maximum(a / n + 1.0, cast(alpha, n)) * (1.0 + r / n)
+            return like(jnp.where(overflowed(a, g), 0.0, bet) - x, g)
+
+        steps = jax.tree.map(
+            step, updates, state.moved, largest, sizes, reward, gradient_sum
+        )
+        return steps, CocobState(
+            increment(state.count),
+            _add(state.moved, steps),
+            largest,
+            sizes,
+            reward,
+            gradient_sum,
+        )
+
+    return optax.chain(
+        add_decayed_weights(weight_decay, mask),
+        complete(optax.GradientTransformation(init, update), only_real="cocob"),
+    )
+
+
+class DadaptAdamwState(NamedTuple):
+    """State of AdamW with D-Adaptation.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of d η g, like the params.
+      nu: Moving average v_t of squared gradients, like the params.
+      gradient_sum: Moving average s_t of d η g with the decay √β2, like the params.
+      numerator: Numerator r_t, shape (), in at least float32.
+      distance: Estimate d_t, shape (), in at least float32.
+      learning_rate: Step size of the last step, shape (), in at least float32; 0 before
+        the first step.
+    """
+
+    count: Array
+    mu: Params
+    nu: Params
+    gradient_sum: Params
+    numerator: Array
+    distance: Array
+    learning_rate: Array
+
+
+@checked
+def dadapt_adamw(
+    learning_rate: float | Array | Schedule = 1.0,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-8,
+    initial_distance: float | Array = 1e-6,
+    weight_decay: float | Array = 0.0,
+) -> optax.GradientTransformation:
+    """AdamW with a lower bound of the distance to the minimum as its rate.
+
+    λ_t = η_t d_t √(1 - β2^t) / (1 - β1^t), with t counted from 1,
+    r_t = √β2 r_(t-1) + (1 - √β2) λ_t <g_t, s_(t-1) / (√v_(t-1) + ε)>,
+    m_t = β1 m_(t-1) + (1 - β1) λ_t g_t,
+    v_t = β2 v_(t-1) + (1 - β2) g_t²,
+    s_t = √β2 s_(t-1) + (1 - √β2) λ_t g_t,
+    d_(t+1) = max(d_t, r_t / ((1 - √β2) |s_t|_1)),
+    u_t = -m_t / (√v_t + ε) - w λ_t x_t, where w is weight_decay.
+
+    As long as all gradients are 0, d does not change. optax.contrib.dadapt_adamw is the
+    same, except that it then divides 0 by 0, and its params become NaN. Its betas and
+    estim_lr0 are b1, b2 and initial_distance here. The authors' package has the same
+    rule as DAdaptAdam(decouple=True, use_bias_correction=True). torch does not have it.
+
+    Use it if Adam's rate would have to be tuned, with a schedule for η that ends at 0.
+    `prodigy` finds larger estimates, and sooner.
+
+    Args:
+      learning_rate: Factor η: a number of at least 0, a traced scalar, or a schedule t
+        -> η_t. Its largest value should be 1.
+      b1, b2: Decays β1 and β2 in [0, 1); may be traced.
+      eps: Constant ε, at least 0; may be traced.
+      initial_distance: First estimate d_1, positive; may be traced. It should be less
+        than the distance to a minimum.
+      weight_decay: Decay w, at least 0; may be traced. If it is not the number 0,
+        update needs params.
+    Returns:
+      The rule.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params to decay.
+    References:
+      Defazio & Mishchenko, Learning-rate-free learning by D-Adaptation, ICML 2023,
+      algorithm 5 (Adam with D-Adaptation).
+    Example:
+      >>> rule = dadapt_adamw(b1=0.0, b2=0.75, eps=0.0, initial_distance=1.0)
+      >>> print(rule.update(jnp.array([5.0, -3.0]), rule.init(jnp.zeros(2)))[0])
+      [-1.  1.]
+    """
+    rate_at = _rate(learning_rate)
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    check_number("eps", eps)
+    check_number("initial_distance", initial_distance, positive=True)
+    check_number("weight_decay", weight_decay)
+    root = b2**0.5
+
+    def init(params: Params):
+        dtype = working_dtype(params)
+        mu, nu, gradient_sum = (jax.tree.map(jnp.zeros_like, params) for _ in range(3))
+        return DadaptAdamwState(
+            jnp.zeros((), jnp.int32),
+            mu,
+            nu,
+            gradient_sum,
+            jnp.zeros((), dtype),
+            jnp.array(initial_distance, dtype),
+            jnp.zeros((), dtype),
+        )
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        distance, dtype = state.distance, state.distance.dtype
+        count = increment(state.count)
+        correction = jnp.sqrt(correction_of(b2, count)) / correction_of(b1, count)
+        step = (
+            cast(rate_at(state.count), distance) * distance * cast(correction, distance)
+        )
+
+        def divided(a, v):
+            below = jnp.sqrt(v) + cast(eps, v)
+            return jnp.where(below == 0, 0.0, a / below)
+
+        weighted = jax.tree.map(divided, state.gradient_sum, state.nu)
+        numerator = moving_average(
+            root, state.numerator, step * _dot(updates, weighted, dtype)
+        )
+        scaled = jax.tree.map(
+            lambda g, m: cast(step, m) * like(g, m), updates, state.mu
+        )
+        mu = moving_average(b1, state.mu, scaled)
+        nu = moving_average(b2, state.nu, jax.tree.map(jnp.square, updates))
+        gradient_sum = moving_average(root, state.gradient_sum, scaled)
+        size = cast(1.0 - root, distance) * _dot(
+            gradient_sum, jax.tree.map(jnp.sign, gradient_sum), dtype
+        )
+        estimate = jnp.where(size == 0, 0.0, numerator / size)
+        longer = jnp.maximum(distance, estimate)
+        steps = jax.tree.map(lambda g, m, v: like(-divided(m, v), g), updates, mu, nu)
+        steps = _decay(steps, params, step, weight_decay)
+        return steps, DadaptAdamwState(
+            count, mu, nu, gradient_sum, numerator, longer, step
+        )
+
+    return complete(
+        optax.GradientTransformation(init, update), only_real="dadapt_adamw"
+    )
+
+
+class MechanicState(NamedTuple):
+    """State of Mechanic. All arrays but the first two have shape (num_betas,).
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      moved: Difference x_t - x_0, like the params.
+      scales: Scales s_t, whose sum multiplies the inner rule's moves.
+      largest: Decaying maximum m_t of |h|.
+      squares: Decaying sum v_t of h².
+      reward: Decaying reward r_t.
+      inner: State of the inner rule.
+    """
+
+    count: Array
+    moved: Params
+    scales: Array
+    largest: Array
+    squares: Array
+    reward: Array
+    inner: optax.OptState
+
+
+@checked
+def mechanic(
+    learning_rate: float | Array | Schedule = 1.0,
+    inner: Callable[..., optax.GradientTransformation] | None = None,
+    weight_decay: float | Array = 1e-2,
+    eps: float | Array = 1e-8,
+    initial_scale: float | Array = 1e-6,
+    num_betas: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Multiply the distance that another rule has moved by a scale found by betting.
+
+    With the inner rule's update d_t, the scale S_t = Σ s_t over n decays β_i = 1 -
+    0.1^i, i = 1 to n, and Δ_t = (x_t - x_0) / (S_t + ε):
+    h_t = -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>,
+    r_(t+1) = β r_t + clip(h_t, -m_t, m_t) s_t,
+    m_(t+1) = max(β m_t, |h_t| + ε),
+    v_(t+1) = β² v_t + h_t²,
+    s_(t+1) = (σ m_(t+1) / n + max(r_(t+1), 0)) / (√v_(t+1) + ε),
+    x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t).
+    λ is weight_decay and σ is initial_scale. Norms and products are over all leaves.
+
+    optax.contrib.mechanize(inner(η)) is the same, but it subtracts rounded params.
+    There the clip of h, which the paper does not have, is the same, too. torch does not
+    have it.
+
+    Use it around any rule whose rate you cannot tune, with the schedule that you would
+    use there. The rate η of the inner rule only sets the ratio of its moves.
+
+    Args:
+      learning_rate: Rate η of the inner rule: any value that the inner constructor
+        accepts.
+      inner: Constructor of the inner rule, with learning_rate as its first argument;
+        None means adam.
+      weight_decay: Decay λ in h, at least 0; may be traced.
+      eps: Constant ε, positive; may be traced.
+      initial_scale: Scale σ, positive; may be traced.
+      num_betas: Number n of decays, a positive integer; None means 6. It cannot be
+        traced.
+    Returns:
+      The rule; its update needs params, and passes extra arguments on to the inner
+      rule.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
+    References:
+      Cutkosky, Defazio & Mehta, Mechanic: a learning rate tuner, NeurIPS 2023,
+      algorithm 1.
+    Example:
+      >>> rule, x = mechanic(1.0), jnp.zeros(1)
+      >>> updates, state = rule.update(jnp.array([4.0]), rule.init(x), x)
+      >>> print(f"{state.scales.sum():.1e} {updates[0]:.1e}")
+      1.0e-06 -1.0e-06
+    """
+    check_number("weight_decay", weight_decay)
+    check_number("eps", eps, positive=True)
+    check_number("initial_scale", initial_scale, positive=True)
+    if num_betas is not None and not isinstance(num_betas, Tracer):
+        check_number("num_betas", num_betas, positive=True, integer=True)
+        check_most(100, num_betas=num_betas)
+    rule = make_inner(inner, learning_rate, adam)
+
+    def init(params: Params):
+        dtype, n = working_dtype(params), _count_of_betas(num_betas)
+        return MechanicState(
+            count=jnp.zeros((), jnp.int32),
+            moved=jax.tree.map(jnp.zeros_like, params),
+            scales=jnp.full(n, initial_scale, dtype),
+            largest=jnp.zeros(n, dtype),
+            squares=jnp.zeros(n, dtype),
+            reward=jnp.zeros(n, dtype),
+            inner=rule.init(params),
+        )
+
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
+        if params is None:
+            raise ValueError(
+                "mechanic needs the params; call update(grads, state, params)."
+            )
+        moves, inner_state = rule.update(updates, state.inner, params, **extra)
+        scales, dtype = state.scales, state.scales.dtype
+        n, total = scales.size, jnp.sum(scales)
+        tiny = cast(eps, total)
+        delta = jax.tree.map(lambda x: x / cast(total + tiny, x), state.moved)
+        length = _norm(updates, dtype)
+        pull = cast(weight_decay, total) * total * length
+        pull = pull / (_norm(params, dtype) + tiny)
+        pull = jnp.where(jnp.isposinf(length), 0.0, pull)  # |g|² overflowed.
+        pulled = jax.tree.map(
+            lambda g, x: g + like(cast(pull, x) * x, g), updates, params
+        )
+        h = within_range(-_dot(pulled, delta, dtype))
+        betas = jnp.array([1.0 - 0.1**i for i in range(1, n + 1)], dtype)
+        reward = (
+            betas * state.reward + jnp.clip(h, -state.largest, state.largest) * scales
+        )
+        largest = jnp.maximum(betas * state.largest, jnp.abs(h) + tiny)
+        squares = betas**2 * state.squares + h**2
+        wealth = cast(initial_scale, total) / n * largest + jnp.maximum(reward, 0.0)
+        scales = wealth / (jnp.sqrt(squares) + tiny)
+        after = jnp.sum(scales)
+
+        def step(u, x, d):
+            return like(cast(after, x) * (d + like(u, x)) - x, u)
+
+        steps = jax.tree.map(step, moves, state.moved, delta)
+        return steps, MechanicState(
+            increment(state.count),
+            _add(state.moved, steps),
+            scales,
+            largest,
+            squares,
+            reward,
+            inner_state,
+        )
+
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="mechanic")
+
+
+def _count_of_betas(num_betas: Any) -> int:
+    if isinstance(num_betas, Tracer):
+        raise TypeError(
+            "num_betas is the length of arrays in the state of mechanic, so that it "
+            "cannot be traced; under optax.inject_hyperparams name it in "
+            "static_args=('num_betas',)."
+        )
+    return 6 if num_betas is None else int(num_betas)
+
+
+class MomoState(NamedTuple):
+    """State of MoMo.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average of gradients m_t, like the params.
+      mean_value: Moving average f̄_t of values, shape (), in at least float32.
+      mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
+      lower_bound: Lower bound of the objective, shape (), in at least float32.
+      learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
+    """
+
+    count: Array
+    mu: Params
+    mean_value: Array
+    mean_product: Array
+    lower_bound: Array
+    learning_rate: Array
+
+
+@checked
+def momo(
+    learning_rate: float | Array | Schedule = 1.0,
+    beta: float | Array = 0.9,
+    lower_bound: float | Array = 0.0,
+    weight_decay: float | Array = 0.0,
+    adapt_lower_bound: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Momentum with a step that ends where a model of the objective is at its bound.
+
+    m_t, f̄_t and γ_t are averages of g_t, f(x_t) and <g_t, x_t> with the decay β, which
+    start at their first values. With a = 1 + η_t λ and the lower bound f*:
+    τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
+    u_t = -τ_t m_t - η_t λ / a x_t.
+
+    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is lowered before the step if a
+    f* exceeds q_t = a (f̄_t - γ_t) + <m_t, x_t>: f* <- max(q_t / (2 a), lower_bound).
+    After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|², lower_bound).
+
+    optax.contrib.momo is the same, except that it sets τ_t = 0 if |m_t|² <= 2.2e-16.
+    torch does not have it; the authors' package has it as Momo.
+
+    Use it in place of `heavy_ball`, with a rate that may be too large: near a minimum
+    with f = f* the steps become short by themselves.
+
+    Args:
+      learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule
+        t -> η_t.
+      beta: Decay β in [0, 1); may be traced.
+      lower_bound: Lower bound f* of the objective, a finite number; may be traced.
+      weight_decay: Decay λ, at least 0; may be traced. It decays implicitly.
+      adapt_lower_bound: Whether to estimate f* above lower_bound.
+    Returns:
+      The rule; its update needs params and value.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params or value.
+    References:
+      Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
+      learning rates, ICML 2024, algorithms 1 and 3.
+    Example:
+      >>> # For f = x² / 2, the first step is half of the way to the minimum.
+      >>> rule, x = momo(), jnp.array([4.0])
+      >>> print(rule.update(x, rule.init(x), x, value=8.0)[0])
+      [-2.]
+    """
+    rate_at = _rate(learning_rate)
+    check_number("beta", beta, below=1.0)
+    check_number("lower_bound", lower_bound, signed=True)
+    check_number("weight_decay", weight_decay)
+
+    def init(params: Params):
+        dtype = working_dtype(params)
+        return MomoState(
+            count=jnp.zeros((), jnp.int32),
+            mu=jax.tree.map(jnp.zeros_like, params),
+            mean_value=jnp.zeros((), dtype),
+            mean_product=jnp.zeros((), dtype),
+            lower_bound=jnp.array(lower_bound, dtype),
+            learning_rate=jnp.zeros((), dtype),
+        )
+
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value: Any = None,
+        **extra: Any,
+    ):
+        del extra
+        params, value = _require(params, value, "momo")
+        bound, dtype = state.lower_bound, state.lower_bound.dtype
+        decay = jnp.where(state.count == 0, 0.0, beta)
+        mu = moving_average(decay, state.mu, updates)
+        mean_value = moving_average(decay, state.mean_value, cast(value, bound))
+        mean_product = moving_average(
+            decay, state.mean_product, _dot(updates, params, dtype)
+        )
+        size, product = _dot(mu, mu, dtype), _dot(mu, params, dtype)
+        eta = cast(rate_at(state.count), bound)
+        tau, bound = _to_the_bound(
+            eta, mean_value - mean_product, product, size, bound, jnp.ones((), dtype),
+            eta, weight_decay, adapt_lower_bound, cast(lower_bound, bound),
+        )  # fmt: skip
+        steps = jax.tree.map(lambda g, m: like(-cast(tau, m) * m, g), updates, mu)
+        steps = _implicit_decay(steps, params, eta, weight_decay)
+        return steps, MomoState(
+            increment(state.count), mu, mean_value, mean_product, bound, tau
+        )
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
+
+
+class MomoAdamState(NamedTuple):
+    """State of MoMo-Adam.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average of gradients m_t, like the params.
+      nu: Moving average of squared gradients v_t, like the params (real if those are
+        complex).
+      mean_value: Moving average f̄_t of values, shape (), in at least float32.
+      mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
+      lower_bound: Lower bound of the objective, shape (), in at least float32.
+      learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
+    """
+
+    count: Array
+    mu: Params
+    nu: Params
+    mean_value: Array
+    mean_product: Array
+    lower_bound: Array
+    learning_rate: Array
+
+
+@checked
+def momo_adam(
+    learning_rate: float | Array | Schedule = 1e-2,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-8,
+    lower_bound: float | Array = 0.0,
+    weight_decay: float | Array = 0.0,
+    adapt_lower_bound: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam with a step that ends where a model of the objective is at its bound.
+
+    m_t, f̄_t and γ_t are averages of g_t, f(x_t) and <g_t, x_t> with the decay β1, from 0.
+    With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t λ and the bound f*:
+    τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / <m_t, m_t /
+    D_t>),
+    u_t = -τ_t m_t / D_t - η_t λ / a x_t.
+
+    If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f* and D_t
+    in the norm. optax.contrib.momo_adam is the same, except that it sets τ_t = 0 if <m_t,
+    m_t / D_t> <= 2.2e-16. torch does not have it; the authors' package has it as
+    MomoAdam.
+
+    Use it in place of `adam`, with a rate that may be too large.
+
+    Args:
+      learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule
+        t -> η_t.
+      b1, b2: Decays β1 and β2 in [0, 1); may be traced.
+      eps: Constant ε, at least 0; may be traced.
+      lower_bound: Lower bound f* of the objective, a finite number; may be traced.
+      weight_decay: Decay λ, at least 0; may be traced. It decays implicitly.
+      adapt_lower_bound: Whether to estimate f* above lower_bound.
+    Returns:
+      The rule; its update needs params and value.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params or value.
+    References:
+      Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
+      learning rates, ICML 2024, algorithms 2 and 4.
+    Example:
+      >>> rule, x = momo_adam(1.0, eps=0.0), jnp.array([4.0])
+      >>> # The first step is half of the way to the minimum of x² / 2, but at most 1.
+      >>> print(rule.update(x, rule.init(x), x, value=8.0)[0])
+      [-1.]
+    """
+    rate_at = _rate(learning_rate)
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    check_number("eps", eps)
+    check_number("lower_bound", lower_bound, signed=True)
+    check_number("weight_decay", weight_decay)
+
+    def init(params: Params):
+        dtype = working_dtype(params)
+        return MomoAdamState(
+            count=jnp.zeros((), jnp.int32),
+            mu=jax.tree.map(jnp.zeros_like, params),
+            nu=jax.tree.map(sizes_like, params),
+            mean_value=jnp.zeros((), dtype),
+            mean_product=jnp.zeros((), dtype),
+            lower_bound=jnp.array(lower_bound, dtype),
+            learning_rate=jnp.zeros((), dtype),
+        )
+
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value: Any = None,
+        **extra: Any,
+    ):
+        del extra
+        params, value = _require(params, value, "momo_adam")
+        bound, dtype = state.lower_bound, state.lower_bound.dtype
+        count = increment(state.count)
+        mu = moving_average(b1, state.mu, updates)
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
+        mean_value = moving_average(b1, state.mean_value, cast(value, bound))
+        mean_product = moving_average(
+            b1, state.mean_product, _dot(updates, params, dtype)
+        )
+        of_nu = correction_of(b2, count)
+
+        def divide(m, v):
+            below = jnp.sqrt(v / cast(of_nu, v)) + cast(eps, v)
+            return jnp.where(below == 0, 0.0, m / below)
+
+        divided = jax.tree.map(divide, mu, nu)
+        size, product = _dot(mu, divided, dtype), _dot(mu, params, dtype)
+        eta = cast(rate_at(state.count), bound)
+        share = cast(correction_of(b1, count), bound)
+        tau, bound = _to_the_bound(
+            eta / share, mean_value - mean_product, product, size, bound, share,
+            eta, weight_decay, adapt_lower_bound, cast(lower_bound, bound),
+        )  # fmt: skip
+        steps = jax.tree.map(lambda g, d: like(-cast(tau, d) * d, g), updates, divided)
+        steps = _implicit_decay(steps, params, eta, weight_decay)
+        return steps, MomoAdamState(count, mu, nu, mean_value, mean_product, bound, tau)
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
+
+
+def _require(params: Any, value: Any, rule: str) -> tuple[Any, Any]:
+    if params is None or value is None:
+        raise ValueError(
+            f"{rule} needs the params and the objective's value; call "
+            "update(grads, state, params, value=value)."
+        )
+    return params, value
+
+
+def _to_the_bound(
+    most: Array,
+    offset: Array,
+    product: Array,
+    size: Array,
+    bound: Array,
+    share: Array,
+    eta: Array,
+    weight_decay: float | Array,
+    adapts: bool,
+    least: Array,
+) -> tuple[Array, Array]:
+    """Return the step size of MoMo and the lower bound after the step.
+
+    offset is f̄ - γ, product <m, x>, size the squared norm of m, share the sum of the
+    weights in the averages, and most the largest step size.
+    """
+    factor = 1.0 + eta * cast(weight_decay, eta)
+    if adapts:
+        cap = factor * offset + product
+        lowered = jnp.maximum(cap / (2.0 * share * factor), least)
+        bound = jnp.where(cap < factor * share * bound, lowered, bound)
+    gap = jnp.maximum(factor * (offset - share * bound) + product, 0.0)
+    tau = jnp.minimum(most, jnp.where(size == 0, 0.0, gap / size))
+    if adapts:
+        shorter = jnp.where(tau == 0, 0.0, 0.5 * tau * size)
+        bound = jnp.maximum((offset + product - shorter) / share, least)
+    return tau, bound
+
+
+def _implicit_decay(
+    steps: Params, params: Params, eta: Array, weight_decay: float | Array
+) -> Params:
+    if isinstance(weight_decay, float | int) and weight_decay == 0:
+        return steps
+    decay = eta * cast(weight_decay, eta)
+    shrink = decay / (1.0 + decay)
+    return jax.tree.map(lambda u, x: u - like(cast(shrink, x) * x, u), steps, params)
+
+
 def _decay(
     steps: Params, params: Params | None, step: Array, weight_decay: float | Array
 ) -> Params:
@@ -299,7 +1097,7 @@ def _decay(
         return steps
     if params is None:
         raise ValueError(
-            "weight decay needs the weights; call update(grads, state, params)."
+            "weight decay needs the params; call update(grads, state, params)."
         )
     return jax.tree.map(
         lambda u, x: u - (cast(step * weight_decay, x) * x).astype(u.dtype),
@@ -335,4 +1133,16 @@ def _add(moved: Params, steps: Params) -> Params:
 RULES = (
     RuleEntry(dog, {"learning_rate": Range(0.1, 10.0, "log", 1.0)}),
     RuleEntry(prodigy, {"distance_factor": Range(0.1, 10.0, "log", 1.0)}),
+    RuleEntry(dowg, {"learning_rate": Range(0.1, 10.0, "log", 1.0)}),
+    RuleEntry(cocob, {"alpha": Range(1.0, 1e4, "log", 100.0)}),
+    RuleEntry(dadapt_adamw, {"learning_rate": Range(0.1, 10.0, "log", 1.0)}),
+    RuleEntry(
+        mechanic,
+        {"initial_scale": Range(1e-8, 1e-2, "log", 1e-6)},
+        aliases=("mechanize",),
+    ),
+    RuleEntry(momo, {"learning_rate": gradient_rate(1.0), "beta": MOMENTUM}),
+    RuleEntry(
+        momo_adam, {"learning_rate": Range(1e-5, 1.0, "log", 0.01), "b1": MOMENTUM}
+    ),
 )

@@ -293,8 +293,8 @@ def lbfgs(
 def _length(memory_size: Any) -> int:
     if isinstance(memory_size, Tracer):
         raise TypeError(
-            "memory_size is the length of arrays in the state of lbfgs, so that it "
-            "cannot be traced; under optax.inject_hyperparams name it in "
+            "memory_size cannot be traced, because it is the length of arrays in the "
+            "state of lbfgs. Under optax.inject_hyperparams pass "
             "static_args=('memory_size',)."
         )
     return 10 if memory_size is None else int(memory_size)

@@ -76,8 +76,8 @@ def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
     for leaf in jax.tree.leaves(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
-                f"params must be floating; got a leaf of {jnp.result_type(leaf)}. Make "
-                "it 1.0, not 1."
+                f"params must be floating; got a leaf of {jnp.result_type(leaf)}. "
+                "Write 1.0, not 1."
             )
     dtype = working_dtype(params)
     wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
@@ -295,10 +295,10 @@ def damped_step(
 
     def at_the_edge():
         u, s, v = jnp.linalg.svd(upper / scale[None], full_matrices=False)
-        seen = full | (s > max(m, n) * eps * jnp.max(s, initial=0.0))
-        gamma = jnp.where(seen, s * (u.T @ target), 0.0)
+        nonzero = full | (s > max(m, n) * eps * jnp.max(s, initial=0.0))
+        gamma = jnp.where(nonzero, s * (u.T @ target), 0.0)
         damping = secular_root(s**2, gamma, radius, 0.0)
-        by_values = v.T @ jnp.where(seen, gamma / (s**2 + damping), 0.0) / scale
+        by_values = v.T @ jnp.where(nonzero, gamma / (s**2 + damping), 0.0) / scale
         rows, below = jnp.linalg.qr(
             jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)])
         )

@@ -91,8 +91,8 @@ def sam(
         del value, grad
         if params is None or value_fn is None:
             raise ValueError(
-                "sam needs params and value_fn, for the gradient at another point; "
-                "call update(grads, state, params, value_fn=f), as "
+                "sam needs params and value_fn to compute the gradient at another "
+                "point; call update(grads, state, params, value_fn=f), as "
                 "research.descent.build does."
             )
         ascent = _ascent(rho, updates, params)

@@ -178,7 +178,7 @@ def add_decayed_weights(
     def update(updates: Params, state: Any, params: Params | None = None):
         if params is None:
             raise ValueError(
-                "weight decay needs the weights; call update(grads, state, params)."
+                "weight decay needs the params; call update(grads, state, params)."
             )
         return jax.tree.map(decay, updates, params), state
 

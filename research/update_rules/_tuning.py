@@ -174,7 +174,7 @@ def _check(smoothness: float | Array, strong_convexity: float | Array) -> None:
         return
     if strong_convexity > smoothness:
         raise ValueError(
-            "strong_convexity must be at most smoothness, for it is the smallest "
+            "strong_convexity must be at most smoothness, because it is the smallest "
             f"curvature; got strong_convexity={strong_convexity!r}, "
             f"smoothness={smoothness!r}."
         )

@@ -104,9 +104,9 @@ def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExt
         params, value_fn = _needed("svrg", params, value_fn)
         if getattr(value_fn, "is_of_a_part", False):
             raise ValueError(
-                "svrg keeps the gradient at a snapshot of all params; in a group, "
-                "beside which others move on, it would be another function's. Use svrg "
-                "for all params, or saga in the group."
+                "svrg cannot be used for a group of the params: it keeps a gradient "
+                "at a snapshot, and that gradient is out of date once the other "
+                "params change. Use svrg for all params, or saga in the group."
             )
         slope = jax.grad(value_fn)
         snapshot, full = jax.lax.cond(
@@ -275,15 +275,15 @@ def _check_examples(n: int, value_fn: Callable[..., Array], indices: Any) -> Non
     if there is not None and there != n:
         raise ValueError(
             f"saga(num_examples={n}) keeps {n} gradients, but the dataset has {there} "
-            f"examples; give {there}."
+            f"examples. Pass num_examples={there}."
         )
     if indices is None or isinstance(indices, Tracer) or not np.size(indices):
         return
     for index in (np.max(indices), np.min(indices)):
         if not 0 <= index < n:
             raise ValueError(
-                f"saga(num_examples={n}) keeps no gradient of example {index}; give "
-                "the dataset's length."
+                f"saga(num_examples={n}) keeps no gradient of example {index}. Pass "
+                "the number of examples in the dataset."
             )
 
 
@@ -292,10 +292,10 @@ def _needed(
 ) -> tuple[Params, Callable[..., Array]]:
     if params is None or value_fn is None:
         raise ValueError(
-            f"{name} needs params and value_fn, for gradients of other examples and at "
-            "other points; call update(grads, state, params, value_fn=f, "
-            "indices=drawn) with f(params, indices=None), as "
-            "research.descent.build does."
+            f"{name} needs params and value_fn to compute gradients at other points "
+            "and examples; call update(grads, state, params, value_fn=f, "
+            "indices=drawn) with f(params, indices=None), as research.descent.build "
+            "does."
         )
     return params, value_fn
 
@@ -303,13 +303,13 @@ def _needed(
 RULES = (
     RuleEntry(
         svrg,
-        "it needs the number of steps between two whole gradients, and its cost is not "
-        "the same in each step",
+        "it needs the number of steps between two full gradients, and its steps "
+        "differ in cost",
         needs="a number of examples or steps",
     ),
     RuleEntry(
         saga,
-        "it needs the number of examples, and a gradient of each in memory",
+        "it needs the number of examples, and keeps a gradient of each in memory",
         needs="a number of examples or steps",
     ),
 )

@@ -66,22 +66,19 @@ class Verification(NamedTuple):
                 else f"{len(self.deviations)} problems"
             )
             if self.deviation.largest == 0.0:
-                return (
-                    f"The same rule: on {problems} they are the same to the last bit."
-                )
+                return f"The same rule: on {problems} they agree to the last bit."
             return (
-                f"The same rule: on {problems} they are never further apart than "
-                f"{self.deviation.largest:.1e} ({self.problem}, {where}); up to "
-                f"{self.tolerance:.0e} is rounding."
+                f"The same rule: on {problems} they differ by at most "
+                f"{self.deviation.largest:.1e} ({self.problem}, {where}). Differences "
+                f"up to {self.tolerance:.0e} are rounding."
             )
         cause = self.cause or (
-            "no known mistake explains it; the first differing step is the one to "
-            "work out by hand"
+            "no known mistake explains it. Compute the first step that differs by hand"
         )
         return (
-            f"Not the same rule: on {self.problem} they are "
-            f"{self.deviation.largest:.1e} apart at {where}, and differ from step "
-            f"{self.deviation.first + 1} on. Likely cause: {cause}."
+            f"Not the same rule: on {self.problem} they differ from step "
+            f"{self.deviation.first + 1} on, most at {where}: by "
+            f"{self.deviation.largest:.1e}. Likely cause: {cause}."
         )
 
 
@@ -198,8 +195,8 @@ def verify_rule(
             reasons[problem.name] = "the formula divides by zero"
     if not evidence:
         raise ValueError(
-            f"nothing to compare on: {reasons or 'no problem is given'}; give other "
-            "problems."
+            f"no problem is left to compare on: {reasons or 'none was given'}. Pass "
+            "other problems."
         )
     deviations = {e.problem.name: e.deviation for e in evidence}
     worst = max(deviations, key=lambda key: deviations[key].largest)
@@ -282,9 +279,9 @@ def _check_subject(name: str, subject: Any) -> None:
         and not callable(subject)
     ):
         raise NoRuleError(
-            f"the {name} is no rule: it is a value of type {type(subject).__name__}, "
-            "not an optax.GradientTransformation, a function that makes one, or a "
-            "Formula."
+            f"the {name} must be a rule; it is a value of type "
+            f"{type(subject).__name__}, not an optax.GradientTransformation, a "
+            "function that makes one, or a Formula."
         )
 
 
@@ -294,8 +291,8 @@ def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
     if learning_rate is None and is_made(rule) != is_made(reference):
         fixed, free = ("rule", "reference") if is_made(rule) else ("reference", "rule")
         raise ValueError(
-            f"the {fixed} is already made, with a learning rate in it, and the {free} "
-            f"is not: give learning_rate=, the rate that the {fixed} was made with."
+            f"the {fixed} is already built with a learning rate, but the {free} is "
+            f"not. Pass learning_rate=, the rate of the {fixed}."
         )
 
 
@@ -308,14 +305,14 @@ def _check_dtype(dtype: Any) -> None:
         ) from None
     if jnp.dtype(dtype) not in (jnp.float64, jnp.float32):
         raise ValueError(
-            "dtype must be float64 or float32, for what is coarser hides mistakes; got "
-            f"dtype={dtype!r}."
+            "dtype must be float64 or float32, because coarser dtypes hide mistakes; "
+            f"got dtype={dtype!r}."
         )
     if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(
-            "dtype=float64, but JAX's float64 is off; call "
-            "research.backend.configure(x64=True) first (in a session that has "
-            "computed already, jax.config.update('jax_enable_x64', True)), or give "
+            "dtype=float64, but JAX's float64 is off. First call "
+            "research.backend.configure(x64=True), or, after JAX has computed "
+            "something, jax.config.update('jax_enable_x64', True). Or pass "
             "dtype='float32'."
         )
 
@@ -327,8 +324,8 @@ def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
     for problem in asked:
         if not isinstance(problem, Problem):
             raise TypeError(
-                "problems must be Problems, such as PROBLEMS['quadratic']; got "
-                f"{problem!r} among them."
+                "every entry of problems must be a Problem, such as "
+                f"PROBLEMS['quadratic']; got {problem!r}."
             )
     return asked
 
@@ -342,8 +339,7 @@ def known_name(reference: Any) -> str | None:
     if isinstance(reference, str):
         if reference not in FORMULAS:
             raise ValueError(
-                "there is no formula of "
-                f"{reference!r}{known_names(reference, FORMULAS)}"
+                f"unknown formula {reference!r}{known_names(reference, FORMULAS)}"
             )
         return reference
     for name, card in CARDS.items():

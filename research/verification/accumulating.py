@@ -133,7 +133,7 @@ CARDS = {
             adagrad,
             (
                 Mistake(
-                    "ε stands outside the root", "sqrt(s + eps) if", "sqrt(s) + eps if"
+                    "ε is outside the root", "sqrt(s + eps) if", "sqrt(s) + eps if"
                 ),
                 Mistake(
                     "the sum of squares starts at 0",
@@ -141,7 +141,7 @@ CARDS = {
                     "zeros_like(x)",
                 ),
                 Mistake(
-                    "the sum of squares is one step stale",
+                    "the sum of squares is one step late",
                     "sqrt(s + eps) if",
                     "sqrt(s - g**2 + eps) if",
                 ),
@@ -166,17 +166,17 @@ CARDS = {
             adadelta,
             (
                 Mistake(
-                    "ε stands outside the upper root",
+                    "ε is outside the upper root",
                     "sqrt(of_dx + eps)",
                     "(sqrt(of_dx) + eps)",
                 ),
                 Mistake(
-                    "ε stands outside the lower root",
+                    "ε is outside the lower root",
                     "sqrt(of_g + eps)",
                     "(sqrt(of_g) + eps)",
                 ),
                 Mistake(
-                    "there is no ε in the numerator", "sqrt(of_dx + eps)", "sqrt(of_dx)"
+                    "ε is missing in the numerator", "sqrt(of_dx + eps)", "sqrt(of_dx)"
                 ),
                 Mistake(
                     "the steps are not averaged: their sum grows",
@@ -204,7 +204,7 @@ CARDS = {
             rmsprop,
             (
                 Mistake(
-                    "ε stands outside the root", "sqrt(v + eps) if", "sqrt(v) + eps if"
+                    "ε is outside the root", "sqrt(v + eps) if", "sqrt(v) + eps if"
                 ),
                 Mistake(
                     "decay and 1 - decay are swapped",

@@ -108,7 +108,7 @@ _OF_ADAM = (
         "m = (1 - b1) * m + b1 * g\n        v = (1 - b2) * v + b2 * g**2",
     ),
     Mistake(
-        "ε stands inside the root",
+        "ε is inside the root",
         "sqrt(v_hat + eps_root) + eps",
         "sqrt(v_hat + eps_root + eps)",
     ),
@@ -177,7 +177,7 @@ CARDS = {
                     " + weight_decay * x)",
                     ") - weight_decay * x",
                 ),
-                Mistake("there is no weight decay", " + weight_decay * x)", ")"),
+                Mistake("the weight decay is missing", " + weight_decay * x)", ")"),
             ),
         ),
         optax=optax.adamw,
@@ -198,7 +198,7 @@ CARDS = {
             amsgrad,
             (
                 Mistake(
-                    "there is no maximum: this is Adam",
+                    "the maximum is missing: this is Adam",
                     "maximum(n, v / c if correct_before_max else v)",
                     "v / c",
                 ),
@@ -224,7 +224,7 @@ CARDS = {
                     "n = v = maximum(n, v /",
                 ),
                 Mistake(
-                    "ε stands inside the root",
+                    "ε is inside the root",
                     "sqrt(v_hat + eps_root) + eps",
                     "sqrt(v_hat + eps_root + eps)",
                 ),
@@ -259,7 +259,7 @@ CARDS = {
                     "b2 * u + (1 - b2) * absolute(g) + eps",
                 ),
                 Mistake(
-                    "the maximum is bias-corrected, too",
+                    "the maximum is also bias-corrected",
                     "m / u",
                     "m / (u / (1 - b2**t))",
                 ),

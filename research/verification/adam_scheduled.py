@@ -123,12 +123,12 @@ CARDS = {
                     "m /",
                 ),
                 Mistake(
-                    "the averages are corrected by one t",
+                    "the averages are corrected with the same t",
                     "(1 - p * mu(t + 1))",
                     "(1 - p)",
                 ),
                 Mistake(
-                    "the paper's b2 stands before the second moment",
+                    "the paper's b2 multiplies the second moment",
                     "(b2 if paper else 1) * v",
                     "b2 * v",
                 ),
@@ -143,7 +143,7 @@ CARDS = {
                     "b1 *",
                 ),
                 Mistake(
-                    "ε stands inside the root",
+                    "ε is inside the root",
                     "sqrt(v_hat + eps_root) + eps",
                     "sqrt(v_hat + eps_root + eps)",
                 ),
@@ -225,12 +225,12 @@ CARDS = {
                     "(sqrt(v / c + eps_root) + eps / sqrt(c))",
                 ),
                 Mistake(
-                    "at first steps are not corrected",
+                    "the first steps are not corrected",
                     "x - learning_rate * m_hat\n",
                     "x - learning_rate * m\n",
                 ),
                 Mistake(
-                    "at first it stands still",
+                    "the first steps are zero",
                     "x = x - learning_rate * m_hat\n",
                     "pass\n",
                 ),

@@ -1,4 +1,4 @@
-"""Formulas of AdaBelief, Yogi, Adan and the cautious AdamW, from their papers.
+"""Formulas of AdaBelief, ACProp, Yogi, Adan and the cautious AdamW, from their papers.
 
 The formulas have the bias corrections of the authors' programs.
 """
@@ -7,9 +7,11 @@ from itertools import count
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import mpmath
 import numpy as np
 import optax
+import optax.contrib
 
 from research.verification.card import Card
 from research.verification.formula import Formula, Mistake
@@ -29,6 +31,33 @@ def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
         m_hat = m / (1 - b1**t)
         s_hat = s / (1 - b2**t)
         x = x - learning_rate * m_hat / (sqrt(s_hat) + eps)
+        yield x
+
+
+def acprop(
+    x,
+    f,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-16,
+    eps_root=1e-16,
+    weight_decay=0.0,
+    from_old_mean=False,
+):
+    """Yield the iterates of ACProp of Zhuang et al. (2021).
+
+    The first divisor and the corrections are optax's.
+    """
+    m = s = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        below = sqrt(s / (1 - b2 ** (t - 1))) if t > 1 else s**0
+        step = g / (below + eps)
+        old = m
+        m = b1 * m + (1 - b1) * g
+        s = b2 * s + (1 - b2) * (g - (old if from_old_mean else m)) ** 2 + eps_root
+        x = x - learning_rate * (step + weight_decay * x)
         yield x
 
 
@@ -133,6 +162,34 @@ def agreeing(d, g, plus_one):
     return d * kept / max(share, mpmath.mpf(1) / 1000)
 
 
+def optax_acprop(
+    learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, weight_decay=0.0,
+    corrected=True,
+):  # fmt: skip
+    """Return optax.contrib.acprop, whose spread is taken around m_t if corrected.
+
+    optax takes it around m_(t-1). g_t - m_t = β1 (g_t - m_(t-1)), so β2 and ε stay and
+    the stored average is multiplied by β1² before the step.
+    """
+    rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
+    if corrected:
+        rule = optax.contrib.scale_by_acprop(b1, b2, eps / b1, eps_root / b1**2)
+
+    def update(updates, state, params=None):
+        first = state.count == 0
+        moved, state = rule.update(updates, state, params)
+        if corrected:
+            factor = jnp.where(first, (1 + eps / b1) / (1 + eps), 1 / b1)
+            moved = jax.tree.map(lambda u: factor.astype(u.dtype) * u, moved)
+        return moved, state
+
+    return optax.chain(
+        optax.GradientTransformation(rule.init, update),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
 def optax_yogi(
     learning_rate, b1=0.9, b2=0.999, eps=1e-3, eps_root=0.0, initial_mu=0.0
 ) -> optax.GradientTransformation:
@@ -189,6 +246,56 @@ CARDS = {
         recorded="torch and timm's recorded rules do not include AdaBelief",
         arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
     ),
+    "acprop": Card(
+        Formula(
+            acprop,
+            (
+                Mistake(
+                    "the spread is taken from the old average, as in optax",
+                    "old if from_old_mean else m",
+                    "old",
+                ),
+                Mistake(
+                    "the second moment is of g", "(g - (old if", "(g - 0 * (old if"
+                ),
+                Mistake(
+                    "the step has momentum: this is AdaBelief, one step stale",
+                    "step = g / (below + eps)",
+                    "step = (b1 * m + (1 - b1) * g) / (below + eps)",
+                ),
+                Mistake(
+                    "the second moment is corrected by one t too many",
+                    "(1 - b2 ** (t - 1))",
+                    "(1 - b2**t)",
+                ),
+                Mistake(
+                    "the second moment is not corrected",
+                    "sqrt(s / (1 - b2 ** (t - 1)))",
+                    "sqrt(s)",
+                ),
+                Mistake("the first step is 0", "step = g /", "step = (t > 1) * g /"),
+            ),
+        ),
+        optax=optax_acprop,
+        recorded="the authors' code is for torch, and is not recorded",
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "weight_decay": 0.1,
+            "from_old_mean": True,
+        },
+        optax_arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "weight_decay": 0.1,
+            "corrected": False,
+        },
+        rates={"rosenbrock": 1e-4},  # The first step is as long as the gradient.
+    ),
     "yogi": Card(
         Formula(
             yogi,
@@ -224,7 +331,7 @@ CARDS = {
                     "m",
                 ),
                 Mistake(
-                    "ε stands inside the root",
+                    "ε is inside the root",
                     "sqrt(v_hat + eps_root) + eps",
                     "sqrt(v_hat + eps_root + eps)",
                 ),

@@ -169,12 +169,12 @@ CARDS = {
                     "t % (sync_period + 1)",
                 ),
                 Mistake(
-                    "it comes back one step late",
+                    "it returns one step late",
                     "t % sync_period == 0",
                     "t % sync_period == 1 and t > 1",
                 ),
                 Mistake(
-                    "the slow params go all of the way",
+                    "the slow params move all the way",
                     "slow = slow + slow_step_size * (x - slow)",
                     "slow = x",
                 ),
@@ -189,8 +189,8 @@ CARDS = {
         unit_steps=False,
         reasons={
             "scales": (
-                "it comes back by a difference of params, in whose rounding a step of "
-                "size e^-30 is lost"
+                "the return to the slow params subtracts params, and rounding then "
+                "loses a step of size e^-30"
             )
         },
     ),
@@ -204,7 +204,7 @@ CARDS = {
                     "x, 1",
                 ),
                 Mistake(
-                    "there is no mean: the last iterate is given",
+                    "the mean is missing: the result is the last iterate",
                     "total / n if n else x",
                     "x",
                 ),
@@ -214,7 +214,7 @@ CARDS = {
                     "total / (n + 1) if",
                 ),
                 Mistake(
-                    "the rule goes on from the mean",
+                    "the rule continues from the mean",
                     "if n else x)\n",
                     "if n else x)\n        x = total / n\n",
                 ),
@@ -222,8 +222,8 @@ CARDS = {
         ),
         optax="optax keeps no mean of the iterates",
         recorded=(
-            "torch's ASGD, which keeps the mean, lets its rate decay in a way of its "
-            "own, so none is recorded"
+            "torch's ASGD keeps the mean but has its own decay of the rate, so no "
+            "trajectory is recorded"
         ),
         arguments={"start": 3},
         unit_steps=False,
@@ -243,7 +243,7 @@ CARDS = {
                     "decay**(t + 1)",
                 ),
                 Mistake(
-                    "there is no correction for the start at 0",
+                    "the correction for the start at 0 is missing",
                     "average / (1 - decay**t) if debias",
                     "average if debias",
                 ),

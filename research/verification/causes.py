@@ -83,7 +83,7 @@ def likely_cause(
             return min(explained, key=explained.__getitem__)
         if _differs_by_a_hidden_nan(differing, tolerance):
             break  # No other rule or value has this effect.
-    return _seen(differing, tolerance)
+    return _cause_without_trial(differing, tolerance)
 
 
 def _apart(
@@ -143,7 +143,7 @@ def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
     return found._replace(**shown_found), wrong._replace(**shown_wrong)
 
 
-def _seen(evidence: Sequence[Evidence], tolerance: float) -> str | None:
+def _cause_without_trial(evidence: Sequence[Evidence], tolerance: float) -> str | None:
     """Return causes that need no trial, such as non-finite numbers on one side only."""
     differing = [e for e in evidence if e.deviation.largest > tolerance]
     for e in differing:
@@ -154,15 +154,16 @@ def _seen(evidence: Sequence[Evidence], tolerance: float) -> str | None:
             kind = "NaN" if np.isnan(found[bad]).any() else "infinite"
             return (
                 f"its params are {kind} after step {step + 1} on {e.problem.name}, "
-                "where the reference's are finite"
+                "where those of the reference are finite"
             )
     if all(_agrees_but_for_small_updates(e, tolerance) for e in differing):
         return (
-            "none but rounding of the params: they agree, and updates that are small "
-            "beside them do not, as where positions are kept and subtracted"
+            "only rounding of the params. The params agree, but updates that are much "
+            "smaller than the params do not, as if positions were stored and "
+            "subtracted"
         )
     if _differs_by_a_hidden_nan(evidence, tolerance):
-        return "it hides a NaN in the gradient, which the reference lets show"
+        return "it hides a NaN in the gradient, which the reference passes on"
     return None
 
 

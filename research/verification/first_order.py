@@ -3,6 +3,7 @@
 from itertools import count
 
 import jax.numpy as jnp
+import mpmath
 import optax
 
 from research.verification.card import Card, Recorded
@@ -13,6 +14,7 @@ from research.verification.leaves import (  # noqa: F401, the mistakes use them
     entrywise,
     norm,
     sign,
+    sqrt,
     zeros_like,
 )
 
@@ -120,6 +122,17 @@ def signed_average(learning_rate, momentum=0.9):
 EXACT = {"quadratic": 3 / 64}
 
 
+def noisy_sgd(x, f, learning_rate, draws, eta=0.01, gamma=0.55):
+    """Yield the iterates of equation (1) of Neelakantan et al. (2015).
+
+    draws are the standard normal numbers of each step, an iterable of Leaves.
+    """
+    for t, noise in enumerate(draws, 1):
+        deviation = sqrt(eta / mpmath.mpf(t) ** gamma)
+        x = x - learning_rate * (f.gradient(x) + deviation * noise)
+        yield x
+
+
 CARDS = {
     "gradient_descent": Card(
         Formula(
@@ -132,7 +145,7 @@ CARDS = {
                 ),
                 Mistake("the gradient is halved", "f.gradient(x)", "f.gradient(x) / 2"),
                 Mistake(
-                    "the sign of the gradient stands for the gradient",
+                    "the sign of the gradient replaces the gradient",
                     "f.gradient(x)",
                     "sign(f.gradient(x))",
                 ),
@@ -297,5 +310,30 @@ CARDS = {
         ),
         arguments={"momentum": 0.5},
         rates=EXACT,
+    ),
+    "noisy_sgd": Card(
+        Formula(
+            noisy_sgd,
+            (
+                Mistake("the variance does not fall", " / mpmath.mpf(t) ** gamma", ""),
+                Mistake(
+                    "the variance is the deviation: its root is missing",
+                    "sqrt(eta",
+                    "(eta",
+                ),
+                Mistake(
+                    "t is counted from 0",
+                    "enumerate(draws, 1)",
+                    "enumerate(draws, 2)",
+                ),
+                Mistake(
+                    "the noise is not multiplied by the rate",
+                    "learning_rate * (f.gradient(x) + deviation * noise)",
+                    "learning_rate * f.gradient(x) - deviation * noise",
+                ),
+            ),
+        ),
+        optax="optax.noisy_sgd draws other numbers from its key, of the same distribution",
+        recorded="torch and timm have no rule that adds noise to the gradient",
     ),
 }

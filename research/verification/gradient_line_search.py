@@ -88,14 +88,17 @@ def conjugacy(beta, g, g_before, d):
 
 
 NO_VALUE = {
-    problem.name: "it searches along a line, and only gradients are given"
+    problem.name: "it searches along a line, but the problem gives only gradients"
     for problem in PROBLEMS.values()
     if problem.objective is None
 }
 
 
 _CONJUGATE = {
-    "quadratic": "three steps end it, and the rest is rounding; the rule's own tests compare those three",
+    "quadratic": (
+        "it ends after three steps, and the rest is rounding; the rule's own tests "
+        "compare these three steps"
+    ),
     "softmax_regression": "conjugate directions magnify rounding tenfold every three steps; the rule's own tests compare "
     "the first six steps",
 }
@@ -159,7 +162,7 @@ CARDS = {
             nonlinear_conjugate_gradient,
             (
                 Mistake(
-                    "it is plain gradient descent: the last direction is left out",
+                    "the last direction is missing: this is gradient descent",
                     "-g + share * d",
                     "-g",
                 ),

@@ -123,14 +123,117 @@ def newton_schulz(a, ns_steps, ns_coeffs, eps):
     return x
 
 
+def normuon(
+    x, f, learning_rate, beta=0.95, beta2=0.95, nesterov=True, eps=1e-7, weight_decay=0.0,
+    ns_steps=5, ns_coeffs=(3.4445, -4.7750, 2.0315), consistent_rms=None,
+):  # fmt: skip
+    """Yield the iterates of algorithm 1 of Li et al. (2025), and of their code.
+
+    The code keeps the norm of Muon's step, and the algorithm has consistent_rms=0.2.
+    Matrices have shape (inputs, outputs). Other leaves use Adam.
+    """
+    m = n = s = zeros_like(x)
+    v = by_leaf(mean_square_of_columns, m)
+    for t in count(1):
+        g = f.gradient(x)
+        m = beta * m + (1 - beta) * g
+        ahead = beta * m + (1 - beta) * g if nesterov else m
+        o = by_leaf(lambda a: newton_schulz(a, ns_steps, ns_coeffs, eps), ahead)
+        v = beta2 * v + (1 - beta2) * by_leaf(mean_square_of_columns, o)
+        p = by_leaf(lambda a, w: a / (w + NEVER_ZERO), o, sqrt(v))
+        o = by_leaf(
+            lambda a, b: (
+                b * wanted(a, consistent_rms) / (norm(Leaves([b])) + NEVER_ZERO)
+            ),
+            o,
+            p,
+        )
+        n = B1 * n + (1 - B1) * g
+        s = B2 * s + (1 - B2) * g**2
+        adam = n / (1 - B1**t) / (sqrt(s / (1 - B2**t)) + mpmath.mpf(1e-8))
+        x = x - learning_rate * by_leaf(
+            lambda b, a, y: b + weight_decay * y if b.ndim == 2 else a, o, adam, x
+        )
+        yield x
+
+
+NEVER_ZERO = mpmath.mpf(1e-10)
+
+
+def mean_square_of_columns(a):
+    """Return the mean square of each column, shape (1, n); 1 if a is not a matrix."""
+    if a.ndim != 2:
+        return np.full(np.shape(a), mpmath.mpf(1), dtype=object)
+    return np.sum(a * a, axis=0, keepdims=True) / a.shape[0]
+
+
+def mean_square_of_rows(a):
+    """Return the mean square of each row, shape (m, 1); 1 if a is not a matrix."""
+    return mean_square_of_columns(a.T).T
+
+
+def wanted(a, consistent_rms):
+    """Return the norm of NorMuon's step, from Muon's orthogonal matrix."""
+    if consistent_rms is not None:
+        return consistent_rms * mpmath.sqrt(np.size(a))
+    return mpmath.sqrt(shape_factor(a)) * norm(Leaves([a]))
+
+
+def hyperball(x, f, learning_rate):
+    """Yield the iterates of Wen et al. (2025), with Adam as the inner rule.
+
+    Other leaves than matrices take Adam's step.
+    """
+    m = v = zeros_like(x)
+    radii = by_leaf(lambda a: norm(Leaves([a])), x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = B1 * m + (1 - B1) * g
+        v = B2 * v + (1 - B2) * g**2
+        d = m / (1 - B1**t) / (sqrt(v / (1 - B2**t)) + mpmath.mpf(1e-8))
+        x = by_leaf(lambda a, b, r: on_sphere(a, b, r, learning_rate), x, d, radii)
+        yield x
+
+
+def on_sphere(a, d, radius, learning_rate):
+    """Return R Y / |Y| with Y = X - η R D / |D| for a matrix, and X - η D otherwise."""
+    if a.ndim != 2:
+        return a - learning_rate * d
+    length = norm(Leaves([d]))
+    if length == 0:
+        return a
+    y = a - learning_rate * radius * d / length
+    return radius * y / norm(Leaves([y]))
+
+
+def before_projection(a, d, radius, learning_rate):
+    """Return Y in place of R Y / |Y|."""
+    return a - learning_rate * (
+        radius * d / norm(Leaves([d])) if a.ndim == 2 and norm(Leaves([d])) else d
+    )
+
+
+def of_full_length(a, d, radius, learning_rate):
+    """Project X - η D, whose step is not normalised."""
+    y = a - learning_rate * d
+    return radius * y / norm(Leaves([y])) if a.ndim == 2 else y
+
+
+def along_the_sphere(a, d, radius, learning_rate):
+    """Step along the part of D that is orthogonal to X, before the projection."""
+    if a.ndim == 2:
+        d = d - a * ((a * d).sum() / (a * a).sum())
+    return on_sphere(a, d, radius, learning_rate)
+
+
 _OF_LAMB = (
     Mistake(
         "the ratio is taken over all leaves at once",
         "by_leaf(ratio, x, r)",
         "(norm(x) / norm(r))",
     ),
-    Mistake("there is no ratio: this is AdamW", "by_leaf(ratio, x, r) * r", "r"),
-    Mistake("the ratio is upside down", "by_leaf(ratio, x, r)", "by_leaf(ratio, r, x)"),
+    Mistake("the ratio is missing: this is AdamW", "by_leaf(ratio, x, r) * r", "r"),
+    Mistake("the ratio is inverted", "by_leaf(ratio, x, r)", "by_leaf(ratio, r, x)"),
     Mistake(
         "the ratio is of the gradient's norm",
         "by_leaf(ratio, x, r)",
@@ -142,7 +245,7 @@ _OF_LAMB = (
         "by_leaf(ratio, x / norm(x), r)",
     ),
     Mistake(
-        "ε stands inside the root",
+        "ε is inside the root",
         "sqrt(v_hat + eps_root) + eps",
         "sqrt(v_hat + eps_root + eps)",
     ),
@@ -177,7 +280,11 @@ _OF_MUON = (
     Mistake(
         "the scale is of the transposed matrix", "shape_factor(a)", "shape_factor(a.T)"
     ),
-    Mistake("the scale has no root", "mpmath.sqrt(shape_factor(a))", "shape_factor(a)"),
+    Mistake(
+        "the root of the scale is missing",
+        "mpmath.sqrt(shape_factor(a))",
+        "shape_factor(a)",
+    ),
     Mistake(
         "the momentum is not orthogonalised",
         "newton_schulz(a, ns_steps, ns_coeffs, eps)",
@@ -197,6 +304,53 @@ _OF_MUON = (
         "the Adam of the other leaves is NAdam, as in optax.contrib.muon",
         "n_hat = n / (1 - B1**t)",
         "n_hat = B1 * n / (1 - B1 ** (t + 1)) + (1 - B1) * g / (1 - B1**t)",
+    ),
+)
+
+
+_OF_NORMUON = (
+    Mistake(
+        "the squares are those of the momentum",
+        "by_leaf(mean_square_of_columns, o)",
+        "by_leaf(mean_square_of_columns, ahead)",
+    ),
+    Mistake(
+        "the mean is over the outputs",
+        "by_leaf(mean_square_of_columns, o)",
+        "by_leaf(mean_square_of_rows, o)",
+    ),
+    Mistake(
+        "the step has no fixed norm",
+        "wanted(a, consistent_rms) / (norm(Leaves([b])) + NEVER_ZERO)",
+        "1",
+    ),
+    Mistake("there is no root", "o, sqrt(v))", "o, v)"),
+    Mistake(
+        "the average of the squares corrects its bias and the norm is not restored",
+        "wanted(a, consistent_rms) / (norm(Leaves([b])) + NEVER_ZERO)",
+        "mpmath.sqrt(1 - beta2**t)",
+    ),
+    Mistake(
+        "columns are normalised at once: the squares are not averaged",
+        "beta2 * v + (1 - beta2) * by_leaf",
+        "by_leaf",
+    ),
+    Mistake(
+        "the momentum is not orthogonalised",
+        "newton_schulz(a, ns_steps, ns_coeffs, eps)",
+        "a",
+    ),
+)
+
+
+_OF_HYPERBALL = (
+    Mistake("there is no projection", "on_sphere(a,", "before_projection(a,"),
+    Mistake("the step is not normalised", "on_sphere(a,", "of_full_length(a,"),
+    Mistake("the step is tangent to the sphere", "on_sphere(a,", "along_the_sphere(a,"),
+    Mistake(
+        "there is no Adam inside: gradient descent on the sphere",
+        "d = m / (1 - B1**t) / (sqrt(v / (1 - B2**t)) + mpmath.mpf(1e-8))",
+        "d = g",
     ),
 )
 
@@ -287,8 +441,8 @@ CARDS = {
         Formula(muon, _OF_MUON),
         optax=optax_muon,
         recorded=(
-            "torch.optim.Muon and the reference orthogonalise in bfloat16 whatever the "
-            "dtype: seven bits are no trace"
+            "torch.optim.Muon and the reference orthogonalise in bfloat16 whatever "
+            "the dtype; its eight bits are too few for a comparison"
         ),
         arguments={
             "beta": 0.8,
@@ -304,5 +458,24 @@ CARDS = {
         # matrix differ by e^60. Measured: 2035 eps in float32, and 1657 from optax in
         # float64. In bfloat16: 30 eps from optax, 31 and 19 from the exact rule.
         bounds={"formula": 4000.0, "optax": 4000.0, "bfloat16": 64.0},
+    ),
+    "normuon": Card(
+        Formula(normuon, _OF_NORMUON),
+        optax="optax has no NorMuon, and neither its contrib",
+        recorded="Neither torch nor timm has NorMuon",
+        arguments={
+            "beta": 0.8,
+            "beta2": 0.7,
+            "eps": 0.01,
+            "weight_decay": 0.1,
+            "ns_steps": 3,
+            "consistent_rms": 0.2,
+        },
+        bounds={"formula": 4000.0},  # As for muon.
+    ),
+    "hyperball": Card(
+        Formula(hyperball, _OF_HYPERBALL),
+        optax="optax has no hyperball, and neither its contrib",
+        recorded="Neither torch nor timm has hyperball",
     ),
 }

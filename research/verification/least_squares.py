@@ -87,13 +87,13 @@ CARDS = {
             gauss_newton,
             (
                 Mistake(
-                    "the gradient of |r|² stands for that of ½ |r|²: the step is twice "
+                    "the gradient of |r|² replaces that of ½ |r|²: the step is twice "
                     "as long",
                     "t, h = learning_rate",
                     "t, h = 2 * learning_rate",
                 ),
                 Mistake(
-                    "the residuals are not looked at again: no line search",
+                    "the residuals are not evaluated again: no line search",
                     "while (",
                     "while False and (",
                 ),
@@ -127,7 +127,7 @@ CARDS = {
                 Mistake("the radius never grows", "radius = 2 * length", "pass"),
                 Mistake("a bad trial quarters the radius", "length / 10", "length / 4"),
                 Mistake(
-                    "a step that is refused is taken all the same",
+                    "a rejected step is taken",
                     "gain > mpmath.mpf(1e-4)",
                     "True",
                 ),

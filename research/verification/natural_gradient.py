@@ -30,7 +30,7 @@ CARDS = {
             natural_gradient,
             (
                 Mistake(
-                    "the Fisher matrix's diagonal stands for it",
+                    "the diagonal of the Fisher matrix replaces it",
                     "hessian(f, x)",
                     "diagonal(hessian(f, x))",
                 ),
@@ -54,13 +54,12 @@ CARDS = {
             ),
         ),
         optax="optax has no natural gradient",
-        recorded="Neither torch nor timm has a natural gradient",
+        recorded="neither torch nor timm has a natural gradient",
         arguments={"damping": 0.5},
         rates=FRACTIONS,
         reasons={
             "rosenbrock": (
-                "Rosenbrock's function is no likelihood: where its Hessian is "
-                "indefinite there is no Fisher matrix."
+                "Rosenbrock's function is not a likelihood, so it has no Fisher matrix."
             )
         },
     ),

@@ -198,7 +198,7 @@ CARDS = {
             newton,
             (
                 Mistake(
-                    "the Hessian's diagonal stands for the Hessian",
+                    "the diagonal of the Hessian replaces the Hessian",
                     "definite(h",
                     "diagonal(h",
                 ),
@@ -220,7 +220,7 @@ CARDS = {
             ),
         ),
         optax="optax has no Newton's method",
-        recorded="Neither torch nor timm has a Newton's method",
+        recorded="neither torch nor timm has Newton's method",
         arguments={"sufficient_decrease": 0.25, "shrink": 0.25},
         rates={
             **FRACTIONS,
@@ -228,8 +228,8 @@ CARDS = {
         },  # Some trial steps are refused. At rate 1, rounding errors grow to 2500 eps.
         reasons=dict.fromkeys(
             GIVEN,
-            "a given gradient is that of a line, without curvature: the rule takes no "
-            "step",
+            "a problem of given gradients is linear and has no curvature, so the rule "
+            "takes no step",
         ),
     ),
     "trust_region_newton": Card(
@@ -242,17 +242,17 @@ CARDS = {
                     "",
                 ),
                 Mistake(
-                    "a step that is refused is taken all the same",
+                    "a rejected step is taken",
                     "not gain <= acceptance",
                     "True",
                 ),
                 Mistake(
-                    "the radius is halved where it is quartered",
+                    "the radius is halved instead of quartered",
                     "radius / 4",
                     "radius / 2",
                 ),
                 Mistake(
-                    "the radius is quadrupled where it is doubled",
+                    "the radius is quadrupled instead of doubled",
                     "2 * radius",
                     "4 * radius",
                 ),
@@ -265,7 +265,7 @@ CARDS = {
             ),
         ),
         optax="optax has no trust region",
-        recorded="Neither torch nor timm has a trust region",
+        recorded="neither torch nor timm has a trust region",
         arguments={"max_radius": 0.25, "acceptance": 0.0625},
         rates=RADII,
     ),

@@ -11,7 +11,15 @@ import optax.contrib
 from research.verification.card import Card
 from research.verification.formula import Formula, Mistake
 from research.verification.from_zero import from_zero
-from research.verification.leaves import absolute, dot, norm, sqrt, zeros_like
+from research.verification.leaves import (
+    absolute,
+    dot,
+    entrywise,
+    maximum,
+    norm,
+    sqrt,
+    zeros_like,
+)
 from research.verification.problems import PROBLEMS
 
 
@@ -69,6 +77,152 @@ def prodigy(
         yield x
 
 
+def dowg(x, f, learning_rate=1.0, initial_distance=1e-2, eps=1e-4):
+    """Yield the iterates of algorithm 1 of Khaled, Mishchenko & Jin (2023).
+
+    The ε is optax's.
+    """
+    start, distance, total = x, initial_distance, 0
+    while True:
+        g = f.gradient(x)
+        distance = larger(distance, norm(x - start))
+        total = total + distance**2 * dot(g, g)
+        x = x - learning_rate * distance**2 / (sqrt(total) + eps) * g
+        yield x
+
+
+def cocob(x, f, learning_rate=1.0, alpha=100.0, eps=1e-8, weight_decay=0.0):
+    """Yield the iterates of algorithm 2 of Orabona & Tommasi (2017).
+
+    The rate multiplies the gradient, as in optax.
+    """
+    start = x
+    bets = sizes = reward = zeros_like(x)
+    largest = zeros_like(x) + eps
+    while True:
+        c = learning_rate * (f.gradient(x) + weight_decay * x)
+        largest = maximum(largest, absolute(c))
+        sizes = sizes + absolute(c)
+        reward = maximum(reward - c * (x - start), 0)
+        bets = bets - c
+        below = largest * maximum(sizes + largest, alpha * largest)
+        x = start + bets / below * (largest + reward)
+        yield x
+
+
+def dadapt_adamw(
+    x, f, learning_rate=1.0, b1=0.9, b2=0.999, eps=1e-8, initial_distance=1e-6,
+    weight_decay=0.0,
+):  # fmt: skip
+    """Yield the iterates of Adam with D-Adaptation of Defazio & Mishchenko (2023)."""
+    d, r, root = initial_distance, 0, sqrt(b2)
+    m = v = s = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        rate = learning_rate * d * sqrt(1 - b2**t) / (1 - b1**t)
+        r = root * r + (1 - root) * rate * dot(g, over(s, sqrt(v) + eps))
+        m = b1 * m + (1 - b1) * rate * g
+        v = b2 * v + (1 - b2) * g**2
+        s = root * s + (1 - root) * rate * g
+        size = (1 - root) * dot(absolute(s), s**0)
+        d = d if size == 0 else larger(d, r / size)
+        x = x - over(m, sqrt(v) + eps) - weight_decay * rate * x
+        yield x
+
+
+def over(a, b):
+    """Return a / b for each entry, and 0 where b is 0."""
+    return entrywise(lambda p, q: 0 if q == 0 else p / q, a, b)
+
+
+def mechanic(
+    x, f, learning_rate=1.0, weight_decay=1e-2, eps=1e-8, initial_scale=1e-6,
+    num_betas=None,
+):  # fmt: skip
+    """Yield the iterates of algorithm 1 of Cutkosky, Defazio & Mehta (2023) around Adam.
+
+    The clip of h is that of optax and of the authors' code.
+    """
+    n = 6 if num_betas is None else num_betas
+    betas = [1 - mpmath.mpf(1) / 10**i for i in range(1, n + 1)]
+    start, first, second = x, zeros_like(x), zeros_like(x)
+    scales = [initial_scale] * n
+    largest, squares, reward = [0] * n, [0] * n, [0] * n
+    b1, b2 = mpmath.mpf(0.9), mpmath.mpf(0.999)
+    for t in count(1):
+        g = f.gradient(x)
+        first = b1 * first + (1 - b1) * g
+        second = b2 * second + (1 - b2) * g**2
+        below = sqrt(second / (1 - b2**t)) + mpmath.mpf(1e-8)
+        move = -learning_rate * first / (1 - b1**t) / below
+        total = sum(scales)
+        delta = (x - start) / (total + eps)
+        pulled = g + weight_decay * total * norm(g) / (norm(x) + eps) * x
+        h = dot(pulled, -delta)
+        for i, b in enumerate(betas):
+            clipped = min(max(h, -largest[i]), largest[i])
+            reward[i] = b * reward[i] + clipped * scales[i]
+            largest[i] = larger(b * largest[i], abs(h) + eps)
+            squares[i] = b**2 * squares[i] + h**2
+            wealth = initial_scale / n * largest[i] + larger(reward[i], 0)
+            scales[i] = wealth / (sqrt(squares[i]) + eps)
+        x = start + sum(scales) * (delta + move)
+        yield x
+
+
+def momo(
+    x, f, learning_rate=1.0, beta=0.9, lower_bound=0.0, weight_decay=0.0,
+    adapt_lower_bound=False,
+):  # fmt: skip
+    """Yield the iterates of algorithms 1 and 3 of Schaipp et al. (2024)."""
+    bound, a = lower_bound, 1 + learning_rate * weight_decay
+    m, value, product = zeros_like(x), 0, 0
+    for t in count(1):
+        g = f.gradient(x)
+        b = 0 if t == 1 else beta
+        m = b * m + (1 - b) * g
+        value = b * value + (1 - b) * f.value(x)
+        product = b * product + (1 - b) * dot(g, x)
+        size = dot(m, m)
+        cap = a * (value - product) + dot(m, x)
+        if adapt_lower_bound and cap < a * bound:
+            bound = max(cap / (2 * a), lower_bound)
+        gap = max(cap - a * bound, 0)
+        tau = 0 if size == 0 else min(learning_rate, gap / size)
+        if adapt_lower_bound:
+            bound = max(value + dot(m, x) - product - tau * size / 2, lower_bound)
+        x = x - tau * m - learning_rate * weight_decay / a * x
+        yield x
+
+
+def momo_adam(
+    x, f, learning_rate=1e-2, b1=0.9, b2=0.999, eps=1e-8, lower_bound=0.0,
+    weight_decay=0.0, adapt_lower_bound=False,
+):  # fmt: skip
+    """Yield the iterates of algorithms 2 and 4 of Schaipp et al. (2024)."""
+    bound, a = lower_bound, 1 + learning_rate * weight_decay
+    m, v, value, product = zeros_like(x), zeros_like(x), 0, 0
+    for t in count(1):
+        g = f.gradient(x)
+        c = 1 - b1**t
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        value = b1 * value + (1 - b1) * f.value(x)
+        product = b1 * product + (1 - b1) * dot(g, x)
+        d = over(m, sqrt(v / (1 - b2**t)) + eps)
+        size = dot(m, d)
+        cap = a * (value - product) + dot(m, x)
+        if adapt_lower_bound and cap < a * c * bound:
+            bound = max(cap / (2 * a * c), lower_bound)
+        gap = max(cap - a * c * bound, 0)
+        tau = 0 if size == 0 else min(learning_rate / c, gap / size)
+        if adapt_lower_bound:
+            after = (value + dot(m, x) - product - tau * size / 2) / c
+            bound = max(after, lower_bound)
+        x = x - tau * d - learning_rate * weight_decay / a * x
+        yield x
+
+
 def optax_dog(learning_rate=1.0, initial_distance=None, eps=1e-8):
     """Return optax.contrib.dog, with params replaced by x_t - x_0.
 
@@ -110,6 +264,36 @@ def optax_prodigy(
     return _at_rest_before_gradients(from_zero(rule, "params0"))
 
 
+def optax_dowg(learning_rate=1.0, initial_distance=1e-2, eps=1e-4):
+    """Return optax.contrib.dowg, with params replaced by their distance from x_0."""
+    rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
+    return from_zero(rule, "init_params")
+
+
+def optax_cocob(learning_rate=1.0, alpha=100.0, eps=1e-8, weight_decay=0.0):
+    """Return optax.contrib.cocob, with params replaced by their distance from x_0.
+
+    The decay needs the params themselves.
+    """
+    rule = optax.contrib.cocob(learning_rate, alpha, eps)
+    decay = optax.add_decayed_weights(weight_decay)
+    return optax.chain(decay, from_zero(rule, "init_particles"))
+
+
+def optax_dadapt_adamw(
+    learning_rate=1.0, b1=0.9, b2=0.999, eps=1e-8, initial_distance=1e-6,
+    weight_decay=0.0,
+):  # fmt: skip
+    """Return optax.contrib.dadapt_adamw, with zero updates until a gradient is not 0.
+
+    Before that, optax divides 0 by 0 and its params become NaN.
+    """
+    rule = optax.contrib.dadapt_adamw(
+        learning_rate, (b1, b2), eps, initial_distance, weight_decay
+    )
+    return _at_rest_before_gradients(rule)
+
+
 def _at_rest_before_gradients(
     rule: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
@@ -133,6 +317,11 @@ def _at_rest_before_gradients(
 
 # The learning rate of these rules is a factor, 1 by default.
 _RATES = dict.fromkeys(PROBLEMS, 1.0)
+_NO_RECORD = "the authors' package is for torch, and its traces are not recorded"
+_NEEDS_VALUE = dict.fromkeys(
+    [name for name, problem in PROBLEMS.items() if problem.objective is None],
+    "it needs the objective's value, and only gradients are given",
+)
 
 
 CARDS = {
@@ -146,15 +335,17 @@ CARDS = {
                     "norm(x - start) or distance",
                 ),
                 Mistake(
-                    "the sum of squares has no root",
+                    "the root of the sum of squares is missing",
                     "sqrt(total + eps)",
                     "(total + eps)",
                 ),
                 Mistake(
-                    "it takes the last gradient alone", "total + dot(g, g)", "dot(g, g)"
+                    "it uses only the last gradient", "total + dot(g, g)", "dot(g, g)"
                 ),
                 Mistake(
-                    "the distance is that from the origin", "norm(x - start)", "norm(x)"
+                    "the distance is measured from the origin",
+                    "norm(x - start)",
+                    "norm(x)",
                 ),
                 Mistake(
                     "the norms are of each entry: the rate differs by coordinate",
@@ -232,5 +423,265 @@ CARDS = {
         # After fifty steps the two are 9 eps apart on one processor (32 and 25 from the
         # exact rule), and 44 on another (48 and 20).
         bounds={"bfloat16": 16.0},
+    ),
+    "dowg": Card(
+        Formula(
+            dowg,
+            (
+                Mistake(
+                    "the gradients are not weighted in the sum: this is DoG's sum",
+                    "total + distance**2 * dot(g, g)",
+                    "total + dot(g, g)",
+                ),
+                Mistake(
+                    "the distance is not squared",
+                    "learning_rate * distance**2 /",
+                    "learning_rate * distance /",
+                ),
+                Mistake("the sum has no root", "sqrt(total) + eps", "total + eps"),
+                Mistake(
+                    "it takes the last distance, not the largest",
+                    "larger(distance, norm(x - start))",
+                    "norm(x - start) or distance",
+                ),
+                Mistake(
+                    "ε stands inside the root", "sqrt(total) + eps", "sqrt(total + eps)"
+                ),
+            ),
+        ),
+        optax=optax_dowg,
+        recorded=_NO_RECORD,
+        arguments={"initial_distance": 0.03125, "eps": 0.01},
+        # At the full rate the steps overshoot the minimum, and are chaotic there.
+        rates={**_RATES, **{"quadratic": 0.25, "softmax_regression": 0.25}},
+    ),
+    "cocob": Card(
+        Formula(
+            cocob,
+            (
+                Mistake(
+                    "the reward may fall below 0",
+                    "maximum(reward - c * (x - start), 0)",
+                    "reward - c * (x - start)",
+                ),
+                Mistake(
+                    "the reward is of the params, not of the distance moved",
+                    "c * (x - start), 0)",
+                    "c * x, 0)",
+                ),
+                Mistake(
+                    "the bet starts from the last point",
+                    "x = start + bets",
+                    "x = x + bets",
+                ),
+                Mistake(
+                    "the first steps are not limited by α",
+                    "maximum(sizes + largest, alpha * largest)",
+                    "(sizes + largest)",
+                ),
+                Mistake(
+                    "the largest size is not that of each entry's past",
+                    "maximum(largest, absolute(c))",
+                    "absolute(c) + eps",
+                ),
+                Mistake(
+                    "the sum of sizes is of squares",
+                    "sizes + absolute(c)",
+                    "sizes + c**2",
+                ),
+            ),
+        ),
+        optax=optax_cocob,
+        recorded=_NO_RECORD,
+        arguments={"alpha": 10.0, "eps": 0.01, "weight_decay": 0.1},
+        rates=_RATES,
+    ),
+    "dadapt_adamw": Card(
+        Formula(
+            dadapt_adamw,
+            (
+                Mistake("the estimate may shrink", "larger(d, r / size)", "r / size"),
+                Mistake(
+                    "r is divided by the new second moment",
+                    "r = root * r + (1 - root) * rate * dot(g, over(s, sqrt(v) + eps))\n",
+                    "r = root * r + (1 - root) * rate * dot(g, over(s, sqrt(b2 * v + "
+                    "(1 - b2) * g**2) + eps))\n",
+                ),
+                Mistake(
+                    "no bias correction",
+                    "d * sqrt(1 - b2**t) / (1 - b1**t)",
+                    "d",
+                ),
+                Mistake(
+                    "r and s are averaged by b2, not by its root",
+                    "d, r, root = initial_distance, 0, sqrt(b2)",
+                    "d, r, root = initial_distance, 0, b2",
+                ),
+                Mistake(
+                    "the norm of s is Euclidean",
+                    "dot(absolute(s), s**0)",
+                    "norm(s)",
+                ),
+                Mistake(
+                    "the gradient is not multiplied by the rate in m",
+                    "(1 - b1) * rate * g",
+                    "(1 - b1) * g",
+                ),
+            ),
+        ),
+        optax=optax_dadapt_adamw,
+        recorded=_NO_RECORD,
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "initial_distance": 0.01,
+        },
+        # At the full rate the steps overshoot the minimum, and are chaotic there.
+        rates={**_RATES, **{"quadratic": 0.25}},
+    ),
+    "mechanic": Card(
+        Formula(
+            mechanic,
+            (
+                Mistake(
+                    "the params move from the last point, not from the start",
+                    "x = start + sum(scales)",
+                    "x = x + sum(scales)",
+                ),
+                Mistake(
+                    "the product h is not clipped",
+                    "min(max(h, -largest[i]), largest[i])",
+                    "h",
+                ),
+                Mistake(
+                    "the sign of h is wrong",
+                    "dot(pulled, -delta)",
+                    "dot(pulled, delta)",
+                ),
+                Mistake(
+                    "there is no decay in h",
+                    "g + weight_decay * total * norm(g) / (norm(x) + eps) * x",
+                    "g",
+                ),
+                Mistake(
+                    "v decays by β, not by its square",
+                    "b**2 * squares[i]",
+                    "b * squares[i]",
+                ),
+                Mistake(
+                    "the reward is not multiplied by the scale",
+                    "clipped * scales[i]",
+                    "clipped",
+                ),
+            ),
+        ),
+        optax=(
+            "optax.contrib.mechanize subtracts rounded params, so its first updates have "
+            "few digits; tests/rules/test_parameter_free.py compares the two"
+        ),
+        recorded=_NO_RECORD,
+        arguments={
+            "weight_decay": 0.0,
+            "eps": 0.001,
+            "initial_scale": 0.00001,
+            "num_betas": 3,
+        },
+        rates=_RATES,
+    ),
+    "momo": Card(
+        Formula(
+            momo,
+            (
+                Mistake(
+                    "the averages start from 0",
+                    "b = 0 if t == 1 else beta",
+                    "b = beta",
+                ),
+                Mistake(
+                    "the model is of the last value, without an average",
+                    "b * value + (1 - b) * f.value(x)",
+                    "f.value(x)",
+                ),
+                Mistake(
+                    "the step is not limited by the rate",
+                    "min(learning_rate, gap / size)",
+                    "gap / size",
+                ),
+                Mistake(
+                    "the products of gradient and params are left out",
+                    "cap = a * (value - product) + dot(m, x)",
+                    "cap = a * value",
+                ),
+                Mistake(
+                    "the gap is divided by |m|, not |m|²",
+                    "size = dot(m, m)",
+                    "size = norm(m)",
+                ),
+                Mistake(
+                    "the decay is explicit",
+                    "learning_rate * weight_decay / a * x",
+                    "learning_rate * weight_decay * x",
+                ),
+            ),
+        ),
+        optax=optax.contrib.momo,
+        recorded=_NO_RECORD,
+        arguments={
+            "beta": 0.5,
+            "lower_bound": -8.0,
+            "weight_decay": 0.1,
+            "adapt_lower_bound": True,
+        },
+        unit_steps=False,
+        reasons=_NEEDS_VALUE,
+    ),
+    "momo_adam": Card(
+        Formula(
+            momo_adam,
+            (
+                Mistake(
+                    "the limit of the step is not corrected",
+                    "min(learning_rate / c, gap / size)",
+                    "min(learning_rate, gap / size)",
+                ),
+                Mistake(
+                    "the lower bound is not weighted like the averages",
+                    "gap = max(cap - a * c * bound, 0)",
+                    "gap = max(cap - a * bound, 0)",
+                ),
+                Mistake(
+                    "the norm is not that of the preconditioner",
+                    "size = dot(m, d)",
+                    "size = dot(m, m)",
+                ),
+                Mistake(
+                    "no bias correction of the second moment",
+                    "sqrt(v / (1 - b2**t)) + eps",
+                    "sqrt(v) + eps",
+                ),
+                Mistake(
+                    "there is no model: this is Adam",
+                    "min(learning_rate / c, gap / size)",
+                    "learning_rate / c",
+                ),
+                Mistake(
+                    "the decay is explicit",
+                    "learning_rate * weight_decay / a * x",
+                    "learning_rate * weight_decay * x",
+                ),
+            ),
+        ),
+        optax=optax.contrib.momo_adam,
+        recorded=_NO_RECORD,
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "lower_bound": 0.125,
+            "weight_decay": 0.1,
+            "adapt_lower_bound": True,
+        },
+        reasons=_NEEDS_VALUE,
     ),
 }

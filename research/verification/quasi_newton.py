@@ -177,8 +177,8 @@ CARDS = {
                 ),
             ),
         ),
-        optax="optax.lbfgs searches in another way, so that only the limits agree; with fixed steps it is the same rule, which "
-        "the rule's own tests compare",
+        optax="optax.lbfgs has another line search, so only the limits agree; with "
+        "fixed steps it is the same rule, and the rule's own tests compare these",
         recorded=(
             Recorded(
                 "lbfgs/fixed step, memory 5",

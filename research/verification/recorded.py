@@ -34,8 +34,7 @@ def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
     cases = [case for case in _file()["cases"] if case["variant"] == variant]
     if not cases:
         raise KeyError(
-            f"no trajectory of {variant!r} is recorded; known: "
-            f"{', '.join(sorted(variants()))}."
+            f"variant must be one of {', '.join(sorted(variants()))}; got {variant!r}."
         )
     return {case["problem"]: (_rate(case), _walk(case)) for case in cases}
 

@@ -57,25 +57,25 @@ CARDS = {
                     "eta_minus if a > 0 else eta_plus if a < 0",
                 ),
                 Mistake(
-                    "the gradient stands for its sign",
+                    "the gradient replaces its sign",
                     "sign(kept) * size",
                     "kept * size",
                 ),
                 Mistake(
-                    "a changed sign is remembered, so that the next step is resized once more",
+                    "a changed sign is kept, so the next step is resized once more",
                     "before = kept",
                     "before = g",
                 ),
                 Mistake("the steps only shrink", "eta_plus if a > 0", "1 if a > 0"),
                 Mistake(
-                    "where the sign changed, the last step is taken back (Rprop+)",
+                    "after a change of sign, the last step is undone (Rprop+)",
                     "step = sign(kept) * size\n        x = x - step",
                     "step = sign(kept) * size - (step - zero_where_negative(agreement, step))\n        x = x - step",
                 ),
             ),
         ),
-        optax="optax.rprop (to 0.2.8) is one step stale: its first update is 0, and each later one is what the call before "
-        "should have given",
+        optax="optax.rprop (up to 0.2.8) is one step late: its first update is 0, and "
+        "each later update belongs to the call before",
         recorded=(Recorded("rprop/defaults"),),
         arguments={
             "eta_minus": 0.25,

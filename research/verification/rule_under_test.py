@@ -21,7 +21,7 @@ OURS = Path(__file__).parents[1]
 
 
 class RuleError(ValueError):
-    """Error if a rule raises an exception while it is made or run.
+    """Error if a rule raises an exception while it is built or run.
 
     The message names the rule and contains the message of the exception.
     """
@@ -63,7 +63,7 @@ def named(word: str) -> Any:
       True
       >>> named("optax.addam")
       Traceback (most recent call last):
-      ValueError: there is no 'addam' in optax; did you mean 'adam'?
+      ValueError: optax has no 'addam'; did you mean 'adam'?
     """
     module, names = _imported(word)
     found = module
@@ -73,7 +73,7 @@ def named(word: str) -> Any:
             hint = known_names(
                 name, [n for n in dir(found) if not n.startswith("_")]
             ).split(" Known:")[0]
-            raise ValueError(f"there is no {name!r} in {above}{hint}")
+            raise ValueError(f"{above} has no {name!r}{hint}")
         found = getattr(found, name)
     return found
 
@@ -83,7 +83,7 @@ def _imported(word: str) -> tuple[Any, list[str]]:
     parts = word.split(".")
     if not all(part.isidentifier() for part in parts):
         raise ValueError(
-            f"a rule is named by a dotted name, such as 'optax.adam'; got {word!r}."
+            f"a rule must have a dotted name, such as 'optax.adam'; got {word!r}."
         )
     for k in range(len(parts), 0, -1):
         name = ".".join(parts[:k])
@@ -94,8 +94,8 @@ def _imported(word: str) -> tuple[Any, list[str]]:
             if problem.name != name and not name.startswith(f"{problem.name}."):
                 raise
     raise ValueError(
-        f"there is no module {parts[0]!r} for {word!r}; give the rule itself, or "
-        "install its package."
+        f"the module {parts[0]!r} of {word!r} is not installed. Install its package, "
+        "or pass the rule itself."
     )
 
 
@@ -120,18 +120,18 @@ def made(
     Example:
       >>> made(lambda rate: 1 / 0, 0.1, {}, "mine.py:rule")
       Traceback (most recent call last):
-      research.verification.rule_under_test.RuleError: mine.py:rule raised ZeroDivisionError while it was made: division by zero
+      research.verification.rule_under_test.RuleError: mine.py:rule raised ZeroDivisionError while it was built: division by zero
     """
     sort = "an optax.GradientTransformation"
     if not is_made(rule) and not callable(rule):
         raise NoRuleError(
-            f"{name} is no rule: it is {_kind(rule)}, not {sort} or a function that "
-            "makes one."
+            f"{name} must be {sort} or a function that returns one; it is "
+            f"{_kind(rule)}."
         )
     found: Any = rule
     if not is_made(rule):
-        found = _told(
-            f"{name} raised", "while it was made", lambda: rule(rate, **arguments)
+        found = _call(
+            f"{name} raised", "while it was built", lambda: rule(rate, **arguments)
         )
     if not is_made(found):
         raise NoRuleError(
@@ -147,10 +147,10 @@ def _checked(
     inner = optax.with_extra_args_support(rule)
 
     def init(params):
-        return _told(f"{name} raised", "in init", lambda: inner.init(params))
+        return _call(f"{name} raised", "in init", lambda: inner.init(params))
 
     def update(updates, state, params=None, **extra):
-        answer = _told(
+        answer = _call(
             f"{name} raised",
             "in update",
             lambda: inner.update(updates, state, params, **extra),
@@ -194,7 +194,7 @@ def _check_state(before: Any, after: Any, name: str) -> None:
             )
 
 
-def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
+def _call(raised: str, when: str, call: Callable[[], Any]) -> Any:
     """Return the result of the call, and convert an exception to a RuleError.
 
     The error names the rule, the kind of exception, its place and its message.
@@ -210,8 +210,8 @@ def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
             jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError,
         ):
             message = (
-                "a value is not known while it is traced: use jnp.where or "
-                "jax.lax.cond for if, and no float() or numpy"
+                "traced values are unknown: replace `if` by jnp.where or "
+                "jax.lax.cond, and do not use float() or numpy on them"
             )
         raise RuleError(
             f"{raised} {type(problem).__name__} {when}{place(problem)}: {message}"

@@ -76,7 +76,7 @@ _OF_BOTH = (
         "c = mpmath.mpf(1) / t",
     ),
     Mistake(
-        "the average starts with the first point in it",
+        "the average includes the starting point",
         "c = rate**weight_power / total",
         "c = rate**weight_power / (total + rate**weight_power)",
     ),
@@ -87,7 +87,9 @@ _OF_BOTH = (
     ),
     Mistake("the gradient moves y, not z", "z = z - ", "z = y - "),
     Mistake("the weights decay at z, not at y", "weight_decay * y", "weight_decay * z"),
-    Mistake("the points are the averages, not those between", "yield y", "yield x"),
+    Mistake(
+        "the points are the averages, not the points between", "yield y", "yield x"
+    ),
     Mistake(
         "with warm-up, it moves by the rate of the step before, as in optax",
         "z = z - rate *",
@@ -181,7 +183,7 @@ CARDS = {
             (
                 *_OF_BOTH,
                 Mistake(
-                    "ε stands inside the root", "sqrt(v_hat) + eps", "sqrt(v_hat + eps)"
+                    "ε is inside the root", "sqrt(v_hat) + eps", "sqrt(v_hat + eps)"
                 ),
                 Mistake(
                     "no bias correction of the second moment",
@@ -189,7 +191,7 @@ CARDS = {
                     "v_hat = v",
                 ),
                 Mistake(
-                    "the bias correction is in the rate, and so in the weights",
+                    "the bias correction is applied to the rate, and so to the weights",
                     "v_hat = v / (1 - b2**t)",
                     "rate, v_hat = rate * sqrt(1 - b2**t), v",
                 ),

@@ -61,13 +61,13 @@ CARDS = {
                     "b1 * m + (1 - b1) * g, b2 * m + (1 - b2) * g",
                     "b2 * m + (1 - b2) * g, b1 * m + (1 - b1) * g",
                 ),
-                Mistake("there is no weight decay", " + weight_decay * x)", ")"),
+                Mistake("the weight decay is missing", " + weight_decay * x)", ")"),
                 Mistake(
                     "the decay is not multiplied by the learning rate",
                     " + weight_decay * x)",
                     ") - weight_decay * x",
                 ),
-                Mistake("there is no sign", "sign(c)", "c"),
+                Mistake("the sign is missing", "sign(c)", "c"),
             ),
         ),
         optax=optax.lion,
@@ -82,13 +82,13 @@ CARDS = {
             adopt,
             (
                 Mistake(
-                    "this step's square is in what divides it",
+                    "the divisor includes the square of this step",
                     "d = g / maximum(sqrt(v), eps)",
                     "v = b2 * v + (1 - b2) * g**2\n        d = g / maximum(sqrt(v), "
                     "eps)",
                 ),
                 Mistake(
-                    "there is no clipping, as in the first version",
+                    "the clipping is missing, as in the first version",
                     "if use_clipping:",
                     "if False:",
                 ),

@@ -134,7 +134,11 @@ CARDS = {
         # does not get that far.
         rates={"quadratic": 1.0, "rosenbrock": 0.02, "softmax_regression": 0.02},
         reasons=dict.fromkeys(
-            GIVEN, "it needs the objective's value, and only gradients are given"
+            GIVEN,
+            (
+                "it needs the value of the objective, but the problem gives only "
+                "gradients"
+            ),
         ),
     ),
     "barzilai_borwein": Card(
@@ -157,7 +161,7 @@ CARDS = {
                     "norm(s) / norm(y)",
                 ),
                 Mistake(
-                    "a negative curvature is used as it is, and the step goes uphill",
+                    "a negative curvature is used, and the step goes uphill",
                     "not dot(s, y) <= 0",
                     "dot(s, y) != 0",
                 ),

@@ -82,7 +82,7 @@ def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
         with contextlib.suppress(
             OSError, ValueError
         ):  # A formula typed into a session has no source to edit.
-            yield Trial(_told(mistake), _exact(mistaken(formula, mistake)))
+            yield Trial(_in_words(mistake), _exact(mistaken(formula, mistake)))
 
 
 def of_two(formula: Formula | None) -> Iterator[Trial]:
@@ -97,12 +97,14 @@ def of_two(formula: Formula | None) -> Iterator[Trial]:
         once = source.replace(a.right, a.wrong)
         if once.count(b.right) == 1:
             both = Mistake(
-                f"{_told(a)}, and {_told(b)}", source, once.replace(b.right, b.wrong)
+                f"{_in_words(a)}, and {_in_words(b)}",
+                source,
+                once.replace(b.right, b.wrong),
             )
             yield Trial(both.cause, _exact(mistaken(formula, both)))
 
 
-def _told(mistake: Mistake) -> str:
+def _in_words(mistake: Mistake) -> str:
     wrong, right = (_in_one_line(source) for source in (mistake.wrong, mistake.right))
     if not wrong:
         return f"{mistake.cause} (the formula's `{right}` is missing)"
@@ -175,7 +177,7 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
             given = {key: value for key, value in e.arguments.items() if key in taken}
             return walk_exactly(formula.iterates, e.problem, steps, **given)
 
-        yield Trial(f"it is another rule: {name}", walk_other)
+        yield Trial(f"it is another rule, {name}", walk_other)
 
 
 def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
@@ -192,9 +194,7 @@ def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
             cause = "the updates have the wrong sign: they go up the gradient"
             cause += "" if factor == -1 else f", and are {-factor:.6g} times as long"
         yield Trial(cause, _changed(lambda rule: _scaled(rule, factor), dtype))
-    stale = (
-        "the updates are one step stale: each is what the step before should have given"
-    )
+    stale = "the updates are one step late: each belongs to the step before"
     yield Trial(stale, _changed(_stale, dtype))
 
 

@@ -3,7 +3,7 @@
 from research.verification.card import Card
 
 _NO_PROBLEM = (
-    "it needs a sum over examples, which the problems here are not; "
+    "it needs a sum over examples, and the problems here have none; "
     "tests/rules/test_variance_reduction.py compares it with its paper"
 )
 

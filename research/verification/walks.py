@@ -226,8 +226,8 @@ def check_updates(updates: Params, params: Params) -> None:
     if jax.tree.structure(updates) != jax.tree.structure(params):
         raise TypeError(
             f"the rule's updates have the structure {jax.tree.structure(updates)}, its "
-            f"params {jax.tree.structure(params)}; update must return updates like "
-            "those that it is given."
+            f"params {jax.tree.structure(params)}; update must return updates with the "
+            "structure of its input."
         )
     for (path, u), x in zip(
         jax.tree_util.tree_leaves_with_path(updates),
@@ -239,7 +239,7 @@ def check_updates(updates: Params, params: Params) -> None:
                 f"the update at {jax.tree_util.keystr(path) or 'the only leaf'} is "
                 f"{jnp.result_type(u)}{list(jnp.shape(u))} where the params are "
                 f"{jnp.result_type(x)}{list(jnp.shape(x))}; keep shape and dtype (cast "
-                "the rule's hyper-parameters to those of the gradient)."
+                "the hyperparameters of the rule to the gradient's dtype)."
             )
 
 
@@ -287,8 +287,8 @@ def walk_exactly(
             elsewhere = getattr(x, "evaluation", None)
             if elsewhere is not None:
                 evaluations.append(_row(elsewhere))
-    seen = np.array(evaluations) if evaluations else None
-    return Walk(np.array(iterates), np.array(updates), paths(problem.start), seen)
+    points = np.array(evaluations) if evaluations else None
+    return Walk(np.array(iterates), np.array(updates), paths(problem.start), points)
 
 
 def _check_walk(problem: Problem, num_steps: int) -> None:
@@ -298,8 +298,8 @@ def _check_walk(problem: Problem, num_steps: int) -> None:
     check_count("num_steps", num_steps)
     if problem.gradients is not None and num_steps > NUM_STEPS:
         raise ValueError(
-            f"num_steps must be at most {NUM_STEPS}, for {problem.name} gives so many "
-            f"gradients; got {num_steps}."
+            f"num_steps must be at most {NUM_STEPS}, the number of gradients of "
+            f"{problem.name}; got {num_steps}."
         )
 
 
@@ -309,7 +309,7 @@ def _function(problem: Problem) -> Function:
     if problem.gradients is None:
         raise ValueError(
             f"the problem {problem.name!r} has neither gradients nor an exact "
-            "Function; give it one."
+            "Function. Give it one of them."
         )
     rows = iter(range(NUM_STEPS))
     leaves = jax.tree.leaves(problem.gradients)
@@ -635,8 +635,8 @@ def _cast(tree: Any, dtype: Any) -> Any:
         and not jax.config.read("jax_enable_x64")
     ):
         raise ValueError(
-            "dtype=float64, but JAX's float64 is off; call "
-            "research.backend.configure(x64=True) first."
+            "dtype=float64, but JAX's float64 is off. First call "
+            "research.backend.configure(x64=True)."
         )
 
     def cast(leaf):

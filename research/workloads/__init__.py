@@ -109,9 +109,9 @@ def known_optimum(workload: Workload) -> Optimum:
     optimum = workload.optimum
     if optimum is None or not math.isfinite(optimum.value):
         raise ValueError(
-            f"workload {workload.name!r} has no known optimum (optimum={optimum!r:.60}), "
-            "so there is no share of f - f* to come down to. Solve it and give "
-            "workload._replace(optimum=research.types.Optimum(params, value, "
+            f"workload {workload.name!r} has no known optimum "
+            f"(optimum={optimum!r:.60}), so a share of f - f* is not defined. Solve it "
+            "and pass workload._replace(optimum=research.types.Optimum(params, value, "
             "gradient_norm, initial_gradient_norm, solver)); research.optima and "
             "research.descent.minimise find optima."
         )

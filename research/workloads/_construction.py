@@ -102,13 +102,13 @@ def _available(dtype: DTypeLike) -> np.dtype:
         ) from None
     if not jnp.issubdtype(chosen, jnp.floating):
         raise TypeError(
-            f"dtype must be floating; got {chosen}. Use 'float64', or 'float32' where "
+            f"dtype must be floating; got {chosen}. Use 'float64', or 'float32' if "
             "that is enough."
         )
     if chosen == np.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(
-            "dtype float64 needs 64-bit arrays, which JAX has off. Add one line before "
-            "the first array is made: research.backend.configure(x64=True). Or pass "
+            "dtype float64 needs 64-bit arrays, which are off in JAX. Add one line "
+            "before the first array: research.backend.configure(x64=True). Or pass "
             "dtype='float32'."
         )
     return chosen

@@ -134,7 +134,7 @@ def main() -> None:
         "--width",
         type=int,
         default=descent.WIDTH,
-        help=f"lanes in a block ({descent.WIDTH})",
+        help=f"runs trained together ({descent.WIDTH})",
     )
     parser.add_argument(
         "--job",

@@ -43,11 +43,14 @@ def few(pretend):
 def test_list_says_where_each_set_is(capsys, given):
     assert command() == 0
     listed = capsys.readouterr().out
-    assert "not here: descent data fetch cifar10" in listed
+    assert "missing; to download it: descent data fetch cifar10" in listed
     assert "in scikit-learn" in listed
     (given / "a.bin").write_bytes(RIGHT)
     command("list", "cifar10")
-    assert "only partly here: descent data fetch cifar10" in capsys.readouterr().out
+    assert (
+        "incomplete; to download it: descent data fetch cifar10"
+        in capsys.readouterr().out
+    )
     (given / "b.bin").write_bytes(RIGHT + RIGHT)
     command("list", "cifar10")
     lines = capsys.readouterr().out.splitlines()
@@ -66,19 +69,19 @@ def test_list_of_all_fits_80_columns(capsys):
 @pytest.mark.usefixtures("few")
 def test_verify_reads_every_copy_and_names_the_wrong_one(capsys, given, cache):
     assert command("verify") == 0
-    assert capsys.readouterr().out == "None of their files is here.\n"
+    assert capsys.readouterr().out == "None of these files is on this machine.\n"
     (cache / "cifar10").mkdir(parents=True)
     for folder in (given, cache / "cifar10"):
         (folder / "a.bin").write_bytes(RIGHT)
     assert command("verify") == 0
-    assert "All 2 files that are here are right." in capsys.readouterr().out
+    assert "All 2 files on this machine are correct." in capsys.readouterr().out
     (cache / "cifar10" / "a.bin").write_bytes(WRONG)
     assert command("verify", "cifar10") == 1
     out, err = capsys.readouterr()
     assert f"cifar10: {cache / 'cifar10' / 'a.bin'}: WRONG" in out
-    assert "Right: 1, wrong: 1." in out
+    assert "Correct files: 1. Wrong files: 1." in out
     assert err.startswith(
-        f"error: {cache / 'cifar10' / 'a.bin'} is damaged or another file: sha256 "
+        f"error: {cache / 'cifar10' / 'a.bin'} is damaged, or it is another file: sha256 "
     )
     assert (cache / "cifar10" / "a.bin").read_bytes() == WRONG
 
@@ -105,16 +108,16 @@ def test_fetch_says_where_it_is_and_goes_on_after_one_that_fails(capsys, given):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["fech"], "There is no `data fech`. Did you mean fetch?"),
+        (["fech"], "Unknown action `data fech`. Did you mean fetch?"),
         (
             ["fetch", "fashion_minst"],
-            "There is no set 'fashion_minst'. Did you mean fashion_mnist?",
+            "Unknown data set 'fashion_minst'. Did you mean fashion_mnist?",
         ),
-        (["verify", "xyz"], "There is no set 'xyz'. Choose from diabetes,"),
-        (["fetch"], "data fetch wants the names of sets, or all"),
+        (["verify", "xyz"], "Unknown data set 'xyz'. Choose from diabetes,"),
+        (["fetch"], "data fetch needs the names of data sets, or all"),
         (
             ["--data-dir", "nowhere"],
-            "--data-dir wants the folder in which data lies; there is no folder 'nowhere'.",
+            "--data-dir must be an existing folder with data; got 'nowhere'.",
         ),
     ],
 )

@@ -96,7 +96,7 @@ def test_no_mirror_right_leaves_nothing_and_says_what_each_did(server, cache, pr
     )
     with pytest.raises(
         FileNotFoundError,
-        match=rf"did not deliver it \(HTTPError 404\).*sha256 {hashlib.sha256(WRONG).hexdigest()}",
+        match=rf"failed \(HTTPError 404\).*sha256 {hashlib.sha256(WRONG).hexdigest()}",
     ):
         finding.find_files(source)
     assert {file.name for file in (cache / "cifar10").iterdir()} == {".lock"}
@@ -108,7 +108,7 @@ def test_damaged_file_of_the_cache_is_fetched_anew_aloud(server, cache, pretend)
     path.write_bytes(WRONG)
     with pytest.warns(
         UserWarning,
-        match=rf"a\.bin is damaged.*{hashlib.sha256(WRONG).hexdigest()}.*downloaded again",
+        match=rf"a\.bin is damaged.*{hashlib.sha256(WRONG).hexdigest()}.*Downloading it again",
     ):
         finding.find_files(source)
     assert path.read_bytes() == RIGHT

@@ -84,7 +84,7 @@ def test_damaged_file_that_is_not_ours_is_refused_with_both_hashes_and_left(
     )
     with pytest.raises(
         ValueError,
-        match=rf"{re.escape(str(path))} is damaged.*{hashes}.*not replaced.*replace it by the right file",
+        match=rf"{re.escape(str(path))} is damaged.*{hashes}.*not replaced.*replace it with the correct file",
     ):
         finding.find_files(source)
     assert path.read_bytes() == WRONG

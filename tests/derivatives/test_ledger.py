@@ -309,7 +309,8 @@ def test_too_many_paths_are_refused():
         return x
 
     with pytest.raises(
-        ValueError, match="there are 16,384 paths from x; at most 10,000 are listed"
+        ValueError,
+        match="x has 16,384 paths to the output; at most 10,000 can be listed",
     ):
         explain(f, 1.0).paths("x")
 

@@ -214,7 +214,7 @@ def test_planted_bug_is_found_with_its_primitive_and_line(name):
 def test_infinite_factor_is_said_to_spoil_the_backward_pass():
     sentence = explain(masked_product, jnp.array([1.0, 0.0])).first_nonfinite().sentence
     assert sentence.endswith(
-        "gives -inf (entry [1] of [0, -inf]), of which the backward pass makes a NaN or an infinity."
+        "gives -inf (entry [1] of [0, -inf]), from which the backward pass computes a NaN or an infinity."
     )
 
 
@@ -401,7 +401,7 @@ def test_what_stays_finite_is_not_accused_and_a_rule_that_gives_nan_is_named():
             jnp.array([1.0, 2, 3]),
             "",
         ),
-        (lambda x: x**0.5, 0.0, "its base is 0 and its exponent below 1"),
+        (lambda x: x**0.5, 0.0, "its base is 0 and its exponent is below 1"),
         (lambda x: jnp.fmod(x, 1.0), 2.0, "its argument is a multiple"),
         (lambda x: jnp.fmod(x, 1.0), 2.5, ""),
     ],

@@ -220,4 +220,7 @@ def test_printed_table_has_the_limit_a_row_for_each_step_and_a_mark_at_the_best(
     ]
     assert [line.endswith("*") for line in lines[1:]] == [False, False, True, False]
     assert "none was found" in limit_table(np.abs, 0.0, "forward").text()
-    assert "any that is small enough" in limit_table(np.sin, 1.0, "complex").text()
+    assert (
+        "any step that is small enough works"
+        in limit_table(np.sin, 1.0, "complex").text()
+    )

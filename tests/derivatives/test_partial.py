@@ -175,7 +175,7 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
         (
             lambda: partial_derivative(energy, "z", 1.0, 2.0),
             ValueError,
-            "energy needs a value of z",
+            "energy needs a value for z",
         ),
         (lambda: partial_derivative(energy, 2, 1.0, 2.0), ValueError, "argument=2"),
         (lambda: partial_derivative(energy, -1, 1.0, 2.0), ValueError, "argument=-1"),
@@ -205,7 +205,7 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
                 energy, 1.0, {"y": lambda z: z, "z": lambda x, y: y}
             ),
             ValueError,
-            "dependencies must have no cycle; got",
+            "dependencies must not form a cycle; got",
         ),
         (
             lambda: total_derivative(energy, 1, {"y": lambda x: x}),

@@ -314,6 +314,10 @@ def hyperparameters(name: str) -> dict[str, Any]:
             "mask": {"weights": True, "intercept": False},
             "params": params(),
         },
+        "noisy_sgd": {"learning_rate": 0.1, "key": key()},
+        "reduce_on_plateau": {"factor": 0.5, "patience": 3},
+        "psgd_draws": {"key": jax.random.key(0), "count": 0, "params": params()},
+        "psgd_kron": {"learning_rate": 0.1, "key": jax.random.key(0)},
         "saga": {"learning_rate": 0.1, "num_examples": 4},
         "skip_nonfinite": {"rule": optax.sgd(0.1)},
         "svrg": {"learning_rate": 0.1, "period": 2},
@@ -338,7 +342,13 @@ def fisher_of_params(params, indices=None):
     return jnp.eye(3)
 
 
-NO_RULES = {"checked_mask", "evaluation_params", "find_rule", "masked_leaves"}
+NO_RULES = {
+    "checked_mask",
+    "evaluation_params",
+    "find_rule",
+    "masked_leaves",
+    "psgd_draws",
+}
 
 
 def of_rules() -> Iterator[Call]:

@@ -179,12 +179,14 @@ def kill_until_finished(folder, dice, seconds, kills, counts, programs):
             moment, killed, devices, log = kill_once(folder, dice, seconds, programs)
         else:
             moment, killed, devices, log = None, *leave_alone(folder, 1, programs)
-        went_on = "Going on in" in log
+        went_on = "Resuming" in log
         counts["starts"] += 1
         counts["went on"] += went_on
         counts["went on, other devices"] += went_on and devices != last_devices
         if kept and not went_on and "Running in" in log:
-            raise Failure(f"There were checkpoints, but the run began anew:\n{log}")
+            raise Failure(
+                f"There were checkpoints, but the run started from the beginning:\n{log}"
+            )
         if not killed:
             return done
         done, last_devices = done + 1, devices

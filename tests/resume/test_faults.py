@@ -99,8 +99,8 @@ def test_run_survives_a_full_disk_at_any_operation(
             refused += 1
             assert "the disk is full" in said, where
             if any(results.rglob("checkpoints/**/*.json")):
-                assert "is kept in" in said, where
-                assert "the same command goes on" in said, where
+                assert "is saved in" in said, where
+                assert "rerun the same command to resume" in said, where
         if results.exists():
             assert_whole(results)
         assert found(carry_out(CONFIG, results)) == alone, where

@@ -38,7 +38,7 @@ OTHERS = [
     (("xla_pool",), "64", r"XLA thread pool \(NPROC\) 64 there, 2 here"),
     (("x64",), False, "float64"),
     (("matmul_precision",), "default", "matmul precision default there"),
-    (("lane_width",), 4, "lane width 4 there, 8 here"),
+    (("lane_width",), 4, "sweep width 4 there, 8 here"),
     (("devices", "kind"), "TPU", "device kind TPU there"),
     (("processor", "model"), "abacus", "processor abacus there"),
     (("processor", "instruction_sets"), [], "processor"),
@@ -61,7 +61,9 @@ def test_checkpoints_of_another_environment_are_refused_aloud(
         entry = entry[name]
     entry[path[-1]] = value
     (run.path / "manifest.json").write_bytes(files.json_bytes(manifest))
-    with pytest.warns(UserWarning, match=f"the run begins anew: .*{words}"):
+    with pytest.warns(
+        UserWarning, match=f"the run starts from the beginning: .*{words}"
+    ):
         again = runs.open_run("toy", {"seed": 0}, tmp_path, width=8)
     runs.close(again)
     assert (again.resumed, again.seconds) == (False, 0.0)
@@ -94,7 +96,9 @@ def test_other_code_is_other_checkpoints(tmp_path):
     runs.checkpoints_in(run.checkpoints)("piece").save(SAVED)
     runs.close(run)
     file.write_text("x = 2\n")
-    with pytest.warns(UserWarning, match="the run begins anew: other code"):
+    with pytest.warns(
+        UserWarning, match="the run starts from the beginning: other code"
+    ):
         runs.close(runs.open_run("toy", {}, tmp_path, code=[file]))
 
 
@@ -112,7 +116,7 @@ def test_checkpoints_that_cannot_be_deleted_are_not_gone_on_with(tmp_path, monke
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "rmdir", refuse)
-    with pytest.raises(OSError, match=r"Cannot begin in .*no permission"):
+    with pytest.raises(OSError, match=r"Cannot start in .*no permission"):
         runs.open_run("toy", {"seed": 0}, tmp_path, fresh=True, width=8)
     monkeypatch.undo()
     again = runs.open_run(

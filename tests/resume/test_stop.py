@@ -75,13 +75,13 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on_to_the_same_bit
     name = path.relative_to(tmp_path / "stopped")
     assert (
         err.strip()
-        == f"Stopped. What was done is kept in {name}; the same command goes on from there."
+        == f"Stopped. The progress is saved in {name}; rerun the same command to resume."
     )
     assert [*path.glob("checkpoints/mlp/**/*.npz")]
     again = start(tmp_path / "stopped")
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0
-    assert f"Going on in {name}, after " in err
+    assert f"Resuming {name} after " in err
     question, answer, *_ = alone.communicate(timeout=120)[0].split("\n\n")
     assert question.endswith("?")
     assert answer == "2 pieces."

@@ -406,6 +406,8 @@ VARIANTS = [  # That the verification table does not ask.
     ("adafactor", {"multiply_by_parameter_scale": False}),
     ("adafactor", {"momentum": 0.9, "min_scale": 2.0}),
     ("madgrad", {"eps_in_rate": False}),
+    ("dadapt_adamw", {"weight_decay": 0.1, "initial_distance": 0.1}),
+    ("mechanic", {"weight_decay": 0.1, "num_betas": 2}),
     ("optimistic_adam", {"nesterov": True}),
 ]
 
@@ -484,7 +486,7 @@ def test_a_variance_of_gradients_that_hardly_change_is_no_nan():
             lambda: radam(0.1, threshold=3.0),
             "threshold must be at least 4, .* got threshold=3.0",
         ),
-        (lambda: rmsprop(0.1, nesterov=True), "got momentum=None. Give a number"),
+        (lambda: rmsprop(0.1, nesterov=True), "got momentum=None. Pass a number"),
         (
             lambda: rmsprop(0.1, momentum=1.0),
             "momentum must be a finite number, at least 0 and below 1; got",

@@ -91,7 +91,7 @@ def test_clip_adaptively_takes_the_axes_of_a_unit():
     deep = jnp.ones((2, 1, 1, 1, 2, 2))
     with pytest.raises(
         ValueError,
-        match=r"no unit in the leaf \['a'\] of shape \(2, 1, 1, 1, 2, 2\); say by axis=",
+        match=r"does not know the units of the leaf \['a'\] of shape \(2, 1, 1, 1, 2, 2\)\. Pass axis=",
     ):
         clipped(clip_adaptively(0.5), {"a": deep}, {"a": deep})
     np.testing.assert_allclose(
@@ -169,7 +169,7 @@ def test_bad_input_raises():
     with pytest.raises(ValueError, match="eps must be a finite number, at least 0"):
         clip_adaptively(0.1, -1.0)
     with pytest.raises(
-        ValueError, match=r"needs the weights; call update\(grads, state, params\)"
+        ValueError, match=r"needs the params; call update\(grads, state, params\)"
     ):
         clipped(clip_adaptively(0.1), jnp.ones(2))
 

@@ -106,7 +106,7 @@ def test_accumulation_hands_on_the_mean_value_and_gradient():
 def test_accumulation_refuses_a_rule_that_calls_the_objective(rule):
     around, x = accumulate_gradients(rule, 2), jnp.ones(2)
     with pytest.raises(
-        ValueError, match="accumulate_gradients cannot serve a rule that calls value_fn"
+        ValueError, match="accumulate_gradients cannot wrap a rule that calls value_fn"
     ):
         around.update(
             x,

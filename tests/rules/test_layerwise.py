@@ -400,7 +400,7 @@ def test_a_nan_shows_in_its_leaf_alone(rule):
 def test_bad_input_raises():
     with pytest.raises(
         ValueError,
-        match=r"muon orthogonalises matrices; the leaf at \['b'\] .* has shape \[3\]",
+        match=r"muon takes matrices, but the leaf at \['b'\] .* has shape \[3\]",
     ):
         muon(0.1, matrices={"b": True}).init({"b": jnp.ones(3)})
     with pytest.raises(ValueError, match="mask does not fit the params"):
@@ -416,7 +416,7 @@ def test_bad_input_raises():
         muon(0.1, ns_steps=0)
     with pytest.raises(
         ValueError,
-        match=r"ns_coeffs must be three numbers, of x, x³ and x⁵, or .*; got ns_coeffs=\(1\.0, 2\.0\)",
+        match=r"ns_coeffs must be three numbers .*; got ns_coeffs=\(1\.0, 2\.0\)",
     ):
         muon(0.1, ns_coeffs=(1.0, 2.0))
     for wrong in ([], [(1.0, 2.0)], {}, {1.0}, 1.0, None, [[1.0, 2.0, [3.0]]]):

@@ -488,6 +488,6 @@ def test_fisher_of_another_shape_is_refused():
         jnp.ones(2),
     )
     with pytest.raises(
-        ValueError, match=r"fisher_fn must give shape \(2, 2\); it gave \(3,\)"
+        ValueError, match=r"fisher_fn must return shape \(2, 2\); it returned \(3,\)"
     ):
         rule.update(x, rule.init(x), x)

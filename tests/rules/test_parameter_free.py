@@ -1,4 +1,4 @@
-"""DoG and Prodigy: their steps in closed form, what they do not see, and the bound on Prodigy's estimate."""
+"""Rules without a rate: their steps in closed form, what they do not see, and the bound on Prodigy's estimate."""
 
 import chex
 import jax
@@ -8,7 +8,17 @@ import optax
 import pytest
 
 from research.schedules import inverse_time
-from research.update_rules import dog, prodigy
+from research.update_rules import (
+    cocob,
+    dadapt_adamw,
+    dog,
+    dowg,
+    gradient_descent,
+    mechanic,
+    momo,
+    momo_adam,
+    prodigy,
+)
 from research.verification import PROBLEMS
 
 CURVATURES = np.array([4.0, 1.0, 0.01])
@@ -188,3 +198,93 @@ def test_bad_input_raises():
     rule = prodigy(weight_decay=0.1)
     with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):
         rule.update(START, rule.init(START))
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_mechanic_is_optax_mechanize_up_to_the_digits_that_optax_loses(weight_decay):
+    # optax subtracts params of size 3 that first move by 1e-6: it keeps ten digits. Later
+    # both paths overshoot the minimum, where rounding grows.
+    inner = lambda rate: optax.sgd(rate, 0.9)
+    rules = (
+        mechanic(0.1, inner, weight_decay),
+        optax.contrib.mechanize(inner(0.1), weight_decay),
+    )
+    ours, theirs = (walk(rule, 60, start=START + 3.0)[0] for rule in rules)
+    assert np.max(np.abs(ours[-1] - START - 3.0)) > 0.01
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
+    first = [np.diff(path[:30], axis=0) for path in (ours, theirs)]
+    np.testing.assert_allclose(*first, rtol=1e-4)
+
+
+def test_mechanic_of_a_rule_that_moves_ten_times_as_far_finds_nearly_the_same_path():
+    paths = [
+        walk(mechanic(rate, gradient_descent, 0.0), 200)[0] for rate in (0.01, 0.1)
+    ]
+    values = [np.sum(CURVATURES * (p[-1] - MINIMUM) ** 2) for p in paths]
+    first = np.sum(CURVATURES * MINIMUM**2)
+    assert max(values) < 0.2 * first
+
+
+def test_mechanic_says_that_a_length_cannot_be_traced():
+    given = optax.inject_hyperparams(mechanic)(0.1, num_betas=3)
+    with pytest.raises(TypeError, match=r"num_betas is the length .* static_args"):
+        jax.eval_shape(given.init, START)
+
+
+@pytest.mark.parametrize("rule", [dowg(), cocob(), dadapt_adamw()])
+def test_rules_without_a_rate_come_near_the_minimum(rule):
+    first = np.sum(CURVATURES * MINIMUM**2)
+    x, _ = walk(rule, 1000)
+    assert np.sum(CURVATURES * (x[-1] - MINIMUM) ** 2) < 0.05 * first
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_cocob_does_not_see_the_scale_of_the_objective(factor):
+    plain, _ = walk(cocob(eps=1e-300), 40)
+    scaled, _ = walk(cocob(eps=1e-300), 40, slope=lambda x: factor * slope(x))
+    np.testing.assert_allclose(plain, scaled, rtol=1e-11)
+
+
+def test_momo_with_a_huge_rate_takes_polyak_steps_and_never_overshoots():
+    # Without momentum and with f* = min f, the step is (f - f*) / |g|².
+    def f(x):
+        return 0.5 * jnp.sum(CURVATURES * (x - MINIMUM) ** 2)
+
+    def path(rule, steps):
+        def step(carry, _):
+            x, state = carry
+            updates, state = rule.update(slope(x), state, x, value=f(x))
+            return (x + updates, state), (x, updates)
+
+        return jax.lax.scan(step, (START, rule.init(START)), length=steps)[1]
+
+    x, u = map(np.asarray, path(momo(1e6, beta=0.0), 30))
+    g = slope(x)
+    gap = 0.5 * np.sum(CURVATURES * (x - MINIMUM) ** 2, axis=1)
+    np.testing.assert_allclose(u, -(gap / np.sum(g**2, axis=1))[:, None] * g, rtol=1e-9)
+    for rule in (momo(1e6), momo_adam(1e6)):
+        values = [float(f(point)) for point in path(rule, 300)[0]]
+        assert values[-1] < 0.05 * values[0]
+
+
+def test_momo_estimates_the_minimum_as_its_lower_bound():
+    def f(x):
+        return 5.0 + 0.5 * jnp.sum(CURVATURES * (x - MINIMUM) ** 2)
+
+    rule = momo(0.2, adapt_lower_bound=True)
+
+    def step(carry, _):
+        x, state = carry
+        updates, state = rule.update(slope(x), state, x, value=f(x))
+        return (x + updates, state), state.lower_bound
+
+    bounds = jax.lax.scan(step, (START, rule.init(START)), length=400)[1]
+    assert abs(bounds[-1] - 5.0) < 0.1
+
+
+def test_momo_needs_the_value():
+    for rule in (momo(), momo_adam()):
+        with pytest.raises(
+            ValueError, match=r"needs the params and the objective's value"
+        ):
+            rule.update(START, rule.init(START), START)

@@ -155,7 +155,7 @@ class CheckReport(NamedTuple):
         )
         lines = [
             f"{self.verdict}: the derivative is {distance}.",
-            "Smallest relative error that this check would have caught: "
+            "Smallest relative error that this check would catch: "
             f"{self.smallest_error:.1e}.",
             *([self.explanation] if self.explanation else []),
             f"Taylor remainder: slope {slope} (2 if right, 1 if wrong). Dot products, "
@@ -209,14 +209,15 @@ def explained(
         worst = max(probes, key=lambda probe: abs(probe.jump) / probe.scale)
         says = worst.forward if np.isnan(worst.reverse) else worst.reverse
         return (
-            f"{f} has a kink, and no other error was found: along {worst.name} its "
-            f"slope is {worst.left:.6g} before the point and {worst.right:.6g} after "
-            f"it. There is no derivative; {says:.6g} is a convention."
+            f"{f} has a kink here, and the check finds no other error. Along "
+            f"{worst.name} the slope is {worst.left:.6g} before the point and "
+            f"{worst.right:.6g} after it. The derivative does not exist; {says:.6g} is "
+            "a convention."
         )
     if verdict == "unresolved":
         return (
-            f"The values of {f} do not decide: they are too coarse or too noisy near "
-            f"the point, or {f} jumps there, or it changes faster than the smallest "
+            f"Inconclusive: the values of {f} are too coarse or too noisy near the "
+            f"point, or {f} jumps there, or it changes within less than the smallest "
             "step."
         )
     return _bug(probes, f) if verdict == "wrong" else ""
@@ -233,7 +234,7 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
     )
     if slope is not None:
         text += (
-            f" The values of {f} do have a slope there: {slope.differences:.6g} ± "
+            f" The values of {f} have a slope there: {slope.differences:.6g} ± "
             f"{slope.floor:.1g} along {slope.name}."
         )
     if chooses:
@@ -260,8 +261,8 @@ def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
         f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""
     )
     return (
-        f"The gradient vanishes, or is not larger than the rounding error of {f}. The "
-        f"check would have caught an error of {of_change:.1e} times the "
+        f"The gradient is zero, or not larger than the rounding error of {f}. The "
+        f"smallest error that this check would catch is {of_change:.1e} times the "
         f"{'size' if by_size else 'change'} of {f} over a step of the size of x{times}."
     )
 

@@ -87,7 +87,12 @@ class CostRatio(NamedTuple):
         ]
         loops = self.function.unknown_loops or self.transformed.unknown_loops
         note = (
-            ["The trip count of a while loop is unknown: its body is counted once."]
+            [
+                (
+                    "The number of iterations of a while loop is unknown, so its body is "
+                    "counted once."
+                )
+            ]
             if loops
             else []
         )
@@ -186,7 +191,8 @@ def cost_ratio(
     plain = cost(f, *args, seconds=seconds)
     if not plain.operations:
         raise ValueError(
-            "f must have an operation on floating numbers, for a ratio to be defined."
+            "f must contain at least one operation on floating numbers; without one "
+            "the ratio is undefined."
         )
     derived = transform(f)
     check_callable("transform(f)", derived)

@@ -96,7 +96,7 @@ def critical_points(
         points, counts = found_points(
             land, starts / unit, bounds / unit[:, None], separation / unit
         )
-        made = [described(land, point) for point in points]
+        made = described(land, points)
     return CriticalPoints(sorted(made, key=lambda point: point.value), **counts)
 
 
@@ -175,7 +175,7 @@ def classify_critical_point(
                 f"{length:.3g} there and {most:.3g} around it. Find one with "
                 "critical_points(f, starts, bounds)."
             )
-        return described(land, point)
+        return described(land, [point])[0]
 
 
 def grid_of_starts(
@@ -208,9 +208,9 @@ def grid_of_starts(
         or (np.ndim(per_axis) and np.shape(per_axis) != bounds.shape[:1])
     ):
         raise ValueError(
-            "bounds must be finite numbers (low, high) of each coordinate, shape (n, "
-            f"2), and per_axis one number or n; got bounds of shape {bounds.shape} and "
-            f"per_axis={per_axis!r}."
+            "bounds must be finite numbers (low, high) for each coordinate, shape (n, "
+            "2), and per_axis one number or n numbers; got bounds of shape "
+            f"{bounds.shape} and per_axis={per_axis!r}."
         )
     numbers = np.broadcast_to(per_axis, len(bounds))
     check_room(f"per_axis={per_axis}", *(max(1, int(k)) for k in numbers), len(bounds))
@@ -249,8 +249,7 @@ def _checked(starts: Any, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
         )
     if not np.isfinite(np.asarray(starts)).all():
         raise ValueError(
-            "starts must be finite; got a NaN or an infinity among them. Remove those "
-            "starts."
+            "starts must be finite, but some are NaN or infinite. Remove them."
         )
     if not jnp.issubdtype(starts.dtype, jnp.floating):
         raise NotInexactError(

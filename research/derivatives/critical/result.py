@@ -64,12 +64,11 @@ class CriticalPoints(tuple):
             (self.stalled, "stalled where the gradient does not vanish."),
             (
                 self.not_finite,
-                "met a point where f or its gradient is not finite; no critical point "
-                "can be found there.",
+                "reached a point where f or its gradient is not finite, and stopped.",
             ),
             (
                 self.flat,
-                "lie where f is constant; such points are not listed.",
+                "ended where f is constant; such points are not listed.",
             ),
         ]
 

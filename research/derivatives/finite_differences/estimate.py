@@ -55,7 +55,7 @@ _REASONS = {
     "scheme='forward' or 'backward'",
     "unresolved": "the difference quotients do not converge, or the noise of f hides "
     "their limit",
-    "nan": "f is not defined there, or on neither side of it",
+    "nan": "f is not defined at the point, or not on either side of it",
 }
 
 
@@ -224,7 +224,7 @@ def finite_difference(
         raise NoDerivativeError(
             f"f has no derivative of order {order} at x={point!r} according to its "
             f"values: {found.verdict}, because {_REASONS[found.verdict]}. Without "
-            "strict=True the result has this verdict, and no error is raised."
+            "strict=True the result carries this verdict instead of raising an error."
         )
     return found
 

@@ -107,7 +107,7 @@ def _tie(equation: Equation, values: Sequence[Any]) -> str:
             f"its argument is 0; JAX takes the derivative {float(jax.grad(abs)(0.0)):g}"
         )
     if primitive in COMPARISONS and np.any(arrays[0] == arrays[1]):
-        return "its two sides are equal, so it decides at a kink or a jump"
+        return "its two sides are equal, so the chosen branch is at a kink or a jump"
     if primitive in ("sign", "floor", "ceil", "round") and np.any(
         _at_jump(primitive, arrays[0])
     ):
@@ -117,22 +117,27 @@ def _tie(equation: Equation, values: Sequence[Any]) -> str:
     if primitive == "pow" and np.any(
         (arrays[0] == 0) & (arrays[1] < 1) & (arrays[1] != 0)
     ):
-        return "its base is 0 and its exponent below 1, where its graph is vertical"
+        return "its base is 0 and its exponent is below 1, where its graph is vertical"
     if primitive == "rem" and np.any(
         np.remainder(arrays[0], np.where(arrays[1] == 0, np.nan, arrays[1])) == 0
     ):
         return (
-            "its argument is a multiple, where it jumps; JAX takes a one-sided "
-            "derivative"
+            "its argument is a multiple of the divisor, where it jumps; JAX takes a "
+            "one-sided derivative"
         )
     if primitive in WINDOWS and _is_shared_in_windows(equation, values[0]):
-        return "several entries of a window are extreme; the choice decides"
+        return (
+            "several entries of a window are extreme; the derivative depends on which "
+            "one is chosen"
+        )
     if primitive == "clamp" and np.any(
         (arrays[0] == arrays[1]) | (arrays[1] == arrays[2])
     ):
         return "its argument is on a bound"
     if primitive in EXTREMES and _is_shared(equation, arrays[0]):
-        return "several entries are extreme; the choice decides"
+        return (
+            "several entries are extreme; the derivative depends on which one is chosen"
+        )
     if primitive in ("sort", "top_k") and _has_equal(equation, arrays[0]):
         return "some entries are equal; the derivative depends on their order"
     return ""

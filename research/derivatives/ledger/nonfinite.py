@@ -151,7 +151,7 @@ def _backward_origin(
         return NonFinite(name, "custom_vjp", origin.source, True, sentence)
     # A factor of the reverse rule was already not finite before the adjoint arrived.
     if equation is not origin:
-        what = "gives {}, of which the backward pass makes a NaN or an infinity"
+        what = "gives {}, from which the backward pass computes a NaN or an infinity"
         return _nonfinite(
             tape, equation, names, equation.is_rule, what, _given_bad(tape, equation)
         )

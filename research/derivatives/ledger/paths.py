@@ -42,8 +42,8 @@ def paths_from(
     ways = _count(tape, start)
     if ways.get(output, 0) > MOST_PATHS:
         raise ValueError(
-            f"there are {ways[output]:,} paths from {names[start]}; at most "
-            f"{MOST_PATHS:,} are listed. Explain a smaller function."
+            f"{names[start]} has {ways[output]:,} paths to the output; at most "
+            f"{MOST_PATHS:,} can be listed. Explain a smaller function."
         )
     makers = _makers(tape)
     result: list[GradientPath] = []

@@ -36,7 +36,7 @@ SHORT = 20  # A table with at most this many rows is open at first.
 LEGEND = (
     ("value", "value, computed downwards"),
     ("adjoint", "adjoint: derivative of the result by this value, computed upwards"),
-    ("text", "× local derivative, + what this edge adds to the adjoint above it"),
+    ("text", "× local derivative, + contribution of this edge to the adjoint above it"),
 )
 
 

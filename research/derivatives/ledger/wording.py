@@ -62,45 +62,62 @@ RULES = {
     "lgamma": "d ln Γ(a) = ψ(a) da",
     "digamma": "dψ(a) = ψ′(a) da",
     "abs": "d|a| = sign(a) da, a kink at 0",
-    "max": "d max(a, b) = that of the larger; half of each where they are equal",
-    "min": "d min(a, b) = that of the smaller; half of each where they are equal",
+    "max": (
+        "d max(a, b) = the derivative of the larger one; half of each if they are equal"
+    ),
+    "min": (
+        "d min(a, b) = the derivative of the smaller one; half of each if they are "
+        "equal"
+    ),
     "clamp": "da within the bounds, 0 outside",
-    "select_n": "the derivative of the chosen case; 0 to the others",
+    "select_n": "the derivative of the chosen case; 0 for the others",
     "dot_general": "d(A B) = dA B + A dB: the adjoint times the other factor",
     "conv_general_dilated": "the adjoint, convolved with the other factor",
     "reduce_sum": "d Σa = Σ da: the adjoint goes to every term",
     "reduce_prod": "d Πa = Σ da Πothers",
-    "reduce_max": "d max a = that of the largest; shared where several are equal",
-    "reduce_min": "d min a = that of the smallest; shared where several are equal",
-    "cumsum": "running sums, backwards",
+    "reduce_max": "d max a = the derivative of the largest entry; shared if several are equal",
+    "reduce_min": "d min a = the derivative of the smallest entry; shared if several are equal",
+    "cumsum": "running sums, from the end",
     "cumlogsumexp": "shares of the running sum of exponentials",
     "cumprod": "running products of the others",
-    "cummax": "to the entry that was the largest so far",
-    "cummin": "to the entry that was the smallest so far",
+    "cummax": "the adjoint goes to the entry that was the largest so far",
+    "cummin": "the adjoint goes to the entry that was the smallest so far",
     "logsumexp": "d ln Σeᵃ = softmax(a) da",
-    "gather": "the adjoint goes back to the entries that were read, summed where one was read twice",
-    "scatter": "the adjoint of the entries that were written, and 0 where something was overwritten",
-    "dynamic_update_slice": "the adjoint outside the piece to what was there, inside to what was written",
-    "index": "the adjoint of this step, 0 at the others",
-    "stack": "to each step its own adjoint",
-    "concatenate": "to each part its own piece of the adjoint",
-    "split": "the pieces' adjoints, put together",
+    "gather": (
+        "the adjoint goes back to the entries that were read, summed if one was read "
+        "twice"
+    ),
+    "scatter": (
+        "the adjoint of the entries that were written; 0 for values that were "
+        "overwritten"
+    ),
+    "dynamic_update_slice": (
+        "the adjoint outside the piece goes to the old array, inside it to the new "
+        "piece"
+    ),
+    "index": "the adjoint at this step, 0 at the others",
+    "stack": "each step gets its own adjoint",
+    "concatenate": "each part gets its own piece of the adjoint",
+    "split": "the adjoints of the pieces, joined",
     "pad": "the adjoint without its margin",
     "rev": "the adjoint, reversed",
     "broadcast_in_dim": "the adjoint, summed over the copies",
     "transpose": "the adjoint, transposed back",
-    "convert_element_type": "the adjoint in the old type",
+    "convert_element_type": "the adjoint in the old dtype",
     "copy": "the adjoint itself",
-    "stop_gradient": "a wall: no derivative passes",
-    "scan": "every step of the loop, backwards",
-    "while": "no reverse rule: how many steps there are is not known beforehand",
+    "stop_gradient": "the derivative stops here",
+    "scan": "the steps of the loop, in reverse order",
+    "while": "no reverse rule, because the number of steps is not known beforehand",
     "triangular_solve": "another triangular solve, with the transpose",
     "cholesky": "from A = L Lᵀ: dA = dL Lᵀ + L dLᵀ, solved for dL",
     "lu": "from P A = L U: dA, solved for dL and dU",
-    "eigh": "dλ = vᵀ dA v; dv by the gaps between the λ",
+    "eigh": "dλ = vᵀ dA v; dv divides by the gaps between the λ",
     "svd": "from A = U S Vᵀ; dS = diag(Uᵀ dA V)",
     "qr": "from A = Q R, solved for dQ and dR",
-    "custom_linear_solve": "x = A⁻¹ b: a solve with Aᵀ for the adjoint; dA gets -(that) xᵀ",
+    "custom_linear_solve": (
+        "x = A⁻¹ b: the adjoint z of b solves Aᵀ z = adjoint of x; the adjoint of A "
+        "is -z xᵀ"
+    ),
     "fft": "the transposed transform of the adjoint",
     "real": "the adjoint as a real part",
     "imag": "the adjoint as an imaginary part",
@@ -108,25 +125,27 @@ RULES = {
     "conj": "the conjugate of the adjoint",
     "iota": "a constant",
     **dict.fromkeys(["add", "add_any"], "d(a + b) = da + db"),
-    **dict.fromkeys(["sign", "floor", "ceil", "round"], "flat: no derivative passes"),
+    **dict.fromkeys(["sign", "floor", "ceil", "round"], "flat: the derivative is 0"),
     **dict.fromkeys(
         ["scatter-add", "scatter_add"],
-        "the adjoint to what was there, and its entries to what was added",
+        "the old array gets the adjoint, and the added values get its entries",
     ),
     **dict.fromkeys(
-        ["dynamic_slice", "slice"], "the adjoint of the piece, 0 around it"
+        ["dynamic_slice", "slice"], "the adjoint in the place of the piece, 0 around it"
     ),
-    **dict.fromkeys(["sort", "top_k"], "to where each entry came from"),
+    **dict.fromkeys(
+        ["sort", "top_k"], "the adjoint goes to where each entry came from"
+    ),
     **dict.fromkeys(
         ["reshape", "squeeze", "expand_dims"], "the adjoint in the old shape"
     ),
     **dict.fromkeys(
         ["lu_pivots_to_permutation", "argmax", "argmin"],
-        "whole numbers: no derivative passes",
+        "integers have no derivative",
     ),
     **dict.fromkeys(
         ["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "is_finite"],
-        "yes or no: no derivative passes",
+        "truth values have no derivative",
     ),
 }
 

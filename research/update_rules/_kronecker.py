@@ -1,0 +1,988 @@
+"""Rules that precondition a leaf along each of its axes: Shampoo, SOAP and PSGD.
+
+For a matrix, these are one square matrix for its rows and one for its columns. Their
+Kronecker product stands for the matrix of all parameters.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from research.checks import check_choice, check_key, check_number, check_tree
+from research.schedules import Schedule
+from research.sizes import check_most
+from research.types import Array, Key, Params
+from research.update_rules._bias_correction import bias_correction
+from research.update_rules._checks import checked, make_inner, rate_at
+from research.update_rules._edges import complete, norm_of
+from research.update_rules._entry import AVERAGE, MOMENTUM, RuleEntry, step_rate
+from research.update_rules._transforms import (
+    add_decayed_weights,
+    cast,
+    descend,
+    direction_of,
+    increment,
+    like,
+    moving_average,
+    working_dtype,
+)
+
+
+class SoapState(NamedTuple):
+    """State of SOAP.
+
+    Attributes:
+      count: Number of calls of update, int32, shape ().
+      mu: Moving average of gradients M, like the params but at least float32.
+      nu: Moving average of squares of the rotated gradients V, likewise.
+      factors: For each leaf, the moving average of G Gᵀ along each rotated axis.
+      bases: For each leaf, the basis Q of each rotated axis, an orthogonal matrix.
+    """
+
+    count: Array
+    mu: Params
+    nu: Params
+    factors: Any
+    bases: Any
+
+
+@checked
+def soap(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.95,
+    b2: float | Array = 0.95,
+    eps: float | Array = 1e-8,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    refresh_every: int | Array = 10,
+    refresh: str = "qr",
+    shampoo_beta: float | Array | None = None,
+    max_size: int | None = None,
+) -> optax.GradientTransformation:
+    """Run Adam in the eigenbasis of Shampoo's matrices.
+
+    u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), with N_t = M̂'_t / (√V̂_t + ε), M'_t = Q_Lᵀ M_t Q_R,
+    M_t = β1 M_(t-1) + (1 - β1) G_t, V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)² entry by
+    entry, M̂'_t = M'_t / (1 - β1^t) and V̂_t = V_t / (1 - β2^t). λ is weight_decay. After
+    the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β is
+    shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
+    closer to the eigenvectors of L and R: the columns of Q_L are sorted by q_iᵀ L q_i,
+    V_t with them, and Q_L becomes the orthogonal factor of L Q_L (refresh="qr", one step
+    of orthogonal iteration) or the eigenvectors themselves (refresh="eigh").
+
+    The first call only sets L, R and, by an eigen-decomposition, Q_L and Q_R. It
+    returns the update 0, and t counts the calls after it, from 1. A basis therefore
+    never contains the gradient that it rotates. If the bases are I, the rule is Adam
+    from the second call on.
+
+    A leaf with more than two axes has a basis for each of them. Axes of length 1 or
+    longer than max_size are not rotated; nor are vectors and scalars, which Adam treats
+    entry by entry. With an axis longer than max_size, a matrix has the one-sided SOAP of
+    the paper. A component of a gradient in a basis that is no larger than rounding
+    errors counts as 0. If a gradient is so large that its square overflows, the step of the entry
+    is 0, and the basis stays as it is. A NaN in a gradient makes all later steps of its
+    leaf NaN; wrap the rule in `skip_nonfinite` to skip such a step.
+
+    The paper's ε is inside the root. The authors' code has the same rule as here, but
+    adds ε before the bias correction. It decays the weights after the step and by a
+    factor, 1 - η λ, which differs by η² λ; its own defaults are λ = 0.01 and the same
+    β1, β2 and k. optax and torch do not have SOAP.
+
+    A matrix of shape (m, n) needs 2 m n + 2 m² + 2 n² numbers of memory: six per
+    parameter if it is square, where Adam needs two. All of them have at least float32
+    precision, whatever the dtype of the params. A step costs 4 (m + n) m n
+    multiplications more than Adam, and a refresh about 10 (m³ + n³).
+
+    Use it for networks of matrices, where it needs fewer steps than AdamW, and a
+    batch large enough that the time per step does not matter.
+
+    Args:
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t, with t counted from 0 at the first call.
+      b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
+      eps: Constant ε, at least 0; may be traced.
+      weight_decay: Factor λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        such a pytree. Leaves marked True are decayed.
+      refresh_every: Number of steps k between two refreshes, a positive integer; may be
+        traced.
+      refresh: "qr" or "eigh".
+      shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
+      max_size: Length of the longest axis that is rotated, an integer of at least 0;
+        None means 10,000. It cannot be traced, because it is the length of arrays.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
+    References:
+      Vyas et al., SOAP: improving and stabilizing Shampoo using Adam, ICLR 2025,
+      algorithms 3 and 4 (github.com/nikhilvyas/SOAP).
+    Example:
+      >>> rule, x = soap(0.5, b1=0.0, b2=0.0), jnp.zeros((2, 2))
+      >>> updates, state = rule.update(jnp.diag(jnp.array([4.0, 2.0])), rule.init(x), x)
+      >>> updates, state = rule.update(jnp.diag(jnp.array([-3.0, 9.0])), state, x)
+      >>> print(updates.round(6) + 0.0)
+      [[ 0.5  0. ]
+       [ 0.  -0.5]]
+    """
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    if shampoo_beta is not None:
+        check_number("shampoo_beta", shampoo_beta, below=1.0)
+    check_number("eps", eps)
+    check_number("weight_decay", weight_decay)
+    check_number("refresh_every", refresh_every, positive=True, integer=True)
+    check_choice("refresh", refresh, ("qr", "eigh"))
+    longest = _static("soap", "max_size", max_size, 10_000)
+    beta = b2 if shampoo_beta is None else shampoo_beta
+    decay: Any = add_decayed_weights(weight_decay, mask)
+
+    def init(params: Params):
+        # In half precision, the rounding errors of M along a column of Q where V is 0
+        # would become steps without limit.
+        zeros = lambda: jax.tree.map(lambda x: jnp.zeros_like(_wide(x)), params)
+        squares = lambda size, dtype: jnp.zeros((size, size), dtype)
+        identity = lambda size, dtype: jnp.eye(size, dtype=dtype)
+        return SoapState(
+            jnp.zeros((), jnp.int32),
+            zeros(),
+            zeros(),
+            _each_axis(squares, params, longest),
+            _each_axis(identity, params, longest),
+        )
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        first = state.count == 0
+        steps = jnp.maximum(state.count, 1)
+
+        def average(decay, old, new):
+            kept = cast(decay, old) * old + cast(1.0 - decay, old) * like(new, old)
+            return jnp.where(first, old, kept)
+
+        def adam_step(g, m, v, bases):
+            axes, wide = _axes(g, longest), _wide(g)
+            # 0 · NaN is NaN, so that a NaN in the first gradient shows.
+            m = jnp.where(first, like(0.0 * wide, m), average(b1, m, wide))
+            v = average(b2, v, jnp.square(_rotated(axes, bases, wide)))
+            numerator = _rotated(axes, bases, _wide(m)) / cast(
+                bias_correction(b1, steps), wide
+            )
+            root = jnp.sqrt(_wide(v) / cast(bias_correction(b2, steps), wide))
+            finite = jnp.all(jnp.isfinite(wide)) & jnp.all(jnp.isfinite(m))
+            step = jnp.where(
+                jnp.isposinf(v) & finite, 0.0, numerator / (root + cast(eps, wide))
+            )
+            return m, v, _along(axes, [q.T for q in bases], step).astype(g.dtype)
+
+        grads, structure = jax.tree.flatten(updates)
+        mu, nu, factors, bases = (structure.flatten_up_to(part) for part in state[1:])
+        found = [
+            adam_step(*of_leaf) for of_leaf in zip(grads, mu, nu, bases, strict=True)
+        ]
+        mu, nu, moved = ([of_leaf[k] for of_leaf in found] for k in range(3))
+        directions, _ = decay.update(
+            structure.unflatten(moved), decay.init(params), params
+        )
+        directions = jax.tree.map(
+            lambda d, g: jnp.where(first, 0.0 * g, d), directions, updates
+        )
+        factors = [
+            tuple(
+                cast(beta, factor) * factor
+                + cast(1.0 - beta, factor) * _outer(g.astype(factor.dtype), k)
+                for factor, k in zip(of_leaf, _axes(g, longest), strict=True)
+            )
+            for of_leaf, g in zip(factors, grads, strict=True)
+        ]
+        due = state.count % refresh_every == 0
+        index = jnp.where(first, 1, jnp.where(due, 2, 0))
+        axes = [_axes(g, longest) for g in grads]
+        bases, nu = _refreshed(index, refresh, axes, factors, bases, nu)
+        return directions, SoapState(
+            increment(state.count),
+            *(structure.unflatten(part) for part in (mu, nu, factors, bases)),
+        )
+
+    return complete(
+        optax.chain(
+            complete(optax.GradientTransformation(init, update), only_real="soap"),
+            descend(learning_rate),
+        )
+    )
+
+
+def _rotated(axes: Any, bases: Any, x: Array) -> Array:
+    """Return Qᵀ along each axis of x, with 0 in place of rounding errors of 0.
+
+    A gradient often has no component along some of the columns of Q, and then the
+    division by √V would turn the rounding error of 0 into a step of full length.
+    """
+    if not axes:
+        return x
+    found = _along(axes, bases, x)
+    longest = max(x.shape[k] for k in axes)
+    rounding = 4 * longest * jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(x))
+    return jnp.where(jnp.abs(found) <= rounding, 0.0, found)
+
+
+def _refreshed(
+    index: Array,
+    refresh: str,
+    axes: list[Any],
+    factors: list[Any],
+    bases: list[Any],
+    nu: list[Array],
+) -> tuple[list[Any], list[Array]]:
+    """Return the bases and V: unchanged (index 0), at the first call (1) or later (2).
+
+    A factor that is not finite has no eigenvectors, and its basis stays.
+    """
+
+    def keep(bases, nu):
+        return bases, nu
+
+    def at_first(bases, nu):
+        return [
+            tuple(map(_eigenvectors, of_leaf, qs))
+            for of_leaf, qs in zip(factors, bases, strict=True)
+        ], nu
+
+    def later(bases, nu):
+        found, sorted_nu = [], []
+        for of_leaf, qs, v, kept in zip(factors, bases, nu, axes, strict=True):
+            rows = []
+            for factor, q, k in zip(of_leaf, qs, kept, strict=True):
+                q, order = _next_basis(factor, q, refresh)
+                v = jnp.take(v, order, axis=k)
+                rows.append(q)
+            found.append(tuple(rows))
+            sorted_nu.append(v)
+        return found, sorted_nu
+
+    if not any(axes):
+        return bases, nu
+    return jax.lax.switch(index, (keep, at_first, later), bases, nu)
+
+
+def _eigenvectors(factor: Array, q: Array) -> Array:
+    """Return the eigenvectors of a factor, that of the largest eigenvalue first."""
+    usable = jnp.all(jnp.isfinite(factor))
+    vectors = jnp.linalg.eigh(jnp.where(usable, factor, 0.0))[1]
+    return jnp.where(usable, jnp.flip(vectors, 1), q)
+
+
+def _next_basis(factor: Array, q: Array, refresh: str) -> tuple[Array, Array]:
+    """Return the basis after a refresh, and the order of the old basis's columns."""
+    usable = jnp.all(jnp.isfinite(factor))
+    image = _product(jnp.where(usable, factor, 0.0), q)
+    order = jnp.argsort(jnp.sum(q * image, 0), descending=True)
+    order = jnp.where(usable, order, jnp.arange(len(order)))
+    if refresh == "eigh":
+        return _eigenvectors(factor, q), order
+    return jnp.where(usable, jnp.linalg.qr(image[:, order])[0], q), order
+
+
+class ShampooState(NamedTuple):
+    """State of Shampoo.
+
+    Attributes:
+      count: Number of calls of update, int32, shape ().
+      mu: Moving average of gradients, like the params.
+      factors: For each leaf and each of its axes, the sum or moving average of G Gᵀ
+        along the axis; of its diagonal alone if the axis is longer than max_size.
+      roots: The inverse roots of the factors, from the last refresh.
+      residual: Largest entry of |X^q (L + ε I) - I| over all roots X and their factors
+        L at the last refresh, shape ().
+      graft: State of the rule that sets the length of the step.
+    """
+
+    count: Array
+    mu: Params
+    factors: Any
+    roots: Any
+    residual: Array
+    graft: Any
+
+
+@checked
+def shampoo(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array | None = None,
+    eps: float | Array = 1e-4,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    refresh_every: int | Array = 1,
+    root: int | None = None,
+    method: str = "eigh",
+    graft: Callable[..., optax.GradientTransformation] | None = None,
+    max_size: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Precondition each axis of a leaf by an inverse root of its gradients' products.
+
+    u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t) for a matrix, with L_t = ε I + Σ G_s
+    G_sᵀ, R_t = ε I + Σ G_sᵀ G_s, sums over s = 1, ..., t, and M_t = β1 M_(t-1) + (1 -
+    β1) G_t. λ is weight_decay. A leaf with k axes has a factor for each of them, and q
+    = 2 k: 4 for matrices, 2 for vectors, for which the rule is the full-matrix AdaGrad.
+    A scalar counts as a vector of length 1.
+
+    The options are those of later versions. With a number b2 the sums become moving
+    averages, ε I + L_t with L_t = β2 L_(t-1) + (1 - β2) G_t G_tᵀ and without a
+    correction of the bias. The roots are computed at the calls 1, 1 + k, 1 + 2 k, ...
+    for k = refresh_every, and are used until the next one. With graft, the step of a
+    leaf is rescaled to the length of the step that another rule would take with rate 1.
+    An axis longer than max_size has the diagonal of its factor in place of the matrix.
+
+    With b1 = 0, ε = 0 and one step, the direction is U Vᵀ for G = U S Vᵀ: the polar
+    factor, which `muon` approximates. Zero eigenvalues are left out (a pseudo-inverse).
+    If G Gᵀ overflows, the root is 0 and so is the step of the leaf. A NaN in a gradient
+    makes all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to skip
+    such a step.
+
+    method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
+    iteration, which consists of matrix products and is faster on accelerators. Its
+    relative error is about the rounding error times the ratio of the largest eigenvalue
+    to the smallest. The state has the residual of the roots; check it if ε is small.
+
+    optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε and
+    no M_t. The distributed Shampoo of Google has b2, grafting and Newton's iteration,
+    with ε times the largest eigenvalue in place of ε. It averages the steps instead of
+    the gradients. That of Meta corrects the bias of L_t.
+
+    A matrix of shape (m, n) needs m n + 2 m² + 2 n² numbers of memory: five per
+    parameter if it is square. Factors and roots have at least float32 precision,
+    whatever the dtype of the params. A step costs 2 (m + n) m n multiplications, and a
+    refresh about 10 (m³ + n³).
+
+    Use it where the matrices have up to some thousand rows, with refresh_every of 10
+    or more, and with graft for a learning rate tuned for another rule.
+
+    Args:
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      b1: Decay rate β1 of M_t in [0, 1); may be traced.
+      b2: Decay rate β2 in [0, 1), which may be traced. None means sums.
+      eps: Constant ε, at least 0; may be traced.
+      weight_decay: Factor λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        such a pytree. Leaves marked True are decayed.
+      refresh_every: Number of steps k between two refreshes, a positive integer; may be
+        traced.
+      root: Order q of the roots, a positive integer; None means twice the number of
+        axes. It cannot be traced.
+      method: "eigh" or "newton".
+      graft: Function from a rate to the rule whose step has the wanted length, such as
+        adagrad. None means that the length is not changed.
+      max_size: Length of the longest axis with a matrix, an integer of at least 0; None
+        means 1,024. It cannot be traced, because it is the length of arrays.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
+    References:
+      Gupta et al., Shampoo: preconditioned stochastic tensor optimization, ICML 2018,
+      algorithms 1 and 2. Anil et al., Scalable second order optimization for deep
+      learning, arXiv:2002.09018 (2020), on averages, grafting and Newton's iteration.
+    Example:
+      >>> rule, x = shampoo(1.0, b1=0.0, eps=0.0), jnp.zeros((2, 2))
+      >>> print(rule.update(jnp.array([[0.0, 3.0], [-2.0, 0.0]]), rule.init(x), x)[0].round(6) + 0.0)
+      [[ 0. -1.]
+       [ 1.  0.]]
+    """
+    check_number("b1", b1, below=1.0)
+    if b2 is not None:
+        check_number("b2", b2, below=1.0)
+    check_number("eps", eps)
+    check_number("refresh_every", refresh_every, positive=True, integer=True)
+    check_choice("method", method, ("eigh", "newton"))
+    longest = _static("shampoo", "max_size", max_size, 1_024)
+    if root is not None:
+        _static("shampoo", "root", root, 1)
+        check_number("root", root, positive=True, integer=True)
+        check_most(1_000, root=root)
+    lengths = None if graft is None else direction_of(make_inner(graft, 1.0, graft))
+
+    def init(params: Params):
+        dtype = working_dtype(params)
+        return ShampooState(
+            jnp.zeros((), jnp.int32),
+            jax.tree.map(jnp.zeros_like, params),
+            _factors(params, longest),
+            _factors(params, longest),
+            jnp.zeros((), dtype),
+            None if lengths is None else lengths.init(params),
+        )
+
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
+        mu = moving_average(b1, state.mu, updates)
+        grads, structure = jax.tree.flatten(updates)
+        averages, factors, roots = (
+            structure.flatten_up_to(part) for part in (mu, state.factors, state.roots)
+        )
+        factors = [
+            tuple(_added(b2, f, g, k) for k, f in enumerate(of_leaf))
+            for of_leaf, g in zip(factors, grads, strict=True)
+        ]
+
+        def refreshed(roots, residual):
+            del roots
+            found = [
+                [_inverse_root(f, root or 2 * len(fs), eps, method) for f in fs]
+                for fs in factors
+            ]
+            errors = [
+                error.astype(residual.dtype)
+                for of_leaf in found
+                for _, error in of_leaf
+            ]
+            return [
+                tuple(x for x, _ in of_leaf) for of_leaf in found
+            ], functools.reduce(jnp.maximum, errors, jnp.zeros_like(residual))
+
+        roots, residual = jax.lax.cond(
+            state.count % refresh_every == 0,
+            refreshed,
+            lambda *kept: kept,
+            roots,
+            state.residual,
+        )
+        directions = structure.unflatten(
+            [
+                _preconditioned(m, xs).astype(g.dtype)
+                for g, m, xs in zip(grads, averages, roots, strict=True)
+            ]
+        )
+        graft_state = state.graft
+        if lengths is not None:
+            wanted, graft_state = lengths.update(updates, graft_state, params, **extra)
+            directions = jax.tree.map(_as_long_as, directions, wanted)
+        return directions, ShampooState(
+            increment(state.count),
+            mu,
+            structure.unflatten(factors),
+            structure.unflatten(roots),
+            residual,
+            graft_state,
+        )
+
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(
+        optax.chain(
+            complete(whole, only_real="shampoo"),
+            add_decayed_weights(weight_decay, mask),
+            descend(learning_rate),
+        )
+    )
+
+
+def _factors(params: Params, longest: int) -> Any:
+    def of_leaf(x):
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        return tuple(
+            jnp.zeros((n, n) if n <= longest else (n,), dtype) for n in x.shape or (1,)
+        )
+
+    return jax.tree.map(of_leaf, params)
+
+
+def _added(b2: Any, factor: Array, g: Array, axis: int) -> Array:
+    g = jnp.atleast_1d(g).astype(factor.dtype)
+    if factor.ndim == 2:
+        new = _outer(g, axis)
+    else:
+        others = tuple(k for k in range(g.ndim) if k != axis)
+        new = jnp.sum(jnp.square(g), others)
+    kept, share = (1.0, 1.0) if b2 is None else (b2, 1.0 - b2)
+    found = cast(kept, factor) * factor + cast(share, factor) * new
+    overflow = jnp.all(jnp.isfinite(g)) & ~jnp.any(jnp.isnan(factor))
+    # Products that overflow may cancel to NaN. Mark all of the factor as overflowed.
+    return jnp.where(overflow & ~jnp.all(jnp.isfinite(found)), jnp.inf, found)
+
+
+def _inverse_root(
+    factor: Array, order: int, eps: Any, method: str
+) -> tuple[Array, Array]:
+    """Return (L + ε I)^(-1/q), and its residual; 0 if L overflowed."""
+    overflow = jnp.any(jnp.isposinf(factor)) & ~jnp.any(jnp.isnan(factor))
+    usable = jnp.all(jnp.isfinite(factor))
+    matrix = jnp.where(usable, factor, 0.0)
+    ridge = cast(eps, factor)
+    if factor.ndim == 1:
+        found = _power(matrix + ridge, -1.0 / order)
+        error = jnp.abs(found**order * (matrix + ridge) - 1.0)
+    else:
+        inverse_root = by_eigenvalues if method == "eigh" else by_newton
+        found = inverse_root(matrix, order, ridge)
+        matrix = matrix + ridge * jnp.eye(len(matrix), dtype=matrix.dtype)
+        error = root_residual(found, matrix, order)
+    found = jnp.where(usable, found, jnp.where(overflow, 0.0, jnp.nan))
+    return found, jnp.where(usable, jnp.max(error, initial=0.0), jnp.inf)
+
+
+def _power(eigenvalues: Array, power: float) -> Array:
+    positive = eigenvalues > 0
+    return jnp.where(positive, jnp.where(positive, eigenvalues, 1.0) ** power, 0.0)
+
+
+def by_eigenvalues(matrix: Array, order: int, ridge: float | Array = 0.0) -> Array:
+    """Return (L + ε I)^(-1/q) by the eigenvalues of a semidefinite matrix.
+
+    Eigenvalues of L below 0 are rounding errors, and count as 0. If L + ε I has the
+    eigenvalue 0, it is left out.
+
+    Args:
+      matrix: Semidefinite matrix L, shape (n, n), of float32 or float64.
+      order: Order q of the root.
+      ridge: Constant ε, at least 0.
+    Returns:
+      The root, shape (n, n).
+    Example:
+      >>> print(by_eigenvalues(jnp.diag(jnp.array([16.0, 81.0, 0.0])), 4).round(6))
+      [[0.5      0.       0.      ]
+       [0.       0.333333 0.      ]
+       [0.       0.       0.      ]]
+    """
+    eigenvalues, vectors = jnp.linalg.eigh(matrix)
+    eigenvalues = jnp.maximum(eigenvalues, 0.0) + ridge
+    return _product(
+        vectors * jnp.expand_dims(_power(eigenvalues, -1.0 / order), 0), vectors.T
+    )
+
+
+def by_newton(
+    matrix: Array, order: int, ridge: float | Array = 0.0, num_steps: int = 100
+) -> Array:
+    """Return (L + ε I)^(-1/q) of a definite matrix by the coupled Newton iteration.
+
+    X <- X T and M <- T^q M with T = ((q + 1) I - M) / q, from X = z^(1/q) I and M = z A
+    with A = L + ε I, z = (1 + q) / (2 |A|) and the Frobenius norm |A|. M converges to
+    I, and X to A^(-1/q). The iteration ends when the largest entry of |M - I| is below n eps, or
+    grows again, or after num_steps steps.
+
+    Args:
+      matrix: Matrix L, shape (n, n), of float32 or float64; L + ε I is definite.
+      order: Order q of the root.
+      ridge: Constant ε, at least 0.
+      num_steps: Largest number of steps.
+    Returns:
+      The root, shape (n, n), with a relative error of about eps times the condition
+      number of A. 0 if A is 0.
+    References:
+      Guo & Higham, A Schur-Newton method for the matrix pth root and its inverse, SIAM
+      J. Matrix Anal. Appl. 28 (2006), equation (3.1) on the coupled form.
+    Example:
+      >>> print(by_newton(jnp.diag(jnp.array([16.0, 81.0])), 4).round(6))
+      [[0.5      0.      ]
+       [0.       0.333333]]
+    """
+    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
+    matrix = matrix + ridge * identity
+    norm = norm_of(matrix)
+    empty = norm == 0
+    norm = jnp.where(empty, 1.0, norm)
+    enough = len(matrix) * jnp.finfo(matrix.dtype).eps
+
+    def error_of(m):
+        return jnp.max(jnp.abs(m - identity), initial=0.0)
+
+    def unfinished(carry):
+        k, _, m, last = carry
+        error = error_of(m)
+        return (k < num_steps) & (error > enough) & ((error < last) | (error > 0.5))
+
+    def step(carry):
+        k, x, m, _ = carry
+        t = ((order + 1) * identity - m) / order
+        return k + 1, _product(x, t), _product(_matrix_power(t, order), m), error_of(m)
+
+    start = (
+        jnp.int32(0),
+        ((1 + order) / (2 * norm)) ** (1.0 / order) * identity,
+        (1 + order) / 2 * (matrix / norm),
+        jnp.full((), jnp.inf, matrix.dtype),
+    )
+    _, x, _, _ = jax.lax.while_loop(unfinished, step, start)
+    return jnp.where(empty, 0.0, x)
+
+
+def root_residual(x: Array, matrix: Array, order: int) -> Array:
+    """Return the entries of |X^q A - I|, which are 0 if X is the inverse q-th root of A.
+
+    Example:
+      >>> print(root_residual(jnp.array([[0.5]]), jnp.array([[16.0]]), 4))
+      [[0.]]
+    """
+    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
+    return jnp.abs(_product(_matrix_power(x, order), matrix) - identity)
+
+
+def _matrix_power(x: Array, order: int) -> Array:
+    """Return X^q by repeated squaring; jnp.linalg.matrix_power has no precision."""
+    if order == 1:
+        return x
+    half = _matrix_power(_product(x, x), order // 2)
+    return _product(half, x) if order % 2 else half
+
+
+def _preconditioned(m: Array, roots: tuple[Array, ...]) -> Array:
+    wide = _wide(jnp.atleast_1d(m))
+    for k, root in enumerate(roots):
+        if root.ndim == 1:
+            shape = [1] * wide.ndim
+            shape[k] = -1
+            wide = wide * root.reshape(shape)
+        else:
+            wide = _along((k,), (root,), wide)
+    return wide.reshape(m.shape)
+
+
+def _as_long_as(direction: Array, wanted: Array) -> Array:
+    length, own = norm_of(wanted), norm_of(direction)
+    ratio = jnp.where(own == 0, 0.0, length / jnp.where(own == 0, 1.0, own))
+    return cast(ratio, direction) * direction
+
+
+class PsgdState(NamedTuple):
+    """State of PSGD with Kronecker factors.
+
+    Attributes:
+      count: Number of calls of update, int32, shape ().
+      mu: Moving average of gradients M, like the params.
+      factors: For each leaf and each of its axes, the factor Q: an upper triangular
+        matrix, or the diagonal alone.
+    """
+
+    count: Array
+    mu: Params
+    factors: Any
+
+
+class PsgdDraws(NamedTuple):
+    """Random numbers of one step of `psgd_kron`.
+
+    Attributes:
+      uniform: Uniform number in [0, 1), shape (). The factors are updated if it is
+        below the probability.
+      noise: Standard normal numbers V, like the params but at least float32.
+    """
+
+    uniform: Array
+    noise: Params
+
+
+def psgd_draws(key: Key, count: Array | int, params: Params) -> PsgdDraws:
+    """Return the random numbers of a step of `psgd_kron`.
+
+    The key of the step is key with the count folded in. The uniform number uses that
+    key with 0 folded in, and leaf i, counted from 1, with i folded in.
+
+    Args:
+      key: Key of the rule.
+      count: Number of steps before this one.
+      params: Params, or arrays of their structure, shapes and dtypes.
+    Returns:
+      The PsgdDraws.
+    Raises:
+      TypeError: key is not a key, or params are not arrays.
+      ValueError: count is negative.
+    Example:
+      >>> drawn = psgd_draws(jax.random.key(0), 3, {"w": jnp.zeros((2, 3))})
+      >>> print(drawn.uniform.shape, drawn.noise["w"].shape)
+      () (2, 3)
+    """
+    check_key("key", key)
+    check_number("count", count, integer=True)
+    check_tree("params", params)
+    key = jax.random.fold_in(key, count)
+    leaves, structure = jax.tree.flatten(params)
+    noise = [
+        jax.random.normal(
+            jax.random.fold_in(key, i), jnp.shape(x), _wide(jnp.asarray(x)).dtype
+        )
+        for i, x in enumerate(leaves, 1)
+    ]
+    uniform = jax.random.uniform(jax.random.fold_in(key, 0))
+    return PsgdDraws(uniform, structure.unflatten(noise))
+
+
+@checked
+def psgd_kron(
+    learning_rate: float | Array | Schedule,
+    key: Key,
+    b1: float | Array = 0.9,
+    factor_rate: float | Array = 0.1,
+    probability: float | Array | Schedule = 1.0,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    max_size: int | None = None,
+) -> optax.GradientTransformation:
+    """Learn a triangular factor for each axis that whitens the gradients.
+
+    u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t) for a matrix, with M_t = β1 M_(t-1)
+    + (1 - β1) G_t. λ is weight_decay. Before it, Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A
+    Aᵀ - B Bᵀ) Q_L, with A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1), and likewise Q_R
+    from Aᵀ A and Bᵀ B. V_t are standard normal draws, triu keeps the upper triangle, μ
+    is factor_rate, and |.| is a lower bound of the spectral norm. The expected step is 0
+    where Q_L M Q_Rᵀ is as white as V. The factors start at I. A step updates them with
+    the given probability.
+
+    clip first scales the steps of all leaves by one factor, so that their norm is at
+    most √n for n parameters, and then limits each entry to [-1, 1].
+
+    A leaf with more axes has a factor for each of them. A factor is a diagonal for
+    vectors and scalars, for axes of length 1 and for axes longer than max_size. For a
+    vector this is an entry-by-entry rule. If a product overflows, the factor stays as
+    it is. A NaN in a gradient makes all later steps of its leaf NaN; wrap the rule in
+    `skip_nonfinite` to skip such a step.
+
+    The rule is that of the code of psgd_jax (`kron`, commit 16edaa9), except that the
+    code rescales the factors of a leaf to equal size in one of a hundred steps, which
+    changes nothing but rounding, and lowers the probability from 1 to 0.03 in the
+    course of 4,000 steps. Pass a schedule to do the same. Later versions of the code
+    correct the bias of M_t and clip by the root mean square of a leaf. optax and torch
+    do not have PSGD.
+
+    A matrix of shape (m, n) needs m n + m² + n² numbers of memory: three per parameter
+    if it is square. The factors have at least float32 precision, whatever the dtype of
+    the params.
+
+    Use it like Shampoo or SOAP, where an eigen-decomposition is too slow: a step only
+    needs matrix products and triangular solves.
+
+    Args:
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      key: Key of all draws, from `jax.random.key`; may be traced. `psgd_draws` says how
+        it is used.
+      b1: Decay rate β1 in [0, 1); may be traced.
+      factor_rate: Rate μ of the factors, at least 0; may be traced.
+      probability: Probability of an update of the factors: a number from 0 to 1, which
+        may be traced, or a schedule t -> probability with t counted from 0.
+      weight_decay: Factor λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        such a pytree. Leaves marked True are decayed.
+      max_size: Length of the longest axis with a matrix, an integer of at least 0; None
+        means 8,192. It cannot be traced, because it is the length of arrays.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, key is
+        not a key, or update received no params.
+    References:
+      Li, Preconditioned stochastic gradient descent, IEEE Transactions on Neural
+      Networks and Learning Systems 29 (2018). Pooladzandi & Li, Curvature-informed SGD
+      via general purpose Lie-group preconditioners, arXiv:2402.04553 (2024). Code:
+      github.com/evanatyourservice/psgd_jax.
+    Example:
+      >>> rule, x = psgd_kron(0.5, jax.random.key(0), b1=0.0, probability=0.0), jnp.zeros((2, 2))
+      >>> print(rule.update(jnp.array([[0.5, 8.0], [0.0, 0.0]]), rule.init(x), x)[0].round(3) + 0.0)
+      [[-0.062 -0.5  ]
+       [ 0.     0.   ]]
+    """
+    check_key("key", key)
+    check_number("b1", b1, below=1.0)
+    check_number("factor_rate", factor_rate)
+    if not callable(probability):
+        check_number("probability", probability)
+    longest = _static("psgd_kron", "max_size", max_size, 8_192)
+
+    def init(params: Params):
+        def of_leaf(x):
+            return tuple(
+                jnp.eye(n, dtype=_wide(x).dtype)
+                if x.ndim > 1 and 1 < n <= longest
+                else jnp.ones(n, _wide(x).dtype)
+                for n in x.shape or (1,)
+            )
+
+        return PsgdState(
+            jnp.zeros((), jnp.int32),
+            jax.tree.map(jnp.zeros_like, params),
+            jax.tree.map(of_leaf, params),
+        )
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        del params
+        mu = moving_average(b1, state.mu, updates)
+        averages, structure = jax.tree.flatten(mu)
+        factors = structure.flatten_up_to(state.factors)
+        drawn = psgd_draws(key, state.count, mu)
+        noise = jax.tree.leaves(drawn.noise)
+
+        def moved(factors):
+            return [
+                _psgd_factors(
+                    qs, _wide(jnp.atleast_1d(m)), jnp.atleast_1d(v), factor_rate
+                )
+                for qs, m, v in zip(factors, averages, noise, strict=True)
+            ]
+
+        chance = rate_at(probability, state.count)
+        factors = jax.lax.cond(drawn.uniform < chance, moved, lambda qs: qs, factors)
+        steps = [
+            _by_factors(qs, _by_factors(qs, _wide(jnp.atleast_1d(m))), transposed=True)
+            for qs, m in zip(factors, averages, strict=True)
+        ]
+        grads = jax.tree.leaves(updates)
+        steps = [
+            s.reshape(g.shape).astype(g.dtype)
+            for s, g in zip(_trusted(steps), grads, strict=True)
+        ]
+        return structure.unflatten(steps), PsgdState(
+            increment(state.count), mu, structure.unflatten(factors)
+        )
+
+    return complete(
+        optax.chain(
+            complete(optax.GradientTransformation(init, update), only_real="psgd_kron"),
+            add_decayed_weights(weight_decay, mask),
+            descend(learning_rate),
+        )
+    )
+
+
+def _by_factors(
+    factors: Any, x: Array, transposed: bool = False, inverse: bool = False
+) -> Array:
+    """Return Q, Qᵀ or Q^(-T) along each axis of x."""
+    for k, q in enumerate(factors):
+        if q.ndim == 1:
+            shape = [1] * x.ndim
+            shape[k] = -1
+            x = x / q.reshape(shape) if inverse else x * q.reshape(shape)
+        elif inverse:
+            rows = jnp.moveaxis(x, k, 0)
+            found = jax.scipy.linalg.solve_triangular(
+                q, rows.reshape(len(q), -1), trans="T"
+            )
+            x = jnp.moveaxis(found.reshape(rows.shape), 0, k)
+        else:
+            x = _along((k,), (q if transposed else q.T,), x)
+    return x
+
+
+def _psgd_factors(
+    factors: Any, m: Array, noise: Array, factor_rate: float | Array
+) -> tuple[Array, ...]:
+    a = _by_factors(factors, m)
+    b = _by_factors(factors, noise.astype(m.dtype), inverse=True)
+
+    def moved(k, q):
+        others = tuple(j for j in range(m.ndim) if j != k)
+        if q.ndim == 1:
+            of_a, of_b = (jnp.sum(jnp.square(x), others) for x in (a, b))
+            step = (of_a - of_b) * q
+            size = jnp.max(jnp.abs(of_a + of_b), initial=0.0)
+        else:
+            of_a, of_b = _outer(a, k), _outer(b, k)
+            step = _product(jnp.triu(of_a - of_b), q)
+            size = norm_lower_bound(of_a + of_b)
+        found = q - cast(factor_rate, q) * step / jnp.maximum(size, 1e-30)
+        return jnp.where(jnp.all(jnp.isfinite(found)), found, q)
+
+    return tuple(moved(k, q) for k, q in enumerate(factors))
+
+
+def norm_lower_bound(a: Array) -> Array:
+    """Return a lower bound of the spectral norm of a symmetric matrix.
+
+    |A x| / |x| for x = A times the longest column of A. The norm is at most √2 times
+    the bound for most matrices.
+
+    Example:
+      >>> print(norm_lower_bound(jnp.diag(jnp.array([3.0, 4.0]))))
+      4.0
+    """
+    largest = jnp.max(jnp.abs(a), initial=0.0)
+    a = a / jnp.where(largest == 0, 1.0, largest)
+    column = a[:, jnp.argmax(jnp.sum(jnp.square(a), 0))]
+    x = _product(a, column)
+    length = norm_of(x)
+    return largest * norm_of(_product(a, x / jnp.where(length == 0, 1.0, length)))
+
+
+def _trusted(steps: list[Array]) -> list[Array]:
+    """Limit the norm of all steps to √n, and then each entry to [-1, 1]."""
+    if not steps:
+        return steps
+    limit = sum(s.size for s in steps) ** 0.5
+    largest = [jnp.max(jnp.abs(s), initial=1.0) for s in steps]
+    scale = functools.reduce(jnp.maximum, largest)  # Against overflow of the squares.
+    norm = scale * jnp.sqrt(sum(jnp.sum(jnp.square(s / cast(scale, s))) for s in steps))
+    factor = limit / jnp.maximum(norm, limit)
+    return [jnp.clip(cast(factor, s) * s, -1.0, 1.0) for s in steps]
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _axes(x: Array, longest: int) -> tuple[int, ...]:
+    """Return the axes of a leaf that SOAP rotates."""
+    if x.ndim < 2 or not x.size:
+        return ()
+    return tuple(k for k, n in enumerate(x.shape) if 1 < n <= longest)
+
+
+def _each_axis(make: Callable[[int, Any], Array], params: Params, longest: int) -> Any:
+    def of_leaf(x):
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        return tuple(make(x.shape[k], dtype) for k in _axes(x, longest))
+
+    return jax.tree.map(of_leaf, params)
+
+
+def _along(axes: Any, matrices: Any, x: Array) -> Array:
+    """Return x with each of its given axes multiplied by the transpose of a matrix."""
+    for k, matrix in zip(axes, matrices, strict=True):
+        product = jnp.tensordot(matrix, x, ((0,), (k,)), precision="highest")
+        x = jnp.moveaxis(product, 0, k)
+    return x
+
+
+def _outer(g: Array, axis: int) -> Array:
+    """Return G Gᵀ along an axis: the products of its slices, summed."""
+    others = tuple(k for k in range(g.ndim) if k != axis)
+    return jnp.tensordot(g, g, (others, others), precision="highest")
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _static(rule: str, name: str, value: Any, default: int) -> int:
+    """Return an integer that is a length or an exponent; a traced one is refused."""
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"{name} is a constant of the program of {rule}, so that it cannot be "
+            f"traced. Under optax.inject_hyperparams name it in "
+            f"static_args=({name!r},)."
+        )
+    if value is None:
+        return default
+    check_number(name, value, integer=True)
+    check_most(2**31 - 1, **{name: value})
+    return int(value)
+
+
+RULES = (
+    RuleEntry(
+        shampoo,
+        {"learning_rate": step_rate(0.1), "b1": MOMENTUM},
+        aliases=("distributed_shampoo", "distributedshampoo"),
+    ),
+    RuleEntry(soap, {"learning_rate": step_rate(3e-3), "b1": AVERAGE}),
+    RuleEntry(
+        psgd_kron,
+        "it needs a key for its random numbers",
+        aliases=("kron", "psgd"),
+        needs="a key",
+    ),
+)

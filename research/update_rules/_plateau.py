@@ -1,0 +1,149 @@
+"""A smaller rate once the objective's value has stopped falling."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from research.checks import check_number
+from research.types import Array, Params
+from research.update_rules._checks import checked
+from research.update_rules._edges import complete
+from research.update_rules._transforms import (
+    cast,
+    increment,
+    reached,
+    working_dtype,
+)
+
+
+class PlateauState(NamedTuple):
+    """State of `reduce_on_plateau`.
+
+    Attributes:
+      scale: Factor of the updates, shape (), in at least float32.
+      best: Least mean value so far, shape (), in at least float32; ∞ at first.
+      consecutive: Number of mean values in a row that were not better, int32, shape ().
+      waiting: Number of mean values that still do not count, int32, shape ().
+      count: Number of values in the mean, int32, shape ().
+      mean: Mean of those values, shape (), in at least float32.
+    """
+
+    scale: Array
+    best: Array
+    consecutive: Array
+    waiting: Array
+    count: Array
+    mean: Array
+
+
+@checked
+def reduce_on_plateau(
+    factor: float | Array = 0.1,
+    patience: int | Array = 10,
+    rtol: float | Array = 1e-4,
+    atol: float | Array = 0.0,
+    cooldown: int | Array = 0,
+    accumulation_size: int | Array = 1,
+    min_scale: float | Array = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+    """Multiply the updates by a scale that falls when the value stops falling.
+
+    After each accumulation_size values, their mean f counts as better if f < (1 - rtol)
+    f_best - atol. After `patience` means in a row that are not better, s <- max(factor s,
+    min_scale), and the next `cooldown` means do not count. The updates are multiplied by
+    s, which starts at 1. Chain it after a rule.
+
+    optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau acts once
+    more than `patience` means in a row were not better, so its patience is one less, and
+    it keeps a rate below its eps. Keras' callback counts as here.
+
+    Use it where no schedule can be planned. The value of one mini-batch is noisy: take
+    an accumulation_size of about an epoch, or pass the value on held-out data.
+
+    Args:
+      factor: Factor of the scale, positive and below 1; may be traced.
+      patience: Number of means, a positive integer; may be traced.
+      rtol, atol: Tolerances, at least 0; may be traced. rtol is for positive values.
+      cooldown: Number of means, an integer of at least 0; may be traced.
+      accumulation_size: Number of values per mean, a positive integer; may be traced.
+      min_scale: Least scale, at least 0; may be traced.
+    Returns:
+      The transformation; its update needs value.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no value.
+    Example:
+      >>> from research.update_rules import gradient_descent
+      >>> rule = optax.chain(gradient_descent(1.0), reduce_on_plateau(0.5, patience=2))
+      >>> state = rule.init(jnp.zeros(1))
+      >>> for value in (3.0, 3.0, 3.0):
+      ...     updates, state = rule.update(jnp.ones(1), state, value=value)
+      ...     print(updates)
+      [-1.]
+      [-1.]
+      [-0.5]
+    """
+    check_number("factor", factor, positive=True, below=1.0)
+    check_number("rtol", rtol)
+    check_number("atol", atol)
+    check_number("min_scale", min_scale)
+    check_number("patience", patience, positive=True, integer=True)
+    check_number("cooldown", cooldown, integer=True)
+    check_number("accumulation_size", accumulation_size, positive=True, integer=True)
+    if not isinstance(rtol, Tracer) and rtol > 1:
+        raise ValueError(f"rtol must be at most 1; got rtol={rtol!r}.")
+
+    def init(params: Params):
+        dtype, zero = working_dtype(params), jnp.zeros((), jnp.int32)
+        return PlateauState(
+            jnp.ones((), dtype),
+            jnp.full((), jnp.inf, dtype),
+            zero,
+            jnp.zeros_like(zero),
+            jnp.zeros_like(zero),
+            jnp.zeros((), dtype),
+        )
+
+    def judge(state):
+        best = state.best
+        better = state.mean < cast(1.0 - rtol, best) * best - cast(atol, best)
+        waits = state.waiting > 0
+        worse = jnp.where(better | waits, 0, increment(state.consecutive))
+        due = reached(worse, patience) & ~waits
+        smaller = jnp.maximum(cast(factor, best) * state.scale, cast(min_scale, best))
+        rest = jnp.where(due, cooldown, jnp.maximum(state.waiting - 1, 0))
+        return PlateauState(
+            jnp.where(due, smaller, state.scale),
+            jnp.where(better, state.mean, best),
+            jnp.where(due, 0, worse),
+            rest.astype(jnp.int32),
+            jnp.zeros_like(state.count),
+            jnp.zeros_like(state.mean),
+        )
+
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value: Any = None,
+        **extra: Any,
+    ):
+        del params, extra
+        if value is None:
+            raise ValueError(
+                "reduce_on_plateau needs the objective's value; call update(grads, "
+                "state, params, value=value)."
+            )
+        count = increment(state.count)
+        share = (1.0 / count.astype(float)).astype(state.mean.dtype)
+        mean = state.mean + share * (cast(value, state.mean) - state.mean)
+        told = state._replace(count=count, mean=mean)
+        full = reached(count, accumulation_size)
+        after = jax.tree.map(lambda a, b: jnp.where(full, a, b), judge(told), told)
+        return jax.tree.map(lambda u: cast(after.scale, u) * u, updates), after
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
