@@ -188,7 +188,7 @@ def run(
         report_progress = lambda progress, done=done, label=label: tell(
             done + progress.share, f"{progress}: {label}"
         )
-        arrays |= pool_arrays(config, workload, contender, told, checkpoints)
+        arrays |= pool_arrays(config, workload, contender, report_progress, checkpoints)
     for done, (workload, contender) in enumerate(jobs, len(jobs)):
         tell(done, label := f"searches of {contender.name} on {workload}")
         progress_of = lambda progress, done=done, label=label: tell(
@@ -394,8 +394,8 @@ def t_test(mine: np.ndarray, other: np.ndarray):
     gains = other - mine
     if np.ptp(gains) < 1e-12:
         return int(np.sign(np.round(gains[0], 12)))
-    test = stats.ttest_1samp(gains, 0.0)
-    return int(np.sign(test.statistic)) if test.pvalue < 0.05 else NONE
+    low, high = stats.ttest_1samp(gains, 0.0).confidence_interval(0.95)
+    return MINE if low > 0 else OTHER if high < 0 else NONE
 
 
 def read_pools(config: Config, arrays: dict[str, np.ndarray]):

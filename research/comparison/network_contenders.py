@@ -73,7 +73,8 @@ def training_schedule(
         kinds += [jnp.minimum(1.0, (1 - share) / LATE)]
         kind = jnp.clip(jnp.floor(decay), 0, len(DECAYS) - 1)
         fall = jnp.select([kind == number for number in range(len(DECAYS))], kinds)
-        return peak * jnp.minimum(1.0, (step + 1) / jnp.maximum(1.0, rising)) * fall
+        rise = jnp.minimum(1.0, (step + 1) / jnp.maximum(1.0, rising))
+        return jnp.asarray(peak) * rise * fall
 
     return schedule
 

@@ -322,7 +322,7 @@ def _compile(
     program = descent.compile_sweep(
         network.workload,
         contender.make_rule,
-        samplers.minibatch(len(network.workload.train.y), network.batch_size),
+        samplers.minibatch(network.num_examples, network.batch_size),
         network.num_epochs,
         hyperparameters=tuple(contender.space),
         chunk=network.num_epochs,

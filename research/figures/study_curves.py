@@ -71,7 +71,7 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         f"are random points of its space. A run that misses the target counts as "
         f"{MOST_BUDGETS:g} budgets ({MOST_BUDGETS * protocol['passes']:g} passes). The "
         "searches of the study refine beyond this. "
-        f"{_told(numbers, who, lambda w, r: _gain(ends[w, r]))}{_grey(who, named=True)}"
+        f"{_sentences(numbers, who, lambda w, r: _gain(ends[w, r]))}{_grey(who, named=True)}"
     )
     return figures.Picture("What tuning costs", caption, figure)
 
@@ -132,7 +132,7 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     caption = (
         f"The choices of each rule's searches on the {len(numbers['protocol']['seeds'])} reporting seeds: median of the relative "
         f"gap over searches and seeds, and the band from its 10 to its 90 % quantile; the dashed line is the target, {target:g}. "
-        f"{_told(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
+        f"{_sentences(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
         f"{f' Lines leave at the bottom where the gap is below {SMALLEST:g}, or negative.' if below else ''}"
     )
     return figures.Picture("Descent of the chosen trials", caption.strip(), figure)

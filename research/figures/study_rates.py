@@ -85,15 +85,25 @@ def valley(
     scores = np.exp(np.log(tuning).mean(axis=1))
     lost = tuning >= MOST_BUDGETS * budget * (1 - 1e-9)
     diverged = lost.any(axis=1)
-    ends, chosen = (
-        (tuning.min(axis=1), tuning.max(axis=1)),
-        int(np.lexsort((order, scores))[0]),
-    )
+    chosen = int(np.lexsort((order, scores))[0])
     along = arrays[f"{key}/rates"]
     logs = np.asarray(arrays[f"{key}/rate_scores"], float)
-    line = (np.exp(f(logs, axis=1)) for f in (np.mean, np.min, np.max))
+    near, decades, at_end = _span(cell)
     return Valley(
-        rates, scores, *ends, diverged, chosen, along, *line, *_span(cell), name
+        rates=rates,
+        scores=scores,
+        low=tuning.min(axis=1),
+        high=tuning.max(axis=1),
+        diverged=diverged,
+        chosen=chosen,
+        along=along,
+        line=np.exp(logs.mean(axis=1)),
+        floor=np.exp(logs.min(axis=1)),
+        ceiling=np.exp(logs.max(axis=1)),
+        near=near,
+        decades=decades,
+        at_end=at_end,
+        name=name,
     )
 
 
@@ -344,7 +354,7 @@ def _caption(
         "rate of the best choice; its band is the range over tuning seeds. The best trial "
         "is ringed. Crosses at the top diverged or made no progress on some seed. The bar "
         "at the bottom spans the rates within 10 % of the line's best, where the target is "
-        f"reached. {' '.join(told)}"
+        f"reached. {' '.join(sentences)}"
         f"{f' Not drawn: {listed(left)}.' if left else ''}{f' Shown is {listed(sorted(named))}.' if named else ''}"
         f"{f' Without a learning rate: {listed(without)}.' if without else ''}"
     )

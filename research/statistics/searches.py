@@ -154,15 +154,18 @@ def searched_difference(
         win.mean, win.deviation**2, win.freedom, seeds, each
     )
     total = log.seeds + log.searches
+    ratio, low, high = (float(np.exp(x)) for x in (log.mean, low, high))
     return SearchedDifference(
-        *(float(np.exp(x)) for x in (log.mean, low, high)),
-        win.mean,
-        win_low,
-        win_high,
-        verdict,
-        float(np.exp(detectable)),
-        log.searches / total if total > 0 else math.nan,
-        len(pairs),
+        ratio=ratio,
+        low=low,
+        high=high,
+        win=win.mean,
+        win_low=win_low,
+        win_high=win_high,
+        verdict=verdict,
+        detectable=float(np.exp(detectable)),
+        from_searches=log.searches / total if total > 0 else math.nan,
+        workloads=len(pairs),
     )
 
 
@@ -440,7 +443,10 @@ def _checked(pairs: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
         raise ValueError(
             "pairs must hold (mine, other) for each workload; one has another length."
         )
-    both = [tuple(map(_checked_logs, ("mine", "other"), pair)) for pair in pairs]
+    both = [
+        (_checked_logs("mine", mine), _checked_logs("other", other))
+        for mine, other in pairs
+    ]
     seeds = sorted({logs.shape[1] for pair in both for logs in pair})
     if len(seeds) > 1:
         raise ValueError(

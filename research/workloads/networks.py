@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research import datasets, losses, models, objectives
+from research import datasets, losses, models, objectives, samplers
 from research.checks import check_callable, check_count, check_instance, check_text
 from research.naming import known_names
 from research.sizes import check_most
@@ -41,9 +41,14 @@ class NetworkWorkload(NamedTuple):
         return self.workload.name
 
     @property
+    def num_examples(self) -> int:
+        """Number of training examples."""
+        return samplers.num_examples(self.workload.train) or 0
+
+    @property
     def steps_per_epoch(self) -> int:
         """Number of steps in an epoch; an incomplete last batch is left out."""
-        return len(self.workload.train.y) // self.batch_size
+        return self.num_examples // self.batch_size
 
     @property
     def num_steps(self) -> int:
@@ -109,13 +114,14 @@ def network_workload(
             f"batch_size={batch_size} is more than the {n} training examples of {name}; "
             f"give at most {n}."
         )
+    objective: Callable[..., Array] = objectives.empirical_risk(model, loss)
     workload = Workload(
         name=name,
         train=train,
         validation=validation,
         test=test,
         init=model.init,
-        objective=objectives.empirical_risk(model, loss),
+        objective=objective,
         metric=objectives.accuracy(model) if accuracy else None,
         metric_name="accuracy" if accuracy else "",
         model=model,
@@ -148,7 +154,9 @@ def gru_digits(*, size: str = "small") -> NetworkWorkload:
     """GRU that reads the rows of 8x8 digits; 32 units, or 256 if large; 20 epochs."""
     hidden = {"small": 32, "large": 256}[_checked(size)]
     model = models.recurrent(8, hidden, 10, cell="gru", dtype=DTYPE)
-    rows = lambda x: Sequences(x.reshape(-1, 8, 8), np.full(len(x), 8, np.int32))
+    rows = lambda x: Sequences(
+        jnp.asarray(x.reshape(-1, 8, 8)), jnp.full(len(x), 8, jnp.int32)
+    )
     return network_workload(
         "gru_digits", model, losses.softmax_cross_entropy, *_digits(rows)
     )
