@@ -196,7 +196,7 @@ def test_filters_of_nothing_but_0_are_drawn():
         (np.zeros((0, 4, 4, 1), np.uint8), (), 1, "with n at least 1"),
         (np.zeros((1, 4, 4, 2), np.uint8), (), 1, r"C = 1 \(grey\) or 3"),
         (np.zeros((1, 4, 4, 1), float), (), 1, "dtype uint8; got float64"),
-        (np.zeros((2, 4, 4, 1), np.uint8), ("a",), 1, "got 1 for 2"),
+        (np.zeros((2, 4, 4, 1), np.uint8), ("a",), 1, "got 1 captions for 2 pictures"),
         (np.zeros((2, 4, 4, 1), np.uint8), (), 0, "columns=0"),
     ],
 )

@@ -323,7 +323,7 @@ def test_what_cannot_be_trained_is_refused_by_name():
             fit(devices=wrong)
     with pytest.raises(
         ValueError,
-        match=r"devices=2, but JAX has 1\..*backend\.configure\(devices=2, pool=2\)",
+        match=r"devices=2, but JAX has only 1\..*backend\.configure\(devices=2, pool=2\)",
     ):
         fit(devices=2)
     with pytest.raises(TypeError, match="params must be floating"):

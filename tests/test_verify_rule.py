@@ -136,7 +136,7 @@ FAULTS = {
         {"weight_decay": 0.1},
         "the weight decay is missing",
     ),
-    "stale": (late(optax.adam), optax.adam, {}, "the updates are one step stale"),
+    "stale": (late(optax.adam), optax.adam, {}, "the updates are one step late"),
     "damped": (damped, "heavy_ball", {}, "the gradient is damped"),
     "no look-ahead": (
         partial(optax.sgd, momentum=0.9),

@@ -347,7 +347,7 @@ def _ratios_caption(
             groups[place].append(f"{rule} ({words}, {overall[rule]['verdict']})")
     marks = "; small marks show single workloads" if len(workloads) > 1 else ""
     mean = (
-        "geometric mean over the workloads that both reach, of"
+        "geometric mean over the workloads that both reach, among"
         if len(workloads) > 1
         else "on"
     )

@@ -181,8 +181,8 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
     name = found[NOT_FINITE]
     if len(found) > 1 or not isinstance(name, str) or name not in _NAMES:
         raise ValueError(
-            f"{reprlib.repr(found)} is no number: {{{NOT_FINITE!r}: name}} wants nan, "
-            "inf or -inf."
+            f"{reprlib.repr(found)} is not a number: the value of {NOT_FINITE!r} must "
+            "be nan, inf or -inf."
         )
     return _NAMES[name]
 

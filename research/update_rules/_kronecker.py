@@ -131,9 +131,10 @@ def soap(
       [[ 0.5  0. ]
        [ 0.  -0.5]]
     """
-    for name, value in (("b1", b1), ("b2", b2), ("shampoo_beta", shampoo_beta)):
-        if value is not None:
-            check_number(name, value, below=1.0)
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    if shampoo_beta is not None:
+        check_number("shampoo_beta", shampoo_beta, below=1.0)
     check_number("eps", eps)
     check_number("weight_decay", weight_decay)
     check_number("refresh_every", refresh_every, positive=True, integer=True)

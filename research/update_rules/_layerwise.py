@@ -371,6 +371,7 @@ def muon(
     """
     check_number("beta", beta, below=1.0)
     check_number("eps", eps)
+    check_number("weight_decay", weight_decay)
     check_number("ns_steps", ns_steps, positive=True, integer=True)
     check_most(1_000, ns_steps=ns_steps)
     if consistent_rms is not None:
@@ -651,6 +652,7 @@ def normuon(
     check_number("beta", beta, below=1.0)
     check_number("beta2", beta2, below=1.0)
     check_number("eps", eps)
+    check_number("weight_decay", weight_decay)
     check_number("ns_steps", ns_steps, positive=True, integer=True)
     check_most(1_000, ns_steps=ns_steps)
     if consistent_rms is not None:

@@ -141,7 +141,7 @@ CARDS = {
                     "zeros_like(x)",
                 ),
                 Mistake(
-                    "the sum of squares is one step stale",
+                    "the sum of squares is one step late",
                     "sqrt(s + eps) if",
                     "sqrt(s - g**2 + eps) if",
                 ),

@@ -96,7 +96,7 @@ def critical_points(
         points, counts = found_points(
             land, starts / unit, bounds / unit[:, None], separation / unit
         )
-        made = [described(land, point) for point in points]
+        made = described(land, points)
     return CriticalPoints(sorted(made, key=lambda point: point.value), **counts)
 
 
@@ -175,7 +175,7 @@ def classify_critical_point(
                 f"{length:.3g} there and {most:.3g} around it. Find one with "
                 "critical_points(f, starts, bounds)."
             )
-        return described(land, point)
+        return described(land, [point])[0]
 
 
 def grid_of_starts(

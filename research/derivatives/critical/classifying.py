@@ -1,5 +1,6 @@
 """Classification of a critical point by its Hessian or by samples of f around it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,9 @@ COARSE = 2.0 ** np.arange(2, -42, -2)
 # Finer radii, relative to the largest coarse radius that the Hessian's change allows.
 FINE = 2.0 ** (np.arange(8, -1, -1) / 4)
 SAMPLES = 24  # Number of pairs of opposite directions.
+MOST = (
+    2**16
+)  # Largest number of rows of f that are evaluated at once for several points.
 POWERS = {
     1: "distance itself",
     2: "square",
@@ -94,8 +98,17 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
     return Judged(y, curvature, evidence(land, y, curvature))
 
 
-def described(land: Landscape, point: Judged) -> CriticalPoint:
-    """Classify a point, and convert it to the coordinates of f."""
+def described(land: Landscape, points: Sequence[Judged]) -> list[CriticalPoint]:
+    """Classify points, and convert them to the coordinates of f."""
+    regular = [i for i, point in enumerate(points) if point.regular]
+    radii = np.zeros(len(points))
+    radii[regular] = _newton_radii(land, [points[i] for i in regular])
+    return [
+        _described(land, *each) for each in zip(points, radii.tolist(), strict=True)
+    ]
+
+
+def _described(land: Landscape, point: Judged, radius: float) -> CriticalPoint:
     unit = land.unit.astype(float)
     if point.curvature is None:
         value, slope, _ = (part[0] for part in land.at(point.y[None]))
@@ -107,7 +120,6 @@ def described(land: Landscape, point: Judged) -> CriticalPoint:
     value, slope, hessian = point.curvature[:3]
     values = np.linalg.eigvalsh(hessian / unit / unit[:, None])
     kind, order, note = _words(point, point.curvature)
-    radius = _newton_radius(land, point.y, hessian) if point.regular else 0.0
     return CriticalPoint(
         _x(land, point.y),
         float(value),
@@ -162,35 +174,70 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
     return "degenerate", 0, f"{name}: {HOW[proof.kind]}{like}"
 
 
-def _newton_radius(land: Landscape, y: np.ndarray, hessian: np.ndarray) -> float:
-    """Return the largest radius r with r <= 2 / (3 β L), as in `_largest`.
+def _newton_radii(land: Landscape, points: Sequence[Judged]) -> Float[np.ndarray, "m"]:
+    """Return the largest radius r with r <= 2 / (3 β L) of each point, as in `_largest`.
 
     The radius is 0 if no tested radius fulfils the condition.
     """
-    best = _largest(land, y, hessian, float(land.unit.min()) * COARSE, SAMPLES // 4)
-    return _largest(land, y, hessian, best * FINE, SAMPLES) or best / 4 if best else 0.0
+    if not points:
+        return np.zeros(0)
+    y = np.stack([point.y for point in points])
+    hessians = np.stack(
+        [point.curvature.hessian for point in points if point.curvature]
+    )
+    coarse = np.broadcast_to(
+        land.unit.min().astype(float) * COARSE, (len(y), len(COARSE))
+    )
+    best = _largest(land, y, hessians, coarse, SAMPLES // 4)
+    known = best > 0
+    fine = _largest(land, y[known], hessians[known], best[known, None] * FINE, SAMPLES)
+    best[known] = np.where(fine > 0, fine, best[known] / 4)
+    return best
 
 
 def _largest(
-    land: Landscape, y: np.ndarray, hessian: np.ndarray, radii: np.ndarray, samples: int
-) -> float:
-    """Return the largest of the radii r with r <= 2 / (3 β L), or 0.
+    land: Landscape,
+    y: np.ndarray,
+    hessians: np.ndarray,
+    radii: np.ndarray,
+    samples: int,
+) -> np.ndarray:
+    """Return the largest of the radii r with r <= 2 / (3 β L), or 0, for each point.
 
     β is the norm of the inverse Hessian at y. L is the largest value of ‖H(z) - H(y)‖ /
     r among samples z at the distance r.
+
+    Args:
+      land: Landscape of f.
+      y: Points, shape (m, n).
+      hessians: Hessians at the points, shape (m, n, n).
+      radii: Radii of each point, descending, shape (m, r).
+      samples: Number of pairs of opposite directions.
     """
+    m, n = y.shape
     unit = land.unit.astype(float)
-    least = np.abs(np.linalg.eigvalsh(hessian / unit / unit[:, None])).min()
-    ways = np.random.default_rng(0).normal(size=(samples, y.size))
+    ways = np.random.default_rng(0).normal(size=(samples, n))
     ways /= np.linalg.norm(ways, axis=1, keepdims=True)
     ways = np.concatenate([ways, -ways])
-    points = y + (radii[:, None, None] * ways / unit).reshape(-1, y.size)
-    change = (land.hessians(points)[2] - hessian) / unit / unit[:, None]
-    finite = np.isfinite(change).all(axis=(1, 2))
-    norms = np.linalg.norm(np.where(finite[:, None, None], change, 0.0), 2, axis=(1, 2))
-    lipschitz = (
-        np.where(finite, norms, np.inf).reshape(len(radii), -1).max(axis=1) / radii
-    )
-    # The condition must hold in all smaller balls, too.
-    fits = np.logical_and.accumulate((3 * lipschitz * radii <= 2 * least)[::-1])[::-1]
-    return float(radii[fits][0]) if fits.any() else 0.0
+    at_once = max(1, MOST // (radii.shape[1] * len(ways) * n))
+    found = np.zeros(m)
+    for start in range(0, m, at_once):
+        part = slice(start, start + at_once)
+        hessian, radius = hessians[part, None], radii[part]
+        least = np.abs(np.linalg.eigvalsh(hessians[part] / unit / unit[:, None]))
+        points = y[part, None, None] + radius[:, :, None, None] * ways / unit
+        there = land.hessians(points.reshape(-1, n))[2]
+        there = there.reshape(len(radius), -1, n, n)
+        change = (there - hessian) / unit / unit[:, None]
+        finite = np.isfinite(change).all(axis=(2, 3))
+        norms = np.linalg.norm(
+            np.where(finite[..., None, None], change, 0.0), 2, axis=(2, 3)
+        )
+        norms = np.where(finite, norms, np.inf).reshape(*radius.shape, len(ways))
+        lipschitz = norms.max(axis=2) / radius
+        fits = 3 * lipschitz * radius <= 2 * least.min(axis=1)[:, None]
+        # The condition must hold in all smaller balls, too.
+        fits = np.logical_and.accumulate(fits[:, ::-1], axis=1)[:, ::-1]
+        largest = radius[np.arange(len(radius)), fits.argmax(axis=1)]
+        found[part] = np.where(fits.any(axis=1), largest, 0.0)
+    return found

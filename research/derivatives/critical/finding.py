@@ -84,13 +84,14 @@ def _groups(
       the group number -1.
     """
     group, leaders = np.full(len(ends), -1), []
-    for i in np.argsort(slope, kind="stable"):
-        if hopeful[i]:
-            near = np.flatnonzero(
-                np.linalg.norm((ends[leaders] - ends[i]) / separation, axis=1) <= 1
-            )
-            group[i] = near[0] if near.size else len(leaders)
-            leaders += [] if near.size else [i]
+    order = np.argsort(slope, kind="stable")
+    left = order[hopeful[order]]
+    while left.size:
+        apart = (ends[left[0]] - ends[left]) / separation
+        near = np.linalg.norm(apart, axis=1) <= 1
+        group[left[near]] = len(leaders)
+        leaders.append(int(left[0]))
+        left = left[~near]
     return group, leaders
 
 
