@@ -24,6 +24,7 @@ def least_squares(params, batch):
 # Their rate is what they find.
 ADAPTIVE = {
     *("polyak_step", "barzilai_borwein", "adgd", "dog", "prodigy"),
+    *("dowg", "cocob", "dadapt_adamw", "momo", "momo_adam"),
     *("backtracking_descent", "nonlinear_conjugate_gradient", "bfgs", "lbfgs"),
     *("newton", "trust_region_newton", "natural_gradient"),
 }

@@ -26,13 +26,15 @@ DIMENSIONS = (
     (
         "learning_rate",
         "distance_factor",
+        "initial_scale",
+        "alpha",
         "rate",
         "lr",
         "step_size",
         "max_learning_rate",
     ),
     ("momentum", "b1", "beta", "decay", "rho"),
-    ("b2", "weight_decay"),
+    ("b2", "b3", "weight_decay", "decay_rate"),
     ("eps",),
 )
 SCALES = ("log", "linear", "one_minus")

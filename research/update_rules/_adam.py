@@ -335,8 +335,7 @@ def adamaxw(
 
     u_t = -η_t (m̂_t / n_t + λ x_t), with m̂_t and n_t as in `adamax` and the params x_t.
 
-    optax.adamaxw is the same. torch.optim.Adamax has only coupled decay, and timm's
-    Adamax decays as here with decoupled_decay=True.
+    optax.adamaxw is the same. torch.optim.Adamax has only coupled decay.
 
     Use it in place of Adamax with a penalty ½ λ |x|², for the reason in `adamw`.
 

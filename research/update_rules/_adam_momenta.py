@@ -258,11 +258,11 @@ def laprop(
     m_t = β1 m_(t-1) + (1 - β1) g_t / (√v̂_t + ε),
     u_t = -η_t (m_t / (1 - β1^t) + λ x_t), with v̂_t as in `adam` and the params x_t.
 
-    Adam divides an average of gradients by today's root. LaProp divides each gradient
-    by the root of its own time, so that β1 > √β2 cannot make it diverge. The authors'
-    code and timm's LaProp are the same with a constant rate: they average η_t times the
-    quotient, and divide by the same average of η_t. optax 0.2.8 and torch do not have
-    the rule.
+    Adam divides an average of gradients by the present root. LaProp divides each
+    gradient by the root of its own time, so no quotient exceeds 1 / √(1 - β2) whatever
+    β1 is. The authors' code and timm's LaProp are the same with a constant rate: they
+    average η_t times the quotient, and divide by the same average of η_t. optax 0.2.8
+    and torch do not have the rule.
 
     Use it in place of Adam if β2 must be small, as for gradients whose size changes
     quickly.
@@ -355,8 +355,8 @@ def mars(
     at twice the cost. The authors' code starts from g_0 = 0 and also divides c_1. timm's
     `caution` is `cautious` here. optax 0.2.8 and torch do not have the rule.
 
-    Use it like AdamW on large models, with a rate two to three times as large. It
-    stores three arrays per leaf where Adam stores two.
+    Use it like AdamW on large models. It stores three arrays per leaf where Adam stores
+    two. timm's default rate is 0.003.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.

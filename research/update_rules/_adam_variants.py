@@ -494,8 +494,8 @@ def cautious_adamw(
         update got no params.
     References:
       Liang, Chen, Liu & Liu, Cautious optimizers: improving training with one line of
-      code, 2024, algorithm 2. Chen et al., Cautious weight decay, 2025, algorithm 1,
-      for cautious_decay.
+      code, 2024, its cautious AdamW. Chen et al., Cautious weight decay, 2025, for
+      cautious_decay.
     Example:
       >>> rule, x = cautious_adamw(1.0, b2=0.0, eps=0.0), jnp.zeros(2)
       >>> _, state = rule.update(jnp.array([4.0, 4.0]), rule.init(x), x)

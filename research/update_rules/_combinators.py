@@ -255,7 +255,7 @@ def cautious(
       ValueError, TypeError: A concrete min_share is not a positive number.
     References:
       Liang, Chen, Liu & Liu, Cautious optimizers: improving training with one line of
-      code, 2024, algorithm 1.
+      code, 2024.
     Example:
       >>> from research.update_rules import heavy_ball
       >>> rule = cautious(heavy_ball(1.0, momentum=0.5))

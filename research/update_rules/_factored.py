@@ -352,7 +352,7 @@ def sm3(
       ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
       Anil, Gupta, Koren & Singer, Memory-efficient adaptive optimization, NeurIPS 2019,
-      algorithm SM3-II and section 4 (momentum).
+      algorithm SM3-II.
     Example:
       >>> rule, x = sm3(1.0, momentum=0.0, eps=0.0), jnp.zeros((2, 2))
       >>> g = jnp.array([[3.0, 0.0], [0.0, 3.0]])

@@ -20,7 +20,7 @@ from research.types import Array, Key, Params
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked, make_inner, rate_at
 from research.update_rules._edges import complete, norm_of
-from research.update_rules._entry import AVERAGE, MOMENTUM, RuleEntry, step_rate
+from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._transforms import (
     add_decayed_weights,
     cast,
@@ -978,7 +978,13 @@ RULES = (
         {"learning_rate": step_rate(0.1), "b1": MOMENTUM},
         aliases=("distributed_shampoo", "distributedshampoo"),
     ),
-    RuleEntry(soap, {"learning_rate": step_rate(3e-3), "b1": AVERAGE}),
+    RuleEntry(
+        soap,
+        {
+            "learning_rate": step_rate(3e-3),
+            "b1": Range(0.0, 0.999, "one_minus", 0.95),
+        },
+    ),
     RuleEntry(
         psgd_kron,
         "it needs a key for its random numbers",

@@ -583,7 +583,7 @@ def dadapt_adamw(
         update received no params to decay.
     References:
       Defazio & Mishchenko, Learning-rate-free learning by D-Adaptation, ICML 2023,
-      algorithm 5 (Adam with D-Adaptation).
+      its version for Adam.
     Example:
       >>> rule = dadapt_adamw(b1=0.0, b2=0.75, eps=0.0, initial_distance=1.0)
       >>> print(rule.update(jnp.array([5.0, -3.0]), rule.init(jnp.zeros(2)))[0])
@@ -858,7 +858,7 @@ def momo(
         update received no params or value.
     References:
       Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
-      learning rates, ICML 2024, algorithms 1 and 3.
+      learning rates, ICML 2024: MoMo, and MoMo* for the bound.
     Example:
       >>> # For f = x² / 2, the first step is half of the way to the minimum.
       >>> rule, x = momo(), jnp.array([4.0])
@@ -976,7 +976,7 @@ def momo_adam(
         update received no params or value.
     References:
       Schaipp, Ohana, Eickenberg, Defazio & Gower, MoMo: momentum models for adaptive
-      learning rates, ICML 2024, algorithms 2 and 4.
+      learning rates, ICML 2024: MoMo-Adam, and MoMo-Adam* for the bound.
     Example:
       >>> rule, x = momo_adam(1.0, eps=0.0), jnp.array([4.0])
       >>> # The first step is half of the way to the minimum of x² / 2, but at most 1.

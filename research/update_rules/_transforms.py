@@ -159,7 +159,7 @@ def add_decayed_weights(
         number, or update received no params.
     References:
       Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, section 2.
-      Chen et al., Cautious weight decay, 2025, algorithm 1.
+      Chen et al., Cautious weight decay, 2025.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = optax.chain(add_decayed_weights(0.5), gradient_descent(0.1))

@@ -134,7 +134,7 @@ def cautious_adamw(
     plus_one=False,
     cautious_decay=False,
 ):
-    """Yield the iterates of algorithm 2 of Liang et al. (2024).
+    """Yield the iterates of the cautious AdamW of Liang et al. (2024).
 
     The authors' code has plus_one=False. cautious_decay is that of Chen et al. (2025).
     """

@@ -174,7 +174,7 @@ def momo(
     x, f, learning_rate=1.0, beta=0.9, lower_bound=0.0, weight_decay=0.0,
     adapt_lower_bound=False,
 ):  # fmt: skip
-    """Yield the iterates of algorithms 1 and 3 of Schaipp et al. (2024)."""
+    """Yield the iterates of MoMo and MoMo* of Schaipp et al. (2024)."""
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, value, product = zeros_like(x), 0, 0
     for t in count(1):
@@ -199,7 +199,7 @@ def momo_adam(
     x, f, learning_rate=1e-2, b1=0.9, b2=0.999, eps=1e-8, lower_bound=0.0,
     weight_decay=0.0, adapt_lower_bound=False,
 ):  # fmt: skip
-    """Yield the iterates of algorithms 2 and 4 of Schaipp et al. (2024)."""
+    """Yield the iterates of MoMo-Adam and MoMo-Adam* of Schaipp et al. (2024)."""
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, v, value, product = zeros_like(x), zeros_like(x), 0, 0
     for t in count(1):

@@ -523,7 +523,7 @@ REFUSED = [
     (lambda: predict(Sequences(np.ones((3, 5, 2)), np.ones(2, int))), "leading axes"),
     (
         lambda: predict(Sequences(np.ones((3, 5, 2)), np.array([5, 0, 6]))),
-        "that of sequence 1 is 0",
+        "the length of sequence 1 is 0",
     ),
     (
         lambda: models.check_sequences(
@@ -535,7 +535,7 @@ REFUSED = [
         lambda: models.check_sequences(
             Sequences(np.ones((3, 5, 2)), np.array([5, 1, 6]))
         ),
-        "that of sequence 2 is 6",
+        "the length of sequence 2 is 6",
     ),
     (
         lambda: (net := models.recurrence(2, 3, 4)).advance(

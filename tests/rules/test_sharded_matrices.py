@@ -1,0 +1,52 @@
+"""Rules of matrices on params that are split over two devices; a process of its own has them."""
+
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from research import update_rules as rules
+
+mesh = Mesh(np.array(jax.devices()), ("d",))
+split = lambda a: jax.device_put(a, NamedSharding(mesh, PartitionSpec("d")))
+w = jnp.asarray(np.random.default_rng(0).standard_normal((8, 6)), "float32")
+x = {"w": w, "b": jnp.ones(4)}
+g = jax.tree.map(jnp.cos, x)
+for name, rule in {
+    "muon": rules.muon(0.1, ns_coeffs="polar_express", consistent_rms=0.2),
+    "normuon": rules.normuon(0.1),
+    "hyperball": rules.hyperball(0.1, rules.muon),
+    "shampoo": rules.shampoo(0.1),
+    "soap": rules.soap(0.1, refresh_every=1),
+    "psgd_kron": rules.psgd_kron(0.1, jax.random.key(0)),
+}.items():
+    update = jax.jit(rule.update)
+
+    def second(g, x):
+        _, state = update(g, rule.init(x), x)
+        return update(g, state, x)[0]
+
+    whole = second(g, x)
+    found = second(jax.tree.map(split, g), jax.tree.map(split, x))
+    apart = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), whole, found)
+    print(name, len(found["w"].sharding.device_set), float(max(jax.tree.leaves(apart))))
+"""
+
+
+def test_params_that_are_split_over_devices_move_as_whole_ones_do():
+    flags = "--xla_force_host_platform_device_count=2"
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert len(rows) == 6
+    for name, devices, apart in rows:
+        assert devices == "2", name
+        assert float(apart) < 1e-5, name  # The steps are about 0.1; eps is 1e-7.
