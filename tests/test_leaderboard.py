@@ -708,7 +708,7 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
     [
         (
             {"study": 3},
-            r"was written by a newer version of Descent \(study format 3; this one reads up to 2\): update",
+            r"was written by a newer version of Descent \(study format 3; this version reads formats up to 2\)\. Update",
         ),
         (
             {"study": 1},
