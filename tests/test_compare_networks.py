@@ -166,6 +166,7 @@ class KilledError(Exception):
     """The stop of a study from outside."""
 
 
+@pytest.mark.thorough("an earlier kill", but="4")
 @pytest.mark.parametrize("after", [1, 4])
 def test_killed_and_repeated_it_ends_with_the_same_bits(tmp_path, after):
     checkpoints, seen = runs.checkpoints_in(tmp_path, 0.0), []

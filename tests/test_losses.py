@@ -238,6 +238,7 @@ def test_where_optax_differs_is_as_the_docstrings_say():
     )
 
 
+@pytest.mark.thorough("the other dtype", but="float64")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_extreme_logits_give_finite_values_gradients_and_hessians(dtype):
     z = np.array(

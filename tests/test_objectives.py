@@ -302,6 +302,7 @@ def test_gradients_of_examples_draw_their_noise_apart():
         objectives.gradient_covariance_trace(objective, jnp.array(1.0), batch)
 
 
+@pytest.mark.thorough("the other chunks", but="^7-")
 @each_problem
 @pytest.mark.parametrize("chunk", [1, 7, 2**22])
 def test_covariance_trace_is_numpy_s_whatever_the_chunk(name, chunk, monkeypatch):

@@ -16,6 +16,11 @@ from research.statistics.costs import (
 )
 from research.statistics.searches import best_of_trials
 
+SHARE = pytest.mark.parametrize(
+    "share",
+    [0.2, pytest.param(1.0, marks=pytest.mark.thorough("five times as many studies"))],
+)
+
 
 def simulate(generator, search=0.2, seed=0.2, rest=0.1, searches=5, seeds=20, both=2):
     """Log costs of rules: rule + search + seed + rest; the effect of a seed is common."""
@@ -28,13 +33,14 @@ def simulate(generator, search=0.2, seed=0.2, rest=0.1, searches=5, seeds=20, bo
     )
 
 
+@SHARE
 @pytest.mark.parametrize(
     ("search", "seed", "rest"), [(0.2, 0.2, 0.1), (0.0, 0.2, 0.2), (0.3, 0.0, 0.02)]
 )
 def test_equal_rules_have_a_winner_in_no_more_studies_than_the_level_says(
-    search, seed, rest
+    search, seed, rest, share
 ):
-    generator, named, total = np.random.default_rng(0), 0, 1500
+    generator, named, total = np.random.default_rng(0), 0, round(1500 * share)
     for _ in range(total):
         pair = simulate(generator, search, seed, rest)
         named += searched_difference([pair]).verdict != "undecided"
@@ -43,8 +49,10 @@ def test_equal_rules_have_a_winner_in_no_more_studies_than_the_level_says(
         assert named > 0.02 * total
 
 
-def test_the_interval_holds_the_true_ratio_over_workloads():
-    generator, held, total, true = np.random.default_rng(1), 0, 800, 0.3
+@SHARE
+def test_the_interval_holds_the_true_ratio_over_workloads(share):
+    generator, held, true = np.random.default_rng(1), 0, 0.3
+    total = round(800 * share)
     for _ in range(total):
         pairs = [simulate(generator) for _ in range(3)]
         pairs = [(mine + true, other) for mine, other in pairs]
@@ -80,14 +88,15 @@ def test_ratio_is_that_of_geometric_means_and_turns_with_the_sides():
     assert there.win == pytest.approx(np.mean(wins))
 
 
-def test_the_variance_is_that_of_the_crossed_model():
+@SHARE
+def test_the_variance_is_that_of_the_crossed_model(share):
     # Over many studies, the mean estimate is the variance of the estimated log ratio.
     generator, found, variances = np.random.default_rng(4), [], []
-    for _ in range(3000):
+    for study in range(3000):
         mine, other = simulate(generator, search=0.2, seed=0.1, rest=0.4)
         found.append(mine.mean() - other.mean())
-        outcome = searched_difference([(mine, other)])
-        variances.append(outcome)
+        if study < 3000 * share:
+            variances.append(searched_difference([(mine, other)]))
     true = 2 * 0.2**2 / 5 + 2 * 0.4**2 / 100
     assert np.var(found) == pytest.approx(true, rel=0.1)
     held = np.mean([one.low <= 1.0 <= one.high for one in variances])
@@ -111,12 +120,13 @@ def test_the_interval_is_the_sum_of_mean_squares():
     assert found.from_searches == pytest.approx(1 - terms[0][0] / total)
 
 
-def test_the_detectable_factor_is_detected_with_power_four_in_five():
-    generator, total = np.random.default_rng(5), 2000
+@SHARE
+def test_the_detectable_factor_is_detected_with_power_four_in_five(share):
+    generator, total = np.random.default_rng(5), round(2000 * share)
     # The factor is estimated in each study; here that of the true variances is planted.
     factors = [
         np.log(searched_difference([simulate(generator)]).detectable)
-        for _ in range(400)
+        for _ in range(round(400 * share))
     ]
     planted, found = np.mean(factors), 0
     for _ in range(total):
@@ -198,7 +208,8 @@ def test_best_of_trials_pools_the_points_of_all_searches():
         assert found == pytest.approx(np.mean(expected))
 
 
-def test_the_band_of_k_trials_holds_what_other_searches_give():
+@SHARE
+def test_the_band_of_k_trials_holds_what_other_searches_give(share):
     # The true curve comes from very many points; the seeds of a search shift all its points.
     generator = np.random.default_rng(12)
 
@@ -208,12 +219,14 @@ def test_the_band_of_k_trials_holds_what_other_searches_give():
         return scores + generator.normal(0, 0.1, (searches, count, 4))
 
     true = np.log(best_of_trials(screening(400, 8), resamples=100)[:, 0])
-    held = np.zeros(8)
-    for _ in range(120):
+    held, total = np.zeros(8), round(120 * share)
+    for _ in range(total):
         _, low, high = np.log(best_of_trials(screening(5, 8), resamples=200)).T
         held += (low <= true) & (true <= high)
     for count in held:
-        assert stats.binomtest(int(count), 120, 0.95, alternative="less").pvalue > 1e-4
+        assert (
+            stats.binomtest(int(count), total, 0.95, alternative="less").pvalue > 1e-4
+        )
 
 
 def test_scores_of_a_search_rank_misses_behind_all_that_reach_the_target():

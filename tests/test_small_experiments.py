@@ -165,7 +165,7 @@ def test_same_config_gives_the_same_bytes(experiment):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.thorough("the other motion", but="decision_boundary")
+@pytest.mark.thorough("whole films; make test draws short ones, and the film of a line")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_motion_is_small_and_moves(experiment, pictures):
     films = [
@@ -183,7 +183,7 @@ def test_motion_is_small_and_moves(experiment, pictures):
         assert (np.asarray(film.convert("RGB")) != first).any()
 
 
-@pytest.mark.thorough("the other figures", but="decision_boundary")
+@pytest.mark.thorough("the figures of whole runs; make test draws those of short ones")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_captions_hold_numbers_and_figures_are_saved(experiment, pictures, tmp_path):
     for name, picture in pictures[experiment].items():
@@ -197,7 +197,10 @@ def test_a_short_run_is_drawn_too_and_says_what_it_did_not_reach(
 ):
     monkeypatch.setattr(cli.report_of(experiment), "FRAMES", 2)
     result = cli.conduct(experiment, SMALL[experiment])
-    assert cli.report_of(experiment).draw(result)
+    pictures = cli.report_of(experiment).draw(result)
+    assert pictures
+    for picture in pictures.values():
+        assert any(letter.isdigit() for letter in picture.caption)
     assert "budget" in result.answer or "not within" in result.answer
 
 

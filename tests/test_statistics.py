@@ -12,7 +12,7 @@ from research.statistics.scores import Scores
 
 FEW_OR_ALL = pytest.mark.parametrize(
     "studies",
-    [200, pytest.param(1000, marks=pytest.mark.thorough("five times as many studies"))],
+    [100, pytest.param(1000, marks=pytest.mark.thorough("ten times as many studies"))],
 )
 BUDGET = 30.0
 # Distances, in log learning rate, of twelve trials from the best one: the defaults, then Halton points over three decades.

@@ -119,22 +119,20 @@ TRACED = {
 def test_a_traced_label_out_of_range_makes_value_and_gradient_nan(name, reduce):
     """A gradient of 0 beside a loss of NaN would leave such an example out of a training in silence."""
     loss, shape, labels = TRACED[name]
+    together = lambda z, y: reduce(jax.vmap(loss)(z, y))
+    value_and_slope = jax.jit(jax.value_and_grad(together))
+    forwards = jax.jit(jax.jacfwd(together))
     for sign in (1, -1):  # Either side of a kink.
         logits = sign * jnp.linspace(
             0.5, 2.0, max(1, np.prod(shape, dtype=int))
         ).reshape(shape)
-        together = lambda z, y: reduce(jax.vmap(loss)(z, y))
         for label in labels:
             y = np.stack([np.zeros_like(label), label])
-            value, slope = jax.jit(jax.value_and_grad(together))(
-                jnp.stack([logits, logits]), y
-            )
+            value, slope = value_and_slope(jnp.stack([logits, logits]), y)
             assert np.isnan(value)
             assert np.isnan(slope[1]).any()
             assert np.isfinite(slope[0]).all()  # The other example keeps its own.
-            assert np.isnan(
-                jax.jit(jax.jacfwd(together))(jnp.stack([logits, logits]), y)
-            ).any()
+            assert np.isnan(forwards(jnp.stack([logits, logits]), y)).any()
 
 
 @pytest.mark.parametrize("name", ["softmax", "logistic"])

@@ -391,7 +391,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("laws", sys.argv[1])
 laws = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(laws)
-print(json.dumps(laws.on_two_devices()))
+print(json.dumps(laws.on_two_devices(sys.argv[2] == "True")))
 """
 
 
@@ -414,7 +414,7 @@ def of_many_kinds(params, batch):
     )
 
 
-def on_two_devices():
+def on_two_devices(of_one_dtype):
     """What the process with two devices finds; the losses of the noisy steps are also worked out by hand."""
     one, two = (
         fit(devices=devices, evaluate=lambda p: {"loss": OBJECTIVE(p, DATA)})
@@ -442,10 +442,8 @@ def on_two_devices():
         )
         for devices in (1, 2)
     ]
-    for params in (
-        {"c": jnp.zeros((2, 2**14))},
-        {"a": jnp.ones(3, jnp.float32)},
-    ):  # Beside a loss of float64.
+    single = [{"c": jnp.zeros((2, 2**14))}, {"a": jnp.ones(3, jnp.float32)}]
+    for params in single if of_one_dtype else []:  # Beside a loss of float64.
         few = lambda params, batch: of_many_kinds(many_kinds() | params, batch)
         for leaves, devices in zip(kinds, (1, 2), strict=True):
             leaves += jax.tree.leaves(
@@ -477,9 +475,11 @@ def on_two_devices():
     }
 
 
-def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding():
+@pytest.mark.thorough("params of one dtype beside a loss of another", but="False")
+@pytest.mark.parametrize("of_one_dtype", [False, True])
+def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_one_dtype):
     path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])
-    words = [sys.executable, "-c", ON_TWO_DEVICES, __file__]
+    words = [sys.executable, "-c", ON_TWO_DEVICES, __file__, str(of_one_dtype)]
     done = subprocess.run(
         words,
         capture_output=True,
@@ -491,10 +491,8 @@ def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding():
     found = json.loads(done.stdout)
     assert found["apart"] < 3e-6
     np.testing.assert_allclose(found["noisy"], found["expected"], rtol=1e-6)
-    assert (
-        found["kinds"]
-        == [["float32", "float64", "float64", "float64", "float64", "float32"]] * 2
-    )
+    kinds = ["float32", "float64", "float64", "float64", "float64", "float32"]
+    assert found["kinds"] == [kinds if of_one_dtype else kinds[:4]] * 2
     assert max(found["kinds apart"]) < 1e-6
     assert (
         "they must divide batch_size; got batch_size=5, devices=2"

@@ -31,6 +31,7 @@ def norm(tree):
     return float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))))
 
 
+@pytest.mark.thorough("all rows in the training part", but="True")
 @pytest.mark.parametrize("holdout", [True, False])
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_jax_gradient_vanishes_at_the_optimum(name, holdout):
@@ -309,7 +310,7 @@ def test_penalty_leaves_the_intercept_alone():
 
 
 @pytest.mark.thorough(
-    "the larger workloads", but="diabetes|breast|ill|quadratic|rosenbrock"
+    "the other workloads", but=r"^(diabetes_bmi|breast_cancer_two_features|quadratic)\]"
 )
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
 def test_float32_is_kept_throughout(name):

@@ -73,8 +73,8 @@ def wrong_by(f, x, error):
 
 
 @pytest.mark.thorough(
-    "the functions that take longest",
-    but="rosenbrock|linear|eigen|fast|tiny|huge|hill|product|fft",
+    "the functions that take longest, and four others",
+    but="linear|eigen|tiny|hill|product",
 )
 @pytest.mark.parametrize("name", ZOO)
 def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
@@ -103,7 +103,7 @@ def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     )
 
 
-@pytest.mark.thorough("three in four seeds", but=r"^[048]\]")
+@pytest.mark.thorough("the other seeds", but=r"^0\]")
 @pytest.mark.parametrize("seed", range(12))
 def test_error_of_the_size_that_is_printed_is_caught_and_one_far_below_is_not(seed):
     f, x = ZOO["rosenbrock"][0], jnp.asarray(ZOO["rosenbrock"][1])
@@ -122,6 +122,7 @@ def test_error_of_the_size_that_is_printed_is_caught_and_one_far_below_is_not(se
     )
 
 
+@pytest.mark.thorough("the other dtypes", but="bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_low_precision_is_lifted_to_float64_and_its_own_floor_is_stated(dtype):
     f, x = lambda x: jnp.sum(jnp.tanh(x) ** 2), jnp.asarray([0.3, 0.7, -1.2], dtype)
@@ -497,6 +498,7 @@ def test_a_kink_in_one_leaf_excuses_no_error_in_another():
     assert beyond.verdict == "wrong"
 
 
+@pytest.mark.thorough("the other distances", but="1e-06|0.0")
 @pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-8, 0.0])
 def test_right_is_accepted_near_a_minimum_at_which_f_vanishes(distance):
     for seed in range(3):

@@ -11,10 +11,10 @@ from scipy import stats
 from research.derivatives import check_derivative
 from tests.derivatives import check_cases
 
-SIX_TIMES_AS_MANY = pytest.mark.thorough("six times as many cases")
+MORE = pytest.mark.thorough("twelve times as many cases")
 
 
-@pytest.fixture(scope="module", params=[6, pytest.param(36, marks=SIX_TIMES_AS_MANY)])
+@pytest.fixture(scope="module", params=[3, pytest.param(36, marks=MORE)])
 def tally(request):
     return check_cases.run(request.param, seed=0)
 

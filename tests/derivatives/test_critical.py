@@ -91,7 +91,7 @@ DEGENERATE = {
 }
 
 
-@pytest.mark.thorough("the other points", but="Peano|Powell|monkey|trough|both")
+@pytest.mark.thorough("the other points", but="Peano|monkey|trough|both")
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_point_is_what_higher_orders_say(name):
     f, n, order, note = DEGENERATE[name]
@@ -123,6 +123,7 @@ def test_ill_conditioned_minimum_is_not_degenerate():
     )
 
 
+@pytest.mark.thorough("the other function", but="himmelblau")
 @pytest.mark.parametrize("name", ["himmelblau", "three_hump_camel"])
 def test_newton_s_method_converges_from_within_its_estimated_radius(name):
     # Plain steps, from sixteen points at 0.99 of the radius around each critical point.
@@ -215,6 +216,7 @@ def test_bad_input_is_named_with_what_to_do(call, error, words):
         call()
 
 
+@pytest.mark.thorough("the other dtype", but="float64")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_slope_that_goes_on_where_the_hessian_is_zero_is_no_critical_point(dtype):
     bounds = [(-1.0, 1.0), (-10.0, 10.0)]
@@ -287,7 +289,7 @@ HARD = {
 }
 
 
-@pytest.mark.thorough("the other points", but=r"Peano|1e-5|3\|xy|falls\]|sin")
+@pytest.mark.thorough("the other points", but=r"1e-5|falls\]|sin")
 @pytest.mark.parametrize("name", HARD)
 def test_hard_point_is_never_called_what_it_is_not(name):
     # At 0, and at a random place in rotated coordinates of random scales. "undecided" is no wrong kind.
@@ -337,7 +339,7 @@ def random_degenerate(rng):
 
 
 @pytest.mark.parametrize(
-    "count", [3, pytest.param(10, marks=pytest.mark.thorough("seven points more"))]
+    "count", [2, pytest.param(10, marks=pytest.mark.thorough("eight points more"))]
 )
 def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided(
     count,

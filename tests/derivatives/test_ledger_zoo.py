@@ -358,7 +358,21 @@ def true_gradients(name):
 SCANS = ("recurrent network", "scan backwards", "fori, static")
 
 
-@pytest.mark.parametrize("name", ZOO)
+REPEATS = (
+    *("attention", "layer norm", "neuron", "gelu", "gelu, exact", "silu", "softplus"),
+    *("logsumexp", "scan backwards", "switch", "cholesky", "eigvalsh", "svd", "qr"),
+    *("gather", "scatter, set", "einsum", "custom vjp, static argument"),
+    *("custom vjp, integer argument", "custom vjp of the identity"),
+    *("straight through", "grad inside", "vmap inside", "bfloat16"),
+    *("mixed precision", "max, min, abs", "cumulative"),
+)
+NOT_ALONE = pytest.mark.thorough("functions of which another shows the kind")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(key, marks=NOT_ALONE if key in REPEATS else ()) for key in ZOO],
+)
 def test_value_and_gradient_have_the_bits_of_jax_grad(name):
     # Operation by operation: what jax.numpy jits inside, XLA fuses, and then it rounds elsewhere. But a scan stays one.
     with contextlib.nullcontext() if name in SCANS else jax.disable_jit():

@@ -10,7 +10,6 @@ import pytest
 import runcall
 import wrong_values
 
-CASES = 4000
 MOST_UNCLEAR, MOST_SILENT = 0.05, 0.02
 
 
@@ -51,8 +50,12 @@ def test_every_valid_call_is_accepted():
                 runcall.perform(call.function, call.arguments)
 
 
-def test_wrong_arguments_are_refused_by_name():
-    found = fuzzing.fuzz(fuzzing.sample(0, CASES))
+@pytest.mark.parametrize(
+    "cases",
+    [1000, pytest.param(4000, marks=pytest.mark.thorough("four times as many calls"))],
+)
+def test_wrong_arguments_are_refused_by_name(cases):
+    found = fuzzing.fuzz(fuzzing.sample(0, cases))
     shares = fuzzing.shares(found)
     bad = [o for o in found if o.kind in ("unclear error", "silent nonsense")]
     shown = "\n".join(f"{o.kind}: {o.case}: {o.error}: {o.message}" for o in bad)

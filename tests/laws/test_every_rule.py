@@ -199,9 +199,23 @@ def test_another_rate_does_not_compile_again(name, on):
     assert _walk_down._cache_size() == before
 
 
+@pytest.mark.thorough("the other pairs of dtypes", but="float32-bfloat16")
+@pytest.mark.parametrize(
+    ("of_params", "of_gradient"),
+    [
+        ("float32", "bfloat16"),
+        ("bfloat16", "float32"),
+        *((dtype, dtype) for dtype in ("bfloat16", "float32", "float64")),
+    ],
+)
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_updates_have_the_dtype_of_gradients_and_states_keep_theirs(name):
+def test_updates_have_the_dtype_of_gradients_and_states_keep_theirs(
+    name, of_params, of_gradient
+):
     """In every pair of dtypes, with hyper-parameters that are traced and wider."""
+    # These take gradients of the objective, which have the dtype of the params.
+    if RULE_TABLE[name].asks_the_objective:
+        of_params = of_gradient
 
     def step(learning_rate, x, g):
         rule = optax.with_extra_args_support(UPDATE_RULES[name](learning_rate))
@@ -210,18 +224,11 @@ def test_updates_have_the_dtype_of_gradients_and_states_keep_theirs(name):
         more = {"value": value_fn(x), "grad": g, "value_fn": value_fn, "indices": None}
         return state, rule.update(g, state, x, **more)
 
-    pairs = [("bfloat16", "bfloat16"), ("float32", "float32"), ("float64", "float64")]
-    # The others take gradients of the objective, which have the dtype of the params.
-    if not RULE_TABLE[name].asks_the_objective:
-        pairs += [("float32", "bfloat16"), ("bfloat16", "float32")]
-    for of_params, of_gradient in pairs:
-        x, g = start(of_params), start(of_gradient)
-        before, (updates, after) = jax.eval_shape(
-            step, jnp.asarray(0.1, "float64"), x, g
-        )
-        assert [u.dtype for u in jax.tree.leaves(updates)] == [of_gradient] * len(g)
-        describe = lambda s: (s.shape, s.dtype, s.weak_type)
-        assert jax.tree.map(describe, before) == jax.tree.map(describe, after)
+    x, g = start(of_params), start(of_gradient)
+    before, (updates, after) = jax.eval_shape(step, jnp.asarray(0.1, "float64"), x, g)
+    assert [u.dtype for u in jax.tree.leaves(updates)] == [of_gradient] * len(g)
+    describe = lambda s: (s.shape, s.dtype, s.weak_type)
+    assert jax.tree.map(describe, before) == jax.tree.map(describe, after)
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
@@ -245,13 +252,15 @@ def test_params_of_weak_type_are_worked_on_in_their_own_dtype(name):
     assert dtypes[0] == dtypes[1]
 
 
+@WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name):
+def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name, on):
+    problem = PROBLEMS[on]
     rule, x = (
-        optax.with_extra_args_support(UPDATE_RULES[name](rate(name))),
-        start("float32"),
+        optax.with_extra_args_support(UPDATE_RULES[name](rate(name, problem))),
+        start(on=problem),
     )
-    gradient, more = extras(x)
+    gradient, more = extras(x, problem)
     _, state = rule.update(gradient, rule.init(x), x, **more)
     leaves, structure = jax.tree.flatten(state)
     again = jax.tree.unflatten(
@@ -312,15 +321,17 @@ def first_five(of):
     )
 
 
+@WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_rule_works_inside_optax(name):
+def test_rule_works_inside_optax(name, on):
     """Chained after a clip, it answers the clipped gradient as it would alone."""
-    rule, x = UPDATE_RULES[name](rate(name)), start("float32")
+    problem = PROBLEMS[on]
+    rule, x = UPDATE_RULES[name](rate(name, problem)), start(on=problem)
     chained, alone = (
         optax.chain(optax.clip(0.01), rule),
         optax.with_extra_args_support(rule),
     )
-    gradient, more = extras(x)
+    gradient, more = extras(x, problem)
     clipped = jax.tree.map(lambda g: jnp.clip(g, -0.01, 0.01), gradient)
     ours, _ = chained.update(gradient, chained.init(x), x, **more)
     theirs, _ = alone.update(clipped, alone.init(x), x, **more)

@@ -91,27 +91,32 @@ INSIDE = {
 }
 
 
-@pytest.mark.thorough("of the places, three in four for each rule", but="-0")
-@pytest.mark.parametrize("quarter", range(4))
+def within_optax_lookahead(rule):
+    """A rule of plain params, in optax's lookahead; it passes no value on."""
+    inner = optax.lookahead(optax.chain(rule), 2, 0.5)
+    synced = optax.LookaheadParams.init_synced
+
+    def update(updates, state, params, **_):
+        return inner.update(updates, state, synced(params))
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: inner.init(synced(params)), update
+    )
+
+
+@pytest.mark.thorough("of the places, all but one for each rule", but=r"-0\]")
+@pytest.mark.parametrize("place", range(14))
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_update_takes_arguments_that_nobody_knows_wherever_the_rule_stands(
-    name, quarter
-):
-    first = (list(UPDATE_RULES).index(name) + quarter) % 4
-    for inside in list(INSIDE.values())[first::4]:
-        rule = inside(UPDATE_RULES[name](0.1))
-        jax.eval_shape(lambda x, rule=rule: one_step(rule, x, nobody_knows=1), PARAMS)
-    if name in OF_GRADIENTS and quarter == 0:
-        jax.eval_shape(
-            lambda x: one_step(
-                accumulate_gradients(UPDATE_RULES[name](0.1), 2), x, nobody_knows=1
-            ),
-            PARAMS,
-        )
-        synced = optax.LookaheadParams.init_synced(PARAMS)
-        rule = optax.lookahead(optax.chain(UPDATE_RULES[name](0.1)), 2, 0.5)
-        if name not in NEEDS_VALUE:  # optax.lookahead passes no value on.
-            jax.eval_shape(lambda x: rule.update(PARAMS, rule.init(x), x), synced)
+def test_update_takes_arguments_that_nobody_knows_wherever_the_rule_stands(name, place):
+    places = dict(INSIDE)
+    if name in OF_GRADIENTS:
+        places["accumulate_gradients"] = lambda rule: accumulate_gradients(rule, 2)
+        if name not in NEEDS_VALUE:
+            places["optax.lookahead"] = within_optax_lookahead
+    first = list(UPDATE_RULES).index(name) + place
+    inside = list(places.values())[first % len(places)]
+    rule = inside(UPDATE_RULES[name](0.1))
+    jax.eval_shape(lambda x: one_step(rule, x, nobody_knows=1), PARAMS)
 
 
 @pytest.mark.parametrize("rule", [
@@ -193,6 +198,7 @@ def test_a_scheduled_lbfgs_steps_by_its_rate():
     np.testing.assert_allclose(updates, [-0.25])  # No pair yet: x has not moved.
 
 
+@pytest.mark.thorough("other params without numbers", but="Array")
 @pytest.mark.parametrize(
     "empty", [{}, [], {"a": {}, "b": ()}, {"a": jnp.zeros((0, 3))}], ids=repr
 )

@@ -80,6 +80,7 @@ def network(cell, **options):
     return models.recurrent(2, 3, 4, cell=cell, **options)
 
 
+@pytest.mark.thorough("one layer", but="^2-")
 @each_cell
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
@@ -198,6 +199,7 @@ def test_gradient_equals_finite_differences(cell):
     np.testing.assert_allclose(slope, expected, rtol=1e-7)
 
 
+@pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_what_stands_after_the_end_changes_no_bit(cell):
     for options in ({}, {"outputs": "every", "num_layers": 2}):
@@ -238,6 +240,7 @@ def test_symbols_after_the_end_change_no_bit():
         jax.tree.map(np.testing.assert_array_equal, seen[0], other)
 
 
+@pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_order_of_the_batch_and_leading_axes_do_not_matter(cell):
     model = network(cell)
@@ -263,6 +266,7 @@ def test_order_of_the_batch_and_leading_axes_do_not_matter(cell):
     np.testing.assert_allclose(mapped, plain, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_carry_from_window_to_window_is_the_whole(cell):
     whole = network(cell, num_layers=2, outputs="every")
@@ -571,6 +575,7 @@ def test_lengths_of_eight_bits_reach_as_far_as_any():
     assert np.isfinite(long).all()
 
 
+@pytest.mark.thorough("the other cells", but="lstm")
 @each_cell
 def test_half_precision_is_drawn_and_computed(cell):
     model = models.recurrent(2, 3, 4, cell=cell, dtype=jnp.bfloat16)
@@ -605,8 +610,10 @@ def test_a_plain_tuple_for_sequences_is_told_what_to_write():
         (models.recurrent(3, 4, 2), x),
         (encoder, x[..., 0].astype(int)),
     ):
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        of_a_tuple = functools.partial(model.apply, x=(values, length))
         with pytest.raises(
             TypeError,
             match=r"Sequences\(values, length\); got a plain tuple of length 2",
         ):
-            model.apply(model.init(jax.random.key(0)), (values, length))
+            jax.eval_shape(of_a_tuple, params)

@@ -131,6 +131,7 @@ each_kind = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.thorough("the other two combinations", but="False-learned|True-sinusoidal")
 @each_kind
 @pytest.mark.parametrize("tied", [False, True])
 def test_decoder_equals_the_sums_written_out(positions, order, tied):
@@ -231,6 +232,7 @@ def test_a_bias_that_is_absent_is_zero():
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.thorough("the other positions", but="learned")
 @each_kind
 def test_a_token_changes_no_logit_before_it_to_the_last_bit(positions, order):
     apply, params = decoder(positions=positions, order=order)
@@ -340,6 +342,7 @@ def test_embedding_and_its_gradient_equal_the_rows_and_their_sums():
     )
 
 
+@pytest.mark.thorough("fewer axes", but="leading2")
 @pytest.mark.parametrize("leading", [(), (3,), (2, 3)])
 def test_leading_axes_of_any_number_equal_the_loop_over_sequences(leading):
     rng = np.random.default_rng(6)

@@ -55,6 +55,7 @@ def test_polyak_averaging_is_the_mean_of_the_iterates(start):
     assert_near(means, jax.tree.map(expected, jax.tree.map(np.asarray, path)))
 
 
+@pytest.mark.thorough("the other decay rates", but=r"0\.75")
 @pytest.mark.parametrize("decay", [0.0, 0.75, 0.999])
 def test_exponential_averaging_is_the_weighted_mean(decay):
     path, means = walk(exponential_averaging(0.3, decay=decay), 12)
@@ -93,6 +94,7 @@ def test_averaging_loses_the_noise_that_a_constant_rate_keeps_up():
     assert np.var(mean) == pytest.approx(1 / 400, rel=0.18)
 
 
+@pytest.mark.thorough("the other periods", but="^5-")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize(("period", "share"), [(1, 0.5), (5, 0.25), (3, 1.0)])
 def test_lookahead_is_the_loop_of_its_paper(period, share, reset):

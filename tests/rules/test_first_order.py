@@ -58,6 +58,7 @@ def test_gradient_descent_contracts_each_eigendirection():
     np.testing.assert_allclose(jax.jacfwd(path)(rate), slope, rtol=1e-13)
 
 
+@pytest.mark.thorough("the other numbers of steps", but="10")
 @pytest.mark.parametrize("num_steps", [1, 5, 10, 50])
 def test_gradient_descent_attains_its_bound_on_a_huber_function(num_steps):
     # Drori & Teboulle, Math. Program. 145 (2014): with step 1 / L no convex function is worse, f(x_N) - f* = L R² / (4 N + 2).

@@ -60,6 +60,9 @@ def definite(seed, size, condition):
     return (q * np.logspace(-np.log10(condition), 0.0, size)) @ q.T
 
 
+@pytest.mark.thorough(
+    "the other roots, and better conditions", but=r"100000\.0-(1|3|4)\]"
+)
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("condition", [1.0, 1e2, 1e5])
 @pytest.mark.parametrize("inverse_root", [by_eigenvalues, by_newton])
@@ -75,6 +78,9 @@ def test_inverse_roots_are_those_of_fifty_digits(inverse_root, condition, order)
     assert np.abs(found - exact).max() <= tolerance * np.abs(exact).max()
 
 
+@pytest.mark.thorough(
+    "the other sizes, conditions and dtype", but=r"^(1|16)-10000\.0-float64\]"
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("condition", [1e1, 1e4])
 @pytest.mark.parametrize("size", [1, 2, 16, 64])
@@ -110,6 +116,7 @@ def test_newton_stops_where_it_cannot_converge():
 # Shampoo
 
 
+@pytest.mark.thorough("the other shapes", but="shape[13]")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_first_step_of_shampoo_is_the_polar_factor(shape):
     """L^(-1/4) G R^(-1/4) = U S^(-1/2) S S^(-1/2) Vᵀ for G = U S Vᵀ."""
@@ -118,6 +125,7 @@ def test_first_step_of_shampoo_is_the_polar_factor(shape):
     np.testing.assert_allclose(step, -0.1 * polar_factor(g), atol=1e-9)
 
 
+@pytest.mark.thorough("the other shapes", but="shape1")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_first_step_of_shampoo_is_the_limit_of_muon(shape):
     g = normal(2, *shape)
@@ -175,6 +183,7 @@ def shampoo_in_numpy(gradients, rate, eps, b1=0.0, b2=None, every=1):
     return found
 
 
+@pytest.mark.thorough("the other pairs", but="shape1-eigh|shape2-newton")
 @pytest.mark.parametrize("method", ["eigh", "newton"])
 @pytest.mark.parametrize("shape", [(4,), (3, 5), (2, 3, 4), (2, 2, 3, 2)])
 def test_shampoo_is_a_second_implementation_for_any_number_of_axes(shape, method):
@@ -236,6 +245,7 @@ def soap_in_numpy(gradients, rate, b1, b2, eps, every, refresh):
     return found
 
 
+@pytest.mark.thorough("the other shapes", but="shape1")
 @pytest.mark.parametrize("refresh", ["qr", "eigh"])
 @pytest.mark.parametrize("shape", [(4, 4), (3, 4), (4, 3)])
 def test_soap_is_a_second_implementation(shape, refresh):

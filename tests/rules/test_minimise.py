@@ -83,6 +83,7 @@ def valley(x):
 KEEPING = [newton(), trust_region_newton(), levenberg_marquardt(), gauss_newton()]
 
 
+@pytest.mark.thorough("the other rule of each family", but="rule[02]")
 @pytest.mark.parametrize("rule", KEEPING)
 def test_what_a_state_keeps_of_the_objective_is_what_it_is_where_the_step_ended(rule):
     f = lambda x: jnp.sum(valley(x) ** 2) / 2
@@ -118,6 +119,7 @@ def test_what_a_state_keeps_of_the_objective_is_what_it_is_where_the_step_ended(
     assert np.any(stayed) or np.any(evaluations > 1)
 
 
+@pytest.mark.thorough("the other rule of each family", but="rule[02]")
 @pytest.mark.parametrize("rule", KEEPING)
 def test_nothing_is_evaluated_twice(rule):
     start, f = jnp.array([-1.25, 1.0]), lambda x: jnp.sum(valley(x) ** 2) / 2

@@ -159,6 +159,7 @@ def test_trust_region_leaves_an_exact_saddle():
     assert states.curvature[0] == second_order.INDEFINITE
 
 
+@pytest.mark.thorough("the other seeds", but="0")
 @pytest.mark.parametrize("seed", range(3))
 def test_trust_region_step_meets_the_conditions_of_the_exact_minimum(seed):
     # Nocedal & Wright, theorem 4.1: (H + σ I) p = -g, σ (Δ - |p|) = 0, σ >= 0, H + σ I positive semidefinite.

@@ -173,6 +173,7 @@ def test_fixed_step_lbfgs_is_that_of_optax_and_of_torch(case, library):
 BETA_STEPS = {"quadratic": 3, "rosenbrock": 10, "softmax_regression": 6}
 
 
+@pytest.mark.thorough("the other problems", but="rosenbrock")
 @pytest.mark.parametrize("problem", BETA_STEPS)
 @pytest.mark.parametrize("beta", BETAS)
 def test_conjugate_gradients_equal_their_formula_while_rounding_is_small(beta, problem):
@@ -199,6 +200,9 @@ TEN_STEPS = {
 }
 
 
+@pytest.mark.thorough(
+    "the quadratic, which laws/test_every_rule.py has", but="rosenbrock"
+)
 @pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
 @pytest.mark.parametrize("name", TEN_STEPS)
 def test_quasi_newton_rules_equal_their_formulas_while_rounding_is_small(name, problem):
@@ -212,6 +216,7 @@ def test_quasi_newton_rules_equal_their_formulas_while_rounding_is_small(name, p
     assert np.max(np.abs(found - exact) / (1 + np.abs(exact))) <= 1e-12
 
 
+@pytest.mark.thorough("the other problem", but="rosenbrock")
 @pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
 def test_searching_lbfgs_ends_where_torchs_ends(problem):
     """Each with its own search; on the quadratic the ends of optax and torch lie 7.9e-13 apart, and twice that is asked."""

@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
+import sys
+
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from research import update_rules as rules
@@ -22,6 +26,8 @@ for name, rule in {
     "soap": rules.soap(0.1, refresh_every=1),
     "psgd_kron": rules.psgd_kron(0.1, jax.random.key(0)),
 }.items():
+    if name not in sys.argv[1:]:
+        continue
     update = jax.jit(rule.update)
 
     def second(g, x):
@@ -35,10 +41,19 @@ for name, rule in {
 """
 
 
-def test_params_that_are_split_over_devices_move_as_whole_ones_do():
+FEW = ["muon", "soap", "psgd_kron"]
+OTHERS = ["normuon", "hyperball", "shampoo"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [FEW, pytest.param(OTHERS, marks=pytest.mark.thorough("relatives of these"))],
+    ids=" ".join,
+)
+def test_params_that_are_split_over_devices_move_as_whole_ones_do(names):
     flags = "--xla_force_host_platform_device_count=2"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, *names],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -46,7 +61,7 @@ def test_params_that_are_split_over_devices_move_as_whole_ones_do():
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert len(rows) == 6
+    assert [name for name, *_ in rows] == names
     for name, devices, apart in rows:
         assert devices == "2", name
         assert float(apart) < 1e-5, name  # The steps are about 0.1; eps is 1e-7.

@@ -53,6 +53,7 @@ def of_optax(inner, rho):
     return optax.GradientTransformationExtraArgs(theirs.init, update)
 
 
+@pytest.mark.thorough("the other radius", but=r"^0\.05")
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [

@@ -115,6 +115,7 @@ def test_saga_of_batches_equals_its_formula():
     )
 
 
+@pytest.mark.thorough("batches of one", but="3")
 @pytest.mark.parametrize("size", [1, 3])
 def test_saga_keeps_the_mean_of_its_table(size):
     draws = jnp.asarray(RNG.integers(0, N, (500, size)))
@@ -134,7 +135,7 @@ def test_mean_over_all_examples_is_the_step_of_the_full_gradient(rule):
             jax.grad(value_fn)(x, i), state, x, value_fn=value_fn, indices=i
         )[0]
 
-    updates = jax.vmap(update)(jnp.arange(N)[:, None])
+    updates = jax.jit(jax.vmap(update))(jnp.arange(N)[:, None])
     assert np.max(np.std(updates, axis=0)) > 1e-3  # No example alone gives it.
     np.testing.assert_allclose(
         np.mean(updates, axis=0),
