@@ -163,35 +163,6 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     }
 
 
-def added_trials(
-    part: Space, count: int, start: int
-) -> dict[str, Float[np.ndarray, " trials"]]:
-    """Return more trials, inside the part of a space that `widen` added.
-
-    Args:
-      part: Space of the added part: the new part of one range, and the whole ranges of
-        the other hyper-parameters.
-      count: Number of trials.
-      start: Number of earlier trials, at least 1. The Halton sequence continues after
-        them.
-    Returns:
-      Values by name, each float64 of shape (count,).
-    Raises:
-      ValueError, TypeError: `count` or `start` is not a positive integer, or `part` is
-        not a valid space.
-    Example:
-      >>> _, part = widen({"learning_rate": Range(0.01, 10.0)}, "learning_rate", "high")
-      >>> added = added_trials(part, 4, start=12)["learning_rate"]
-      >>> print(added.min() >= 10.0, added.max() <= 100.0)
-      True True
-    """
-    check_space(part)
-    check_count("count", count)
-    check_count("start", start)
-    points = _points(part, start - 1 + count)
-    return {name: _at(r, points[name][start - 1 :]) for name, r in part.items()}
-
-
 def edges(
     space: Space, chosen: Mapping[str, float], outer: float = 0.1
 ) -> tuple[tuple[str, str], ...]:
