@@ -112,7 +112,7 @@ def _scale(rate: float | Array, updates: Params) -> Params:
 def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return the direction of a rule that was made with the learning rate 1.
 
-    Such a rule steps by minus its direction.
+    The update of such a rule is its direction times -1.
 
     Example:
       >>> print(direction_of(descend(1.0)).update(jnp.ones(1), DirectionState(descend(1.0).init(jnp.ones(1))))[0])
@@ -189,9 +189,10 @@ def add_decayed_weights(
 def agreement(a: Array, b: Array) -> Array:
     """Return a positive number where two arrays point the same way, entry by entry.
 
-    It is negative where they point in opposite ways, and 0 where one is 0. The product
-    of two small numbers would underflow, so their signs are multiplied. For complex
-    entries it is the cosine of the angle between them.
+    The number is negative where the arrays point in opposite ways, and 0 where one of
+    them is 0. The product of two small numbers would underflow, so the signs of the two
+    are multiplied. For complex entries, the number is the cosine of the angle between
+    them.
 
     Example:
       >>> print(agreement(jnp.array([1e-30, 2.0], "float32"), jnp.array([1e-30, -1.0], "float32")))
