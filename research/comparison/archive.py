@@ -1,4 +1,4 @@
-"""A study in memory, saved as a run folder, and read again without running its code."""
+"""Keep a study in memory, save it as a run folder, and read it without its code."""
 
 import math
 import reprlib
@@ -101,7 +101,7 @@ class Study(NamedTuple):
     def save(self, results: str | Path = "results") -> Path:
         """Save the study as the run folder results/compare/<id>.
 
-        `research.report.write_report` adds a page.
+        `research.report.write_report` adds a page to this folder.
 
         Args:
           results: The folder of all results.

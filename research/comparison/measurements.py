@@ -37,9 +37,9 @@ def measurement(
       protocol: Protocol of the comparison.
       batch_size: Examples in a batch.
     Returns:
-      All arrays, with `best_of` added; and all facts as values for JSON, with
-      robustness and costs added. A cost is None if less than half of the reported runs
-      reach the target.
+      A `Saved`. Its arrays are the given arrays and `best_of`. Its values are the known
+      facts, the robustness and the costs, as values for JSON. A cost is None if less
+      than half of the reported runs reach the target.
     """
     best_of = best_of_trials(arrays["screening"], level=protocol.level)
     arrays = {**arrays, "best_of": best_of, **nearby}
