@@ -17,6 +17,7 @@ from research.checks import (
     check_callable,
     check_count,
     check_instance,
+    check_methods,
     check_sequence,
 )
 from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
@@ -165,7 +166,9 @@ def search_all(
       >>> all(0.025 < one.chosen_values["rate"] < 0.035 for one in found)
       True
     """
-    check_sequence("searches", searches, "results of search", Generator)
+    check_sequence("searches", searches, "results of search")
+    for number, one in enumerate(searches):
+        check_methods(f"searches[{number}]", one, "send", hint="Take it from search.")
     check_callable("evaluate", evaluate, "runs")
     asked = {number: next(one) for number, one in enumerate(searches)}
     results: dict[int, Searched] = {}
