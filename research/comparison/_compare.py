@@ -58,7 +58,8 @@ def compare(
         `Contender`. A sequence of names takes rules of this package.
       workload: Names as in `research.workloads.WORKLOADS`, or workloads whose optimum
         is known, because the target is a share of f - f*.
-      baseline: Name of the rule with which the others are compared; None: the last one.
+      baseline: Name of the rule with which the others are compared. None means the last
+        rule.
       spaces: {rule: {hyper-parameter: Range}}, search spaces that replace those of
         `make_contenders`.
       evaluations: {rule: cost of one step, as a number of gradients or values of the

@@ -138,7 +138,7 @@ def _costs(
     """Return the cost to reach the target, and the final gap of the choices.
 
     If less than half of the runs reach the target, the cost is None, because it would
-    mostly be the convention that a miss counts as ten budgets.
+    mostly depend on the convention that a missed target counts as ten budgets.
     """
     costs = searched_cost(logs_of(arrays), level=level)
     reached = float(np.isfinite(arrays["costs"]).mean())

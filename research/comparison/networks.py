@@ -112,7 +112,8 @@ def compare_networks(
         with two rates.
       networks: Names as in `research.workloads.networks.NETWORKS`, or workloads made by
         `network_workload`.
-      baseline: Name of the rule with which the others are compared; None: the last one.
+      baseline: Name of the rule with which the others are compared. None means the last
+        rule.
       spaces: {rule: {hyper-parameter: Range}}. These ranges replace the default ranges
         of the rates.
       searches, budget, seeds, tuning_seeds, level, search_seed: As in `make_protocol`.

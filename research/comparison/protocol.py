@@ -111,8 +111,8 @@ def make_protocol(
         check_count("batch_size", batch_size)
     if searches < LEAST_SEARCHES:
         raise ValueError(
-            f"searches must be at least {LEAST_SEARCHES}: the interval covers the luck of "
-            f"a search, which one search cannot show; got searches={searches}. Use "
+            f"searches must be at least {LEAST_SEARCHES}, because one search does not "
+            f"show the variation between searches; got searches={searches}. Use "
             f"{ADVISED_SEARCHES} or more."
         )
     check_most(MOST_TRIALS, budget=budget)

@@ -220,7 +220,7 @@ def resampled_means(
     *,
     left_out: int = 0,
 ) -> Float[np.ndarray, "rows resamples"]:
-    """Return means over columns drawn with replacement by `scipy.stats.bootstrap`.
+    """Return means over columns, which `scipy.stats.bootstrap` draws with replacement.
 
     Every row uses the same drawn columns.
 
@@ -447,7 +447,8 @@ def wilson_interval(
       estimate: The share, from 0 to 1.
       variance: Estimated variance of the share.
       freedom: Degrees of freedom of the variance.
-      seeds: Number of seeds; the effective number if the variance is 0.
+      seeds: Number of seeds. It is used as the effective number of seeds if the
+        variance is 0.
       level: Coverage of the interval.
     Returns:
       The pair (low, high), within [0, 1].
@@ -487,9 +488,10 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     The power is 0.8. More reporting seeds do not reduce the variance that comes from
     the choice of trials.
 
-    With n seeds the log ratio has the variance V_r = reporting * seeds / n, and its
-    interval has the half width t sqrt(choice + V_r). The power is computed from the
-    normal approximation of the noncentral t distribution.
+    With n reporting seeds, the reporting part of the variance is V_r = reporting *
+    seeds / n. The interval of the log ratio then has the half width t sqrt(choice +
+    V_r). The power is computed from the normal approximation of the noncentral t
+    distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.

@@ -115,8 +115,9 @@ def difference(
 
     Use at least three tuning seeds, because with two the coverage was only 91 %. If
     half of the runs miss the target and there are many comparisons, use at least twenty
-    reporting seeds. With ten or fewer and 20 comparisons (each at 99.75 %), five of 210
-    studies of two equal rules reported a difference, where at most one was expected.
+    reporting seeds. Otherwise a difference may be reported for equal rules: with at
+    most ten reporting seeds and 20 comparisons (each at 99.75 %), five of 210 such
+    studies did so, where at most one was expected.
 
     Args:
       mine, other: Scores of the two rules on the same seeds, in the same order.

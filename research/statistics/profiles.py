@@ -17,8 +17,8 @@ def performance_profile(
         target.
       factors: Factors, at least 1, shape (f,).
     Returns:
-      Shares, shape (rules, f). The share at factor 1 is the share of workloads on which
-      the rule is the best; a tie counts for every rule in the tie. For large factors it
+      Shares, shape (rules, f). At factor 1, this is the share of workloads on which the
+      rule is the best; a tie counts for every rule in the tie. At large factors, this
       is the share of workloads on which the rule reaches the target. If no rule reaches
       the target on a workload, this workload counts as failed for all rules.
     Raises:

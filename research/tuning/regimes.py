@@ -14,7 +14,7 @@ from research.update_rules import RULE_TABLE
 
 
 class Regime(NamedTuple):
-    """A regime: a sampler, and whether the learning rate decays.
+    """A way to draw batches, with a constant or a decaying learning rate.
 
     The update rule is the same in all regimes.
 

@@ -130,10 +130,10 @@ def _check_numbers(range_: Range, where: str) -> None:
 def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     """Return the first trials of a search: defaults, then a scrambled Halton sequence.
 
-    DIMENSIONS lists the dimension of the sequence for each name, so a listed name gets
-    the same points in every space. A longer search starts with the trials of a shorter
-    one. If a name is not listed, or if another name of the space already uses its
-    dimension, the name gets the first free dimension.
+    DIMENSIONS lists the dimension of the Halton sequence for each name, so a listed
+    name gets the same points in every space. A longer search starts with the trials of
+    a shorter one. If a name is not listed, or if another name of the space already uses
+    its dimension, the name gets the first free dimension.
 
     Args:
       space: Ranges by name.

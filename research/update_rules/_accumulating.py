@@ -1,8 +1,8 @@
 """Rules that divide each gradient entry by the size of its past gradients.
 
-The size is a sum (Adagrad, MADGRAD) or a moving average (Adadelta, RMSProp) of squares. In the
-formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
-operations act entry by entry.
+The size comes from a sum of squares (Adagrad, MADGRAD) or from a moving average of
+squares (Adadelta, RMSProp). In the formulas, g_t is the gradient, u_t the update and
+η_t the learning rate at step t. All operations act entry by entry.
 """
 
 from typing import Any, NamedTuple

@@ -1,11 +1,11 @@
 """Variants of Adam: AdaBelief, ACProp, Yogi, Adan and the cautious AdamW.
 
-AdaBelief averages squared deviations from the mean gradient, and ACProp divides by the
-average of the step before. Yogi adds or subtracts
-squares instead of averaging them. Adan adds Nesterov's look-ahead. The cautious AdamW
-leaves out steps that go against the gradient. In the formulas, g_t is the gradient, u_t
-the update and η_t the learning rate at step t. Operations act entry by entry, except
-for a mean in the cautious AdamW.
+AdaBelief averages squared deviations from the mean gradient. ACProp divides by the root
+of this average from the step before. Yogi adds or subtracts squares instead of
+averaging them. Adan adds Nesterov's look-ahead. The cautious AdamW skips entries whose
+momentum and gradient have opposite signs. In the formulas, g_t is the gradient, u_t the
+update and η_t the learning rate at step t. Operations act entry by entry, except for a
+mean in the cautious AdamW.
 """
 
 from typing import Any, NamedTuple

@@ -1,7 +1,7 @@
 """Wrappers around a rule.
 
-The wrappers accumulate gradients, skip non-finite gradients, leave out entries that go
-against the gradient, or change the dtype of the state.
+The wrappers accumulate gradients, skip non-finite gradients, skip entries that do not
+go against the gradient, or change the dtype of the state.
 """
 
 import functools

@@ -77,9 +77,9 @@ def soap(
     After the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β
     is shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
     closer to the eigenvectors of L and R. First the columns q_i of Q_L are sorted by
-    q_iᵀ L q_i, the largest first, and V_t along the same axis in the same order. With
-    refresh="qr", Q_L then becomes the orthogonal factor of L Q_L, which is one step of
-    orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
+    q_iᵀ L q_i, the largest first. V_t is sorted along the same axis, in the same order.
+    With refresh="qr", Q_L then becomes the orthogonal factor of L Q_L, which is one
+    step of orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
     eigenvectors of L. Q_R is refreshed in the same way with R.
 
     The first call only sets L and R, and computes Q_L and Q_R by an
@@ -280,7 +280,7 @@ def _refreshed(
 
 
 def _eigenvectors(factor: Array, q: Array) -> Array:
-    """Return the eigenvectors of a factor, that of the largest eigenvalue first."""
+    """Return the eigenvectors of a factor, sorted from the largest eigenvalue."""
     usable = jnp.all(jnp.isfinite(factor))
     vectors = jnp.linalg.eigh(jnp.where(usable, factor, 0.0))[1]
     return jnp.where(usable, jnp.flip(vectors, 1), q)

@@ -1,7 +1,7 @@
 """Rules that treat each leaf as a whole: LAMB, Muon, NorMuon and hyperball.
 
-LAMB uses the norm of each leaf. Muon uses the singular values of each matrix, NorMuon
-also the size of each of its columns, and hyperball keeps the norm of each matrix.
+LAMB uses the norm of each leaf. Muon uses the singular values of each matrix. NorMuon
+also uses the size of each column. hyperball keeps the norm of each matrix.
 """
 
 import dataclasses
@@ -297,8 +297,8 @@ def muon(
     U_t = -η_t (s O(β M_t + (1 - β) G_t) + λ X_t), with M_t = β M_(t-1) + (1 - β) G_t
     and the scale s = √max(1, n / m). X_t is the matrix and G_t its gradient, of shape
     (m, n) for m inputs and n outputs. λ is weight_decay, β is beta and M_t is the
-    momentum. With nesterov=False, O is applied to M_t instead. With a number c for
-    consistent_rms, s = c √max(m, n), and the root mean square of s O is about c for
+    momentum. With nesterov=False, O is applied to M_t instead. If consistent_rms is a
+    number c, then s = c √max(m, n), and the root mean square of s O is about c for
     every shape. With c = 0.2 this root mean square is about that of Adam's step, so the
     learning rate and the weight decay of AdamW can be used.
 
@@ -307,9 +307,9 @@ def muon(
     repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the
     reference's a, b and c, singular values of at least 0.01 |A| are mapped to values
     between 0.68 and 1.14. With (15/8, -10/8, 3/8) and more iterations, they are mapped
-    to 1. Coefficients that differ by iteration get there faster. The coefficients of
-    the Polar Express map singular values of at least 0.01 |A| to values between 0.87
-    and 1.13 in five iterations, and to 1 within 0.003 in six.
+    to 1. If the coefficients differ between iterations, fewer iterations are needed.
+    The coefficients of the Polar Express map singular values of at least 0.01 |A| to
+    values between 0.87 and 1.13 in five iterations, and to 1 within 0.003 in six.
 
     The rule is the same as the reference implementation of Jordan et al., except that
     the reference rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps
@@ -323,8 +323,8 @@ def muon(
     refuses a longer list. This rule uses the first triples and repeats the last one, as
     the paper does.
 
-    A matrix needs one number of memory per parameter, for M_t. A parameter of the other
-    leaves needs as many numbers as the inner rule stores, which is two for Adam.
+    The state of a matrix has one number per parameter, for M_t. The state of any other
+    leaf is that of the inner rule, which is two numbers per parameter for Adam.
 
     Use it for the weight matrices between hidden layers of deep networks, where it is
     fast. Leave input layers, output layers, biases and gains to `inner`. The step does
@@ -340,14 +340,14 @@ def muon(
         decoupled: it does not enter the momentum.
       ns_steps: Number of iterations, a positive integer; may be traced.
       ns_coeffs: Coefficients a, b and c, or a sequence of such triples. Iteration k
-        uses triple k, and iterations beyond the last triple use the last triple. Also
-        the name "standard" (the default), "polar_express" or "dion".
+        uses triple k, and iterations beyond the last triple use the last triple. The
+        names "standard" (the default), "polar_express" and "dion" are accepted, too.
       bias_correction: Whether to correct the bias as optax does.
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
         function from params to such a pytree. Leaves marked True, which must have two
         axes, are orthogonalised. A leaf marked by MatrixAxes is a matrix of these axes,
-        or a batch of matrices, for example one of each attention head; m and n are
-        those of one matrix. None selects the leaves with two axes.
+        or a batch of matrices, for example one matrix of each attention head; m and n
+        are then the lengths of one matrix. None selects the leaves with two axes.
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.

@@ -688,15 +688,12 @@ def mechanic(
     """Multiply the distance that another rule has moved by a scale found by betting.
 
     There are n decays β_i = 1 - 0.1^i, i = 1 to n. Each decay has its own m_t, v_t, r_t
-    and s_t, and S_t is the sum of the n scales s_t. Let d_t be the update of the inner
-    rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then
-    h_t = -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>,
-    r_(t+1) = β r_t + clip(h_t, -m_t, m_t) s_t,
-    m_(t+1) = max(β m_t, |h_t| + ε),
-    v_(t+1) = β² v_t + h_t²,
-    s_(t+1) = (σ m_(t+1) / n + max(r_(t+1), 0)) / (√v_(t+1) + ε),
-    x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t).
-    λ is weight_decay and σ is initial_scale. Norms and products are over all leaves.
+    and s_t, in whose formulas β is this decay. S_t is the sum of the n scales s_t. Let
+    d_t be the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then h_t =
+    -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>, r_(t+1) = β r_t + clip(h_t, -m_t, m_t)
+    s_t, m_(t+1) = max(β m_t, |h_t| + ε), v_(t+1) = β² v_t + h_t², s_(t+1) = (σ m_(t+1)
+    / n + max(r_(t+1), 0)) / (√v_(t+1) + ε), x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t). λ is
+    weight_decay and σ is initial_scale. Norms and products are over all leaves.
 
     optax.contrib.mechanize(inner(η)) is the same, but it computes x_t - x_0 from the
     rounded params. The clip of h_t is not in the paper; it is the same in optax and
@@ -839,12 +836,14 @@ def momo(
 
     m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
     β. In the first step, each average is its first value. With a = 1 + η_t λ and the
-    lower bound f*: τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
+    lower bound f*:
+    τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = -τ_t m_t - η_t λ / a x_t.
 
-    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is lowered before the step if a
-    f* exceeds q_t = a (f̄_t - γ_t) + <m_t, x_t>: f* <- max(q_t / (2 a), lower_bound).
-    After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|², lower_bound).
+    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* changes. Let q_t = a (f̄_t -
+    γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2 a),
+    lower_bound). After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|²,
+    lower_bound).
 
     optax.contrib.momo is the same, except that it sets τ_t = 0 if |m_t|² <= 2.2e-16. In
     the authors' package, the rule is Momo. torch does not have the rule.
@@ -857,8 +856,10 @@ def momo(
         t -> η_t.
       beta: Decay β in [0, 1); may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. It decays implicitly.
-      adapt_lower_bound: Whether to estimate f* above lower_bound.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it divides
+        the params by 1 + η_t λ.
+      adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
+        that f* can have.
     Returns:
       The rule; its update needs params and value.
     Raises:
@@ -956,16 +957,17 @@ def momo_adam(
 ) -> optax.GradientTransformationExtraArgs:
     """Adam whose step ends where a model of the objective reaches its lower bound.
 
-    m_t, f̄_t and γ_t are averages of g_t, f(x_t) and <g_t, x_t> with the decay β1, from 0.
-    With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t λ and the bound f*:
-    τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / <m_t, m_t /
-    D_t>),
+    m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
+    β1. They start at 0. With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t
+    λ and the lower bound f*:
+    τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t), with p_t =
+    <m_t, m_t / D_t>,
     u_t = -τ_t m_t / D_t - η_t λ / a x_t.
 
-    If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f*, and
-    <m_t, m_t / D_t> in place of |m_t|². optax.contrib.momo_adam is the same, except
-    that it sets τ_t = 0 if <m_t, m_t / D_t> <= 2.2e-16. In the authors' package, the
-    rule is MomoAdam. torch does not have the rule.
+    If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f*, and p_t
+    in place of |m_t|². optax.contrib.momo_adam is the same, except that it sets τ_t = 0
+    if p_t <= 2.2e-16. In the authors' package, the rule is MomoAdam. torch does not
+    have the rule.
 
     Use it in place of `adam`. The rate may be too large, as in `momo`.
 
@@ -975,8 +977,10 @@ def momo_adam(
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. It decays implicitly.
-      adapt_lower_bound: Whether to estimate f* above lower_bound.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it divides
+        the params by 1 + η_t λ.
+      adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
+        that f* can have.
     Returns:
       The rule; its update needs params and value.
     Raises:

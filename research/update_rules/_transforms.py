@@ -142,16 +142,16 @@ def add_decayed_weights(
     decoupled. `adamw` is built in this way. optax's transformation is the same, and
     also accepts a schedule for λ.
 
-    With cautious=True, an entry decays only if d_t x_t >= 0, so that the decay never
-    works against the direction. optax 0.2.8 does not have this form.
+    With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never works
+    against the step along d_t. optax 0.2.8 does not have this form.
 
     Args:
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed. Biases and scales are usually not
         decayed. None means that all leaves are decayed.
-      cautious: Whether only entries decay whose direction also makes them smaller. For
-        complex entries, Re(d̄ x) >= 0.
+      cautious: Whether only entries with d_t x_t >= 0 decay. For complex entries, the
+        condition is Re(d̄_t x_t) >= 0.
     Returns:
       The transformation; its update needs params.
     Raises:

@@ -68,8 +68,8 @@ def mars(
 ):  # fmt: skip
     """Yield the iterates of the approximate MARS-AdamW of Yuan et al. (2024).
 
-    As in timm, the first gradient is neither corrected nor clipped, and the rule of
-    vectors is AdamW.
+    As in timm, the first gradient is neither corrected nor clipped, and vectors are
+    updated by AdamW.
     """
     m = v = zeros_like(x)
     before = None

@@ -89,7 +89,7 @@ def soap(
 
 
 def products(g, axis):
-    """Return G Gᵀ for G with the slices along an axis as rows; a scalar is one slice."""
+    """Return G Gᵀ; the rows of G are the slices along an axis (1 for a scalar)."""
     g = np.moveaxis(np.atleast_1d(g), axis, 0)
     g = g.reshape(len(g), g.size // max(len(g), 1))
     return g @ g.T
