@@ -72,9 +72,10 @@ def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
 def robust_rates(
     rates: Float[np.ndarray, " rates"], scores: Float[np.ndarray, "rates seeds"]
 ) -> tuple[float, float]:
-    """Return the range of rates around the best whose score is within 10 % of the best.
+    """Return the range of rates whose score is within 10 % of the best score.
 
-    The ends of the range are interpolated in log rate.
+    The range contains the best rate. The ends of the range are interpolated in log
+    rate.
 
     Args:
       rates: Rates, ascending, shape (r,).

@@ -49,9 +49,9 @@ def optimistic_gradient_descent(
 ) -> optax.GradientTransformation:
     """Step along the gradient and its last change: u_t = -η_t (α g_t + β (g_t - g_(t-1))).
 
-    In the first step g_0 = g_1. The paper has α = β = 1. Then the rule steps along g_t
-    + (g_t - g_(t-1)), a guess of the next gradient. optax.optimistic_gradient_descent
-    is the same. torch does not have the rule.
+    In the first step g_0 = g_1. The paper has α = β = 1. With these values, the rule
+    steps along g_t + (g_t - g_(t-1)), a guess of the next gradient.
+    optax.optimistic_gradient_descent is the same. torch does not have the rule.
 
     Use it for games and other saddle points, min over x and max over y of f(x, y), with
     the negative gradient for y. On f = x y gradient descent moves away from the saddle
