@@ -57,9 +57,9 @@ EXPECTED = {
     "fixed_in_null": (0.02, 0.08),
     "fixed_with_other_trials": (0.5, 0.8),
     "compare_in_null": (0.0, 0.062),
-    "rival_in_null": (0.2, 0.9),
+    "rival_in_null": (0.1, 0.9),
     "compare_wrong": (0.0, 0.02),
-    "compare_power": (0.5, 1.0),
+    "compare_power": (0.7, 1.0),
 }
 
 

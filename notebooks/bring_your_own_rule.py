@@ -145,7 +145,7 @@ study = comparison.compare({"mine": mine, "adam": "adam"}, "breast_cancer", spac
 print(study)
 
 # %% [markdown]
-# **Seen.** `not distinguishable`: it needs `0.903` of Adam's cost, and the interval, `[0.728, 1.12]`, goes from a
+# **Seen.** `not distinguishable`: it needs `0.903` of Adam's cost, and the interval, `[0.729, 1.12]`, goes from a
 # quarter less to an eighth more. The two hundredfold was Adam's learning rate. The interval is that of the whole
 # procedure: another search would have tried other points and chosen another one, and that is in it. So is what other
 # seeds would give. The next sentence says what the study could have seen at all: a factor of `1.34`, and nothing
@@ -182,7 +182,7 @@ plt.show()
 # %% [markdown]
 # **Seen.** In `12`. Somebody who tunes each rule once meets one of the 16 pairs: in one of them yours needs `0.70` of
 # Adam's cost, in another `1.11`. More seeds do not help him, for they would say the same of the same two points more
-# exactly: of the variance, `0.74` comes from the searches. The interval of P holds one half, a coin.
+# exactly: of the variance, `0.72` comes from the searches. The interval of P holds one half, a coin.
 
 # %% [markdown]
 # ## What tuning costs

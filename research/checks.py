@@ -156,8 +156,8 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     """Raise unless a value is an integer in [least, most]. A tracer is accepted.
 
     Args:
-      name, value: Name and value of the argument. Accepted are Python and NumPy
-        integers.
+      name, value: Name and value of the argument. The value may be a Python integer, a
+        NumPy integer or a tracer; a tracer is not checked.
       least, most: Limits, both inclusive. most=None means that there is no upper limit.
     Raises:
       ValueError: The value is not such an integer. The message shows the value.

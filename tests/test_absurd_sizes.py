@@ -230,7 +230,6 @@ CALLS = {
         np.ones((2, 3, 4)), resamples=size
     ),
     "trials count": lambda size: spaces.trials(SPACE, size),
-    "added_trials count": lambda size: spaces.added_trials(SPACE, size, 2),
     "choose_rate added": lambda size: tuning.choose_rate(
         np.abs, [0.1, 0.2], added=size
     ),

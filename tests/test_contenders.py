@@ -19,7 +19,6 @@ from research.tuning import SPACES
 from research.tuning.spaces import (
     DIMENSIONS,
     Range,
-    added_trials,
     check_space,
     edges,
     parse_range,
@@ -154,7 +153,7 @@ def test_trials_stay_in_their_ranges():
 
 def test_empty_space_has_one_trial_without_values():
     check_space({}, "dog")
-    assert trials({}, 12) == {} == added_trials({}, 3, start=1)
+    assert trials({}, 12) == {}
     assert edges({}, {}) == ()
 
 
@@ -222,19 +221,6 @@ def test_widening_ends_at_natural_limits():
     assert widen({"x": Range(0.1, 0.99, "one_minus")}, "x", "low")[0]["x"].low == 0
     with pytest.raises(ValueError, match="widen needs one of"):
         widen(BOTH, "learning_rate", "up")
-
-
-def test_added_trials_lie_in_the_part_and_go_on_in_the_sequence():
-    _, part = widen(BOTH, "learning_rate", "high")
-    assert part is not None
-    added = added_trials(part, 4, start=12)
-    assert (
-        (added["learning_rate"] >= 10) & (added["learning_rate"] <= 10 * 10 ** (5 / 3))
-    ).all()
-    assert np.array_equal(added["momentum"], trials(BOTH, 16)["momentum"][12:])
-    assert np.array_equal(
-        added_trials(part, 9, start=12)["momentum"][:4], added["momentum"]
-    )
 
 
 @pytest.mark.parametrize(
@@ -309,8 +295,6 @@ def test_bad_space_is_named(space, message):
 def test_bad_count_is_named(count):
     with pytest.raises(ValueError, match="count must be a positive integer"):
         trials(BOTH, count)
-    with pytest.raises(ValueError, match="start must be a positive integer"):
-        added_trials(BOTH, 1, start=count)
 
 
 def test_written_spaces_are_read():

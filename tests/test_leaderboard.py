@@ -712,8 +712,8 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
         ),
         (
             {"study": 1},
-            r"was written by an older version of Descent \(study format 1\), whose intervals leave out the luck "
-            "of the search: make the study again",
+            r"was written by an older version of Descent \(study format 1\), whose intervals do not include "
+            r"the variation between searches\. Make the study again",
         ),
         (
             {"protocol": PROTOCOL | {"searches": 0}},

@@ -215,9 +215,9 @@ def carry_out(
 
     Args:
       experiment, command: As in `perform`.
-      exactly: Whether it is forbidden to replace missing data by other data. The run
-        may still leave the data out, if the config has a field for the data that can be
-        empty. The config of the returned run then has an empty value in this field.
+      exactly: If True, missing data are never replaced by other data. They may still be
+        left out, if the field of the config that names the data may be empty. This
+        field is then empty in the config of the returned run.
     Returns:
       The finished run, and whether it was finished before.
     Raises:

@@ -34,20 +34,22 @@ def compare(
 ) -> Study:
     """Compare well-tuned rules by the example gradients that they need to the target.
 
-    The question is which rule is better when it is tuned well. On each workload every
-    rule gets the same number of independent searches (`tuning.search`: the defaults and
-    scrambled Sobol points, a race over seeds, refinement). Each search chooses a point
-    on tuning seeds of its own, and the choices are run on the reporting seeds. On each
-    seed, all rules start at the same point and use the same order of examples.
+    The question is which rule is better when all rules are tuned well. On each workload
+    every rule gets the same number of independent searches (`tuning.search`: the
+    defaults and scrambled Sobol points, a race over seeds, refinement). Each search
+    chooses the hyper-parameters on its own tuning seeds. The choices of all searches
+    are run on the reporting seeds. On each seed, all rules start at the same point and
+    use the same order of examples.
 
     The cost of a run is the number of passes over the data until it reaches the target.
     A run that misses the target counts as ten budgets. The rules are compared by their
-    mean log cost. The interval covers other searches and other seeds
-    (`statistics.searched_difference`). The answer also says which factor the study
-    could have detected, and which rules are hard to tune because their searches
-    disagree. A second question is what k trials give: the array `best_of` of each rule
-    and workload, and its figure, show the expected cost of the best of k trials with a
-    band.
+    mean log cost. The interval includes the variation between searches and between
+    seeds (`statistics.searched_difference`). The answer also gives the smallest factor
+    between two costs that the study could have detected, and names the rules that are
+    hard to tune because their searches disagree. A second question is how good a rule
+    is after k trials (choices of hyper-parameters). The array `best_of` of each rule
+    and workload, and the figure of this array, show the expected cost of the best of k
+    trials with a band.
 
     Args:
       rules: Mapping from a name to a rule. A rule is a constructor whose first argument
@@ -56,11 +58,12 @@ def compare(
         `Contender`. A sequence of names takes rules of this package.
       workload: Names as in `research.workloads.WORKLOADS`, or workloads whose optimum
         is known, because the target is a share of f - f*.
-      baseline: Name of the rule with which the others are compared; None: the last one.
+      baseline: Name of the rule with which the others are compared. None means the last
+        rule.
       spaces: {rule: {hyper-parameter: Range}}, search spaces that replace those of
         `make_contenders`.
       evaluations: {rule: cost of one step, as a number of gradients or values of the
-        objective on a batch}. Needed for a rule that calls `value_fn`.
+        objective on a batch}. A rule that calls `value_fn` needs this number.
       timed: Whether to measure seconds. This needs one more compilation for each rule
         on each workload.
       on_progress: Function that is called with (done, total, message).
@@ -74,9 +77,9 @@ def compare(
         comes before any training; the message names the rule and the argument.
     References:
       Choi et al. 2019, arXiv:1910.05446 (budgets and spaces decide comparisons);
-      Bouthillier et al. 2021, arXiv:2103.03098 (variance of the choice; the probability
-      that A is better); Dodge et al. 2019, arXiv:1909.03004 (expected results of k
-      trials).
+      Bouthillier et al. 2021, arXiv:2103.03098 (variance from the choice of
+      hyper-parameters; the probability that A is better); Dodge et al. 2019,
+      arXiv:1909.03004 (expected results of k trials).
     Example:
       >>> from research import comparison, update_rules
       >>> rules = {

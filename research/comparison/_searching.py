@@ -26,8 +26,8 @@ def start_searches(
 ) -> list[Search]:
     """Start the searches of a rule on a workload, each with its own points and seeds.
 
-    The points depend on the names of the rule and of the workload, so two rules do not
-    share the luck of a search.
+    The points depend on the names of the rule and of the workload, so the searches of
+    two rules are independent.
 
     Args:
       space: Search space of the rule. If it is empty, there is one search.
@@ -50,12 +50,12 @@ def start_searches(
 
 
 def tuning_score(searched: Searched) -> float:
-    """Return the mean score of a search's choice on its tuning seeds."""
+    """Return the mean score of a search's choice on the tuning seeds of this search."""
     return float(searched.scores[searched.chosen].mean())
 
 
 def best_search(searches: Sequence[Searched]) -> Searched:
-    """Return the search whose choice has the lowest mean score on its tuning seeds."""
+    """Return the search with the lowest `tuning_score`."""
     return searches[int(np.argmin([tuning_score(one) for one in searches]))]
 
 
@@ -64,7 +64,8 @@ class Evaluate:
 
     Attributes:
       trained: Number of runs so far.
-      screened, diverged: Number of runs of the screening, and of those that diverged.
+      screened, diverged: Number of runs of the screening, and number of these runs that
+        diverged.
     """
 
     def __init__(

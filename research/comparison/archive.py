@@ -1,4 +1,4 @@
-"""A study in memory, saved as a run folder, and read again without running its code."""
+"""Keep a study in memory, save it as a run folder, and read it without its code."""
 
 import math
 import reprlib
@@ -101,7 +101,7 @@ class Study(NamedTuple):
     def save(self, results: str | Path = "results") -> Path:
         """Save the study as the run folder results/compare/<id>.
 
-        `research.report.write_report` adds a page.
+        `research.report.write_report` adds a page to this folder.
 
         Args:
           results: The folder of all results.
@@ -227,8 +227,8 @@ def _check_format(experiment: str, numbers: Any) -> None:
     if version < FORMAT:
         raise ValueError(
             f"was written by an older version of Descent (study format {version}), whose "
-            "intervals leave out the luck of the search: make the study again with "
-            "descent compare."
+            "intervals do not include the variation between searches. Make the study "
+            "again with descent compare."
         )
     if version > FORMAT:
         raise ValueError(

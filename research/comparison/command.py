@@ -27,10 +27,11 @@ def parse_command(
     Args:
       rules: One text for each rule: adam, optax.sgd, FILE.py:NAME, or v1=FILE.py:NAME.
       find: Function that takes such a text, without "v1=", and returns the rule.
-      baseline: Name of the rule with which the others are compared; empty: the last.
+      baseline: Name of the rule with which the others are compared. An empty text means
+        the last rule.
       spaces: Search spaces, in the syntax of `parse_spaces`.
       evaluations: Costs of a step, each written RULE=NUMBER.
-      batch_size: Examples in a batch; 0: all of them.
+      batch_size: Number of examples in a batch; 0 means all examples.
       seeds, tuning_seeds: Seeds, in the syntax of `research.runs.parse_seeds`.
       **terms: Other arguments of `make_protocol`; they are returned unchanged.
     Returns:

@@ -64,11 +64,12 @@ def make_contenders(
         package. A rule is the name of a rule of this package, a constructor whose first
         argument is the learning rate (from this package, from optax or your own), a
         rule that is already made (it has one trial), or a Contender.
-      spaces: {rule: {hyper-parameter: Range}}. These ranges replace the usual ones, or
-        add hyper-parameters to them. Rules of this package, and optax's constructors
-        of the same name, have the ranges in `SPACES`. Any other constructor has one
-        hyper-parameter, the learning rate, its first parameter, from 1e-5 to 10. If a
-        Range has no default, it takes the constructor's default if that lies inside the
+      spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
+        its hyper-parameter, or adds the hyper-parameter to the space. Rules of this
+        package, and optax's constructors of the same name, have the ranges in `SPACES`.
+        Any other constructor has one hyper-parameter with the range from 1e-5 to 10:
+        its first parameter, which is taken as the learning rate. If a Range has no
+        default, the first trial uses the constructor's default if this lies inside the
         range, else the middle of the range.
       evaluations: {rule: cost of one step, as a number of gradients or values of the
         objective on a batch}, for rules whose cost is not 1.

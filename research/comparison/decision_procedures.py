@@ -55,17 +55,19 @@ class Procedure(NamedTuple):
 
     Attributes:
       decide: Method of the decision. "lower mean" names the rule with the lower mean
-        score, even if the difference is small. "t-test" names it only if the paired
-        t-test on log scores rejects equality. "interval" names it only if the interval
-        of `difference`, which includes the choice of the trial, excludes 1.
-      seeds: Number of reporting seeds that are used; None: all.
+        score, even if the difference is small. "t-test" names this rule only if the
+        paired t-test on log scores rejects equality. "interval" names this rule only if
+        the interval of `difference` excludes 1; this interval includes the uncertainty
+        of the choice of the trial.
+      seeds: Number of reporting seeds that are used; None means all.
       held_out: Whether the trial is chosen on the tuning seeds. If False, it is chosen
         on the same seeds that are reported.
-      others_trials: Number of trials of the other rule, with its defaults first; None:
-        the same number as mine.
+      others_trials: Number of trials of the other rule, with its defaults first; None
+        means the same number as for mine.
       redrawn: Number of trials that each bootstrap replicate of the interval draws, the
-        same trials for both rules. The interval then includes the luck of the search.
-        None: every replicate uses all trials, so the interval holds for these trials.
+        same trials for both rules. The interval then includes the variation between
+        random searches. None means that every replicate uses all trials, so the
+        interval holds for these trials only.
     """
 
     decide: str
@@ -76,7 +78,7 @@ class Procedure(NamedTuple):
 
 
 def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
-    """Return common procedures for one set of trials, each with a fault, by name.
+    """Return common procedures for one set of trials, by name; each has a fault.
 
     Args:
       few: Number of trials of the other rule in procedures with unequal budgets, and
@@ -109,7 +111,7 @@ def true_cost(runs: MeasuredRuns, trials: np.ndarray | slice = slice(None)) -> f
 
     Args:
       runs: Runs of the rule.
-      trials: Trials to choose from; all by default.
+      trials: Trials among which the best is chosen; all by default.
     Returns:
       Expected running time in passes, inf if the trial never reached the target.
     Example:
@@ -137,12 +139,12 @@ def simulate_study(
       measured: Runs of my rule and of the other rule, with the same number of trials
         and of seeds.
       generator: Random generator of the draws.
-      trials: Number of trials of each rule. The defaults are the first trial; the
-        others are drawn, the same for both rules.
-      tuning_seeds, seeds: Number of tuning seeds and of reporting seeds to draw. They
-        are disjoint, and the same for both rules.
-      other_seeds: Whether the other rule gets different seeds from mine.
-      other_trials: Whether the other rule gets different trials from mine, except for
+      trials: Number of trials of each rule. The first trial is the defaults. The other
+        trials are drawn, and are the same for both rules.
+      tuning_seeds, seeds: Number of tuning seeds and of reporting seeds to draw. The
+        two sets of seeds are disjoint, and the same for both rules.
+      other_seeds: Whether the other rule gets other seeds than my rule.
+      other_trials: Whether the other rule gets other trials than my rule, except for
         the defaults.
     Returns:
       The simulated runs of my rule and of the other rule.
@@ -211,11 +213,13 @@ def winner(
 
     Args:
       procedure: The procedure.
-      mine, other: Runs of both rules in one study; equal columns are the same seed.
+      mine, other: Runs of both rules in one study. Column i belongs to the same seed in
+        both.
       level: Coverage of the interval; the t-test has significance level 1 - level.
       resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:
-      MINE, OTHER, or NONE if the procedure does not decide. Equal means give NONE.
+      MINE, OTHER, or NONE if the procedure does not decide. If both mean scores are
+      equal, the result is NONE.
     Raises:
       ValueError: `decide` is unknown, or a t-test has only one seed.
     Example:
@@ -306,10 +310,11 @@ def tally(
 
     Args:
       named: Winner of each study: MINE, OTHER or NONE, shape (studies,).
-      truth: Truly better rule of each study, or NONE if both are equal; then any named
-        winner is wrong. Shape (studies,).
+      truth: The rule that is truly better in each study, or NONE if both rules are
+        equal. For NONE, every named winner is wrong. Shape (studies,).
     Returns:
-      {"right", "wrong", "undecided": the `share` of studies with its interval}.
+      A dict with the keys "right", "wrong" and "undecided". A value is the `share` of
+      these studies, with its interval.
     Example:
       >>> shares = tally(np.array([1, -1, 0, 1]), np.array([1, 1, 1, 0]))
       >>> {key: share[0] for key, share in shares.items()}

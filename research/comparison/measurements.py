@@ -37,9 +37,9 @@ def measurement(
       protocol: Protocol of the comparison.
       batch_size: Examples in a batch.
     Returns:
-      All arrays, with `best_of` added; and all facts as values for JSON, with
-      robustness and costs added. A cost is None if less than half of the reported runs
-      reach the target.
+      A `Saved`. Its arrays are the given arrays and `best_of`. Its values are the known
+      facts, the robustness and the costs, as values for JSON. A cost is None if less
+      than half of the reported runs reach the target.
     """
     best_of = best_of_trials(arrays["screening"], level=protocol.level)
     arrays = {**arrays, "best_of": best_of, **nearby}
@@ -72,9 +72,10 @@ def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
 def robust_rates(
     rates: Float[np.ndarray, " rates"], scores: Float[np.ndarray, "rates seeds"]
 ) -> tuple[float, float]:
-    """Return the range of rates around the best whose score is within 10 % of the best.
+    """Return the range of rates whose score is within 10 % of the best score.
 
-    The ends of the range are interpolated in log rate.
+    The range contains the best rate. The ends of the range are interpolated in log
+    rate.
 
     Args:
       rates: Rates, ascending, shape (r,).
@@ -138,7 +139,7 @@ def _costs(
     """Return the cost to reach the target, and the final gap of the choices.
 
     If less than half of the runs reach the target, the cost is None, because it would
-    mostly be the convention that a miss counts as ten budgets.
+    mostly depend on the convention that a missed target counts as ten budgets.
     """
     costs = searched_cost(logs_of(arrays), level=level)
     reached = float(np.isfinite(arrays["costs"]).mean())

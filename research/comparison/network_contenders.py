@@ -36,7 +36,7 @@ DEFAULT_RATE = Range(1e-4, 1.0)
 def training_schedule(
     peak: ArrayLike, warmup: ArrayLike, decay: ArrayLike, num_steps: int
 ) -> Schedule:
-    """Return the learning rate of a training that ends at zero.
+    """Return a schedule whose learning rate reaches zero at the end of the training.
 
     η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps, w = warmup
     T, and d = 1 before the warm-up ends. The decay d(s) falls from 1 to 0:
@@ -118,15 +118,16 @@ def network_contenders(
 ) -> tuple[Contender, ...]:
     """Make contenders for networks: only the rate and its schedule are searched.
 
-    The rate is searched in the rule's own range, or in 1e-4..1 if it has none. "muon" is
-    `muon_with_adam`, which has two rates with one schedule.
+    The rate is searched in the rule's own range, or in 1e-4..1 if it has none. "muon"
+    is `muon_with_adam`, whose two rates follow the same schedule.
 
     Args:
       rules: As for `make_contenders`.
-      spaces: {rule: {hyper-parameter: Range}}, which replace the ranges of the rates.
+      spaces: {rule: {hyper-parameter: Range}}. These ranges replace the default ranges
+        of the rates.
     Returns:
-      The contenders. Their spaces hold the rates, `warmup` and `decay`. `scheduled`
-      makes the rule.
+      The contenders. Their search spaces contain the rates, `warmup` and `decay`.
+      `scheduled` adds the schedule.
     Example:
       >>> muon, adam = network_contenders(["muon", "adam"])
       >>> list(muon.space), list(adam.space)

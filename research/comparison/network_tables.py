@@ -140,7 +140,7 @@ def _beside(one: Numbers | None) -> tuple[Any, ...]:
 
 
 def choices_table(numbers: Numbers) -> runs.Table:
-    """Return the table of what was chosen, and of what each rule costs."""
+    """Return the table of the chosen hyper-parameters, and of the cost of each rule."""
     columns = (
         "network",
         "rule",

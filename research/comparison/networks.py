@@ -49,7 +49,7 @@ class NetworkStudy(NamedTuple):
 
     Attributes:
       answer: Text that says which rule reaches the lower validation loss, and how many
-        steps of the baseline that is worth.
+        steps the baseline needs for the same loss.
       tables: Tables of the study.
       arrays, numbers: Data from which the tables are made.
     """
@@ -93,25 +93,29 @@ def compare_networks(
 ) -> NetworkStudy:
     """Compare rules on networks: validation loss at the end, and steps for equal loss.
 
-    Every training has the same length, at whose end the learning rate is zero. The peak
-    rate, the share of warm-up and the kind of decay are searched (`network_contenders`),
-    several times and independently, as in `compare`. The score is the validation loss
-    at the end. It chooses on tuning seeds and is reported on other seeds. The test part
-    is never used to choose; its accuracy is only reported. A training that diverges
-    counts as ten times its initial loss.
+    All trainings have the same length, and the learning rate is zero at their end. The
+    peak rate, the share of warm-up and the kind of decay are searched
+    (`network_contenders`), several times and independently, as in `compare`. The score
+    is the validation loss at the end. The hyper-parameters are chosen by the score on
+    tuning seeds. The score on other seeds is reported. The test part is never used for
+    a choice; the accuracy on it is only reported. A training that diverges counts as
+    ten times its initial loss.
 
-    The baseline is also trained at 0.5, 0.7, 1.4 and 2 times the steps, with its
-    chosen hyper-parameters. This gives the number of its steps that reach the loss of
-    another rule: "muon needs 0.72 times adam's steps". A loss outside this range counts
-    as the end of the range, and the table says so.
+    The baseline is also trained at 0.5, 0.7, 1.4 and 2 times the steps, with its chosen
+    hyper-parameters. The result shows how many steps the baseline needs for the loss of
+    another rule, for example: "muon needs 0.72 times adam's steps". If the loss of a
+    rule is outside the range of these trainings, the number of steps at the end of the
+    range is used, and the table says so.
 
     Args:
       rules: As for `compare`. "muon" is Muon for matrices and Adam for other leaves,
         with two rates.
-      networks: Names as in `research.workloads.networks.NETWORKS`, or workloads by
+      networks: Names as in `research.workloads.networks.NETWORKS`, or workloads made by
         `network_workload`.
-      baseline: Name of the rule with which the others are compared; None: the last one.
-      spaces: {rule: {hyper-parameter: Range}}, which replace the ranges of the rates.
+      baseline: Name of the rule with which the others are compared. None means the last
+        rule.
+      spaces: {rule: {hyper-parameter: Range}}. These ranges replace the default ranges
+        of the rates.
       searches, budget, seeds, tuning_seeds, level, search_seed: As in `make_protocol`.
       size: "small" or "large", for networks given by name.
       timed: Whether to measure seconds.
@@ -120,8 +124,8 @@ def compare_networks(
     Returns:
       The study; print it to see the answer.
     Raises:
-      ValueError, TypeError: An argument is wrong, or a rule cannot be traced; before any
-        training.
+      ValueError, TypeError: An argument is wrong, or a rule cannot be traced. The error
+        comes before any training.
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
@@ -266,12 +270,14 @@ def measure_on_network(
       timed: Whether to time a training that runs alone.
       on_chunk, checkpoints: As for `measure_contender`.
     Returns:
-      Arrays and values of the measurement. With J searches, n reporting seeds and k
-      evaluations, the arrays are `chosen` (J, h), `tuning` (J,), and on the reporting
-      seeds the log of the final validation loss `logs` (J, n), the validation losses
-      `curves` (J n, k), the test accuracy `accuracy` (J, n) (NaN without a metric) and
-      the root mean square of the updates `update_rms` (J, n); `rates` (r,) around the
-      best rate and their log losses `rate_scores` (r, m).
+      Arrays and values of the measurement, for J searches of h hyper-parameters, n
+      reporting seeds and k evaluations. `chosen` (J, h) has the choice of each search,
+      and `tuning` (J,) its mean score on the tuning seeds. The following arrays are for
+      the reporting seeds: the log of the final validation loss `logs` (J, n), the
+      validation losses `curves` (J n, k), the test accuracy `accuracy` (J, n), which is
+      NaN without a metric, and the root mean square of the updates `update_rms` (J, n).
+      `rates` (r,) has rates around the best rate, and `rate_scores` (r, m) has their
+      log losses.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(
@@ -455,12 +461,15 @@ def log_lengths(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the log of the length at which the baseline reaches each loss.
 
-    The curve of mean log loss against log length is made to fall (each entry is at most
-    the one before) and interpolated linearly. A loss outside the curve gets its end.
+    The curve shows the mean log loss as a function of the log length. First each entry
+    is replaced by the smallest entry so far, so that the curve does not rise. Then it
+    is interpolated linearly. For a loss outside the curve, the result is the log length
+    at the nearer end.
 
     Args:
       logs: Log losses, shape (...).
-      factors: Lengths of the baseline's trainings, ascending; 1 is that of the study.
+      factors: Lengths of the baseline's trainings, ascending; 1 is the length in the
+        study.
       curve: Mean log loss at each length.
     Returns:
       Log lengths, shape (...).
@@ -556,7 +565,7 @@ def conclude_networks(
 def _compared(
     rule: str, baseline: str, pairs: Any, lengths: Any, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Compare losses and the steps for an equal loss."""
+    """Compare the losses, and the steps that are needed for an equal loss."""
     loss = searched_difference(pairs, resolution=RESOLUTION, **options)
     steps = searched_difference(lengths, **options)
     return {

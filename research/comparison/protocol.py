@@ -24,22 +24,26 @@ class Protocol(NamedTuple):
 
     Attributes:
       searches: Number of independent searches of each rule on each workload.
-      budget: Number of points with which each search starts (its trials); the first is
-        the rule's defaults. The race and the refinement follow (`tuning.search`).
-      passes: Length of every training in passes over the data: example gradients / n.
-      batch_size: Examples in a mini-batch; None: full batch. Mini-batches are drawn
-        without replacement, in a new order every epoch.
-      seeds: Reporting seeds. All rules and searches are reported on the same ones.
-      tuning_seeds: Seeds of all searches together; search number j uses every
-        `searches`-th of them, starting at the j-th. They are disjoint from the
-        reporting seeds.
+      budget: Number of trials (choices of hyper-parameters) with which each search
+        starts. The first trial is the rule's defaults. A race and a refinement follow
+        (`tuning.search`).
+      passes: Length of every training in passes over the data. A pass over n examples
+        is n example gradients.
+      batch_size: Number of examples in a mini-batch; None means full batch.
+        Mini-batches are drawn without replacement, in a new order every epoch.
+      seeds: Reporting seeds. All rules and searches are reported on the same seeds.
+      tuning_seeds: Seeds of all searches together. Search number j uses every
+        `searches`-th of these seeds, starting at the j-th. Tuning seeds and reporting
+        seeds are disjoint.
       tune_on: Part of the data whose objective scores a trial. If it is "train", rules
         are reported on the training objective. If it is "validation", they are reported
         on the objective of the test part, which does not affect the choice.
       target: Target as a share of the initial gap f - f*.
       level: Coverage of the intervals.
-      width: Number of runs trained at once; the bits of a run depend on it.
-      search_seed: Seed of the points of all searches. Another one gives other points.
+      width: Number of runs trained at once; the rounding errors of a run depend on this
+        number.
+      search_seed: Random seed of the points of all searches. Another seed gives other
+        points.
     """
 
     searches: int
@@ -83,7 +87,7 @@ def make_protocol(
     Args:
       seeds: Number of reporting seeds, which start at 0, or the seeds themselves.
       tuning_seeds: Number of tuning seeds of each search, or the seeds of all searches
-        together. If a number is given, they start at 1000.
+        together. If a number is given, the seeds start at 1000.
       searches, budget, passes, batch_size, tune_on, target, level, width, search_seed:
         As in `Protocol`.
     Returns:
@@ -107,8 +111,8 @@ def make_protocol(
         check_count("batch_size", batch_size)
     if searches < LEAST_SEARCHES:
         raise ValueError(
-            f"searches must be at least {LEAST_SEARCHES}: the interval covers the luck of "
-            f"a search, which one search cannot show; got searches={searches}. Use "
+            f"searches must be at least {LEAST_SEARCHES}, because one search does not "
+            f"show the variation between searches; got searches={searches}. Use "
             f"{ADVISED_SEARCHES} or more."
         )
     check_most(MOST_TRIALS, budget=budget)

@@ -21,9 +21,10 @@ _VERDICTS = {
 def answer(numbers: Numbers) -> str:
     """Return the answer of a study in a few sentences.
 
-    With one rule besides the baseline, the answer is about both. With more rules, it
-    names the first three of each verdict. It also says which factor the study could
-    have detected, which searches disagree, and which rules missed the target.
+    If there is one rule besides the baseline, the answer compares the two. If there are
+    more rules, the answer names the first three of each verdict. The answer also gives
+    the smallest factor that the study could have detected. It names the rules whose
+    searches disagree, and the rules that missed the target.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}

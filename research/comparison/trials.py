@@ -87,7 +87,7 @@ class _Setting(NamedTuple):
 
 
 def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Workload]:
-    """Make the workloads with the given names; a `Workload` is returned unchanged.
+    """Make the workloads with the given names, and keep each `Workload` as it is.
 
     Args:
       given: One workload or name, or a sequence of them.
@@ -121,7 +121,7 @@ def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
 
     Args:
       workload: A workload. If it has no data, its sampler is the full batch.
-      batch_size: Examples in a mini-batch; None: full batch.
+      batch_size: Number of examples in a mini-batch; None means full batch.
     Returns:
       The sampler.
     Raises:
@@ -190,8 +190,8 @@ def check_contender(
       Number of times that the code of a step evaluates the objective, in addition to
       the gradient that it receives. An evaluation in a loop counts once.
     Raises:
-      RuleError: The rule raised an error when it was made, also at either end of its
-        ranges, or when it was traced.
+      RuleError: The rule raised an error when it was made, with the defaults or with an
+        end of its ranges, or when it was traced.
       NoRuleError: The contender is not an update rule, or it changes the structure,
         shape or dtype of updates or state.
       ValueError: The rule evaluates the objective itself, and the cost of its step was
@@ -406,9 +406,10 @@ def measure_contender(
 ) -> Saved:
     """Search a contender's hyper-parameters several times, and report each choice.
 
-    The searches (`research.tuning.search`) are independent: each has its own points and
-    its own tuning seeds. The point that each chooses is trained on the reporting seeds,
-    and so are the defaults. With a budget of one trial only the defaults are trained.
+    The searches (`research.tuning.search`) are independent: each has its own trials
+    (choices of hyper-parameters) and its own tuning seeds. The trial that a search
+    chooses is trained on the reporting seeds. The defaults are trained on the reporting
+    seeds, too. With a budget of one trial, only the defaults are trained.
 
     Args:
       workload: Workload with the parts of the data that the protocol needs.
@@ -417,19 +418,22 @@ def measure_contender(
       timed: Whether to time one training of the best choice alone. This needs another
         compilation.
       on_chunk: Function that is called with the progress of the search; its `share` is
-        the share of the whole measurement that is done, at most: a search that ends
-        early needs less.
+        the number of finished runs divided by the largest number of runs that the
+        measurement may need.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and workload.
     Returns:
-      Arrays and values of the measurement. With J searches of t trials, h
-      hyper-parameters, n reporting seeds and k evaluations, the arrays are `trials` (J,
-      t, h) and their log costs `screening` (J, t, s) on the screening seeds of each
-      search; `chosen` (J, h) and its mean log cost `tuning` (J,) on the tuning seeds;
-      `costs` (J, n) and `final` (J, n) on the reporting seeds, `curves` (J n, k) at
-      `passes` (k,), `default_costs` (n,); `best_of` (t, 3); `rates` (r,) around the
-      rate of the best search, and their log costs `rate_scores` (r, m). The values are
-      facts for JSON; they become an entry of `cells` in a study.
+      Arrays and values of the measurement, for J searches that start with t trials of h
+      hyper-parameters, n reporting seeds and k evaluations. `trials` (J, t, h) has the
+      trials with which the searches start, and `screening` (J, t, s) their log costs on
+      the s screening seeds. `chosen` (J, h) has the choice of each search, and `tuning`
+      (J,) its mean log cost on the tuning seeds. The following arrays are for the
+      reporting seeds: the costs `costs` (J, n), the final gaps `final` (J, n), the
+      relative gaps `curves` (J n, k) at `passes` (k,), and the costs of the defaults
+      `default_costs` (n,). `best_of` (t, 3) has the expected cost of the best of k
+      trials. `rates` (r,) has rates around the rate of the best search, and
+      `rate_scores` (r, m) has their log costs. The values are facts for JSON; they
+      become an entry of `cells` in a study.
     Raises:
       ValueError: The workload lacks a part, or its optimum is not known.
     """

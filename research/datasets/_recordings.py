@@ -63,8 +63,8 @@ def recordings() -> Recordings:
         )
     if not found:
         raise ValueError(
-            f"{path} contains no recording such as 7_jackson_32.wav, so it is another "
-            "archive. Fetch the original archive."
+            f"{path} is not the expected archive: it contains no file with a name like "
+            "7_jackson_32.wav. Fetch the original archive."
         )
     order = sorted(found)
     digit, speaker, index = zip(*order, strict=True)
@@ -90,7 +90,8 @@ def official_split(
     Args:
       given: Recordings to split.
     Returns:
-      Indices in `waves` of the training part, and indices of the test part, int64.
+      Two int64 arrays of positions in `given.waves`: those of the training part, and
+      those of the test part.
     Example:
       >>> digit = speaker = np.zeros(6, int)
       >>> index = np.array([0, 5, 6, 4, 7, 49])
@@ -113,8 +114,9 @@ def speaker_folds(
     Args:
       given: Recordings to split.
     Returns:
-      One pair for each speaker, in the order of `speakers`. A pair has the indices in
-      `waves` of the training part, and the indices of the test part, int64.
+      One pair for each speaker, in the order of `speakers`. A pair has two int64 arrays
+      of positions in `given.waves`: those of the training part, and those of the test
+      part.
     Example:
       >>> digit, speaker = np.zeros(4, int), np.array([0, 1, 0, 1])
       >>> given = Recordings([], 8000, digit, speaker, np.arange(4), ("ann", "bob"))

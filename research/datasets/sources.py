@@ -34,7 +34,7 @@ class Source(NamedTuple):
     """A data set and its origin.
 
     Attributes:
-      name: Name for the loader and for `descent data fetch`.
+      name: Name to pass to the loader and to `descent data fetch`.
       title: Common name of the data set.
       what: Content of the data set, in a few words.
       loader: Names of the functions of `research.datasets` that load the data set.

@@ -60,7 +60,7 @@ def from_saved(
     """Restore the batches that `to_saved` saved, for the same runs of the same program.
 
     Raises:
-      ValueError: The checkpoint is complete but does not fit this program.
+      ValueError: The checkpoint `saved` is complete but does not fit this program.
     """
     runs = jax.device_put(padded(batches[0].runs, program.width), program.devices[0])
     like, _ = program.begin[0](runs, program.data[0])

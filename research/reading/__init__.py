@@ -245,7 +245,7 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
     """
     if not isinstance(where, str):
         raise TypeError(
-            "where must be a str, the name of the value; got "
+            "The argument `where` must be a str, the name of the value; got "
             f"where={reprlib.repr(where)}."
         )
     if isinstance(shape, list):

@@ -31,8 +31,8 @@ class Replicates(NamedTuple):
     Attributes:
       choice: Estimate on the original reporting seeds, with the trials chosen on
         resampled tuning seeds, shape (..., resamples).
-      reporting: Change of the estimate on resampled reporting seeds, averaged over
-        those choices, shape (..., resamples).
+      reporting: Change of the estimate if the reporting seeds are resampled, too,
+        averaged over the choices of trials, shape (..., resamples).
       freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 
@@ -50,17 +50,17 @@ def replicate(
     """Return bootstrap replicates of the comparison of two rules.
 
     Seeds are drawn with replacement. Both rules get the same seeds, because their runs
-    are paired. Tuning seeds are drawn separately for each workload, m - 1 of m: with m
-    of m draws the variance of a mean over few seeds would be too small. Reporting seeds
-    are drawn once for all workloads, which keeps the effect that a seed may have on
+    are paired. From the m tuning seeds, m - 1 are drawn for each workload separately:
+    with m draws, the variance of a mean over few seeds would be too small. Reporting
+    seeds are drawn once for all workloads, because one seed may have an effect on
     several workloads.
 
     Args:
-      pairs: (mine, other) for each workload; all with the same number of reporting
-        seeds.
-      trials: Number of trials from which each rule chooses; None: all. They are drawn
-        anew for each choice, with the defaults always included. Two rules with the same
-        number of trials get the same draw.
+      pairs: One pair (mine, other) for each workload. All scores have the same number
+        of reporting seeds.
+      trials: Number of trials from which each rule chooses; None means all. For each
+        choice, these trials are drawn again; the defaults are always among them. If two
+        rules have the same number of trials, the same trials are drawn for both.
       resamples: Number of replicates.
       seed: Seed of the resampling.
     Returns:
@@ -127,10 +127,10 @@ def choice_weights(
     """Return the probability that each trial is the best of a random subset.
 
     A subset has k of the t trials; trial 0 is in every subset. Sort the other trials by
-    their mean. Trial number i = 1, 2, ... in this order is chosen if it is in the
-    subset, no earlier trial is, and its mean is lower than that of trial 0. This holds
-    for a share C(t - 1 - i, k - 2) / C(t - 1, k - 1) of the subsets. In all other
-    subsets trial 0 is chosen.
+    their mean. Trial number i = 1, 2, ... in this order can only be chosen if its mean
+    is lower than the mean of trial 0. It is then chosen in the subsets that contain
+    this trial and no earlier one, which is a share C(t - 1 - i, k - 2) / C(t - 1, k -
+    1) of all subsets. In all other subsets, trial 0 is chosen.
 
     Args:
       means: Mean score of each trial, lower is better, shape (..., t).
@@ -139,8 +139,8 @@ def choice_weights(
       Probabilities, shape (..., t), that sum to 1.
     References:
       Dodge, Gururangan, Card, Schwartz & Smith, Show your work, EMNLP 2019: the
-      expected best of k trials drawn with replacement. Here they are drawn without
-      replacement, and the defaults are always included.
+      expected best of k trials that are drawn with replacement. Here the trials are
+      drawn without replacement, and the defaults are always included.
     Example:
       >>> print(choice_weights(np.array([2.0, 3.0, 1.0]), 2))
       [0.5 0.  0.5]
@@ -162,8 +162,8 @@ def wins(
 ) -> Float[np.ndarray, "*shape"]:
     """Return 1 where mine is cheaper, 0 where the other is cheaper, else 1/2.
 
-    The result is 1/2 if both costs are equal to rounding, or both are infinite (neither
-    run reached the target).
+    The result is 1/2 if the two costs are equal up to rounding error, or if both are
+    infinite (neither run reached the target).
     """
     return np.where(
         np.isclose(mine, other, rtol=ROUNDING, atol=0.0),
@@ -175,7 +175,7 @@ def wins(
 def log_ratio(
     mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return log(mine / other); it is 0 if both costs are equal or infinite."""
+    """Return log(mine / other), or 0 if the costs are equal or both infinite."""
     with np.errstate(divide="ignore"):
         return minus(np.log(mine), np.log(other))
 
@@ -220,7 +220,7 @@ def resampled_means(
     *,
     left_out: int = 0,
 ) -> Float[np.ndarray, "rows resamples"]:
-    """Return means over columns drawn with replacement by `scipy.stats.bootstrap`.
+    """Return means over columns, which `scipy.stats.bootstrap` draws with replacement.
 
     Every row uses the same drawn columns.
 
@@ -228,7 +228,7 @@ def resampled_means(
       rows: Numbers, shape (rows, seeds).
       resamples: Number of means of each row.
       generator: Random generator of the draws.
-      left_out: Number by which the draws are fewer than the columns.
+      left_out: Number of columns minus the number of draws.
     Returns:
       Means, shape (rows, resamples).
     """
@@ -343,8 +343,9 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
     It is the variance over resampled tuning seeds, plus n / (n - 1) times the variance
     over resampled reporting seeds.
 
-    The two kinds of seeds are not resampled together. That would count their
-    interaction three times: the noise in the reported cost of the chosen trial.
+    The two kinds of seeds are not resampled together, because this would count the
+    interaction between them three times. The interaction is the noise in the reported
+    cost of the chosen trial.
 
     Args:
       replicates: Replicates of one estimate, each array of shape (resamples,).
@@ -372,8 +373,9 @@ def log_interval(
 
     If all replicates are finite, it is the t interval, estimate ± t sqrt(V), where
     `variance_of` gives the variance V and its degrees of freedom. A replicate is
-    infinite if a rule did not reach the target in it. Then the result is the expanded
-    percentile interval of choice + reporting, whose ends may be infinite.
+    infinite if a rule did not reach the target in this replicate. If a replicate is
+    infinite, the result is the expanded percentile interval of choice + reporting,
+    whose ends may be infinite.
 
     Args:
       estimate: Estimate on the seeds of the study. If it is NaN, the interval is
@@ -415,9 +417,9 @@ def share_interval(
 ) -> tuple[float, float]:
     """Return the interval of a share of seeds.
 
-    It is Wilson's interval with an effective number of seeds: the number that would
-    give the estimated variance. If all seeds agree, the actual number is used. If all
-    seeds are ties, the interval is (1/2, 1/2).
+    It is Wilson's interval with an effective number of seeds, which is the number that
+    would give the estimated variance. If all seeds agree, the actual number of seeds is
+    used. If all seeds are ties, the interval is (1/2, 1/2).
 
     Args:
       estimate: Share on the seeds of the study, from 0 to 1.
@@ -445,7 +447,8 @@ def wilson_interval(
       estimate: The share, from 0 to 1.
       variance: Estimated variance of the share.
       freedom: Degrees of freedom of the variance.
-      seeds: Number of seeds; the effective number if the variance is 0.
+      seeds: Number of seeds. It is used as the effective number of seeds if the
+        variance is 0.
       level: Coverage of the interval.
     Returns:
       The pair (low, high), within [0, 1].
@@ -485,9 +488,10 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     The power is 0.8. More reporting seeds do not reduce the variance that comes from
     the choice of trials.
 
-    With n seeds the log ratio has the variance V_r = reporting * seeds / n, and its
-    interval has the half width t sqrt(choice + V_r). The power is computed from the
-    normal approximation of the noncentral t distribution.
+    With n reporting seeds, the reporting part of the variance is V_r = reporting *
+    seeds / n. The interval of the log ratio then has the half width t sqrt(choice +
+    V_r). The power is computed from the normal approximation of the noncentral t
+    distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.

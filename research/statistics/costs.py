@@ -34,10 +34,11 @@ def passes_to_target(
         initial point, r = 1.
       target: Target as a share of the initial gap, such as 1e-2.
     Returns:
-      Passes, shape (...). They are inf if the run did not reach the target, or if a NaN
-      or an infinity comes before: a run that diverged never counts as successful. A run
-      that starts at the target costs `passes[0]`. Gaps below `SMALLEST_GAP` are
-      rounding and count as `SMALLEST_GAP`.
+      Passes, shape (...); inf for a run that did not reach the target. If a run has a
+      NaN or infinite gap before the target, the result is also inf, because a run that
+      diverged never counts as successful. A run that starts at the target costs
+      `passes[0]`. Gaps below `SMALLEST_GAP` are rounding errors and count as
+      `SMALLEST_GAP`.
     Raises:
       ValueError: The shapes do not fit, `passes` does not ascend, or `target` is not a
         positive number.
@@ -67,11 +68,11 @@ def penalised_passes(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the passes to the target, or a finite penalty for a run that missed it.
 
-    With finite values every trial can be ranked. A run that made progress but missed
-    the target is extrapolated at its mean rate: budget * log(target) / log(r_last), at
-    most ten budgets, where r_last is its last relative gap. A run without progress, or
-    one that diverged, counts as ten budgets. This is the penalised average PAR10 of
-    algorithm selection.
+    All values are finite, so every trial can be ranked. A run that made progress but
+    missed the target is extrapolated at its mean rate: budget * log(target) /
+    log(r_last), at most ten budgets, where r_last is the last relative gap of the run.
+    A run that made no progress or diverged counts as ten budgets. This is the penalised
+    average PAR10 of algorithm selection.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is
@@ -114,8 +115,8 @@ def log_costs(
     """Return the log of each cost; a run that missed the target counts as ten budgets.
 
     Args:
-      costs: Passes to the target, inf for a run that missed it, shape (...). A cost of
-        0, of a run that starts at the target, counts as `SMALLEST_COST` budgets.
+      costs: Passes to the target, inf for a run that missed it, shape (...). A run that
+        starts at the target has the cost 0, which counts as `SMALLEST_COST` budgets.
       budget: Passes after which a run was stopped.
     Returns:
       Log costs, shape (...), finite.
@@ -149,9 +150,10 @@ def search_scores(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the score by which a search ranks runs: the log cost, lower is better.
 
-    A run that missed the target has the log of ten budgets, as in `log_costs`, reduced
-    by at most 0.0023: 0.001 times the log of ten budgets over `penalised_passes`. So a
-    search that has not yet reached the target is led to the runs that came closest.
+    A run that missed the target has the score log(ten budgets), as in `log_costs`,
+    minus 0.001 log(ten budgets / penalised_passes). The second term is at most 0.0023.
+    This term leads a search that has not yet reached the target to the runs that came
+    closest.
 
     Args:
       passes, relative, target: As for `penalised_passes`.
@@ -248,8 +250,8 @@ def digits_gained(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the mean over the passes of log10((f - f*) / (f_0 - f*)).
 
-    Its negative is the mean number of decimal digits that a run gained. A run has a
-    good (low) score if its gap falls early and ends low. No target is needed.
+    This mean, times -1, is the mean number of decimal digits that a run gained. A run
+    has a good (low) score if its gap falls early and ends low. No target is needed.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending.
@@ -293,8 +295,8 @@ def first_reached(
       gaps: Gaps f - f*, shape (..., k); column 0 is the initial gap.
       target: Target as a share of the initial gap, such as 1e-4.
     Returns:
-      Passes, shape (...). They are inf if the run never is at the target, if the
-      initial gap is not positive, or if an earlier gap is not finite.
+      Passes, shape (...). The result is inf if the run is never at the target, if the
+      initial gap is not positive, or if a gap before the target is not finite.
     Raises:
       ValueError: `passes` does not ascend or does not fit the shape of `gaps`, or
         `target` is not positive and finite.

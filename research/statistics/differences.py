@@ -42,11 +42,12 @@ class Difference(NamedTuple):
         above 1, else "undecided".
       more_seeds: Number of additional reporting seeds with which the study would detect
         a difference of 10 % between the chosen trials, with power 0.8 at this level.
-        It is estimated from the variance in the study, which 20 seeds determine within
-        a third. If the choice of the trial is uncertain, the number is too small (the
-        measured power was 0.6). It is -1 if no number suffices, because with so few
-        tuning seeds the choice alone adds an uncertainty of more than 10 % (more tuning
-        seeds help). It is also -1 if a rule never reached the target in some resample.
+        The number is estimated from the variance in the study; with 20 seeds, this
+        variance is known within a third. If the choice of the trial is uncertain, the
+        number is too small (then the measured power was 0.6). The number is -1 if no
+        number of reporting seeds suffices, because the choice of the trial alone adds
+        an uncertainty of more than 10 %. Then more tuning seeds help. The number is
+        also -1 if a rule never reached the target in some resample.
     """
 
     ratio: float
@@ -97,33 +98,38 @@ def difference(
     ERT is the expected running time to the target (`expected_running_time`) of the
     trial that was chosen on the tuning seeds.
 
-    The interval includes the choice of trials. It is a t interval of the log ratio. Its
-    variance is the sum of two: that over resampled tuning seeds, on which the trials
-    are chosen again, and that over resampled reporting seeds (`variance_of`). Its
-    degrees of freedom follow from both (Satterthwaite). If a rule reaches the target
+    The interval includes the uncertainty of the choice of the trials. It is a t
+    interval of the log ratio. The variance of the log ratio is the sum of two variances
+    (`variance_of`): the variance over resampled tuning seeds, on which the trials are
+    chosen again, and the variance over resampled reporting seeds. The degrees of
+    freedom follow from both variances (Satterthwaite). If a rule reaches the target
     only in some resamples, the result is the expanded percentile interval instead.
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
-    rules with twelve trials, whose cost has a minimum within the search space (10,000
-    studies for each number of seeds). It was 94.7 % with 3 tuning and 20 reporting
-    seeds, 95.5 % with 3 and 10, 95.8 % with 3 and 5, 95.3 % with 5 and 20, 94.5 % with
-    5 and 50. In harder cases (heavy tails; a flat minimum; many runs that miss the
-    target; 5,000 studies each) it was 95.2 % to 97.8 %, so the interval is rather too
-    wide there. With two tuning seeds it was only 91 %: use at least three. Use at least
-    twenty reporting seeds if half of the runs miss the target and there are many
-    comparisons (99.75 % each, with `comparisons` 20). With ten or fewer, five of 210
-    such studies of two equal rules were decided, where none or one was expected.
+    rules. The rules had twelve trials, and their cost had a minimum within the search
+    space. There were 10,000 studies for each number of seeds. With 3 tuning seeds, the
+    coverage was 95.8 %, 95.5 % and 94.7 % for 5, 10 and 20 reporting seeds. With 5
+    tuning seeds, it was 95.3 % and 94.5 % for 20 and 50 reporting seeds. In harder
+    cases (heavy tails, a flat minimum, or many runs that miss the target; 5,000 studies
+    each), the coverage was 95.2 % to 97.8 %, so the interval is slightly too wide.
+
+    Use at least three tuning seeds, because with two the coverage was only 91 %. If
+    half of the runs miss the target and there are many comparisons, use at least twenty
+    reporting seeds. Otherwise a difference may be reported for equal rules: with at
+    most ten reporting seeds and 20 comparisons (each at 99.75 %), five of 210 such
+    studies did so, where at most one was expected.
 
     Args:
       mine, other: Scores of the two rules on the same seeds, in the same order.
-      trials: Number of trials from which each rule chooses; None: all. It gives equal
-        budgets to rules with different numbers of trials. The trials are drawn at
-        random, with the defaults always included. `ratio` and `win` then describe this
-        procedure: passes spent per target reached.
+      trials: Number of trials from which each rule chooses; None means all. Use it to
+        give equal budgets to rules with different numbers of trials. The trials are
+        drawn at random; the defaults are always among them. `ratio` and `win` are then
+        those of the random procedure, whose cost is the mean number of passes divided
+        by the mean share of runs that reach the target.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
-        level 1 - (1 - level) / comparisons (Bonferroni), so that all of them together
-        hold with probability `level`.
+        level 1 - (1 - level) / comparisons (Bonferroni), so all intervals together are
+        right with the probability `level`.
       resamples: Number of bootstrap replicates.
       seed: Seed of the resampling.
     Returns:
@@ -164,21 +170,21 @@ def overall(
 ) -> Overall:
     """Return the geometric mean over workloads of ERT(mine) / ERT(other).
 
-    The probability that mine wins is a mean over workloads, too.
+    The result also has the mean over workloads of the probability that mine wins.
 
     The interval describes what other seeds would give on the same workloads, not what
     other workloads would give. Reporting seeds are resampled once for all workloads, so
     a seed may have a common effect on several of them. Tuning seeds are resampled
     separately for each workload.
 
-    If only one rule reaches the target on some workload, the ratio is 0 or inf. The
-    ratio is NaN, and the verdict "undecided", if this happens to both rules, or if
-    neither reaches the target on some workload. Then look at the single workloads and
-    at the win probability.
+    If only one rule reaches the target on some workload, the ratio is 0 or inf. If each
+    rule is the only one that reaches the target on some workload, or if neither rule
+    reaches the target on some workload, the ratio is NaN and the verdict is
+    "undecided". Then look at the single workloads and at the win probability.
 
     Args:
-      pairs: (mine, other) for each workload; all with the same number of reporting
-        seeds.
+      pairs: One pair (mine, other) for each workload. All scores have the same number
+        of reporting seeds.
       trials, level, comparisons, resamples, seed: As for `difference`.
     Returns:
       The difference over all workloads.
@@ -204,16 +210,17 @@ def best_of(
 
     The k trials are trial 0 (the defaults) and k - 1 of the others, drawn at random.
     The trial with the lowest mean over the tuning seeds is run on the reporting seeds.
-    The cost is the expected running time of this procedure: passes spent per target
-    reached, both averaged over all subsets. It is computed exactly, without drawing
-    (`choice_weights`). If every run reaches the target, it is the mean cost of the
-    chosen trial. For k = 1 it is the cost of the defaults; for k = t, that of the trial
-    chosen among all.
+    The cost is the expected running time of this procedure: the mean number of passes
+    divided by the mean share of runs that reach the target. Both means are over all
+    subsets of k - 1 trials. They are computed exactly (`choice_weights`), without
+    random numbers. If every run reaches the target, the cost is the mean cost of the
+    chosen trial. For k = 1 it is the cost of the defaults. For k = t it is the cost of
+    the best trial of all.
 
     Args:
       scores: Scores of one rule.
-      level: Coverage of the interval at each k. The interval includes the choice, as
-        for `difference`.
+      level: Coverage of the interval at each k. The interval includes the uncertainty
+        of the choice of the trial, as in `difference`.
       resamples: Number of bootstrap replicates.
       seed: Seed of the resampling.
     Returns:

@@ -152,7 +152,7 @@ def mean_interval(
 
 
 def seeds_in_words(count: int) -> str:
-    """Return a text that describes what `mean_interval` computes for so many seeds.
+    """Return a text that says what `mean_interval` computes for this number of seeds.
 
     Example:
       >>> [seeds_in_words(count) for count in (1, 2, 5)]

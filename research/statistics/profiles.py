@@ -17,10 +17,10 @@ def performance_profile(
         target.
       factors: Factors, at least 1, shape (f,).
     Returns:
-      Shares, shape (rules, f). The share at factor 1 is how often a rule is the best; a
-      tie counts for each of its rules. For large factors the share is how often the
-      rule reaches the target at all. If no rule reaches the target on a workload, it
-      counts as failed for all rules.
+      Shares, shape (rules, f). At factor 1, this is the share of workloads on which the
+      rule is the best; a tie counts for every rule in the tie. At large factors, this
+      is the share of workloads on which the rule reaches the target. If no rule reaches
+      the target on a workload, this workload counts as failed for all rules.
     Raises:
       ValueError: The shapes do not fit, a cost is not positive, or a factor is below 1.
     References:

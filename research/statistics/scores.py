@@ -30,7 +30,8 @@ def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
     Args:
       tuning: Scores, lower is better, shape (t, m).
     Returns:
-      Row number of the trial; of equal trials, the first.
+      Row number of the trial. If several trials have the lowest mean, the first of
+      them.
     Raises:
       ValueError: There is no trial or no seed, or a score is not finite.
     Example:

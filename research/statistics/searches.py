@@ -1,4 +1,4 @@
-"""Compare rules by several independent searches each: the luck of a search included."""
+"""Compare rules that were tuned by several independent searches each."""
 
 import functools
 import math
@@ -41,16 +41,17 @@ class SearchedDifference(NamedTuple):
       ratio: Cost of mine divided by the cost of the other. A cost is the geometric mean
         over searches, seeds and workloads; a run that missed the target counts as ten
         budgets. Below 1, mine is cheaper.
-      low, high: Interval of the ratio. It covers other searches and other seeds.
+      low, high: Confidence interval of the ratio. It includes the variation between
+        searches and between seeds.
       win: Probability that mine costs less than the other, for a random search of each
-        and a random seed. Ties count half.
+        rule and a random seed. Ties count half.
       win_low, win_high: Interval of `win`.
       verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
         above 1, else "undecided".
       detectable: Smallest factor between the costs that a study like this one detects
         with power 0.8.
-      from_searches: Share of the variance of log ratio that comes from the searches;
-        the rest comes from the seeds. It is NaN if there is no variance.
+      from_searches: Share of the variance of the log ratio that comes from the
+        searches. The remaining variance comes from the seeds. NaN if the variance is 0.
       workloads: Number of workloads.
     """
 
@@ -67,7 +68,7 @@ class SearchedDifference(NamedTuple):
 
 
 class _Estimate(NamedTuple):
-    """A mean over searches and seeds, and the variance of it.
+    """A mean over searches and seeds, and the variance of this mean.
 
     Attributes:
       mean: The mean.
@@ -98,22 +99,25 @@ def searched_difference(
 ) -> SearchedDifference:
     """Compare two rules by the mean of log cost over independent searches and seeds.
 
-    The model is crossed: log cost = rule + search + seed + rest, on each workload. Both
-    rules run on the same reporting seeds; their searches are independent. Let d_s be
-    the mean difference over searches on seed s, m_j the mean over seeds of search j, and
-    R the mean square of the rest of a rule (what search and seed do not explain). Then
+    On each workload, the model is log cost = rule + search + seed + rest, with crossed
+    searches and seeds. Both rules run on the same n reporting seeds. Each rule has J
+    searches of its own. Let d_s be the difference of the rules on seed s, averaged over
+    the searches. Let m_j be the mean of search j over the seeds. Let R be the mean
+    square of the rest of a rule, which is what neither search nor seed explains. The
+    variance of the mean difference is then
 
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), summed over both rules.
 
     The interval is the mean difference ± t sqrt(V), with Satterthwaite's degrees of
-    freedom. Over several workloads d_s is averaged over workloads, and the other terms
-    are added and divided by the squared number of workloads. The interval is at least
-    2 % wide on each side, because a search stops when it gains less.
+    freedom. If there are several workloads, d_s is averaged over the workloads, and the
+    other terms are added and divided by the squared number of workloads. On each side,
+    the interval is at least 2 % wide, because a search ends when it improves by less.
 
     Args:
-      pairs: (mine, other) for each workload: log cost of the point that each search
-        chose, on each reporting seed, shape (J, n). Columns are the same seeds in the
-        same order. A rule with nothing to search has one row and no search variance.
+      pairs: One pair of arrays (mine, other) for each workload. An array has the log
+        cost of the hyper-parameters that each search chose, on each reporting seed,
+        shape (J, n). All arrays have the same seeds in the same order. A rule without
+        hyper-parameters to search has one row, and no variance between searches.
       level: Coverage of the interval.
       comparisons: Number of comparisons made together (Bonferroni).
       resolution: Smallest half width of the interval, on the log scale.
@@ -175,11 +179,12 @@ class SearchedCost(NamedTuple):
     Attributes:
       cost: Geometric mean of the cost over searches and seeds, in the unit of the
         costs. A run that missed the target counts as ten budgets.
-      low, high: Interval of the cost. It covers other searches and other seeds.
+      low, high: Confidence interval of the cost. It includes the variation between
+        searches and between seeds.
       spread: Largest cost of a search divided by the smallest one.
-      disagree: Whether the searches disagree: `spread` is at least 1.25, and they
-        differ by more than seeds explain (F test at the level 0.99). Then the rule is
-        hard to tune.
+      disagree: Whether the searches disagree: `spread` is at least 1.25, and the costs
+        of the searches differ by more than the variation between seeds can explain (F
+        test at the level 0.99). A rule whose searches disagree is hard to tune.
     """
 
     cost: float
@@ -199,10 +204,10 @@ def searched_cost(
     """Return the cost of a rule on a workload, and whether its searches disagree.
 
     Args:
-      logs: Log cost of the point that each search chose on each reporting seed, shape
-        (J, n).
+      logs: Log cost of the hyper-parameters that each search chose, on each reporting
+        seed, shape (J, n).
       level, resolution: As in `searched_difference`.
-      factor: Smallest `spread` of searches that disagree.
+      factor: Smallest `spread` at which the searches may disagree.
     Returns:
       The cost.
     Raises:
@@ -236,19 +241,20 @@ def best_of_trials(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Float[np.ndarray, "trials 3"]:
-    """Return the cost that k trials give, with a band, for k = 1, ..., t.
+    """Return the expected cost of the best of k trials, with a band, for k = 1, ..., t.
 
-    The k trials are the defaults and k - 1 random points. The trial with the lowest
-    mean log cost on half of the screening seeds is chosen, and its cost on the other
-    half is reported. Then the halves are exchanged, and both results are averaged. The
-    cost is the geometric mean over all subsets of k trials of the points of all
-    searches, which is computed exactly (`choice_weights`).
+    A trial, or point, is a choice of hyper-parameters. The k trials are the defaults
+    and k - 1 random points. The trial with the lowest mean log cost on half of the
+    screening seeds is chosen, and its cost on the other half is reported. Then the
+    halves are exchanged, and both results are averaged. The result is the geometric
+    mean of this cost over all subsets of k trials, drawn from the points of all
+    searches. It is computed exactly (`choice_weights`).
 
     The band is a percentile interval over replicates. Each replicate draws the points
     with replacement and weights the seeds of each half and search at random (Bayesian
-    bootstrap). So the band covers other points and, with four seeds or more, other
-    seeds. The Sobol points of a search are spread more evenly than random ones, so the
-    band is slightly too wide.
+    bootstrap). So the band includes the variation between points and, with four seeds
+    or more, between seeds. The Sobol points of a search are spread more evenly than
+    random ones, so the band is slightly too wide.
 
     Args:
       scores: Log costs of the screening of each search, shape (J, t, s), with s at

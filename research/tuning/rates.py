@@ -24,8 +24,9 @@ class Choice(NamedTuple):
       rates: All rates that were tried, ascending, shape (k,).
       scores: Scores, shape (k, s), one row per rate and one column per tuning seed; inf
         for a run that diverged.
-      widened: Number of times that the ladder was widened.
-      at_edge: Whether the chosen rate still is the first or last of the ladder.
+      widened: Number of times that rates were added at an end.
+      at_edge: Whether the chosen rate still is the smallest or largest rate that was
+        tried.
     """
 
     rate: float
@@ -44,7 +45,8 @@ def choose_rate(
 ) -> Choice:
     """Choose the learning rate with the lowest mean score over the tuning seeds.
 
-    If the best rate is the first or last of the ladder, more rates are added beyond it.
+    The ladder is the sequence of rates to try. If its first or last rate is the best,
+    more rates are added at this end.
 
     Args:
       score: Function that takes rates (k,) and returns scores (k, number of tuning
@@ -53,12 +55,12 @@ def choose_rate(
       factor: Ratio between neighbours of the added rates.
       added: Number of rates that are added each time.
     Returns:
-      The choice. Of rates with equal scores, the largest is chosen. If all runs
-      diverge, smaller rates are added.
+      The choice. If several rates have the lowest score, the largest of them is chosen.
+      If all runs diverge, smaller rates are added.
     Raises:
       ValueError: The ladder is empty, not positive or not ascending, `factor` or
-        `added` is too small to widen it, or the scores do not have the shape (k, number
-        of tuning seeds).
+        `added` is too small to add rates, or the scores do not have the shape (k,
+        number of tuning seeds).
     Example:
       >>> score = lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2
       >>> choice = choose_rate(score, [0.5, 1.0, 2.0])

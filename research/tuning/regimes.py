@@ -14,13 +14,13 @@ from research.update_rules import RULE_TABLE
 
 
 class Regime(NamedTuple):
-    """A regime: a sampler, and whether the learning rate decays.
+    """A way to draw batches, with a constant or a decaying learning rate.
 
     The update rule is the same in all regimes.
 
     Attributes:
       name: Name in figures and tables.
-      batch_size: Examples in a batch; None: all examples.
+      batch_size: Number of examples in a batch; None means all examples.
       replacement: Whether an example may be drawn more than once in an epoch.
       decaying: Whether the rate decreases as 1 / sqrt(1 + passes).
     """
@@ -53,8 +53,8 @@ class Regime(NamedTuple):
     def ladder(self, rule: str) -> np.ndarray:
         """Return the learning rates to try first for a rule with this name.
 
-        They are the rates of the rule, multiplied by 16 for the full batch and divided
-        by 16 for single examples.
+        These are the rates that RULE_TABLE lists for the rule. They are multiplied by
+        16 for the full batch, and divided by 16 for single examples.
         """
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
         entry = RULE_TABLE.get(rule)

@@ -17,6 +17,7 @@ from research.checks import (
     check_callable,
     check_count,
     check_instance,
+    check_methods,
     check_sequence,
 )
 from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
@@ -50,7 +51,7 @@ class Runs(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """Result of one search.
+    """Result of one search; a point is a choice of all hyper-parameters.
 
     Attributes:
       values: Values of each hyper-parameter at all points, by name, shape (points,).
@@ -84,25 +85,30 @@ def search(
 ) -> Search:
     """Search a space for the hyper-parameters with the lowest mean score.
 
-    1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
-    2. Race: the best quarter also runs on the next six seeds.
-    3. Refinement, at most four rounds: budget / 4 new points around the two best
-       points. They are normally distributed. Their covariance is 0.49 times that of the
-       elite, the best fifth of all points on the screening seeds, so they follow a
-       valley in any direction and contract with it. The better half of the new points
-       joins the race. The refinement ends after two rounds in sequence that improve
-       the best mean score by less than log 1.02 each.
-    4. Choice: the best four points run on all seeds. The lowest mean score wins.
+    A point is a choice of all hyper-parameters. To run a point is to train with it.
 
-    A new point may leave a range on a log or one_minus scale by a third of its width.
-    So the chosen point may lie outside the given space.
+    1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
+    2. Race: the best quarter of the points also runs on the next six seeds.
+    3. Refinement, at most four rounds. In each round, budget / 4 new points are drawn
+    from normal distributions around the two best points. The covariance is 0.49 times
+    that of the elite, which is the best fifth of all points on the screening seeds. The
+    new points therefore follow a valley of the score in any direction, and contract
+    with the elite. The new points run on the screening seeds, and the better half of
+    them joins the race. The refinement ends after two rounds in sequence in which the
+    best mean score improves by less than log 1.02.
+    4. Choice: the best four points run on all seeds. The point with the lowest mean
+    score is chosen.
+
+    On a log or one_minus scale, a new point may lie outside its range, by up to a third
+    of the width. So the chosen point may lie outside the given space.
 
     Args:
       space: Ranges by name. If it is empty, one point runs on all seeds.
       budget: Number of points of the screening, positive. With one point there is no
         refinement, and the defaults are chosen.
-      seeds: Seeds of this search. A search with fewer than ten uses the ones it has.
-      generator: Random generator of the Sobol points' scrambling.
+      seeds: Seeds of this search. If there are fewer than ten, the screening and the
+        race use the seeds that there are.
+      generator: Random generator that scrambles the Sobol points.
     Returns:
       A generator. It yields the `Runs` that it needs, receives their scores (lower is
       better, finite, such as log costs), and returns a `Searched`.
@@ -146,8 +152,8 @@ def search_all(
 
     Args:
       searches: Results of `search`.
-      evaluate: Function that receives the runs of all searches that are not finished,
-        and returns the scores of each.
+      evaluate: Function that receives a list with one `Runs` per unfinished search, and
+        returns an array of scores for each of them.
     Returns:
       Results of the searches, in their order.
     Example:
@@ -160,7 +166,9 @@ def search_all(
       >>> all(0.025 < one.chosen_values["rate"] < 0.035 for one in found)
       True
     """
-    check_sequence("searches", searches, "results of search", Generator)
+    check_sequence("searches", searches, "results of search")
+    for number, one in enumerate(searches):
+        check_methods(f"searches[{number}]", one, "send", hint="Take it from search.")
     check_callable("evaluate", evaluate, "runs")
     asked = {number: next(one) for number, one in enumerate(searches)}
     results: dict[int, Searched] = {}
@@ -274,7 +282,7 @@ class _Table:
     def values(
         self, rows: Int[np.ndarray, " rows"]
     ) -> dict[str, Float[np.ndarray, " rows"]]:
-        """Return the values at points. Those of the defaults, row 0, are exact."""
+        """Return the values at points. For row 0 they are exactly the defaults."""
         values = from_unit(self.space, self.points[rows])
         for name, range_ in self.space.items():
             if range_.default is not None:

@@ -130,9 +130,10 @@ def _check_numbers(range_: Range, where: str) -> None:
 def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     """Return the first trials of a search: defaults, then a scrambled Halton sequence.
 
-    A name gets the same points in every space. A longer search starts with the trials
-    of a shorter one. A name that is not in DIMENSIONS gets the first free dimension of
-    the sequence. So does a name whose dimension another name of the space already uses.
+    DIMENSIONS lists the dimension of the Halton sequence for each name, so a listed
+    name gets the same points in every space. A longer search starts with the trials of
+    a shorter one. If a name is not listed, or if another name of the space already uses
+    its dimension, the name gets the first free dimension.
 
     Args:
       space: Ranges by name.
@@ -161,35 +162,6 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
         )
         for name, r in space.items()
     }
-
-
-def added_trials(
-    part: Space, count: int, start: int
-) -> dict[str, Float[np.ndarray, " trials"]]:
-    """Return more trials, inside the part of a space that `widen` added.
-
-    Args:
-      part: Space of the added part: the new part of one range, and the whole ranges of
-        the other hyper-parameters.
-      count: Number of trials.
-      start: Number of earlier trials, at least 1. The Halton sequence continues after
-        them.
-    Returns:
-      Values by name, each float64 of shape (count,).
-    Raises:
-      ValueError, TypeError: `count` or `start` is not a positive integer, or `part` is
-        not a valid space.
-    Example:
-      >>> _, part = widen({"learning_rate": Range(0.01, 10.0)}, "learning_rate", "high")
-      >>> added = added_trials(part, 4, start=12)["learning_rate"]
-      >>> print(added.min() >= 10.0, added.max() <= 100.0)
-      True True
-    """
-    check_space(part)
-    check_count("count", count)
-    check_count("start", start)
-    points = _points(part, start - 1 + count)
-    return {name: _at(r, points[name][start - 1 :]) for name, r in part.items()}
 
 
 def edges(
@@ -237,8 +209,8 @@ def widen(
       side: End of the range, "low" or "high".
     Returns:
       The pair (new space, space of the added part only). If the range cannot grow, the
-      first is unchanged and the second is None. A linear range never grows. A one_minus
-      range does not grow below 0 or above HIGHEST_SHARE.
+      pair is (unchanged space, None). A linear range never grows. A one_minus range
+      does not grow below 0 or above HIGHEST_SHARE.
     Raises:
       ValueError: `name` is not in the space, or `side` is neither "low" nor "high".
     Example:
@@ -326,8 +298,8 @@ def unit_limits(
 ) -> tuple[Float[np.ndarray, " dimensions"], Float[np.ndarray, " dimensions"]]:
     """Return the smallest and largest shares that a search may use.
 
-    A range on a log or one_minus scale may be left by a third of its width, where
-    `widen` allows it.
+    The limits of a log or one_minus range lie outside the range by a third of its
+    width, where `widen` allows this. All other limits are 0 and 1.
 
     Example:
       >>> space = {"rate": Range(0.01, 10.0), "momentum": Range(0.0, 0.9, "one_minus")}
@@ -396,7 +368,7 @@ def _dimensions(space: Space) -> dict[str, int]:
 
 
 def _scaled(value: float, scale: str) -> float:
-    """Return the position of a value on its scale; larger values have larger ones."""
+    """Return the position of a value on its scale; it grows with the value."""
     if scale == "linear":
         return float(value)
     return math.log(value) if scale == "log" else -math.log1p(-value)
@@ -447,7 +419,7 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
     Each text gives the range of one hyper-parameter of one rule.
 
     Returns:
-      {rule: {name: Range}}, which was checked.
+      A dict {rule: {name: Range}} in which every range is valid.
     Raises:
       ValueError: A text has the wrong syntax, a name is given twice, or a range is not
         valid.

@@ -1,8 +1,8 @@
 """Rules that divide each gradient entry by the size of its past gradients.
 
-The size is a sum (Adagrad, MADGRAD) or a moving average (Adadelta, RMSProp) of squares. In the
-formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
-operations act entry by entry.
+The size comes from a sum of squares (Adagrad, MADGRAD) or from a moving average of
+squares (Adadelta, RMSProp). In the formulas, g_t is the gradient, u_t the update and
+η_t the learning rate at step t. All operations act entry by entry.
 """
 
 from typing import Any, NamedTuple
@@ -409,10 +409,11 @@ class MadgradState(NamedTuple):
 
     Attributes:
       count: Number of steps taken, int32, shape ().
-      moved: Difference x_t - x_0, like the params: the sum of the updates.
-      gradient_sum: Weighted sum of gradients s_t, like the params.
-      sum_of_squares: Weighted sum of squared gradients ν_t, like the params (real if
-        those are complex).
+      moved: Difference x_t - x_0, which is the sum of the updates, shaped like the
+        params.
+      gradient_sum: Weighted sum of gradients s_t, shaped like the params.
+      sum_of_squares: Weighted sum of squared gradients ν_t, shaped like the params
+        (real if those are complex).
       learning_rate: Learning rate of the last step, shape (). Before the first step,
         the rate that the first step will use.
     """
@@ -433,7 +434,7 @@ def madgrad(
     eps: float | Array = 1e-6,
     eps_in_rate: bool = True,
 ) -> optax.GradientTransformation:
-    """Dual averaging from the starting point, divided by the cube root of squares.
+    """Dual averaging from x_0, divided by the cube root of the sum of g².
 
     w_t = (η_t + ε) √t, with t counted from 1,
     s_t = s_(t-1) + w_t g_t,
@@ -442,12 +443,14 @@ def madgrad(
     u_t = (1 - μ) (z_t - x_t), where x_t are the params and μ is momentum.
 
     optax.contrib.madgrad and the authors' code are the same. The paper has η_t in place
-    of η_t + ε (eps_in_rate=False). The distance x_t - x_0 is the sum of the updates, so
-    this rule must be the last in a chain. optax subtracts the params, which loses digits, and
-    takes √t in float32. torch does not have the rule.
+    of η_t + ε (eps_in_rate=False). This function computes x_t - x_0 as the sum of its
+    updates, so the rule must be the last one in a chain. optax computes x_t - x_0 by
+    subtracting the params, which loses digits, and computes √t in float32. torch does
+    not have the rule.
 
-    Use it for sparse or noisy gradients and long trainings: the sum forgets nothing.
-    Rates and decays differ from those of other rules, and often λ = 0 is best.
+    Use it for sparse or noisy gradients and for long trainings, because the sum s_t
+    forgets no gradient. Good values of η and λ differ from those for other rules; often
+    λ = 0 is best.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->

@@ -333,11 +333,12 @@ def adamaxw(
 ) -> optax.GradientTransformation:
     """Adamax with weight decay that is separate from the gradient.
 
-    u_t = -η_t (m̂_t / n_t + λ x_t), with m̂_t and n_t as in `adamax` and the params x_t.
+    u_t = -η_t (m̂_t / n_t + λ x_t), where m̂_t and n_t are as in `adamax`, and x_t are
+    the params.
 
-    optax.adamaxw is the same. torch.optim.Adamax has only coupled decay.
+    optax.adamaxw is the same. torch.optim.Adamax can only add λ x_t to the gradient.
 
-    Use it in place of Adamax with a penalty ½ λ |x|², for the reason in `adamw`.
+    Use it in place of Adamax with a penalty ½ λ |x|². `adamw` gives the reason.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.

@@ -1,9 +1,9 @@
 """Adam with another first moment: AdEMAMix, its simplified form, LaProp and MARS.
 
-AdEMAMix adds a second, slow average, LaProp averages gradients that are already
-divided, and MARS corrects each gradient by its change. In the formulas, g_t is the
-gradient, u_t the update and η_t the learning rate at step t. Operations act entry by
-entry, except for a norm in MARS.
+AdEMAMix adds a second, slow average of the gradients. LaProp divides each gradient
+first and then takes the average. MARS adds to each gradient a multiple of the last
+change of the gradient. In the formulas, g_t is the gradient, u_t the update and η_t the
+learning rate at step t. Operations act entry by entry, except for a norm in MARS.
 """
 
 from typing import Any, NamedTuple
@@ -42,9 +42,9 @@ class AdemamixState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Fast moving average of gradients m_t, like the params.
-      slow: Slow moving average of gradients n_t, like the params.
-      nu: Moving average of squared gradients v_t, like the params.
+      mu: Fast moving average of gradients m_t, shaped like the params.
+      slow: Slow moving average of gradients n_t, shaped like the params.
+      nu: Moving average of squared gradients v_t, shaped like the params.
     """
 
     count: Array
@@ -69,22 +69,23 @@ def ademamix(
     """AdamW with a second, slow average of gradients in the numerator.
 
     n_t = β3 n_(t-1) + (1 - β3) g_t,
-    u_t = -η_t ((m̂_t + α n_t) / (√(v̂_t + ε_root) + ε) + λ x_t), with m̂_t and v̂_t as in
-    `adam` and the params x_t.
+    u_t = -η_t ((m̂_t + α n_t) / (√(v̂_t + ε_root) + ε) + λ x_t), where m̂_t and v̂_t
+    are as in `adam`, and x_t are the params.
 
-    n_t is not corrected for starting at 0, so that its influence grows slowly. With
-    warmup_steps = T > 0, the factor grows as α min(t / T, 1). The decay then also grows,
-    from about β1 to β3: log β3_t = log β3 / (s + (1 - s) log β3 / log β1), with s =
-    min(t / T, 1).
+    n_t starts at 0 and is not corrected for this, so its influence grows slowly. With
+    warmup_steps = T > 0, α is replaced by α min(t / T, 1). β3 is replaced by a decay
+    β3_t that grows from about β1 to β3: log β3_t = log β3 / (s + (1 - s) log β3 / log
+    β1), with s = min(t / T, 1).
 
-    optax.contrib.ademamix is the same without a warm-up; there α and β3 may be
-    schedules of their own, counted from 0. The paper uses the warm-up over the whole
-    training. Without it, long trainings may diverge early. bitsandbytes has it as
-    t_alpha and t_beta3. torch does not have the rule.
+    optax.contrib.ademamix is the same without a warm-up. It also accepts schedules for
+    α and β3, whose steps are counted from 0. In the paper, the warm-up lasts for the
+    whole training. Without a warm-up, long trainings may diverge early. In
+    bitsandbytes, the arguments t_alpha and t_beta3 are the lengths of the warm-up.
+    torch does not have the rule.
 
     Use it for long trainings of large models, where gradients that are 10,000 steps old
-    still help. It stores three arrays per leaf where Adam stores two. With α = 0 it is
-    AdamW.
+    still help. The rule stores three arrays per leaf where Adam stores two. With α = 0
+    the rule is AdamW.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
@@ -92,7 +93,7 @@ def ademamix(
       alpha: Factor α of the slow average, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: As in `adamw`.
-      warmup_steps: Number T of steps of the warm-up, an integer of at least 0; may be
+      warmup_steps: Length T of the warm-up in steps, an integer of at least 0; may be
         traced.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
@@ -161,8 +162,8 @@ class SimplifiedAdemamixState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      velocity: Decaying sum of gradients m_t, like the params.
-      nu: Moving average of squared gradients v_t, like the params.
+      velocity: Decaying sum of gradients m_t, shaped like the params.
+      nu: Moving average of squared gradients v_t, shaped like the params.
     """
 
     count: Array
@@ -181,18 +182,18 @@ def simplified_ademamix(
     weight_decay: float | Array = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Divide a sum of gradients, in which the newest has more weight, by Adam's root.
+    """Divide a decaying sum of gradients plus the newest one by Adam's root √v̂_t.
 
     m_t = β1 m_(t-1) + g_t,
     u_t = -η_t ((m_t + α g_t) / (√(v̂_t + ε_root) + ε) + λ x_t), with v̂_t as in `adam`.
 
-    m_t is a sum, not an average: with α = 0 a constant gradient gives steps that grow
-    from η to η / (1 - β1). So η is smaller than Adam's by about that factor.
-    optax.contrib.simplified_ademamix is the same for real params. For complex params it
-    takes g² where |g|² is meant. torch does not have the rule.
+    m_t is a sum, not an average. If α = 0 and the gradient is constant, the steps
+    therefore grow from η to η / (1 - β1). So use about 1 - β1 times the rate of Adam.
+    optax.contrib.simplified_ademamix is the same for real params. For complex params,
+    optax computes v_t from g² instead of |g|². torch does not have the rule.
 
-    Use it in place of AdEMAMix if a second average costs too much memory. For small
-    batches the paper takes a large α, for large ones α near 0.
+    Use it in place of AdEMAMix if a second average costs too much memory. The paper
+    uses a large α for small batches, and an α near 0 for large batches.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
@@ -253,19 +254,21 @@ def laprop(
     weight_decay: float | Array = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Average gradients that are already divided by the root of their squares.
+    """Divide each gradient by Adam's root √v̂_t, and then take the moving average.
 
     m_t = β1 m_(t-1) + (1 - β1) g_t / (√v̂_t + ε),
-    u_t = -η_t (m_t / (1 - β1^t) + λ x_t), with v̂_t as in `adam` and the params x_t.
+    u_t = -η_t (m_t / (1 - β1^t) + λ x_t), where v̂_t is as in `adam`, and x_t are the
+    params.
 
-    Adam divides an average of gradients by the present root. LaProp divides each
-    gradient by the root of its own time, so no quotient exceeds 1 / √(1 - β2) whatever
-    β1 is. The authors' code and timm's LaProp are the same with a constant rate: they
-    average η_t times the quotient, and divide by the same average of η_t. optax 0.2.8
-    and torch do not have the rule.
+    Adam divides the average of all gradients by √v̂_t of the present step. LaProp
+    divides each gradient by √v̂_t of the step in which this gradient was computed, so
+    no quotient exceeds 1 / √(1 - β2), whatever β1 is. The authors' code and timm's
+    LaProp are the same for a constant rate. They average η_t times the quotient, and
+    divide this average by the average of η_t. optax 0.2.8 and torch do not have the
+    rule.
 
-    Use it in place of Adam if β2 must be small, as for gradients whose size changes
-    quickly.
+    Use it in place of Adam if β2 must be small, for example because the size of the
+    gradients changes quickly.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.
@@ -318,9 +321,9 @@ class MarsState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average of corrected gradients m_t, like the params.
-      nu: Moving average of their squares v_t, like the params.
-      gradient: Last gradient g_t, like the params.
+      mu: Moving average of corrected gradients m_t, shaped like the params.
+      nu: Moving average of squared corrected gradients v_t, shaped like the params.
+      gradient: Last gradient g_t, shaped like the params.
     """
 
     count: Array
@@ -340,23 +343,25 @@ def mars(
     mask: Any = None,
     optimize_1d: bool = False,
 ) -> optax.GradientTransformation:
-    """AdamW on gradients that are corrected by their change, to reduce their variance.
+    """AdamW on gradients corrected by their last change, which reduces variance.
 
-    c_t = g_t + γ β1 / (1 - β1) (g_t - g_(t-1)), divided by its norm if that exceeds 1,
+    c_t = g_t + γ β1 / (1 - β1) (g_t - g_(t-1)), divided by |c_t| if |c_t| > 1,
     m_t = β1 m_(t-1) + (1 - β1) c_t,
     v_t = β2 v_(t-1) + (1 - β2) c_t²,
-    u_t = -η_t (m̂_t / (√v̂_t + ε) + λ x_t), where m̂_t and v̂_t are corrected as in `adam`.
+    u_t = -η_t (m̂_t / (√v̂_t + ε) + λ x_t), where m̂_t and v̂_t are corrected for bias
+    as in `adam`, and x_t are the params.
 
-    The norm is that of a leaf, and c_1 = g_1. For leaves with fewer than two axes c_t =
-    g_t, unless optimize_1d=True: this is AdamW.
+    |c_t| is the norm of one leaf, and c_1 = g_1. Leaves with fewer than two axes have
+    c_t = g_t, so the rule is AdamW for them, unless optimize_1d=True.
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
-    (mars_type="adamw"). The exact form takes g_(t-1) again on the examples of step t,
-    at twice the cost. The authors' code starts from g_0 = 0 and also divides c_1. timm's
-    `caution` is `cautious` here. optax 0.2.8 and torch do not have the rule.
+    (mars_type="adamw"). The exact form computes the gradient of step t - 1 again, with
+    the examples of step t, which doubles the cost. The authors' code sets g_0 = 0, and
+    clips the norm of c_1, too. timm's option `caution` is the function `cautious` here.
+    optax 0.2.8 and torch do not have the rule.
 
-    Use it like AdamW on large models. It stores three arrays per leaf where Adam stores
-    two. timm's default rate is 0.003.
+    Use it like AdamW on large models. The rule stores three arrays per leaf where Adam
+    stores two. timm's default rate is 0.003.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.

@@ -123,12 +123,12 @@ def nadamw(
     `adam`, and x_t are the params.
 
     optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t, as
-    g_t is. The NAdamW of AlgoPerf and timm does so. Its first step is then η long, not
-    1.47 η. The default λ is 1e-4 in optax and here, and 0.01 in timm. In torch,
-    NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see `nadam`).
+    g_t is. The NAdamW of AlgoPerf and timm has this form. An entry of its first step is
+    η, and not 1.47 η. The default λ is 1e-4 in optax and here, and 0.01 in timm. In
+    torch, NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see `nadam`).
 
-    Use it like AdamW. It was the baseline of the AlgoPerf benchmark, with
-    same_correction=True.
+    Use it like AdamW. NAdamW with same_correction=True was the baseline of the AlgoPerf
+    benchmark.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.

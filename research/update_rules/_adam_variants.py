@@ -1,11 +1,11 @@
 """Variants of Adam: AdaBelief, ACProp, Yogi, Adan and the cautious AdamW.
 
-AdaBelief averages squared deviations from the mean gradient, and ACProp divides by the
-average of the step before. Yogi adds or subtracts
-squares instead of averaging them. Adan adds Nesterov's look-ahead. The cautious AdamW
-leaves out steps that go against the gradient. In the formulas, g_t is the gradient, u_t
-the update and η_t the learning rate at step t. Operations act entry by entry, except
-for a mean in the cautious AdamW.
+AdaBelief averages squared deviations from the mean gradient. ACProp divides by the root
+of this average from the step before. Yogi adds or subtracts squares instead of
+averaging them. Adan adds Nesterov's look-ahead. The cautious AdamW skips entries whose
+momentum and gradient have opposite signs. In the formulas, g_t is the gradient, u_t the
+update and η_t the learning rate at step t. Operations act entry by entry, except for a
+mean in the cautious AdamW.
 """
 
 from typing import Any, NamedTuple
@@ -136,16 +136,17 @@ def acprop(
 
     m_t = β1 m_(t-1) + (1 - β1) g_t,
     s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
-    u_t = -η_t (g_t / (√(s_(t-1) / (1 - β2^(t-1))) + ε) + λ x_t), and the first divisor is
-    1 + ε.
+    u_t = -η_t (g_t / (√(s_(t-1) / (1 - β2^(t-1))) + ε) + λ x_t). In the first step, g_1
+    is divided by 1 + ε.
 
-    g_t is not part of its own divisor, and the step has no momentum. optax.contrib.acprop
-    has (g_t - m_(t-1))² in place of (g_t - m_t)² (from_old_mean=True), though its
-    docstring has m_t, as the paper does. Its steps are β1 times as long from the second
-    on. torch does not have the rule.
+    The divisor of g_t does not depend on g_t, and the step has no momentum.
+    optax.contrib.acprop has (g_t - m_(t-1))² in place of (g_t - m_t)²
+    (from_old_mean=True), although its docstring has m_t, like the paper. From the
+    second step on, the steps of optax are β1 times as long. torch does not have the
+    rule.
 
-    Use it in place of AdaBelief on noisy gradients, where a gradient in its own divisor
-    biases the step. The first step is as long as η times the gradient.
+    Use it in place of AdaBelief for noisy gradients: a divisor that depends on g_t, as
+    in AdaBelief, biases the step. The first step is η g_1, which may be long.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
@@ -467,26 +468,27 @@ def cautious_adamw(
     plus_one: bool = False,
     cautious_decay: bool = False,
 ) -> optax.GradientTransformation:
-    """AdamW that leaves out the entries whose momentum goes against the gradient.
+    """AdamW that skips entries whose momentum and gradient have opposite signs.
 
     d_t = m̂_t / (√v̂_t + ε), with m̂_t and v̂_t as in `adam`,
     u_t = -η_t (k_t d_t / max(mean(k_t), 0.001) + λ x_t). k_t is 1 for entries with d_t
     g_t > 0 and 0 for others, and the mean is over the leaf.
 
-    The rule is timm's AdamW with caution=True, and the authors' code. The paper divides
-    by (Σ k_t + 1) / n in place of the mean over n entries (plus_one=True). With
-    cautious_decay=True, an entry decays only if its direction makes it smaller, too: k_t
-    d_t x_t >= 0. optax 0.2.8 does not have the rule. For other rules, use `cautious`.
+    timm's AdamW with caution=True, and the authors' code, are the same rule. The paper
+    divides by (Σ k_t + 1) / n in place of the mean over n entries (plus_one=True). With
+    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay: the step along d_t
+    moves such an entry towards 0, or not at all. optax 0.2.8 does not have the rule. To
+    make another rule cautious, use `cautious`.
 
-    Use it in place of AdamW, with the same arguments. Where the gradient changes its
-    sign, the entry waits until its momentum has turned.
+    Use it in place of AdamW, with the same arguments. If the gradient of an entry
+    changes its sign, the entry is skipped until its momentum has changed sign, too.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: As in `adamw`.
-      plus_one: Whether to scale as in the paper.
-      cautious_decay: Whether only entries decay whose direction makes them smaller.
+      plus_one: Whether to divide by (Σ k_t + 1) / n, as in the paper.
+      cautious_decay: Whether only entries with k_t d_t x_t >= 0 decay.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:

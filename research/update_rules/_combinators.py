@@ -1,7 +1,7 @@
 """Wrappers around a rule.
 
-The wrappers accumulate gradients, skip non-finite gradients, leave out entries that go
-against the gradient, or change the dtype of the state.
+The wrappers accumulate gradients, skip non-finite gradients, skip entries that do not
+go against the gradient, or change the dtype of the state.
 """
 
 import functools
@@ -231,26 +231,29 @@ def cautious(
     plus_one: bool = False,
     min_share: float | Array = 1e-3,
 ) -> optax.GradientTransformationExtraArgs:
-    """Leave out the entries of a rule's update that do not go down the gradient.
+    """Set the entries of a rule's update to 0 that do not go against the gradient.
 
-    u_t <- k_t u_t / max(s_t, min_share), where k_t is 1 for entries with u_t g_t < 0 and
-    0 for others, and s_t is the mean of k_t over the leaf. Momentum may point up the
-    present gradient. Those entries wait, and the others move further.
+    u_t <- k_t u_t / max(s_t, min_share), where k_t is 1 for entries with u_t g_t < 0
+    and 0 for others, and s_t is the mean of k_t over the leaf. With momentum, an entry
+    of u_t may have the same sign as the gradient. Such an entry is set to 0, and the
+    others move further.
 
-    The rule is the authors' code, and timm's `caution`. The paper has n / (Σ k_t + 1) in
-    place of 1 / max(s_t, min_share) for n entries (plus_one=True). Weight decay inside
-    `rule` is part of its update, and is left out with it. `cautious_adamw` decays apart from it. optax 0.2.8 does not have it.
+    The authors' code, and timm's option `caution`, are the same. For a leaf of n
+    entries, the paper has n / (Σ k_t + 1) in place of 1 / max(s_t, min_share)
+    (plus_one=True). If `rule` has weight decay, the decay is part of u_t, so an entry
+    with k_t = 0 does not decay. In `cautious_adamw`, such an entry decays. optax 0.2.8
+    does not have this function.
 
-    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. On a rule
-    without momentum it does nothing.
+    Use it around a rule with momentum, such as `adam`, `lion` or `heavy_ball`. A rule
+    without momentum is not changed.
 
     Args:
       rule: Rule to wrap.
-      plus_one: Whether to scale as in the paper.
-      min_share: Least share by which the update is divided, positive; may be traced.
+      plus_one: Whether to multiply by n / (Σ k_t + 1), as in the paper.
+      min_share: Lower bound of the share s_t in the division, positive; may be traced.
         Ignored if plus_one is True.
     Returns:
-      The rule that leaves out entries.
+      The wrapped rule.
     Raises:
       ValueError, TypeError: A concrete min_share is not a positive number.
     References:

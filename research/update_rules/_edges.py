@@ -255,8 +255,8 @@ def leaf_norm(x: Array) -> Array:
     """Return the Euclidean norm of a leaf, in at least float32, for entries of any size.
 
     Entries above 2^60 or below 2^-60 are multiplied by a power of two before they are
-    squared, which changes no digit. In float32 the squares would otherwise overflow
-    from 1.8e19 on. The norm of a leaf without entries is 0.
+    squared, which changes no digit. Otherwise the square of an entry above 1.8e19 would
+    overflow in float32. The norm of a leaf without entries is 0.
 
     Example:
       >>> print(leaf_norm(jnp.array([3e30, -4e30], "float32")))

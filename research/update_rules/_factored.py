@@ -39,11 +39,11 @@ MIN_DIM_SIZE_TO_FACTOR = 128
 
 
 class Factors(NamedTuple):
-    """Means of an average of squares over either of the two longest axes of a leaf.
+    """Means of the averaged squares of a leaf, over each of its two longest axes.
 
     Attributes:
-      row: Mean over the longest axis, which is left out.
-      column: Mean over the second longest axis, which is left out.
+      row: Mean over the longest axis. The array does not have this axis.
+      column: Mean over the second longest axis. The array does not have this axis.
     """
 
     row: Array
@@ -55,8 +55,8 @@ class AdafactorState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      nu: Moving average of squared gradients v_t, like the params; for a leaf that is
-        factored, its Factors.
+      nu: Moving average of squared gradients v_t, shaped like the params. A leaf that
+        is factored has its Factors instead.
     """
 
     count: Array
@@ -67,7 +67,7 @@ class AdafactorMomentumState(NamedTuple):
     """State of Adafactor's momentum.
 
     Attributes:
-      mu: Moving average of directions m_t, like the params.
+      mu: Moving average of directions m_t, shaped like the params.
     """
 
     mu: Params
@@ -94,44 +94,46 @@ def adafactor(
     u_t = -η_t (max(ε2, rms(x_t)) d_t / max(1, rms(d_t) / δ) + λ x_t).
 
     rms is the root of the mean square over a leaf, δ is clipping_threshold, c is
-    decay_rate, ε2 is min_scale and λ is weight_decay. For a matrix with both sides at
-    least min_dim_size_to_factor long, only the means r_t of the rows and c_t of the
-    columns of v_t are kept, and v̂_t = r_t c_tᵀ / mean(r_t). For leaves with more axes,
-    these are the means over the longest and over the second longest axis. For other
-    leaves v̂_t = v_t. The momentum β is that of an average of the first term, before η_t
-    multiplies it.
+    decay_rate, ε2 is min_scale and λ is weight_decay. A matrix is factored if both its
+    sides are at least min_dim_size_to_factor long. Then only the means r_t of the rows
+    and c_t of the columns of v_t are stored, and v̂_t = r_t c_tᵀ / mean(r_t). For
+    leaves with more axes, r_t and c_t are the means over the longest and over the
+    second longest axis. If a leaf is not factored, v̂_t = v_t. With a momentum β, the
+    first term in the brackets is replaced by its moving average with the decay β.
 
-    The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True).
-    Implementations differ in other points, too:
+    The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True). Other
+    implementations also differ in these points:
     optax.adafactor has no relative step, no argument ε2 and no default rate. It
-    subtracts λ x_t without η_t, averages after the multiplication by η_t, and computes
-    t^-c in float32, so its updates are wrong by 1e-7 in float64.
-    torch.optim.Adafactor always has the relative step (its lr is η), has no momentum,
-    and factors the last two axes of any size. It has no ε in v_t: it bounds √v̂_t from
-    below.
-    keras.optimizers.Adafactor also takes the minimum of a rate and 1 / √t, even of a
-    schedule, and stores the whole v̂_t, so it saves no memory.
-    transformers and timm factor the last two axes (newer versions of timm the two
-    longest, from 16 on), average after the multiplication by η_t, and multiply λ x_t by
-    the parameter scale as well.
+    subtracts λ x_t without the factor η_t, and takes the moving average after the
+    multiplication by η_t. It computes t^-c in float32, so in float64 its updates have
+    an error of 1e-7.
+    torch.optim.Adafactor always has the relative step (its lr is η). It has no
+    momentum, and factors the last two axes, whatever their lengths. It does not add ε
+    to the squares, but has a lower bound of √v̂_t.
+    keras.optimizers.Adafactor also takes the minimum of the rate and 1 / √t, even if
+    the rate is a schedule. It stores the whole v̂_t, so it does not save memory.
+    transformers and timm factor the last two axes; newer versions of timm factor the
+    two longest axes if these have at least 16 entries. Both packages take the moving
+    average after the multiplication by η_t, and multiply λ x_t by max(ε2, rms(x_t)),
+    too.
 
-    Use it where Adam's state does not fit into memory: it keeps m + n numbers for an (m,
-    n) matrix. The rate is relative to the size of the params, so 0.01 changes a matrix
-    by 1 % per step.
+    Use it if the state of Adam does not fit into memory. For an (m, n) matrix,
+    Adafactor stores m + n numbers. The rate is relative to the size of the params, so
+    0.01 changes a matrix by 1 % per step.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
         η_t.
       decay_rate: Exponent c, positive; may be traced.
-      min_dim_size_to_factor: Least length of both axes of a leaf that is factored, a
-        positive integer; None means 128. It cannot be traced.
+      min_dim_size_to_factor: Smallest length that the two axes of a factored leaf may
+        have, a positive integer; None means 128. It cannot be traced.
       multiply_by_parameter_scale: Whether to multiply by max(ε2, rms(x_t)).
       clipping_threshold: Threshold δ, positive; may be traced. 1e30 turns clipping off.
       momentum: Momentum β in [0, 1), or None for none; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: As in `adamw`.
       eps, min_scale: Constants ε and ε2, at least 0; may be traced.
-      relative_step: Whether η_t is at most 1 / √t.
+      relative_step: Whether the rate of step t is min(η_t, 1 / √t).
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -306,10 +308,10 @@ class Sm3State(NamedTuple):
     """State of SM3.
 
     Attributes:
-      largest: For each leaf a tuple with one array for each of its axes: the largest
-        accumulated square at each position of that axis. A leaf without axes has one
+      largest: For each leaf, a tuple with one array per axis. The array of an axis has
+        the largest s_t at each position of this axis. A leaf without axes has one
         number.
-      mu: Moving average of directions m_t, like the params.
+      mu: Moving average of directions m_t, shaped like the params.
     """
 
     largest: Params
@@ -322,24 +324,25 @@ def sm3(
     momentum: float | Array = 0.9,
     eps: float | Array = 1e-8,
 ) -> optax.GradientTransformation:
-    """Adagrad with a bound of the sum of squares for each row and column of a matrix.
+    """Adagrad that stores one number for each row and each column of a matrix.
 
-    s_t = min(r_(t-1), c_(t-1)) + g_t² for each entry, with the numbers r of its row and
-    c of its column. Then each r_t is the largest s_t in its row, and each c_t that in
-    its column.
-    m_t = μ m_(t-1) + (1 - μ) g_t / √(s_t + ε), or 0 in place of the quotient where s_t =
-    0,
+    s_t = min(r_(t-1), c_(t-1)) + g_t² for each entry, where r is the number of its row,
+    and c the number of its column. Then r_t is the largest s_t in the row, and c_t is
+    the largest s_t in the column.
+    m_t = μ m_(t-1) + (1 - μ) g_t / √(s_t + ε), with 0 in place of the quotient where
+    s_t = 0,
     u_t = -η_t m_t.
 
-    The same holds for each axis of a leaf with more axes. For a vector or a scalar s_t
-    is the sum of its squares, as in `adagrad`. s_t is at least that sum for every entry.
+    In a leaf with more axes, every axis has such numbers, and the minimum is over all
+    axes. For a vector or a scalar, s_t is the sum of the squared gradients, as in
+    `adagrad`. For other leaves, s_t is at least this sum in every entry.
 
-    The rule is SM3-II of the paper, which has no ε: set eps=0. optax.sm3 is the same
-    with its ε of 1e-8, but it accepts neither a schedule nor a leaf without axes.
+    The paper's SM3-II has no ε; eps=0 gives the paper's rule. optax.sm3 is the same
+    rule with ε = 1e-8, but it accepts neither a schedule nor a leaf without axes.
 
-    Use it where Adagrad suits but its memory does not fit, as for large embeddings. It
-    keeps m + n numbers for the squares of an (m, n) matrix, and a momentum like the
-    params.
+    Use it in place of Adagrad if the state of Adagrad does not fit into memory, for
+    example for large embeddings. For an (m, n) matrix, SM3 stores m + n numbers in
+    place of the squares, and m n numbers for the momentum.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->

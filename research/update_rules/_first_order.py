@@ -416,13 +416,13 @@ def noisy_sgd(
 ) -> optax.GradientTransformation:
     """Add normal noise to the gradient, with a variance that falls over time.
 
-    u_t = -η_t (g_t + σ_t n_t), with σ_t² = eta / t^γ, t counted from 1 and standard
-    normal numbers n_t.
+    u_t = -η_t (g_t + σ_t n_t), where n_t are standard normal numbers, and σ_t² = eta /
+    t^γ with t counted from 1.
 
-    The numbers of step t and leaf k, both counted from 0, are those of the key
-    fold_in(fold_in(key, t), k). A run that is resumed at step t therefore draws the same
-    numbers. optax.noisy_sgd has the same distribution, and draws other numbers: it keeps
-    a key in its state. torch does not have the rule.
+    The numbers for step t and leaf k, both counted from 0, are drawn with the key
+    fold_in(fold_in(key, t), k). A run that is resumed at step t therefore draws the
+    same numbers. optax.noisy_sgd draws other numbers from the same distribution,
+    because it has a key in its state. torch does not have the rule.
 
     Use it to leave flat regions and saddle points early in a training, or as a baseline
     for the noise of mini-batches.
@@ -430,8 +430,8 @@ def noisy_sgd(
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
         η_t.
-      key: Key of `jax.random`, for this rule alone.
-      eta: Variance of the first step, at least 0; may be traced.
+      key: Key of `jax.random`, which should be used for this rule only.
+      eta: Variance of the noise in the first step, at least 0; may be traced.
       gamma: Exponent γ, at least 0; may be traced.
     Returns:
       The rule, an optax.GradientTransformation.

@@ -269,7 +269,7 @@ def _restricted(
 
 
 def spread_labels(name: str, prefix: Any, params: Params) -> Any:
-    """Return a pytree like params, with each entry of prefix at all leaves below it.
+    """Expand a prefix of params: give each leaf the entry of the prefix that covers it.
 
     Args:
       name: Name of the argument, for the message.

@@ -1,7 +1,8 @@
 """Rules that precondition a leaf along each of its axes: Shampoo, SOAP and PSGD.
 
-For a matrix, these are one square matrix for its rows and one for its columns. Their
-Kronecker product stands for the matrix of all parameters.
+A matrix of params has two preconditioners: a square matrix for its rows, and another
+one for its columns. The Kronecker product of the two approximates one large
+preconditioner of all entries.
 """
 
 import functools
@@ -38,8 +39,9 @@ class SoapState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      mu: Moving average of gradients M, like the params but at least float32.
-      nu: Moving average of squares of the rotated gradients V, likewise.
+      mu: Moving average of gradients M, shaped like the params, in at least float32.
+      nu: Moving average of squares of the rotated gradients V, shaped like the params,
+        in at least float32.
       factors: For each leaf, the moving average of G Gᵀ along each rotated axis.
       bases: For each leaf, the basis Q of each rotated axis, an orthogonal matrix.
     """
@@ -66,40 +68,47 @@ def soap(
 ) -> optax.GradientTransformation:
     """Run Adam in the eigenbasis of Shampoo's matrices.
 
-    u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), with N_t = M̂'_t / (√V̂_t + ε), M'_t = Q_Lᵀ M_t Q_R,
-    M_t = β1 M_(t-1) + (1 - β1) G_t, V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)² entry by
-    entry, M̂'_t = M'_t / (1 - β1^t) and V̂_t = V_t / (1 - β2^t). λ is weight_decay. After
-    the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β is
-    shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
-    closer to the eigenvectors of L and R: the columns of Q_L are sorted by q_iᵀ L q_i,
-    V_t with them, and Q_L becomes the orthogonal factor of L Q_L (refresh="qr", one step
-    of orthogonal iteration) or the eigenvectors themselves (refresh="eigh").
+    For a matrix, u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is weight_decay and
+    N_t = M̂'_t / (√V̂_t + ε), with M̂'_t = Q_Lᵀ M_t Q_R / (1 - β1^t),
+    M_t = β1 M_(t-1) + (1 - β1) G_t,
+    V̂_t = V_t / (1 - β2^t), with V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by
+    entry.
 
-    The first call only sets L, R and, by an eigen-decomposition, Q_L and Q_R. It
-    returns the update 0, and t counts the calls after it, from 1. A basis therefore
-    never contains the gradient that it rotates. If the bases are I, the rule is Adam
-    from the second call on.
+    After the step, L <- β L + (1 - β) G_t G_tᵀ and R <- β R + (1 - β) G_tᵀ G_t, where β
+    is shampoo_beta. If t is a multiple of k = refresh_every, the bases are then brought
+    closer to the eigenvectors of L and R. First the columns q_i of Q_L are sorted by
+    q_iᵀ L q_i, the largest first. V_t is sorted along the same axis, in the same order.
+    With refresh="qr", Q_L then becomes the orthogonal factor of L Q_L, which is one
+    step of orthogonal iteration. With refresh="eigh", Q_L becomes the matrix of the
+    eigenvectors of L. Q_R is refreshed in the same way with R.
 
-    A leaf with more than two axes has a basis for each of them. Axes of length 1 or
-    longer than max_size are not rotated; nor are vectors and scalars, which Adam treats
-    entry by entry. With an axis longer than max_size, a matrix has the one-sided SOAP of
-    the paper. A component of a gradient in a basis that is no larger than rounding
-    errors counts as 0. If a gradient is so large that its square overflows, the step of the entry
-    is 0, and the basis stays as it is. A NaN in a gradient makes all later steps of its
-    leaf NaN; wrap the rule in `skip_nonfinite` to skip such a step.
+    The first call only sets L and R, and computes Q_L and Q_R by an
+    eigen-decomposition. This call returns the update 0. t counts the later calls, from
+    1. A basis therefore never depends on the gradient that it rotates. If the bases are
+    I, the rule is Adam from the second call on.
 
-    The paper's ε is inside the root. The authors' code has the same rule as here, but
-    adds ε before the bias correction. It decays the weights after the step and by a
-    factor, 1 - η λ, which differs by η² λ; its own defaults are λ = 0.01 and the same
-    β1, β2 and k. optax and torch do not have SOAP.
+    A leaf with more than two axes has a basis for each axis. Axes of length 1, and axes
+    longer than max_size, are not rotated. Vectors and scalars are not rotated either,
+    so the rule is Adam for them. If one axis of a matrix is longer than max_size, the
+    rule is the paper's one-sided SOAP. An entry of the rotated gradient that is not
+    larger than its rounding error counts as 0. If an entry of a gradient is so large
+    that its square overflows, the step of this entry is 0, and the basis is not
+    changed. A NaN in a gradient makes all later steps of its leaf NaN; wrap the rule in
+    `skip_nonfinite` to skip such a step.
 
-    A matrix of shape (m, n) needs 2 m n + 2 m² + 2 n² numbers of memory: six per
-    parameter if it is square, where Adam needs two. All of them have at least float32
-    precision, whatever the dtype of the params. A step costs 4 (m + n) m n
-    multiplications more than Adam, and a refresh about 10 (m³ + n³).
+    In the paper, ε is inside the root. The authors' code has the rule of this function,
+    with two differences. It adds ε before the bias correction. It multiplies the
+    weights by 1 - η λ after the step, which changes the result by a term of the size η²
+    λ. In the authors' code, the defaults of β1, β2 and k are the same as here, and the
+    default of λ is 0.01. optax and torch do not have SOAP.
 
-    Use it for networks of matrices, where it needs fewer steps than AdamW, and a
-    batch large enough that the time per step does not matter.
+    The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² numbers. For a square
+    matrix, this is six numbers per parameter, where Adam has two. The numbers have at
+    least float32 precision, whatever the dtype of the params. A step costs 4 (m + n) m
+    n multiplications more than Adam, and a refresh about 10 (m³ + n³).
+
+    Use it for networks with weight matrices, where it needs fewer steps than AdamW. The
+    batch should be so large that the additional time per step does not matter.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
@@ -113,7 +122,7 @@ def soap(
         traced.
       refresh: "qr" or "eigh".
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
-      max_size: Length of the longest axis that is rotated, an integer of at least 0;
+      max_size: Largest length of an axis that is rotated, an integer of at least 0;
         None means 10,000. It cannot be traced, because it is the length of arrays.
     Returns:
       The rule; its update needs params.
@@ -271,7 +280,7 @@ def _refreshed(
 
 
 def _eigenvectors(factor: Array, q: Array) -> Array:
-    """Return the eigenvectors of a factor, that of the largest eigenvalue first."""
+    """Return the eigenvectors of a factor, sorted from the largest eigenvalue."""
     usable = jnp.all(jnp.isfinite(factor))
     vectors = jnp.linalg.eigh(jnp.where(usable, factor, 0.0))[1]
     return jnp.where(usable, jnp.flip(vectors, 1), q)
@@ -293,9 +302,10 @@ class ShampooState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      mu: Moving average of gradients, like the params.
+      mu: Moving average of gradients, shaped like the params.
       factors: For each leaf and each of its axes, the sum or moving average of G Gᵀ
-        along the axis; of its diagonal alone if the axis is longer than max_size.
+        along the axis. If the axis is longer than max_size, only the diagonal is
+        stored.
       roots: The inverse roots of the factors, from the last refresh.
       residual: Largest entry of |X^q (L + ε I) - I| over all roots X and their factors
         L at the last refresh, shape ().
@@ -324,44 +334,51 @@ def shampoo(
     graft: Callable[..., optax.GradientTransformation] | None = None,
     max_size: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Precondition each axis of a leaf by an inverse root of its gradients' products.
+    """Precondition each axis of a leaf by an inverse root of the sum of G Gᵀ.
 
-    u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t) for a matrix, with L_t = ε I + Σ G_s
-    G_sᵀ, R_t = ε I + Σ G_sᵀ G_s, sums over s = 1, ..., t, and M_t = β1 M_(t-1) + (1 -
-    β1) G_t. λ is weight_decay. A leaf with k axes has a factor for each of them, and q
-    = 2 k: 4 for matrices, 2 for vectors, for which the rule is the full-matrix AdaGrad.
-    A scalar counts as a vector of length 1.
+    For a matrix, u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t), where λ is
+    weight_decay and
+    L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t,
+    M_t = β1 M_(t-1) + (1 - β1) G_t.
 
-    The options are those of later versions. With a number b2 the sums become moving
-    averages, ε I + L_t with L_t = β2 L_(t-1) + (1 - β2) G_t G_tᵀ and without a
-    correction of the bias. The roots are computed at the calls 1, 1 + k, 1 + 2 k, ...
-    for k = refresh_every, and are used until the next one. With graft, the step of a
-    leaf is rescaled to the length of the step that another rule would take with rate 1.
-    An axis longer than max_size has the diagonal of its factor in place of the matrix.
+    A leaf with k axes has a factor for each axis, and q = 2 k. So q is 4 for matrices
+    and 2 for vectors. For vectors, the rule is the full-matrix AdaGrad. A scalar counts
+    as a vector of length 1.
 
-    With b1 = 0, ε = 0 and one step, the direction is U Vᵀ for G = U S Vᵀ: the polar
-    factor, which `muon` approximates. Zero eigenvalues are left out (a pseudo-inverse).
-    If G Gᵀ overflows, the root is 0 and so is the step of the leaf. A NaN in a gradient
-    makes all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to skip
-    such a step.
+    Later versions of Shampoo have these options. If b2 is a number, the sums become
+    moving averages: the root is that of ε I + L_t, with L_t = β2 L_(t-1) + (1 - β2) G_t
+    G_tᵀ and without a bias correction. The roots are computed at the calls 1, 1 + k, 1
+    + 2 k, ... for k = refresh_every, and are used until they are computed again. With
+    graft, the step of a leaf is rescaled to the length of the step that another rule
+    would take with the rate 1. For an axis longer than max_size, only the diagonal of
+    the factor is used.
+
+    If b1 = 0 and ε = 0, the first step has the direction U Vᵀ, where G = U S Vᵀ is the
+    singular value decomposition. `muon` approximates this matrix. Eigenvalues of 0 are
+    left out, as in a pseudo-inverse. If G Gᵀ overflows, the root is 0, and the step of
+    the leaf is 0. A NaN in a gradient makes all later steps of its leaf NaN; wrap the
+    rule in `skip_nonfinite` to skip such a step.
 
     method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
     iteration, which consists of matrix products and is faster on accelerators. Its
     relative error is about the rounding error times the ratio of the largest eigenvalue
-    to the smallest. The state has the residual of the roots; check it if ε is small.
+    to the smallest. The state contains the residual of the roots; check this residual
+    if ε is small.
 
-    optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε and
-    no M_t. The distributed Shampoo of Google has b2, grafting and Newton's iteration,
-    with ε times the largest eigenvalue in place of ε. It averages the steps instead of
-    the gradients. That of Meta corrects the bias of L_t.
+    optax and torch do not have Shampoo. The authors' TensorFlow code has the same ε,
+    but uses G_t in place of M_t. Google's distributed Shampoo has b2, grafting and
+    Newton's iteration. It uses ε times the largest eigenvalue in place of ε, and
+    averages the steps instead of the gradients. Meta's distributed Shampoo corrects the
+    bias of L_t.
 
-    A matrix of shape (m, n) needs m n + 2 m² + 2 n² numbers of memory: five per
-    parameter if it is square. Factors and roots have at least float32 precision,
-    whatever the dtype of the params. A step costs 2 (m + n) m n multiplications, and a
-    refresh about 10 (m³ + n³).
+    The state of a matrix of shape (m, n) has m n + 2 m² + 2 n² numbers. For a square
+    matrix, this is five numbers per parameter. Factors and roots have at least float32
+    precision, whatever the dtype of the params. A step costs 2 (m + n) m n
+    multiplications, and a refresh about 10 (m³ + n³).
 
-    Use it where the matrices have up to some thousand rows, with refresh_every of 10
-    or more, and with graft for a learning rate tuned for another rule.
+    Use it for matrices with up to a few thousand rows, with a refresh_every of 10 or
+    more. A learning rate that was tuned for another rule, such as adagrad, can be used
+    with graft=adagrad.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
@@ -379,8 +396,9 @@ def shampoo(
       method: "eigh" or "newton".
       graft: Function from a rate to the rule whose step has the wanted length, such as
         adagrad. None means that the length is not changed.
-      max_size: Length of the longest axis with a matrix, an integer of at least 0; None
-        means 1,024. It cannot be traced, because it is the length of arrays.
+      max_size: Largest length of an axis whose factor is a whole matrix, an integer of
+        at least 0; None means 1,024. It cannot be traced, because it is the length of
+        arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -534,8 +552,8 @@ def _power(eigenvalues: Array, power: float) -> Array:
 def by_eigenvalues(matrix: Array, order: int, ridge: float | Array = 0.0) -> Array:
     """Return (L + ε I)^(-1/q) by the eigenvalues of a semidefinite matrix.
 
-    Eigenvalues of L below 0 are rounding errors, and count as 0. If L + ε I has the
-    eigenvalue 0, it is left out.
+    Eigenvalues of L below 0 are rounding errors, and count as 0. If an eigenvalue of L
+    + ε I is 0, this eigenvalue is left out.
 
     Args:
       matrix: Semidefinite matrix L, shape (n, n), of float32 or float64.
@@ -561,10 +579,11 @@ def by_newton(
 ) -> Array:
     """Return (L + ε I)^(-1/q) of a definite matrix by the coupled Newton iteration.
 
-    X <- X T and M <- T^q M with T = ((q + 1) I - M) / q, from X = z^(1/q) I and M = z A
-    with A = L + ε I, z = (1 + q) / (2 |A|) and the Frobenius norm |A|. M converges to
-    I, and X to A^(-1/q). The iteration ends when the largest entry of |M - I| is below n eps, or
-    grows again, or after num_steps steps.
+    Let A = L + ε I, |A| its Frobenius norm, and z = (1 + q) / (2 |A|). The iteration
+    starts with X = z^(1/q) I and M = z A. Each step computes T = ((q + 1) I - M) / q, X
+    <- X T and M <- T^q M. M converges to I, and X converges to A^(-1/q). The iteration
+    ends when the largest entry of |M - I| is below n eps, when it grows again, or after
+    num_steps steps.
 
     Args:
       matrix: Matrix L, shape (n, n), of float32 or float64; L + ε I is definite.
@@ -654,9 +673,9 @@ class PsgdState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      mu: Moving average of gradients M, like the params.
+      mu: Moving average of gradients M, shaped like the params.
       factors: For each leaf and each of its axes, the factor Q: an upper triangular
-        matrix, or the diagonal alone.
+        matrix, or only its diagonal.
     """
 
     count: Array
@@ -670,7 +689,7 @@ class PsgdDraws(NamedTuple):
     Attributes:
       uniform: Uniform number in [0, 1), shape (). The factors are updated if it is
         below the probability.
-      noise: Standard normal numbers V, like the params but at least float32.
+      noise: Standard normal numbers V, shaped like the params, in at least float32.
     """
 
     uniform: Array
@@ -680,8 +699,9 @@ class PsgdDraws(NamedTuple):
 def psgd_draws(key: Key, count: Array | int, params: Params) -> PsgdDraws:
     """Return the random numbers of a step of `psgd_kron`.
 
-    The key of the step is key with the count folded in. The uniform number uses that
-    key with 0 folded in, and leaf i, counted from 1, with i folded in.
+    The key of the step is fold_in(key, count). The uniform number is drawn with
+    fold_in(key of the step, 0). The noise of leaf i, counted from 1, is drawn with
+    fold_in(key of the step, i).
 
     Args:
       key: Key of the rule.
@@ -723,44 +743,47 @@ def psgd_kron(
     mask: Any = None,
     max_size: int | None = None,
 ) -> optax.GradientTransformation:
-    """Learn a triangular factor for each axis that whitens the gradients.
+    """Learn one triangular factor per axis of a leaf, to whiten the gradients.
 
-    u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t) for a matrix, with M_t = β1 M_(t-1)
-    + (1 - β1) G_t. λ is weight_decay. Before it, Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A
-    Aᵀ - B Bᵀ) Q_L, with A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1), and likewise Q_R
-    from Aᵀ A and Bᵀ B. V_t are standard normal draws, triu keeps the upper triangle, μ
-    is factor_rate, and |.| is a lower bound of the spectral norm. The expected step is 0
-    where Q_L M Q_Rᵀ is as white as V. The factors start at I. A step updates them with
-    the given probability.
+    For a matrix, u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is
+    weight_decay and M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are
+    updated with the given probability:
+    Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A Aᵀ - B Bᵀ) Q_L, with
+    A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
+    Q_R is updated in the same way, with Aᵀ A and Bᵀ B. V_t has standard normal entries,
+    triu keeps the upper triangle, μ is factor_rate, and |.| is a lower bound of the
+    spectral norm. The factors start at I. Their expected change is 0 if Q_L M Q_Rᵀ has
+    the same covariance as V.
 
-    clip first scales the steps of all leaves by one factor, so that their norm is at
-    most √n for n parameters, and then limits each entry to [-1, 1].
+    clip first multiplies the steps of all leaves by the same factor, so that the norm
+    of all steps together is at most √n, where n is the number of parameters. Then clip
+    limits each entry to [-1, 1].
 
-    A leaf with more axes has a factor for each of them. A factor is a diagonal for
-    vectors and scalars, for axes of length 1 and for axes longer than max_size. For a
-    vector this is an entry-by-entry rule. If a product overflows, the factor stays as
-    it is. A NaN in a gradient makes all later steps of its leaf NaN; wrap the rule in
-    `skip_nonfinite` to skip such a step.
+    A leaf with more axes has a factor for each axis. A factor is a diagonal matrix for
+    vectors and scalars, for axes of length 1, and for axes longer than max_size. For
+    vectors, the rule therefore acts entry by entry. If a product overflows, the factor
+    stays as it is. A NaN in a gradient makes all later steps of its leaf NaN; wrap the
+    rule in `skip_nonfinite` to skip such a step.
 
-    The rule is that of the code of psgd_jax (`kron`, commit 16edaa9), except that the
-    code rescales the factors of a leaf to equal size in one of a hundred steps, which
-    changes nothing but rounding, and lowers the probability from 1 to 0.03 in the
-    course of 4,000 steps. Pass a schedule to do the same. Later versions of the code
-    correct the bias of M_t and clip by the root mean square of a leaf. optax and torch
-    do not have PSGD.
+    The rule is that of psgd_jax (`kron`, commit 16edaa9), with two differences. In one
+    of a hundred steps, psgd_jax rescales the factors of a leaf to equal size, which
+    only changes rounding errors. psgd_jax also lowers the probability from 1 to 0.03 in
+    the course of 4,000 steps; to do the same here, pass a schedule as the probability.
+    Later versions of psgd_jax correct the bias of M_t, and clip by the root mean square
+    of a leaf. optax and torch do not have PSGD.
 
-    A matrix of shape (m, n) needs m n + m² + n² numbers of memory: three per parameter
-    if it is square. The factors have at least float32 precision, whatever the dtype of
-    the params.
+    The state of a matrix of shape (m, n) has m n + m² + n² numbers. For a square
+    matrix, this is three numbers per parameter. The factors have at least float32
+    precision, whatever the dtype of the params.
 
-    Use it like Shampoo or SOAP, where an eigen-decomposition is too slow: a step only
-    needs matrix products and triangular solves.
+    Use it in place of Shampoo or SOAP if an eigen-decomposition is too slow. A step of
+    PSGD only needs matrix products and triangular solves.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
         schedule t -> η_t.
-      key: Key of all draws, from `jax.random.key`; may be traced. `psgd_draws` says how
-        it is used.
+      key: Key for all random numbers, from `jax.random.key`; may be traced.
+        `psgd_draws` says how the key is used.
       b1: Decay rate β1 in [0, 1); may be traced.
       factor_rate: Rate μ of the factors, at least 0; may be traced.
       probability: Probability of an update of the factors: a number from 0 to 1, which
@@ -768,8 +791,9 @@ def psgd_kron(
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed.
-      max_size: Length of the longest axis with a matrix, an integer of at least 0; None
-        means 8,192. It cannot be traced, because it is the length of arrays.
+      max_size: Largest length of an axis whose factor is a whole matrix, an integer of
+        at least 0; None means 8,192. It cannot be traced, because it is the length of
+        arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -893,8 +917,8 @@ def _psgd_factors(
 def norm_lower_bound(a: Array) -> Array:
     """Return a lower bound of the spectral norm of a symmetric matrix.
 
-    |A x| / |x| for x = A times the longest column of A. The norm is at most √2 times
-    the bound for most matrices.
+    The bound is |A x| / |x|, where x is A times the longest column of A. For most
+    matrices, the spectral norm is at most √2 times this bound.
 
     Example:
       >>> print(norm_lower_bound(jnp.diag(jnp.array([3.0, 4.0]))))

@@ -1,7 +1,7 @@
 """Rules that treat each leaf as a whole: LAMB, Muon, NorMuon and hyperball.
 
-LAMB uses the norm of each leaf. Muon uses the singular values of each matrix, NorMuon
-also the size of each of its columns, and hyperball keeps the norm of each matrix.
+LAMB uses the norm of each leaf. Muon uses the singular values of each matrix. NorMuon
+also uses the size of each column. hyperball keeps the norm of each matrix.
 """
 
 import dataclasses
@@ -161,13 +161,14 @@ class MatrixAxes:
     """How `muon` reads a leaf as one matrix or as a batch of matrices.
 
     The input axes are merged into the rows of a matrix, and the output axes into the
-    columns, in the given order. Each index of the remaining axes gives one matrix.
-    Heads then cut every matrix into equal blocks, and each block is read as one matrix.
-    optax.contrib.MuonDimensionNumbers has the axes, but no heads.
+    columns, in the given order. Each index of the remaining axes gives one matrix. Then
+    every matrix may be cut into equal blocks (heads), and each block is read as one
+    matrix. optax.contrib.MuonDimensionNumbers has the axes, but no heads.
 
     Attributes:
-      inputs, outputs: An axis or several axes; negative ones count from the end.
-      input_heads, output_heads: Number of blocks of rows and of columns.
+      inputs, outputs: One axis or several axes. Negative numbers count from the end.
+      input_heads, output_heads: Number of blocks into which the rows, and the columns,
+        are cut.
     Example:
       >>> queries = MatrixAxes(inputs=0, outputs=1, output_heads=8)  # (model, 8 * head)
       >>> matrices_of(jnp.zeros((16, 32)), queries).shape
@@ -241,7 +242,7 @@ def matrices_of(x: Array, axes: MatrixAxes) -> Array:
 
 
 def leaf_of(matrices: Array, shape: tuple[int, ...], axes: MatrixAxes) -> Array:
-    """Return the leaf with given matrices and shape, the inverse of `matrices_of`.
+    """Return the leaf that has the given matrices and shape; inverse of `matrices_of`.
 
     Example:
       >>> axes = MatrixAxes(1, 0, output_heads=2)
@@ -296,8 +297,8 @@ def muon(
     U_t = -η_t (s O(β M_t + (1 - β) G_t) + λ X_t), with M_t = β M_(t-1) + (1 - β) G_t
     and the scale s = √max(1, n / m). X_t is the matrix and G_t its gradient, of shape
     (m, n) for m inputs and n outputs. λ is weight_decay, β is beta and M_t is the
-    momentum. With nesterov=False, O is applied to M_t instead. With a number c for
-    consistent_rms, s = c √max(m, n), and the root mean square of s O is about c for
+    momentum. With nesterov=False, O is applied to M_t instead. If consistent_rms is a
+    number c, then s = c √max(m, n), and the root mean square of s O is about c for
     every shape. With c = 0.2 this root mean square is about that of Adam's step, so the
     learning rate and the weight decay of AdamW can be used.
 
@@ -306,9 +307,9 @@ def muon(
     repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the
     reference's a, b and c, singular values of at least 0.01 |A| are mapped to values
     between 0.68 and 1.14. With (15/8, -10/8, 3/8) and more iterations, they are mapped
-    to 1. Coefficients that differ by iteration get there faster. The coefficients of
-    the Polar Express map singular values of at least 0.01 |A| to values between 0.87
-    and 1.13 in five iterations, and to 1 within 0.003 in six.
+    to 1. If the coefficients differ between iterations, fewer iterations are needed.
+    The coefficients of the Polar Express map singular values of at least 0.01 |A| to
+    values between 0.87 and 1.13 in five iterations, and to 1 within 0.003 in six.
 
     The rule is the same as the reference implementation of Jordan et al., except that
     the reference rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps
@@ -322,8 +323,8 @@ def muon(
     refuses a longer list. This rule uses the first triples and repeats the last one, as
     the paper does.
 
-    A matrix needs one number of memory per parameter, for M_t. A parameter of the other
-    leaves needs as many numbers as the inner rule stores, which is two for Adam.
+    The state of a matrix has one number per parameter, for M_t. The state of any other
+    leaf is that of the inner rule, which is two numbers per parameter for Adam.
 
     Use it for the weight matrices between hidden layers of deep networks, where it is
     fast. Leave input layers, output layers, biases and gains to `inner`. The step does
@@ -339,14 +340,14 @@ def muon(
         decoupled: it does not enter the momentum.
       ns_steps: Number of iterations, a positive integer; may be traced.
       ns_coeffs: Coefficients a, b and c, or a sequence of such triples. Iteration k
-        uses triple k, and iterations beyond the last triple use the last triple. Also
-        the name "standard" (the default), "polar_express" or "dion".
+        uses triple k, and iterations beyond the last triple use the last triple. The
+        names "standard" (the default), "polar_express" and "dion" are accepted, too.
       bias_correction: Whether to correct the bias as optax does.
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
         function from params to such a pytree. Leaves marked True, which must have two
         axes, are orthogonalised. A leaf marked by MatrixAxes is a matrix of these axes,
-        or a batch of matrices, for example one of each attention head; m and n are
-        those of one matrix. None selects the leaves with two axes.
+        or a batch of matrices, for example one matrix of each attention head; m and n
+        are then the lengths of one matrix. None selects the leaves with two axes.
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
@@ -589,7 +590,7 @@ class NeuronState(NamedTuple):
     """State of the normalisation of `normuon`.
 
     Attributes:
-      nu: Moving average of the mean square of each column, for each leaf of shape
+      nu: For each leaf, the moving average of the mean square of each column, shape
         (number of matrices, 1, n).
     """
 
@@ -610,22 +611,27 @@ def normuon(
     inner: Callable[..., optax.GradientTransformation] | None = None,
     consistent_rms: float | Array | None = None,
 ) -> optax.GradientTransformation:
-    """Give the outputs of Muon's step one size each.
+    """Scale the step of Muon separately for each output of a matrix.
 
-    U_t = -η_t (s P_t + λ X_t), with P_t = O_t / (√v_t + δ) column by column, v_t = β2
-    v_(t-1) + (1 - β2) (mean of the squares of each column of O_t), and Muon's
-    orthogonalised momentum O_t = O(β M_t + (1 - β) G_t). X_t has shape (m, n) for m
-    inputs and n outputs, so v_t has a number for each output (neuron). δ is 1e-10, β2
-    is beta2 and λ is weight_decay. s keeps the Frobenius norm of the step: s = √max(1,
-    n / m) |O_t| / (|P_t| + δ). With a number c for consistent_rms, s = c √(m n) /
-    (|P_t| + δ), and the root mean square of the step is c.
+    U_t = -η_t (s P_t + λ X_t), with
+    P_t = O_t / (√v_t + δ), column by column,
+    v_t = β2 v_(t-1) + (1 - β2) (mean of the squares of each column of O_t).
+
+    O_t = O(β M_t + (1 - β) G_t) is the orthogonalised momentum of Muon. X_t has shape
+    (m, n) for m inputs and n outputs, so v_t has a number for each output (neuron). δ
+    is 1e-10, β2 is beta2 and λ is weight_decay. With the factor s = √max(1, n / m)
+    |O_t| / (|P_t| + δ), the step has the same Frobenius norm as the step of Muon. If
+    consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ), and the root mean
+    square of the step is c.
 
     The rule is the authors' code, except that the code rounds to bfloat16 inside O. The
-    paper's algorithm has consistent_rms=0.2. The code's matrices have shape (outputs,
-    inputs), so it averages over rows. optax and torch do not have NorMuon.
+    paper's algorithm has consistent_rms=0.2. In the authors' code, matrices have shape
+    (outputs, inputs), so v_t has a number for each row. optax and torch do not have
+    NorMuon.
 
-    A matrix needs 1 + 1 / m numbers of memory per parameter, for M_t and v_t; a leaf of
-    the inner rule needs as many as that rule, two for Adam.
+    The state of a matrix has 1 + 1 / m numbers per parameter, for M_t and v_t. The
+    state of any other leaf is that of the inner rule, which is two numbers per
+    parameter for Adam.
 
     Use it instead of Muon where some outputs of a layer get much larger updates than
     others, as in the training of language models.
@@ -724,9 +730,9 @@ class HyperballState(NamedTuple):
     Attributes:
       count: Number of steps taken, int32, shape ().
       learning_rate: Learning rate η of the last step, shape (). Before the first step,
-        that of the first step.
-      radii: Frobenius norm of each matrix at the start, for each leaf of shape (number
-        of matrices, 1, 1). Other leaves have None.
+        the rate that the first step will use.
+      radii: For each leaf with matrices, their Frobenius norms at the start, shape
+        (number of matrices, 1, 1). Other leaves have None.
       inner: State of the inner rule.
     """
 
@@ -745,29 +751,31 @@ def hyperball(
     """Keep the Frobenius norm of each weight matrix constant.
 
     X_(t+1) = R Y_t / |Y_t|, with Y_t = X_t - η_t R D_t / |D_t| and R = |X_0|, where D_t
-    is the direction of another rule: its step with rate 1, times -1. The step therefore
-    depends on the direction of D_t only, and η_t is about the angle by which a matrix
-    turns. The other leaves take the other rule's step. With Adam inside, the rule is
-    AdamH, and with Muon inside, it is MuonH.
+    is the step of another rule (inner) with the rate 1, times -1. The step therefore
+    depends only on the direction of D_t, and η_t is approximately the angle by which
+    the matrix turns. All other leaves take the step of the inner rule. This rule is
+    called AdamH if the inner rule is Adam, and MuonH if the inner rule is Muon.
 
-    If D_t is 0, the matrix stays where it is. A matrix that starts at 0 has no
-    sphere, and takes the inner rule's step. Weight decay in the inner rule only changes
-    the direction D_t.
+    If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
+    keep, so it takes the step of the inner rule. Weight decay in the inner rule only
+    changes the direction D_t.
 
-    The authors derive the rate from that of AdamW and its decay λ: η = √(η λ) turns the
-    weights as fast as AdamW does in the long run. optax and torch do not have the rule.
+    If AdamW has the rate η_A and the decay λ, the authors use η = √(η_A λ). In the long
+    run, the weights then turn as fast as with AdamW. optax and torch do not have the
+    rule.
 
-    Needs one number of memory per matrix besides those of the inner rule.
+    The rule stores one number per matrix, in addition to the state of the inner rule.
 
-    Use it instead of weight decay for networks that do not depend on the norms of their
-    matrices, such as those with normalisation after every matrix. Other models, such as
-    regressions, need the norms, and this rule cannot change them.
+    Use it instead of weight decay for networks whose outputs do not depend on the norms
+    of the matrices, for example because of a normalisation after every matrix. Do not
+    use it for models that must learn the norms, such as regressions.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
         schedule t -> η_t.
-      inner: Function from a rate to the inner rule; None means adam. The rule is made
-        with the rate 1, and its updates are multiplied by η_t for other leaves.
+      inner: Function from a rate to the inner rule; None means adam. The function is
+        called with the rate 1. For leaves that do not keep their norms, the updates of
+        the inner rule are multiplied by η_t.
       matrices: Leaves that keep their norms, as in `muon`. None selects the leaves with
         two axes.
     Returns:

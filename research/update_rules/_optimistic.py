@@ -1,8 +1,8 @@
 """Optimistic rules, for saddle points: gradient descent and Adam with a correction.
 
-They add the change of the gradient or of the direction. In the formulas, g_t is the
-gradient, u_t the update and η_t the learning rate at step t. All operations act entry
-by entry.
+The correction is the last change of the gradient, or of the direction of Adam. In the
+formulas, g_t is the gradient, u_t the update and η_t the learning rate at step t. All
+operations act entry by entry.
 """
 
 from typing import Any, NamedTuple
@@ -33,7 +33,8 @@ class OptimisticState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      previous: Gradient or direction of the last step, like the params.
+      previous: Gradient of the last step (optimistic descent), or its direction d_t
+        (optimistic Adam), shaped like the params.
     """
 
     count: Array
@@ -48,20 +49,20 @@ def optimistic_gradient_descent(
 ) -> optax.GradientTransformation:
     """Step along the gradient and its last change: u_t = -η_t (α g_t + β (g_t - g_(t-1))).
 
-    In the first step g_0 = g_1. The next gradient is guessed to be g_t + (g_t -
-    g_(t-1)). The paper has α = β = 1. optax.optimistic_gradient_descent is the same.
-    torch does not have the rule.
+    In the first step g_0 = g_1. The paper has α = β = 1. With these values, the rule
+    steps along g_t + (g_t - g_(t-1)), a guess of the next gradient.
+    optax.optimistic_gradient_descent is the same. torch does not have the rule.
 
     Use it for games and other saddle points, min over x and max over y of f(x, y), with
     the negative gradient for y. On f = x y gradient descent moves away from the saddle
-    point at any rate, and this rule converges to it.
+    point at any rate. This rule converges to the saddle point.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
         η_t.
       alpha: Factor α of the gradient, at least 0; may be traced.
-      beta: Factor β of its change, at least 0; may be traced. With 0 it is
-        `gradient_descent`.
+      beta: Factor β of the change, at least 0; may be traced. With α = 1 and β = 0, the
+        rule is `gradient_descent`.
     Returns:
       The rule, an optax.GradientTransformation.
     Raises:
@@ -96,17 +97,19 @@ def optimistic_adam(
     u_t = -η_t (α d_t + β (d_t - d_(t-1))), where -d_t is the update of `adam` with the
     rate 1. In the first step d_0 = d_1.
 
-    The paper's algorithm has α = β = 1 and d_0 = 0. optax.optimistic_adam_v2(η, alpha=α,
-    beta=β) is the same with nesterov=True, which is its default and takes the direction
-    of `nadam`. The older optax.optimistic_adam(η, optimism=o) is the same with β = o / η,
-    and takes no schedule. torch does not have the rule.
+    The paper's algorithm has α = β = 1 and d_0 = 0. optax.optimistic_adam_v2(η,
+    alpha=α, beta=β) is the same rule. Its default is nesterov=True, with the direction
+    of `nadam`; the default here is False. The older optax.optimistic_adam(η,
+    optimism=o) is the same with β = o / η, but it does not accept a schedule. torch
+    does not have the rule.
 
     Use it for games such as GANs, where Adam circles around the saddle point.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
       alpha: Factor α of the direction, at least 0; may be traced.
-      beta: Factor β of its change, at least 0; may be traced. With 0 it is `adam`.
+      beta: Factor β of the change, at least 0; may be traced. With α = 1 and β = 0, the
+        rule is `adam`.
       nesterov: Whether d_t is the direction of `nadam`.
     Returns:
       The rule, an optax.GradientTransformation.

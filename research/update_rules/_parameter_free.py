@@ -312,7 +312,7 @@ class DowgState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      moved: Difference x_t - x_0, like the params.
+      moved: Difference x_t - x_0, shaped like the params.
       largest_distance: Largest distance r̄, shape (), in at least float32.
       weighted_sum: Sum Σ r̄_i² |g_i|², shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
@@ -332,19 +332,20 @@ def dowg(
     initial_distance: float | Array = 1e-2,
     eps: float | Array = 1e-4,
 ) -> optax.GradientTransformation:
-    """Step by the squared distance over the root of a sum weighted by it.
+    """Set the rate from the distance that was moved, and from weighted gradients.
 
-    u_t = -η_t r̄_t² g_t / (√(Σ_(i<=t) r̄_i² |g_i|²) + ε), with r̄_t = max(r_ε, max_(i<=t)
-    |x_i - x_0|), t counted from 0 and norms over all leaves. r_ε is initial_distance.
+    u_t = -η_t r̄_t² g_t / (√(Σ_(i<=t) r̄_i² |g_i|²) + ε), where r̄_t = max(r_ε,
+    max_(i<=t) |x_i - x_0|), and r_ε is initial_distance. t is counted from 0, and the
+    norms are over all leaves.
 
-    The name stands for "distance over weighted gradients". Early gradients, which came
-    with short distances, have little weight in the sum, so that the steps are longer
-    than those of `dog`. optax.contrib.dowg is the same, and its init_estim_sq_dist is
-    r_ε². It takes the distance of rounded params. The paper has no ε. torch does not
-    have it.
+    The name stands for "distance over weighted gradients". Early gradients belong to
+    short distances, so they have little weight in the sum, and the steps are longer
+    than those of `dog`. optax.contrib.dowg is the same rule, and its argument
+    init_estim_sq_dist is r_ε². optax computes the distance from the rounded params. The
+    paper has no ε. torch does not have the rule.
 
-    Use it if no rate can be tuned, on convex losses. It needs no average of the
-    iterates.
+    Use it for convex losses if you cannot tune a rate. The rule does not need an
+    average of the iterates.
 
     Args:
       learning_rate: Learning rate η; leave it at 1. A number of at least 0, a traced
@@ -399,15 +400,15 @@ def dowg(
 
 
 class CocobState(NamedTuple):
-    """State of COCOB. All arrays are like the params.
+    """State of COCOB. All arrays except count are shaped like the params.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0.
-      largest: Largest size of a gradient L_t.
-      sizes: Sum of the sizes of gradients G_t.
+      largest: Largest absolute value L_t of a gradient so far.
+      sizes: Sum G_t of the absolute values of the gradients.
       reward: Reward R_t.
-      gradient_sum: Sum of negative gradients θ_t.
+      gradient_sum: Sum θ_t of the negative gradients.
     """
 
     count: Array
@@ -436,18 +437,20 @@ def cocob(
     x_(t+1) = x_0 + θ_t (L_t + R_t) / (L_t max(G_t + L_t, α L_t)), and u_t = x_(t+1) -
     x_t.
 
-    The name stands for "continuous coin betting". The rule is the paper's COCOB-
-    Backprop, which has no η. A constant η cancels except in ε. optax.contrib.cocob is
-    the same, but it takes x_t - x_0 of rounded params. torch does not have it.
+    The name stands for "continuous coin betting". The paper calls the rule
+    COCOB-Backprop, and has no η. A constant η would cancel if ε were 0.
+    optax.contrib.cocob is the same, but it computes x_t - x_0 from the rounded params.
+    torch does not have the rule.
 
-    Use it if no rate can be tuned, and each entry needs its own. It stores five arrays
-    per leaf. The distance from x_0 may double within a few steps, so it can overshoot.
+    Use it if you cannot tune a rate, and different entries need different rates. The
+    rule stores five arrays per leaf. The distance from x_0 may double within a few
+    steps, so the rule can overshoot a minimum.
 
     Args:
       learning_rate: Factor η of the gradient; leave it at 1. A number of at least 0, a
         traced scalar, or a schedule t -> η_t.
-      alpha: Constant α, positive; may be traced. The first steps are at most 1 / α
-        long.
+      alpha: Constant α, positive; may be traced. Each entry of the first steps is at
+        most 1 / α.
       eps: Initial size ε, positive; may be traced.
       weight_decay: Decay λ, coupled: λ x_t is added to the gradient. At least 0; may be
         traced.
@@ -522,9 +525,10 @@ class DadaptAdamwState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average m_t of d η g, like the params.
-      nu: Moving average v_t of squared gradients, like the params.
-      gradient_sum: Moving average s_t of d η g with the decay √β2, like the params.
+      mu: Moving average m_t of the scaled gradients λ_t g_t, shaped like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params.
+      gradient_sum: Moving average s_t of the scaled gradients λ_t g_t with the decay
+        √β2, shaped like the params.
       numerator: Numerator r_t, shape (), in at least float32.
       distance: Estimate d_t, shape (), in at least float32.
       learning_rate: Step size of the last step, shape (), in at least float32; 0 before
@@ -549,7 +553,7 @@ def dadapt_adamw(
     initial_distance: float | Array = 1e-6,
     weight_decay: float | Array = 0.0,
 ) -> optax.GradientTransformation:
-    """AdamW with a lower bound of the distance to the minimum as its rate.
+    """AdamW whose rate is an estimated lower bound of the distance to the minimum.
 
     λ_t = η_t d_t √(1 - β2^t) / (1 - β1^t), with t counted from 1,
     r_t = √β2 r_(t-1) + (1 - √β2) λ_t <g_t, s_(t-1) / (√v_(t-1) + ε)>,
@@ -559,13 +563,14 @@ def dadapt_adamw(
     d_(t+1) = max(d_t, r_t / ((1 - √β2) |s_t|_1)),
     u_t = -m_t / (√v_t + ε) - w λ_t x_t, where w is weight_decay.
 
-    As long as all gradients are 0, d does not change. optax.contrib.dadapt_adamw is the
-    same, except that it then divides 0 by 0, and its params become NaN. Its betas and
-    estim_lr0 are b1, b2 and initial_distance here. The authors' package has the same
-    rule as DAdaptAdam(decouple=True, use_bias_correction=True). torch does not have it.
+    As long as all gradients are 0, d does not change; in this case, optax divides 0 by
+    0, and its params become NaN. Otherwise optax.contrib.dadapt_adamw is the same. Its
+    arguments betas and estim_lr0 are b1, b2 and initial_distance here. In the authors'
+    package, the rule is DAdaptAdam(decouple=True, use_bias_correction=True). torch does
+    not have the rule.
 
-    Use it if Adam's rate would have to be tuned, with a schedule for η that ends at 0.
-    `prodigy` finds larger estimates, and sooner.
+    Use it in place of AdamW if you cannot tune the rate, with a schedule for η that
+    ends at 0. `prodigy` finds larger estimates in fewer steps.
 
     Args:
       learning_rate: Factor η: a number of at least 0, a traced scalar, or a schedule t
@@ -649,12 +654,13 @@ def dadapt_adamw(
 
 
 class MechanicState(NamedTuple):
-    """State of Mechanic. All arrays but the first two have shape (num_betas,).
+    """State of Mechanic; the arrays other than count and moved have shape (num_betas,).
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      moved: Difference x_t - x_0, like the params.
-      scales: Scales s_t, whose sum multiplies the inner rule's moves.
+      moved: Difference x_t - x_0, shaped like the params.
+      scales: Scales s_t. Their sum multiplies the distance that the inner rule has
+        moved.
       largest: Decaying maximum m_t of |h|.
       squares: Decaying sum v_t of h².
       reward: Decaying reward r_t.
@@ -681,22 +687,21 @@ def mechanic(
 ) -> optax.GradientTransformationExtraArgs:
     """Multiply the distance that another rule has moved by a scale found by betting.
 
-    With the inner rule's update d_t, the scale S_t = Σ s_t over n decays β_i = 1 -
-    0.1^i, i = 1 to n, and Δ_t = (x_t - x_0) / (S_t + ε):
-    h_t = -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>,
-    r_(t+1) = β r_t + clip(h_t, -m_t, m_t) s_t,
-    m_(t+1) = max(β m_t, |h_t| + ε),
-    v_(t+1) = β² v_t + h_t²,
-    s_(t+1) = (σ m_(t+1) / n + max(r_(t+1), 0)) / (√v_(t+1) + ε),
-    x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t).
-    λ is weight_decay and σ is initial_scale. Norms and products are over all leaves.
+    There are n decays β_i = 1 - 0.1^i, i = 1 to n. Each decay has its own m_t, v_t, r_t
+    and s_t, in whose formulas β is this decay. S_t is the sum of the n scales s_t. Let
+    d_t be the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then h_t =
+    -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>, r_(t+1) = β r_t + clip(h_t, -m_t, m_t)
+    s_t, m_(t+1) = max(β m_t, |h_t| + ε), v_(t+1) = β² v_t + h_t², s_(t+1) = (σ m_(t+1)
+    / n + max(r_(t+1), 0)) / (√v_(t+1) + ε), x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t). λ is
+    weight_decay and σ is initial_scale. Norms and products are over all leaves.
 
-    optax.contrib.mechanize(inner(η)) is the same, but it subtracts rounded params.
-    There the clip of h, which the paper does not have, is the same, too. torch does not
-    have it.
+    optax.contrib.mechanize(inner(η)) is the same, but it computes x_t - x_0 from the
+    rounded params. The clip of h_t is not in the paper; it is the same in optax and
+    here. torch does not have the rule.
 
     Use it around any rule whose rate you cannot tune, with the schedule that you would
-    use there. The rate η of the inner rule only sets the ratio of its moves.
+    use for this rule. S_t replaces the size of the inner rate η, so only the ratios of
+    the rates of different steps matter.
 
     Args:
       learning_rate: Rate η of the inner rule: any value that the inner constructor
@@ -804,7 +809,7 @@ class MomoState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average of gradients m_t, like the params.
+      mu: Moving average of gradients m_t, shaped like the params.
       mean_value: Moving average f̄_t of values, shape (), in at least float32.
       mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
@@ -827,30 +832,34 @@ def momo(
     weight_decay: float | Array = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Momentum with a step that ends where a model of the objective is at its bound.
+    """Momentum whose step ends where a model of the objective reaches its lower bound.
 
-    m_t, f̄_t and γ_t are averages of g_t, f(x_t) and <g_t, x_t> with the decay β, which
-    start at their first values. With a = 1 + η_t λ and the lower bound f*:
+    m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
+    β. In the first step, each average is its first value. With a = 1 + η_t λ and the
+    lower bound f*:
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
     u_t = -τ_t m_t - η_t λ / a x_t.
 
-    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is lowered before the step if a
-    f* exceeds q_t = a (f̄_t - γ_t) + <m_t, x_t>: f* <- max(q_t / (2 a), lower_bound).
-    After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|², lower_bound).
+    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* changes. Let q_t = a (f̄_t -
+    γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2 a),
+    lower_bound). After the step, f* <- max(f̄_t + <m_t, x_t> - γ_t - ½ τ_t |m_t|²,
+    lower_bound).
 
-    optax.contrib.momo is the same, except that it sets τ_t = 0 if |m_t|² <= 2.2e-16.
-    torch does not have it; the authors' package has it as Momo.
+    optax.contrib.momo is the same, except that it sets τ_t = 0 if |m_t|² <= 2.2e-16. In
+    the authors' package, the rule is Momo. torch does not have the rule.
 
-    Use it in place of `heavy_ball`, with a rate that may be too large: near a minimum
-    with f = f* the steps become short by themselves.
+    Use it in place of `heavy_ball`. The rate may be too large, because the steps become
+    short by themselves near a minimum with f = f*.
 
     Args:
       learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule
         t -> η_t.
       beta: Decay β in [0, 1); may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. It decays implicitly.
-      adapt_lower_bound: Whether to estimate f* above lower_bound.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it divides
+        the params by 1 + η_t λ.
+      adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
+        that f* can have.
     Returns:
       The rule; its update needs params and value.
     Raises:
@@ -918,9 +927,9 @@ class MomoAdamState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average of gradients m_t, like the params.
-      nu: Moving average of squared gradients v_t, like the params (real if those are
-        complex).
+      mu: Moving average of gradients m_t, shaped like the params.
+      nu: Moving average of squared gradients v_t, shaped like the params (real if those
+        are complex).
       mean_value: Moving average f̄_t of values, shape (), in at least float32.
       mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
@@ -946,20 +955,21 @@ def momo_adam(
     weight_decay: float | Array = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with a step that ends where a model of the objective is at its bound.
+    """Adam whose step ends where a model of the objective reaches its lower bound.
 
-    m_t, f̄_t and γ_t are averages of g_t, f(x_t) and <g_t, x_t> with the decay β1, from 0.
-    With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t λ and the bound f*:
-    τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / <m_t, m_t /
-    D_t>),
+    m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
+    β1. They start at 0. With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t
+    λ and the lower bound f*:
+    τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t), with p_t =
+    <m_t, m_t / D_t>,
     u_t = -τ_t m_t / D_t - η_t λ / a x_t.
 
-    If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f* and D_t
-    in the norm. optax.contrib.momo_adam is the same, except that it sets τ_t = 0 if <m_t,
-    m_t / D_t> <= 2.2e-16. torch does not have it; the authors' package has it as
-    MomoAdam.
+    If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f*, and p_t
+    in place of |m_t|². optax.contrib.momo_adam is the same, except that it sets τ_t = 0
+    if p_t <= 2.2e-16. In the authors' package, the rule is MomoAdam. torch does not
+    have the rule.
 
-    Use it in place of `adam`, with a rate that may be too large.
+    Use it in place of `adam`. The rate may be too large, as in `momo`.
 
     Args:
       learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule
@@ -967,8 +977,10 @@ def momo_adam(
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. It decays implicitly.
-      adapt_lower_bound: Whether to estimate f* above lower_bound.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it divides
+        the params by 1 + η_t λ.
+      adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
+        that f* can have.
     Returns:
       The rule; its update needs params and value.
     Raises:

@@ -26,9 +26,9 @@ class PlateauState(NamedTuple):
       scale: Factor of the updates, shape (), in at least float32.
       best: Least mean value so far, shape (), in at least float32; ∞ at first.
       consecutive: Number of mean values in a row that were not better, int32, shape ().
-      waiting: Number of mean values that still do not count, int32, shape ().
-      count: Number of values in the mean, int32, shape ().
-      mean: Mean of those values, shape (), in at least float32.
+      waiting: Number of the next mean values that will not count, int32, shape ().
+      count: Number of values in the present group, int32, shape ().
+      mean: Mean of the values in the present group, shape (), in at least float32.
     """
 
     scale: Array
@@ -49,25 +49,31 @@ def reduce_on_plateau(
     accumulation_size: int | Array = 1,
     min_scale: float | Array = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiply the updates by a scale that falls when the value stops falling.
+    """Multiply the updates by a scale, which is reduced when the value stops falling.
 
-    After each accumulation_size values, their mean f counts as better if f < (1 - rtol)
-    f_best - atol. After `patience` means in a row that are not better, s <- max(factor s,
-    min_scale), and the next `cooldown` means do not count. The updates are multiplied by
-    s, which starts at 1. Chain it after a rule.
+    The updates are multiplied by a scale s, which starts at 1. The values of the
+    objective are averaged in groups of accumulation_size. The mean f of a group counts
+    as better if f < (1 - rtol) f_best - atol. After `patience` means in a row that are
+    not better, s <- max(factor s, min_scale), and the next `cooldown` means do not
+    count. Chain this transformation after a rule.
 
-    optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau acts once
-    more than `patience` means in a row were not better, so its patience is one less, and
-    it keeps a rate below its eps. Keras' callback counts as here.
+    optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
+    rate one mean later: after patience + 1 means in a row that are not better. To get
+    the same result there, pass a patience that is smaller by one. torch also skips a
+    reduction that would change the rate by at most eps. The callback of Keras counts in
+    the same way as this function.
 
-    Use it where no schedule can be planned. The value of one mini-batch is noisy: take
-    an accumulation_size of about an epoch, or pass the value on held-out data.
+    Use it where no schedule can be planned. The value of one mini-batch is noisy. So
+    use an accumulation_size of about an epoch, or pass the value on held-out data.
 
     Args:
       factor: Factor of the scale, positive and below 1; may be traced.
-      patience: Number of means, a positive integer; may be traced.
-      rtol, atol: Tolerances, at least 0; may be traced. rtol is for positive values.
-      cooldown: Number of means, an integer of at least 0; may be traced.
+      patience: Number of means in a row that are not better before s is reduced, a
+        positive integer; may be traced.
+      rtol, atol: Tolerances, at least 0; may be traced. rtol assumes that the values
+        are positive.
+      cooldown: Number of means that do not count after s was reduced, an integer of at
+        least 0; may be traced.
       accumulation_size: Number of values per mean, a positive integer; may be traced.
       min_scale: Least scale, at least 0; may be traced.
     Returns:

@@ -112,7 +112,7 @@ def _scale(rate: float | Array, updates: Params) -> Params:
 def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return the direction of a rule that was made with the learning rate 1.
 
-    Such a rule steps by minus its direction.
+    The update of such a rule is its direction times -1.
 
     Example:
       >>> print(direction_of(descend(1.0)).update(jnp.ones(1), DirectionState(descend(1.0).init(jnp.ones(1))))[0])
@@ -142,16 +142,16 @@ def add_decayed_weights(
     decoupled. `adamw` is built in this way. optax's transformation is the same, and
     also accepts a schedule for λ.
 
-    With cautious=True, an entry decays only if d_t x_t >= 0, so that the decay never
-    works against the direction. optax 0.2.8 does not have this form.
+    With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never works
+    against the step along d_t. optax 0.2.8 does not have this form.
 
     Args:
       weight_decay: Factor λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed. Biases and scales are usually not
         decayed. None means that all leaves are decayed.
-      cautious: Whether only entries decay whose direction also makes them smaller. For
-        complex entries, Re(d̄ x) >= 0.
+      cautious: Whether only entries with d_t x_t >= 0 decay. For complex entries, the
+        condition is Re(d̄_t x_t) >= 0.
     Returns:
       The transformation; its update needs params.
     Raises:
@@ -189,9 +189,10 @@ def add_decayed_weights(
 def agreement(a: Array, b: Array) -> Array:
     """Return a positive number where two arrays point the same way, entry by entry.
 
-    It is negative where they point in opposite ways, and 0 where one is 0. The product
-    of two small numbers would underflow, so their signs are multiplied. For complex
-    entries it is the cosine of the angle between them.
+    The number is negative where the arrays point in opposite ways, and 0 where one of
+    them is 0. The product of two small numbers would underflow, so the signs of the two
+    are multiplied. For complex entries, the number is the cosine of the angle between
+    them.
 
     Example:
       >>> print(agreement(jnp.array([1e-30, 2.0], "float32"), jnp.array([1e-30, -1.0], "float32")))

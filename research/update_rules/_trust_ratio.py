@@ -31,7 +31,7 @@ class StepMomentumState(NamedTuple):
     """State of the momentum of LARS.
 
     Attributes:
-      velocity: Decaying sum of steps, like the params.
+      velocity: Decaying sum of steps, shaped like the params.
     """
 
     velocity: Params
@@ -49,18 +49,18 @@ def lars(
     nesterov: bool = False,
     separate_norms: bool = True,
 ) -> optax.GradientTransformation:
-    """Momentum on gradients that are scaled to a fixed share of the norm of the leaf.
+    """Momentum on gradients that are scaled to a fixed share of the norm of the params.
 
     u_t = μ u_(t-1) - η_t c |x_t| / (|g_t| + λ |x_t| + ε) (g_t + λ x_t) for each leaf.
 
-    c is trust_coefficient, λ weight_decay and μ momentum. If |x_t| or the norm that it
-    is divided by is 0, the ratio is 1. With nesterov=True, the update is μ u_t plus the
-    newest step.
+    c is trust_coefficient, λ is weight_decay and μ is momentum. The factor c |x_t| /
+    (|g_t| + λ |x_t| + ε), the ratio, is 1 if |x_t| is 0, or if |g_t| + λ |x_t| is 0.
+    With nesterov=True, the update is μ u_t plus the last term of u_t.
 
     The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.
-    optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight decay
-    both are the same. timm's defaults leave out the ratio for leaves without decay.
-    torch does not have LARS.
+    optax.lars divides by |g_t + λ x_t| + ε (separate_norms=False). Without weight
+    decay, the two divisors are equal. With its defaults, timm does not use the ratio
+    for leaves without decay. torch does not have LARS.
 
     Use it for large batches on convolutional networks, with warm-up. Leave biases and
     scales of normalisations out of the decay and of the ratio, as the paper does.
@@ -73,8 +73,9 @@ def lars(
       mask: As in `adamw`.
       trust_coefficient: Factor c, at least 0; may be traced.
       eps: Constant ε, at least 0; may be traced.
-      ratio_mask: Mask of the leaves that the ratio scales, like `mask`; None means all.
-      nesterov: Whether to look ahead.
+      ratio_mask: Mask of the leaves that are scaled by the ratio, in the form of
+        `mask`; None means all leaves.
+      nesterov: Whether to use Nesterov momentum.
       separate_norms: Whether to divide by the sum of two norms.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
@@ -156,8 +157,9 @@ class NovogradState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      velocity: Decaying sum of normalised gradients m_t, like the params.
-      nu: Moving average of the squared norm v_t of each leaf, shape ().
+      velocity: Decaying sum of normalised gradients m_t, shaped like the params.
+      nu: For each leaf, the moving average v_t of the squared norm of the gradient,
+        shape ().
     """
 
     count: Array
@@ -180,14 +182,14 @@ def novograd(
     m_t = β1 m_(t-1) + g_t / (√(v_t + ε_root) + ε) + λ x_t,
     u_t = -η_t m_t.
 
-    The rule is the paper's algorithm 1; ε_root is optax's, and optax.novograd is the
-    same. timm's NvNovoGrad is the same up to its defaults: β1 = 0.95, β2 = 0.98 and ε =
-    1e-8, and it may average (grad_averaging=True) where this rule adds. torch does not
-    have it.
+    optax.novograd is the same. The paper's algorithm 1 has no ε_root. timm's NvNovoGrad
+    is the same rule with other defaults: β1 = 0.95, β2 = 0.98 and ε = 1e-8. With
+    grad_averaging=True, timm multiplies the new term of m_t by 1 - β1. torch does not
+    have the rule.
 
-    Use it in place of Adam for convolutional and speech networks. It keeps one number
-    per leaf for the second moment, so half of Adam's memory. The step of a leaf is up to
-    η / (1 - β1) long, however many entries the leaf has.
+    Use it in place of Adam for convolutional and speech networks. The rule stores one
+    number per leaf for the second moment, so it needs half of Adam's memory. The step
+    of a leaf is up to η / (1 - β1) long, however many entries the leaf has.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
@@ -271,15 +273,15 @@ def fromage(
     x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and u_t = x_(t+1)
     - x_t. Norms below min_norm count as min_norm.
 
-    Without the root the norm of a leaf would grow without bound. If g_t is orthogonal to
-    x_t, |x_(t+1)| = |x_t|. The paper has no min_norm, and its authors' code takes the
-    ratio 1 where a norm is 0. optax.fromage is the same up to rounding: it computes 1 /
-    √(1 + η²) - 1 as a difference, which loses digits for small η. torch does not have
-    the rule.
+    Without the division by √(1 + η_t²), the norm of a leaf would grow without bound. If
+    g_t is orthogonal to x_t, |x_(t+1)| = |x_t|. The paper has no min_norm. The authors'
+    code has the ratio |x_t| / |g_t| = 1 if a norm is 0. optax.fromage is the same up to
+    rounding errors: it computes 1 / √(1 + η²) - 1 as a difference, which loses digits
+    for small η. torch does not have the rule.
 
-    Use it for networks whose layers have different scales. The rate is an angle: 0.01
-    suits most, and needs hardly any tuning. Leaves that start at 0, such as biases,
-    hardly move.
+    Use it for networks whose layers have different scales. The rate is an angle. The
+    rate 0.01 suits most networks, and hardly needs tuning. Leaves that start at 0, such
+    as biases, hardly move.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->

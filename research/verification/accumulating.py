@@ -111,11 +111,12 @@ def root(v):
 
 
 def optax_madgrad(learning_rate, momentum=0.9, weight_decay=0.0, eps=1e-6):
-    """Return optax.contrib.madgrad, with params replaced by their distance from x_0.
+    """Return optax.contrib.madgrad, which receives x_t - x_0 in place of the params.
 
-    With rounded params, small updates would have few correct digits. The decay needs
-    the params themselves. optax takes √t in float32, so that its updates are wrong by
-    1e-7 in float64. The rate is a schedule that divides by this root.
+    With rounded params, small updates would have few correct digits. Only the weight
+    decay receives the params themselves. optax computes √t in float32, so in float64
+    its updates would be wrong by 1e-7. The rate is therefore a schedule that replaces
+    this √t by the exact one.
     """
 
     def rate(count):

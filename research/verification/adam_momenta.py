@@ -17,7 +17,7 @@ def ademamix(
 ):  # fmt: skip
     """Yield the iterates of algorithm 1 of Pagliardini, Ablin & Grangier (2025).
 
-    α and β3 follow the schedulers of its section 3 for warmup_steps.
+    For warmup_steps, α and β3 follow the schedulers in section 3 of the paper.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -66,10 +66,10 @@ def mars(
     x, f, learning_rate, b1=0.9, b2=0.99, gamma=0.025, eps=1e-8, weight_decay=0.0,
     optimize_1d=False,
 ):  # fmt: skip
-    """Yield the iterates of MARS-AdamW of Yuan et al. (2024), in its approximate form.
+    """Yield the iterates of the approximate MARS-AdamW of Yuan et al. (2024).
 
-    The first gradient is neither corrected nor clipped, and vectors are left to AdamW.
-    Both are as in timm.
+    As in timm, the first gradient is neither corrected nor clipped, and vectors are
+    updated by AdamW.
     """
     m = v = zeros_like(x)
     before = None

@@ -61,7 +61,7 @@ def nadamw(
 ):
     """Yield the iterates of `nadam` with the decay of Loshchilov & Hutter (2019).
 
-    μ is constant. same_correction is as in the AlgoPerf benchmark.
+    μ is constant. The argument same_correction is from the AlgoPerf benchmark.
     """
     m = v = zeros_like(x)
     for t in count(1):

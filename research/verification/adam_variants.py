@@ -47,7 +47,7 @@ def acprop(
 ):
     """Yield the iterates of ACProp of Zhuang et al. (2021).
 
-    The first divisor and the corrections are optax's.
+    The first divisor and the bias corrections are those of optax.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -136,7 +136,8 @@ def cautious_adamw(
 ):
     """Yield the iterates of the cautious AdamW of Liang et al. (2024).
 
-    The authors' code has plus_one=False. cautious_decay is that of Chen et al. (2025).
+    The authors' code has plus_one=False. The argument cautious_decay is from Chen et
+    al. (2025).
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -166,10 +167,11 @@ def optax_acprop(
     learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, weight_decay=0.0,
     corrected=True,
 ):  # fmt: skip
-    """Return optax.contrib.acprop, whose spread is taken around m_t if corrected.
+    """Return optax.contrib.acprop; if corrected, with the spread around m_t.
 
-    optax takes it around m_(t-1). g_t - m_t = β1 (g_t - m_(t-1)), so β2 and ε stay and
-    the stored average is multiplied by β1² before the step.
+    optax computes the spread around m_(t-1). Because g_t - m_t = β1 (g_t - m_(t-1)),
+    the spread around m_t is β1 times as large. The corrected rule divides eps by b1,
+    eps_root by b1² and the updates by b1.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:

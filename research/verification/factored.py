@@ -20,8 +20,9 @@ def adafactor(
 ):  # fmt: skip
     """Yield the iterates of algorithms 4 and 5 of Shazeer & Stern (2018).
 
-    The rate, momentum and decay are additions. The whole average of squares is kept,
-    and factored in each step: the means of an average are the averages of the means.
+    The rate, the momentum and the decay are not in the paper. This function keeps the
+    whole average of squares and factors it in each step. The result is the same,
+    because the mean of an average is the average of the means.
     """
     m = v = zeros_like(x)
     least = 128 if min_dim_size_to_factor is None else min_dim_size_to_factor
@@ -73,8 +74,8 @@ def larger(a, b):
 def sm3(x, f, learning_rate, momentum=0.9, eps=1e-8):
     """Yield the iterates of algorithm SM3-II of Anil et al. (2019), with momentum.
 
-    The ε is optax's. The whole array of s is kept, and its maxima are taken again in
-    each step.
+    The ε is that of optax. This function keeps the whole array s, and computes the
+    maxima again in each step.
     """
     s = m = zeros_like(x)
     while True:
@@ -87,9 +88,9 @@ def sm3(x, f, learning_rate, momentum=0.9, eps=1e-8):
 
 
 def cover(s):
-    """Return for each entry the smallest of the largest numbers along its axes.
+    """Return, for each entry, the minimum over the axes of a maximum.
 
-    For each axis, that is the largest entry with the same position on this axis.
+    The maximum of an axis is over all entries that have the same position on this axis.
     """
     bound = s
     for axis in range(s.ndim if s.size else 0):
@@ -122,8 +123,8 @@ def optax_adafactor(
 ):
     """Return optax.adafactor from its parts, with t^-c in the dtype of the rate.
 
-    optax computes this power in float32 and would be 1e-7 away in float64. It does not
-    multiply its weight decay by the rate.
+    optax computes this power in float32, so in float64 its updates would be wrong by
+    1e-7. optax does not multiply the weight decay by the rate.
     """
 
     def decay_at(count, exponent):
@@ -145,9 +146,10 @@ def optax_adafactor(
 
 
 def optax_sm3(learning_rate, momentum=0.9):
-    """Return optax.sm3 for leaves without axes as well, which it gets as vectors.
+    """Return optax.sm3, extended to leaves without axes.
 
-    Where a sum is NaN, optax gives the update 0. It is replaced by NaN here.
+    Such a leaf is passed to optax.sm3 as a vector with one entry. Where a sum is NaN,
+    optax.sm3 gives the update 0, and this function gives NaN.
     """
     rule = optax.sm3(learning_rate, momentum)
     vectors = lambda tree: jax.tree.map(jnp.atleast_1d, tree)

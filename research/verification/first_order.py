@@ -125,7 +125,7 @@ EXACT = {"quadratic": 3 / 64}
 def noisy_sgd(x, f, learning_rate, draws, eta=0.01, gamma=0.55):
     """Yield the iterates of equation (1) of Neelakantan et al. (2015).
 
-    draws are the standard normal numbers of each step, an iterable of Leaves.
+    draws is an iterable of Leaves: the standard normal numbers of each step.
     """
     for t, noise in enumerate(draws, 1):
         deviation = sqrt(eta / mpmath.mpf(t) ** gamma)

@@ -58,11 +58,12 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
 
     Args:
       formula: The correct formula.
-      mistake: A mistake of this formula.
+      mistake: A mistake that can be made in this formula.
     Returns:
       The generator function of the wrong rule.
     Raises:
-      ValueError: mistake.right does not occur exactly once in the source.
+      ValueError: The correct text, mistake.right, does not occur exactly once in the
+        source.
     """
     source = textwrap.dedent(inspect.getsource(formula.iterates))
     as_written = re.compile(re.escape(mistake.right))

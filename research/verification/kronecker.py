@@ -17,7 +17,8 @@ def shampoo(
 ):  # fmt: skip
     """Yield the iterates of algorithm 2 of Gupta et al. (2018), for any number of axes.
 
-    M is their average of gradients (section 5). With b2, the sums are averages.
+    M is the authors' moving average of the gradients (section 5). If b2 is given, the
+    sums become moving averages.
     """
     m = zeros_like(x)
     factors = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
@@ -51,8 +52,8 @@ def soap(
 ):  # fmt: skip
     """Yield the iterates of algorithms 3 and 4 of Vyas et al. (2024).
 
-    As in their code, the first gradient sets the bases and makes no step, and the
-    columns of a basis are sorted before an iteration.
+    As in the authors' code, the first gradient sets the bases and makes no step, and
+    the columns of a basis are sorted before an iteration.
     """
     beta = b2 if shampoo_beta is None else shampoo_beta
     m = v = zeros_like(x)
@@ -88,7 +89,7 @@ def soap(
 
 
 def products(g, axis):
-    """Return G Gᵀ along an axis. A scalar is a vector of length 1."""
+    """Return G Gᵀ; the rows of G are the slices along an axis (1 for a scalar)."""
     g = np.moveaxis(np.atleast_1d(g), axis, 0)
     g = g.reshape(len(g), g.size // max(len(g), 1))
     return g @ g.T
@@ -103,7 +104,7 @@ def along_axes(a, matrices):
 
 
 def rotate(x, bases):
-    """Return Qᵀ along each axis of each leaf."""
+    """Return each leaf with each axis multiplied by the Qᵀ of this axis."""
     return Leaves(
         along_axes(a, [q.T for q in of_leaf])
         for a, of_leaf in zip(x.arrays, bases, strict=True)
@@ -111,7 +112,7 @@ def rotate(x, bases):
 
 
 def rotate_back(x, bases):
-    """Return Q along each axis of each leaf."""
+    """Return each leaf with each axis multiplied by the Q of this axis."""
     return Leaves(
         along_axes(a, of_leaf) for a, of_leaf in zip(x.arrays, bases, strict=True)
     )
@@ -123,7 +124,7 @@ def is_finite(matrix):
 
 
 def spectrum(matrix):
-    """Return the eigenvalues, the largest first, and the eigenvectors."""
+    """Return the eigenvalues, sorted from the largest, and the eigenvectors."""
     values, vectors = mpmath.eigsy(mpmath.matrix(matrix.tolist()))
     order = sorted(range(len(values)), key=lambda k: values[k], reverse=True)
     vectors = np.array(vectors.tolist(), object).reshape(matrix.shape)
@@ -131,12 +132,12 @@ def spectrum(matrix):
 
 
 def eigenvectors(matrix):
-    """Return the eigenvectors, that of the largest eigenvalue first."""
+    """Return the eigenvectors, sorted from the largest eigenvalue."""
     return spectrum(matrix)[1]
 
 
 def orthogonalised(matrix, instead):
-    """Return the orthogonal factor of a QR decomposition; the basis itself for 0."""
+    """Return the orthogonal factor of a QR decomposition, or `instead` for 0."""
     if not any(matrix.flat):
         return instead
     q, _ = mpmath.qr(mpmath.matrix(matrix.tolist()))

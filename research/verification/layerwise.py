@@ -127,10 +127,10 @@ def normuon(
     x, f, learning_rate, beta=0.95, beta2=0.95, nesterov=True, eps=1e-7, weight_decay=0.0,
     ns_steps=5, ns_coeffs=(3.4445, -4.7750, 2.0315), consistent_rms=None,
 ):  # fmt: skip
-    """Yield the iterates of algorithm 1 of Li et al. (2025), and of their code.
+    """Yield the iterates of NorMuon of Li et al. (2025).
 
-    The code keeps the norm of Muon's step, and the algorithm has consistent_rms=0.2.
-    Matrices have shape (inputs, outputs). Other leaves use Adam.
+    Algorithm 1 of the paper has consistent_rms=0.2. The authors' code keeps the norm of
+    Muon's step (None). Matrices have shape (inputs, outputs). Other leaves use Adam.
     """
     m = n = s = zeros_like(x)
     v = by_leaf(mean_square_of_columns, m)
@@ -182,7 +182,7 @@ def wanted(a, consistent_rms):
 def hyperball(x, f, learning_rate):
     """Yield the iterates of Wen et al. (2025), with Adam as the inner rule.
 
-    Other leaves than matrices take Adam's step.
+    Leaves that are not matrices take Adam's step.
     """
     m = v = zeros_like(x)
     radii = by_leaf(lambda a: norm(Leaves([a])), x)
@@ -214,13 +214,13 @@ def before_projection(a, d, radius, learning_rate):
 
 
 def of_full_length(a, d, radius, learning_rate):
-    """Project X - η D, whose step is not normalised."""
+    """Return R Y / |Y| with Y = X - η D, so the step is not normalised."""
     y = a - learning_rate * d
     return radius * y / norm(Leaves([y])) if a.ndim == 2 else y
 
 
 def along_the_sphere(a, d, radius, learning_rate):
-    """Step along the part of D that is orthogonal to X, before the projection."""
+    """Return R Y / |Y| with a step along the part of D that is orthogonal to X."""
     if a.ndim == 2:
         d = d - a * ((a * d).sum() / (a * a).sum())
     return on_sphere(a, d, radius, learning_rate)

@@ -26,7 +26,7 @@ def optimistic_adam(
 ):  # fmt: skip
     """Yield the iterates of algorithm 1 of Daskalakis et al. (2018), with d_0 = d_1.
 
-    α, β and the direction of NAdam are optax's.
+    The arguments alpha, beta and nesterov are those of optax.
     """
     m = v = zeros_like(x)
     before = None
@@ -75,7 +75,7 @@ def optax_optimistic_adam(
     learning_rate, alpha=1.0, beta=1.0, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0,
     nesterov=False,
 ):  # fmt: skip
-    """Return optax.optimistic_adam_v2 with the default of this library's `nesterov`."""
+    """Return optax.optimistic_adam_v2 with nesterov=False as the default."""
     return optax.optimistic_adam_v2(
         learning_rate, alpha=alpha, beta=beta, b1=b1, b2=b2, eps=eps,
         eps_root=eps_root, nesterov=nesterov,

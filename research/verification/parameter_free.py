@@ -80,7 +80,7 @@ def prodigy(
 def dowg(x, f, learning_rate=1.0, initial_distance=1e-2, eps=1e-4):
     """Yield the iterates of algorithm 1 of Khaled, Mishchenko & Jin (2023).
 
-    The ε is optax's.
+    The ε is that of optax.
     """
     start, distance, total = x, initial_distance, 0
     while True:
@@ -114,7 +114,7 @@ def dadapt_adamw(
     x, f, learning_rate=1.0, b1=0.9, b2=0.999, eps=1e-8, initial_distance=1e-6,
     weight_decay=0.0,
 ):  # fmt: skip
-    """Yield the iterates of Adam with D-Adaptation of Defazio & Mishchenko (2023)."""
+    """Yield the iterates of D-Adapted Adam of Defazio & Mishchenko (2023)."""
     d, r, root = initial_distance, 0, sqrt(b2)
     m = v = s = zeros_like(x)
     for t in count(1):
@@ -265,15 +265,15 @@ def optax_prodigy(
 
 
 def optax_dowg(learning_rate=1.0, initial_distance=1e-2, eps=1e-4):
-    """Return optax.contrib.dowg, with params replaced by their distance from x_0."""
+    """Return optax.contrib.dowg, which receives x_t - x_0 in place of the params."""
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
 
 
 def optax_cocob(learning_rate=1.0, alpha=100.0, eps=1e-8, weight_decay=0.0):
-    """Return optax.contrib.cocob, with params replaced by their distance from x_0.
+    """Return optax.contrib.cocob, which receives x_t - x_0 in place of the params.
 
-    The decay needs the params themselves.
+    Only the weight decay receives the params themselves.
     """
     rule = optax.contrib.cocob(learning_rate, alpha, eps)
     decay = optax.add_decayed_weights(weight_decay)
@@ -284,9 +284,9 @@ def optax_dadapt_adamw(
     learning_rate=1.0, b1=0.9, b2=0.999, eps=1e-8, initial_distance=1e-6,
     weight_decay=0.0,
 ):  # fmt: skip
-    """Return optax.contrib.dadapt_adamw, with zero updates until a gradient is not 0.
+    """Return optax.contrib.dadapt_adamw, with updates of 0 until a gradient is not 0.
 
-    Before that, optax divides 0 by 0 and its params become NaN.
+    Without this change, optax divides 0 by 0, and its params become NaN.
     """
     rule = optax.contrib.dadapt_adamw(
         learning_rate, (b1, b2), eps, initial_distance, weight_decay

@@ -17,7 +17,8 @@ def lars(
 ):  # fmt: skip
     """Yield the iterates of algorithm 1 of You, Gitman & Ginsburg (2017).
 
-    The ratio is 1 if a norm is 0. ε and separate_norms=False are as in optax.
+    If a norm is 0, the ratio is 1. The arguments eps and separate_norms=False are from
+    optax.
     """
     v = zeros_like(x)
     while True:
@@ -51,7 +52,7 @@ def novograd(
 ):
     """Yield the iterates of algorithm 1 of Ginsburg et al. (2019).
 
-    eps_root is optax's.
+    The argument eps_root is that of optax.
     """
     m = zeros_like(x)
     for t in count(1):
@@ -67,7 +68,7 @@ def novograd(
 def fromage(x, f, learning_rate, min_norm=1e-6):
     """Yield the iterates of algorithm 1 of Bernstein et al. (2020).
 
-    min_norm is optax's.
+    The argument min_norm is that of optax.
     """
     while True:
         g = f.gradient(x)
@@ -80,7 +81,7 @@ def fromage(x, f, learning_rate, min_norm=1e-6):
 
 
 def at_least(least, a):
-    """Return the larger of a number and the norm of one leaf; NaN if that is NaN."""
+    """Return the larger of a number and the norm of a leaf; NaN if the norm is NaN."""
     length = size(a)
     return length if mpmath.isnan(length) else max(least, length)
 
@@ -93,7 +94,7 @@ def optax_lars(
     eps=0.0,
     nesterov=False,
 ):
-    """Return optax.lars under the argument names of this library."""
+    """Return optax.lars with the argument names of this library."""
     return optax.lars(
         learning_rate,
         weight_decay,

@@ -22,6 +22,10 @@ from research.workloads.convex import overlapping_1m as overlapping_1m
 from research.workloads.convex import overlapping_50k as overlapping_50k
 from research.workloads.functions import quadratic as quadratic
 from research.workloads.functions import rosenbrock as rosenbrock
+from research.workloads.networks import NETWORKS as NETWORKS
+from research.workloads.networks import NetworkWorkload as NetworkWorkload
+from research.workloads.networks import make_network as make_network
+from research.workloads.networks import network_workload as network_workload
 
 WORKLOADS: dict[str, Callable[..., Workload]] = {
     constructor.__name__: constructor

@@ -175,7 +175,7 @@ def noisy_quadratic(
 
     In a batch, batch.x has the x_i, and batch.y has the numbers ½ x_iᵀHx_i. Let m be
     the mean of the x_i in the batch. The objective is then ½ (x - m)ᵀH(x - m) +
-    mean(batch.y) - ½ mᵀHm, which needs H only twice for a batch of any size.
+    mean(batch.y) - ½ mᵀHm, so a batch of any size needs only two products with H.
     """
     random = np.random.default_rng(0)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])

@@ -28,7 +28,8 @@ class NetworkWorkload(NamedTuple):
     Attributes:
       workload: The problem. It has a training and a validation part, and no optimum.
       batch_size: Number of examples in a mini-batch.
-      num_epochs: Length of the training in epochs. Schedules end with it.
+      num_epochs: Length of the training in epochs. A schedule of the learning rate has
+        the same length.
     """
 
     workload: Workload
@@ -79,8 +80,8 @@ def network_workload(
       test: Part of the data on which the accuracy is reported; None if there is none.
       batch_size: Number of examples in a mini-batch.
       num_epochs: Length of the training in epochs.
-      accuracy: Whether the accuracy on the test part is reported. It needs a
-        classifier.
+      accuracy: Whether the accuracy on the test part is reported. The model must then
+        be a classifier.
     Returns:
       The workload.
     Raises:
@@ -230,8 +231,8 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
 def autoencoder_digits(*, size: str = "small") -> NetworkWorkload:
     """Deep autoencoder of 8x8 digits: 64-32-16-8-16-32-64 units, or wider; 30 epochs.
 
-    It is a classic of ill-conditioned training (Hinton & Salakhutdinov, Science 313,
-    2006). The loss is the mean squared error of the 64 standardised pixels.
+    It is a classic example of ill-conditioned training (Hinton & Salakhutdinov, Science
+    313, 2006). The loss is the mean squared error of the 64 standardised pixels.
     """
     half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[_checked(size)]
     model = models.mlp(

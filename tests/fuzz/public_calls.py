@@ -852,6 +852,37 @@ def of_workloads() -> Iterator[Call]:
         research.workloads.make_workload,
         {"name": "quadratic"},
     )
+    yield Call(
+        "workloads.make_network",
+        research.workloads.make_network,
+        {"name": "mlp_digits", "size": "small"},
+    )
+    yield Call(
+        "workloads.network_workload",
+        research.workloads.network_workload,
+        network_arguments(),
+    )
+
+
+def network_arguments():
+    """Arguments that make a network of eight examples."""
+    part = Batch(jnp.ones((8, 3), "float32"), jnp.zeros(8, "int32"))
+    return {
+        "name": "mine",
+        "model": research.models.mlp((3, 2), dtype="float32"),
+        "loss": research.losses.softmax_cross_entropy,
+        "train": part,
+        "validation": part,
+        "batch_size": 4,
+        "num_epochs": 2,
+        "accuracy": True,
+    }
+
+
+@functools.cache
+def small_network():
+    """A network of eight examples."""
+    return research.workloads.network_workload(**network_arguments())
 
 
 def of_verification() -> Iterator[Call]:
@@ -968,6 +999,23 @@ def of_studies() -> Iterator[Call]:
             True,
         ),
         ("make_contenders", {"rules": {"plain": make_sgd, "adam": "adam"}}, False),
+        (
+            "compare_networks",
+            {
+                "rules": {"plain": make_sgd, "adam": "adam"},
+                "networks": small_network(),
+                "baseline": "adam",
+                "searches": 2,
+                "budget": 2,
+                "seeds": 3,
+                "tuning_seeds": 2,
+                "level": 0.95,
+                "search_seed": 0,
+                "size": "small",
+                "timed": False,
+            },
+            True,
+        ),
         (
             "difference",
             {"mine": scores(), "other": scores(0.5), "resamples": 100},

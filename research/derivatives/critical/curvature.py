@@ -57,14 +57,14 @@ class Curvature(NamedTuple):
 def curvatures(
     land: Landscape, points: Float[np.ndarray, "m n"], wary: bool = False
 ) -> list[Curvature | None]:
-    """Return the curvature at each point, or None if the Hessian is not finite.
+    """Return one entry per point: its curvature, or None if its Hessian is not finite.
 
     Args:
       land: Landscape of f.
       points: Points, shape (m, n).
       wary: Whether to measure the noise of the Hessian at every point. If False, the
-        noise is measured only at a point near which the Hessian is so large that its
-        noise may matter.
+        noise is measured only at some points: those with a large Hessian nearby,
+        because the noise may matter there.
     """
     values, gradients, hessians = land.hessians(points)
     return [
