@@ -85,6 +85,7 @@ def cell(found, rule):
     return next(one for one in found.numbers["cells"] if one["rule"] == rule)
 
 
+@pytest.mark.thorough("the other shares of warm-up", but=r"0\.2")
 @pytest.mark.parametrize("warmup", [0.0, 0.2, 0.5])
 def test_schedules_are_those_of_optax(warmup):
     steps, peak = 50, 0.3

@@ -131,6 +131,7 @@ def test_unknown_name_is_refused():
         minimising.measure(True, print, ["rosenbrock"])
 
 
+@pytest.mark.thorough("the other curves", but="Misra1a|Gauss3")
 @pytest.mark.parametrize("name", minimiser_problems.CURVES)
 def test_curve_has_the_certified_sum_of_squares(name):
     case = published("nist_nonlinear.json")[name]

@@ -17,11 +17,8 @@ TOP = Path(__file__).parent.parent
 
 def epochs(sampler, count, seed=0):
     root = jax.random.key(seed)
-    return np.array(
-        jax.vmap(lambda e: sampler.indices(jax.random.fold_in(root, e)))(
-            jnp.arange(count)
-        )
-    )
+    indices = lambda epoch: sampler.indices(jax.random.fold_in(root, epoch))
+    return np.array(jax.jit(jax.vmap(indices))(jnp.arange(count)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10])

@@ -38,7 +38,9 @@ def walk(rule, num_steps, start=None):
         x = optax.apply_updates(x, updates)
         return (x, state), (x, evaluation_params(state, x))
 
-    return jax.lax.scan(step, (start, rule.init(start)), length=num_steps)[1]
+    return jax.jit(
+        lambda x: jax.lax.scan(step, (x, rule.init(x)), length=num_steps)[1]
+    )(start)
 
 
 def assert_near(found, expected):
@@ -88,7 +90,7 @@ def test_averaging_loses_the_noise_that_a_constant_rate_keeps_up():
         )
         return x, evaluation_params(state, x)
 
-    last, mean = jax.vmap(noisy)(jax.random.split(jax.random.key(0), 1000))
+    last, mean = jax.jit(jax.vmap(noisy))(jax.random.split(jax.random.key(0), 1000))
     # A variance of 1000 draws is known to √(2 / 1000) = 4.5 %; four of these.
     assert np.var(last) == pytest.approx(0.5 / 1.5, rel=0.18)
     assert np.var(mean) == pytest.approx(1 / 400, rel=0.18)

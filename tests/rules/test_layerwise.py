@@ -108,6 +108,7 @@ def polar_express(a, steps):
     return x.T if a.shape[0] > a.shape[1] else x
 
 
+@pytest.mark.thorough("the other numbers of steps", but=r"-5\]")
 @pytest.mark.parametrize("steps", [1, 5, 10])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_polar_express_is_the_paper_s_code(shape, steps):

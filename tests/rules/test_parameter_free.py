@@ -83,6 +83,7 @@ def test_updates_do_not_see_the_scale_of_the_gradient(rule, scale):
     np.testing.assert_allclose(updates_of(scale * DRAWN), updates_of(DRAWN), rtol=1e-12)
 
 
+@pytest.mark.thorough("the other scales", but=r"0\.01")
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_distances_scale_with_the_problem(scale):
     # Of f(x / c) from 0 with c times the first distance, both walk c times the path.
@@ -238,6 +239,7 @@ def test_rules_without_a_rate_come_near_the_minimum(rule):
     assert np.sum(CURVATURES * (x[-1] - MINIMUM) ** 2) < 0.05 * first
 
 
+@pytest.mark.thorough("the other factor", but=r"0\.001")
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_cocob_does_not_see_the_scale_of_the_objective(factor):
     plain, _ = walk(cocob(eps=1e-300), 40)
