@@ -20,7 +20,7 @@ WORDS = [
     "mlp",
     "linear",
     "--epochs",
-    "10000",
+    "3000",
     "--chunk",
     "100",
     "--cells",
