@@ -256,7 +256,7 @@ def test_scores_of_a_search_rank_misses_behind_all_that_reach_the_target():
     [
         ([], "pairs must hold the log costs"),
         ([(np.ones((2, 3)), np.ones((2, 4)))], "same reporting seeds"),
-        ([(np.ones((2, 3)), np.full((2, 3), np.inf))], "finite log costs"),
+        ([(np.ones((2, 3)), np.full((2, 3), np.inf))], "must be a finite log cost"),
         ([(np.ones((2, 1)), np.ones((2, 1)))], "two seeds"),
         ([(np.ones(3), np.ones(3))], "two seeds"),
     ],

@@ -423,17 +423,25 @@ def measure_contender(
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and workload.
     Returns:
-      Arrays and values of the measurement, for J searches that start with t trials of h
-      hyper-parameters, n reporting seeds and k evaluations. `trials` (J, t, h) has the
-      trials with which the searches start, and `screening` (J, t, s) their log costs on
-      the s screening seeds. `chosen` (J, h) has the choice of each search, and `tuning`
-      (J,) its mean log cost on the tuning seeds. The following arrays are for the
-      reporting seeds: the costs `costs` (J, n), the final gaps `final` (J, n), the
-      relative gaps `curves` (J n, k) at `passes` (k,), and the costs of the defaults
-      `default_costs` (n,). `best_of` (t, 3) has the expected cost of the best of k
-      trials. `rates` (r,) has rates around the rate of the best search, and
-      `rate_scores` (r, m) has their log costs. The values are facts for JSON; they
-      become an entry of `cells` in a study.
+      Arrays and values of the measurement. The sizes are: J searches, t trials with
+      which a search starts, h hyper-parameters, s screening seeds, n reporting seeds, k
+      evaluations, r rates and m tuning seeds.
+
+      - `trials` (J, t, h): the trials with which the searches start;
+      - `screening` (J, t, s): their log costs on the screening seeds;
+      - `chosen` (J, h): the choice of each search;
+      - `tuning` (J,): its mean log cost on the tuning seeds;
+      - `costs` (J, n) and `final` (J, n): its costs and final gaps on the reporting
+        seeds;
+      - `passes` (k,) and `curves` (J n, k): the passes at each evaluation, and the
+        relative gaps there;
+      - `default_costs` (n,): the costs of the defaults on the reporting seeds;
+      - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, with its
+        interval;
+      - `rates` (r,) and `rate_scores` (r, m): rates around that of the best search, and
+        their log costs.
+
+      The values can be written as JSON; a study stores them as one entry of `cells`.
     Raises:
       ValueError: The workload lacks a part, or its optimum is not known.
     """

@@ -155,8 +155,8 @@ def panels(
     Args:
       titles: Titles of the panels, in order.
       each: Height of a row of panels in inches. If there is only one row, it is higher.
-      wrap: Maximum number of panels in a row. With the default 3, two or four panels
-        are drawn with two panels in a row.
+      wrap: Maximum number of panels in a row. If it is 3 (the default), four panels
+        are drawn as two rows of two.
       **keywords: Arguments for `research.figures.new_figure`.
     Returns:
       The figure, the list of panels, and the list of blank axes in the unused places.

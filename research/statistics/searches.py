@@ -472,7 +472,8 @@ def _checked_logs(name: str, logs: np.ndarray) -> Float[np.ndarray, "searches se
         )
     if not (np.abs(logs) <= LARGEST_LOG).all():
         raise ValueError(
-            f"{name} must hold finite log costs between -700 and 700; one is not. A run that missed the target "
-            "counts as ten budgets; see `log_costs`."
+            f"every entry of {name} must be a finite log cost between -700 and 700; at "
+            "least one is not. A run that misses the target has the cost of ten budgets; "
+            "`log_costs` computes this."
         )
     return logs

@@ -476,8 +476,8 @@ def cautious_adamw(
 
     timm's AdamW with caution=True, and the authors' code, are the same rule. The paper
     divides by (Σ k_t + 1) / n in place of the mean over n entries (plus_one=True). With
-    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay: the step along d_t
-    moves such an entry towards 0, or not at all. optax 0.2.8 does not have the rule. To
+    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. The step without
+    decay moves these entries towards 0, or leaves them unchanged. optax 0.2.8 does not have the rule. To
     make another rule cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
@@ -496,7 +496,7 @@ def cautious_adamw(
         update got no params.
     References:
       Liang, Chen, Liu & Liu, Cautious optimizers: improving training with one line of
-      code, 2024, its cautious AdamW. Chen et al., Cautious weight decay, 2025, for
+      code, 2024 (the cautious AdamW of that paper). Chen et al., Cautious weight decay, 2025, for
       cautious_decay.
     Example:
       >>> rule, x = cautious_adamw(1.0, b2=0.0, eps=0.0), jnp.zeros(2)

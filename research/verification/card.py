@@ -12,10 +12,10 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class Recorded(NamedTuple):
-    """Reference to recorded trajectories of the rule in another implementation.
+    """Trajectories of the rule that were recorded from another implementation.
 
     Attributes:
-      variant: Prefix "optimizer/variant" of the keys in recorded.json.
+      variant: Prefix of the keys in recorded.json, in the form "optimizer/variant".
       arguments: Arguments with which this library's rule equals the recorded rule.
     """
 

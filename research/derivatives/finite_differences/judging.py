@@ -148,8 +148,8 @@ def rate(table: Table, powers: np.ndarray) -> float:
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if f - f(x) exceeds the noise and is the same at all of the smallest steps.
-    The number of these steps is LOWEST.
+    f jumps if f - f(x) exceeds the noise and has the same value at each of the n
+    smallest steps, with n = LOWEST.
     """
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)

@@ -22,11 +22,12 @@ _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
     """Return a bound on the error of f at each distance of the ladder, shape (levels,).
 
-    The bound is the largest of three:
+    A window is a group of neighbouring distances. The bound is the largest of three
+    parts:
 
     - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
-      intermediate results that it computes from x. If the windows show less noise, the
-      bound is the noise in the windows, but at least ε |f| / 2. For example, (x - 1)
+      intermediate results that it computes from x. If the windows show less noise than
+      this, this part is the noise in the windows, but at least ε |f| / 2. For example, (x - 1)
       g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
     - Noise in the windows. It is recognised by sixth differences. For a smooth
       function, they are far smaller than the fifth differences. For noise, they are not

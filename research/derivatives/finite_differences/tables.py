@@ -51,12 +51,13 @@ class Table(NamedTuple):
         The largest of three is used, because a single change may vanish by chance, or
         because f does not have the powers of h that are extrapolated.
 
-        The estimate at half the step has 2^order times as much noise. In the first _FEW
-        rows of a series in h², the last extrapolation is reliable. There, half of this
-        noise is subtracted from the second change. In the later rows the last
-        extrapolation changes the estimate too little, because the largest steps have
-        almost no weight and may lie where the series of f diverges. There, the largest
-        change is multiplied by three. These numbers were chosen on random functions.
+        The second change contains the noise of the estimate at half the step, which is
+        2^order times as large. In the first _FEW rows of a series in h², half of that
+        noise is subtracted from the second change, because the last extrapolation is
+        reliable there. In the later rows, the largest of the three changes is
+        multiplied by three. The last extrapolation changes the estimate too little in
+        these rows: it gives almost no weight to the largest steps, and the series of f
+        may diverge at them. These numbers were chosen on random functions.
         """
         values = self.values
         change = np.full(values.shape, np.nan)
