@@ -130,7 +130,7 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
         ),
         (
             ["--rule", "adam", "rmsprop", "--seeds", "0"],
-            "seeds must have at least 3 seeds",
+            "seeds: at least 3 seeds are needed",
         ),
         (
             ["--rule", "adam", "rmsprop", "--seeds", "0"],
