@@ -133,7 +133,7 @@ plt.show()
 # space. Its better points run on more seeds, and it looks for still better ones beside them. Each search has points and
 # ten seeds of its own, and what it chooses is reported on twenty others. Both rules have the same space, that of Adam.
 # What is compared is the *cost*: passes over the data until $f - f^*$ has come down to a hundredth of what it was. A
-# seed means the same start and the same batches for both. (Without `terms`, `compare` does more of everything: five
+# seed means the same start and the same batches for both. (Without `terms`, `compare` does more of everything: six
 # searches of 32 trials and thirty seeds each.)
 #
 # **Predict.** How much of Adam's cost does your rule need: 0.01, 0.1, 0.5, 1?

@@ -201,10 +201,6 @@ CALLS = {
     "difference resamples": lambda size: statistics.difference(
         SCORES, SCORES, resamples=size
     ),
-    "overall resamples": lambda size: statistics.overall(
-        [(SCORES, SCORES)], resamples=size
-    ),
-    "best_of resamples": lambda size: statistics.best_of(SCORES, resamples=size),
     "resampled_means resamples": lambda size: resampling.resampled_means(
         np.ones((2, 3)), size, np.random.default_rng(0)
     ),

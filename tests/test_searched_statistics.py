@@ -174,14 +174,19 @@ def test_searches_disagree_where_they_differ_more_than_seeds_explain():
 
 
 def test_f_test_of_searches_equals_that_of_two_way_analysis_of_variance():
-    logs = simulate(np.random.default_rng(9), search=0.05, rest=0.1, both=1)[0]
-    rows, columns = logs.shape
-    between = columns * ((logs.mean(1) - logs.mean()) ** 2).sum() / (rows - 1)
-    fitted = logs.mean(1)[:, None] + logs.mean(0) - logs.mean()
-    within = ((logs - fitted) ** 2).sum() / ((rows - 1) * (columns - 1))
-    p = stats.f.sf(between / within, rows - 1, (rows - 1) * (columns - 1))
-    spread = np.ptp(logs.mean(1)) >= np.log(1.25)
-    assert searched_cost(logs).disagree == (spread and p < 0.01)
+    answers = []
+    for seed in range(60):
+        logs = simulate(np.random.default_rng(seed), search=0.12, rest=0.7, both=1)[0]
+        rows, columns = logs.shape
+        between = columns * ((logs.mean(1) - logs.mean()) ** 2).sum() / (rows - 1)
+        fitted = logs.mean(1)[:, None] + logs.mean(0) - logs.mean()
+        freedom = (rows - 1, (rows - 1) * (columns - 1))
+        within = ((logs - fitted) ** 2).sum() / freedom[1]
+        differ = stats.f.sf(between / within, *freedom) < 0.01
+        wide = np.ptp(logs.mean(1)) >= np.log(1.25)
+        assert searched_cost(logs).disagree == (wide and differ)
+        answers.append((bool(wide), bool(differ)))
+    assert {(True, True), (True, False), (False, False)} <= set(answers)
 
 
 def test_best_of_trials_is_the_mean_over_all_subsets():

@@ -203,43 +203,6 @@ def test_choice_weights_are_shares_of_all_subsets_that_hold_the_defaults(trials)
         )
 
 
-def test_best_of_goes_from_the_defaults_to_the_trial_chosen_among_all():
-    mine, _ = study(np.random.default_rng(0))
-    found = statistics.best_of(mine, resamples=300)
-    assert found.shape == (12, 3)
-    ends = [mine.costs[0], mine.costs[scores.choose(mine.tuning)]]
-    np.testing.assert_allclose(
-        found[[0, -1], 0],
-        [costs.expected_running_time(c, BUDGET) for c in ends],
-        rtol=1e-12,
-    )
-    assert (found[:, 1] < found[:, 0]).all()
-    assert (found[:, 0] < found[:, 2]).all()
-    subsets = [(0, *rest) for rest in itertools.combinations(range(1, 12), 2)]
-    runs = np.concatenate(
-        [
-            mine.costs[s[scores.choose(mine.tuning[list(s)])]]
-            for s in map(np.array, subsets)
-        ]
-    )
-    np.testing.assert_allclose(
-        found[2, 0], costs.expected_running_time(runs, BUDGET), rtol=1e-12
-    )
-
-
-def test_best_of_covers_the_true_cost_of_the_defaults():
-    generator, number = np.random.default_rng(3), 300
-    # One trial that always arrives: the mean of a lognormal cost.
-    truth = 6 * np.exp((0.2**2 + 0.2**2) / 2)
-    found = [
-        statistics.best_of(
-            study(generator, valley=np.zeros(1), budget=1e6)[0], resamples=300, seed=i
-        )[0]
-        for i in range(number)
-    ]
-    assert within(sum(low <= truth <= high for _, low, high in found), number, 0.95)
-
-
 # What may be said.
 
 
@@ -370,7 +333,7 @@ def test_no_number_of_reporting_seeds_makes_up_for_a_choice_in_doubt():
 
 def test_variance_of_reporting_seeds_is_that_of_scipys_paired_bootstrap():
     mine, other = study(np.random.default_rng(10), valley=np.zeros(1), spread=0.4)
-    replicates, _ = bootstrap.replicate([(mine, other)], None, 20000, 0)
+    replicates, _ = bootstrap.replicate(mine, other, None, 20000, 0)
 
     def log_ratio(x, y, axis):
         return np.log(
@@ -478,55 +441,22 @@ def test_win_counts_seeds_and_ties_half():
 def test_equal_budgets_give_the_mean_over_subsets_of_the_trials():
     mine, other = study(np.random.default_rng(13))
     found = statistics.difference(mine, other, trials=3, resamples=300)
-    expected = [statistics.best_of(s, resamples=100)[2, 0] for s in (mine, other)]
+    expected = []
+    for one in (mine, other):
+        subsets = [(0, *rest) for rest in itertools.combinations(range(1, 12), 2)]
+        chosen = [s[scores.choose(one.tuning[list(s)])] for s in subsets]
+        runs = one.costs[chosen].ravel()
+        expected.append(costs.expected_running_time(runs, BUDGET))
     assert found.ratio == pytest.approx(expected[0] / expected[1], rel=1e-12)
     whole = statistics.difference(mine, other, resamples=300)
     assert found.high / found.low > whole.high / whole.low
     assert statistics.difference(mine, other, trials=99, resamples=300) == whole
     # Of one trial there is no choice: the defaults.
-    replicates, _ = bootstrap.replicate([(mine, other)], 1, 300, 0)
+    replicates, _ = bootstrap.replicate(mine, other, 1, 300, 0)
     defaults = [costs.expected_running_time(s.costs[0], BUDGET) for s in (mine, other)]
     np.testing.assert_allclose(
         replicates.choice, np.log(defaults[0] / defaults[1]), rtol=1e-12
     )
-
-
-@FEW_OR_ALL
-def test_overall_is_the_geometric_mean_and_covers_under_the_null(studies):
-    generator, number = np.random.default_rng(14), studies // 5
-    found = []
-    for i in range(number):
-        pairs = [study(generator) for _ in range(3)]
-        found.append(statistics.overall(pairs, resamples=400, seed=i))
-    logs = [np.log(statistics.difference(*pair).ratio) for pair in pairs]
-    assert found[-1].ratio == pytest.approx(np.exp(np.mean(logs)), rel=1e-12)
-    assert found[-1].workloads == 3
-    assert at_least(sum(o.verdict == "undecided" for o in found), number, 0.95)
-    assert at_least(sum(o.win_low <= 0.5 <= o.win_high for o in found), number, 0.95)
-    # More workloads, less doubt.
-    one = np.median([np.log(d.high / d.low) for d in differences(100, seed=15)])
-    assert np.median([np.log(o.high / o.low) for o in found]) < 0.75 * one
-
-
-def test_overall_keeps_seeds_that_mean_the_same_on_every_workload():
-    pair = study(np.random.default_rng(16), valley=np.zeros(1))
-    once, thrice = (
-        statistics.overall([pair], resamples=4000),
-        statistics.overall([pair] * 3, resamples=4000),
-    )
-    # The same runs three times are no more evidence than once; two sets of 4000 resamples differ by 2 %, not by sqrt(3).
-    assert thrice.ratio == pytest.approx(once.ratio, rel=1e-12)
-    widths = [np.log(o.high / o.low) for o in (once, thrice)]
-    assert widths[1] == pytest.approx(widths[0], rel=0.06)
-
-
-def test_overall_with_workloads_that_one_rule_never_reaches():
-    never, there = constant(np.inf), constant(4.0)
-    found = statistics.overall([(there, never), (there, there)])
-    assert (found.ratio, found.verdict, found.win) == (0.0, "better", 0.75)
-    found = statistics.overall([(there, never), (never, there)])
-    assert np.isnan(found.ratio)
-    assert (found.low, found.high, found.verdict) == (0.0, np.inf, "undecided")
 
 
 def test_performance_profile_agrees_with_counting():
@@ -615,11 +545,6 @@ GOOD = constant(4.0)
         (
             lambda: statistics.difference(GOOD, GOOD, trials=0),
             "trials must be a positive integer",
-        ),
-        (lambda: statistics.overall([]), "at least one workload"),
-        (
-            lambda: statistics.overall([(GOOD, GOOD), [constant(4.0, seeds=6)] * 2]),
-            r"number of reported seeds; got \[5, 6\]",
         ),
         (
             lambda: profiles.performance_profile(np.ones(3), np.ones(1)),

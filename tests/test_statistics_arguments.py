@@ -25,8 +25,6 @@ LEVELS = {
         SAMPLES[:2], level=level
     ),
     "difference": lambda level: statistics.difference(SCORES, SCORES, level=level),
-    "overall": lambda level: statistics.overall([(SCORES, SCORES)], level=level),
-    "best_of": lambda level: statistics.best_of(SCORES, level=level),
     "log_interval": lambda level: bootstrap.log_interval(0.0, REPLICATES, 5, level),
     "share_interval": lambda level: bootstrap.share_interval(0.3, REPLICATES, 5, level),
     "seeds_needed": lambda level: bootstrap.seeds_needed(
@@ -56,7 +54,6 @@ def test_resamples_that_make_no_interval_are_refused(resamples):
     for call in (
         lambda: statistics.median_interval(SAMPLES, resamples=resamples),
         lambda: statistics.difference(SCORES, SCORES, resamples=resamples),
-        lambda: statistics.best_of(SCORES, resamples=resamples),
     ):
         with pytest.raises(
             ValueError, match="resamples must be an integer of at least 100"

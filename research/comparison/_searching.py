@@ -14,11 +14,30 @@ from research.types import Checkpoints
 
 SEARCH_SHARE = 0.9  # Share of the searches in the work of a measurement, for progress.
 
+OnProgress = Callable[[float, float, str], None]
 OnChunk = Callable[[descent.SweepProgress], None]
 Score = Callable[
     [descent.SweepResult],
     tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]],
 ]
+
+
+def chunk_teller(
+    on_progress: OnProgress | None, done: int, total: int, label: str
+) -> OnChunk | None:
+    """Announce a piece of work, and return the callback that reports its progress.
+
+    Args:
+      on_progress: Function that is called with (done, total, message), or None.
+      done, total: Number of finished pieces, and of all pieces.
+      label: Name of the piece.
+    """
+    if on_progress is None:
+        return None
+    on_progress(done, total, label)
+    return lambda progress: on_progress(
+        done + progress.share, total, f"{progress}: {label}"
+    )
 
 
 def start_searches(

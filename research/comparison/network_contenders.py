@@ -159,6 +159,14 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
       num_steps: Length of the training, at whose end the rates are zero.
     Returns:
       The contender; its constructor takes the same hyper-parameters.
+    Example:
+      >>> (plain,) = network_contenders(["gradient_descent"])
+      >>> values = {"learning_rate": 0.5, "warmup": 0.0, "decay": 0.0}
+      >>> rule = scheduled(plain, 2).make_rule(**values)
+      >>> state, gradient, params = rule.init(jnp.ones(())), jnp.ones(()), jnp.ones(())
+      >>> first, state = rule.update(gradient, state, params)
+      >>> print(first, rule.update(gradient, state, params)[0])
+      -0.5 -0.25
     """
     check_instance(
         "contender", contender, Contender, "Take it from network_contenders."

@@ -116,7 +116,8 @@ def losses_table(numbers: Numbers) -> runs.Table:
         f"{100 * protocol['level']:g} % intervals cover other searches and other seeds. "
         "Steps for equal loss: the rule's steps divided by the steps with which "
         f"{baseline} reaches the same loss, from trainings of {baseline} with 0.5 to 2 "
-        'times the steps; "at most" and "at least" mark losses outside this range. Seconds '
+        'times the steps; its interval takes this curve of the baseline as exact. "At most" and '
+        '"at least" mark losses outside the range. Seconds '
         "multiply this by the time of a step. Test accuracy is not used for any choice."
     )
     return runs.Table("Validation loss at the end", columns, rows, note)

@@ -16,7 +16,9 @@ from research.comparison import network_tables
 from research.comparison._searching import (
     Evaluate,
     OnChunk,
+    OnProgress,
     best_search,
+    chunk_teller,
     start_searches,
     tuning_score,
 )
@@ -25,7 +27,8 @@ from research.comparison.measurements import robust_rates
 from research.comparison.network_contenders import network_contenders, scheduled
 from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.tables import as_text
-from research.comparison.trials import OnProgress, check_contender
+from research.comparison.trials import check_contender
+from research.models import count_parameters
 from research.runs.files import canonical
 from research.statistics.searches import searched_cost, searched_difference
 from research.tuning.search import Searched, search_all
@@ -105,7 +108,8 @@ def compare_networks(
     hyper-parameters. The result shows how many steps the baseline needs for the loss of
     another rule, for example: "muon needs 0.72 times adam's steps". If the loss of a
     rule is outside the range of these trainings, the number of steps at the end of the
-    range is used, and the table says so.
+    range is used, and the table says so. The interval of the steps covers searches and
+    seeds; it takes the losses of the baseline at the other lengths as exact.
 
     Args:
       rules: As for `compare`. "muon" is Muon for matrices and Adam for other leaves,
@@ -159,15 +163,19 @@ def compare_networks(
     for network, contender in itertools.product(chosen, contenders):
         _check(network, contender)
     jobs = [*itertools.product(chosen, contenders)]
+    if on_progress is not None:
+        check_callable("on_progress", on_progress, "done", "total", "message")
     total, measurements, longer = len(jobs) + len(chosen), {}, {}
     for done, (network, contender) in enumerate(jobs):
-        tell = _teller(on_progress, done, total, f"{contender.name} on {network.name}")
+        tell = chunk_teller(
+            on_progress, done, total, f"{contender.name} on {network.name}"
+        )
         measurements[network.name, contender.name] = _remembered(
             network, contender, protocol, timed, tell, checkpoints
         )
     (base,) = (one for one in contenders if one.name == baseline)
     for done, network in enumerate(chosen, len(jobs)):
-        tell = _teller(on_progress, done, total, f"lengths of {network.name}")
+        tell = chunk_teller(on_progress, done, total, f"lengths of {network.name}")
         longer[network.name] = _other_lengths(
             network,
             base,
@@ -202,18 +210,6 @@ def _check(network: NetworkWorkload, contender: Contender) -> None:
         params,
         network.workload.objective,
         network.workload.train,
-    )
-
-
-def _teller(
-    on_progress: OnProgress | None, done: int, total: int, label: str
-) -> OnChunk | None:
-    if on_progress is None:
-        return None
-    check_callable("on_progress", on_progress, "done", "total", "message")
-    on_progress(done, total, label)
-    return lambda progress: on_progress(
-        done + progress.share, total, f"{progress}: {label}"
     )
 
 
@@ -354,12 +350,13 @@ def _train(
     values: Mapping[str, np.ndarray],
     count: int,
     seeds: Sequence[int],
+    on_chunk: OnChunk | None = None,
 ) -> descent.SweepResult:
     columns = {name: np.repeat(column, len(seeds)) for name, column in values.items()}
     return descent.sweep(
         setting.program,
         {"seed": np.tile(seeds, count), **columns},
-        None,
+        on_chunk,
         setting.checkpoints,
     )
 
@@ -426,32 +423,39 @@ def _other_lengths(
     """Train the baseline's choices at other lengths of the schedule.
 
     Returns:
-      `factors` (5,), the lengths relative to that of the study (rounded to epochs), and
-      `logs` (5,), the mean log losses.
+      `factors` (l,), the lengths relative to that of the study, and `logs` (l,), the mean
+      log losses. Lengths are whole epochs, so a training of few epochs has fewer of them.
     """
 
     def compute(parts: Checkpoints) -> Saved:
         names = measured.values["hyperparameters"]
         values = dict(zip(names, measured.arrays["chosen"].T, strict=True))
-        factors, means = [], []
-        for number, factor in enumerate(FACTORS):
-            epochs = max(1, round(factor * network.num_epochs))
-            factors.append(epochs / network.num_epochs)
+        count = len(measured.arrays["chosen"])
+        lengths = sorted({max(1, round(f * network.num_epochs)) for f in FACTORS})
+        means = []
+        for number, epochs in enumerate(lengths):
             if epochs == network.num_epochs:
                 means.append(float(measured.arrays["logs"].mean()))
                 continue
             at = network._replace(num_epochs=epochs)
             setting = _compile(at, contender, protocol, parts)
-            count = len(measured.arrays["chosen"])
-            logs, _ = _score(_train(setting, values, count, protocol.seeds))
+            tell = _part(on_chunk, number, len(lengths))
+            logs, _ = _score(_train(setting, values, count, protocol.seeds, tell))
             means.append(float(logs.mean()))
-            if on_chunk is not None:
-                share = (number + 1) / len(FACTORS)
-                on_chunk(descent.SweepProgress(share, number + 1, len(FACTORS), np.nan))
-        return Saved({"factors": np.array(factors), "logs": np.array(means)}, None)
+        factors = np.array(lengths) / network.num_epochs
+        return Saved({"factors": factors, "logs": np.array(means)}, None)
 
     name = f"{_key(network, contender, protocol)} lengths"
     return runs.remembered(checkpoints, name, compute)
+
+
+def _part(on_chunk: OnChunk | None, number: int, parts: int) -> OnChunk | None:
+    """Return a callback for one of several parts of equal length."""
+    if on_chunk is None:
+        return None
+    return lambda progress: on_chunk(
+        progress._replace(share=(number + progress.share) / parts)
+    )
 
 
 def log_lengths(
@@ -472,7 +476,7 @@ def log_lengths(
         study.
       curve: Mean log loss at each length.
     Returns:
-      Log lengths, shape (...).
+      Log lengths, shape (...). The curve is taken as exact.
     Example:
       >>> factors, curve = np.array([0.5, 1.0, 2.0]), np.array([1.0, 0.0, -1.0])
       >>> print(np.exp(log_lengths(np.array([0.5, -1.0, -3.0]), factors, curve)).round(3))
@@ -616,8 +620,7 @@ def _cell(saved: Saved, level: float) -> dict[str, Any]:
 
 
 def _num_parameters(network: NetworkWorkload) -> int:
-    params = jax.eval_shape(network.workload.init, jax.random.key(0))
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+    return count_parameters(jax.eval_shape(network.workload.init, jax.random.key(0)))
 
 
 def _seconds_per_step(setting: _Setting, best: Searched) -> float:

@@ -24,7 +24,9 @@ from research.checks import (
 from research.comparison._searching import (
     Evaluate,
     OnChunk,
+    OnProgress,
     best_search,
+    chunk_teller,
     start_searches,
     tuning_score,
 )
@@ -49,7 +51,6 @@ from research.types import (
 )
 from research.workloads import known_optimum
 
-OnProgress = Callable[[float, float, str], None]
 Trials = Mapping[str, Float[np.ndarray, " trials"]]  # Values by hyper-parameter.
 
 # Factors of the chosen rate at which the rule is trained again. They only show how much
@@ -311,14 +312,12 @@ def measure_contenders(
     measurements = {}
     for done, (workload, contender) in enumerate(products):
         label = f"{contender.name} on {workload.name}"
-        if on_progress is not None:
-            on_progress(done, len(products), label)
         measurements[workload.name, contender.name] = _remembered(
             workload,
             contender,
             protocol,
             timed=timed,
-            on_chunk=_on_chunk(on_progress, done, len(products), label),
+            on_chunk=chunk_teller(on_progress, done, len(products), label),
             checkpoints=checkpoints,
         )
     if on_progress is not None:
@@ -357,16 +356,6 @@ def _check_callbacks(on_progress: OnProgress | None, checkpoints: Checkpoints) -
     if on_progress is not None:
         check_callable("on_progress", on_progress, "done", "total", "message")
     check_callable("checkpoints", checkpoints, "name")
-
-
-def _on_chunk(
-    on_progress: OnProgress | None, done: int, total: int, label: str
-) -> OnChunk | None:
-    if on_progress is None:
-        return None
-    return lambda progress: on_progress(
-        done + progress.share, total, f"{progress}: {label}"
-    )
 
 
 def _remembered(
@@ -621,7 +610,19 @@ def train_trials(
       values: Values of each hyper-parameter, by name, shape (count,).
       count: Number of trials.
     Returns:
-      The outcomes, and the passes over the data at each evaluation.
+      The outcomes, and the passes over the data at each evaluation, shape (k,).
+    Raises:
+      ValueError, TypeError: An argument is wrong; a column of `values` does not have
+        `count` entries; or the optimum of the workload is not known.
+    Example:
+      >>> from research.comparison import make_contenders, make_protocol
+      >>> (plain,) = make_contenders(["gradient_descent"])
+      >>> terms = make_protocol(passes=20, seeds=3, target=0.5)
+      >>> rates = {"learning_rate": np.array([0.1, 1.0])}
+      >>> (on,) = make_workloads("quadratic")
+      >>> outcomes, passes = train_trials(on, plain, terms, rates, 2)
+      >>> outcomes.costs.shape, len(passes)
+      ((2, 3), 21)
     """
     check_workload("workload", workload)
     check_instance("contender", contender, Contender, CONTENDER_HINT)

@@ -8,10 +8,7 @@ from research.statistics.costs import passes_to_target as passes_to_target
 from research.statistics.costs import penalised_passes as penalised_passes
 from research.statistics.costs import search_scores as search_scores
 from research.statistics.differences import Difference as Difference
-from research.statistics.differences import Overall as Overall
-from research.statistics.differences import best_of as best_of
 from research.statistics.differences import difference as difference
-from research.statistics.differences import overall as overall
 from research.statistics.intervals import interval_in_words as interval_in_words
 from research.statistics.intervals import mean_interval as mean_interval
 from research.statistics.intervals import median_interval as median_interval

@@ -4,6 +4,7 @@ Each replicate chooses a trial on resampled tuning seeds and scores it on resamp
 reporting seeds.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,22 +43,16 @@ class Replicates(NamedTuple):
 
 
 def replicate(
-    pairs: Sequence[tuple[Scores, Scores]],
-    trials: int | None,
-    resamples: int,
-    seed: int,
+    mine: Scores, other: Scores, trials: int | None, resamples: int, seed: int
 ) -> tuple[Replicates, Replicates]:
     """Return bootstrap replicates of the comparison of two rules.
 
     Seeds are drawn with replacement. Both rules get the same seeds, because their runs
-    are paired. From the m tuning seeds, m - 1 are drawn for each workload separately:
-    with m draws, the variance of a mean over few seeds would be too small. Reporting
-    seeds are drawn once for all workloads, because one seed may have an effect on
-    several workloads.
+    are paired. From the m tuning seeds, m - 1 are drawn: with m draws, the variance of
+    a mean over few seeds would be too small.
 
     Args:
-      pairs: One pair (mine, other) for each workload. All scores have the same number
-        of reporting seeds.
+      mine, other: Scores of the rules, on the same seeds.
       trials: Number of trials from which each rule chooses; None means all. For each
         choice, these trials are drawn again; the defaults are always among them. If two
         rules have the same number of trials, the same trials are drawn for both.
@@ -65,60 +60,31 @@ def replicate(
       seed: Seed of the resampling.
     Returns:
       The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
-      seeds on which mine is cheaper), each of shape (workloads, resamples). The
-      variance of the choice has m - 1 degrees of freedom if it comes from one rule, and
-      up to 2 (m - 1) if it comes from both.
+      seeds on which mine is cheaper), each of shape (resamples,). The variance of the
+      choice has m - 1 degrees of freedom if it comes from one rule, and up to 2 (m - 1)
+      if it comes from both.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
     """
     generator = np.random.default_rng(seed)
-    runs, ratio_choices, win_choices, freedom = [], [], [], []
-    for mine, other in pairs:
-        chosen = _choices(mine, other, trials, resamples, generator)
-        costs = [np.where(s.costs <= s.budget, s.costs, np.inf) for s in (mine, other)]
-        won = wins(costs[0][chosen[0]], costs[1][chosen[1]])
-        times = [ert_of_all(s)[j] for s, j in zip((mine, other), chosen, strict=True)]
-        freedom.append(
-            pooled([_log_variance(t) for t in times], [mine.tuning.shape[1] - 1.0] * 2)
-        )
-        ratio_choices.append(log_ratio(*times))
-        win_choices.append(won.mean(axis=1))
-        runs.append(
-            [*_mixed(mine, chosen[0]), *_mixed(other, chosen[1]), won.mean(axis=0)]
-        )
+    chosen = _choices(mine, other, trials, resamples, generator)
+    costs = [np.where(s.costs <= s.budget, s.costs, np.inf) for s in (mine, other)]
+    won = wins(costs[0][chosen[0]], costs[1][chosen[1]])
+    times = [ert_of_all(s)[j] for s, j in zip((mine, other), chosen, strict=True)]
+    freedom = np.asarray(
+        pooled([_log_variance(t) for t in times], [mine.tuning.shape[1] - 1.0] * 2)
+    )
     # Each row has one number per reporting seed, so resampling seeds draws columns.
-    drawn, whole = (
-        resampled_means(np.concatenate(runs), resamples, generator),
-        np.concatenate(runs).mean(axis=1),
-    )
-    logs, shares = _outcomes(drawn.reshape(len(pairs), 5, -1))
-    middle_logs, middle_shares = _outcomes(whole.reshape(len(pairs), 5, 1))
-    return (
-        Replicates(
-            np.array(ratio_choices), minus(logs, middle_logs), np.array(freedom)
-        ),
-        Replicates(np.array(win_choices), shares - middle_shares, np.array(freedom)),
-    )
-
-
-def replicate_best_of(scores: Scores, resamples: int, seed: int) -> Replicates:
-    """Return bootstrap replicates of the log cost of the best of k trials, k = 1..t.
-
-    The arrays have shape (t, resamples).
-    """
-    generator = np.random.default_rng(seed)
-    spent, reached = spent_and_reached(scores.costs, scores.budget)
-    means = resampled_means(scores.tuning, resamples, generator, left_out=1).T
-    weights = np.stack([choice_weights(means, k) for k in range(1, len(spent) + 1)])
-    choice = ratio(weights @ spent.sum(axis=1), weights @ reached.sum(axis=1))
     rows = np.concatenate(
-        [weights.mean(axis=1) @ spent, weights.mean(axis=1) @ reached]
+        [[*_mixed(mine, chosen[0]), *_mixed(other, chosen[1]), won.mean(axis=0)]]
     )
-    drawn, whole = resampled_means(rows, resamples, generator), rows.mean(axis=1)
-    costs, middle = ratio(*np.split(drawn, 2)), ratio(*np.split(whole[:, None], 2))
-    freedom = np.full(len(spent), scores.tuning.shape[1] - 1.0)
-    return Replicates(np.log(choice), minus(np.log(costs), np.log(middle)), freedom)
+    logs, shares = _outcomes(resampled_means(rows, resamples, generator))
+    middle_log, middle_share = _outcomes(rows.mean(axis=1))
+    return (
+        Replicates(log_ratio(*times), minus(logs, middle_log), freedom),
+        Replicates(won.mean(axis=1), shares - middle_share, freedom),
+    )
 
 
 def choice_weights(
@@ -149,12 +115,36 @@ def choice_weights(
     k = min(trials, t)
     if k == 1:
         return np.broadcast_to(np.arange(t) == 0, means.shape).astype(float)
-    rank = np.argsort(np.argsort(means[..., 1:], axis=-1, kind="stable"), axis=-1) + 1
-    chances = special.comb(t - 1 - rank, k - 2) / special.comb(t - 1, k - 1)
+    rank = np.argsort(np.argsort(means[..., 1:], axis=-1, kind="stable"), axis=-1)
+    chances = rank_chances(t - 1, k)[rank]
     others = np.where(means[..., 1:] < means[..., :1], chances, 0.0)
     return np.concatenate(
         [np.maximum(1 - others.sum(axis=-1, keepdims=True), 0.0), others], axis=-1
     )
+
+
+@functools.cache
+def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
+    """Return the chance that the point of each rank is the best of k - 1 drawn points.
+
+    The point of rank i = 1, 2, ... is the best if it is drawn and no earlier one is:
+    C(points - i, k - 2) / C(points, k - 1).
+
+    Args:
+      points: Number of points.
+      trials: Number k of trials: the defaults, which are not among the points, and k - 1
+        points drawn without replacement.
+    Returns:
+      Chances in the order of the ranks, shape (points,); 0 for k = 1.
+    Example:
+      >>> print(rank_chances(4, 3).round(3))
+      [0.5   0.333 0.167 0.   ]
+    """
+    if trials == 1:
+        return np.zeros(points)
+    rank = np.arange(1, points + 1)
+    drawn = special.comb(points, trials - 1)
+    return np.asarray(special.comb(points - rank, trials - 2) / drawn)
 
 
 def wins(
@@ -293,7 +283,7 @@ def _mixed(scores: Scores, chosen: np.ndarray) -> list[np.ndarray]:
 
 
 def _outcomes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    mine_spent, mine_reached, other_spent, other_reached, won = rows.swapaxes(0, 1)
+    mine_spent, mine_reached, other_spent, other_reached, won = rows
     return log_ratio(
         ratio(mine_spent, mine_reached), ratio(other_spent, other_reached)
     ), won

@@ -1,23 +1,17 @@
 """Compare two rules: which is better, by how much, and with which uncertainty."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
-from research.checks import check_count, check_real, check_sequence, check_share
+from research.checks import check_count, check_share
 from research.statistics.bootstrap import (
     LEAST_RESAMPLES,
     ROUNDING,
-    Replicates,
-    Variance,
     choice_weights,
     log_interval,
     log_ratio,
-    pooled,
     replicate,
-    replicate_best_of,
     seeds_needed,
     share_interval,
     variance_of,
@@ -58,29 +52,6 @@ class Difference(NamedTuple):
     win_high: float
     verdict: str
     more_seeds: int
-
-
-class Overall(NamedTuple):
-    """The difference between two rules over several workloads.
-
-    Attributes:
-      ratio: Geometric mean over workloads of ERT(mine) / ERT(other), where ERT is the
-        expected running time to the target.
-      low, high: Interval of the ratio.
-      win: Mean over workloads of the probability that mine costs less on a seed.
-      win_low, win_high: Interval of `win`.
-      verdict: "better", "worse" or "undecided", from the interval of the ratio.
-      workloads: Number of workloads.
-    """
-
-    ratio: float
-    low: float
-    high: float
-    win: float
-    win_low: float
-    win_high: float
-    verdict: str
-    workloads: int
 
 
 def difference(
@@ -152,136 +123,35 @@ def difference(
       >>> outcome.more_seeds
       0
     """
-    results, variance = _compare(
-        [(mine, other)], trials, level, comparisons, resamples, seed
-    )
-    needed = seeds_needed(variance, 1 - (1 - level) / comparisons)
-    return Difference(*results, -1 if needed < 0 else max(0, needed - variance.seeds))
-
-
-def overall(
-    pairs: Sequence[tuple[Scores, Scores]],
-    *,
-    trials: int | None = None,
-    level: float = 0.95,
-    comparisons: int = 1,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Overall:
-    """Return the geometric mean over workloads of ERT(mine) / ERT(other).
-
-    The result also has the mean over workloads of the probability that mine wins.
-
-    The interval describes what other seeds would give on the same workloads, not what
-    other workloads would give. Reporting seeds are resampled once for all workloads, so
-    a seed may have a common effect on several of them. Tuning seeds are resampled
-    separately for each workload.
-
-    If only one rule reaches the target on some workload, the ratio is 0 or inf. If each
-    rule is the only one that reaches the target on some workload, or if neither rule
-    reaches the target on some workload, the ratio is NaN and the verdict is
-    "undecided". Then look at the single workloads and at the win probability.
-
-    Args:
-      pairs: One pair (mine, other) for each workload. All scores have the same number
-        of reporting seeds.
-      trials, level, comparisons, resamples, seed: As for `difference`.
-    Returns:
-      The difference over all workloads.
-    Raises:
-      ValueError: There is no workload, or as for `difference`.
-    Example:
-      >>> one, two = (
-      ...     Scores(np.full((1, 3), cost), np.full((1, 5), cost), 100.0)
-      ...     for cost in (4.0, 8.0)
-      ... )
-      >>> outcome = overall([(one, two), (one, one)])
-      >>> print(round(outcome.ratio, 6), outcome.win, outcome.verdict)
-      0.707107 0.75 better
-    """
-    results, _ = _compare(pairs, trials, level, comparisons, resamples, seed)
-    return Overall(*results, len(pairs))
-
-
-def best_of(
-    scores: Scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Float[np.ndarray, "trials 3"]:
-    """Return the cost of a rule with a budget of k trials, for k = 1, ..., t.
-
-    The k trials are trial 0 (the defaults) and k - 1 of the others, drawn at random.
-    The trial with the lowest mean over the tuning seeds is run on the reporting seeds.
-    The cost is the expected running time of this procedure: the mean number of passes
-    divided by the mean share of runs that reach the target. Both means are over all
-    subsets of k - 1 trials. They are computed exactly (`choice_weights`), without
-    random numbers. If every run reaches the target, the cost is the mean cost of the
-    chosen trial. For k = 1 it is the cost of the defaults. For k = t it is the cost of
-    the best trial of all.
-
-    Args:
-      scores: Scores of one rule.
-      level: Coverage of the interval at each k. The interval includes the uncertainty
-        of the choice of the trial, as in `difference`.
-      resamples: Number of bootstrap replicates.
-      seed: Seed of the resampling.
-    Returns:
-      Rows (cost, low, high) for each k, shape (t, 3).
-    Raises:
-      ValueError: As for `difference`.
-    Example:
-      >>> costs = np.array([[9.0, 9.0], [3.0, 3.0], [6.0, 6.0]])
-      >>> print(best_of(Scores(costs, costs, 10.0))[:, 0])
-      [9.  4.5 3. ]
-    """
     check_count("seed", seed, 0)
-    scores = checked(scores)
-    _check(level, 1, resamples)
-    n = scores.costs.shape[1]
-    costs = [_expected_cost(scores, k) for k in range(1, len(scores.costs) + 1)]
-    drawn = replicate_best_of(scores, resamples, seed)
-    bands = [
-        log_interval(float(np.log(c)), Replicates(*(a[k] for a in drawn)), n, level)
-        for k, c in enumerate(costs)
-    ]
-    return np.column_stack([costs, np.exp(bands)])
-
-
-def _compare(
-    pairs: Sequence[tuple[Scores, Scores]],
-    trials: int | None,
-    level: float,
-    comparisons: int,
-    resamples: int,
-    seed: int,
-) -> tuple[tuple[float, float, float, float, float, float, str], Variance]:
-    """Compare two rules on workloads.
-
-    Return the fields that Difference and Overall share, and the variance of the log
-    ratio.
-    """
-    check_count("seed", seed, 0)
-    pairs = _checked_pairs(pairs, trials)
+    mine, other = _checked_pair(mine, other, trials)
     _check(level, comparisons, resamples)
     each = 1 - (1 - level) / comparisons
-    seeds = pairs[0][0].costs.shape[1]
-    of_ratio, of_win = replicate(pairs, trials, resamples, seed)
-    logs, shares = np.array([_observed(mine, other, trials) for mine, other in pairs]).T
-    log_mean, win = _mean(logs), float(shares.mean())
+    seeds = mine.costs.shape[1]
+    of_ratio, of_win = replicate(mine, other, trials, resamples, seed)
+    middle, win = _observed(mine, other, trials)
     win = (
         0.5 if abs(win - 0.5) < ROUNDING else min(win, 1.0)
     )  # Remove the rounding of weighted sums if all seeds are ties, or all are wins.
-    mean_ratio, mean_win = _over_workloads(of_ratio), _over_workloads(of_win)
-    low, high = log_interval(float(log_mean), mean_ratio, seeds, each)
-    win_low, win_high = share_interval(win, mean_win, seeds, each)
+    low, high = log_interval(middle, of_ratio, seeds, each)
+    win_low, win_high = share_interval(win, of_win, seeds, each)
     verdict = (
         "better" if high < -ROUNDING else "worse" if low > ROUNDING else "undecided"
     )
-    middle, low, high = (float(np.exp(x)) for x in (log_mean, low, high))
-    variance = (
-        variance_of(mean_ratio, seeds)
-        if np.isfinite(log_mean)
-        else Variance(np.inf, np.inf, np.inf, seeds)
+    needed = (
+        seeds_needed(variance_of(of_ratio, seeds), each) if np.isfinite(middle) else -1
     )
-    return (middle, low, high, win, win_low, win_high, verdict), variance
+    middle, low, high = (float(np.exp(x)) for x in (middle, low, high))
+    return Difference(
+        middle,
+        low,
+        high,
+        win,
+        win_low,
+        win_high,
+        verdict,
+        -1 if needed < 0 else max(0, needed - seeds),
+    )
 
 
 def _observed(mine: Scores, other: Scores, trials: int | None) -> tuple[float, float]:
@@ -315,57 +185,20 @@ def _expected_cost(scores: Scores, trials: int) -> float:
     )
 
 
-def _mean(
-    values: Float[np.ndarray, "workloads *rest"],
-) -> Float[np.ndarray, "*rest"]:
-    """Return the mean over workloads; it is NaN if both inf and -inf occur."""
-    with np.errstate(invalid="ignore"):
-        return np.mean(values, axis=0)
-
-
-def _over_workloads(replicates: Replicates) -> Replicates:
-    variances = np.var(
-        np.where(np.isfinite(replicates.choice), replicates.choice, 0.0), axis=1
-    )
-    freedom = pooled(variances, replicates.freedom)
-    return Replicates(
-        _mean(replicates.choice), _mean(replicates.reporting), np.asarray(freedom)
-    )
-
-
-def _checked_pairs(
-    pairs: Sequence[tuple[Scores, Scores]], trials: int | None
-) -> list[tuple[Scores, Scores]]:
-    check_sequence("pairs", pairs, "pairs (mine, other) of Scores", (tuple, list))
-    if trials is not None:
-        check_real("trials", trials)
-    if not len(pairs):
-        raise ValueError(
-            "pairs must hold the scores of two rules on at least one workload; got none."
-        )
+def _checked_pair(
+    mine: Scores, other: Scores, trials: int | None
+) -> tuple[Scores, Scores]:
     if trials is not None:
         check_count("trials", trials)
-    if any(len(pair) != 2 for pair in pairs):
-        raise TypeError(
-            "pairs must contain (mine, other) for each workload; one of them does not "
-            "have length 2."
-        )
-    pairs = [(checked(mine, "mine"), checked(other, "other")) for mine, other in pairs]
-    for mine, other in pairs:
-        for name in ("tuning", "costs"):
-            ours, theirs = (getattr(s, name).shape[1] for s in (mine, other))
-            if ours != theirs:
-                raise ValueError(
-                    f"both rules need equal numbers of seeds; their {name} have {ours} "
-                    f"and {theirs}."
-                )
-    reported = {mine.costs.shape[1] for mine, _ in pairs}
-    if len(reported) > 1:
-        raise ValueError(
-            "every workload must have the same number of reported seeds; got "
-            f"{sorted(reported)}."
-        )
-    return pairs
+    mine, other = checked(mine, "mine"), checked(other, "other")
+    for name in ("tuning", "costs"):
+        ours, theirs = (getattr(s, name).shape[1] for s in (mine, other))
+        if ours != theirs:
+            raise ValueError(
+                f"both rules need equal numbers of seeds; their {name} have {ours} "
+                f"and {theirs}."
+            )
+    return mine, other
 
 
 def _check(level: float, comparisons: int, resamples: int) -> None:

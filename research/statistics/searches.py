@@ -1,13 +1,12 @@
 """Compare rules that were tuned by several independent searches each."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy import special, stats
+from jaxtyping import Float
+from scipy import stats
 
 from research.checks import (
     check_count,
@@ -20,6 +19,7 @@ from research.sizes import MOST_RESAMPLES, check_most
 from research.statistics.bootstrap import (
     LEAST_RESAMPLES,
     ROUNDING,
+    rank_chances,
     wilson_interval,
     wins,
 )
@@ -341,33 +341,16 @@ def _best_of_points(
         np.concatenate([[half[:, 0].mean()], half[:, 1:].ravel()])
         for half in (one, two)
     ]
-    counts = np.arange(1, one.shape[1] + 1)
+    points = len(pooled_means[0]) - 1
+    table = np.stack([rank_chances(points, k + 1) for k in range(one.shape[1])])
     results = []
     for chosen, scored in (pooled_means, pooled_means[::-1]):
         order = np.argsort(chosen[1:], kind="stable")
         better = chosen[1:][order] < chosen[0]
-        chances = np.where(better, _chances(len(order), counts), 0.0)
+        chances = np.where(better, table, 0.0)
         rest = 1 - chances.sum(axis=1)
         results.append(chances @ scored[1:][order] + rest * scored[0])
     return np.mean(results, axis=0)
-
-
-@functools.cache
-def _chances_of(points: int, most: int) -> Float[np.ndarray, "counts points"]:
-    counts = np.arange(1, most + 1)[:, None]
-    rank = np.arange(1, points + 1)[None, :]
-    with np.errstate(invalid="ignore"):
-        chances = special.comb(points - rank, counts - 2) / special.comb(
-            points, counts - 1
-        )
-    return np.where(counts > 1, chances, 0.0)
-
-
-def _chances(
-    points: int, counts: Int[np.ndarray, " counts"]
-) -> Float[np.ndarray, "counts points"]:
-    """Return the chance that the point of each rank is the best of k - 1 drawn ones."""
-    return _chances_of(points, int(counts[-1]))
 
 
 def _rows_differ(logs: Float[np.ndarray, "searches seeds"]) -> bool:

@@ -23,9 +23,8 @@ from research.checks import (
 from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
 from research.tuning.spaces import Space, check_space, from_unit, to_unit, unit_limits
 
-SCREENING_SEEDS = (
-    4  # Every point runs on these; two choose and two report in `best_of`.
-)
+# Every point runs on these. In `best_of_trials` two of them choose and two report.
+SCREENING_SEEDS = 4
 RACING_SEEDS = 10  # The better points also run on these.
 KEPT = 4  # One point in so many is kept after the screening.
 FINALISTS = 4  # Number of points that run on all seeds of the search.

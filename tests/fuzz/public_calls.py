@@ -964,7 +964,6 @@ def of_studies() -> Iterator[Call]:
     passes = np.array([0.0, 1.0, 2.0])
     checked = {"params": params(), "objective": risk, "batch": batch()}
     for name, arguments, slow in (
-        ("best_of", {"scores": scores(), "resamples": 100}, False),
         ("check_contender", {"contender": contenders[0], **checked}, False),
         ("check_space", {"space": {"learning_rate": Range(1e-3, 1.0)}}, False),
         ("choose", {"tuning": np.array([[3.0, 1.0], [1.0, 2.0]])}, False),
@@ -1073,7 +1072,6 @@ def of_studies() -> Iterator[Call]:
             {"samples": np.array([1.0, 2.0, 3.0]), "resamples": 100},
             False,
         ),
-        ("overall", {"pairs": [(scores(), scores(0.5))], "resamples": 100}, False),
         ("parse_command", {"rules": ["adam"], "find": str.upper}, False),
         ("parse_range", {"text": "1e-3..1"}, False),
         ("parse_spaces", {"words": ["adam.b1=0.1..0.9"]}, False),
