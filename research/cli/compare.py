@@ -49,7 +49,7 @@ class Config:
     rule: tuple[str, ...] = ("heavy_ball", "adam")
     """Rules: a name of a rule of this package, optax.NAME, FILE.py:NAME, or
     v1=FILE.py:NAME, which gives the rule the name v1. The flag may be repeated."""
-    workload: tuple[str, ...] = ("breast_cancer", "digits")
+    workload: tuple[str, ...] = ("breast_cancer", "diabetes_ridge")
     """Named problems on which all rules run."""
     baseline: str = ""
     """Rule with which the others are compared; empty: the last rule."""
