@@ -1,5 +1,7 @@
 """AdaHessian: its formula in fifty digits on the same draws, planted mistakes, draws, and bad input."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,11 +25,11 @@ def draws(problem):
     return [[np.asarray(leaf[t]) for leaf in leaves] for t in range(NUM_STEPS)]
 
 
-def compared(name, formula=ADAHESSIAN, **arguments):
+def compared(name, **arguments: Any):
     problem = PROBLEMS[name]
     return verify_rule(
         lambda rate, draws, **given: adahessian(rate, KEY, **given),
-        formula,
+        ADAHESSIAN,
         problems=[problem],
         learning_rate=problem.rate_of_unit_steps,
         draws=draws(problem),
@@ -65,7 +67,7 @@ def test_the_diagonal_of_a_diagonal_hessian_is_exact():
     x = jnp.array([1.0, -3.0, 2.0])
     for seed in range(3):
         rule = adahessian(1.0, jax.random.key(seed), b1=0.0, eps=1e-12)
-        updates, _ = rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)
+        updates: Any = rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)[0]
         np.testing.assert_allclose(updates, jnp.array([-1.0, 3.0, 2.0]), rtol=1e-9)
 
 
@@ -75,7 +77,7 @@ def test_sizes_are_averaged_over_kernels_alone():
     f = lambda x, indices=None: 0.5 * jnp.sum(curvature * x**2)
     x = jnp.ones((2, 2, 3, 1))
 
-    def step(average):
+    def step(average) -> Any:
         rule = adahessian(1.0, KEY, b1=0.0, eps=1e-12, average_kernels=average)
         return rule.update(curvature, rule.init(x), x, value_fn=f)[0]
 
@@ -99,9 +101,11 @@ def test_half_precision_keeps_the_average_in_float32():
     f = lambda x, indices=None: jnp.sum(300.0 * x**2)
     x = jnp.ones(3, "float16")
     rule = adahessian(0.1, KEY, b1=0.0)
+    updates: Any
     updates, state = rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)
     assert updates.dtype == x.dtype
-    assert jax.tree.leaves(state)[2].dtype == jnp.float32
+    nu: Any = jax.tree.leaves(state)[2]
+    assert nu.dtype == jnp.float32
     np.testing.assert_allclose(np.asarray(updates, float), -0.1, rtol=1e-2)
 
 
