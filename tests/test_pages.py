@@ -1,19 +1,14 @@
 """The pages that docs/build.py makes are what it makes now, and say what a reader needs of every rule."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
+from docs import build
 from research.update_rules import RULE_TABLE
 from research.verification.docstrings import describe
 
 TOP = Path(__file__).parent.parent
-SPEC = importlib.util.spec_from_file_location("build", TOP / "docs/build.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-build = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(build)
 
 
 def test_building_again_changes_no_byte():
