@@ -1,6 +1,6 @@
 """Report of chain_rule_ledger: answer, tables and figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np

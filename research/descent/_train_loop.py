@@ -134,18 +134,17 @@ def _loop(
         stop: Array,
     ):
         step = _step.build(objective, rule, dataset).step
+        keys = batches.key
         # JAX's key checker would treat key[i] as a reuse of the key.
-        noise = None if batches.key is None else jax.random.key_data(batches.key)
+        noise = None if keys is None else jax.random.key_data(keys)
 
         def one(i: Array, carry: tuple[_step.State, _step.Info]):
             state, info = carry
             indices = None if batches.indices is None else batches.indices[i]
             key = (
                 None
-                if noise is None
-                else jax.random.wrap_key_data(
-                    noise[i], impl=jax.random.key_impl(batches.key)
-                )
+                if keys is None or noise is None
+                else jax.random.wrap_key_data(noise[i], impl=jax.random.key_impl(keys))
             )
             state, one_step = step(state, _step.BatchIndices(indices, key))
             return state, jax.tree.map(

@@ -167,9 +167,7 @@ def _overlaid(
     figure, used, spare = panels(workloads, each=2.6)
     for panel, workload in zip(used, workloads, strict=True):
         here = [
-            (rule, valleys[workload, rule])
-            for rule in rules
-            if valleys[workload, rule] is not None
+            (rule, v) for rule in rules if (v := valleys[workload, rule]) is not None
         ]
         _scale(panel, [v for _, v in here])
         for row, (rule, v) in enumerate(here):

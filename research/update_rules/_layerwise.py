@@ -7,7 +7,7 @@ also uses the size of each column. hyperball keeps the norm of each matrix.
 import dataclasses
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -563,7 +563,7 @@ def newton_schulz(
     norm = norm_of(x)
     x = (x.astype(norm.dtype) / (norm + cast(eps, norm))).astype(x.dtype)
 
-    def iterate(coefficients: Sequence[Any], x: Array):
+    def iterate(coefficients: Any, x: Array):
         first, third, fifth = (cast(c, a) for c in coefficients)
         square = _product(x, x.T)
         return first * x + _product(
