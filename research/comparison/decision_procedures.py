@@ -78,7 +78,7 @@ class Procedure(NamedTuple):
 
 
 def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
-    """Return common procedures for one set of trials, by name; each has a fault.
+    """Return common decision procedures by name; each has a known fault.
 
     Args:
       few: Number of trials of the other rule in procedures with unequal budgets, and

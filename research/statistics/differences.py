@@ -64,10 +64,10 @@ def difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """Return ERT(mine) / ERT(other), its interval and a verdict.
+    """Compare the costs of two rules: return their ratio, its interval and a verdict.
 
-    ERT is the expected running time to the target (`expected_running_time`) of the
-    trial that was chosen on the tuning seeds.
+    The ratio is ERT(mine) / ERT(other). ERT is the expected running time to the target
+    (`expected_running_time`) of the trial that was chosen on the tuning seeds.
 
     The interval includes the uncertainty of the choice of the trials. It is a t
     interval of the log ratio. The variance of the log ratio is the sum of two variances

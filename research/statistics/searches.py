@@ -39,8 +39,8 @@ class SearchedDifference(NamedTuple):
 
     Attributes:
       ratio: Cost of mine divided by the cost of the other. A cost is the geometric mean
-        over searches, seeds and workloads; a run that missed the target counts as ten
-        budgets. Below 1, mine is cheaper.
+        over searches, seeds and workloads. A run that missed the target costs ten times
+        its full length. Below 1, mine is cheaper.
       low, high: Confidence interval of the ratio. It includes the variation between
         searches and between seeds.
       win: Probability that mine costs less than the other, for a random search of each
@@ -178,7 +178,7 @@ class SearchedCost(NamedTuple):
 
     Attributes:
       cost: Geometric mean of the cost over searches and seeds, in the unit of the
-        costs. A run that missed the target counts as ten budgets.
+        costs. A run that missed the target costs ten times its full length.
       low, high: Confidence interval of the cost. It includes the variation between
         searches and between seeds.
       spread: Largest cost of a search divided by the smallest one.
