@@ -234,7 +234,7 @@ def exponential_averaging(
     get_ema_multi_avg_fn(β), except that torch's first average is x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. Choose β so that
-    1 / (1 - β) steps are a part of an epoch. Unlike the mean of `polyak_averaging`,
+    1 / (1 - β) steps are a fraction of an epoch. Unlike the mean of `polyak_averaging`,
     this average forgets the first iterates, but it never removes all of the noise.
 
     Args:

@@ -111,7 +111,7 @@ def clip_adaptively(
     eps: float | Array = 1e-3,
     axis: int | Sequence[int] | None = None,
 ) -> optax.GradientTransformation:
-    """Scale the gradient of each unit down relative to the norm of its weights.
+    """Limit the norm of each unit's gradient relative to the norm of its weights.
 
     g <- g min(1, λ max(|w|, ε) / |g|), where w are the weights of a unit and g is their
     gradient.

@@ -79,7 +79,7 @@ def arrays(tree: Params) -> Params:
 
 
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:
-    """Raise if the params of a rule that is defined for real params only are complex.
+    """Raise if params are complex although the rule is defined for real params only.
 
     Raises:
       TypeError: A leaf is complex; the message names the leaf and a remedy.

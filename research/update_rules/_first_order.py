@@ -39,7 +39,8 @@ def gradient_descent(
     """Steps along the negative gradient: u_t = -η_t g_t.
 
     optax.sgd(η) and torch.optim.SGD(lr=η) are the same. The sampler chooses the
-    examples behind g_t, so batch, stochastic and mini-batch descent are all this rule.
+    examples from which g_t is computed. Batch, stochastic and mini-batch descent
+    therefore all use this rule.
 
     Use it as the baseline, and on well-conditioned problems. It needs about κ log(1 /
     ε) steps to reach the error ε, where κ is the ratio of the largest to the smallest
@@ -90,11 +91,11 @@ def heavy_ball(
     once. torch also has an argument `dampening`, which scales g_t by 1 - dampening
     except at the first step (see `ema_momentum`).
 
-    Use it on ill-conditioned problems: near a minimum it needs √κ log(1 / ε) steps,
-    with κ and ε as in `gradient_descent`. `tuning.heavy_ball_constants` computes the η
-    and μ for this speed. Far from a minimum it may cycle for ever. Momentum does not
-    reduce noise: at the rate η the noise is as large as without momentum at the rate η
-    / (1 - μ).
+    Use it on ill-conditioned problems: near a minimum it needs about √κ log(1 / ε)
+    steps to reach the error ε, where κ is the ratio of the largest to the smallest
+    curvature. `tuning.heavy_ball_constants` computes the η and μ for this speed. Far
+    from a minimum it may cycle for ever. Momentum does not reduce noise: at the rate η
+    the noise is as large as without momentum at the rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -122,7 +123,7 @@ def heavy_ball(
 def nesterov(
     learning_rate: float | Array | Schedule, momentum: float | Array | Schedule = 0.9
 ) -> optax.GradientTransformation:
-    """Step along the sum of gradients that the heavy ball would have one step later.
+    """Heavy ball with a look-ahead: step along g_t + μ m_t instead of m_t.
 
     m_t = μ m_(t-1) + g_t,
     u_t = -η_t (g_t + μ m_t).

@@ -99,7 +99,7 @@ def newton(
       learning_rate: First factor η to try. A number of at least 0, a traced scalar, or
         a schedule.
       indefinite: "reflect", "keep" or "stop".
-      line_search: Whether to search for the factor. False uses η without looking at f.
+      line_search: Whether to search for the factor. False uses η without evaluating f.
         This is Newton's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).

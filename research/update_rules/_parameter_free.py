@@ -427,7 +427,7 @@ def cocob(
     weight_decay: float | Array = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Bet a share of what was won so far on the sign of the next gradient.
+    """Set the step of each entry by coin betting, without a learning rate to tune.
 
     For each entry, with c_t = η_t g_t, L_0 = ε and all other values starting at 0:
     L_t = max(L_(t-1), |c_t|),
@@ -685,15 +685,18 @@ def mechanic(
     initial_scale: float | Array = 1e-6,
     num_betas: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiply the distance that another rule has moved by a scale found by betting.
+    """Learn the scale of another rule's updates, so that its rate need not be tuned.
 
     There are n decays β_i = 1 - 0.1^i, i = 1 to n. Each decay has its own m_t, v_t, r_t
     and s_t, in whose formulas β is this decay. S_t is the sum of the n scales s_t. Let
-    d_t be the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then h_t =
-    -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>, r_(t+1) = β r_t + clip(h_t, -m_t, m_t)
-    s_t, m_(t+1) = max(β m_t, |h_t| + ε), v_(t+1) = β² v_t + h_t², s_(t+1) = (σ m_(t+1)
-    / n + max(r_(t+1), 0)) / (√v_(t+1) + ε), x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t). λ is
-    weight_decay and σ is initial_scale. Norms and products are over all leaves.
+    d_t be the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then
+    h_t = -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>,
+    r_(t+1) = β r_t + clip(h_t, -m_t, m_t) s_t,
+    m_(t+1) = max(β m_t, |h_t| + ε),
+    v_(t+1) = β² v_t + h_t²,
+    s_(t+1) = (σ m_(t+1) / n + max(r_(t+1), 0)) / (√v_(t+1) + ε),
+    x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t).
+    λ is weight_decay and σ is initial_scale. Norms and products are over all leaves.
 
     optax.contrib.mechanize(inner(η)) is the same, but it computes x_t - x_0 from the
     rounded params. The clip of h_t is not in the paper; it is the same in optax and
@@ -848,8 +851,8 @@ def momo(
     optax.contrib.momo is the same, except that it sets τ_t = 0 if |m_t|² <= 2.2e-16. In
     the authors' package, the rule is Momo. torch does not have the rule.
 
-    Use it in place of `heavy_ball`. The rate may be too large, because the steps become
-    short by themselves near a minimum with f = f*.
+    Use it in place of `heavy_ball`. A rate that is too large does little harm, because
+    the steps become short by themselves near a minimum with f = f*.
 
     Args:
       learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule
@@ -969,7 +972,7 @@ def momo_adam(
     if p_t <= 2.2e-16. In the authors' package, the rule is MomoAdam. torch does not
     have the rule.
 
-    Use it in place of `adam`. The rate may be too large, as in `momo`.
+    Use it in place of `adam`. A rate that is too large does little harm, as in `momo`.
 
     Args:
       learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule

@@ -21,7 +21,7 @@ def adagrad(
 ):
     """Yield the iterates of figure 1 of Duchi, Hazan & Singer (2011).
 
-    The place of ε and the initial value are arguments, as in optax.
+    The paper has eps_in_sqrt=False and the initial value 0.
     """
     s = zeros_like(x) + initial_accumulator_value
     while True:

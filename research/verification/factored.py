@@ -45,8 +45,8 @@ def adafactor(
 def rank_one(v, least):
     """Return r cᵀ / mean(r) for the means r of the rows and c of the columns.
 
-    Rows and columns are those of the two longest axes. An array with no two axes of the
-    least length is returned unchanged.
+    Rows and columns are those of the two longest axes. If fewer than two axes have a
+    length of at least `least`, the array is returned unchanged.
     """
     axes = np.argsort(v.shape, kind="stable")[-2:]
     if v.ndim < 2 or min(v.shape[k] for k in axes) < least:
@@ -121,7 +121,7 @@ def optax_adafactor(
     weight_decay=0.0,
     eps=1e-30,
 ):
-    """Return optax.adafactor from its parts, with t^-c in the dtype of the rate.
+    """Return optax.adafactor, built from its parts, with t^-c in the rate's dtype.
 
     optax computes this power in float32, so in float64 its updates would be wrong by
     1e-7. optax does not multiply the weight decay by the rate.

@@ -29,7 +29,8 @@ def paths_from(
 ) -> list[GradientPath]:
     """List all paths from an input to the output, with their contributions.
 
-    The contribution of a path is the adjoint of the output, pulled back along the path.
+    The contribution of a path is the adjoint of the output, multiplied by the local
+    derivatives along the path.
 
     Args:
       tape: Recorded function.

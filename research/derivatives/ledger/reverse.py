@@ -46,7 +46,10 @@ def linearize(
 
 
 def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
-    """List the position of each active input, as a tuple with one index."""
+    """List the position of each active input, as a tuple with one index.
+
+    An input is active if it depends on a differentiated input of the function.
+    """
     return [
         (i,) for i, operand in enumerate(equation.inputs) if tape.is_active(operand)
     ]

@@ -33,7 +33,7 @@ class Row(NamedTuple):
       name: Name of the value, such as "v3", or "v3, v4" for two values. Rows of a
         custom derivative rule have names such as "r3".
       primitive: Name of the JAX primitive.
-      inputs: Names of the inputs. A constant stands for itself.
+      inputs: Names of the inputs. A constant is shown by its value.
       expression: Right side of the equation in mathematical notation.
       value: Value of the equation, or a tuple if there are several values.
       local: Derivative of the value with respect to each input. It is None if the value

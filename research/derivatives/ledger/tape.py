@@ -139,8 +139,7 @@ class Tape:
       entries: Equations in the order of evaluation, with the links and custom rules
         between them.
       rules: Calls of functions with a custom derivative rule.
-      copies: Dict from each node that is a constant copy of another node to that other
-        node.
+      copies: Dict from each constant copy of a node to the node that was copied.
     """
 
     expand: frozenset[str] = frozenset()
