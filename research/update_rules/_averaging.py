@@ -154,8 +154,8 @@ def polyak_averaging(
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
 
-    After t steps, the mean of all the iterates except the first s is x̄_t = (x_(s+1) +
-    ... + x_t) / (t - s), where s = start.
+    x̄_t = (x_(s+1) + ... + x_t) / (t - s), the mean of all iterates after t steps except
+    the first s, where s is start.
 
     Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
     themselves. `research.update_rules.evaluation_params` returns the mean, at which

@@ -417,8 +417,8 @@ def noisy_sgd(
 ) -> optax.GradientTransformation:
     """Add normal noise to the gradient, with a variance that falls over time.
 
-    u_t = -η_t (g_t + σ_t n_t), where n_t are standard normal numbers, and σ_t² = eta /
-    t^γ with t counted from 1.
+    u_t = -η_t (g_t + σ_t n_t), where n_t are standard normal numbers,
+    σ_t² = σ² / t^γ with t counted from 1, and σ² is the argument eta.
 
     The numbers for step t and leaf k, both counted from 0, are drawn with the key
     fold_in(fold_in(key, t), k). A run that is resumed at step t therefore draws the

@@ -221,7 +221,7 @@ def trust_region_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the minimum of the quadratic model inside a trust region.
 
-    u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀHp subject to |p| <= Δ_t. g is
+    u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀ H p subject to |p| <= Δ_t. g is
     the gradient, H the Hessian and Δ_t the radius, within which the model is trusted.
     The minimiser is exact for all signs of H's eigenvalues, because it comes from an
     eigen-decomposition: p = -(H + σ I)⁻¹ g, where σ >= 0 and H + σ I is positive
@@ -342,7 +342,7 @@ def trust_region_step(
 ) -> tuple[Array, Array, Array]:
     """Return the minimiser of a quadratic model inside a trust region.
 
-    The model is gᵀp + ½ pᵀHp, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with the
+    The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with the
     lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V (γ / (λ
     - λ_1 + s)).
 
