@@ -133,8 +133,8 @@ def log_costs(
     costs = np.asarray(costs, float)
     if np.isnan(costs).any() or (costs < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf where the target was missed; one "
-            "is negative or NaN."
+            "every cost must be a number of passes, at least 0, or inf if the target was "
+            "not reached; at least one is negative or NaN."
         )
     if not 0 < budget < np.inf:
         raise ValueError(f"budget must be a positive number; got budget={budget!r}.")
@@ -204,8 +204,8 @@ def expected_running_time(
     """
     if (np.asarray(costs, float) < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf if the target was not reached; "
-            "one of them is negative."
+            "every cost must be a number of passes, at least 0, or inf if the target was "
+            "not reached; at least one of them is negative."
         )
     spent, reached = spent_and_reached(costs, budget)
     if spent.shape[-1:] in ((), (0,)):

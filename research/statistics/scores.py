@@ -95,8 +95,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
             )
     if np.isnan(costs).any() or (costs < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf if the target was not reached; "
-            "one of them is not."
+            "every cost must be a number of passes, at least 0, or inf if the target was "
+            "not reached; at least one is neither."
         )
     if not 0 < budget < np.inf:
         raise ValueError(

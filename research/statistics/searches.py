@@ -430,7 +430,8 @@ def _checked(pairs: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
         raise ValueError("pairs must hold the log costs of two rules; got none.")
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(
-            "pairs must hold (mine, other) for each workload; one has another length."
+            "every entry of pairs must be a pair (mine, other); at least one has another "
+            "length."
         )
     both = [
         (_checked_logs("mine", mine), _checked_logs("other", other))
@@ -456,7 +457,7 @@ def _checked_logs(name: str, logs: np.ndarray) -> Float[np.ndarray, "searches se
     if not (np.abs(logs) <= LARGEST_LOG).all():
         raise ValueError(
             f"every entry of {name} must be a finite log cost between -700 and 700; at "
-            "least one is not. A run that misses the target has the cost of ten budgets; "
-            "`log_costs` computes this."
+            "least one is not. A run that misses the target costs ten times its full "
+            "length; `log_costs` computes this."
         )
     return logs
