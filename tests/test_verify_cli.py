@@ -100,7 +100,9 @@ def refused(words, capsys):
 def test_same_rule_is_status_0_with_a_table_of_problems(capsys):
     assert verify("mine.py:my_adam --against adam") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("The same rule: on 8 problems the two rules differ by at most ")
+    assert lines[0].startswith(
+        "The same rule: on 8 problems the two rules differ by at most "
+    )
     assert lines[2] == "mine.py:my_adam against adam"
     assert lines[4].split("  ")[0] == "problem"
     rows = {line.split()[0]: line.split()[1:] for line in lines[6:14]}
