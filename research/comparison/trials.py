@@ -429,8 +429,8 @@ def measure_contender(
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;
       - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, with its
         interval;
-      - `rates` (r,) and `rate_scores` (r, m): rates around that of the best search, and
-        their log costs.
+      - `rates` (r,) and `rate_scores` (r, m): rates around the rate of the best search,
+        and their log costs.
 
       The values can be written as JSON; a study stores them as one entry of `cells`.
     Raises:

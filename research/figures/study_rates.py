@@ -28,8 +28,8 @@ class Valley(NamedTuple):
       low, high: Range of each trial's score over the seeds, shape (t,).
       diverged: Whether a run of the trial diverged or had the largest possible score,
         shape (t,).
-      chosen: Index of the trial with the lowest score; among equals, the one tried
-        first.
+      chosen: Index of the trial with the lowest score. If several trials have this
+        score, the first of them.
       along: Learning rates of the line, shape (r,).
       line: Score at these rates, with the other hyper-parameters of the chosen trial,
         shape (r,).

@@ -52,7 +52,7 @@ def replicate(
     drawn: with m draws, the variance of a mean over few seeds would be too small.
 
     Args:
-      mine, other: Scores of the rules, on the same seeds.
+      mine, other: Scores of my rule and of the other rule, on the same seeds.
       trials: Number of trials from which each rule chooses; None means all. For each
         choice, these trials are drawn again; the defaults are always among them. If two
         rules have the same number of trials, the same trials are drawn for both.
@@ -152,10 +152,10 @@ def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
 def wins(
     mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return 1 where mine is cheaper, 0 where the other is cheaper, else 1/2.
+    """Return 1 where `mine` is smaller, 0 where `other` is smaller, and else 1/2.
 
-    The result is 1/2 if the two costs are equal up to rounding error, or if both are
-    infinite (neither run reached the target).
+    Both arguments are costs. The result is 1/2 if the two costs are equal up to
+    rounding errors, or if both are infinite (neither run reached the target).
     """
     return np.where(
         np.isclose(mine, other, rtol=ROUNDING, atol=0.0),

@@ -37,6 +37,8 @@ DISAGREEMENT_LEVEL = 0.99  # ... and more than seeds explain, at this level.
 class SearchedDifference(NamedTuple):
     """The difference between two rules that were tuned by independent searches.
 
+    The two rules are called mine and other.
+
     Attributes:
       ratio: Cost of mine divided by the cost of the other. A cost is the geometric mean
         over searches, seeds and workloads. A run that missed the target costs ten times

@@ -40,7 +40,7 @@ from research.update_rules._transforms import (
 
 
 class AdagradState(NamedTuple):
-    """State of Adagrad.
+    """State of `adagrad`, whose docstring defines the symbols.
 
     Attributes:
       sum_of_squares: Sum s_t of squared gradients, shaped like the params (real if the
@@ -118,7 +118,7 @@ def adagrad(
 
 
 class AdadeltaState(NamedTuple):
-    """State of Adadelta.
+    """State of `adadelta`, whose docstring defines the symbols.
 
     Attributes:
       mean_square_gradient: Moving average E_t of squared gradients, shaped like the
@@ -195,7 +195,7 @@ def adadelta(
 
 
 class RmspropState(NamedTuple):
-    """State of RMSProp.
+    """State of `rmsprop`, whose docstring defines the symbols.
 
     Attributes:
       nu: Moving average v_t of squared gradients, shaped like the params.
@@ -205,7 +205,7 @@ class RmspropState(NamedTuple):
 
 
 class CorrectedRmspropState(NamedTuple):
-    """State of RMSProp with bias correction.
+    """State of RMSProp with bias correction. `rmsprop` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -405,7 +405,7 @@ def _negate() -> optax.GradientTransformation:
 
 
 class MadgradState(NamedTuple):
-    """State of MADGRAD.
+    """State of `madgrad`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().

@@ -35,7 +35,7 @@ from research.update_rules._transforms import (
 
 
 class AdamState(NamedTuple):
-    """State of Adam.
+    """State of `adam`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -178,7 +178,7 @@ def _adam_direction(
 
 
 class AmsgradState(NamedTuple):
-    """State of AMSGrad.
+    """State of `amsgrad`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -274,7 +274,7 @@ def amsgrad(
 
 
 class AdamaxState(NamedTuple):
-    """State of Adamax and AdamaxW.
+    """State of Adamax and AdamaxW. `adamax` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().

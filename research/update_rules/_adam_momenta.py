@@ -38,7 +38,7 @@ from research.update_rules._transforms import (
 
 
 class AdemamixState(NamedTuple):
-    """State of AdEMAMix.
+    """State of `ademamix`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -158,7 +158,7 @@ def _warmed_up(
 
 
 class SimplifiedAdemamixState(NamedTuple):
-    """State of the simplified AdEMAMix.
+    """State of the simplified AdEMAMix. `simplified_ademamix` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -317,7 +317,7 @@ def laprop(
 
 
 class MarsState(NamedTuple):
-    """State of MARS.
+    """State of `mars`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().

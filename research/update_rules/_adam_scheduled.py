@@ -30,7 +30,7 @@ from research.update_rules._transforms import (
 
 
 class NadamState(NamedTuple):
-    """State of NAdam and NAdamW.
+    """State of NAdam and NAdamW. `nadam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().

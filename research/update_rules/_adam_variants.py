@@ -40,7 +40,7 @@ from research.update_rules._transforms import (
 
 
 class AdabeliefState(NamedTuple):
-    """State of AdaBelief and ACProp.
+    """State of AdaBelief and ACProp. `adabelief` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -206,7 +206,7 @@ def acprop(
 
 
 class YogiState(NamedTuple):
-    """State of Yogi.
+    """State of `yogi`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -302,13 +302,13 @@ def yogi(
 
 
 class AdanState(NamedTuple):
-    """State of Adan.
+    """State of `adan`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
       difference: Moving average v_t of gradient differences, shaped like the params.
-      nu: Moving average n_t of squares, shaped like the params.
+      nu: Moving average n_t of the squares (g_t + β2 d_t)², shaped like the params.
       gradient: Last gradient g_t, shaped like the params.
     """
 

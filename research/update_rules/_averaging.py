@@ -26,7 +26,7 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class LookaheadState(NamedTuple):
-    """State of Lookahead.
+    """State of `lookahead`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of inner steps since the last synchronisation, int32, shape ().

@@ -66,7 +66,7 @@ def gradient_descent(
 
 
 class MomentumState(NamedTuple):
-    """State of the momentum rules.
+    """State of the momentum rules. `heavy_ball` defines the symbols.
 
     Attributes:
       velocity: Decaying sum m_t of gradients, shaped like the params.
@@ -168,6 +168,8 @@ def nesterov(
 class ScheduledMomentumState(NamedTuple):
     """State of Nesterov's rule with a momentum schedule.
 
+    `nesterov` defines the symbols.
+
     Attributes:
       count: Number of steps taken, int32, shape ().
       momentum: Momentum μ_t of the last step, shape (); 0 before the first step.
@@ -228,7 +230,7 @@ def _accumulate(
 
 
 class AverageState(NamedTuple):
-    """State of the rules that average gradients.
+    """State of the rules that average gradients. `ema_momentum` defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().

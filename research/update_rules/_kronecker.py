@@ -35,7 +35,7 @@ from research.update_rules._transforms import (
 
 
 class SoapState(NamedTuple):
-    """State of SOAP.
+    """State of `soap`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -669,7 +669,7 @@ def _as_long_as(direction: Array, wanted: Array) -> Array:
 
 
 class PsgdState(NamedTuple):
-    """State of PSGD with Kronecker factors.
+    """State of PSGD with Kronecker factors. `psgd_kron` defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().

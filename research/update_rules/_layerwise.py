@@ -267,7 +267,7 @@ def _by_matrix(function: Callable[[Array], Array], a: Array, axes: MatrixAxes) -
 
 
 class MuonState(NamedTuple):
-    """State of Muon for the matrices.
+    """State of Muon for the matrices. `muon` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -725,7 +725,7 @@ def _by_neuron(
 
 
 class HyperballState(NamedTuple):
-    """State of `hyperball`.
+    """State of `hyperball`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().

@@ -188,7 +188,7 @@ def gauss_newton(
 
 
 class LevenbergMarquardtState(NamedTuple):
-    """State of Levenberg-Marquardt.
+    """State of Levenberg-Marquardt. `levenberg_marquardt` defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().

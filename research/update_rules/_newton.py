@@ -189,7 +189,7 @@ def newton(
 
 
 class TrustRegionState(NamedTuple):
-    """State of `trust_region_newton`.
+    """State of `trust_region_newton`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().

@@ -28,7 +28,9 @@ from research.update_rules._transforms import (
 
 
 class ScheduleFreeState(NamedTuple):
-    """State of schedule-free rules; the params are y_t.
+    """State of schedule-free rules. `schedule_free_sgd` defines the symbols.
+
+    The params are y_t.
 
     Attributes:
       evaluation_params: Average x_t, at which the objective is evaluated during the

@@ -19,7 +19,7 @@ from research.verification.leaves import by_leaf, entrywise, sign, sqrt, zeros_l
 
 
 def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
-    """Yield the iterates of algorithm 2 of Zhuang et al. (2020).
+    """Yield the iterates of AdaBelief: algorithm 2 of Zhuang et al. (2020).
 
     The paper's single ε has two names here: eps_root in the second moment s, and eps in
     the division.
@@ -74,7 +74,7 @@ def yogi(
     initial_mu=0.0,
     bias_correction=True,
 ):
-    """Yield the iterates of algorithm 2 of Zaheer et al. (2018).
+    """Yield the iterates of Yogi: algorithm 2 of Zaheer et al. (2018).
 
     The paper has no bias corrections. Here the corrections are as in Adam.
     """
@@ -102,7 +102,7 @@ def adan(
     weight_decay=0.0,
     proximal=False,
 ):
-    """Yield the iterates of algorithm 1 of Xie et al. (2024).
+    """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
     Each β is 1 minus the paper's β. The averages start from 0 and are corrected for
     this start. The paper has the proximal weight decay.

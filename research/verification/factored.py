@@ -18,7 +18,7 @@ def adafactor(
     multiply_by_parameter_scale=True, clipping_threshold=1.0, momentum=None,
     weight_decay=0.0, eps=1e-30, min_scale=1e-3, relative_step=False,
 ):  # fmt: skip
-    """Yield the iterates of algorithms 4 and 5 of Shazeer & Stern (2018).
+    """Yield the iterates of Adafactor: algorithms 4 and 5 of Shazeer & Stern (2018).
 
     The rate, the momentum and the decay are not in the paper. This function keeps the
     whole average of squares and factors it in each step. The result is the same,
@@ -88,9 +88,10 @@ def sm3(x, f, learning_rate, momentum=0.9, eps=1e-8):
 
 
 def cover(s):
-    """Return, for each entry, the minimum over the axes of a maximum.
+    """Return, for each entry, the smaller of the maxima of its row and its column.
 
-    The maximum of an axis is over all entries that have the same position on this axis.
+    If s has other axes, there is a maximum for each axis: over all entries with the
+    same position on this axis. The smallest of these maxima is returned.
     """
     bound = s
     for axis in range(s.ndim if s.size else 0):

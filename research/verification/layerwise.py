@@ -27,7 +27,7 @@ B1, B2 = mpmath.mpf(0.9), mpmath.mpf(0.999)
 def lamb(
     x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0
 ):
-    """Yield the iterates of algorithm 2 of You et al. (2020), with φ(z) = z.
+    """Yield the iterates of LAMB: algorithm 2 of You et al. (2020), with φ(z) = z.
 
     The ratio |x| / |r| is 1 if either norm is 0.
     """
