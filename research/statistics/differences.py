@@ -97,9 +97,10 @@ def difference(
         same order.
       trials: Number of trials from which each rule chooses; None means all. Use it to
         give equal budgets to rules with different numbers of trials. The trials are
-        drawn at random; the defaults are always among them. `ratio` and `win` are then
-        those of the random procedure, whose cost is the mean number of passes divided
-        by the mean share of runs that reach the target.
+        drawn at random; the defaults are always among them. `ratio` and `win` then
+        describe a rule that chooses from such a random set of trials. The cost of this
+        rule is the mean number of passes divided by the mean share of runs that reach
+        the target.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni), so all intervals together are

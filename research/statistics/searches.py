@@ -206,8 +206,8 @@ def searched_cost(
     """Return the cost of a rule on a workload, and whether its searches disagree.
 
     Args:
-      logs: Log cost of the hyper-parameters that each search chose, on each reporting
-        seed, shape (J, n).
+      logs: Log cost of the hyper-parameters that each of J searches chose, on each of n
+        reporting seeds, shape (J, n).
       level, resolution: As in `searched_difference`.
       factor: Smallest `spread` at which the searches may disagree.
     Returns:
@@ -259,8 +259,8 @@ def best_of_trials(
     random ones, so the band is slightly too wide.
 
     Args:
-      scores: Log costs of the screening of each search, shape (J, t, s), with s at
-        least 2. Row 0 of each search is the rule's defaults.
+      scores: Log costs in the screening: J searches, t trials, and s seeds with s at
+        least 2, shape (J, t, s). Trial 0 of each search is the rule's defaults.
       level: Coverage of the band at each k.
       resamples: Number of replicates.
       seed: Seed of the replicates.

@@ -326,11 +326,11 @@ def sign_descent(
     method. optax.sign_sgd is the same, and the paper calls it signSGD. torch does not
     have this rule. torch's Rprop also changes the rate of each coordinate.
 
-    Use it to see how much of Adam's effect comes from the sign, or where the sizes of
-    gradients mean nothing. With a constant rate the distance to a minimum does not fall
-    below the rate. On batches of one example, the rule approaches a point where the
-    median of the examples' gradients is 0, instead of their mean. Use large batches and
-    a decaying schedule.
+    Use it to see how much of Adam's effect comes from the sign. It also suits gradients
+    whose sizes mean nothing. With a constant rate the distance to a minimum does not
+    fall below the rate. On batches of one example, the rule approaches a point where
+    the median of the examples' gradients is 0, instead of their mean. Use large batches
+    and a decaying schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -360,9 +360,9 @@ def signum(
     m_t = μ m_(t-1) + (1 - μ) g_t,
     u_t = -η_t sign(m_t).
 
-    optax.signum(η, beta=μ) is the same. A decaying sum has the same signs as the
-    average, because both start from 0. Lion takes the sign of another mixture: (1 - β1)
-    g_t + β1 m_(t-1), with a slower average m.
+    optax.signum(η, beta=μ) is the same. A decaying sum of gradients, as in
+    `heavy_ball`, would give the same signs. Lion takes the sign of another mixture: (1
+    - β1) g_t + β1 m_(t-1), with a slower average m.
 
     Use it like `sign_descent` where gradients are noisy: averaging happens before the
     sign is taken. Near a minimum it overshoots by about 1 / (1 - μ) steps.
