@@ -29,7 +29,7 @@ class Cell(NamedTuple):
       slopes: Function (values, carry, next carry) -> partial derivatives of a step. The
         arrays may have any leading axes, so one call can treat all steps.
       differential: Function (slopes, dp, dq, dcarry) -> differential of the next carry.
-        It is linear in dp, dq and dcarry. dp None means 0.
+        It is linear in dp, dq and dcarry. If dp is None, it counts as 0.
     """
 
     num_blocks: int

@@ -366,8 +366,9 @@ def log_interval(
     If all replicates are finite, it is the t interval, estimate ± t sqrt(V), where
     `variance_of` gives the variance V and its degrees of freedom. A replicate is
     infinite if a rule did not reach the target in this replicate. If a replicate is
-    infinite, the result is the expanded percentile interval of the sums choice +
-    reporting. The ends of this interval may be infinite.
+    infinite, the result is the expanded percentile interval of the sums `choice` +
+    `reporting`, which are the fields of `replicates`. The ends of this interval may be
+    infinite.
 
     Args:
       estimate: Estimate on the seeds of the study. If it is NaN, the interval is
