@@ -29,7 +29,7 @@ from research.update_rules._transforms import (
 
 
 class OptimisticState(NamedTuple):
-    """State of the optimistic correction.
+    """State of the optimistic correction. `optimistic_adam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().

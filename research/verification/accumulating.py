@@ -33,9 +33,9 @@ def adagrad(
     eps: float = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of figure 1 of Duchi, Hazan & Singer (2011).
+    """Yield the iterates of AdaGrad: figure 1 of Duchi, Hazan & Singer (2011).
 
-    The place of ε and the initial value are arguments, as in optax.
+    The paper has eps_in_sqrt=False and the initial value 0.
     """
     s = zeros_like(x) + initial_accumulator_value
     while True:
@@ -55,7 +55,7 @@ def adadelta(
     rho: float = 0.9,
     eps: float = 1e-6,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Zeiler (2012).
+    """Yield the iterates of Adadelta: algorithm 1 of Zeiler (2012).
 
     RMS[a] = √(E[a²] + ε) is equation (9). The paper has no learning rate.
     """
@@ -83,7 +83,7 @@ def rmsprop(
     bias_correction: bool = False,
     rate_in_momentum: bool = True,  # The same, since the rate is constant here.
 ) -> Iterator[Leaves]:
-    """Yield the iterates of slide 29 of Tieleman & Hinton (2012).
+    """Yield the iterates of RMSProp: slide 29 of Tieleman & Hinton (2012).
 
     The centered variant is from Graves (2013), equations (38)-(41). The other arguments
     are those of optax.
@@ -115,7 +115,7 @@ def madgrad(
     eps: float = 1e-6,
     eps_in_rate: bool = True,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Defazio & Jelassi (2022).
+    """Yield the iterates of MADGRAD: algorithm 1 of Defazio & Jelassi (2022).
 
     The authors' code adds ε to the rate, too.
     """

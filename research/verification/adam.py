@@ -22,7 +22,7 @@ def adam(
     eps: float = 1e-8,
     eps_root: float = 0.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Kingma & Ba (2015).
+    """Yield the iterates of Adam: algorithm 1 of Kingma & Ba (2015).
 
     The argument eps_root is from optax. The paper does not have it.
     """
@@ -47,7 +47,7 @@ def adamw(
     eps_root: float = 0.0,
     weight_decay: float = 1e-4,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 2 of Loshchilov & Hutter (2019).
+    """Yield the iterates of AdamW: algorithm 2 of Loshchilov & Hutter (2019).
 
     The λ of the paper is the product η λ in this function.
     """
@@ -75,7 +75,7 @@ def amsgrad(
     bias_correction_nu: bool = True,
     correct_before_max: bool = True,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 2 of Reddi, Kale & Kumar (2018).
+    """Yield the iterates of AMSGrad: algorithm 2 of Reddi, Kale & Kumar (2018).
 
     The paper has no bias corrections and no ε. Here both are as in optax or torch.
     """
@@ -100,7 +100,7 @@ def adamax(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 2 of Kingma & Ba (2015), with ε.
+    """Yield the iterates of Adamax: algorithm 2 of Kingma & Ba (2015), with ε.
 
     The paper itself has no ε. Here ε is as in optax and torch.
     """

@@ -27,7 +27,7 @@ def ademamix(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Pagliardini, Ablin & Grangier (2025).
 
-    For warmup_steps, α and β3 follow the schedulers in section 3 of the paper.
+    If warmup_steps > 0, α and β3 follow the schedulers in section 3 of the paper.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -77,7 +77,7 @@ def laprop(
     eps: float = 1e-15,
     weight_decay: float = 0.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Ziyin, Wang & Ueda (2020)."""
+    """Yield the iterates of LaProp: algorithm 1 of Ziyin, Wang & Ueda (2020)."""
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)

@@ -37,9 +37,10 @@ def adabelief(
     eps: float = 1e-16,
     eps_root: float = 1e-16,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 2 of Zhuang et al. (2020).
+    """Yield the iterates of AdaBelief: algorithm 2 of Zhuang et al. (2020).
 
-    The paper's single ε is eps_root in the second moment s and eps in the division.
+    The paper's single ε has two names here: eps_root in the second moment s, and eps in
+    the division.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -91,7 +92,7 @@ def yogi(
     initial_mu: float = 0.0,
     bias_correction: bool = True,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 2 of Zaheer et al. (2018).
+    """Yield the iterates of Yogi: algorithm 2 of Zaheer et al. (2018).
 
     The paper has no bias corrections. Here the corrections are as in Adam.
     """
@@ -119,7 +120,7 @@ def adan(
     weight_decay: float = 0.0,
     proximal: bool = False,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Xie et al. (2024).
+    """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
     Each β is 1 minus the paper's β. The averages start from 0 and are corrected for
     this start. The paper has the proximal weight decay.
@@ -190,11 +191,11 @@ def optax_acprop(
     weight_decay: float = 0.0,
     corrected: bool = True,
 ) -> optax.GradientTransformation:
-    """Return optax.contrib.acprop; if corrected, with the spread around m_t.
+    """Return optax.contrib.acprop, or a corrected form of it that follows the paper.
 
-    optax computes the spread around m_(t-1). Because g_t - m_t = β1 (g_t - m_(t-1)),
-    the spread around m_t is β1 times as large. The corrected rule divides eps by b1,
-    eps_root by b1² and the updates by b1.
+    optax computes the spread of the gradients around m_(t-1), and the paper around m_t.
+    Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times as large.
+    The corrected rule divides eps by b1, eps_root by b1² and the updates by b1.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:

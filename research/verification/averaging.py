@@ -38,7 +38,7 @@ def lookahead(
     slow_step_size: float = 0.5,
     reset_state: bool = False,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Zhang et al. (2019).
+    """Yield the iterates of Lookahead: algorithm 1 of Zhang et al. (2019).
 
     The inner rule is the heavy ball with momentum 0.9.
     """

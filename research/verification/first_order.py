@@ -31,7 +31,7 @@ def gradient_descent(x: Leaves, f: Function, learning_rate: float) -> Iterator[L
 def heavy_ball(
     x: Leaves, f: Function, learning_rate: float, momentum: float = 0.9
 ) -> Iterator[Leaves]:
-    """Yield the iterates of equation (9) of Polyak (1964).
+    """Yield the iterates of the heavy ball: equation (9) of Polyak (1964).
 
     The step is x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)).
     """
@@ -77,7 +77,7 @@ def ema_momentum(
 
 
 def sign_descent(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Bernstein et al. (2018).
+    """Yield the iterates of sign descent: algorithm 1 of Bernstein et al. (2018).
 
     The step is x <- x - δ sign(g).
     """
@@ -90,7 +90,7 @@ def sign_descent(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leave
 def signum(
     x: Leaves, f: Function, learning_rate: float, momentum: float = 0.9
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 2 of Bernstein et al. (2018).
+    """Yield the iterates of Signum: algorithm 2 of Bernstein et al. (2018).
 
     The steps are m <- β m + (1 - β) g and x <- x - δ sign(m).
     """
@@ -148,7 +148,7 @@ def noisy_sgd(
     eta: float = 0.01,
     gamma: float = 0.55,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of equation (1) of Neelakantan et al. (2015).
+    """Yield the iterates of noisy SGD: equation (1) of Neelakantan et al. (2015).
 
     draws is an iterable of Leaves: the standard normal numbers of each step.
     """

@@ -70,7 +70,7 @@ def soap(
     refresh: str = "qr",
     shampoo_beta: float | None = None,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithms 3 and 4 of Vyas et al. (2024).
+    """Yield the iterates of SOAP: algorithms 3 and 4 of Vyas et al. (2024).
 
     As in the authors' code, the first gradient sets the bases and makes no step, and
     the columns of a basis are sorted before an iteration.

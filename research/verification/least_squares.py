@@ -22,7 +22,7 @@ def gauss_newton(
     sufficient_decrease: float = 1e-4,
     shrink: float = 0.5,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of equation (10.23) of Nocedal & Wright (2006).
+    """Yield the iterates of Gauss-Newton: equation (10.23) of Nocedal & Wright (2006).
 
     The direction h solves JᵀJ h = -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the
     step length.
@@ -42,7 +42,7 @@ def gauss_newton(
 def levenberg_marquardt(
     x: Leaves, f: Any, learning_rate: float = 1.0
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 7.1 of Moré (1978).
+    """Yield the iterates of Levenberg-Marquardt: algorithm 7.1 of Moré (1978).
 
     Each step h minimises |J h + r| subject to |D h| <= Δ, where Δ is the radius of the
     trust region. This subproblem is solved exactly.

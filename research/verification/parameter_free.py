@@ -35,7 +35,7 @@ def dog(
     initial_distance: float | None = None,
     eps: float = 1e-8,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of equation (DoG) of Ivgi, Hinder & Carmon (2023).
+    """Yield the iterates of DoG: equation (DoG) of Ivgi, Hinder & Carmon (2023).
 
     ε and r_ε are those of the authors' code.
     """
@@ -73,7 +73,7 @@ def prodigy(
     bias_correction: bool = False,
     eps_by_next_distance: bool = True,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 4 of Mishchenko & Defazio (2024).
+    """Yield the iterates of Prodigy: algorithm 4 of Mishchenko & Defazio (2024).
 
     The paper has eps_by_next_distance=False. The authors' code has True.
     """
@@ -105,7 +105,7 @@ def dowg(
     initial_distance: float = 1e-2,
     eps: float = 1e-4,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Khaled, Mishchenko & Jin (2023).
+    """Yield the iterates of DoWG: algorithm 1 of Khaled, Mishchenko & Jin (2023).
 
     The ε is that of optax.
     """
@@ -126,7 +126,7 @@ def cocob(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 2 of Orabona & Tommasi (2017).
+    """Yield the iterates of COCOB: algorithm 2 of Orabona & Tommasi (2017).
 
     The rate multiplies the gradient, as in optax.
     """

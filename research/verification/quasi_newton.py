@@ -69,7 +69,7 @@ def lbfgs(
     first_step: str = "euclidean",
     min_curvature: float = 0.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithms 7.4 and 7.5 of Nocedal & Wright.
+    """Yield the iterates of L-BFGS: algorithms 7.4 and 7.5 of Nocedal & Wright.
 
     The scale γ is that of (7.20).
     """

@@ -16,7 +16,7 @@ from research.verification.leaves import Leaves, norm
 def sam(
     x: Leaves, f: Function, learning_rate: float, rho: float = 0.05
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Foret et al. (2021) with p = 2.
+    """Yield the iterates of SAM: algorithm 1 of Foret et al. (2021) with p = 2.
 
     The steps are ε̂ = ρ g / |g| and w <- w - η ∇L(w + ε̂).
     """

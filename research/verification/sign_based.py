@@ -19,7 +19,7 @@ def lion(
     b2: float = 0.99,
     weight_decay: float = 1e-3,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 2 of Chen et al. (2023)."""
+    """Yield the iterates of Lion: algorithm 2 of Chen et al. (2023)."""
     m = zeros_like(x)
     while True:
         g = f.gradient(x)

@@ -55,7 +55,7 @@ def barzilai_borwein(
 
 
 def adgd(x: Leaves, f: Function, learning_rate: float = 1e-3) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Malitsky & Mishchenko (2020).
+    """Yield the iterates of AdGD: algorithm 1 of Malitsky & Mishchenko (2020).
 
     If the iterates do not move, λ and θ do not change.
     """

@@ -31,7 +31,7 @@ def lars(
     nesterov: bool = False,
     separate_norms: bool = True,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of You, Gitman & Ginsburg (2017).
+    """Yield the iterates of LARS: algorithm 1 of You, Gitman & Ginsburg (2017).
 
     If a norm is 0, the ratio is 1. The arguments eps and separate_norms=False are from
     optax.
@@ -73,7 +73,7 @@ def novograd(
     eps_root: float = 0.0,
     weight_decay: float = 0.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Ginsburg et al. (2019).
+    """Yield the iterates of NovoGrad: algorithm 1 of Ginsburg et al. (2019).
 
     The argument eps_root is that of optax.
     """
@@ -91,7 +91,7 @@ def novograd(
 def fromage(
     x: Leaves, f: Function, learning_rate: float, min_norm: float = 1e-6
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Bernstein et al. (2020).
+    """Yield the iterates of Fromage: algorithm 1 of Bernstein et al. (2020).
 
     The argument min_norm is that of optax.
     """
