@@ -112,7 +112,7 @@ def penalised_passes(
 def log_costs(
     costs: Float[np.ndarray, "*runs"], budget: float
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the log of each cost; a run that missed the target costs ten budgets.
+    """Return the log of each cost; a missed target costs ten times the budget.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (...). A run that
