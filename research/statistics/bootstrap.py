@@ -32,8 +32,8 @@ class Replicates(NamedTuple):
     Attributes:
       choice: Estimate on the original reporting seeds, with the trials chosen on
         resampled tuning seeds, shape (..., resamples).
-      reporting: Change of the estimate if the reporting seeds are resampled, too,
-        averaged over the choices of trials, shape (..., resamples).
+      reporting: Change of the estimate if the reporting seeds are resampled, shape
+        (..., resamples). It is averaged over the choices of trials in `choice`.
       freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 
