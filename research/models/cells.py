@@ -120,8 +120,8 @@ def gru(
 def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
     """Compute the partial derivatives of h' in one GRU step.
 
-    Return the derivatives with respect to q (blocks side by side), p_n and h. The last
-    one is z.
+    Return the derivatives with respect to q (blocks side by side), p_n and h. The
+    derivative with respect to h is z.
     """
     del after
     gates, new, reset_from = kept

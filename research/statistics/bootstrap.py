@@ -32,8 +32,8 @@ class Replicates(NamedTuple):
     Attributes:
       choice: Estimate on the original reporting seeds, with the trials chosen on
         resampled tuning seeds, shape (..., resamples).
-      reporting: Change of the estimate if the reporting seeds are resampled, too,
-        averaged over the choices of trials, shape (..., resamples).
+      reporting: Change of the estimate if the reporting seeds are resampled, shape
+        (..., resamples). It is averaged over the choices of trials in `choice`.
       freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 
@@ -60,9 +60,9 @@ def replicate(
       seed: Seed of the resampling.
     Returns:
       The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
-      seeds on which mine is cheaper), each of shape (resamples,). The variance of the
-      choice has m - 1 degrees of freedom if it comes from one rule, and up to 2 (m - 1)
-      if it comes from both.
+      seeds on which mine is cheaper), each of shape (resamples,). The variance that
+      comes from the choice of trials has m - 1 degrees of freedom if only one rule has
+      several trials, and up to 2 (m - 1) if both have.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
@@ -212,9 +212,9 @@ def resampled_means(
     *,
     left_out: int = 0,
 ) -> Float[np.ndarray, "rows resamples"]:
-    """Return means over columns, which `scipy.stats.bootstrap` draws with replacement.
+    """Return the means of rows over columns that are drawn with replacement.
 
-    Every row uses the same drawn columns.
+    `scipy.stats.bootstrap` draws the columns. Every row uses the same drawn columns.
 
     Args:
       rows: Numbers, shape (rows, seeds).

@@ -112,7 +112,7 @@ def penalised_passes(
 def log_costs(
     costs: Float[np.ndarray, "*runs"], budget: float
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the log of each cost; a run that missed the target costs ten budgets.
+    """Return the log of each cost; a missed target costs ten times the budget.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (...). A run that
@@ -150,10 +150,10 @@ def search_scores(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the score by which a search ranks runs: the log cost, lower is better.
 
-    A run that missed the target has the score log(ten budgets), as in `log_costs`,
-    minus 0.001 log(ten budgets / penalised_passes). The second term is at most 0.0023.
-    This term leads a search that has not yet reached the target to the runs that came
-    closest.
+    A run that missed the target has the score log(10 B) - 0.001 log(10 B / P), where B
+    is the budget and P are the `penalised_passes`. The first term is that of
+    `log_costs`. The second term is at most 0.0023. If no run has reached the target
+    yet, it leads the search to the runs that came closest.
 
     Args:
       passes, relative, target: As for `penalised_passes`.

@@ -36,7 +36,7 @@ from research.update_rules._transforms import (
 def gradient_descent(
     learning_rate: float | Array | Schedule,
 ) -> optax.GradientTransformation:
-    """Steps along the negative gradient: u_t = -η_t g_t.
+    """Step along the negative gradient: u_t = -η_t g_t.
 
     optax.sgd(η) and torch.optim.SGD(lr=η) are the same. The sampler chooses the
     examples from which g_t is computed. Batch, stochastic and mini-batch descent

@@ -33,8 +33,8 @@ class OptimisticState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      previous: Gradient of the last step (optimistic descent), or its direction d_t
-        (optimistic Adam), shaped like the params.
+      previous: Last gradient (optimistic descent) or last direction d_t (optimistic
+        Adam), shaped like the params.
     """
 
     count: Array

@@ -87,7 +87,7 @@ def record(
       leaves: Arguments of f.
       expand: ("scan",) to record each step of a scan separately, or ().
     Returns:
-      The tape, the nodes of the leaves, and the operands of the outputs.
+      The tape, the nodes of the leaves, and for each output its node or constant.
     """
     closed = jax.make_jaxpr(f)(*leaves)
     tape = Tape(frozenset(expand))

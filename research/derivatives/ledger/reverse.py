@@ -24,7 +24,8 @@ def linearize(
     Args:
       call: Function from the values of the inputs to the values of the outputs.
       values: Values of the inputs.
-      places: For each variable, its positions among the inputs.
+      places: For each variable of the derivative, its positions among the inputs. A
+        variable can be several inputs at once, as in a * a.
     Returns:
       (results, pullback). The pullback is a function of two arguments: the adjoints of
       the outputs, and the existing adjoints of the variables. It returns the new
