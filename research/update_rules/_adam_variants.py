@@ -650,7 +650,7 @@ def adahessian(
         signs = adahessian_draws(key, state.count, params)
         product = jax.jvp(jax.grad(value_fn), (params,), (signs,))[1]
 
-        def squared(hz, v):
+        def squared(hz: Array, v: Array) -> Array:
             size = jnp.abs(hz.astype(v.dtype))
             if average_kernels and size.ndim == 4:
                 size = jnp.mean(size, (0, 1), keepdims=True)
@@ -660,7 +660,7 @@ def adahessian(
         mu = moving_average(b1, state.mu, updates)
         nu = jax.tree.map(squared, product, state.nu)
 
-        def direction(m, v):
+        def direction(m: Array, v: Array) -> Array:
             root = jnp.sqrt(v / cast(correction(b2, count), v))
             divisor = root ** cast(hessian_power, v) + cast(eps, v)
             m_hat = m.astype(v.dtype) / cast(correction(b1, count), v)

@@ -436,11 +436,11 @@ def kl_soap(
         mu, nu, *kronecker = (structure.flatten_up_to(part) for part in state[1:])
         axes = [_axes(g, longest) for g in grads]
 
-        def average(decay, old, new):
+        def average(decay: Any, old: Array, new: Array) -> Array:
             kept = cast(decay, old) * old + cast(1.0 - decay, old) * new
             return jnp.where(first, old, kept)
 
-        def adam_step(of_leaf, g, m, v, bases):
+        def adam_step(of_leaf: Any, g: Array, m: Array, v: Array, bases: Any):
             wide = _wide(g)
             # 0 · NaN is NaN, so that a NaN in the first gradient shows.
             m = jnp.where(first, 0.0 * wide, average(b1, m, wide))
