@@ -12,6 +12,7 @@ import jax
 import optax
 
 from research.naming import known_names
+from research.types import Params
 from research.verification.card import Constructor
 from research.verification.walks import check_updates
 
@@ -146,10 +147,10 @@ def _checked(
 ) -> optax.GradientTransformationExtraArgs:
     inner = optax.with_extra_args_support(rule)
 
-    def init(params):
+    def init(params: Params):
         return _call(f"{name} raised", "in init", lambda: inner.init(params))
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         answer = _call(
             f"{name} raised",
             "in update",
@@ -219,7 +220,7 @@ def _call(raised: str, when: str, call: Callable[[], Any]) -> Any:
 
 
 def place(problem: BaseException) -> str:
-    """Return the line of the user's own code that raised, as " (line 3 of mine.py)".
+    """Return the line of user code that raised an error, as " (line 3 of mine.py)".
 
     Return "" if the traceback has only lines of installed packages.
     """
