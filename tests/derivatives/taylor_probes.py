@@ -18,7 +18,7 @@ class Probe(NamedTuple):
     v: Any
 
 
-def at(f, x, v=1.0):
+def at(f, x: Any, v: Any = 1.0):
     return Probe(f, jnp.asarray(x, float), jnp.asarray(v, float))
 
 
@@ -72,6 +72,19 @@ def _(primals, tangents):
     return own_exponential(primals[0]), (half + 0.5 * own_exponential(primals[0])) * (
         tangents[0]
     )
+
+
+@jax.custom_jvp
+def loop_in_rule(x):
+    return jnp.sin(x)
+
+
+@loop_in_rule.defjvp
+def _(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    cosine = lax.fori_loop(0, 3, lambda i, c: c * jnp.cos(x) ** i, 1.0)
+    total = lax.scan(lambda c, i: (c + jnp.cos(i * x), i), cosine, jnp.arange(3.0))[0]
+    return loop_in_rule(x), lax.cond(x > 0, jnp.sin, jnp.cos, total) * dx
 
 
 def softmax_loss(x):
@@ -202,6 +215,7 @@ PROBES: dict[str, Probe] = {
     "checkpoint": vector(jax.checkpoint(lambda x: jnp.sum(jnp.sin(x) ** 3))),
     "custom_jvp": at(with_own_rule, 0.8),
     "custom_jvp_twice": at(own_exponential, 0.8),
+    "loop_in_rule": at(loop_in_rule, 0.8),
     "custom_root": at(custom_root, 2.3),
     "map": vector(lambda x: lax.map(lambda u: jnp.exp(u) * u, x)),
     "network": vector(network),

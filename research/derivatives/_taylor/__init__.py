@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from research.derivatives._taylor.evaluation import Context, dense, evaluate
-from research.derivatives._taylor.series import series
+from research.derivatives._taylor.power_series import series
 
 
 def coefficients(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:

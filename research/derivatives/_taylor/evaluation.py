@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from research.derivatives._taylor.recurrences import RECURRENCES, Operation
-from research.derivatives._taylor.series import (
+from research.checks import is_traced
+from research.derivatives._taylor.power_series import (
     Coefficient,
     Constant,
     Series,
@@ -25,6 +25,7 @@ from research.derivatives._taylor.series import (
     times,
     total,
 )
+from research.derivatives._taylor.recurrences import RECURRENCES, Operation
 from research.derivatives.costs.jaxprs import (
     WRAPPERS,
     alive,
@@ -212,7 +213,7 @@ def _equal(a: Any, b: Any) -> bool:
         a, b = closed(a), closed(b)
         constants = zip(a.consts, b.consts, strict=False)
         return str(a.jaxpr) == str(b.jaxpr) and all(_equal(*pair) for pair in constants)
-    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+    if is_traced(a) or is_traced(b):
         return False
     if isinstance(a, jax.Array | np.ndarray) or isinstance(b, jax.Array | np.ndarray):
         return bool(np.array_equal(a, b, equal_nan=False))
@@ -413,11 +414,9 @@ def _loop(equation: Any, inputs: list[Series], context: Context) -> Sequence[Ser
     plan = LOOPS[equation.primitive.name](equation, inputs)
 
     def rows() -> Iterator[tuple[Coefficient, ...]]:
-        if context.order is None:
-            for k in itertools.count():
-                yield tuple(output[k] for output in plan.run(k))
-        results = plan.run(context.order)
-        for k in range(context.order + 1):
+        whole = None if context.order is None else plan.run(context.order)
+        for k in itertools.count():
+            results = plan.run(k) if whole is None else whole
             yield tuple(output[k] if k < len(output) else None for output in results)
 
     return columns(rows(), plan.moving)

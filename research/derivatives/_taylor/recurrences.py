@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from research.derivatives._taylor.series import (
+from research.checks import is_traced
+from research.derivatives._taylor.power_series import (
     Coefficient,
     Constant,
     Series,
@@ -164,7 +164,7 @@ def _square_of_sech(x: Any, y: Any) -> Any:
 
 
 def _sqrt(operation: Operation, x: Series) -> Coefficients:
-    y = [lax.sqrt(x[0])]
+    y: list[Any] = [lax.sqrt(x[0])]
     for k in itertools.count(1):
         yield y[k - 1]
         rest = minus(x[k], square(k, y, first=1))
@@ -191,7 +191,7 @@ def _power(exponent: float) -> Callable[..., Coefficients]:
 
 def _pow(operation: Operation, x: Series, exponent: Series) -> Coefficients | None:
     """Return the coefficients of x^a, or None if a is not a known number."""
-    if not exponent.is_constant or isinstance(exponent[0], jax.core.Tracer):
+    if not exponent.is_constant or is_traced(exponent[0]):
         return None
     if x.is_constant or np.ndim(exponent[0]):
         return None
@@ -287,7 +287,7 @@ def _cholesky(operation: Operation, a: Series) -> Coefficients:
     decomposition, 2016, equation 8, applied to each coefficient).
     """
     factor = jnp.tril(operation.call(a[0])[0])  # JAX leaves numbers above the diagonal.
-    lower = [factor]
+    lower: list[Coefficient] = [factor]
     solve = lambda b, side, transposed: lax.linalg.triangular_solve(
         factor,
         b,
