@@ -633,6 +633,11 @@ def of_derivatives() -> Iterator[Call]:
     timed = {"f": cube, "args": (x,), "seconds": 0.001}
     for name, arguments, slow in (
         ("check_derivative", {**at, "key": key()}, True),
+        (
+            "checkpoint_scan",
+            {"f": lambda carry, x: (carry + x, carry), "init": 0.5, "xs": x},
+            False,
+        ),
         ("chosen_mode", at, False),
         ("classify_critical_point", {"f": saddle, "x": jnp.zeros(2)}, True),
         ("cost", timed, True),
