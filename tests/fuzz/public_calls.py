@@ -786,6 +786,18 @@ def of_descent() -> Iterator[Call]:
     yield Call("descent.run", d.run, going, slow=True)
     to_gather = {"dataset": batch(), "batch_indices": batch_indices}
     yield Call("descent.gather", d.gather, to_gather)
+    yield Call(
+        "descent.implicit_minimum",
+        research.descent.implicit_minimum,
+        {
+            "objective": lambda x, theta: jnp.sum((x - theta) ** 2),
+            "start": jnp.zeros(2),
+            "theta": 1.0,
+            "rule": rule,
+            "max_steps": 5,
+        },
+        slow=True,
+    )
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
     yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
