@@ -1,0 +1,121 @@
+"""Which rule trains these networks to the lower validation loss, and how many steps does it save?
+
+Every rule gets the same number of independent searches for its peak rate, its warm-up
+and its kind of decay. Every training has the same length, at whose end the learning
+rate is zero. The score is the validation loss at the end; the test accuracy is reported
+and never used. The baseline is also trained at 0.5 to 2 times the steps, so the answer
+also says how many of its steps a rule needs for the same loss.
+
+This is the experiment compare_networks. It stands here because `descent reproduce`
+repeats its runs without a clone of the repository.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import research
+from research.cli import rule_lookup
+from research.cli.progress import OnProgress
+
+if TYPE_CHECKING:
+    from research.figures import Picture
+    from research.runs import Result
+    from research.types import Checkpoints
+
+PROGRAM = "python experiments/compare_networks.py"
+NAME = Path(__file__).stem  # Name of the experiment.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of the experiment."""
+
+    rule: tuple[str, ...] = ("muon", "lion", "nadamw", "adamw")
+    """Rules: names of this package, optax.NAME, or FILE.py:NAME."""
+    network: tuple[str, ...] = ("mlp_digits", "cnn_digits")
+    """Named networks on which all rules run."""
+    baseline: str = ""
+    """Rule with which the others are compared. Empty means the last rule."""
+    searches: int = 3
+    """Number of independent searches of each rule on each network."""
+    budget: int = 16
+    """Number of trials with which a search starts."""
+    seeds: str = "0..4"
+    """Reported seeds, written as 0..4 or as 1,4,7."""
+    tuning_seeds: str = "1000..1017"
+    """Seeds for the choice, divided among the searches. They must differ from the
+    reported seeds."""
+    size: str = "small"
+    """Size of the networks: small or large."""
+    search_seed: int = 0
+    """Seed of the points that the searches try."""
+    space: tuple[str, ...] = ()
+    """Search ranges of the rates that replace the defaults: RULE.learning_rate=1e-4..1
+    (log scale)."""
+    files: tuple[str, ...] = ()
+    """SHA-256 of each file of rules. The digests are filled in automatically, so that a
+    changed file gives a different run."""
+    devices: int = 2
+    """Number of devices, such as cores, that train in parallel. The bits do not depend
+    on it."""
+
+
+FULL = Config(
+    rule=("muon", "lion", "nadamw", "ademamix", "adam", "heavy_ball", "adamw"),
+    network=(
+        "mlp_digits",
+        "cnn_digits",
+        "gru_digits",
+        "gpt_characters",
+        "autoencoder_digits",
+    ),
+)
+
+
+def complete(config: Config) -> Config:
+    """Return the config with the digest of each file that contains a rule."""
+    files = research.comparison.digest_files(config.rule, config.files)
+    return dataclasses.replace(config, files=files)
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: "Checkpoints | None" = None,
+) -> "Result":
+    """Compare the rules."""
+    study = research.comparison.compare_networks(
+        on_progress=on_progress,
+        checkpoints=checkpoints or research.types.no_checkpoints,
+        **arguments(config),
+    )
+    ratios = {one["rule"]: one["loss_ratio"] for one in study.numbers["overall"]}
+    usual = study.numbers["baseline"] == "adamw"
+    muon = {"muon_over_adamw": ratios["muon"]} if usual and "muon" in ratios else {}
+    study.numbers.update(muon)
+    return research.runs.Result(*study)
+
+
+def arguments(config: Config) -> dict[str, Any]:
+    """Convert a config to the arguments of `research.comparison.compare_networks`."""
+    words = research.comparison.name_rules(config.rule)
+    return {
+        "rules": {name: rule_lookup.find(word).rule for name, word in words.items()},
+        "networks": config.network,
+        "baseline": config.baseline or None,
+        "spaces": research.tuning.parse_spaces(config.space),
+        "searches": config.searches,
+        "budget": config.budget,
+        "seeds": research.runs.parse_seeds(config.seeds),
+        "tuning_seeds": research.runs.parse_seeds(config.tuning_seeds),
+        "search_seed": config.search_seed,
+        "size": config.size,
+    }
+
+
+def draw(result: "Result") -> "dict[str, Picture]":
+    """Draw the figures of the study: steps for an equal loss, and curves."""
+    from research.figures import network_studies
+
+    return network_studies.draw_network_study(result.numbers, result.arrays)
