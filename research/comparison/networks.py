@@ -4,6 +4,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +23,12 @@ from research.comparison._searching import (
     start_searches,
     tuning_score,
 )
+from research.comparison.archive import NETWORK_FORMAT, save_study
+from research.comparison.configs import networks_config
 from research.comparison.contenders import Contender
 from research.comparison.measurements import robust_rates
 from research.comparison.network_contenders import network_contenders, scheduled
+from research.comparison.origins import origin, source_digest
 from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.tables import as_text
 from research.comparison.trials import check_contender
@@ -65,6 +69,23 @@ class NetworkStudy(NamedTuple):
     def __str__(self) -> str:
         """Return the answer and the first table as plain text."""
         return f"{self.answer}\n\n{as_text(self.tables[0])}"
+
+    def save(self, results: str | Path = "results") -> Path:
+        """Save the study as the run folder results/compare_networks/<id>.
+
+        The folder has the pictures and the report, as that of `Study.save`.
+
+        Args:
+          results: The folder of all results.
+        Returns:
+          The run folder.
+        Raises:
+          OSError: The folder cannot be written.
+        """
+        from research.figures.network_studies import draw_network_study
+
+        config = networks_config(self.numbers)
+        return save_study("compare_networks", self, config, draw_network_study, results)
 
 
 class _Setting(NamedTuple):
@@ -186,7 +207,20 @@ def compare_networks(
         )
     if on_progress is not None:
         on_progress(total, total, "statistics")
-    return conclude_networks(protocol, baseline, names, measurements, longer)
+    study = conclude_networks(protocol, baseline, names, measurements, longer)
+    given = [networks] if isinstance(networks, str | NetworkWorkload) else networks
+    own = [one.name for one in given if isinstance(one, NetworkWorkload)]
+    study.numbers.update(
+        network_study=NETWORK_FORMAT,
+        size=size,
+        sources={one.name: source_digest(one.make_rule) for one in contenders},
+        spaces={
+            one.name: {name: list(range_) for name, range_ in one.space.items()}
+            for one in contenders
+        },
+        origin=origin(contenders, own),
+    )
+    return study
 
 
 def _made(networks: Any, size: str) -> list[NetworkWorkload]:

@@ -1,5 +1,6 @@
 """Draw saved arrays as matplotlib figures in a common style."""
 
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,14 +139,23 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
         )
     folder = Path(folder)
     still = folder / f"{name}.svg"
+    still.write_bytes(svg_bytes(picture.figure))
     with style():
-        picture.figure.savefig(still, metadata={"Date": None})
         picture.figure.savefig(folder / f"{name}.png", dpi=150)
     motion = None
     if picture.motion is not None:
         motion = folder / f"{name}.apng"
         motion.write_bytes(picture.motion)
     return Saved(picture.title, picture.caption, still, motion)
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """Return a figure as SVG. The same figure always gives the same bytes."""
+    check_instance("figure", figure, Figure, "Make one by new_figure.")
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def colour(regime: str) -> str:
