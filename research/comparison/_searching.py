@@ -79,7 +79,7 @@ def best_search(searches: Sequence[Searched]) -> Searched:
 
 
 class Evaluate:
-    """Train the runs that searches ask for, and count them.
+    """Callable that trains the runs that searches ask for, and counts them.
 
     Attributes:
       trained: Number of runs so far.

@@ -40,8 +40,8 @@ class Contender(NamedTuple):
       space: Search range of each hyper-parameter; {} if nothing is searched.
       evaluations: Cost of one step, as a number of gradients or values of the objective
         on a batch; at least 1.
-      stated: Whether the user or the package stated `evaluations`. If not, a rule that
-        evaluates the objective itself is refused.
+      stated: Whether the user or the package stated `evaluations`. If not, a rule whose
+        update evaluates the objective is refused.
     """
 
     name: str

@@ -115,7 +115,7 @@ def compare_networks(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> NetworkStudy:
-    """Compare rules on networks: validation loss at the end, and steps for equal loss.
+    """Compare rules on networks by final validation loss, and by steps to equal loss.
 
     All trainings have the same length, and the learning rate is zero at their end. The
     peak rate, the share of warm-up and the kind of decay are searched
@@ -129,8 +129,9 @@ def compare_networks(
     hyper-parameters. The result shows how many steps the baseline needs for the loss of
     another rule, for example: "muon needs 0.72 times adam's steps". If the loss of a
     rule is outside the range of these trainings, the number of steps at the end of the
-    range is used, and the table says so. The interval of the steps covers searches and
-    seeds; it takes the losses of the baseline at the other lengths as exact.
+    range is used, and the table says so. The interval of the steps includes the
+    variation between searches and between seeds. It treats the losses of the baseline
+    at the other lengths as exact.
 
     Args:
       rules: As for `compare`. "muon" is Muon for matrices and Adam for other leaves,
@@ -300,14 +301,18 @@ def measure_on_network(
       timed: Whether to time a training that runs alone.
       on_chunk, checkpoints: As for `measure_contender`.
     Returns:
-      Arrays and values of the measurement, for J searches of h hyper-parameters, n
-      reporting seeds and k evaluations. `chosen` (J, h) has the choice of each search,
-      and `tuning` (J,) its mean score on the tuning seeds. The following arrays are for
-      the reporting seeds: the log of the final validation loss `logs` (J, n), the
-      validation losses `curves` (J n, k), the test accuracy `accuracy` (J, n), which is
-      NaN without a metric, and the root mean square of the updates `update_rms` (J, n).
-      `rates` (r,) has rates around the best rate, and `rate_scores` (r, m) has their
-      log losses.
+      Arrays and values of the measurement. The sizes are: J searches, h
+      hyper-parameters, n reporting seeds, k evaluations, r rates and m tuning seeds.
+
+      - `chosen` (J, h): the choice of each search;
+      - `tuning` (J,): the mean score of this choice on the tuning seeds;
+      - `logs` (J, n): the log of the final validation loss on the reporting seeds;
+      - `curves` (J n, k): the validation losses on the reporting seeds;
+      - `accuracy` (J, n): the test accuracy on the reporting seeds, NaN without a
+        metric;
+      - `update_rms` (J, n): the root mean square of the updates on the reporting seeds;
+      - `rates` (r,) and `rate_scores` (r, m): rates around the best rate, and their log
+        losses.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(
@@ -510,7 +515,7 @@ def log_lengths(
         study.
       curve: Mean log loss at each length.
     Returns:
-      Log lengths, shape (...). The curve is taken as exact.
+      Log lengths, shape (...).
     Example:
       >>> factors, curve = np.array([0.5, 1.0, 2.0]), np.array([1.0, 0.0, -1.0])
       >>> print(np.exp(log_lengths(np.array([0.5, -1.0, -3.0]), factors, curve)).round(3))

@@ -143,8 +143,8 @@ def make_protocol(
         )
     if both := sorted(set(reporting) & set(tuning)):
         raise ValueError(
-            "seeds and tuning_seeds must be disjoint, because a point that was chosen on "
-            f"a seed is too good on it; both contain {both}."
+            "seeds and tuning_seeds must be disjoint, because a choice looks too good on "
+            f"the seeds that were used to make it; both contain {both}."
         )
     return Protocol(
         searches,

@@ -64,6 +64,8 @@ WORKLOAD_HINT = "Make one by research.workloads.make_workload(name)."
 class Outcomes(NamedTuple):
     """Results of runs on the reporting seeds.
 
+    A point is a choice of hyper-parameters.
+
     Attributes:
       costs: Passes to the target, inf for a run that did not reach it, shape (points,
         seeds).
@@ -195,7 +197,7 @@ def check_contender(
         end of its ranges, or when it was traced.
       NoRuleError: The contender is not an update rule, or it changes the structure,
         shape or dtype of updates or state.
-      ValueError: The rule evaluates the objective itself, and the cost of its step was
+      ValueError: A step of the rule evaluates the objective, and the cost of a step was
         not stated.
     Example:
       >>> from research.comparison import make_contenders
@@ -419,16 +421,16 @@ def measure_contender(
       - `trials` (J, t, h): the trials with which the searches start;
       - `screening` (J, t, s): their log costs on the screening seeds;
       - `chosen` (J, h): the choice of each search;
-      - `tuning` (J,): its mean log cost on the tuning seeds;
-      - `costs` (J, n) and `final` (J, n): its costs and final gaps on the reporting
-        seeds;
+      - `tuning` (J,): the mean log cost of this choice on the tuning seeds;
+      - `costs` (J, n) and `final` (J, n): the costs and final gaps of this choice on
+        the reporting seeds;
       - `passes` (k,) and `curves` (J n, k): the passes at each evaluation, and the
         relative gaps there;
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;
       - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, with its
         interval;
-      - `rates` (r,) and `rate_scores` (r, m): rates around that of the best search, and
-        their log costs.
+      - `rates` (r,) and `rate_scores` (r, m): rates around the rate of the best search,
+        and their log costs.
 
       The values can be written as JSON; a study stores them as one entry of `cells`.
     Raises:

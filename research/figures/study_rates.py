@@ -28,15 +28,15 @@ class Valley(NamedTuple):
       low, high: Range of each trial's score over the seeds, shape (t,).
       diverged: Whether a run of the trial diverged or had the largest possible score,
         shape (t,).
-      chosen: Index of the trial with the lowest score; among equals, the one tried
-        first.
+      chosen: Index of the trial with the lowest score. If several trials have this
+        score, the first of them.
       along: Learning rates of the line, shape (r,).
       line: Score at these rates, with the other hyper-parameters of the chosen trial,
         shape (r,).
       floor, ceiling: Range of the line over the seeds, shape (r,).
-      near: Lowest and highest rate around the line's best with a score within 10 % of
-        it, from the study; None if the best score is above the budget or the study does
-        not have the rates.
+      near: Lowest and highest rate around the best rate of the line whose scores are
+        within 10 % of the best score. The two rates are from the study. None if the
+        best score is above the budget, or if the study does not have the rates.
       decades: Width of `near` in decades, from the study; None if the best score is
         above the budget.
       at_end: Whether `near` reaches an end of the line, so that it may be wider.

@@ -38,7 +38,7 @@ from research.update_rules._transforms import (
 
 
 class AdemamixState(NamedTuple):
-    """State of AdEMAMix.
+    """State of `ademamix`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -158,7 +158,7 @@ def _warmed_up(
 
 
 class SimplifiedAdemamixState(NamedTuple):
-    """State of the simplified AdEMAMix.
+    """State of the simplified AdEMAMix. `simplified_ademamix` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -317,7 +317,7 @@ def laprop(
 
 
 class MarsState(NamedTuple):
-    """State of MARS.
+    """State of `mars`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -343,7 +343,7 @@ def mars(
     mask: Any = None,
     optimize_1d: bool = False,
 ) -> optax.GradientTransformation:
-    """AdamW on gradients corrected by their last change, which reduces variance.
+    """AdamW with gradients that are corrected by their last change, to reduce noise.
 
     c_t = g_t + γ β1 / (1 - β1) (g_t - g_(t-1)), divided by |c_t| if |c_t| > 1,
     m_t = β1 m_(t-1) + (1 - β1) c_t,
@@ -357,8 +357,8 @@ def mars(
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The exact form computes the gradient of step t - 1 again, with
     the examples of step t, which doubles the cost. The authors' code sets g_0 = 0, and
-    clips the norm of c_1, too. timm's option `caution` is the function `cautious` here.
-    optax 0.2.8 and torch do not have the rule.
+    clips the norm of c_1, too. timm's option `caution` corresponds to the function
+    `cautious` here. optax 0.2.8 and torch do not have the rule.
 
     Use it like AdamW on large models. The rule stores three arrays per leaf where Adam
     stores two. timm's default rate is 0.003.

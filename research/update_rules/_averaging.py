@@ -26,7 +26,7 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class LookaheadState(NamedTuple):
-    """State of Lookahead.
+    """State of `lookahead`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of inner steps since the last synchronisation, int32, shape ().
@@ -154,8 +154,8 @@ def polyak_averaging(
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
 
-    After t steps, the mean of all the iterates except the first s is x̄_t = (x_(s+1) +
-    ... + x_t) / (t - s), where s = start.
+    x̄_t = (x_(s+1) + ... + x_t) / (t - s), the mean of all iterates after t steps except
+    the first s, where s is start.
 
     Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
     themselves. `research.update_rules.evaluation_params` returns the mean, at which
@@ -234,7 +234,7 @@ def exponential_averaging(
     get_ema_multi_avg_fn(β), except that torch's first average is x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. Choose β so that
-    1 / (1 - β) steps are a part of an epoch. Unlike the mean of `polyak_averaging`,
+    1 / (1 - β) steps are a fraction of an epoch. Unlike the mean of `polyak_averaging`,
     this average forgets the first iterates, but it never removes all of the noise.
 
     Args:

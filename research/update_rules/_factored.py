@@ -51,7 +51,7 @@ class Factors(NamedTuple):
 
 
 class AdafactorState(NamedTuple):
-    """State of Adafactor, without its momentum.
+    """State of Adafactor, without its momentum. `adafactor` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -64,7 +64,7 @@ class AdafactorState(NamedTuple):
 
 
 class AdafactorMomentumState(NamedTuple):
-    """State of Adafactor's momentum.
+    """State of Adafactor's momentum. `adafactor` defines the symbols.
 
     Attributes:
       mu: Moving average of directions m_t, shaped like the params.
@@ -305,7 +305,7 @@ def _at_most_relative(learning_rate: float | Array | Schedule) -> Schedule:
 
 
 class Sm3State(NamedTuple):
-    """State of SM3.
+    """State of `sm3`, whose docstring defines the symbols.
 
     Attributes:
       largest: For each leaf, a tuple with one array per axis. The array of an axis has

@@ -35,7 +35,7 @@ from research.update_rules._transforms import (
 
 
 class SoapState(NamedTuple):
-    """State of SOAP.
+    """State of `soap`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -97,10 +97,10 @@ def soap(
     `skip_nonfinite` to skip such a step.
 
     In the paper, ε is inside the root. The authors' code has the rule of this function,
-    with two differences. It adds ε before the bias correction. It multiplies the
-    weights by 1 - η λ after the step, which changes the result by a term of the size η²
-    λ. In the authors' code, the defaults of β1, β2 and k are the same as here, and the
-    default of λ is 0.01. optax and torch do not have SOAP.
+    with two differences. The code adds ε before the bias correction. It also multiplies
+    the weights by 1 - η λ after the step, which changes the result by a term of the
+    size η² λ. In the authors' code, the defaults of β1, β2 and k are the same as here,
+    and the default of λ is 0.01. optax and torch do not have SOAP.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² numbers. For a square
     matrix, this is six numbers per parameter, where Adam has two. The numbers have at
@@ -669,7 +669,7 @@ def _as_long_as(direction: Array, wanted: Array) -> Array:
 
 
 class PsgdState(NamedTuple):
-    """State of PSGD with Kronecker factors.
+    """State of PSGD with Kronecker factors. `psgd_kron` defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().

@@ -267,7 +267,7 @@ def _by_matrix(function: Callable[[Array], Array], a: Array, axes: MatrixAxes) -
 
 
 class MuonState(NamedTuple):
-    """State of Muon for the matrices.
+    """State of Muon for the matrices. `muon` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -624,10 +624,10 @@ def normuon(
     consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ), and the root mean
     square of the step is c.
 
-    The rule is the authors' code, except that the code rounds to bfloat16 inside O. The
-    paper's algorithm has consistent_rms=0.2. In the authors' code, matrices have shape
-    (outputs, inputs), so v_t has a number for each row. optax and torch do not have
-    NorMuon.
+    The rule is the same as the authors' code, except that the code rounds to bfloat16
+    inside O. The paper's algorithm has consistent_rms=0.2. In the authors' code,
+    matrices have shape (outputs, inputs), so v_t has a number for each row. optax and
+    torch do not have NorMuon.
 
     The state of a matrix has 1 + 1 / m numbers per parameter, for M_t and v_t. The
     state of any other leaf is that of the inner rule, which is two numbers per
@@ -725,7 +725,7 @@ def _by_neuron(
 
 
 class HyperballState(NamedTuple):
-    """State of `hyperball`.
+    """State of `hyperball`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().

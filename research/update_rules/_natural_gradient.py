@@ -68,8 +68,8 @@ def natural_gradient(
     pass fisher_fn. optax and torch do not have this rule.
 
     Use it for generalised linear models, and for small networks whose Hessian is
-    indefinite, because F is never indefinite. The rule does not look at the value of
-    the objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
+    indefinite, because F is never indefinite. The rule does not use the value of the
+    objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
     search instead.
 
     Args:

@@ -39,7 +39,7 @@ class NewtonState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      learning_rate: Factor t of the last step, 0 if no step was taken, shape ().
+      learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
       outcome: `Outcome` of the last step, int32.
       curvature: Kind of the Hessian, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
@@ -70,8 +70,8 @@ def newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step towards the minimum of the quadratic model of the objective.
 
-    u_t = t_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The factor t_t is the first of η, η s,
-    η s², ... that satisfies Armijo's condition f(x_t + t p_t) <= f(x_t) + c t
+    u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The step size a_t is the first of η, η
+    s, η s², ... that satisfies Armijo's condition f(x_t + a_t p_t) <= f(x_t) + c a_t
     ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is sufficient_decrease. η =
     1 tries the full step first.
 
@@ -96,11 +96,11 @@ def newton(
     gradient, and the rule steps to the minimum of the batch.
 
     Args:
-      learning_rate: First factor η to try. A number of at least 0, a traced scalar, or
-        a schedule.
+      learning_rate: First step size η to try. A number of at least 0, a traced scalar,
+        or a schedule.
       indefinite: "reflect", "keep" or "stop".
-      line_search: Whether to search for the factor. False uses η without looking at f.
-        This is Newton's own method, which may diverge.
+      line_search: Whether to search for the step size. False uses η without evaluating
+        f. This is Newton's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
       max_evaluations: Maximum number of values to evaluate.
@@ -189,7 +189,7 @@ def newton(
 
 
 class TrustRegionState(NamedTuple):
-    """State of `trust_region_newton`.
+    """State of `trust_region_newton`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -221,7 +221,7 @@ def trust_region_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the minimum of the quadratic model inside a trust region.
 
-    u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀHp subject to |p| <= Δ_t. g is
+    u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀ H p subject to |p| <= Δ_t. g is
     the gradient, H the Hessian and Δ_t the radius, within which the model is trusted.
     The minimiser is exact for all signs of H's eigenvalues, because it comes from an
     eigen-decomposition: p = -(H + σ I)⁻¹ g, where σ >= 0 and H + σ I is positive
@@ -342,7 +342,7 @@ def trust_region_step(
 ) -> tuple[Array, Array, Array]:
     """Return the minimiser of a quadratic model inside a trust region.
 
-    The model is gᵀp + ½ pᵀHp, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with the
+    The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with the
     lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V (γ / (λ
     - λ_1 + s)).
 

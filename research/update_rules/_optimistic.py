@@ -29,12 +29,12 @@ from research.update_rules._transforms import (
 
 
 class OptimisticState(NamedTuple):
-    """State of the optimistic correction.
+    """State of the optimistic correction. `optimistic_adam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      previous: Gradient of the last step (optimistic descent), or its direction d_t
-        (optimistic Adam), shaped like the params.
+      previous: Last gradient (optimistic descent) or last direction d_t (optimistic
+        Adam), shaped like the params.
     """
 
     count: Array

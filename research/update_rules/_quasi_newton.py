@@ -32,7 +32,7 @@ NORMS = ("euclidean", "absolute")
 
 
 class BFGSState(NamedTuple):
-    """State of bfgs.
+    """State of `bfgs`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -163,7 +163,7 @@ def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
 
 
 class LBFGSState(NamedTuple):
-    """State of lbfgs.
+    """State of `lbfgs`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().

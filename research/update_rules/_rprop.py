@@ -16,7 +16,7 @@ from research.update_rules._transforms import cast, constant_rate
 
 
 class RpropState(NamedTuple):
-    """State of Rprop.
+    """State of `rprop`, whose docstring defines the symbols.
 
     Attributes:
       sign: Sign of the last gradient, shaped like the params. An entry is 0 if the sign

@@ -28,7 +28,9 @@ from research.update_rules._transforms import (
 
 
 class ScheduleFreeState(NamedTuple):
-    """State of schedule-free rules; the params are y_t.
+    """State of schedule-free rules. `schedule_free_sgd` defines the symbols.
+
+    The params are y_t.
 
     Attributes:
       evaluation_params: Average x_t, at which the objective is evaluated during the
@@ -121,9 +123,10 @@ def schedule_free_adamw(
 ) -> optax.GradientTransformation:
     """Use `schedule_free_sgd` with g_t replaced by Adam's normalised gradient.
 
-    The normalised gradient is g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²
-    and v̂_t = v_t / (1 - β2^t). This is Adam without its first moment, which the
-    average replaces.
+    d_t = g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²,
+    v̂_t = v_t / (1 - β2^t), and d_t replaces g_t in `schedule_free_sgd`.
+
+    d_t is Adam without its first moment, which the average replaces.
 
     optax.contrib.schedule_free_adamw is the same except for the warm-up (see
     `schedule_free_sgd`). The authors' first code multiplied γ_t by √(1 - β2^t) instead

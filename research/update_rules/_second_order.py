@@ -26,12 +26,11 @@ CURVATURES = (
 
 
 def curvature_in_words(curvature: int | Array) -> str:
-    """Describe the `curvature` in a second-order rule's state in words.
-
-    The curvature says what kind of matrix the last step used.
+    """Return a description of the matrix that a second-order rule's last step used.
 
     Args:
-      curvature: Index into CURVATURES, a concrete scalar.
+      curvature: Index into CURVATURES, as in the field `curvature` of the rule's state;
+        a concrete scalar.
     Returns:
       The description.
     Example:
@@ -99,7 +98,7 @@ def shaped_like(
 def kept_after(
     params: Params, unflatten: Callable[[Array], Params], after: tuple[Array, Array]
 ) -> tuple[Array | None, Params]:
-    """Return the objective's value and gradient after a step, as a state keeps them.
+    """Return the objective's value and gradient after a step, to store in a state.
 
     The result is (None, None) if a leaf has a narrower dtype than the vector of
     `flatten`. In that case the step is rounded and may end at another point.

@@ -26,7 +26,7 @@ from research.update_rules._transforms import (
 
 
 class LionState(NamedTuple):
-    """State of Lion.
+    """State of `lion`, whose docstring defines the symbols.
 
     Attributes:
       mu: Moving average m_t of gradients, shaped like the params.
@@ -96,7 +96,7 @@ def lion(
 
 
 class AdoptState(NamedTuple):
-    """State of ADOPT.
+    """State of `adopt`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().

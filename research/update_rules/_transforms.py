@@ -187,12 +187,11 @@ def add_decayed_weights(
 
 
 def agreement(a: Array, b: Array) -> Array:
-    """Return a positive number where two arrays point the same way, entry by entry.
+    """Return a number for each entry: positive if the entries of a and b agree in sign.
 
-    The number is negative where the arrays point in opposite ways, and 0 where one of
-    them is 0. The product of two small numbers would underflow, so the signs of the two
-    are multiplied. For complex entries, the number is the cosine of the angle between
-    them.
+    The number is negative if the signs are opposite, and 0 if one of the two entries is
+    0. The product of two small entries would underflow, so their signs are multiplied
+    instead. For complex entries, the number is the cosine of the angle between them.
 
     Example:
       >>> print(agreement(jnp.array([1e-30, 2.0], "float32"), jnp.array([1e-30, -1.0], "float32")))

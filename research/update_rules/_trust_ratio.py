@@ -153,7 +153,7 @@ def _momentum_of_steps(
 
 
 class NovogradState(NamedTuple):
-    """State of NovoGrad.
+    """State of `novograd`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().

@@ -23,7 +23,7 @@ from research.update_rules._transforms import descend, increment, reached
 
 
 class SvrgState(NamedTuple):
-    """State of SVRG.
+    """State of `svrg`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps since the last snapshot, int32, shape (). If it is 0, the

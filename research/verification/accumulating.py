@@ -19,9 +19,9 @@ from research.verification.leaves import entrywise, maximum, sqrt, zeros_like
 def adagrad(
     x, f, learning_rate, initial_accumulator_value=0.1, eps=1e-7, eps_in_sqrt=True
 ):
-    """Yield the iterates of figure 1 of Duchi, Hazan & Singer (2011).
+    """Yield the iterates of AdaGrad: figure 1 of Duchi, Hazan & Singer (2011).
 
-    The place of ε and the initial value are arguments, as in optax.
+    The paper has eps_in_sqrt=False and the initial value 0.
     """
     s = zeros_like(x) + initial_accumulator_value
     while True:
@@ -35,7 +35,7 @@ def adagrad(
 
 
 def adadelta(x, f, learning_rate=1.0, rho=0.9, eps=1e-6):
-    """Yield the iterates of algorithm 1 of Zeiler (2012).
+    """Yield the iterates of Adadelta: algorithm 1 of Zeiler (2012).
 
     RMS[a] = √(E[a²] + ε) is equation (9). The paper has no learning rate.
     """
@@ -63,7 +63,7 @@ def rmsprop(
     bias_correction=False,
     rate_in_momentum=True,  # The same, since the rate is constant here.
 ):
-    """Yield the iterates of slide 29 of Tieleman & Hinton (2012).
+    """Yield the iterates of RMSProp: slide 29 of Tieleman & Hinton (2012).
 
     The centered variant is from Graves (2013), equations (38)-(41). The other arguments
     are those of optax.
@@ -89,7 +89,7 @@ _OUTSIDE = {"eps_in_sqrt": False}
 def madgrad(
     x, f, learning_rate, momentum=0.9, weight_decay=0.0, eps=1e-6, eps_in_rate=True
 ):
-    """Yield the iterates of algorithm 1 of Defazio & Jelassi (2022).
+    """Yield the iterates of MADGRAD: algorithm 1 of Defazio & Jelassi (2022).
 
     The authors' code adds ε to the rate, too.
     """

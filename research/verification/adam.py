@@ -13,7 +13,7 @@ from research.verification.leaves import absolute, maximum, sqrt, zeros_like
 
 
 def adam(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
-    """Yield the iterates of algorithm 1 of Kingma & Ba (2015).
+    """Yield the iterates of Adam: algorithm 1 of Kingma & Ba (2015).
 
     The argument eps_root is from optax. The paper does not have it.
     """
@@ -31,7 +31,7 @@ def adam(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
 def adamw(
     x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, weight_decay=1e-4
 ):
-    """Yield the iterates of algorithm 2 of Loshchilov & Hutter (2019).
+    """Yield the iterates of AdamW: algorithm 2 of Loshchilov & Hutter (2019).
 
     The λ of the paper is the product η λ in this function.
     """
@@ -59,7 +59,7 @@ def amsgrad(
     bias_correction_nu=True,
     correct_before_max=True,
 ):
-    """Yield the iterates of algorithm 2 of Reddi, Kale & Kumar (2018).
+    """Yield the iterates of AMSGrad: algorithm 2 of Reddi, Kale & Kumar (2018).
 
     The paper has no bias corrections and no ε. Here both are as in optax or torch.
     """
@@ -77,7 +77,7 @@ def amsgrad(
 
 
 def adamax(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8):
-    """Yield the iterates of algorithm 2 of Kingma & Ba (2015), with ε.
+    """Yield the iterates of Adamax: algorithm 2 of Kingma & Ba (2015), with ε.
 
     The paper itself has no ε. Here ε is as in optax and torch.
     """

@@ -17,7 +17,7 @@ def ademamix(
 ):  # fmt: skip
     """Yield the iterates of algorithm 1 of Pagliardini, Ablin & Grangier (2025).
 
-    For warmup_steps, α and β3 follow the schedulers in section 3 of the paper.
+    If warmup_steps > 0, α and β3 follow the schedulers in section 3 of the paper.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -52,7 +52,7 @@ def simplified_ademamix(
 
 
 def laprop(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-15, weight_decay=0.0):
-    """Yield the iterates of algorithm 1 of Ziyin, Wang & Ueda (2020)."""
+    """Yield the iterates of LaProp: algorithm 1 of Ziyin, Wang & Ueda (2020)."""
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)

@@ -25,7 +25,7 @@ def nadam(
     momentum_schedule="constant",
     momentum_decay=0.004,
 ):
-    """Yield the iterates of algorithm 2 of Dozat (2016), with his schedule of μ.
+    """Yield the iterates of NAdam: algorithm 2 of Dozat (2016), with his schedule of μ.
 
     With a constant μ the rule is as in optax, and with the schedule "torch" as in
     torch.
@@ -86,7 +86,7 @@ def radam(
     threshold=5.0,
     eps_before_correction=False,
 ):
-    """Yield the iterates of algorithm 2 of Liu et al. (2020).
+    """Yield the iterates of RAdam: algorithm 2 of Liu et al. (2020).
 
     ε is as in optax or torch, and the threshold is an argument.
     """

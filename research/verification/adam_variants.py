@@ -19,9 +19,10 @@ from research.verification.leaves import by_leaf, entrywise, sign, sqrt, zeros_l
 
 
 def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
-    """Yield the iterates of algorithm 2 of Zhuang et al. (2020).
+    """Yield the iterates of AdaBelief: algorithm 2 of Zhuang et al. (2020).
 
-    The paper's single ε is eps_root in the second moment s and eps in the division.
+    The paper's single ε has two names here: eps_root in the second moment s, and eps in
+    the division.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -73,7 +74,7 @@ def yogi(
     initial_mu=0.0,
     bias_correction=True,
 ):
-    """Yield the iterates of algorithm 2 of Zaheer et al. (2018).
+    """Yield the iterates of Yogi: algorithm 2 of Zaheer et al. (2018).
 
     The paper has no bias corrections. Here the corrections are as in Adam.
     """
@@ -101,7 +102,7 @@ def adan(
     weight_decay=0.0,
     proximal=False,
 ):
-    """Yield the iterates of algorithm 1 of Xie et al. (2024).
+    """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
     Each β is 1 minus the paper's β. The averages start from 0 and are corrected for
     this start. The paper has the proximal weight decay.
@@ -167,11 +168,11 @@ def optax_acprop(
     learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, weight_decay=0.0,
     corrected=True,
 ):  # fmt: skip
-    """Return optax.contrib.acprop; if corrected, with the spread around m_t.
+    """Return optax.contrib.acprop, or a corrected form of it that follows the paper.
 
-    optax computes the spread around m_(t-1). Because g_t - m_t = β1 (g_t - m_(t-1)),
-    the spread around m_t is β1 times as large. The corrected rule divides eps by b1,
-    eps_root by b1² and the updates by b1.
+    optax computes the spread of the gradients around m_(t-1), and the paper around m_t.
+    Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times as large.
+    The corrected rule divides eps by b1, eps_root by b1² and the updates by b1.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:

@@ -33,7 +33,7 @@ class Evaluated(Leaves):
 def lookahead(
     x, f, learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False
 ):
-    """Yield the iterates of algorithm 1 of Zhang et al. (2019).
+    """Yield the iterates of Lookahead: algorithm 1 of Zhang et al. (2019).
 
     The inner rule is the heavy ball with momentum 0.9.
     """

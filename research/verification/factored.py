@@ -18,7 +18,7 @@ def adafactor(
     multiply_by_parameter_scale=True, clipping_threshold=1.0, momentum=None,
     weight_decay=0.0, eps=1e-30, min_scale=1e-3, relative_step=False,
 ):  # fmt: skip
-    """Yield the iterates of algorithms 4 and 5 of Shazeer & Stern (2018).
+    """Yield the iterates of Adafactor: algorithms 4 and 5 of Shazeer & Stern (2018).
 
     The rate, the momentum and the decay are not in the paper. This function keeps the
     whole average of squares and factors it in each step. The result is the same,
@@ -45,8 +45,8 @@ def adafactor(
 def rank_one(v, least):
     """Return r cᵀ / mean(r) for the means r of the rows and c of the columns.
 
-    Rows and columns are those of the two longest axes. An array with no two axes of the
-    least length is returned unchanged.
+    Rows and columns are those of the two longest axes. If fewer than two axes have a
+    length of at least `least`, the array is returned unchanged.
     """
     axes = np.argsort(v.shape, kind="stable")[-2:]
     if v.ndim < 2 or min(v.shape[k] for k in axes) < least:
@@ -88,9 +88,10 @@ def sm3(x, f, learning_rate, momentum=0.9, eps=1e-8):
 
 
 def cover(s):
-    """Return, for each entry, the minimum over the axes of a maximum.
+    """Return, for each entry, the smaller of the maxima of its row and its column.
 
-    The maximum of an axis is over all entries that have the same position on this axis.
+    If s has other axes, there is a maximum for each axis: over all entries with the
+    same position on this axis. The smallest of these maxima is returned.
     """
     bound = s
     for axis in range(s.ndim if s.size else 0):
@@ -121,7 +122,7 @@ def optax_adafactor(
     weight_decay=0.0,
     eps=1e-30,
 ):
-    """Return optax.adafactor from its parts, with t^-c in the dtype of the rate.
+    """Return optax.adafactor, built from its parts, with t^-c in the rate's dtype.
 
     optax computes this power in float32, so in float64 its updates would be wrong by
     1e-7. optax does not multiply the weight decay by the rate.

@@ -27,7 +27,7 @@ def gradient_descent(x, f, learning_rate):
 
 
 def heavy_ball(x, f, learning_rate, momentum=0.9):
-    """Yield the iterates of equation (9) of Polyak (1964).
+    """Yield the iterates of the heavy ball: equation (9) of Polyak (1964).
 
     The step is x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)).
     """
@@ -65,7 +65,7 @@ def ema_momentum(x, f, learning_rate, momentum=0.9, undamped_start=False):
 
 
 def sign_descent(x, f, learning_rate):
-    """Yield the iterates of algorithm 1 of Bernstein et al. (2018).
+    """Yield the iterates of sign descent: algorithm 1 of Bernstein et al. (2018).
 
     The step is x <- x - δ sign(g).
     """
@@ -76,7 +76,7 @@ def sign_descent(x, f, learning_rate):
 
 
 def signum(x, f, learning_rate, momentum=0.9):
-    """Yield the iterates of algorithm 2 of Bernstein et al. (2018).
+    """Yield the iterates of Signum: algorithm 2 of Bernstein et al. (2018).
 
     The steps are m <- β m + (1 - β) g and x <- x - δ sign(m).
     """
@@ -123,7 +123,7 @@ EXACT = {"quadratic": 3 / 64}
 
 
 def noisy_sgd(x, f, learning_rate, draws, eta=0.01, gamma=0.55):
-    """Yield the iterates of equation (1) of Neelakantan et al. (2015).
+    """Yield the iterates of noisy SGD: equation (1) of Neelakantan et al. (2015).
 
     draws is an iterable of Leaves: the standard normal numbers of each step.
     """

@@ -54,7 +54,7 @@ class Formula(NamedTuple):
 
 
 def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leaves]]:
-    """Make a mistake in a formula, by editing and compiling the formula's source.
+    """Return a wrong version of a formula, made by editing the formula's source.
 
     Args:
       formula: The correct formula.

@@ -50,7 +50,7 @@ def soap(
     x, f, learning_rate, b1=0.95, b2=0.95, eps=1e-8, weight_decay=0.0, refresh_every=10,
     refresh="qr", shampoo_beta=None,
 ):  # fmt: skip
-    """Yield the iterates of algorithms 3 and 4 of Vyas et al. (2024).
+    """Yield the iterates of SOAP: algorithms 3 and 4 of Vyas et al. (2024).
 
     As in the authors' code, the first gradient sets the bases and makes no step, and
     the columns of a basis are sorted before an iteration.

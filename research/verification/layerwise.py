@@ -27,7 +27,7 @@ B1, B2 = mpmath.mpf(0.9), mpmath.mpf(0.999)
 def lamb(
     x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0
 ):
-    """Yield the iterates of algorithm 2 of You et al. (2020), with φ(z) = z.
+    """Yield the iterates of LAMB: algorithm 2 of You et al. (2020), with φ(z) = z.
 
     The ratio |x| / |r| is 1 if either norm is 0.
     """
@@ -373,10 +373,7 @@ def optax_muon(
     optax.trace therefore computes the momentum, which is multiplied by 1 - β and then
     orthogonalised by optax's Muon with beta=0. With consistent_rms, which needs
     bias_correction=True, the scale is computed here, because optax.contrib.muon has the
-    argument consistent_rms only since version 0.2.7. tests/rules/test_layerwise.py
-    compares with this argument. An early form of optax's Muon orthogonalised the
-    gradient instead of the momentum. This was mended in January 2025, before the first
-    release of the rule (0.2.5).
+    argument consistent_rms only since version 0.2.7.
     """
     given = (learning_rate, ns_coeffs, ns_steps)
     if consistent_rms is not None:

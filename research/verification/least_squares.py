@@ -13,7 +13,7 @@ from research.verification.newton import flat, like, model_minimum
 
 
 def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
-    """Yield the iterates of equation (10.23) of Nocedal & Wright (2006).
+    """Yield the iterates of Gauss-Newton: equation (10.23) of Nocedal & Wright (2006).
 
     The direction h solves JᵀJ h = -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the
     step length.
@@ -31,7 +31,7 @@ def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
 
 
 def levenberg_marquardt(x, f, learning_rate=1.0):
-    """Yield the iterates of algorithm 7.1 of Moré (1978).
+    """Yield the iterates of Levenberg-Marquardt: algorithm 7.1 of Moré (1978).
 
     Each step h minimises |J h + r| subject to |D h| <= Δ, where Δ is the radius of the
     trust region. This subproblem is solved exactly.

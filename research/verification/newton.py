@@ -94,8 +94,8 @@ def rooted(h, damping):
 def of_length(length, p, g):
     """Scale p so that √(pᵀg) is the given length.
 
-    This is the length of p in the metric in which p is the gradient g. A mistaken
-    formula uses it.
+    If p = H⁻¹ g, this is the length of p in the metric H. One of the known mistakes
+    uses this length.
     """
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p

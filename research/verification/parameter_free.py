@@ -24,7 +24,7 @@ from research.verification.problems import PROBLEMS
 
 
 def dog(x, f, learning_rate=1.0, initial_distance=None, eps=1e-8):
-    """Yield the iterates of equation (DoG) of Ivgi, Hinder & Carmon (2023).
+    """Yield the iterates of DoG: equation (DoG) of Ivgi, Hinder & Carmon (2023).
 
     ε and r_ε are those of the authors' code.
     """
@@ -52,7 +52,7 @@ def prodigy(
     x, f, learning_rate=1.0, b1=0.9, b2=0.999, b3=None, eps=1e-8, initial_distance=1e-6, distance_factor=1.0,
     weight_decay=0.0, bias_correction=False, eps_by_next_distance=True,
 ):  # fmt: skip
-    """Yield the iterates of algorithm 4 of Mishchenko & Defazio (2024).
+    """Yield the iterates of Prodigy: algorithm 4 of Mishchenko & Defazio (2024).
 
     The paper has eps_by_next_distance=False. The authors' code has True.
     """
@@ -78,7 +78,7 @@ def prodigy(
 
 
 def dowg(x, f, learning_rate=1.0, initial_distance=1e-2, eps=1e-4):
-    """Yield the iterates of algorithm 1 of Khaled, Mishchenko & Jin (2023).
+    """Yield the iterates of DoWG: algorithm 1 of Khaled, Mishchenko & Jin (2023).
 
     The ε is that of optax.
     """
@@ -92,7 +92,7 @@ def dowg(x, f, learning_rate=1.0, initial_distance=1e-2, eps=1e-4):
 
 
 def cocob(x, f, learning_rate=1.0, alpha=100.0, eps=1e-8, weight_decay=0.0):
-    """Yield the iterates of algorithm 2 of Orabona & Tommasi (2017).
+    """Yield the iterates of COCOB: algorithm 2 of Orabona & Tommasi (2017).
 
     The rate multiplies the gradient, as in optax.
     """

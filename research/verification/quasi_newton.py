@@ -66,7 +66,7 @@ def lbfgs(
     first_step="euclidean",
     min_curvature=0.0,
 ):
-    """Yield the iterates of algorithms 7.4 and 7.5 of Nocedal & Wright.
+    """Yield the iterates of L-BFGS: algorithms 7.4 and 7.5 of Nocedal & Wright.
 
     The scale γ is that of (7.20).
     """

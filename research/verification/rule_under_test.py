@@ -219,7 +219,7 @@ def _call(raised: str, when: str, call: Callable[[], Any]) -> Any:
 
 
 def place(problem: BaseException) -> str:
-    """Return the line of the user's own code that raised, as " (line 3 of mine.py)".
+    """Return the line of user code that raised an error, as " (line 3 of mine.py)".
 
     Return "" if the traceback has only lines of installed packages.
     """

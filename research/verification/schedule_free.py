@@ -104,7 +104,7 @@ def optax_sgd(
 ):
     """Return optax.contrib.schedule_free_sgd, with the warm-up mended.
 
-    optax's own warm-up has an error (open pull request 1744). For the step optax
+    optax's own warm-up has an error (open pull request 1744). For the step, optax
     evaluates the schedule with a count from 0, and for the weight of the average with a
     count from 1. With warm-up, the result is therefore a rule that is composed of
     optax's parts.

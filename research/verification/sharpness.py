@@ -10,7 +10,7 @@ from research.verification.leaves import norm
 
 
 def sam(x, f, learning_rate, rho=0.05):
-    """Yield the iterates of algorithm 1 of Foret et al. (2021) with p = 2.
+    """Yield the iterates of SAM: algorithm 1 of Foret et al. (2021) with p = 2.
 
     The steps are ε̂ = ρ g / |g| and w <- w - η ∇L(w + ε̂).
     """

@@ -11,7 +11,7 @@ from research.verification.leaves import maximum, sign, sqrt, zeros_like
 
 
 def lion(x, f, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3):
-    """Yield the iterates of algorithm 2 of Chen et al. (2023)."""
+    """Yield the iterates of Lion: algorithm 2 of Chen et al. (2023)."""
     m = zeros_like(x)
     while True:
         g = f.gradient(x)

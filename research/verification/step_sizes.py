@@ -52,7 +52,7 @@ def barzilai_borwein(x, f, learning_rate=1e-3, short=False):
 
 
 def adgd(x, f, learning_rate=1e-3):
-    """Yield the iterates of algorithm 1 of Malitsky & Mishchenko (2020).
+    """Yield the iterates of AdGD: algorithm 1 of Malitsky & Mishchenko (2020).
 
     If the iterates do not move, λ and θ do not change.
     """

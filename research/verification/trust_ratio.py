@@ -15,7 +15,7 @@ def lars(
     x, f, learning_rate, momentum=0.9, weight_decay=0.0, trust_coefficient=1e-3,
     eps=0.0, nesterov=False, separate_norms=True,
 ):  # fmt: skip
-    """Yield the iterates of algorithm 1 of You, Gitman & Ginsburg (2017).
+    """Yield the iterates of LARS: algorithm 1 of You, Gitman & Ginsburg (2017).
 
     If a norm is 0, the ratio is 1. The arguments eps and separate_norms=False are from
     optax.
@@ -50,7 +50,7 @@ def ratio(p, q, eps):
 def novograd(
     x, f, learning_rate, b1=0.9, b2=0.25, eps=1e-6, eps_root=0.0, weight_decay=0.0
 ):
-    """Yield the iterates of algorithm 1 of Ginsburg et al. (2019).
+    """Yield the iterates of NovoGrad: algorithm 1 of Ginsburg et al. (2019).
 
     The argument eps_root is that of optax.
     """
@@ -66,7 +66,7 @@ def novograd(
 
 
 def fromage(x, f, learning_rate, min_norm=1e-6):
-    """Yield the iterates of algorithm 1 of Bernstein et al. (2020).
+    """Yield the iterates of Fromage: algorithm 1 of Bernstein et al. (2020).
 
     The argument min_norm is that of optax.
     """

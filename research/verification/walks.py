@@ -58,7 +58,8 @@ def walk(
 ) -> Walk:
     """Run a JAX rule on a problem in one compiled scan, and return its trajectory.
 
-    The rule receives the same extra arguments as in a step of descent.
+    The rule receives the same extra arguments as in a training step of
+    `research.descent`.
 
     Args:
       rule: Any gradient transformation.
@@ -383,8 +384,8 @@ def distance(
     If only one of two compared values is finite, the difference is inf. If both are
     NaN, the difference is 0 if the problem has NaN in its gradients. Otherwise it is
     inf, so that failed runs never count as equal. If both rules are evaluated at points
-    other than their iterates, these points are compared like the iterates of a
-    function.
+    other than their iterates, these points are compared in the same way as the
+    iterates.
 
     Args:
       found, reference: The two trajectories.

@@ -53,7 +53,8 @@ class Place:
         different numbers.
       source: Innermost line of the user's code.
       is_rule: Whether the position is inside a custom derivative rule.
-      active: Whether adjoints pass. This is False inside a function with a custom rule.
+      active: Whether adjoints pass through the equations at this position. This is
+        False inside a function with a custom rule.
       in_library: Whether the position is inside a function of JAX. The equations of
         such a function have no line of the user's code, so they get the line of the
         call.
@@ -67,7 +68,7 @@ class Place:
     in_library: bool = False
 
     def inside(self, tape: Tape, name: str, **changes: Any) -> "Place":
-        """Return the position in an inner scope that begins at the end of the tape."""
+        """Return the position in a new scope that begins with the next equation."""
         calls = (*self.calls, len(tape.entries))
         return dataclasses.replace(
             self, scope=(*self.scope, name), calls=calls, **changes
@@ -86,7 +87,7 @@ def record(
       leaves: Arguments of f.
       expand: ("scan",) to record each step of a scan separately, or ().
     Returns:
-      The tape, the nodes of the leaves, and the operands of the outputs.
+      The tape, the nodes of the leaves, and for each output its node or constant.
     """
     closed = jax.make_jaxpr(f)(*leaves)
     tape = Tape(frozenset(expand))
