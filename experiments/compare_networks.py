@@ -23,7 +23,7 @@ all networks of the default run.
 import sys
 
 import research
-from research.cli import compare_networks as study
+from research.cli import compare_networks as study  # The command `descent networks`.
 
 EXPECTED = {"muon_over_adamw": (0.5, 1.3)}
 

@@ -181,8 +181,9 @@ def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     for entry in entries if isinstance(entries, list) else []:
         one = entry if isinstance(entry, Mapping) else {}
         rules, text = one.get("rules"), one.get("text", 0)
-        named = isinstance(rules, list) and all(isinstance(r, str) for r in rules)
-        if named and isinstance(text, str | None):
+        if not isinstance(rules, list) or not isinstance(text, str | None):
+            continue
+        if all(isinstance(rule, str) for rule in rules):
             found.append((", ".join(rules), text))
     return found
 

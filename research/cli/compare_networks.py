@@ -6,16 +6,29 @@ rate is zero. The score is the validation loss at the end; the test accuracy is 
 and never used. The baseline is also trained at 0.5 to 2 times the steps, so the answer
 also says how many of its steps a rule needs for the same loss.
 
-This is the experiment compare_networks. It stands here because `descent reproduce`
-repeats its runs without a clone of the repository.
+    # Muon, Lion and NAdamW beside AdamW on an MLP and a CNN.
+    descent networks
+    descent networks my_rules.py:mine adamw --network gpt_characters
+    # More rules, and all networks that need no download.
+    descent networks --full
+
+Your own rule is a function that takes a learning rate and returns an
+optax.GradientTransformation. All rules are compared with the last rule, or with
+`--baseline`. research.workloads.networks defines the networks: mlp_digits, cnn_digits,
+gru_digits, gru_vowels (downloaded), gpt_characters, autoencoder_digits. "muon" is Muon
+for the matrices and Adam for the other leaves, with two searched rates.
 """
 
 import dataclasses
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import research
-from research.cli import rule_lookup
+from research import cli
+from research.cli import flags, rule_lookup
+from research.cli.compare import with_rule_flag
 from research.cli.progress import OnProgress
 
 if TYPE_CHECKING:
@@ -23,8 +36,8 @@ if TYPE_CHECKING:
     from research.runs import Result
     from research.types import Checkpoints
 
-PROGRAM = "python experiments/compare_networks.py"
-NAME = Path(__file__).stem  # Name of the experiment.
+PROGRAM = "descent networks"
+NAME = Path(__file__).stem  # Name of the experiment that this command runs.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +84,25 @@ FULL = Config(
         "autoencoder_digits",
     ),
 )
+
+
+def networks(words: Sequence[str]) -> int:
+    """Compare rules on networks, with the rules and settings given on a command line.
+
+    Arguments before the first flag are rules.
+
+    Args:
+      words: Command-line arguments after `networks`.
+    Returns:
+      0.
+    Raises:
+      ValueError, TypeError, OSError: The input is bad.
+        `research.cli.errors_in_one_line` reports the error in one line.
+      SystemExit: Status 2 if a flag's value has the wrong type.
+    """
+    study = sys.modules[__name__]
+    cli.perform(study, flags.parse(study, with_rule_flag(words)))
+    return cli.SUCCESS
 
 
 def complete(config: Config) -> Config:

@@ -125,7 +125,13 @@ def reproduce_study(
     folder = path
     if not path.is_dir():
         folder = archive.unpack(path, options.results / RECEIVED)
-        print(f"report: {received.redraw(_study(manifest['experiment']), folder)}")
+        try:
+            report = received.redraw(_study(manifest["experiment"]), folder)
+        except ValueError as error:  # Its cause has no command of a stranger.
+            raise ValueError(
+                f"{path} contains no result of a run: {error.__cause__ or error}"
+            ) from error
+        print(f"report: {report}")
     if redraw_only:
         return SAME
     try:
@@ -208,7 +214,8 @@ def reproduce_run(
         runs.read_manifest(run.path)["environment"],
     ]
     comparison = runs.compare(
-        *map(received.without_origin, (before, runs.load_result(run.path))),
+        received.without_origin(before),
+        received.without_origin(runs.load_result(run.path)),
         environments,
     )
     if not left_out and (comparison.same or not comparison.causes):

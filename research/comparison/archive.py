@@ -20,7 +20,7 @@ NETWORK_FORMAT = 1  # The same of a study on networks.
 # The command that repeats a study, and its question, by the name of its experiment.
 PROGRAMS = {
     "compare": "descent compare",
-    "compare_networks": "python experiments/compare_networks.py",
+    "compare_networks": "descent networks",
 }
 QUESTIONS = {
     "compare": (
@@ -188,7 +188,8 @@ def save_study(
     finally:
         runs.close(run)
     try:
-        pictures = draw(study.numbers, study.arrays)
+        with figures.style():
+            pictures = draw(study.numbers, study.arrays)
     except KeyError:  # `conclude` accepts measurements without the arrays of a picture.
         pictures = {}
     saved = [figures.save(picture, path, name) for name, picture in pictures.items()]
@@ -261,7 +262,7 @@ def _check_format(experiment: str, numbers: Any) -> None:
     if len(given) != 1:
         raise ValueError(
             f"contains a run of {experiment!r}, which is not a study. Pass runs of "
-            "descent compare or of compare_networks."
+            "descent compare or descent networks."
         )
     version, known = numbers[given[0]], kinds[given[0]]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:

@@ -42,7 +42,7 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with which the experiment compare_networks repeats a study.
+    """Return the config with which `descent networks` repeats a study.
 
     Args:
       numbers: Numbers of a study that `compare_networks` returned. The rest is as in

@@ -63,8 +63,10 @@ def rule_word(constructor: Any) -> str:
       ('adam', 'optax.contrib.dog', '<in Python>')
     """
     name = getattr(constructor, "__name__", "")
+    found: Any
     for package in (optax, optax.contrib):
-        if name and inspect.unwrap(getattr(package, name, None)) is constructor:
+        found = getattr(package, name, None)
+        if callable(found) and inspect.unwrap(found) is constructor:
             return f"{package.__name__}.{name}"
     return our_name(constructor) or _file_word(constructor) or IN_PYTHON
 

@@ -10,7 +10,6 @@ from typing import Any
 from research import figures, report
 from research.checks import check_flag, check_instance, check_path, check_sequence
 from research.comparison.archive import SavedStudy
-from research.figures.ratios import Ratio, draw_ratios
 from research.leaderboard.gathering import Gathered, gather
 from research.leaderboard.rankings import (
     ON_NETWORKS,
@@ -22,6 +21,7 @@ from research.leaderboard.rankings import (
     terms_of,
     workload_of,
 )
+from research.leaderboard.ratios import Ratio, draw_ratios
 from research.runs import Table, write_atomically
 from research.runs.manifest import MANIFEST
 
@@ -275,8 +275,9 @@ def _network_row(entry: Entry, cost_of: Mapping[str, float]) -> dict[str, Any]:
 def _steps(entry: Entry) -> report.Cell:
     if entry.comparison is None:
         return report.cell(None, "the baseline")
-    steps = (entry.comparison[name] for name in ("steps", "steps_low", "steps_high"))
-    return _with_interval(*steps, "unknown")
+    names = ("steps", "steps_low", "steps_high")
+    steps, low, high = (entry.comparison[name] for name in names)
+    return _with_interval(steps, low, high, "unknown")
 
 
 def _picture(study: SavedStudy) -> tuple[figures.Picture, report.Embedded]:
@@ -285,11 +286,13 @@ def _picture(study: SavedStudy) -> tuple[figures.Picture, report.Embedded]:
     A picture in the file of a study is never shown, because it may contain anything.
     """
     on_networks = study.on_networks
-    names = RATIOS[on_networks]
+    ratio, low, high = RATIOS[on_networks]
     rows = [
         Ratio(
             f"{one['rule']} on {workload_of(study, one)}",
-            *(one[name] for name in names),
+            one[ratio],
+            one[low],
+            one[high],
             one["verdict"],
         )
         for one in study.numbers["comparisons"]

@@ -119,8 +119,9 @@ def terms_of(study: SavedStudy, measurement: Mapping[str, Any]) -> tuple[Any, ..
     protocol = study.numbers["protocol"]
     if not study.on_networks:
         return tuple(protocol[name] for name in PROTOCOL)
-    values = measurement | {name: protocol[name] for name in ("searches", "budget")}
-    return (ON_NETWORKS, *(values[name] for name in NETWORK_PROTOCOL))
+    searches, budget, *of_network = NETWORK_PROTOCOL
+    terms = (protocol[searches], protocol[budget])
+    return (ON_NETWORKS, *terms, *(measurement[name] for name in of_network))
 
 
 def _rule_details(

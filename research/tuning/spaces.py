@@ -10,6 +10,7 @@ from scipy.stats import qmc
 
 from research.checks import (
     check_count,
+    check_instance,
     check_number,
     check_numbers,
     check_sequence,
@@ -426,6 +427,7 @@ def range_text(range_: Range) -> str:
       >>> range_text(Range(1e-4, 10.0, "log", 0.1))
       '0.0001..10.0 log default=0.1'
     """
+    check_instance("range_", range_, Range, "Write Range(low, high).")
     text = f"{float(range_.low)!r}..{float(range_.high)!r} {range_.scale}"
     return text if range_.default is None else f"{text} default={range_.default!r}"
 

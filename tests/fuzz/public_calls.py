@@ -1073,7 +1073,9 @@ def of_studies() -> Iterator[Call]:
             False,
         ),
         ("parse_command", {"rules": ["adam"], "find": str.upper}, False),
+        ("name_rules", {"words": ["adam", "v1=lion"]}, False),
         ("parse_range", {"text": "1e-3..1"}, False),
+        ("range_text", {"range_": research.tuning.Range(0.1, 1.0)}, False),
         ("parse_spaces", {"words": ["adam.b1=0.1..0.9"]}, False),
         ("passes_to_target", {**gap_arrays(), "target": 0.01}, False),
         ("penalised_passes", {**gap_arrays(), "target": 0.01}, False),
@@ -1220,6 +1222,7 @@ def of_runs() -> Iterator[Call]:
         },
         "pack": {"run": finished_run().path, "target": folder() / "toy.zip"},
         "parse_seeds": {"text": "0..3"},
+        "seeds_text": {"seeds": (0, 1, 5)},
         "read_contents": {"path": finished_run().path},
         "read_manifest": {"path": finished_run().path},
         "read_reference": {"file": reference()},
@@ -1309,6 +1312,9 @@ def of_pages() -> Iterator[Call]:
         "figures.new_figure", f.new_figure, {"width": 2.0, "height": 1.0}, slow=True
     )
     yield Call(
+        "figures.svg_bytes", f.svg_bytes, {"figure": picture().figure}, slow=True
+    )
+    yield Call(
         "figures.save",
         f.save,
         {"picture": picture(), "folder": folder(), "name": "still"},
@@ -1322,6 +1328,9 @@ def of_pages() -> Iterator[Call]:
     )
     yield Call("report.cell", r.cell, {"value": 1.0, "text": "1"})
     yield Call("report.embed", r.embed, {"path": folder() / "still.svg"})
+    drawn = {"data": (folder() / "still.svg").read_bytes(), "name": "still"}
+    yield Call("report.embed_bytes", r.embed_bytes, drawn)
+    yield Call("report.rule_sources", r.rule_sources, {"numbers": {"origin": {}}})
     yield Call("report.first_sentence", r.first_sentence, {"text": "One. Two."})
     yield Call("report.paragraphs", r.paragraphs, {"text": "One.\n\nTwo."})
     yield Call("report.prose", r.prose, {"text": "Leave out --fast."})
