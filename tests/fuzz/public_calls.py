@@ -62,6 +62,7 @@ NOT_CALLED = {
     "cli.import_whole",
     "cli.main",
     "cli.perform",
+    "cli.write_pictures",
     "cli.report_of",
 }
 
