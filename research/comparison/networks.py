@@ -19,11 +19,11 @@ from research.comparison._searching import (
     OnChunk,
     OnProgress,
     best_search,
-    chunk_teller,
     start_searches,
     tuning_score,
 )
 from research.comparison.archive import NETWORK_FORMAT, save_study
+from research.comparison.checking import check_contender
 from research.comparison.configs import networks_config
 from research.comparison.contenders import Contender
 from research.comparison.measurements import robust_rates
@@ -31,7 +31,7 @@ from research.comparison.network_contenders import network_contenders, scheduled
 from research.comparison.origins import origin, source_digest
 from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.tables import as_text
-from research.comparison.trials import check_contender
+from research.comparison.trials import chunk_teller
 from research.models import count_parameters
 from research.runs.files import canonical
 from research.statistics.searches import searched_cost, searched_difference

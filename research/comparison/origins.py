@@ -14,6 +14,7 @@ import optax.contrib
 from research import update_rules
 from research.comparison.contenders import Contender
 from research.reading import read_bytes
+from research.verification.rule_under_test import guarded
 
 IN_PYTHON = "<in Python>"  # Stands for a rule that has neither a name nor a file.
 LARGEST_SOURCE = 2**18  # Bytes; of a larger file only the function is kept.
@@ -130,7 +131,7 @@ def _digest(file: Path) -> str:
 
 def _is_a_guard(constructor: Any) -> bool:
     """Return whether this is our function around a rule that is already made."""
-    return getattr(constructor, "__module__", "") == "research.comparison.contenders"
+    return getattr(constructor, "__module__", "") == guarded.__module__
 
 
 def _partial_text(constructor: functools.partial) -> str:

@@ -5,6 +5,7 @@ squares (Adadelta, RMSProp). In the formulas, g_t is the gradient, u_t the updat
 η_t the learning rate at step t. All operations act entry by entry.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -98,7 +99,7 @@ def adagrad(
             jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
         )
 
-    def divide(g, s):
+    def divide(g: Array, s: Array):
         return jnp.where(s == 0, 0.0, g / _root(s, eps, eps_in_sqrt)).astype(
             g.dtype
         )  # 0 / 0 becomes 0, and a NaN gradient stays NaN.
@@ -175,7 +176,7 @@ def adadelta(
     def init(params: Params):
         return AdadeltaState(*(jax.tree.map(sizes_like, params) for _ in range(2)))
 
-    def scale(g, e, d):
+    def scale(g: Array, e: Array, d: Array):
         return like(jnp.sqrt(d + cast(eps, d)) / jnp.sqrt(e + cast(eps, e)) * g, g)
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -312,7 +313,7 @@ def rmsprop(
             "example 0.9."
         )
 
-    def divide(g, v):
+    def divide(g: Array, v: Array):
         return like(g / _root(v, eps, eps_in_sqrt), g)
 
     make = _centered if centered else _uncentered
@@ -328,7 +329,10 @@ def rmsprop(
 
 
 def _uncentered(
-    decay, initial_scale, corrected, divide
+    decay: float | Array,
+    initial_scale: float | Array,
+    corrected: bool,
+    divide: Callable[[Array, Array], Array],
 ) -> optax.GradientTransformation:
     def init(params: Params):
         nu = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
@@ -351,7 +355,12 @@ def _uncentered(
     return complete(optax.GradientTransformation(init, update))
 
 
-def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransformation:
+def _centered(
+    decay: float | Array,
+    initial_scale: float | Array,
+    corrected: bool,
+    divide: Callable[[Array, Array], Array],
+) -> optax.GradientTransformation:
     def init(params: Params):
         mu = jax.tree.map(jnp.zeros_like, params)
         variance = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
@@ -371,7 +380,7 @@ def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransfor
             )
         share = (1.0 - decay) / weight  # This gradient's share; share + rest = 1.
 
-        def spread(s, g, m):
+        def spread(s: Array, g: Array, m: Array):
             gap = g.astype(m.dtype) - m
             return cast(decay, s) * s + cast((1.0 - decay) * rest, s) * abs_square(gap)
 
@@ -478,7 +487,7 @@ def madgrad(
     check_number("momentum", momentum, below=1.0)
     check_number("eps", eps)
 
-    def rate(count):
+    def rate(count: Array):
         return constant_rate(rate_at(learning_rate, count))
 
     def init(params: Params):
@@ -500,7 +509,7 @@ def madgrad(
             updates,
         )
 
-        def step(g, s, v, moved):
+        def step(g: Array, s: Array, v: Array, moved: Array):
             root = jnp.cbrt(v) + cast(eps, v)
             still = (root == 0) | overflowed(v, g)
             ahead = -jnp.where(still, 0.0, s / root) - moved

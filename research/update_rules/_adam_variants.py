@@ -109,7 +109,7 @@ def adabelief(
         )
         of_mu, of_nu = correction(b1, count), correction(b2, count)
 
-        def direction(g, m, s):
+        def direction(g: Array, m: Array, s: Array):
             return (
                 m / cast(of_mu, m) / (jnp.sqrt(s / cast(of_nu, s)) + cast(eps, s))
             ).astype(g.dtype)
@@ -189,7 +189,7 @@ def acprop(
         first = state.count == 0
         weight = correction(b2, jnp.maximum(state.count, 1))
 
-        def direction(g, m, s):
+        def direction(g: Array, m: Array, s: Array):
             spread = jnp.where(first, 1.0, s / cast(weight, s))
             return (g.astype(m.dtype) / (jnp.sqrt(spread) + cast(eps, s))).astype(
                 g.dtype
@@ -274,7 +274,7 @@ def yogi(
         nu = jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
         return YogiState(jnp.zeros((), jnp.int32), mu, nu)
 
-    def move(v, g):
+    def move(v: Array, g: Array):
         square = abs_square(g).astype(v.dtype)
         moved = v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
         return jnp.where(
@@ -290,7 +290,7 @@ def yogi(
             correction(b, count) if bias_correction else 1.0 for b in (b1, b2)
         )
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
             return (m / cast(of_mu, m) / root).astype(g.dtype)
 
@@ -404,7 +404,7 @@ def adan(
         nu = moving_average(b3, state.nu, squares)
         of_mu, of_difference, of_nu = (correction(b, count) for b in (b1, b2, b3))
 
-        def direction(g, m, v, n):
+        def direction(g: Array, m: Array, v: Array, n: Array):
             ahead = m / cast(of_mu, m) + cast(b2, v) * (v / cast(of_difference, v))
             root = jnp.sqrt(n / cast(of_nu, n) + cast(eps_root, n)) + cast(eps, n)
             return jnp.where(overflowed(n, g, m, v), 0.0, ahead / root).astype(g.dtype)

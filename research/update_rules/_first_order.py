@@ -215,7 +215,7 @@ def _accumulate(
     def init(params: Params):
         return MomentumState(jax.tree.map(jnp.zeros_like, params))
 
-    def add(velocity, g):
+    def add(velocity: Array, g: Array):
         return cast(momentum, velocity) * velocity + like(g, velocity)
 
     def update(updates: Params, state: Any, params: Params | None = None):

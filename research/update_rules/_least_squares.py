@@ -375,7 +375,7 @@ def _linearised(params: Params, residual_fn: ResidualFn):
     """
     x, unflatten = flatten(params)
 
-    def residuals(z):
+    def residuals(z: Array):
         return ravel_pytree(residual_fn(unflatten(z)))[0].astype(x.dtype)
 
     r = residuals(x)
@@ -383,7 +383,9 @@ def _linearised(params: Params, residual_fn: ResidualFn):
     return x, unflatten, residuals, r, jacobian
 
 
-def _squares_and_grad(residuals, z: Array) -> tuple[Array, Array]:
+def _squares_and_grad(
+    residuals: Callable[[Array], Array], z: Array
+) -> tuple[Array, Array]:
     """Return ½ |r|² at z and its gradient Jᵀr."""
     return jax.value_and_grad(lambda z: _half_square(residuals(z)))(z)
 

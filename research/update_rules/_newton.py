@@ -3,6 +3,7 @@
 Both rules check whether the Hessian is positive definite.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -363,7 +364,7 @@ def trust_region_step(
     above, gamma = values - lowest, vectors.T @ g
     floor = jnp.maximum(lowest, 0.0)
 
-    def coefficients(s):
+    def coefficients(s: Array):
         return jnp.where(gamma == 0, 0.0, gamma / jnp.where(gamma == 0, 1.0, above + s))
 
     inside = (lowest > 0) & (jnp.linalg.norm(coefficients(floor)) <= radius)
@@ -377,7 +378,12 @@ def trust_region_step(
     return p, jnp.where(inside, 0.0, s - lowest), curvature
 
 
-def _model(updates, params, value, value_fn):
+def _model(
+    updates: Params,
+    params: Params,
+    value: Array | None,
+    value_fn: Callable[[Params], Array],
+):
     """Return the quadratic model of the objective at the params.
 
     The results are the params as one vector x, the function that restores their
@@ -398,7 +404,7 @@ def _model(updates, params, value, value_fn):
     )
 
 
-def _before(value, g, grad):
+def _before(value: Array, g: Array, grad: Params | None):
     """Return the value and gradient at x.
 
     The incoming updates may be another vector, such as the clipped gradient.
@@ -406,7 +412,7 @@ def _before(value, g, grad):
     return value, g if grad is None else flatten(grad)[0].astype(g.dtype)
 
 
-def _or_nan(finite, after):
+def _or_nan(finite: Array, after: Params):
     """Return the value and gradient after a step, or NaN if the step was not finite."""
     return jax.tree.map(lambda a: jnp.where(finite, a, jnp.nan), after)
 

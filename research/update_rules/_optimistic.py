@@ -143,7 +143,7 @@ def _optimistic(
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
 
-        def guess(g, before):
+        def guess(g: Array, before: Array):
             change = jnp.where(
                 state.count == 0, 0.0, within_range(like(g, before) - before)
             )

@@ -292,7 +292,7 @@ def prodigy(
             initial_distance, distance
         )
 
-        def descend(g, m, v):
+        def descend(g: Array, m: Array, v: Array):
             return (
                 -cast(step, m) * m / (jnp.sqrt(v) + cast(before_eps, v) * cast(eps, v))
             ).astype(g.dtype)
@@ -500,7 +500,7 @@ def cocob(
         )
         gradient_sum = jax.tree.map(jnp.subtract, state.gradient_sum, scaled)
 
-        def step(g, x, n, a, r, s):
+        def step(g: Array, x: Array, n: Array, a: Array, r: Array, s: Array):
             bet = s / n / jnp.maximum(a / n + 1.0, cast(alpha, n)) * (1.0 + r / n)
             return like(jnp.where(overflowed(a, g), 0.0, bet) - x, g)
 
@@ -625,7 +625,7 @@ def dadapt_adamw(
             cast(rate_at(state.count), distance) * distance * cast(correction, distance)
         )
 
-        def divided(a, v):
+        def divided(a: Array, v: Array):
             below = jnp.sqrt(v) + cast(eps, v)
             return jnp.where(below == 0, 0.0, a / below)
 
@@ -783,7 +783,7 @@ def mechanic(
         scales = wealth / (jnp.sqrt(squares) + tiny)
         after = jnp.sum(scales)
 
-        def step(u, x, d):
+        def step(u: Array, x: Array, d: Array):
             return like(cast(after, x) * (d + like(u, x)) - x, u)
 
         steps = jax.tree.map(step, moves, state.moved, delta)
@@ -1046,7 +1046,7 @@ def momo_adam(
         )
         of_nu = correction_of(b2, count)
 
-        def divide(m, v):
+        def divide(m: Array, v: Array):
             below = jnp.sqrt(v / cast(of_nu, v)) + cast(eps, v)
             return jnp.where(below == 0, 0.0, m / below)
 

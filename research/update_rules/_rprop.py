@@ -101,7 +101,7 @@ def rprop(
         signs = jax.tree.map(jnp.zeros_like, params)
         return RpropState(signs, sizes, constant_rate(learning_rate))
 
-    def resize(size, agreement):
+    def resize(size: Array, agreement: Array):
         unchanged = jnp.where(
             agreement == 0, cast(1.0, size), agreement
         )  # A NaN must stay visible.

@@ -168,7 +168,7 @@ def adopt(
         del params
         first, most = state.count == 0, jnp.asarray(state.count, float) ** 0.25
 
-        def divide(g, v):
+        def divide(g: Array, v: Array):
             divided = g.astype(v.dtype) / jnp.maximum(jnp.sqrt(v), cast(eps, v))
             return (
                 jnp.clip(divided, -cast(most, v), cast(most, v))

@@ -371,7 +371,7 @@ def _difference(a: Params, b: Params) -> Params:
 
 
 def _against(gradient: Params, rate: Array) -> Params:
-    def step(g):
+    def step(g: Array):
         most = jnp.finfo(
             g.dtype
         ).max  # A rate outside the leaf's range would be ∞, and ∞ · 0 is NaN.

@@ -221,7 +221,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
         _check_examples(n, value_fn, indices)
         drawn = jnp.arange(n) if indices is None else jnp.asarray(indices)
 
-        def gradients_of(examples):
+        def gradients_of(examples: Array):
             return jax.vmap(
                 lambda i: jax.grad(value_fn)(params, indices=jnp.reshape(i, (1,)))
             )(examples)
@@ -252,7 +252,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
             drawn[:, None] == drawn[None, :], axis=1
         )  # Weight 1 / k for an example drawn k times.
 
-        def follow(m, a, o):
+        def follow(m: Array, a: Array, o: Array):
             return m + jnp.tensordot(
                 (once / n).astype(m.dtype), a - o, 1, precision="highest"
             )

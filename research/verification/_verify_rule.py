@@ -223,8 +223,8 @@ def _found(subject: Any) -> Any:
 
 
 def _compared(
-    rule,
-    reference,
+    rule: Any,
+    reference: Any,
     problem: Problem,
     given: dict[str, Any],
     dtype: Any,
