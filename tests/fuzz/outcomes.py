@@ -406,7 +406,8 @@ def _kinds_of_part(part: Any, valid: Any) -> set[str]:
         return kinds_of_value(valid)
     if part is jax.Array and is_key(valid):
         return {"key"}
-    if (
+    with_shape = text.startswith("<class 'jaxtyping.")
+    if with_shape or (
         any(word in text for word in ("Array", "ndarray", "generic", "number"))
         and "[" not in text.partition("Array")[0]
     ):
