@@ -1,4 +1,5 @@
-"""Which rule trains these networks to the lower validation loss, and how many steps does it save?
+"""Which rule trains these networks to the lower validation loss, and how many steps
+does it save?
 
 Every rule gets the same number of independent searches for its peak rate, its warm-up
 and its kind of decay. Every training has the same length, at whose end the learning
