@@ -82,10 +82,10 @@ def check_number(
     A tracer is accepted.
 
     Args:
-      name, value: Name and value of the argument. Accepted are Python numbers, NumPy
-        numbers, and arrays of shape ().
+      name, value: Name and value of the argument. The value may be a Python number, a
+        NumPy number, or an array of shape ().
       below: Exclusive upper limit. The lower limit is 0, inclusive.
-      positive: Whether 0 is not allowed.
+      positive: Whether 0 is refused.
       integer: Whether only integers are allowed. The float 2.0 is not an integer.
       signed: Whether negative numbers are allowed.
     Raises:

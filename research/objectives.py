@@ -274,9 +274,9 @@ def accuracy(model: Model) -> Objective:
     so the model has no noise (such as dropout).
 
     Args:
-      model: Model that predicts logits. There is either one logit for each label, and
-        then logits and labels have the same shape, (n,) or (n, 1). Or there are K
-        logits for each label, on an additional last axis.
+      model: Model that predicts logits. If there is one logit for each label, logits
+        and labels have the same shape, (n,) or (n, 1). If there are K logits for each
+        label, the logits have an additional last axis of length K.
     Returns:
       The metric, (params, batch) -> (), in the dtype of the logits. Its value is NaN if
       any logit is NaN. (Otherwise a diverged run would get the share of one class as

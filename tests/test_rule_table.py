@@ -54,9 +54,9 @@ def lacks(name: str, entry: RuleEntry) -> Iterator[str]:
     ):
         if not part:
             yield f"{text} in its docstring, in {here}"
-    page = TOP / f"docs/rules/{family}.md"
-    if not page.exists() or f"\n## {name}\n" not in page.read_text("utf-8"):
-        yield f"a section in docs/rules/{family}.md: run `python docs/build.py`"
+    page = TOP / f"docs/rules/{name}.md"
+    if not page.exists() or f"# {name}\n" not in page.read_text("utf-8"):
+        yield f"its page docs/rules/{name}.md: run `python docs/build.py`"
 
 
 def lacks_a_card(name: str, entry: RuleEntry, file: str) -> Iterator[str]:

@@ -36,7 +36,7 @@ def conclude(
     contenders: Sequence[Contender],
     measurements: Measurements,
 ) -> Study:
-    """Make a study from its measurements; `measure_contenders` has an example.
+    """Compute the verdicts and tables of a study from its measurements.
 
     Args:
       protocol, contenders: Results of `plan`.

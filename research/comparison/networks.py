@@ -17,10 +17,10 @@ from research.comparison._searching import (
     OnChunk,
     OnProgress,
     best_search,
-    chunk_teller,
     start_searches,
     tuning_score,
 )
+from research.comparison.checking import check_contender
 from research.comparison.contenders import Contender
 from research.comparison.measurements import robust_rates
 from research.comparison.network_contenders import (
@@ -30,7 +30,7 @@ from research.comparison.network_contenders import (
 )
 from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.tables import as_text
-from research.comparison.trials import check_contender
+from research.comparison.trials import chunk_teller
 from research.descent._sweep_program import check_workload
 from research.models import count_parameters
 from research.runs.files import canonical
@@ -116,7 +116,7 @@ def compare_networks(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> NetworkStudy:
-    """Compare rules on networks: validation loss at the end, and steps for equal loss.
+    """Compare rules on networks by final validation loss, and by steps to equal loss.
 
     All trainings have the same length, and the learning rate is zero at their end
     (except for schedule-free rules, which average instead). The peak rate, the share of
@@ -131,8 +131,9 @@ def compare_networks(
     hyper-parameters. The result shows how many steps the baseline needs for the loss of
     another rule, for example: "muon needs 0.72 times adam's steps". If the loss of a
     rule is outside the range of these trainings, the number of steps at the end of the
-    range is used, and the table says so. The interval of the steps covers searches and
-    seeds; it takes the losses of the baseline at the other lengths as exact.
+    range is used, and the table says so. The interval of the steps includes the
+    variation between searches and between seeds. It treats the losses of the baseline
+    at the other lengths as exact.
 
     What a rule may read: a step gives it the gradient, the params, the training loss of
     the batch, the indices of the batch, and `value_fn`, which evaluates the objective
@@ -431,14 +432,18 @@ def measure_on_network(
       timed: Whether to time a training that runs alone.
       on_chunk, checkpoints: As for `measure_contender`.
     Returns:
-      Arrays and values of the measurement, for J searches of h hyper-parameters, n
-      reporting seeds and k evaluations. `chosen` (J, h) has the choice of each search,
-      and `tuning` (J,) its mean score on the tuning seeds. The following arrays are for
-      the reporting seeds: the log of the final validation loss `logs` (J, n), the
-      validation losses `curves` (J n, k), the test accuracy `accuracy` (J, n), which is
-      NaN without a metric, and the root mean square of the updates `update_rms` (J, n).
-      `rates` (r,) has rates around the best rate, and `rate_scores` (r, m) has their
-      log losses.
+      Arrays and values of the measurement. The sizes are: J searches, h
+      hyper-parameters, n reporting seeds, k evaluations, r rates and m tuning seeds.
+
+      - `chosen` (J, h): the choice of each search;
+      - `tuning` (J,): the mean score of this choice on the tuning seeds;
+      - `logs` (J, n): the log of the final validation loss on the reporting seeds;
+      - `curves` (J n, k): the validation losses on the reporting seeds;
+      - `accuracy` (J, n): the test accuracy on the reporting seeds, NaN without a
+        metric;
+      - `update_rms` (J, n): the root mean square of the updates on the reporting seeds;
+      - `rates` (r,) and `rate_scores` (r, m): rates around the best rate, and their log
+        losses.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(
@@ -657,7 +662,7 @@ def log_lengths(
         study.
       curve: Mean log loss at each length.
     Returns:
-      Log lengths, shape (...). The curve is taken as exact.
+      Log lengths, shape (...).
     Example:
       >>> factors, curve = np.array([0.5, 1.0, 2.0]), np.array([1.0, 0.0, -1.0])
       >>> print(np.exp(log_lengths(np.array([0.5, -1.0, -3.0]), factors, curve)).round(3))

@@ -20,7 +20,8 @@ class Recordings(NamedTuple):
     """Recordings of spoken digits.
 
     Attributes:
-      waves: List of n arrays of samples, int16, each of its own shape (t,).
+      waves: List of n arrays of samples, int16, each of shape (t,). The length t
+        differs between recordings.
       rate: Number of samples per second.
       digit: Spoken digit 0..9 of each recording, shape (n,), int32.
       speaker: Index of the speaker in `speakers`, shape (n,), int32.

@@ -25,11 +25,11 @@ def logistic(
 
     The loss is log(1 + exp(z)) - y z, and the predicted probability of the label 1 is
     σ(z) = 1 / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) +
-    z ([z > 0] - y), which neither overflows nor cancels. Therefore the loss, its
-    gradient σ(z) - y and its Hessian σ(z) σ(-z) keep their relative precision for
-    confident, correct predictions. Labels are 0 or 1, not -1 or +1.
-    optax.sigmoid_binary_cross_entropy is the same function, but it broadcasts its
-    arguments.
+    z ([z > 0] - y), which neither overflows nor cancels. Here [z > 0] is 1 if z > 0,
+    and 0 otherwise. Therefore the loss, its gradient σ(z) - y and its Hessian σ(z)
+    σ(-z) keep their relative precision for confident, correct predictions. Labels are 0
+    or 1, not -1 or +1. optax.sigmoid_binary_cross_entropy is the same function, but it
+    broadcasts its arguments.
 
     Args:
       logit: Logit z, floating, shape ().

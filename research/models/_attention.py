@@ -76,7 +76,7 @@ def attention_weights(
 ) -> Float[Array, "*batch num_heads T T"]:
     """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M).
 
-    Every row sums to 1.
+    Every row sums to 1. `attention` defines the symbols.
 
     Args, Raises:
       As in `attention`.

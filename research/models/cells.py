@@ -29,7 +29,7 @@ class Cell(NamedTuple):
       slopes: Function (values, carry, next carry) -> partial derivatives of a step. The
         arrays may have any leading axes, so one call can treat all steps.
       differential: Function (slopes, dp, dq, dcarry) -> differential of the next carry.
-        It is linear in dp, dq and dcarry. dp None means 0.
+        It is linear in dp, dq and dcarry. If dp is None, it counts as 0.
     """
 
     num_blocks: int
@@ -120,8 +120,8 @@ def gru(
 def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
     """Compute the partial derivatives of h' in one GRU step.
 
-    Return the derivatives with respect to q (blocks side by side), p_n and h. The last
-    one is z.
+    Return the derivatives with respect to q (blocks side by side), p_n and h. The
+    derivative with respect to h is z.
     """
     del after
     gates, new, reset_from = kept
@@ -194,8 +194,8 @@ def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
     """Compute the partial derivatives of one LSTM step.
 
     The first array has the derivatives with respect to the arguments of the gates, side
-    by side. For the gates i, f and g, it is c' that is differentiated. For the gate o,
-    it is h'. The second array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
+    by side. For the gates i, f and g, they are derivatives of c'. For the gate o, they
+    are derivatives of h'. The second array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
     """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])

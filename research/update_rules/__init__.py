@@ -12,7 +12,7 @@ To add a rule:
    rule's `RuleEntry` (search space, aliases) to `RULES` in the same file.
 2. Import the function in this file, below, to make its name public. If the family is
    new, add it to `FAMILIES`.
-3. Say how the rule is verified, by a `Card` in the file of the same name in
+3. Add a `Card`, which says how the rule is verified, to the file of the same name in
    `research.verification`. The card has the paper's formula in arithmetic of fifty
    digits, the usual mistakes, and other implementations of the rule.
 

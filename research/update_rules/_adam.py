@@ -35,7 +35,7 @@ from research.update_rules._transforms import (
 
 
 class AdamState(NamedTuple):
-    """State of Adam.
+    """State of `adam`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -77,10 +77,11 @@ def adam(
     step, whatever the scale of their gradients, and the defaults rarely need much
     tuning. After many zero gradients a nonzero gradient moves its entry by 3.2 η. If
     the gradient then grows by a factor β2 / β1 at each step, the entry moves by up to
-    7.3 η, which is the maximum. On some convex problems Adam converges to the worst
-    point (see `amsgrad`). For params in half precision, wrap the rule in
-    `with_state_dtype(..., "float32")`. In bfloat16 the number 0.999 rounds to 1, so v
-    never falls. In float16, ε rounds to 0. optax.adam has the same problems.
+    7.3 η per step. No sequence of gradients makes a longer step. On some convex
+    problems Adam converges to the worst point (see `amsgrad`). For params in half
+    precision, wrap the rule in `with_state_dtype(..., "float32")`. In bfloat16 the
+    number 0.999 rounds to 1, so v never falls. In float16, ε rounds to 0. optax.adam
+    has the same problems.
 
     Args:
       learning_rate: Learning rate η, the paper's α. A nonnegative number, a traced
@@ -117,8 +118,8 @@ def adamw(
     m̂_t and v̂_t are as in `adam`.
 
     optax.adamw and torch.optim.AdamW are the same except for the default λ: 1e-4 in
-    optax and here, 1e-2 in torch. The paper multiplies λ by the schedule's multiplier
-    only, not by α, so the paper's λ is α times the λ of this rule.
+    optax and here, 1e-2 in torch. The paper multiplies λ by the schedule's factor, but
+    not by the learning rate α. The paper's λ is therefore α times the λ of this rule.
 
     Use it instead of adding a penalty ½ λ |x|² to the loss that Adam minimises. Adam
     would divide the penalty's gradient by the size of the loss's gradient, so weights
@@ -167,7 +168,7 @@ def _adam_direction(
             bias_correction(b2, count),
         )
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             m_hat, v_hat = m / cast(mu_correction, m), v / cast(nu_correction, v)
             return like(m_hat / (jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)), g)
 
@@ -177,7 +178,7 @@ def _adam_direction(
 
 
 class AmsgradState(NamedTuple):
-    """State of AMSGrad.
+    """State of `amsgrad`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -259,7 +260,7 @@ def amsgrad(
             lambda n, v: jnp.maximum(n, v / cast(before, v)), state.nu_max, nu
         )
 
-        def direction(g, m, n):
+        def direction(g: Array, m: Array, n: Array):
             root = jnp.sqrt(n / cast(after, n) + cast(eps_root, n))
             return like(m / cast(of_mu, m) / (root + cast(eps, n)), g)
 
@@ -273,7 +274,7 @@ def amsgrad(
 
 
 class AdamaxState(NamedTuple):
-    """State of Adamax and AdamaxW.
+    """State of Adamax and AdamaxW. `adamax` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -338,7 +339,8 @@ def adamaxw(
 
     optax.adamaxw is the same. torch.optim.Adamax can only add λ x_t to the gradient.
 
-    Use it in place of Adamax with a penalty ½ λ |x|². `adamw` gives the reason.
+    Use it instead of adding a penalty ½ λ |x|² to the loss that Adamax minimises, for
+    the reason given in `adamw`.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.
@@ -373,7 +375,7 @@ def _adamax_direction(
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return AdamaxState(jnp.zeros((), jnp.int32), mu, nu)
 
-    def largest(g, n):
+    def largest(g: Array, n: Array):
         return jnp.maximum(jnp.abs(g).astype(n.dtype) + cast(eps, n), cast(b2, n) * n)
 
     def update(updates: Params, state: Any, params: Params | None = None):

@@ -38,7 +38,7 @@ from research.update_rules._transforms import (
 
 
 class AdemamixState(NamedTuple):
-    """State of AdEMAMix.
+    """State of `ademamix`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -126,7 +126,7 @@ def ademamix(
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
 
-        def direction(g, m, n, v):
+        def direction(g: Array, m: Array, n: Array, v: Array):
             mixed = m / cast(of_mu, m) + cast(factor, m) * n
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
             return like(jnp.where(overflowed(v, g, m, n), 0.0, mixed / root), g)
@@ -158,7 +158,7 @@ def _warmed_up(
 
 
 class SimplifiedAdemamixState(NamedTuple):
-    """State of the simplified AdEMAMix.
+    """State of the simplified AdEMAMix. `simplified_ademamix` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -230,7 +230,7 @@ def simplified_ademamix(
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         of_nu = bias_correction(b2, count)
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             ahead = m + cast(alpha, m) * like(g, m)
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
             return like(jnp.where(overflowed(v, g), 0.0, ahead / root), g)
@@ -317,7 +317,7 @@ def laprop(
 
 
 class MarsState(NamedTuple):
-    """State of MARS.
+    """State of `mars`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -343,7 +343,7 @@ def mars(
     mask: Any = None,
     optimize_1d: bool = False,
 ) -> optax.GradientTransformation:
-    """AdamW on gradients corrected by their last change, which reduces variance.
+    """AdamW with gradients that are corrected by their last change, to reduce noise.
 
     c_t = g_t + γ β1 / (1 - β1) (g_t - g_(t-1)), divided by |c_t| if |c_t| > 1,
     m_t = β1 m_(t-1) + (1 - β1) c_t,
@@ -357,8 +357,8 @@ def mars(
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The exact form computes the gradient of step t - 1 again, with
     the examples of step t, which doubles the cost. The authors' code sets g_0 = 0, and
-    clips the norm of c_1, too. timm's option `caution` is the function `cautious` here.
-    optax 0.2.8 and torch do not have the rule.
+    clips the norm of c_1, too. timm's option `caution` corresponds to the function
+    `cautious` here. optax 0.2.8 and torch do not have the rule.
 
     Use it like AdamW on large models. The rule stores three arrays per leaf where Adam
     stores two. timm's default rate is 0.003.
@@ -399,7 +399,7 @@ def mars(
         count = increment(state.count)
         gradient = jax.tree.map(like, updates, state.gradient)
 
-        def correct(g, before):
+        def correct(g: Array, before: Array):
             if g.ndim < 2 and not optimize_1d:
                 return g
             c = g + cast(strength, g) * within_range(g - before)
@@ -412,7 +412,7 @@ def mars(
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, corrected))
         of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             root = jnp.sqrt(v / cast(of_nu, v)) + cast(eps, v)
             return like(m / cast(of_mu, m) / root, g)
 

@@ -1,11 +1,11 @@
 """Variants of Adam: AdaBelief, ACProp, Yogi, Adan and the cautious AdamW.
 
 AdaBelief averages squared deviations from the mean gradient. ACProp divides by the root
-of this average from the step before. Yogi adds or subtracts squares instead of
-averaging them. Adan adds Nesterov's look-ahead. The cautious AdamW skips entries whose
-momentum and gradient have opposite signs. In the formulas, g_t is the gradient, u_t the
-update and η_t the learning rate at step t. Operations act entry by entry, except for a
-mean in the cautious AdamW.
+of the previous step's average. Yogi adds or subtracts squares instead of averaging
+them. Adan adds Nesterov's look-ahead. The cautious AdamW skips entries whose momentum
+and gradient have opposite signs. In the formulas, g_t is the gradient, u_t the update
+and η_t the learning rate at step t. Operations act entry by entry, except for a mean in
+the cautious AdamW.
 """
 
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ from research.update_rules._transforms import (
 
 
 class AdabeliefState(NamedTuple):
-    """State of AdaBelief and ACProp.
+    """State of AdaBelief and ACProp. `adabelief` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -67,9 +67,9 @@ def adabelief(
     s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root,
     u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε), with m_t and m̂_t as in `adam`.
 
-    optax.adabelief is the same. ε_root is added at every step and stays in s_t, where
-    the sum tends to ε_root / (1 - β2). The paper does the same, but with a single ε for
-    both constants.
+    optax.adabelief is the same. ε_root is added at every step, so its total in s_t
+    tends to ε_root / (1 - β2). The paper does the same, but with a single ε for both
+    constants.
 
     Use it like Adam where gradients are steady. Its steps are then longer than Adam's,
     up to η m̂ √((1 - β2) / ε_root). So ε_root matters more than ε does in Adam.
@@ -109,7 +109,7 @@ def adabelief(
         )
         of_mu, of_nu = correction(b1, count), correction(b2, count)
 
-        def direction(g, m, s):
+        def direction(g: Array, m: Array, s: Array):
             return (
                 m / cast(of_mu, m) / (jnp.sqrt(s / cast(of_nu, s)) + cast(eps, s))
             ).astype(g.dtype)
@@ -189,7 +189,7 @@ def acprop(
         first = state.count == 0
         weight = correction(b2, jnp.maximum(state.count, 1))
 
-        def direction(g, m, s):
+        def direction(g: Array, m: Array, s: Array):
             spread = jnp.where(first, 1.0, s / cast(weight, s))
             return (g.astype(m.dtype) / (jnp.sqrt(spread) + cast(eps, s))).astype(
                 g.dtype
@@ -206,7 +206,7 @@ def acprop(
 
 
 class YogiState(NamedTuple):
-    """State of Yogi.
+    """State of `yogi`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -274,7 +274,7 @@ def yogi(
         nu = jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
         return YogiState(jnp.zeros((), jnp.int32), mu, nu)
 
-    def move(v, g):
+    def move(v: Array, g: Array):
         square = abs_square(g).astype(v.dtype)
         moved = v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
         return jnp.where(
@@ -290,7 +290,7 @@ def yogi(
             correction(b, count) if bias_correction else 1.0 for b in (b1, b2)
         )
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
             return (m / cast(of_mu, m) / root).astype(g.dtype)
 
@@ -302,13 +302,13 @@ def yogi(
 
 
 class AdanState(NamedTuple):
-    """State of Adan.
+    """State of `adan`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
       difference: Moving average v_t of gradient differences, shaped like the params.
-      nu: Moving average n_t of squares, shaped like the params.
+      nu: Moving average n_t of the squares (g_t + β2 d_t)², shaped like the params.
       gradient: Last gradient g_t, shaped like the params.
     """
 
@@ -404,7 +404,7 @@ def adan(
         nu = moving_average(b3, state.nu, squares)
         of_mu, of_difference, of_nu = (correction(b, count) for b in (b1, b2, b3))
 
-        def direction(g, m, v, n):
+        def direction(g: Array, m: Array, v: Array, n: Array):
             ahead = m / cast(of_mu, m) + cast(b2, v) * (v / cast(of_difference, v))
             root = jnp.sqrt(n / cast(of_nu, n) + cast(eps_root, n)) + cast(eps, n)
             return jnp.where(overflowed(n, g, m, v), 0.0, ahead / root).astype(g.dtype)
@@ -424,7 +424,7 @@ def adan(
 
 
 class ShrinkState(NamedTuple):
-    """State of the implicit weight decay.
+    """State of the implicit weight decay of `adan`.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -477,8 +477,8 @@ def cautious_adamw(
     timm's AdamW with caution=True, and the authors' code, are the same rule. The paper
     divides by (Σ k_t + 1) / n in place of the mean over n entries (plus_one=True). With
     cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. The step without
-    decay moves these entries towards 0, or leaves them unchanged. optax 0.2.8 does not have the rule. To
-    make another rule cautious, use `cautious`.
+    decay moves these entries towards 0, or leaves them unchanged. optax 0.2.8 does not
+    have the rule. To make another rule cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
     changes its sign, the entry is skipped until its momentum has changed sign, too.
@@ -496,8 +496,8 @@ def cautious_adamw(
         update got no params.
     References:
       Liang, Chen, Liu & Liu, Cautious optimizers: improving training with one line of
-      code, 2024 (the cautious AdamW of that paper). Chen et al., Cautious weight decay, 2025, for
-      cautious_decay.
+      code, 2024 (the cautious AdamW of that paper). Chen et al., Cautious weight decay,
+      2025, for cautious_decay.
     Example:
       >>> rule, x = cautious_adamw(1.0, b2=0.0, eps=0.0), jnp.zeros(2)
       >>> _, state = rule.update(jnp.array([4.0, 4.0]), rule.init(x), x)

@@ -26,7 +26,7 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class LookaheadState(NamedTuple):
-    """State of Lookahead.
+    """State of `lookahead`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of inner steps since the last synchronisation, int32, shape ().
@@ -111,7 +111,7 @@ def lookahead(
         count = increment(state.count)
         is_due = reached(count, sync_period)
 
-        def come_back(x, u, slow):
+        def come_back(x: Array, u: Array, slow: Array):
             ahead = x + u.astype(x.dtype) - slow.astype(x.dtype)
             return jnp.where(
                 is_due, u - (cast(1.0 - slow_step_size, x) * ahead).astype(u.dtype), u
@@ -154,8 +154,8 @@ def polyak_averaging(
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
 
-    After t steps, the mean of all the iterates except the first s is x̄_t = (x_(s+1) +
-    ... + x_t) / (t - s), where s = start.
+    x̄_t = (x_(s+1) + ... + x_t) / (t - s), the mean of all iterates after t steps except
+    the first s, where s is start.
 
     Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
     themselves. `research.update_rules.evaluation_params` returns the mean, at which
@@ -202,7 +202,7 @@ def polyak_averaging(
             int(start), int(jnp.iinfo(jnp.int32).max)
         )  # The step count cannot exceed this.
 
-    def weight(count):
+    def weight(count: Array):
         return 1.0 / jnp.maximum(count - start, 1).astype(float)
 
     return _averaging(
@@ -234,7 +234,7 @@ def exponential_averaging(
     get_ema_multi_avg_fn(β), except that torch's first average is x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. Choose β so that
-    1 / (1 - β) steps are a part of an epoch. Unlike the mean of `polyak_averaging`,
+    1 / (1 - β) steps are a fraction of an epoch. Unlike the mean of `polyak_averaging`,
     this average forgets the first iterates, but it never removes all of the noise.
 
     Args:
@@ -265,7 +265,7 @@ def exponential_averaging(
     """
     check_number("decay", decay, below=1.0)
 
-    def weight(count):
+    def weight(count: Array):
         return (
             (1.0 - decay) / bias_correction(decay, count)
             if debias

@@ -23,14 +23,14 @@ def bias_correction(decay: float | Array, count: Array) -> Array:
 
 
 def effective_length(decay: float | Array, count: Array) -> Array:
-    """Return the length of the plain mean with the same mean age as a moving average.
+    """Return the number of gradients that a moving average effectively averages.
 
     ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t).
 
-    ρ_t also equals 1 + 2 a, where a is the mean age of the gradients in the moving
-    average. The formula for ρ_t subtracts numbers near 2000 (for β = 0.999) to get a
-    number near 5. While t (1 - β) is small, this function therefore computes a from a
-    power series.
+    A plain mean of the last ρ_t gradients has the same mean age as the moving average.
+    So ρ_t = 1 + 2 a, where a is the mean age of the gradients in the moving average.
+    The formula for ρ_t subtracts numbers near 2000 (for β = 0.999) to get a number near
+    5. While t (1 - β) is small, this function therefore computes a from a power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.

@@ -42,14 +42,14 @@ def accumulate_gradients(
 ) -> optax.GradientTransformationExtraArgs:
     """Call a rule at every k-th step with the mean of k gradients.
 
-    Together k batches act as one. At every k-th step the rule gets the mean gradient
-    (also as `grad`) and the mean value of the objective, and the rule's update is
-    returned. At the other steps the update is 0 and the rule's state does not change.
-    If the loss is a mean and all batches have the same size, the result is the step on
-    one batch that is k times larger, up to rounding errors. optax.MultiSteps(rule, k)
-    is the same, but by default keeps the mean in float32. Here the mean has the dtype
-    of the params. For a wider dtype, put `with_state_dtype` around this wrapper. torch
-    adds gradients where this wrapper takes their mean.
+    k batches then act as one large batch. At every k-th step the rule gets the mean
+    gradient (also as `grad`) and the mean value of the objective, and the rule's update
+    is returned. At the other steps the update is 0 and the rule's state does not
+    change. If the loss is a mean and all batches have the same size, the result is the
+    step on one batch that is k times larger, up to rounding errors.
+    optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
+    Here the mean has the dtype of the params. For a wider dtype, put `with_state_dtype`
+    around this wrapper. torch takes the sum of the gradients instead of their mean.
 
     Between two updates nothing else may change the params. Rules that call value_fn
     (SVRG, SAGA, SAM, line searches) are not supported, because such a rule would see
@@ -95,7 +95,7 @@ def accumulate_gradients(
         del value_fn, indices
         count = increment(state.count)
 
-        def follow(mean, new):
+        def follow(mean: Array, new: Array):
             return mean + (new.astype(mean.dtype) - mean) / count.astype(
                 real_dtype(mean)
             )
@@ -231,7 +231,7 @@ def cautious(
     plus_one: bool = False,
     min_share: float | Array = 1e-3,
 ) -> optax.GradientTransformationExtraArgs:
-    """Set the entries of a rule's update to 0 that do not go against the gradient.
+    """Set each entry of a rule's update to 0 if it does not oppose the gradient.
 
     u_t <- k_t u_t / max(s_t, min_share), where k_t is 1 for entries with u_t g_t < 0
     and 0 for others, and s_t is the mean of k_t over the leaf. With momentum, an entry
@@ -270,7 +270,7 @@ def cautious(
     check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
-    def keep(u, g):
+    def keep(u: Array, g: Array):
         kept = ~(agreement(u, g.astype(u.dtype)) >= 0)  # A NaN stays visible.
         count = jnp.sum(kept, dtype=float)
         if plus_one:
@@ -324,7 +324,7 @@ def with_state_dtype(
     check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
-    def widened(tree):
+    def widened(tree: Params):
         return jax.tree.map(lambda a: in_dtype(a, wide), arrays(tree))
 
     def update(
@@ -338,7 +338,7 @@ def with_state_dtype(
         **extra: Any,
     ):
         @functools.wraps(value_fn or _refuse)
-        def in_the_dtype_of_the_params(x, *drawn, **named):
+        def in_the_dtype_of_the_params(x: Params, *drawn: Any, **named: Any):
             assert value_fn is not None
             return widened(
                 value_fn(

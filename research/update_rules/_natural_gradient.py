@@ -68,8 +68,8 @@ def natural_gradient(
     pass fisher_fn. optax and torch do not have this rule.
 
     Use it for generalised linear models, and for small networks whose Hessian is
-    indefinite, because F is never indefinite. The rule does not look at the value of
-    the objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
+    indefinite, because F is never indefinite. The rule does not use the value of the
+    objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
     search instead.
 
     Args:
@@ -199,7 +199,7 @@ def canonical_fisher(
         flat, unflatten = flatten(params)
         inputs = x if indices is None else x[indices]
 
-        def logits(z):
+        def logits(z: Array):
             return apply(unflatten(z), inputs).astype(flat.dtype)
 
         z, jacobian = logits(flat), jax.jacfwd(logits)(flat)

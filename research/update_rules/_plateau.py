@@ -49,7 +49,7 @@ def reduce_on_plateau(
     accumulation_size: int | Array = 1,
     min_scale: float | Array = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiply the updates by a scale, which is reduced when the value stops falling.
+    """Multiply the updates by a scale that shrinks when the objective stops falling.
 
     The updates are multiplied by a scale s, which starts at 1. The values of the
     objective are averaged in groups of accumulation_size. The mean f of a group counts
@@ -113,7 +113,7 @@ def reduce_on_plateau(
             jnp.zeros((), dtype),
         )
 
-    def judge(state):
+    def judge(state: PlateauState):
         best = state.best
         better = state.mean < cast(1.0 - rtol, best) * best - cast(atol, best)
         waits = state.waiting > 0

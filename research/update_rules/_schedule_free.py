@@ -4,6 +4,7 @@ The gradient is taken at a point between a fast sequence and the average of this
 sequence.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +29,9 @@ from research.update_rules._transforms import (
 
 
 class ScheduleFreeState(NamedTuple):
-    """State of schedule-free rules; the params are y_t.
+    """State of schedule-free rules. `schedule_free_sgd` defines the symbols.
+
+    The params are y_t.
 
     Attributes:
       evaluation_params: Average x_t, at which the objective is evaluated during the
@@ -121,9 +124,10 @@ def schedule_free_adamw(
 ) -> optax.GradientTransformation:
     """Use `schedule_free_sgd` with g_t replaced by Adam's normalised gradient.
 
-    The normalised gradient is g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²
-    and v̂_t = v_t / (1 - β2^t). This is Adam without its first moment, which the
-    average replaces.
+    d_t = g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²,
+    v̂_t = v_t / (1 - β2^t), and d_t replaces g_t in `schedule_free_sgd`.
+
+    d_t is Adam without its first moment, which the average replaces.
 
     optax.contrib.schedule_free_adamw is the same except for the warm-up (see
     `schedule_free_sgd`). The authors' first code multiplied γ_t by √(1 - β2^t) instead
@@ -179,7 +183,7 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         correction = bias_correction(b2, count)
 
-        def divide(g, v):
+        def divide(g: Array, v: Array):
             return (g / (jnp.sqrt(v / cast(correction, v)) + cast(eps, v))).astype(
                 g.dtype
             )
@@ -190,7 +194,12 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
 
 
 def _schedule_free(
-    links, learning_rate, warmup_steps, b1, weight_decay, weight_power
+    links: Sequence[optax.GradientTransformation],
+    learning_rate: float | Array | Schedule,
+    warmup_steps: int | Array,
+    b1: float | Array,
+    weight_decay: float | Array,
+    weight_power: float | Array,
 ) -> optax.GradientTransformation:
     check_number("b1", b1)
     if not isinstance(b1, Tracer) and float(b1) > 1.0:
@@ -267,7 +276,7 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
             lambda state: (constant(), DescendState(constant())),
         )
 
-    def rate_at(count):
+    def rate_at(count: Array):
         rate = jnp.asarray(
             learning_rate(count) if callable(learning_rate) else learning_rate, float
         )
@@ -277,7 +286,7 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
         count = jnp.zeros((), jnp.int32)
         return DescendState(rate_at(count), count)
 
-    def advance(state):
+    def advance(state: DescendState):
         rate = rate_at(state.count)
         return rate, DescendState(rate, increment(state.count))
 

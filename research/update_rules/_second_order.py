@@ -26,12 +26,11 @@ CURVATURES = (
 
 
 def curvature_in_words(curvature: int | Array) -> str:
-    """Describe the `curvature` in a second-order rule's state in words.
-
-    The curvature says what kind of matrix the last step used.
+    """Return a description of the matrix that a second-order rule's last step used.
 
     Args:
-      curvature: Index into CURVATURES, a concrete scalar.
+      curvature: Index into CURVATURES, as in the field `curvature` of the rule's state;
+        a concrete scalar.
     Returns:
       The description.
     Example:
@@ -99,7 +98,7 @@ def shaped_like(
 def kept_after(
     params: Params, unflatten: Callable[[Array], Params], after: tuple[Array, Array]
 ) -> tuple[Array | None, Params]:
-    """Return the objective's value and gradient after a step, as a state keeps them.
+    """Return the objective's value and gradient after a step, to store in a state.
 
     The result is (None, None) if a leaf has a narrower dtype than the vector of
     `flatten`. In that case the step is rounded and may end at another point.
@@ -204,7 +203,7 @@ def secular_root(
     """
     eps, none = jnp.finfo(gamma.dtype).eps, gamma == 0
 
-    def climb(carry):
+    def climb(carry: tuple[Array, ...]):
         s, _, k = carry
         divisor = jnp.where(none, 1.0, above + s)
         p = gamma / divisor
@@ -343,7 +342,7 @@ def backtrack(
     """
     value = before[0]
 
-    def trial(search):
+    def trial(search: tuple[Any, ...]):
         t, evaluations, _, _ = search
         t = jnp.where(evaluations == 0, t, cast(shrink, t) * t)
         there = at(t)
@@ -359,7 +358,7 @@ def backtrack(
             there,
         )
 
-    def going_on(search):
+    def going_on(search: tuple[Any, ...]):
         _, evaluations, outcome, _ = search
         return (outcome == Outcome.EVALUATIONS_USED_UP) & ~reached(
             evaluations, max_evaluations

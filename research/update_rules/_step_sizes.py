@@ -18,7 +18,7 @@ from research.update_rules._transforms import cast, increment, working_dtype
 
 
 class PolyakStepState(NamedTuple):
-    """State of `polyak_step`.
+    """State of `polyak_step`, whose docstring defines the symbols.
 
     Attributes:
       learning_rate: Rate η_t of the last step, shape (); 0 before the first step.
@@ -49,8 +49,9 @@ def polyak_step(
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), with
     variant="sps+" for the positive part, except for two differences. optax's η_max is 1
     by default. optax does not move if |g|² + ε <= 2.2e-16, while here η_t = 0 only if
-    the gradient is 0. optax's `scaling` is not c, because it scales the gradient before
-    the norm is taken. It therefore divides the step. torch does not have the rule.
+    the gradient is 0. optax's `scaling` is not c: optax multiplies the gradient by
+    `scaling` before it takes the norm, which divides the step by `scaling`. torch does
+    not have the rule.
 
     Use it if the minimum value is known. It is 0, for example, for an interpolating
     model or a system with a solution. If f_min is too low, the steps are too long, and
@@ -119,7 +120,7 @@ def polyak_step(
 
 
 class BarzilaiBorweinState(NamedTuple):
-    """State of `barzilai_borwein`.
+    """State of `barzilai_borwein`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -147,8 +148,8 @@ def barzilai_borwein(
     over all leaves. This is the long step (BB1). The short step (BB2) is η_t = sᵀy /
     yᵀy, which is never longer if sᵀy > 0. The first rate is η_1 = learning_rate. If sᵀy
     <= 0, the rule keeps the previous rate, and the state counts these steps. In that
-    case the function is not convex at this place, or the params did not move. The rule
-    has no line search, so values may increase. optax and torch do not have this rule.
+    case the function is not convex there, or the params did not move. The rule has no
+    line search, so values may increase. optax and torch do not have this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
     close to conjugate gradients. On functions that are far from quadratic it can
@@ -221,7 +222,7 @@ def barzilai_borwein(
 
 
 class AdgdState(NamedTuple):
-    """State of `adgd`.
+    """State of `adgd`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -370,7 +371,7 @@ def _difference(a: Params, b: Params) -> Params:
 
 
 def _against(gradient: Params, rate: Array) -> Params:
-    def step(g):
+    def step(g: Array):
         most = jnp.finfo(
             g.dtype
         ).max  # A rate outside the leaf's range would be ∞, and ∞ · 0 is NaN.

@@ -72,8 +72,7 @@ def heavy_ball_constants(
     References:
       Polyak, Some methods of speeding up the convergence of iteration methods, USSR
       Comp. Math. Math. Phys. 4 (1964), theorem 9. Lessard, Recht & Packard, Analysis
-      and design of optimization algorithms via integral quadratic constraints, SIAM J.
-      Optim. 26 (2016), proposition 1.
+      and design of optimization algorithms via integral quadratic constraints, SIAM J. Optim. 26 (2016), proposition 1.
     Example:
       >>> print(*heavy_ball_constants(9.0, 1.0))
       0.25 0.25
@@ -130,7 +129,10 @@ def tuned_nesterov_constants(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or not a number.
     References:
-      Lessard_nesterov_constants(5.0, 1.0))
+      Lessard, Recht & Packard, Analysis and design of optimization algorithms via
+      integral quadratic constraints, SIAM J. Optim. 26 (2016), proposition 1.
+    Example:
+      >>> print(*tuned_nesterov_constants(5.0, 1.0))
       0.25 0.3333333333333333
     """
     _check(smoothness, strong_convexity)

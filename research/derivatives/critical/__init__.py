@@ -45,7 +45,7 @@ def critical_points(
     Points outside the bounds are dropped, and so are points where the gradient does not
     vanish. If several points are closer together than `separation`, only one of them is
     kept. The result contains the points *found from these starts* and may be
-    incomplete. Print the result to see the outcome of the starts.
+    incomplete. Print the result to see how many starts found a point.
 
     If the Hessian is singular, a small gradient cannot be distinguished from 0. A
     gradient then counts as 0 if it is shorter than ε^0.55 (2e-9 in float64) times the
