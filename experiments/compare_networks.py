@@ -1,4 +1,5 @@
-"""Which rule trains these networks to the lower validation loss, and how many steps does it save?
+"""Which rule trains these networks to the lower validation loss, and how many steps
+does it save?
 
 Every rule gets the same number of independent searches for its peak rate, its warm-up
 and its kind of decay. Every training has the same length, at whose end the learning
@@ -12,9 +13,9 @@ also says how many of its steps a rule needs for the same loss.
     # More rules, and all networks that need no download.
     python experiments/compare_networks.py --full
 
-Networks are those of research/workloads/networks.py: mlp_digits, cnn_digits, gru_digits,
-gru_vowels (downloaded), gpt_characters, autoencoder_digits. "muon" is Muon for the
-matrices and Adam for the other leaves, with two searched rates.
+Networks are those of research/workloads/networks.py: mlp_digits, cnn_digits,
+gru_digits, gru_vowels (downloaded), gpt_characters, autoencoder_digits. "muon" is Muon
+for the matrices and Adam for the other leaves, with two searched rates.
 
 Expected number (`EXPECTED`): the validation loss of Muon divided by that of AdamW over
 all networks of the default run.

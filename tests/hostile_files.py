@@ -1,9 +1,12 @@
-"""A fuzzer of files: one thing of a valid file is changed at a time, and every reader must read it or say what is wrong.
+"""A fuzzer of files: one thing of a valid file is changed at a time, and every reader
+must read it or say what is wrong.
 
     python tests/hostile_files.py --cases 20000 --seed 1
 
-A case changes bytes, or a value of parsed JSON with all digests computed anew, as somebody who means it would. The law: the
-reader gives something, or raises ValueError or OSError with a message that names the file; and it does so at once.
+A case changes bytes, or a value of parsed JSON with all digests computed anew, as
+  somebody who means it would. The law: the
+reader gives something, or raises ValueError or OSError with a message that names the
+file; and it does so at once.
 """
 
 import argparse
@@ -101,9 +104,11 @@ class Subject(NamedTuple):
     """A kind of file.
 
     Attributes:
-      files: Name -> its valid bytes, in one folder; the first of JSON are changed at the level of values.
+      files: Name -> its valid bytes, in one folder; the first of JSON are changed at
+        the level of values.
       read: (folder, name of the changed file) -> anything.
-      seal: name -> bytes, with a changed file: computes digests anew; None where there are none.
+      seal: name -> bytes, with a changed file: computes digests anew; None where there
+        are none.
       text: Names of files that hold JSON.
     """
 
@@ -264,7 +269,9 @@ def study_numbers() -> dict[str, Any]:
 
 
 def seal_run(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The manifest with the digests of the other files, and the id of its config, where that can be had."""
+    """The manifest with the digests of the other files, and the id of its config, where
+    that can be had.
+    """
     sealed = dict(files)
     with contextlib.suppress(Exception):
         manifest = json.loads(files["manifest.json"])
@@ -560,7 +567,10 @@ def _fault(subject: Subject, folder: Path) -> str | None:
     except subject.errors as error:
         told = str(error)
         if not told.strip() or str(folder) not in told.replace("\n", " "):
-            return f"{type(error).__name__} names no file: {told[:300]!r}\n{traceback.format_exc(limit=-3)}"
+            return (
+                f"{type(error).__name__} names no file: "
+                f"{told[:300]!r}\n{traceback.format_exc(limit=-3)}"
+            )
     except Exception:
         return traceback.format_exc(limit=-6)
     return None

@@ -1,4 +1,6 @@
-"""Laws of a comparison on networks: schedules, scores, what chooses, equal loss, kill and resume."""
+"""Laws of a comparison on networks: schedules, scores, what chooses, equal loss, kill
+and resume.
+"""
 
 import functools
 import re
@@ -207,7 +209,9 @@ def test_lengths_invert_the_curve_of_the_baseline():
 
 
 def made_up(gain, noise=0.01, searches=3, seeds=8):
-    """A study of two rules: mine is as good as the baseline with `gain` times the steps."""
+    """A study of two rules: mine is as good as the baseline with `gain` times the
+    steps.
+    """
     generator = np.random.default_rng(0)
     curve = lambda factor: 0.5 - 0.2 * np.log(factor)
     facts = {

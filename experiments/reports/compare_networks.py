@@ -75,7 +75,10 @@ def draw_steps(numbers: dict[str, Any], colours: dict[str, str]):
     panel.invert_yaxis()
     panel.set(
         xscale="log",
-        xlabel=f"steps for the same validation loss, divided by those of {numbers['baseline']}",
+        xlabel=(
+            "steps for the same validation loss, divided by those of "
+            f"{numbers['baseline']}"
+        ),
     )
     ticks = [tick for tick in (0.3, 0.5, 0.7, 1, 1.4, 2, 3) if _inside(panel, tick)]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -83,15 +86,17 @@ def draw_steps(numbers: dict[str, Any], colours: dict[str, str]):
     panel.grid(axis="y", visible=False)
     panel.legend(loc="best")
     words = "; ".join(
-        f"{one['rule']} {one['steps']:.2f} [{one['steps_low']:.2f}, {one['steps_high']:.2f}]"
+        f"{one['rule']} {one['steps']:.2f} [{one['steps_low']:.2f}, "
+        f"{one['steps_high']:.2f}]"
         for one in numbers["overall"]
         if one["steps"] is not None
     )
     caption = (
-        f"Steps that a rule needs for the same validation loss, divided by the steps of "
-        f"{numbers['baseline']}, with {100 * numbers['protocol']['level']:g} % intervals "
-        f"over searches and seeds. Over all networks: {words}. A value below 1 saves "
-        "steps. Values end at 0.5 and 2, the range of lengths of the baseline."
+        "Steps that a rule needs for the same validation loss, divided by the steps of "
+        f"{numbers['baseline']}, with {100 * numbers['protocol']['level']:g} % "
+        f"intervals over searches and seeds. Over all networks: {words}. A value below "
+        "1 saves steps. Values end at 0.5 and 2, the range of lengths of the "
+        "baseline."
     )
     return research.figures.Picture("How many steps does a rule save?", caption, figure)
 
@@ -132,7 +137,8 @@ def draw_curves(result: research.runs.Result, colours: dict[str, str]):
     axes[0, 0].set_ylabel("validation loss")
     axes[0, 0].legend()
     caption = (
-        "Validation loss of the choices of all searches: median over searches and seeds, "
-        f"with a band from the 10 % to the 90 % quantile. It ends at: {'; '.join(ends)}."
+        "Validation loss of the choices of all searches: median over searches and "
+        "seeds, with a band from the 10 % to the 90 % quantile. It ends at: "
+        f"{'; '.join(ends)}."
     )
     return research.figures.Picture("How the chosen trainings descend", caption, figure)

@@ -17,7 +17,7 @@ from research.checks import check_count, check_flag, check_instance
 from research.comparison.contenders import Contender, make_contenders
 from research.schedules import Schedule
 from research.tuning.spaces import Range, Space, check_space
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 
 # Kinds of decay by their number. "late linear" is also known as warmup-stable-decay.
 DECAYS = ("linear", "cosine", "late linear")
@@ -94,8 +94,8 @@ def training_schedule(
 
 
 def muon_with_adam(
-    learning_rate: float | Array | Schedule,
-    adam_learning_rate: float | Array | Schedule = 1e-2,
+    learning_rate: Scalar | Schedule,
+    adam_learning_rate: Scalar | Schedule = 1e-2,
 ) -> optax.GradientTransformation:
     """Return Muon for the matrices inside a network and Adam for the other leaves.
 
@@ -122,7 +122,7 @@ def muon_with_adam(
 
 
 def grafted_shampoo(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
 ) -> optax.GradientTransformation:
     """Return Shampoo as it is used on networks: with the step lengths of Adam.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from research.checks import check_callable, check_instance, check_mapping, check_numbers
 from research.descent import _run
@@ -57,12 +58,12 @@ class SweepResult(NamedTuple):
       seconds: Wall time of the sweep in this process, without compilation.
     """
 
-    passes: np.ndarray
-    values: np.ndarray
-    values_on: dict[str, np.ndarray]
+    passes: Float[np.ndarray, " evaluations"]
+    values: Float[np.ndarray, "runs evaluations"]
+    values_on: dict[str, Float[np.ndarray, "runs evaluations"]]
     info: _run.EpochInfo
     params: Params
-    first_bad_step: np.ndarray
+    first_bad_step: Int[np.ndarray, " runs"]
     seconds: float
 
 

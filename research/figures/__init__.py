@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -177,10 +178,10 @@ def colour(regime: str) -> str:
 
 def band(
     axes: Axes,
-    x: np.ndarray,
-    middle: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
+    x: Float[np.ndarray, " k"],
+    middle: Float[np.ndarray, " k"],
+    low: Float[np.ndarray, " k"],
+    high: Float[np.ndarray, " k"],
     **style: Any,
 ) -> None:
     """Draw a line with a band from `low` to `high`.

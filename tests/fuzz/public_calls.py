@@ -1,4 +1,6 @@
-"""One valid call of every public function, and of what those give that build functions; nothing here is wrong yet."""
+"""One valid call of every public function, and of what those give that build functions;
+nothing here is wrong yet.
+"""
 
 import functools
 import importlib
@@ -38,7 +40,8 @@ class Call(NamedTuple):
     """A valid call.
 
     Attributes:
-      name: Of the function below `research`: "losses.huber", or "update_rules.adam().update" of what it gives.
+      name: Of the function below `research`: "losses.huber", or
+        "update_rules.adam().update" of what it gives.
       function: The function.
       arguments: By name, all that the function is given.
       slow: Whether a call that is accepted costs more than a tenth of a second or so.
@@ -52,7 +55,8 @@ class Call(NamedTuple):
 
 HERE = Path(__file__).resolve()
 STUB = Path(research.__file__).with_suffix(".pyi")
-# Context managers, the process's own settings, and what takes an experiment from the command line.
+# Context managers, the process's own settings, and what takes an experiment from the
+# command line.
 NOT_CALLED = {
     "backend.configure",
     "cli.carry_out",
@@ -291,7 +295,9 @@ def picture():
 
 
 def hyperparameters(name: str) -> dict[str, Any]:
-    """A valid call of a rule's constructor, all its other arguments as they are by default."""
+    """A valid call of a rule's constructor, all its other arguments as they are by
+    default.
+    """
     special: dict[str, dict[str, Any]] = {
         "accumulate_gradients": {"rule": optax.sgd(0.1), "every": 2},
         "add_decayed_weights": {"weight_decay": 0.1},
@@ -1148,12 +1154,16 @@ def of_studies() -> Iterator[Call]:
 
 @functools.wraps(search.search)
 def first_runs(*arguments, **named):
-    """The first runs that a search asks for: it waits for their scores, so it cannot be run to its end."""
+    """The first runs that a search asks for: it waits for their scores, so it cannot be
+    run to its end.
+    """
     return next(search.search(*arguments, **named))
 
 
 class StartedAnew:
-    """A search that begins again whenever its first runs are asked for, so that a call can be repeated."""
+    """A search that begins again whenever its first runs are asked for, so that a call
+    can be repeated.
+    """
 
     def __init__(self, arguments):
         self.arguments = arguments
