@@ -32,6 +32,7 @@ Config = study.Config
 FULL = study.FULL
 complete = study.complete
 run = study.run
+share = study.share
 draw = study.draw
 
 

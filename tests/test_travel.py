@@ -283,7 +283,7 @@ def network_study(rule="mine"):
     facts = {
         **{"network": "gpt", "hyperparameters": [], "chosen": {}, "evaluations": 1.0},
         **{"diverged": 0.0, "trainings": 9, "num_steps": 100, "batch_size": 8},
-        **{"parameters": 50, "seconds_per_step": 0.001},
+        **{"parameters": 50, "seconds_per_step": 0.001, "warmup": 0.1, "decay": 0.0},
     }
     measured = {}
     for name, shift in ((rule, -0.1), ("adam", 0.0)):
@@ -301,6 +301,7 @@ def network_study(rule="mine"):
     contenders = comparison.make_contenders({"mine": lambda r: optax.sgd(r)})
     spaces = {rule: {"r": [1e-5, 10.0, "log", None]}, "adam": {}}
     made.numbers.update(network_study=1, size="small", spaces=spaces)
+    made.numbers.update(search_schedule=True, evaluations={rule: 1.0, "adam": 1.0})
     made.numbers["sources"] = {rule: 64 * "a", "adam": 64 * "b"}
     words = {"words": {rule: IN_PYTHON, "adam": "adam"}, "own": ["gpt"]}
     made.numbers["origin"] = origin(contenders) | words

@@ -64,9 +64,15 @@ class Config:
     """Size of the networks: small or large."""
     search_seed: int = 0
     """Seed of the points that the searches try."""
+    search_schedule: bool = True
+    """Whether the warm-up and the kind of decay are searched. If not, the warm-up is
+    10 % of the training and the decay is linear."""
     space: tuple[str, ...] = ()
     """Search ranges of the rates that replace the defaults: RULE.learning_rate=1e-4..1
     (log scale)."""
+    evaluations: tuple[str, ...] = ()
+    """For rules that evaluate the objective themselves, the cost of a step in gradients
+    of its batch, written as RULE=2."""
     files: tuple[str, ...] = ()
     """SHA-256 of each file of rules. The digests are filled in automatically, so that a
     changed file gives a different run."""
@@ -130,6 +136,18 @@ def run(
     return research.runs.Result(*study)
 
 
+def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
+    """Compute one of `parts` parts of the pairs of rule and network.
+
+    The part has every `parts`-th pair, starting with pair `part`. The results are saved
+    in the checkpoints, and `run` loads them from there.
+    """
+    given = arguments(config)
+    research.comparison.compute_network_share(
+        part=part, parts=parts, checkpoints=checkpoints, **given
+    )
+
+
 def arguments(config: Config) -> dict[str, Any]:
     """Convert a config to the arguments of `research.comparison.compare_networks`."""
     words = research.comparison.name_rules(config.rule)
@@ -138,6 +156,8 @@ def arguments(config: Config) -> dict[str, Any]:
         "networks": config.network,
         "baseline": config.baseline or None,
         "spaces": research.tuning.parse_spaces(config.space),
+        "evaluations": research.comparison.parse_evaluations(config.evaluations),
+        "search_schedule": config.search_schedule,
         "searches": config.searches,
         "budget": config.budget,
         "seeds": research.runs.parse_seeds(config.seeds),

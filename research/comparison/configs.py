@@ -1,11 +1,12 @@
 """Write the config of a study that was made in Python, as its command line has it."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from research import update_rules
 from research.comparison.contenders import Contender, make_contenders
-from research.comparison.network_contenders import SCHEDULE_SPACE, network_contenders
+from research.comparison.network_contenders import network_contenders
 from research.runs import seeds_text
 from research.tuning.spaces import Range, range_text
 
@@ -50,6 +51,9 @@ def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """
     protocol = numbers["protocol"]
     names = ("searches", "budget", "search_seed")
+    make = functools.partial(
+        network_contenders, search_schedule=numbers["search_schedule"]
+    )
     config = {
         "rule": _words(numbers),
         "network": numbers["networks"],
@@ -58,13 +62,16 @@ def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": seeds_text(protocol["seeds"]),
         "tuning_seeds": seeds_text(protocol["tuning_seeds"]),
         "size": numbers["size"],
-        "space": _spaces(numbers, network_contenders, SCHEDULE_SPACE),
+        "search_schedule": numbers["search_schedule"],
+        "space": _spaces(numbers, make),
+        "evaluations": _evaluations(numbers),
         "files": numbers["origin"]["files"],
     }
     terms = {
         **{name: protocol[name] for name in ("searches", "budget", "level")},
         **{name: protocol[name] for name in ("seeds", "tuning_seeds", "search_seed")},
-        **{name: numbers[name] for name in ("baseline", "size")},
+        **{name: numbers[name] for name in ("baseline", "size", "search_schedule")},
+        "evaluations": numbers["evaluations"],
     }
     call = f"compare_networks(rules, {numbers['networks']!r}, {_arguments(terms)})"
     return _with_call(config, numbers, f"research.comparison.{call}")
@@ -91,7 +98,6 @@ def _words(numbers: Mapping[str, Any]) -> list[str]:
 def _spaces(
     numbers: Mapping[str, Any],
     make: Callable[..., tuple[Contender, ...]],
-    fixed: Mapping[str, Range] | None = None,
 ) -> list[str]:
     """Return the search spaces that differ from those of our rules, as flags."""
     words = numbers["origin"]["words"]
@@ -101,11 +107,7 @@ def _spaces(
         word = words[rule]
         if word in update_rules.RULE_TABLE and make({rule: word})[0].space == ranges:
             continue
-        found += [
-            f"{rule}.{name}={range_text(ends)}"
-            for name, ends in ranges.items()
-            if name not in (fixed or {})
-        ]
+        found += [f"{rule}.{name}={range_text(ends)}" for name, ends in ranges.items()]
     return found
 
 

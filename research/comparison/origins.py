@@ -13,6 +13,7 @@ import optax.contrib
 
 from research import update_rules
 from research.comparison.contenders import Contender
+from research.comparison.network_contenders import ON_NETWORKS
 from research.reading import read_bytes
 from research.verification.rule_under_test import guarded
 
@@ -77,11 +78,10 @@ def our_name(constructor: Any) -> str | None:
     for name, entry in update_rules.RULE_TABLE.items():
         if inspect.unwrap(entry.constructor) is constructor:
             return name
-    # The other constructors of the package stand for one rule each: muon_with_adam.
-    module = getattr(constructor, "__module__", "")
-    if module == "research.comparison.network_contenders":
-        return constructor.__name__.partition("_")[0]
-    return None
+    on_networks = {name: pair[1] for name, pair in ON_NETWORKS.items()}
+    return next(
+        (name for name, rule in on_networks.items() if rule is constructor), None
+    )
 
 
 def source_text(constructor: Any) -> str | None:
