@@ -10,10 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_callable, check_number, check_tree
+<<<<<<< HEAD
 from research.descent._implicit import root_of_gradient, with_derivative_of
 from research.types import Array, Outcome, Params
+=======
+from research.types import Array, Outcome, Params, Scalar
+>>>>>>> main
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._rule_info import rule_info
 
@@ -35,11 +40,11 @@ class Minimum(NamedTuple):
     """
 
     params: Params
-    value: Array
-    gradient_norm: Array
-    steps: Array
-    evaluations: Array
-    outcome: Array
+    value: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    steps: Int[Array, ""]
+    evaluations: Int[Array, ""]
+    outcome: Int[Array, ""]
 
 
 def minimise(
@@ -47,7 +52,7 @@ def minimise(
     rule: optax.GradientTransformation,
     params: Params,
     *,
-    tolerance: float | Array = 1e-8,
+    tolerance: Scalar = 1e-8,
     max_steps: int = 1000,
     residual_fn: Callable[[Params], Params] | None = None,
     norm: float = jnp.inf,
@@ -147,7 +152,7 @@ def _minimise(
     residual_fn: Callable[[Params], Params] | None,
     norm: float,
     params: Params,
-    tolerance: float | Array,
+    tolerance: Scalar,
     max_steps: int,
 ) -> Minimum:
     rule = optax.with_extra_args_support(rule)
