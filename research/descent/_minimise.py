@@ -13,12 +13,8 @@ import optax
 from jaxtyping import Float, Int
 
 from research.checks import check_callable, check_number, check_tree
-<<<<<<< HEAD
 from research.descent._implicit import root_of_gradient, with_derivative_of
-from research.types import Array, Outcome, Params
-=======
 from research.types import Array, Outcome, Params, Scalar
->>>>>>> main
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._rule_info import rule_info
 
