@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
 from research.checks import check_key, check_number, check_tree
 from research.schedules import Schedule
-from research.types import Array, Key, Params
+from research.types import Array, Integer, Key, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import checked
@@ -50,18 +51,18 @@ class AdabeliefState(NamedTuple):
         the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
 @checked
 def adabelief(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-16,
-    eps_root: float | Array = 1e-16,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-16,
+    eps_root: Scalar = 1e-16,
 ) -> optax.GradientTransformation:
     """Adam that divides by the distance of gradients from their average.
 
@@ -124,12 +125,12 @@ def adabelief(
 
 @checked
 def acprop(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-16,
-    eps_root: float | Array = 1e-16,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-16,
+    eps_root: Scalar = 1e-16,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
     from_old_mean: bool = False,
 ) -> optax.GradientTransformation:
@@ -215,20 +216,20 @@ class YogiState(NamedTuple):
       nu: Second moment v_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
 @checked
 def yogi(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-3,
-    eps_root: float | Array = 0.0,
-    initial_accumulator_value: float | Array = 1e-6,
-    initial_mu: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-3,
+    eps_root: Scalar = 0.0,
+    initial_accumulator_value: Scalar = 1e-6,
+    initial_mu: Scalar = 0.0,
     bias_correction: bool = True,
 ) -> optax.GradientTransformation:
     """Adam with a second moment that changes by at most (1 - β2) g² per step.
@@ -313,7 +314,7 @@ class AdanState(NamedTuple):
       gradient: Last gradient g_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     difference: Params
     nu: Params
@@ -322,13 +323,13 @@ class AdanState(NamedTuple):
 
 @checked
 def adan(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.98,
-    b2: float | Array = 0.92,
-    b3: float | Array = 0.99,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.98,
+    b2: Scalar = 0.92,
+    b3: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
     proximal: bool = False,
 ) -> optax.GradientTransformation:
@@ -431,11 +432,11 @@ class ShrinkState(NamedTuple):
       count: Number of steps taken, int32, shape ().
     """
 
-    count: Array
+    count: Int[Array, ""]
 
 
 def _shrink(
-    learning_rate: float | Array | Schedule, weight_decay: float | Array
+    learning_rate: Scalar | Schedule, weight_decay: Scalar
 ) -> optax.GradientTransformation:
     """Return the transformation u <- u / (1 + λ η_t), for implicit weight decay.
 
@@ -460,11 +461,11 @@ def _shrink(
 
 @checked
 def cautious_adamw(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 1e-2,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-2,
     mask: Any = None,
     plus_one: bool = False,
     cautious_decay: bool = False,
@@ -520,12 +521,12 @@ class AdahessianState(NamedTuple):
         least float32.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
-def adahessian_draws(key: Key, count: Array | int, params: Params) -> Params:
+def adahessian_draws(key: Key, count: Integer, params: Params) -> Params:
     """Return the random signs z of a step of `adahessian`, each 1 or -1.
 
     The key of the step is fold_in(key, count). The signs of leaf i, counted from 1, are
@@ -560,13 +561,13 @@ def adahessian_draws(key: Key, count: Array | int, params: Params) -> Params:
 
 @checked
 def adahessian(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     key: Key,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-4,
-    hessian_power: float | Array = 1.0,
-    weight_decay: float | Array = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-4,
+    hessian_power: Scalar = 1.0,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
     average_kernels: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
@@ -583,8 +584,7 @@ def adahessian(
     kernel of a convolution.
 
     The rule is that of the authors' code, with the same defaults of β1, β2, ε and k.
-    The authors' code uses |H_t z_t|, which equals |D_t|. The paper averages D_t itself
-    over a block. timm's Adahessian and pytorch_optimizer's AdaHessian follow the
+    The authors' code uses |H_t z_t|, which equals |D_t|. timm's Adahessian and pytorch_optimizer's AdaHessian follow the
     authors' code, but draw their own signs. optax and torch do not have the rule.
 
     A step costs about two more gradients than Adam. The state is the same as Adam's, but
@@ -680,7 +680,7 @@ def adahessian(
     )
 
 
-def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) -> None:
+def _check(decays: dict[str, Scalar], sizes: dict[str, Scalar]) -> None:
     for name, value in decays.items():
         check_number(name, value, below=1.0)
     for name, value in sizes.items():

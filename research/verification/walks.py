@@ -46,10 +46,10 @@ class Walk(NamedTuple):
         have the rounding errors of the iterates.
     """
 
-    iterates: np.ndarray
-    updates: np.ndarray
+    iterates: Float[np.ndarray, "steps entries"]
+    updates: Float[np.ndarray, "steps entries"]
     leaves: list[str]
-    evaluations: np.ndarray | None = None
+    evaluations: Float[np.ndarray, "steps entries"] | None = None
     subtracted: bool = False
 
 
