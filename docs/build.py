@@ -19,6 +19,16 @@ from research.verification.docstrings import Description, describe
 
 HERE = Path(__file__).parent
 REFERENCES = HERE.parent / "experiments" / "reference"
+VERDICTS = ["agrees", "convention", "differs", "bug", "not judged"]
+AUDIT_COLUMNS = [
+    "optimizer",
+    "formula",
+    "verdict",
+    "largest difference",
+    "first",
+    "after the change",
+    "cause",
+]
 NOTES = {
     "rules": (
         "Largest difference over problems and arguments, in float64 unless a column "
@@ -55,6 +65,7 @@ def pages() -> dict[Path, str]:
             "table": kept_table("which_rule"),
             "networks": kept_table("which_rule_networks"),
         },
+        "audit": audit_tables(),
     }
     return made | {
         HERE / f"{page}.md": put(HERE / f"{page}.md", of_page)
@@ -150,6 +161,63 @@ def kept_table(experiment: str) -> str:
         + "\n".join(lines)
         + f"\n\n{NOTES[experiment]}\n"
     )
+
+
+def audit_tables() -> dict[str, str]:
+    """The parts of the page on the optimizers of other libraries: counts, and each library's table."""
+    kept = json.loads(
+        (HERE.parent / "experiments/audit_of_rules.json").read_text("utf-8")
+    )
+    rows, versions = kept["rows"], kept["versions"]
+    libraries = list(dict.fromkeys(row["library"] for row in rows))
+    counts = [["library", "version", *VERDICTS, "all"]]
+    for library in [*libraries, ""]:
+        those = [row["verdict"] for row in rows if library in ("", row["library"])]
+        number = [str(those.count(verdict)) for verdict in VERDICTS]
+        counts.append(
+            [library or "all", versions.get(library, ""), *number, str(len(those))]
+        )
+    parts = {"counts": table_of(counts)}
+    for library in libraries:
+        lines = [AUDIT_COLUMNS]
+        lines += [audit_row(row) for row in rows if row["library"] == library]
+        parts[library] = table_of(lines)
+    return parts
+
+
+def audit_row(row: dict) -> list[str]:
+    """The cells of an optimizer."""
+    judged = row["verdict"] != "not judged"
+    where = f"step {row['first']} of {row['problem']}" if row["first"] else ""
+    explained = row["explained"]
+    return [
+        row["optimizer"],
+        row["reference"].replace("_", " "),
+        row["verdict"],
+        f"{row['largest']:.0e}"
+        if judged and row["largest"] != "inf"
+        else "inf"
+        if judged
+        else "",
+        where.replace("_", " "),
+        ""
+        if explained is None
+        else f"{explained:.0e}"
+        if explained != "inf"
+        else "inf",
+        typeset.escaped(row["cause"]) + reproducer(row["reproducer"]),
+    ]
+
+
+def reproducer(name: str) -> str:
+    """A link to the program that shows a deviation, or nothing."""
+    return f" ([reproducer](../benchmarks/audit/{name}.py))" if name else ""
+
+
+def table_of(rows: list[list[str]]) -> str:
+    """A Markdown table; the first row is its head."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def shown(entry: object) -> str:
