@@ -1,7 +1,7 @@
 """A study's runs, all trials and seeds of a rule on a workload: at once, against the
 same runs one after another.
 
-python -m benchmarks.studies                       # both workloads and rules, about five minutes
+python -m benchmarks.studies  # both workloads and rules, about five minutes
 python -m benchmarks.studies --only adam --quick   # a smoke run of a few runs
 """
 
@@ -374,7 +374,9 @@ def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
 
 
 def _line(counted: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-    """The slope whose largest relative miss of the times is the least, and that miss."""
+    """The slope whose largest relative miss of the times is the least, and that
+    miss.
+    """
     each = counted / seconds  # slope * each - 1 is the miss.
     slope = 2 / (each.max() + each.min())
     return float(slope), float(slope * each.max() - 1)

@@ -104,7 +104,8 @@ class Published(NamedTuple):
     sweep: tuple[
         float,
         ...,
-        # Last test losses at seed 42 for k = 0, 1, ..., up to the first that is not finite.
+        # Last test losses at seed 42 for k = 0, 1, ..., up to the first that is not
+        # finite.
     ]
 
 

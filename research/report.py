@@ -209,7 +209,8 @@ def prose(text: str) -> str:
 
     Example:
       >>> print(prose("Leave out --fast: `python -m experiments` < 1 - 2 < 3."))
-      Leave out <span class="word">--fast</span>: <code>python <span class="word">-m</span> experiments</code> &lt; 1 - 2 &lt; 3.
+      Leave out <span class="word">--fast</span>: <code>python <span
+      class="word">-m</span> experiments</code> &lt; 1 - 2 &lt; 3.
     """
     checks.check_text("text", text)
     parts = [html.escape(part) for part in re.split(r"`([^`]+)`", text)]
@@ -228,7 +229,19 @@ def shown(value: str | int | float | None) -> str:
     follows. None, NaN and the infinities become words or symbols.
 
     Example:
-      >>> [shown(value) for value in (None, True, 1797, 0.0252494, 12345.6, -1e-9, math.inf, "Adam")]
+      >>> [
+      ...     shown(value)
+      ...     for value in (
+      ...         None,
+      ...         True,
+      ...         1797,
+      ...         0.0252494,
+      ...         12345.6,
+      ...         -1e-9,
+      ...         math.inf,
+      ...         "Adam",
+      ...     )
+      ... ]
       ['not reached', 'yes', '1,797', '0.02525', '12,346', '−1.00×10⁻⁹', '∞', 'Adam']
     """
     if value is not None and not isinstance(value, str | int | float | np.number):
@@ -261,7 +274,9 @@ def sortable(table: runs.Table) -> Sortable:
     values are sorted to the end. An entry that is already a `Cell` is not changed.
 
     Example:
-      >>> sortable(runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))).rows[0][1]
+      >>> sortable(
+      ...     runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))
+      ... ).rows[0][1]
       Cell(text='1,437', exact='1437', missing=False)
     """
     checks.check_instance(

@@ -48,7 +48,7 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
     Example:
       >>> check_room("n and d", 10**9, 10**9)
       Traceback (most recent call last):
-      ValueError: n and d would need an array of 1000000000 x 1000000000 entries, ... GB, more than the memory...
+      ValueError: n and d would need an array of 1000000000 x 1000000000 entries, ...
     """
     check_text("what", what)
     check_count("itemsize", itemsize)

@@ -74,7 +74,9 @@ def outside(installed, folder, *words):
 
 
 def several(installed, folder, *lines):
-    """What several commands print in one process outside a clone, and their statuses."""
+    """What several commands print in one process outside a clone, and their
+    statuses.
+    """
     done = outside(installed, folder, "-c", SEVERAL, json.dumps(lines))
     assert done.returncode == 0, done.stderr
     out, _, last = done.stdout.rpartition("statuses ")

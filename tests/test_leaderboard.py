@@ -722,11 +722,15 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
     [
         (
             {"study": 3},
-            r"was written by a newer version of Descent \(study format 3; this version reads formats up to 2\)\. Update",
+            (
+                r"was written by a newer version of Descent \(study format 3; this "
+                r"version reads formats up to 2\)\. Update"
+            ),
         ),
         (
             {"study": 1},
-            r"was written by an older version of Descent \(study format 1\), whose intervals do not include "
+            r"was written by an older version of Descent \(study format 1\), whose "
+            r"intervals do not include "
             r"the variation between searches\. Make the study again",
         ),
         (

@@ -187,7 +187,9 @@ def test_everything_shown_is_escaped(source):
     ],
 )
 def test_prose_shows_code_as_code_and_breaks_no_flag(run, text, code, unbroken):
-    """In the headline, the rest of the answer, captions, notes and the question alike."""
+    """In the headline, the rest of the answer, captions, notes and the question
+    alike.
+    """
     page = Page(report.prose(text))
     assert page.texts("code") == code
     assert [

@@ -166,7 +166,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
     [
         (
             "none.py:rule --against adam",
-            "The file 'none.py' does not exist. Pass FILE.py:name, where name is a rule in",
+            (
+                "The file 'none.py' does not exist. Pass FILE.py:name, where name is "
+                "a rule in"
+            ),
         ),
         (
             "mine.py:my_adm --against adam",
@@ -174,15 +177,24 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "mine.py --against adam",
-            "Which rule of mine.py? Write mine.py:NAME. Choose from made, my_adam, inside,",
+            (
+                "Which rule of mine.py? Write mine.py:NAME. Choose from made, "
+                "my_adam, inside,"
+            ),
         ),
         (
             "empty.py:rule --against adam",
-            "empty.py has no 'rule'. It contains neither functions nor an optax.Gradient",
+            (
+                "empty.py has no 'rule'. It contains neither functions nor an "
+                "optax.Gradient"
+            ),
         ),
         (
             "mine.py:RATE --against adam",
-            "mine.py:RATE is not an update rule but a value of type float. Name an optax.Gradient",
+            (
+                "mine.py:RATE is not an update rule but a value of type float. Name "
+                "an optax.Gradient"
+            ),
         ),
         (
             "mine.py:nothing --against adam",
@@ -198,36 +210,60 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "mine.py:hungry --against adam",
-            "mine.py:hungry needs a value for momentum. Pass --argument momentum=VALUE.",
+            (
+                "mine.py:hungry needs a value for momentum. Pass --argument "
+                "momentum=VALUE."
+            ),
         ),
         (
             "mine.py:number --against adam",
-            "mine.py:number is not an update rule: called with a learning rate, it returned a value of type",
+            (
+                "mine.py:number is not an update rule: called with a learning rate, "
+                "it returned a value of type"
+            ),
         ),
         (
             "mine.py:made --against adam",
-            "mine.py:made is already built with a learning rate. Give the other rule the same one:",
+            (
+                "mine.py:made is already built with a learning rate. Give the other "
+                "rule the same one:"
+            ),
         ),
         (
             "mine.py:pair --against adam",
-            "mine.py:pair: the rule's updates have the structure PyTreeDef((*, *)), its params",
+            (
+                "mine.py:pair: the rule's updates have the structure PyTreeDef((*, "
+                "*)), its params"
+            ),
         ),
         (
             "mine.py:short --against adam",
-            "mine.py:short: the update at the only leaf is float64[1] where the params are",
+            (
+                "mine.py:short: the update at the only leaf is float64[1] where the "
+                "params are"
+            ),
         ),
         (
             "mine.py:half --against adam",
-            "mine.py:half: the update at the only leaf is float16[3] where the params are",
+            (
+                "mine.py:half: the update at the only leaf is float16[3] where the "
+                "params are"
+            ),
         ),
         (
             "mine.py:wild --against adam",
-            "mine.py:wild raised TracerBoolConversionError in update (line 46 of mine.py): ",
+            (
+                "mine.py:wild raised TracerBoolConversionError in update (line 46 of "
+                "mine.py): "
+            ),
         ),
         ("mine.py:careless --against adam", "mine.py:careless raised "),
         (
             "broken.py:rule --against adam",
-            "broken.py raised KeyError while it was imported (line 2 of broken.py): 'no luck'",
+            (
+                "broken.py raised KeyError while it was imported (line 2 of "
+                "broken.py): 'no luck'"
+            ),
         ),
         (
             "typo.py:rule --against adam",
@@ -235,7 +271,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "quits.py:rule --against adam",
-            "quits.py exits while it is imported; put the code that it runs under `if __name__",
+            (
+                "quits.py exits while it is imported; put the code that it runs "
+                "under `if __name__"
+            ),
         ),
         (
             "lonely.py:rule --against adam",
@@ -256,11 +295,17 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ("mine.py:my_adam --against optax.contrib", "Unknown rule optax.contrib. "),
         (
             "mine.py:my_adam --against optax.scale_by_adam",
-            "optax.scale_by_adam is not an update rule, because its first argument is not a",
+            (
+                "optax.scale_by_adam is not an update rule, because its first "
+                "argument is not a"
+            ),
         ),
         (
             "mine.py:my_adam --against optax.apply_updates",
-            "optax.apply_updates is not an update rule, because its first argument is not a",
+            (
+                "optax.apply_updates is not an update rule, because its first "
+                "argument is not a"
+            ),
         ),
         ("mine.py:my_adam --against adm", "Unknown rule 'adm'. Did you mean "),
         (

@@ -20,12 +20,13 @@ ALL = "all"
 WIDTH = 80
 EXAMPLES = """
 examples:
-  descent data                       list the data sets, and which of them are on this machine
+  descent data                       list the data sets, and which are on this machine
   descent data fetch fashion_mnist   download a data set into the cache
   descent data verify                compare every file on this machine with its hash
 
-A data set is searched in the folder given by --data-dir or the variable DESCENT_DATA, then in the folder of the
-system's package, then in the cache. Exit status of verify: 0 if every file is correct, 1 otherwise."""
+A data set is searched in the folder given by --data-dir or the variable DESCENT_DATA,
+then in the folder of the system's package, then in the cache. Exit status of verify: 0
+if every file is correct, 1 otherwise."""
 
 
 def data(words: Sequence[str]) -> int:

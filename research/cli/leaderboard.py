@@ -13,7 +13,8 @@ examples:
   descent pack results/compare/0123456789ab --output mine.zip
   descent leaderboard results/compare mine.zip theirs.zip
 
-A study is a small archive of plain files. Reading it executes nothing; its digests, format and numbers are checked."""
+A study is a small archive of plain files. Reading it executes nothing; its digests,
+format and numbers are checked."""
 
 
 def leaderboard(words: Sequence[str]) -> int:

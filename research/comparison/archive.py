@@ -226,9 +226,9 @@ def _check_format(experiment: str, numbers: Any) -> None:
         )
     if version < FORMAT:
         raise ValueError(
-            f"was written by an older version of Descent (study format {version}), whose "
-            "intervals do not include the variation between searches. Make the study "
-            "again with descent compare."
+            f"was written by an older version of Descent (study format {version}), "
+            "whose intervals do not include the variation between searches. Make the "
+            "study again with descent compare."
         )
     if version > FORMAT:
         raise ValueError(

@@ -258,9 +258,9 @@ def _ratios_caption(
     mean = ", the geometric mean over" if len(workloads) > 1 else " on"
     return (
         f"Example gradients to {protocol['target']:g} of the initial gap, relative to "
-        f"{numbers['baseline']}{mean} {listed(workloads)}, with {percent(protocol['level'])} "
-        f"intervals over searches and seeds: {'; '.join(words)}.{marks} A run that misses "
-        "the target counts as ten budgets. Left of 1, a rule needs less than "
-        f"{numbers['baseline']}. A full diamond is better, a half one worse, a hollow one "
-        "undecided."
+        f"{numbers['baseline']}{mean} {listed(workloads)}, with "
+        f"{percent(protocol['level'])} intervals over searches and seeds: "
+        f"{'; '.join(words)}.{marks} A run that misses the target counts as ten "
+        f"budgets. Left of 1, a rule needs less than {numbers['baseline']}. A full "
+        "diamond is better, a half one worse, a hollow one undecided."
     )

@@ -411,7 +411,12 @@ def shampoo(
       learning, arXiv:2002.09018 (2020), on averages, grafting and Newton's iteration.
     Example:
       >>> rule, x = shampoo(1.0, b1=0.0, eps=0.0), jnp.zeros((2, 2))
-      >>> print(rule.update(jnp.array([[0.0, 3.0], [-2.0, 0.0]]), rule.init(x), x)[0].round(6) + 0.0)
+      >>> print(
+      ...     rule.update(jnp.array([[0.0, 3.0], [-2.0, 0.0]]), rule.init(x), x)[
+      ...         0
+      ...     ].round(6)
+      ...     + 0.0
+      ... )
       [[ 0. -1.]
        [ 1.  0.]]
     """
@@ -637,7 +642,8 @@ def by_newton(
 def root_residual(
     x: Float[Array, "n n"], matrix: Float[Array, "n n"], order: int
 ) -> Float[Array, "n n"]:
-    """Return the entries of |X^q A - I|, which are 0 if X is the inverse q-th root of A.
+    """Return the entries of |X^q A - I|, which are 0 if X is the inverse q-th root of
+    A.
 
     Example:
       >>> print(root_residual(jnp.array([[0.5]]), jnp.array([[16.0]]), 4))
@@ -810,8 +816,16 @@ def psgd_kron(
       via general purpose Lie-group preconditioners, arXiv:2402.04553 (2024). Code:
       github.com/evanatyourservice/psgd_jax.
     Example:
-      >>> rule, x = psgd_kron(0.5, jax.random.key(0), b1=0.0, probability=0.0), jnp.zeros((2, 2))
-      >>> print(rule.update(jnp.array([[0.5, 8.0], [0.0, 0.0]]), rule.init(x), x)[0].round(3) + 0.0)
+      >>> rule, x = (
+      ...     psgd_kron(0.5, jax.random.key(0), b1=0.0, probability=0.0),
+      ...     jnp.zeros((2, 2)),
+      ... )
+      >>> print(
+      ...     rule.update(jnp.array([[0.5, 8.0], [0.0, 0.0]]), rule.init(x), x)[
+      ...         0
+      ...     ].round(3)
+      ...     + 0.0
+      ... )
       [[-0.062 -0.5  ]
        [ 0.     0.   ]]
     """

@@ -174,7 +174,10 @@ def barzilai_borwein(
       >>> # The curvature of f = x² is 2, so the second step arrives at the minimum.
       >>> rule, x = barzilai_borwein(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
-      >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
+      >>> print(
+      ...     x + updates,
+      ...     x + updates + rule.update(2 * (x + updates), state, x + updates)[0],
+      ... )
       [4.] [0.]
     """
     check_rate(
@@ -269,10 +272,13 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
       Malitsky & Mishchenko, Adaptive gradient descent without descent, ICML 2020,
       algorithm 1.
     Example:
-      >>> # The curvature of f = x² is 2, so the second step is half of the way to the minimum.
+      >>> # The curvature of f = x² is 2, so the second step is half way to the minimum.
       >>> rule, x = adgd(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
-      >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
+      >>> print(
+      ...     x + updates,
+      ...     x + updates + rule.update(2 * (x + updates), state, x + updates)[0],
+      ... )
       [4.] [2.]
     """
     check_rate(

@@ -202,9 +202,10 @@ CARDS = {
         rates=dict.fromkeys(PROBLEMS, 0.5),
         reasons={**NO_VALUE, **_VALLEY},
         # The difference of two gradients is smaller than the gradients, so its relative
-        # rounding error is larger. Measured: 236. Torch's trace on Rosenbrock's function
-        # deviates at its end by 1e-11 in float64 and 1e-2 in float32. optax's own run is
-        # there 6e-12 from the rule in fifty digits. Until step 30 it is within 1e-15.
+        # rounding error is larger. Measured: 236. Torch's trace on Rosenbrock's
+        # function deviates at its end by 1e-11 in float64 and 1e-2 in float32. optax's
+        # own run is there 6e-12 from the rule in fifty digits. Until step 30 it is
+        # within 1e-15.
         bounds={"formula": 1000.0, "recorded": 5e5},
     ),
 }

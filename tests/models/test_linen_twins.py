@@ -19,7 +19,9 @@ BOUND = 1e-12
 
 
 def compiled(function, level):
-    """Jitted with less thought for speed: compiling is most of what these tests cost."""
+    """Jitted with less thought for speed: compiling is most of what these tests
+    cost.
+    """
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": level})
 
 
@@ -259,7 +261,10 @@ def drawn(model):
 
 
 @pytest.mark.thorough(
-    "the other architectures; make test has their outputs by torch (test_reference_models.py)",
+    (
+        "the other architectures; make test has their outputs by torch "
+        "(test_reference_models.py)"
+    ),
     but="mlp, tanh|gru",
 )
 @pytest.mark.parametrize("name", TWINS)

@@ -1,4 +1,6 @@
-"""Laws of Ctrl-C: what was done is kept, and the same command goes on to the same bits."""
+"""Laws of Ctrl-C: what was done is kept, and the same command goes on to the same
+bits.
+"""
 
 import os
 import signal

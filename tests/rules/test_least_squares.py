@@ -49,7 +49,8 @@ def test_levenberg_marquardt_finds_the_published_parameters(name, start):
 
 
 @pytest.mark.thorough(
-    "Gauss-Newton on NIST's regressions; make test has Levenberg-Marquardt on them, and both formulas"
+    "Gauss-Newton on NIST's regressions; make test has Levenberg-Marquardt on them, "
+    "and both formulas"
 )
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", nist.CASES)

@@ -458,7 +458,10 @@ def test_missing_arguments_are_named(constructor):
         (lambda: newton(-1.0), "learning_rate must be a finite number, at least 0"),
         (
             lambda: newton(indefinite="hope"),
-            "indefinite must be one of 'reflect', 'keep', 'stop'; got indefinite='hope'",
+            (
+                "indefinite must be one of 'reflect', 'keep', 'stop'; got "
+                "indefinite='hope'"
+            ),
         ),
         (
             lambda: newton(shrink=1.0),

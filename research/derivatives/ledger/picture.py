@@ -90,7 +90,10 @@ def draw(
             f'width="{width:.0f}" height="{height:.0f}" '
             f'role="img" aria-labelledby="{name}-title {name}-desc">',
             f'<title id="{name}-title">{html.escape(heading)}</title>',
-            f'<desc id="{name}-desc">{html.escape(f"{words} {boxes_in_words}".strip())}</desc>',
+            (
+                f"<desc "
+                f'id="{name}-desc">{html.escape(f"{words} {boxes_in_words}".strip())}</desc>'
+            ),
             f"<style>{_style(name, dark)}</style>",
             f'<rect class="ground" width="{width:.0f}" height="{height:.0f}"/>',
             f'<g transform="translate({shift:.1f} 0)">',
