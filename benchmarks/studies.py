@@ -360,7 +360,8 @@ def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
 
     Example:
       >>> row = StudyRow("digits", "adam", "ours", "", 8, 5)
-      >>> rows = [row._replace(runs=n, seconds=clock.Spread(s, s, s)) for n, s in ((8, 0.9), (80, 11.0))]
+      >>> seconds = {8: clock.Spread(0.9, 0.9, 0.9), 80: clock.Spread(11.0, 11.0, 11.0)}
+      >>> rows = [row._replace(runs=n, seconds=s) for n, s in seconds.items()]
       >>> line = line_of(rows)
       >>> round(line.slope, 3), round(line.off, 3), line.off == line.off_in_batches
       (0.124, 0.1, True)

@@ -628,4 +628,6 @@ def _kind_of(dtype: Any) -> str:
 
 
 def _parameters(signature: inspect.Signature) -> str:
-    return f"({', '.join(map(str, (p.replace(annotation=p.empty) for p in signature.parameters.values())))})"
+    parameters = signature.parameters.values()
+    plain = (str(p.replace(annotation=p.empty)) for p in parameters)
+    return f"({', '.join(plain)})"

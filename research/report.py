@@ -263,7 +263,8 @@ def shown(value: str | int | float | None) -> str:
         text = f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
     else:
         digits, power = f"{value:.2e}".split("e")
-        text = f"{digits}×10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+        raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+        text = f"{digits}×10{str(int(power)).translate(raised)}"
     return text.replace("-", "−")
 
 

@@ -40,7 +40,8 @@ for words in json.loads(sys.argv[1]):
     except SystemExit as end:
         statuses.append(end.code)
 import research
-print("statuses", json.dumps([statuses, research.__file__, "experiments" in sys.modules]))
+facts = [statuses, research.__file__, "experiments" in sys.modules]
+print("statuses", json.dumps(facts))
 """
 
 

@@ -413,7 +413,7 @@ def test_unknown_constructor_is_searched_by_its_first_parameter():
     assert rule.update(jnp.ones(1), rule.init(jnp.zeros(1)), jnp.zeros(1))[0] == -2.0
 
 
-def test_given_ranges_take_the_place_of_ours_or_stand_beside_them_with_the_usual_defaults():
+def test_given_ranges_replace_ours_or_stand_beside_them_with_the_usual_defaults():
     given = {
         "b1": Range(0.5, 0.99, "one_minus"),
         "learning_rate": Range(1e-4, 1.0),

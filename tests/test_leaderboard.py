@@ -662,7 +662,8 @@ def test_what_strangers_wrote_is_text_and_page_refers_to_nothing_outside(tmp_pat
     for tag in ("style", "script"):
         content = re.search(f"<{tag}>(.*?)</{tag}>", source, re.DOTALL)[1]
         assert (
-            f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+            "'sha256-"
+            f"{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
             in policy
         )
     assert policy.startswith("default-src 'none'; ")

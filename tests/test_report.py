@@ -88,7 +88,8 @@ def png(width, height):
 
 
 SVG = """<?xml version='1.0'?>
-<svg xmlns='http://www.w3.org/2000/svg' width='9in' viewBox='0 0 648.5 302.4'><script>alert(1)</script></svg>"""
+<svg xmlns='http://www.w3.org/2000/svg' width='9in' viewBox='0 0 648.5 302.4'>
+<script>alert(1)</script></svg>"""
 TABLES = (
     runs.Table(
         f"Steps {NASTY}",

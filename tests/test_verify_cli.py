@@ -46,7 +46,9 @@ def number(learning_rate):
 
 
 def _by(update):
-    return lambda rate: optax.GradientTransformation(lambda params: optax.EmptyState(), lambda g, s, p: (update(g), s))
+    return lambda rate: optax.GradientTransformation(
+        lambda params: optax.EmptyState(), lambda g, s, p: (update(g), s)
+    )
 
 
 pair = _by(lambda g: (g, g))

@@ -111,8 +111,12 @@ def _list(sources: "list[Source]") -> int:
     print(f"{'name':{width}}  {'download':>8}  licence; contents; location")
     for source in sources:
         head = f"{source.name:{width}}  {size_in_words(source):>8}  "
+        below = " " * len(head)
+        print()
         print(
-            f"\n{textwrap.fill(source.licence, WIDTH, initial_indent=head, subsequent_indent=' ' * len(head))}"
+            textwrap.fill(
+                source.licence, WIDTH, initial_indent=head, subsequent_indent=below
+            )
         )
         print(f"  {source.what}\n  {_where(source)}")
     return SUCCESS

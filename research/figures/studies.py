@@ -101,7 +101,9 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
             _draw_workload(panel, height, row, mark, with_intervals)
     panel.set(
         ylim=(len(rules) - 0.5, -0.5),
-        xlabel=f"example gradients to the target, relative to {plain(numbers['baseline'])}",
+        xlabel=(
+            f"example gradients to the target, relative to {plain(numbers['baseline'])}"
+        ),
     )
     panel.set_yticks(
         [place + top for place in range(len(rules))],

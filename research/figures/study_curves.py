@@ -66,16 +66,15 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     )
     protocol = numbers["protocol"]
     caption = (
-        f"Expected passes to {protocol['target']:g} of the initial gap when the "
-        f"best of k "
-        f"trials is taken, against k. The bands are {percent(protocol['level'])} "
-        f"intervals "
-        "over other points and seeds. The first trial is the rule's defaults, the "
-        "others "
-        f"are random points of its space. A run that misses the target counts as "
+        f"Expected passes to {protocol['target']:g} of the initial gap when the best "
+        "of k trials is taken, against k. The bands are "
+        f"{percent(protocol['level'])} intervals over other points and seeds. The "
+        "first trial is the rule's defaults, the others are random points of its "
+        "space. A run that misses the target counts as "
         f"{MOST_BUDGETS:g} budgets ({MOST_BUDGETS * protocol['passes']:g} passes). The "
         "searches of the study refine beyond this. "
-        f"{_sentences(numbers, who, lambda w, r: _gain(ends[w, r]))}{_grey(who, named=True)}"
+        f"{_sentences(numbers, who, lambda w, r: _gain(ends[w, r]))}"
+        f"{_grey(who, named=True)}"
     )
     return figures.Picture("What tuning costs", caption, figure)
 
@@ -133,13 +132,16 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         (quantiles(arrays[f"{w}/{r}/curves"])[0] <= SMALLEST).any() for w, r in pairs
     )
     cells = {(cell["workload"], cell["rule"]): cell for cell in numbers["cells"]}
+    leaving = (
+        f" Lines leave at the bottom where the gap is below {SMALLEST:g}, or negative."
+    )
     caption = (
         f"The choices of each rule's searches on the "
         f"{len(numbers['protocol']['seeds'])} reporting seeds: median of the relative "
         f"gap over searches and seeds, and the band from its 10 to its 90 % "
         f"quantile; the dashed line is the target, {target:g}. "
         f"{_sentences(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
-        f"{f' Lines leave at the bottom where the gap is below {SMALLEST:g}, or negative.' if below else ''}"
+        f"{leaving if below else ''}"
     )
     return figures.Picture("Descent of the chosen trials", caption.strip(), figure)
 

@@ -45,7 +45,8 @@ def logistic(
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.2.3.
     Example:
-      >>> print(f"{logistic(jnp.array(0.0), 1):.4f} {logistic(jnp.array(1000.0), 1):.4f}")
+      >>> small, large = (logistic(jnp.array(z), 1) for z in (0.0, 1000.0))
+      >>> print(f"{small:.4f} {large:.4f}")
       0.6931 0.0000
     """
     logit, label = _scalars("logit", logit, label)

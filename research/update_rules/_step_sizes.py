@@ -85,7 +85,9 @@ def polyak_step(
     """
     check_rate(
         learning_rate,
-        no_schedule="it is a factor of the step, which the rule computes from the value",
+        no_schedule=(
+            "it is a factor of the step, which the rule computes from the value"
+        ),
     )
     _check_any_sign("f_min", f_min)
     check_number("eps", eps)

@@ -112,7 +112,10 @@ def like(flat: Iterable[Number], x: Leaves):
 # function, and where a search takes another branch because two values are equal. The
 # factor changes with the rate and with the version of the compiler.
 _VALLEY = {
-    "rosenbrock": "its valley magnifies rounding a thousandfold and more; the rule's own tests compare the first ten steps"
+    "rosenbrock": (
+        "its valley magnifies rounding a thousandfold and more; the rule's own tests "
+        "compare the first ten steps"
+    )
 }
 
 
@@ -144,7 +147,10 @@ CARDS = {
             ),
         ),
         optax="optax has no such rule",
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"linesearch": None, "first_step": "absolute", "min_curvature": 1e-8},
         rates=dict.fromkeys(PROBLEMS, 0.25),
         reasons={**NO_VALUE, **_VALLEY},

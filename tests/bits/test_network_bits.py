@@ -1,7 +1,9 @@
 """The bit contract of networks: a process, a look, a kill and company in a block of
 lanes leave every bit alone.
 
-python tests/bits/test_network_bits.py  # prints {network: SHA-256 of all that its training leaves}
+python tests/bits/test_network_bits.py
+
+It prints {network: SHA-256 of all that its training leaves}.
 """
 
 import functools

@@ -213,8 +213,14 @@ def linen_cell(cell, layer):
     """Linen puts the bias beside the recurrent product in LSTMs, beside the input's
     else; and the GRU's second by n.
     """
-    blocks = [dict(zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True)) for a in (
-        layer["input"]["weights"], layer["input"]["bias"], layer["recurrent"]["weights"])]  # fmt: skip
+    blocks = [
+        dict(zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True))
+        for a in (
+            layer["input"]["weights"],
+            layer["input"]["bias"],
+            layer["recurrent"]["weights"],
+        )
+    ]
     theirs = {}
     for gate in GATES[cell]:
         weights, bias, recurrent = (block[gate] for block in blocks)

@@ -15,7 +15,8 @@ HERE = Path(__file__).parent
 # because of Ctrl-C.
 PROGRAM = """
 import functools, small, research
-research.runs.checkpoints_in = functools.partial(research.runs.checkpoints_in, seconds_between=1e9)
+seldom = functools.partial(research.runs.checkpoints_in, seconds_between=1e9)
+research.runs.checkpoints_in = seldom
 research.cli.main(small)
 """
 WORDS = [

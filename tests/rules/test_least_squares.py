@@ -220,7 +220,8 @@ def test_minimum_is_that_of_scipy(rule):
 
 
 def test_levenberg_marquardt_is_inside_its_radius_or_at_its_edge():
-    # |D h| <= Δ, and the Lagrangian's condition (JᵀJ + μ D²) h = -Jᵀr, also where columns depend on each other.
+    # |D h| <= Δ, and the Lagrangian's condition (JᵀJ + μ D²) h = -Jᵀr, also where
+    # columns depend on each other.
     rng = np.random.default_rng(0)
     step = jax.jit(second_order.damped_step)
     for last in (rng.standard_normal(6), None):
