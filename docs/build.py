@@ -28,6 +28,10 @@ NOTES = {
         "The report of the run says what each column is, and has the tables of every "
         "workload."
     ),
+    "which_rule_networks": (
+        "The report of the run says what each column is, and has the tables of every "
+        "network."
+    ),
 }
 
 
@@ -47,7 +51,10 @@ def pages() -> dict[Path, str]:
             "families": family_list(families),
             "table": kept_table("rules"),
         },
-        "choosing": {"table": kept_table("which_rule")},
+        "choosing": {
+            "table": kept_table("which_rule"),
+            "networks": kept_table("which_rule_networks"),
+        },
     }
     return made | {
         HERE / f"{page}.md": put(HERE / f"{page}.md", of_page)

@@ -53,6 +53,8 @@ def draw_steps(numbers: dict[str, Any], colours: dict[str, str]):
         by_rule = {one["rule"]: one for one in found}
         for index, rule in enumerate(rules):
             one = by_rule[rule]
+            if one["steps"] is None:  # The loss of the baseline does not change.
+                continue
             place = row * (len(rules) + 1) + index
             panel.plot(
                 [one["steps_low"], one["steps_high"]],
@@ -87,6 +89,7 @@ def draw_steps(numbers: dict[str, Any], colours: dict[str, str]):
         f"{one['rule']} {one['steps']:.2f} [{one['steps_low']:.2f}, "
         f"{one['steps_high']:.2f}]"
         for one in numbers["overall"]
+        if one["steps"] is not None
     )
     caption = (
         "Steps that a rule needs for the same validation loss, divided by the steps of "

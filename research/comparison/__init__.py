@@ -18,6 +18,9 @@ from research.comparison.measurements import HALF as HALF
 from research.comparison.measurements import logs_of as logs_of
 from research.comparison.networks import NetworkStudy as NetworkStudy
 from research.comparison.networks import compare_networks as compare_networks
+from research.comparison.networks import (
+    compute_network_share as compute_network_share,
+)
 from research.comparison.protocol import Protocol as Protocol
 from research.comparison.protocol import make_protocol as make_protocol
 from research.comparison.trials import measure_contender as measure_contender
