@@ -284,7 +284,8 @@ CARDS = {
                     "s = by_leaf(cover, s) + g**2\n        quotient = entrywise(lambda "
                     "a, b: 0 if b == 0 else a / sqrt(b + eps), g, s)",
                     "s = by_leaf(cover, s)\n        quotient = entrywise(lambda a, "
-                    "b: 0 if b == 0 else a / sqrt(b + eps), g, s)\n        s = s + g**2",
+                    "b: 0 if b == 0 else a / sqrt(b + eps), g, s)\n        s = s + "
+                    "g**2",
                 ),
                 Mistake(
                     "ε stands outside the root", "sqrt(b + eps)", "(sqrt(b) + eps)"
