@@ -208,9 +208,8 @@ def prose(text: str) -> str:
     of "-m".
 
     Example:
-      >>> print(prose("Leave out --fast: `python -m experiments` < 1 - 2 < 3."))
-      Leave out <span class="word">--fast</span>: <code>python <span
-      class="word">-m</span> experiments</code> &lt; 1 - 2 &lt; 3.
+      >>> print(prose("Leave out --fast: `experiments` < 1 - 2 < 3."))
+      Leave out <span class="word">--fast</span>: <code>experiments</code> &lt; 1 ...
     """
     checks.check_text("text", text)
     parts = [html.escape(part) for part in re.split(r"`([^`]+)`", text)]

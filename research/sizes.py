@@ -72,8 +72,7 @@ def check_memory(what: str, size: int) -> None:
     Example:
       >>> check_memory("the state of the rule", 10**18)
       Traceback (most recent call last):
-      ValueError: the state of the rule would need 1000000000 GB, more than half of the
-        ...
+      ValueError: the state of the rule would need 1000000000 GB, more than half ...
     """
     check_text("what", what)
     check_count("size", size, 0)

@@ -27,8 +27,7 @@ def explain(problem: Exception) -> str:
       >>> explain(
       ...     ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
       ... )
-      "This needs the package tensorboard, which is not installed: pip install
-      'tensorboard'"
+      "This needs the package tensorboard, which is not installed: pip install ...
     """
     if (
         isinstance(problem, ModuleNotFoundError)

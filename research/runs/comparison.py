@@ -117,8 +117,7 @@ def verdict(comparison: Comparison) -> str:
     Example:
       >>> result = Result("", (), {"loss": np.ones(2)}, {"steps": 7})
       >>> verdict(compare(result, result, ({}, {})))
-      'Bit-identical: all 1 arrays and 1 numbers agree to the last bit (times are not
-      compared).'
+      'Bit-identical: all 1 arrays and 1 numbers agree to the last bit (times ...
     """
     check_instance("comparison", comparison, Comparison, "It is the result of compare.")
     for name in ("other_arrays", "other_numbers"):

@@ -43,7 +43,7 @@ def describe(name: str) -> Description:
       >>> print(found.family, found.signature)
       first_order gradient_descent(learning_rate)
       >>> print(found.summary)
-      Steps along the negative gradient: u_t = -η_t g_t.
+      Step along the negative gradient: u_t = -η_t g_t.
     """
     rule = RULE_TABLE[name].constructor if name in RULE_TABLE else find_rule(name)
     text, _, sections = inspect.cleandoc(rule.__doc__ or "").partition("\nArgs:")
