@@ -155,7 +155,7 @@ def test_help_costs_little_and_imports_no_jax(name):
     [
         (["verfy"], "Unknown command 'verfy'. Did you mean verify?"),
         (["--versoin"], "Unknown flag --versoin. Did you mean --version?"),
-        (["zzz"], "Unknown command 'zzz'. Choose from verify, compare, explain"),
+        (["zzz"], "Unknown command 'zzz'. Choose from verify, compare, networks"),
         (["fit_a_line"], "Experiments need a clone of the repository: python -m"),
         (["data", "fech"], "Unknown action `data fech`. Did you mean fetch?"),
     ],

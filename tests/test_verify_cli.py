@@ -255,7 +255,7 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         (
             "mine.py:wild --against adam",
             (
-                "mine.py:wild raised TracerBoolConversionError in update (line 46 of "
+                "mine.py:wild raised TracerBoolConversionError in update (line 48 of "
                 "mine.py): "
             ),
         ),
