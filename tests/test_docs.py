@@ -148,8 +148,8 @@ def names_only_flags_that_exist(path: str, text: str) -> Iterator[str]:
 
 
 def config_file(name: str) -> Path:
-    """The file that defines the Config of an experiment; that of compare is a command."""
-    folder = "research/cli" if name == "compare" else "experiments"
+    """The file that defines the Config of an experiment; some are commands."""
+    folder = "research/cli" if name.startswith("compare") else "experiments"
     return TOP / folder / f"{name}.py"
 
 

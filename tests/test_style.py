@@ -91,7 +91,9 @@ def is_a_page_with_a_claim(path: str, source: str) -> Iterator[str]:
     page, science = tree.body[: ends[0]] if ends else tree.body, tree.body
     light = {*sys.stdlib_module_names, "numpy"}
     for name in (name for node in page for name in _imported(node)):
-        is_light = name in ("research", "research.cli.compare")
+        is_light = name == "research" or re.fullmatch(
+            r"research\.cli\.compare\w*", name
+        )
         if not is_light and name.partition(".")[0] not in light:
             yield (
                 f"{path} imports {name} before its flags are read, so that --help is "

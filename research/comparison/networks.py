@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,9 @@ from research.comparison._searching import (
     start_searches,
     tuning_score,
 )
+from research.comparison.archive import NETWORK_FORMAT, save_study
 from research.comparison.checking import check_contender
+from research.comparison.configs import networks_config
 from research.comparison.contenders import Contender
 from research.comparison.measurements import robust_rates
 from research.comparison.network_contenders import (
@@ -29,6 +32,7 @@ from research.comparison.network_contenders import (
     schedule_of,
     scheduled,
 )
+from research.comparison.origins import origin, source_digest
 from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.tables import as_text
 from research.comparison.trials import chunk_teller
@@ -72,6 +76,23 @@ class NetworkStudy(NamedTuple):
     def __str__(self) -> str:
         """Return the answer and the first table as plain text."""
         return f"{self.answer}\n\n{as_text(self.tables[0])}"
+
+    def save(self, results: str | Path = "results") -> Path:
+        """Save the study as the run folder results/compare_networks/<id>.
+
+        The folder has the pictures and the report, as that of `Study.save`.
+
+        Args:
+          results: The folder of all results.
+        Returns:
+          The run folder.
+        Raises:
+          OSError: The folder cannot be written.
+        """
+        from research.figures.network_studies import draw_network_study
+
+        config = networks_config(self.numbers)
+        return save_study("compare_networks", self, config, draw_network_study, results)
 
 
 class _Setting(NamedTuple):
@@ -221,7 +242,29 @@ def compare_networks(
     if on_progress is not None:
         on_progress(total, total, "statistics")
     names = [one.name for one in plan.contenders]
-    return conclude_networks(plan.protocol, plan.baseline, names, measurements, longer)
+    study = conclude_networks(plan.protocol, plan.baseline, names, measurements, longer)
+    study.numbers.update(_recipe(plan, networks, size, search_schedule))
+    return study
+
+
+def _recipe(
+    plan: _Plan, networks: Any, size: str, search_schedule: bool
+) -> dict[str, Any]:
+    """Return what somebody else needs to know to repeat the study."""
+    given = [networks] if isinstance(networks, str | NetworkWorkload) else networks
+    own = [one.name for one in given if isinstance(one, NetworkWorkload)]
+    return {
+        "network_study": NETWORK_FORMAT,
+        "size": size,
+        "search_schedule": search_schedule,
+        "sources": {one.name: source_digest(one.make_rule) for one in plan.contenders},
+        "evaluations": {one.name: one.evaluations for one in plan.contenders},
+        "spaces": {
+            one.name: {name: list(range_) for name, range_ in one.space.items()}
+            for one in plan.contenders
+        },
+        "origin": origin(plan.contenders, own),
+    }
 
 
 def compute_network_share(

@@ -66,6 +66,7 @@ NOT_CALLED = {
     "cli.import_whole",
     "cli.main",
     "cli.perform",
+    "cli.write_pictures",
     "cli.report_of",
 }
 
@@ -639,6 +640,11 @@ def of_derivatives() -> Iterator[Call]:
     timed = {"f": cube, "args": (x,), "seconds": 0.001}
     for name, arguments, slow in (
         ("check_derivative", {**at, "key": key()}, True),
+        (
+            "checkpoint_scan",
+            {"f": lambda carry, x: (carry + x, carry), "init": 0.5, "xs": x},
+            False,
+        ),
         ("chosen_mode", at, False),
         ("classify_critical_point", {"f": saddle, "x": jnp.zeros(2)}, True),
         ("cost", timed, True),
@@ -787,6 +793,18 @@ def of_descent() -> Iterator[Call]:
     yield Call("descent.run", d.run, going, slow=True)
     to_gather = {"dataset": batch(), "batch_indices": batch_indices}
     yield Call("descent.gather", d.gather, to_gather)
+    yield Call(
+        "descent.implicit_minimum",
+        research.descent.implicit_minimum,
+        {
+            "objective": lambda x, theta: jnp.sum((x - theta) ** 2),
+            "start": jnp.zeros(2),
+            "theta": 1.0,
+            "rule": rule,
+            "max_steps": 5,
+        },
+        slow=True,
+    )
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
     yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
@@ -1099,7 +1117,10 @@ def of_studies() -> Iterator[Call]:
             False,
         ),
         ("parse_command", {"rules": ["adam"], "find": str.upper}, False),
+        ("parse_evaluations", {"words": ["mine=2"]}, False),
+        ("name_rules", {"words": ["adam", "v1=lion"]}, False),
         ("parse_range", {"text": "1e-3..1"}, False),
+        ("range_text", {"range_": research.tuning.Range(0.1, 1.0)}, False),
         ("parse_spaces", {"words": ["adam.b1=0.1..0.9"]}, False),
         ("passes_to_target", {**gap_arrays(), "target": 0.01}, False),
         ("penalised_passes", {**gap_arrays(), "target": 0.01}, False),
@@ -1250,6 +1271,7 @@ def of_runs() -> Iterator[Call]:
         },
         "pack": {"run": finished_run().path, "target": folder() / "toy.zip"},
         "parse_seeds": {"text": "0..3"},
+        "seeds_text": {"seeds": (0, 1, 5)},
         "read_contents": {"path": finished_run().path},
         "read_manifest": {"path": finished_run().path},
         "read_reference": {"file": reference()},
@@ -1340,6 +1362,9 @@ def of_pages() -> Iterator[Call]:
         "figures.new_figure", f.new_figure, {"width": 2.0, "height": 1.0}, slow=True
     )
     yield Call(
+        "figures.svg_bytes", f.svg_bytes, {"figure": picture().figure}, slow=True
+    )
+    yield Call(
         "figures.save",
         f.save,
         {"picture": picture(), "folder": folder(), "name": "still"},
@@ -1353,6 +1378,9 @@ def of_pages() -> Iterator[Call]:
     )
     yield Call("report.cell", r.cell, {"value": 1.0, "text": "1"})
     yield Call("report.embed", r.embed, {"path": folder() / "still.svg"})
+    drawn = {"data": (folder() / "still.svg").read_bytes(), "name": "still"}
+    yield Call("report.embed_bytes", r.embed_bytes, drawn)
+    yield Call("report.rule_sources", r.rule_sources, {"numbers": {"origin": {}}})
     yield Call("report.first_sentence", r.first_sentence, {"text": "One. Two."})
     yield Call("report.paragraphs", r.paragraphs, {"text": "One.\n\nTwo."})
     yield Call("report.prose", r.prose, {"text": "Leave out --fast."})
