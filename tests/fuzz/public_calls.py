@@ -1318,6 +1318,7 @@ def of_checks() -> Iterator[Call]:
     yield Call("reading.parse_json", reading.parse_json, {"data": b"[1]"})
     yield Call("reading.read_bytes", reading.read_bytes, {"path": HERE, "most": 10**6})
     yield Call("sizes.check_room", sizes.check_room, {"what": "n=3"})
+    yield Call("sizes.check_memory", sizes.check_memory, {"what": "n=3", "size": 8})
     for name, arguments in {
         "check_callable": {"name": "f", "value": cube},
         "check_choice": {"name": "mode", "value": "a", "known": ("a", "b")},
