@@ -2,6 +2,7 @@
 setup.cfg makes warnings errors.
 """
 
+import importlib.util
 import os
 import re
 import signal
@@ -85,6 +86,8 @@ NIGHTLY = re.compile(
 # process that it starts inherits that. The tests of Ctrl-C need them as in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+# PyTorch is not among the dependencies: `make bench` installs it.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["test_torch_mutants.py"]
 LIMIT = 600  # Seconds that one test may take; the longest needs a tenth of it.
 
 backend.configure(devices=1, pool=2, x64=True)
