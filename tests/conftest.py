@@ -1,5 +1,6 @@
 """Strictness for every test, once: float64, no rank promotion, no key used twice; setup.cfg makes warnings errors."""
 
+import math
 import os
 import re
 import signal
@@ -76,6 +77,7 @@ NIGHTLY = re.compile(
 # process that it starts inherits that. The tests of Ctrl-C need them as in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+MOST_MEMORY = 1.5e9  # Bytes, beyond which a file's programs go with it.
 LIMIT = 600  # Seconds that one test may take; the longest needs a tenth of it.
 
 backend.configure(devices=1, pool=2, x64=True)
@@ -167,8 +169,27 @@ def headline_of():
     return headline_of
 
 
+def memory():
+    """Bytes that this process holds; infinitely many where the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text("utf-8").split()[1]
+    except OSError:
+        return math.inf
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.fixture(autouse=True, scope="module")
-def forget_programs():
-    """A file's compiled programs go with it: all of them together would fill the memory of a small machine."""
+def forget_programs(request):
+    """Keep compiled programs for the next file, while they do not fill a small machine.
+
+    A file that replaces parts of the library begins and ends without any: a program
+    that was traced before would not see the replacement, and one traced with it
+    would be met later.
+    """
+    items = [i for i in request.session.items if i.path == request.path]
+    replaces = any("monkeypatch" in getattr(i, "fixturenames", ()) for i in items)
+    if replaces:
+        jax.clear_caches()
     yield
-    jax.clear_caches()
+    if replaces or memory() > MOST_MEMORY:
+        jax.clear_caches()
