@@ -28,9 +28,9 @@ def make(name, **options):
 
 
 @functools.cache
-def value_and_gradient(name, holdout=True):
+def value_and_gradient(name, **options):
     """(params, batch) -> the workload's objective and its gradient, one program."""
-    return jax.jit(jax.value_and_grad(make(name, holdout=holdout).objective))
+    return jax.jit(jax.value_and_grad(make(name, **options).objective))
 
 
 def norm(tree):
@@ -41,8 +41,9 @@ def norm(tree):
 @pytest.mark.parametrize("holdout", [True, False])
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_jax_gradient_vanishes_at_the_optimum(name, holdout):
-    workload = make(name, holdout=holdout)
-    gradient = lambda *at: value_and_gradient(name, holdout)(*at)[1]
+    holdout_or_not = {} if holdout else {"holdout": False}
+    workload = make(name, **holdout_or_not)
+    gradient = lambda *at: value_and_gradient(name, **holdout_or_not)(*at)[1]
     zeros = jax.tree.map(jnp.zeros_like, workload.optimum.params)
     initial = norm(gradient(zeros, workload.train))
     assert norm(gradient(workload.optimum.params, workload.train)) <= 1e-12 * initial
