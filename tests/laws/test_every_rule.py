@@ -1,4 +1,6 @@
-"""What holds for every rule of the table: it is what its authorities say, and it is a good citizen of JAX and optax."""
+"""What holds for every rule of the table: it is what its authorities say, and it is a
+good citizen of JAX and optax.
+"""
 
 import functools
 from pathlib import Path
@@ -27,8 +29,9 @@ from research.verification.walks import (
     walk_exactly,
 )
 
-# Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
-# tests/laws/test_rule_trajectories.py and tests/rules/test_quasi_newton.py.
+# Two with coupled decay, which here is a chain, and one with another line search, whose
+# limit points alone compare: tests/laws/test_rule_trajectories.py and
+# tests/rules/test_quasi_newton.py.
 ELSEWHERE = {
     "sgd/L2 weight decay 0.1",
     "adam/L2 weight decay 0.1 (coupled)",
@@ -237,7 +240,8 @@ def lanes(names, on):
 @WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_rates_under_vmap_equal_rates_in_a_loop(names, name, on):
-    # Where the rule's card has a reason not to be asked (rounding that is magnified), the first six steps alone.
+    # Where the rule's card has a reason not to be asked (rounding that is magnified),
+    # the first six steps alone.
     steps = 6 if on in CARDS[name].reasons else 10
     found = np.asarray(lanes(names, on)[name], np.float64)
     for lane, factor in zip(found, (1.0, 0.5), strict=True):
@@ -339,8 +343,8 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
         exact = walk(UPDATE_RULES[name](rate(name)), problem, "float32", 5)
         assert distance(found, exact, problem).largest <= 0.1
         return
-    # Later, what one processor rounds and another does not has grown: after fifty steps optax's Prodigy is 32 eps from the
-    # exact rule on one and 48 on another.
+    # Later, what one processor rounds and another does not has grown: after fifty steps
+    # optax's Prodigy is 32 eps from the exact rule on one and 48 on another.
     ours, theirs = (
         walk(c(rate(name, problem)), problem, "bfloat16", 20)
         for c in (UPDATE_RULES[name], card.optax)

@@ -1,5 +1,7 @@
-"""What users of optax take for granted, for every rule of the table: extra arguments, injected hyper-parameters, schedules,
-empty params and plain numbers, counts that do not wrap, gradients of any size, complex params."""
+"""What users of optax take for granted, for every rule of the table: extra arguments,
+injected hyper-parameters, schedules, empty params and plain numbers, counts that do not
+wrap, gradients of any size, complex params.
+"""
 
 import functools
 from pathlib import Path
@@ -132,7 +134,9 @@ def test_other_transformations_take_them_too(rule):
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_hyperparameters_can_be_injected(name):
-    """Traced, so that every one of them is what optax makes of it; the first update is the rule's own."""
+    """Traced, so that every one of them is what optax makes of it; the first update is
+    the rule's own.
+    """
     injected, plain = (
         optax.inject_hyperparams(UPDATE_RULES[name])(learning_rate=0.1),
         UPDATE_RULES[name](0.1),
@@ -257,7 +261,7 @@ def at_the_end(state):
 
 
 def counts_after(rule, gradient, params):
-    """Path -> count, one step later; compiled alone, they leave the rest of the rule out."""
+    """Path -> count, one step later; compiled alone: the rest of the rule is left out."""
     rule = optax.with_extra_args_support(rule)
     told = {"value": 1.0, "grad": gradient, "value_fn": objective}
 
@@ -330,7 +334,10 @@ OVERFLOWS = {
 
 @pytest.fixture(scope="module")
 def of_any_size(request):
-    """{rule: updates, one row a size}, of the rules that a selected test is about: one program."""
+    """{rule: updates, one row a size} of the rules that a selected test is about.
+
+    One program holds them all.
+    """
     start = {
         "w": jnp.array([[0.01, 0.02], [0.03, -0.01]], "float32")
     }  # The value, too, is to stay finite.
@@ -459,7 +466,9 @@ def is_refused(name):
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_complex_params_turn_with_their_gradients_or_are_refused(name):
-    """Gradients and params times one unit of the plane: so are the iterates. Squares in place of |g|² are found out by it."""
+    """Gradients and params times one unit of the plane: so are the iterates. Squares in
+    place of |g|² are found out by it.
+    """
     if is_refused(name):
         assert name not in AS_OPTAX
         return
@@ -480,7 +489,8 @@ def test_complex_params_move_as_in_optax(name):
     ours, theirs = (
         complex_walk(rule)(real + 1j * imaginary, x + 1j * y, values) for rule in made
     )
-    # optax's bias corrections are off by 1e-9 of themselves at most; radam's factor by more in its first steps.
+    # optax's bias corrections are off by 1e-9 of themselves at most; radam's factor by
+    # more in its first steps.
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
@@ -523,7 +533,9 @@ def test_clips_by_norm_shorten_complex_gradients_and_keep_their_direction(clip):
 def test_a_clip_by_value_refuses_complex_params():
     with pytest.raises(
         TypeError,
-        match=r"clip_by_value is defined for real params only.*split_real_and_imaginary",
+        match=(
+            r"clip_by_value is defined for real params only.*split_real_and_imaginary"
+        ),
     ):
         clip_by_value(1.0).init(jnp.ones(2, complex))
 
