@@ -17,10 +17,8 @@ python := $(VENV)/bin/python
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
 
-# Compiling is most of what the tests do. Without LLVM's expensive passes it takes two thirds of the time; make test-all
-# compiles as users do.
 test: $(VENV)/installed-test
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(python) -m pytest --numprocesses 2 --dist loadfile -m "not thorough and not nightly" $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile -m "not thorough and not nightly" $(ARGS)
 
 test-all: $(VENV)/installed-test
 	$(python) -m pytest --numprocesses 2 --dist loadfile -m "not nightly" $(ARGS)
