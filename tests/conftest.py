@@ -2,6 +2,7 @@
 setup.cfg makes warnings errors.
 """
 
+import importlib.util
 import math
 import os
 import re
@@ -104,6 +105,8 @@ NIGHTLY = re.compile(
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 MOST_MEMORY = 1.5e9  # Bytes, beyond which a file's programs go with it.
+# PyTorch is not among the dependencies: `make bench` installs it.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["test_torch_mutants.py"]
 LIMIT = 600  # Seconds that one test may take; the longest needs a tenth of it.
 
 backend.configure(devices=1, pool=2, x64=True)

@@ -2,6 +2,9 @@
 its name.
 """
 
+import importlib.util
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 
 from research.cli import commands
 from research.cli import verify as verify_command
+from research.runs.files import read_json
 
 TOP = Path(__file__).parent.parent
 RULES = """
@@ -120,6 +124,40 @@ def test_different_rule_is_status_1_with_its_cause(capsys):
     assert out.startswith("Not the same rule. On the problem ")
     assert "Likely cause: ε is inside the root (`" in out.splitlines()[0]
     assert "50 steps in float32" in out
+
+
+def test_json_holds_the_verdict_and_every_problem(capsys):
+    """Other programs read it: strict JSON, with the numbers of the table."""
+    words = "gradient_descent --against optax.sgd --json"
+    assert verify(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["same"]
+    assert found["cause"] is None
+    assert found["summary"].startswith("The same rule: ")
+    assert set(found["versions"]) >= {"jax", "optax"}
+    rows = {row["problem"]: row for row in found["problems"]}
+    assert next(iter(rows)) == "quadratic"
+    assert rows["zero_gradient"]["step"] is None
+    assert rows["quadratic"]["largest"] <= found["largest"] <= found["tolerance"]
+    assert verify("mine.py:nan --against gradient_descent --json") == 1
+    found = read_json(capsys.readouterr().out.encode())
+    assert not found["same"]
+    assert found["largest"] == math.inf
+    assert "NaN" in found["cause"]
+    assert found["problem"] == "quadratic"
+
+
+def test_class_of_pytorch_without_pytorch_is_one_clear_line(capsys, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "torch" else find_spec(name, *rest),
+    )
+    assert refused("torch.optim.Adam --against adam", capsys) == (
+        "error: PyTorch is not installed, so that torch.optim.Adam cannot be verified. "
+        "Install the package torch.\n"
+    )
 
 
 def test_nan_at_once_is_a_result(capsys):
@@ -261,6 +299,14 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         (
             "mine.py:my_adam --against optax.apply_updates",
             "optax.apply_updates is not an update rule, because its first argument is not a",
+        ),
+        (
+            "no_such_package.Adam --against adam",
+            "the module 'no_such_package' of 'no_such_package.Adam' is not installed.",
+        ),
+        (
+            "numpy.ndarray --against adam",
+            "numpy.ndarray is not an update rule, because it is not a subclass of torch.optim",
         ),
         ("mine.py:my_adam --against adm", "Unknown rule 'adm'. Did you mean "),
         (

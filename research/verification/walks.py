@@ -42,12 +42,15 @@ class Walk(NamedTuple):
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
       evaluations: Points at which the rule is to be evaluated after each step, same
         shape as iterates. None if the rule is evaluated at the iterates.
+      subtracted: Whether the updates are differences of stored iterates, so that they
+        have the rounding errors of the iterates.
     """
 
     iterates: Float[np.ndarray, "steps entries"]
     updates: Float[np.ndarray, "steps entries"]
     leaves: list[str]
     evaluations: Float[np.ndarray, "steps entries"] | None = None
+    subtracted: bool = False
 
 
 def walk(
@@ -378,8 +381,9 @@ def distance(
 
     If the problem is a sequence of gradients, the difference is the maximum of |u - v|
     / max_t |v_t| over the updates u and v, entry by entry, so that small entries count
-    as much as large ones. If a gradient is NaN, the iterates are compared instead,
-    because NaN params have no differences.
+    as much as large ones. If the updates of `found` are differences of stored iterates,
+    |u - v| is divided by the larger of max_t |v_t| and |y|. If a gradient is NaN, the
+    iterates are compared instead, because NaN params have no differences.
 
     If only one of two compared values is finite, the difference is inf. If both are
     NaN, the difference is 0 if the problem has NaN in its gradients. Otherwise it is
@@ -409,12 +413,10 @@ def distance(
         )
     else:
         sizes = np.where(np.isfinite(reference.updates), np.abs(reference.updates), 0.0)
-        apart = _apart(
-            found.updates,
-            reference.updates,
-            np.max(sizes, axis=0, keepdims=True),
-            problem.nan,
-        )
+        sizes = np.max(sizes, axis=0, keepdims=True)
+        if found.subtracted:
+            sizes = np.fmax(sizes, np.abs(reference.iterates))
+        apart = _apart(found.updates, reference.updates, sizes, problem.nan)
     if found.evaluations is not None and reference.evaluations is not None:
         b = reference.evaluations
         apart = np.maximum(

@@ -26,6 +26,7 @@ for name, rule in {
     "hyperball": rules.hyperball(0.1, rules.muon),
     "shampoo": rules.shampoo(0.1),
     "soap": rules.soap(0.1, refresh_every=1),
+    "kl_soap": rules.kl_soap(0.1, refresh_every=1),
     "psgd_kron": rules.psgd_kron(0.1, jax.random.key(0)),
 }.items():
     if name not in sys.argv[1:]:
@@ -44,7 +45,7 @@ for name, rule in {
 
 
 FEW = ["muon", "soap", "psgd_kron"]
-OTHERS = ["normuon", "hyperball", "shampoo"]
+OTHERS = ["normuon", "hyperball", "shampoo", "kl_soap"]
 
 
 @pytest.mark.parametrize(
