@@ -579,16 +579,17 @@ def adahessian(
     H_t is the Hessian of value_fn at x_t, and H_t z_t is computed as the derivative of
     the gradient along z_t. The entries of z_t are 1 or -1 with equal probability, so
     that the expected value of D_t is the diagonal of H_t. k is hessian_power, and λ is
-    weight_decay. With average_kernels=True, |D_t| is averaged over the first two axes of
-    every leaf that has four axes. In Flax, these are the height and the width of the
+    weight_decay. With average_kernels=True, |D_t| is averaged over the first two axes
+    of every leaf that has four axes. In Flax, these are the height and the width of the
     kernel of a convolution.
 
     The rule is that of the authors' code, with the same defaults of β1, β2, ε and k.
-    The authors' code uses |H_t z_t|, which equals |D_t|. timm's Adahessian and pytorch_optimizer's AdaHessian follow the
-    authors' code, but draw their own signs. optax and torch do not have the rule.
+    The authors' code uses |H_t z_t|, which equals |D_t|. timm's Adahessian and
+    pytorch_optimizer's AdaHessian follow the authors' code, but draw their own signs.
+    optax and torch do not have the rule.
 
-    A step costs about two more gradients than Adam. The state is the same as Adam's, but
-    v has at least float32 precision.
+    A step costs about two more gradients than Adam. The state is the same as Adam's,
+    but v has at least float32 precision.
 
     Use it like Adam if the objective is twice differentiable and its gradients have
     little noise. The authors use a learning rate of 0.15. On mini-batches, H_t is the

@@ -1203,7 +1203,9 @@ class StartedAnew:
 
 
 def of_searches() -> Iterator[Call]:
-    """The functions of a search and of its statistics that their packages do not show."""
+    """The functions of a search and of its statistics that their packages do not
+    show.
+    """
     space = {
         "learning_rate": Range(1e-3, 1.0),
         "momentum": Range(0.0, 0.9, "one_minus"),

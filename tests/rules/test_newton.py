@@ -64,7 +64,7 @@ KEEP = functools.partial(newton, indefinite="keep", line_search=False)
 
 @functools.cache
 def program(make):
-    """Forty steps of a rule on any of the functions, at any rate, in any coordinates."""
+    """Forty steps of a rule on each of the functions, at any rate and coordinates."""
 
     @jax.jit
     def run(rate, which, x, coordinates):
@@ -120,7 +120,8 @@ def test_one_step_minimises_a_quadratic(make, rate):
 
 @pytest.mark.parametrize(("make", "rate"), [(newton, 1.0), (trust_region_newton, 10.0)])
 def test_right_digits_double_with_every_step(make, rate):
-    # With e the error, e_next / e² -> f''' / (2 f'') = 1/2 at the minimum of exp(x) - x.
+    # With e the error, e_next / e² -> f''' / (2 f'') = 1/2 at the minimum of
+    # exp(x) - x.
     points, _ = path(make, smooth, [1.0, 0.0], 6, rate)
     errors = np.abs(points[:, 0])
     ratios = errors[1:] / errors[:-1] ** 2
@@ -155,9 +156,13 @@ def test_backtracking_saves_newton_where_the_full_step_diverges():
 def test_minimum_is_that_of_scipy(make):
     start = np.array([-1.25, 1.0])
     found = scipy.optimize.minimize(
-        jax.jit(rosenbrock), start, method="trust-exact", jac=jax.jit(jax.grad(rosenbrock)),
-        hess=jax.jit(jax.hessian(rosenbrock)), options={"gtol": 1e-12},
-    )  # fmt: skip
+        jax.jit(rosenbrock),
+        start,
+        method="trust-exact",
+        jac=jax.jit(jax.grad(rosenbrock)),
+        hess=jax.jit(jax.hessian(rosenbrock)),
+        options={"gtol": 1e-12},
+    )
     points, _ = path(make, rosenbrock, start, STEPS)
     np.testing.assert_allclose(points[-1], found.x, rtol=1e-12)
 
@@ -253,7 +258,7 @@ def test_a_step_that_is_refused_keeps_the_gradient_and_not_what_came_in_for_it(
     assert state.value_after == quadratic(x)
 
 
-def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_moves_the_params():
+def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_moves_x():
     for make, x in (
         (NO_SEARCH, jnp.ones(2)),
         (trust_region_newton, jnp.ones(2, "bfloat16")),
@@ -487,7 +492,10 @@ def test_missing_arguments_are_named(constructor):
         (lambda: newton(-1.0), "learning_rate must be a finite number, at least 0"),
         (
             lambda: newton(indefinite="hope"),
-            "indefinite must be one of 'reflect', 'keep', 'stop'; got indefinite='hope'",
+            (
+                "indefinite must be one of 'reflect', 'keep', 'stop'; got "
+                "indefinite='hope'"
+            ),
         ),
         (
             lambda: newton(shrink=1.0),
