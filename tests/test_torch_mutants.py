@@ -1,4 +1,5 @@
-"""`verify_rule` on classes of PyTorch: they agree with their formulas, and mutants of their own source are named.
+"""`verify_rule` on classes of PyTorch: they agree with their formulas, and mutants of
+their own source are named.
 
 Runs only where PyTorch is installed (tests/conftest.py), by `make test-torch`.
 """
@@ -291,7 +292,9 @@ def test_there_are_twenty_mutants():
 
 
 def test_small_updates_beside_large_params_are_rounding():
-    """On gradients of sizes from e^-30 on, params of size 1 hide the smallest updates."""
+    """On gradients of sizes from e^-30 on, params of size 1 hide the smallest
+    updates.
+    """
     found = verify_rule(
         torch.optim.SGD, "gradient_descent", problems=[PROBLEMS["scales"]]
     )

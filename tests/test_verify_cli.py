@@ -50,7 +50,9 @@ def number(learning_rate):
 
 
 def _by(update):
-    return lambda rate: optax.GradientTransformation(lambda params: optax.EmptyState(), lambda g, s, p: (update(g), s))
+    return lambda rate: optax.GradientTransformation(
+        lambda params: optax.EmptyState(), lambda g, s, p: (update(g), s)
+    )
 
 
 pair = _by(lambda g: (g, g))
@@ -155,8 +157,8 @@ def test_class_of_pytorch_without_pytorch_is_one_clear_line(capsys, monkeypatch)
         lambda name, *rest: None if name == "torch" else find_spec(name, *rest),
     )
     assert refused("torch.optim.Adam --against adam", capsys) == (
-        "error: PyTorch is not installed, so that torch.optim.Adam cannot be verified. "
-        "Install the package torch.\n"
+        "error: PyTorch is not installed, so that torch.optim.Adam cannot be "
+        "verified. Install the package torch.\n"
     )
 
 
@@ -204,7 +206,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
     [
         (
             "none.py:rule --against adam",
-            "The file 'none.py' does not exist. Pass FILE.py:name, where name is a rule in",
+            (
+                "The file 'none.py' does not exist. Pass FILE.py:name, where name is "
+                "a rule in"
+            ),
         ),
         (
             "mine.py:my_adm --against adam",
@@ -212,15 +217,24 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "mine.py --against adam",
-            "Which rule of mine.py? Write mine.py:NAME. Choose from made, my_adam, inside,",
+            (
+                "Which rule of mine.py? Write mine.py:NAME. Choose from made, "
+                "my_adam, inside,"
+            ),
         ),
         (
             "empty.py:rule --against adam",
-            "empty.py has no 'rule'. It contains neither functions nor an optax.Gradient",
+            (
+                "empty.py has no 'rule'. It contains neither functions nor an "
+                "optax.Gradient"
+            ),
         ),
         (
             "mine.py:RATE --against adam",
-            "mine.py:RATE is not an update rule but a value of type float. Name an optax.Gradient",
+            (
+                "mine.py:RATE is not an update rule but a value of type float. Name "
+                "an optax.Gradient"
+            ),
         ),
         (
             "mine.py:nothing --against adam",
@@ -236,36 +250,60 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "mine.py:hungry --against adam",
-            "mine.py:hungry needs a value for momentum. Pass --argument momentum=VALUE.",
+            (
+                "mine.py:hungry needs a value for momentum. Pass --argument "
+                "momentum=VALUE."
+            ),
         ),
         (
             "mine.py:number --against adam",
-            "mine.py:number is not an update rule: called with a learning rate, it returned a value of type",
+            (
+                "mine.py:number is not an update rule: called with a learning rate, "
+                "it returned a value of type"
+            ),
         ),
         (
             "mine.py:made --against adam",
-            "mine.py:made is already built with a learning rate. Give the other rule the same one:",
+            (
+                "mine.py:made is already built with a learning rate. Give the other "
+                "rule the same one:"
+            ),
         ),
         (
             "mine.py:pair --against adam",
-            "mine.py:pair: the rule's updates have the structure PyTreeDef((*, *)), its params",
+            (
+                "mine.py:pair: the rule's updates have the structure PyTreeDef((*, "
+                "*)), its params"
+            ),
         ),
         (
             "mine.py:short --against adam",
-            "mine.py:short: the update at the only leaf is float64[1] where the params are",
+            (
+                "mine.py:short: the update at the only leaf is float64[1] where the "
+                "params are"
+            ),
         ),
         (
             "mine.py:half --against adam",
-            "mine.py:half: the update at the only leaf is float16[3] where the params are",
+            (
+                "mine.py:half: the update at the only leaf is float16[3] where the "
+                "params are"
+            ),
         ),
         (
             "mine.py:wild --against adam",
-            "mine.py:wild raised TracerBoolConversionError in update (line 46 of mine.py): ",
+            (
+                "mine.py:wild raised TracerBoolConversionError in update (line 48 of "
+                "mine.py): "
+            ),
         ),
         ("mine.py:careless --against adam", "mine.py:careless raised "),
         (
             "broken.py:rule --against adam",
-            "broken.py raised KeyError while it was imported (line 2 of broken.py): 'no luck'",
+            (
+                "broken.py raised KeyError while it was imported (line 2 of "
+                "broken.py): 'no luck'"
+            ),
         ),
         (
             "typo.py:rule --against adam",
@@ -273,7 +311,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "quits.py:rule --against adam",
-            "quits.py exits while it is imported; put the code that it runs under `if __name__",
+            (
+                "quits.py exits while it is imported; put the code that it runs "
+                "under `if __name__"
+            ),
         ),
         (
             "lonely.py:rule --against adam",
@@ -294,11 +335,17 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ("mine.py:my_adam --against optax.contrib", "Unknown rule optax.contrib. "),
         (
             "mine.py:my_adam --against optax.scale_by_adam",
-            "optax.scale_by_adam is not an update rule, because its first argument is not a",
+            (
+                "optax.scale_by_adam is not an update rule, because its first "
+                "argument is not a"
+            ),
         ),
         (
             "mine.py:my_adam --against optax.apply_updates",
-            "optax.apply_updates is not an update rule, because its first argument is not a",
+            (
+                "optax.apply_updates is not an update rule, because its first "
+                "argument is not a"
+            ),
         ),
         (
             "no_such_package.Adam --against adam",
@@ -306,7 +353,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "numpy.ndarray --against adam",
-            "numpy.ndarray is not an update rule, because it is not a subclass of torch.optim",
+            (
+                "numpy.ndarray is not an update rule, because it is not a subclass "
+                "of torch.optim"
+            ),
         ),
         ("mine.py:my_adam --against adm", "Unknown rule 'adm'. Did you mean "),
         (

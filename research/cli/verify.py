@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 SAME, DIFFERENT = 0, 1
 SILENT_SECONDS = 2.0  # A longer comparison shows its progress.
 
-DESCRIPTION = """Compare an update rule with a reference, step by step, on difficult problems (sparse gradients, gradients \
-of sizes from e^-30 to e^30, zeros, a NaN), and name the mistake that explains a difference."""
+DESCRIPTION = """Compare an update rule with a reference, step by step, on difficult
+problems (sparse gradients, gradients of sizes from e^-30 to e^30, zeros, a NaN), and
+name the mistake that explains a difference."""
 EXAMPLES = """
 examples:
   descent verify mine.py:my_adam --against optax.adam
-  descent verify mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8 eps=1e-6
+  descent verify mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8
   descent verify torch.optim.Adam --against adam --json
 
 exit status: 0 if they are the same rule, 1 if not, 2 after bad input"""

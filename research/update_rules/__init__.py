@@ -227,7 +227,7 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
       'heavy_ball'
       >>> find_rule("heavyball")
       Traceback (most recent call last):
-      ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: gradient_descent, ...
+      ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: ...
     """
     if not isinstance(name, str):
         raise TypeError(

@@ -341,9 +341,9 @@ def kl_soap(
     and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
     d_L <- max(β d_L + (1 - β) mean_j P_ij² / d_R,j, c^(-2)) with c = max(10, min(m,
-    4000)), and R and d_R are updated in the same way, all from the old values. If t is a
-    multiple of refresh_every, Q_L then becomes the orthogonal factor of L Q_L, and Q_R
-    that of R Q_R.
+    4000)), and R and d_R are updated in the same way, all from the old values. If t is
+    a multiple of refresh_every, Q_L then becomes the orthogonal factor of L Q_L, and
+    Q_R that of R Q_R.
 
     SOAP's L is the average of G Gᵀ. Here, each factor is whitened by the inverse of the
     other factor. With E for the expected value, L = E[G R⁻¹ Gᵀ] / n and
@@ -358,10 +358,10 @@ def kl_soap(
     all other axes. Axes of length 1, and axes longer than max_size, are not rotated and
     not whitened. Vectors and scalars are not rotated either. For them, the rule is Adam
     without bias correction. An entry of the rotated gradient that is not larger than
-    its rounding error counts as 0. If an entry of a gradient is so large that its square
-    overflows, the step of this entry is 0, and the basis is not changed. A NaN in a
-    gradient makes all later steps of its leaf NaN; wrap the rule in `skip_nonfinite` to
-    skip such a step.
+    its rounding error counts as 0. If an entry of a gradient is so large that its
+    square overflows, the step of this entry is 0, and the basis is not changed. A NaN
+    in a gradient makes all later steps of its leaf NaN; wrap the rule in
+    `skip_nonfinite` to skip such a step.
 
     The rule is that of the authors' code with using_klsoap=True, and so are the
     defaults, except for λ, which is 0.01 there. There are three differences. The
@@ -663,7 +663,12 @@ def shampoo(
       learning, arXiv:2002.09018 (2020), on averages, grafting and Newton's iteration.
     Example:
       >>> rule, x = shampoo(1.0, b1=0.0, eps=0.0), jnp.zeros((2, 2))
-      >>> print(rule.update(jnp.array([[0.0, 3.0], [-2.0, 0.0]]), rule.init(x), x)[0].round(6) + 0.0)
+      >>> print(
+      ...     rule.update(jnp.array([[0.0, 3.0], [-2.0, 0.0]]), rule.init(x), x)[
+      ...         0
+      ...     ].round(6)
+      ...     + 0.0
+      ... )
       [[ 0. -1.]
        [ 1.  0.]]
     """
@@ -889,7 +894,8 @@ def by_newton(
 def root_residual(
     x: Float[Array, "n n"], matrix: Float[Array, "n n"], order: int
 ) -> Float[Array, "n n"]:
-    """Return the entries of |X^q A - I|, which are 0 if X is the inverse q-th root of A.
+    """Return the entries of |X^q A - I|, which are 0 if X is the inverse q-th root of
+    A.
 
     Example:
       >>> print(root_residual(jnp.array([[0.5]]), jnp.array([[16.0]]), 4))
@@ -1062,8 +1068,16 @@ def psgd_kron(
       via general purpose Lie-group preconditioners, arXiv:2402.04553 (2024). Code:
       github.com/evanatyourservice/psgd_jax.
     Example:
-      >>> rule, x = psgd_kron(0.5, jax.random.key(0), b1=0.0, probability=0.0), jnp.zeros((2, 2))
-      >>> print(rule.update(jnp.array([[0.5, 8.0], [0.0, 0.0]]), rule.init(x), x)[0].round(3) + 0.0)
+      >>> rule, x = (
+      ...     psgd_kron(0.5, jax.random.key(0), b1=0.0, probability=0.0),
+      ...     jnp.zeros((2, 2)),
+      ... )
+      >>> print(
+      ...     rule.update(jnp.array([[0.5, 8.0], [0.0, 0.0]]), rule.init(x), x)[
+      ...         0
+      ...     ].round(3)
+      ...     + 0.0
+      ... )
       [[-0.062 -0.5  ]
        [ 0.     0.   ]]
     """

@@ -78,8 +78,8 @@ class Verification(NamedTuple):
             "no known mistake explains it. Compute the first step that differs by hand"
         )
         return (
-            f"Not the same rule. On the problem {self.problem}, the two rules differ from "
-            f"step {self.deviation.first + 1} on. The largest difference is "
+            f"Not the same rule. On the problem {self.problem}, the two rules differ "
+            f"from step {self.deviation.first + 1} on. The largest difference is "
             f"{self.deviation.largest:.1e}, at {where}. Likely cause: {cause}."
         )
 
@@ -143,7 +143,7 @@ def verify_rule(
       >>> # Is the heavy ball Nesterov's rule?
       >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))
       >>> print(verify_rule(stale, "nesterov", learning_rate=0.1).cause)
-      it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
+      it does not look ahead: this is the heavy ball (`x` where the formula has ...
     """
     if on_progress is not None:
         check_callable("on_progress", on_progress, "done", "total", "message")

@@ -536,8 +536,8 @@ CARDS = {
                 Mistake(
                     "the decay is left out with the entries",
                     "decay = weight_decay * x\n",
-                    "decay = weight_decay * x * entrywise(lambda a: 0 if a == 0 else 1, "
-                    "d)\n",
+                    "decay = weight_decay * x * entrywise(lambda a: 0 if a == 0 else "
+                    "1, d)\n",
                 ),
             ),
         ),

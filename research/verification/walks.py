@@ -268,8 +268,13 @@ def walk_exactly(
     Example:
       >>> from research.verification.cards import FORMULAS
       >>> from research.verification.problems import PROBLEMS
-      >>> descent, quadratic = FORMULAS["gradient_descent"].iterates, PROBLEMS["quadratic"]
-      >>> print(walk_exactly(descent, quadratic, num_steps=1, learning_rate=0.125).updates)
+      >>> descent, quadratic = (
+      ...     FORMULAS["gradient_descent"].iterates,
+      ...     PROBLEMS["quadratic"],
+      ... )
+      >>> print(
+      ...     walk_exactly(descent, quadratic, num_steps=1, learning_rate=0.125).updates
+      ... )
       [[-0.125    0.1875   0.09375]]
     """
     check_callable("formula", formula)
@@ -399,9 +404,14 @@ def distance(
       The Deviation.
     Example:
       >>> from research.verification.problems import PROBLEMS
-      >>> fast, slow = (walk(optax.sgd(rate), PROBLEMS["quadratic"], "float32") for rate in (0.25, 0.125))
+      >>> fast, slow = (
+      ...     walk(optax.sgd(rate), PROBLEMS["quadratic"], "float32")
+      ...     for rate in (0.25, 0.125)
+      ... )
       >>> found = distance(fast, slow, PROBLEMS["quadratic"], tolerance=1e-3)
-      >>> print(f"{found.largest:.2f} at most, and they differ from step {found.first} on")
+      >>> print(
+      ...     f"{found.largest:.2f} at most, and they differ from step {found.first} on"
+      ... )
       0.12 at most, and they differ from step 0 on
     """
     if problem.gradients is None or problem.nan:
@@ -451,7 +461,11 @@ def trajectory(
       ValueError, TypeError: num_steps is not a positive integer, or the gradient's
         dtypes differ from those of the params.
     Example:
-      >>> print(trajectory(optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3))
+      >>> print(
+      ...     trajectory(
+      ...         optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3
+      ...     )
+      ... )
       [8. 4. 2. 1.]
     """
     check_rule(rule)
@@ -505,7 +519,9 @@ def deviation(
         float64 is off.
     Example:
       >>> gradient = jax.grad(lambda x: jnp.sum(x["w"] ** 2) / 2)
-      >>> found = deviation(optax.sgd(0.5), optax.sgd(0.25), gradient, {"w": jnp.ones(3)}, num_steps=2)
+      >>> found = deviation(
+      ...     optax.sgd(0.5), optax.sgd(0.25), gradient, {"w": jnp.ones(3)}, num_steps=2
+      ... )
       >>> print(f"{found.largest:.3f} after step {found.step} in {found.leaf}")
       0.200 after step 1 in ['w']
     """
@@ -550,7 +566,9 @@ def deviation_from_optax(
         optax does not have this rule.
     Example:
       >>> objective = lambda x, batch: jnp.sum((x - batch) ** 2)
-      >>> deviation_from_optax("heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32").largest < 1e-6
+      >>> deviation_from_optax(
+      ...     "heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32"
+      ... ).largest < 1e-6
       True
     """
     constructor, counterpart = find_rule(name), CARDS[name].optax

@@ -1203,7 +1203,9 @@ class StartedAnew:
 
 
 def of_searches() -> Iterator[Call]:
-    """The functions of a search and of its statistics that their packages do not show."""
+    """The functions of a search and of its statistics that their packages do not
+    show.
+    """
     space = {
         "learning_rate": Range(1e-3, 1.0),
         "momentum": Range(0.0, 0.9, "one_minus"),
@@ -1318,6 +1320,7 @@ def of_checks() -> Iterator[Call]:
     yield Call("reading.parse_json", reading.parse_json, {"data": b"[1]"})
     yield Call("reading.read_bytes", reading.read_bytes, {"path": HERE, "most": 10**6})
     yield Call("sizes.check_room", sizes.check_room, {"what": "n=3"})
+    yield Call("sizes.check_memory", sizes.check_memory, {"what": "n=3", "size": 8})
     for name, arguments in {
         "check_callable": {"name": "f", "value": cube},
         "check_choice": {"name": "mode", "value": "a", "known": ("a", "b")},

@@ -1,4 +1,6 @@
-"""AdaHessian: its formula in fifty digits on the same draws, planted mistakes, draws, and bad input."""
+"""AdaHessian: its formula in fifty digits on the same draws, planted mistakes,
+draws, and bad input.
+"""
 
 from typing import Any
 

@@ -39,7 +39,8 @@ for name, rule in {
 
     whole = second(g, x)
     found = second(jax.tree.map(split, g), jax.tree.map(split, x))
-    apart = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), whole, found)
+    distance = lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max()
+    apart = jax.tree.map(distance, whole, found)
     print(name, len(found["w"].sharding.device_set), float(max(jax.tree.leaves(apart))))
 """
 
