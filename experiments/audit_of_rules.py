@@ -135,11 +135,13 @@ def contradicts(row: audit.Row, found: judging.Judgement) -> bool:
     An optimizer that agrees must have no cause. A stated change must explain the
     deviation.
     """
-    if found.verdict in (audit.AGREES, audit.NOT_JUDGED):
-        return found.verdict == audit.AGREES and row.verdict != audit.AGREES
+    if found.verdict == audit.NOT_JUDGED:
+        return False
+    if found.verdict == audit.AGREES:
+        return row.verdict != audit.AGREES or not found.largest <= judging.BOUND
     bound = max(judging.BOUND, row.within)
     unexplained = bool(row.changes) and not found.explained <= bound
-    return row.verdict == audit.AGREES or not row.cause or unexplained
+    return not row.cause or unexplained
 
 
 def numbers_of(

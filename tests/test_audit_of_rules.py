@@ -72,6 +72,8 @@ def test_kept_table_has_every_row_and_keeps_what_is_expected():
     assert len(set(names)) == len(names)
     assert set(BY_KEY) >= set(deviations.DEVIATIONS)
     assert KEPT["versions"] == rows.traces()["versions"]
+    agreeing = [r for r in KEPT["rows"] if r["verdict"] == rows.AGREES]
+    assert all(row["largest"] <= judging.BOUND for row in agreeing)
     numbers = experiment.numbers_of(KEPT["rows"], experiment.LIBRARIES)
     for name, (low, high) in experiment.EXPECTED.items():
         assert low <= numbers[name] <= high, name
