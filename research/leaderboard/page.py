@@ -72,7 +72,7 @@ def write_leaderboard(
 
 
 def tables(rankings: Rankings) -> list[Table]:
-    """Return the tables of the page.
+    """Make the tables of a leaderboard: measurements, protocols and studies.
 
     The tables show the measurements, the protocols and the studies. If files were left
     out, another table lists these files.
