@@ -5,6 +5,7 @@
 #   make nightly        the tests that take minutes and add little to the rest
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
+#   make docs           the site, to docs/_build/html, which opens from disk
 #   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about half an hour
 #   make requirements   the locks in requirements/: newest and floor
 PYTHON ?= python3.13 python3.12 python3.11 python3
@@ -12,7 +13,7 @@ VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test test-all nightly check notebooks bench requirements
+.PHONY: run test test-all nightly check notebooks docs bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
@@ -34,6 +35,9 @@ check: $(VENV)/installed-check
 notebooks: $(VENV)/installed-test
 	$(python) notebooks/build.py
 
+docs: $(VENV)/installed-docs
+	$(python) -m docs.make_site $(ARGS)
+
 bench: setup.cfg
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/installed-bench
 	.venv-bench/bin/python -W ignore -m benchmarks $(ARGS)
@@ -50,8 +54,9 @@ requirements: $(VENV)/installed
 $(VENV)/installed: extras :=
 $(VENV)/installed-test: extras := [test]
 $(VENV)/installed-check: extras := [test,dev]
+$(VENV)/installed-docs: extras := [docs]
 $(VENV)/installed-bench: extras := [bench]
-$(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check $(VENV)/installed-bench: setup.cfg pyproject.toml
+$(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check $(VENV)/installed-docs $(VENV)/installed-bench: setup.cfg pyproject.toml
 	@$(environment)
 	@echo "Installing into $(VENV); the first time this takes a minute or two."
 	@$(python) -m pip install --quiet --disable-pip-version-check --editable '.$(extras)'
