@@ -27,7 +27,7 @@ Store a run and its picture as reference in experiments/reference:
    python -m experiments keep results/NAME/ID
 
 These commands need no clone of the repository; see descent --help (or python -m research --help):
-verify, compare, explain, reproduce, data, pack, leaderboard."""
+verify, compare, networks, explain, reproduce, data, pack, leaderboard."""
 
 
 def main(argv: Sequence[str]) -> int:

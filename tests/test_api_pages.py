@@ -1,4 +1,4 @@
-"""Laws of the API pages: each public name has one, and its summary says more than the name."""
+"""Laws of the API pages: each public name has one; its summary says more than it."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""The code of the front page and of the how-to pages runs, and prints what the pages say."""
+"""The code of the front and how-to pages runs, and prints what the pages say."""
 
 import contextlib
 import doctest

@@ -1,4 +1,4 @@
-"""Laws of the check of the site: it sees a dead link, a missing anchor, and what would be fetched."""
+"""Laws of the check of the site: it sees a dead link and what would be fetched."""
 
 import pytest
 

@@ -1,5 +1,6 @@
 """The rule under test: checks of the rule, with errors that name it."""
 
+import functools
 import importlib
 import inspect
 import sys
@@ -140,6 +141,34 @@ def made(
             f"{_kind(found)}; expected {sort}."
         )
     return _checked(found, name)
+
+
+def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransformation]:
+    """Return a constructor whose rules are checked, with errors that name the rule.
+
+    Args:
+      name: Name of the rule in messages.
+      constructor: A function of hyper-parameters by name, or a rule that is already
+        made, which the result returns.
+    Returns:
+      The constructor, a function of hyper-parameters by name. It raises the errors of
+      `made`.
+    Example:
+      >>> guarded("mine", lambda rate: 1 / 0)(rate=0.1)
+      Traceback (most recent call last):
+      research.verification.rule_under_test.RuleError: mine raised ZeroDivisionError while it was built: division by zero
+    """
+
+    def make_rule(**hyperparameters: Any) -> optax.GradientTransformation:
+        if is_made(constructor):
+            return made(constructor, 0.0, {}, name)
+        return made(lambda _: constructor(**hyperparameters), 0.0, {}, name)
+
+    return (
+        make_rule
+        if is_made(constructor)
+        else functools.update_wrapper(make_rule, constructor)
+    )
 
 
 def _checked(

@@ -27,7 +27,8 @@ def browser(tmp_path_factory):
     driver = shutil.which("chromedriver")
     if not chromium or not driver:
         pytest.fail(
-            "These tests need chromium and chromedriver: apt-get install chromium chromium-driver (Debian)."
+            "These tests need chromium and chromedriver: apt-get install chromium "
+            "chromium-driver (Debian)."
         )
     try:
         from selenium import webdriver

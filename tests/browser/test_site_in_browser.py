@@ -1,4 +1,4 @@
-"""Laws of the built site in a real browser, opened from disk: it fits a phone and asks nothing of the network."""
+"""Laws of the built site in a browser, from disk: it fits a phone, offline."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ LOCAL = ("file:", "data:", "blob:", "about:")
 
 @pytest.fixture
 def show(browser):
-    """(page, width) -> the browser with this page, nothing of an earlier page in its logs."""
+    """(page, width) -> the browser with this page; its logs begin with the page."""
     if not SITE.is_dir():
         pytest.fail("There is no site. Build it first: make docs.")
 
