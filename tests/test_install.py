@@ -21,6 +21,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "lazy_loader": "lazy-loader",
     "tensorflow": "tensorflow-cpu",
+    "flint": "python-flint",
 }
 # Also what is beside a script that is run: notebooks/build.py, docs/typeset.py.
 OURS = {"research", "experiments", "benchmarks", "docs", "notebooks", "tests"}
