@@ -6,6 +6,7 @@
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
 #   make docs           the site, to docs/_build/html, which opens from disk
+#   make test-torch     the tests that need PyTorch, in the environment of make bench
 #   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about half an hour
 #   make requirements   the locks in requirements/: newest and floor
 PYTHON ?= python3.13 python3.12 python3.11 python3
@@ -13,7 +14,7 @@ VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test test-all nightly check notebooks docs bench requirements
+.PHONY: run test test-all nightly check notebooks docs test-torch bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
@@ -38,6 +39,10 @@ notebooks: $(VENV)/installed-test
 docs: $(VENV)/installed-docs
 	$(python) -m docs.make_site $(ARGS)
 
+test-torch: setup.cfg
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/installed-bench
+	.venv-bench/bin/python -m pytest tests/test_torch_mutants.py $(ARGS)
+
 bench: setup.cfg
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/installed-bench
 	.venv-bench/bin/python -W ignore -m benchmarks $(ARGS)
@@ -55,7 +60,7 @@ $(VENV)/installed: extras :=
 $(VENV)/installed-test: extras := [test]
 $(VENV)/installed-check: extras := [test,dev]
 $(VENV)/installed-docs: extras := [docs]
-$(VENV)/installed-bench: extras := [bench]
+$(VENV)/installed-bench: extras := [test,bench]
 $(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check $(VENV)/installed-docs $(VENV)/installed-bench: setup.cfg pyproject.toml
 	@$(environment)
 	@echo "Installing into $(VENV); the first time this takes a minute or two."

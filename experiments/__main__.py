@@ -24,10 +24,11 @@ Split its work into jobs, on this machine or on a cluster:
 Reproduce a run, or the stored reference of an experiment:
   python -m experiments reproduce results/NAME/ID  (or NAME)
 Store a run and its picture as reference in experiments/reference:
-   python -m experiments keep results/NAME/ID
+  python -m experiments keep results/NAME/ID
 
-These commands need no clone of the repository; see descent --help (or python -m research --help):
-verify, compare, networks, explain, reproduce, data, pack, leaderboard."""
+These commands need no clone of the repository; see descent --help (or python -m
+research --help): verify, compare, networks, explain, reproduce, data, pack,
+leaderboard."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -103,7 +103,8 @@ def opens_with_its_badge_and_one_pip_line(
 ) -> Iterator[str]:
     cells = json.loads(notebook)["cells"]
     repository = address().removeprefix("https://github.com/")
-    target = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name}.ipynb"
+    colab = "https://colab.research.google.com/github"
+    target = f"{colab}/{repository}/blob/main/notebooks/{name}.ipynb"
     if not re.match(
         rf"\[!\[Open in Colab\]\(\S+\.svg\)\]\({re.escape(target)}\)\n",
         "".join(cells[0]["source"]),

@@ -287,8 +287,8 @@ def draw_by_network(numbers: dict[str, Any]):
         for column, place in enumerate(np.argmin(ratios, axis=0))
     )
     caption = (
-        f"Validation loss at the end, divided by that of {USUAL}, on each network. Blue "
-        f"is lower. Lowest: {best}."
+        f"Validation loss at the end, divided by that of {USUAL}, on each network. "
+        f"Blue is lower. Lowest: {best}."
     )
     return research.figures.Picture("Does the order hold everywhere?", caption, figure)
 
@@ -321,8 +321,8 @@ def draw_rates(numbers: dict[str, Any]):
     )
     figure.legend(loc="outside lower center", ncols=min(5, len(networks)))
     caption = (
-        "Best peak rate on each network (dot), and the rates whose loss is within 10 % "
-        f"of the lowest (line). Best rates: {'; '.join(words)}. The rate of muon is that "
-        "of the matrices."
+        "Best peak rate on each network (dot), and the rates whose loss is within 10 "
+        f"% of the lowest (line). Best rates: {'; '.join(words)}. The rate of muon is "
+        "that of the matrices."
     )
     return research.figures.Picture("Which rate should I try first?", caption, figure)

@@ -46,8 +46,8 @@ def training_schedule(
 ) -> Schedule:
     """Return a schedule whose learning rate reaches zero at the end of the training.
 
-    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps, w = warmup
-    T, and d = 1 before the warm-up ends. The decay d(s) falls from 1 to 0:
+    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps, w =
+    warmup T, and d = 1 before the warm-up ends. The decay d(s) falls from 1 to 0:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -180,9 +180,10 @@ def network_contenders(
     """Make contenders for networks: only the rate and its schedule are searched.
 
     The rate is searched in the rule's own range. "muon" is `muon_with_adam`, whose two
-    rates follow the same schedule. "shampoo" is `grafted_shampoo`. A rule that estimates its own rate, such as
-    "prodigy", keeps its rate of 1 as the peak of the schedule, and the factor of its
-    estimate is searched. The rate of a schedule-free rule does not decay.
+    rates follow the same schedule. "shampoo" is `grafted_shampoo`. A rule that
+    estimates its own rate, such as "prodigy", keeps its rate of 1 as the peak of the
+    schedule, and the factor of its estimate is searched. The rate of a schedule-free
+    rule does not decay.
 
     Args:
       rules, evaluations: As for `make_contenders`.
@@ -199,8 +200,10 @@ def network_contenders(
         the training, or a decay is not in 0..3.
     Example:
       >>> muon, adam = network_contenders(["muon", "adam"])
-      >>> list(muon.space), list(adam.space)
-      (['learning_rate', 'adam_learning_rate', 'warmup', 'decay'], ['learning_rate', 'warmup', 'decay'])
+      >>> list(muon.space)
+      ['learning_rate', 'adam_learning_rate', 'warmup', 'decay']
+      >>> list(adam.space)
+      ['learning_rate', 'warmup', 'decay']
       >>> (adam,) = network_contenders(["adam"], search_schedule=False)
       >>> list(adam.space)
       ['learning_rate']

@@ -382,9 +382,9 @@ def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
         )
     if loss <= 0:
         raise ValueError(
-            f"the validation loss of {network.name} is {float(loss):.3g} at the initial point. "
-            "Rules are compared by the log of the loss, so it must be positive; add a "
-            "constant to the loss."
+            f"the validation loss of {network.name} is {float(loss):.3g} at the "
+            "initial point. Rules are compared by the log of the loss, so it must be "
+            "positive; add a constant to the loss."
         )
 
 
@@ -403,7 +403,9 @@ def _made(networks: Any, size: str) -> list[NetworkWorkload]:
 
 
 def _check(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> None:
-    """Raise an error if a rule cannot be traced, or if its runs need too much memory."""
+    """Raise an error if a rule cannot be traced, or if its runs need too much
+    memory.
+    """
     params = jax.eval_shape(network.workload.init, jax.random.key(0))
     contender = scheduled(contender, network.num_steps)
     check_contender(
@@ -661,8 +663,9 @@ def _other_lengths(
     """Train the baseline's choices at other lengths of the schedule.
 
     Returns:
-      `factors` (l,), the lengths relative to that of the study, and `logs` (l,), the mean
-      log losses. Lengths are whole epochs, so a training of few epochs has fewer of them.
+      `factors` (l,), the lengths relative to that of the study, and `logs` (l,), the
+      mean log losses. Lengths are whole epochs, so a training of few epochs has fewer
+      of them.
     """
 
     def compute(parts: Checkpoints) -> Saved:
@@ -717,7 +720,9 @@ def log_lengths(
       Log lengths, shape (...).
     Example:
       >>> factors, curve = np.array([0.5, 1.0, 2.0]), np.array([1.0, 0.0, -1.0])
-      >>> print(np.exp(log_lengths(np.array([0.5, -1.0, -3.0]), factors, curve)).round(3))
+      >>> print(
+      ...     np.exp(log_lengths(np.array([0.5, -1.0, -3.0]), factors, curve)).round(3)
+      ... )
       [0.707 2.    2.   ]
     """
     falling = np.minimum.accumulate(np.asarray(curve, float))
