@@ -148,9 +148,9 @@ def overview() -> str:
     """Write the page with all cards."""
     parts = [
         "# Gallery",
-        "Every experiment and notebook, in the order of [the article](docs/article.md). "
-        "Pictures and numbers come from the recorded runs in "
-        "[experiments/reference](experiments/README.md).",
+        "Every experiment and notebook, in the order of "
+        "[the article](docs/article.md). Pictures and numbers come from the recorded "
+        "runs in [experiments/reference](experiments/README.md).",
     ]
     for section in sections():
         cards = [card(name) for name in section.experiments]

@@ -96,7 +96,10 @@ def test_a_name_is_linked_to_the_cards_that_use_it():
     uses = gallery.uses()
     assert "gallery/image_recognition.md" in uses["research.models.cnn"]
     assert "notebooks/write_adam.ipynb" in uses["research.verification.verify_rule"]
-    source = "from research import models as m\nm.cnn(1)\nimport research\nresearch.losses.huber"
+    source = (
+        "from research import models as m\nm.cnn(1)\n"
+        "losses = research.losses\nlosses.huber"
+    )
     assert {"research.models.cnn", "research.losses.huber"} <= gallery.dotted(source)
 
 

@@ -5,10 +5,12 @@ import pytest
 from docs import check_site
 
 GOOD = {
-    "index.html": '<h1 id="top">One</h1><a href="#top">up</a><a href="a/b.html#two">b</a>'
-    '<link rel="stylesheet" href="_static/look.css"><link rel="canonical" href="https://x.y/">'
+    "index.html": '<h1 id="top">One</h1><a href="#top">up</a>'
+    '<a href="a/b.html#two">b</a><link rel="stylesheet" href="_static/look.css">'
+    '<link rel="canonical" href="https://x.y/">'
     '<a href="https://x.y/">elsewhere</a><a href="mailto:a@b.c">write</a>',
-    "a/b.html": '<h2 id="two">Two</h2><a href="../index.html?q=1">home</a><img src="p%20q.png">',
+    "a/b.html": '<h2 id="two">Two</h2><a href="../index.html?q=1">home</a>'
+    '<img src="p%20q.png">',
     "a/p q.png": "",
     "_static/look.css": "@import '../other.css'; a { background: url(p.png) }",
     "_static/template.html": '<a href="{{ nowhere }}">not a page</a>',

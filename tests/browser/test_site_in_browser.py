@@ -71,19 +71,22 @@ def test_page_fits_complains_of_nothing_and_asks_nothing_of_the_network(
         "return document.documentElement.scrollWidth - window.innerWidth"
     )
     assert wide <= 0, f"{page} is {wide} px too wide"
-    assert browser.get_log("browser") == []
+    complaints = [one for one in browser.get_log("browser") if one["level"] != "INFO"]
+    assert complaints == []  # The theme's script says at INFO which colours it chose.
     asked = requests(browser)
     assert asked
     assert not [address for address in asked if not address.startswith(LOCAL)]
     assert browser.execute_script(
-        "return [...document.querySelectorAll('article img')].every(i => i.naturalWidth && i.alt)"
+        "return [...document.querySelectorAll('article img')]"
+        ".every(image => image.naturalWidth && image.alt)"
     )
 
 
 def test_formula_is_drawn(show):
     browser = show("docs/rules/adam.html", 1200)
     sizes = browser.execute_script(
-        "return [...document.querySelectorAll('math')].map(m => m.getBoundingClientRect().height)"
+        "return [...document.querySelectorAll('math')]"
+        ".map(formula => formula.getBoundingClientRect().height)"
     )
     assert sizes
     assert min(sizes) > 5
