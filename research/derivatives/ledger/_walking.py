@@ -14,7 +14,7 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-from research.derivatives.costs.jaxprs import scan_sizes
+from research.derivatives.costs.jaxprs import closed, scan_sizes, source_line
 from research.derivatives.ledger.reverse import NO_RULE, linearize
 from research.derivatives.ledger.tape import (
     Equation,
@@ -149,7 +149,7 @@ def _step(
     if not place.in_library:
         place = dataclasses.replace(place, source=_source(equation) or place.source)
     if name in WRAPPERS and WRAPPERS[name] in params:
-        inner = _closed(params[WRAPPERS[name]])
+        inner = closed(params[WRAPPERS[name]])
         within = place.inside(
             tape,
             params.get("name", name),
@@ -158,7 +158,7 @@ def _step(
         return _walk(tape, inner.jaxpr, inner.consts, inputs, within)
     if name == "cond":
         taken = int(np.clip(int(tape.value(inputs[0])), 0, len(params["branches"]) - 1))
-        branch = _closed(params["branches"][taken])
+        branch = closed(params["branches"][taken])
         within = place.inside(
             tape,
             f"branch {taken} of cond",
@@ -211,7 +211,7 @@ def _own_rule(
     The equations of the function's value are recorded first, then those of the rule.
     """
     call = _caller(equation)
-    inner, name = _closed(equation.params["call_jaxpr"]), _rule_name(equation)
+    inner, name = closed(equation.params["call_jaxpr"]), _rule_name(equation)
     place = dataclasses.replace(
         place, in_library=place.in_library or _is_library(inner)
     )
@@ -310,7 +310,7 @@ def _scan_in_steps(
         inputs[:num_consts],
         list(inputs[num_consts : num_consts + num_carry]),
     )
-    xs, body = inputs[num_consts + num_carry :], _closed(params["jaxpr"])
+    xs, body = inputs[num_consts + num_carry :], closed(params["jaxpr"])
     stacked: list[list[Operand]] = []
     order = range(length)[::-1] if params["reverse"] else range(length)
     for step in order:
@@ -334,11 +334,6 @@ def _scan_in_steps(
     return [*carry, *ys]
 
 
-def _closed(jaxpr: Any) -> Any:
-    """Return a closed jaxpr; some wrappers contain a jaxpr without its constants."""
-    return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
-
-
 def _caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     def call(values: Sequence[Any]) -> tuple[Any, ...]:
         bound = equation.primitive.get_bind_params(equation.params)
@@ -352,25 +347,16 @@ def _caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
 
 
 def _source(equation: Any) -> str:
-    # JAX has no public function for the user's line.
-    from jax._src import source_info_util
-
-    text = source_info_util.summarize(equation.source_info)
-    path, _, rest = text.partition(":")
-    if path.startswith(OURS):
-        return ""
-    return (
-        f"{os.path.basename(path)}:{rest.split(' ')[0].split(':')[0]}" if rest else text
-    )
+    return source_line(equation, OURS)
 
 
-def _is_library(closed: Any) -> bool:
+def _is_library(function: Any) -> bool:
     """Return whether a function belongs to JAX.
 
     JAX traces each of its own functions once. So the equations of such a function may
     have the line of an earlier call.
     """
-    information = getattr(closed.jaxpr, "debug_info", None)
+    information = getattr(function.jaxpr, "debug_info", None)
     return LIBRARY in str(getattr(information, "func_src_info", ""))
 
 
