@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
+import optax
 from threadpoolctl import threadpool_limits
 
 from benchmarks import clock
@@ -88,7 +89,7 @@ def ours(case: Case, tolerance: float) -> list[Contender]:
     if case.residuals is not None:
         rules = {"least squares": {"levenberg_marquardt": levenberg_marquardt()}}
 
-    def solving(rule):
+    def solving(rule: optax.GradientTransformation):
         def solve() -> Ended:
             options = {
                 "tolerance": tolerance,
@@ -121,11 +122,11 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
         cast(Any, optimize.least_squares),
     )  # Its stubs want a str.
 
-    def compiled(function):
+    def compiled(function: Callable[..., Any]):
         function = jax.jit(function)
         return lambda x: jax.tree.map(np.asarray, function(x))
 
-    def fitting(**options) -> Callable[[], Ended]:
+    def fitting(**options: Any) -> Callable[[], Ended]:
         def solve() -> Ended:
             found = least_squares_of_scipy(
                 residuals,
@@ -139,7 +140,7 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
 
         return solve
 
-    def minimising(method: str, **options) -> Callable[[], Ended]:
+    def minimising(method: str, **options: Any) -> Callable[[], Ended]:
         extra: dict[str, Any] = {"hess": hessian} if method.startswith("trust") else {}
 
         def solve() -> Ended:
@@ -201,7 +202,7 @@ def measure_case(case: Case, with_optimistix: bool, rounds: int) -> list[Minimis
     """Every contender on one problem, in turns; where each ended is looked at by one program."""
     look = jax.jit(jax.value_and_grad(case.objective))
 
-    def look_at(x) -> tuple[float, float]:
+    def look_at(x: Any) -> tuple[float, float]:
         value, gradient = look(x)
         return float(value), float(np.max(np.abs(gradient)))
 

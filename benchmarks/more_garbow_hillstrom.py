@@ -5,11 +5,9 @@ python -m benchmarks.more_garbow_hillstrom --only rosenbrock     # one of them; 
 """
 
 import argparse
-import importlib.util
 import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +18,7 @@ import scipy.optimize
 
 import research
 from research import update_rules
+from tests.rules import mgh
 
 TOLERANCE = 1e-6  # Of the largest entry of the gradient, for all.
 MAX_STEPS = 2000
@@ -65,24 +64,13 @@ class Row(NamedTuple):
     outcome: str
 
 
-def problems():
-    """The module of the problems, which is the tests' own."""
-    file = Path(__file__).parents[1] / "tests/rules/mgh.py"
-    spec = importlib.util.spec_from_file_location("mgh", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def measure(
     names: list[str] | None = None, on_row: Callable[[Row], None] = lambda row: None
 ) -> list[Row]:
     """Every method on every problem, or on those named."""
-    mgh, rows = problems(), []
+    rows: list[Row] = []
 
-    def add(*row) -> None:
+    def add(*row: Any) -> None:
         rows.append(Row(*row))
         on_row(rows[-1])
 
@@ -123,10 +111,10 @@ def measure(
 
 
 class _Counted:
-    def __init__(self, function):
+    def __init__(self, function: Callable[..., Any]):
         self.function, self.count = function, 0
 
-    def __call__(self, x):
+    def __call__(self, x: np.ndarray):
         self.count += 1
         value, grad = self.function(jnp.asarray(x))
         return float(value), np.asarray(grad)

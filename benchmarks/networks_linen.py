@@ -26,7 +26,7 @@ class MLP(nn.Module):
     sizes: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits."""
         for k, size in enumerate(self.sizes, 1):
             x = nn.Dense(size, name=f"dense_{k}")(x)
@@ -38,7 +38,7 @@ class CNN(nn.Module):
     """Two convolutions, pooling, two dense layers."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits."""
         for i, channels in enumerate((32, 64), 1):
             x = nn.relu(
@@ -54,7 +54,7 @@ class Recurrent(nn.Module):
     cell: str
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits."""
         x = nn.Embed(65, 64, name="embedding")(x)
         cell = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.cell](
@@ -67,7 +67,7 @@ class Transformer(nn.Module):
     """Pre-norm blocks."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits."""
         mask = nn.make_causal_mask(x)
         x = (
@@ -169,8 +169,8 @@ def python_loop(job: Job) -> Contender:
     adam = optax.adam(RATE)
 
     @jax.jit
-    def step(params, state, x, y):
-        def loss(params):
+    def step(params: Any, state: Any, x: jax.Array, y: jax.Array):
+        def loss(params: Any):
             logits: Any = module.apply({"params": params}, x)
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 

@@ -139,7 +139,7 @@ def graph(job: Job) -> Contender:
     power1, power2 = tf.Variable(B1), tf.Variable(B2)
 
     @tf.function
-    def step(x, y):
+    def step(x: Any, y: Any):
         with tf.GradientTape() as tape:
             value = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits_of(x))

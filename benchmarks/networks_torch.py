@@ -59,7 +59,7 @@ class CNN(nn.Module):
         }
         self.dense = nn.Sequential(linear(first), nn.ReLU(), linear(params["dense_2"]))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         """Logits of images (n, 1, 28, 28)."""
         for layer in self.convolutions:
             x = F.relu(layer(x))
@@ -96,7 +96,7 @@ class Recurrent(nn.Module):
             width if cell == "gru" else 0
         )  # Of the recurrent bias, from its end.
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         """Logits at every step."""
         return self.output(self.layer(self.embedding(x))[0])
 
@@ -117,7 +117,7 @@ class Transformer(nn.Module):
             linear(params["output"]),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         """Logits at every step."""
         x = self.tokens(x) + self.positions.weight[: x.shape[1]]
         for block in self.blocks:
@@ -155,7 +155,7 @@ class Block(nn.Module):
             linear(params["dense_1"]), nn.GELU(), linear(params["dense_2"])
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         """As in GPT-2."""
         n, length, width = x.shape
         q, k, v = (

@@ -21,7 +21,7 @@ def ours(problem: Problem) -> Contender:
     objective = problem.workload.objective
     state = descent.build(objective, rule, None).init(problem.params)
 
-    def advance(state, rate, epochs, train):
+    def advance(state: Any, rate: jax.Array, epochs: jax.Array, train: Any):
         rule = update_rules.gradient_descent(rate)
         _, step = descent.build(objective, rule, train)
         return descent.run(step, state, problem.sampler, problem.key, epochs)
@@ -53,12 +53,12 @@ def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
     """
 
     @jax.jit
-    def step(params, state, rate, x, y):
+    def step(params: Params, state: Any, rate: jax.Array, x: jax.Array, y: jax.Array):
         gradient = jax.grad(workload.objective)(params, Batch(x, y))
         updates, state = optax.sgd(rate).update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    def train(start, rate, batches):
+    def train(start: Any, rate: jax.Array, batches: list):
         params, state = start
         for x, y in batches:
             params, state = step(params, state, rate, x, y)
@@ -78,7 +78,7 @@ def optax_loop(problem: Problem) -> Contender:
         jnp.asarray(problem.rate),
     )
 
-    def train(batches=batches) -> Params:
+    def train(batches: list = batches) -> Params:
         return jax.block_until_ready(run(start, rate, batches))[0]
 
     return Contender(

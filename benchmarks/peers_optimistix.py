@@ -18,7 +18,9 @@ def stopping(base: type, gradient_of: Callable[[Any], Any]) -> type:
     """
 
     class Stopping(base):
-        def terminate(self, fn, y, args, options, state, tags):
+        def terminate(
+            self, fn: Any, y: Any, args: Any, options: Any, state: Any, tags: Any
+        ):
             """Whether the gradient is within the tolerance; before the first step there is none."""
             small = jnp.max(jnp.abs(gradient_of(state.f_info))) <= self.atol
             return small & ~state.first_step, optimistix.RESULTS.successful
@@ -60,7 +62,7 @@ def _solving(
     entry: Callable, function: Callable, solver: Any, case: Case, most_steps: int
 ):
     @jax.jit
-    def run(start):
+    def run(start: Any):
         found = entry(
             lambda x, args: function(x),
             solver,

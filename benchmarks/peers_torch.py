@@ -101,7 +101,13 @@ def functional_step(model: str, penalty: float) -> Callable[..., Tensors]:
     """(weights, intercept, rate, x, y) -> (weights, intercept), a pure function, to be compiled or vmapped."""
     gradient = torch.func.grad(loss_of(model), argnums=(0, 1))
 
-    def step(weights, intercept, rate, x, y):
+    def step(
+        weights: torch.Tensor,
+        intercept: torch.Tensor,
+        rate: Any,
+        x: torch.Tensor,
+        y: torch.Tensor,
+    ):
         of_weights, of_intercept = gradient(weights, intercept, x, y)
         return weights - rate * (
             of_weights + penalty * weights

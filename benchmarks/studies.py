@@ -171,18 +171,18 @@ def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Contender:
     """
     workload, make_rule = study.workload, IN_OPTAX[rule]
 
-    def step(state, hyper, x, y):
+    def step(state: Any, hyper: Any, x: jax.Array, y: jax.Array):
         params, inner = state
         gradient = jax.grad(workload.objective)(params, Batch(x, y))
         updates, inner = make_rule(*hyper).update(gradient, inner, params)
         return optax.apply_updates(params, updates), inner
 
-    def scan(state, hyper, batches):
+    def scan(state: Any, hyper: Any, batches: Any):
         return jax.lax.scan(
             lambda state, batch: (step(state, hyper, *batch), None), state, batches
         )[0]
 
-    def walk(state, hyper, batches):
+    def walk(state: Any, hyper: Any, batches: Any):
         for x, y in batches:
             state = stepped(state, hyper, x, y)
         return state

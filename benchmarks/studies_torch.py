@@ -62,14 +62,14 @@ def eager(study: Sweep, model: str, rule: str) -> Contender:
         for seed, order in study.orders.items()
     }
 
-    def begin(params):
+    def begin(params: Any):
         placed = peers_torch.place(params)
         averages = [
             tuple(torch.zeros_like(leaf) for _ in range(PARTS[rule])) for leaf in placed
         ]
         return tuple(leaf.requires_grad_() for leaf in placed), averages, 0
 
-    def training(state, hyper, batches):
+    def training(state: Any, hyper: list[float], batches: Any):
         (weights, intercept), averages, taken = state
         for x, y in batches:
             taken += 1
@@ -84,7 +84,7 @@ def eager(study: Sweep, model: str, rule: str) -> Contender:
                     move(leaf, own, gradient, hyper, taken)
         return (weights, intercept), averages, taken
 
-    def evaluate(state):
+    def evaluate(state: Any):
         with torch.no_grad():
             return objective(*state[0])
 
@@ -132,7 +132,14 @@ def vmapped(study: Sweep, model: str, rule: str) -> Contender:
     update, penalty = FUNCTIONS[rule], PENALTIES[model]
     gradient_of = torch.func.grad(peers_torch.loss_of(model), argnums=(0, 1))
 
-    def step(params, averages, hyper, taken, x, y):
+    def step(
+        params: tuple[torch.Tensor, ...],
+        averages: tuple,
+        hyper: torch.Tensor,
+        taken: int,
+        x: torch.Tensor,
+        y: torch.Tensor,
+    ):
         of_weights, of_intercept = gradient_of(*params, x, y)
         gradients = (of_weights + penalty * params[0], of_intercept)
         moved = [
@@ -160,7 +167,7 @@ def vmapped(study: Sweep, model: str, rule: str) -> Contender:
         set(study.marks),
     )
 
-    def run(steps):
+    def run(steps: int):
         params, averages = (
             starts,
             tuple(

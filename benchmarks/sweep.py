@@ -42,13 +42,13 @@ def optax_loop(sweep: Sweep) -> Contender:
     training, workload = peers_jax.optax_training(sweep.workload), sweep.workload
     objective = jax.jit(lambda params: workload.objective(params, workload.train))
 
-    def begin(params):
+    def begin(params: Any):
         return params, optax.sgd(1.0).init(params)
 
-    def evaluate(state):
+    def evaluate(state: Any):
         return objective(state[0])
 
-    def with_traced_rate(state, rate, batches):
+    def with_traced_rate(state: Any, rate: float, batches: list):
         return training(state, jnp.asarray(rate), batches)
 
     batches = {

@@ -35,14 +35,14 @@ def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Co
         for seed, order in sweep.orders.items()
     }
 
-    def evaluate(state):
+    def evaluate(state: Any):
         with torch.no_grad():
             return objective(*state)
 
     run = one_by_one(sweep, peers_torch.place, training, evaluate, batches)
     seed = int(sweep.seeds[0])
 
-    def trial(steps=peers_torch.TRIAL_STEPS):
+    def trial(steps: int = peers_torch.TRIAL_STEPS):
         evaluate(
             training(peers_torch.place(sweep.starts[seed]), 0.1, batches[seed][:steps])
         )
@@ -107,7 +107,12 @@ def vmapped(
         in_dims=(0, 0, 0, own, own),
     )
 
-    def gather_and_step(weights, intercept, rates, indices):
+    def gather_and_step(
+        weights: torch.Tensor,
+        intercept: torch.Tensor,
+        rates: torch.Tensor,
+        indices: torch.Tensor | None,
+    ):
         x, y = (all_x, all_y) if indices is None else (all_x[indices], all_y[indices])
         return step(weights, intercept, rates, x, y)
 
@@ -119,7 +124,7 @@ def vmapped(
     starts = [torch.stack(leaves) for leaves in zip(*placed, strict=True)]
     rates, marks = torch.tensor(sweep.rates), set(sweep.marks)
 
-    def run(steps):
+    def run(steps: int):
         weights, intercept = starts
         with torch.no_grad():
             values = [objective(weights, intercept)]
@@ -144,7 +149,7 @@ def compiled_vmapped(sweep: Sweep) -> Contender:
     """The same with gather and step compiled into one."""
     torch._dynamo.reset()
 
-    def wrap(function):
+    def wrap(function: Callable):
         return torch.compile(function, fullgraph=True, dynamic=False)
 
     return vmapped(sweep, wrap, "torch.compile of vmap")

@@ -49,17 +49,17 @@ class Trace(NamedTuple):
     note: str = ""
 
 
-def quadratic(x):
+def quadratic(x: torch.Tensor):
     """½ xᵀAx - bᵀx."""
     return 0.5 * x @ (torch.tensor(A) @ x) - torch.tensor(B) @ x
 
 
-def rosenbrock(x):
+def rosenbrock(x: torch.Tensor):
     """(1 - x1)² + 100 (x2 - x1²)²."""
     return (1.0 - x[0]) ** 2 + 100.0 * (x[1] - x[0] ** 2) ** 2
 
 
-def softmax_regression(w, b):
+def softmax_regression(w: torch.Tensor, b: torch.Tensor):
     """Mean of -log softmax(X W + b)[y], and its penalty."""
     log_p = torch.log_softmax(torch.tensor(INPUTS) @ w + b, dim=1)
     return -log_p[

@@ -13,8 +13,8 @@ import pytest
 from scipy.stats import qmc
 
 from research import update_rules
+from research.comparison.checking import check_contender
 from research.comparison.contenders import Contender, make_contenders
-from research.comparison.trials import check_contender
 from research.tuning import SPACES
 from research.tuning.spaces import (
     DIMENSIONS,

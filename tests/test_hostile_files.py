@@ -1,15 +1,12 @@
 """Laws of readers: a file that anybody may have written is read, or refused with its name; a planted slip is seen."""
 
 import gzip
-import importlib.util
 import json
 import os
 import struct
 import tarfile
 import time
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +18,7 @@ from research.datasets.wheel import read_member
 from research.reading import Is, check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npy, read_npz
 from research.runs.files import npz_bytes
-
-SPEC: Any = importlib.util.spec_from_file_location(
-    "hostile_files", Path(__file__).parent / "hostile_files.py"
-)
-hostile_files = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(hostile_files)
+from tests import hostile_files
 
 # Of each subject three, or a dozen; `python tests/hostile_files.py --cases 20000 --seed 1` runs more.
 CASES = [125, pytest.param(500, marks=pytest.mark.thorough("four times as many"))]

@@ -5,7 +5,7 @@ Those that teach ask before each cell, and say after it what the cell has shown.
 
 import ast
 import configparser
-import importlib.util
+import importlib
 import json
 import re
 import sys
@@ -18,6 +18,8 @@ import jupytext
 import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+
+from notebooks import build
 
 TOP = Path(__file__).parent.parent
 MOST_LINES = 25  # Of a cell of code.
@@ -36,16 +38,6 @@ class Notebook(NamedTuple):
     notebook: str
 
 
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(name, TOP / f"notebooks/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build = load("build")
 ALL = [
     Notebook(
         path.stem,
@@ -392,7 +384,7 @@ def test_number_that_a_lesson_did_not_show_is_seen():
 def test_cell_that_lost_its_picture_is_seen(monkeypatch, source):
     monkeypatch.setitem(sys.modules, "nbclient", types.ModuleType("nbclient"))
     monkeypatch.setitem(sys.modules, "build", build)
-    check_pictures = load("execute").check_pictures
+    check_pictures = importlib.import_module("notebooks.execute").check_pictures
     right = (
         {"text/html": "<div><svg/></div>"}
         if source.endswith("ledger")

@@ -520,7 +520,7 @@ GOOD = constant(4.0)
         ),
         (
             lambda: scores.checked(GOOD._replace(costs=np.full((1, 5), np.nan))),
-            "costs must be passes",
+            "every cost must be a number of passes",
         ),
         (
             lambda: scores.checked(GOOD._replace(budget=0.0)),
@@ -552,7 +552,7 @@ GOOD = constant(4.0)
         ),
         (
             lambda: profiles.performance_profile(np.zeros((1, 2)), np.ones(1)),
-            "costs must be positive",
+            "every cost must be a positive number",
         ),
         (
             lambda: profiles.performance_profile(np.ones((1, 2)), np.zeros(1)),

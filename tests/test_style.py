@@ -124,13 +124,18 @@ def imports_at_the_top(path: str, source: str) -> Iterator[str]:
 
 
 def annotates_every_argument(path: str, source: str) -> Iterator[str]:
-    if Path(path).parts[0] != "experiments":
-        return
+    """Inner functions, *args and **keywords too; only `self` and `cls` say enough."""
     for function in ast.walk(ast.parse(source)):
-        if isinstance(function, ast.FunctionDef):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             given = function.args
-            for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs):
-                if argument.annotation is None and argument.arg != "self":
+            starred = [one for one in (given.vararg, given.kwarg) if one]
+            for argument in (
+                *given.posonlyargs,
+                *given.args,
+                *given.kwonlyargs,
+                *starred,
+            ):
+                if argument.annotation is None and argument.arg not in ("self", "cls"):
                     yield f"{path}: {function.name} does not annotate {argument.arg}"
 
 
@@ -217,6 +222,13 @@ PLANTED = [
     (imports_at_the_top, "experiments/reports/one.py", "def f():\n    from a import b"),
     (annotates_every_argument, "experiments/one.py", "def f(a: int, b): pass"),
     (annotates_every_argument, "experiments/one.py", "def f(*, c=1): pass"),
+    (annotates_every_argument, "research/one.py", "def f():\n    def g(x): pass"),
+    (annotates_every_argument, "research/one.py", "def f(*args): pass"),
+    (
+        annotates_every_argument,
+        "benchmarks/one.py",
+        "class A:\n    def f(self, **keywords): pass",
+    ),
     (names_no_machine, "docs/index.md", f"see {FOLDERS[1]}ada/descent"),
     (names_no_machine, "setup.cfg", f"index = https://{HOSTS[0]}/simple"),
 ]
@@ -249,7 +261,8 @@ SPOILT = [
     ],
 )
 def test_source_keeps_the_law(law):
-    files = [*(TOP / "research").rglob("*.py"), *(TOP / "experiments").rglob("*.py")]
+    folders = ("research", "experiments", "benchmarks")
+    files = [file for name in folders for file in (TOP / name).rglob("*.py")]
     broken = [
         fault
         for f in files

@@ -387,11 +387,9 @@ ON_TWO_DEVICES = """
 import json, jax, numpy as np
 from research import backend
 backend.configure(devices=2, pool=2)
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("laws", sys.argv[1])
-laws = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(laws)
-print(json.dumps(laws.on_two_devices(sys.argv[2] == "True")))
+import sys
+from tests import test_training
+print(json.dumps(test_training.on_two_devices(sys.argv[1] == "True")))
 """
 
 
@@ -479,7 +477,7 @@ def on_two_devices(of_one_dtype):
 @pytest.mark.parametrize("of_one_dtype", [False, True])
 def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_one_dtype):
     path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])
-    words = [sys.executable, "-c", ON_TWO_DEVICES, __file__, str(of_one_dtype)]
+    words = [sys.executable, "-c", ON_TWO_DEVICES, str(of_one_dtype)]
     done = subprocess.run(
         words,
         capture_output=True,

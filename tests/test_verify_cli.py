@@ -100,7 +100,9 @@ def refused(words, capsys):
 def test_same_rule_is_status_0_with_a_table_of_problems(capsys):
     assert verify("mine.py:my_adam --against adam") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("The same rule: on 8 problems they differ by at most ")
+    assert lines[0].startswith(
+        "The same rule: on 8 problems the two rules differ by at most "
+    )
     assert lines[2] == "mine.py:my_adam against adam"
     assert lines[4].split("  ")[0] == "problem"
     rows = {line.split()[0]: line.split()[1:] for line in lines[6:14]}
@@ -113,7 +115,7 @@ def test_same_rule_is_status_0_with_a_table_of_problems(capsys):
 def test_different_rule_is_status_1_with_its_cause(capsys):
     assert verify("mine.py:inside --against optax.adam --dtype float32") == 1
     out = capsys.readouterr().out
-    assert out.startswith("Not the same rule: on ")
+    assert out.startswith("Not the same rule. On the problem ")
     assert "Likely cause: ε is inside the root (`" in out.splitlines()[0]
     assert "50 steps in float32" in out
 
@@ -122,7 +124,8 @@ def test_nan_at_once_is_a_result(capsys):
     assert verify("mine.py:nan --against gradient_descent") == 1
     first, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith(
-        "Not the same rule: on quadratic they differ from step 1 on, most at step 1: by inf."
+        "Not the same rule. On the problem quadratic, the two rules differ from step 1 on. "
+        "The largest difference is inf, at step 1."
     )
     assert first.endswith(
         "its params are NaN after step 1 on quadratic, where those of the reference are finite."

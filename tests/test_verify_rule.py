@@ -478,7 +478,7 @@ def test_mistake_that_leaves_something_out_shows_what():
 
 def test_two_rules_that_are_made_need_no_rate():
     found = verify_rule(optax.adam(0.1), optax.adam(0.1), problems=SMALL[:1])
-    assert str(found) == "The same rule: on 1 problem they agree to the last bit."
+    assert str(found) == "The same rule: on 1 problem both agree to the last bit."
 
 
 def test_class_that_takes_a_rate_is_a_constructor():

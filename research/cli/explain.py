@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def values(words: Sequence[str]) -> dict[str, Any]:
-    """Parse arguments such as x=1.0 into numbers and lists of numbers by name.
+    """Parse texts such as x=1.0, and return numbers or lists of numbers by name.
 
     Example:
       >>> values(["x=1", "y=[1, 2.5]"])

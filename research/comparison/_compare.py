@@ -6,16 +6,11 @@ from typing import Any
 
 from research.checks import check_count, check_flag, check_sequence, check_text
 from research.comparison.archive import Study
+from research.comparison.checking import check_trials, make_workloads
 from research.comparison.conclusion import conclude
 from research.comparison.contenders import Contender, make_contenders
 from research.comparison.protocol import Protocol, make_protocol
-from research.comparison.trials import (
-    OnProgress,
-    check_trials,
-    make_workloads,
-    measure_contenders,
-    measure_share,
-)
+from research.comparison.trials import OnProgress, measure_contenders, measure_share
 from research.naming import known_names
 from research.types import Checkpoints, Workload, no_checkpoints
 

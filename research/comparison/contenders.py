@@ -1,6 +1,5 @@
 """Contenders: rules of a comparison, with search spaces and the cost of a step."""
 
-import functools
 import inspect
 import math
 import numbers
@@ -20,7 +19,7 @@ from research.tuning.spaces import (
     Space,
     check_space,
 )
-from research.verification.rule_under_test import is_made, made
+from research.verification.rule_under_test import guarded, is_made, made
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 
@@ -165,7 +164,7 @@ def _contender(
     else:
         space = _space(name, constructor, given or {}, known, whole)
     cost, stated = _cost(name, rule, ours, costs)
-    return Contender(name, _guarded(name, constructor), space, cost, stated)
+    return Contender(name, guarded(name, constructor), space, cost, stated)
 
 
 def _cost(
@@ -304,21 +303,4 @@ def _is_number(value: Any) -> bool:
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
         and math.isfinite(value)
-    )
-
-
-def _guarded(
-    name: str, constructor: Any
-) -> Callable[..., optax.GradientTransformation]:
-    """Return the constructor with a check of the rule; errors name the contender."""
-
-    def make_rule(**hyperparameters: Any) -> optax.GradientTransformation:
-        if is_made(constructor):
-            return made(constructor, 0.0, {}, name)
-        return made(lambda _: constructor(**hyperparameters), 0.0, {}, name)
-
-    return (
-        make_rule
-        if is_made(constructor)
-        else functools.update_wrapper(make_rule, constructor)
     )

@@ -19,6 +19,7 @@ class MeasuredRuns(NamedTuple):
     """Runs of all trials of one rule on many seeds of a workload.
 
     Trial 0 is the rule's defaults. `simulate_study` draws studies from these runs.
+    There are t trials and s seeds.
 
     Attributes:
       scores: Penalised passes to the target, lower is better, finite, shape (t, s).
@@ -33,6 +34,8 @@ class MeasuredRuns(NamedTuple):
 
 class SimulatedRuns(NamedTuple):
     """Runs of one rule in a simulated study: some of the measured trials and seeds.
+
+    There are t trials, m tuning seeds and n reporting seeds.
 
     Attributes:
       tuning: Scores on the tuning seeds, shape (t, m).

@@ -80,8 +80,8 @@ def robust_rates(
 
     Args:
       rates: Rates, ascending, shape (r,).
-      scores: Log cost of each rate on each seed, shape (r, m). Their means over seeds
-        are used.
+      scores: Log cost of each of r rates on each of m seeds, shape (r, m). Their means
+        over seeds are used.
     Returns:
       The pair (low, high). If the first or last rate is itself within 10 %, the range
       ends there.

@@ -18,16 +18,16 @@ from research.comparison._searching import (
     OnChunk,
     OnProgress,
     best_search,
-    chunk_teller,
     start_searches,
     tuning_score,
 )
+from research.comparison.checking import check_contender
 from research.comparison.contenders import Contender
 from research.comparison.measurements import robust_rates
 from research.comparison.network_contenders import network_contenders, scheduled
 from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.tables import as_text
-from research.comparison.trials import check_contender
+from research.comparison.trials import chunk_teller
 from research.models import count_parameters
 from research.runs.files import canonical
 from research.statistics.searches import searched_cost, searched_difference

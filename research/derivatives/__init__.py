@@ -32,6 +32,7 @@ from research.derivatives.exact import hessian as hessian
 from research.derivatives.exact import hessian_diagonal as hessian_diagonal
 from research.derivatives.exact import hessian_vector_product as hessian_vector_product
 from research.derivatives.exact import jacobian as jacobian
+from research.derivatives.exact import taylor as taylor
 from research.derivatives.finite_differences import FiniteDifference as FiniteDifference
 from research.derivatives.finite_differences import (
     finite_difference as finite_difference,

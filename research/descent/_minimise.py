@@ -144,7 +144,7 @@ def _minimise(
 
     value_of = _half_squares(residual_fn) if objective is None else objective
 
-    def value_fn(params, indices=None):
+    def value_fn(params: Params, indices: Array | None = None):
         del indices
         return value_of(params)
 
@@ -282,7 +282,7 @@ def _norm(tree: Params, norm: float) -> Array:
     )
 
 
-def _half_squares(residual_fn) -> Callable[[Params], Array]:
+def _half_squares(residual_fn: Any) -> Callable[[Params], Array]:
     def value_of(params: Params) -> Array:
         return 0.5 * jnp.sum(
             jnp.stack(

@@ -228,7 +228,7 @@ def _epochs(
     def closely(state: State, batches: BatchIndices):
         wanted = jnp.zeros(num_batches, bool).at[jnp.array(points) - 1].set(True)
 
-        def watched(state: State, xs):
+        def watched(state: State, xs: tuple[BatchIndices, Array]):
             batch_indices, want = xs
             state, info = step(state, batch_indices)
             at = evaluation_params(state.rule, state.params)

@@ -204,7 +204,7 @@ def _step(
         if not checked:
             checked.append(check_data(objective, state.params, dataset))
 
-        def value_fn(params, indices=batch_indices.indices):
+        def value_fn(params: Params, indices: Array | None = batch_indices.indices):
             batch = gather(dataset, BatchIndices(indices, batch_indices.key))
             return objective(params, batch)
 

@@ -20,7 +20,7 @@ from research.descent import _run, _step
 from research.objectives import check_data
 from research.samplers import check_form, check_sampler, num_examples
 from research.sizes import check_most, check_room
-from research.types import Batch, Key, Sampler, Workload
+from research.types import Array, Batch, Key, Params, Sampler, Workload
 
 # Children of a run's root key. The initial point and the order of examples use
 # different keys.
@@ -152,17 +152,22 @@ def _functions(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return two functions of one run: its start, and one chunk of its epochs."""
 
-    def evaluate(params, data):
+    def evaluate(params: Params, data: Mapping[str, Any]):
         return tuple(workload.objective(params, data[part]) for part in parts)
 
-    def begin(run, data):
+    def begin(run: Mapping[str, Array], data: Mapping[str, Any]):
         rule = make_rule(**_hyper(run))
         state = _step.build(workload.objective, rule, data["train"]).init(
             workload.init(_key(run, INIT))
         )
         return state, _together(evaluate(state.params, data))
 
-    def advance(state, run, epochs, data):
+    def advance(
+        state: _step.State,
+        run: Mapping[str, Array],
+        epochs: Array,
+        data: Mapping[str, Any],
+    ):
         rule = make_rule(**_hyper(run))
         state, info = _run.run(
             _step.build(workload.objective, rule, data["train"]).step,

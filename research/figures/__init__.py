@@ -15,6 +15,7 @@ from research.checks import (
     check_numbers,
     check_path,
     check_text,
+    shown,
 )
 
 # Okabe & Ito's palette, which colour-blind readers can distinguish. The keys are
@@ -54,14 +55,14 @@ class Picture(NamedTuple):
       title: Title of a few words.
       caption: Description of the content, with the important numbers. It is also the
         text for readers who cannot see the picture.
-      figure: Still figure.
+      figure: Still figure, or the text of an SVG file, such as `Ledger.svg` returns.
       motion: Looping APNG from `research.figures.motion.record`. None means that there
         is no animation.
     """
 
     title: str
     caption: str
-    figure: Figure
+    figure: Figure | str
     motion: bytes | None = None
 
 
@@ -88,7 +89,7 @@ def new_figure(
     *,
     width: float = 9.0,
     height: float = 4.2,
-    **keywords,
+    **keywords: Any,
 ):
     """Return a figure in the common style with an array of axes.
 
@@ -112,6 +113,8 @@ def new_figure(
 def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     """Write a picture as name.svg and name.png, and an animation as name.apng.
 
+    If the picture's figure is the text of an SVG file, only name.svg is written.
+
     Returns:
       Title, caption and paths of the picture. `still` is the path of the SVG file.
     """
@@ -123,7 +126,7 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     )
     check_text("picture.title", picture.title)
     check_text("picture.caption", picture.caption)
-    check_instance("picture.figure", picture.figure, Figure, "Make one by new_figure.")
+    _check_figure(picture.figure)
     check_instance("picture.motion", picture.motion, (bytes, type(None)))
     check_path("folder", folder)
     check_text("name", name)
@@ -138,14 +141,27 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
         )
     folder = Path(folder)
     still = folder / f"{name}.svg"
-    with style():
-        picture.figure.savefig(still, metadata={"Date": None})
-        picture.figure.savefig(folder / f"{name}.png", dpi=150)
+    if isinstance(picture.figure, str):
+        still.write_text(picture.figure, encoding="utf-8")
+    else:
+        with style():
+            picture.figure.savefig(still, metadata={"Date": None})
+            picture.figure.savefig(folder / f"{name}.png", dpi=150)
     motion = None
     if picture.motion is not None:
         motion = folder / f"{name}.apng"
         motion.write_bytes(picture.motion)
     return Saved(picture.title, picture.caption, still, motion)
+
+
+def _check_figure(figure: Any) -> None:
+    hint = "Make one by new_figure."
+    check_instance("picture.figure", figure, (Figure, str), hint)
+    if isinstance(figure, str) and not figure.startswith("<svg "):
+        raise ValueError(
+            "picture.figure must be a figure, or the text of an SVG file, which starts "
+            f"with '<svg '; got {shown(figure)}. {hint}"
+        )
 
 
 def colour(regime: str) -> str:
@@ -165,7 +181,7 @@ def band(
     middle: np.ndarray,
     low: np.ndarray,
     high: np.ndarray,
-    **style,
+    **style: Any,
 ) -> None:
     """Draw a line with a band from `low` to `high`.
 

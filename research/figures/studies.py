@@ -195,7 +195,7 @@ def _words(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> str:
 
 
 def _draw_interval(
-    panel: Axes, height: float, low: float, high: float, **style
+    panel: Axes, height: float, low: float, high: float, **style: Any
 ) -> None:
     """Draw an interval as a line, with an arrow where it exceeds the axis."""
     left, right = panel.get_xlim()

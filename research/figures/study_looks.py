@@ -148,7 +148,7 @@ def listed(words: Iterable[str]) -> str:
 
 
 def panels(
-    titles: Sequence[str], *, each: float = 2.5, wrap: int = 3, **keywords
+    titles: Sequence[str], *, each: float = 2.5, wrap: int = 3, **keywords: Any
 ) -> tuple[Figure, list[Axes], list[Axes]]:
     """Return a figure with one panel for each title.
 

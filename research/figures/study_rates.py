@@ -1,6 +1,6 @@
 """Draw how the score of a rule depends on its learning rate."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +28,8 @@ class Valley(NamedTuple):
       low, high: Range of each trial's score over the seeds, shape (t,).
       diverged: Whether a run of the trial diverged or had the largest possible score,
         shape (t,).
-      chosen: Index of the trial with the lowest score; among equals, the one tried
-        first.
+      chosen: Index of the trial with the lowest score. If several trials have this
+        score, the first of them.
       along: Learning rates of the line, shape (r,).
       line: Score at these rates, with the other hyper-parameters of the chosen trial,
         shape (r,).
@@ -158,13 +158,16 @@ def rates(
     )
 
 
-def _overlaid(workloads, rules, valleys, who: Cast):
+def _overlaid(
+    workloads: Sequence[str],
+    rules: Sequence[str],
+    valleys: Mapping[tuple[str, str], Valley | None],
+    who: Cast,
+):
     figure, used, spare = panels(workloads, each=2.6)
     for panel, workload in zip(used, workloads, strict=True):
         here = [
-            (rule, valleys[workload, rule])
-            for rule in rules
-            if valleys[workload, rule] is not None
+            (rule, v) for rule in rules if (v := valleys[workload, rule]) is not None
         ]
         _scale(panel, [v for _, v in here])
         for row, (rule, v) in enumerate(here):
@@ -173,7 +176,12 @@ def _overlaid(workloads, rules, valleys, who: Cast):
     return figure
 
 
-def _grid(workloads, rules, valleys, who: Cast):
+def _grid(
+    workloads: Sequence[str],
+    rules: Sequence[str],
+    valleys: Mapping[tuple[str, str], Valley | None],
+    who: Cast,
+):
     """Draw one panel for each pair of rule and workload.
 
     Several workloads have one column each.
@@ -316,7 +324,7 @@ def _caption(
     who: Cast,
     drawn: list[str],
     with_rate: list[str],
-    valleys,
+    valleys: Mapping[tuple[str, str], Valley | None],
 ) -> str:
     sentences = []
     for workload in numbers["workloads"]:

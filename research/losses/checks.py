@@ -29,8 +29,8 @@ def numeric(name: str, value: ArrayLike) -> Array:
 def wide(label: Array) -> Array:
     """Convert a label to an integer type with at least 32 bits.
 
-    The label is compared with the number of classes in the type of the label. An 8-bit
-    type cannot represent a number of classes above 127.
+    JAX compares a label with the number of classes in the label's type. An 8-bit type
+    cannot represent a number of classes above 127.
     """
     return label if label.dtype.itemsize >= 4 else label.astype(jnp.int32)
 

@@ -29,7 +29,7 @@ class Cell(NamedTuple):
       slopes: Function (values, carry, next carry) -> partial derivatives of a step. The
         arrays may have any leading axes, so one call can treat all steps.
       differential: Function (slopes, dp, dq, dcarry) -> differential of the next carry.
-        It is linear in dp, dq and dcarry. dp None means 0.
+        It is linear in dp, dq and dcarry. If dp is None, it counts as 0.
     """
 
     num_blocks: int
@@ -120,8 +120,8 @@ def gru(
 def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
     """Compute the partial derivatives of h' in one GRU step.
 
-    Return the derivatives with respect to q (blocks side by side), p_n and h. The last
-    one is z.
+    Return the derivatives with respect to q (blocks side by side), p_n and h. The
+    derivative with respect to h is z.
     """
     del after
     gates, new, reset_from = kept

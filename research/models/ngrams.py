@@ -33,6 +33,7 @@ class Level(NamedTuple):
     The probability of token w after context h is p(w | h) = (kept(h w) + back(h) p(w |
     h')) / total(h), where h' is h without its first token. The code of an n-gram is the
     number whose digits in base V are the tokens. The code of its context is code // V.
+    There are g n-grams and c contexts.
 
     Attributes:
       codes: Codes of the observed n-grams, ascending int64, shape (g,).

@@ -200,7 +200,7 @@ def check_rows(table: Any, where: str) -> None:
 
 
 def hash_arrays(*arrays: Any) -> str:
-    """Return the hexadecimal SHA-256 of the dtype, shape and bytes of each array.
+    """Return one hexadecimal SHA-256 of the dtypes, shapes and bytes of all arrays.
 
     The hash depends on the order of the arrays.
 

@@ -32,8 +32,8 @@ class Replicates(NamedTuple):
     Attributes:
       choice: Estimate on the original reporting seeds, with the trials chosen on
         resampled tuning seeds, shape (..., resamples).
-      reporting: Change of the estimate if the reporting seeds are resampled, too,
-        averaged over the choices of trials, shape (..., resamples).
+      reporting: Change of the estimate if the reporting seeds are resampled, shape
+        (..., resamples). It is averaged over the choices of trials in `choice`.
       freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 
@@ -52,7 +52,7 @@ def replicate(
     drawn: with m draws, the variance of a mean over few seeds would be too small.
 
     Args:
-      mine, other: Scores of the rules, on the same seeds.
+      mine, other: Scores of my rule and of the other rule, on the same seeds.
       trials: Number of trials from which each rule chooses; None means all. For each
         choice, these trials are drawn again; the defaults are always among them. If two
         rules have the same number of trials, the same trials are drawn for both.
@@ -60,9 +60,9 @@ def replicate(
       seed: Seed of the resampling.
     Returns:
       The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
-      seeds on which mine is cheaper), each of shape (resamples,). The variance of the
-      choice has m - 1 degrees of freedom if it comes from one rule, and up to 2 (m - 1)
-      if it comes from both.
+      seeds on which mine is cheaper), each of shape (resamples,). The variance that
+      comes from the choice of trials has m - 1 degrees of freedom if only one rule has
+      several trials, and up to 2 (m - 1) if both have.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
@@ -152,10 +152,10 @@ def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
 def wins(
     mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return 1 where mine is cheaper, 0 where the other is cheaper, else 1/2.
+    """Return 1 where `mine` is smaller, 0 where `other` is smaller, and else 1/2.
 
-    The result is 1/2 if the two costs are equal up to rounding error, or if both are
-    infinite (neither run reached the target).
+    Both arguments are costs. The result is 1/2 if the two costs are equal up to
+    rounding errors, or if both are infinite (neither run reached the target).
     """
     return np.where(
         np.isclose(mine, other, rtol=ROUNDING, atol=0.0),
@@ -212,9 +212,9 @@ def resampled_means(
     *,
     left_out: int = 0,
 ) -> Float[np.ndarray, "rows resamples"]:
-    """Return means over columns, which `scipy.stats.bootstrap` draws with replacement.
+    """Return the means of rows over columns that are drawn with replacement.
 
-    Every row uses the same drawn columns.
+    `scipy.stats.bootstrap` draws the columns. Every row uses the same drawn columns.
 
     Args:
       rows: Numbers, shape (rows, seeds).
@@ -366,8 +366,9 @@ def log_interval(
     If all replicates are finite, it is the t interval, estimate ± t sqrt(V), where
     `variance_of` gives the variance V and its degrees of freedom. A replicate is
     infinite if a rule did not reach the target in this replicate. If a replicate is
-    infinite, the result is the expanded percentile interval of the sums choice +
-    reporting. The ends of this interval may be infinite.
+    infinite, the result is the expanded percentile interval of the sums `choice` +
+    `reporting`, which are the fields of `replicates`. The ends of this interval may be
+    infinite.
 
     Args:
       estimate: Estimate on the seeds of the study. If it is NaN, the interval is

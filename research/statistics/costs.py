@@ -112,7 +112,7 @@ def penalised_passes(
 def log_costs(
     costs: Float[np.ndarray, "*runs"], budget: float
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the log of each cost; a run that missed the target costs ten budgets.
+    """Return the log of each cost; a missed target costs ten times the budget.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (...). A run that
@@ -133,8 +133,8 @@ def log_costs(
     costs = np.asarray(costs, float)
     if np.isnan(costs).any() or (costs < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf where the target was missed; one "
-            "is negative or NaN."
+            "every cost must be a number of passes, at least 0, or inf if the target was "
+            "not reached; at least one is negative or NaN."
         )
     if not 0 < budget < np.inf:
         raise ValueError(f"budget must be a positive number; got budget={budget!r}.")
@@ -150,10 +150,10 @@ def search_scores(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the score by which a search ranks runs: the log cost, lower is better.
 
-    A run that missed the target has the score log(ten budgets), as in `log_costs`,
-    minus 0.001 log(ten budgets / penalised_passes). The second term is at most 0.0023.
-    This term leads a search that has not yet reached the target to the runs that came
-    closest.
+    A run that missed the target has the score log(10 B) - 0.001 log(10 B / P), where B
+    is the budget and P are the `penalised_passes`. The first term is that of
+    `log_costs`. The second term is at most 0.0023. If no run has reached the target
+    yet, it leads the search to the runs that came closest.
 
     Args:
       passes, relative, target: As for `penalised_passes`.
@@ -204,8 +204,8 @@ def expected_running_time(
     """
     if (np.asarray(costs, float) < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf if the target was not reached; "
-            "one of them is negative."
+            "every cost must be a number of passes, at least 0, or inf if the target was "
+            "not reached; at least one of them is negative."
         )
     spent, reached = spent_and_reached(costs, budget)
     if spent.shape[-1:] in ((), (0,)):

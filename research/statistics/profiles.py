@@ -41,8 +41,8 @@ def performance_profile(
         )
     if not (costs > 0).all():
         raise ValueError(
-            "costs must be positive passes, or inf if the target was not reached; one "
-            "of them is not."
+            "every cost must be a positive number of passes, or inf if the target was "
+            "not reached; at least one is neither."
         )
     if not (factors >= 1).all():
         raise ValueError(

@@ -9,11 +9,13 @@ from research.checks import check_numbers, check_real, shown
 
 
 class Scores(NamedTuple):
-    """Scores of all trials of one rule on one workload; trial 0 is its defaults.
+    """Scores of all trials of one rule on one workload.
+
+    There are t trials, m tuning seeds and n reporting seeds. Trial 0 is the rule's
+    defaults.
 
     Attributes:
-      tuning: Scores by which a trial is chosen, lower is better, finite, shape (t, m),
-        one column per tuning seed.
+      tuning: Scores by which a trial is chosen, lower is better, finite, shape (t, m).
       costs: Passes to the target on the reporting seeds, inf for a run that did not
         reach it, shape (t, n).
       budget: Passes after which a run was stopped.
@@ -28,7 +30,7 @@ def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
     """Return the trial with the lowest mean score over the tuning seeds.
 
     Args:
-      tuning: Scores, lower is better, shape (t, m).
+      tuning: Scores of t trials on m seeds, lower is better, shape (t, m).
     Returns:
       Row number of the trial. If several trials have the lowest mean, the first of
       them.
@@ -95,8 +97,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
             )
     if np.isnan(costs).any() or (costs < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf if the target was not reached; "
-            "one of them is not."
+            "every cost must be a number of passes, at least 0, or inf if the target was "
+            "not reached; at least one is neither."
         )
     if not 0 < budget < np.inf:
         raise ValueError(

@@ -262,7 +262,7 @@ def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
 def from_unit(
     space: Space, shares: Float[np.ndarray, "points dimensions"]
 ) -> dict[str, Float[np.ndarray, " points"]]:
-    """Return the values at shares of the ranges, by name, each of shape (points,).
+    """Convert shares of the ranges to values, by name, each of shape (points,).
 
     A share below 0 or above 1 lies outside the range.
 

@@ -5,6 +5,7 @@ squares (Adadelta, RMSProp). In the formulas, g_t is the gradient, u_t the updat
 η_t the learning rate at step t. All operations act entry by entry.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +41,7 @@ from research.update_rules._transforms import (
 
 
 class AdagradState(NamedTuple):
-    """State of Adagrad.
+    """State of `adagrad`, whose docstring defines the symbols.
 
     Attributes:
       sum_of_squares: Sum s_t of squared gradients, shaped like the params (real if the
@@ -98,7 +99,7 @@ def adagrad(
             jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
         )
 
-    def divide(g, s):
+    def divide(g: Array, s: Array):
         return jnp.where(s == 0, 0.0, g / _root(s, eps, eps_in_sqrt)).astype(
             g.dtype
         )  # 0 / 0 becomes 0, and a NaN gradient stays NaN.
@@ -118,7 +119,7 @@ def adagrad(
 
 
 class AdadeltaState(NamedTuple):
-    """State of Adadelta.
+    """State of `adadelta`, whose docstring defines the symbols.
 
     Attributes:
       mean_square_gradient: Moving average E_t of squared gradients, shaped like the
@@ -175,7 +176,7 @@ def adadelta(
     def init(params: Params):
         return AdadeltaState(*(jax.tree.map(sizes_like, params) for _ in range(2)))
 
-    def scale(g, e, d):
+    def scale(g: Array, e: Array, d: Array):
         return like(jnp.sqrt(d + cast(eps, d)) / jnp.sqrt(e + cast(eps, e)) * g, g)
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -195,7 +196,7 @@ def adadelta(
 
 
 class RmspropState(NamedTuple):
-    """State of RMSProp.
+    """State of `rmsprop`, whose docstring defines the symbols.
 
     Attributes:
       nu: Moving average v_t of squared gradients, shaped like the params.
@@ -205,7 +206,7 @@ class RmspropState(NamedTuple):
 
 
 class CorrectedRmspropState(NamedTuple):
-    """State of RMSProp with bias correction.
+    """State of RMSProp with bias correction. `rmsprop` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -312,7 +313,7 @@ def rmsprop(
             "example 0.9."
         )
 
-    def divide(g, v):
+    def divide(g: Array, v: Array):
         return like(g / _root(v, eps, eps_in_sqrt), g)
 
     make = _centered if centered else _uncentered
@@ -328,7 +329,10 @@ def rmsprop(
 
 
 def _uncentered(
-    decay, initial_scale, corrected, divide
+    decay: float | Array,
+    initial_scale: float | Array,
+    corrected: bool,
+    divide: Callable[[Array, Array], Array],
 ) -> optax.GradientTransformation:
     def init(params: Params):
         nu = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
@@ -351,7 +355,12 @@ def _uncentered(
     return complete(optax.GradientTransformation(init, update))
 
 
-def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransformation:
+def _centered(
+    decay: float | Array,
+    initial_scale: float | Array,
+    corrected: bool,
+    divide: Callable[[Array, Array], Array],
+) -> optax.GradientTransformation:
     def init(params: Params):
         mu = jax.tree.map(jnp.zeros_like, params)
         variance = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
@@ -371,7 +380,7 @@ def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransfor
             )
         share = (1.0 - decay) / weight  # This gradient's share; share + rest = 1.
 
-        def spread(s, g, m):
+        def spread(s: Array, g: Array, m: Array):
             gap = g.astype(m.dtype) - m
             return cast(decay, s) * s + cast((1.0 - decay) * rest, s) * abs_square(gap)
 
@@ -405,7 +414,7 @@ def _negate() -> optax.GradientTransformation:
 
 
 class MadgradState(NamedTuple):
-    """State of MADGRAD.
+    """State of `madgrad`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -478,7 +487,7 @@ def madgrad(
     check_number("momentum", momentum, below=1.0)
     check_number("eps", eps)
 
-    def rate(count):
+    def rate(count: Array):
         return constant_rate(rate_at(learning_rate, count))
 
     def init(params: Params):
@@ -500,7 +509,7 @@ def madgrad(
             updates,
         )
 
-        def step(g, s, v, moved):
+        def step(g: Array, s: Array, v: Array, moved: Array):
             root = jnp.cbrt(v) + cast(eps, v)
             still = (root == 0) | overflowed(v, g)
             ahead = -jnp.where(still, 0.0, s / root) - moved

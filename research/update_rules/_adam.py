@@ -35,7 +35,7 @@ from research.update_rules._transforms import (
 
 
 class AdamState(NamedTuple):
-    """State of Adam.
+    """State of `adam`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -168,7 +168,7 @@ def _adam_direction(
             bias_correction(b2, count),
         )
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             m_hat, v_hat = m / cast(mu_correction, m), v / cast(nu_correction, v)
             return like(m_hat / (jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)), g)
 
@@ -178,7 +178,7 @@ def _adam_direction(
 
 
 class AmsgradState(NamedTuple):
-    """State of AMSGrad.
+    """State of `amsgrad`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -260,7 +260,7 @@ def amsgrad(
             lambda n, v: jnp.maximum(n, v / cast(before, v)), state.nu_max, nu
         )
 
-        def direction(g, m, n):
+        def direction(g: Array, m: Array, n: Array):
             root = jnp.sqrt(n / cast(after, n) + cast(eps_root, n))
             return like(m / cast(of_mu, m) / (root + cast(eps, n)), g)
 
@@ -274,7 +274,7 @@ def amsgrad(
 
 
 class AdamaxState(NamedTuple):
-    """State of Adamax and AdamaxW.
+    """State of Adamax and AdamaxW. `adamax` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -375,7 +375,7 @@ def _adamax_direction(
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return AdamaxState(jnp.zeros((), jnp.int32), mu, nu)
 
-    def largest(g, n):
+    def largest(g: Array, n: Array):
         return jnp.maximum(jnp.abs(g).astype(n.dtype) + cast(eps, n), cast(b2, n) * n)
 
     def update(updates: Params, state: Any, params: Params | None = None):

@@ -38,7 +38,7 @@ from research.update_rules._transforms import (
 
 
 class AdemamixState(NamedTuple):
-    """State of AdEMAMix.
+    """State of `ademamix`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -126,7 +126,7 @@ def ademamix(
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
 
-        def direction(g, m, n, v):
+        def direction(g: Array, m: Array, n: Array, v: Array):
             mixed = m / cast(of_mu, m) + cast(factor, m) * n
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
             return like(jnp.where(overflowed(v, g, m, n), 0.0, mixed / root), g)
@@ -158,7 +158,7 @@ def _warmed_up(
 
 
 class SimplifiedAdemamixState(NamedTuple):
-    """State of the simplified AdEMAMix.
+    """State of the simplified AdEMAMix. `simplified_ademamix` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -230,7 +230,7 @@ def simplified_ademamix(
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         of_nu = bias_correction(b2, count)
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             ahead = m + cast(alpha, m) * like(g, m)
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
             return like(jnp.where(overflowed(v, g), 0.0, ahead / root), g)
@@ -317,7 +317,7 @@ def laprop(
 
 
 class MarsState(NamedTuple):
-    """State of MARS.
+    """State of `mars`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -399,7 +399,7 @@ def mars(
         count = increment(state.count)
         gradient = jax.tree.map(like, updates, state.gradient)
 
-        def correct(g, before):
+        def correct(g: Array, before: Array):
             if g.ndim < 2 and not optimize_1d:
                 return g
             c = g + cast(strength, g) * within_range(g - before)
@@ -412,7 +412,7 @@ def mars(
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, corrected))
         of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             root = jnp.sqrt(v / cast(of_nu, v)) + cast(eps, v)
             return like(m / cast(of_mu, m) / root, g)
 

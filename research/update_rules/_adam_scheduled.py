@@ -30,7 +30,7 @@ from research.update_rules._transforms import (
 
 
 class NadamState(NamedTuple):
-    """State of NAdam and NAdamW.
+    """State of NAdam and NAdamW. `nadam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -179,7 +179,7 @@ def _nadam_direction(
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return NadamState(jnp.zeros((), jnp.int32), mu, nu, jnp.ones((), float))
 
-    def momentum(t):
+    def momentum(t: Array):
         return b1 if constant else b1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -200,7 +200,7 @@ def _nadam_direction(
         of_mu = of_g if same_correction else of_mu
         of_nu = bias_correction(b2, count)
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             limited = _limited(g).astype(m.dtype)
             m_hat = cast(ahead, m) * (m / cast(of_mu, m)) + cast(1.0 - now, m) * (
                 limited / cast(of_g, m)
@@ -298,7 +298,7 @@ def radam(
             (of_nu, 1.0) if not eps_before_correction else (1.0, jnp.sqrt(of_nu))
         )
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             m_hat = m / cast(of_mu, m)
             root = jnp.sqrt(v / cast(before, v) + cast(eps_root, v)) + cast(eps, v)
             divided = cast(factor, m) * m_hat * cast(after, m) / root

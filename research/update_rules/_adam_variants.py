@@ -40,7 +40,7 @@ from research.update_rules._transforms import (
 
 
 class AdabeliefState(NamedTuple):
-    """State of AdaBelief and ACProp.
+    """State of AdaBelief and ACProp. `adabelief` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -109,7 +109,7 @@ def adabelief(
         )
         of_mu, of_nu = correction(b1, count), correction(b2, count)
 
-        def direction(g, m, s):
+        def direction(g: Array, m: Array, s: Array):
             return (
                 m / cast(of_mu, m) / (jnp.sqrt(s / cast(of_nu, s)) + cast(eps, s))
             ).astype(g.dtype)
@@ -189,7 +189,7 @@ def acprop(
         first = state.count == 0
         weight = correction(b2, jnp.maximum(state.count, 1))
 
-        def direction(g, m, s):
+        def direction(g: Array, m: Array, s: Array):
             spread = jnp.where(first, 1.0, s / cast(weight, s))
             return (g.astype(m.dtype) / (jnp.sqrt(spread) + cast(eps, s))).astype(
                 g.dtype
@@ -206,7 +206,7 @@ def acprop(
 
 
 class YogiState(NamedTuple):
-    """State of Yogi.
+    """State of `yogi`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -274,7 +274,7 @@ def yogi(
         nu = jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
         return YogiState(jnp.zeros((), jnp.int32), mu, nu)
 
-    def move(v, g):
+    def move(v: Array, g: Array):
         square = abs_square(g).astype(v.dtype)
         moved = v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
         return jnp.where(
@@ -290,7 +290,7 @@ def yogi(
             correction(b, count) if bias_correction else 1.0 for b in (b1, b2)
         )
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
             return (m / cast(of_mu, m) / root).astype(g.dtype)
 
@@ -302,13 +302,13 @@ def yogi(
 
 
 class AdanState(NamedTuple):
-    """State of Adan.
+    """State of `adan`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average m_t of gradients, shaped like the params.
       difference: Moving average v_t of gradient differences, shaped like the params.
-      nu: Moving average n_t of squares, shaped like the params.
+      nu: Moving average n_t of the squares (g_t + β2 d_t)², shaped like the params.
       gradient: Last gradient g_t, shaped like the params.
     """
 
@@ -404,7 +404,7 @@ def adan(
         nu = moving_average(b3, state.nu, squares)
         of_mu, of_difference, of_nu = (correction(b, count) for b in (b1, b2, b3))
 
-        def direction(g, m, v, n):
+        def direction(g: Array, m: Array, v: Array, n: Array):
             ahead = m / cast(of_mu, m) + cast(b2, v) * (v / cast(of_difference, v))
             root = jnp.sqrt(n / cast(of_nu, n) + cast(eps_root, n)) + cast(eps, n)
             return jnp.where(overflowed(n, g, m, v), 0.0, ahead / root).astype(g.dtype)

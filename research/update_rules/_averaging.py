@@ -26,7 +26,7 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class LookaheadState(NamedTuple):
-    """State of Lookahead.
+    """State of `lookahead`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of inner steps since the last synchronisation, int32, shape ().
@@ -111,7 +111,7 @@ def lookahead(
         count = increment(state.count)
         is_due = reached(count, sync_period)
 
-        def come_back(x, u, slow):
+        def come_back(x: Array, u: Array, slow: Array):
             ahead = x + u.astype(x.dtype) - slow.astype(x.dtype)
             return jnp.where(
                 is_due, u - (cast(1.0 - slow_step_size, x) * ahead).astype(u.dtype), u
@@ -202,7 +202,7 @@ def polyak_averaging(
             int(start), int(jnp.iinfo(jnp.int32).max)
         )  # The step count cannot exceed this.
 
-    def weight(count):
+    def weight(count: Array):
         return 1.0 / jnp.maximum(count - start, 1).astype(float)
 
     return _averaging(
@@ -265,7 +265,7 @@ def exponential_averaging(
     """
     check_number("decay", decay, below=1.0)
 
-    def weight(count):
+    def weight(count: Array):
         return (
             (1.0 - decay) / bias_correction(decay, count)
             if debias

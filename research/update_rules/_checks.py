@@ -169,12 +169,12 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
     """Wrap the constructor of a rule so that the rule checks its arguments.
 
     The wrapped constructor checks those arguments that are flags, functions, dtypes or
-    masks. `init` refuses params that are not pytrees of numbers, and `update` refuses
-    such updates and params. `update` also refuses params whose structure or shapes
-    differ from those of the updates, and a state that does not belong to this rule and
-    these shapes. Only structures and shapes are compared, and the state of each
-    structure is traced once. A compiled step therefore costs no more than without the
-    checks, and returns the same bits.
+    masks. `init` and `update` refuse params and updates that are not pytrees of
+    numbers. `update` also refuses params whose structure or shapes differ from those of
+    the updates, and a state that does not belong to this rule and these shapes. Only
+    structures and shapes are compared, and the state of each structure is traced once.
+    A compiled step therefore costs no more than without the checks, and returns the
+    same bits.
 
     Args:
       constructor: Function that returns the rule.

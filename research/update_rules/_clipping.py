@@ -1,6 +1,7 @@
 """Gradient clipping: by entry, by leaf, by global norm, or relative to the weights."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +98,7 @@ def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation
     """
     check_number("max_norm", max_norm, positive=True)
 
-    def clip(updates, params):
+    def clip(updates: Params, params: Params):
         del params
         norm = _norm(jax.tree.leaves(updates))
         return jax.tree.map(lambda g: _shorten(g, norm, max_norm), updates)
@@ -119,8 +120,8 @@ def clip_adaptively(
     A unit is the set of weights that feed one output. In a matrix (inputs, outputs) it
     is a column. In a leaf of three axes (attention heads) it spans the first axis only.
     In a convolution's kernel (..., inputs, outputs) of four or five axes it spans all
-    axes but the last. A vector or a scalar is one unit. So is a leaf with at most one
-    axis longer than 1.
+    axes but the last. A vector or a scalar is one unit. A leaf with at most one axis
+    longer than 1 is also one unit.
 
     optax.adaptive_grad_clip is the same. torch stores the weight matrix of a layer
     transposed, so in timm's adaptive_clip_grad a unit is a row.
@@ -150,7 +151,7 @@ def clip_adaptively(
     check_number("clipping", clipping, positive=True)
     check_number("eps", eps)
 
-    def shorten(path, g, w):
+    def shorten(path: Any, g: Array, w: Array):
         axes = (
             _axes_of_a_unit(jax.tree_util.keystr(path), g.shape)
             if axis is None
@@ -170,7 +171,7 @@ def clip_adaptively(
             g * (largest / jnp.where(of_gradient == 0, 1.0, of_gradient)),
         )
 
-    def clip(updates, params):
+    def clip(updates: Params, params: Params):
         if params is None:
             raise ValueError(
                 "clip_adaptively needs the params; call update(grads, state, params)."

@@ -95,7 +95,7 @@ def accumulate_gradients(
         del value_fn, indices
         count = increment(state.count)
 
-        def follow(mean, new):
+        def follow(mean: Array, new: Array):
             return mean + (new.astype(mean.dtype) - mean) / count.astype(
                 real_dtype(mean)
             )
@@ -270,7 +270,7 @@ def cautious(
     check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
-    def keep(u, g):
+    def keep(u: Array, g: Array):
         kept = ~(agreement(u, g.astype(u.dtype)) >= 0)  # A NaN stays visible.
         count = jnp.sum(kept, dtype=float)
         if plus_one:
@@ -324,7 +324,7 @@ def with_state_dtype(
     check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
-    def widened(tree):
+    def widened(tree: Params):
         return jax.tree.map(lambda a: in_dtype(a, wide), arrays(tree))
 
     def update(
@@ -338,7 +338,7 @@ def with_state_dtype(
         **extra: Any,
     ):
         @functools.wraps(value_fn or _refuse)
-        def in_the_dtype_of_the_params(x, *drawn, **named):
+        def in_the_dtype_of_the_params(x: Params, *drawn: Any, **named: Any):
             assert value_fn is not None
             return widened(
                 value_fn(

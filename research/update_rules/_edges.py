@@ -23,10 +23,10 @@ def complete(
 ) -> optax.GradientTransformationExtraArgs:
     """Return a rule with the calling conventions of optax's transformations.
 
-    Its update accepts any extra keyword argument. Arguments that the wrapped rule does
-    not take are ignored. Params and gradients may be plain numbers. If the gradient of
-    a leaf is None, the leaf does not move: the wrapped rule gets the gradient 0, and
-    the returned update is None.
+    The update of the returned rule accepts any extra keyword argument. Arguments that
+    the wrapped rule does not take are ignored. Params and gradients may be plain
+    numbers. If the gradient of a leaf is None, the leaf does not move: the wrapped rule
+    gets the gradient 0, and the returned update is None.
 
     Args:
       rule: Rule to wrap. Its init and update get arrays only.

@@ -51,7 +51,7 @@ class Factors(NamedTuple):
 
 
 class AdafactorState(NamedTuple):
-    """State of Adafactor, without its momentum.
+    """State of Adafactor, without its momentum. `adafactor` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -64,7 +64,7 @@ class AdafactorState(NamedTuple):
 
 
 class AdafactorMomentumState(NamedTuple):
-    """State of Adafactor's momentum.
+    """State of Adafactor's momentum. `adafactor` defines the symbols.
 
     Attributes:
       mu: Moving average of directions m_t, shaped like the params.
@@ -164,11 +164,11 @@ def adafactor(
             integer=True,
         )
 
-    def axes_of(x):
+    def axes_of(x: Array):
         return _two_longest(jnp.shape(x), _least(min_dim_size_to_factor))
 
     def init(params: Params):
-        def zeros(x):
+        def zeros(x: Array):
             axes, sizes = axes_of(x), sizes_like(x)
             if axes is None:
                 return sizes
@@ -188,7 +188,7 @@ def adafactor(
         count = increment(state.count)
         newest = count.astype(float) ** -decay_rate  # The weight 1 - β_t.
 
-        def average(g, nu):
+        def average(g: Array, nu: Any):
             axes, square = axes_of(g), abs_square(g)
             if axes is None:
                 return _mix(newest, nu, square + cast(eps, square))
@@ -198,7 +198,7 @@ def adafactor(
                 _mix(newest, nu.column, jnp.mean(square, axis=axes[0])),
             )
 
-        def direction(g, nu, x):
+        def direction(g: Array, nu: Any, x: Array):
             axes = axes_of(g)
             d = _divided(g, nu) if axes is None else _divided_by_factors(g, nu, axes)
             size = _rms(d)
@@ -297,7 +297,7 @@ def _averaged(decay: float | Array) -> optax.GradientTransformation:
 def _at_most_relative(learning_rate: float | Array | Schedule) -> Schedule:
     """Return the schedule min(η_t, 1 / √t), with t counted from 1."""
 
-    def rate(count):
+    def rate(count: Array):
         given = learning_rate(count) if callable(learning_rate) else learning_rate
         return jnp.minimum(given, 1.0 / jnp.sqrt(count + 1.0))
 
@@ -305,7 +305,7 @@ def _at_most_relative(learning_rate: float | Array | Schedule) -> Schedule:
 
 
 class Sm3State(NamedTuple):
-    """State of SM3.
+    """State of `sm3`, whose docstring defines the symbols.
 
     Attributes:
       largest: For each leaf, a tuple with one array per axis. The array of an axis has
@@ -368,24 +368,24 @@ def sm3(
     check_number("eps", eps)
 
     def init(params: Params):
-        def zeros(x):
+        def zeros(x: Array):
             dtype = sizes_like(x).dtype
             return tuple(jnp.zeros(n, dtype) for n in jnp.shape(x) or [()])
 
         largest = jax.tree.map(zeros, params)
         return Sm3State(largest, jax.tree.map(jnp.zeros_like, params))
 
-    def accumulate(g, largest):
+    def accumulate(g: Array, largest: tuple[Array, ...]):
         bound = functools.reduce(
             jnp.minimum, (_along(a, k, g.ndim) for k, a in enumerate(largest))
         )
         return bound + abs_square(g).astype(bound.dtype)
 
-    def covered(g, s):
+    def covered(g: Array, s: Array):
         others = (tuple(j for j in range(g.ndim) if j != k) for k in range(g.ndim))
         return tuple(jnp.max(s, axis=axes, initial=0.0) for axes in others) or (s,)
 
-    def divide(g, s):
+    def divide(g: Array, s: Array):
         return jnp.where(s == 0, 0.0, g / jnp.sqrt(s + cast(eps, s)))
 
     def update(updates: Params, state: Any, params: Params | None = None):

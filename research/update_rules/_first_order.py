@@ -36,7 +36,7 @@ from research.update_rules._transforms import (
 def gradient_descent(
     learning_rate: float | Array | Schedule,
 ) -> optax.GradientTransformation:
-    """Steps along the negative gradient: u_t = -η_t g_t.
+    """Step along the negative gradient: u_t = -η_t g_t.
 
     optax.sgd(η) and torch.optim.SGD(lr=η) are the same. The sampler chooses the
     examples from which g_t is computed. Batch, stochastic and mini-batch descent
@@ -66,7 +66,7 @@ def gradient_descent(
 
 
 class MomentumState(NamedTuple):
-    """State of the momentum rules.
+    """State of the momentum rules. `heavy_ball` defines the symbols.
 
     Attributes:
       velocity: Decaying sum m_t of gradients, shaped like the params.
@@ -168,6 +168,8 @@ def nesterov(
 class ScheduledMomentumState(NamedTuple):
     """State of Nesterov's rule with a momentum schedule.
 
+    `nesterov` defines the symbols.
+
     Attributes:
       count: Number of steps taken, int32, shape ().
       momentum: Momentum μ_t of the last step, shape (); 0 before the first step.
@@ -213,7 +215,7 @@ def _accumulate(
     def init(params: Params):
         return MomentumState(jax.tree.map(jnp.zeros_like, params))
 
-    def add(velocity, g):
+    def add(velocity: Array, g: Array):
         return cast(momentum, velocity) * velocity + like(g, velocity)
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -228,7 +230,7 @@ def _accumulate(
 
 
 class AverageState(NamedTuple):
-    """State of the rules that average gradients.
+    """State of the rules that average gradients. `ema_momentum` defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -324,11 +326,11 @@ def sign_descent(
     method. optax.sign_sgd is the same, and the paper calls it signSGD. torch does not
     have this rule. torch's Rprop also changes the rate of each coordinate.
 
-    Use it to see how much of Adam's effect comes from the sign, or where the sizes of
-    gradients mean nothing. With a constant rate the distance to a minimum does not fall
-    below the rate. On batches of one example, the rule approaches a point where the
-    median of the examples' gradients is 0, instead of their mean. Use large batches and
-    a decaying schedule.
+    Use it to see how much of Adam's effect comes from the sign. It also suits gradients
+    whose sizes mean nothing. With a constant rate the distance to a minimum does not
+    fall below the rate. On batches of one example, the rule approaches a point where
+    the median of the examples' gradients is 0, instead of their mean. Use large batches
+    and a decaying schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -358,9 +360,9 @@ def signum(
     m_t = μ m_(t-1) + (1 - μ) g_t,
     u_t = -η_t sign(m_t).
 
-    optax.signum(η, beta=μ) is the same. A decaying sum has the same signs as the
-    average, because both start from 0. Lion takes the sign of another mixture: (1 - β1)
-    g_t + β1 m_(t-1), with a slower average m.
+    optax.signum(η, beta=μ) is the same. A decaying sum of gradients, as in
+    `heavy_ball`, would give the same signs. Lion takes the sign of another mixture: (1
+    - β1) g_t + β1 m_(t-1), with a slower average m.
 
     Use it like `sign_descent` where gradients are noisy: averaging happens before the
     sign is taken. Near a minimum it overshoots by about 1 / (1 - μ) steps.

@@ -4,6 +4,7 @@ In the formulas, f is the objective, g_t its gradient at the params x_t, and u_t
 update at step t. <a, b> is the inner product.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -145,22 +146,22 @@ class ConjugateState(NamedTuple):
     search: Searched
 
 
-def _fletcher_reeves(g, y, before, d):
+def _fletcher_reeves(g: Params, y: Params, before: Params, d: Params):
     del y, d
     return inner(g, g), inner(before, before)
 
 
-def _polak_ribiere(g, y, before, d):
+def _polak_ribiere(g: Params, y: Params, before: Params, d: Params):
     del d
     return inner(g, y), inner(before, before)
 
 
-def _hestenes_stiefel(g, y, before, d):
+def _hestenes_stiefel(g: Params, y: Params, before: Params, d: Params):
     del before
     return inner(g, y), inner(d, y)
 
 
-def _dai_yuan(g, y, before, d):
+def _dai_yuan(g: Params, y: Params, before: Params, d: Params):
     del before
     return inner(g, g), inner(d, y)
 
@@ -291,7 +292,12 @@ def nonlinear_conjugate_gradient(
     )
 
 
-def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
+def _conjugate(
+    parts: Callable[..., tuple[Array, Array]],
+    plus: bool,
+    g: Params,
+    state: ConjugateState,
+) -> Params:
     y = jax.tree.map(lambda a, b: a - b.astype(a.dtype), g, state.grad)
     above, below = parts(g, y, state.grad, state.direction)
     beta = jnp.where(below == 0, 0.0, above / jnp.where(below == 0, 1.0, below)).astype(

@@ -108,7 +108,7 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
                 f"mask must hold True or False; got {shown(entry)} at {_written(path)}."
             )
 
-    def at_every_leaf(params):
+    def at_every_leaf(params: Params):
         entries = mask(params) if callable(mask) else mask
         for path, entry in jax.tree_util.tree_leaves_with_path(entries):
             if not isinstance(entry, bool | np.bool_):
@@ -179,7 +179,7 @@ def by_group(
         label: optax.with_extra_args_support(rule) for label, rule in rules.items()
     }
 
-    def labelled(params):
+    def labelled(params: Params):
         found = spread_labels(
             "labels", labels(params) if callable(labels) else labels, params
         )
@@ -258,7 +258,7 @@ def _restricted(
     value_fn: Callable[..., Any], labels: Labels, label: str, params: Params
 ) -> Callable[..., Any]:
     @functools.wraps(value_fn)
-    def of_part(part, *drawn, **named):
+    def of_part(part: Params, *drawn: Any, **named: Any):
         whole = jax.tree.map(
             lambda own, new, old: new if own == label else old, labels, part, params
         )

@@ -35,7 +35,7 @@ from research.update_rules._transforms import (
 
 
 class SoapState(NamedTuple):
-    """State of SOAP.
+    """State of `soap`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -170,11 +170,11 @@ def soap(
         first = state.count == 0
         steps = jnp.maximum(state.count, 1)
 
-        def average(decay, old, new):
+        def average(decay: float | Array, old: Array, new: Array):
             kept = cast(decay, old) * old + cast(1.0 - decay, old) * like(new, old)
             return jnp.where(first, old, kept)
 
-        def adam_step(g, m, v, bases):
+        def adam_step(g: Array, m: Array, v: Array, bases: tuple[Array, ...]):
             axes, wide = _axes(g, longest), _wide(g)
             # 0 · NaN is NaN, so that a NaN in the first gradient shows.
             m = jnp.where(first, like(0.0 * wide, m), average(b1, m, wide))
@@ -253,16 +253,16 @@ def _refreshed(
     A factor that is not finite has no eigenvectors, and its basis stays.
     """
 
-    def keep(bases, nu):
+    def keep(bases: list[Any], nu: list[Array]):
         return bases, nu
 
-    def at_first(bases, nu):
+    def at_first(bases: list[Any], nu: list[Array]):
         return [
             tuple(map(_eigenvectors, of_leaf, qs))
             for of_leaf, qs in zip(factors, bases, strict=True)
         ], nu
 
-    def later(bases, nu):
+    def later(bases: list[Any], nu: list[Array]):
         found, sorted_nu = [], []
         for of_leaf, qs, v, kept in zip(factors, bases, nu, axes, strict=True):
             rows = []
@@ -449,7 +449,7 @@ def shampoo(
             for of_leaf, g in zip(factors, grads, strict=True)
         ]
 
-        def refreshed(roots, residual):
+        def refreshed(roots: Any, residual: Array):
             del roots
             found = [
                 [_inverse_root(f, root or 2 * len(fs), eps, method) for f in fs]
@@ -501,7 +501,7 @@ def shampoo(
 
 
 def _factors(params: Params, longest: int) -> Any:
-    def of_leaf(x):
+    def of_leaf(x: Array):
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         return tuple(
             jnp.zeros((n, n) if n <= longest else (n,), dtype) for n in x.shape or (1,)
@@ -608,15 +608,15 @@ def by_newton(
     norm = jnp.where(empty, 1.0, norm)
     enough = len(matrix) * jnp.finfo(matrix.dtype).eps
 
-    def error_of(m):
+    def error_of(m: Array):
         return jnp.max(jnp.abs(m - identity), initial=0.0)
 
-    def unfinished(carry):
+    def unfinished(carry: tuple[Array, ...]):
         k, _, m, last = carry
         error = error_of(m)
         return (k < num_steps) & (error > enough) & ((error < last) | (error > 0.5))
 
-    def step(carry):
+    def step(carry: tuple[Array, ...]):
         k, x, m, _ = carry
         t = ((order + 1) * identity - m) / order
         return k + 1, _product(x, t), _product(_matrix_power(t, order), m), error_of(m)
@@ -669,7 +669,7 @@ def _as_long_as(direction: Array, wanted: Array) -> Array:
 
 
 class PsgdState(NamedTuple):
-    """State of PSGD with Kronecker factors.
+    """State of PSGD with Kronecker factors. `psgd_kron` defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -818,7 +818,7 @@ def psgd_kron(
     longest = _static("psgd_kron", "max_size", max_size, 8_192)
 
     def init(params: Params):
-        def of_leaf(x):
+        def of_leaf(x: Array):
             return tuple(
                 jnp.eye(n, dtype=_wide(x).dtype)
                 if x.ndim > 1 and 1 < n <= longest
@@ -840,7 +840,7 @@ def psgd_kron(
         drawn = psgd_draws(key, state.count, mu)
         noise = jax.tree.leaves(drawn.noise)
 
-        def moved(factors):
+        def moved(factors: Any):
             return [
                 _psgd_factors(
                     qs, _wide(jnp.atleast_1d(m)), jnp.atleast_1d(v), factor_rate
@@ -898,7 +898,7 @@ def _psgd_factors(
     a = _by_factors(factors, m)
     b = _by_factors(factors, noise.astype(m.dtype), inverse=True)
 
-    def moved(k, q):
+    def moved(k: int, q: Array):
         others = tuple(j for j in range(m.ndim) if j != k)
         if q.ndim == 1:
             of_a, of_b = (jnp.sum(jnp.square(x), others) for x in (a, b))
@@ -956,7 +956,7 @@ def _axes(x: Array, longest: int) -> tuple[int, ...]:
 
 
 def _each_axis(make: Callable[[int, Any], Array], params: Params, longest: int) -> Any:
-    def of_leaf(x):
+    def of_leaf(x: Array):
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         return tuple(make(x.shape[k], dtype) for k in _axes(x, longest))
 

@@ -141,7 +141,7 @@ def lamb(
 
 
 def _as_long_as_the_leaf() -> optax.GradientTransformation:
-    def scale(d, x):
+    def scale(d: Array, x: Array):
         of_x, of_d = norm_of(x), norm_of(d)
         ratio = jnp.where(
             (of_x == 0) | (of_d == 0), 1.0, of_x / of_d
@@ -267,7 +267,7 @@ def _by_matrix(function: Callable[[Array], Array], a: Array, axes: MatrixAxes) -
 
 
 class MuonState(NamedTuple):
-    """State of Muon for the matrices.
+    """State of Muon for the matrices. `muon` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -380,11 +380,11 @@ def muon(
     coefficients = _coefficients(ns_coeffs)
     layout_of = _layouts("muon", matrices)
 
-    def orthogonalise(a):
+    def orthogonalise(a: Array):
         found = newton_schulz(a, ns_steps, coefficients, eps)
         return _scale(a.shape, consistent_rms, a) * found
 
-    def of_matrices(layouts):
+    def of_matrices(layouts: list[MatrixAxes]):
         return optax.chain(
             _momentum(beta, nesterov, bias_correction, orthogonalise, layouts),
             add_decayed_weights(weight_decay),
@@ -517,17 +517,17 @@ def _momentum(
         count = increment(state.count)
         mu = moving_average(beta, state.mu, updates)
 
-        def corrected(a, t):
+        def corrected(a: Array, t: Array):
             return a / cast(correction_of(beta, t), a) if bias_correction else a
 
-        def averaged(g, m):
+        def averaged(g: Array, m: Array):
             if not nesterov:
                 return corrected(m, count)
             ahead = corrected(m, increment(count))
             newest = corrected(g.astype(m.dtype), count)
             return cast(beta, m) * ahead + cast(1.0 - beta, m) * newest
 
-        def direction(g, m, axes):
+        def direction(g: Array, m: Array, axes: MatrixAxes):
             return _by_matrix(orthogonalise, averaged(g, m), axes).astype(g.dtype)
 
         axes = jax.tree.unflatten(jax.tree.structure(updates), layouts)
@@ -563,7 +563,7 @@ def newton_schulz(
     norm = norm_of(x)
     x = (x.astype(norm.dtype) / (norm + cast(eps, norm))).astype(x.dtype)
 
-    def iterate(coefficients, x):
+    def iterate(coefficients: Any, x: Array):
         first, third, fifth = (cast(c, a) for c in coefficients)
         square = _product(x, x.T)
         return first * x + _product(
@@ -665,7 +665,7 @@ def normuon(
         check_number("consistent_rms", consistent_rms)
     coefficients = _coefficients(ns_coeffs)
 
-    def of_matrices(layouts):
+    def of_matrices(layouts: list[MatrixAxes]):
         orthogonalise = lambda a: newton_schulz(a, ns_steps, coefficients, eps)
         return optax.chain(
             _momentum(beta, nesterov, False, orthogonalise, layouts, "normuon"),
@@ -692,7 +692,7 @@ def _by_neuron(
         return jax.tree.unflatten(jax.tree.structure(tree), layouts)
 
     def init(params: Params):
-        def of_leaf(x, axes):
+        def of_leaf(x: Array, axes: MatrixAxes):
             _, (b, i, _, o, n) = _layout(x.shape, axes)
             return jnp.zeros((b * i * o, 1, n), x.dtype)
 
@@ -701,10 +701,10 @@ def _by_neuron(
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
 
-        def squares(u, axes):
+        def squares(u: Array, axes: MatrixAxes):
             return jnp.mean(jnp.square(matrices_of(u, axes)), 1, keepdims=True)
 
-        def normalised(u, nu, axes):
+        def normalised(u: Array, nu: Array, axes: MatrixAxes):
             a = matrices_of(u, axes)
             p = a / (jnp.sqrt(nu) + cast(_NEVER_ZERO, nu)).astype(a.dtype)
             of_a, of_p = (jax.vmap(norm_of)(x)[:, None, None] for x in (a, p))
@@ -725,7 +725,7 @@ def _by_neuron(
 
 
 class HyperballState(NamedTuple):
-    """State of `hyperball`.
+    """State of `hyperball`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -797,7 +797,7 @@ def hyperball(
     layouts_of = _layouts("hyperball", matrices)
 
     def init(params: Params):
-        def radius(x, axes):
+        def radius(x: Array, axes: Any):
             if not isinstance(axes, MatrixAxes):
                 return None
             return _norms(matrices_of(x, axes))
@@ -811,7 +811,7 @@ def hyperball(
         rate = constant_rate(rate_at(learning_rate, state.count))
         directions, inner_state = rule.update(updates, state.inner, params, **extra)
 
-        def move(d, x, axes, radius):
+        def move(d: Array, x: Array, axes: Any, radius: Array | None):
             plain = -cast(rate, d) * d
             if radius is None:
                 return plain

@@ -38,7 +38,7 @@ class GaussNewtonState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      learning_rate: Factor t of the last step, 0 if no step was taken, shape ().
+      learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
       outcome: `Outcome` of the last step, int32.
       curvature: Kind of the matrix JᵀJ, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
@@ -70,10 +70,10 @@ def gauss_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point that minimises the squares of the linearised residuals.
 
-    u_t = t_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals and
-    J_t is their Jacobian. The factor t_t is the first of η, η s, η s², ... that
-    satisfies Armijo's condition F(x_t + t h_t) <= F(x_t) + c t ∇F(x_t)ᵀh_t, with F = ½
-    |r|². Here η is learning_rate, s is shrink and c is sufficient_decrease.
+    u_t = a_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals and
+    J_t is their Jacobian. The step size a_t is the first of η, η s, η s², ... that
+    satisfies Armijo's condition F(x_t + a_t h_t) <= F(x_t) + c a_t ∇F(x_t)ᵀh_t, with F
+    = ½ |r|². Here η is learning_rate, s is shrink and c is sufficient_decrease.
 
     h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
     condition number of JᵀJ is the square of that of J. For linear residuals, one step
@@ -93,13 +93,13 @@ def gauss_newton(
     Levenberg-Marquardt is safer.
 
     Args:
-      learning_rate: First factor η to try. A positive number, a traced scalar, or a
+      learning_rate: First step size η to try. A positive number, a traced scalar, or a
         schedule t -> η_t.
       residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
         It may be left out if it is passed to update.
       singular: "shortest" or "stop".
-      line_search: Whether to search for the factor. False uses η without evaluating F.
-        This is Gauss's own method, which may diverge.
+      line_search: Whether to search for the step size. False uses η without evaluating
+        F. This is Gauss's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
       max_evaluations: Maximum number of sums of squares to evaluate.
@@ -188,7 +188,7 @@ def gauss_newton(
 
 
 class LevenbergMarquardtState(NamedTuple):
-    """State of Levenberg-Marquardt.
+    """State of Levenberg-Marquardt. `levenberg_marquardt` defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -375,7 +375,7 @@ def _linearised(params: Params, residual_fn: ResidualFn):
     """
     x, unflatten = flatten(params)
 
-    def residuals(z):
+    def residuals(z: Array):
         return ravel_pytree(residual_fn(unflatten(z)))[0].astype(x.dtype)
 
     r = residuals(x)
@@ -383,7 +383,9 @@ def _linearised(params: Params, residual_fn: ResidualFn):
     return x, unflatten, residuals, r, jacobian
 
 
-def _squares_and_grad(residuals, z: Array) -> tuple[Array, Array]:
+def _squares_and_grad(
+    residuals: Callable[[Array], Array], z: Array
+) -> tuple[Array, Array]:
     """Return ½ |r|² at z and its gradient Jᵀr."""
     return jax.value_and_grad(lambda z: _half_square(residuals(z)))(z)
 

@@ -91,7 +91,7 @@ def backtracking(
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)
     slope = inner(grad, direction)
 
-    def going_on(search):
+    def going_on(search: tuple[Array, ...]):
         _, _, evaluations, outcome = search
         return (
             (outcome != Outcome.FOUND)
@@ -100,7 +100,7 @@ def backtracking(
             & startable
         )
 
-    def trial(search):
+    def trial(search: tuple[Array, ...]):
         step, _, evaluations, _ = search
         step = jnp.where(evaluations == 0, step, cast(shrink, step) * step)
         there = along(params, direction, step)

@@ -199,7 +199,7 @@ def canonical_fisher(
         flat, unflatten = flatten(params)
         inputs = x if indices is None else x[indices]
 
-        def logits(z):
+        def logits(z: Array):
             return apply(unflatten(z), inputs).astype(flat.dtype)
 
         z, jacobian = logits(flat), jax.jacfwd(logits)(flat)

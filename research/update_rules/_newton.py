@@ -3,6 +3,7 @@
 Both rules check whether the Hessian is positive definite.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +40,7 @@ class NewtonState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      learning_rate: Factor t of the last step, 0 if no step was taken, shape ().
+      learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
       outcome: `Outcome` of the last step, int32.
       curvature: Kind of the Hessian, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
@@ -70,8 +71,8 @@ def newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step towards the minimum of the quadratic model of the objective.
 
-    u_t = t_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The factor t_t is the first of η, η s,
-    η s², ... that satisfies Armijo's condition f(x_t + t p_t) <= f(x_t) + c t
+    u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The step size a_t is the first of η, η
+    s, η s², ... that satisfies Armijo's condition f(x_t + a_t p_t) <= f(x_t) + c a_t
     ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is sufficient_decrease. η =
     1 tries the full step first.
 
@@ -96,11 +97,11 @@ def newton(
     gradient, and the rule steps to the minimum of the batch.
 
     Args:
-      learning_rate: First factor η to try. A number of at least 0, a traced scalar, or
-        a schedule.
+      learning_rate: First step size η to try. A number of at least 0, a traced scalar,
+        or a schedule.
       indefinite: "reflect", "keep" or "stop".
-      line_search: Whether to search for the factor. False uses η without evaluating f.
-        This is Newton's own method, which may diverge.
+      line_search: Whether to search for the step size. False uses η without evaluating
+        f. This is Newton's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
       max_evaluations: Maximum number of values to evaluate.
@@ -189,7 +190,7 @@ def newton(
 
 
 class TrustRegionState(NamedTuple):
-    """State of `trust_region_newton`.
+    """State of `trust_region_newton`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -363,7 +364,7 @@ def trust_region_step(
     above, gamma = values - lowest, vectors.T @ g
     floor = jnp.maximum(lowest, 0.0)
 
-    def coefficients(s):
+    def coefficients(s: Array):
         return jnp.where(gamma == 0, 0.0, gamma / jnp.where(gamma == 0, 1.0, above + s))
 
     inside = (lowest > 0) & (jnp.linalg.norm(coefficients(floor)) <= radius)
@@ -377,7 +378,12 @@ def trust_region_step(
     return p, jnp.where(inside, 0.0, s - lowest), curvature
 
 
-def _model(updates, params, value, value_fn):
+def _model(
+    updates: Params,
+    params: Params,
+    value: Array | None,
+    value_fn: Callable[[Params], Array],
+):
     """Return the quadratic model of the objective at the params.
 
     The results are the params as one vector x, the function that restores their
@@ -398,7 +404,7 @@ def _model(updates, params, value, value_fn):
     )
 
 
-def _before(value, g, grad):
+def _before(value: Array, g: Array, grad: Params | None):
     """Return the value and gradient at x.
 
     The incoming updates may be another vector, such as the clipped gradient.
@@ -406,7 +412,7 @@ def _before(value, g, grad):
     return value, g if grad is None else flatten(grad)[0].astype(g.dtype)
 
 
-def _or_nan(finite, after):
+def _or_nan(finite: Array, after: Params):
     """Return the value and gradient after a step, or NaN if the step was not finite."""
     return jax.tree.map(lambda a: jnp.where(finite, a, jnp.nan), after)
 

@@ -29,12 +29,12 @@ from research.update_rules._transforms import (
 
 
 class OptimisticState(NamedTuple):
-    """State of the optimistic correction.
+    """State of the optimistic correction. `optimistic_adam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      previous: Gradient of the last step (optimistic descent), or its direction d_t
-        (optimistic Adam), shaped like the params.
+      previous: Last gradient (optimistic descent) or last direction d_t (optimistic
+        Adam), shaped like the params.
     """
 
     count: Array
@@ -143,7 +143,7 @@ def _optimistic(
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
 
-        def guess(g, before):
+        def guess(g: Array, before: Array):
             change = jnp.where(
                 state.count == 0, 0.0, within_range(like(g, before) - before)
             )

@@ -42,7 +42,7 @@ from research.update_rules._transforms import (
 
 
 class DogState(NamedTuple):
-    """State of DoG.
+    """State of `dog`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -142,7 +142,7 @@ def dog(
 
 
 class ProdigyState(NamedTuple):
-    """State of Prodigy.
+    """State of `prodigy`, whose docstring defines the symbols.
 
     The averages and sums are divided by d_0, and nu is divided by d_0², so that float32
     does not underflow.
@@ -150,7 +150,7 @@ class ProdigyState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0, shaped like the params.
-      mu, nu: Averages m_t and v_t of d g and (d g)², shaped like the params.
+      mu, nu: Averages m_t of d_t g_t and v_t of (d_t g_t)², shaped like the params.
       gradient_sum: Weighted sum s_t of gradients, shaped like the params.
       numerator: Numerator r_t, shape (), in at least float32.
       distance: Estimate d_t of |x* - x_0|, shape (), in at least float32.
@@ -292,7 +292,7 @@ def prodigy(
             initial_distance, distance
         )
 
-        def descend(g, m, v):
+        def descend(g: Array, m: Array, v: Array):
             return (
                 -cast(step, m) * m / (jnp.sqrt(v) + cast(before_eps, v) * cast(eps, v))
             ).astype(g.dtype)
@@ -308,7 +308,7 @@ def prodigy(
 
 
 class DowgState(NamedTuple):
-    """State of DoWG.
+    """State of `dowg`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -400,14 +400,16 @@ def dowg(
 
 
 class CocobState(NamedTuple):
-    """State of COCOB. All arrays except count are shaped like the params.
+    """State of COCOB. `cocob` defines the symbols.
+
+    All arrays except count are shaped like the params.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0.
       largest: Largest absolute value L_t of a gradient so far.
       sizes: Sum G_t of the absolute values of the gradients.
-      reward: Reward R_t.
+      reward: Sum R_t of the gains -c_t (x_t - x_0) so far, but at least 0.
       gradient_sum: Sum θ_t of the negative gradients.
     """
 
@@ -498,7 +500,7 @@ def cocob(
         )
         gradient_sum = jax.tree.map(jnp.subtract, state.gradient_sum, scaled)
 
-        def step(g, x, n, a, r, s):
+        def step(g: Array, x: Array, n: Array, a: Array, r: Array, s: Array):
             bet = s / n / jnp.maximum(a / n + 1.0, cast(alpha, n)) * (1.0 + r / n)
             return like(jnp.where(overflowed(a, g), 0.0, bet) - x, g)
 
@@ -521,7 +523,7 @@ def cocob(
 
 
 class DadaptAdamwState(NamedTuple):
-    """State of AdamW with D-Adaptation.
+    """State of AdamW with D-Adaptation. `dadapt_adamw` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -623,7 +625,7 @@ def dadapt_adamw(
             cast(rate_at(state.count), distance) * distance * cast(correction, distance)
         )
 
-        def divided(a, v):
+        def divided(a: Array, v: Array):
             below = jnp.sqrt(v) + cast(eps, v)
             return jnp.where(below == 0, 0.0, a / below)
 
@@ -654,7 +656,9 @@ def dadapt_adamw(
 
 
 class MechanicState(NamedTuple):
-    """State of Mechanic; the arrays other than count and moved have shape (num_betas,).
+    """State of Mechanic. `mechanic` defines the symbols.
+
+    The arrays other than count and moved have shape (num_betas,).
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -779,7 +783,7 @@ def mechanic(
         scales = wealth / (jnp.sqrt(squares) + tiny)
         after = jnp.sum(scales)
 
-        def step(u, x, d):
+        def step(u: Array, x: Array, d: Array):
             return like(cast(after, x) * (d + like(u, x)) - x, u)
 
         steps = jax.tree.map(step, moves, state.moved, delta)
@@ -808,7 +812,7 @@ def _count_of_betas(num_betas: Any) -> int:
 
 
 class MomoState(NamedTuple):
-    """State of MoMo.
+    """State of `momo`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -835,7 +839,10 @@ def momo(
     weight_decay: float | Array = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Momentum whose step ends where a model of the objective reaches its lower bound.
+    """Momentum with a step length from the objective's value and its lower bound.
+
+    The step ends where a linear model of the objective reaches the lower bound, but is
+    not longer than η_t m_t.
 
     m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
     β. In the first step, each average is its first value. With a = 1 + η_t λ and the
@@ -926,7 +933,7 @@ def momo(
 
 
 class MomoAdamState(NamedTuple):
-    """State of MoMo-Adam.
+    """State of MoMo-Adam. `momo_adam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -958,13 +965,15 @@ def momo_adam(
     weight_decay: float | Array = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam whose step ends where a model of the objective reaches its lower bound.
+    """Adam with a step length from the objective's value and its lower bound.
+
+    The step ends where a linear model of the objective reaches the lower bound, but is
+    not longer than Adam's step.
 
     m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
     β1. They start at 0. With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t
-    λ and the lower bound f*:
-    τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t), with p_t =
-    <m_t, m_t / D_t>,
+    λ, p_t = <m_t, m_t / D_t> and the lower bound f*:
+    τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
     u_t = -τ_t m_t / D_t - η_t λ / a x_t.
 
     If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f*, and p_t
@@ -1037,7 +1046,7 @@ def momo_adam(
         )
         of_nu = correction_of(b2, count)
 
-        def divide(m, v):
+        def divide(m: Array, v: Array):
             below = jnp.sqrt(v / cast(of_nu, v)) + cast(eps, v)
             return jnp.where(below == 0, 0.0, m / below)
 

@@ -113,7 +113,7 @@ def reduce_on_plateau(
             jnp.zeros((), dtype),
         )
 
-    def judge(state):
+    def judge(state: PlateauState):
         best = state.best
         better = state.mean < cast(1.0 - rtol, best) * best - cast(atol, best)
         waits = state.waiting > 0

@@ -32,7 +32,7 @@ NORMS = ("euclidean", "absolute")
 
 
 class BFGSState(NamedTuple):
-    """State of bfgs.
+    """State of `bfgs`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -163,7 +163,7 @@ def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
 
 
 class LBFGSState(NamedTuple):
-    """State of lbfgs.
+    """State of `lbfgs`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -311,7 +311,7 @@ def _remember(
     curvature = inner(s, y).astype(state.scale.dtype)
     enters = (state.count > 0) & (curvature > cast(min_curvature, curvature))
 
-    def put(memory, newest):
+    def put(memory: Array, newest: Array):
         return jnp.where(
             enters,
             jnp.concatenate([newest[None].astype(memory.dtype), memory[:-1]]),
@@ -332,14 +332,14 @@ def _remember(
 def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
     """Return -H g, by a loop over the pairs from newest to oldest and a loop back."""
 
-    def back(q, pair):
+    def back(q: Params, pair: tuple[Any, ...]):
         s, y, weight = pair
         share = weight * inner(s, q).astype(weight.dtype)
         return jax.tree.map(
             lambda a, b: a - cast(share, a) * b.astype(a.dtype), q, y
         ), share
 
-    def forth(r, pair):
+    def forth(r: Params, pair: tuple[Any, ...]):
         (s, y, weight), share = pair
         more = share - weight * inner(y, r).astype(weight.dtype)
         return jax.tree.map(
@@ -355,7 +355,7 @@ def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
 
 
 def _checked(
-    learning_rate, linesearch, first_step: str, min_curvature
+    learning_rate: Any, linesearch: Any, first_step: str, min_curvature: Any
 ) -> Search | None:
     check_rate(learning_rate, positive=True)
     check_number("min_curvature", min_curvature)
@@ -375,7 +375,7 @@ def _refuse_no_params(params: Params) -> None:
         )
 
 
-def _flat(tree: Params, dtype) -> Array:
+def _flat(tree: Params, dtype: Any) -> Array:
     return jnp.concatenate(
         [
             jnp.zeros(0, dtype),

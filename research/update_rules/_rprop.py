@@ -16,7 +16,7 @@ from research.update_rules._transforms import cast, constant_rate
 
 
 class RpropState(NamedTuple):
-    """State of Rprop.
+    """State of `rprop`, whose docstring defines the symbols.
 
     Attributes:
       sign: Sign of the last gradient, shaped like the params. An entry is 0 if the sign
@@ -101,7 +101,7 @@ def rprop(
         signs = jax.tree.map(jnp.zeros_like, params)
         return RpropState(signs, sizes, constant_rate(learning_rate))
 
-    def resize(size, agreement):
+    def resize(size: Array, agreement: Array):
         unchanged = jnp.where(
             agreement == 0, cast(1.0, size), agreement
         )  # A NaN must stay visible.

@@ -4,6 +4,7 @@ The gradient is taken at a point between a fast sequence and the average of this
 sequence.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +29,9 @@ from research.update_rules._transforms import (
 
 
 class ScheduleFreeState(NamedTuple):
-    """State of schedule-free rules; the params are y_t.
+    """State of schedule-free rules. `schedule_free_sgd` defines the symbols.
+
+    The params are y_t.
 
     Attributes:
       evaluation_params: Average x_t, at which the objective is evaluated during the
@@ -180,7 +183,7 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         correction = bias_correction(b2, count)
 
-        def divide(g, v):
+        def divide(g: Array, v: Array):
             return (g / (jnp.sqrt(v / cast(correction, v)) + cast(eps, v))).astype(
                 g.dtype
             )
@@ -191,7 +194,12 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
 
 
 def _schedule_free(
-    links, learning_rate, warmup_steps, b1, weight_decay, weight_power
+    links: Sequence[optax.GradientTransformation],
+    learning_rate: float | Array | Schedule,
+    warmup_steps: int | Array,
+    b1: float | Array,
+    weight_decay: float | Array,
+    weight_power: float | Array,
 ) -> optax.GradientTransformation:
     check_number("b1", b1)
     if not isinstance(b1, Tracer) and float(b1) > 1.0:
@@ -268,7 +276,7 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
             lambda state: (constant(), DescendState(constant())),
         )
 
-    def rate_at(count):
+    def rate_at(count: Array):
         rate = jnp.asarray(
             learning_rate(count) if callable(learning_rate) else learning_rate, float
         )
@@ -278,7 +286,7 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
         count = jnp.zeros((), jnp.int32)
         return DescendState(rate_at(count), count)
 
-    def advance(state):
+    def advance(state: DescendState):
         rate = rate_at(state.count)
         return rate, DescendState(rate, increment(state.count))
 

@@ -203,7 +203,7 @@ def secular_root(
     """
     eps, none = jnp.finfo(gamma.dtype).eps, gamma == 0
 
-    def climb(carry):
+    def climb(carry: tuple[Array, ...]):
         s, _, k = carry
         divisor = jnp.where(none, 1.0, above + s)
         p = gamma / divisor
@@ -342,7 +342,7 @@ def backtrack(
     """
     value = before[0]
 
-    def trial(search):
+    def trial(search: tuple[Any, ...]):
         t, evaluations, _, _ = search
         t = jnp.where(evaluations == 0, t, cast(shrink, t) * t)
         there = at(t)
@@ -358,7 +358,7 @@ def backtrack(
             there,
         )
 
-    def going_on(search):
+    def going_on(search: tuple[Any, ...]):
         _, evaluations, outcome, _ = search
         return (outcome == Outcome.EVALUATIONS_USED_UP) & ~reached(
             evaluations, max_evaluations

@@ -100,7 +100,7 @@ def sam(
         @functools.wraps(
             value_fn
         )  # Keep the attributes `num_examples` and `is_of_a_part`.
-        def moved(x, *drawn, **named):
+        def moved(x: Params, *drawn: Any, **named: Any):
             return value_fn(jax.tree.map(jnp.add, x, ascent), *drawn, **named)
 
         value, gradient = jax.value_and_grad(moved)(params)

@@ -26,7 +26,7 @@ from research.update_rules._transforms import (
 
 
 class LionState(NamedTuple):
-    """State of Lion.
+    """State of `lion`, whose docstring defines the symbols.
 
     Attributes:
       mu: Moving average m_t of gradients, shaped like the params.
@@ -96,7 +96,7 @@ def lion(
 
 
 class AdoptState(NamedTuple):
-    """State of ADOPT.
+    """State of `adopt`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -168,7 +168,7 @@ def adopt(
         del params
         first, most = state.count == 0, jnp.asarray(state.count, float) ** 0.25
 
-        def divide(g, v):
+        def divide(g: Array, v: Array):
             divided = g.astype(v.dtype) / jnp.maximum(jnp.sqrt(v), cast(eps, v))
             return (
                 jnp.clip(divided, -cast(most, v), cast(most, v))

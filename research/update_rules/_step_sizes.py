@@ -18,7 +18,7 @@ from research.update_rules._transforms import cast, increment, working_dtype
 
 
 class PolyakStepState(NamedTuple):
-    """State of `polyak_step`.
+    """State of `polyak_step`, whose docstring defines the symbols.
 
     Attributes:
       learning_rate: Rate η_t of the last step, shape (); 0 before the first step.
@@ -120,7 +120,7 @@ def polyak_step(
 
 
 class BarzilaiBorweinState(NamedTuple):
-    """State of `barzilai_borwein`.
+    """State of `barzilai_borwein`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -222,7 +222,7 @@ def barzilai_borwein(
 
 
 class AdgdState(NamedTuple):
-    """State of `adgd`.
+    """State of `adgd`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -371,7 +371,7 @@ def _difference(a: Params, b: Params) -> Params:
 
 
 def _against(gradient: Params, rate: Array) -> Params:
-    def step(g):
+    def step(g: Array):
         most = jnp.finfo(
             g.dtype
         ).max  # A rate outside the leaf's range would be ∞, and ∞ · 0 is NaN.

@@ -86,7 +86,7 @@ def constant_rate(learning_rate: float | Array) -> Array:
 
 
 def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
-    def rate_at(count):
+    def rate_at(count: Array):
         rate = schedule(count)
         return cast(
             rate, rate
@@ -169,7 +169,7 @@ def add_decayed_weights(
     """
     check_number("weight_decay", weight_decay)
 
-    def decay(d, x):
+    def decay(d: Array, x: Array):
         pull = (cast(weight_decay, x) * x).astype(d.dtype)
         if cautious:
             pull = jnp.where(agreement(d, x.astype(d.dtype)) >= 0, pull, 0.0)
@@ -187,12 +187,11 @@ def add_decayed_weights(
 
 
 def agreement(a: Array, b: Array) -> Array:
-    """Return a positive number where two arrays point the same way, entry by entry.
+    """Return a number for each entry: positive if the entries of a and b agree in sign.
 
-    The number is negative where the arrays point in opposite ways, and 0 where one of
-    them is 0. The product of two small numbers would underflow, so the signs of the two
-    are multiplied. For complex entries, the number is the cosine of the angle between
-    them.
+    The number is negative if the signs are opposite, and 0 if one of the two entries is
+    0. The product of two small entries would underflow, so their signs are multiplied
+    instead. For complex entries, the number is the cosine of the angle between them.
 
     Example:
       >>> print(agreement(jnp.array([1e-30, 2.0], "float32"), jnp.array([1e-30, -1.0], "float32")))
@@ -260,7 +259,7 @@ def moving_average(decay: float | Array, average: Params, value: Params) -> Para
       5.0
     """
 
-    def move(a, v):
+    def move(a: Array, v: Array):
         # Sum in optax's order. A fused multiply-add rounds only one of the two
         # products. Chaotic runs (RMSProp at a minimum) amplify a difference in the
         # last bit to whole digits.
@@ -320,7 +319,7 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
       [5.] [8.]
     """
 
-    def is_a_field(path, _):
+    def is_a_field(path: Any, _: Any):
         return isinstance(path[-1], optax.tree_utils.NamedTupleKey)
 
     found = optax.tree_utils.tree_get_all_with_path(

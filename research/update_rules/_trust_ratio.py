@@ -98,7 +98,7 @@ def lars(
 
     decays, scales = _everywhere(mask), _everywhere(ratio_mask)
 
-    def direction(g, x, is_decayed, is_scaled):
+    def direction(g: Array, x: Array, is_decayed: bool, is_scaled: bool):
         factor = weight_decay if is_decayed else 0.0
         d = g + like(cast(factor, x) * x, g)
         if not is_scaled:
@@ -153,7 +153,7 @@ def _momentum_of_steps(
 
 
 class NovogradState(NamedTuple):
-    """State of NovoGrad.
+    """State of `novograd`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -228,12 +228,12 @@ def novograd(
             )
         first = state.count == 0
 
-        def average(g, v):
+        def average(g: Array, v: Array):
             square = jnp.sum(abs_square(g).astype(v.dtype))
             mixed = cast(1.0 - b2, v) * square + cast(b2, v) * v
             return jnp.where(first, square, mixed)
 
-        def add(g, x, m, v):
+        def add(g: Array, x: Array, m: Array, v: Array):
             root = cast(jnp.sqrt(v + cast(eps_root, v)) + cast(eps, v), m)
             return cast(b1, m) * m + (like(g, m) / root + cast(weight_decay, m) * x)
 
@@ -303,7 +303,7 @@ def fromage(
     check_rate(learning_rate)
     check_number("min_norm", min_norm)
 
-    def rate(count):
+    def rate(count: Array):
         return constant_rate(rate_at(learning_rate, count))
 
     def init(params: Params):
@@ -318,7 +318,7 @@ def fromage(
             )
         eta = rate(state.count)
 
-        def step(g, x):
+        def step(g: Array, x: Array):
             of_x, of_g = (
                 jnp.maximum(n, cast(min_norm, n)) for n in map(leaf_norm, (x, g))
             )

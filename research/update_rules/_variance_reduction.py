@@ -23,7 +23,7 @@ from research.update_rules._transforms import descend, increment, reached
 
 
 class SvrgState(NamedTuple):
-    """State of SVRG.
+    """State of `svrg`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps since the last snapshot, int32, shape (). If it is 0, the
@@ -221,7 +221,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
         _check_examples(n, value_fn, indices)
         drawn = jnp.arange(n) if indices is None else jnp.asarray(indices)
 
-        def gradients_of(examples):
+        def gradients_of(examples: Array):
             return jax.vmap(
                 lambda i: jax.grad(value_fn)(params, indices=jnp.reshape(i, (1,)))
             )(examples)
@@ -252,7 +252,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
             drawn[:, None] == drawn[None, :], axis=1
         )  # Weight 1 / k for an example drawn k times.
 
-        def follow(m, a, o):
+        def follow(m: Array, a: Array, o: Array):
             return m + jnp.tensordot(
                 (once / n).astype(m.dtype), a - o, 1, precision="highest"
             )

@@ -66,19 +66,19 @@ class Verification(NamedTuple):
                 else f"{len(self.deviations)} problems"
             )
             if self.deviation.largest == 0.0:
-                return f"The same rule: on {problems} they agree to the last bit."
+                return f"The same rule: on {problems} both agree to the last bit."
             return (
-                f"The same rule: on {problems} they differ by at most "
+                f"The same rule: on {problems} the two rules differ by at most "
                 f"{self.deviation.largest:.1e} ({self.problem}, {where}). Differences "
-                f"up to {self.tolerance:.0e} are rounding."
+                f"up to {self.tolerance:.0e} are rounding errors."
             )
         cause = self.cause or (
             "no known mistake explains it. Compute the first step that differs by hand"
         )
         return (
-            f"Not the same rule: on {self.problem} they differ from step "
-            f"{self.deviation.first + 1} on, most at {where}: by "
-            f"{self.deviation.largest:.1e}. Likely cause: {cause}."
+            f"Not the same rule. On the problem {self.problem}, the two rules differ from "
+            f"step {self.deviation.first + 1} on. The largest difference is "
+            f"{self.deviation.largest:.1e}, at {where}. Likely cause: {cause}."
         )
 
 
@@ -223,8 +223,8 @@ def _found(subject: Any) -> Any:
 
 
 def _compared(
-    rule,
-    reference,
+    rule: Any,
+    reference: Any,
     problem: Problem,
     given: dict[str, Any],
     dtype: Any,

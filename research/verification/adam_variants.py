@@ -3,6 +3,7 @@
 The formulas have the bias corrections of the authors' programs.
 """
 
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -13,13 +14,30 @@ import numpy as np
 import optax
 import optax.contrib
 
+from research.types import Params
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import by_leaf, entrywise, sign, sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import (
+    Leaf,
+    Leaves,
+    by_leaf,
+    entrywise,
+    sign,
+    sqrt,
+    zeros_like,
+)
 
 
-def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
-    """Yield the iterates of algorithm 2 of Zhuang et al. (2020).
+def adabelief(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-16,
+    eps_root: float = 1e-16,
+) -> Iterator[Leaves]:
+    """Yield the iterates of AdaBelief: algorithm 2 of Zhuang et al. (2020).
 
     The paper's single ε has two names here: eps_root in the second moment s, and eps in
     the division.
@@ -36,16 +54,16 @@ def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
 
 
 def acprop(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-16,
-    eps_root=1e-16,
-    weight_decay=0.0,
-    from_old_mean=False,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-16,
+    eps_root: float = 1e-16,
+    weight_decay: float = 0.0,
+    from_old_mean: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of ACProp of Zhuang et al. (2021).
 
     The first divisor and the bias corrections are those of optax.
@@ -63,18 +81,18 @@ def acprop(
 
 
 def yogi(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-3,
-    eps_root=0.0,
-    initial_accumulator_value=1e-6,
-    initial_mu=0.0,
-    bias_correction=True,
-):
-    """Yield the iterates of algorithm 2 of Zaheer et al. (2018).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-3,
+    eps_root: float = 0.0,
+    initial_accumulator_value: float = 1e-6,
+    initial_mu: float = 0.0,
+    bias_correction: bool = True,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Yogi: algorithm 2 of Zaheer et al. (2018).
 
     The paper has no bias corrections. Here the corrections are as in Adam.
     """
@@ -91,18 +109,18 @@ def yogi(
 
 
 def adan(
-    x,
-    f,
-    learning_rate,
-    b1=0.98,
-    b2=0.92,
-    b3=0.99,
-    eps=1e-8,
-    eps_root=1e-8,
-    weight_decay=0.0,
-    proximal=False,
-):
-    """Yield the iterates of algorithm 1 of Xie et al. (2024).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.98,
+    b2: float = 0.92,
+    b3: float = 0.99,
+    eps: float = 1e-8,
+    eps_root: float = 1e-8,
+    weight_decay: float = 0.0,
+    proximal: bool = False,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
     Each β is 1 minus the paper's β. The averages start from 0 and are corrected for
     this start. The paper has the proximal weight decay.
@@ -125,16 +143,16 @@ def adan(
 
 
 def cautious_adamw(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=1e-2,
-    plus_one=False,
-    cautious_decay=False,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    plus_one: bool = False,
+    cautious_decay: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of the cautious AdamW of Liang et al. (2024).
 
     The authors' code has plus_one=False. The argument cautious_decay is from Chen et
@@ -154,7 +172,7 @@ def cautious_adamw(
         yield x
 
 
-def agreeing(d, g, plus_one):
+def agreeing(d: Leaf, g: Leaf, plus_one: bool):
     """Return d with 0 where d g <= 0, divided by the share of the other entries."""
     kept = np.array([not a * b <= 0 for a, b in zip(d.flat, g.flat, strict=True)], int)
     kept = kept.reshape(d.shape).astype(object)
@@ -165,9 +183,14 @@ def agreeing(d, g, plus_one):
 
 
 def optax_acprop(
-    learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, weight_decay=0.0,
-    corrected=True,
-):  # fmt: skip
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-16,
+    eps_root: float = 1e-16,
+    weight_decay: float = 0.0,
+    corrected: bool = True,
+) -> optax.GradientTransformation:
     """Return optax.contrib.acprop, or a corrected form of it that follows the paper.
 
     optax computes the spread of the gradients around m_(t-1), and the paper around m_t.
@@ -178,7 +201,7 @@ def optax_acprop(
     if corrected:
         rule = optax.contrib.scale_by_acprop(b1, b2, eps / b1, eps_root / b1**2)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         first = state.count == 0
         moved, state = rule.update(updates, state, params)
         if corrected:
@@ -194,7 +217,12 @@ def optax_acprop(
 
 
 def optax_yogi(
-    learning_rate, b1=0.9, b2=0.999, eps=1e-3, eps_root=0.0, initial_mu=0.0
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-3,
+    eps_root: float = 0.0,
+    initial_mu: float = 0.0,
 ) -> optax.GradientTransformation:
     """Return optax's Yogi with another initial value of the first moment.
 
@@ -202,7 +230,7 @@ def optax_yogi(
     """
     rule = optax.scale_by_yogi(b1, b2, eps, eps_root)
 
-    def init(params):
+    def init(params: Params):
         state: Any = rule.init(params)
         return state._replace(mu=jax.tree.map(lambda m: 0 * m + initial_mu, state.mu))
 

@@ -1,27 +1,39 @@
 """Formulas of the rules that precondition each axis of a leaf, from their papers."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
 import mpmath
 import numpy as np
+from jaxtyping import Shaped
 
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import Leaves, sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import Leaf, Leaves, Number, sqrt, zeros_like
+
+Square = Shaped[np.ndarray, "n n"]  # A matrix of numbers of mpmath.
+Bases = Sequence[Sequence[Square]]  # For each leaf, the basis of each axis.
 
 
 def shampoo(
-    x, f, learning_rate, b1=0.9, b2=None, eps=1e-4, weight_decay=0.0, refresh_every=1,
-    root=None,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float | None = None,
+    eps: float = 1e-4,
+    weight_decay: float = 0.0,
+    refresh_every: int = 1,
+    root: int | None = None,
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 2 of Gupta et al. (2018), for any number of axes.
 
     M is the authors' moving average of the gradients (section 5). If b2 is given, the
     sums become moving averages.
     """
     m = zeros_like(x)
-    factors = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
+    factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
     for t in count(0):
         g = f.gradient(x)
         m = b1 * m + (1 - b1) * g
@@ -47,10 +59,18 @@ def shampoo(
 
 
 def soap(
-    x, f, learning_rate, b1=0.95, b2=0.95, eps=1e-8, weight_decay=0.0, refresh_every=10,
-    refresh="qr", shampoo_beta=None,
-):  # fmt: skip
-    """Yield the iterates of algorithms 3 and 4 of Vyas et al. (2024).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.95,
+    b2: float = 0.95,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    refresh_every: int = 10,
+    refresh: str = "qr",
+    shampoo_beta: float | None = None,
+) -> Iterator[Leaves]:
+    """Yield the iterates of SOAP: algorithms 3 and 4 of Vyas et al. (2024).
 
     As in the authors' code, the first gradient sets the bases and makes no step, and
     the columns of a basis are sorted before an iteration.
@@ -88,14 +108,14 @@ def soap(
         yield x
 
 
-def products(g, axis):
+def products(g: Leaf, axis: int):
     """Return G Gᵀ; the rows of G are the slices along an axis (1 for a scalar)."""
     g = np.moveaxis(np.atleast_1d(g), axis, 0)
     g = g.reshape(len(g), g.size // max(len(g), 1))
     return g @ g.T
 
 
-def along_axes(a, matrices):
+def along_axes(a: Leaf, matrices: Iterable[Square]):
     """Return an array with each of its axes multiplied by a matrix."""
     found = np.atleast_1d(a)
     for k, matrix in enumerate(matrices):
@@ -103,7 +123,7 @@ def along_axes(a, matrices):
     return found.reshape(np.shape(a))
 
 
-def rotate(x, bases):
+def rotate(x: Leaves, bases: Bases):
     """Return each leaf with each axis multiplied by the Qᵀ of this axis."""
     return Leaves(
         along_axes(a, [q.T for q in of_leaf])
@@ -111,19 +131,19 @@ def rotate(x, bases):
     )
 
 
-def rotate_back(x, bases):
+def rotate_back(x: Leaves, bases: Bases):
     """Return each leaf with each axis multiplied by the Q of this axis."""
     return Leaves(
         along_axes(a, of_leaf) for a, of_leaf in zip(x.arrays, bases, strict=True)
     )
 
 
-def is_finite(matrix):
+def is_finite(matrix: Square):
     """Return whether all entries are finite."""
     return all(mpmath.isfinite(entry) for entry in matrix.flat)
 
 
-def spectrum(matrix):
+def spectrum(matrix: Square):
     """Return the eigenvalues, sorted from the largest, and the eigenvectors."""
     values, vectors = mpmath.eigsy(mpmath.matrix(matrix.tolist()))
     order = sorted(range(len(values)), key=lambda k: values[k], reverse=True)
@@ -131,12 +151,12 @@ def spectrum(matrix):
     return [values[k] for k in order], vectors[:, order]
 
 
-def eigenvectors(matrix):
+def eigenvectors(matrix: Square):
     """Return the eigenvectors, sorted from the largest eigenvalue."""
     return spectrum(matrix)[1]
 
 
-def orthogonalised(matrix, instead):
+def orthogonalised(matrix: Square, instead: Square):
     """Return the orthogonal factor of a QR decomposition, or `instead` for 0."""
     if not any(matrix.flat):
         return instead
@@ -144,7 +164,7 @@ def orthogonalised(matrix, instead):
     return np.array(q.tolist(), object).reshape(matrix.shape)
 
 
-def inverse_root(factor, order, eps):
+def inverse_root(factor: Square, order: int, eps: Number):
     """Return (L + ε I)^(-1/q) by the eigenvalues; NaN if an entry is not finite."""
     if not factor.size:
         return factor
@@ -158,7 +178,7 @@ def inverse_root(factor, order, eps):
     return (vectors * np.array(powers, object)) @ vectors.T
 
 
-def diagonal(matrix):
+def diagonal(matrix: Square):
     """Return a matrix with the entries off the diagonal set to 0."""
     return np.diag(np.diag(matrix))
 

@@ -1,13 +1,16 @@
 """Formulas of BFGS and L-BFGS, from Nocedal & Wright."""
 
+from collections.abc import Iterable, Iterator
+
 import mpmath
 import numpy as np
 
 from research.verification.card import Card, Recorded
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
 from research.verification.gradient_line_search import NO_VALUE
 from research.verification.leaves import (
     Leaves,
+    Number,
     absolute,
     dot,
     norm,
@@ -17,7 +20,7 @@ from research.verification.line_searches import SEARCHES, capped
 from research.verification.problems import PROBLEMS
 
 
-def first_scale(g, first_step):
+def first_scale(g: Leaves, first_step: str):
     """Return min(1, 1 / |g|), where |g| is the norm |g|_2 or |g|_1."""
     return capped(
         norm(g) if first_step == "euclidean" else dot(absolute(g), zeros_like(g) + 1)
@@ -25,13 +28,13 @@ def first_scale(g, first_step):
 
 
 def bfgs(
-    x,
-    f,
-    learning_rate=1.0,
-    linesearch="strong_wolfe",
-    first_step="euclidean",
-    min_curvature=0.0,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    linesearch: str = "strong_wolfe",
+    first_step: str = "euclidean",
+    min_curvature: float = 0.0,
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 6.1 of Nocedal & Wright, with update (6.17).
 
     Before the first pair is used, H is scaled by (6.20).
@@ -58,15 +61,15 @@ def bfgs(
 
 
 def lbfgs(
-    x,
-    f,
-    learning_rate=1.0,
-    memory_size=10,
-    linesearch="strong_wolfe",
-    first_step="euclidean",
-    min_curvature=0.0,
-):
-    """Yield the iterates of algorithms 7.4 and 7.5 of Nocedal & Wright.
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    memory_size: int = 10,
+    linesearch: str = "strong_wolfe",
+    first_step: str = "euclidean",
+    min_curvature: float = 0.0,
+) -> Iterator[Leaves]:
+    """Yield the iterates of L-BFGS: algorithms 7.4 and 7.5 of Nocedal & Wright.
 
     The scale γ is that of (7.20).
     """
@@ -91,12 +94,12 @@ def lbfgs(
             pairs = [*pairs, (x - before, g - g_before)][-int(memory_size) :]
 
 
-def column(x):
+def column(x: Leaves):
     """Return all entries as a column."""
     return mpmath.matrix([entry for a in x.arrays for entry in a.flat])
 
 
-def like(flat, x):
+def like(flat: Iterable[Number], x: Leaves):
     """Return a column as Leaves of the structure of x."""
     entries = iter(flat)
     return Leaves(

@@ -1,5 +1,6 @@
 """The rule under test: checks of the rule, with errors that name it."""
 
+import functools
 import importlib
 import inspect
 import sys
@@ -12,6 +13,7 @@ import jax
 import optax
 
 from research.naming import known_names
+from research.types import Params
 from research.verification.card import Constructor
 from research.verification.walks import check_updates
 
@@ -141,15 +143,43 @@ def made(
     return _checked(found, name)
 
 
+def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransformation]:
+    """Return a constructor whose rules are checked, with errors that name the rule.
+
+    Args:
+      name: Name of the rule in messages.
+      constructor: A function of hyper-parameters by name, or a rule that is already
+        made, which the result returns.
+    Returns:
+      The constructor, a function of hyper-parameters by name. It raises the errors of
+      `made`.
+    Example:
+      >>> guarded("mine", lambda rate: 1 / 0)(rate=0.1)
+      Traceback (most recent call last):
+      research.verification.rule_under_test.RuleError: mine raised ZeroDivisionError while it was built: division by zero
+    """
+
+    def make_rule(**hyperparameters: Any) -> optax.GradientTransformation:
+        if is_made(constructor):
+            return made(constructor, 0.0, {}, name)
+        return made(lambda _: constructor(**hyperparameters), 0.0, {}, name)
+
+    return (
+        make_rule
+        if is_made(constructor)
+        else functools.update_wrapper(make_rule, constructor)
+    )
+
+
 def _checked(
     rule: optax.GradientTransformation, name: str
 ) -> optax.GradientTransformationExtraArgs:
     inner = optax.with_extra_args_support(rule)
 
-    def init(params):
+    def init(params: Params):
         return _call(f"{name} raised", "in init", lambda: inner.init(params))
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         answer = _call(
             f"{name} raised",
             "in update",

@@ -156,11 +156,11 @@ def _walk_given(
 ):
     rule = optax.with_extra_args_support(make(**floats))
 
-    def step(carry, gradient):
+    def step(carry: tuple[Params, Any], gradient: Params):
         x, state = carry
 
         def value_fn(
-            params, indices=None
+            params: Params, indices: Any = None
         ):  # A linear function whose gradient is the given one.
             del indices
             return sum(
@@ -185,11 +185,11 @@ def _walk_down(
 ):
     rule = optax.with_extra_args_support(make(**floats))
 
-    def value_fn(params, indices=None):
+    def value_fn(params: Params, indices: Any = None):
         del indices
         return objective(params)
 
-    def step(carry, _):
+    def step(carry: tuple[Params, Any], _: None):
         x, state = carry
         value, gradient = jax.value_and_grad(value_fn)(x)
         return _advance(rule, x, state, gradient, value, value_fn)
@@ -315,7 +315,7 @@ def _function(problem: Problem) -> Function:
     rows = iter(range(NUM_STEPS))
     leaves = jax.tree.leaves(problem.gradients)
 
-    def gradient(x):
+    def gradient(x: Leaves):
         del x
         t = next(rows)
         return Leaves(leaf[t] for leaf in leaves)
@@ -461,7 +461,7 @@ def trajectory(
 
     rule = optax.with_extra_args_support(rule)
 
-    def step(carry, _):
+    def step(carry: tuple[Params, Any], _: None):
         x, state = carry
         carry, (after, _, _) = _advance(rule, x, state, gradient(x))
         return carry, after
@@ -569,19 +569,33 @@ def deviation_from_optax(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _differences_from_optax(constructors, objective, num_steps, params, batch, rate):
+def _differences_from_optax(
+    constructors: tuple[Callable[..., Any], Callable[..., Any]],
+    objective: Callable[[Params, Any], Array],
+    num_steps: int,
+    params: Params,
+    batch: Any,
+    rate: Array,
+):
     ours, theirs = (
         constructor(rate) for constructor in constructors
     )  # The rate is traced, so one program serves all rates.
 
-    def value_fn(x, indices=None):
+    def value_fn(x: Params, indices: Any = None):
         del indices
         return objective(x, batch)
 
     return _differences(ours, theirs, jax.grad(value_fn), params, num_steps, value_fn)
 
 
-def _differences(rule, reference, gradient, params, num_steps, value_fn=None) -> Array:
+def _differences(
+    rule: optax.GradientTransformation,
+    reference: optax.GradientTransformation,
+    gradient: Callable[[Params], Params],
+    params: Params,
+    num_steps: int,
+    value_fn: Callable[..., Array] | None = None,
+) -> Array:
     """Return the largest relative difference of each leaf after each step.
 
     The shape is (num_steps, number of leaves).
@@ -589,16 +603,16 @@ def _differences(rule, reference, gradient, params, num_steps, value_fn=None) ->
     check_number("num_steps", num_steps, positive=True, integer=True)
     _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
 
-    def difference(a, b):
+    def difference(a: Array, b: Array):
         d = jnp.where(a == b, 0.0, jnp.abs(a - b) / (1.0 + jnp.abs(b)))
         return jnp.max(jnp.where(jnp.isnan(d), jnp.inf, d), initial=0.0)
 
-    def advance(rule, carry):
+    def advance(rule: optax.GradientTransformationExtraArgs, carry: tuple[Params, Any]):
         x, state = carry
         value = None if value_fn is None else value_fn(x)
         return _advance(rule, x, state, gradient(x), value, value_fn)[0]
 
-    def step(carry, _):
+    def step(carry: tuple[Any, ...], _: None):
         mine, other = (advance(r, c) for r, c in zip(rules, carry, strict=True))
         return (mine, other), jnp.stack(
             jax.tree.leaves(jax.tree.map(difference, mine[0], other[0]))
@@ -640,7 +654,7 @@ def _cast(tree: Any, dtype: Any) -> Any:
             "research.backend.configure(x64=True)."
         )
 
-    def cast(leaf):
+    def cast(leaf: Any):
         leaf = jnp.asarray(leaf)
         return (
             leaf.astype(dtype)

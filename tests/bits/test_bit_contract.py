@@ -4,7 +4,6 @@ A cell's hash (see `cells.py`) is compared with that of the whole sweep in this 
 """
 
 import functools
-import importlib.util
 import json
 import os
 import platform
@@ -18,15 +17,10 @@ import pytest
 
 from research import descent, update_rules
 from research.cli.console import cell as printed
+from tests.bits import cells
 
-FILE = Path(__file__).parent / "cells.py"
+FILE = Path(cells.__file__)
 TOP = FILE.parent.parent.parent
-SPEC = importlib.util.spec_from_file_location("cells", FILE)
-assert SPEC is not None
-assert SPEC.loader is not None
-cells = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(cells)
-
 MLP, MLP_BY_32 = cells.MLP, "mlp, batch 32, adam"
 LINEAR, BY_32 = "linear, full batch, gradient descent", "logistic, batch 32, heavy ball"
 INSTRUCTIONS = ("AVX2", "AVX", "SSE4_2")

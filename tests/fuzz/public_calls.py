@@ -670,6 +670,7 @@ def of_derivatives() -> Iterator[Call]:
             {"f": lambda a, b: a * b**2, "argument": 1, "args": (2.0, 3.0)},
             False,
         ),
+        ("taylor", {**at, "v": v, "order": 3}, False),
         (
             "total_derivative",
             {"f": lambda x, y: x * y, "x": 2.0, "dependencies": {"y": lambda x: x**2}},

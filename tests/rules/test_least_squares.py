@@ -1,8 +1,6 @@
 """Gauss-Newton and Levenberg-Marquardt: every regression of NIST, linear answers in one step, scaling, and bad input."""
 
 import functools
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,12 +18,7 @@ from research.verification import least_squares
 from research.verification.formula import Mistake, mistaken
 from research.verification.problems import Problem
 from research.verification.walks import distance, walk_constructed, walk_exactly
-
-SPEC: Any = importlib.util.spec_from_file_location(
-    "nist", Path(__file__).parent / "nist.py"
-)
-nist: Any = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(nist)
+from tests.rules import nist
 
 EPS = np.finfo("float64").eps
 MARQUARDT, GAUSS = levenberg_marquardt(), gauss_newton()

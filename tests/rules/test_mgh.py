@@ -1,8 +1,6 @@
 """The problems of More, Garbow and Hillstrom: they are the paper's, and quasi-Newton rules minimise them."""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +9,7 @@ import pytest
 
 from research.descent import Outcome, minimise
 from research.update_rules import bfgs, lbfgs, trust_region_newton
-
-SPEC = importlib.util.spec_from_file_location("mgh", Path(__file__).parent / "mgh.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-mgh = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(mgh)
+from tests.rules import mgh
 
 # A program a rule and problem is a second: these twelve have the hard traits between them (a curved valley, bad scales,
 # a singular Hessian, exponentials, a trigonometric argument, real data); all 42 are done by

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from research.derivatives.certified.intervals import Interval, multiply, total
-from research.derivatives.certified.primitives import bind
+from research.derivatives.costs.jaxprs import caller
 
 
 def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
@@ -27,7 +27,7 @@ def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
         one[at] = 1.0
         with jax.enable_x64(True):
             met = np.asarray(
-                bind(equation, [numbers, one.reshape(kernel.low.shape)])[0]
+                caller(equation)([numbers, one.reshape(kernel.low.shape)])[0]
             )
         index = np.rint(met).astype(np.int64)
         weight_low = np.where(index > 0, kernel.low.reshape(-1)[at], 0.0)

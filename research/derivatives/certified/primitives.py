@@ -13,7 +13,6 @@ import numpy as np
 from research.derivatives.certified import elementary
 from research.derivatives.certified.intervals import (
     FINE,
-    MAYBE_UNDEFINED,
     NOT_SMOOTH,
     Interval,
     add,
@@ -29,14 +28,14 @@ from research.derivatives.certified.intervals import (
     point,
     square_root,
     subtract,
-    sum_error,
     total,
     up,
     with_trouble,
     worst,
 )
+from research.derivatives.costs.jaxprs import caller
 
-Rule = Callable[..., Interval | Sequence[Interval]]
+Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
 
 
@@ -483,7 +482,7 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
         for x, aval in zip(inputs, equation.invars, strict=True)
     ]
     with jax.enable_x64(True):
-        result = np.asarray(bind(equation, values)[0])
+        result = np.asarray(caller(equation)(values)[0])
     index = np.where(np.isfinite(result), result, 0).astype(np.int64)
 
     def move(*ends: np.ndarray) -> np.ndarray:
@@ -491,14 +490,6 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
         return flat[index]
 
     return _each_end(move)(*operands)
-
-
-def bind(equation: Any, values: Sequence[Any]) -> Sequence[Any]:
-    """Run one equation of a program on values."""
-    bound = equation.primitive.get_bind_params(equation.params)
-    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
-    result = equation.primitive.bind(*subfunctions, *values, **params)
-    return tuple(result) if equation.primitive.multiple_results else (result,)
 
 
 MOVED_BY_JAX = ("gather", "dynamic_slice", "dynamic_update_slice", "pad")
@@ -644,10 +635,8 @@ def _positions(
     equation: Any, target: np.ndarray, indices: Interval, updates: Interval
 ) -> np.ndarray:
     """Return the flat position in the operand to which each update goes, or -1."""
-    function = lambda u: bind(
-        equation,
-        [np.zeros(target.shape), indices.low.astype(equation.invars[1].aval.dtype), u],
-    )[0]
+    known = indices.low.astype(equation.invars[1].aval.dtype)
+    function = lambda u: caller(equation)([np.zeros(target.shape), known, u])[0]
     with jax.enable_x64(True):
         _, transpose = jax.vjp(function, np.zeros(updates.low.shape))
         # The cotangent of an update is the entry of the result that it changes.
@@ -663,13 +652,3 @@ def _without_repeats(where: np.ndarray) -> list[np.ndarray]:
         groups.append(left[np.sort(first)])
         left = np.delete(left, first)
     return groups
-
-
-__all__ = [
-    "MAYBE_UNDEFINED",
-    "MOVED_BY_JAX",
-    "RULES",
-    "moved_by_jax",
-    "scattered",
-    "sum_error",
-]

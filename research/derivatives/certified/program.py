@@ -23,11 +23,10 @@ from research.derivatives.certified.intervals import (
 from research.derivatives.certified.primitives import (
     MOVED_BY_JAX,
     RULES,
-    bind,
     moved_by_jax,
     scattered,
 )
-from research.derivatives.costs.jaxprs import closed, scan_sizes, source_line
+from research.derivatives.costs.jaxprs import caller, closed, scan_sizes, source_line
 from research.derivatives.errors import UnsupportedPrimitiveError
 
 MOST_ITERATIONS = 100_000
@@ -102,7 +101,7 @@ def _results(equation: Any, values: list[Any], lines: dict[str, str]) -> Sequenc
             found = convolution(equation, *values)
         elif all(_is_known(value) for value in values):
             found = [
-                point(np.asarray(r)) for r in bind(equation, _known(equation, values))
+                point(np.asarray(r)) for r in caller(equation)(_known(equation, values))
             ]
         elif name in STRUCTURES:
             found = STRUCTURES[name](equation, values, lines)

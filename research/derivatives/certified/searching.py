@@ -298,10 +298,6 @@ def _checked_bounds(bounds: Any) -> tuple[np.ndarray, np.ndarray]:
     return box.low, box.high
 
 
-def _contains(region: Any, box: Any) -> bool:
-    return bool(np.all((box[0] >= region[0]) & (box[1] <= region[1])))
-
-
 class _Search:
     """Branch and bound for the roots of a system in a box."""
 
@@ -428,13 +424,23 @@ class _Search:
         self, low: np.ndarray, high: np.ndarray, region: list[np.ndarray]
     ) -> bool:
         """Whether a root is one of those known: a region holds one root only."""
-        for known, known_region in zip(self.roots, self.regions, strict=True):
-            if _contains(known_region, (low, high)) or _contains(region, known):
-                return True
-            if np.all((low <= known[1]) & (high >= known[0])):
-                self.open_boxes.append((low, high, "two proved boxes overlap"))
-                return True
-        return False
+        if not self.roots:
+            return False
+        known_low, known_high = (
+            np.array(ends) for ends in zip(*self.roots, strict=True)
+        )
+        region_low, region_high = (
+            np.array(ends) for ends in zip(*self.regions, strict=True)
+        )
+        same = np.all((low >= region_low) & (high <= region_high), axis=-1) | np.all(
+            (known_low >= region[0]) & (known_high <= region[1]), axis=-1
+        )
+        if np.any(same):
+            return True
+        overlaps = np.all((low <= known_high) & (high >= known_low), axis=-1)
+        if np.any(overlaps):
+            self.open_boxes.append((low, high, "two proved boxes overlap"))
+        return bool(np.any(overlaps))
 
     def _refined(
         self, low: np.ndarray, high: np.ndarray

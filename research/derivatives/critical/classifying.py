@@ -69,7 +69,9 @@ class CriticalPoint(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A critical point in the units of the landscape, with the evidence for its kind.
+    """A critical point in scaled coordinates, with the evidence for its kind.
+
+    `Landscape` defines the scaled coordinates.
 
     Attributes:
       y: Coordinates of the point, shape (n,).

@@ -30,8 +30,8 @@ def found_points(
 ) -> tuple[list[Judged], dict[str, int]]:
     """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    The counts are the numbers of starts with each outcome. All lengths are in the units
-    of the landscape.
+    The counts are the numbers of starts with each outcome. All lengths are in the
+    scaled coordinates of `Landscape`.
     """
     led = walks(land, starts)
     ends, slope = _snapped(

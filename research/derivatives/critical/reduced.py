@@ -110,8 +110,8 @@ class Reduced:
     def firm_around(self) -> bool:
         """Return whether the firm directions have the same curvature at nearby points.
 
-        The nearby points lie in the loose directions. Near a kink of f, the curvature
-        differs.
+        In a firm direction, the Hessian shows how f curves. The nearby points lie in
+        the other directions. Near a kink of f, the curvature differs.
         """
         firm, loose = self.curvature.firm, self.curvature.loose
         ways, radii = directions(loose.shape[1]), 0.5 * 2.0 ** -np.arange(0, 60)

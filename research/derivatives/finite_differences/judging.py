@@ -19,7 +19,7 @@ class Estimate(NamedTuple):
     Attributes:
       value: Estimated derivative. NaN if there is no estimate.
       error: Bound on the error of `value`. Infinite if there is no estimate.
-      level: Index in the ladder of the step that was used.
+      level: Index of the step length that was used.
     """
 
     value: float

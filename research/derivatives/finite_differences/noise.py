@@ -20,7 +20,7 @@ _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
 def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
-    """Return a bound on the error of f at each distance of the ladder, shape (levels,).
+    """Return a bound on the error of f at each distance from x, shape (levels,).
 
     A window is a group of eight equally spaced points near one distance. The bound is
     the largest of three parts:

@@ -33,7 +33,7 @@ def paths_from(
     derivatives along the path.
 
     Args:
-      tape: Recorded function.
+      tape: Record of the evaluation of the function.
       start: Node of the input.
       output: Node of the output.
       names: Dict from a node to its name.

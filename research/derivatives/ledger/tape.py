@@ -130,6 +130,9 @@ class OwnRule:
 class Tape:
     """Record of the evaluation of a function.
 
+    A node is the number of a recorded value. An operand of an equation is a node or a
+    constant.
+
     Attributes:
       expand: {"scan"} if each step of a scan is recorded, otherwise an empty set.
       values: Value of each node.

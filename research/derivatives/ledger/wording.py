@@ -253,7 +253,7 @@ def constant(value: Any) -> str:
 
 
 def entry_at(value: Any, index: tuple[int, ...]) -> str:
-    """Format one entry of an array with its index and the array, or format a number.
+    """Return a text for an entry of an array: the entry, the index and the array.
 
     Example:
       >>> entry_at(np.array([1.0, 2.0, np.nan, 4.0]), (2,)), entry_at(0.5, ())
