@@ -10,6 +10,7 @@ around the constant, computed by mpmath with sixty digits.
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -18,6 +19,7 @@ from research.derivatives.certified.intervals import (
     FINE,
     MAYBE_UNDEFINED,
     NOT_SMOOTH,
+    UNIT,
     Interval,
     add,
     divide,
@@ -38,9 +40,9 @@ DIGITS = 60
 HUGE = 2.0**29  # Multiples of π/2 up to here are subtracted exactly enough.
 
 
-def around(value: Fraction | mpmath.mpf) -> Interval:
+def around(value: Any) -> Interval:
     """Return the two floats next to an exact or a sixty-digit number."""
-    nearest = np.float64(float(value))
+    nearest = np.asarray(float(value))
     return Interval(down(nearest), up(nearest), np.asarray(FINE))
 
 
@@ -273,7 +275,7 @@ def _erf_at(x: np.ndarray) -> Interval:
     found = multiply(multiply(TWO_OVER_ROOT_PI_ENCLOSED, weight), series)
     high = np.where(np.abs(x) > 6.0, 1.0, np.minimum(found.high, 1.0))
     # 1 - erf(6) < 2.2e-17, and erf grows.
-    low = np.where(np.abs(x) > 6.0, down(np.float64(1.0)), np.maximum(found.low, 0.0))
+    low = np.where(np.abs(x) > 6.0, 1.0 - UNIT, np.maximum(found.low, 0.0))
     low, high = np.where(x == 0, 0.0, low), np.where(x == 0, 0.0, high)
     return Interval(
         np.where(x < 0, -high, low), np.where(x < 0, -low, high), np.asarray(FINE)

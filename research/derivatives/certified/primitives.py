@@ -430,6 +430,11 @@ def _concatenate(*parts: Interval, dimension: int, **params: Any) -> Interval:
     return _each_end(lambda *v: np.concatenate(v, axis=dimension))(*parts)
 
 
+@rule("stack")
+def _stacked(*parts: Interval, axis: int, **params: Any) -> Interval:
+    return _each_end(lambda *v: np.stack(v, axis=axis))(*parts)
+
+
 @rule("slice")
 def _slice(
     x: Interval, *, start_indices: Any, limit_indices: Any, strides: Any, **params: Any

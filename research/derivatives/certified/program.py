@@ -1,9 +1,11 @@
 """Enclosure of a JAX program over boxes: each equation is enclosed by its rule.
 
 The program is read with real numbers: constants are the floats of the program, and no
-operation of it rounds. A precision (float32, say) therefore does not matter.
+operation of it rounds. Four constants of JAX's own derivative rules, such as 2/√π, are
+widened to contain the real number. A precision (float32, say) therefore does not matter.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,13 +13,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.derivatives.certified import elementary
 from research.derivatives.certified import linear_algebra as linear_algebra
 from research.derivatives.certified.convolution import convolution
 from research.derivatives.certified.intervals import (
     FINE,
     Interval,
+    down,
     hull,
+    integer_power,
+    negative,
     point,
+    up,
     worst,
 )
 from research.derivatives.certified.primitives import (
@@ -26,11 +33,19 @@ from research.derivatives.certified.primitives import (
     moved_by_jax,
     scattered,
 )
-from research.derivatives.costs.jaxprs import caller, closed, scan_sizes, source_line
+from research.derivatives.costs.jaxprs import (
+    caller,
+    closed,
+    name_of_rule,
+    scan_sizes,
+    source_line,
+)
 from research.derivatives.errors import UnsupportedPrimitiveError
 
 MOST_ITERATIONS = 100_000
 INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+# Constants of JAX's derivative rules that are rounded: of erf, exp2 and log2, and cbrt.
+ROUNDED = (2 / math.sqrt(math.pi), math.log(2), 1 / math.log(2), 1 / 3)
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -75,7 +90,12 @@ def _walk(
 
 
 def _value(atom: Any, known: dict[Any, Any]) -> Any:
-    return point(atom.val) if hasattr(atom, "val") else known[atom]
+    if not hasattr(atom, "val"):
+        return known[atom]
+    constant = point(atom.val)
+    if constant.is_float and constant.low.ndim == 0 and abs(constant.low) in ROUNDED:
+        return Interval(down(constant.low), up(constant.low), constant.trouble)
+    return constant
 
 
 def _note(
@@ -110,9 +130,12 @@ def _results(equation: Any, values: list[Any], lines: dict[str, str]) -> Sequenc
         else:
             raise NotImplementedError("it has no rule")
     except (NotImplementedError, TypeError, AttributeError) as problem:
-        if isinstance(problem, UnsupportedPrimitiveError):
-            raise
         where = _line(equation)
+        if isinstance(problem, UnsupportedPrimitiveError):
+            if where and " at " not in str(problem):
+                text = str(problem).replace(" cannot", f" at {where} cannot", 1)
+                raise UnsupportedPrimitiveError(text) from problem
+            raise
         raise UnsupportedPrimitiveError(
             f"{name}{f' at {where}' if where else ''} cannot be enclosed: {problem}. Supported "
             f"are arithmetic, elementary functions, comparisons, indexing, dot and conv, "
@@ -218,6 +241,10 @@ def _while(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]
 def _custom_rule(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
     """A function with its own derivative rule: the function itself is enclosed."""
     params = equation.params
+    if (
+        "call_jaxpr" in params and name_of_rule(equation) == "exp_neg_sq"
+    ):  # JAX splits x by its bits for e^(-x²).
+        return [elementary.exp(negative(integer_power(values[0], 2)))]
     inner = params.get("call_jaxpr", params.get("fun_jaxpr", params.get("jaxpr")))
     return _run(inner, values, lines)
 
