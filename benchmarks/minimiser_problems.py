@@ -1,4 +1,6 @@
-"""What minimisers are compared on: Rosenbrock, logistic regression, curves of NIST, and problems of MGH."""
+"""What minimisers are compared on: Rosenbrock, logistic regression, curves of NIST, and
+problems of MGH.
+"""
 
 import json
 from collections.abc import Callable
@@ -22,7 +24,8 @@ class Case(NamedTuple):
       name: As the table shows it.
       start: x_0, float64, shape (n,).
       objective: x -> ().
-      residuals: x -> (m,), whose half sum of squares the objective is, for rules of least squares; or None.
+      residuals: x -> (m,), whose half sum of squares the objective is, for rules of
+        least squares; or None.
     """
 
     name: str
@@ -32,7 +35,9 @@ class Case(NamedTuple):
 
 
 def rosenbrock(x: jax.Array):
-    """Sum over i of 100 (x_(i+1) - x_i²)² + (1 - x_i)²; its minimum is 0 where all are 1."""
+    """Sum over i of 100 (x_(i+1) - x_i²)² + (1 - x_i)²; its minimum is 0 where all are
+    1.
+    """
     return jnp.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
 
 

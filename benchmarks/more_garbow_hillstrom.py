@@ -1,4 +1,5 @@
-"""Minimising the 42 problems of More, Garbow and Hillstrom: minima reached, evaluations, and scipy beside ours.
+"""Minimising the 42 problems of More, Garbow and Hillstrom: minima reached,
+evaluations, and scipy beside ours.
 
 python -m benchmarks.more_garbow_hillstrom                       # every problem, our rules and scipy's, some minutes
 python -m benchmarks.more_garbow_hillstrom --only rosenbrock     # one of them; may be repeated
@@ -121,7 +122,9 @@ class _Counted:
 
 
 def page(rows: list[Row]) -> str:
-    """The answer in sentences, then a row a problem; a bracketed count reached no recorded minimum or stationary point."""
+    """The answer in sentences, then a row a problem; a bracketed count reached no
+    recorded minimum or stationary point.
+    """
     methods, names = (
         list(dict.fromkeys(r.method for r in rows)),
         list(dict.fromkeys(r.problem for r in rows)),
@@ -133,8 +136,9 @@ def page(rows: list[Row]) -> str:
         reached = [r for r in own if r.minimum is not None]
         lines.append(
             f"{method}: {len(reached)} of {len(own)} recorded points reached, "
-            f"{sum(r.gradient_norm <= TOLERANCE for r in own)} with |∇f| <= {TOLERANCE:g}; median "
-            f"{np.median([r.evaluations for r in own]):g} evaluations."
+            f"{sum(r.gradient_norm <= TOLERANCE for r in own)} with |∇f| <= "
+            f"{TOLERANCE:g}; median {np.median([r.evaluations for r in own]):g} "
+            "evaluations."
         )
     lines += [
         "",
@@ -157,7 +161,7 @@ def main(words: list[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.more_garbow_hillstrom",
-        description=(__doc__ or "").splitlines()[0],
+        description=(__doc__ or "").partition("\n\n")[0],
     )
     parser.add_argument(
         "--only",
@@ -174,7 +178,10 @@ def main(words: list[str] | None = None) -> None:
         ),
     )
     print(page(rows))
-    versions = f"jax {jax.__version__}, scipy {scipy.__version__}, Python {platform.python_version()}, {platform.machine()}"
+    versions = (
+        f"jax {jax.__version__}, scipy {scipy.__version__}, Python "
+        f"{platform.python_version()}, {platform.machine()}"
+    )
     print(f"\nIn {time.perf_counter() - started:.0f} s; {versions}, float64.")
 
 

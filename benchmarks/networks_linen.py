@@ -96,7 +96,9 @@ def dense(layer: Any) -> Any:
 
 
 def recurrent_params(params: Any, cell: str) -> Any:
-    """Linen puts the bias beside the recurrent product in LSTMs, beside the input's else; and the GRU's second by n."""
+    """Linen puts the bias beside the recurrent product in LSTMs, beside the input's
+    else; and the GRU's second by n.
+    """
     layer, theirs = params["layer_1"], {}
     split = lambda a: dict(
         zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True)

@@ -1,4 +1,6 @@
-"""The networks in TensorFlow: tf.function around GradientTape and TensorFlow's own Adam kernel, from our params."""
+"""The networks in TensorFlow: tf.function around GradientTape and TensorFlow's own Adam
+kernel, from our params.
+"""
 # pyright: reportMissingImports=false
 
 import os
@@ -82,7 +84,9 @@ def transformer(params: Any, x: Any) -> Any:
 
 
 def recurrent(job: Job) -> tuple[Callable, list[Any], list[Any]]:
-    """Keras' layer between our embedding and output: (logits of x, variables, what each gradient is multiplied by)."""
+    """Keras' layer between our embedding and output: (logits of x, variables, what each
+    gradient is multiplied by).
+    """
     layer, width = job.params["layer_1"], 128
     swap = (
         np.arange(3 * width).reshape(3, width)[[1, 0, 2]].ravel()

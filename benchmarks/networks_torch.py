@@ -41,7 +41,9 @@ def mlp(params: Any) -> nn.Module:
 
 
 class CNN(nn.Module):
-    """Channels first, as PyTorch has them; the dense layer's rows are put into that order."""
+    """Channels first, as PyTorch has them; the dense layer's rows are put into that
+    order.
+    """
 
     def __init__(self, params: Any):
         super().__init__()
@@ -75,7 +77,9 @@ def convolution(layer: Any) -> nn.Conv2d:
 
 
 class Recurrent(nn.Module):
-    """PyTorch has a second bias beside the recurrent product: 0, and where ours has none, never moved."""
+    """PyTorch has a second bias beside the recurrent product: 0, and where ours has
+    none, never moved.
+    """
 
     def __init__(self, params: Any, cell: str):
         super().__init__()
@@ -177,7 +181,9 @@ def build(job: Job) -> nn.Module:
 def contender(
     job: Job, name: str, loss_of: Callable[[nn.Module], Callable]
 ) -> Contender:
-    """A training by PyTorch's fused Adam, in a loop over batches that are gathered beforehand."""
+    """A training by PyTorch's fused Adam, in a loop over batches that are gathered
+    beforehand.
+    """
     torch.set_num_threads(THREADS)
     network = build(job)
     start = copy.deepcopy(network.state_dict())

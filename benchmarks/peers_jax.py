@@ -16,7 +16,9 @@ from research.types import Batch, Params, Workload
 
 
 def ours(problem: Problem) -> Contender:
-    """`research.descent.run`, compiled: it draws the order itself and keeps its info, as in the experiments."""
+    """`research.descent.run`, compiled: it draws the order itself and keeps its info,
+    as in the experiments.
+    """
     rule = update_rules.gradient_descent(problem.rate)
     objective = problem.workload.objective
     state = descent.build(objective, rule, None).init(problem.params)
@@ -47,7 +49,8 @@ def ours(problem: Problem) -> Contender:
 
 
 def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
-    """(start, rate, batches) -> end, a Python loop over a jitted step; the rate is traced, so that none compiles anew.
+    """(start, rate, batches) -> end, a Python loop over a jitted step; the rate is
+    traced, so that none compiles anew.
 
     Start and end are (params, the optimiser's state).
     """
@@ -68,7 +71,9 @@ def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
 
 
 def optax_loop(problem: Problem) -> Contender:
-    """A jitted step with optax.sgd, called from a Python loop over batches that lie on the device already."""
+    """A jitted step with optax.sgd, called from a Python loop over batches that lie on
+    the device already.
+    """
     run, batches = (
         optax_training(problem.workload),
         place_batches(problem.workload, problem.order, problem.steps),
@@ -89,7 +94,9 @@ def optax_loop(problem: Problem) -> Contender:
 def place_batches(
     workload: Workload, order: np.ndarray | None, steps: int
 ) -> list[tuple[jax.Array, jax.Array]]:
-    """Every step's batch as device arrays; for the full batch the one that the workload has."""
+    """Every step's batch as device arrays; for the full batch the one that the workload
+    has.
+    """
     if order is None:
         return [jax.device_put(training_data(workload))] * steps
     return jax.device_put(numpy_batches(workload, order, steps))

@@ -1,4 +1,6 @@
-"""A study's runs in PyTorch: one after another, eager, and all of them at once by torch.func.vmap."""
+"""A study's runs in PyTorch: one after another, eager, and all of them at once by
+torch.func.vmap.
+"""
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
@@ -54,7 +56,9 @@ MOVES = {"heavy_ball": _move_heavy_ball, "adam": _move_adam}
 
 
 def eager(study: Sweep, model: str, rule: str) -> Contender:
-    """Eager mode, one run after another: autograd.grad and an update in place, faster than torch.optim for one run."""
+    """Eager mode, one run after another: autograd.grad and an update in place, faster
+    than torch.optim for one run.
+    """
     loss, penalty, move = peers_torch.loss_of(model), PENALTIES[model], MOVES[rule]
     objective = _objective(study, model)
     batches = {

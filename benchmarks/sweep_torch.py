@@ -1,4 +1,6 @@
-"""The sweep in PyTorch: one run after another, eager and compiled, and all runs at once by torch.func.vmap."""
+"""The sweep in PyTorch: one run after another, eager and compiled, and all runs at once
+by torch.func.vmap.
+"""
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
@@ -69,7 +71,9 @@ def eager(sweep: Sweep) -> Contender:
 
 
 def compiled(sweep: Sweep) -> Contender:
-    """torch.compile of the step and of the objective, one run after another; compiled once for all of them."""
+    """torch.compile of the step and of the objective, one run after another; compiled
+    once for all of them.
+    """
     step = peers_torch.compiled_step(MODEL, PENALTIES[MODEL])
     objective = torch.compile(objective_on(sweep), fullgraph=True, dynamic=False)
     return loop(

@@ -1,4 +1,5 @@
-"""Write what is made in these pages: a page for each update rule, and the tables of kept runs.
+"""Write what is made in these pages: a page for each update rule, and the tables of
+kept runs.
 
 python docs/build.py     the rules from their docstrings, the tables from experiments/reference/
 """
@@ -19,8 +20,18 @@ from research.verification.docstrings import Description, describe
 HERE = Path(__file__).parent
 REFERENCES = HERE.parent / "experiments" / "reference"
 NOTES = {
-    "rules": "Largest difference over problems and arguments, in float64 unless a column says otherwise.",
-    "which_rule": "The report of the run says what each column is, and has the tables of every workload.",
+    "rules": (
+        "Largest difference over problems and arguments, in float64 unless a column "
+        "says otherwise."
+    ),
+    "which_rule": (
+        "The report of the run says what each column is, and has the tables of every "
+        "workload."
+    ),
+    "which_rule_networks": (
+        "The report of the run says what each column is, and has the tables of every "
+        "network."
+    ),
 }
 
 
@@ -40,7 +51,10 @@ def pages() -> dict[Path, str]:
             "families": family_list(families),
             "table": kept_table("rules"),
         },
-        "choosing": {"table": kept_table("which_rule")},
+        "choosing": {
+            "table": kept_table("which_rule"),
+            "networks": kept_table("which_rule_networks"),
+        },
     }
     return made | {
         HERE / f"{page}.md": put(HERE / f"{page}.md", of_page)

@@ -26,7 +26,7 @@ Reproduce a run, or the stored reference of an experiment:
 Store a run as reference in experiments/reference:  python -m experiments keep results/NAME/ID
 
 These commands need no clone of the repository; see descent --help (or python -m research --help):
-verify, compare, explain, reproduce, data, pack, leaderboard."""
+verify, compare, networks, explain, reproduce, data, pack, leaderboard."""
 
 
 def main(argv: Sequence[str]) -> int:

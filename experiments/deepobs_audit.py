@@ -102,8 +102,10 @@ class Published(NamedTuple):
         float, float, float
     ]  # Test losses at that rate, after PUBLISHED_AFTER.
     sweep: tuple[
-        float, ...
-    ]  # Last test losses at seed 42 for k = 0, 1, ..., up to the first that is not finite.
+        float,
+        ...,
+        # Last test losses at seed 42 for k = 0, 1, ..., up to the first that is not finite.
+    ]
 
 
 # fmt: off

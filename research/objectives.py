@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from research.checks import (
     check_callable,
@@ -210,7 +211,7 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
 
 def gradient_covariance_trace(
     objective: Objective, params: Params, batch: Batch
-) -> Array:
+) -> Float[Array, ""]:
     """Return the trace of the gradient covariance: tr(C) = (1/n) Σ_i |g_i - ∇f|².
 
     The trace is the variance of the gradient of one example, summed over all

@@ -61,6 +61,28 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
         )
 
 
+def check_memory(what: str, size: int) -> None:
+    """Check that a number of bytes fits into this machine's memory.
+
+    Args:
+      what: What needs the memory, as the subject of a sentence.
+      size: Number of bytes.
+    Raises:
+      ValueError: The size is more than half of the memory.
+    Example:
+      >>> check_memory("the state of the rule", 10**18)
+      Traceback (most recent call last):
+      ValueError: the state of the rule would need 1000000000 GB, more than half of the ...
+    """
+    check_text("what", what)
+    check_count("size", size, 0)
+    if size > SHARE * _memory():
+        raise ValueError(
+            f"{what} would need {_shown(size // 10**9)} GB, more than half of the "
+            f"{_memory() / 1e9:.3g} GB of this machine. Use smaller values."
+        )
+
+
 @functools.cache
 def _memory() -> float:
     """Return this machine's memory in bytes, or 2³⁸ if it is unknown."""

@@ -1,4 +1,6 @@
-"""Strictness for every test, once: float64, no rank promotion, no key used twice; setup.cfg makes warnings errors."""
+"""Strictness for every test, once: float64, no rank promotion, no key used twice;
+setup.cfg makes warnings errors.
+"""
 
 import os
 import re
@@ -13,7 +15,8 @@ import pytest
 from research import backend, report
 
 HERE = Path(__file__).parent
-# `.ci/run` runs these on the lower bounds too, each package's by the tests of what uses it; all else on the newest versions.
+# `.ci/run` runs these on the lower bounds too, each package's by the tests of what uses
+# it; all else on the newest versions.
 EVERY_VERSION = (
     *(
         "datasets/",
@@ -49,7 +52,8 @@ EVERY_VERSION = (
         "test_workloads",
     ),
 )
-# Of these, what takes minutes. What optax's versions differ in, the arguments of its rules, is met where each is traced.
+# Of these, what takes minutes. What optax's versions differ in, the arguments of its
+# rules, is met where each is traced.
 NEWEST_ALONE = (
     *(
         "test_rule_is_what_every_authority_says",
@@ -59,10 +63,11 @@ NEWEST_ALONE = (
     # optax 0.2.6 does not have madgrad.
     "test_optax_takes_the_arguments_of_the_card[madgrad]",
 )
-# What `make nightly` runs alone, with what of its law is met each time. The first: each rule in float64. The lessons: the
-# others; `.ci/run` runs the code of all on Colab's versions. Coverage: the first two kinds of noise, one comparison, and
-# 200 studies. The names of mistakes: the first of each rule; that each departs from its formula is seen each time.
-# Gauss-Newton on NIST's regressions: Levenberg-Marquardt.
+# What `make nightly` runs alone, with what of its law is met each time. The first: each
+# rule in float64. The lessons: the others; `.ci/run` runs the code of all on Colab's
+# versions. Coverage: the first two kinds of noise, one comparison, and 200 studies. The
+# names of mistakes: the first of each rule; that each departs from its formula is seen
+# each time. Gauss-Newton on NIST's regressions: Levenberg-Marquardt.
 NIGHTLY = re.compile(
     r"test_rule_is_what_every_authority_says\[\w+-float32\]"
     r"|test_lesson_shows_.*\[(bring_your_own_rule|character_language_model|spoken_words|image_recognition)\]"
@@ -81,7 +86,8 @@ LIMIT = 600  # Seconds that one test may take; the longest needs a tenth of it.
 backend.configure(devices=1, pool=2, x64=True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-# Compiling is most of what a test does: a program that another file, worker or session has compiled is read from disk.
+# Compiling is most of what a test does: a program that another file, worker or session
+# has compiled is read from disk.
 jax.config.update(
     "jax_compilation_cache_dir",
     str(Path(__file__).parents[1] / ".pytest_cache" / "programs"),
@@ -154,7 +160,9 @@ pytest_runtest_teardown = pytest.hookimpl(wrapper=True)(limited)
 
 @pytest.fixture
 def headline_of():
-    """answer -> its first sentence, the title of a report: it holds no command, no flag, no markup."""
+    """answer -> its first sentence, the title of a report: it holds no command, no
+    flag, no markup.
+    """
 
     def headline_of(answer):
         headline = report.first_sentence(answer)[0]
@@ -169,6 +177,8 @@ def headline_of():
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
-    """A file's compiled programs go with it: all of them together would fill the memory of a small machine."""
+    """A file's compiled programs go with it: all of them together would fill the memory
+    of a small machine.
+    """
     yield
     jax.clear_caches()

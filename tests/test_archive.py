@@ -1,4 +1,6 @@
-"""Laws of archives: a run comes back whole or is refused with a reason, whoever wrote the file, and nothing is executed."""
+"""Laws of archives: a run comes back whole or is refused with a reason, whoever wrote
+the file, and nothing is executed.
+"""
 
 import hashlib
 import io
@@ -273,7 +275,10 @@ def test_unfinished_run_is_refused_and_no_command_of_a_stranger_is_advised(tmp_p
     ):
         with pytest.raises(
             ValueError,
-            match=r"is not finished .*finish the run with the command in its manifest\.json\.$",
+            match=(
+                r"is not finished .*finish the run with the command in its "
+                r"manifest\.json\.$"
+            ),
         ):
             attempt()
     runs.close(run)

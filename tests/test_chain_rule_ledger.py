@@ -1,4 +1,6 @@
-"""Laws of the experiment on the chain rule: its numbers hold, its pictures show its arrays, bad input is named."""
+"""Laws of the experiment on the chain rule: its numbers hold, its pictures show its
+arrays, bad input is named.
+"""
 
 import dataclasses
 import re
@@ -57,7 +59,8 @@ def test_adjoints_of_the_logits_are_softmax_minus_the_class(result):
 
 
 def test_table_of_the_neuron_is_what_a_pocket_calculator_gives(result):
-    # σ(0.7) = 0.66819; 2 (0.66819 - 1) = -0.66362; times 0.66819 · 0.33181 = -0.14713; times 2 and 0.5.
+    # σ(0.7) = 0.66819; 2 (0.66819 - 1) = -0.66362; times 0.66819 · 0.33181 = -0.14713;
+    # times 2 and 0.5.
     rows = result.tables[0].rows
     assert [row[1] for row in rows] == ["w · x", "v1 + b", "σ(v2)", "v3 - y", "v4²"]
     np.testing.assert_allclose(

@@ -1,4 +1,6 @@
-"""The language experiment: its recipe against optax's, its two ways of reading by hand, and a small run from end to end."""
+"""The language experiment: its recipe against optax's, its two ways of reading by hand,
+and a small run from end to end.
+"""
 
 import dataclasses
 from typing import Any
@@ -106,7 +108,8 @@ def test_interval_is_over_the_seeds_and_the_longer_training_has_none(result):
 def test_run_answers_and_draws(result, tmp_path, headline_of):
     assert (
         headline_of(result.answer)
-        == "NOT THE CLAIM: these results are for python_help; the claim is about nine_play_shakespeare."
+        == "NOT THE CLAIM: these results are for python_help; the claim is about"
+        " nine_play_shakespeare."
     )
     assert result.answer.endswith(
         "To download it, run: descent data fetch nine_play_shakespeare"

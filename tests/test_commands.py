@@ -1,4 +1,6 @@
-"""The console command `descent`: its list, typos, statuses, and each command outside a clone."""
+"""The console command `descent`: its list, typos, statuses, and each command outside a
+clone.
+"""
 
 import configparser
 import json

@@ -1,4 +1,6 @@
-"""Laws of a comparison, end to end: what is tuned, what is reported, what is paired, and what is refused."""
+"""Laws of a comparison, end to end: what is tuned, what is reported, what is paired,
+and what is refused.
+"""
 
 import functools
 import itertools
@@ -314,7 +316,8 @@ def test_every_answer_states_the_detectable_factor():
 
 
 def test_a_rule_twice_as_fast_needs_half():
-    # On a quadratic one learning rate is another's half: with made rules, nothing is tuned, and both are one trial.
+    # On a quadratic one learning rate is another's half: with made rules, nothing is
+    # tuned, and both are one trial.
     fast, slow = (optax.sgd(rate) for rate in (0.02, 0.01))
     found = comparison.compare(
         {"fast": fast, "slow": slow},

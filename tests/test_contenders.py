@@ -1,4 +1,6 @@
-"""Who takes part in a comparison: the same names try the same points, and a rule that does not fit is named at once."""
+"""Who takes part in a comparison: the same names try the same points, and a rule that
+does not fit is named at once.
+"""
 
 import functools
 import inspect
@@ -41,7 +43,9 @@ def objective(params, batch):
 
 
 def shares(space, values):
-    """Where values lie between the ends of their ranges, by formulas other than the code's."""
+    """Where values lie between the ends of their ranges, by formulas other than the
+    code's.
+    """
     return {
         name: {
             "log": lambda x, r: np.log10(x / r.low) / np.log10(r.high / r.low),
@@ -644,7 +648,9 @@ def test_rule_that_evaluates_the_objective_states_its_cost(whole, told):
     (mine,) = make_contenders({"mine": watching})
     with pytest.raises(
         ValueError,
-        match=rf"mine evaluates the objective itself, {told}.*evaluations=\{{'mine': 3\}}",
+        match=(
+            rf"mine evaluates the objective itself, {told}.*evaluations=\{{'mine': 3\}}"
+        ),
     ):
         check_contender(mine, PARAMS, objective, BATCH)
     for stated in (1, 2.5):

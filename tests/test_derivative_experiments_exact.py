@@ -1,4 +1,6 @@
-"""Laws of the experiments on exact derivatives: their expected numbers hold, and what they say is right by another way."""
+"""Laws of the experiments on exact derivatives: their expected numbers hold, and what
+they say is right by another way.
+"""
 
 import dataclasses
 import re

@@ -1,4 +1,6 @@
-"""Laws of a training: closed forms on a quadratic, the same bits in chunks, what their info says."""
+"""Laws of a training: closed forms on a quadratic, the same bits in chunks, what their
+info says.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +137,8 @@ def test_a_run_in_chunks_has_the_bits_of_the_run_at_once(data, sampler):
         )
 
     whole, info = advance(init(jnp.zeros(3)), jnp.arange(12))
-    # Not chunks of one epoch: XLA unrolls a loop of one trip, and on jax 0.12 a full batch then has other last bits.
+    # Not chunks of one epoch: XLA unrolls a loop of one trip, and on jax 0.12 a full
+    # batch then has other last bits.
     for length in (2, 3, 4, 6):
         state, parts = init(jnp.zeros(3)), []
         for first in range(0, 12, length):
@@ -385,7 +388,9 @@ def test_data_of_numpy_and_norms_of_float16():
 
 
 def test_complex_params_are_refused_also_by_a_step_whose_init_never_saw_them():
-    """The gradient of jax is the conjugate of the direction of ascent, so that a step along it would be a wrong one."""
+    """The gradient of jax is the conjugate of the direction of ascent, so that a step
+    along it would be a wrong one.
+    """
     params, rule = jnp.array(1.0 + 1.0j), optax.sgd(0.1)
     step = descent.build(lambda z, batch: jnp.abs(z) ** 2, rule, None).step
     with pytest.raises(TypeError, match=r"complex.*conjugate of jax\.grad"):

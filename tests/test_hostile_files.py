@@ -1,4 +1,6 @@
-"""Laws of readers: a file that anybody may have written is read, or refused with its name; a planted slip is seen."""
+"""Laws of readers: a file that anybody may have written is read, or refused with its
+name; a planted slip is seen.
+"""
 
 import gzip
 import json
@@ -20,7 +22,8 @@ from research.reading.arrays import read_npy, read_npz
 from research.runs.files import npz_bytes
 from tests import hostile_files
 
-# Of each subject three, or a dozen; `python tests/hostile_files.py --cases 20000 --seed 1` runs more.
+# Of each subject three, or a dozen; `python tests/hostile_files.py --cases 20000 --seed
+# 1` runs more.
 CASES = [125, pytest.param(500, marks=pytest.mark.thorough("four times as many"))]
 
 
@@ -78,9 +81,8 @@ def test_json_is_strict(text, told):
 
 def test_json_of_every_kind_is_read():
     text = (
-        b'\xef\xbb\xbf{"a": [1, -2.5, true, null, "[[{\\"\\\\", {"$float": "-inf"}], "b": 1'
-        + b"0" * 300
-        + b"}"
+        b'\xef\xbb\xbf{"a": [1, -2.5, true, null, "[[{\\"\\\\", {"$float": "-inf"}],'
+        b' "b": 1' + b"0" * 300 + b"}"
     )
     assert parse_json(text) == {
         "a": [1, -2.5, True, None, '[[{"\\', -np.inf],
@@ -193,7 +195,10 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("research.datasets.wheel.MOST_BYTES", 10**6)
     with pytest.raises(
         ValueError,
-        match=r"a\.whl is truncated or not a wheel: 'a' has 10,000,000 bytes; at most 1,000,000",
+        match=(
+            r"a\.whl is truncated or not a wheel: 'a' has 10,000,000 bytes; at most "
+            r"1,000,000"
+        ),
     ):
         read_member(tmp_path / "a.whl", "a")
     (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(10**7)))

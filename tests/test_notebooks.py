@@ -1,4 +1,5 @@
-"""Each notebook is what its text source gives, carries setup.cfg's address, and runs from the package alone.
+"""Each notebook is what its text source gives, carries setup.cfg's address, and runs
+from the package alone.
 
 Those that teach ask before each cell, and say after it what the cell has shown.
 """
@@ -312,7 +313,9 @@ def test_code_runs_small_and_draws_three_pictures(capsys, monkeypatch):
 
 
 def run_cell(cell: str, names: dict) -> bool:
-    """As a kernel does: a ledger in the last line is shown, here as text; whether a figure in the last line is shown."""
+    """As a kernel does: a ledger in the last line is shown, here as text; whether a
+    figure in the last line is shown.
+    """
     tree = ast.parse(cell)
     exec(compile(tree, "cell.py", "exec"), names)
     last = tree.body[-1]
@@ -326,7 +329,9 @@ def run_cell(cell: str, names: dict) -> bool:
 
 
 def unshown(told: str, code: str, output: str) -> list[str]:
-    """What stands in backticks without being in the output: numbers, and words that are not in the code either."""
+    """What stands in backticks without being in the output: numbers, and words that are
+    not in the code either.
+    """
     spans = re.findall(r"`([^`]+)`", told)
     where = [output if re.match(r"[-\d(]", span) else output + code for span in spans]
     whole = [rf"(?<!\w)(?<!\d\.){re.escape(span)}(?!\w|\.\d)" for span in spans]

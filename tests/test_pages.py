@@ -1,4 +1,6 @@
-"""The pages that docs/build.py makes are what it makes now, and say what a reader needs of every rule."""
+"""The pages that docs/build.py makes are what it makes now, and say what a reader needs
+of every rule.
+"""
 
 import importlib.util
 import re

@@ -1,4 +1,6 @@
-"""Laws of reports: one file that refers to nothing outside, shows everything, and executes nothing it was told."""
+"""Laws of reports: one file that refers to nothing outside, shows everything, and
+executes nothing it was told.
+"""
 
 import base64
 import dataclasses
@@ -15,7 +17,10 @@ import pytest
 
 from research import report, runs
 
-NASTY = "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)> {{ 7 * 7 }} </style>"
+NASTY = (
+    "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)>"
+    " {{ 7 * 7 }} </style>"
+)
 VOID = {"meta", "link", "img", "source", "wbr", "br"}
 
 
@@ -28,7 +33,9 @@ class Config:
 
 
 class Page(html.parser.HTMLParser):
-    """A page's elements, in order: (tag, attributes, text); and all that is open at once must close in order."""
+    """A page's elements, in order: (tag, attributes, text); and all that is open at
+    once must close in order.
+    """
 
     def __init__(self, text):
         super().__init__()

@@ -90,11 +90,16 @@ def unlisted() -> Iterator[str]:
                 in (optax.GradientTransformation, optax.GradientTransformationExtraArgs)
                 and value not in listed
             ):
-                yield f"{name}: give it a RuleEntry in RULES in {Path(inspect.getfile(family)).name}"
+                yield (
+                    f"{name}: give it a RuleEntry in RULES in "
+                    f"{Path(inspect.getfile(family)).name}"
+                )
     modules = {Path(inspect.getfile(family)).name for family in FAMILIES}
     for file in sorted(folder.glob("_*.py")):
         if "\nRULES = (" in file.read_text("utf-8") and file.name not in modules:
-            yield f"{file.name}: name it in FAMILIES in research/update_rules/__init__.py"
+            yield (
+                f"{file.name}: name it in FAMILIES in research/update_rules/__init__.py"
+            )
 
 
 def test_every_rule_has_entry_card_and_page():

@@ -1,4 +1,6 @@
-"""Laws of the comparison over independent searches: coverage, and what moves the interval."""
+"""Laws of the comparison over independent searches: coverage, and what moves the
+interval.
+"""
 
 import itertools
 
@@ -63,7 +65,8 @@ def test_the_interval_holds_the_true_ratio_over_workloads(share):
 
 
 def test_seeds_alone_would_name_the_luck_of_the_search():
-    # One rule, seeds hardly matter: a t-test over seeds of one search each is sure, this is not.
+    # One rule, seeds hardly matter: a t-test over seeds of one search each is sure,
+    # this is not.
     generator, named, total = np.random.default_rng(2), 0, 300
     sure = 0
     for _ in range(total):
@@ -215,7 +218,8 @@ def test_best_of_trials_pools_the_points_of_all_searches():
 
 @SHARE
 def test_the_band_of_k_trials_holds_what_other_searches_give(share):
-    # The true curve comes from very many points; the seeds of a search shift all its points.
+    # The true curve comes from very many points; the seeds of a search shift all its
+    # points.
     generator = np.random.default_rng(12)
 
     def screening(searches, count):

@@ -1,4 +1,6 @@
-"""The experiment on speech: what it keeps apart, what it counts, and what it says; on made-up recordings."""
+"""The experiment on speech: what it keeps apart, what it counts, and what it says; on
+made-up recordings.
+"""
 
 import dataclasses
 import itertools
@@ -168,7 +170,9 @@ def test_no_fold_hears_the_speaker_that_it_asks_about():
 
 @pytest.fixture(scope="module")
 def stubbed():
-    """A run in which nothing is trained: an accuracy is what `scores` says; and what was to be trained."""
+    """A run in which nothing is trained: an accuracy is what `scores` says; and what
+    was to be trained.
+    """
     seen = []
 
     def scores(config, batches, num_classes, is_first, cell, seed, rate, watch, parts):

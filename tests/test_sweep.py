@@ -116,7 +116,8 @@ def test_a_diverged_cell_is_a_result_and_leaves_its_neighbours_alone():
     rates = np.array([0.5, 1e3, 0.9])
     trained = descent.sweep(program, {"seed": np.arange(3), "learning_rate": rates})
     assert (trained.first_bad_step[[0, 2]] == -1).all()
-    # f grows by (1 - ηλ)² a step until it passes 1.8e308: log(1e308) / (2 log 999) is about 51 steps.
+    # f grows by (1 - ηλ)² a step until it passes 1.8e308: log(1e308) / (2 log 999) is
+    # about 51 steps.
     assert 45 < trained.first_bad_step[1] < 60
     assert not np.isfinite(trained.values[1, -1])
     alone = descent.sweep(program, {"seed": np.array([0]), "learning_rate": rates[:1]})

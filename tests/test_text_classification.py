@@ -1,4 +1,6 @@
-"""Text classification: its scores against scikit-learn's, what its choices may see, and a small run from end to end."""
+"""Text classification: its scores against scikit-learn's, what its choices may see, and
+a small run from end to end.
+"""
 
 import dataclasses
 

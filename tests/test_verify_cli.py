@@ -1,4 +1,6 @@
-"""What a user reads of `descent verify`: the verdict with its table, and bad input by its name."""
+"""What a user reads of `descent verify`: the verdict with its table, and bad input by
+its name.
+"""
 
 import subprocess
 import sys
@@ -124,11 +126,12 @@ def test_nan_at_once_is_a_result(capsys):
     assert verify("mine.py:nan --against gradient_descent") == 1
     first, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith(
-        "Not the same rule. On the problem quadratic, the two rules differ from step 1 on. "
-        "The largest difference is inf, at step 1."
+        "Not the same rule. On the problem quadratic, the two rules differ from step 1 "
+        "on. The largest difference is inf, at step 1."
     )
     assert first.endswith(
-        "its params are NaN after step 1 on quadratic, where those of the reference are finite."
+        "its params are NaN after step 1 on quadratic, where those of the reference are"
+        " finite."
     )
 
 
@@ -340,8 +343,11 @@ def test_help_has_an_example_and_the_statuses_and_needs_no_jax():
     words = [
         sys.executable,
         "-c",
-        "import sys\nfrom research.cli.commands import main\ntry:\n    main(['verify', '--help'])\n"
-        "except SystemExit:\n    print('jax' in sys.modules)",
+        (
+            "import sys\nfrom research.cli.commands import main\ntry:\n    "
+            "main(['verify', '--help'])\nexcept SystemExit:\n    print('jax' in "
+            "sys.modules)"
+        ),
     ]
     done = subprocess.run(words, cwd=TOP, capture_output=True, text=True, check=True)
     assert "descent verify mine.py:my_adam --against optax.adam" in done.stdout

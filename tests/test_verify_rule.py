@@ -1,4 +1,6 @@
-"""`verify_rule` finds faults that have shipped elsewhere, and every mistake that a formula knows, and names them."""
+"""`verify_rule` finds faults that have shipped elsewhere, and every mistake that a
+formula knows, and names them.
+"""
 
 import contextlib
 import functools
@@ -211,7 +213,8 @@ def test_planted_fault_is_found_and_named(fault, dtype):
 
 
 def test_fault_is_named_even_where_the_descent_runs_away():
-    # At this rate Rosenbrock's function throws both far out within four steps, where rounding is magnified.
+    # At this rate Rosenbrock's function throws both far out within four steps, where
+    # rounding is magnified.
     ball = optax.sgd(0.1, momentum=0.9)
     found = verify_rule(
         ball, "nesterov", problems=[PROBLEMS["rosenbrock"], SMALL[0]], learning_rate=0.1
@@ -245,7 +248,9 @@ MISTAKES = [
 
 
 def first_that_differs(wrong, name):
-    """The verification on the cheapest problems, and then arguments, that tell the wrong formula from the right one."""
+    """The verification on the cheapest problems, and then arguments, that tell the
+    wrong formula from the right one.
+    """
     card, found = CARDS[name], None
     cheap = [
         PROBLEMS[key]

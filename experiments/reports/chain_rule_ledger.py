@@ -203,7 +203,8 @@ def draw_graph(arrays: Mapping[str, np.ndarray], name: str) -> str:
     """
     saved = {key: arrays[f"{name}/{key}"] for key in ("boxes", "texts", "labels")}
     nodes = tuple(Node(*map(str, text), hint="") for text in saved["texts"])
-    # The drawing takes the ends of an edge from its way, so their numbers are not saved.
+    # The drawing takes the ends of an edge from its way, so their numbers are not
+    # saved.
     edges = tuple(Edge(0, 0, *map(str, label)) for label in saved["labels"])
     ends = np.cumsum(arrays[f"{name}/way_lengths"])
     layout = Layout(

@@ -98,7 +98,13 @@ def compare(
         on_progress=on_progress,
         checkpoints=checkpoints,
     )
-    return conclude(protocol, baseline or contenders[-1].name, contenders, measurements)
+    study = conclude(
+        protocol, baseline or contenders[-1].name, contenders, measurements
+    )
+    given = [workload] if isinstance(workload, str | Workload) else workload
+    own = [one.name for one in given if isinstance(one, Workload)]
+    study.numbers["origin"]["own"] = own
+    return study
 
 
 def plan(

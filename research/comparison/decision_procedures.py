@@ -109,7 +109,9 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
     }
 
 
-def true_cost(runs: MeasuredRuns, trials: np.ndarray | slice = slice(None)) -> float:
+def true_cost(
+    runs: MeasuredRuns, trials: Int[np.ndarray, " trials"] | slice = slice(None)
+) -> float:
     """Return the expected running time of the trial that is best over all seeds.
 
     Args:

@@ -9,12 +9,11 @@ from jaxtyping import Float
 
 from research.checks import check_mapping
 from research.comparison.protocol import Protocol
-from research.statistics.costs import MOST_BUDGETS, log_costs
+from research.statistics.costs import HALF, MOST_BUDGETS, log_costs
 from research.statistics.searches import best_of_trials, searched_cost
 from research.types import Saved
 
 AS_GOOD = 1.1  # A rate counts as good if its score is within 10 % of the best.
-HALF = 0.5  # A rule reaches the target if this share of its reported runs reach it.
 
 Arrays = Mapping[str, Float[np.ndarray, "..."]]
 

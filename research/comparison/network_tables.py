@@ -10,6 +10,7 @@ from research.comparison.tables import short
 
 Numbers = Mapping[str, Any]
 MOST_NAMED = 3
+NOT_MEASURED = "not measured"
 
 
 def answer(numbers: Numbers) -> str:
@@ -53,16 +54,19 @@ def answer(numbers: Numbers) -> str:
 
 def _sentence(one: Numbers, where: str) -> str:
     loss = _interval(one, "loss_ratio", "loss_low", "loss_high")
-    steps = _interval(one, "steps", "steps_low", "steps_high")
+    steps = None
+    if one["steps"] is not None:
+        steps = _interval(one, "steps", "steps_low", "steps_high")
     if one["verdict"] == "undecided":
+        of_steps = f"; {steps} times the steps for the same loss" if steps else ""
         return (
             f"{one['rule']} and {one['baseline']} are not distinguishable on {where} "
-            f"({loss} times the validation loss; {steps} times the steps for the same "
-            "loss)."
+            f"({loss} times the validation loss{of_steps})."
         )
+    of_steps = f" It needs {steps} times its steps for the same loss." if steps else ""
     return (
         f"{one['rule']} reaches {loss} times the validation loss of {one['baseline']} on "
-        f"{where}. It needs {steps} times its steps for the same loss."
+        f"{where}.{of_steps}"
     )
 
 
@@ -127,17 +131,14 @@ def _beside(one: Numbers | None) -> tuple[Any, ...]:
     if one is None:
         return 1.0, "baseline", "", 1.0, "", 1.0
     ends = f"[{short(one['loss_low'])}, {short(one['loss_high'])}]"
-    steps = short(one["steps"])
-    if one["at_end"] > 0.5:
-        steps = f"{'at most' if one['steps'] < 1 else 'at least'} {steps}"
-    return (
-        one["loss_ratio"],
-        ends,
-        one["verdict"],
-        steps,
-        f"[{short(one['steps_low'])}, {short(one['steps_high'])}]",
-        "not measured" if one["seconds"] is None else one["seconds"],
-    )
+    steps, interval = NOT_MEASURED, NOT_MEASURED
+    if one["steps"] is not None:
+        steps = short(one["steps"])
+        interval = f"[{short(one['steps_low'])}, {short(one['steps_high'])}]"
+        if one["at_end"] > 0.5:
+            steps = f"{'at most' if one['steps'] < 1 else 'at least'} {steps}"
+    seconds = NOT_MEASURED if one["seconds"] is None else one["seconds"]
+    return one["loss_ratio"], ends, one["verdict"], steps, interval, seconds
 
 
 def choices_table(numbers: Numbers) -> runs.Table:
@@ -168,7 +169,9 @@ def choices_table(numbers: Numbers) -> runs.Table:
 
 def _choice(one: Numbers) -> tuple[Any, ...]:
     chosen = dict(one["chosen"])
-    warmup, decay = chosen.pop("warmup", None), chosen.pop("decay", None)
+    for name in ("warmup", "decay"):
+        chosen.pop(name, None)
+    warmup, searched = one["warmup"], bool(one["hyperparameters"])
     rates = ", ".join(f"{name} {short(value)}" for name, value in chosen.items())
     spread = f"{one['search_spread']:.3g}"
     low, high = one["robust_low"], one["robust_high"]
@@ -177,12 +180,12 @@ def _choice(one: Numbers) -> tuple[Any, ...]:
         one["network"],
         one["rule"],
         rates or "nothing to choose",
-        "none" if warmup is None else f"{100 * warmup:.0f} %",
-        "none" if decay is None else decay_name(decay),
+        f"{100 * warmup:.0f} %" if searched else "its own",
+        decay_name(one["decay"]) if searched else "its own",
         f"{spread}, they disagree" if one["searches_disagree"] else spread,
         "none" if low is None else math.log10(high / low),
         f"{100 * one['diverged']:.0f} %",
         one["update_rms"],
-        "not measured" if seconds is None else 1e3 * seconds,
+        NOT_MEASURED if seconds is None else 1e3 * seconds,
         one["trainings"],
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research import runs
-from research.comparison.measurements import HALF
+from research.statistics.costs import HALF
 
 Numbers = Mapping[str, Any]  # Numbers of a study, or one entry of its lists.
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from research.checks import (
     check_callable,
@@ -41,11 +41,11 @@ class EpochInfo(NamedTuple):
         steps of the epoch. None if `observe` is not given.
     """
 
-    loss: Array
-    learning_rate: Array
-    gradient_norm: Array
-    update_norm: Array
-    first_bad_step: Array
+    loss: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    update_norm: Float[Array, ""]
+    first_bad_step: Int[Array, ""]
     evaluations: Any
     steps: Any
 

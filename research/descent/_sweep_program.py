@@ -198,11 +198,32 @@ def _compile_on(
     data = jax.device_put(data, place)
     one = {name: np.ones(1) for name in names} | {"seed": np.zeros(1, int)}
     runs = jax.device_put(padded(one, width), place)
-    begun = jax.jit(jax.vmap(begin, in_axes=(0, None))).lower(runs, data).compile()
+    begun = jax.jit(_over_runs(begin, (0, None), width)).lower(runs, data).compile()
     states, _ = begun(runs, data)
     epochs = jax.device_put(np.arange(chunk, dtype=np.int32), place)
-    advanced = jax.jit(jax.vmap(advance, in_axes=(0, 0, None, None)))
+    advanced = jax.jit(_over_runs(advance, (0, 0, None, None), width))
     return begun, advanced.lower(states, runs, epochs, data).compile(), data
+
+
+def _over_runs(
+    function: Callable[..., Any], axes: tuple[int | None, ...], width: int
+) -> Callable[..., Any]:
+    """Return a function of one run as a function of `width` runs.
+
+    One run is not batched, because vmap computes both branches of every `lax.cond` of a
+    rule: a rule that refreshes something every ten steps would do so in every step.
+    """
+    if width > 1:
+        return jax.vmap(function, in_axes=axes)
+
+    def of_one_run(*arguments: Any) -> Any:
+        single = [
+            argument if axis is None else jax.tree.map(lambda a: a[0], argument)
+            for argument, axis in zip(arguments, axes, strict=True)
+        ]
+        return jax.tree.map(lambda a: jnp.asarray(a)[None], function(*single))
+
+    return of_one_run
 
 
 def check_workload(name: str, workload: Any) -> None:

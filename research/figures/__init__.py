@@ -1,10 +1,12 @@
 """Draw saved arrays as matplotlib figures in a common style."""
 
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -126,7 +128,7 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     )
     check_text("picture.title", picture.title)
     check_text("picture.caption", picture.caption)
-    _check_figure(picture.figure)
+    _check_figure("picture.figure", picture.figure)
     check_instance("picture.motion", picture.motion, (bytes, type(None)))
     check_path("folder", folder)
     check_text("name", name)
@@ -141,11 +143,9 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
         )
     folder = Path(folder)
     still = folder / f"{name}.svg"
-    if isinstance(picture.figure, str):
-        still.write_text(picture.figure, encoding="utf-8")
-    else:
+    still.write_bytes(svg_bytes(picture.figure))
+    if isinstance(picture.figure, Figure):
         with style():
-            picture.figure.savefig(still, metadata={"Date": None})
             picture.figure.savefig(folder / f"{name}.png", dpi=150)
     motion = None
     if picture.motion is not None:
@@ -154,12 +154,27 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     return Saved(picture.title, picture.caption, still, motion)
 
 
-def _check_figure(figure: Any) -> None:
+def svg_bytes(figure: Figure | str) -> bytes:
+    """Return a figure as SVG. The same figure always gives the same bytes.
+
+    Args:
+      figure: The figure, or the text of an SVG file, which is returned as it is.
+    """
+    _check_figure("figure", figure)
+    if isinstance(figure, str):
+        return figure.encode()
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _check_figure(name: str, figure: Any) -> None:
     hint = "Make one by new_figure."
-    check_instance("picture.figure", figure, (Figure, str), hint)
+    check_instance(name, figure, (Figure, str), hint)
     if isinstance(figure, str) and not figure.startswith("<svg "):
         raise ValueError(
-            "picture.figure must be a figure, or the text of an SVG file, which starts "
+            f"{name} must be a figure, or the text of an SVG file, which starts "
             f"with '<svg '; got {shown(figure)}. {hint}"
         )
 
@@ -177,10 +192,10 @@ def colour(regime: str) -> str:
 
 def band(
     axes: Axes,
-    x: np.ndarray,
-    middle: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
+    x: Float[np.ndarray, " k"],
+    middle: Float[np.ndarray, " k"],
+    low: Float[np.ndarray, " k"],
+    high: Float[np.ndarray, " k"],
     **style: Any,
 ) -> None:
     """Draw a line with a band from `low` to `high`.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -188,7 +189,7 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
     )
 
 
-def quantiles(values: np.ndarray) -> np.ndarray:
+def quantiles(values: Float[np.ndarray, "runs k"]) -> Float[np.ndarray, "3 k"]:
     """Return the median and the 10 and 90 % quantiles over the rows.
 
     The quantiles are order statistics. Values that are not finite are treated as ∞.
@@ -202,7 +203,7 @@ def quantiles(values: np.ndarray) -> np.ndarray:
     )
 
 
-def finite(values: np.ndarray) -> np.ndarray:
+def finite(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Replace values that are not finite by NaN, which leaves a gap in a line."""
     return np.where(np.isfinite(values), values, np.nan)
 

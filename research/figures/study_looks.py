@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from research import figures
-from research.comparison import HALF
+from research.statistics.costs import HALF
 
 # Colour of the baseline, then Okabe & Ito's colours without yellow (hard to see on
 # white), and a wine red. Colour-blind readers can distinguish any two of them.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 
 from research import figures
@@ -43,16 +44,16 @@ class Valley(NamedTuple):
       name: Name of the hyper-parameter.
     """
 
-    rates: np.ndarray
-    scores: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    diverged: np.ndarray
+    rates: Float[np.ndarray, " t"]
+    scores: Float[np.ndarray, " t"]
+    low: Float[np.ndarray, " t"]
+    high: Float[np.ndarray, " t"]
+    diverged: Bool[np.ndarray, " t"]
     chosen: int
-    along: np.ndarray
-    line: np.ndarray
-    floor: np.ndarray
-    ceiling: np.ndarray
+    along: Float[np.ndarray, " r"]
+    line: Float[np.ndarray, " r"]
+    floor: Float[np.ndarray, " r"]
+    ceiling: Float[np.ndarray, " r"]
     near: tuple[float, float] | None
     decades: float | None
     at_end: bool

@@ -65,14 +65,17 @@ def vanilla(
     return (jnp.tanh(p + q),), ()
 
 
-def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Array:
+def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Float[Array, "... H"]:
     """Compute 1 - h'²."""
     del kept, before
     return 1 - after[0] ** 2
 
 
 def vanilla_differential(
-    slopes: Array, dp: Array | None, dq: Array, dcarry: Carry
+    slopes: Float[Array, "... H"],
+    dp: Float[Array, "... H"] | None,
+    dq: Float[Array, "... H"],
+    dcarry: Carry,
 ) -> Carry:
     """Compute dh' = (1 - h'²) (dp + dq)."""
     del dcarry
@@ -117,7 +120,9 @@ def gru(
     return (new + gates[:, width:] * (h - new),), (gates, new, q[:, 2 * width :])
 
 
-def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
+def gru_slopes(
+    kept: Any, before: Carry, after: Carry
+) -> tuple[Float[Array, "... 3H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of h' in one GRU step.
 
     Return the derivatives with respect to q (blocks side by side), p_n and h. The
@@ -136,7 +141,10 @@ def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
 
 
 def gru_differential(
-    slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry
+    slopes: tuple[Float[Array, "... 3H"], Float[Array, "... H"], Float[Array, "... H"]],
+    dp: Float[Array, "... 3H"] | None,
+    dq: Float[Array, "... 3H"],
+    dcarry: Carry,
 ) -> Carry:
     """Compute dh' = z dh + (1 - z) dn + (h - n) dz.
 
@@ -190,7 +198,9 @@ def lstm(
     return (o * jnp.tanh(c), c), gates
 
 
-def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
+def lstm_slopes(
+    kept: Float[Array, "... 4H"], before: Carry, after: Carry
+) -> tuple[Float[Array, "... 4H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of one LSTM step.
 
     The first array has the derivatives with respect to the arguments of the gates, side
@@ -209,7 +219,10 @@ def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
 
 
 def lstm_differential(
-    slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry
+    slopes: tuple[Float[Array, "... 4H"], Float[Array, "... H"], Float[Array, "... H"]],
+    dp: Float[Array, "... 4H"] | None,
+    dq: Float[Array, "... 4H"],
+    dcarry: Carry,
 ) -> Carry:
     """Compute the differential of one LSTM step.
 

@@ -6,15 +6,15 @@ import jax.numpy as jnp
 
 from research.checks import check_number
 from research.schedules.counts import Schedule, real
-from research.types import Array
+from research.types import Array, Integer, Scalar
 
 
 def one_cycle(
-    peak: float | Array,
-    num_steps: int | Array,
-    warmup_fraction: float | Array = 0.3,
-    initial_divisor: float | Array = 25.0,
-    final_divisor: float | Array = 1e4,
+    peak: Scalar,
+    num_steps: Integer,
+    warmup_fraction: Scalar = 0.3,
+    initial_divisor: Scalar = 25.0,
+    final_divisor: Scalar = 1e4,
 ) -> Schedule:
     """Build a one-cycle schedule, which rises along half a cosine and then falls.
 
@@ -69,10 +69,10 @@ def one_cycle(
 
 
 def warm_restarts(
-    initial: float | Array,
-    first_period: int | Array,
-    period_factor: int | Array = 1,
-    final: float | Array = 0.0,
+    initial: Scalar,
+    first_period: Integer,
+    period_factor: Integer = 1,
+    final: Scalar = 0.0,
 ) -> Schedule:
     """Build a cosine decay with warm restarts (SGDR).
 

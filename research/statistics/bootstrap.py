@@ -188,7 +188,8 @@ def ert_of_all(scores: Scores) -> Float[np.ndarray, " trials"]:
 
 
 def pooled(
-    variances: Sequence[float] | np.ndarray, freedom: Sequence[float] | np.ndarray
+    variances: Sequence[float] | Float[np.ndarray, " k"],
+    freedom: Sequence[float] | Float[np.ndarray, " k"],
 ) -> float:
     """Return Satterthwaite's degrees of freedom of a sum of independent variances.
 

@@ -10,6 +10,8 @@ SMALLEST_GAP = 1e-12
 # A run that missed the target costs at most this many budgets. A run that diverged
 # costs exactly this many (the 10 of PAR10).
 MOST_BUDGETS = 10.0
+# A rule reaches the target if this share of its reported runs reach it.
+HALF = 0.5
 # Least cost on a log scale, in budgets.
 SMALLEST_COST = 1e-6
 # Weight of the progress of a run that missed the target, in `search_scores`.

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import abs_square, complete, overflowed, sizes_like
@@ -53,9 +54,9 @@ class AdagradState(NamedTuple):
 
 @checked
 def adagrad(
-    learning_rate: float | Array | Schedule,
-    initial_accumulator_value: float | Array = 0.1,
-    eps: float | Array = 1e-7,
+    learning_rate: Scalar | Schedule,
+    initial_accumulator_value: Scalar = 0.1,
+    eps: Scalar = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> optax.GradientTransformation:
     """Divide each gradient entry by the root of the sum of its squares so far.
@@ -134,9 +135,9 @@ class AdadeltaState(NamedTuple):
 
 @checked
 def adadelta(
-    learning_rate: float | Array | Schedule = 1.0,
-    rho: float | Array = 0.9,
-    eps: float | Array = 1e-6,
+    learning_rate: Scalar | Schedule = 1.0,
+    rho: Scalar = 0.9,
+    eps: Scalar = 1e-6,
 ) -> optax.GradientTransformation:
     """Scale each gradient entry by the ratio of past step sizes to past gradient sizes.
 
@@ -213,7 +214,7 @@ class CorrectedRmspropState(NamedTuple):
       nu: Moving average v_t of squared gradients, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     nu: Params
 
 
@@ -228,20 +229,20 @@ class CenteredRmspropState(NamedTuple):
         shaped like the params. It is not bias-corrected.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     variance: Params
 
 
 @checked
 def rmsprop(
-    learning_rate: float | Array | Schedule,
-    decay: float | Array = 0.9,
-    eps: float | Array = 1e-8,
-    initial_scale: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    decay: Scalar = 0.9,
+    eps: Scalar = 1e-8,
+    initial_scale: Scalar = 0.0,
     eps_in_sqrt: bool = True,
     centered: bool = False,
-    momentum: float | Array | None = None,
+    momentum: Scalar | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
     rate_in_momentum: bool = True,
@@ -329,8 +330,8 @@ def rmsprop(
 
 
 def _uncentered(
-    decay: float | Array,
-    initial_scale: float | Array,
+    decay: Scalar,
+    initial_scale: Scalar,
     corrected: bool,
     divide: Callable[[Array, Array], Array],
 ) -> optax.GradientTransformation:
@@ -356,8 +357,8 @@ def _uncentered(
 
 
 def _centered(
-    decay: float | Array,
-    initial_scale: float | Array,
+    decay: Scalar,
+    initial_scale: Scalar,
     corrected: bool,
     divide: Callable[[Array, Array], Array],
 ) -> optax.GradientTransformation:
@@ -396,7 +397,7 @@ def _centered(
     return complete(optax.GradientTransformation(init, update))
 
 
-def _root(v: Array, eps: float | Array, eps_in_sqrt: bool) -> Array:
+def _root(v: Array, eps: Scalar, eps_in_sqrt: bool) -> Array:
     return jnp.sqrt(v + cast(eps, v)) if eps_in_sqrt else jnp.sqrt(v) + cast(eps, v)
 
 
@@ -427,20 +428,20 @@ class MadgradState(NamedTuple):
         the rate that the first step will use.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
     gradient_sum: Params
     sum_of_squares: Params
-    learning_rate: Array
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def madgrad(
-    learning_rate: float | Array | Schedule,
-    momentum: float | Array = 0.9,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    momentum: Scalar = 0.9,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    eps: float | Array = 1e-6,
+    eps: Scalar = 1e-6,
     eps_in_rate: bool = True,
 ) -> optax.GradientTransformation:
     """Dual averaging that divides by the cube root of the sum of squared gradients.

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, sizes_like
@@ -44,18 +45,18 @@ class AdamState(NamedTuple):
         params are complex).
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
 @checked
 def adam(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
 ) -> optax.GradientTransformation:
     """Divide an average of gradients by the root of an average of their squares.
 
@@ -104,12 +105,12 @@ def adam(
 
 @checked
 def adamw(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 1e-4,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 1e-4,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Adam with weight decay that is separate from the gradient.
@@ -150,7 +151,7 @@ def adamw(
 
 
 def _adam_direction(
-    b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array
+    b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar
 ) -> optax.GradientTransformation:
     _check(b1, b2, eps, eps_root)
 
@@ -188,7 +189,7 @@ class AmsgradState(NamedTuple):
         it is the largest corrected v_t.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
     nu_max: Params
@@ -196,11 +197,11 @@ class AmsgradState(NamedTuple):
 
 @checked
 def amsgrad(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     correct_before_max: bool = True,
@@ -282,17 +283,17 @@ class AdamaxState(NamedTuple):
       nu: Decaying maximum n_t of gradient sizes, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
 @checked
 def adamax(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
 ) -> optax.GradientTransformation:
     """Divide an average of gradients by a decaying maximum of their sizes.
 
@@ -325,11 +326,11 @@ def adamax(
 
 @checked
 def adamaxw(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 1e-4,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-4,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Adamax with weight decay that is separate from the gradient.
@@ -367,7 +368,7 @@ def adamaxw(
 
 
 def _adamax_direction(
-    b1: float | Array, b2: float | Array, eps: float | Array
+    b1: Scalar, b2: Scalar, eps: Scalar
 ) -> optax.GradientTransformation:
     _check(b1, b2, eps)
 
@@ -396,10 +397,10 @@ def _adamax_direction(
 
 
 def _check(
-    b1: float | Array,
-    b2: float | Array,
-    eps: float | Array,
-    eps_root: float | Array = 0.0,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    eps_root: Scalar = 0.0,
 ) -> None:
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._adam import AdamState
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked
@@ -47,7 +48,7 @@ class AdemamixState(NamedTuple):
       nu: Moving average of squared gradients v_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     slow: Params
     nu: Params
@@ -55,16 +56,16 @@ class AdemamixState(NamedTuple):
 
 @checked
 def ademamix(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    b3: float | Array = 0.9999,
-    alpha: float | Array = 5.0,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    b3: Scalar = 0.9999,
+    alpha: Scalar = 5.0,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    warmup_steps: int | Array = 0,
+    warmup_steps: Integer = 0,
 ) -> optax.GradientTransformation:
     """AdamW with a second, slow average of gradients in the numerator.
 
@@ -142,12 +143,12 @@ def ademamix(
 
 
 def _warmed_up(
-    alpha: float | Array,
-    b1: float | Array,
-    b3: float | Array,
-    warmup_steps: int | Array,
+    alpha: Scalar,
+    b1: Scalar,
+    b3: Scalar,
+    warmup_steps: Integer,
     count: Array,
-) -> tuple[float | Array, float | Array]:
+) -> tuple[Scalar, Scalar]:
     """Return α and β3 at step t of the warm-up."""
     if isinstance(warmup_steps, int) and warmup_steps == 0:
         return alpha, b3
@@ -166,20 +167,20 @@ class SimplifiedAdemamixState(NamedTuple):
       nu: Moving average of squared gradients v_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     velocity: Params
     nu: Params
 
 
 @checked
 def simplified_ademamix(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.99,
-    b2: float | Array = 0.95,
-    alpha: float | Array = 0.0,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.99,
+    b2: Scalar = 0.95,
+    alpha: Scalar = 0.0,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Divide a decaying sum of gradients plus the newest one by Adam's root √v̂_t.
@@ -247,11 +248,11 @@ def simplified_ademamix(
 
 @checked
 def laprop(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-15,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-15,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Divide each gradient by Adam's root √v̂_t, and then take the moving average.
@@ -326,7 +327,7 @@ class MarsState(NamedTuple):
       gradient: Last gradient g_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
     gradient: Params
@@ -334,12 +335,12 @@ class MarsState(NamedTuple):
 
 @checked
 def mars(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.99,
-    gamma: float | Array = 0.025,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    gamma: Scalar = 0.025,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
     optimize_1d: bool = False,
 ) -> optax.GradientTransformation:
@@ -426,7 +427,7 @@ def mars(
     )
 
 
-def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) -> None:
+def _check(decays: dict[str, Scalar], sizes: dict[str, Scalar]) -> None:
     for name, value in decays.items():
         check_number(name, value, below=1.0)
     for name, value in sizes.items():

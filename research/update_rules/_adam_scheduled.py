@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._adam import AdamState
 from research.update_rules._bias_correction import bias_correction, effective_length
 from research.update_rules._checks import checked
@@ -40,10 +41,10 @@ class NadamState(NamedTuple):
         "constant" schedule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
-    product: Array
+    product: Float[Array, ""]
 
 
 MOMENTUM_SCHEDULES = ("constant", "torch", "paper")
@@ -51,13 +52,13 @@ MOMENTUM_SCHEDULES = ("constant", "torch", "paper")
 
 @checked
 def nadam(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     momentum_schedule: str = "constant",
-    momentum_decay: float | Array = 0.004,
+    momentum_decay: Scalar = 0.004,
 ) -> optax.GradientTransformation:
     """Adam with Nesterov's look-ahead.
 
@@ -107,12 +108,12 @@ def nadam(
 
 @checked
 def nadamw(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 1e-4,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 1e-4,
     mask: Any = None,
     same_correction: bool = False,
 ) -> optax.GradientTransformation:
@@ -158,12 +159,12 @@ def nadamw(
 
 
 def _nadam_direction(
-    b1: float | Array,
-    b2: float | Array,
-    eps: float | Array,
-    eps_root: float | Array,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    eps_root: Scalar,
     momentum_schedule: str = "constant",
-    momentum_decay: float | Array = 0.004,
+    momentum_decay: Scalar = 0.004,
     same_correction: bool = False,
 ) -> optax.GradientTransformation:
     _check(b1, b2, eps, eps_root)
@@ -230,12 +231,12 @@ def _limited(g: Array) -> Array:
 
 @checked
 def radam(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    threshold: float | Array = 5.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    threshold: Scalar = 5.0,
     eps_before_correction: bool = False,
 ) -> optax.GradientTransformation:
     """Momentum at first, then Adam with steps scaled by a factor r_t.
@@ -311,7 +312,7 @@ def radam(
     )
 
 
-def _rectification(length: Array, most: float | Array) -> Array:
+def _rectification(length: Array, most: Scalar) -> Array:
     """Return r_t of `radam`.
 
     It is NaN where ρ_t < 4, where the rule does not use it.
@@ -321,9 +322,7 @@ def _rectification(length: Array, most: float | Array) -> Array:
     )
 
 
-def _check(
-    b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array
-) -> None:
+def _check(b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar) -> None:
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)

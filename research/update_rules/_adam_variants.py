@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import checked
@@ -49,18 +50,18 @@ class AdabeliefState(NamedTuple):
         the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
 @checked
 def adabelief(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-16,
-    eps_root: float | Array = 1e-16,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-16,
+    eps_root: Scalar = 1e-16,
 ) -> optax.GradientTransformation:
     """Adam that divides by the distance of gradients from their average.
 
@@ -123,12 +124,12 @@ def adabelief(
 
 @checked
 def acprop(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-16,
-    eps_root: float | Array = 1e-16,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-16,
+    eps_root: Scalar = 1e-16,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
     from_old_mean: bool = False,
 ) -> optax.GradientTransformation:
@@ -214,20 +215,20 @@ class YogiState(NamedTuple):
       nu: Second moment v_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
 @checked
 def yogi(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-3,
-    eps_root: float | Array = 0.0,
-    initial_accumulator_value: float | Array = 1e-6,
-    initial_mu: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-3,
+    eps_root: Scalar = 0.0,
+    initial_accumulator_value: Scalar = 1e-6,
+    initial_mu: Scalar = 0.0,
     bias_correction: bool = True,
 ) -> optax.GradientTransformation:
     """Adam with a second moment that changes by at most (1 - β2) g² per step.
@@ -312,7 +313,7 @@ class AdanState(NamedTuple):
       gradient: Last gradient g_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     difference: Params
     nu: Params
@@ -321,13 +322,13 @@ class AdanState(NamedTuple):
 
 @checked
 def adan(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.98,
-    b2: float | Array = 0.92,
-    b3: float | Array = 0.99,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.98,
+    b2: Scalar = 0.92,
+    b3: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
     proximal: bool = False,
 ) -> optax.GradientTransformation:
@@ -430,11 +431,11 @@ class ShrinkState(NamedTuple):
       count: Number of steps taken, int32, shape ().
     """
 
-    count: Array
+    count: Int[Array, ""]
 
 
 def _shrink(
-    learning_rate: float | Array | Schedule, weight_decay: float | Array
+    learning_rate: Scalar | Schedule, weight_decay: Scalar
 ) -> optax.GradientTransformation:
     """Return the transformation u <- u / (1 + λ η_t), for implicit weight decay.
 
@@ -459,11 +460,11 @@ def _shrink(
 
 @checked
 def cautious_adamw(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 1e-2,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-2,
     mask: Any = None,
     plus_one: bool = False,
     cautious_decay: bool = False,
@@ -509,7 +510,7 @@ def cautious_adamw(
     return optax.chain(direction, decay, descend(learning_rate))
 
 
-def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) -> None:
+def _check(decays: dict[str, Scalar], sizes: dict[str, Scalar]) -> None:
     for name, value in decays.items():
         check_number(name, value, below=1.0)
     for name, value in sizes.items():

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked, make_inner
 from research.update_rules._edges import complete, dtype_beside
@@ -34,17 +35,17 @@ class LookaheadState(NamedTuple):
       inner: State of the inner rule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     evaluation_params: Params
     inner: optax.OptState
 
 
 @checked
 def lookahead(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     inner: Constructor | None = None,
-    sync_period: int | Array = 5,
-    slow_step_size: float | Array = 0.5,
+    sync_period: Integer = 5,
+    slow_step_size: Scalar = 0.5,
     reset_state: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Let another rule take k steps, then move back part of the way.
@@ -140,16 +141,16 @@ class AveragingState(NamedTuple):
       inner: State of the inner rule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     evaluation_params: Params
     inner: optax.OptState
 
 
 @checked
 def polyak_averaging(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     inner: Constructor | None = None,
-    start: int | Array = 0,
+    start: Integer = 0,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
@@ -215,9 +216,9 @@ def polyak_averaging(
 
 @checked
 def exponential_averaging(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     inner: Constructor | None = None,
-    decay: float | Array = 0.999,
+    decay: Scalar = 0.999,
     debias: bool = True,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:

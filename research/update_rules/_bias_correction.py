@@ -3,11 +3,12 @@
 import math
 
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
-from research.types import Array
+from research.types import Array, Scalar
 
 
-def bias_correction(decay: float | Array, count: Array) -> Array:
+def bias_correction(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     """Return 1 - β^t, with full relative precision even where β^t is close to 1.
 
     Args:
@@ -22,7 +23,7 @@ def bias_correction(decay: float | Array, count: Array) -> Array:
     return -jnp.expm1(count * _log(decay))
 
 
-def effective_length(decay: float | Array, count: Array) -> Array:
+def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     """Return the number of gradients that a moving average effectively averages.
 
     ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t).
@@ -50,7 +51,7 @@ def effective_length(decay: float | Array, count: Array) -> Array:
     return 1.0 + 2.0 * age
 
 
-def _log(decay: float | Array) -> float | Array:
+def _log(decay: Scalar) -> Scalar:
     """Return log β.
 
     For a Python number it has double precision, whatever precision JAX uses.

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from research.checks import check_number
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete
 from research.update_rules._transforms import cast
 
 
 @checked
-def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
+def clip_by_value(max_value: Scalar) -> optax.GradientTransformation:
     """Clip each entry of the gradient to [-c, c]: g <- min(max(g, -c), c).
 
     optax.clip and torch's clip_grad_value_ are the same. Unlike the clips by norm, this
@@ -45,7 +45,7 @@ def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
 
 
 @checked
-def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
+def clip_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
     """Scale each leaf down to a norm of at most c: g <- g min(1, c / |g|).
 
     |g| is the norm of one leaf. For a leaf of n entries, optax.clip_by_block_rms with
@@ -75,7 +75,7 @@ def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
 
 
 @checked
-def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation:
+def clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformation:
     """Scale the gradient down to a norm of at most c: g <- g min(1, c / |g|).
 
     |g| is the norm over all leaves. optax.clip_by_global_norm is the same. torch's
@@ -108,8 +108,8 @@ def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation
 
 @checked
 def clip_adaptively(
-    clipping: float | Array,
-    eps: float | Array = 1e-3,
+    clipping: Scalar,
+    eps: Scalar = 1e-3,
     axis: int | Sequence[int] | None = None,
 ) -> optax.GradientTransformation:
     """Limit the norm of each unit's gradient relative to the norm of its weights.
@@ -192,7 +192,7 @@ def _axes_of_a_unit(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (0,) if len(shape) <= 3 else tuple(range(len(shape) - 1))
 
 
-def _shorten(g: Array, norm: Array, max_norm: float | Array) -> Array:
+def _shorten(g: Array, norm: Array, max_norm: Scalar) -> Array:
     limit = cast(max_norm, norm)
     wide = g.astype(jnp.promote_types(g.dtype, norm.dtype))
     return jnp.where(norm < limit, g, ((wide / norm) * limit).astype(g.dtype))

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number, shown
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import check_rule, checked
 from research.update_rules._edges import arrays, complete, in_dtype, real_dtype
 from research.update_rules._transforms import agreement, cast, increment, reached
@@ -30,15 +31,15 @@ class AccumulationState(NamedTuple):
       inner: State of the wrapped rule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mean: Params
-    value: Array
+    value: Float[Array, ""]
     inner: optax.OptState
 
 
 @checked
 def accumulate_gradients(
-    rule: optax.GradientTransformation, every: int | Array
+    rule: optax.GradientTransformation, every: Integer
 ) -> optax.GradientTransformationExtraArgs:
     """Call a rule at every k-th step with the mean of k gradients.
 
@@ -148,14 +149,14 @@ class SkippingState(NamedTuple):
       inner: State of the wrapped rule after the last step that was not skipped.
     """
 
-    skipped: Array
-    consecutive: Array
+    skipped: Int[Array, ""]
+    consecutive: Int[Array, ""]
     inner: optax.OptState
 
 
 @checked
 def skip_nonfinite(
-    rule: optax.GradientTransformation, max_consecutive: int | Array | None = None
+    rule: optax.GradientTransformation, max_consecutive: Integer | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Skip and count the steps whose gradient or update contains NaN or an infinity.
 
@@ -229,7 +230,7 @@ class CautiousState(NamedTuple):
 def cautious(
     rule: optax.GradientTransformation,
     plus_one: bool = False,
-    min_share: float | Array = 1e-3,
+    min_share: Scalar = 1e-3,
 ) -> optax.GradientTransformationExtraArgs:
     """Set each entry of a rule's update to 0 if it does not oppose the gradient.
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Bool, Float, Num
 
 from research.types import Array, Params
 
@@ -137,7 +138,7 @@ def real_dtype(x: Any) -> Any:
     )
 
 
-def in_dtype(x: Array, dtype: Any) -> Array:
+def in_dtype(x: Num[Array, "*shape"], dtype: Any) -> Num[Array, "*shape"]:
     """Cast a floating array to a dtype, or the parts of a complex array to that dtype.
 
     Other arrays are returned unchanged. JAX has no complex numbers of half precision.
@@ -164,7 +165,7 @@ def dtype_beside(x: Any, dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(x) else dtype
 
 
-def abs_square(x: Array) -> Array:
+def abs_square(x: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return |x|² of each entry, as a real array.
 
     Example:
@@ -178,7 +179,7 @@ def abs_square(x: Array) -> Array:
     )
 
 
-def norm_of(x: Array) -> Array:
+def norm_of(x: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Return the Euclidean norm of a leaf, at least in float32.
 
     Example:
@@ -190,7 +191,9 @@ def norm_of(x: Array) -> Array:
     )
 
 
-def real_product(a: Array, b: Array) -> Array:
+def real_product(
+    a: Num[Array, "*shape"], b: Num[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """Return the real product entry by entry: Re(a) Re(b) + Im(a) Im(b).
 
     For real arrays this is a * b. The sum of the entries is the inner product of a and
@@ -205,7 +208,9 @@ def real_product(a: Array, b: Array) -> Array:
     return (a * b).real
 
 
-def overflowed(squares: Array, *behind: Array) -> Array:
+def overflowed(
+    squares: Float[Array, "*shape"], *behind: Num[Array, "*shape"]
+) -> Bool[Array, "*shape"]:
     """Return a mask of the entries where an average of squares overflowed.
 
     In these entries the average is ∞ although the arrays from which it was computed
@@ -222,7 +227,7 @@ def overflowed(squares: Array, *behind: Array) -> Array:
     )
 
 
-def sizes_like(x: Array, value: Any = 0.0) -> Array:
+def sizes_like(x: Num[Array, "*shape"], value: Any = 0.0) -> Float[Array, "*shape"]:
     """Return a real array with the shape of x, filled with a value; x may be complex.
 
     Example:
@@ -236,7 +241,7 @@ def sizes_like(x: Array, value: Any = 0.0) -> Array:
     )
 
 
-def within_range(x: Array) -> Array:
+def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
     """Clip x to the finite range of its dtype.
 
     The difference of two finite gradients may be twice the largest number of the dtype.
@@ -251,7 +256,7 @@ def within_range(x: Array) -> Array:
     return jnp.clip(x, -most, most)
 
 
-def leaf_norm(x: Array) -> Array:
+def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Return the Euclidean norm of a leaf, in at least float32, for entries of any size.
 
     Entries above 2^60 or below 2^-60 are multiplied by a power of two before they are

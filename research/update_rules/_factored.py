@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked
 from research.update_rules._edges import (
     abs_square,
@@ -46,8 +47,8 @@ class Factors(NamedTuple):
       column: Mean over the second longest axis. The array does not have this axis.
     """
 
-    row: Array
-    column: Array
+    row: Float[Array, "..."]
+    column: Float[Array, "..."]
 
 
 class AdafactorState(NamedTuple):
@@ -59,7 +60,7 @@ class AdafactorState(NamedTuple):
         is factored has its Factors instead.
     """
 
-    count: Array
+    count: Int[Array, ""]
     nu: Params
 
 
@@ -75,16 +76,16 @@ class AdafactorMomentumState(NamedTuple):
 
 @checked
 def adafactor(
-    learning_rate: float | Array | Schedule,
-    decay_rate: float | Array = 0.8,
+    learning_rate: Scalar | Schedule,
+    decay_rate: Scalar = 0.8,
     min_dim_size_to_factor: int | None = None,
     multiply_by_parameter_scale: bool = True,
-    clipping_threshold: float | Array = 1.0,
-    momentum: float | Array | None = None,
-    weight_decay: float | Array = 0.0,
+    clipping_threshold: Scalar = 1.0,
+    momentum: Scalar | None = None,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    eps: float | Array = 1e-30,
-    min_scale: float | Array = 1e-3,
+    eps: Scalar = 1e-30,
+    min_scale: Scalar = 1e-3,
     relative_step: bool = False,
 ) -> optax.GradientTransformation:
     """Adam without momentum, with a second moment of rank one for each matrix.
@@ -279,7 +280,7 @@ def _rms(x: Array) -> Array:
     return jnp.sqrt(total / max(math.prod(x.shape), 1))
 
 
-def _averaged(decay: float | Array) -> optax.GradientTransformation:
+def _averaged(decay: Scalar) -> optax.GradientTransformation:
     """Return the moving average of the updates, from 0 and without correction."""
     check_number("momentum", decay, below=1.0)
 
@@ -294,7 +295,7 @@ def _averaged(decay: float | Array) -> optax.GradientTransformation:
     return complete(optax.GradientTransformation(init, update))
 
 
-def _at_most_relative(learning_rate: float | Array | Schedule) -> Schedule:
+def _at_most_relative(learning_rate: Scalar | Schedule) -> Schedule:
     """Return the schedule min(η_t, 1 / √t), with t counted from 1."""
 
     def rate(count: Array):
@@ -320,9 +321,9 @@ class Sm3State(NamedTuple):
 
 @checked
 def sm3(
-    learning_rate: float | Array | Schedule,
-    momentum: float | Array = 0.9,
-    eps: float | Array = 1e-8,
+    learning_rate: Scalar | Schedule,
+    momentum: Scalar = 0.9,
+    eps: Scalar = 1e-8,
 ) -> optax.GradientTransformation:
     """Adagrad that stores one number for each row and each column of a matrix.
 

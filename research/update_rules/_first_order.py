@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_key, check_number
 from research.schedules import Schedule
-from research.types import Array, Key, Params
+from research.types import Array, Key, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
 from research.update_rules._entry import (
@@ -34,7 +35,7 @@ from research.update_rules._transforms import (
 
 @checked
 def gradient_descent(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
 ) -> optax.GradientTransformation:
     """Step along the negative gradient: u_t = -η_t g_t.
 
@@ -77,7 +78,7 @@ class MomentumState(NamedTuple):
 
 @checked
 def heavy_ball(
-    learning_rate: float | Array | Schedule, momentum: float | Array = 0.9
+    learning_rate: Scalar | Schedule, momentum: Scalar = 0.9
 ) -> optax.GradientTransformation:
     """Step along a decaying sum of gradients.
 
@@ -121,7 +122,7 @@ def heavy_ball(
 
 @checked
 def nesterov(
-    learning_rate: float | Array | Schedule, momentum: float | Array | Schedule = 0.9
+    learning_rate: Scalar | Schedule, momentum: Scalar | Schedule = 0.9
 ) -> optax.GradientTransformation:
     """Heavy ball with a look-ahead: step along g_t + μ m_t instead of m_t.
 
@@ -176,8 +177,8 @@ class ScheduledMomentumState(NamedTuple):
       velocity: Decaying sum m_t of gradients, shaped like the params.
     """
 
-    count: Array
-    momentum: Array
+    count: Int[Array, ""]
+    momentum: Float[Array, ""]
     velocity: Params
 
 
@@ -207,9 +208,7 @@ def _accumulate_by_schedule(momentum: Schedule) -> optax.GradientTransformation:
     return complete(optax.GradientTransformation(init, update))
 
 
-def _accumulate(
-    momentum: float | Array, look_ahead: bool
-) -> optax.GradientTransformation:
+def _accumulate(momentum: Scalar, look_ahead: bool) -> optax.GradientTransformation:
     check_number("momentum", momentum, below=1.0)
 
     def init(params: Params):
@@ -237,14 +236,14 @@ class AverageState(NamedTuple):
       average: Moving average m_t of gradients, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     average: Params
 
 
 @checked
 def ema_momentum(
-    learning_rate: float | Array | Schedule,
-    momentum: float | Array = 0.9,
+    learning_rate: Scalar | Schedule,
+    momentum: Scalar = 0.9,
     undamped_start: bool = False,
 ) -> optax.GradientTransformation:
     """Step along a moving average of gradients.
@@ -284,9 +283,7 @@ def ema_momentum(
     return optax.chain(_average(momentum, undamped_start), descend(learning_rate))
 
 
-def _average(
-    momentum: float | Array, undamped_start: bool
-) -> optax.GradientTransformation:
+def _average(momentum: Scalar, undamped_start: bool) -> optax.GradientTransformation:
     check_number("momentum", momentum, below=1.0)
     if not isinstance(undamped_start, bool):
         raise TypeError(
@@ -316,7 +313,7 @@ def _average(
 
 @checked
 def sign_descent(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
 ) -> optax.GradientTransformation:
     """Move each coordinate by the rate, against the sign of its gradient.
 
@@ -353,7 +350,7 @@ def sign_descent(
 
 @checked
 def signum(
-    learning_rate: float | Array | Schedule, momentum: float | Array = 0.9
+    learning_rate: Scalar | Schedule, momentum: Scalar = 0.9
 ) -> optax.GradientTransformation:
     """Move each coordinate by the rate, against the sign of an average of gradients.
 
@@ -407,15 +404,15 @@ class NoisyState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
     """
 
-    count: Array
+    count: Int[Array, ""]
 
 
 @checked
 def noisy_sgd(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     key: Key,
-    eta: float | Array = 0.01,
-    gamma: float | Array = 0.55,
+    eta: Scalar = 0.01,
+    gamma: Scalar = 0.55,
 ) -> optax.GradientTransformation:
     """Add normal noise to the gradient, with a variance that falls over time.
 

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import LINE_SEARCH, RuleEntry
@@ -39,17 +40,17 @@ class SearchState(NamedTuple):
       search: Result of the last line search.
     """
 
-    count: Array
+    count: Int[Array, ""]
     search: Searched
 
 
 @checked
 def backtracking_descent(
-    learning_rate: float | Array | Schedule = 1.0,
-    sufficient_decrease: float | Array = 1e-4,
-    shrink: float | Array = 0.5,
-    increase: float | Array | None = None,
-    max_evaluations: int | Array = 50,
+    learning_rate: Scalar | Schedule = 1.0,
+    sufficient_decrease: Scalar = 1e-4,
+    shrink: Scalar = 0.5,
+    increase: Scalar | None = None,
+    max_evaluations: Integer = 50,
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with a backtracking line search by Armijo's rule.
 
@@ -139,10 +140,10 @@ class ConjugateState(NamedTuple):
       search: Result of the last line search.
     """
 
-    count: Array
+    count: Int[Array, ""]
     grad: Params
     direction: Params
-    slope: Array
+    slope: Float[Array, ""]
     search: Searched
 
 
@@ -179,7 +180,7 @@ _CONJUGATE_WOLFE = partial(strong_wolfe, curvature=0.1)
 
 @checked
 def nonlinear_conjugate_gradient(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     beta: str = "polak_ribiere_plus",
     linesearch: str | Search = "strong_wolfe",
 ) -> optax.GradientTransformationExtraArgs:

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_choice, check_key, check_number, check_tree
 from research.schedules import Schedule
 from research.sizes import check_most
-from research.types import Array, Key, Params
+from research.types import Array, Integer, Key, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked, make_inner, rate_at
 from research.update_rules._edges import complete, norm_of
@@ -46,7 +47,7 @@ class SoapState(NamedTuple):
       bases: For each leaf, the basis Q of each rotated axis, an orthogonal matrix.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
     factors: Any
@@ -55,15 +56,15 @@ class SoapState(NamedTuple):
 
 @checked
 def soap(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.95,
-    b2: float | Array = 0.95,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.95,
+    b2: Scalar = 0.95,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    refresh_every: int | Array = 10,
+    refresh_every: Integer = 10,
     refresh: str = "qr",
-    shampoo_beta: float | Array | None = None,
+    shampoo_beta: Scalar | None = None,
     max_size: int | None = None,
 ) -> optax.GradientTransformation:
     """Run Adam in the eigenbasis of Shampoo's matrices.
@@ -170,7 +171,7 @@ def soap(
         first = state.count == 0
         steps = jnp.maximum(state.count, 1)
 
-        def average(decay: float | Array, old: Array, new: Array):
+        def average(decay: Scalar, old: Array, new: Array):
             kept = cast(decay, old) * old + cast(1.0 - decay, old) * like(new, old)
             return jnp.where(first, old, kept)
 
@@ -312,23 +313,23 @@ class ShampooState(NamedTuple):
       graft: State of the rule that sets the length of the step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     factors: Any
     roots: Any
-    residual: Array
+    residual: Float[Array, ""]
     graft: Any
 
 
 @checked
 def shampoo(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array | None = None,
-    eps: float | Array = 1e-4,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar | None = None,
+    eps: Scalar = 1e-4,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    refresh_every: int | Array = 1,
+    refresh_every: Integer = 1,
     root: int | None = None,
     method: str = "eigh",
     graft: Callable[..., optax.GradientTransformation] | None = None,
@@ -549,7 +550,9 @@ def _power(eigenvalues: Array, power: float) -> Array:
     return jnp.where(positive, jnp.where(positive, eigenvalues, 1.0) ** power, 0.0)
 
 
-def by_eigenvalues(matrix: Array, order: int, ridge: float | Array = 0.0) -> Array:
+def by_eigenvalues(
+    matrix: Float[Array, "n n"], order: int, ridge: Scalar = 0.0
+) -> Float[Array, "n n"]:
     """Return (L + ε I)^(-1/q) by the eigenvalues of a semidefinite matrix.
 
     Eigenvalues of L below 0 are rounding errors, and count as 0. If an eigenvalue of L
@@ -575,8 +578,8 @@ def by_eigenvalues(matrix: Array, order: int, ridge: float | Array = 0.0) -> Arr
 
 
 def by_newton(
-    matrix: Array, order: int, ridge: float | Array = 0.0, num_steps: int = 100
-) -> Array:
+    matrix: Float[Array, "n n"], order: int, ridge: Scalar = 0.0, num_steps: int = 100
+) -> Float[Array, "n n"]:
     """Return (L + ε I)^(-1/q) of a definite matrix by the coupled Newton iteration.
 
     Let A = L + ε I, |A| its Frobenius norm, and z = (1 + q) / (2 |A|). The iteration
@@ -631,7 +634,9 @@ def by_newton(
     return jnp.where(empty, 0.0, x)
 
 
-def root_residual(x: Array, matrix: Array, order: int) -> Array:
+def root_residual(
+    x: Float[Array, "n n"], matrix: Float[Array, "n n"], order: int
+) -> Float[Array, "n n"]:
     """Return the entries of |X^q A - I|, which are 0 if X is the inverse q-th root of A.
 
     Example:
@@ -678,7 +683,7 @@ class PsgdState(NamedTuple):
         matrix, or only its diagonal.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     factors: Any
 
@@ -692,11 +697,11 @@ class PsgdDraws(NamedTuple):
       noise: Standard normal numbers V, shaped like the params, in at least float32.
     """
 
-    uniform: Array
+    uniform: Float[Array, ""]
     noise: Params
 
 
-def psgd_draws(key: Key, count: Array | int, params: Params) -> PsgdDraws:
+def psgd_draws(key: Key, count: Integer, params: Params) -> PsgdDraws:
     """Return the random numbers of a step of `psgd_kron`.
 
     The key of the step is fold_in(key, count). The uniform number is drawn with
@@ -734,12 +739,12 @@ def psgd_draws(key: Key, count: Array | int, params: Params) -> PsgdDraws:
 
 @checked
 def psgd_kron(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     key: Key,
-    b1: float | Array = 0.9,
-    factor_rate: float | Array = 0.1,
-    probability: float | Array | Schedule = 1.0,
-    weight_decay: float | Array = 0.0,
+    b1: Scalar = 0.9,
+    factor_rate: Scalar = 0.1,
+    probability: Scalar | Schedule = 1.0,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
     max_size: int | None = None,
 ) -> optax.GradientTransformation:
@@ -893,7 +898,7 @@ def _by_factors(
 
 
 def _psgd_factors(
-    factors: Any, m: Array, noise: Array, factor_rate: float | Array
+    factors: Any, m: Array, noise: Array, factor_rate: Scalar
 ) -> tuple[Array, ...]:
     a = _by_factors(factors, m)
     b = _by_factors(factors, noise.astype(m.dtype), inverse=True)
@@ -914,7 +919,7 @@ def _psgd_factors(
     return tuple(moved(k, q) for k, q in enumerate(factors))
 
 
-def norm_lower_bound(a: Array) -> Array:
+def norm_lower_bound(a: Float[Array, "n n"]) -> Float[Array, ""]:
     """Return a lower bound of the spectral norm of a symmetric matrix.
 
     The bound is |A x| / |x|, where x is A times the longest column of A. For most

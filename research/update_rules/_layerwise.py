@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number, shown
 from research.naming import known_names
 from research.schedules import Schedule
 from research.sizes import check_most
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import check_rate, checked, make_inner, rate_at
@@ -86,12 +87,12 @@ COEFFICIENTS: dict[str, tuple[tuple[float, ...], ...]] = {
 
 @checked
 def lamb(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-6,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Scale AdamW's step for each leaf to the norm of the leaf.
@@ -227,7 +228,9 @@ def _layout(shape: tuple[int, ...], axes: MatrixAxes, where: str = "") -> _Layou
     return _Layout((*batch, *inputs, *outputs), blocks)
 
 
-def matrices_of(x: Array, axes: MatrixAxes) -> Array:
+def matrices_of(
+    x: Float[Array, "*shape"], axes: MatrixAxes
+) -> Float[Array, "matrices rows columns"]:
     """Return the matrices of a leaf, shape (number of matrices, rows, columns).
 
     Raises:
@@ -241,7 +244,11 @@ def matrices_of(x: Array, axes: MatrixAxes) -> Array:
     return blocks.reshape(b * i * o, m, n)
 
 
-def leaf_of(matrices: Array, shape: tuple[int, ...], axes: MatrixAxes) -> Array:
+def leaf_of(
+    matrices: Float[Array, "matrices rows columns"],
+    shape: tuple[int, ...],
+    axes: MatrixAxes,
+) -> Float[Array, "*shape"]:
     """Return the leaf that has the given matrices and shape; inverse of `matrices_of`.
 
     Example:
@@ -274,23 +281,23 @@ class MuonState(NamedTuple):
       mu: Moving average M_t of gradients, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
 
 
 @checked
 def muon(
-    learning_rate: float | Array | Schedule,
-    beta: float | Array = 0.95,
+    learning_rate: Scalar | Schedule,
+    beta: Scalar = 0.95,
     nesterov: bool = True,
-    eps: float | Array = 1e-7,
-    weight_decay: float | Array = 0.0,
-    ns_steps: int | Array = 5,
+    eps: Scalar = 1e-7,
+    weight_decay: Scalar = 0.0,
+    ns_steps: Integer = 5,
     ns_coeffs: Any = NEWTON_SCHULZ,
     bias_correction: bool = False,
     matrices: Any = None,
     inner: Callable[..., optax.GradientTransformation] | None = None,
-    consistent_rms: float | Array | None = None,
+    consistent_rms: Scalar | None = None,
 ) -> optax.GradientTransformation:
     """Orthogonalise the momentum of each matrix before the step.
 
@@ -502,7 +509,7 @@ def _split(
 
 
 def _momentum(
-    beta: float | Array,
+    beta: Scalar,
     nesterov: bool,
     bias_correction: bool,
     orthogonalise: Callable[[Array], Array],
@@ -537,11 +544,11 @@ def _momentum(
 
 
 def newton_schulz(
-    a: Array,
-    ns_steps: int | Array = 5,
+    a: Float[Array, "rows columns"],
+    ns_steps: Integer = 5,
     ns_coeffs: Any = NEWTON_SCHULZ,
-    eps: float | Array = 1e-7,
-) -> Array:
+    eps: Scalar = 1e-7,
+) -> Float[Array, "rows columns"]:
     """Return a matrix with the singular vectors of a and singular values close to 1.
 
     The matrix comes from repeated application of odd polynomials of degree five.
@@ -599,17 +606,17 @@ class NeuronState(NamedTuple):
 
 @checked
 def normuon(
-    learning_rate: float | Array | Schedule,
-    beta: float | Array = 0.95,
-    beta2: float | Array = 0.95,
+    learning_rate: Scalar | Schedule,
+    beta: Scalar = 0.95,
+    beta2: Scalar = 0.95,
     nesterov: bool = True,
-    eps: float | Array = 1e-7,
-    weight_decay: float | Array = 0.0,
-    ns_steps: int | Array = 5,
+    eps: Scalar = 1e-7,
+    weight_decay: Scalar = 0.0,
+    ns_steps: Integer = 5,
     ns_coeffs: Any = NEWTON_SCHULZ,
     matrices: Any = None,
     inner: Callable[..., optax.GradientTransformation] | None = None,
-    consistent_rms: float | Array | None = None,
+    consistent_rms: Scalar | None = None,
 ) -> optax.GradientTransformation:
     """Scale the step of Muon separately for each output of a matrix.
 
@@ -686,7 +693,7 @@ _NEVER_ZERO = 1e-10  # The δ of the authors' code.
 
 
 def _by_neuron(
-    beta2: float | Array, consistent_rms: Any, layouts: list[MatrixAxes]
+    beta2: Scalar, consistent_rms: Any, layouts: list[MatrixAxes]
 ) -> optax.GradientTransformation:
     def axes_like(tree: Params) -> Params:
         return jax.tree.unflatten(jax.tree.structure(tree), layouts)
@@ -736,15 +743,15 @@ class HyperballState(NamedTuple):
       inner: State of the inner rule.
     """
 
-    count: Array
-    learning_rate: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
     radii: Params
     inner: optax.OptState
 
 
 @checked
 def hyperball(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     inner: Callable[..., optax.GradientTransformation] | None = None,
     matrices: Any = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Outcome, Params
+from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import RuleEntry
@@ -48,25 +49,25 @@ class GaussNewtonState(NamedTuple):
         None if there is no line search, or if the params are narrower than float32.
     """
 
-    count: Array
-    learning_rate: Array
-    outcome: Array
-    curvature: Array
-    evaluations: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    outcome: Int[Array, ""]
+    curvature: Int[Array, ""]
+    evaluations: Int[Array, ""]
     squares_after: Params
     squares_grad_after: Params
 
 
 @checked
 def gauss_newton(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     *,
     residual_fn: ResidualFn | None = None,
     singular: str = "shortest",
     line_search: bool = True,
-    sufficient_decrease: float | Array = 1e-4,
-    shrink: float | Array = 0.5,
-    max_evaluations: int | Array = 50,
+    sufficient_decrease: Scalar = 1e-4,
+    shrink: Scalar = 0.5,
+    max_evaluations: Integer = 50,
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point that minimises the squares of the linearised residuals.
 
@@ -203,19 +204,19 @@ class LevenbergMarquardtState(NamedTuple):
       evaluations, squares_after, squares_grad_after: As in GaussNewtonState.
     """
 
-    count: Array
-    learning_rate: Array
-    scale: Array
-    gain: Array
-    outcome: Array
-    evaluations: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    scale: Float[Array, " n"]
+    gain: Float[Array, ""]
+    outcome: Int[Array, ""]
+    evaluations: Int[Array, ""]
     squares_after: Params
     squares_grad_after: Params
 
 
 @checked
 def levenberg_marquardt(
-    learning_rate: float | Array = 1.0, *, residual_fn: ResidualFn | None = None
+    learning_rate: Scalar = 1.0, *, residual_fn: ResidualFn | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Take a Gauss-Newton step inside a trust region.
 

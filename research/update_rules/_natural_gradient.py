@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int, Num
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Outcome, Params
+from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import SECOND_ORDER, RuleEntry
@@ -39,18 +40,18 @@ class NaturalGradientState(NamedTuple):
         `research.update_rules._second_order.CURVATURES`, int32.
     """
 
-    count: Array
-    learning_rate: Array
-    outcome: Array
-    curvature: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    outcome: Int[Array, ""]
+    curvature: Int[Array, ""]
 
 
 @checked
 def natural_gradient(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     *,
     fisher_fn: FisherFn | None = None,
-    damping: float | Array = 0.0,
+    damping: Scalar = 0.0,
     singular: str = "drop",
 ) -> optax.GradientTransformationExtraArgs:
     """Step along the negative gradient in the metric of the Fisher matrix.
@@ -166,7 +167,9 @@ def natural_gradient(
 
 
 def canonical_fisher(
-    apply: Callable[[Params, Array], Array], x: Array, penalty: Any = None
+    apply: Callable[[Params, Num[Array, "n ..."]], Float[Array, "n ..."]],
+    x: Num[Array, "n ..."],
+    penalty: Any = None,
 ) -> FisherFn:
     """Return a function that computes the Fisher matrix of a model with logits.
 

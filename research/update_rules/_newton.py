@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Outcome, Params
+from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import SECOND_ORDER, RuleEntry
@@ -50,24 +51,24 @@ class NewtonState(NamedTuple):
         is no line search, or if the params are narrower than float32.
     """
 
-    count: Array
-    learning_rate: Array
-    outcome: Array
-    curvature: Array
-    evaluations: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    outcome: Int[Array, ""]
+    curvature: Int[Array, ""]
+    evaluations: Int[Array, ""]
     value_after: Params
     grad_after: Params
 
 
 @checked
 def newton(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     *,
     indefinite: str = "reflect",
     line_search: bool = True,
-    sufficient_decrease: float | Array = 1e-4,
-    shrink: float | Array = 0.5,
-    max_evaluations: int | Array = 50,
+    sufficient_decrease: Scalar = 1e-4,
+    shrink: Scalar = 0.5,
+    max_evaluations: Integer = 50,
 ) -> optax.GradientTransformationExtraArgs:
     """Step towards the minimum of the quadratic model of the objective.
 
@@ -203,22 +204,22 @@ class TrustRegionState(NamedTuple):
         x.
     """
 
-    count: Array
-    learning_rate: Array
-    gain: Array
-    outcome: Array
-    curvature: Array
-    evaluations: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    gain: Float[Array, ""]
+    outcome: Int[Array, ""]
+    curvature: Int[Array, ""]
+    evaluations: Int[Array, ""]
     value_after: Params
     grad_after: Params
 
 
 @checked
 def trust_region_newton(
-    learning_rate: float | Array = 1.0,
+    learning_rate: Scalar = 1.0,
     *,
-    max_radius: float | Array = 1000.0,
-    acceptance: float | Array = 0.15,
+    max_radius: Scalar = 1000.0,
+    acceptance: Scalar = 0.15,
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the minimum of the quadratic model inside a trust region.
 
@@ -339,8 +340,8 @@ def trust_region_newton(
 
 
 def trust_region_step(
-    hessian: Array, g: Array, radius: Array
-) -> tuple[Array, Array, Array]:
+    hessian: Float[Array, "n n"], g: Float[Array, " n"], radius: Float[Array, ""]
+) -> tuple[Float[Array, " n"], Float[Array, ""], Int[Array, ""]]:
     """Return the minimiser of a quadratic model inside a trust region.
 
     The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with the

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._adam_scheduled import nadam
 from research.update_rules._checks import checked
@@ -37,15 +38,15 @@ class OptimisticState(NamedTuple):
         Adam), shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     previous: Params
 
 
 @checked
 def optimistic_gradient_descent(
-    learning_rate: float | Array | Schedule,
-    alpha: float | Array = 1.0,
-    beta: float | Array = 1.0,
+    learning_rate: Scalar | Schedule,
+    alpha: Scalar = 1.0,
+    beta: Scalar = 1.0,
 ) -> optax.GradientTransformation:
     """Step along the gradient and its last change: u_t = -η_t (α g_t + β (g_t - g_(t-1))).
 
@@ -83,13 +84,13 @@ def optimistic_gradient_descent(
 
 @checked
 def optimistic_adam(
-    learning_rate: float | Array | Schedule,
-    alpha: float | Array = 1.0,
-    beta: float | Array = 1.0,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    alpha: Scalar = 1.0,
+    beta: Scalar = 1.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """Adam that also steps along the last change of its direction.
@@ -129,9 +130,7 @@ def optimistic_adam(
     return optax.chain(direction, _optimistic(alpha, beta), descend(learning_rate))
 
 
-def _optimistic(
-    alpha: float | Array, beta: float | Array
-) -> optax.GradientTransformation:
+def _optimistic(alpha: Scalar, beta: Scalar) -> optax.GradientTransformation:
     check_number("alpha", alpha)
     check_number("beta", beta)
 

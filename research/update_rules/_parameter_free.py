@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
 from research.sizes import check_most
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import checked, make_inner
@@ -53,18 +54,18 @@ class DogState(NamedTuple):
         the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
-    largest_distance: Array
-    sum_of_squares: Array
-    learning_rate: Array
+    largest_distance: Float[Array, ""]
+    sum_of_squares: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def dog(
-    learning_rate: float | Array | Schedule = 1.0,
-    initial_distance: float | Array | None = None,
-    eps: float | Array = 1e-8,
+    learning_rate: Scalar | Schedule = 1.0,
+    initial_distance: Scalar | None = None,
+    eps: Scalar = 1e-8,
 ) -> optax.GradientTransformation:
     """Use the largest distance from the start, divided by √(Σ |g|²), as the step size.
 
@@ -158,26 +159,26 @@ class ProdigyState(NamedTuple):
         the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
     mu: Params
     nu: Params
     gradient_sum: Params
-    numerator: Array
-    distance: Array
-    learning_rate: Array
+    numerator: Float[Array, ""]
+    distance: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def prodigy(
-    learning_rate: float | Array | Schedule = 1.0,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    b3: float | Array | None = None,
-    eps: float | Array = 1e-8,
-    initial_distance: float | Array = 1e-6,
-    distance_factor: float | Array = 1.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    b3: Scalar | None = None,
+    eps: Scalar = 1e-8,
+    initial_distance: Scalar = 1e-6,
+    distance_factor: Scalar = 1.0,
+    weight_decay: Scalar = 0.0,
     bias_correction: bool = False,
     eps_by_next_distance: bool = True,
 ) -> optax.GradientTransformation:
@@ -319,18 +320,18 @@ class DowgState(NamedTuple):
         the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
-    largest_distance: Array
-    weighted_sum: Array
-    learning_rate: Array
+    largest_distance: Float[Array, ""]
+    weighted_sum: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def dowg(
-    learning_rate: float | Array | Schedule = 1.0,
-    initial_distance: float | Array = 1e-2,
-    eps: float | Array = 1e-4,
+    learning_rate: Scalar | Schedule = 1.0,
+    initial_distance: Scalar = 1e-2,
+    eps: Scalar = 1e-4,
 ) -> optax.GradientTransformation:
     """Set the rate from the distance that was moved, and from weighted gradients.
 
@@ -413,7 +414,7 @@ class CocobState(NamedTuple):
       gradient_sum: Sum θ_t of the negative gradients.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
     largest: Params
     sizes: Params
@@ -423,10 +424,10 @@ class CocobState(NamedTuple):
 
 @checked
 def cocob(
-    learning_rate: float | Array | Schedule = 1.0,
-    alpha: float | Array = 100.0,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1.0,
+    alpha: Scalar = 100.0,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Set the step of each entry by coin betting, without a learning rate to tune.
@@ -537,23 +538,23 @@ class DadaptAdamwState(NamedTuple):
         the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
     gradient_sum: Params
-    numerator: Array
-    distance: Array
-    learning_rate: Array
+    numerator: Float[Array, ""]
+    distance: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def dadapt_adamw(
-    learning_rate: float | Array | Schedule = 1.0,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    initial_distance: float | Array = 1e-6,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    initial_distance: Scalar = 1e-6,
+    weight_decay: Scalar = 0.0,
 ) -> optax.GradientTransformation:
     """AdamW whose rate is an estimated lower bound of the distance to the minimum.
 
@@ -671,22 +672,22 @@ class MechanicState(NamedTuple):
       inner: State of the inner rule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
-    scales: Array
-    largest: Array
-    squares: Array
-    reward: Array
+    scales: Float[Array, " n"]
+    largest: Float[Array, " n"]
+    squares: Float[Array, " n"]
+    reward: Float[Array, " n"]
     inner: optax.OptState
 
 
 @checked
 def mechanic(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     inner: Callable[..., optax.GradientTransformation] | None = None,
-    weight_decay: float | Array = 1e-2,
-    eps: float | Array = 1e-8,
-    initial_scale: float | Array = 1e-6,
+    weight_decay: Scalar = 1e-2,
+    eps: Scalar = 1e-8,
+    initial_scale: Scalar = 1e-6,
     num_betas: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Learn the scale of another rule's updates, so that its rate need not be tuned.
@@ -823,20 +824,20 @@ class MomoState(NamedTuple):
       learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
-    mean_value: Array
-    mean_product: Array
-    lower_bound: Array
-    learning_rate: Array
+    mean_value: Float[Array, ""]
+    mean_product: Float[Array, ""]
+    lower_bound: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def momo(
-    learning_rate: float | Array | Schedule = 1.0,
-    beta: float | Array = 0.9,
-    lower_bound: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1.0,
+    beta: Scalar = 0.9,
+    lower_bound: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Momentum with a step length from the objective's value and its lower bound.
@@ -946,23 +947,23 @@ class MomoAdamState(NamedTuple):
       learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
-    mean_value: Array
-    mean_product: Array
-    lower_bound: Array
-    learning_rate: Array
+    mean_value: Float[Array, ""]
+    mean_product: Float[Array, ""]
+    lower_bound: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def momo_adam(
-    learning_rate: float | Array | Schedule = 1e-2,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    lower_bound: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1e-2,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    lower_bound: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam with a step length from the objective's value and its lower bound.
@@ -1082,7 +1083,7 @@ def _to_the_bound(
     bound: Array,
     share: Array,
     eta: Array,
-    weight_decay: float | Array,
+    weight_decay: Scalar,
     adapts: bool,
     least: Array,
 ) -> tuple[Array, Array]:
@@ -1105,7 +1106,7 @@ def _to_the_bound(
 
 
 def _implicit_decay(
-    steps: Params, params: Params, eta: Array, weight_decay: float | Array
+    steps: Params, params: Params, eta: Array, weight_decay: Scalar
 ) -> Params:
     if isinstance(weight_decay, float | int) and weight_decay == 0:
         return steps
@@ -1115,7 +1116,7 @@ def _implicit_decay(
 
 
 def _decay(
-    steps: Params, params: Params | None, step: Array, weight_decay: float | Array
+    steps: Params, params: Params | None, step: Array, weight_decay: Scalar
 ) -> Params:
     if isinstance(weight_decay, float | int) and weight_decay == 0:
         return steps
@@ -1130,7 +1131,7 @@ def _decay(
     )
 
 
-def _rate(learning_rate: float | Array | Schedule) -> Schedule:
+def _rate(learning_rate: Scalar | Schedule) -> Schedule:
     if callable(learning_rate):
         return learning_rate
     check_number("learning_rate", learning_rate)

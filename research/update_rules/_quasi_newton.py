@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
 from research.sizes import check_most
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import LINE_SEARCH, RuleEntry
@@ -43,20 +44,20 @@ class BFGSState(NamedTuple):
       search: `Searched`, the result of the last line search.
     """
 
-    count: Array
-    num_pairs: Array
+    count: Int[Array, ""]
+    num_pairs: Int[Array, ""]
     params: Params
     grad: Params
-    inverse_hessian: Array
+    inverse_hessian: Float[Array, "n n"]
     search: Searched
 
 
 @checked
 def bfgs(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     linesearch: str | Search | None = "strong_wolfe",
     first_step: str = "euclidean",
-    min_curvature: float | Array = 0.0,
+    min_curvature: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Step along -H_t g_t, where H_t approximates the inverse Hessian.
 
@@ -176,24 +177,24 @@ class LBFGSState(NamedTuple):
       search: `Searched`, the result of the last line search.
     """
 
-    count: Array
-    num_pairs: Array
+    count: Int[Array, ""]
+    num_pairs: Int[Array, ""]
     params: Params
     grad: Params
     steps: Params
     changes: Params
-    weights: Array
-    scale: Array
+    weights: Float[Array, " memory"]
+    scale: Float[Array, ""]
     search: Searched
 
 
 @checked
 def lbfgs(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     memory_size: int | None = None,
     linesearch: str | Search | None = "strong_wolfe",
     first_step: str = "euclidean",
-    min_curvature: float | Array = 0.0,
+    min_curvature: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Step as in `bfgs`, but keep the last m pairs instead of a matrix.
 
@@ -301,7 +302,7 @@ def _length(memory_size: Any) -> int:
 
 
 def _remember(
-    state: LBFGSState, params: Params, grad: Params, min_curvature: float | Array
+    state: LBFGSState, params: Params, grad: Params, min_curvature: Scalar
 ) -> LBFGSState:
     """Add the pair of the last step to the memory, if its curvature is large enough."""
     s, y = (

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, sizes_like
@@ -45,18 +46,18 @@ class ScheduleFreeState(NamedTuple):
 
     evaluation_params: Params
     lead: Params
-    weight_sum: Array
+    weight_sum: Float[Array, ""]
     direction: Any
     rate: Any
 
 
 @checked
 def schedule_free_sgd(
-    learning_rate: float | Array | Schedule,
-    warmup_steps: int | Array = 0,
-    b1: float | Array = 0.9,
-    weight_decay: float | Array = 0.0,
-    weight_power: float | Array = 2.0,
+    learning_rate: Scalar | Schedule,
+    warmup_steps: Integer = 0,
+    b1: Scalar = 0.9,
+    weight_decay: Scalar = 0.0,
+    weight_power: Scalar = 2.0,
 ) -> optax.GradientTransformation:
     """Descend with a fast sequence z and average it to x, without a schedule.
 
@@ -114,13 +115,13 @@ def schedule_free_sgd(
 
 @checked
 def schedule_free_adamw(
-    learning_rate: float | Array | Schedule,
-    warmup_steps: int | Array = 0,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
-    weight_power: float | Array = 2.0,
+    learning_rate: Scalar | Schedule,
+    warmup_steps: Integer = 0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    weight_power: Scalar = 2.0,
 ) -> optax.GradientTransformation:
     """Use `schedule_free_sgd` with g_t replaced by Adam's normalised gradient.
 
@@ -167,11 +168,11 @@ def schedule_free_adamw(
 
 
 class _NormaliseState(NamedTuple):
-    count: Array
+    count: Int[Array, ""]
     nu: Params
 
 
-def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransformation:
+def _normalise(b2: Scalar, eps: Scalar) -> optax.GradientTransformation:
     def init(params: Params):
         return _NormaliseState(
             jnp.zeros((), jnp.int32), jax.tree.map(sizes_like, params)
@@ -195,11 +196,11 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
 
 def _schedule_free(
     links: Sequence[optax.GradientTransformation],
-    learning_rate: float | Array | Schedule,
-    warmup_steps: int | Array,
-    b1: float | Array,
-    weight_decay: float | Array,
-    weight_power: float | Array,
+    learning_rate: Scalar | Schedule,
+    warmup_steps: Integer,
+    b1: Scalar,
+    weight_decay: Scalar,
+    weight_power: Scalar,
 ) -> optax.GradientTransformation:
     check_number("b1", b1)
     if not isinstance(b1, Tracer) and float(b1) > 1.0:
@@ -255,7 +256,7 @@ def _schedule_free(
     return complete(optax.GradientTransformation(init, update))
 
 
-def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
+def _rate(learning_rate: Scalar | Schedule, warmup_steps: Integer):
     """Return two functions for the learning rate.
 
     The first, () -> state, returns the initial state of the rate. The second, state ->

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, Int
 
-from research.types import Array, Outcome, Params
+from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._transforms import cast, reached, working_dtype
 
 UNKNOWN, DEFINITE, INDEFINITE, SINGULAR, NOT_FINITE_MATRIX = range(5)
@@ -24,8 +25,11 @@ CURVATURES = (
     "the value, the gradient or the matrix is not finite",
 )
 
+Unflatten = Callable[[Float[Array, " n"]], Params]  # Restores the structure of params.
+ValueAndGrad = tuple[Float[Array, ""], Float[Array, " n"]]
 
-def curvature_in_words(curvature: int | Array) -> str:
+
+def curvature_in_words(curvature: Integer) -> str:
     """Return a description of the matrix that a second-order rule's last step used.
 
     Args:
@@ -59,7 +63,7 @@ def require(rule: str, **given: Any) -> None:
         )
 
 
-def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
+def flatten(params: Params) -> tuple[Float[Array, " n"], Unflatten]:
     """Return the params as one vector, and a function that restores their structure.
 
     The vector has a dtype of at least float32. The function restores the shapes and the
@@ -87,7 +91,7 @@ def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
 
 
 def shaped_like(
-    step: Array, unflatten: Callable[[Array], Params], updates: Params
+    step: Float[Array, " n"], unflatten: Unflatten, updates: Params
 ) -> Params:
     """Convert a step from a flat vector to updates with the gradient's dtypes."""
     return jax.tree.map(
@@ -96,8 +100,10 @@ def shaped_like(
 
 
 def kept_after(
-    params: Params, unflatten: Callable[[Array], Params], after: tuple[Array, Array]
-) -> tuple[Array | None, Params]:
+    params: Params,
+    unflatten: Unflatten,
+    after: tuple[Float[Array, ""], Float[Array, " n"]],
+) -> tuple[Float[Array, ""] | None, Params]:
     """Return the objective's value and gradient after a step, to store in a state.
 
     The result is (None, None) if a leaf has a narrower dtype than the vector of
@@ -115,7 +121,7 @@ def kept_after(
     return (after[0], unflatten(after[1])) if exact else (None, None)
 
 
-def value_slack(value: Array) -> Array:
+def value_slack(value: Float[Array, ""]) -> Float[Array, ""]:
     """Return ten times the rounding error of a value f(x).
 
     Two values that differ by less than this slack may be equal. Conn, Gould & Toint
@@ -128,7 +134,9 @@ def value_slack(value: Array) -> Array:
     return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
 
-def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Array]:
+def solve_symmetric(
+    matrix: Float[Array, "n n"], g: Float[Array, " n"], indefinite: str
+) -> tuple[Float[Array, " n"], Int[Array, ""]]:
     """Solve matrix · p = g by Cholesky, with a fallback for indefinite matrices.
 
     The matrix counts as positive definite if each pivot of the Cholesky factorisation
@@ -179,8 +187,11 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
 
 
 def secular_root(
-    above: Array, gamma: Array, radius: Array, floor: float | Array
-) -> Array:
+    above: Float[Array, " n"],
+    gamma: Float[Array, " n"],
+    radius: Float[Array, ""],
+    floor: Scalar,
+) -> Float[Array, ""]:
     """Return the damping that keeps a step inside a trust region.
 
     For the radius Δ, the damping is the smallest s >= floor with |γ / (d + s)| <= Δ.
@@ -221,7 +232,9 @@ def secular_root(
     )[0]
 
 
-def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array, Array]:
+def least_squares_step(
+    jacobian: Float[Array, "m n"], r: Float[Array, " m"], singular: str
+) -> tuple[Float[Array, " n"], Int[Array, ""]]:
     """Return the h that minimises |J h + r|, by a QR factorisation of J.
 
     Args:
@@ -259,8 +272,11 @@ def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array,
 
 
 def damped_step(
-    jacobian: Array, r: Array, scale: Array, radius: Array
-) -> tuple[Array, Array]:
+    jacobian: Float[Array, "m n"],
+    r: Float[Array, " m"],
+    scale: Float[Array, " n"],
+    radius: Float[Array, ""],
+) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     """Return the step that minimises |J h + r| within a trust region, and its damping.
 
     The trust region is |D h| <= Δ, for a diagonal scaling D and a radius Δ. J = Q R is
@@ -311,15 +327,15 @@ def damped_step(
 
 
 def backtrack(
-    at: Callable[[Array], tuple[Array, Array]],
-    before: tuple[Array, Array],
-    slope: Array,
-    slack: Array,
-    first: Array,
-    sufficient_decrease: float | Array,
-    shrink: float | Array,
-    max_evaluations: int | Array,
-) -> tuple[Array, Array, Array, tuple[Array, Array]]:
+    at: Callable[[Float[Array, ""]], ValueAndGrad],
+    before: ValueAndGrad,
+    slope: Float[Array, ""],
+    slack: Float[Array, ""],
+    first: Float[Array, ""],
+    sufficient_decrease: Scalar,
+    shrink: Scalar,
+    max_evaluations: Integer,
+) -> tuple[Float[Array, ""], Int[Array, ""], Int[Array, ""], ValueAndGrad]:
     """Return the first step size that decreases f enough, up to a rounding error.
 
     The step sizes tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x +

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked
 from research.update_rules._edges import complete, real_product
 from research.update_rules._entry import Range, RuleEntry
@@ -24,15 +25,15 @@ class PolyakStepState(NamedTuple):
       learning_rate: Rate η_t of the last step, shape (); 0 before the first step.
     """
 
-    learning_rate: Array
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def polyak_step(
-    learning_rate: float | Array = 1.0,
-    f_min: float | Array = 0.0,
-    max_learning_rate: float | Array | None = None,
-    eps: float | Array = 0.0,
+    learning_rate: Scalar = 1.0,
+    f_min: Scalar = 0.0,
+    max_learning_rate: Scalar | None = None,
+    eps: Scalar = 0.0,
     positive_part: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point where the tangent reaches the minimum value.
@@ -131,16 +132,16 @@ class BarzilaiBorweinState(NamedTuple):
       previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
     """
 
-    count: Array
-    learning_rate: Array
-    refused: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    refused: Int[Array, ""]
     previous_params: Params
     previous_gradient: Params
 
 
 @checked
 def barzilai_borwein(
-    learning_rate: float | Array = 1e-3, short: bool = False
+    learning_rate: Scalar = 1e-3, short: bool = False
 ) -> optax.GradientTransformation:
     """Use the inverse of the curvature along the last step as the rate.
 
@@ -233,15 +234,15 @@ class AdgdState(NamedTuple):
       previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
     """
 
-    count: Array
-    learning_rate: Array
-    growth: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    growth: Float[Array, ""]
     previous_params: Params
     previous_gradient: Params
 
 
 @checked
-def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
+def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     """Step by half the inverse of the local curvature, with a slowly growing rate.
 
     u_t = -λ_t g_t, with λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)), where θ_t =
@@ -317,7 +318,7 @@ def _zero() -> Array:
     return jnp.zeros((), jnp.int32)
 
 
-def _rate(value: float | Array, params: Params) -> Array:
+def _rate(value: Scalar, params: Params) -> Array:
     return jnp.asarray(value, working_dtype(params))
 
 
@@ -351,8 +352,8 @@ def _dot(
     a: Params,
     b: Params,
     like: Array,
-    of_a: float | Array = 1.0,
-    of_b: float | Array = 1.0,
+    of_a: Scalar = 1.0,
+    of_b: Scalar = 1.0,
 ) -> Array:
     """Return Σ (a / of_a) (b / of_b) over all leaves, in the dtype of `like`.
 

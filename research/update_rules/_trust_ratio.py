@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import abs_square, complete, leaf_norm, real_dtype
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry
@@ -39,12 +40,12 @@ class StepMomentumState(NamedTuple):
 
 @checked
 def lars(
-    learning_rate: float | Array | Schedule,
-    momentum: float | Array = 0.9,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    momentum: Scalar = 0.9,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    trust_coefficient: float | Array = 1e-3,
-    eps: float | Array = 0.0,
+    trust_coefficient: Scalar = 1e-3,
+    eps: Scalar = 0.0,
     ratio_mask: Any = None,
     nesterov: bool = False,
     separate_norms: bool = True,
@@ -135,7 +136,7 @@ def _everywhere(mask: Any) -> Any:
 
 
 def _momentum_of_steps(
-    momentum: float | Array, nesterov: bool
+    momentum: Scalar, nesterov: bool
 ) -> optax.GradientTransformation:
     """Return the decaying sum of the steps, u_t = μ u_(t-1) + s_t, or μ u_t + s_t."""
 
@@ -162,19 +163,19 @@ class NovogradState(NamedTuple):
         shape ().
     """
 
-    count: Array
+    count: Int[Array, ""]
     velocity: Params
     nu: Params
 
 
 @checked
 def novograd(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.25,
-    eps: float | Array = 1e-6,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.25,
+    eps: Scalar = 1e-6,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
 ) -> optax.GradientTransformation:
     """Divide each leaf's gradient by a moving average of its norm, then add momentum.
 
@@ -260,13 +261,13 @@ class FromageState(NamedTuple):
         the rate that the first step will use.
     """
 
-    count: Array
-    learning_rate: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def fromage(
-    learning_rate: float | Array | Schedule, min_norm: float | Array = 1e-6
+    learning_rate: Scalar | Schedule, min_norm: Scalar = 1e-6
 ) -> optax.GradientTransformation:
     """Turn each leaf by a fixed angle towards its negative gradient.
 

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
 from research.sizes import check_most, check_room
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
 from research.update_rules._entry import RuleEntry
@@ -32,14 +33,14 @@ class SvrgState(NamedTuple):
       full_gradient: Gradient ∇f(w̃) over all examples, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     snapshot: Params
     full_gradient: Params
 
 
 @checked
 def svrg(
-    learning_rate: float | Array | Schedule, period: int | Array
+    learning_rate: Scalar | Schedule, period: Integer
 ) -> optax.GradientTransformationExtraArgs:
     """Correct each gradient by the gradient at a snapshot of the params.
 
@@ -83,7 +84,7 @@ def svrg(
     return optax.chain(_correct_by_snapshot(period), descend(learning_rate))
 
 
-def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExtraArgs:
+def _correct_by_snapshot(period: Integer) -> optax.GradientTransformationExtraArgs:
     def init(params: Params):
         # Zeros, until the first step takes a snapshot.
         return SvrgState(
@@ -137,14 +138,14 @@ class SagaState(NamedTuple):
       mean: Mean of the table over the examples, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     table: Params
     mean: Params
 
 
 @checked
 def saga(
-    learning_rate: float | Array | Schedule, num_examples: int
+    learning_rate: Scalar | Schedule, num_examples: int
 ) -> optax.GradientTransformationExtraArgs:
     """Correct each gradient by a table of the examples' last gradients.
 

@@ -44,10 +44,10 @@ class Walk(NamedTuple):
         shape as iterates. None if the rule is evaluated at the iterates.
     """
 
-    iterates: np.ndarray
-    updates: np.ndarray
+    iterates: Float[np.ndarray, "steps entries"]
+    updates: Float[np.ndarray, "steps entries"]
     leaves: list[str]
-    evaluations: np.ndarray | None = None
+    evaluations: Float[np.ndarray, "steps entries"] | None = None
 
 
 def walk(

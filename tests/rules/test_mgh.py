@@ -1,4 +1,6 @@
-"""The problems of More, Garbow and Hillstrom: they are the paper's, and quasi-Newton rules minimise them."""
+"""The problems of More, Garbow and Hillstrom: they are the paper's, and quasi-Newton
+rules minimise them.
+"""
 
 import functools
 
@@ -11,9 +13,9 @@ from research.descent import Outcome, minimise
 from research.update_rules import bfgs, lbfgs, trust_region_newton
 from tests.rules import mgh
 
-# A program a rule and problem is a second: these twelve have the hard traits between them (a curved valley, bad scales,
-# a singular Hessian, exponentials, a trigonometric argument, real data); all 42 are done by
-# `python -m benchmarks.more_garbow_hillstrom`.
+# A program a rule and problem is a second: these twelve have the hard traits between
+# them (a curved valley, bad scales, a singular Hessian, exponentials, a trigonometric
+# argument, real data); all 42 are done by `python -m benchmarks.more_garbow_hillstrom`.
 CHOSEN = (
     *(
         "rosenbrock",
@@ -70,7 +72,9 @@ def test_value_and_gradient_equal_the_exact_ones(name):
 
 @functools.cache
 def minima(name):
-    """{rule: the Minimum} from the starting point of one problem, both rules in one program."""
+    """{rule: the Minimum} from the starting point of one problem, both rules in one
+    program.
+    """
     objective, start = mgh.objective_of(name), jnp.asarray(mgh.CASES[name]["start"])
     rules = {key: constructor() for key, constructor in RULES.items()}
     return jax.jit(

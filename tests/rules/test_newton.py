@@ -1,4 +1,6 @@
-"""Newton's rules and the natural gradient: their rates, saddles, singular Hessians, published optima, and bad input."""
+"""Newton's rules and the natural gradient: their rates, saddles, singular Hessians,
+published optima, and bad input.
+"""
 
 import functools
 from typing import Any
@@ -50,7 +52,9 @@ def quadratic(x):
 
 
 def smooth(x):
-    """Convex, minimal at 0, with third derivatives: Newton's error is squared, not better."""
+    """Convex, minimal at 0, with third derivatives: Newton's error is squared, not
+    better.
+    """
     return jnp.sum(jnp.exp(x) - x)
 
 
@@ -73,7 +77,8 @@ def test_one_step_minimises_a_quadratic(rule):
 
 @pytest.mark.parametrize("rule", [newton(), trust_region_newton(10.0)])
 def test_right_digits_double_with_every_step(rule):
-    # With e the error, e_next / e² -> f''' / (2 f'') = 1/2 at the minimum of exp(x) - x.
+    # With e the error, e_next / e² -> f''' / (2 f'') = 1/2 at the minimum of exp(x) -
+    # x.
     points, _ = path(rule, smooth, jnp.array([1.0]), 6)
     errors = np.abs(points[:, 0])
     ratios = errors[1:] / errors[:-1] ** 2
@@ -162,7 +167,8 @@ def test_trust_region_leaves_an_exact_saddle():
 @pytest.mark.thorough("the other seeds", but="0")
 @pytest.mark.parametrize("seed", range(3))
 def test_trust_region_step_meets_the_conditions_of_the_exact_minimum(seed):
-    # Nocedal & Wright, theorem 4.1: (H + σ I) p = -g, σ (Δ - |p|) = 0, σ >= 0, H + σ I positive semidefinite.
+    # Nocedal & Wright, theorem 4.1: (H + σ I) p = -g, σ (Δ - |p|) = 0, σ >= 0, H + σ I
+    # positive semidefinite.
     rng = np.random.default_rng(seed)
     step = jax.jit(trust_region_step)
     a, g = rng.standard_normal((4, 4)), rng.standard_normal(4)
@@ -237,7 +243,8 @@ def test_what_is_not_finite_shows(rule):
 
 @functools.cache
 def simulated(n, p):
-    """benchopt's simulated data for ℓ2-regularised logistic regression, and 13 steps of Newton on it: penalty -> ...
+    """benchopt's simulated data for ℓ2-regularised logistic regression, and 13 steps of
+    Newton on it: penalty -> ...
 
     beta is drawn first, then X, from RandomState(42); y = sign(X beta).
     """
@@ -341,7 +348,8 @@ def test_natural_gradient_of_a_canonical_link_is_newton():
 
 
 def test_fisher_matrix_is_the_covariance_of_the_score():
-    # F = (1/n) Σ_i Σ_c p_c ∇log p_c ∇log p_cᵀ, class by class; here of a net, whose Hessian is another matrix.
+    # F = (1/n) Σ_i Σ_c p_c ∇log p_c ∇log p_cᵀ, class by class; here of a net, whose
+    # Hessian is another matrix.
     rng = np.random.default_rng(2)
     x = jnp.asarray(rng.standard_normal((5, 2)))
     params = {
@@ -391,8 +399,8 @@ def test_singular_fisher_moves_only_where_it_sees():
     [("newton", newton, 0.875), ("trust_region_newton", trust_region_newton, 1.0)],
 )
 def test_walk_is_that_of_the_formula(name, rule, rate):
-    # In fifty digits, at rates at which trials are refused; measured 51 and 18 eps, of which the valley's condition, 2500,
-    # is the cause.
+    # In fifty digits, at rates at which trials are refused; measured 51 and 18 eps, of
+    # which the valley's condition, 2500, is the cause.
     exact = walk_exactly(
         FORMULAS[name].iterates, PROBLEMS["rosenbrock"], learning_rate=rate
     )

@@ -1,4 +1,6 @@
-"""A scale that falls on a plateau, against optax's; and noise in the gradient, from its own draws."""
+"""A scale that falls on a plateau, against optax's; and noise in the gradient, from its
+own draws.
+"""
 
 import jax
 import jax.numpy as jnp

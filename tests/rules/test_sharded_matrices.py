@@ -1,4 +1,6 @@
-"""Rules of matrices on params that are split over two devices; a process of its own has them."""
+"""Rules of matrices on params that are split over two devices; a process of its own has
+them.
+"""
 
 import os
 import subprocess

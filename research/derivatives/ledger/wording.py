@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
 from research.derivatives.ledger.tape import is_key
 
@@ -265,7 +266,7 @@ def entry_at(value: Any, index: tuple[int, ...]) -> str:
     return f"{entry} (entry [{', '.join(map(str, index))}] of {short(value)})"
 
 
-def as_array(value: Any) -> np.ndarray:
+def as_array(value: Any) -> Shaped[np.ndarray, "..."]:
     """Convert a value to NumPy.
 
     The tangent of an integer has JAX's dtype float0, and is converted to 0.
