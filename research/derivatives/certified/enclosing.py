@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.checks import check_callable, check_count
+from research.checks import check_callable, check_count, check_numbers
 from research.derivatives.certified.intervals import (
     FINE,
     MAYBE_UNDEFINED,
@@ -136,11 +136,8 @@ def checked_box(low: Any, high: Any) -> Interval:
     """Return a box as an interval of float64."""
     ends = []
     for name, value in (("low", low), ("high", high)):
+        check_numbers(name, value, kinds="iuf")
         array = np.asarray(value)
-        if array.dtype.kind not in "fiu":
-            raise TypeError(
-                f"{name} must hold real numbers; got {name} of dtype {array.dtype.name}."
-            )
         if not np.all(np.isfinite(array)):
             raise ValueError(f"{name} must be finite; got {name}={value!r}.")
         ends.append(np.array(array, np.float64))

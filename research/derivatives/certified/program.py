@@ -111,7 +111,11 @@ def _note(
 def _results(equation: Any, values: list[Any], lines: dict[str, str]) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     try:
-        if name in RULES:
+        if name in ("eq", "ne") and equation.invars[0] is equation.invars[1]:
+            # x != x asks for NaN, which no real number is.
+            same = np.full(values[0].low.shape, name == "eq")
+            found = Interval(same, same, values[0].trouble)
+        elif name in RULES:
             found = RULES[name](*values, **params)
         elif name in MOVED_BY_JAX:
             found = moved_by_jax(equation, values)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from research.checks import check_callable, check_number
+from research.checks import check_callable, check_count, check_number, check_numbers
 from research.derivatives.certified.enclosing import (
     Batched,
     check_scalar,
@@ -284,6 +284,7 @@ def _described(
 
 
 def _checked_bounds(bounds: Any) -> tuple[np.ndarray, np.ndarray]:
+    check_numbers("bounds", bounds, kinds="iuf")
     array = np.asarray(bounds)
     if array.ndim != 2 or array.shape[-1] != 2 or not len(array):
         raise ValueError(
@@ -658,7 +659,8 @@ def curvature_bound(
     bounds: Any,
     *,
     tolerance: float = 0.02,
-    seconds: float = 10.0,
+    most_boxes: int = 20_000,
+    seconds: float = 60.0,
 ) -> CurvatureBound:
     """Bound the eigenvalues of the Hessian of f over a box.
 
@@ -670,8 +672,11 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: The search stops when high is within this share of `reached`.
-      seconds: Time after which the search stops. The bounds are then wider.
+      tolerance: The search stops when both bounds are this close to an eigenvalue that
+        is reached, as a share of the largest one.
+      most_boxes: Number of boxes after which the search stops. The bounds are then
+        wider.
+      seconds: Time after which the search stops.
     Returns:
       A `CurvatureBound`. Its ends are infinite if f may be undefined or not smooth.
     Raises:
@@ -687,13 +692,14 @@ def curvature_bound(
     low, high = _checked_bounds(bounds)
     check_callable("f", f)
     check_number("tolerance", tolerance)
+    check_count("most_boxes", most_boxes)
     check_number("seconds", seconds)
     size = len(low)
     check_scalar(f, jax.ShapeDtypeStruct((size,), np.float64))
     hessian = _SmoothHessian(f, size)
-    deadline = time.monotonic() + seconds
-    top = _extreme(hessian, low, high, tolerance, deadline, sign=1)
-    bottom = _extreme(hessian, low, high, tolerance, deadline, sign=-1)
+    limits = (most_boxes // 2, seconds / 2)
+    top = _extreme(hessian, low, high, tolerance, limits, sign=1)
+    bottom = _extreme(hessian, low, high, tolerance, limits, sign=-1, scale=abs(top[1]))
     return CurvatureBound(-bottom[0], top[0], top[1], top[2] + bottom[2])
 
 
@@ -714,10 +720,12 @@ def _extreme(
     low: np.ndarray,
     high: np.ndarray,
     tolerance: float,
-    deadline: float,
+    limits: tuple[int, float],
     sign: int,
+    scale: float = 0.0,
 ) -> tuple[float, float, int]:
     """Return an upper bound of the largest eigenvalue of sign·H, a lower bound, and the boxes."""
+    deadline = time.monotonic() + limits[1]
     lows, highs, whole = low[None], high[None], high - low
     tops = _largest(hessian, lows, highs, sign)
     reached, boxes = -np.inf, 1
@@ -726,10 +734,8 @@ def _extreme(
         at = hessian(middle, middle)
         reached = max(reached, float(np.max(_quotients(at, sign))))
         worst = float(np.max(tops))
-        if not np.isfinite(worst) and time.monotonic() > deadline:
-            return worst, reached, boxes
-        close = worst <= reached + tolerance * abs(reached)
-        if close or time.monotonic() > deadline or boxes > 200_000:
+        close = worst <= reached + tolerance * max(abs(reached), scale)
+        if close or time.monotonic() > deadline or boxes >= limits[0]:
             return worst, reached, boxes
         order = np.argsort(-tops, kind="stable")[: MOST_BOXES_AT_ONCE // 2]
         rest = np.setdiff1d(np.arange(len(lows)), order)
