@@ -57,7 +57,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 "found by a search",
                 "proved bounds of the minimum",
             ),
-            rows,
+            tuple(rows),
             "Each point lies in a box that contains exactly one critical point. The kind "
             "follows from the signs of the eigenvalues of the Hessian. All of this is "
             "proved by interval arithmetic with outward rounding, for the function of "
