@@ -334,7 +334,7 @@ def section(rows: list[MatrixRow]) -> Section:
         "matrices; the other leaves are left to torch's fused AdamW. The ratio is the "
         "median over the rounds, with the interval that holds it in 95 of 100 runs."
         "\n\nHow exact are the inverse roots of Shampoo? The largest entry of "
-        "|X⁴ A - I| in float32, for a random matrix A with a given condition number:\n\n"
+        "|X⁴ A - I| in float32, for a random matrix A with a given condition:\n\n"
         + table(["size", "condition", "eigenvalues", "coupled Newton"], residuals())
     )
     missed = [

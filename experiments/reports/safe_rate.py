@@ -19,7 +19,8 @@ def answer(findings: research.runs.Findings) -> str:
     return (
         "Below these rates no step increases f as long as it stays in the box, and "
         f"this is proved: {rates}. {findings.numbers['rises_below']} steps rose in all "
-        f"descents below them. Above them, steps rise on {', '.join(names) or 'no function'}. "
+        "descents below them. Above them, steps rise on "
+        f"{', '.join(names) or 'no function'}. "
         "Elsewhere the largest curvature lies where descent does not go."
     )
 

@@ -143,7 +143,8 @@ def _results(equation: Any, values: list[Any], lines: dict[str, str]) -> Sequenc
         raise UnsupportedPrimitiveError(
             f"{name}{f' at {where}' if where else ''} cannot be enclosed: {problem}. "
             "Supported are arithmetic, elementary functions, comparisons, indexing, "
-            "dot and conv, jit, cond, scan, bounded while loops and small linear solves."
+            "dot and conv, jit, cond, scan, bounded while loops and small linear "
+            "solves."
         ) from problem
     return [found] if isinstance(found, Interval) else list(found)
 
