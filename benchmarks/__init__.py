@@ -1,1 +1,3 @@
-"""How fast descent is here, beside its peers, as ratios within one run: `python -m benchmarks`."""
+"""How fast descent is here, beside its peers, as ratios within one run: `python -m
+benchmarks`.
+"""

@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m benchmarks", description=(__doc__ or "").partition("\n\n")[0]
     )
     parser.add_argument(
         "--quick",

@@ -1,4 +1,6 @@
-"""A part of the benchmarks from a command line of its own: measured, and printed with its machine."""
+"""A part of the benchmarks from a command line of its own: measured, and printed with
+its machine.
+"""
 
 import argparse
 from collections.abc import Callable
@@ -13,11 +15,11 @@ def print_part(
     """Measures and prints a part, as the words of this process ask.
 
     Args:
-      doc: The module's docstring, whose first line the help shows.
+      doc: The module's docstring, whose first paragraph the help shows.
       measure, section: The part's own.
       what: Says what --only names.
     """
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n\n")[0])
     parser.add_argument(
         "--quick", action="store_true", help="a smoke run; its numbers mean nothing"
     )

@@ -1,4 +1,6 @@
-"""Timing in turns, and what is said of it: medians, spreads, and ratios within one run."""
+"""Timing in turns, and what is said of it: medians, spreads, and ratios within one
+run.
+"""
 
 import sys
 import time
@@ -29,13 +31,14 @@ def spread(values: Any) -> Spread:
 
 
 def ratio(theirs: Any, ours: Any) -> Spread:
-    """How many times as fast ours is: the ratio of the median seconds, and the spread of the ratios round by round.
+    """How many times as fast ours is: the ratio of the median seconds, and the spread
+    of the ratios round by round.
 
     Args:
       theirs, ours: Seconds of the same rounds, shape (rounds,).
     Returns:
-      More than 1 where ours is faster. The ratio of medians may lie outside the rounds' own spread; then the spread is
-      widened to hold it.
+      More than 1 where ours is faster. The ratio of medians may lie outside the rounds'
+      own spread; then the spread is widened to hold it.
     Example:
       >>> ratio([4.0, 6.0, 8.0], [2.0, 2.0, 2.0])
       Spread(median=3.0, low=2.0, high=4.0)
@@ -50,13 +53,15 @@ def ratio(theirs: Any, ours: Any) -> Spread:
 
 
 def paired_ratio(theirs: Any, ours: Any) -> Spread:
-    """How many times as fast ours is, round by round: for contenders so close that the spread of all rounds is too wide.
+    """How many times as fast ours is, round by round: for contenders so close that the
+    spread of all rounds is too wide.
 
     Args:
       theirs, ours: Seconds of the same rounds, shape (rounds,).
     Returns:
-      The median of the rounds' ratios, and the narrowest pair of them that holds the true median in 95 of 100 runs,
-      whatever their distribution (by counting signs); of fewer than six rounds, the smallest and the largest.
+      The median of the rounds' ratios, and the narrowest pair of them that holds the
+      true median in 95 of 100 runs, whatever their distribution (by counting signs); of
+      fewer than six rounds, the smallest and the largest.
     Example:
       >>> paired_ratio([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])
       Spread(median=3.0, low=2.0, high=4.0)
@@ -69,7 +74,9 @@ def paired_ratio(theirs: Any, ours: Any) -> Spread:
 
 
 def tell_from_now() -> Callable[[str], None]:
-    """A function that writes what it is told to the error stream, with the seconds since this call."""
+    """A function that writes what it is told to the error stream, with the seconds
+    since this call.
+    """
     started = time.perf_counter()
 
     def tell(what: str) -> None:
@@ -92,7 +99,8 @@ def seconds_of(call: Callable[[], Any]) -> float:
 def take_turns(
     calls: Mapping[str, Callable[[], Any]], rounds: int
 ) -> dict[str, np.ndarray]:
-    """Times every call once a round, each round starting with another one, so that a slow minute is shared by all.
+    """Times every call once a round, each round starting with another one, so that a
+    slow minute is shared by all.
 
     Args:
       calls: Already warm, and blocking.
@@ -109,11 +117,12 @@ def take_turns(
 
 
 def check_equal(values: Mapping[str, Any], what: str, tolerance: float) -> float:
-    """The largest relative difference from the first of them, which must not exceed the tolerance.
+    """The largest relative difference from the first of them, which must not exceed the
+    tolerance.
 
     Args:
-      values: What each contender ended at, numbers or arrays of one shape, ours first. Places where ours is not
-        finite must not be finite elsewhere either.
+      values: What each contender ended at, numbers or arrays of one shape, ours first.
+        Places where ours is not finite must not be finite elsewhere either.
       what: Named in the error.
       tolerance: Above rounding, far below anything that another training would give.
     Raises:
@@ -131,7 +140,8 @@ def check_equal(values: Mapping[str, Any], what: str, tolerance: float) -> float
         apart = float(difference.max(initial=0.0))
         if not apart <= tolerance or (np.isfinite(value) != finite).any():
             raise ValueError(
-                f"{name} did not do the same job as {first}: {what} differs by {apart:.1e}, relatively."
+                f"{name} did not do the same job as {first}: {what} differs by "
+                f"{apart:.1e}, relatively."
             )
         largest = max(largest, apart)
     return largest

@@ -1,10 +1,13 @@
-"""What minimisers are compared on: Rosenbrock, logistic regression, curves of NIST, and problems of MGH."""
+"""What minimisers are compared on: Rosenbrock, logistic regression, curves of NIST, and
+problems of MGH.
+"""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
@@ -21,7 +24,8 @@ class Case(NamedTuple):
       name: As the table shows it.
       start: x_0, float64, shape (n,).
       objective: x -> ().
-      residuals: x -> (m,), whose half sum of squares the objective is, for rules of least squares; or None.
+      residuals: x -> (m,), whose half sum of squares the objective is, for rules of
+        least squares; or None.
     """
 
     name: str
@@ -30,24 +34,26 @@ class Case(NamedTuple):
     residuals: Callable[[Any], Any] | None = None
 
 
-def rosenbrock(x):
-    """Sum over i of 100 (x_(i+1) - x_i²)² + (1 - x_i)²; its minimum is 0 where all are 1."""
+def rosenbrock(x: jax.Array):
+    """Sum over i of 100 (x_(i+1) - x_i²)² + (1 - x_i)²; its minimum is 0 where all are
+    1.
+    """
     return jnp.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
 
 
-def beale(x):
+def beale(x: jax.Array):
     """More, Garbow & Hillstrom's problem 5; its minimum is 0 at (3, 0.5)."""
     return jnp.array([1.5, 2.25, 2.625]) - x[0] * (1.0 - x[1] ** jnp.arange(1, 4))
 
 
-def wood(x):
+def wood(x: jax.Array):
     """Problem 14; its minimum is 0 where all are 1."""
     a, b, c, d = x
     last = ((b + d - 2.0) * 10**0.5, (b - d) / 10**0.5)
     return jnp.stack([10.0 * (b - a**2), 1.0 - a, 90**0.5 * (d - c**2), 1.0 - c, *last])
 
 
-def brown_dennis(x):
+def brown_dennis(x: jax.Array):
     """Problem 16: residuals that are large at the minimum."""
     t = jnp.arange(1, 21) / 5
     return (x[0] + t * x[1] - jnp.exp(t)) ** 2 + (
@@ -55,7 +61,7 @@ def brown_dennis(x):
     ) ** 2
 
 
-def broyden_tridiagonal(x):
+def broyden_tridiagonal(x: jax.Array):
     """Problem 30; its minimum is 0."""
     left, right = jnp.append(0.0, x[:-1]), jnp.append(x[1:], 0.0)
     return (3.0 - 2.0 * x) * x - left - 2.0 * right + 1.0

@@ -1,6 +1,7 @@
-"""Minimising to one tolerance: our L-BFGS, BFGS, Newton and Levenberg-Marquardt beside scipy's and optimistix's.
+"""Minimising to one tolerance: our L-BFGS, BFGS, Newton and Levenberg-Marquardt beside
+scipy's and optimistix's.
 
-python -m benchmarks.minimising                        # every problem, about four minutes
+python -m benchmarks.minimising  # every problem, about four minutes
 python -m benchmarks.minimising --only rosenbrock_2    # one of them
 """
 
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
+import optax
 from threadpoolctl import threadpool_limits
 
 from benchmarks import clock
@@ -31,7 +33,9 @@ PEERS = ("scipy", "optimistix")
 
 
 class Ended(NamedTuple):
-    """Where a minimiser ended: x, and its own count of evaluations (of the objective, or of all residuals)."""
+    """Where a minimiser ended: x, and its own count of evaluations (of the objective,
+    or of all residuals).
+    """
 
     x: Any
     evaluations: int
@@ -58,11 +62,13 @@ class MinimiserRow(NamedTuple):
       problem, family, contender: Which.
       note: Why there are no numbers, or "".
       evaluations: By its own count.
-      value, gradient: The objective and its gradient's largest entry where it ended, by one program for all.
+      value, gradient: The objective and its gradient's largest entry where it ended, by
+        one program for all.
       reached: Whether that gradient is within the tolerance.
       seconds: Of a minimisation in the steady state, a Spread over the rounds.
       first: Seconds of the first one, with what is compiled for it.
-      ratio: How many times as fast ours of the family is, where both reached the tolerance.
+      ratio: How many times as fast ours of the family is, where both reached the
+        tolerance.
     """
 
     problem: str
@@ -88,7 +94,7 @@ def ours(case: Case, tolerance: float) -> list[Contender]:
     if case.residuals is not None:
         rules = {"least squares": {"levenberg_marquardt": levenberg_marquardt()}}
 
-    def solving(rule):
+    def solving(rule: optax.GradientTransformation):
         def solve() -> Ended:
             options = {
                 "tolerance": tolerance,
@@ -121,11 +127,11 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
         cast(Any, optimize.least_squares),
     )  # Its stubs want a str.
 
-    def compiled(function):
+    def compiled(function: Callable[..., Any]):
         function = jax.jit(function)
         return lambda x: jax.tree.map(np.asarray, function(x))
 
-    def fitting(**options) -> Callable[[], Ended]:
+    def fitting(**options: Any) -> Callable[[], Ended]:
         def solve() -> Ended:
             found = least_squares_of_scipy(
                 residuals,
@@ -139,7 +145,7 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
 
         return solve
 
-    def minimising(method: str, **options) -> Callable[[], Ended]:
+    def minimising(method: str, **options: Any) -> Callable[[], Ended]:
         extra: dict[str, Any] = {"hess": hessian} if method.startswith("trust") else {}
 
         def solve() -> Ended:
@@ -198,10 +204,12 @@ def contenders(case: Case, tolerance: float, with_optimistix: bool) -> list[Cont
 
 
 def measure_case(case: Case, with_optimistix: bool, rounds: int) -> list[MinimiserRow]:
-    """Every contender on one problem, in turns; where each ended is looked at by one program."""
+    """Every contender on one problem, in turns; where each ended is looked at by one
+    program.
+    """
     look = jax.jit(jax.value_and_grad(case.objective))
 
-    def look_at(x) -> tuple[float, float]:
+    def look_at(x: Any) -> tuple[float, float]:
         value, gradient = look(x)
         return float(value), float(np.max(np.abs(gradient)))
 
@@ -274,17 +282,24 @@ def measure(
 def section(rows: list[MinimiserRow]) -> Section:
     """What is said of them."""
     mine = [row for row in rows if row.contender.startswith(OURS)]
-    answer = f"Minimising, ours reach the tolerance in {sum(r.reached for r in mine)} of {len(mine)}; "
+    answer = (
+        f"Minimising, ours reach the tolerance in {sum(r.reached for r in mine)} of "
+        f"{len(mine)}; "
+    )
     answer += " ".join(filter(None, (_beside(rows, peer) for peer in PEERS)))
     text = (
-        f"{_table(rows)}\n\nEach stops when the gradient's largest entry is {RELATIVE_TOLERANCE:g} of what it is at the "
-        "start; `lm` of scipy, which has no such stop, goes on until nothing changes. Values and gradients are by one "
-        "program for all; evaluations are each one's own count: of scipy nfev, of optimistix its steps, each one trial. "
-        "First s is the first minimisation, with what is compiled for it. Ours in a ratio is the first of its family; "
-        "there is one only where both reached the tolerance. optimistix has no minimiser by Newton's method."
+        f"{_table(rows)}\n\nEach stops when the gradient's largest entry is "
+        f"{RELATIVE_TOLERANCE:g} of what it is at the start; `lm` of scipy, which has "
+        "no such stop, goes on until nothing changes. Values and gradients are by one "
+        "program for all; evaluations are each one's own count: of scipy nfev, of "
+        "optimistix its steps, each one trial. First s is the first minimisation, "
+        "with what is compiled for it. Ours in a ratio is the first of its family; "
+        "there is one only where both reached the tolerance. optimistix has no "
+        "minimiser by Newton's method."
     )
     missed = [
-        f"{row.problem}: {row.contender} ends with a gradient of {row.gradient:.1e}, above the tolerance"
+        f"{row.problem}: {row.contender} ends with a gradient of {row.gradient:.1e}, "
+        "above the tolerance"
         for row in mine
         if not row.reached
     ]
@@ -310,9 +325,11 @@ def _beside(rows: list[MinimiserRow], peer: str) -> str:
     ]
     ratios = [ratio for _, ratio in both]
     return (
-        f"{peer} does in {sum(row.reached for row in theirs)} of {len(theirs)}, and where both do, ours takes "
-        f"{number(float(np.median(more)))} times its evaluations (median) and is at least as fast in "
-        f"{sum(ratio >= 1 for ratio in ratios)} of {len(ratios)}, by {number(min(ratios))} to {number(max(ratios))}."
+        f"{peer} does in {sum(row.reached for row in theirs)} of {len(theirs)}, and "
+        f"where both do, ours takes {number(float(np.median(more)))} times its "
+        "evaluations (median) and is at least as fast in "
+        f"{sum(ratio >= 1 for ratio in ratios)} of {len(ratios)}, by "
+        f"{number(min(ratios))} to {number(max(ratios))}."
     )
 
 

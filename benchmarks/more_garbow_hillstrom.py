@@ -1,15 +1,14 @@
-"""Minimising the 42 problems of More, Garbow and Hillstrom: minima reached, evaluations, and scipy beside ours.
+"""Minimising the 42 problems of More, Garbow and Hillstrom: minima reached,
+evaluations, and scipy beside ours.
 
-python -m benchmarks.more_garbow_hillstrom                       # every problem, our rules and scipy's, some minutes
-python -m benchmarks.more_garbow_hillstrom --only rosenbrock     # one of them; may be repeated
+python -m benchmarks.more_garbow_hillstrom  # every problem, some minutes
+python -m benchmarks.more_garbow_hillstrom --only rosenbrock  # one, or several
 """
 
 import argparse
-import importlib.util
 import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ import scipy.optimize
 
 import research
 from research import update_rules
+from tests.rules import mgh
 
 TOLERANCE = 1e-6  # Of the largest entry of the gradient, for all.
 MAX_STEPS = 2000
@@ -65,24 +65,13 @@ class Row(NamedTuple):
     outcome: str
 
 
-def problems():
-    """The module of the problems, which is the tests' own."""
-    file = Path(__file__).parents[1] / "tests/rules/mgh.py"
-    spec = importlib.util.spec_from_file_location("mgh", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def measure(
     names: list[str] | None = None, on_row: Callable[[Row], None] = lambda row: None
 ) -> list[Row]:
     """Every method on every problem, or on those named."""
-    mgh, rows = problems(), []
+    rows: list[Row] = []
 
-    def add(*row) -> None:
+    def add(*row: Any) -> None:
         rows.append(Row(*row))
         on_row(rows[-1])
 
@@ -123,17 +112,19 @@ def measure(
 
 
 class _Counted:
-    def __init__(self, function):
+    def __init__(self, function: Callable[..., Any]):
         self.function, self.count = function, 0
 
-    def __call__(self, x):
+    def __call__(self, x: np.ndarray):
         self.count += 1
         value, grad = self.function(jnp.asarray(x))
         return float(value), np.asarray(grad)
 
 
 def page(rows: list[Row]) -> str:
-    """The answer in sentences, then a row a problem; a bracketed count reached no recorded minimum or stationary point."""
+    """The answer in sentences, then a row a problem; a bracketed count reached no
+    recorded minimum or stationary point.
+    """
     methods, names = (
         list(dict.fromkeys(r.method for r in rows)),
         list(dict.fromkeys(r.problem for r in rows)),
@@ -145,8 +136,9 @@ def page(rows: list[Row]) -> str:
         reached = [r for r in own if r.minimum is not None]
         lines.append(
             f"{method}: {len(reached)} of {len(own)} recorded points reached, "
-            f"{sum(r.gradient_norm <= TOLERANCE for r in own)} with |∇f| <= {TOLERANCE:g}; median "
-            f"{np.median([r.evaluations for r in own]):g} evaluations."
+            f"{sum(r.gradient_norm <= TOLERANCE for r in own)} with |∇f| <= "
+            f"{TOLERANCE:g}; median {np.median([r.evaluations for r in own]):g} "
+            "evaluations."
         )
     lines += [
         "",
@@ -169,7 +161,7 @@ def main(words: list[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.more_garbow_hillstrom",
-        description=(__doc__ or "").splitlines()[0],
+        description=(__doc__ or "").partition("\n\n")[0],
     )
     parser.add_argument(
         "--only",
@@ -186,7 +178,10 @@ def main(words: list[str] | None = None) -> None:
         ),
     )
     print(page(rows))
-    versions = f"jax {jax.__version__}, scipy {scipy.__version__}, Python {platform.python_version()}, {platform.machine()}"
+    versions = (
+        f"jax {jax.__version__}, scipy {scipy.__version__}, Python "
+        f"{platform.python_version()}, {platform.machine()}"
+    )
     print(f"\nIn {time.perf_counter() - started:.0f} s; {versions}, float64.")
 
 

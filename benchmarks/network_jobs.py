@@ -24,7 +24,8 @@ class Job(NamedTuple):
       x, y: The data, of which each step takes batch_size examples.
       batch_size, steps: Of the training.
       params: Where everyone starts, as ours has them.
-      order: Indices of each step's examples, shape (steps, batch_size), as our sampler draws them.
+      order: Indices of each step's examples, shape (steps, batch_size), as our sampler
+        draws them.
     """
 
     name: str
@@ -81,7 +82,9 @@ def transformer() -> Model:
 
 
 def convolutional() -> Model:
-    """Two convolutions, one pooling and two dense layers: PyTorch's MNIST example, without its dropout."""
+    """Two convolutions, one pooling and two dense layers: PyTorch's MNIST example,
+    without its dropout.
+    """
     return models.cnn(
         (28, 28, 1),
         10,
@@ -104,7 +107,10 @@ NETWORKS: dict[
         64,
     ),
     "cnn": (
-        "28 x 28, convolutions of 3 x 3 to 32 and 64 channels, pooling of 2, 128 units, batch 64",
+        (
+            "28 x 28, convolutions of 3 x 3 to 32 and 64 channels, pooling of 2, 128 "
+            "units, batch 64"
+        ),
         convolutional,
         losses.softmax_cross_entropy,
         images((28, 28, 1)),

@@ -1,4 +1,5 @@
-"""What a step of training a network takes: MLP, CNN, LSTM, GRU and Transformer, ours and each peer in turns.
+"""What a step of training a network takes: MLP, CNN, LSTM, GRU and Transformer, ours
+and each peer in turns.
 
 python -m benchmarks.networks                     # every network, some minutes
 python -m benchmarks.networks --only cnn --quick  # a smoke run
@@ -24,12 +25,18 @@ from research.descent._train_loop import compile_training
 from research.types import Batch
 
 STEPS, ROUNDS = 60, 9
-TOLERANCE = 1e-3  # Relative, of the last step's loss: in float32 the same job differs by rounding, which Adam magnifies.
-DEVICES = 2  # Ours is timed on one and on so many, which share each batch; everyone else has as many threads.
+# Relative, of the last step's loss: in float32 the same job differs by rounding, which
+# Adam magnifies.
+TOLERANCE = 1e-3
+# Ours is timed on one and on so many, which share each batch; everyone else has as many
+# threads.
+DEVICES = 2
 
 
 class NetworkRow(NamedTuple):
-    """One contender on one job; times are None where it did not run, and note says why."""
+    """One contender on one job; times are None where it did not run, and note says
+    why.
+    """
 
     job: str
     words: str
@@ -43,7 +50,9 @@ class NetworkRow(NamedTuple):
 
 
 def ours(job: Job, devices: int = 1) -> Contender:
-    """`research.descent.train`: it draws the order and keeps its info, as in the experiments."""
+    """`research.descent.train`: it draws the order and keeps its info, as in the
+    experiments.
+    """
     objective = objectives.empirical_risk(job.model, job.loss)
     sampler, dataset = (
         sampler_of(len(job.x), job.batch_size),
@@ -114,7 +123,9 @@ def contenders(job: Job) -> tuple[list[Contender], list[tuple[str, str]]]:
 
 
 def measure_job(job: Job, rounds: int) -> list[NetworkRow]:
-    """Every contender of one job, its losses held against ours before anything is timed."""
+    """Every contender of one job, its losses held against ours before anything is
+    timed.
+    """
     runners, absent = contenders(job)
     last = {runner.name: runner.train()[-1] for runner in runners}
     apart = clock.check_equal(
@@ -149,7 +160,8 @@ def measure_job(job: Job, rounds: int) -> list[NetworkRow]:
 def measure(
     quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
 ) -> list[NetworkRow]:
-    """Every network, each in a process of its own that has two devices; if quick, one of them for a few steps.
+    """Every network, each in a process of its own that has two devices; if quick, one
+    of them for a few steps.
 
     Raises:
       ValueError: A name in `only` is no network's.
@@ -181,8 +193,9 @@ def section(rows: list[NetworkRow]) -> Section:
         ratios = [row.ratio.median for row in peers if row.ratio]
         ahead = sum(ratio >= 1 for ratio in ratios)
         answer = (
-            f"A step of training a network is at least as fast as a peer's in {ahead} of {len(ratios)} comparisons (the ratios "
-            f"go from {number(min(ratios))} to {number(max(ratios))})."
+            f"A step of training a network is at least as fast as a peer's in {ahead} "
+            f"of {len(ratios)} comparisons (the ratios go from {number(min(ratios))} "
+            f"to {number(max(ratios))})."
         )
     columns = [
         "network",
@@ -213,12 +226,15 @@ def section(rows: list[NetworkRow]) -> Section:
     )
     apart = max((row.apart for row in rows if row.apart is not None), default=0.0)
     text = (
-        f"{table(columns, lines)}\n\n{sizes}. Everyone has the same first params, batches and Adam in float32; the losses of "
-        f"the last step are {apart:.1e} apart at most, relatively. Compile s is building, with the first step. Ours is timed "
-        "on one device and on two that share each batch; the faster is held against the others."
+        f"{table(columns, lines)}\n\n{sizes}. Everyone has the same first params, "
+        f"batches and Adam in float32; the losses of the last step are {apart:.1e} "
+        "apart at most, relatively. Compile s is building, with the first step. Ours "
+        "is timed on one device and on two that share each batch; the faster is held "
+        "against the others."
     )
     missed = [
-        f"network, {row.job}: {row.contender} is faster, ours has {number(row.ratio.median)} of its speed"
+        f"network, {row.job}: {row.contender} is faster, ours has "
+        f"{number(row.ratio.median)} of its speed"
         for row in peers
         if row.ratio and row.ratio.median < 1
     ]

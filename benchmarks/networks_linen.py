@@ -1,4 +1,6 @@
-"""The networks as Flax Linen modules with optax's Adam: a jitted step in a Python loop."""
+"""The networks as Flax Linen modules with optax's Adam: a jitted step in a Python
+loop.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +28,7 @@ class MLP(nn.Module):
     sizes: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits."""
         for k, size in enumerate(self.sizes, 1):
             x = nn.Dense(size, name=f"dense_{k}")(x)
@@ -38,7 +40,7 @@ class CNN(nn.Module):
     """Two convolutions, pooling, two dense layers."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits."""
         for i, channels in enumerate((32, 64), 1):
             x = nn.relu(
@@ -54,7 +56,7 @@ class Recurrent(nn.Module):
     cell: str
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits."""
         x = nn.Embed(65, 64, name="embedding")(x)
         cell = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.cell](
@@ -67,7 +69,7 @@ class Transformer(nn.Module):
     """Pre-norm blocks."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array):
         """Logits."""
         mask = nn.make_causal_mask(x)
         x = (
@@ -96,7 +98,9 @@ def dense(layer: Any) -> Any:
 
 
 def recurrent_params(params: Any, cell: str) -> Any:
-    """Linen puts the bias beside the recurrent product in LSTMs, beside the input's else; and the GRU's second by n."""
+    """Linen puts the bias beside the recurrent product in LSTMs, beside the input's
+    else; and the GRU's second by n.
+    """
     layer, theirs = params["layer_1"], {}
     split = lambda a: dict(
         zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True)
@@ -164,13 +168,15 @@ def twin(job: Job) -> tuple[nn.Module, Any]:
 
 
 def python_loop(job: Job) -> Contender:
-    """The jitted step of a Flax tutorial, over batches that lie on the device already."""
+    """The jitted step of a Flax tutorial, over batches that lie on the device
+    already.
+    """
     module, params = twin(job)
     adam = optax.adam(RATE)
 
     @jax.jit
-    def step(params, state, x, y):
-        def loss(params):
+    def step(params: Any, state: Any, x: jax.Array, y: jax.Array):
+        def loss(params: Any):
             logits: Any = module.apply({"params": params}, x)
             return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 

@@ -1,4 +1,6 @@
-"""The networks in TensorFlow: tf.function around GradientTape and TensorFlow's own Adam kernel, from our params."""
+"""The networks in TensorFlow: tf.function around GradientTape and TensorFlow's own Adam
+kernel, from our params.
+"""
 # pyright: reportMissingImports=false
 
 import os
@@ -82,7 +84,9 @@ def transformer(params: Any, x: Any) -> Any:
 
 
 def recurrent(job: Job) -> tuple[Callable, list[Any], list[Any]]:
-    """Keras' layer between our embedding and output: (logits of x, variables, what each gradient is multiplied by)."""
+    """Keras' layer between our embedding and output: (logits of x, variables, what each
+    gradient is multiplied by).
+    """
     layer, width = job.params["layer_1"], 128
     swap = (
         np.arange(3 * width).reshape(3, width)[[1, 0, 2]].ravel()
@@ -129,7 +133,9 @@ def build(job: Job) -> tuple[Callable, list[Any], list[Any]]:
 
 
 def graph(job: Job) -> Contender:
-    """A step as one graph, in a Python loop over batches that are gathered beforehand."""
+    """A step as one graph, in a Python loop over batches that are gathered
+    beforehand.
+    """
     logits_of, variables, moves = build(job)
     start = [v.numpy() for v in variables]
     slots = [
@@ -139,7 +145,7 @@ def graph(job: Job) -> Contender:
     power1, power2 = tf.Variable(B1), tf.Variable(B2)
 
     @tf.function
-    def step(x, y):
+    def step(x: Any, y: Any):
         with tf.GradientTape() as tape:
             value = tf.reduce_mean(
                 tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits_of(x))

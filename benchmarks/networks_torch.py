@@ -41,7 +41,9 @@ def mlp(params: Any) -> nn.Module:
 
 
 class CNN(nn.Module):
-    """Channels first, as PyTorch has them; the dense layer's rows are put into that order."""
+    """Channels first, as PyTorch has them; the dense layer's rows are put into that
+    order.
+    """
 
     def __init__(self, params: Any):
         super().__init__()
@@ -59,7 +61,7 @@ class CNN(nn.Module):
         }
         self.dense = nn.Sequential(linear(first), nn.ReLU(), linear(params["dense_2"]))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         """Logits of images (n, 1, 28, 28)."""
         for layer in self.convolutions:
             x = F.relu(layer(x))
@@ -75,7 +77,9 @@ def convolution(layer: Any) -> nn.Conv2d:
 
 
 class Recurrent(nn.Module):
-    """PyTorch has a second bias beside the recurrent product: 0, and where ours has none, never moved."""
+    """PyTorch has a second bias beside the recurrent product: 0, and where ours has
+    none, never moved.
+    """
 
     def __init__(self, params: Any, cell: str):
         super().__init__()
@@ -96,7 +100,7 @@ class Recurrent(nn.Module):
             width if cell == "gru" else 0
         )  # Of the recurrent bias, from its end.
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         """Logits at every step."""
         return self.output(self.layer(self.embedding(x))[0])
 
@@ -117,7 +121,7 @@ class Transformer(nn.Module):
             linear(params["output"]),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         """Logits at every step."""
         x = self.tokens(x) + self.positions.weight[: x.shape[1]]
         for block in self.blocks:
@@ -155,7 +159,7 @@ class Block(nn.Module):
             linear(params["dense_1"]), nn.GELU(), linear(params["dense_2"])
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         """As in GPT-2."""
         n, length, width = x.shape
         q, k, v = (
@@ -177,7 +181,9 @@ def build(job: Job) -> nn.Module:
 def contender(
     job: Job, name: str, loss_of: Callable[[nn.Module], Callable]
 ) -> Contender:
-    """A training by PyTorch's fused Adam, in a loop over batches that are gathered beforehand."""
+    """A training by PyTorch's fused Adam, in a loop over batches that are gathered
+    beforehand.
+    """
     torch.set_num_threads(THREADS)
     network = build(job)
     start = copy.deepcopy(network.state_dict())

@@ -16,12 +16,14 @@ from research.types import Batch, Params, Workload
 
 
 def ours(problem: Problem) -> Contender:
-    """`research.descent.run`, compiled: it draws the order itself and keeps its info, as in the experiments."""
+    """`research.descent.run`, compiled: it draws the order itself and keeps its info,
+    as in the experiments.
+    """
     rule = update_rules.gradient_descent(problem.rate)
     objective = problem.workload.objective
     state = descent.build(objective, rule, None).init(problem.params)
 
-    def advance(state, rate, epochs, train):
+    def advance(state: Any, rate: jax.Array, epochs: jax.Array, train: Any):
         rule = update_rules.gradient_descent(rate)
         _, step = descent.build(objective, rule, train)
         return descent.run(step, state, problem.sampler, problem.key, epochs)
@@ -47,18 +49,19 @@ def ours(problem: Problem) -> Contender:
 
 
 def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
-    """(start, rate, batches) -> end, a Python loop over a jitted step; the rate is traced, so that none compiles anew.
+    """(start, rate, batches) -> end, a Python loop over a jitted step; the rate is
+    traced, so that none compiles anew.
 
     Start and end are (params, the optimiser's state).
     """
 
     @jax.jit
-    def step(params, state, rate, x, y):
+    def step(params: Params, state: Any, rate: jax.Array, x: jax.Array, y: jax.Array):
         gradient = jax.grad(workload.objective)(params, Batch(x, y))
         updates, state = optax.sgd(rate).update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    def train(start, rate, batches):
+    def train(start: Any, rate: jax.Array, batches: list):
         params, state = start
         for x, y in batches:
             params, state = step(params, state, rate, x, y)
@@ -68,7 +71,9 @@ def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
 
 
 def optax_loop(problem: Problem) -> Contender:
-    """A jitted step with optax.sgd, called from a Python loop over batches that lie on the device already."""
+    """A jitted step with optax.sgd, called from a Python loop over batches that lie on
+    the device already.
+    """
     run, batches = (
         optax_training(problem.workload),
         place_batches(problem.workload, problem.order, problem.steps),
@@ -78,7 +83,7 @@ def optax_loop(problem: Problem) -> Contender:
         jnp.asarray(problem.rate),
     )
 
-    def train(batches=batches) -> Params:
+    def train(batches: list = batches) -> Params:
         return jax.block_until_ready(run(start, rate, batches))[0]
 
     return Contender(
@@ -89,7 +94,9 @@ def optax_loop(problem: Problem) -> Contender:
 def place_batches(
     workload: Workload, order: np.ndarray | None, steps: int
 ) -> list[tuple[jax.Array, jax.Array]]:
-    """Every step's batch as device arrays; for the full batch the one that the workload has."""
+    """Every step's batch as device arrays; for the full batch the one that the workload
+    has.
+    """
     if order is None:
         return [jax.device_put(training_data(workload))] * steps
     return jax.device_put(numpy_batches(workload, order, steps))

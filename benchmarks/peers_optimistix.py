@@ -1,4 +1,6 @@
-"""optimistix's minimisers, with a stop by the gradient in place of their own by steps and values."""
+"""optimistix's minimisers, with a stop by the gradient in place of their own by steps
+and values.
+"""
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable, Iterator
@@ -14,12 +16,17 @@ from benchmarks.minimiser_problems import Case
 def stopping(base: type, gradient_of: Callable[[Any], Any]) -> type:
     """The solver, made to stop when the gradient's largest entry is at most its atol.
 
-    Its own stop asks for small steps and small changes of the value, which is no tolerance that others share.
+    Its own stop asks for small steps and small changes of the value, which is no
+    tolerance that others share.
     """
 
     class Stopping(base):
-        def terminate(self, fn, y, args, options, state, tags):
-            """Whether the gradient is within the tolerance; before the first step there is none."""
+        def terminate(
+            self, fn: Any, y: Any, args: Any, options: Any, state: Any, tags: Any
+        ):
+            """Whether the gradient is within the tolerance; before the first step there
+            is none.
+            """
             small = jnp.max(jnp.abs(gradient_of(state.f_info))) <= self.atol
             return small & ~state.first_step, optimistix.RESULTS.successful
 
@@ -29,7 +36,9 @@ def stopping(base: type, gradient_of: Callable[[Any], Any]) -> type:
 def solvers(
     case: Case, tolerance: float, most_steps: int
 ) -> Iterator[tuple[str, str, Callable[[], tuple[jax.Array, int]]]]:
-    """(family, name, () -> (where it ended, its steps)), each compiled once and then called again."""
+    """(family, name, () -> (where it ended, its steps)), each compiled once and then
+    called again.
+    """
     if case.residuals is not None:
         found = {
             "LevenbergMarquardt": optimistix.LevenbergMarquardt,
@@ -60,7 +69,7 @@ def _solving(
     entry: Callable, function: Callable, solver: Any, case: Case, most_steps: int
 ):
     @jax.jit
-    def run(start):
+    def run(start: Any):
         found = entry(
             lambda x, args: function(x),
             solver,

@@ -1,4 +1,6 @@
-"""scikit-learn's SGD, where it does the same job: one example a step, linear or logistic."""
+"""scikit-learn's SGD, where it does the same job: one example a step, linear or
+logistic.
+"""
 
 import warnings
 
@@ -13,15 +15,18 @@ from benchmarks.problems import Problem, training_data
 
 
 def does_the_same(problem: Problem) -> bool:
-    """Its SGD takes single examples, and for several classes trains one against the rest, which is another model."""
+    """Its SGD takes single examples, and for several classes trains one against the
+    rest, which is another model.
+    """
     return problem.regime == "stochastic" and problem.model in ("linear", "logistic")
 
 
 def sgd(problem: Problem) -> Contender:
     """One call of `fit` over all epochs' examples, laid out in the order of the draws.
 
-    Its squared error has the half and its alpha the half, as ours have; the intercept is not penalised there either.
-    Checks of the input are off, as for one who has checked.
+    Its squared error has the half and its alpha the half, as ours have; the intercept
+    is not penalised there either. Checks of the input are off, as for one who has
+    checked.
     """
     make = {"linear": SGDRegressor, "logistic": SGDClassifier}[problem.model]
     estimator = make(

@@ -1,4 +1,6 @@
-"""The same step in PyTorch: eager, under torch.compile, and as the functions that its vmap is made of."""
+"""The same step in PyTorch: eager, under torch.compile, and as the functions that its
+vmap is made of.
+"""
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
@@ -20,7 +22,9 @@ Tensors = tuple[Any, Any]  # (weights, intercept) or (x, y).
 
 
 def loss_of(model: str) -> Callable[[Any, Any, Any, Any], Any]:
-    """(weights, intercept, x, y) -> mean loss of a batch; the penalty is added to its gradient, as weight decay is."""
+    """(weights, intercept, x, y) -> mean loss of a batch; the penalty is added to its
+    gradient, as weight decay is.
+    """
     if model == "linear":
         return lambda weights, intercept, x, y: (
             0.5 * F.mse_loss(torch.addmv(intercept, x, weights), y)
@@ -75,7 +79,8 @@ def place_batches(
 def eager_training(
     model: str, penalty: float
 ) -> Callable[[Tensors, float, list[Tensors]], Tensors]:
-    """(start, rate, batches) -> end, by autograd and an update in place, which is faster here than torch.optim.SGD.
+    """(start, rate, batches) -> end, by autograd and an update in place, which is
+    faster here than torch.optim.SGD.
 
     The start is overwritten: it becomes the end.
     """
@@ -98,10 +103,18 @@ def eager_training(
 
 
 def functional_step(model: str, penalty: float) -> Callable[..., Tensors]:
-    """(weights, intercept, rate, x, y) -> (weights, intercept), a pure function, to be compiled or vmapped."""
+    """(weights, intercept, rate, x, y) -> (weights, intercept), a pure function, to be
+    compiled or vmapped.
+    """
     gradient = torch.func.grad(loss_of(model), argnums=(0, 1))
 
-    def step(weights, intercept, rate, x, y):
+    def step(
+        weights: torch.Tensor,
+        intercept: torch.Tensor,
+        rate: Any,
+        x: torch.Tensor,
+        y: torch.Tensor,
+    ):
         of_weights, of_intercept = gradient(weights, intercept, x, y)
         return weights - rate * (
             of_weights + penalty * weights
@@ -111,13 +124,17 @@ def functional_step(model: str, penalty: float) -> Callable[..., Tensors]:
 
 
 def compiled_step(model: str, penalty: float) -> Callable[..., Tensors]:
-    """The functional step as one compiled graph; earlier ones are forgotten, so that each compiles anew."""
+    """The functional step as one compiled graph; earlier ones are forgotten, so that
+    each compiles anew.
+    """
     torch._dynamo.reset()
     return torch.compile(functional_step(model, penalty), fullgraph=True, dynamic=False)
 
 
 def choose_threads(train: Callable[[], Any]) -> int:
-    """One thread, or two where a trial is a tenth faster with them; for steps this small that is rare."""
+    """One thread, or two where a trial is a tenth faster with them; for steps this
+    small that is rare.
+    """
 
     def seconds(threads: int) -> float:
         torch.set_num_threads(threads)
@@ -159,7 +176,9 @@ def eager(problem: Problem) -> Contender:
 def compiled_training(
     step: Callable[..., Tensors],
 ) -> Callable[[Tensors, float, list[Tensors]], Tensors]:
-    """(start, rate, batches) -> end, a Python loop over a compiled step; the rate is a tensor, so none compiles anew."""
+    """(start, rate, batches) -> end, a Python loop over a compiled step; the rate is a
+    tensor, so none compiles anew.
+    """
 
     def train(start: Tensors, rate: float, batches: list[Tensors]) -> Tensors:
         (weights, intercept), rate_tensor = (

@@ -1,4 +1,6 @@
-"""What every contender is given: one workload, one order of examples, one rate, one number of updates."""
+"""What every contender is given: one workload, one order of examples, one rate, one
+number of updates.
+"""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +20,8 @@ PENALTIES = {
     "logistic": 0.01,
     "softmax": 0.01,
 }  # As the workloads have them; equal losses prove it.
-# Small enough that every training is stable: a chaotic one would magnify rounding until losses differ.
+# Small enough that every training is stable: a chaotic one would magnify rounding until
+# losses differ.
 RATES = {
     "linear": (0.1, 0.05, 0.005),
     "logistic": (0.25, 0.1, 0.01),
@@ -42,7 +45,8 @@ class Problem(NamedTuple):
       params: The initial point.
       rate, penalty: η, and λ of the workload's penalty.
       num_epochs: Length.
-      order: Every draw of the run, in turn, shape (steps, batch size); None for the full batch.
+      order: Every draw of the run, in turn, shape (steps, batch size); None for the
+        full batch.
     """
 
     model: str
@@ -79,7 +83,9 @@ def make_sampler(regime: str, n: int) -> Sampler:
 
 
 def draw_order(sampler: Sampler, key: Key, num_epochs: int) -> np.ndarray | None:
-    """The indices that `research.descent.run` draws from that key, epoch after epoch, shape (steps, batch size)."""
+    """The indices that `research.descent.run` draws from that key, epoch after epoch,
+    shape (steps, batch size).
+    """
     if sampler.indices(key) is None:
         return None
     draws = jax.jit(
@@ -89,7 +95,9 @@ def draw_order(sampler: Sampler, key: Key, num_epochs: int) -> np.ndarray | None
 
 
 def make_problem(model: str, regime: str, quick: bool = False) -> Problem:
-    """The training of one cell of the table; its number of updates is a whole number of epochs."""
+    """The training of one cell of the table; its number of updates is a whole number of
+    epochs.
+    """
     workload = workloads.make_workload(MODELS[model], dtype=DTYPE)
     sampler, place = (
         make_sampler(regime, len(training_data(workload)[1])),
@@ -115,7 +123,9 @@ def make_problem(model: str, regime: str, quick: bool = False) -> Problem:
 def numpy_batches(
     workload: Workload, order: np.ndarray | None, steps: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The (x, y) of every step, gathered beforehand: no peer has to gather, or to draw an order."""
+    """The (x, y) of every step, gathered beforehand: no peer has to gather, or to draw
+    an order.
+    """
     x, y = training_data(workload)
     if order is None:
         return [(x, y)] * steps
@@ -123,6 +133,8 @@ def numpy_batches(
 
 
 def final_loss(problem: Problem, params: Any) -> float:
-    """The training objective where a contender ended, evaluated by the same function for all of them."""
+    """The training objective where a contender ended, evaluated by the same function
+    for all of them.
+    """
     arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf, DTYPE), params)
     return float(problem.workload.objective(arrays, problem.workload.train))

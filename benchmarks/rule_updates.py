@@ -1,6 +1,7 @@
-"""What an update costs: the jitted update of a rule of ours beside optax's, on one leaf and on a thousand.
+"""What an update costs: the jitted update of a rule of ours beside optax's, on one leaf
+and on a thousand.
 
-python -m benchmarks.rule_updates                       # every rule that has a counterpart in optax
+python -m benchmarks.rule_updates  # every rule that has a counterpart in optax
 python -m benchmarks.rule_updates --only adam --quick   # a smoke run
 """
 
@@ -33,7 +34,9 @@ FULLY = (
 )
 FEWER = (100,)  # Leaves on which every other rule is timed.
 RATE = 0.01
-TOLERANCE = 1e-9  # Relative to a leaf's largest update: two float64 programs of one rule differ by rounding alone.
+# Relative to a leaf's largest update: two float64 programs of one rule differ by
+# rounding alone.
+TOLERANCE = 1e-9
 CHECKED_STEPS = 3
 NOT_THE_SAME = "not timed, the updates are not optax's"
 ROUNDS, BUILDS = 21, 5
@@ -44,7 +47,9 @@ Constructor = Callable[[float], optax.GradientTransformation]
 
 
 class Built(NamedTuple):
-    """A compiled update, and what it took until its first result was there, in seconds."""
+    """A compiled update, and what it took until its first result was there, in
+    seconds.
+    """
 
     update: Callable[..., Any]
     state: Any
@@ -59,10 +64,13 @@ class CostRow(NamedTuple):
     Attributes:
       rule, leaves: Which.
       note: Why there are no numbers, or "".
-      updates: By WAYS, microseconds an update in the steady state, a Spread over the rounds.
-      first: By WAYS, seconds of the first call: tracing, compiling and running; a Spread over the builds.
+      updates: By WAYS, microseconds an update in the steady state, a Spread over the
+        rounds.
+      first: By WAYS, seconds of the first call: tracing, compiling and running; a
+        Spread over the builds.
       compile: By WAYS, what of that is compiling.
-      ratio, first_ratio, compile_ratio: How many times as fast ours is, a Spread as `clock.paired_ratio` gives it.
+      ratio, first_ratio, compile_ratio: How many times as fast ours is, a Spread as
+        `clock.paired_ratio` gives it.
     """
 
     rule: str
@@ -77,7 +85,9 @@ class CostRow(NamedTuple):
 
 
 def counterparts() -> dict[str, dict[str, Constructor]]:
-    """By the name of a rule of ours that has a counterpart in optax: both constructors, by WAYS."""
+    """By the name of a rule of ours that has a counterpart in optax: both constructors,
+    by WAYS.
+    """
     found = {}
     for name, make in UPDATE_RULES.items():
         theirs = CARDS[name].optax if name in CARDS else ""
@@ -98,7 +108,9 @@ def make_tree(leaves: int) -> tuple[Any, Any]:
 
 
 def call_of(rule: optax.GradientTransformation) -> Callable[..., Any]:
-    """(gradients, state, params) -> (updates, state), a new function each time, with the value for those that ask."""
+    """(gradients, state, params) -> (updates, state), a new function each time, with
+    the value for those that ask.
+    """
     update = optax.with_extra_args_support(rule).update
     return lambda g, state, params: update(g, state, params, value=jnp.ones(()), grad=g)
 
@@ -131,7 +143,9 @@ def walk(built: Built, params: Any, gradients: Any, steps: int) -> Any:
 
 
 def difference(built: dict[str, Built], params: Any, gradients: Any) -> float:
-    """How far the updates of the two lie apart after some steps, in units of the leaf's largest; inf for NaN."""
+    """How far the updates of the two lie apart after some steps, in units of the leaf's
+    largest; inf for NaN.
+    """
     ours, theirs = (
         jax.tree.leaves(walk(built[way], params, gradients, CHECKED_STEPS))
         for way in WAYS
@@ -146,7 +160,9 @@ def difference(built: dict[str, Built], params: Any, gradients: Any) -> float:
 def measure_rule(
     name: str, makes: dict[str, Constructor], leaves: int, rounds: int, builds: int
 ) -> CostRow:
-    """Builds both in turns, holds their updates against each other, and times both in turns."""
+    """Builds both in turns, holds their updates against each other, and times both in
+    turns.
+    """
     params, gradients = make_tree(leaves)
     small, of_small = make_tree(1)
     made: dict[str, list[Built]] = {way: [] for way in WAYS}
@@ -201,7 +217,8 @@ def measure_rule(
 def measure(
     quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
 ) -> list[CostRow]:
-    """Those of FULLY on all numbers of leaves, the others on FEWER; if quick, Adam alone and not on a thousand.
+    """Those of FULLY on all numbers of leaves, the others on FEWER; if quick, Adam
+    alone and not on a thousand.
 
     Raises:
       ValueError: A name in `only` has no counterpart.
@@ -209,7 +226,8 @@ def measure(
     known, rows = counterparts(), []
     if unknown := [name for name in only or () if name not in known]:
         raise ValueError(
-            f"no counterpart in optax is known of {', '.join(unknown)}; known: {', '.join(known)}."
+            f"no counterpart in optax is known of {', '.join(unknown)}; known: "
+            f"{', '.join(known)}."
         )
     for name in only or (["adam"] if quick else known):
         for leaves in LEAVES if only or name in FULLY else FEWER:
@@ -250,14 +268,19 @@ def section(rows: list[CostRow]) -> Section:
         )
     }
     words = "; ".join(
-        f"{what}: level in {found.count('level')}, faster in {found.count('faster')}, slower in {found.count('slower')}"
+        f"{what}: level in {found.count('level')}, faster in {found.count('faster')}, "
+        f"slower in {found.count('slower')}"
         for what, found in counted.items()
     )
-    answer = f"An update of ours beside optax's, in {len(timed)} pairs of rule and number of leaves: {words}."
+    answer = (
+        f"An update of ours beside optax's, in {len(timed)} pairs of rule and number of"
+        f" leaves: {words}."
+    )
     text = (
-        f"{_table(rows)}\n\nLeaves are of {ENTRIES} float64 each; ratios are optax's seconds over ours, the median of the "
-        "rounds with the interval that holds it in 95 of 100 runs (of fewer than six rounds: from the least to the "
-        "largest). Slower and faster is said where that interval leaves out 1."
+        f"{_table(rows)}\n\nLeaves are of {ENTRIES} float64 each; ratios are optax's "
+        "seconds over ours, the median of the rounds with the interval that holds it "
+        "in 95 of 100 runs (of fewer than six rounds: from the least to the largest). "
+        "Slower and faster is said where that interval leaves out 1."
     )
     missed = [
         f"{row.rule}, {row.leaves} leaves: {row.note}"
@@ -265,7 +288,8 @@ def section(rows: list[CostRow]) -> Section:
         if row.note.startswith(NOT_THE_SAME)
     ]
     missed += [
-        f"{row.rule}, {row.leaves} leaves: {what} takes {number(1 / ratio.median)} times what optax's takes"
+        f"{row.rule}, {row.leaves} leaves: {what} takes {number(1 / ratio.median)} "
+        "times what optax's takes"
         for row in timed
         for what, ratio in (
             ("an update", row.ratio),

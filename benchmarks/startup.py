@@ -1,4 +1,6 @@
-"""What one waits for before anything is computed: imports, --help, and the first step; each in a process of its own."""
+"""What one waits for before anything is computed: imports, --help, and the first step;
+each in a process of its own.
+"""
 
 import os
 import subprocess
@@ -35,8 +37,10 @@ class StartupRow(NamedTuple):
 
     Attributes:
       program: What was started.
-      seconds: From starting Python to its end, a Spread; None where it failed, and note says why.
-      compile_seconds: For a first step: building it and making it, imports and data apart, a Spread.
+      seconds: From starting Python to its end, a Spread; None where it failed, and note
+        says why.
+      compile_seconds: For a first step: building it and making it, imports and data
+        apart, a Spread.
       note: Why there are no seconds, or "".
     """
 
@@ -47,7 +51,9 @@ class StartupRow(NamedTuple):
 
 
 def start(words: tuple[str, ...]) -> str:
-    """Runs Python on these words, with what every contender is given, and returns what it printed."""
+    """Runs Python on these words, with what every contender is given, and returns what
+    it printed.
+    """
     environment = os.environ | {
         "PYTHONPATH": str(TOP),
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
@@ -67,7 +73,9 @@ def start(words: tuple[str, ...]) -> str:
 def measure(
     quick: bool, with_torch: bool, tell: Callable[[str], Any]
 ) -> list[StartupRow]:
-    """Every program, in turns; the first start of each is not counted, so that files are in memory."""
+    """Every program, in turns; the first start of each is not counted, so that files
+    are in memory.
+    """
     printed: dict[str, list[float]] = {}
     calls, rows = {}, []
 
@@ -100,7 +108,9 @@ def measure(
 
 
 def first_step(contender: str) -> float:
-    """Seconds of building and making the first step of FIRST_STEP; ours builds the whole run, as it always does."""
+    """Seconds of building and making the first step of FIRST_STEP; ours builds the
+    whole run, as it always does.
+    """
     import research
 
     research.backend.configure(x64=True)

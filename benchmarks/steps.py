@@ -1,4 +1,6 @@
-"""Steps per second of one training: three models, three regimes, ours and each peer in turns."""
+"""Steps per second of one training: three models, three regimes, ours and each peer in
+turns.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +9,8 @@ from benchmarks import clock, peers_jax
 from benchmarks.contender import Contender
 from benchmarks.problems import MODELS, REGIMES, Problem, final_loss, make_problem
 
-TOLERANCE = 1e-9  # Relative, of the loss at the end: the same job in float64 differs by rounding alone.
+# Relative, of the loss at the end: the same job in float64 differs by rounding alone.
+TOLERANCE = 1e-9
 ROUNDS = 9
 
 
@@ -17,7 +20,8 @@ class StepRow(NamedTuple):
     Attributes:
       model, regime, contender, note: Which.
       steps: Updates in the training that was timed.
-      per_second: Steps per second, a Spread over the rounds; None where it did not run, and note says why.
+      per_second: Steps per second, a Spread over the rounds; None where it did not run,
+        and note says why.
       compile_seconds: Building it, with its first step.
       ratio: How many times as fast ours is, a Spread; None for ours itself.
       loss: The training objective at the end.
@@ -64,7 +68,9 @@ def contenders(
 def measure_cell(
     problem: Problem, runners: list[Contender], rounds: int
 ) -> list[StepRow]:
-    """Every contender of one cell, its loss held against ours before anything is timed."""
+    """Every contender of one cell, its loss held against ours before anything is
+    timed.
+    """
     losses = {runner.name: final_loss(problem, runner.train()) for runner in runners}
     apart = clock.check_equal(
         losses, f"the last loss ({problem.model}, {problem.regime})", TOLERANCE

@@ -1,6 +1,7 @@
-"""A study's runs, all trials and seeds of a rule on a workload: at once, against the same runs one after another.
+"""A study's runs, all trials and seeds of a rule on a workload: at once, against the
+same runs one after another.
 
-python -m benchmarks.studies                       # both workloads and rules, about five minutes
+python -m benchmarks.studies  # both workloads and rules, about five minutes
 python -m benchmarks.studies --only adam --quick   # a smoke run of a few runs
 """
 
@@ -34,7 +35,8 @@ WORKLOADS = {
     "breast_cancer": "logistic",
     "digits": "softmax",
 }  # By the model that PyTorch has a loss for.
-# The spaces of a study up to rates at which every training is stable: beyond, rounding grows to whole digits.
+# The spaces of a study up to rates at which every training is stable: beyond, rounding
+# grows to whole digits.
 SPACES = {
     "heavy_ball": {
         "learning_rate": Range(1e-4, 0.05),
@@ -60,9 +62,11 @@ class StudyRow(NamedTuple):
     Attributes:
       workload, rule, contender, note: Which.
       runs, steps: How many runs, and updates of each.
-      compile_seconds, seconds: Building it, and all runs, a Spread; None where it did not run.
+      compile_seconds, seconds: Building it, and all runs, a Spread; None where it did
+        not run.
       ratio: How many times as fast ours is with these runs, without compilation.
-      loss, apart: Mean of the last training objectives, and the largest relative difference of any evaluation.
+      loss, apart: Mean of the last training objectives, and the largest relative
+        difference of any evaluation.
     """
 
     workload: str
@@ -92,7 +96,9 @@ def make_study(
     seeds: Sequence[int] = SEEDS,
     num_epochs: int = EPOCHS,
 ) -> Sweep:
-    """The runs as `research.comparison.measure_contender` makes them; `rates` holds every hyper-parameter, (runs, 2)."""
+    """The runs as `research.comparison.measure_contender` makes them; `rates` holds
+    every hyper-parameter, (runs, 2).
+    """
     made = workloads.make_workload(workload, dtype=DTYPE)
     sampler = samplers.minibatch(len(training_data(made)[1]), BATCH_SIZE)
     keys = {seed: jax.random.key(seed) for seed in seeds}
@@ -125,7 +131,9 @@ def make_study(
 def build_ours(
     study: Sweep, rule: str
 ) -> tuple[descent.SweepProgram, Callable[[Sweep], np.ndarray]]:
-    """The program as `measure_contender` compiles it, and study -> evaluations of its runs, for any number of them."""
+    """The program as `measure_contender` compiles it, and study -> evaluations of its
+    runs, for any number of them.
+    """
     (contender,) = comparison.make_contenders([rule], spaces={rule: SPACES[rule]})
     names = tuple(contender.space)
     program = descent.compile_sweep(
@@ -165,24 +173,26 @@ class _Sliced(list):
 
 
 def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Contender:
-    """One run after another with optax: a jitted scan from one evaluation to the next, or a jitted step.
+    """One run after another with optax: a jitted scan from one evaluation to the next,
+    or a jitted step.
 
-    Hyper-parameters are traced, so that each compiles once: the scan for every length that there is between evaluations.
+    Hyper-parameters are traced, so that each compiles once: the scan for every length
+    that there is between evaluations.
     """
     workload, make_rule = study.workload, IN_OPTAX[rule]
 
-    def step(state, hyper, x, y):
+    def step(state: Any, hyper: Any, x: jax.Array, y: jax.Array):
         params, inner = state
         gradient = jax.grad(workload.objective)(params, Batch(x, y))
         updates, inner = make_rule(*hyper).update(gradient, inner, params)
         return optax.apply_updates(params, updates), inner
 
-    def scan(state, hyper, batches):
+    def scan(state: Any, hyper: Any, batches: Any):
         return jax.lax.scan(
             lambda state, batch: (step(state, hyper, *batch), None), state, batches
         )[0]
 
-    def walk(state, hyper, batches):
+    def walk(state: Any, hyper: Any, batches: Any):
         for x, y in batches:
             state = stepped(state, hyper, x, y)
         return state
@@ -249,7 +259,9 @@ def measure_study(
     rounds: int,
     **terms: Any,
 ) -> list[StudyRow]:
-    """Ours with every number of runs, and the peers with one of them, in turns; all evaluations held against ours."""
+    """Ours with every number of runs, and the peers with one of them, in turns; all
+    evaluations held against ours.
+    """
     made = {budget: make_study(workload, rule, budget, **terms) for budget in budgets}
     program, train = build_ours(made[beside], rule)
     others, absent = peers(made[beside], WORKLOADS[workload], rule, with_torch)
@@ -331,7 +343,8 @@ class Line(NamedTuple):
     """How the time of ours grows with the runs.
 
     Attributes:
-      slope: Seconds a run, of the line through 0 that misses no measured time by a larger share than `off`.
+      slope: Seconds a run, of the line through 0 that misses no measured time by a
+        larger share than `off`.
       off: That share.
       off_in_batches: The same where whole batches of runs are counted.
     """
@@ -342,11 +355,13 @@ class Line(NamedTuple):
 
 
 def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
-    """The line through the least times of ours with several numbers of runs: a slow minute would bend it.
+    """The line through the least times of ours with several numbers of runs: a slow
+    minute would bend it.
 
     Example:
       >>> row = StudyRow("digits", "adam", "ours", "", 8, 5)
-      >>> rows = [row._replace(runs=n, seconds=clock.Spread(s, s, s)) for n, s in ((8, 0.9), (80, 11.0))]
+      >>> seconds = {8: clock.Spread(0.9, 0.9, 0.9), 80: clock.Spread(11.0, 11.0, 11.0)}
+      >>> rows = [row._replace(runs=n, seconds=s) for n, s in seconds.items()]
       >>> line = line_of(rows)
       >>> round(line.slope, 3), round(line.off, 3), line.off == line.off_in_batches
       (0.124, 0.1, True)
@@ -360,7 +375,9 @@ def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
 
 
 def _line(counted: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-    """The slope whose largest relative miss of the times is the least, and that miss."""
+    """The slope whose largest relative miss of the times is the least, and that
+    miss.
+    """
     each = counted / seconds  # slope * each - 1 is the miss.
     slope = 2 / (each.max() + each.min())
     return float(slope), float(slope * each.max() - 1)
@@ -377,9 +394,11 @@ def section(rows: list[StudyRow]) -> Section:
         off = max(line.off for line in lines.values())
         off_in_batches = max(line.off_in_batches for line in lines.values())
         answer = (
-            f"A study of {alone[0].runs} runs is {number(min(ratios))} to {number(max(ratios))} times as fast as the same "
-            f"runs one by one, compilation apart; its least time is proportional to runs within {100 * off:.0f} %, and to "
-            f"runs in whole batches within {100 * off_in_batches:.0f} %."
+            f"A study of {alone[0].runs} runs is {number(min(ratios))} to "
+            f"{number(max(ratios))} times as fast as the same runs one by one, "
+            "compilation apart; its least time is proportional to runs within "
+            f"{100 * off:.0f} %, and to runs in whole batches within "
+            f"{100 * off_in_batches:.0f} %."
         )
     grown = [
         [
@@ -449,10 +468,12 @@ def _words(rows: Sequence[StudyRow]) -> str:
     )
     apart = max((row.apart for row in rows if row.apart is not None), default=0.0)
     return (
-        f"Mini-batch {BATCH_SIZE}; steps of a run: {steps}. All evaluate the training objective at the same steps, where they "
-        f"are {apart:.1e} apart at most, relatively. Compile s of optax and PyTorch is building and the first run, of vmap "
-        "the first step. Scans go from one evaluation to the next. The line is the one through 0 that "
-        "misses none of the rounds' least times by a larger share than is shown; batches are filled up to eight runs."
+        f"Mini-batch {BATCH_SIZE}; steps of a run: {steps}. All evaluate the training "
+        f"objective at the same steps, where they are {apart:.1e} apart at most, "
+        "relatively. Compile s of optax and PyTorch is building and the first run, of "
+        "vmap the first step. Scans go from one evaluation to the next. The line is "
+        "the one through 0 that misses none of the rounds' least times by a larger "
+        "share than is shown; batches are filled up to eight runs."
     )
 
 
@@ -463,7 +484,8 @@ def _missed(compared: Sequence[StudyRow]) -> list[str]:
         if row.ratio
     ]
     return [
-        f"study, {row.rule} on {row.workload}: {number(ratio)} times as fast as {row.contender}, goal {goal:.0f}"
+        f"study, {row.rule} on {row.workload}: {number(ratio)} times as fast as "
+        f"{row.contender}, goal {goal:.0f}"
         for row, ratio, goal in goals
         if ratio < goal
     ]

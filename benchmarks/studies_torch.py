@@ -1,4 +1,6 @@
-"""A study's runs in PyTorch: one after another, eager, and all of them at once by torch.func.vmap."""
+"""A study's runs in PyTorch: one after another, eager, and all of them at once by
+torch.func.vmap.
+"""
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
@@ -54,7 +56,9 @@ MOVES = {"heavy_ball": _move_heavy_ball, "adam": _move_adam}
 
 
 def eager(study: Sweep, model: str, rule: str) -> Contender:
-    """Eager mode, one run after another: autograd.grad and an update in place, faster than torch.optim for one run."""
+    """Eager mode, one run after another: autograd.grad and an update in place, faster
+    than torch.optim for one run.
+    """
     loss, penalty, move = peers_torch.loss_of(model), PENALTIES[model], MOVES[rule]
     objective = _objective(study, model)
     batches = {
@@ -62,14 +66,14 @@ def eager(study: Sweep, model: str, rule: str) -> Contender:
         for seed, order in study.orders.items()
     }
 
-    def begin(params):
+    def begin(params: Any):
         placed = peers_torch.place(params)
         averages = [
             tuple(torch.zeros_like(leaf) for _ in range(PARTS[rule])) for leaf in placed
         ]
         return tuple(leaf.requires_grad_() for leaf in placed), averages, 0
 
-    def training(state, hyper, batches):
+    def training(state: Any, hyper: list[float], batches: Any):
         (weights, intercept), averages, taken = state
         for x, y in batches:
             taken += 1
@@ -84,7 +88,7 @@ def eager(study: Sweep, model: str, rule: str) -> Contender:
                     move(leaf, own, gradient, hyper, taken)
         return (weights, intercept), averages, taken
 
-    def evaluate(state):
+    def evaluate(state: Any):
         with torch.no_grad():
             return objective(*state[0])
 
@@ -128,11 +132,20 @@ FUNCTIONS = {"heavy_ball": _heavy_ball, "adam": _adam}
 
 
 def vmapped(study: Sweep, model: str, rule: str) -> Contender:
-    """All runs at once: a Python loop over steps, each of them vmapped over the runs."""
+    """All runs at once: a Python loop over steps, each of them vmapped over the
+    runs.
+    """
     update, penalty = FUNCTIONS[rule], PENALTIES[model]
     gradient_of = torch.func.grad(peers_torch.loss_of(model), argnums=(0, 1))
 
-    def step(params, averages, hyper, taken, x, y):
+    def step(
+        params: tuple[torch.Tensor, ...],
+        averages: tuple,
+        hyper: torch.Tensor,
+        taken: int,
+        x: torch.Tensor,
+        y: torch.Tensor,
+    ):
         of_weights, of_intercept = gradient_of(*params, x, y)
         gradients = (of_weights + penalty * params[0], of_intercept)
         moved = [
@@ -160,7 +173,7 @@ def vmapped(study: Sweep, model: str, rule: str) -> Contender:
         set(study.marks),
     )
 
-    def run(steps):
+    def run(steps: int):
         params, averages = (
             starts,
             tuple(

@@ -1,4 +1,6 @@
-"""A sweep: the runs of the main experiment for one program, at once, against the same runs one after another."""
+"""A sweep: the runs of the main experiment for one program, at once, against the same
+runs one after another.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +22,9 @@ TOLERANCE = 1e-9  # Relative, of every evaluation of every stable run.
 
 
 def ours(sweep: Sweep) -> Contender:
-    """`research.descent.sweep`: one program for all runs, in batches of eight, which draws the orders itself."""
+    """`research.descent.sweep`: one program for all runs, in batches of eight, which
+    draws the orders itself.
+    """
     program = descent.compile_sweep(
         sweep.workload, update_rules.gradient_descent, sweep.sampler, sweep.num_epochs
     )
@@ -34,7 +38,9 @@ def ours(sweep: Sweep) -> Contender:
 
 
 def optax_loop(sweep: Sweep) -> Contender:
-    """One run after another by the jitted step with optax; it compiles once, since the rate is traced."""
+    """One run after another by the jitted step with optax; it compiles once, since the
+    rate is traced.
+    """
     import optax
 
     from benchmarks import peers_jax
@@ -42,13 +48,13 @@ def optax_loop(sweep: Sweep) -> Contender:
     training, workload = peers_jax.optax_training(sweep.workload), sweep.workload
     objective = jax.jit(lambda params: workload.objective(params, workload.train))
 
-    def begin(params):
+    def begin(params: Any):
         return params, optax.sgd(1.0).init(params)
 
-    def evaluate(state):
+    def evaluate(state: Any):
         return objective(state[0])
 
-    def with_traced_rate(state, rate, batches):
+    def with_traced_rate(state: Any, rate: float, batches: list):
         return training(state, jnp.asarray(rate), batches)
 
     batches = {
@@ -102,11 +108,13 @@ class SweepRow(NamedTuple):
     Attributes:
       regime, contender, note: Which.
       runs, steps: How many runs, and updates of each.
-      compile_seconds, seconds: Building it, and all runs, a Spread; None where it did not run.
-      ratio, ratio_with_compiling: How many times as fast ours is, without compilation (a Spread) and with it.
+      compile_seconds, seconds: Building it, and all runs, a Spread; None where it did
+        not run.
+      ratio, ratio_with_compiling: How many times as fast ours is, without compilation
+        (a Spread) and with it.
       loss: Mean over the stable runs of the last training objective.
-      stable, apart: How many runs have a rate of at most LARGEST_STABLE, and the largest relative difference of any
-        evaluation of those.
+      stable, apart: How many runs have a rate of at most LARGEST_STABLE, and the
+        largest relative difference of any evaluation of those.
     """
 
     regime: str

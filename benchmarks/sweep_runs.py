@@ -25,7 +25,9 @@ EPOCHS = (
     150,
     150,
     10,
-)  # The experiment's, but 10 for stochastic descent: PyTorch's loop would take ten minutes.
+    # The experiment's, but 10 for stochastic descent: PyTorch's loop would take ten
+    # minutes.
+)
 LARGEST_STABLE = (
     8.0,
     1.0,
@@ -40,8 +42,10 @@ class Sweep(NamedTuple):
       regime, workload, sampler, num_epochs: As of one program.
       seeds, rates: One entry a run.
       starts: Initial params of each seed.
-      orders: Every draw of each seed, shape (steps, batch size), or None for the full batch.
-      marks: Steps after which the training objective is evaluated, as in the experiment.
+      orders: Every draw of each seed, shape (steps, batch size), or None for the full
+        batch.
+      marks: Steps after which the training objective is evaluated, as in the
+        experiment.
     """
 
     regime: str
@@ -61,7 +65,9 @@ class Sweep(NamedTuple):
 
 
 def runs_of(regime: str, quick: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rates and seeds: 8 rates x 3 tuning seeds, then 10 seeds at the chosen rate: 34 runs; if quick, 2 x 1 + 2."""
+    """Rates and seeds: 8 rates x 3 tuning seeds, then 10 seeds at the chosen rate: 34
+    runs; if quick, 2 x 1 + 2.
+    """
     choosing, seeds = (TUNING_SEEDS[:1], SEEDS[:2]) if quick else (TUNING_SEEDS, SEEDS)
     (ladder,) = (
         r.ladder("gradient_descent")

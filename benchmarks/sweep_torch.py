@@ -1,4 +1,6 @@
-"""The sweep in PyTorch: one run after another, eager and compiled, and all runs at once by torch.func.vmap."""
+"""The sweep in PyTorch: one run after another, eager and compiled, and all runs at once
+by torch.func.vmap.
+"""
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
@@ -35,14 +37,14 @@ def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Co
         for seed, order in sweep.orders.items()
     }
 
-    def evaluate(state):
+    def evaluate(state: Any):
         with torch.no_grad():
             return objective(*state)
 
     run = one_by_one(sweep, peers_torch.place, training, evaluate, batches)
     seed = int(sweep.seeds[0])
 
-    def trial(steps=peers_torch.TRIAL_STEPS):
+    def trial(steps: int = peers_torch.TRIAL_STEPS):
         evaluate(
             training(peers_torch.place(sweep.starts[seed]), 0.1, batches[seed][:steps])
         )
@@ -69,7 +71,9 @@ def eager(sweep: Sweep) -> Contender:
 
 
 def compiled(sweep: Sweep) -> Contender:
-    """torch.compile of the step and of the objective, one run after another; compiled once for all of them."""
+    """torch.compile of the step and of the objective, one run after another; compiled
+    once for all of them.
+    """
     step = peers_torch.compiled_step(MODEL, PENALTIES[MODEL])
     objective = torch.compile(objective_on(sweep), fullgraph=True, dynamic=False)
     return loop(
@@ -81,7 +85,9 @@ def compiled(sweep: Sweep) -> Contender:
 
 
 def draws_of_all(sweep: Sweep) -> list[Any]:
-    """Return each step's indices of shape (runs, batch size); None for the full batch."""
+    """Return each step's indices of shape (runs, batch size); None for the full
+    batch.
+    """
     orders = [
         order
         for seed in sweep.seeds.tolist()
@@ -99,7 +105,9 @@ def vmapped(
     wrap: Callable = lambda function: function,
     name: str = "torch.func.vmap",
 ) -> Contender:
-    """All runs at once: a Python loop over steps, each of them vmapped over the runs."""
+    """All runs at once: a Python loop over steps, each of them vmapped over the
+    runs.
+    """
     draws, (all_x, all_y) = draws_of_all(sweep), data(sweep)
     own = None if draws[0] is None else 0  # Whether each run has a batch of its own.
     step = torch.func.vmap(
@@ -107,7 +115,12 @@ def vmapped(
         in_dims=(0, 0, 0, own, own),
     )
 
-    def gather_and_step(weights, intercept, rates, indices):
+    def gather_and_step(
+        weights: torch.Tensor,
+        intercept: torch.Tensor,
+        rates: torch.Tensor,
+        indices: torch.Tensor | None,
+    ):
         x, y = (all_x, all_y) if indices is None else (all_x[indices], all_y[indices])
         return step(weights, intercept, rates, x, y)
 
@@ -119,7 +132,7 @@ def vmapped(
     starts = [torch.stack(leaves) for leaves in zip(*placed, strict=True)]
     rates, marks = torch.tensor(sweep.rates), set(sweep.marks)
 
-    def run(steps):
+    def run(steps: int):
         weights, intercept = starts
         with torch.no_grad():
             values = [objective(weights, intercept)]
@@ -144,7 +157,7 @@ def compiled_vmapped(sweep: Sweep) -> Contender:
     """The same with gather and step compiled into one."""
     torch._dynamo.reset()
 
-    def wrap(function):
+    def wrap(function: Callable):
         return torch.compile(function, fullgraph=True, dynamic=False)
 
     return vmapped(sweep, wrap, "torch.compile of vmap")

@@ -1,4 +1,6 @@
-"""Rows to one Markdown page: the answer first, then the machine, then the tables, then what falls short."""
+"""Rows to one Markdown page: the answer first, then the machine, then the tables, then
+what falls short.
+"""
 
 import importlib.metadata
 import os
@@ -95,7 +97,10 @@ def faster_in(ratios: Sequence[Spread], goal: float) -> str:
     """How many ratios reach a goal, and from where to where they go."""
     low, high = min(r.median for r in ratios), max(r.median for r in ratios)
     reached = sum(r.median >= goal for r in ratios)
-    return f"{reached} of {len(ratios)} (the ratios go from {number(low)} to {number(high)})"
+    return (
+        f"{reached} of {len(ratios)} (the ratios go from {number(low)} to "
+        f"{number(high)})"
+    )
 
 
 def one_after_another(rows: list[SweepRow]) -> list[SweepRow]:
@@ -110,18 +115,21 @@ def answer(
     sentences = []
     if ratios := [row.ratio for row in steps if row.ratio]:
         sentences.append(
-            f"In steps per second ours is at least as fast as a peer in {faster_in(ratios, 1.0)}."
+            "In steps per second ours is at least as fast as a peer in "
+            f"{faster_in(ratios, 1.0)}."
         )
     if rows := one_after_another(sweeps):
         ratios = [row.ratio for row in rows if row.ratio]
         sentences.append(
-            f"A sweep of {rows[0].runs} runs is at least {GOAL_IN_SWEEP:.0f} times as fast as the same runs one after "
-            f"another, compilation apart, in {faster_in(ratios, GOAL_IN_SWEEP)}."
+            f"A sweep of {rows[0].runs} runs is at least {GOAL_IN_SWEEP:.0f} times as "
+            "fast as the same runs one after another, compilation apart, in "
+            f"{faster_in(ratios, GOAL_IN_SWEEP)}."
         )
     if rows := [row for row in sweeps if row.ratio and "vmap" in row.contender]:
         ratios = [row.ratio for row in rows if row.ratio]
         sentences.append(
-            f"It is at least as fast as PyTorch's vmap, plain or compiled, in {faster_in(ratios, 1.0)}."
+            "It is at least as fast as PyTorch's vmap, plain or compiled, in "
+            f"{faster_in(ratios, 1.0)}."
         )
     if seconds := {row.program: row.seconds for row in startup if row.seconds}:
         words = ", ".join(
@@ -162,8 +170,9 @@ def steps_table(rows: list[StepRow]) -> str:
     ]
     apart = max((row.apart for row in rows if row.apart is not None), default=0.0)
     return (
-        f"{table(columns, lines)}\n\nLosses at the end are {apart:.1e} apart at most, relatively. Compile s is what "
-        "building takes, with the first step; of scikit-learn, the first call."
+        f"{table(columns, lines)}\n\nLosses at the end are {apart:.1e} apart at most, "
+        "relatively. Compile s is what building takes, with the first step; of "
+        "scikit-learn, the first call."
     )
 
 
@@ -194,11 +203,14 @@ def sweep_table(rows: list[SweepRow]) -> str:
     ]
     sizes = {row.regime: row for row in rows}
     words = "; ".join(
-        f"{regime}: {row.runs} runs of {row.steps:,} steps, of which {row.stable} are stable and at most "
-        f"{row.apart or 0:.1e} apart at any evaluation"
+        f"{regime}: {row.runs} runs of {row.steps:,} steps, of which {row.stable} are "
+        f"stable and at most {row.apart or 0:.1e} apart at any evaluation"
         for regime, row in sizes.items()
     )
-    return f"{table(columns, lines)}\n\n{words}. Loss is the mean of the stable runs' last one."
+    return (
+        f"{table(columns, lines)}\n\n{words}. Loss is the mean of the stable runs' last"
+        " one."
+    )
 
 
 def startup_table(rows: list[StartupRow]) -> str:
@@ -228,7 +240,8 @@ def shortfalls(
 ) -> list[str]:
     """Every place where a goal is missed, in words."""
     lines = [
-        f"{row.model}, {row.regime}: {row.contender} is faster, ours has {number(row.ratio.median)} of its speed"
+        f"{row.model}, {row.regime}: {row.contender} is faster, ours has "
+        f"{number(row.ratio.median)} of its speed"
         for row in steps
         if row.ratio and row.ratio.median < 1
     ]
@@ -236,11 +249,13 @@ def shortfalls(
         goal = GOAL_IN_SWEEP if row in one_after_another(sweeps) else 1.0
         if row.ratio and row.ratio.median < goal:
             lines.append(
-                f"sweep, {row.regime}: {number(row.ratio.median)} times as fast as {row.contender}, goal {goal:.0f}"
+                f"sweep, {row.regime}: {number(row.ratio.median)} times as fast as "
+                f"{row.contender}, goal {goal:.0f}"
             )
         if row.ratio_with_compiling and row.ratio_with_compiling < 1:
             lines.append(
-                f"sweep, {row.regime}, with compiling: {number(row.ratio_with_compiling)} times as fast as {row.contender}"
+                f"sweep, {row.regime}, with compiling: "
+                f"{number(row.ratio_with_compiling)} times as fast as {row.contender}"
             )
     built = {row.program: row.compile_seconds for row in startup if row.compile_seconds}
     mine = built.pop("first step: ours", None)
@@ -268,9 +283,9 @@ def machine() -> str:
     ][:1]
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"{processor['model']} ({', '.join([processor['architecture'], *wide])}), {processor['cores']} cores, load "
-        f"{os.getloadavg()[0]:.1f} at the end; Python {facts['python']}, {listed}; XLA's pool has {facts['xla_pool']} "
-        "threads."
+        f"{processor['model']} ({', '.join([processor['architecture'], *wide])}), "
+        f"{processor['cores']} cores, load {os.getloadavg()[0]:.1f} at the end; Python "
+        f"{facts['python']}, {listed}; XLA's pool has {facts['xla_pool']} threads."
     )
 
 
@@ -302,8 +317,10 @@ def page(
                 [answer(steps, sweeps, startup), *(other.answer for other in others)],
             )
         ),
-        f"Written by `{command}` on {date} in {seconds:.0f} s. {machine()} How it is measured, and why something falls "
-        "short: [README.md](README.md).",
+        (
+            f"Written by `{command}` on {date} in {seconds:.0f} s. {machine()} How it "
+            "is measured, and why something falls short: [README.md](README.md)."
+        ),
     ]
     if steps:
         sections += ["## Steps per second", steps_table(steps)]

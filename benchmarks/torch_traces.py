@@ -1,9 +1,14 @@
-"""Are the recorded trajectories still what PyTorch gives? Each is computed again and held against the record.
+"""Are the recorded trajectories still what PyTorch gives? Each is computed again and
+held against the record.
 
-python -m benchmarks.torch_traces     # needs the extra `bench`; those of Lion and LAMB need timm, which is not in it
+python -m benchmarks.torch_traces
 
-What is recorded (research/verification/recorded.json) is facts, so that the package and its tests need neither of the two.
+It needs the extra `bench`; those of Lion and LAMB need timm, which is not in it.
+
+What is recorded (research/verification/recorded.json) is facts, so that the package and
+its tests need neither of the two.
 """
+
 # pyright: reportMissingImports=false
 
 import argparse
@@ -27,7 +32,8 @@ from research.verification import PROBLEMS
 from research.verification.problems import INPUTS, LABELS, PENALTY, A, B
 
 RECORD = Path(research.__file__).parent / "verification/recorded.json"
-BOUND = 1e-12  # Of the largest entry's size, or 1: above rounding, and far below any change of a rule.
+# Of the largest entry's size, or 1: above rounding, and far below any change of a rule.
+BOUND = 1e-12
 LOOSER = {
     "lbfgs/line search, memory 10": 1e-9
 }  # At a minimum a last bit decides where a search stops.
@@ -38,7 +44,8 @@ class Trace(NamedTuple):
 
     Attributes:
       variant, problem, call: Which.
-      apart: The largest |x - y| / max(1, |y|), y recorded, over all iterates; None where it was not computed.
+      apart: The largest |x - y| / max(1, |y|), y recorded, over all iterates; None
+        where it was not computed.
       note: Why it was not, or "".
     """
 
@@ -49,17 +56,17 @@ class Trace(NamedTuple):
     note: str = ""
 
 
-def quadratic(x):
+def quadratic(x: torch.Tensor):
     """½ xᵀAx - bᵀx."""
     return 0.5 * x @ (torch.tensor(A) @ x) - torch.tensor(B) @ x
 
 
-def rosenbrock(x):
+def rosenbrock(x: torch.Tensor):
     """(1 - x1)² + 100 (x2 - x1²)²."""
     return (1.0 - x[0]) ** 2 + 100.0 * (x[1] - x[0] ** 2) ** 2
 
 
-def softmax_regression(w, b):
+def softmax_regression(w: torch.Tensor, b: torch.Tensor):
     """Mean of -log softmax(X W + b)[y], and its penalty."""
     log_p = torch.log_softmax(torch.tensor(INPUTS) @ w + b, dim=1)
     return -log_p[
@@ -75,7 +82,8 @@ OBJECTIVES: dict[str, Callable[..., Any]] = {
 
 
 def make_optimizer(call: str, params: list[Any], learning_rate: float | None) -> Any:
-    """What a recorded call makes: "Adam(p,lr,(0.8,0.95),0.1)", p and lr standing for these params and this rate.
+    """What a recorded call makes: "Adam(p,lr,(0.8,0.95),0.1)", p and lr standing for
+    these params and this rate.
 
     Raises:
       ImportError: It is timm's, and timm is not installed.
@@ -163,17 +171,18 @@ def answer(traces: list[Trace]) -> str:
         else "all are what is recorded"
     )
     return (
-        f"Of {len(traces)} recorded trajectories {len(done)} were computed again with {versions}: {said}; the largest "
-        f"difference is {worst.apart:.1e} ({worst.variant}, {worst.problem})."
+        f"Of {len(traces)} recorded trajectories {len(done)} were computed again with "
+        f"{versions}: {said}; the largest difference is {worst.apart:.1e} "
+        f"({worst.variant}, {worst.problem})."
         + (f" {missing} need timm, which is not installed." if missing else "")
     )
 
 
 def main(words: list[str] | None = None) -> None:
     """Computes and prints; exits with 1 where one has changed."""
-    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args(
-        words
-    )
+    argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n\n")[0]
+    ).parse_args(words)
     traces = measure()
     rows = [
         [

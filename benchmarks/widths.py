@@ -1,11 +1,14 @@
-"""How wide a block, how large a pool, how many devices: what each costs, and whose bits it changes.
+"""How wide a block, how large a pool, how many devices: what each costs, and whose bits
+it changes.
 
 python benchmarks/widths.py                # two to three minutes on two cores
-python benchmarks/widths.py --quick        # a smoke run with few epochs; its seconds mean nothing
+python benchmarks/widths.py --quick  # few epochs; its seconds mean nothing
 
-A sweep as the main experiment runs them: logistic regression on breast_cancer, 32 runs (seeds and rates), whole batch,
-batches of 32 and single examples. Pools and devices each have a process of their own, one after another. The time of a
-run is the least of seven rounds, which other work on the machine disturbs least; median and most stand beside it.
+A sweep as the main experiment runs them: logistic regression on breast_cancer, 32 runs
+  (seeds and rates), whole batch,
+batches of 32 and single examples. Pools and devices each have a process of their own,
+one after another. The time of a run is the least of seven rounds, which other work on
+the machine disturbs least; median and most stand beside it.
 """
 
 import argparse
@@ -31,7 +34,9 @@ USUAL = (2, 1)
 
 
 def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]:
-    """One program in this process: seconds to compile, seconds a run (least, median, most of the rounds), hashes."""
+    """One program in this process: seconds to compile, seconds a run (least, median,
+    most of the rounds), hashes.
+    """
     import jax
 
     from research import descent, runs, samplers, update_rules, workloads
@@ -76,7 +81,9 @@ def in_this_process(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_another_process(pool: int, devices: int, quick: bool) -> dict[str, Any]:
-    """The same, in a process that starts with these settings; all widths under the usual ones, else the usual width."""
+    """The same, in a process that starts with these settings; all widths under the
+    usual ones, else the usual width.
+    """
     widths = WIDTHS if (pool, devices) == USUAL else (BASE,)
     words = [
         sys.executable,
@@ -105,7 +112,9 @@ def in_another_process(pool: int, devices: int, quick: bool) -> dict[str, Any]:
 
 
 def row(name: tuple, found: dict[str, Any], base: dict[str, Any]) -> tuple:
-    """A row of a table: seconds, how many runs have other bits than the base, and by how much their values differ."""
+    """A row of a table: seconds, how many runs have other bits than the base, and by
+    how much their values differ.
+    """
     least, median, most = (1e3 * seconds for seconds in found["run"])
     others = sum(a != b for a, b in zip(found["hashes"], base["hashes"], strict=True))
     apart = float(
@@ -178,9 +187,11 @@ def summary(found: dict[tuple[int, int], dict[str, Any]]) -> str:
         for key in (USUAL, (2, 2))
     ]
     return (
-        f"At width {BASE} a run takes {', '.join(costs)}. Two devices are {', '.join(devices)} times as fast as one, "
-        f"and compile {compiled[1] / compiled[0]:.1f} times as long ({compiled[0]:.1f} s, {compiled[1]:.1f} s). "
-        f"A pool of one thread is {', '.join(pools)} times as fast as one of two."
+        f"At width {BASE} a run takes {', '.join(costs)}. Two devices are "
+        f"{', '.join(devices)} times as fast as one, and compile "
+        f"{compiled[1] / compiled[0]:.1f} times as long ({compiled[0]:.1f} s, "
+        f"{compiled[1]:.1f} s). A pool of one thread is {', '.join(pools)} times as "
+        "fast as one of two."
     )
 
 
@@ -218,7 +229,10 @@ def main() -> None:
         for r in REGIMES
         for key in SETTINGS
     ]
-    where = f"jax {jax.__version__}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"
+    where = (
+        f"jax {jax.__version__}, Python {platform.python_version()}, "
+        f"{platform.machine()}, {os.cpu_count()} cores"
+    )
     tables = [
         (
             f"Width, under a pool of two and one device ({where})",

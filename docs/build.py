@@ -1,21 +1,37 @@
-"""Writes what is made in these pages: a page for each family of update rules, and the tables of kept runs.
+"""Write what is made in these pages: a page for each update rule, and the tables of
+kept runs.
 
-python docs/build.py     the families from the rules' docstrings, the tables from experiments/reference/
+python docs/build.py  the rules from docstrings, tables from experiments/reference/
 """
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
 
-from research.update_rules import RULE_TABLE
+import jax
+import jax.numpy as jnp
+import typeset
+
+from research.update_rules import RULE_TABLE, UPDATE_RULES
 from research.verification.docstrings import Description, describe
 
 HERE = Path(__file__).parent
 REFERENCES = HERE.parent / "experiments" / "reference"
 NOTES = {
-    "rules": "Largest difference over problems and arguments, in float64 unless a column says otherwise.",
-    "which_rule": "The report of the run says what each column is, and has the tables of every workload.",
+    "rules": (
+        "Largest difference over problems and arguments, in float64 unless a column "
+        "says otherwise."
+    ),
+    "which_rule": (
+        "The report of the run says what each column is, and has the tables of every "
+        "workload."
+    ),
+    "which_rule_networks": (
+        "The report of the run says what each column is, and has the tables of every "
+        "network."
+    ),
 }
 
 
@@ -26,15 +42,19 @@ def pages() -> dict[Path, str]:
         found = describe(name)
         families.setdefault(found.family, []).append(found)
     made = {
-        HERE / "rules" / f"{family}.md": family_page(family, members)
-        for family, members in families.items()
+        HERE / "rules" / f"{found.name}.md": rule_page(found)
+        for members in families.values()
+        for found in members
     }
     parts = {
         "update_rules": {
             "families": family_list(families),
             "table": kept_table("rules"),
         },
-        "choosing": {"table": kept_table("which_rule")},
+        "choosing": {
+            "table": kept_table("which_rule"),
+            "networks": kept_table("which_rule_networks"),
+        },
     }
     return made | {
         HERE / f"{page}.md": put(HERE / f"{page}.md", of_page)
@@ -53,38 +73,66 @@ def put(page: Path, parts: dict[str, str]) -> str:
     return text
 
 
-def family_page(family: str, members: list[Description]) -> str:
-    """One family: what its file says of itself, and each of its rules."""
-    module = sys.modules[f"research.update_rules._{family}"]
-    title = family.replace("_", " ").capitalize()
-    body = "\n".join(rule_section(found) for found in members)
+def rule_page(found: Description) -> str:
+    """A rule: its formula, how it differs elsewhere, when to use it, memory, papers."""
+    in_summary = found.summary.partition(": ")[2]  # As in "...: u_t = -η_t g_t."
+    parts = [
+        f"# {found.name}",
+        typeset.escaped(found.summary),
+        f"```\n{found.signature}\n```",
+        *(typeset.typeset(part) for part in (in_summary, *found.formula)),
+        typeset.escaped(found.use),
+        f"Memory: {memory(found.name)}.",
+        f"Papers: {typeset.escaped(found.papers)}" if found.papers else "",
+        f"Code: [line {found.line} of _{found.family}.py]"
+        f"(../../research/update_rules/_{found.family}.py#L{found.line}). "
+        f"This page is made from the docstring by `python docs/build.py`. "
+        "[All rules](../update_rules.md#the-families).",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def memory(name: str) -> str:
+    """The size of a rule's state: numbers for each parameter."""
+    if name not in UPDATE_RULES:
+        return (
+            f"depends on what the rule needs besides a rate: {RULE_TABLE[name].needs}"
+        )
+    matrix = state_share(name, (256, 256))
+    vector = state_share(name, (256,))
+    if round(matrix, 2) == round(vector, 2):
+        return f"{matrix:.3g} numbers of state for each parameter"
     return (
-        f"# {title}\n\n{escaped(' '.join((module.__doc__ or '').split()))}\n\n"
-        f"Made from the docstrings of [_{family}.py](../../research/update_rules/_{family}.py) by `python docs/build.py`; "
-        f"all families and the verification table are in [update_rules.md](../update_rules.md).\n\n{body}"
+        f"{matrix:.3g} numbers of state for each parameter in a matrix of 256 by 256, "
+        f"{vector:.3g} in a vector of 256"
     )
 
 
-def rule_section(found: Description) -> str:
-    """A rule: its name, arguments, formula, differences, when to use it, and papers."""
-    parts = [
-        found.summary,
-        *found.formula,
-        found.use,
-        *([f"Papers: {found.papers}"] if found.papers else []),
-    ]
-    paragraphs = "\n\n".join(escaped(part) for part in parts if part)
-    where = f"[line {found.line}](../../research/update_rules/_{found.family}.py#L{found.line})"
-    return f"## {found.name}\n\n```\n{found.signature}\n```\n\n{paragraphs}\n\nCode: {where}.\n"
+def state_share(name: str, shape: tuple[int, ...]) -> float:
+    """Numbers in the state, without scalars, divided by the number of parameters."""
+    params = jax.ShapeDtypeStruct(shape, jnp.float32)
+    state = jax.eval_shape(UPDATE_RULES[name](0.1).init, params)
+    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(state) if leaf.shape]
+    return sum(sizes) / math.prod(shape)
 
 
 def family_list(families: dict[str, list[Description]]) -> str:
-    """A line a family."""
-    lines = [
-        f"- [{family}](rules/{family}.md): {', '.join(c.name for c in members)}"
+    """A section for each family: what its rules have in common, and a line for each."""
+    return "\n".join(
+        f"### {family_title(family)}\n\n"
+        + "\n".join(
+            f"- [{found.name}](rules/{found.name}.md): {typeset.escaped(found.summary)}"
+            for found in members
+        )
+        + "\n"
         for family, members in families.items()
-    ]
-    return "\n".join(lines) + "\n"
+    )
+
+
+def family_title(family: str) -> str:
+    """The first line of a family's file."""
+    text = sys.modules[f"research.update_rules._{family}"].__doc__ or ""
+    return typeset.escaped(text.strip().partition("\n")[0].rstrip("."))
 
 
 def kept_table(experiment: str) -> str:
@@ -97,7 +145,7 @@ def kept_table(experiment: str) -> str:
     rows = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
     lines = ["| " + " | ".join(shown(entry) for entry in row) + " |" for row in rows]
     return (
-        escaped(kept["answer"])
+        typeset.escaped(kept["answer"])
         + "\n\n"
         + "\n".join(lines)
         + f"\n\n{NOTES[experiment]}\n"
@@ -111,15 +159,6 @@ def shown(entry: object) -> str:
     if isinstance(entry, dict):  # As JSON keeps what is not finite.
         return "not reached"
     return f"{entry:.3g}" if isinstance(entry, float) else str(entry)
-
-
-def escaped(text: str) -> str:
-    """What Markdown would take for markup, outside of code."""
-    parts = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        part if part.startswith("`") else re.sub(r"([*|<_])", r"\\\1", part)
-        for part in parts
-    )
 
 
 def main() -> int:

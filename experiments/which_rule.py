@@ -11,6 +11,8 @@ result is not biased by the choice.
     python experiments/which_rule.py
     # Every first-order rule here.
     python experiments/which_rule.py --full
+    # The same question for networks, which experiments/which_rule_networks.py answers.
+    python experiments/which_rule.py --networks
 
 Expected numbers (`EXPECTED`): the number of example gradients that plain gradient
 descent needs, divided by the number that the first rule needs, over all workloads
@@ -18,8 +20,10 @@ together; and the same ratio for Adam.
 """
 
 import dataclasses
+import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import research
@@ -79,6 +83,12 @@ class Config:
 
 FULL = Config(rule=ALL)
 
+
+if __name__ == "__main__" and "--networks" in sys.argv:
+    sys.argv.remove("--networks")
+    on_networks = Path(__file__).with_name("which_rule_networks.py")
+    runpy.run_path(str(on_networks), run_name="__main__")
+    sys.exit()
 
 if __name__ == "__main__":  # Flags are read before anything heavy is imported.
     research.cli.main(sys.modules[__name__])

@@ -285,9 +285,11 @@ read = research.comparison.archive.read_study(packed)
 print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']:.2f}")
 
 # %% [markdown]
-# **Seen.** Three plain files. `manifest.json` has the terms, the versions, the machine and the digests of the others;
-# `result.json` the answer and its tables; `arrays.npz` each run's cost. Reading one executes nothing, so that you can
-# send the `mine_and_adam.zip` to somebody. The project's command *leaderboard* makes one page of theirs and yours.
+# **Seen.** Three plain files hold the study. `manifest.json` has the terms, the versions, the machine and the digests of
+# the others; `result.json` the answer, its tables and the source of your rule; `arrays.npz` each run's cost. The
+# pictures and `report.html` are made from them. Reading one executes nothing, so that you can send the
+# `mine_and_adam.zip` to somebody. `descent reproduce` draws theirs again and can train it again, and *leaderboard* makes
+# one page of theirs and yours.
 
 # %% [markdown]
 # ## Exercises

@@ -1,8 +1,10 @@
-"""Writes the notebooks: setup.cfg's address into each text source and README.md, and the .ipynb from the source.
+"""Writes the notebooks: setup.cfg's address into each text source and README.md, and
+the .ipynb from the source.
 
-The .py beside a notebook is its source, in jupytext's percent format; the .ipynb is made, for readers who have no
-jupytext (Colab, GitHub), and holds no output. `make notebooks` runs this after a source or the address has changed;
-tests/test_notebooks.py holds the files equal to what this gives.
+The .py beside a notebook is its source, in jupytext's percent format; the .ipynb is
+made, for readers who have no jupytext (Colab, GitHub), and holds no output. `make
+notebooks` runs this after a source or the address has changed; tests/test_notebooks.py
+holds the files equal to what this gives.
 """
 
 import configparser
@@ -50,7 +52,8 @@ def read_address() -> str:
     address = setup["metadata"]["url"]
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
         raise ValueError(
-            f"setup.cfg's url must be https://github.com/<owner>/<name> for Colab to open it; got {address!r}."
+            "setup.cfg's url must be https://github.com/<owner>/<name> for Colab to "
+            f"open it; got {address!r}."
         )
     return address
 
@@ -63,7 +66,8 @@ def badge(address: str, name: str) -> str:
 
 
 def put_address(source: str, address: str, name: str) -> str:
-    """The text source with this address in its badge and in its pip line, whatever stood there before.
+    """The text source with this address in its badge and in its pip line, whatever
+    stood there before.
 
     Raises:
       ValueError: The source has not exactly one badge and one pip line.

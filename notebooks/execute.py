@@ -1,10 +1,12 @@
-"""Runs a notebook as Colab would: in a kernel that has JAX and numpy loaded, with our wheel in the address's place.
+"""Runs a notebook as Colab would: in a kernel that has JAX and numpy loaded, with our
+wheel in the address's place.
 
     python notebooks/execute.py WHEEL [FOLDER] [--only NAME ...]
 
-The pip line installs the wheel into the environment that this runs in. It fails if a cell raises, or if the install
-changed the jax, jaxlib or numpy that were there, on disk or in the running kernel. With a folder, the notebooks with
-their outputs are written there.
+The pip line installs the wheel into the environment that this runs in. It fails if a
+cell raises, or if the install changed the jax, jaxlib or numpy that were there, on disk
+or in the running kernel. With a folder, the notebooks with their outputs are written
+there.
 """
 
 import argparse
@@ -23,21 +25,27 @@ BEFORE = """
 import importlib.metadata
 import jax, jaxlib, numpy
 def _installed():
-    return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
+    names = ("jax", "jaxlib", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
 _before = _installed()
 print("before the install:", _before)
 """
 AFTER = """
 import pathlib, research
 _loaded = {module.__name__: module.__version__ for module in (jax, jaxlib, numpy)}
-assert _installed() == _loaded == _before, f"before the install {_before}, after it {_installed()}"
-assert pathlib.Path(research.__file__).is_relative_to(pathlib.Path(jax.__file__).parents[1]), research.__file__
-print("after it, in the same process:", _loaded, "and research", importlib.metadata.version("descent-jax"))
+_now = _installed()
+assert _now == _loaded == _before, f"before the install {_before}, after it {_now}"
+_packages = pathlib.Path(jax.__file__).parents[1]
+assert pathlib.Path(research.__file__).is_relative_to(_packages), research.__file__
+_ours = importlib.metadata.version("descent-jax")
+print("after it, in the same process:", _loaded, "and research", _ours)
 """
 
 
 def execute(source: Path, wheel: Path, output: Path | None) -> None:
-    """Runs one notebook outside the repository, with the check of versions around its pip line."""
+    """Runs one notebook outside the repository, with the check of versions around its
+    pip line.
+    """
     notebook = jupytext.read(source.with_suffix(".ipynb"))
     places = [
         number
@@ -46,7 +54,8 @@ def execute(source: Path, wheel: Path, output: Path | None) -> None:
     ]
     if len(places) != 1:
         raise ValueError(
-            f"{source.name} must have exactly one cell that starts with {PIP!r}; it has {len(places)}."
+            f"{source.name} must have exactly one cell that starts with {PIP!r}; it has"
+            f" {len(places)}."
         )
     install = notebook.cells[places[0]]
     before, after = install.copy(), install.copy()
@@ -67,7 +76,9 @@ def execute(source: Path, wheel: Path, output: Path | None) -> None:
 
 
 def check_pictures(notebook) -> None:
-    """A cell that draws must show a picture: an inline backend can lose one without an error, a ledger its drawing."""
+    """A cell that draws must show a picture: an inline backend can lose one without an
+    error, a ledger its drawing.
+    """
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
@@ -89,12 +100,17 @@ def timed(source: Path, wheel: Path, folder: Path | None) -> str:
     """Runs one, and says how long it took."""
     began = time.perf_counter()
     execute(source, wheel, folder / f"{source.stem}.ipynb" if folder else None)
-    return f"{source.stem}: every cell ran, {time.perf_counter() - began:.0f} s with kernel and install"
+    return (
+        f"{source.stem}: every cell ran, {time.perf_counter() - began:.0f} s with "
+        "kernel and install"
+    )
 
 
 def main() -> None:
-    """Runs every notebook, or those named: the first alone, for its pip line installs the package; then two at a time."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    """Runs every notebook, or those named: the first alone, for its pip line installs
+    the package; then two at a time.
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("wheel", type=Path)
     parser.add_argument(
         "folder",

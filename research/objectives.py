@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from research.checks import (
     check_callable,
@@ -49,7 +50,10 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
       >>> from research import losses, models
       >>> objective = empirical_risk(models.linear(1), losses.squared_error)
       >>> params = {"weights": jnp.array([2.0]), "intercept": jnp.array(0.0)}
-      >>> print(objective(params, Batch(jnp.array([[1.0], [2.0]]), jnp.array([2.0, 2.0]))))  # residuals 0 and 2
+      >>> # Residuals 0 and 2
+      >>> print(
+      ...     objective(params, Batch(jnp.array([[1.0], [2.0]]), jnp.array([2.0, 2.0])))
+      ... )
       1.0
     """
 
@@ -159,7 +163,9 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
     Returns:
       The sum, (params, batch) -> ().
     Example:
-      >>> objective = regularised(lambda params, batch: jnp.sum(params), l2_penalty(1.0), l1_penalty(1.0))
+      >>> objective = regularised(
+      ...     lambda params, batch: jnp.sum(params), l2_penalty(1.0), l1_penalty(1.0)
+      ... )
       >>> print(objective(jnp.array([3.0]), None))  # 3 + 4.5 + 3
       10.5
     """
@@ -210,7 +216,7 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
 
 def gradient_covariance_trace(
     objective: Objective, params: Params, batch: Batch
-) -> Array:
+) -> Float[Array, ""]:
     """Return the trace of the gradient covariance: tr(C) = (1/n) Σ_i |g_i - ∇f|².
 
     The trace is the variance of the gradient of one example, summed over all
@@ -237,7 +243,10 @@ def gradient_covariance_trace(
       >>> objective = empirical_risk(models.linear(1), losses.squared_error)
       >>> params = {"weights": jnp.array([0.0]), "intercept": jnp.array(0.0)}
       >>> batch = Batch(jnp.array([[0.0], [0.0]]), jnp.array([1.0, -1.0]))
-      >>> print(gradient_covariance_trace(objective, params, batch))  # intercept gradients -1 and 1
+      >>> # Intercept gradients -1 and 1
+      >>> print(
+      ...     gradient_covariance_trace(objective, params, batch)
+      ... )
       1.0
     """
     check_callable("objective", objective, "params", "batch")
@@ -274,9 +283,9 @@ def accuracy(model: Model) -> Objective:
     so the model has no noise (such as dropout).
 
     Args:
-      model: Model that predicts logits. There is either one logit for each label, and
-        then logits and labels have the same shape, (n,) or (n, 1). Or there are K
-        logits for each label, on an additional last axis.
+      model: Model that predicts logits. If there is one logit for each label, logits
+        and labels have the same shape, (n,) or (n, 1). If there are K logits for each
+        label, the logits have an additional last axis of length K.
     Returns:
       The metric, (params, batch) -> (), in the dtype of the logits. Its value is NaN if
       any logit is NaN. (Otherwise a diverged run would get the share of one class as
@@ -343,7 +352,8 @@ def r_squared(model: Model) -> Objective:
         prediction = model.apply(params, batch.x)
         if prediction.shape != batch.y.shape:
             raise ValueError(
-                f"predictions and targets differ in shape: {prediction.shape} and {batch.y.shape}."
+                f"predictions and targets differ in shape: {prediction.shape} and "
+                f"{batch.y.shape}."
             )
         deviation = batch.y - jnp.mean(batch.y, axis=0, keepdims=True)
         return 1 - jnp.sum((batch.y - prediction) ** 2) / jnp.sum(deviation**2)

@@ -146,6 +146,7 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
             (p, embed(p.still), embed(p.motion) if p.motion else None) for p in pictures
         ],
         tables=[sortable(table) for table in result.tables],
+        sources=rule_sources(result.numbers),
         question=paragraphs(question),
         config=_flat(manifest["config"]),
         environment=_groups(manifest),
@@ -157,6 +158,36 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
     target = Path(path) / FILE
     runs.write_atomically(target, page.encode(errors="replace"))
     return target
+
+
+def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """Return the sources of a study's rules that are not of this package.
+
+    The numbers may come from an untrusted source: malformed entries are left out, and
+    nothing is executed.
+
+    Args:
+      numbers: Numbers of a result.
+    Returns:
+      Pairs (names of the rules, source). The source is None if it is unknown.
+    Example:
+      >>> rule_sources(
+      ...     {"origin": {"code": [{"rules": ["mine"], "text": "mine = 3"}, 7]}}
+      ... )
+      [('mine', 'mine = 3')]
+    """
+    checks.check_mapping("numbers", numbers, "names to values")
+    origin = numbers.get("origin")
+    entries = origin.get("code") if isinstance(origin, Mapping) else None
+    found = []
+    for entry in entries if isinstance(entries, list) else []:
+        one = entry if isinstance(entry, Mapping) else {}
+        rules, text = one.get("rules"), one.get("text", 0)
+        if not isinstance(rules, list) or not isinstance(text, str | None):
+            continue
+        if all(isinstance(rule, str) for rule in rules):
+            found.append((", ".join(rules), text))
+    return found
 
 
 def first_sentence(text: str) -> tuple[str, str]:
@@ -208,8 +239,8 @@ def prose(text: str) -> str:
     of "-m".
 
     Example:
-      >>> print(prose("Leave out --fast: `python -m experiments` < 1 - 2 < 3."))
-      Leave out <span class="word">--fast</span>: <code>python <span class="word">-m</span> experiments</code> &lt; 1 - 2 &lt; 3.
+      >>> print(prose("Leave out --fast: `experiments` < 1 - 2 < 3."))
+      Leave out <span class="word">--fast</span>: <code>experiments</code> &lt; 1 ...
     """
     checks.check_text("text", text)
     parts = [html.escape(part) for part in re.split(r"`([^`]+)`", text)]
@@ -228,7 +259,19 @@ def shown(value: str | int | float | None) -> str:
     follows. None, NaN and the infinities become words or symbols.
 
     Example:
-      >>> [shown(value) for value in (None, True, 1797, 0.0252494, 12345.6, -1e-9, math.inf, "Adam")]
+      >>> [
+      ...     shown(value)
+      ...     for value in (
+      ...         None,
+      ...         True,
+      ...         1797,
+      ...         0.0252494,
+      ...         12345.6,
+      ...         -1e-9,
+      ...         math.inf,
+      ...         "Adam",
+      ...     )
+      ... ]
       ['not reached', 'yes', '1,797', '0.02525', '12,346', '−1.00×10⁻⁹', '∞', 'Adam']
     """
     if value is not None and not isinstance(value, str | int | float | np.number):
@@ -250,7 +293,8 @@ def shown(value: str | int | float | None) -> str:
         text = f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
     else:
         digits, power = f"{value:.2e}".split("e")
-        text = f"{digits}×10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+        raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+        text = f"{digits}×10{str(int(power)).translate(raised)}"
     return text.replace("-", "−")
 
 
@@ -261,7 +305,9 @@ def sortable(table: runs.Table) -> Sortable:
     values are sorted to the end. An entry that is already a `Cell` is not changed.
 
     Example:
-      >>> sortable(runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))).rows[0][1]
+      >>> sortable(
+      ...     runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))
+      ... ).rows[0][1]
       Cell(text='1,437', exact='1437', missing=False)
     """
     checks.check_instance(
@@ -337,13 +383,28 @@ def embed(path: str | Path) -> Embedded:
         raise FileNotFoundError(
             f"path must be the path of a figure; the file {path} does not exist."
         )
-    data = read_bytes(path, LARGEST_PICTURE)
+    return embed_bytes(read_bytes(path, LARGEST_PICTURE), str(path))
+
+
+def embed_bytes(data: bytes, name: str) -> Embedded:
+    """Return an SVG or PNG picture as a data: URI with its size.
+
+    A browser does not run scripts in such a picture.
+
+    Args:
+      data: Content of the file.
+      name: Name of the picture for messages.
+    Raises:
+      ValueError: The data are neither SVG nor PNG, or are an SVG without a viewBox.
+    """
+    checks.check_instance("data", data, bytes)
+    checks.check_text("name", name)
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         kind, (width, height) = "png", struct.unpack(">II", data[16:24])
     else:
         kind, (width, height) = (
             "svg+xml",
-            _svg_size(data.decode(errors="replace"), path),
+            _svg_size(data.decode(errors="replace"), name),
         )
     return Embedded(
         f"data:image/{kind};base64,{base64.b64encode(data).decode()}",

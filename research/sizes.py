@@ -48,7 +48,7 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
     Example:
       >>> check_room("n and d", 10**9, 10**9)
       Traceback (most recent call last):
-      ValueError: n and d would need an array of 1000000000 x 1000000000 entries, ... GB, more than the memory...
+      ValueError: n and d would need an array of 1000000000 x 1000000000 entries, ...
     """
     check_text("what", what)
     check_count("itemsize", itemsize)
@@ -58,6 +58,28 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
         raise ValueError(
             f"{what} would need an array of {entries} entries, {_shown(size // 10**9)} "
             "GB, more than the memory of this machine. Use smaller values."
+        )
+
+
+def check_memory(what: str, size: int) -> None:
+    """Check that a number of bytes fits into this machine's memory.
+
+    Args:
+      what: What needs the memory, as the subject of a sentence.
+      size: Number of bytes.
+    Raises:
+      ValueError: The size is more than half of the memory.
+    Example:
+      >>> check_memory("the state of the rule", 10**18)
+      Traceback (most recent call last):
+      ValueError: the state of the rule would need 1000000000 GB, more than half ...
+    """
+    check_text("what", what)
+    check_count("size", size, 0)
+    if size > SHARE * _memory():
+        raise ValueError(
+            f"{what} would need {_shown(size // 10**9)} GB, more than half of the "
+            f"{_memory() / 1e9:.3g} GB of this machine. Use smaller values."
         )
 
 

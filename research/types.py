@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int, Num
 
 Array = jax.Array
 Key = jax.Array  # A typed key, from `jax.random.key`.
 Params = Any  # Any pytree of floating arrays.
+Scalar = float | Float[Array, ""]  # A real number, which may be traced.
+Integer = int | Int[Array, ""]  # An integer, which may be traced.
 
 
 class Batch(NamedTuple):
@@ -36,8 +39,8 @@ class Sequences(NamedTuple):
       length: Length of each sequence, shape (...), integers in 1..T.
     """
 
-    values: Array
-    length: Array
+    values: Num[Array, "..."]
+    length: Int[Array, "..."]
 
 
 class Model(NamedTuple):

@@ -1,5 +1,8 @@
-"""Strictness for every test, once: float64, no rank promotion, no key used twice; setup.cfg makes warnings errors."""
+"""Strictness for every test, once: float64, no rank promotion, no key used twice;
+setup.cfg makes warnings errors.
+"""
 
+import importlib.util
 import os
 import re
 import signal
@@ -13,7 +16,8 @@ import pytest
 from research import backend, report
 
 HERE = Path(__file__).parent
-# `.ci/run` runs these on the lower bounds too, each package's by the tests of what uses it; all else on the newest versions.
+# `.ci/run` runs these on the lower bounds too, each package's by the tests of what uses
+# it; all else on the newest versions.
 EVERY_VERSION = (
     *(
         "datasets/",
@@ -49,7 +53,8 @@ EVERY_VERSION = (
         "test_workloads",
     ),
 )
-# Of these, what takes minutes. What optax's versions differ in, the arguments of its rules, is met where each is traced.
+# Of these, what takes minutes. What optax's versions differ in, the arguments of its
+# rules, is met where each is traced.
 NEWEST_ALONE = (
     *(
         "test_rule_is_what_every_authority_says",
@@ -59,29 +64,37 @@ NEWEST_ALONE = (
     # optax 0.2.6 does not have madgrad.
     "test_optax_takes_the_arguments_of_the_card[madgrad]",
 )
-# What `make nightly` runs alone, with what of its law is met each time. The first: each rule in float64. The lessons: the
-# others; `.ci/run` runs the code of all on Colab's versions. Coverage: the first two kinds of noise, one comparison, and
-# 200 studies. The names of mistakes: the first of each rule; that each departs from its formula is seen each time.
-# Gauss-Newton on NIST's regressions: Levenberg-Marquardt.
+# What `make nightly` runs alone, with what of its law is met each time. The first: each
+# rule in float64. The lessons: the others; `.ci/run` runs the code of all on Colab's
+# versions. Coverage: the first two kinds of noise, one comparison, and 200 studies. The
+# names of mistakes: the first of each rule; that each departs from its formula is seen
+# each time. Gauss-Newton on NIST's regressions: Levenberg-Marquardt.
 NIGHTLY = re.compile(
     r"test_rule_is_what_every_authority_says\[\w+-float32\]"
-    r"|test_lesson_shows_.*\[(bring_your_own_rule|character_language_model|spoken_words|image_recognition)\]"
+    r"|test_lesson_shows_.*\[(bring_your_own_rule|character_language_model)\]"
+    r"|test_lesson_shows_.*\[(spoken_words|image_recognition)\]"
     r"|test_interval_covers_at_least_what_it_says_on_other_noise\[(?!.*(heavy|skewed))"
-    r"|test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike\[\w+-[1-9]"
-    r"|test_(interval_covers_the_truth|planted_tenth_is_found|overall_is_the_geometric_mean)_.*\[1000\]"
+    r"|test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike"
+    r"\[\w+-[1-9]"
+    r"|test_(interval_covers_the_truth|planted_tenth_is_found)_.*\[1000\]"
+    r"|test_overall_is_the_geometric_mean_.*\[1000\]"
     r"|test_gauss_newton_finds_the_published_parameters"
-    r"|test_interval_that_ignores_the_choice_is_narrower|test_many_comparisons_call_none_under_the_null"
+    r"|test_interval_that_ignores_the_choice_is_narrower"
+    r"|test_many_comparisons_call_none_under_the_null"
 )
 # A shell starts a command in the background with these signals ignored, and every
 # process that it starts inherits that. The tests of Ctrl-C need them as in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+# PyTorch is not among the dependencies: `make bench` installs it.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["test_torch_mutants.py"]
 LIMIT = 600  # Seconds that one test may take; the longest needs a tenth of it.
 
 backend.configure(devices=1, pool=2, x64=True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-# Compiling is most of what a test does: a program that another file, worker or session has compiled is read from disk.
+# Compiling is most of what a test does: a program that another file, worker or session
+# has compiled is read from disk.
 jax.config.update(
     "jax_compilation_cache_dir",
     str(Path(__file__).parents[1] / ".pytest_cache" / "programs"),
@@ -154,7 +167,9 @@ pytest_runtest_teardown = pytest.hookimpl(wrapper=True)(limited)
 
 @pytest.fixture
 def headline_of():
-    """answer -> its first sentence, the title of a report: it holds no command, no flag, no markup."""
+    """answer -> its first sentence, the title of a report: it holds no command, no
+    flag, no markup.
+    """
 
     def headline_of(answer):
         headline = report.first_sentence(answer)[0]
@@ -169,6 +184,8 @@ def headline_of():
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs():
-    """A file's compiled programs go with it: all of them together would fill the memory of a small machine."""
+    """A file's compiled programs go with it: all of them together would fill the memory
+    of a small machine.
+    """
     yield
     jax.clear_caches()

@@ -1,9 +1,12 @@
-"""A fuzzer of files: one thing of a valid file is changed at a time, and every reader must read it or say what is wrong.
+"""A fuzzer of files: one thing of a valid file is changed at a time, and every reader
+must read it or say what is wrong.
 
     python tests/hostile_files.py --cases 20000 --seed 1
 
-A case changes bytes, or a value of parsed JSON with all digests computed anew, as somebody who means it would. The law: the
-reader gives something, or raises ValueError or OSError with a message that names the file; and it does so at once.
+A case changes bytes, or a value of parsed JSON with all digests computed anew, as
+  somebody who means it would. The law: the
+reader gives something, or raises ValueError or OSError with a message that names the
+file; and it does so at once.
 """
 
 import argparse
@@ -101,9 +104,11 @@ class Subject(NamedTuple):
     """A kind of file.
 
     Attributes:
-      files: Name -> its valid bytes, in one folder; the first of JSON are changed at the level of values.
+      files: Name -> its valid bytes, in one folder; the first of JSON are changed at
+        the level of values.
       read: (folder, name of the changed file) -> anything.
-      seal: name -> bytes, with a changed file: computes digests anew; None where there are none.
+      seal: name -> bytes, with a changed file: computes digests anew; None where there
+        are none.
       text: Names of files that hold JSON.
     """
 
@@ -263,8 +268,47 @@ def study_numbers() -> dict[str, Any]:
     }
 
 
+def network_numbers() -> dict[str, Any]:
+    """A small study on networks."""
+    known = {"num_steps": 100, "batch_size": 8, "parameters": 50, "trainings": 9}
+    known |= {"seconds_per_step": 0.1, "update_rms": 1.0, "accuracy": None}
+    cells = [
+        {"network": "gpt", "rule": rule, "loss": loss, "loss_low": loss - 0.1}
+        | {"loss_high": float("inf"), "diverged": 0.0, "reported_diverged": 0.0}
+        | known
+        for rule, loss in (("adam", 1.0), ("mine", 0.9))
+    ]
+    told = {"rule": "mine", "baseline": "adam", "verdict": "better", "detectable": 1.3}
+    told |= {"loss_ratio": 0.9, "loss_low": 0.8, "loss_high": 0.95}
+    told |= {"steps": 0.7, "steps_low": 0.6, "steps_high": 0.8}
+    return {
+        "network_study": 1,
+        "protocol": {"searches": 2, "budget": 12, "seeds": [0, 1]}
+        | {"tuning_seeds": [7, 8], "level": 0.95},
+        "baseline": "adam",
+        "rules": ["mine", "adam"],
+        "networks": ["gpt"],
+        "spaces": {"mine": {"learning_rate": [0.1, 1.0, "log", None]}},
+        "origin": {"code": [{"rules": ["mine"], "text": "mine = 3"}], "own": []},
+        "cells": cells,
+        "comparisons": [told | {"network": "gpt"}],
+        "overall": [told],
+    }
+
+
+def redrawn(folder: Path) -> Any:
+    """What a stranger's study becomes without training: a report, whatever it holds."""
+    options = flags.Options(results=folder.parent / "redrawn")
+    with contextlib.redirect_stderr(io.StringIO()):
+        return reproduce.reproduce_study(
+            folder / "study.zip", options, redraw_only=True
+        )
+
+
 def seal_run(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The manifest with the digests of the other files, and the id of its config, where that can be had."""
+    """The manifest with the digests of the other files, and the id of its config, where
+    that can be had.
+    """
     sealed = dict(files)
     with contextlib.suppress(Exception):
         manifest = json.loads(files["manifest.json"])
@@ -337,7 +381,9 @@ def read_checkpoint(folder: Path) -> Any:
 
 
 def ranked(folder: Path, good: Path, skip_bad: bool) -> Any:
-    """The leaderboard of a good study and another; with skip_bad it must always come."""
+    """The leaderboard of a good study and another; with skip_bad it must always
+    come.
+    """
     bad = folder / "study.zip" if (folder / "study.zip").exists() else folder
     page = folder.parent / "page.html"
     if not skip_bad:
@@ -387,6 +433,7 @@ def subjects(folder: Path) -> dict[str, Subject]:
     made = folder / "a" / "toy" / runs.run_id("toy", {"seed": 0})
     kept = runs.keep(made, folder).read_bytes()
     study = run_folder(folder / "b", "compare", study_numbers())
+    on_networks = run_folder(folder / "d", "compare_networks", network_numbers())
     good = folder / "good.zip"
     good.write_bytes(seal_archive(study)["study.zip"])
     runs.checkpoints_in(folder / "c")("part").save(
@@ -455,6 +502,16 @@ def subjects(folder: Path) -> dict[str, Subject]:
         ),
         "study, skip_bad": Subject(
             study, lambda folder: ranked(folder, good, True), seal_archive, json_names
+        ),
+        "study on networks, skip_bad": Subject(
+            on_networks,
+            lambda folder: ranked(folder, good, True),
+            seal_archive,
+            json_names,
+        ),
+        "study that is redrawn": Subject(study, redrawn, seal_archive, json_names),
+        "study on networks that is redrawn": Subject(
+            on_networks, redrawn, seal_archive, json_names
         ),
         "study's folder, skip_bad": Subject(
             study, lambda folder: ranked(folder, good, True), seal_run, json_names
@@ -560,7 +617,10 @@ def _fault(subject: Subject, folder: Path) -> str | None:
     except subject.errors as error:
         told = str(error)
         if not told.strip() or str(folder) not in told.replace("\n", " "):
-            return f"{type(error).__name__} names no file: {told[:300]!r}\n{traceback.format_exc(limit=-3)}"
+            return (
+                f"{type(error).__name__} names no file: "
+                f"{told[:300]!r}\n{traceback.format_exc(limit=-3)}"
+            )
     except Exception:
         return traceback.format_exc(limit=-6)
     return None

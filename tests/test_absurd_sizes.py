@@ -1,4 +1,6 @@
-"""A size that nobody can mean is refused at once, by name: no process is killed, no loop never ends, no memory is exhausted."""
+"""A size that nobody can mean is refused at once, by name: no process is killed, no
+loop never ends, no memory is exhausted.
+"""
 
 import time
 

@@ -1,4 +1,6 @@
-"""Laws of agreement: to the bit, to the printed digits, within the intervals, or not; and no planted mistake passes."""
+"""Laws of agreement: to the bit, to the printed digits, within the intervals, or not;
+and no planted mistake passes.
+"""
 
 import copy
 import math
@@ -45,7 +47,9 @@ COLUMNS = (
 
 
 def row_of(rng):
-    """A row as experiments have it: (its cells, and for each the number and the half-width of its interval)."""
+    """A row as experiments have it: (its cells, and for each the number and the
+    half-width of its interval).
+    """
     accuracy, ratio, share, cost = (rng.uniform(0.1, 0.9) for _ in range(4))
     return [
         *("adam", rng.randrange(1, 2000), rng.uniform(-5, 5)),
@@ -83,7 +87,9 @@ VARIES = {"chosen": None, "rate": [0.001, 0.01]}
 
 
 def rounded(rng, given):
-    """Off by rounding: as a share, or, of what cancelled, of the largest number beside it or of 1."""
+    """Off by rounding: as a share, or, of what cancelled, of the largest number beside
+    it or of 1.
+    """
     row = rng.choice(given["table"]["rows"])
     way = rng.randrange(4)
     sign = rng.choice([-1, 1])
@@ -98,7 +104,9 @@ def rounded(rng, given):
 
 
 def within(rng, given):
-    """Other digits, within an interval: in three columns or in one cell, in two cells, in percent, named, or EXPECTED's."""
+    """Other digits, within an interval: in three columns or in one cell, in two cells,
+    in percent, named, or EXPECTED's.
+    """
     row, sign, way = (
         rng.choice(given["table"]["rows"]),
         rng.choice([-1, 1]),
@@ -203,15 +211,17 @@ def test_what_may_change_alone_leaves_the_verdict():
     found = agreement.hold(there, here, varies=VARIES)
     assert (found.same, found.agrees, len(found.chosen)) == (False, True, 1)
     assert (
-        "Reported but not judged, because it depends on single trainings: row 1, chosen: "
-        in agreement.agreement_verdict(found)
+        "Reported but not judged, because it depends on single trainings: row 1, "
+        "chosen: " in agreement.agreement_verdict(found)
     )
     assert not agreement.hold(there, here).agrees
 
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_kept_reference_agrees_with_itself_and_with_no_value_changed(name):
-    """Some numbers and cells of every kept reference are changed by 1 %, one at a time: rounding, within or found."""
+    """Some numbers and cells of every kept reference are changed by 1 %, one at a time:
+    rounding, within or found.
+    """
     reference = REFERENCES[name]
     module = {m.__name__.rpartition(".")[2]: m for m in NETWORKS}.get(name)
     varies = getattr(module, "VARIES", {})
@@ -255,7 +265,9 @@ def spoil(reference, place, value):
 
 
 def rerun(name, row, cells, numbers):
-    """The reference with another row of its table, and other numbers: what another processor made of it."""
+    """The reference with another row of its table, and other numbers: what another
+    processor made of it.
+    """
     other = copy.deepcopy(REFERENCES[name])
     other["table"]["rows"][row] = [
         cells.get(column, cell)
@@ -274,7 +286,9 @@ def rerun(name, row, cells, numbers):
 def test_text_classification_without_amx_agrees_as_far_as_its_intervals_reach(
     shift, kind
 ):
-    """Without AMX it chose another rate, and reports 95.8 % where the reference has 95.1 [94.5, 95.8]."""
+    """Without AMX it chose another rate, and reports 95.8 % where the reference has
+    95.1 [94.5, 95.8].
+    """
     cells = {"test accuracy": 0.9513, "low": 0.9447, "high": 0.9579}
     cells = {name: round(value + shift, 4) for name, value in cells.items()}
     numbers = {

@@ -1,4 +1,6 @@
-"""The laws of the house, read from the source; each law is also shown a source that breaks it, and must see it."""
+"""The laws of the house, read from the source; each law is also shown a source that
+breaks it, and must see it.
+"""
 
 import ast
 import graphlib
@@ -29,8 +31,8 @@ LAYERS = (
     ("descent",),
     ("verification", "workloads"),
     ("tuning", "runs"),
-    ("comparison",),
     ("figures", "report"),
+    ("comparison",),
     ("leaderboard",),
     ("cli",),
     ("experiments",),
@@ -77,7 +79,9 @@ Law = Callable[
 
 
 def imports(path: str, source: str | ast.AST) -> list[str]:
-    """Dotted names of all that a module imports, `research.x` from the lazy package among them."""
+    """Dotted names of all that a module imports, `research.x` from the lazy package
+    among them.
+    """
     tree = ast.parse(source) if isinstance(source, str) else source
     package = Path(path).parent.parts
     found, lazy = [], {"research"}
@@ -139,11 +143,12 @@ def imports_only_to_the_left(path: str, source: str) -> Iterator[str]:
 
 
 def _is_of_the_same_experiment(path: str, imported: list[str]) -> bool:
-    """Whether a report imports its own experiment, or what reports share."""
-    if not path.startswith("experiments/reports/"):
-        return False
+    """Whether a report imports its own experiment, or a module what experiments
+    share.
+    """
     names = [part for part in imported[1:] if part != "reports"]
-    return bool(names) and (names[0] == Path(path).stem or names[0].startswith("_"))
+    own = path.startswith("experiments/reports/") and names[:1] == [Path(path).stem]
+    return own or (names[:1] != [] and names[0].startswith("_"))
 
 
 def keeps_packages_in_their_place(path: str, source: str) -> Iterator[str]:
@@ -251,7 +256,10 @@ GOOD = [
     ),
     (
         "research/descent/_run.py",
-        "import jax, optax\nfrom research import samplers\nfrom research.types import Batch",
+        (
+            "import jax, optax\nfrom research import samplers\nfrom research.types "
+            "import Batch"
+        ),
     ),
     ("research/models/_mlp.py", "from . import linear\nfrom ..types import Model"),
     ("research/models/linen.py", "import flax.linen as nn"),
@@ -269,7 +277,10 @@ GOOD = [
     ),
     (
         "experiments/reports/one.py",
-        "import matplotlib.cm\nfrom experiments.one import NAMES\nfrom experiments.reports._words import share",
+        (
+            "import matplotlib.cm\nfrom experiments.one import NAMES\nfrom "
+            "experiments.reports._words import share"
+        ),
     ),
 ]
 PLANTED = [
@@ -442,7 +453,8 @@ def test_laws_accept_what_is_right(path, source):
     assert not [fault for law in LAWS for fault in law(path, source)]
 
 
-# `compare` is a function of the library and a command of its own, and so it may be named.
+# `compare` is a function of the library and a command of its own, and so it may be
+# named.
 EXPERIMENTS = sorted(
     file.stem
     for file in (TOP / "experiments").glob("*.py")
@@ -476,7 +488,9 @@ def test_law_sees_a_library_that_names_an_experiment(source):
 
 
 def users_of_figures(texts: dict[str, str]) -> dict[str, set[str]]:
-    """For each module of research/figures: the experiments, notebooks, pages and packages that draw with it."""
+    """For each module of research/figures: the experiments, notebooks, pages and
+    packages that draw with it.
+    """
     of = lambda path: [
         name.split(".")[2]
         for name in imports(path, texts[path])

@@ -1,4 +1,6 @@
-"""Laws of archives: a run comes back whole or is refused with a reason, whoever wrote the file, and nothing is executed."""
+"""Laws of archives: a run comes back whole or is refused with a reason, whoever wrote
+the file, and nothing is executed.
+"""
 
 import hashlib
 import io
@@ -56,7 +58,9 @@ def members_of(path):
 
 
 def with_sums(files):
-    """Members that agree with each other, as one who wants to deceive would write them."""
+    """Members that agree with each other, as one who wants to deceive would write
+    them.
+    """
     sums = "".join(
         f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)
     )
@@ -273,7 +277,10 @@ def test_unfinished_run_is_refused_and_no_command_of_a_stranger_is_advised(tmp_p
     ):
         with pytest.raises(
             ValueError,
-            match=r"is not finished .*finish the run with the command in its manifest\.json\.$",
+            match=(
+                r"is not finished .*finish the run with the command in its "
+                r"manifest\.json\.$"
+            ),
         ):
             attempt()
     runs.close(run)

@@ -1,4 +1,6 @@
-"""The experiment of the backward pass by hand: a small run, held against NumPy and against a gradient that is wrong."""
+"""The experiment of the backward pass by hand: a small run, held against NumPy and
+against a gradient that is wrong.
+"""
 
 import dataclasses
 
@@ -70,7 +72,8 @@ def test_wrong_backward_pass_is_told(monkeypatch):
     }
     monkeypatch.setattr("research.models.backward.ACTIVATION_DERIVATIVES", wrong)
     config = dataclasses.replace(experiment.FAST, seeds=1, probes=1, repeats=1)
-    jax.clear_caches()  # Else the right one, as traced before, is called; and after this the wrong one.
+    # Else the right one, as traced before, is called; and after this the wrong one.
+    jax.clear_caches()
     found = cli.conduct(experiment, config)
     jax.clear_caches()
     assert found.answer.startswith("No: ")

@@ -1,4 +1,6 @@
-"""The batch-size experiment: counts of steps held against closed forms, and a small run from end to end."""
+"""The batch-size experiment: counts of steps held against closed forms, and a small run
+from end to end.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,7 +26,10 @@ TINY = experiment.Config(
 
 # What make test leaves out: the tests of a fixture, and why.
 THOROUGH = {
-    "result": "a small run from end to end; make test has those of fit_a_line and decision_boundary"
+    "result": (
+        "a small run from end to end; make test has those of fit_a_line and "
+        "decision_boundary"
+    )
 }
 
 
@@ -34,7 +39,9 @@ def result():
 
 
 def equal_rows(n):
-    """Squared errors on n copies of one row: no batch has noise, and |x|² + 1 = 2 is the only curvature."""
+    """Squared errors on n copies of one row: no batch has noise, and |x|² + 1 = 2 is
+    the only curvature.
+    """
     model = models.linear(1, scale=1.0, dtype="float64")
     train = Batch(jnp.ones((n, 1)), jnp.zeros(n))
     best = Optimum(
@@ -59,7 +66,8 @@ def steps_taken(workload, size, seeds, rates, patience=np.inf):
 @pytest.mark.parametrize("size", [1, 3, 6])
 def test_steps_without_noise_are_those_of_the_closed_form_for_every_batch(size):
     rates = np.array([0.01, 0.03125, 0.125, 0.25])
-    # The gap falls by (1 - 2η)² a step, so that the target is reached after log(target) / log of that.
+    # The gap falls by (1 - 2η)² a step, so that the target is reached after log(target)
+    # / log of that.
     exact = np.log(1e-2) / np.log((1 - 2 * rates) ** 2)
     grid = experiment.evaluation_steps(1_024)
     expected = grid[np.searchsorted(grid, exact)]

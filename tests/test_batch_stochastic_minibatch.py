@@ -1,4 +1,6 @@
-"""The main experiment, small: its number, its answer, its figures, and what it refuses."""
+"""The main experiment, small: its number, its answer, its figures, and what it
+refuses.
+"""
 
 import dataclasses
 import json
@@ -25,7 +27,10 @@ REFERENCE = (
 
 # What make test leaves out: the tests of a fixture, and why.
 THOROUGH = {
-    "result": "a small run from end to end; make test has those of fit_a_line and decision_boundary"
+    "result": (
+        "a small run from end to end; make test has those of fit_a_line and "
+        "decision_boundary"
+    )
 }
 
 
@@ -36,7 +41,8 @@ def result():
 
 def test_stochastic_descent_comes_to_rest_where_theory_says(result):
     low, high = experiment.EXPECTED["floor_over_prediction"]
-    # Of the fixed rates, those whose slowest direction has e-folded six times within 60 passes (2 μ η steps > 6).
+    # Of the fixed rates, those whose slowest direction has e-folded six times within 60
+    # passes (2 μ η steps > 6).
     rested = [
         row["with"][0] / row["predicted"]
         for row in result.numbers["floors"]["rows"]

@@ -1,4 +1,6 @@
-"""The benchmarks' pure parts: what they say of seconds, that every contender makes the same training, and the page."""
+"""The benchmarks' pure parts: what they say of seconds, that every contender makes the
+same training, and the page.
+"""
 
 import ast
 import itertools
@@ -33,7 +35,9 @@ def logistic(regime):
 
 
 def by_hand(problem):
-    """Gradient descent of logistic regression in numpy, on the batches that the peers are given."""
+    """Gradient descent of logistic regression in numpy, on the batches that the peers
+    are given.
+    """
     x, y = problems.training_data(problem.workload)
     weights, intercept = (
         np.array(problem.params["weights"]),
@@ -110,7 +114,8 @@ def test_penalty_is_the_workloads(model):
     problem = problems.make_problem(model, REGIMES[0], quick=True)
     params = jax.tree.map(np.ones_like, problem.params)
     doubled = {"weights": 2 * params["weights"], "intercept": 2 * params["intercept"]}
-    # On inputs of zero and with no intercept the weights enter the objective through the penalty alone.
+    # On inputs of zero and with no intercept the weights enter the objective through
+    # the penalty alone.
     train = problem.workload.train
     nothing = train._replace(x=np.zeros_like(train.x))
     values = [

@@ -1,7 +1,10 @@
-"""Laws of the experiment on the chain rule: its numbers hold, its pictures show its arrays, bad input is named."""
+"""Laws of the experiment on the chain rule: its numbers hold, its pictures show its
+arrays, bad input is named.
+"""
 
 import dataclasses
 import re
+import xml.etree.ElementTree as ET
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,12 @@ import pytest
 
 from experiments import chain_rule_ledger
 from research import cli, figures, runs, workloads
+
+GRAPHS = ["neuron", "softmax", "network", "bug"]
+PICTURES = [
+    *("neuron", "softmax", "softmax_adjoints", "network", "network_adjoints", "bug")
+]
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,8 @@ def test_adjoints_of_the_logits_are_softmax_minus_the_class(result):
 
 
 def test_table_of_the_neuron_is_what_a_pocket_calculator_gives(result):
-    # σ(0.7) = 0.66819; 2 (0.66819 - 1) = -0.66362; times 0.66819 · 0.33181 = -0.14713; times 2 and 0.5.
+    # σ(0.7) = 0.66819; 2 (0.66819 - 1) = -0.66362; times 0.66819 · 0.33181 = -0.14713;
+    # times 2 and 0.5.
     rows = result.tables[0].rows
     assert [row[1] for row in rows] == ["w · x", "v1 + b", "σ(v2)", "v3 - y", "v4²"]
     np.testing.assert_allclose(
@@ -78,21 +88,30 @@ def test_a_wrong_origin_is_counted(monkeypatch):
 
 
 def test_captions_hold_numbers(pictures):
-    assert list(pictures) == ["neuron", "softmax", "network", "bug"]
+    assert list(pictures) == PICTURES
     for picture in pictures.values():
         assert re.search(r"\d", picture.caption)
 
 
 @pytest.mark.thorough("the larger figures", but="neuron")
-@pytest.mark.parametrize("name", ["neuron", "softmax", "network", "bug"])
+@pytest.mark.parametrize("name", PICTURES)
 def test_figures_are_saved(name, pictures, tmp_path):
     assert figures.save(pictures[name], tmp_path, name).still.stat().st_size > 0
 
 
 def test_pictures_show_the_boxes_of_the_saved_graph(result, pictures):
-    for name, picture in pictures.items():
-        shown = {text.get_text() for text in picture.figure.axes[0].texts}
-        assert {str(title) for title in result.arrays[f"{name}/texts"][:, 0]} <= shown
+    for name in GRAPHS:
+        drawn = ET.fromstring(pictures[name].figure)
+        shown = {"".join(text.itertext()) for text in drawn.iter(f"{SVG}text")}
+        texts = result.arrays[f"{name}/texts"][:, :2].astype(str)
+        labels = result.arrays[f"{name}/labels"][:, :2].astype(str)
+        assert {*texts.ravel(), *labels.ravel()} - {""} <= shown
+
+
+def test_only_boxes_that_are_not_finite_are_red(pictures):
+    red = {name: pictures[name].figure.count(' spoilt"') for name in GRAPHS}
+    assert red["bug"] > 0
+    assert not any(red[name] for name in GRAPHS if name != "bug")
 
 
 def test_same_config_gives_the_same_bytes(result):

@@ -1,4 +1,6 @@
-"""The language experiment: its recipe against optax's, its two ways of reading by hand, and a small run from end to end."""
+"""The language experiment: its recipe against optax's, its two ways of reading by hand,
+and a small run from end to end.
+"""
 
 import dataclasses
 from typing import Any
@@ -106,7 +108,8 @@ def test_interval_is_over_the_seeds_and_the_longer_training_has_none(result):
 def test_run_answers_and_draws(result, tmp_path, headline_of):
     assert (
         headline_of(result.answer)
-        == "NOT THE CLAIM: these results are for python_help; the claim is about nine_play_shakespeare."
+        == "NOT THE CLAIM: these results are for python_help; the claim is about"
+        " nine_play_shakespeare."
     )
     assert result.answer.endswith(
         "To download it, run: descent data fetch nine_play_shakespeare"
@@ -179,13 +182,19 @@ def test_missing_text_is_replaced_and_said(monkeypatch, capsys):
         ({"devices": 0}, "devices must be at least 1; got devices=0"),
         (
             {"steps": 10},
-            "steps must be above warmup=3, and a multiple of evaluate_every=4; got steps=10",
+            (
+                "steps must be above warmup=3, and a multiple of evaluate_every=4; "
+                "got steps=10"
+            ),
         ),
         ({"longer_steps": 0}, "longer_steps must be above"),
         ({"orders": 0}, "max_order must be a positive integer"),
         (
             {"characters": 300},
-            "the last tenth of 300 characters is too short for two windows of context=16",
+            (
+                "the last tenth of 300 characters is too short for two windows of "
+                "context=16"
+            ),
         ),
     ],
 )

@@ -1,4 +1,6 @@
-"""Laws of checkpoints: what is loaded is what was saved last, to the last bit, or what was saved before, aloud."""
+"""Laws of checkpoints: what is loaded is what was saved last, to the last bit, or what
+was saved before, aloud.
+"""
 
 import ast
 import functools

@@ -1,4 +1,6 @@
-"""What a command line shows: progress, tables, errors, help within half a second, and what Ctrl-C leaves."""
+"""What a command line shows: progress, tables, errors, help within half a second, and
+what Ctrl-C leaves.
+"""
 
 import io
 import os
@@ -108,7 +110,9 @@ def test_help_imports_no_jax_and_describes_every_flag(page):
 
 
 def test_help_and_the_list_cost_little_more_than_the_libraries_they_import():
-    """A ratio in one run, the least of five: how busy the machine is falls out. benchmarks/startup.py has the seconds."""
+    """A ratio in one run, the least of five: how busy the machine is falls out.
+    benchmarks/startup.py has the seconds.
+    """
     help_text, experiments, libraries = [], [], []
     for _ in range(5):
         libraries.append(
@@ -290,13 +294,15 @@ def test_missing_package_names_the_extra_that_brings_it():
     )
     assert (
         selenium
-        == "This needs the package selenium, which is not installed: pip install 'descent-jax[browser]'"
+        == "This needs the package selenium, which is not installed: pip install"
+        " 'descent-jax[browser]'"
     )
     sklearn = problems.explain(
         ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
     )
     assert sklearn.startswith(
-        "This needs the package sklearn, which is not installed: pip install 'scikit-learn>="
+        "This needs the package sklearn, which is not installed: pip install "
+        "'scikit-learn>="
     )
 
 
@@ -334,7 +340,10 @@ def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     (folder,) = (tmp_path / "results/toy").iterdir()
-    sentence = f"Stopped. No progress is saved in {folder.relative_to(tmp_path)} yet; rerun the same command to start"
+    sentence = (
+        f"Stopped. No progress is saved in {folder.relative_to(tmp_path)} yet; rerun "
+        "the same command to start"
+    )
     assert err.strip().startswith(sentence)
     assert "Traceback" not in err
 

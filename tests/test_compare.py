@@ -1,6 +1,11 @@
-"""Laws of a comparison, end to end: what is tuned, what is reported, what is paired, and what is refused."""
+"""Laws of a comparison, end to end: what is tuned, what is reported, what is paired,
+and what is refused.
+"""
 
 import functools
+import itertools
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +25,7 @@ from research import (
 from research.comparison import measurements
 from research.types import Saved
 
+PACKAGE = "research.comparison."
 TERMS = {
     "searches": 2,
     "budget": 4,
@@ -36,14 +42,39 @@ def rule(scale=1.0):
 
 
 @functools.cache
-def study():
-    """Two rules and the first under a second name, on data with all three parts."""
+def study_and_stays():
+    """Two rules and the first under a second name, on data with all three parts.
+
+    Beside the study: the modules of research.comparison in the order in which their
+    functions are called for the first time. Calls of one module in a row are one stay.
+    """
     rules = {
         "plain": "gradient_descent",
         "again": update_rules.gradient_descent,
         "adam": "adam",
     }
-    return comparison.compare(rules, "diabetes_ridge", **TERMS)
+    called = {}
+
+    def noted(function):
+        @functools.wraps(function)
+        def call(*arguments, **keywords):
+            called.setdefault(function, function.__module__)
+            return function(*arguments, **keywords)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in [m for n, m in sys.modules.items() if n.startswith(PACKAGE)]:
+            for name, value in list(vars(module).items()):
+                own = getattr(value, "__module__", "") or ""
+                if isinstance(value, types.FunctionType) and own.startswith(PACKAGE):
+                    patch.setattr(module, name, noted(value))
+        found = comparison.compare(rules, "diabetes_ridge", **TERMS)
+    return found, [module for module, _ in itertools.groupby(called.values())]
+
+
+def study():
+    return study_and_stays()[0]
 
 
 def cell(found, name):
@@ -72,6 +103,14 @@ def test_rules_without_a_search_that_are_the_same_have_the_ratio_one():
     (one,) = found.numbers["overall"]
     assert (one["ratio"], one["win"], one["verdict"]) == (1, 0.5, "undecided")
     assert "not distinguishable" in found.answer
+
+
+def test_compare_goes_through_its_modules_in_order_and_returns_to_none():
+    # Methods of the values that are passed along, such as Protocol.reported_on, are no
+    # functions of a module here.
+    _, stays = study_and_stays()
+    assert len(stays) > 7
+    assert len(stays) == len(set(stays))
 
 
 def test_each_search_has_its_own_points_and_its_own_tuning_seeds():
@@ -277,7 +316,8 @@ def test_every_answer_states_the_detectable_factor():
 
 
 def test_a_rule_twice_as_fast_needs_half():
-    # On a quadratic one learning rate is another's half: with made rules, nothing is tuned, and both are one trial.
+    # On a quadratic one learning rate is another's half: with made rules, nothing is
+    # tuned, and both are one trial.
     fast, slow = (optax.sgd(rate) for rate in (0.02, 0.01))
     found = comparison.compare(
         {"fast": fast, "slow": slow},

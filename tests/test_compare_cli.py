@@ -1,4 +1,6 @@
-"""A comparison from the command line: a rule of a file, what is kept of it, and what is refused."""
+"""A comparison from the command line: a rule of a file, what is kept of it, and what is
+refused.
+"""
 
 import textwrap
 
@@ -16,7 +18,10 @@ RULE = """
 
     def mine(learning_rate):
         return optax.GradientTransformation(
-            lambda params: (), lambda updates, state, params=None: (jax.tree.map(lambda g: -learning_rate * g, updates), ())
+            lambda params: (),
+            lambda updates, state, params=None: (
+                jax.tree.map(lambda g: -learning_rate * g, updates), ()
+            ),
         )
     """
 WORDS = [
@@ -75,7 +80,8 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
     assert commands.main(short) == 0  # The same study, which is drawn again.
     (run,) = finished(folder)
     arrays = runs.load_result(run).arrays
-    # It is the same rule, so our own has every bit at the points that its searches chose.
+    # It is the same rule, so our own has every bit at the points that its searches
+    # chose.
     terms = {"searches": 2, "tuning_seeds": 2, "passes": 60, "target": 0.5, "seeds": 4}
     reported, passes = comparison.train_trials(
         workloads.make_workload("quadratic"),

@@ -1,4 +1,6 @@
-"""Laws of a comparison on networks: schedules, scores, what chooses, equal loss, kill and resume."""
+"""Laws of a comparison on networks: schedules, scores, what chooses, equal loss, kill
+and resume.
+"""
 
 import functools
 import re
@@ -24,6 +26,7 @@ from research.comparison.network_contenders import (
     DECAYS,
     muon_with_adam,
     network_contenders,
+    schedule_of,
     scheduled,
     training_schedule,
 )
@@ -31,6 +34,7 @@ from research.comparison.networks import (
     FACTORS,
     WORST,
     compare_networks,
+    compute_network_share,
     conclude_networks,
     log_lengths,
 )
@@ -205,10 +209,14 @@ def test_lengths_invert_the_curve_of_the_baseline():
 
 
 def made_up(gain, noise=0.01, searches=3, seeds=8):
-    """A study of two rules: mine is as good as the baseline with `gain` times the steps."""
+    """A study of two rules: mine is as good as the baseline with `gain` times the
+    steps.
+    """
     generator = np.random.default_rng(0)
     curve = lambda factor: 0.5 - 0.2 * np.log(factor)
     facts = {
+        "warmup": None,
+        "decay": None,
         "network": "n",
         "hyperparameters": [],
         "chosen": {},
@@ -315,12 +323,174 @@ def test_named_networks_are_in_float32_and_their_parts_have_one_form(name):
         ({"searches": 1}, "searches must be at least 2"),
         ({"seeds": 2}, "at least 3 seeds"),
         ({"spaces": {"adma": {}}}, "does not take part"),
+        ({"budget": 3}, "too small to search 3 hyper-parameters of lion"),
+        ({"budget": 4, "rules": ["muon", "adam"]}, "4 hyper-parameters of muon"),
+        ({"spaces": {"lion": {"warmup": Range(0.0, 1.5, "linear")}}}, "longer than"),
+        ({"spaces": {"lion": {"decay": Range(0.0, 9.0, "linear")}}}, "decay of lion"),
+        ({"rules": {"gap": lambda rate: gap(rate), "adam": "adam"}}, "gap"),
+        (
+            {"rules": {"nosy": lambda rate: nosy(rate), "adam": "adam"}},
+            "nosy evaluates",
+        ),
+        ({"rules": {"vast": lambda rate: vast(rate), "adam": "adam"}}, "vast on blobs"),
     ],
 )
 def test_bad_input_is_shown_before_any_training(change, message):
     arguments = {"rules": ["lion", "adam"], "networks": network()} | TERMS | change
     with pytest.raises(ValueError, match=message):
         compare_networks(**arguments)
+
+
+def gap(rate):
+    """A rule for a leaf that the network does not have."""
+    return update_rules.by_group(
+        {"own": optax.sgd(rate), "rest": optax.adam(rate)},
+        {"no_such_layer": "own", "layers": "rest"},
+    )
+
+
+def nosy(rate):
+    """A rule that evaluates the objective on all training examples."""
+
+    def update(updates, state, params=None, *, value_fn, **extra):
+        value = value_fn(params, indices=None)
+        return jax.tree.map(lambda g: -rate * value * g, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def vast(rate):
+    """A rule whose state has 40 TB for each of the 24 params of a matrix."""
+
+    def init(params):
+        return jax.tree.map(lambda x: jnp.zeros((*x.shape, 10**7, 10**6)), params)
+
+    return optax.GradientTransformation(
+        init, lambda updates, state, params=None: (updates, state)
+    )
+
+
+def test_a_rule_of_ones_own_gets_the_rate_of_each_step():
+    def mine(rate):
+        update = lambda g, state, params=None: (
+            jax.tree.map(lambda g: -rate * g, g),
+            state,
+        )
+        return optax.GradientTransformation(optax.init_empty_state, update)
+
+    rules = network_contenders({"mine": mine, "sgd": optax.sgd})
+    values = {"warmup": 0.2, "decay": 1.0}
+    own, usual = (
+        scheduled(one, 20).make_rule(**values, **{name: 0.3})
+        for one, name in zip(rules, ("rate", "learning_rate"), strict=True)
+    )
+    params, grads = jnp.zeros(2, jnp.float32), jnp.ones(2, jnp.float32)
+    states = [own.init(params), usual.init(params)]
+    for _ in range(20):
+        one, states[0] = own.update(grads, states[0], params)
+        other, states[1] = usual.update(grads, states[1], params)
+        assert one.dtype == params.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_stated_evaluations_admit_a_rule_and_count_in_gradients():
+    found = compare_networks(
+        {"nosy": nosy, "adam": "adam"}, network(), evaluations={"nosy": 7.0}, **TERMS
+    )
+    (one,) = found.numbers["comparisons"]
+    assert one["gradients"] == pytest.approx(7 * one["steps"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"workload": {"validation": None}}, "has no validation part"),
+        ({"workload": {"train": None}}, "has no training part"),
+        ({"batch_size": 49}, "more than the 48 training examples"),
+        ({"num_epochs": 0}, "num_epochs"),
+        ({"workload": {"objective": lambda p, b: jnp.ones(2)}}, r"must be a number"),
+        ({"workload": {"validation": parts()[1]._replace(y=jnp.full(24, 7))}}, "got 7"),
+        ({"workload": {"objective": lambda p, b: -jnp.ones(())}}, "must be positive"),
+    ],
+)
+def test_a_network_that_cannot_be_scored_is_refused(change, message):
+    workload = network().workload._replace(**change.pop("workload", {}))
+    wrong = network()._replace(workload=workload, **change)
+    with pytest.raises(ValueError, match=message):
+        compare_networks(["lion", "adam"], [wrong], **TERMS)
+
+
+def test_a_network_that_diverges_at_every_point_is_a_result():
+    objective = network().workload.objective
+
+    def torn(params, batch):
+        """Its value is that of the objective, and its gradient is NaN."""
+        nothing = 0.0 * jnp.sum(params["dense_1"]["bias"] ** 2)
+        return objective(params, batch) + jnp.sqrt(nothing)
+
+    lost = network()._replace(workload=network().workload._replace(objective=torn))
+    found = compare_networks(["lion", "adam"], lost, **TERMS)
+    assert "Every training diverged: lion on blobs, adam on blobs." in found.answer
+    assert "lion and adam are not distinguishable" in found.answer
+    (one,) = found.numbers["comparisons"]
+    assert (one["steps"], one["loss_ratio"], one["verdict"]) == (None, 1.0, "undecided")
+    (row,) = (row for row in found.tables[0].rows if row[1] == "lion")
+    assert row[8:11] == ("not measured",) * 3
+
+
+def test_a_share_is_what_the_study_reads(tmp_path):
+    checkpoints, seen = runs.checkpoints_in(tmp_path, 0.0), []
+    arguments = (["lion", "adam"], network())
+    for part in (1, 0):
+        compute_network_share(*arguments, part, 2, checkpoints=checkpoints, **TERMS)
+    found = compare_networks(
+        *arguments,
+        checkpoints=checkpoints,
+        on_progress=lambda done, total, message: seen.append(message),
+        **TERMS,
+    )
+    assert not [message for message in seen if "run " in message]
+    for name, array in study().arrays.items():
+        np.testing.assert_array_equal(array, found.arrays[name])
+
+
+def test_the_accuracy_of_a_rule_that_averages_is_that_of_its_average():
+    program = descent.compile_sweep(
+        network().workload,
+        lambda learning_rate: update_rules.schedule_free_adamw(learning_rate),
+        samplers.minibatch(48, 8),
+        4,
+        evaluate_on=("validation",),
+        width=1,
+    )
+    result = descent.sweep(program, {"seed": [3], "learning_rate": [0.1]})
+    params = jax.tree.map(lambda leaf: leaf[0], result.params)
+    loss = network().workload.objective(params, network().workload.validation)
+    assert float(loss) == pytest.approx(result.values[0, -1], rel=1e-5)
+
+
+def test_one_run_computes_one_branch_of_a_rule():
+    seen = []
+
+    def counted(rate):
+        def update(updates, state, params=None):
+            refresh = lambda: jax.debug.callback(lambda: seen.append(1))
+            jax.lax.cond(state % 6 == 0, refresh, lambda: None)
+            return jax.tree.map(lambda g: -rate * g, updates), state + 1
+
+        return optax.GradientTransformation(lambda p: jnp.zeros((), jnp.int32), update)
+
+    program = descent.compile_sweep(
+        network().workload,
+        counted,
+        samplers.minibatch(48, 8),
+        4,
+        hyperparameters=("rate",),
+        width=1,
+    )
+    descent.sweep(program, {"seed": [3], "rate": [0.1]})
+    jax.effects_barrier()
+    assert len(seen) == 4  # 24 steps.
 
 
 def test_a_network_without_validation_or_with_too_large_a_batch_is_refused():
@@ -335,17 +505,72 @@ def test_a_network_without_validation_or_with_too_large_a_batch_is_refused():
         make(validation, batch_size=49)
 
 
+def test_a_schedule_that_is_not_searched_is_the_same_for_all_rules():
+    adam, free, prodigy = network_contenders(
+        ["adam", "schedule_free_adamw", "prodigy"], search_schedule=False
+    )
+    assert [list(one.space) for one in (adam, free, prodigy)] == [
+        ["learning_rate"],
+        ["learning_rate"],
+        ["distance_factor"],
+    ]
+    assert schedule_of(adam, {}) == schedule_of(prodigy, {}) == (0.1, 0.0)
+    assert schedule_of(free, {}) == (0.1, None)
+    (searched,) = network_contenders(["schedule_free_adamw"])
+    assert list(searched.space) == ["learning_rate", "warmup"]
+
+
+@pytest.mark.parametrize("name", ["prodigy", "schedule_free_adamw", "shampoo"])
+def test_a_rule_with_its_own_form_follows_the_schedule_that_is_stated(name):
+    (one,) = network_contenders([name], search_schedule=False)
+    values = {hyper: range_.default for hyper, range_ in one.space.items()}
+    peak = values.get("learning_rate", 1.0)
+    rate = training_schedule(peak, *schedule_of(one, {}), 20)
+    plain = {
+        "prodigy": update_rules.prodigy(rate, distance_factor=1.0),
+        "schedule_free_adamw": update_rules.schedule_free_adamw(rate),
+        "shampoo": update_rules.shampoo(
+            rate, b2=0.999, eps=1e-12, refresh_every=10, graft=update_rules.adam
+        ),
+    }[name]
+    params = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
+    mine, other = scheduled(one, 20).make_rule(**values), plain
+    states, places = [mine.init(params), other.init(params)], [params, params]
+    for _ in range(20):
+        for number, rule in enumerate((mine, other)):
+            grads = jax.tree.map(jnp.sin, places[number])
+            step, states[number] = rule.update(grads, states[number], places[number])
+            places[number] = optax.apply_updates(places[number], step)
+    for leaf, wanted in zip(*map(jax.tree.leaves, places), strict=True):
+        np.testing.assert_allclose(leaf, wanted, rtol=1e-9)
+
+
 def test_given_ranges_replace_those_of_the_rates():
     spaces = {"adam": {"learning_rate": Range(0.2, 0.4)}}
     (adam,) = network_contenders(["adam"], spaces=spaces)
     assert adam.space["learning_rate"] == Range(0.2, 0.4)
 
 
+def test_a_given_range_of_another_hyperparameter_is_searched_and_stays_constant():
+    space = {"b1": Range(0.5, 0.9, "linear"), "warmup": Range(0.0, 0.1, "linear")}
+    (adam,) = network_contenders(["adam"], spaces={"adam": space})
+    assert list(adam.space) == ["learning_rate", "b1", "warmup", "decay"]
+    values = {"learning_rate": 0.3, "b1": 0.5, "warmup": 0.0, "decay": 0.0}
+    one = scheduled(adam, 4).make_rule(**values)
+    other = optax.adam(training_schedule(0.3, 0.0, 0.0, 4), b1=0.5)
+    params = jnp.ones(2)
+    states = [one.init(params), other.init(params)]
+    for grad in (params, -0.3 * params):
+        step, states[0] = one.update(grad, states[0], params)
+        wanted, states[1] = other.update(grad, states[1], params)
+        np.testing.assert_allclose(step, wanted, rtol=1e-6)
+
+
 TINY = experiment.Config(
     rule=("lion", "adamw"),
     network=("mlp_digits",),
     searches=2,
-    budget=2,
+    budget=4,
     seeds="0..2",
     tuning_seeds="10..13",
     devices=1,

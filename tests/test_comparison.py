@@ -1,4 +1,6 @@
-"""Laws of comparing two results: every bit counts, the clock does not, and the likely cause is named."""
+"""Laws of comparing two results: every bit counts, the clock does not, and the likely
+cause is named.
+"""
 
 import copy
 import math
@@ -38,7 +40,9 @@ def changed(part, name, value):
 
 
 def flipped(array, index, bit):
-    """The array with one bit flipped, counted from the lowest of the element's first byte."""
+    """The array with one bit flipped, counted from the lowest of the element's first
+    byte.
+    """
     copied = array.copy()
     data = copied.reshape(-1).view(np.uint8)
     data[index * array.itemsize + bit // 8] ^= 1 << bit % 8
@@ -87,8 +91,8 @@ def test_difference_has_its_size_and_its_relative_size():
     assert (worst.place, worst.there, worst.here) == ("loss[2, 3]", 2.0, 3.0)
     assert (worst.size, worst.relative) == (1.0, 1 / 3)
     assert (
-        "The largest difference is 1 (relative 0.33), in loss[2, 3]: 2.0 there, 3.0 here."
-        in runs.verdict(found)
+        "The largest difference is 1 (relative 0.33), in loss[2, 3]: 2.0 there, 3.0 "
+        "here." in runs.verdict(found)
     )
 
 
@@ -191,7 +195,8 @@ def test_times_are_not_compared():
 # Causes
 
 HERE = runs.environment(width=8)
-# What the bits are promised not to depend on; an architecture or a platform comes with another model or kind.
+# What the bits are promised not to depend on; an architecture or a platform comes with
+# another model or kind.
 INNOCENT = {
     "processor.cores",
     "processor.architecture",

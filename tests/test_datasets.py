@@ -1,4 +1,6 @@
-"""Data is what its source says, parts do not leak into each other, and generated answers are true."""
+"""Data is what its source says, parts do not leak into each other, and generated
+answers are true.
+"""
 
 import subprocess
 import sys
@@ -67,7 +69,10 @@ def test_unknown_set_is_answered_with_the_nearest():
 
 
 def test_datasets_need_neither_jax_nor_a_loaded_scikit_learn():
-    code = "import sys, research.datasets; print([m for m in ('jax', 'sklearn') if m in sys.modules])"
+    code = (
+        "import sys, research.datasets; print([m for m in ('jax', 'sklearn') if m in "
+        "sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True
@@ -177,7 +182,8 @@ def test_standardise_equals_scikit_learn():
 
 
 def test_a_constant_column_becomes_zero_everywhere():
-    # The mean of three times 0.1 is not 0.1 in binary, so that the computed sd is not 0.
+    # The mean of three times 0.1 is not 0.1 in binary, so that the computed sd is not
+    # 0.
     train = np.array([[0.1, 1.0], [0.1, 2.0], [0.1, 6.0]])
     for part in datasets.standardise(train, np.array([[7.0, 1.0]])):
         assert not part[:, 0].any()
@@ -284,7 +290,8 @@ def test_overlapping_classes_err_as_bayes_says():
 
 
 def test_overlapping_classes_minimise_the_expected_loss_at_their_weights():
-    # The gradient of the sample's loss at the Bayes weights has mean 0; its scatter is known from the sample.
+    # The gradient of the sample's loss at the Bayes weights has mean 0; its scatter is
+    # known from the sample.
     n = 200_000
     problem = datasets.overlapping_classes(1, n, d=4, separation=2.0, condition=20.0)
     probability = 1 / (1 + np.exp(-problem.x @ problem.weights))
@@ -309,7 +316,8 @@ def test_separable_classes_have_the_known_largest_margin():
     signs = 2 * problem.y - 1
     margins = signs * (problem.x @ problem.weights)
     np.testing.assert_allclose(margins.min(), 0.5, rtol=1e-14)
-    # The hard-margin programme, min |w|²/2 with s (x w + b) >= 1, has the margin 1 / |w| and the direction w / |w|.
+    # The hard-margin programme, min |w|²/2 with s (x w + b) >= 1, has the margin 1 /
+    # |w| and the direction w / |w|.
     found = scipy.optimize.minimize(
         lambda v: 0.5 * v[:3] @ v[:3],
         np.append(3 * problem.weights, 0.1),
@@ -386,7 +394,8 @@ def test_impossible_requests_name_the_argument(call, message):
 
 
 def test_a_million_rows_take_seconds():
-    # About 0.4 s of processor time on the machine this was written on; the bound leaves room for slower ones.
+    # About 0.4 s of processor time on the machine this was written on; the bound leaves
+    # room for slower ones.
     start = time.process_time()
     problem = datasets.overlapping_classes(0, 1_000_000, 10, 2.0)
     assert problem.x.shape == (1_000_000, 10)

@@ -1,4 +1,6 @@
-"""Laws of the audit: the published numbers are those of the record, the rerun is numpy's, and the order is what counts."""
+"""Laws of the audit: the published numbers are those of the record, the rerun is
+numpy's, and the order is what counts.
+"""
 
 import dataclasses
 import json
@@ -26,7 +28,10 @@ def checkpoints(tmp_path_factory):
 
 # What make test leaves out: the tests of a fixture, and why.
 THOROUGH = {
-    "result": "a small run from end to end; make test has those of fit_a_line and decision_boundary"
+    "result": (
+        "a small run from end to end; make test has those of fit_a_line and "
+        "decision_boundary"
+    )
 }
 
 
@@ -50,7 +55,8 @@ def test_expected_numbers_hold_with_fewer_seeds(result):
 
 
 def test_problem_is_the_published_one(problem):
-    # By the plain formula on the first 896 test rows; the largest eigenvalue as recorded independently.
+    # By the plain formula on the first 896 test rows; the largest eigenvalue as
+    # recorded independently.
     off = 1.0 - problem.test[:896]
     value = 0.5 * np.mean(np.einsum("ni,ij,nj->n", off, hessian(problem), off))
     assert value == pytest.approx(RECORD["initial_test_loss"], rel=1e-8)
@@ -62,7 +68,8 @@ def test_problem_is_the_published_one(problem):
 
 
 def test_rotations_are_uniform():
-    # Haar on SO(3): the trace is 1 + 2 cos of an angle with density (1 - cos) / π, so its mean is 0, its variance 1.
+    # Haar on SO(3): the trace is 1 + 2 cos of an angle with density (1 - cos) / π, so
+    # its mean is 0, its variance 1.
     random = np.random.RandomState(0)
     traces = [np.trace(audit.draw_rotation(random, 3)) for _ in range(2_000)]
     assert abs(np.mean(traces)) < 4 / np.sqrt(2_000)
@@ -100,7 +107,8 @@ def test_published_batches_are_those_of_the_record_and_repeat_each_epoch():
     ):
         for seed, losses in record[rule]["batches"].items():
             assert audit.repetition(np.array(losses)) < most, (rule, seed)
-    # Seven steps, not seven epochs: the losses of every other lag change by as much as unequal batches do.
+    # Seven steps, not seven epochs: the losses of every other lag change by as much as
+    # unequal batches do.
     losses = np.array(record["gradient_descent"]["batches"]["42"])
     changes = [np.mean(np.abs(losses[lag:] - losses[:-lag])) for lag in range(1, 15)]
     assert {lag + 1 for lag, change in enumerate(changes) if change < 0.01} == {7, 14}
@@ -127,7 +135,9 @@ def test_rate_at_which_descent_diverges_is_the_published_one(result):
 
 
 def descend(problem, rule, order, learning_rate, epochs):
-    """Three rules by hand in numpy, example by example in the original coordinates; every mini-batch loss, and θ."""
+    """Three rules by hand in numpy, example by example in the original coordinates;
+    every mini-batch loss, and θ.
+    """
     matrix, theta, losses = hessian(problem), np.ones(100), []
     m, v = np.zeros(100), np.zeros(100)
     for step in range(epochs * 7):
@@ -177,7 +187,8 @@ def test_orders_differ_only_in_what_comes_after_the_first_epoch(result):
 
 
 def test_rates_are_chosen_on_tuning_seeds_and_validation_alone(result):
-    # Other reported seeds, and other test losses on the tuning seeds, would choose the same rates.
+    # Other reported seeds, and other test losses on the tuning seeds, would choose the
+    # same rates.
     ks = np.round(5 * (np.log10(result.arrays["rates"]) + 5)).astype(int).tolist()
     spoilt = {name: array.copy() for name, array in result.arrays.items()}
     for name in spoilt:
@@ -196,8 +207,12 @@ def test_rates_are_chosen_on_tuning_seeds_and_validation_alone(result):
 def test_single_seeds_pick_what_argmin_says(result):
     for rule, published in audit.PUBLISHED.items():
         test = np.nan_to_num(result.arrays[f"reshuffled/{rule}/test"], nan=np.inf)
-        picked = [rate for name, order, rate, n in result.numbers["picked"]
-                  if (name, order) == (published.name, "reshuffled") for _ in range(n)]  # fmt: skip
+        picked = [
+            rate
+            for name, order, rate, n in result.numbers["picked"]
+            if (name, order) == (published.name, "reshuffled")
+            for _ in range(n)
+        ]
         np.testing.assert_allclose(
             sorted(picked), np.sort(result.arrays["rates"][np.argmin(test, axis=0)])
         )
@@ -265,7 +280,8 @@ def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_len
         & short.numbers.keys()
     )
     assert short.answer.startswith(
-        f"The end cannot be compared: these trainings have {epochs} epochs, the published ones 100."
+        f"The end cannot be compared: these trainings have {epochs} epochs, the "
+        "published ones 100."
     )
     repeated = (
         "those of this code, after another number of epochs, up to "
@@ -318,7 +334,8 @@ def test_verdict_says_better_only_where_the_interval_does(low, high, words):
 
 
 def test_pair_is_named_before_the_reported_seeds_are_seen(result):
-    # Reported losses that would rank the rules the other way leave the pair alone and turn the winner.
+    # Reported losses that would rank the rules the other way leave the pair alone and
+    # turn the winner.
     ks = np.round(5 * (np.log10(result.arrays["rates"]) + 5)).astype(int).tolist()
     scores = {
         published.name: result.arrays[f"reshuffled/{rule}/validation"][:, :4].mean(

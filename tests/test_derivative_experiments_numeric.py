@@ -1,4 +1,6 @@
-"""Laws of the experiments on numerical derivatives: what they say at default size holds, and of others what is theirs."""
+"""Laws of the experiments on numerical derivatives: what they say at default size
+holds, and of others what is theirs.
+"""
 
 import dataclasses
 import math
@@ -82,7 +84,8 @@ def test_table_of_calls_says_what_numpy_gives(results):
 
 
 def test_scores_are_those_of_known_claims():
-    # value, claim, answered, evaluations: right and bounded, broken, abstaining; then two without a derivative.
+    # value, claim, answered, evaluations: right and bounded, broken, abstaining; then
+    # two without a derivative.
     truth = np.array([1.0, 1.0, 1.0, np.nan, np.nan])
     found = np.array(
         [
@@ -121,7 +124,8 @@ def test_wrong_answers_to_random_functions_are_counted_on_both_sides_of_a_kink()
         random_functions.Case("x", 0.0, "smooth", [0, 1.0], [0, 1.0]),
         random_functions.Case("x", 0.0, "smooth", [0, 1.0], [0, 1.0]),
     ]
-    # A claim that half the gap exceeds, one that it does not; one that holds, and one that is given as no answer.
+    # A claim that half the gap exceeds, one that it does not; one that holds, and one
+    # that is given as no answer.
     found = np.array(
         [[0, 0.5, 1, 9], [0, 1.0, 1, 9], [1.25, 1.0, 1, 9], [9, 0.1, 0, 9]]
     )

@@ -1,4 +1,6 @@
-"""Laws of a training: closed forms on a quadratic, the same bits in chunks, what their info says."""
+"""Laws of a training: closed forms on a quadratic, the same bits in chunks, what their
+info says.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +59,7 @@ def train(objective, rule, dataset, sampler, params, epochs, **keywords):
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.49])
-def test_gradient_descent_contracts_each_eigendirection_by_one_minus_rate_times_eigenvalue(
+def test_descent_contracts_each_eigendirection_by_one_minus_rate_times_eigenvalue(
     rate,
 ):
     # x_{t+1} = x_t - η λ x_t, so x_t = (1 - η λ)^t x_0.
@@ -72,7 +74,7 @@ def test_gradient_descent_contracts_each_eigendirection_by_one_minus_rate_times_
     np.testing.assert_allclose(state.params, (1 - rate * EIGENVALUES) ** 30, rtol=1e-13)
 
 
-def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_and_not_just_below():
+def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_not_just_below():
     def norm_after(rate):
         state, _ = train(
             quadratic,
@@ -135,7 +137,8 @@ def test_a_run_in_chunks_has_the_bits_of_the_run_at_once(data, sampler):
         )
 
     whole, info = advance(init(jnp.zeros(3)), jnp.arange(12))
-    # Not chunks of one epoch: XLA unrolls a loop of one trip, and on jax 0.12 a full batch then has other last bits.
+    # Not chunks of one epoch: XLA unrolls a loop of one trip, and on jax 0.12 a full
+    # batch then has other last bits.
     for length in (2, 3, 4, 6):
         state, parts = init(jnp.zeros(3)), []
         for first in range(0, 12, length):
@@ -385,7 +388,9 @@ def test_data_of_numpy_and_norms_of_float16():
 
 
 def test_complex_params_are_refused_also_by_a_step_whose_init_never_saw_them():
-    """The gradient of jax is the conjugate of the direction of ascent, so that a step along it would be a wrong one."""
+    """The gradient of jax is the conjugate of the direction of ascent, so that a step
+    along it would be a wrong one.
+    """
     params, rule = jnp.array(1.0 + 1.0j), optax.sgd(0.1)
     step = descent.build(lambda z, batch: jnp.abs(z) ** 2, rule, None).step
     with pytest.raises(TypeError, match=r"complex.*conjugate of jax\.grad"):

@@ -1,4 +1,6 @@
-"""What the pages say of the code is so: each law is also shown a page that breaks it, and must see it."""
+"""What the pages say of the code is so: each law is also shown a page that breaks it,
+and must see it.
+"""
 
 import ast
 import doctest
@@ -48,7 +50,9 @@ Law = Callable[
 
 
 def spans(text: str) -> list[str]:
-    """Inline code, lines of indented code, and of code blocks other than trees of files."""
+    """Inline code, lines of indented code, and of code blocks other than trees of
+    files.
+    """
     blocks = [
         block
         for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
@@ -144,8 +148,8 @@ def names_only_flags_that_exist(path: str, text: str) -> Iterator[str]:
 
 
 def config_file(name: str) -> Path:
-    """The file that defines the Config of an experiment; that of compare is a command."""
-    folder = "research/cli" if name == "compare" else "experiments"
+    """The file that defines the Config of an experiment; some are commands."""
+    folder = "research/cli" if name.startswith("compare") else "experiments"
     return TOP / folder / f"{name}.py"
 
 
@@ -214,7 +218,9 @@ def claims_every_experiment(path: str, text: str) -> Iterator[str]:
         question, command, time, number = (cell.strip() for cell in rows[name])
         tree = ast.parse(files[name].read_text("utf-8"))
         if question != question_of(ast.get_docstring(tree)):
-            yield f"{path}: the question of {name} is not its docstring's first paragraph"
+            yield (
+                f"{path}: the question of {name} is not its docstring's first paragraph"
+            )
         if command != f"`python experiments/{name}.py`" or not time:
             yield f"{path}: {name} has no command or no time"
         keys, bounds = expectations(tree)
@@ -246,7 +252,9 @@ def numbers(text: str) -> set[float]:
 
 
 def expectations(tree: ast.Module) -> tuple[list[str], set[float]]:
-    """The keys of EXPECTED and its bounds other than zero and infinity, read without running the file."""
+    """The keys of EXPECTED and its bounds other than zero and infinity, read without
+    running the file.
+    """
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXPECTED":
             constants = [

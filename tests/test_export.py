@@ -1,4 +1,6 @@
-"""Laws of export: every rule's and every model's step leaves JAX for CPU, CUDA and TPU, at full matmul precision."""
+"""Laws of export: every rule's and every model's step leaves JAX for CPU, CUDA and TPU,
+at full matmul precision.
+"""
 
 import re
 
@@ -38,9 +40,11 @@ def there_and_back(function, *arguments, platforms=PLATFORMS):
 
 
 def assert_exported_is_direct(function, *arguments):
-    """The exported program against JAX's own call; gives the one for all platforms back.
+    """The exported program against JAX's own call; gives the one for all platforms
+    back.
 
-    Exported are the leaves: a state is a named tuple, which JAX writes to bytes only where its type was registered.
+    Exported are the leaves: a state is a named tuple, which JAX writes to bytes only
+      where its type was registered.
     """
     leaves, tree = jax.tree.flatten(arguments)
     of_leaves = lambda *given: jax.tree.leaves(function(*tree.unflatten(given)))
@@ -50,8 +54,9 @@ def assert_exported_is_direct(function, *arguments):
     for got, want in zip(for_cpu.call(*leaves), direct, strict=True):
         np.testing.assert_array_equal(got, want)
         assert got.dtype == want.dtype
-    # A program for several platforms chooses between them inside itself, which keeps XLA from fusing across the choice:
-    # float32 then rounds elsewhere, by 1e-6 of a value of order one over a run of 796 steps.
+    # A program for several platforms chooses between them inside itself, which keeps
+    # XLA from fusing across the choice: float32 then rounds elsewhere, by 1e-6 of a
+    # value of order one over a run of 796 steps.
     for_all = there_and_back(of_leaves, *leaves)
     for got, want in zip(for_all.call(*leaves), direct, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
@@ -83,7 +88,8 @@ def test_a_step_of_every_model_exports(name, indices):
     assert all(map(is_at_full_precision, products(exported)))
 
 
-# The plain ones, and one of each kind of state: averages, matrices, estimates, another point, a memory of steps.
+# The plain ones, and one of each kind of state: averages, matrices, estimates, another
+# point, a memory of steps.
 RULES = (
     *(
         "gradient_descent",
@@ -131,7 +137,9 @@ def test_a_run_of_every_sampler_exports(sampler):
 
 
 def test_precision_law_sees_less():
-    """What an accelerator would be sent without `backend.configure`, and with a precision in between."""
+    """What an accelerator would be sent without `backend.configure`, and with a
+    precision in between.
+    """
     x = np.ones((4, 4), np.float32)
     for precision in ("default", "high", "highest"):
         with jax.default_matmul_precision(precision):

@@ -1,15 +1,14 @@
-"""Laws of readers: a file that anybody may have written is read, or refused with its name; a planted slip is seen."""
+"""Laws of readers: a file that anybody may have written is read, or refused with its
+name; a planted slip is seen.
+"""
 
 import gzip
-import importlib.util
 import json
 import os
 import struct
 import tarfile
 import time
 import zipfile
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +20,10 @@ from research.datasets.wheel import read_member
 from research.reading import Is, check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npy, read_npz
 from research.runs.files import npz_bytes
+from tests import hostile_files
 
-SPEC: Any = importlib.util.spec_from_file_location(
-    "hostile_files", Path(__file__).parent / "hostile_files.py"
-)
-hostile_files = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(hostile_files)
-
-# Of each subject three, or a dozen; `python tests/hostile_files.py --cases 20000 --seed 1` runs more.
+# Of each subject three, or a dozen; `python tests/hostile_files.py --cases 20000 --seed
+# 1` runs more.
 CASES = [125, pytest.param(500, marks=pytest.mark.thorough("four times as many"))]
 
 
@@ -59,7 +54,10 @@ def test_fuzzer_sees_a_slip(monkeypatch, slip):
         (b'{"a":' * 70 + b"1" + b"}" * 70, "nested 70 deep"),
         (
             b"1" + b"0" * 400,
-            "the number 100000000000... of 401 characters is larger than a float can be",
+            (
+                "the number 100000000000... of 401 characters is larger than a float "
+                "can be"
+            ),
         ),
         (b"-1" + b"0" * 309, "larger than a float can be"),
         (b"1e400", "the number 1e400 is larger than a float can be"),
@@ -86,9 +84,8 @@ def test_json_is_strict(text, told):
 
 def test_json_of_every_kind_is_read():
     text = (
-        b'\xef\xbb\xbf{"a": [1, -2.5, true, null, "[[{\\"\\\\", {"$float": "-inf"}], "b": 1'
-        + b"0" * 300
-        + b"}"
+        b'\xef\xbb\xbf{"a": [1, -2.5, true, null, "[[{\\"\\\\", {"$float": "-inf"}],'
+        b' "b": 1' + b"0" * 300 + b"}"
     )
     assert parse_json(text) == {
         "a": [1, -2.5, True, None, '[[{"\\', -np.inf],
@@ -201,7 +198,10 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("research.datasets.wheel.MOST_BYTES", 10**6)
     with pytest.raises(
         ValueError,
-        match=r"a\.whl is truncated or not a wheel: 'a' has 10,000,000 bytes; at most 1,000,000",
+        match=(
+            r"a\.whl is truncated or not a wheel: 'a' has 10,000,000 bytes; at most "
+            r"1,000,000"
+        ),
     ):
         read_member(tmp_path / "a.whl", "a")
     (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(10**7)))

@@ -1,4 +1,6 @@
-"""The image-recognition experiment: counts and choices held against others, and a small run from end to end."""
+"""The image-recognition experiment: counts and choices held against others, and a small
+run from end to end.
+"""
 
 import dataclasses
 import itertools
@@ -229,7 +231,10 @@ def test_every_training_starts_without_knowing_and_its_cost_is_counted(result):
 def test_run_answers_draws_and_says_that_digits_are_not_the_claim(
     result, tmp_path, headline_of
 ):
-    headline = "NOT THE CLAIM: these are the images of digits; the published numbers are for Fashion-MNIST."
+    headline = (
+        "NOT THE CLAIM: these are the images of digits; the published numbers are for "
+        "Fashion-MNIST."
+    )
     assert headline_of(result.answer) == headline
     assert result.answer.endswith(
         "To download it, run: descent data fetch fashion_mnist"
@@ -299,8 +304,8 @@ def claimed(result, *accuracies):
 def test_answer_holds_each_model_against_what_is_published(result):
     reached = claimed(result, 0.845, 0.89, 0.92)
     assert (
-        "CNN recognises 92.0 % (91.0 to 93.0), the MLP 89.0 % (88.0 to 90.0), softmax regression 84.5 %"
-        in reached
+        "CNN recognises 92.0 % (91.0 to 93.0), the MLP 89.0 % (88.0 to 90.0), softmax "
+        "regression 84.5 %" in reached
     )
     assert "91.6 % (published for two convolutions), 88.3 % (published" in reached
     assert reached.endswith("84.4 % (softmax regression): every mean reaches them.")

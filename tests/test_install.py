@@ -1,4 +1,6 @@
-"""What the files that install and describe us say is said once, or the same everywhere."""
+"""What the files that install and describe us say is said once, or the same
+everywhere.
+"""
 
 import ast
 import configparser
@@ -59,7 +61,9 @@ def conda_dependencies(environment: str) -> list[str]:
 
 
 def undeclared(source: str, declared: set[str]) -> set[str]:
-    """Third-party packages that a source imports and that are not among the declared distributions."""
+    """Third-party packages that a source imports and that are not among the declared
+    distributions.
+    """
     imported = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -94,7 +98,9 @@ LOCKS = {name: text(f"requirements/{name}.txt") for name in ("newest", "floor")}
 
 
 def pins(lock: str) -> dict[str, list[str]]:
-    """Each package's versions, ascending: more than one where they differ by Python or system."""
+    """Each package's versions, ascending: more than one where they differ by Python or
+    system.
+    """
     found = re.findall(r"^([\w.-]+)==([\d.]*\d)", lock, flags=re.M)
     return {
         name: sorted((v for n, v in found if n == name), key=parts) for name, _ in found
@@ -194,7 +200,10 @@ def test_lock_law_sees_what_breaks_it(law, name, right, wrong):
 
 def test_ci_checks_on_colabs_versions_and_runs_both_locks():
     run = text(".ci/run")
-    installed = "install jax==0.7.2 jaxlib==0.7.2 numpy==2.1.3 scipy==1.16.3 scikit-learn==1.6.1 flax==0.11.2 optax==0.2.8 "
+    installed = (
+        "install jax==0.7.2 jaxlib==0.7.2 numpy==2.1.3 scipy==1.16.3 "
+        "scikit-learn==1.6.1 flax==0.11.2 optax==0.2.8 "
+    )
     (colab,) = re.findall(
         r"\n  environment colab 3\.13 .*\n  python=\$work/colab/bin/python (.*)\n",
         run.replace("\\\n    ", ""),
@@ -203,8 +212,8 @@ def test_ci_checks_on_colabs_versions_and_runs_both_locks():
     assert '"$work/colab/bin/python" notebooks/execute.py' in run
     said = re.sub(r"\s+", " ", text("requirements/README.md"))
     assert (
-        "numpy 2.1.3, scipy 1.16.3, scikit-learn 1.6.1, jax and jaxlib 0.7.2, flax 0.11.2 and optax 0.2.8"
-        in said
+        "numpy 2.1.3, scipy 1.16.3, scikit-learn 1.6.1, jax and jaxlib 0.7.2, flax "
+        "0.11.2 and optax 0.2.8" in said
     )
     colabs = dict(re.findall(r"(\S+)==(\S+)", installed))
     assert not [
@@ -213,8 +222,8 @@ def test_ci_checks_on_colabs_versions_and_runs_both_locks():
         if parts(colabs.get(names([line]).pop(), "99")) < parts(line.partition(">=")[2])
     ]
     assert (
-        "environment floor 3.12 3.11\n  python=$work/floor/bin/python install --requirement requirements/floor.txt"
-        in run
+        "environment floor 3.12 3.11\n  python=$work/floor/bin/python install "
+        "--requirement requirements/floor.txt" in run
     )
     assert '"$work/floor/bin/python" -m pytest' in run
     assert "\nmake test-all " in run
@@ -336,19 +345,24 @@ def test_make_says_what_it_needs_where_there_is_no_python(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=BARE)
     assert done.returncode == 2
     assert (
-        "error: Python 3.11 or newer with venv is needed; none of these is: no-such-python false."
-        in done.stderr
+        "error: Python 3.11 or newer with venv is needed; none of these is: "
+        "no-such-python false." in done.stderr
     )
     assert not list(tmp_path.iterdir())
 
 
 def make(tmp_path: Path, *words: str) -> list[str]:
-    """What make does with the only good Python behind two bad ones: the words it gave to that Python, line by line."""
+    """What make does with the only good Python behind two bad ones: the words it gave
+    to that Python, line by line.
+    """
     log = tmp_path / "log"
     scripts = {
         "stand-in": "exit 127",  # A version manager's, for a version that is not there.
         "too-old": "exit 1",
-        "good": f'[ "$2" != venv ] || {{ mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; }}; echo "$@" >>{log}',
+        "good": (
+            '[ "$2" != venv ] || { mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; }; '
+            f'echo "$@" >>{log}'
+        ),
     }
     for name, script in scripts.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")

@@ -1,4 +1,6 @@
-"""Laws of the lock: one process at a time works in a run folder, and whatever ends it lets go of the folder."""
+"""Laws of the lock: one process at a time works in a run folder, and whatever ends it
+lets go of the folder.
+"""
 
 import os
 import signal

@@ -1,4 +1,6 @@
-"""Losses against recorded digits, mpmath, finite differences and optax; at the extremes; and what they refuse."""
+"""Losses against recorded digits, mpmath, finite differences and optax; at the
+extremes; and what they refuse.
+"""
 
 import json
 from fractions import Fraction
@@ -56,7 +58,8 @@ def gaussian(p, c):
     )
 
 
-# The recorded definitions, in our losses: means and sums through vmap, the rest by the chain rule.
+# The recorded definitions, in our losses: means and sums through vmap, the rest by the
+# chain rule.
 OURS = {
     "mse_sum_half": lambda p, c: losses.squared_error(p, c["y"]),
     "mae_mean": mean_over_elements(losses.absolute_error),
@@ -93,7 +96,8 @@ def test_value_gradient_and_hessian_equal_the_recorded_digits(name):
         np.testing.assert_allclose(derivative, expected, rtol=1e-12, atol=0)
 
 
-# Each formula as printed in the docstring, in mpmath; then points (prediction, target) off every kink.
+# Each formula as printed in the docstring, in mpmath; then points (prediction, target)
+# off every kink.
 FORMULAS = {
     "squared_error": (losses.squared_error, lambda p, y: (p - y) ** 2 / 2, "real"),
     "absolute_error": (losses.absolute_error, lambda p, y: abs(p - y), "real"),
@@ -134,7 +138,9 @@ def test_formula_finite_difference_and_gradient_agree(loss, formula, kind):
     )
     h = (
         2.0**-17
-    )  # Near the cube root of machine epsilon: truncation and rounding errors are both about 1e-10.
+        # Near the cube root of machine epsilon: truncation and rounding errors are both
+        # about 1e-10.
+    )
     batched = jax.vmap(loss)
     np.testing.assert_allclose(
         (batched(p + h, y) - batched(p - h, y)) / (2 * h),

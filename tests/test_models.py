@@ -1,4 +1,6 @@
-"""Linear, logistic and softmax models against the loop over examples and scikit-learn, and what they refuse."""
+"""Linear, logistic and softmax models against the loop over examples and scikit-learn,
+and what they refuse.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -137,7 +139,8 @@ def test_init_draws_weights_of_the_given_scale_and_dtype(build, outputs, dtype):
         jax.random.key(1), (1000, *outputs), dtype
     )  # In that dtype: others are other draws.
     np.testing.assert_array_equal(params["weights"], 0.5 * draws)
-    # The standard deviation of m normal draws has relative standard error 1/sqrt(2 m): 4 of them.
+    # The standard deviation of m normal draws has relative standard error 1/sqrt(2 m):
+    # 4 of them.
     np.testing.assert_allclose(
         np.std(params["weights"].astype(float)), 0.5, rtol=4 / np.sqrt(2 * 1000)
     )
@@ -188,7 +191,9 @@ def test_wrong_number_of_features_is_refused_when_traced_too(build, outputs):
     for shape in ((), (4,), (3, 4), (3, 1)):
         with pytest.raises(
             ValueError,
-            match=r"x must end in an axis of 3 features, .*; got x of shape .*Transpose",
+            match=(
+                r"x must end in an axis of 3 features, .*; got x of shape .*Transpose"
+            ),
         ):
             jax.jit(model.apply)(params, jnp.ones(shape))
 

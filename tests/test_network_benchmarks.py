@@ -1,4 +1,6 @@
-"""The benchmark of networks: everyone trains the same network on the same batches, and what is missed is said."""
+"""The benchmark of networks: everyone trains the same network on the same batches, and
+what is missed is said.
+"""
 
 import numpy as np
 import pytest

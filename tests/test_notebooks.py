@@ -1,11 +1,12 @@
-"""Each notebook is what its text source gives, carries setup.cfg's address, and runs from the package alone.
+"""Each notebook is what its text source gives, carries setup.cfg's address, and runs
+from the package alone.
 
 Those that teach ask before each cell, and say after it what the cell has shown.
 """
 
 import ast
 import configparser
-import importlib.util
+import importlib
 import json
 import re
 import sys
@@ -18,6 +19,8 @@ import jupytext
 import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+
+from notebooks import build
 
 TOP = Path(__file__).parent.parent
 MOST_LINES = 25  # Of a cell of code.
@@ -36,16 +39,6 @@ class Notebook(NamedTuple):
     notebook: str
 
 
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(name, TOP / f"notebooks/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build = load("build")
 ALL = [
     Notebook(
         path.stem,
@@ -110,7 +103,8 @@ def opens_with_its_badge_and_one_pip_line(
 ) -> Iterator[str]:
     cells = json.loads(notebook)["cells"]
     repository = address().removeprefix("https://github.com/")
-    target = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name}.ipynb"
+    colab = "https://colab.research.google.com/github"
+    target = f"{colab}/{repository}/blob/main/notebooks/{name}.ipynb"
     if not re.match(
         rf"\[!\[Open in Colab\]\(\S+\.svg\)\]\({re.escape(target)}\)\n",
         "".join(cells[0]["source"]),
@@ -320,7 +314,9 @@ def test_code_runs_small_and_draws_three_pictures(capsys, monkeypatch):
 
 
 def run_cell(cell: str, names: dict) -> bool:
-    """As a kernel does: a ledger in the last line is shown, here as text; whether a figure in the last line is shown."""
+    """As a kernel does: a ledger in the last line is shown, here as text; whether a
+    figure in the last line is shown.
+    """
     tree = ast.parse(cell)
     exec(compile(tree, "cell.py", "exec"), names)
     last = tree.body[-1]
@@ -334,7 +330,9 @@ def run_cell(cell: str, names: dict) -> bool:
 
 
 def unshown(told: str, code: str, output: str) -> list[str]:
-    """What stands in backticks without being in the output: numbers, and words that are not in the code either."""
+    """What stands in backticks without being in the output: numbers, and words that are
+    not in the code either.
+    """
     spans = re.findall(r"`([^`]+)`", told)
     where = [output if re.match(r"[-\d(]", span) else output + code for span in spans]
     whole = [rf"(?<!\w)(?<!\d\.){re.escape(span)}(?!\w|\.\d)" for span in spans]
@@ -392,7 +390,7 @@ def test_number_that_a_lesson_did_not_show_is_seen():
 def test_cell_that_lost_its_picture_is_seen(monkeypatch, source):
     monkeypatch.setitem(sys.modules, "nbclient", types.ModuleType("nbclient"))
     monkeypatch.setitem(sys.modules, "build", build)
-    check_pictures = load("execute").check_pictures
+    check_pictures = importlib.import_module("notebooks.execute").check_pictures
     right = (
         {"text/html": "<div><svg/></div>"}
         if source.endswith("ledger")

@@ -1,4 +1,6 @@
-"""Objectives, penalties and metrics against closed forms, scikit-learn, numpy, optax and recorded digits."""
+"""Objectives, penalties and metrics against closed forms, scikit-learn, numpy, optax
+and recorded digits.
+"""
 
 import functools
 import json
@@ -115,7 +117,10 @@ def test_empty_and_mispaired_batches_are_refused(name):
         ):
             with pytest.raises(
                 ValueError,
-                match=r"predictions and targets must have equal leading axes.* got predictions of",
+                match=(
+                    r"predictions and targets must have equal leading axes.* got "
+                    r"predictions of"
+                ),
             ):
                 jax.jit(function)(params, wrong)
 
@@ -271,7 +276,7 @@ def test_traced_strength_maps_over_lanes_and_keeps_the_params_dtype(penalty):
 
 
 @each_problem
-def test_gradients_of_examples_are_those_of_batches_of_one_and_their_mean_is_the_batch_s(
+def test_gradients_of_examples_are_those_of_batches_of_one_their_mean_is_the_batch_s(
     name,
 ):
     _, risk, params, batch = problem(name)
@@ -323,7 +328,8 @@ def test_covariance_trace_is_numpy_s_whatever_the_chunk(name, chunk, monkeypatch
 
 
 def test_covariance_trace_predicts_the_variance_of_a_minibatch_gradient():
-    # Draws with replacement: E |g_B - g|² = tr(C) / b, exactly; the average of m draws is near it by 4 standard errors.
+    # Draws with replacement: E |g_B - g|² = tr(C) / b, exactly; the average of m draws
+    # is near it by 4 standard errors.
     _, objective, params, batch = problem("logistic")
     indices = jax.random.randint(jax.random.key(3), (20_000, 4), 0, 30, jnp.int32)
     gradient = jax.grad(objective)
@@ -416,7 +422,10 @@ def test_slices_refuse_what_is_no_batch():
         mean(None, Batch(np.zeros(0), np.zeros(0)))
     with pytest.raises(
         ValueError,
-        match=r"all arrays of a dataset must have .*; got x of shape \(8,\), y of shape \(4,\)",
+        match=(
+            r"all arrays of a dataset must have .*; got x of shape \(8,\), y of shape "
+            r"\(4,\)"
+        ),
     ):
         mean(None, Batch(np.zeros(8), np.zeros(4)))
 

@@ -1,4 +1,6 @@
-"""Every optimizer of optax has a counterpart here, or a sentence says why it has none."""
+"""Every optimizer of optax has a counterpart here, or a sentence says why it has
+none.
+"""
 
 import importlib
 import inspect
@@ -29,7 +31,10 @@ PARTS = {
     "differentially_private_aggregate",
 }
 REASONS = {
-    "dpsgd": "it takes the gradient of each example, and a step of descent has only their mean",
+    "dpsgd": (
+        "it takes the gradient of each example, and a step of descent has only their "
+        "mean"
+    ),
     "galore": "its projection on a subspace of low rank is not here yet",
     "sophia": "it draws noise for the diagonal of the Hessian, and is not here yet",
 }

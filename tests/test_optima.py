@@ -1,4 +1,6 @@
-"""Exact optima against numbers computed elsewhere in 34 digits, against scikit-learn, and their own definition."""
+"""Exact optima against numbers computed elsewhere in 34 digits, against scikit-learn,
+and their own definition.
+"""
 
 import ast
 import json
@@ -30,7 +32,9 @@ ROUNDING = 2.0**-53
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """BLAS threads spin while they wait for each other, which on busy cores takes ten times the time of the work."""
+    """BLAS threads spin while they wait for each other, which on busy cores takes ten
+    times the time of the work.
+    """
     with threadpool_limits(1, "blas"):
         yield
 
@@ -40,8 +44,9 @@ def largest(values):
 
 
 def check_against_reference(optimum, case, condition):
-    # Rounding in the gradient, some ε |H w|, moves the solution by up to ε cond |w|; as it has no preferred direction,
-    # √cond is what is seen (with a factor of at most 3 here), and sixteen times that is what is allowed.
+    # Rounding in the gradient, some ε |H w|, moves the solution by up to ε cond |w|; as
+    # it has no preferred direction, √cond is what is seen (with a factor of at most 3
+    # here), and sixteen times that is what is allowed.
     bound = 16 * np.sqrt(condition) * ROUNDING
     weights, intercept = (
         np.array(case["coef"], np.float64),
@@ -106,7 +111,8 @@ def test_logistic_and_softmax_optimum_equals_reference(case):
         assert np.max(np.abs(optimum.params["weights"].sum(axis=1))) < 1e-12
         assert abs(optimum.params["intercept"].sum()) < 1e-12
     check_against_reference(optimum, case, case["hessian_condition_number"])
-    # A logit t carries an error of ε √cond |t|, which is the relative error of a small probability.
+    # A logit t carries an error of ε √cond |t|, which is the relative error of a small
+    # probability.
     np.testing.assert_allclose(probability, np.array(expected, float), rtol=1e-10)
 
 
@@ -137,7 +143,8 @@ OBJECTIVES = {
 @pytest.mark.parametrize(("solve", "losses"), OBJECTIVES.values(), ids=OBJECTIVES)
 @pytest.mark.parametrize("penalty", [0.01, 1.0])
 def test_every_direction_from_the_optimum_goes_up(solve, losses, penalty):
-    # f convex: x* is least if and only if f(x* + h v) + f(x* - h v) - 2 f(x*) >= 0 and the slope along v vanishes.
+    # f convex: x* is least if and only if f(x* + h v) + f(x* - h v) - 2 f(x*) >= 0 and
+    # the slope along v vanishes.
     dataset = datasets.load("iris")
     y = one_hot(dataset.y)
     optimum = solve(dataset.x, y, penalty)
@@ -253,7 +260,8 @@ def test_separable_classes_without_a_penalty_are_refused(num_classes):
 
 
 def test_classes_that_touch_without_a_penalty_are_refused():
-    # One point of each class at 0: no plane parts them strictly, yet the loss falls for ever.
+    # One point of each class at 0: no plane parts them strictly, yet the loss falls for
+    # ever.
     x, y = (
         np.array([[-2.0], [-1.0], [0.0], [0.0], [1.0], [3.0]]),
         np.array([0, 0, 0, 1, 1, 1]),

@@ -1,4 +1,6 @@
-"""Laws of reports: one file that refers to nothing outside, shows everything, and executes nothing it was told."""
+"""Laws of reports: one file that refers to nothing outside, shows everything, and
+executes nothing it was told.
+"""
 
 import base64
 import dataclasses
@@ -15,7 +17,10 @@ import pytest
 
 from research import report, runs
 
-NASTY = "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)> {{ 7 * 7 }} </style>"
+NASTY = (
+    "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)>"
+    " {{ 7 * 7 }} </style>"
+)
 VOID = {"meta", "link", "img", "source", "wbr", "br"}
 
 
@@ -28,7 +33,9 @@ class Config:
 
 
 class Page(html.parser.HTMLParser):
-    """A page's elements, in order: (tag, attributes, text); and all that is open at once must close in order."""
+    """A page's elements, in order: (tag, attributes, text); and all that is open at
+    once must close in order.
+    """
 
     def __init__(self, text):
         super().__init__()
@@ -81,7 +88,8 @@ def png(width, height):
 
 
 SVG = """<?xml version='1.0'?>
-<svg xmlns='http://www.w3.org/2000/svg' width='9in' viewBox='0 0 648.5 302.4'><script>alert(1)</script></svg>"""
+<svg xmlns='http://www.w3.org/2000/svg' width='9in' viewBox='0 0 648.5 302.4'>
+<script>alert(1)</script></svg>"""
 TABLES = (
     runs.Table(
         f"Steps {NASTY}",
@@ -180,7 +188,9 @@ def test_everything_shown_is_escaped(source):
     ],
 )
 def test_prose_shows_code_as_code_and_breaks_no_flag(run, text, code, unbroken):
-    """In the headline, the rest of the answer, captions, notes and the question alike."""
+    """In the headline, the rest of the answer, captions, notes and the question
+    alike.
+    """
     page = Page(report.prose(text))
     assert page.texts("code") == code
     assert [

@@ -1,4 +1,6 @@
-"""Laws of reproducing: a run comes out again in bits, in digits or within intervals, and what does not is found and named."""
+"""Laws of reproducing: a run comes out again in bits, in digits or within intervals,
+and what does not is found and named.
+"""
 
 import dataclasses
 import hashlib
@@ -58,7 +60,9 @@ def reproduce(what, tmp_path, capsys, *words):
 
 
 def put(run, result, manifest=None):
-    """Puts another result into a run folder; with its digests, as one who wants to deceive would do it."""
+    """Puts another result into a run folder; with its digests, as one who wants to
+    deceive would do it.
+    """
     text, arrays = result_bytes(result)
     manifest = manifest or runs.read_manifest(run)
     for name, data in (("result.json", text), ("arrays.npz", arrays)):
@@ -131,8 +135,8 @@ def test_one_flipped_bit_of_an_array_is_found_and_named(run, tmp_path, capsys, b
     )
     relative = size / max(abs(there), abs(value))
     assert (
-        f"is {size:.2g} (relative {relative:.2g}), in {name}[{index}]: {there!s} there, {value!s} here."
-        in out
+        f"is {size:.2g} (relative {relative:.2g}), in {name}[{index}]: {there!s} there,"
+        f" {value!s} here." in out
     )
     assert "So the stored result was changed" in out
 
@@ -233,7 +237,9 @@ def test_run_is_not_reproduced_in_its_own_place(run, tmp_path, capsys):
 
 @pytest.fixture
 def reference(run, tmp_path, monkeypatch):
-    """The reference kept of the run, to be spoilt: a function that changes its entries."""
+    """The reference kept of the run, to be spoilt: a function that changes its
+    entries.
+    """
     monkeypatch.setattr(experiments, "FOLDER", tmp_path / "experiments")
     (tmp_path / "experiments/reference").mkdir(parents=True)
     file = runs.keep(run, tmp_path / "experiments/reference")

@@ -1,4 +1,6 @@
-"""The benchmarks of updates and of minimisers: their problems are the published ones, and only like is timed with like."""
+"""The benchmarks of updates and of minimisers: their problems are the published ones,
+and only like is timed with like.
+"""
 
 import json
 import math
@@ -67,7 +69,8 @@ def test_update_is_timed_beside_optax_and_built_anew_each_time():
         assert all(spread.low > 0 for spread in seconds.values())
     assert row.first is not None
     assert row.compile is not None
-    # XLA keeps nothing of the first build: were the second one read from a cache, it would take no time.
+    # XLA keeps nothing of the first build: were the second one read from a cache, it
+    # would take no time.
     assert all(
         row.compile[way].low > 0.1 * row.compile[way].high for way in rule_updates.WAYS
     )
@@ -108,8 +111,8 @@ def test_slower_update_is_told():
         [*rows, rows[0]._replace(rule="lion", ratio=clock.Spread(0.9, 0.7, 1.1))]
     )
     assert (
-        "in 2 pairs of rule and number of leaves: an update: level in 1, faster in 0, slower in 1"
-        in section.answer
+        "in 2 pairs of rule and number of leaves: an update: level in 1, faster in 0, "
+        "slower in 1" in section.answer
     )
     assert section.missed == [
         "adam, 1 leaves: an update takes 2.00 times what optax's takes"
@@ -158,7 +161,8 @@ def test_problem_has_its_published_minimum(name, minimum):
 
 
 def test_residuals_of_broyden_are_the_published_ones():
-    # Problem 30 at its start, all -1: -(3 + 2) + 1 + 2 + 1 where there are both neighbours, and one is 0 at each end.
+    # Problem 30 at its start, all -1: -(3 + 2) + 1 + 2 + 1 where there are both
+    # neighbours, and one is 0 at each end.
     residuals = minimiser_problems.broyden_tridiagonal(-jnp.ones(10))
     np.testing.assert_array_equal(residuals, [-2.0, *[-1.0] * 8, -3.0])
 

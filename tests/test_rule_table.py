@@ -54,9 +54,9 @@ def lacks(name: str, entry: RuleEntry) -> Iterator[str]:
     ):
         if not part:
             yield f"{text} in its docstring, in {here}"
-    page = TOP / f"docs/rules/{family}.md"
-    if not page.exists() or f"\n## {name}\n" not in page.read_text("utf-8"):
-        yield f"a section in docs/rules/{family}.md: run `python docs/build.py`"
+    page = TOP / f"docs/rules/{name}.md"
+    if not page.exists() or f"# {name}\n" not in page.read_text("utf-8"):
+        yield f"its page docs/rules/{name}.md: run `python docs/build.py`"
 
 
 def lacks_a_card(name: str, entry: RuleEntry, file: str) -> Iterator[str]:
@@ -90,11 +90,16 @@ def unlisted() -> Iterator[str]:
                 in (optax.GradientTransformation, optax.GradientTransformationExtraArgs)
                 and value not in listed
             ):
-                yield f"{name}: give it a RuleEntry in RULES in {Path(inspect.getfile(family)).name}"
+                yield (
+                    f"{name}: give it a RuleEntry in RULES in "
+                    f"{Path(inspect.getfile(family)).name}"
+                )
     modules = {Path(inspect.getfile(family)).name for family in FAMILIES}
     for file in sorted(folder.glob("_*.py")):
         if "\nRULES = (" in file.read_text("utf-8") and file.name not in modules:
-            yield f"{file.name}: name it in FAMILIES in research/update_rules/__init__.py"
+            yield (
+                f"{file.name}: name it in FAMILIES in research/update_rules/__init__.py"
+            )
 
 
 def test_every_rule_has_entry_card_and_page():

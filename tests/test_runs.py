@@ -1,4 +1,6 @@
-"""Laws of run folders: exact round trips, ids that name what is computed, and files that are whole or absent."""
+"""Laws of run folders: exact round trips, ids that name what is computed, and files
+that are whole or absent.
+"""
 
 import dataclasses
 import errno

@@ -1,4 +1,6 @@
-"""Laws of what names and describes a run: ids, commands, seeds, digests, processor, commit."""
+"""Laws of what names and describes a run: ids, commands, seeds, digests, processor,
+commit.
+"""
 
 import dataclasses
 import hashlib
@@ -107,7 +109,10 @@ def test_command_line_makes_the_same_config_again(config):
 
 def test_processor_is_read_from_cpuinfo(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
-    core = "model name\t: Some CPU @ 2.0GHz\nflags\t\t: fpu sse4_2 avx avx2 avx512f amx_tile fma mmx\n\n"
+    core = (
+        "model name\t: Some CPU @ 2.0GHz\nflags\t\t: fpu sse4_2 avx avx2 avx512f "
+        "amx_tile fma mmx\n\n"
+    )
     cpuinfo.write_text(core * 2)
     assert processor(cpuinfo)["model"] == "Some CPU @ 2.0GHz"
     assert processor(cpuinfo)["instruction_sets"] == [

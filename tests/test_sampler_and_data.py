@@ -1,4 +1,6 @@
-"""A sampler that was made for another dataset is refused wherever the two meet, with both numbers."""
+"""A sampler that was made for another dataset is refused wherever the two meet, with
+both numbers.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +63,10 @@ def test_a_sampler_for_another_number_of_examples_is_refused_with_both_numbers(w
     for sampler in made_for(n):
         with pytest.raises(
             ValueError,
-            match=rf"built for num_examples={n}, but the dataset has 12 examples\. Build it with n=12",
+            match=(
+                rf"built for num_examples={n}, but the dataset has 12 examples\. Build "
+                r"it with n=12"
+            ),
         ):
             way(sampler, SGD)
 
@@ -94,7 +99,9 @@ def test_a_sampler_of_ones_own_that_leaves_the_dataset_is_refused(way):
 
 @pytest.mark.parametrize("way", [run, sweep])
 def test_an_index_that_leaves_the_dataset_in_a_later_epoch_turns_the_params_to_nan(way):
-    """Nothing can be raised in the middle of a program; a finite number would be a wrong one."""
+    """Nothing can be raised in the middle of a program; a finite number would be a
+    wrong one.
+    """
     first = jax.random.fold_in(
         KEY if way is run else jax.random.fold_in(jax.random.key(0), descent.EPOCHS), 0
     )
@@ -157,7 +164,10 @@ def test_saga_refuses_a_table_of_another_length_wherever_it_stands(wrap):
         )
 
     for n in (5, 20):
-        words = rf"saga\(num_examples={n}\) keeps {n} gradients, but the dataset has 12 examples. Pass num_examples=12"
+        words = (
+            rf"saga\(num_examples={n}\) keeps {n} gradients, but the dataset has 12 "
+            r"examples. Pass num_examples=12"
+        )
         with pytest.raises(ValueError, match=words):
             run(samplers.minibatch(N, 4), make(n))
 
@@ -183,7 +193,9 @@ def test_mini_batches_of_no_data_are_refused(way):
 
 
 def test_passes_of_an_objective_without_data_are_steps():
-    """A full batch of 12 where there are none would count each step as twelve passes."""
+    """A full batch of 12 where there are none would count each step as twelve
+    passes.
+    """
     objective = lambda params, batch: jnp.sum(params["weights"] ** 2)
     sweep(samplers.full_batch(1), SGD, None, objective)
     with pytest.raises(

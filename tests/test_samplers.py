@@ -1,4 +1,6 @@
-"""Laws of samplers: what an epoch holds, and that its draws are uniform and never shared."""
+"""Laws of samplers: what an epoch holds, and that its draws are uniform and never
+shared.
+"""
 
 import subprocess
 import sys
@@ -41,7 +43,8 @@ def test_without_replacement_the_left_out_examples_differ_between_epochs():
 def test_every_example_is_equally_likely_at_every_place(replacement):
     drawn = epochs(samplers.minibatch(6, 2, replacement=replacement), 3000)
     for place in drawn.reshape(3000, -1).T:
-        # Chi-squared of 5 degrees of freedom; one of six places below 1e-5 would come once in 17,000 runs.
+        # Chi-squared of 5 degrees of freedom; one of six places below 1e-5 would come
+        # once in 17,000 runs.
         assert stats.chisquare(np.bincount(place, minlength=6)).pvalue > 1e-5
 
 
@@ -87,7 +90,8 @@ def test_every_order_is_equally_likely():
 
 def test_order_is_the_same_without_float64():
     program = (
-        "import jax, numpy; from research import backend, samplers; backend.configure(x64=False); "
+        "import jax, numpy; from research import backend, samplers; "
+        "backend.configure(x64=False); "
         "print(*numpy.ravel(samplers.stochastic(398).indices(jax.random.key(5))))"
     )
     printed = subprocess.run(

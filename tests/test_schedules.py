@@ -1,4 +1,6 @@
-"""Every schedule against its formula in numpy and, where there is one, against optax's."""
+"""Every schedule against its formula in numpy and, where there is one, against
+optax's.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,9 @@ from research.schedules import SCHEDULES, join
 
 
 def restarted(t, period, factor):
-    """Equation (5) of SGDR with the paper's loop: T_cur counts up to T_i, which then grows."""
+    """Equation (5) of SGDR with the paper's loop: T_cur counts up to T_i, which then
+    grows.
+    """
     while t >= period:
         t, period = t - period, period * factor
     return 0.02 + 0.14 * (1 + np.cos(np.pi * t / period))
@@ -91,7 +95,8 @@ def assert_same(ours, theirs, initial=0.3):
 def test_every_schedule_has_an_oracle():
     missing = SCHEDULES.keys() - CARDS.keys()
     assert not missing, (
-        f"give {sorted(missing)} arguments, a formula and optax's counterpart (or None) in CARDS"
+        f"give {sorted(missing)} arguments, a formula and optax's counterpart (or None)"
+        " in CARDS"
     )
 
 
@@ -144,7 +149,9 @@ def test_schedule_of_traced_values_equals_that_of_floats(name):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_bends_where_its_formula_does(name):
-    """The comparison above rejects a schedule that is late by one step, or off by a part in 10^12."""
+    """The comparison above rejects a schedule that is late by one step, or off by a
+    part in 10^12.
+    """
     arguments, formula, _ = CARDS[name]
     schedule = SCHEDULES[name](*arguments)
     for wrong in (schedule(COUNTS + 1.0), schedule(COUNTS) * (1 + 1e-12)):
@@ -168,7 +175,8 @@ def test_ends_are_exact():
 
 
 def test_step_drops_at_every_multiple():
-    # A product by 1 / every in place of the division would drop late: 49 · (1 / 49) < 1.
+    # A product by 1 / every in place of the division would drop late: 49 · (1 / 49) <
+    # 1.
     counts = np.arange(3000, dtype=np.int32)
     for every in (3, 7, 49):
         rates = schedules.step(1.0, 0.5, every)(jnp.asarray(counts))
@@ -197,8 +205,9 @@ def test_join_keeps_derivatives_finite():
 
 
 def test_one_cycle_equals_the_formula_of_torch():
-    # OneCycleLR(max_lr=0.3, total_steps=40, pct_start=0.25, anneal_strategy="cos"), read from its source: phases end at
-    # pct_start · total_steps - 1 and total_steps - 1, each annealed by end + (start - end) / 2 · (1 + cos(π part)).
+    # OneCycleLR(max_lr=0.3, total_steps=40, pct_start=0.25, anneal_strategy="cos"),
+    # read from its source: phases end at pct_start · total_steps - 1 and total_steps -
+    # 1, each annealed by end + (start - end) / 2 · (1 + cos(π part)).
     lowest, last, ends = 0.3 / 25, 0.3 / 25 / 1e4, (0.25 * 40 - 1, 40 - 1)
     rates = []
     for t in range(40):
@@ -217,7 +226,8 @@ def test_one_cycle_equals_the_formula_of_torch():
     ("period", "factor"), [(1, 1), (7, 1), (1, 2), (3, 3), (10, 7), (1, 1000)]
 )
 def test_warm_restarts_start_where_the_sum_of_periods_says(period, factor):
-    # A logarithm alone, as in torch, misses some of these by rounding; at its start a period is at its highest rate.
+    # A logarithm alone, as in torch, misses some of these by rounding; at its start a
+    # period is at its highest rate.
     lengths = [period * factor**i for i in range(60) if period * factor**i < 10**8]
     starts = np.cumsum(lengths)
     rates = schedules.warm_restarts(1.0, period, factor)

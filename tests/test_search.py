@@ -1,4 +1,6 @@
-"""Laws of a search: which points it tries on which seeds, what it chooses, and how far it may go."""
+"""Laws of a search: which points it tries on which seeds, what it chooses, and how far
+it may go.
+"""
 
 import math
 
@@ -25,7 +27,9 @@ SPACE = {
 
 
 def bowl(runs, best=0.02, noise=0.0):
-    """Log costs with a minimum at a learning rate; momentum matters less; a deviation for each seed."""
+    """Log costs with a minimum at a learning rate; momentum matters less; a deviation
+    for each seed.
+    """
     away = np.log(runs.values["learning_rate"] / best)
     momentum = runs.values.get("momentum", 0.0)
     own = np.random.default_rng(0).standard_normal(10_000)[runs.seeds % 10_000]

@@ -1,4 +1,6 @@
-"""Laws of the comparison over independent searches: coverage, and what moves the interval."""
+"""Laws of the comparison over independent searches: coverage, and what moves the
+interval.
+"""
 
 import itertools
 
@@ -23,7 +25,9 @@ SHARE = pytest.mark.parametrize(
 
 
 def simulate(generator, search=0.2, seed=0.2, rest=0.1, searches=5, seeds=20, both=2):
-    """Log costs of rules: rule + search + seed + rest; the effect of a seed is common."""
+    """Log costs of rules: rule + search + seed + rest; the effect of a seed is
+    common.
+    """
     common = generator.normal(0, seed, seeds)
     shape = (both, searches, seeds)
     return tuple(
@@ -63,7 +67,8 @@ def test_the_interval_holds_the_true_ratio_over_workloads(share):
 
 
 def test_seeds_alone_would_name_the_luck_of_the_search():
-    # One rule, seeds hardly matter: a t-test over seeds of one search each is sure, this is not.
+    # One rule, seeds hardly matter: a t-test over seeds of one search each is sure,
+    # this is not.
     generator, named, total = np.random.default_rng(2), 0, 300
     sure = 0
     for _ in range(total):
@@ -215,7 +220,8 @@ def test_best_of_trials_pools_the_points_of_all_searches():
 
 @SHARE
 def test_the_band_of_k_trials_holds_what_other_searches_give(share):
-    # The true curve comes from very many points; the seeds of a search shift all its points.
+    # The true curve comes from very many points; the seeds of a search shift all its
+    # points.
     generator = np.random.default_rng(12)
 
     def screening(searches, count):

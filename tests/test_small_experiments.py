@@ -1,4 +1,6 @@
-"""Laws of the two small experiments: their answers are the exact ones, and what they say at default size holds."""
+"""Laws of the two small experiments: their answers are the exact ones, and what they
+say at default size holds.
+"""
 
 import dataclasses
 import io
@@ -69,7 +71,8 @@ def test_full_batch_line_equals_numpys(results):
 
 
 def test_each_full_batch_step_takes_the_share_of_the_rate_off_the_error(results):
-    # x is standardised, so the Hessian is the identity and θ - θ* shrinks by 1 - η in every direction.
+    # x is standardised, so the Hessian is the identity and θ - θ* shrinks by 1 - η in
+    # every direction.
     arrays = results[fit_a_line].arrays
     off = arrays["full batch/lines"] - arrays["exact"]
     np.testing.assert_allclose(off[1:101], 0.9 * off[:100], rtol=1e-9)
@@ -122,7 +125,8 @@ def test_no_regime_is_within_one_per_cent_before_its_passes_say_so(results):
 
 def test_last_boundary_equals_scikit_learns(results):
     arrays = results[decision_boundary].arrays
-    # Ours adds (λ/2)|w|² to a mean, scikit-learn's |w|²/2 to C times a sum: C = 1 / (n λ).
+    # Ours adds (λ/2)|w|² to a mean, scikit-learn's |w|²/2 to C times a sum: C = 1 / (n
+    # λ).
     model = LogisticRegression(
         C=1 / (len(arrays["y"]) * 0.01), tol=1e-10, max_iter=1000
     )

@@ -1,4 +1,6 @@
-"""The experiment on speech: what it keeps apart, what it counts, and what it says; on made-up recordings."""
+"""The experiment on speech: what it keeps apart, what it counts, and what it says; on
+made-up recordings.
+"""
 
 import dataclasses
 import itertools
@@ -21,7 +23,9 @@ SMALL = dataclasses.replace(
 
 
 def made_up(n=60, steps=6, seed=0):
-    """Two classes that differ in which of two numbers comes first, and in nothing else."""
+    """Two classes that differ in which of two numbers comes first, and in nothing
+    else.
+    """
     generator = np.random.default_rng(seed)
     parts = []
     for size in (n, n // 2):
@@ -168,7 +172,9 @@ def test_no_fold_hears_the_speaker_that_it_asks_about():
 
 @pytest.fixture(scope="module")
 def stubbed():
-    """A run in which nothing is trained: an accuracy is what `scores` says; and what was to be trained."""
+    """A run in which nothing is trained: an accuracy is what `scores` says; and what
+    was to be trained.
+    """
     seen = []
 
     def scores(config, batches, num_classes, is_first, cell, seed, rate, watch, parts):

@@ -1,4 +1,6 @@
-"""Laws of spreading: jobs that share an experiment find what one process finds, and nothing finished is done again."""
+"""Laws of spreading: jobs that share an experiment find what one process finds, and
+nothing finished is done again.
+"""
 
 import os
 import signal
@@ -17,7 +19,8 @@ from experiments import compare
 from research import cli, comparison, runs
 from research.cli import flags, job, spread
 
-# An experiment that adds, and says who computed what; `fault` is what goes wrong with its last term.
+# An experiment that adds, and says who computed what; `fault` is what goes wrong with
+# its last term.
 ADDS = '''"""Does it add up?"""
 
 import dataclasses, os, pathlib, signal, time
@@ -71,7 +74,9 @@ CLOCKS = {"compile_seconds", "seconds", "seconds_per_pass"}
 
 @pytest.fixture
 def adds(tmp_path, monkeypatch):
-    """Name of an experiment -> the module of ADDS, in a folder of its own that is the working one."""
+    """Name of an experiment -> the module of ADDS, in a folder of its own that is the
+    working one.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(spread, "SECONDS_BETWEEN_LOOKS", 0.05)
@@ -286,7 +291,8 @@ def test_job_of_an_earlier_command_does_not_begin(adds, tmp_path):
     outcome = job.compute_part(task_of(run.path, "before"))
     assert (
         outcome.fault
-        == "The job belongs to an earlier command; a later command has taken over the run."
+        == "The job belongs to an earlier command; a later command has taken over the"
+        " run."
     )
     assert not Path("log").exists()
     assert job.compute_part(task_of(run.path)) == job.Outcome(None, [])

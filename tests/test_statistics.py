@@ -1,4 +1,6 @@
-"""Laws of costs, of the choice of a trial, and of what a comparison may say: coverage and power where the truth is known."""
+"""Laws of costs, of the choice of a trial, and of what a comparison may say: coverage
+and power where the truth is known.
+"""
 
 import itertools
 
@@ -15,14 +17,16 @@ FEW_OR_ALL = pytest.mark.parametrize(
     [100, pytest.param(1000, marks=pytest.mark.thorough("ten times as many studies"))],
 )
 BUDGET = 30.0
-# Distances, in log learning rate, of twelve trials from the best one: the defaults, then Halton points over three decades.
+# Distances, in log learning rate, of twelve trials from the best one: the defaults,
+# then Halton points over three decades.
 DISTANCES = np.concatenate(
     [
         [0.9],
         np.log(1e3) * (stats.qmc.Halton(1, scramble=False).random(12)[1:, 0] - 0.55),
     ]
 )
-# Below the best rate the cost grows as one over the rate, above it as its square, and far above all diverges.
+# Below the best rate the cost grows as one over the rate, above it as its square, and
+# far above all diverges.
 VALLEY = np.sqrt(np.where(DISTANCES > 0, 2, 1) ** 2 * DISTANCES**2 + 0.3**2) - 0.3
 
 
@@ -37,7 +41,9 @@ def study(
     shape="normal",
     valley=VALLEY,
 ):
-    """Two rules with the same valley, mine `factor` times as costly: seeds with a common effect, and noise of each run."""
+    """Two rules with the same valley, mine `factor` times as costly: seeds with a
+    common effect, and noise of each run.
+    """
     seeds, size = tuning + reporting, (2, len(valley), tuning + reporting)
     noise = {
         "normal": lambda: generator.normal(size=size),
@@ -76,7 +82,9 @@ def differences(number, seed, level=0.95, comparisons=1, resamples=1000, **kinds
 
 
 def within(count, number, chance):
-    """Whether so many of a number of trials fit a chance: inside the central 95 % of the binomial distribution."""
+    """Whether so many of a number of trials fit a chance: inside the central 95 % of
+    the binomial distribution.
+    """
     low, high = stats.binom.interval(0.95, number, chance)
     return low <= count <= high
 
@@ -213,7 +221,8 @@ def test_interval_covers_the_truth_under_the_null_as_often_as_it_says(studies):
     verdicts = [d.verdict for d in found]
     assert within(studies - verdicts.count("undecided"), studies, 0.05)
     assert within(verdicts.count("better"), studies, 0.025)
-    # Ties and whole numbers of seeds make the other one cover a little more than it says.
+    # Ties and whole numbers of seeds make the other one cover a little more than it
+    # says.
     assert at_least(sum(d.win_low <= 0.5 <= d.win_high for d in found), studies, 0.95)
 
 
@@ -276,15 +285,17 @@ def test_many_comparisons_call_none_under_the_null_as_often_as_one_does():
 
 @FEW_OR_ALL
 def test_planted_tenth_is_found_with_the_power_stated(studies):
-    # One trial. The noise of two runs, with the seed's common effect as weight: Var((x - y) u) / (E x E u)^2 of lognormals.
+    # One trial. The noise of two runs, with the seed's common effect as weight: Var((x
+    # - y) u) / (E x E u)^2 of lognormals.
     per_seed = np.exp(0.2**2) * 2 * np.expm1(0.2**2)
     needed = bootstrap.seeds_needed(bootstrap.Variance(0.0, 4.0, per_seed, 1))
     one = {"valley": np.zeros(1), "budget": 1e6, "factor": 0.9}
     found = differences(studies, seed=6, reporting=needed, resamples=600, **one)
     assert within(sum(d.verdict == "better" for d in found), studies, 0.8)
     assert sum(d.verdict == "worse" for d in found) <= 1
-    # And the studies that are too small ask for so many. A variance from 20 seeds is off by a third: its median over 200
-    # studies by 3 %, and that of chi squared is 4 % below its mean.
+    # And the studies that are too small ask for so many. A variance from 20 seeds is
+    # off by a third: its median over 200 studies by 3 %, and that of chi squared is 4 %
+    # below its mean.
     few = {"resamples": 600, "reporting": 20, **one}
     asked = [
         20 + d.more_seeds for d in differences(max(100, studies // 5), seed=7, **few)
@@ -295,7 +306,7 @@ def test_planted_tenth_is_found_with_the_power_stated(studies):
 @pytest.mark.parametrize(
     ("choice", "level"), [(0.0, 0.95), (0.0, 0.995), (0.02**2, 0.95), (0.025**2, 0.95)]
 )
-def test_seeds_needed_detect_a_tenth_with_the_power_stated_when_the_choice_stays_as_uncertain(
+def test_seeds_needed_detect_a_tenth_with_the_power_stated_if_as_uncertain(
     choice, level
 ):
     number, deviation, freedom = 4000, 0.3, 40.0
@@ -313,7 +324,8 @@ def test_seeds_needed_detect_a_tenth_with_the_power_stated_when_the_choice_stays
         choice + variance
     )
     power = np.mean(ends < 0)
-    # Whole seeds make it a little more; three standard errors of 4000 studies are 0.019.
+    # Whole seeds make it a little more; three standard errors of 4000 studies are
+    # 0.019.
     assert power == pytest.approx(0.8, abs=0.02)
 
 
@@ -520,7 +532,7 @@ GOOD = constant(4.0)
         ),
         (
             lambda: scores.checked(GOOD._replace(costs=np.full((1, 5), np.nan))),
-            "costs must be passes",
+            "every cost must be a number of passes",
         ),
         (
             lambda: scores.checked(GOOD._replace(budget=0.0)),
@@ -552,7 +564,7 @@ GOOD = constant(4.0)
         ),
         (
             lambda: profiles.performance_profile(np.zeros((1, 2)), np.ones(1)),
-            "costs must be positive",
+            "every cost must be a positive number",
         ),
         (
             lambda: profiles.performance_profile(np.ones((1, 2)), np.zeros(1)),

@@ -1,4 +1,6 @@
-"""A level, a share, a number of resamples or of seeds that makes no sense is refused; a NaN stays one."""
+"""A level, a share, a number of resamples or of seeds that makes no sense is refused; a
+NaN stays one.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -189,7 +191,10 @@ def test_a_workload_without_a_known_optimum_has_no_share_of_f_less_f_star(value)
     ):
         with pytest.raises(
             ValueError,
-            match=r"workload 'mine' has no known optimum .* Solve it and pass workload._replace",
+            match=(
+                r"workload 'mine' has no known optimum .* Solve it and pass "
+                r"workload._replace"
+            ),
         ):
             call()
 

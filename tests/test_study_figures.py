@@ -1,4 +1,6 @@
-"""The pictures of a study, held against the arrays they are drawn from; studies are made up, of known shape."""
+"""The pictures of a study, held against the arrays they are drawn from; studies are
+made up, of known shape.
+"""
 
 import itertools
 import math
@@ -41,7 +43,9 @@ DATA = (
 def make_study(
     num_rules, num_workloads, *, seed=0, trials=12, unreached=(), rates=True
 ):
-    """A study as a run folder has it: valleys of cost over log learning rate, a cliff beyond, some never at the target."""
+    """A study as a run folder has it: valleys of cost over log learning rate, a cliff
+    beyond, some never at the target.
+    """
     draw = np.random.default_rng(seed)
     rules = [
         NAMES[k] if k < len(NAMES) else f"{NAMES[k % 10]}_{k // 10}"
@@ -52,10 +56,19 @@ def make_study(
         for k in range(num_workloads)
     ]
     protocol = {
-        "searches": SEARCHES, "budget": trials, "passes": PASSES, "batch_size": 32, "seeds": list(range(SEEDS)),
-        "tuning_seeds": list(range(100, 100 + SEARCHES * SCREENING_SEEDS)), "tune_on": "train", "reported_on": "train",
-        "target": TARGET, "level": 0.95, "width": 8, "search_seed": 0,
-    }  # fmt: skip
+        "searches": SEARCHES,
+        "budget": trials,
+        "passes": PASSES,
+        "batch_size": 32,
+        "seeds": list(range(SEEDS)),
+        "tuning_seeds": list(range(100, 100 + SEARCHES * SCREENING_SEEDS)),
+        "tune_on": "train",
+        "reported_on": "train",
+        "target": TARGET,
+        "level": 0.95,
+        "width": 8,
+        "search_seed": 0,
+    }
     numbers = {
         "study": 2,
         "protocol": protocol,
@@ -68,7 +81,8 @@ def make_study(
     for (w, workload), (r, rule) in itertools.product(
         enumerate(workloads), enumerate(rules)
     ):
-        # Some miss the target in all runs, others in 11 of 20, which also counts as not reached.
+        # Some miss the target in all runs, others in 11 of 20, which also counts as not
+        # reached.
         half = isinstance(unreached, dict)
         misses = 11 if half and w in unreached.get(rule, ()) else 0
         misses = SEEDS if not half and rule in unreached else misses
@@ -85,10 +99,18 @@ def make_study(
             else ["memory"]
         )
         numbers["cells"].append(
-            {"workload": workload, "rule": rule, "n": 455, "hyperparameters": names, "trials": trials,
-             "searches": SEARCHES, "reached": reached, "cost": float(np.exp(logs[w, r].mean())) if reached >= 0.5 else None}
+            {
+                "workload": workload,
+                "rule": rule,
+                "n": 455,
+                "hyperparameters": names,
+                "trials": trials,
+                "searches": SEARCHES,
+                "reached": reached,
+                "cost": float(np.exp(logs[w, r].mean())) if reached >= 0.5 else None,
+            }
             | robust_facts(cell, misses)
-        )  # fmt: skip
+        )
     compare(draw, numbers, logs)
     factors = np.geomspace(1, 20, 60)
     costs = [
@@ -104,7 +126,9 @@ def make_study(
 
 
 def make_cell(draw, base, trials, r, misses, rates):
-    """One rule on one workload: every second rule also has a momentum, which matters less than the rate."""
+    """One rule on one workload: every second rule also has a momentum, which matters
+    less than the rate.
+    """
     shape = (SEARCHES, trials)
     rate = 10 ** draw.uniform(-4, 1, shape)
     rate[:, 0] = 0.03  # The defaults.
@@ -138,17 +162,25 @@ def make_cell(draw, base, trials, r, misses, rates):
     spread = np.exp(draw.normal(0, 0.05, (len(sweep), SCREENING_SEEDS)))
     running = np.minimum.accumulate(np.exp(screening.mean(axis=(0, 2))))
     return {
-        "trials": np.stack(columns, axis=2), "screening": screening,
-        "chosen": np.stack([column[rows] for column in columns], axis=1), "tuning": screening[rows].mean(axis=1),
-        "costs": costs, "final": curves[:, -1].reshape(SEARCHES, SEEDS), "default_costs": costs[0],
-        "passes": passes, "curves": curves,
+        "trials": np.stack(columns, axis=2),
+        "screening": screening,
+        "chosen": np.stack([column[rows] for column in columns], axis=1),
+        "tuning": screening[rows].mean(axis=1),
+        "costs": costs,
+        "final": curves[:, -1].reshape(SEARCHES, SEEDS),
+        "default_costs": costs[0],
+        "passes": passes,
+        "curves": curves,
         "best_of": np.stack([running, 0.9 * running, 1.15 * running], axis=1),
-        "rates": sweep, "rate_scores": np.log(np.minimum(level * spread, 10 * PASSES)),
-    }  # fmt: skip
+        "rates": sweep,
+        "rate_scores": np.log(np.minimum(level * spread, 10 * PASSES)),
+    }
 
 
 def robust_facts(cell, misses):
-    """The good rates around the best, not interpolated: no number that a figure could find by itself."""
+    """The good rates around the best, not interpolated: no number that a figure could
+    find by itself.
+    """
     means = np.exp(cell["rate_scores"].mean(axis=1))
     good = means <= 1.1 * means.min()
     low = high = int(means.argmin())
@@ -170,7 +202,9 @@ def robust_facts(cell, misses):
 
 
 def compare(draw, numbers, logs):
-    """Fills in comparisons and overall from log costs, {(workload, rule): (searches, seeds)}; only the widths are made up."""
+    """Fills in comparisons and overall from log costs, {(workload, rule): (searches,
+    seeds)}; only the widths are made up.
+    """
     base = numbers["rules"].index(numbers["baseline"])
     for r, rule in enumerate(numbers["rules"]):
         if r == base:
@@ -247,13 +281,28 @@ def bars(panel) -> list[list[float]]:
 
 
 def test_rule_colours_are_told_apart_by_readers_who_lack_a_cone():
-    # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB; distances in CIELAB, where 2.3 is just noticed.
-    sight = np.array([
-        np.eye(3),
-        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-    ])  # fmt: skip
+    # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB; distances in
+    # CIELAB, where 2.3 is just noticed.
+    sight = np.array(
+        [
+            np.eye(3),
+            [
+                [0.152286, 1.052583, -0.204868],
+                [0.114503, 0.786281, 0.099216],
+                [-0.003882, -0.048116, 1.051998],
+            ],
+            [
+                [0.367322, 0.860646, -0.227968],
+                [0.280085, 0.672501, 0.047413],
+                [-0.011820, 0.042940, 0.968881],
+            ],
+            [
+                [1.255528, -0.076749, -0.178779],
+                [-0.078411, 0.930809, 0.147602],
+                [0.004733, 0.691367, 0.303900],
+            ],
+        ]
+    )
     rgb = np.array(
         [
             [int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -362,7 +411,10 @@ def test_each_workload_has_its_mark_at_its_ratio(drawn):
 
 
 def in_words(row, missed=""):
-    return f"{written(row['ratio'])} [{written(row['low'])}, {written(row['high'])}]{missed}"
+    return (
+        f"{written(row['ratio'])} [{written(row['low'])}, "
+        f"{written(row['high'])}]{missed}"
+    )
 
 
 @every_study
@@ -430,8 +482,8 @@ def test_caption_of_trials_has_the_costs_and_what_a_miss_costs():
     for rule in numbers["rules"]:
         first, *_, last = arrays[f"breast_cancer/{rule}/best_of"][:, 0]
         assert (
-            f"{rule}: {written(first)} with its defaults, {written(last)} with 12 trials"
-            in picture.caption
+            f"{rule}: {written(first)} with its defaults, {written(last)} with 12 "
+            "trials" in picture.caption
         )
     assert (
         "A run that misses the target counts as 10 budgets (300 passes)."
@@ -465,7 +517,8 @@ def test_rule_that_alone_reaches_the_target_is_first_and_is_not_shown_as_missing
                 studies.VERDICTS["better"][0],
             )
             assert f"better   {in_words(rows[rule])}" in texts
-        # Neither nesterov nor the baseline, adam, reaches it: all their costs are ten budgets.
+        # Neither nesterov nor the baseline, adam, reaches it: all their costs are ten
+        # budgets.
         assert xy(lines(panel)["nesterov"])[0, 0] == 1
         words = in_words(
             rows["nesterov"], f", misses the target on {workloads} of {workloads}"
@@ -613,7 +666,8 @@ def test_robust_bar_and_words_are_the_numbers_of_the_table():
                 assert not drawn
                 continue
             assert drawn[0] == [cell["robust_low"], cell["robust_high"]]
-            words = f"robust {'at least ' if cell['robust_at_end'] else ''}{cell['robustness']:.2g} decades"
+            least = "at least " if cell["robust_at_end"] else ""
+            words = f"robust {least}{cell['robustness']:.2g} decades"
             assert (
                 words
                 in picture.caption.partition(f"{rule} ")[2].partition("crossed out")[0]
@@ -763,7 +817,8 @@ def test_no_name_lies_over_another_or_leaves_the_page(drawn):
             picture.figure.bbox.x0 <= box.x0 and box.x1 <= picture.figure.bbox.x1
             for box in boxes
         )
-        # Of two names, the one above may share its descenders' pixels with the one below, no more.
+        # Of two names, the one above may share its descenders' pixels with the one
+        # below, no more.
         assert not [
             1
             for a, b in itertools.combinations(boxes, 2)

@@ -1,4 +1,6 @@
-"""What language models cost in tables: the interval against scipy's, counting before what was trained."""
+"""What language models cost in tables: the interval against scipy's, counting before
+what was trained.
+"""
 
 import numpy as np
 import pytest

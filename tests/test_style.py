@@ -1,4 +1,6 @@
-"""How our files look: documented, short, an experiment a page with a claim, and no machine's name anywhere."""
+"""How our files look: documented, short, an experiment a page with a claim, and no
+machine's name anywhere.
+"""
 
 import ast
 import re
@@ -74,7 +76,9 @@ LAST_OF_THE_PAGE = 'if __name__ == "__main__": research.cli.main(sys.modules[__n
 
 
 def is_a_page_with_a_claim(path: str, source: str) -> Iterator[str]:
-    """The page (question, Config, EXPECTED) is light and comes first; then the flags are read; then the science."""
+    """The page (question, Config, EXPECTED) is light and comes first; then the flags
+    are read; then the science.
+    """
     if Path(path).parts[:-1] != ("experiments",) or Path(path).stem.startswith("_"):
         return
     tree = ast.parse(source)
@@ -87,9 +91,14 @@ def is_a_page_with_a_claim(path: str, source: str) -> Iterator[str]:
     page, science = tree.body[: ends[0]] if ends else tree.body, tree.body
     light = {*sys.stdlib_module_names, "numpy"}
     for name in (name for node in page for name in _imported(node)):
-        is_light = name in ("research", "research.cli.compare")
+        is_light = name == "research" or re.fullmatch(
+            r"research\.cli\.compare\w*", name
+        )
         if not is_light and name.partition(".")[0] not in light:
-            yield f"{path} imports {name} before its flags are read, so that --help is slow"
+            yield (
+                f"{path} imports {name} before its flags are read, so that --help is "
+                "slow"
+            )
     yield from (
         f"{path} has no {name} before its flags are read"
         for name in sorted({"Config", "FULL", "EXPECTED"} - _defined(page))
@@ -102,7 +111,9 @@ def is_a_page_with_a_claim(path: str, source: str) -> Iterator[str]:
 
 
 def tells_what_was_found(path: str, source: str) -> Iterator[str]:
-    """A report words and draws what an experiment has saved; what is shared between reports is private."""
+    """A report words and draws what an experiment has saved; what is shared between
+    reports is private.
+    """
     if Path(path).parts[:2] != ("experiments", "reports"):
         return
     if not Path(path).stem.startswith("_"):
@@ -124,13 +135,18 @@ def imports_at_the_top(path: str, source: str) -> Iterator[str]:
 
 
 def annotates_every_argument(path: str, source: str) -> Iterator[str]:
-    if Path(path).parts[0] != "experiments":
-        return
+    """Inner functions, *args and **keywords too; only `self` and `cls` say enough."""
     for function in ast.walk(ast.parse(source)):
-        if isinstance(function, ast.FunctionDef):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             given = function.args
-            for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs):
-                if argument.annotation is None and argument.arg != "self":
+            starred = [one for one in (given.vararg, given.kwarg) if one]
+            for argument in (
+                *given.posonlyargs,
+                *given.args,
+                *given.kwonlyargs,
+                *starred,
+            ):
+                if argument.annotation is None and argument.arg not in ("self", "cls"):
                     yield f"{path}: {function.name} does not annotate {argument.arg}"
 
 
@@ -217,6 +233,13 @@ PLANTED = [
     (imports_at_the_top, "experiments/reports/one.py", "def f():\n    from a import b"),
     (annotates_every_argument, "experiments/one.py", "def f(a: int, b): pass"),
     (annotates_every_argument, "experiments/one.py", "def f(*, c=1): pass"),
+    (annotates_every_argument, "research/one.py", "def f():\n    def g(x): pass"),
+    (annotates_every_argument, "research/one.py", "def f(*args): pass"),
+    (
+        annotates_every_argument,
+        "benchmarks/one.py",
+        "class A:\n    def f(self, **keywords): pass",
+    ),
     (names_no_machine, "docs/index.md", f"see {FOLDERS[1]}ada/descent"),
     (names_no_machine, "setup.cfg", f"index = https://{HOSTS[0]}/simple"),
 ]
@@ -249,7 +272,8 @@ SPOILT = [
     ],
 )
 def test_source_keeps_the_law(law):
-    files = [*(TOP / "research").rglob("*.py"), *(TOP / "experiments").rglob("*.py")]
+    folders = ("research", "experiments", "benchmarks")
+    files = [file for name in folders for file in (TOP / name).rglob("*.py")]
     broken = [
         fault
         for f in files

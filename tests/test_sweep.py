@@ -43,9 +43,15 @@ def take(trained, rows):
 
 
 @pytest.mark.parametrize(
-    "rows", [np.arange(10)[::-1], np.array([3]), np.array([7, 2, 5, 5, 1]), np.array([0, 1, 2, 3])],
+    "rows",
+    [
+        np.arange(10)[::-1],
+        np.array([3]),
+        np.array([7, 2, 5, 5, 1]),
+        np.array([0, 1, 2, 3]),
+    ],
     ids=["permuted", "alone", "other neighbours and twice", "a full block"],
-)  # fmt: skip
+)
 def test_a_cell_has_the_same_bits_in_any_company(program, rows):
     assert_same_bits(train(program, rows), take(train(program, np.arange(10)), rows))
 
@@ -116,7 +122,8 @@ def test_a_diverged_cell_is_a_result_and_leaves_its_neighbours_alone():
     rates = np.array([0.5, 1e3, 0.9])
     trained = descent.sweep(program, {"seed": np.arange(3), "learning_rate": rates})
     assert (trained.first_bad_step[[0, 2]] == -1).all()
-    # f grows by (1 - ηλ)² a step until it passes 1.8e308: log(1e308) / (2 log 999) is about 51 steps.
+    # f grows by (1 - ηλ)² a step until it passes 1.8e308: log(1e308) / (2 log 999) is
+    # about 51 steps.
     assert 45 < trained.first_bad_step[1] < 60
     assert not np.isfinite(trained.values[1, -1])
     alone = descent.sweep(program, {"seed": np.array([0]), "learning_rate": rates[:1]})

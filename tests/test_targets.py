@@ -1,4 +1,6 @@
-"""Labels that are none never give a plausible number: concrete ones raise before anything is traced, traced ones give NaN."""
+"""Labels that are none never give a plausible number: concrete ones raise before
+anything is traced, traced ones give NaN.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +119,9 @@ TRACED = {
 @pytest.mark.parametrize("name", TRACED)
 @pytest.mark.parametrize("reduce", [jnp.sum, jnp.mean])
 def test_a_traced_label_out_of_range_makes_value_and_gradient_nan(name, reduce):
-    """A gradient of 0 beside a loss of NaN would leave such an example out of a training in silence."""
+    """A gradient of 0 beside a loss of NaN would leave such an example out of a
+    training in silence.
+    """
     loss, shape, labels = TRACED[name]
     together = lambda z, y: reduce(jax.vmap(loss)(z, y))
     value_and_slope = jax.jit(jax.value_and_grad(together))
@@ -156,7 +160,9 @@ def test_accuracy_of_traced_labels_that_are_none_is_nan(name):
 
 
 def test_accuracy_of_one_logit_an_example_is_not_taken_for_that_of_one_class():
-    """The argmax over one class is class 0: an accuracy of exactly the share of zeros."""
+    """The argmax over one class is class 0: an accuracy of exactly the share of
+    zeros.
+    """
     model = models.softmax(4, 2)
     column = model._replace(
         apply=lambda params, x, key=None: model.apply(params, x)[..., :1]

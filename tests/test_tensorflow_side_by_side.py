@@ -1,4 +1,6 @@
-"""TensorFlow beside JAX: the recorded numbers of TensorFlow, and TensorFlow itself where there is one."""
+"""TensorFlow beside JAX: the recorded numbers of TensorFlow, and TensorFlow itself
+where there is one.
+"""
 
 import dataclasses
 import importlib.util

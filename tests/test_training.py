@@ -1,4 +1,6 @@
-"""Laws of the training of one network: it is `descent.run`, and neither looks nor kills nor checkpoints change a bit."""
+"""Laws of the training of one network: it is `descent.run`, and neither looks nor kills
+nor checkpoints change a bit.
+"""
 
 import json
 import math
@@ -74,7 +76,9 @@ def bits(trained):
 
 @pytest.fixture
 def one_program(monkeypatch):
-    """Every training of a test uses the program that the first has compiled; the program keeps no place of its own."""
+    """Every training of a test uses the program that the first has compiled; the
+    program keeps no place of its own.
+    """
     made = []
 
     def once(*words, **options):
@@ -93,7 +97,9 @@ def every_step_is_looked_at(monkeypatch):
 @pytest.mark.thorough("without noise", but="True")
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_training_is_a_run_of_descent_on_the_same_batches(noisy):
-    """Up to the rounding of float32: descent's loops have lengths that XLA knows, and may be compiled otherwise."""
+    """Up to the rounding of float32: descent's loops have lengths that XLA knows, and
+    may be compiled otherwise.
+    """
     objective = noisy_objective if noisy else OBJECTIVE
     trained = fit(objective, noisy=noisy)
     init, step = descent.build(objective, RULE, DATA)
@@ -116,7 +122,9 @@ def test_a_training_is_a_run_of_descent_on_the_same_batches(noisy):
 
 
 def test_each_step_of_a_noisy_training_has_a_key_of_its_own():
-    """Of steps on the same examples, from the same params, the losses differ by the noise alone."""
+    """Of steps on the same examples, from the same params, the losses differ by the
+    noise alone.
+    """
     sampler = samplers.Sampler(
         5, 20, lambda key: jnp.broadcast_to(jnp.arange(20), (5, 20))
     )
@@ -241,7 +249,9 @@ def test_a_rule_that_averages_is_evaluated_and_given_at_its_average():
 
 
 def test_a_training_that_diverges_ends_with_a_result_and_the_first_bad_step():
-    """x <- x - 1e10 x from 1 in float32: the second step's update is 1e20, and the square in its norm overflows."""
+    """x <- x - 1e10 x from 1 in float32: the second step's update is 1e20, and the
+    square in its norm overflows.
+    """
     objective = lambda x, batch: 0.5 * x**2 + 0 * jnp.sum(batch.x)
     params = jnp.ones((), jnp.float32)
     trained = fit(
@@ -268,7 +278,9 @@ def test_a_training_that_diverges_ends_with_a_result_and_the_first_bad_step():
 
 
 def test_nothing_is_widened_to_float64():
-    """No array of the results, or of whatever the compiled loop computes; a schedule's rate, a scalar, may be wide."""
+    """No array of the results, or of whatever the compiled loop computes; a schedule's
+    rate, a scalar, may be wide.
+    """
     trained = fit()
     assert {
         leaf.dtype for leaf in jax.tree.leaves((trained.params, trained.steps))
@@ -323,7 +335,9 @@ def test_what_cannot_be_trained_is_refused_by_name():
             fit(devices=wrong)
     with pytest.raises(
         ValueError,
-        match=r"devices=2, but JAX has only 1\..*backend\.configure\(devices=2, pool=2\)",
+        match=(
+            r"devices=2, but JAX has only 1\..*backend\.configure\(devices=2, pool=2\)"
+        ),
     ):
         fit(devices=2)
     with pytest.raises(TypeError, match="params must be floating"):
@@ -344,7 +358,10 @@ def test_data_that_do_not_belong_together_are_refused():
     )
     with pytest.raises(
         ValueError,
-        match=r"built for num_examples=30, but the dataset has 20 examples\. Build it with n=20",
+        match=(
+            r"built for num_examples=30, but the dataset has 20 examples\. Build it "
+            r"with n=20"
+        ),
     ):
         train(
             DATA, n=30
@@ -363,7 +380,9 @@ def test_data_that_do_not_belong_together_are_refused():
     ):  # In some epoch, not in the first.
         with pytest.raises(
             ValueError,
-            match=f"the sampler draws index {index}, which is outside the dataset of 20",
+            match=(
+                f"the sampler draws index {index}, which is outside the dataset of 20"
+            ),
         ):
             fit(
                 sampler=sampler, num_epochs=100, rule=update_rules.gradient_descent(0.1)
@@ -387,11 +406,9 @@ ON_TWO_DEVICES = """
 import json, jax, numpy as np
 from research import backend
 backend.configure(devices=2, pool=2)
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("laws", sys.argv[1])
-laws = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(laws)
-print(json.dumps(laws.on_two_devices(sys.argv[2] == "True")))
+import sys
+from tests import test_training
+print(json.dumps(test_training.on_two_devices(sys.argv[1] == "True")))
 """
 
 
@@ -406,7 +423,9 @@ def many_kinds():
 
 
 def of_many_kinds(params, batch):
-    """The mean over examples of a squared sum, in which each parameter has a slope of its own."""
+    """The mean over examples of a squared sum, in which each parameter has a slope of
+    its own.
+    """
     ramp = jnp.arange(params["c"].size).reshape(params["c"].shape) / params["c"].size
     weights = params["a"] + params["d"][0] * jnp.sum(ramp * params["c"])
     return jnp.mean(
@@ -415,7 +434,9 @@ def of_many_kinds(params, batch):
 
 
 def on_two_devices(of_one_dtype):
-    """What the process with two devices finds; the losses of the noisy steps are also worked out by hand."""
+    """What the process with two devices finds; the losses of the noisy steps are also
+    worked out by hand.
+    """
     one, two = (
         fit(devices=devices, evaluate=lambda p: {"loss": OBJECTIVE(p, DATA)})
         for devices in (1, 2)
@@ -479,7 +500,7 @@ def on_two_devices(of_one_dtype):
 @pytest.mark.parametrize("of_one_dtype", [False, True])
 def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_one_dtype):
     path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])
-    words = [sys.executable, "-c", ON_TWO_DEVICES, __file__, str(of_one_dtype)]
+    words = [sys.executable, "-c", ON_TWO_DEVICES, str(of_one_dtype)]
     done = subprocess.run(
         words,
         capture_output=True,

@@ -1,4 +1,6 @@
-"""Laws of the trajectory experiment: its minima are minima, its paths are the rules', and what it says of steps is so."""
+"""Laws of the trajectory experiment: its minima are minima, its paths are the rules',
+and what it says of steps is so.
+"""
 
 import dataclasses
 import io
@@ -111,7 +113,8 @@ def test_rates_that_diverge_are_told_and_never_chosen(result):
         assert cells.count("diverged") == facts["diverged"]
         numbers = [cell for cell in cells if cell != "diverged"]
         assert cells[list(rates).index(facts["rate"])] == min(numbers), name
-    # Above 2 / 802 or so gradient descent leaves the valley of Rosenbrock's function for good.
+    # Above 2 / 802 or so gradient descent leaves the valley of Rosenbrock's function
+    # for good.
     assert result.numbers["rules"]["gradient_descent"]["diverged"] >= 10
 
 

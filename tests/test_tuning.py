@@ -80,7 +80,8 @@ def test_first_reached_agrees_with_a_loop():
 
 
 def test_median_interval_covers_the_true_median_about_as_often_as_it_says():
-    # 400 studies of 30 normal seeds: 95 % nominal; the percentile bootstrap of a median is known to be near it.
+    # 400 studies of 30 normal seeds: 95 % nominal; the percentile bootstrap of a median
+    # is known to be near it.
     samples = np.random.default_rng(1).normal(size=(30, 400))
     _, low, high = statistics.median_interval(samples, resamples=1000)
     covered = np.mean((low <= 0) & (high >= 0))

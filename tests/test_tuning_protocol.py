@@ -1,4 +1,6 @@
-"""Laws of the ways to read a comparison, on numbers whose truth is known, and of the experiment that holds them together."""
+"""Laws of the ways to read a comparison, on numbers whose truth is known, and of the
+experiment that holds them together.
+"""
 
 import dataclasses
 import math
@@ -51,13 +53,16 @@ def side(scores, tuning=None):
 
 
 def is_plausible(count, total, chance):
-    """Whether so many of so many are what this chance gives; a right law fails once in a hundred thousand."""
+    """Whether so many of so many are what this chance gives; a right law fails once in
+    a hundred thousand.
+    """
     return stats.binomtest(int(count), int(total), chance).pvalue > 1e-5
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_tuned_on_what_is_reported_is_too_low_by_the_expected_least_of_normals(seeds):
-    # Three trials that are all alike: the least of three standard normals is -3 / (2 √π) in expectation.
+    # Three trials that are all alike: the least of three standard normals is -3 / (2
+    # √π) in expectation.
     random, total = np.random.default_rng(0), 4000
     found = {True: [], False: []}
     for _ in range(total):
@@ -79,7 +84,8 @@ def test_tuned_on_what_is_reported_is_too_low_by_the_expected_least_of_normals(s
 
 @pytest.mark.parametrize(("seeds", "gap"), [(1, 0.5), (3, 0.5), (3, 1.0)])
 def test_lower_mean_names_the_wrong_rule_as_often_as_the_normal_law_says(seeds, gap):
-    # The difference of two means over n seeds is N(gap, 2 / n): it has the wrong sign with Φ(-gap √(n / 2)).
+    # The difference of two means over n seeds is N(gap, 2 / n): it has the wrong sign
+    # with Φ(-gap √(n / 2)).
     random, total = np.random.default_rng(1), 3000
     way = Procedure("lower mean", seeds)
     draws = (random.standard_normal((2, 1, 5)) + 50.0 for _ in range(total))
@@ -93,7 +99,8 @@ def test_lower_mean_names_the_wrong_rule_as_often_as_the_normal_law_says(seeds, 
     ("mine_trials", "others_trials"), [(12, 1), (12, 3), (12, None)]
 )
 def test_more_trials_win_between_equals_by_their_number(mine_trials, others_trials):
-    # Without noise between seeds, the best of all trials belongs to mine with chance t / (t + k), by exchange.
+    # Without noise between seeds, the best of all trials belongs to mine with chance t
+    # / (t + k), by exchange.
     random, total = np.random.default_rng(2), 2000
     way, named = Procedure("t-test", None, True, others_trials), 0
     for _ in range(total):
@@ -135,8 +142,9 @@ def test_fixed_trials_name_a_winner_between_equals_as_often_as_its_level_says():
     assert is_plausible(named, total, 0.05)
 
 
-def test_luck_in_the_search_is_a_winner_for_fixed_trials_and_not_where_trials_are_redrawn():
-    # One rule, hardly any noise, each side with trials of its own: the luckier is named for sure, though both are the same.
+def test_luck_in_the_search_wins_for_fixed_trials_and_not_where_trials_are_redrawn():
+    # One rule, hardly any noise, each side with trials of its own: the luckier is named
+    # for sure, though both are the same.
     random, total, named = (
         np.random.default_rng(6),
         60,
@@ -208,7 +216,8 @@ def test_a_study_larger_than_its_pool_is_refused(size, message):
 
 
 def test_true_cost_is_that_of_the_best_trial_restarts_counted():
-    # Two runs of four reach the target, in 2 and 4 passes; the others spend 10 each in vain.
+    # Two runs of four reach the target, in 2 and 4 passes; the others spend 10 each in
+    # vain.
     costs = np.array([[9.0, 9.0, 9.0, 99.0], [2.0, 4.0, np.inf, np.inf]])
     pool = MeasuredRuns(
         np.array([[9.0, 9.0, 9.0, 99.0], [2.0, 4.0, 20.0, 20.0]]), costs, 10.0

@@ -1,4 +1,6 @@
-"""Update rules: closed forms and published numbers, dtypes, what the state records, and bad input."""
+"""Update rules: closed forms and published numbers, dtypes, what the state records, and
+bad input.
+"""
 
 import inspect
 
@@ -67,7 +69,8 @@ GRADIENTS = jnp.asarray(
     ],
 )
 def test_rules_give_the_printed_numbers_of_a_textbook(rule, published):
-    # Zhang et al., Dive into Deep Learning, chapter 12: f = 0.1 x1² + 2 x2² from (-5, -2), 20 steps, six decimals.
+    # Zhang et al., Dive into Deep Learning, chapter 12: f = 0.1 x1² + 2 x2² from (-5,
+    # -2), 20 steps, six decimals.
     path = trajectory(
         rule, lambda x: np.array([0.2, 4.0]) * x, jnp.array([-5.0, -2.0]), 20
     )
@@ -112,7 +115,8 @@ def test_adam_without_momentum_is_rmsprop_corrected():
 
 @pytest.mark.parametrize("traced", [False, True])
 def test_adam_takes_unit_steps_on_a_constant_gradient_in_float32(traced):
-    # m̂ = g and v̂ = g² at every step; 1 - b2^t in float32 would be wrong by 1e-5 of itself at first.
+    # m̂ = g and v̂ = g² at every step; 1 - b2^t in float32 would be wrong by 1e-5 of
+    # itself at first.
     betas = [jnp.float32(b) if traced else b for b in (0.9, 0.999)]
     run = jax.jit(
         lambda *b: updates_of(

@@ -1,4 +1,6 @@
-"""The verification harness accepts the right rules and, at the same tolerance, rejects several wrong ones of each."""
+"""The verification harness accepts the right rules and, at the same tolerance, rejects
+several wrong ones of each.
+"""
 
 from functools import partial
 
@@ -13,7 +15,8 @@ from research.update_rules import UPDATE_RULES
 from research.verification import CARDS, deviation, deviation_from_optax, trajectory
 from research.verification.walks import _differences_from_optax
 
-TOLERANCE = 1e-12  # Over 40 steps in float64. Measured: right rules below 1e-15, wrong ones above 2e-9.
+# Over 40 steps in float64. Measured: right rules below 1e-15, wrong ones above 2e-9.
+TOLERANCE = 1e-12
 RATE, NUM_STEPS = 0.05, 40
 START = np.array([1.0, -2.0, 0.5])
 
@@ -24,7 +27,9 @@ def gradient(x):
 
 
 def by_hand(update, *starts):
-    """A rule from update(t, g, x, *slots) -> (u, *slots) on one leaf, t from 1, each slot starting from a constant."""
+    """A rule from update(t, g, x, *slots) -> (u, *slots) on one leaf, t from 1, each
+    slot starting from a constant.
+    """
 
     def init(params):
         return jnp.zeros((), jnp.int32), [
@@ -264,7 +269,8 @@ def logistic(params, batch):
 
 @pytest.mark.parametrize("name", HONEST)
 def test_deviation_from_optax_is_rounding(name):
-    # Measured: 0 in float32; in float64 0 but for Adam's 6e-15, from the rounding of optax's 1 - b2^t.
+    # Measured: 0 in float32; in float64 0 but for Adam's 6e-15, from the rounding of
+    # optax's 1 - b2^t.
     for dtype, most in (
         (jnp.float32, 4 * np.finfo(np.float32).eps),
         (jnp.float64, 2e-14),
@@ -293,7 +299,10 @@ def test_float32_is_honest():
     wide = np.array([1.0, 0.1, 3.0])
     with pytest.raises(
         TypeError,
-        match="the gradient at the only leaf is float64 where the params are float32; cast",
+        match=(
+            "the gradient at the only leaf is float64 where the params are float32; "
+            "cast"
+        ),
     ):
         deviation(
             optax.sgd(0.1), optax.sgd(0.1), lambda x: wide * x, START, 3, jnp.float32

@@ -1,4 +1,6 @@
-"""`verify_rule` finds faults that have shipped elsewhere, and every mistake that a formula knows, and names them."""
+"""`verify_rule` finds faults that have shipped elsewhere, and every mistake that a
+formula knows, and names them.
+"""
 
 import contextlib
 import functools
@@ -211,7 +213,8 @@ def test_planted_fault_is_found_and_named(fault, dtype):
 
 
 def test_fault_is_named_even_where_the_descent_runs_away():
-    # At this rate Rosenbrock's function throws both far out within four steps, where rounding is magnified.
+    # At this rate Rosenbrock's function throws both far out within four steps, where
+    # rounding is magnified.
     ball = optax.sgd(0.1, momentum=0.9)
     found = verify_rule(
         ball, "nesterov", problems=[PROBLEMS["rosenbrock"], SMALL[0]], learning_rate=0.1
@@ -245,7 +248,9 @@ MISTAKES = [
 
 
 def first_that_differs(wrong, name):
-    """The verification on the cheapest problems, and then arguments, that tell the wrong formula from the right one."""
+    """The verification on the cheapest problems, and then arguments, that tell the
+    wrong formula from the right one.
+    """
     card, found = CARDS[name], None
     cheap = [
         PROBLEMS[key]
@@ -409,12 +414,18 @@ def raising(message):
         (
             raising("m"),
             RuleError,
-            r"the rule raised KeyError in update \(line \d+ of test_verify_rule.py\): 'm'",
+            (
+                r"the rule raised KeyError in update \(line \d+ of "
+                r"test_verify_rule.py\): 'm'"
+            ),
         ),
         (
             lambda rate: 3.0,
             TypeError,
-            "the rule is not an update rule: called with a learning rate, it returned a value of type float",
+            (
+                "the rule is not an update rule: called with a learning rate, it "
+                "returned a value of type float"
+            ),
         ),
         (
             lambda rate: 1 / 0,
@@ -478,7 +489,7 @@ def test_mistake_that_leaves_something_out_shows_what():
 
 def test_two_rules_that_are_made_need_no_rate():
     found = verify_rule(optax.adam(0.1), optax.adam(0.1), problems=SMALL[:1])
-    assert str(found) == "The same rule: on 1 problem they agree to the last bit."
+    assert str(found) == "The same rule: on 1 problem both agree to the last bit."
 
 
 def test_class_that_takes_a_rate_is_a_constructor():

@@ -1,4 +1,6 @@
-"""A workload's parts fit together: jax's gradient vanishes at an optimum that numpy found, and no part leaks."""
+"""A workload's parts fit together: jax's gradient vanishes at an optimum that numpy
+found, and no part leaks.
+"""
 
 import functools
 
@@ -138,7 +140,8 @@ def test_training_part_is_standardised(name):
 
 
 def test_test_part_is_not_seen_by_the_fit(monkeypatch):
-    # Other rows in the test part: the training part and the optimum do not change by a bit.
+    # Other rows in the test part: the training part and the optimum do not change by a
+    # bit.
     before = make("diabetes")
     dataset = datasets.load("diabetes_raw")
     order = np.random.default_rng(workloads.SPLIT_SEED).permutation(len(dataset.y))
@@ -180,7 +183,8 @@ def test_metric_at_the_optimum_is_sane(name):
 
 
 def test_diabetes_on_all_rows_reaches_the_published_r_squared():
-    # 0.51775 for least squares on all 442 rows (scikit-learn's and the recorded reference's).
+    # 0.51775 for least squares on all 442 rows (scikit-learn's and the recorded
+    # reference's).
     workload = make("diabetes", holdout=False)
     assert float(
         workload.metric(workload.optimum.params, workload.train)
@@ -204,7 +208,8 @@ def test_overlapping_50k_is_large_ill_conditioned_and_as_good_as_bayes():
 
 @pytest.mark.parametrize(("holdout", "condition"), [(True, 10_205), (False, 10_400)])
 def test_ill_conditioned_has_its_condition_number_once_standardised(holdout, condition):
-    # By the Hessian that jax differentiates, not by the covariance that the data were drawn with.
+    # By the Hessian that jax differentiates, not by the covariance that the data were
+    # drawn with.
     workload = make("ill_conditioned", holdout=holdout)
     assert workload.train.x.shape == (2_000, 50)
     blocks = jax.hessian(workload.objective)(workload.optimum.params, workload.train)
@@ -262,7 +267,8 @@ def test_noisy_quadratic_parts_are_drawn_alike_but_apart():
     parts = [np.asarray(part.x) for part in workload[1:4]]
     assert len(np.unique(np.concatenate(parts), axis=0)) == sum(map(len, parts))
     for x in parts:
-        # 0.36 in every direction, with the scatter of n · 100 squares; the means differ by that of n rows.
+        # 0.36 in every direction, with the scatter of n · 100 squares; the means differ
+        # by that of n rows.
         assert abs(np.mean((x - x.mean(axis=0)) ** 2) / 0.36 - 1) < 4 * np.sqrt(
             2 / x.size
         ) + 1 / len(x)
@@ -287,7 +293,8 @@ def test_generated_data_are_the_same_each_time(name):
 @pytest.mark.thorough("the other workload", but="noisy")
 @pytest.mark.parametrize("name", ["ill_conditioned", "noisy_quadratic"])
 def test_mini_batches_reach_a_hundredth_of_the_start(name):
-    # What they are for: the budget and target of a comparison, at a rate that is not tuned.
+    # What they are for: the budget and target of a comparison, at a rate that is not
+    # tuned.
     workload = workloads.make_workload(name)
     program = descent.compile_sweep(
         workload, update_rules.gradient_descent, samplers.minibatch(2_000, 32), 30
@@ -302,7 +309,8 @@ def test_penalty_leaves_the_intercept_alone():
     workload = make("breast_cancer")
     params = jax.tree.map(jnp.zeros_like, workload.optimum.params)
     far = {**params, "intercept": jnp.asarray(1e3)}
-    # The mean loss at logit 1000 is 1000 times the share of zeros; a penalty of 0.01 / 2 · 1e6 would add 5000.
+    # The mean loss at logit 1000 is 1000 times the share of zeros; a penalty of 0.01 /
+    # 2 · 1e6 would add 5000.
     share = np.mean(np.asarray(workload.train.y) == 0)
     assert float(workload.objective(far, workload.train)) == pytest.approx(
         1e3 * share, rel=1e-12
@@ -374,7 +382,8 @@ def test_optimum_has_the_same_bits_whatever_the_threads():
 
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_float32_optimum_is_that_of_the_float32_data(name):
-    # In float64 on the same numbers: rounding x* moves f by its square, rounding the data would by itself.
+    # In float64 on the same numbers: rounding x* moves f by its square, rounding the
+    # data would by itself.
     workload = make(name, dtype="float32")
     wide = lambda leaf: (
         leaf.astype("float64") if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

@@ -1,6 +1,7 @@
 """Does a toy add up?
 
-An experiment as small as one can be, for the tests of the command line; `fault` makes it go wrong.
+An experiment as small as one can be, for the tests of the command line; `fault` makes
+it go wrong.
 
     python tests/toy.py
 

@@ -1,17 +1,17 @@
 """Report of chain_rule_ledger: answer, tables and figures."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
 import research
 from experiments.chain_rule_ledger import NAMED, NEURON, SHOWN_EXAMPLES
+from research.derivatives.ledger import picture
+from research.derivatives.ledger.graph import Edge, Graph, Node
+from research.derivatives.ledger.layout import Layout
 from research.figures import new_figure
 
 
@@ -116,27 +116,34 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         "neuron": (
             "Backpropagation through one neuron",
             neuron_caption(numbers),
-            draw_beside(arrays, "neuron"),
+            draw_graph(arrays, "neuron"),
         ),
         "softmax": (
             "The backward pass of softmax regression",
             softmax_caption(numbers),
-            draw_softmax(arrays),
+            draw_graph(arrays, "softmax"),
+        ),
+        "softmax_adjoints": (
+            "What the backward pass of softmax regression computes",
+            softmax_adjoints_caption(),
+            draw_softmax_adjoints(arrays),
         ),
         "network": (
             "The backward pass of a network",
             f"A network with one hidden layer of tanh and {network['entries']} "
-            "parameters. Right, from bottom to top as the pass runs: adjoints of the "
-            "entries of the last product, then of the first product, one row for each "
-            "example (red: positive, blue: negative). The error of each digit is "
-            "spread over the units that caused it.",
-            draw_network(arrays),
+            "parameters. Rows without an adjoint are left out.",
+            draw_graph(arrays, "network"),
         ),
-        "bug": (
-            "Origin of a NaN",
-            bug_caption(numbers),
-            draw_beside(arrays, "bug"),
+        "network_adjoints": (
+            "How the error of each digit spreads over the hidden units",
+            f"The adjoints of the network's two products, for {SHOWN_EXAMPLES} digits "
+            "at most: left of the entries of the last product, right of the first "
+            "product, which the pass reaches later. Each row is one example (red: "
+            "positive, blue: negative). The error of each digit is spread over the "
+            "units that caused it.",
+            draw_network_adjoints(arrays),
         ),
+        "bug": ("Origin of a NaN", bug_caption(numbers), draw_graph(arrays, "bug")),
     }
     return {
         key: research.figures.Picture(*picture) for key, picture in pictures.items()
@@ -157,11 +164,18 @@ def softmax_caption(numbers: dict[str, Any]):
     """Return the caption of the second figure."""
     found = numbers["models"]["softmax"]
     return (
-        f"Left: the {found['with_adjoint']} rows with an adjoint; arrays are shown by "
-        "shape and Euclidean norm. Right: the adjoints of the logits of "
-        f"{SHOWN_EXAMPLES} digits, which are (softmax - one-hot label) / n, and the "
-        "gradient with respect to the weights, an 8 × 8 image for each class. The "
-        f"norm of the gradient, intercepts included, is {found['norm']:.3g}."
+        f"The {found['with_adjoint']} rows with an adjoint; arrays are shown by shape "
+        "and Euclidean norm. The norm of the gradient, intercepts included, is "
+        f"{found['norm']:.3g}."
+    )
+
+
+def softmax_adjoints_caption():
+    """Return the caption of the third figure."""
+    return (
+        f"Left: the adjoints of the logits of {SHOWN_EXAMPLES} digits, which are "
+        "(softmax - one-hot label) / n. Right: the gradient with respect to the "
+        "weights, an 8 × 8 image for each class."
     )
 
 
@@ -175,85 +189,10 @@ def bug_caption(numbers: dict[str, Any]):
     )
 
 
-def draw_beside(arrays: dict[str, np.ndarray], name: str, panels: Sequence[tuple] = ()):
-    """Draw the graph of a program, and images beside the graph.
-
-    `panels` has one tuple (values, title, across, down) for each image. These are the
-    arguments of `draw_heat`.
-    """
-    figure, axes, beside = new_graph(arrays[f"{name}/size"], len(panels))
-    draw_graph(axes, arrays, name)
-    for panel, parts in zip(beside, panels, strict=True):
-        draw_heat(panel, *parts)
-    return figure
-
-
-def draw_softmax(arrays: dict[str, np.ndarray]):
-    """Draw softmax regression: graph, adjoints of the logits, and gradient images."""
-    images = np.pad(
-        arrays["softmax/gradient 0"].T.reshape(2, 5, 8, 8),
-        ((0, 0), (0, 0), (1, 1), (1, 1)),
-    )
-    images = images.transpose(0, 2, 1, 3).reshape(20, 50)
-    logits = (arrays["softmax/adjoint 0"], "adjoints of the logits", "class", "example")
-    return draw_beside(
-        arrays,
-        "softmax",
-        (logits, (images, "gradient by the weights", "classes 0 to 4 and 5 to 9")),
-    )
-
-
-def draw_network(arrays: dict[str, np.ndarray]):
-    """Draw the graph of the network, and the adjoints of its two matrix products."""
-    last = (
-        arrays["network/adjoint 1"],
-        "adjoints of the last product",
-        "class",
-        "example",
-    )
-    first = (
-        arrays["network/adjoint 0"],
-        "adjoints of the first product",
-        "hidden unit",
-        "example",
-    )
-    return draw_beside(arrays, "network", (first, last))
-
-
-INCH = 96.0  # Pixels of a layout per inch.
-VALUE, ADJOINT, QUIET = "#00588C", "#B04000", "#8A919B"
-FILL = {"input": "#E3F0FA", "output": "#FDEEE2"}
-
-
-def new_graph(
-    size: np.ndarray, panels: int = 0, width: float = 4.6
-) -> tuple[Figure, Axes, list[Axes]]:
-    """Return a figure for a graph of (width, height) pixels, with panels on its side.
-
-    Returns:
-      (figure, axes of the graph, axes of the panels).
-    """
-    across, down = size / INCH
-    if not panels:
-        figure, axes = new_figure(width=across, height=down)
-        return figure, axes[0, 0], []
-    figure, axes = new_figure(
-        panels, 2, width=across + width, height=down, width_ratios=(across, width)
-    )
-    for spare in axes[1:, 0]:
-        spare.remove()
-    whole = axes[0, 0]
-    whole.set_subplotspec(axes[0, 0].get_gridspec()[:, 0])
-    return figure, whole, list(axes[:, 1])
-
-
-def draw_graph(axes: Axes, arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """Draw a graph of boxes with values and adjoints.
-
-    Values that are not finite are highlighted.
+def draw_graph(arrays: Mapping[str, np.ndarray], name: str) -> str:
+    """Return the saved graph of a program as `Ledger.svg` draws it.
 
     Args:
-      axes: Axes to draw on.
       arrays: Arrays of the graph. name/boxes, shape (n, 4), has centres and sizes.
         name/texts, shape (n, 4), has title, value, adjoint and kind. name/ways has the
         points of all edges, one after another, and name/way_lengths the number of
@@ -262,97 +201,49 @@ def draw_graph(axes: Axes, arrays: Mapping[str, np.ndarray], name: str) -> None:
         kind. name/size has width and height.
       name: Prefix of the names of the arrays.
     """
-    width, height = arrays[f"{name}/size"]
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
-    axes.axis("off")
+    saved = {key: arrays[f"{name}/{key}"] for key in ("boxes", "texts", "labels")}
+    nodes = tuple(Node(*map(str, text), hint="") for text in saved["texts"])
+    # The drawing takes the ends of an edge from its way, so their numbers are not
+    # saved.
+    edges = tuple(Edge(0, 0, *map(str, label)) for label in saved["labels"])
     ends = np.cumsum(arrays[f"{name}/way_lengths"])
-    ways = np.split(arrays[f"{name}/ways"], ends[:-1])
-    for way, place, label in zip(
-        ways, arrays[f"{name}/places"], arrays[f"{name}/labels"], strict=True
-    ):
-        _draw_edge(axes, way, place, *map(str, label))
-    for box, text in zip(arrays[f"{name}/boxes"], arrays[f"{name}/texts"], strict=True):
-        _draw_box(axes, box, *map(str, text))
-
-
-def _draw_box(
-    axes: Axes, box: np.ndarray, title: str, value: str, adjoint: str, kind: str
-) -> None:
-    x, y, width, height = box
-    spoilt = _is_spoilt(value) or _is_spoilt(adjoint)
-    axes.add_patch(
-        FancyBboxPatch(
-            (x - width / 2, y - height / 2),
-            width,
-            height,
-            boxstyle="round,pad=0,rounding_size=6",
-            facecolor="#FBDDDD" if spoilt else FILL.get(kind, "#F4F6F8"),
-            edgecolor="#C00020" if spoilt else QUIET,
-            linewidth=2.0 if kind == "fold" or spoilt else 1.0,
-        )
+    layout = Layout(
+        saved["boxes"][:, :2],
+        saved["boxes"][:, 2:],
+        tuple(np.split(arrays[f"{name}/ways"], ends[:-1])),
+        arrays[f"{name}/places"],
+        *map(float, arrays[f"{name}/size"]),
     )
-    lines = [
-        (title, "#1B1F24", "bold"),
-        (value, VALUE, "normal"),
-        (f"adjoint {adjoint}" if adjoint else "", ADJOINT, "normal"),
-    ]
-    top = y - height / 2 + 13
-    for text, colour, weight in lines:
-        if text:
-            axes.text(
-                x,
-                top,
-                _plain(text),
-                color=colour,
-                weight=weight,
-                fontsize=7.6,
-                ha="center",
-                va="center",
-            )
-            top += 16
+    heading = f"Backpropagation through {NAMED.get(name, 'a planted bug')}"
+    return picture.draw(Graph(nodes, edges), layout, heading, "", dark=False)
 
 
-def _draw_edge(
-    axes: Axes,
-    way: np.ndarray,
-    place: np.ndarray,
-    local: str,
-    contribution: str,
-    kind: str,
-) -> None:
-    points = []
-    for start, end in itertools.pairwise(way):
-        t = np.linspace(0, 1, 21)[:, None]
-        middle = (start[1] + end[1]) / 2
-        corners = np.array([start, (start[0], middle), (end[0], middle), end])
-        weights = np.concatenate(
-            [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], axis=1
-        )
-        points.append(weights @ corners)
-    style = {"rule": (ADJOINT, (0, (4, 3))), "constant": (QUIET, (0, (1, 2)))}.get(
-        kind, (QUIET, "-")
+def draw_softmax_adjoints(arrays: dict[str, np.ndarray]):
+    """Draw the adjoints of the logits, and the gradient as images of the classes."""
+    images = np.pad(
+        arrays["softmax/gradient 0"].T.reshape(2, 5, 8, 8),
+        ((0, 0), (0, 0), (1, 1), (1, 1)),
     )
-    axes.plot(*np.concatenate(points).T, color=style[0], ls=style[1], lw=1.1, zorder=1)
-    x, y = place
-    shown = [
-        (text, colour)
-        for text, colour in ((local, VALUE), (contribution, ADJOINT))
-        if text
-    ]
-    for k, (text, colour) in enumerate(shown):
-        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-        height = y + 13 * (k - (len(shown) - 1) / 2)
-        axes.text(
-            x,
-            height,
-            _plain(text),
-            color=colour,
-            fontsize=7,
-            ha="center",
-            va="center",
-            bbox=ground,
-            zorder=2,
-        )
+    images = images.transpose(0, 2, 1, 3).reshape(20, 50)
+    figure, axes = new_figure(1, 2, width_ratios=(1, 1.6))
+    logits = arrays["softmax/adjoint 0"]
+    draw_heat(axes[0, 0], logits, "adjoints of the logits", "class", "example")
+    draw_heat(
+        axes[0, 1], images, "gradient by the weights", "classes 0 to 4 and 5 to 9"
+    )
+    return figure
+
+
+def draw_network_adjoints(arrays: dict[str, np.ndarray]):
+    """Draw the adjoints of the network's two matrix products, the last one first."""
+    figure, axes = new_figure(1, 2)
+    panels = (
+        (arrays["network/adjoint 1"], "adjoints of the last product", "class"),
+        (arrays["network/adjoint 0"], "adjoints of the first product", "hidden unit"),
+    )
+    for panel, parts in zip(axes[0], panels, strict=True):
+        draw_heat(panel, *parts, "example")
+    return figure
 
 
 def draw_heat(
@@ -380,12 +271,3 @@ def draw_heat(
         figure.colorbar(image, ax=axes, shrink=0.85 if down else 0.5).ax.tick_params(
             labelsize=8
         )
-
-
-def _is_spoilt(text: str) -> bool:
-    return "nan" in text or "inf" in text
-
-
-def _plain(text: str) -> str:
-    """Escape the dollar signs of a text, which start mathematics in matplotlib."""
-    return text.replace("$", r"\$")

@@ -157,21 +157,21 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         ("optimizer", "order", "rate", "seeds"),
     )
     notes = (
-        (
-            "Means over the tuning seeds. The published values are means over seeds 42 to "
-            "51."
-        )
+        "Means over the tuning seeds. The published values are means over seeds 42 to "
+        "51."
         + not_compared(
             numbers,
             " Final losses are not compared: these trainings have {} epochs, the "
             "published ones {}.",
         ),
-        "Rates are chosen by the mean validation loss of the tuning seeds. Means are "
-        "over the reported seeds, with 95 % bootstrap intervals for the chosen rate; "
-        "the choice itself is not resampled.",
         (
-            f"Results for {numbers['seeds']} seeds; the published rates were chosen with "
-            "one seed."
+            "Rates are chosen by the mean validation loss of the tuning seeds. Means "
+            "are over the reported seeds, with 95 % bootstrap intervals for the chosen "
+            "rate; the choice itself is not resampled."
+        ),
+        (
+            f"Results for {numbers['seeds']} seeds; the published rates were chosen "
+            "with one seed."
         ),
     )
     rows = (
@@ -266,12 +266,13 @@ def curves_caption(numbers: dict[str, Any]):
         f"{row['name']} {row['losses'][-1]:.2f} {row['order']}"
         for row in numbers["rows"]
     )
+    missing = not_compared(numbers, " (up to the length of these trainings, {} epochs)")
     return (
         "Test loss after each epoch at the published rates, minus its smallest "
         f"possible value, {numbers['least']:.2f}. One line for each of ten seeds; "
         "black: the published means after 1, 10 and 100 "
-        f"epochs{not_compared(numbers, ' (up to the length of these trainings, {} epochs)')}. "
-        f"Mean loss at the end: {ends}. In a fixed order the noise repeats and the "
+        f"epochs{missing}."
+        f" Mean loss at the end: {ends}. In a fixed order the noise repeats and the "
         "losses settle. With reshuffling the noise persists, most with momentum."
     )
 
@@ -283,11 +284,14 @@ def rates_caption(numbers: dict[str, Any]):
         for name, order, rate, _ in numbers["picked"]
         if "mom" in name and order == "reshuffled"
     ]
+    missing = not_compared(
+        numbers, " (not shown: these trainings have {} epochs, the published ones {})"
+    )
     return (
         "Final test loss against the learning rate, one line for each of "
         f"{numbers['seeds']} seeds. Black: published, seed "
-        f"42{not_compared(numbers, ' (not shown: these trainings have {} epochs, the published ones {})')}; "
-        "dotted: the rate published as best. Discs show the rates that single seeds "
+        f"42{missing};"
+        " dotted: the rate published as best. Discs show the rates that single seeds "
         "choose, larger for more seeds. With reshuffling, the choices for momentum "
         f"lie between {min(picked):.1g} and {max(picked):.1g}."
     )

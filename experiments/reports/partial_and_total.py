@@ -36,10 +36,8 @@ def table(numbers: dict[str, Any]):
         f"Effect of the price on the profit at a price of {numbers['price']:g}",
         ("path", "profit per unit of price"),
         (*rows, ("total", numbers["total"])),
-        (
-            "The first path is the partial derivative. The sum of all paths is the total "
-            "derivative."
-        ),
+        "The first path is the partial derivative. The sum of all paths is the total "
+        "derivative.",
     )
 
 

@@ -29,9 +29,9 @@ def answer(findings: research.runs.Findings) -> str:
         else "is beaten"
     )
     found = (
-        f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracy "
-        f"is {accuracies} ({seeds}). Softmax regression, which ignores the order in time, "
-        f"{verdict}: {words(softmax['accuracy'])}."
+        f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracy is"
+        f" {accuracies} ({seeds}). Softmax regression, which ignores the order in time,"
+        f" {verdict}: {words(softmax['accuracy'])}."
     )
     if numbers["digits"] is not None:
         found = f"{found} {of_digits(numbers)}"

@@ -55,9 +55,9 @@ def answer(findings: research.runs.Findings) -> str:
     found, by_hand = numbers["differences"][TENSORFLOW], numbers["differences"][NUMPY]
     text = (
         f"{'Yes' if numbers['equal'] else 'No'}: against {where}, JAX's gradient "
-        f"differs by {found['gradient']:.1f} ε of its largest entry in float64, and the "
-        f"params after {STEPS} steps by {found['params']:.1f} ε. NumPy's gradient, by "
-        f"hand, differs by {by_hand['gradient']:.1f} ε and its params by "
+        f"differs by {found['gradient']:.1f} ε of its largest entry in float64, and "
+        f"the params after {STEPS} steps by {found['params']:.1f} ε. NumPy's gradient, "
+        f"by hand, differs by {by_hand['gradient']:.1f} ε and its params by "
         f"{by_hand['params']:.1f} ε. All losses fall from {numbers['first_loss']:.2f} "
         f"to {numbers['last_loss']:.2f}."
     )

@@ -57,10 +57,11 @@ def answer(findings: research.runs.Findings) -> str:
         f"undecided. It finds a planted factor of {PLANTED:g} in "
         f"{percent(compare['planted'])}, and in {100 * least:.0f} % for the rule where "
         "it does so least often. With one fixed set of trials: leaving the other rule "
-        f"at its defaults names the wrong winner in {percent(defaults[TRIALS]['wrong'])} "
-        f"of {numbers['counted'][TRIALS]:,} studies, one seed that is tuned on and "
-        f"reported in {percent(one_seed[TRIALS]['wrong'])}, many such seeds with a "
-        f"t-test in {percent(reported[TRIALS]['wrong'])}, and an interval over seeds in "
+        "at its defaults names the wrong winner in "
+        f"{percent(defaults[TRIALS]['wrong'])} of {numbers['counted'][TRIALS]:,} "
+        "studies, one seed that is tuned on and reported in "
+        f"{percent(one_seed[TRIALS]['wrong'])}, many such seeds with a t-test in "
+        f"{percent(reported[TRIALS]['wrong'])}, and an interval over seeds in "
         f"{percent(fixed[TRIALS]['wrong'])}. But between a rule and itself with other "
         f"trials this interval names a winner in {percent(fixed['other trials'])}."
     )
@@ -143,12 +144,13 @@ def searched(numbers: dict[str, Any]):
     note = (
         f"{numbers['studies']:,} studies of each kind, drawn from {numbers['pool']} "
         "independent searches of each rule on each workload, whose choices ran on all "
-        "seeds. The t-test uses one search of each rule. False winners: between a rule "
-        "and itself with other searches. Wrong winners and undecided: between two rules "
-        f"whose true costs differ by {CLEAR:g} or more. The truth is the mean log cost "
-        f"over all searches and seeds. Compare finds the factor of {PLANTED:g} for: "
-        f"{worst}. Detectable factor: median of what compare states. Brackets are "
-        "binomial intervals, given these pools: studies from one pool share searches."
+        "seeds. The t-test uses one search of each rule. False winners: between a "
+        "rule and itself with other searches. Wrong winners and undecided: between "
+        f"two rules whose true costs differ by {CLEAR:g} or more. The truth is the "
+        "mean log cost over all searches and seeds. Compare finds the factor of "
+        f"{PLANTED:g} for: {worst}. Detectable factor: median of what compare states. "
+        "Brackets are binomial intervals, given these pools: studies from one pool "
+        "share searches."
     )
     return research.runs.Table("Independent searches", columns, rows, note)
 
@@ -196,27 +198,27 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         for name in ("fixed trials", "one seed")
     )
     caption = (
-        "Winners in studies with one fixed set of trials. Left: judged by the trials of "
-        f"the study on all seeds ({numbers['counted'][TRIALS]:,} studies). Middle: judged "
-        f"by all {numbers['trials']} trials ({numbers['counted'][RULES]:,} studies). "
-        "Right: how often a winner is named between a rule and itself, with the same "
-        "trials on other seeds (filled) and with other trials (open). With one seed, "
-        f"{percent(one[TRIALS]['wrong'])} are wrong on the left; with fixed trials "
-        f"{percent(fixed[TRIALS]['wrong'])}, but with other trials it names a winner "
-        f"between a rule and itself in {percent(fixed['other trials'])} (dashed: the "
-        "promised 5 %). Bars are binomial intervals."
+        "Winners in studies with one fixed set of trials. Left: judged by the trials "
+        f"of the study on all seeds ({numbers['counted'][TRIALS]:,} studies). Middle: "
+        f"judged by all {numbers['trials']} trials ({numbers['counted'][RULES]:,} "
+        "studies). Right: how often a winner is named between a rule and itself, with "
+        "the same trials on other seeds (filled) and with other trials (open). With "
+        f"one seed, {percent(one[TRIALS]['wrong'])} are wrong on the left; with fixed "
+        f"trials {percent(fixed[TRIALS]['wrong'])}, but with other trials it names a "
+        f"winner between a rule and itself in {percent(fixed['other trials'])} "
+        "(dashed: the promised 5 %). Bars are binomial intervals."
     )
     second, axes = research.figures.new_figure(1, 2, width=11, height=4.2, sharey=True)
     for axis, kind in zip(axes[0], (TRIALS, RULES), strict=True):
         draw_by_ratio(axis, result, kind)
     axes[0, 0].legend()
     by_ratio = (
-        "Share of studies with a wrong winner against the true ratio of the costs; each "
-        "point is a fifth of the studies. Left: judged by the trials of the study "
-        f"({numbers['counted'][TRIALS]:,} studies). Noise misleads where rules are nearly "
-        "equal; defaults on one side mislead everywhere. Right: judged by all trials "
-        f"({numbers['counted'][RULES]:,} studies). A search that was lucky for one rule "
-        "misleads at any ratio."
+        "Share of studies with a wrong winner against the true ratio of the costs; "
+        "each point is a fifth of the studies. Left: judged by the trials of the "
+        f"study ({numbers['counted'][TRIALS]:,} studies). Noise misleads where rules "
+        "are nearly equal; defaults on one side mislead everywhere. Right: judged by "
+        f"all trials ({numbers['counted'][RULES]:,} studies). A search that was lucky "
+        "for one rule misleads at any ratio."
     )
     return {
         "searches": draw_searches(numbers),
@@ -265,10 +267,11 @@ def draw_searches(numbers: dict[str, Any]):
         row["way"]: row for row in numbers["searched"] if row["workload"] == "all"
     }
     caption = (
-        "Left: winners between a rule and itself with other searches, where 5 % (dashed) "
-        f"is promised: {percent(overall[RIVAL]['false'])} by a t-test after one search, "
-        f"{percent(overall[COMPARE]['false'])} by compare. Right: studies that find a "
-        f"planted factor of {PLANTED:g}: {percent(overall[RIVAL]['planted'])} and "
+        "Left: winners between a rule and itself with other searches, where 5 % "
+        f"(dashed) is promised: {percent(overall[RIVAL]['false'])} by a t-test after "
+        f"one search, {percent(overall[COMPARE]['false'])} by compare. Right: studies "
+        f"that find a planted factor of {PLANTED:g}: "
+        f"{percent(overall[RIVAL]['planted'])} and "
         f"{percent(overall[COMPARE]['planted'])}. Bars are binomial intervals."
     )
     return research.figures.Picture(

@@ -61,15 +61,15 @@ def rules_table(numbers: dict[str, Any]):
     note = (
         f"The ratio is that of the example gradients to {protocol['target']:g} of the "
         f"initial f - f*, relative to {first}: the geometric mean over workloads, "
-        f"{protocol['searches']} independent searches and "
-        f"{len(protocol['seeds'])} seeds, where a run that misses the target counts as "
-        "ten budgets. Its interval covers other searches and other seeds, and is "
-        "corrected for the number of rules. Times the best: cost relative to the best "
-        "rule on each workload, over the workloads where the rule reaches the target. "
-        "Defaults: the first trial alone. Searches disagree: workloads on which "
-        "independent searches of the rule differ by 1.25 or more. Diverged: share of the "
-        "runs of the first trials. Seconds a pass are those of one training that runs "
-        "alone on this machine."
+        f"{protocol['searches']} independent searches and {len(protocol['seeds'])} "
+        "seeds, where a run that misses the target counts as ten budgets. Its "
+        "interval covers other searches and other seeds, and is corrected for the "
+        "number of rules. Times the best: cost relative to the best rule on each "
+        "workload, over the workloads where the rule reaches the target. Defaults: "
+        "the first trial alone. Searches disagree: workloads on which independent "
+        "searches of the rule differ by 1.25 or more. Diverged: share of the runs of "
+        "the first trials. Seconds a pass are those of one training that runs alone "
+        "on this machine."
     )
     columns = (*columns, f"seconds a pass, times {PLAIN}'s")
     return research.runs.Table("What to use first", columns, rows, note)
@@ -95,8 +95,8 @@ def answer(findings: research.runs.Findings) -> str:
     own = rows[first]
     sentences = [
         f"Use {first} first. When it is tuned well, it reaches the target on "
-        f"{own['reached_on']} of {on} workloads, with {own['times_best']:.2f} times the "
-        "example gradients of the best rule on each."
+        f"{own['reached_on']} of {on} workloads, with {own['times_best']:.2f} times "
+        "the example gradients of the best rule on each."
     ]
     for verdict, words in (
         ("better", "On the reporting seeds, {} even fewer"),

@@ -176,7 +176,7 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     Returns:
       Path of the run folder.
     """
-    from research import figures, report, runs
+    from research import runs
 
     options = command.options
     run, drawn_again = carry_out(experiment, command)
@@ -189,23 +189,37 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
             f"Already finished{' with other code than this' * other}: the report is "
             f"made from {run.path}. Use --fresh to run it again.",
         )
-    result = runs.load_result(run.path)
-    with figures.style():
-        drawn = report_of(experiment).draw(result)
-    pictures = {
-        name: figures.save(picture, run.path, name) for name, picture in drawn.items()
-    }
-    written = report.write_report(
-        run.path, list(pictures.values()), question=experiment.__doc__ or ""
-    )
-    paths = {name: saved.motion or saved.still for name, saved in pictures.items()}
+    paths = write_pictures(experiment, run.path)
     console.show(
-        result,
-        {**paths, "report": written},
+        runs.load_result(run.path),
+        paths,
         tables=not options.quiet,
         question="" if options.quiet else flags.question_of(experiment.__doc__),
     )
     return run.path
+
+
+def write_pictures(experiment: ModuleType, folder: Path) -> dict[str, Path]:
+    """Draw the figures of a finished run, and write them and the report to its folder.
+
+    Args:
+      experiment: Module of the experiment, as described in `main`.
+      folder: Run folder.
+    Returns:
+      Paths by name: the figures, and "report".
+    """
+    from research import figures, report, runs
+
+    with figures.style():
+        drawn = report_of(experiment).draw(runs.load_result(folder))
+    pictures = {
+        name: figures.save(picture, folder, name) for name, picture in drawn.items()
+    }
+    written = report.write_report(
+        folder, list(pictures.values()), question=experiment.__doc__ or ""
+    )
+    paths = {name: saved.motion or saved.still for name, saved in pictures.items()}
+    return {**paths, "report": written}
 
 
 def carry_out(

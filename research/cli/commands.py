@@ -45,6 +45,9 @@ COMMANDS = {
     "compare": Command(
         "compare", "compare", "compare update rules, each tuned, on several problems"
     ),
+    "networks": Command(
+        "compare_networks", "networks", "compare update rules on networks"
+    ),
     "explain": Command(
         "explain", "explain", "show the chain rule of a function as a table"
     ),

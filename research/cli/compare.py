@@ -147,9 +147,7 @@ def run(
         checkpoints=checkpoints or research.types.no_checkpoints,
         **given,
     )
-    result = research.runs.Result(*study)
-    result.numbers["ratio"] = result.numbers["overall"][0]["ratio"]
-    return result
+    return research.runs.Result(*study)
 
 
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:

@@ -13,7 +13,8 @@ examples:
   descent pack results/compare/0123456789ab --output mine.zip
   descent leaderboard results/compare mine.zip theirs.zip
 
-A study is a small archive of plain files. Reading it executes nothing; its digests, format and numbers are checked."""
+A study is a small archive of plain files. Reading it executes nothing; its digests,
+format and numbers are checked."""
 
 
 def leaderboard(words: Sequence[str]) -> int:
@@ -38,7 +39,7 @@ def leaderboard(words: Sequence[str]) -> int:
     for _, reason in rankings.gathered.left_out:
         print(f"warning: skipped: {reason}", file=sys.stderr)
     title, columns, rows, note = page.tables(rankings)[0]
-    most = columns.index("reached")
+    most = columns.index("verdict") + 1
     texts = tuple(
         tuple(getattr(value, "text", value) for value in row[:most]) for row in rows
     )
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def pack(words: Sequence[str]) -> int:
-    """Write the files of a finished run and their digests as one archive.
+    """Write a finished run as one file: report, numbers, and sources of its rules.
 
     Args:
       words: Command-line arguments after `pack`.
@@ -110,17 +111,25 @@ def pack(words: Sequence[str]) -> int:
         help="archive to write (default: NAME-ID.zip)",
     )
     asked = parser.parse_args(words)
+    from research import report
+    from research.runs.archive import REPORT, read_contents
     from research.runs.archive import pack as write
-    from research.runs.archive import read_contents
 
-    manifest = read_contents(asked.run).manifest
+    contents = read_contents(asked.run)
+    manifest = contents.manifest
     written = write(
         asked.run,
         asked.output or Path(f"{manifest['experiment']}-{manifest['id']}.zip"),
     )
     size = written.stat().st_size
+    has_report = (asked.run / REPORT).exists()
     print(
-        f"{written} ({size / 1000:,.0f} kB) contains the results, command, package "
-        f"versions and processor of {asked.run}."
+        f"{written} ({size / 1000:,.0f} kB) contains the "
+        f"{'report, ' * has_report}results, command, package versions and processor "
+        f"of {asked.run}."
     )
+    others = report.rule_sources(contents.found["numbers"])
+    if others:
+        names = ", ".join(names for names, _ in others)
+        print(f"It also contains the source of: {names}.")
     return 0

@@ -1,31 +1,36 @@
 """Repeat a finished run or the run of a stored reference, and compare the results."""
 
 import argparse
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from research import cli
-from research.cli import compare, flags
+from research.cli import compare, compare_networks, flags, received
 
 if TYPE_CHECKING:
     from research import runs
 
 SAME, DIFFERENT = 0, 1
 RESULTS = Path("results", "reproduced")
+RECEIVED = "received"  # Folder in the results for the studies from .zip files.
+STUDIES = {module.NAME: module for module in (compare, compare_networks)}
 EXAMPLES = """
 examples:
   descent reproduce results/compare/0123456789ab
   descent reproduce theirs.zip
+  descent reproduce theirs.zip --rule mine=mine.py:mine
+
+A .zip is redrawn first: its report is made from its numbers, and nothing in it is
+executed. A rule that is not part of this package or of optax is trained from a file of
+yours (--rule). Read its source in the report first.
 
 exit status: 0 if the results agree, 1 if not, 2 after bad input"""
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Run a finished study again, and compare every array and number.
+    """Redraw a study, run it again, and compare every array and number.
 
     Args:
       words: Command-line arguments after `reproduce`.
@@ -49,10 +54,23 @@ def reproduce(words: Sequence[str]) -> int:
         type=Path,
         help="a finished study: results/compare/ID, or its .zip (from descent pack)",
     )
+    parser.add_argument(
+        "--rule",
+        nargs="+",
+        default=[],
+        metavar="RULE=FILE.py:NAME",
+        help=(
+            "files of the rules that are not part of this package; FILE.py alone if "
+            "the names are those of the study"
+        ),
+    )
+    parser.add_argument(
+        "--redraw", action="store_true", help="only redraw; do not train"
+    )
     add_options(parser)
     given = parser.parse_args(words)
     options = flags.Options(results=given.results, quiet=given.quiet)
-    return reproduce_study(given.study, options)
+    return reproduce_study(given.study, options, given.rule, redraw_only=given.redraw)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -66,21 +84,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print only the verdict")
 
 
-def reproduce_study(path: Path, options: flags.Options) -> int:
-    """Run a study of `descent compare` again, and compare the results.
+def reproduce_study(
+    path: Path,
+    options: flags.Options,
+    rules: Sequence[str] = (),
+    *,
+    redraw_only: bool = False,
+) -> int:
+    """Redraw a packed study, train it again, and compare the results.
 
-    The results are compared as in `reproduce_run`.
+    Nothing that a .zip file contains is executed: its report is made anew from its
+    numbers, and a rule that is not of this package or of optax comes from a file on
+    this machine. Without this file, the study is only redrawn.
 
     Args:
       path: Run folder of the study, or a .zip file that `descent pack` made from this
-        folder.
+        folder. A run folder is not redrawn.
       options: Options, as in `reproduce_run`.
+      rules: Files of rules: FILE.py, FILE.py:NAME or RULE=FILE.py:NAME.
+      redraw_only: Whether to end after the redrawing.
     Returns:
-      0 if the results agree, and 1 otherwise. The verdict is printed.
+      0 if the results agree or nothing was trained, and 1 otherwise. The verdict is
+      printed.
     Raises:
-      ValueError: The path is not a finished study of `descent compare`. If the path is
-        a run of another experiment, the message gives the command that reproduces the
-        run in a clone of the repository.
+      ValueError: The path is not a finished study, or a file of rules is not that of
+        the study. If the path is a run of another experiment, the message gives the
+        command that reproduces the run in a clone of the repository.
       OSError: The path cannot be read.
     """
     from research.runs import archive
@@ -93,34 +122,54 @@ def reproduce_study(path: Path, options: flags.Options) -> int:
         )
     manifest = archive.read_contents(path).manifest
     _check_study(path, manifest)
-    if path.is_dir():
-        return reproduce_run(path, _study, options)
-    with tempfile.TemporaryDirectory() as folder:
-        return reproduce_run(archive.unpack(path, folder), _study, options)
+    folder = path
+    if not path.is_dir():
+        folder = archive.unpack(path, options.results / RECEIVED)
+        try:
+            report = received.redraw(_study(manifest["experiment"]), folder)
+        except ValueError as error:  # Its cause has no command of a stranger.
+            raise ValueError(
+                f"{path} contains no result of a run: {error.__cause__ or error}"
+            ) from error
+        print(f"report: {report}")
+    if redraw_only:
+        return SAME
+    try:
+        changes = received.with_files(
+            manifest["config"], rules, folder, trusted=path.is_dir()
+        )
+    except received.NotHereError as missing:
+        if path.is_dir():
+            raise ValueError(f"{path} cannot be trained again: {missing}") from None
+        print(f"Not trained again: {missing}")
+        return SAME
+    return reproduce_run(folder, _study, options, changes)
 
 
 def _check_study(path: Path, manifest: Mapping[str, Any]) -> None:
     name = manifest["experiment"]
-    if name != compare.NAME:
+    if name not in STUDIES:
         raise ValueError(
             f"{path} is a run of the experiment {name}, which needs a clone of the "
             f"repository: python -m experiments reproduce {path}."
         )
     if "protocol" in manifest["config"]:
         raise ValueError(
-            f"{path} was made by a call in Python, not by descent compare. Make it "
-            f"again with this call: {manifest.get('command', 'unknown')}."
+            f"{path} was made by a call in Python of an older version. Make it again "
+            f"with this call: {received.printable(manifest.get('command'))}."
         )
 
 
 def _study(name: str) -> ModuleType:
-    """Return the command's module, which is also the experiment."""
-    del name
-    return sys.modules[compare.__name__]
+    """Return the module of a study, which is also its experiment."""
+    return STUDIES[name]
 
 
 def reproduce_run(
-    folder: Path, load: Callable[[str], ModuleType], options: flags.Options
+    folder: Path,
+    load: Callable[[str], ModuleType],
+    options: flags.Options,
+    changes: Mapping[str, Any] | None = None,
 ) -> int:
     """Run the config of a finished run again in another folder, and compare results.
 
@@ -133,6 +182,8 @@ def reproduce_run(
       load: Function (name of an experiment) -> module of the experiment.
       options: Options. The field `results` is the folder for the new run. The new run
         always starts from the beginning, even if this folder contains a finished run.
+      changes: Fields of the config that replace those of the run, such as other paths
+        of the same files.
     Returns:
       0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
@@ -153,13 +204,20 @@ def reproduce_run(
         )
     experiment = load(manifest["experiment"])
     run, left_out = _again(
-        experiment, manifest["config"], str(folder / "manifest.json"), options
+        experiment,
+        manifest["config"] | dict(changes or {}),
+        str(folder / "manifest.json"),
+        options,
     )
     environments = [
         manifest["environment"],
         runs.read_manifest(run.path)["environment"],
     ]
-    comparison = runs.compare(before, runs.load_result(run.path), environments)
+    comparison = runs.compare(
+        received.without_origin(before),
+        received.without_origin(runs.load_result(run.path)),
+        environments,
+    )
     if not left_out and (comparison.same or not comparison.causes):
         return _tell(runs.verdict(comparison), comparison.same, run.path)
     agreement = _held_against(runs.reference_of(folder), run, experiment, left_out)

@@ -6,16 +6,11 @@ from typing import Any
 
 from research.checks import check_count, check_flag, check_sequence, check_text
 from research.comparison.archive import Study
+from research.comparison.checking import check_trials, make_workloads
 from research.comparison.conclusion import conclude
 from research.comparison.contenders import Contender, make_contenders
 from research.comparison.protocol import Protocol, make_protocol
-from research.comparison.trials import (
-    OnProgress,
-    check_trials,
-    make_workloads,
-    measure_contenders,
-    measure_share,
-)
+from research.comparison.trials import OnProgress, measure_contenders, measure_share
 from research.naming import known_names
 from research.types import Checkpoints, Workload, no_checkpoints
 
@@ -32,7 +27,7 @@ def compare(
     checkpoints: Checkpoints = no_checkpoints,
     **terms: Any,
 ) -> Study:
-    """Compare well-tuned rules by the example gradients that they need to the target.
+    """Compare tuned rules by how many example gradients they need to reach a target.
 
     The question is which rule is better when all rules are tuned well. On each workload
     every rule gets the same number of independent searches (`tuning.search`: the
@@ -42,9 +37,10 @@ def compare(
     use the same order of examples.
 
     The cost of a run is the number of passes over the data until it reaches the target.
-    A run that misses the target counts as ten budgets. The rules are compared by their
-    mean log cost. The interval includes the variation between searches and between
-    seeds (`statistics.searched_difference`). The answer also gives the smallest factor
+    A pass over n examples is n example gradients. A run that misses the target costs
+    ten times its full length. The rules are compared by their mean log cost. The
+    interval includes the variation between searches and between seeds
+    (`statistics.searched_difference`). The answer also gives the smallest factor
     between two costs that the study could have detected, and names the rules that are
     hard to tune because their searches disagree. A second question is how good a rule
     is after k trials (choices of hyper-parameters). The array `best_of` of each rule
@@ -68,8 +64,8 @@ def compare(
         on each workload.
       on_progress: Function that is called with (done, total, message).
       checkpoints: Storage for finished measurements.
-      **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size, seeds,
-        tuning_seeds, tune_on, target, level, width, search_seed.
+      **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size,
+        seeds, tuning_seeds, tune_on, target, level, width, search_seed.
     Returns:
       The study; print it to see the answer.
     Raises:
@@ -102,7 +98,13 @@ def compare(
         on_progress=on_progress,
         checkpoints=checkpoints,
     )
-    return conclude(protocol, baseline or contenders[-1].name, contenders, measurements)
+    study = conclude(
+        protocol, baseline or contenders[-1].name, contenders, measurements
+    )
+    given = [workload] if isinstance(workload, str | Workload) else workload
+    own = [one.name for one in given if isinstance(one, Workload)]
+    study.numbers["origin"]["own"] = own
+    return study
 
 
 def plan(

@@ -1,43 +1,45 @@
-"""Train the runs that independent searches ask for, in common sweeps."""
+"""Train the runs of a contender: what its searches ask for, and their choices."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
 from research import descent
+from research.comparison.checking import num_examples, sampler_of
+from research.comparison.contenders import Contender
 from research.comparison.protocol import Protocol
-from research.tuning.search import Runs, Search, Searched, most_runs, search
+from research.statistics.costs import passes_to_target, search_scores
+from research.tuning.search import (
+    RACING_SEEDS,
+    SCREENING_SEEDS,
+    Runs,
+    Search,
+    Searched,
+    most_runs,
+    search,
+)
 from research.tuning.spaces import Range
-from research.types import Checkpoints
+from research.tuning.timing import time_alone
+from research.types import Checkpoints, Sampler, Workload
+from research.workloads import known_optimum
 
 SEARCH_SHARE = 0.9  # Share of the searches in the work of a measurement, for progress.
 
+# Factors of the chosen rate at which the rule is trained again. They only show how much
+# the rate matters; no trial is chosen among them.
+AROUND = 2.0 ** np.arange(-4, 4.5, 0.5)
+
+Trials = Mapping[str, Float[np.ndarray, " trials"]]  # Values by hyper-parameter.
 OnProgress = Callable[[float, float, str], None]
 OnChunk = Callable[[descent.SweepProgress], None]
 Score = Callable[
     [descent.SweepResult],
     tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]],
 ]
-
-
-def chunk_teller(
-    on_progress: OnProgress | None, done: int, total: int, label: str
-) -> OnChunk | None:
-    """Announce a piece of work, and return the callback that reports its progress.
-
-    Args:
-      on_progress: Function that is called with (done, total, message), or None.
-      done, total: Number of finished pieces, and of all pieces.
-      label: Name of the piece.
-    """
-    if on_progress is None:
-        return None
-    on_progress(done, total, label)
-    return lambda progress: on_progress(
-        done + progress.share, total, f"{progress}: {label}"
-    )
 
 
 def start_searches(
@@ -79,7 +81,7 @@ def best_search(searches: Sequence[Searched]) -> Searched:
 
 
 class Evaluate:
-    """Train the runs that searches ask for, and count them.
+    """Callable that trains the runs that searches ask for, and counts them.
 
     Attributes:
       trained: Number of runs so far.
@@ -132,3 +134,212 @@ class Evaluate:
         return lambda progress: on_chunk(
             progress._replace(share=min(0.99, (done + now * progress.share) / most))
         )
+
+
+class Outcomes(NamedTuple):
+    """Results of runs on the reporting seeds.
+
+    A point is a choice of hyper-parameters.
+
+    Attributes:
+      costs: Passes to the target, inf for a run that did not reach it, shape (points,
+        seeds).
+      curves: Relative gaps, inf where they are not finite, shape (points, seeds,
+        evaluations).
+    """
+
+    costs: Float[np.ndarray, "points seeds"]
+    curves: Float[np.ndarray, "points seeds evaluations"]
+
+
+class Setting(NamedTuple):
+    """Settings that all trainings of a contender on a workload share."""
+
+    workload: Workload
+    contender: Contender
+    protocol: Protocol
+    program: descent.SweepProgram
+    sampler: Sampler
+    num_epochs: int
+    checkpoints: Checkpoints
+
+
+def compile_setting(
+    workload: Workload,
+    contender: Contender,
+    protocol: Protocol,
+    checkpoints: Checkpoints,
+) -> Setting:
+    """Compile the program of all trainings of a contender on a workload."""
+    sampler = sampler_of(workload, protocol.batch_size)
+    # `check_trials` guarantees that it is at least one.
+    num_epochs = int(protocol.passes // contender.evaluations)
+    program = descent.compile_sweep(
+        workload,
+        contender.make_rule,
+        sampler,
+        num_epochs,
+        hyperparameters=tuple(contender.space),
+        width=protocol.width,
+        evaluate_on=(protocol.tune_on, protocol.reported_on),
+    )
+    return Setting(
+        workload, contender, protocol, program, sampler, num_epochs, checkpoints
+    )
+
+
+def score(
+    setting: Setting, result: descent.SweepResult
+) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
+    """Return the score of each run on the tuning part, and whether it diverged."""
+    part, protocol = setting.protocol.tune_on, setting.protocol
+    gaps = _relative_gaps(setting.workload, part, result.values_on[part])
+    passes = result.passes * setting.contender.evaluations
+    bad = (result.first_bad_step >= 0) | ~np.isfinite(gaps[:, -1])
+    return search_scores(passes, gaps, protocol.target), bad
+
+
+def _relative_gaps(
+    workload: Workload, part: str, values: Float[np.ndarray, "runs evaluations"]
+) -> Float[np.ndarray, "runs evaluations"]:
+    """Return (f - f*) / (f_0 - f*) on a part of the data.
+
+    f* is the value, on that part, at the optimum of the training part.
+    """
+    optimum = known_optimum(workload)
+    best = optimum.value
+    if part != "train":
+        best = float(workload.objective(optimum.params, getattr(workload, part)))
+    # On held-out data the initial gap may not be positive; then no share is defined.
+    initial = values[:, :1] - best
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        return np.where(initial > 0, (values - best) / initial, np.nan)
+
+
+def report_choices(
+    setting: Setting, searches: Sequence[Searched]
+) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
+    """Train the choice of each search, and the defaults, on the reporting seeds.
+
+    The defaults are the last point. The second value is the passes over the data at
+    each evaluation.
+    """
+    values = {
+        name: np.array(
+            [one.chosen_values[name] for one in searches]
+            + [searches[0].values[name][0]]
+        )
+        for name in setting.contender.space
+    }
+    return train_on_seeds(setting, values, len(searches) + 1)
+
+
+def train_on_seeds(
+    setting: Setting, values: Trials, count: int, on_chunk: OnChunk | None = None
+) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
+    """Train trials on the reporting seeds.
+
+    Return their outcomes and the passes over the data at each evaluation.
+    """
+    workload, contender, protocol = setting[:3]
+    seeds = np.array(protocol.seeds)
+    columns = {name: np.repeat(column, len(seeds)) for name, column in values.items()}
+    result = descent.sweep(
+        setting.program,
+        {"seed": np.tile(seeds, count), **columns},
+        on_chunk,
+        setting.checkpoints,
+    )
+    passes = result.passes * contender.evaluations
+    reported = _relative_gaps(
+        workload, protocol.reported_on, result.values_on[protocol.reported_on]
+    ).reshape(count, len(seeds), -1)
+    costs = passes_to_target(passes, reported, protocol.target)
+    curves = np.where(np.isfinite(reported), reported, np.inf)
+    return Outcomes(costs, curves), passes
+
+
+def train_around(
+    setting: Setting, searched: Searched, rate: str
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """Train at rates around the chosen one, on some tuning seeds of the search."""
+    seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
+    values = {
+        name: np.full(len(AROUND), value)
+        for name, value in searched.chosen_values.items()
+    }
+    values[rate] *= AROUND
+    columns = {name: np.repeat(column, len(seeds)) for name, column in values.items()}
+    result = descent.sweep(
+        setting.program,
+        {"seed": np.tile(seeds, len(AROUND)), **columns},
+        None,
+        setting.checkpoints,
+    )
+    scores, _ = score(setting, result)
+    return {"rates": values[rate], "rate_scores": scores.reshape(len(AROUND), -1)}
+
+
+def rate_name(space: Mapping[str, Range]) -> str | None:
+    """Return the name of the hyper-parameter that is the learning rate.
+
+    It is "learning_rate" if the space has it, else the first one on a log scale, else
+    None.
+    """
+    if "learning_rate" in space:
+        return "learning_rate"
+    return next((name for name, range_ in space.items() if range_.scale == "log"), None)
+
+
+def search_arrays(
+    searches: Sequence[Searched],
+    outcomes: Outcomes,
+    passes: Float[np.ndarray, " evaluations"],
+) -> dict[str, np.ndarray]:
+    """Return the arrays of all searches under the names that a study uses."""
+    count = searches[0].screened
+    points = [
+        np.stack([*one.values.values()], 1) if one.values else np.empty((count, 0))
+        for one in searches
+    ]
+    seeds = min(SCREENING_SEEDS, searches[0].scores.shape[1])
+    chosen = outcomes.curves[:-1]
+    return {
+        "trials": np.stack([own[:count] for own in points]),
+        "screening": np.stack([one.scores[:count, :seeds] for one in searches]),
+        "chosen": np.stack(
+            [own[one.chosen] for own, one in zip(points, searches, strict=True)]
+        ),
+        "tuning": np.array([tuning_score(one) for one in searches]),
+        "costs": outcomes.costs[:-1],
+        "final": chosen[..., -1],
+        "default_costs": outcomes.costs[-1],
+        "passes": passes,
+        "curves": chosen.reshape(-1, chosen.shape[-1]),
+    }
+
+
+def yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
+    """Return numbers that show whether two studies have the same problem."""
+    start = jax.random.fold_in(jax.random.key(protocol.seeds[0]), descent.INIT)
+    initial = float(workload.objective(workload.init(start), workload.train))
+    return {"initial": initial, "optimum": known_optimum(workload).value}
+
+
+def seconds_per_pass(setting: Setting, chosen: Mapping[str, float]) -> float:
+    """Return the seconds per pass of one training of the chosen trial, run alone."""
+    workload, contender, sampler = setting.workload, setting.contender, setting.sampler
+    timing = time_alone(
+        workload,
+        contender.make_rule,
+        sampler,
+        chosen,
+        max(1, setting.num_epochs // 10),
+    )
+    passes = (
+        sampler.num_batches
+        * sampler.batch_size
+        / num_examples(workload)
+        * contender.evaluations
+    )
+    return timing.seconds_per_epoch / passes

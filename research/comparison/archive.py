@@ -2,7 +2,7 @@
 
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +10,28 @@ import numpy as np
 
 from research import runs
 from research.checks import check_path
+from research.comparison.configs import compare_config
 from research.comparison.tables import as_text
 from research.reading import NUMBER, PERHAPS, Is, check_shape
 from research.runs.archive import read_contents
 
 FORMAT = 2  # Version of a study's numbers; a reader refuses newer versions.
+NETWORK_FORMAT = 1  # The same of a study on networks.
+# The command that repeats a study, and its question, by the name of its experiment.
+PROGRAMS = {
+    "compare": "descent compare",
+    "compare_networks": "descent networks",
+}
+QUESTIONS = {
+    "compare": (
+        "Which of these rules is better here when it is tuned well, and is that "
+        "certain?"
+    ),
+    "compare_networks": (
+        "Which rule trains these networks to the lower validation loss, and how many "
+        "steps does it save?"
+    ),
+}
 LONGEST, MOST_CELLS = 1_000, 10_000  # Limits: characters of a name; measurements.
 
 
@@ -64,6 +81,23 @@ COMPARISON = {
     **dict.fromkeys(("workload", "rule", "baseline", "verdict"), _WORDS),
     **dict.fromkeys(("ratio", "low", "high", "detectable"), PERHAPS),
 }
+# The same for a study on networks.
+NETWORK_PROTOCOL = {
+    name: PROTOCOL[name]
+    for name in ("seeds", "tuning_seeds", "level", "budget", "searches")
+}
+NETWORK_CELL = {
+    **dict.fromkeys(("network", "rule"), _WORDS),
+    **dict.fromkeys(("num_steps", "batch_size", "parameters", "trainings"), _COUNT),
+    **dict.fromkeys(("loss", "loss_low", "loss_high"), _COST),
+    **dict.fromkeys(("seconds_per_step", "update_rms"), PERHAPS),
+    **dict.fromkeys(("accuracy", "diverged", "reported_diverged"), _SHARE),
+}
+NETWORK_COMPARISON = {
+    **dict.fromkeys(("network", "rule", "baseline", "verdict"), _WORDS),
+    **dict.fromkeys(("loss_ratio", "loss_low", "loss_high", "detectable"), PERHAPS),
+    **dict.fromkeys(("steps", "steps_low", "steps_high"), PERHAPS),
+}
 _CELLS = Is(
     (list,),
     lambda cells: 1 <= len(cells) <= MOST_CELLS,
@@ -99,9 +133,13 @@ class Study(NamedTuple):
         return f"{self.answer}\n\n{as_text(self.tables[0])}"
 
     def save(self, results: str | Path = "results") -> Path:
-        """Save the study as the run folder results/compare/<id>.
+        """Save the study as the run folder results/compare/<id>, with its report.
 
-        `research.report.write_report` adds a page to this folder.
+        The folder is as one that `descent compare` writes: pictures, report.html, and
+        files that `descent pack`, `descent leaderboard` and `descent reproduce` read.
+        Somebody else can repeat the study if its rules have names or files, and its
+        workloads names. The sources of rules that are not of this package are part of
+        the study: the file of a function, or the function if it stands in a notebook.
 
         Args:
           results: The folder of all results.
@@ -110,53 +148,54 @@ class Study(NamedTuple):
         Raises:
           OSError: The folder cannot be written.
         """
-        names = (
-            "protocol",
-            "baseline",
-            "rules",
-            "sources",
-            "spaces",
-            "evaluations",
-            "workloads",
-        )
-        run = runs.open_run(
-            "compare",
-            {name: self.numbers[name] for name in names},
-            results,
-            fresh=True,
-            width=self.numbers["protocol"]["width"],
-            command=_call(self.numbers),
-        )
-        try:
-            return runs.finish(run, runs.Result(*self)).path
-        finally:
-            runs.close(run)
+        from research.figures.studies import draw_study
+
+        config = compare_config(self.numbers)
+        return save_study("compare", self, config, draw_study, results)
 
 
-def _call(numbers: Mapping[str, Any]) -> str:
-    """Return, as text, the call of `compare` that repeats a study.
+def save_study(
+    experiment: str,
+    study: Any,
+    config: Mapping[str, Any],
+    draw: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], Mapping[str, Any]],
+    results: str | Path,
+) -> Path:
+    """Save a study as a run folder with pictures and report.
 
-    The text refers to `rules`, a mapping of names to the rules of the study.
+    Args:
+      experiment: Name of the experiment, a key of `PROGRAMS`.
+      study: The study.
+      config: Result of `compare_config` or `networks_config`.
+      draw: Function (numbers, arrays) -> pictures by name.
+      results: The folder of all results.
+    Returns:
+      The run folder.
     """
-    terms = {
-        name: value
-        for name, value in numbers["protocol"].items()
-        if name != "reported_on"
-    }
-    terms |= {name: numbers[name] for name in ("baseline", "evaluations")}
-    arguments = ", ".join(f"{name}={value!r}" for name, value in terms.items())
-    spaces = ", ".join(
-        f"{rule!r}: {{{', '.join(_range(*item) for item in space.items())}}}"
-        for rule, space in numbers["spaces"].items()
-    )
-    return (
-        f"research.comparison.compare(rules, {numbers['workloads']!r}, {arguments}, "
-        f"spaces={{{spaces}}})"
-    )
+    # Drawing is imported only where it is used: it takes a second.
+    from research import figures, report
 
-
-def _range(name: str, ends: list[Any]) -> str:
-    return f"{name!r}: research.tuning.Range{tuple(ends)!r}"
+    run = runs.open_run(
+        experiment,
+        config,
+        results,
+        fresh=True,
+        width=study.numbers["protocol"].get("width", 1),
+        command=config.get("in_python")
+        or runs.command_line(experiment, config, PROGRAMS[experiment]),
+    )
+    try:
+        path = runs.finish(run, runs.Result(*study)).path
+    finally:
+        runs.close(run)
+    try:
+        with figures.style():
+            pictures = draw(study.numbers, study.arrays)
+    except KeyError:  # `conclude` accepts measurements without the arrays of a picture.
+        pictures = {}
+    saved = [figures.save(picture, path, name) for name, picture in pictures.items()]
+    report.write_report(path, saved, question=QUESTIONS[experiment])
+    return path
 
 
 class SavedStudy(NamedTuple):
@@ -166,12 +205,18 @@ class SavedStudy(NamedTuple):
       name: Name of the file or folder, without its parent folders.
       manifest: Manifest of the run: id, command, environment, digests.
       numbers: Numbers of the study. The entries of PROTOCOL, CELL and COMPARISON exist
-        and have the right types.
+        and have the right types. If the study is on networks, these are the entries of
+        NETWORK_PROTOCOL, NETWORK_CELL and NETWORK_COMPARISON.
     """
 
     name: str
     manifest: dict[str, Any]
     numbers: dict[str, Any]
+
+    @property
+    def on_networks(self) -> bool:
+        """Whether the study was made by `compare_networks`."""
+        return "network_study" in self.numbers
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -213,53 +258,63 @@ def read_study(path: str | Path) -> SavedStudy:
 
 
 def _check_format(experiment: str, numbers: Any) -> None:
-    if not isinstance(numbers, dict) or "study" not in numbers:
+    kinds = {"study": FORMAT, "network_study": NETWORK_FORMAT}
+    given = [name for name in kinds if isinstance(numbers, dict) and name in numbers]
+    if len(given) != 1:
         raise ValueError(
             f"contains a run of {experiment!r}, which is not a study. Pass runs of "
-            "descent compare."
+            "descent compare or descent networks."
         )
-    version = numbers["study"]
+    version, known = numbers[given[0]], kinds[given[0]]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(
             f"contains a study of the unknown format {reprlib.repr(version)}. Run the "
             "study again."
         )
-    if version < FORMAT:
+    if version < known:
         raise ValueError(
-            f"was written by an older version of Descent (study format {version}), whose "
-            "intervals do not include the variation between searches. Make the study "
-            "again with descent compare."
+            f"was written by an older version of Descent (study format {version}), "
+            "whose intervals do not include the variation between searches. Make the "
+            "study again with descent compare."
         )
-    if version > FORMAT:
+    if version > known:
         raise ValueError(
             f"was written by a newer version of Descent (study format {version}; this "
-            f"version reads formats up to {FORMAT}). Update descent-jax, or ask for a "
+            f"version reads formats up to {known}). Update descent-jax, or ask for a "
             "study from an older version."
         )
 
 
 def _check_numbers(numbers: Mapping[str, Any]) -> None:
     """Check the numbers of an untrusted study, so that other code can rely on them."""
+    on_networks = "network_study" in numbers
+    shapes = (
+        (NETWORK_PROTOCOL, NETWORK_CELL, NETWORK_COMPARISON)
+        if on_networks
+        else (PROTOCOL, CELL, COMPARISON)
+    )
+    problem = "network" if on_networks else "workload"
     try:
         check_shape(
             numbers,
-            {"protocol": PROTOCOL, "cells": _CELLS, "comparisons": _COMPARISONS},
+            {"protocol": shapes[0], "cells": _CELLS, "comparisons": _COMPARISONS},
             "study",
         )
-        check_shape(numbers, {"cells": [CELL], "comparisons": [COMPARISON]}, "study")
+        check_shape(
+            numbers, {"cells": [shapes[1]], "comparisons": [shapes[2]]}, "study"
+        )
     except ValueError as error:
         raise ValueError(f"contains a study that cannot be ranked: {error}") from error
     for name in ("cells", "comparisons"):
         entries = set()
         for entry in numbers[name]:
-            workload, rule = entry["workload"], entry["rule"]
-            if (workload, rule) in entries:
+            where, rule = entry[problem], entry["rule"]
+            if (where, rule) in entries:
                 raise ValueError(
-                    f"contains a study with {rule!r} on {workload!r} twice in its "
-                    f"{name}."
+                    f"contains a study with {rule!r} on {where!r} twice in its {name}."
                 )
-            entries.add((workload, rule))
-    for index, measurement in enumerate(numbers["cells"]):
+            entries.add((where, rule))
+    for index, measurement in enumerate([] if on_networks else numbers["cells"]):
         if (measurement["cost"] is None) != (measurement["example_gradients"] is None):
             raise ValueError(
                 f"contains a study whose cells[{index}] has a cost in passes but none "

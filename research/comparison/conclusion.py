@@ -1,7 +1,5 @@
 """Compute the verdict of a study from its measurements."""
 
-import hashlib
-import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +16,7 @@ from research.checks import (
 from research.comparison.archive import FORMAT, Study
 from research.comparison.contenders import Contender
 from research.comparison.measurements import logs_of
+from research.comparison.origins import origin, source_digest
 from research.comparison.protocol import Protocol
 from research.comparison.tables import answer, study_tables
 from research.statistics.profiles import performance_profile
@@ -36,7 +35,7 @@ def conclude(
     contenders: Sequence[Contender],
     measurements: Measurements,
 ) -> Study:
-    """Make a study from its measurements; `measure_contenders` has an example.
+    """Compute the verdicts and tables of a study from its measurements.
 
     Args:
       protocol, contenders: Results of `plan`.
@@ -68,6 +67,8 @@ def conclude(
         "cells": [measurement.values for measurement in measurements.values()],
         "comparisons": comparisons,
         "overall": together,
+        "ratio": together[0]["ratio"] if together else None,
+        "origin": origin(contenders),
     }
     arrays = _arrays(names, measurements)
     return Study(answer(numbers), study_tables(numbers), arrays, numbers)
@@ -181,22 +182,6 @@ def leader(measurements: Measurements, *, tuned: bool = True) -> str:
         own = saved.arrays["tuning"] if tuned else saved.arrays["screening"][:, 0]
         scores.setdefault(rule, []).append(float(own.mean()))
     return min(scores, key=lambda rule: float(np.mean(scores[rule])))
-
-
-def source_digest(make_rule: Any) -> str | None:
-    """Return the SHA-256 digest of a constructor's source code.
-
-    It is None if the source is unknown. Studies with the same digest have the same
-    rule.
-    """
-    # The source of a rule that is already made is not available.
-    if not hasattr(make_rule, "__wrapped__"):
-        return None
-    try:
-        text = inspect.getsource(inspect.unwrap(make_rule))
-    except (TypeError, OSError):
-        return None
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _cost(measurement: Saved) -> float:

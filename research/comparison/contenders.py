@@ -1,6 +1,5 @@
 """Contenders: rules of a comparison, with search spaces and the cost of a step."""
 
-import functools
 import inspect
 import math
 import numbers
@@ -20,7 +19,7 @@ from research.tuning.spaces import (
     Space,
     check_space,
 )
-from research.verification.rule_under_test import is_made, made
+from research.verification.rule_under_test import guarded, is_made, made
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 
@@ -40,8 +39,8 @@ class Contender(NamedTuple):
       space: Search range of each hyper-parameter; {} if nothing is searched.
       evaluations: Cost of one step, as a number of gradients or values of the objective
         on a batch; at least 1.
-      stated: Whether the user or the package stated `evaluations`. If not, a rule that
-        evaluates the objective itself is refused.
+      stated: Whether the user or the package stated `evaluations`. If not, a rule whose
+        update evaluates the objective is refused.
     """
 
     name: str
@@ -109,8 +108,8 @@ def make_contenders(
 def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     if isinstance(rules, str) or not isinstance(rules, Mapping | Sequence):
         raise TypeError(
-            "rules must be a mapping such as {'mine': my_rule}, or a sequence of names; "
-            f"got {rules!r}."
+            "rules must be a mapping such as {'mine': my_rule}, or a sequence of "
+            f"names; got {rules!r}."
         )
     if isinstance(rules, Mapping):
         named = list(rules.items())
@@ -165,7 +164,7 @@ def _contender(
     else:
         space = _space(name, constructor, given or {}, known, whole)
     cost, stated = _cost(name, rule, ours, costs)
-    return Contender(name, _guarded(name, constructor), space, cost, stated)
+    return Contender(name, guarded(name, constructor), space, cost, stated)
 
 
 def _cost(
@@ -304,21 +303,4 @@ def _is_number(value: Any) -> bool:
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
         and math.isfinite(value)
-    )
-
-
-def _guarded(
-    name: str, constructor: Any
-) -> Callable[..., optax.GradientTransformation]:
-    """Return the constructor with a check of the rule; errors name the contender."""
-
-    def make_rule(**hyperparameters: Any) -> optax.GradientTransformation:
-        if is_made(constructor):
-            return made(constructor, 0.0, {}, name)
-        return made(lambda _: constructor(**hyperparameters), 0.0, {}, name)
-
-    return (
-        make_rule
-        if is_made(constructor)
-        else functools.update_wrapper(make_rule, constructor)
     )

@@ -19,6 +19,7 @@ class MeasuredRuns(NamedTuple):
     """Runs of all trials of one rule on many seeds of a workload.
 
     Trial 0 is the rule's defaults. `simulate_study` draws studies from these runs.
+    There are t trials and s seeds.
 
     Attributes:
       scores: Penalised passes to the target, lower is better, finite, shape (t, s).
@@ -33,6 +34,8 @@ class MeasuredRuns(NamedTuple):
 
 class SimulatedRuns(NamedTuple):
     """Runs of one rule in a simulated study: some of the measured trials and seeds.
+
+    There are t trials, m tuning seeds and n reporting seeds.
 
     Attributes:
       tuning: Scores on the tuning seeds, shape (t, m).
@@ -78,7 +81,7 @@ class Procedure(NamedTuple):
 
 
 def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
-    """Return common procedures for one set of trials, by name; each has a fault.
+    """Return common decision procedures by name; each has a known fault.
 
     Args:
       few: Number of trials of the other rule in procedures with unequal budgets, and
@@ -106,7 +109,9 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
     }
 
 
-def true_cost(runs: MeasuredRuns, trials: np.ndarray | slice = slice(None)) -> float:
+def true_cost(
+    runs: MeasuredRuns, trials: Int[np.ndarray, " trials"] | slice = slice(None)
+) -> float:
     """Return the expected running time of the trial that is best over all seeds.
 
     Args:
@@ -252,7 +257,8 @@ def winner(
     if procedure.decide == "t-test":
         return _t_test(np.log(other_scores) - np.log(mine_scores), level)
     raise ValueError(
-        f"decide must be 'lower mean', 't-test' or 'interval'; got {procedure.decide!r}."
+        "decide must be 'lower mean', 't-test' or 'interval'; got "
+        f"{procedure.decide!r}."
     )
 
 

@@ -9,12 +9,11 @@ from jaxtyping import Float
 
 from research.checks import check_mapping
 from research.comparison.protocol import Protocol
-from research.statistics.costs import MOST_BUDGETS, log_costs
+from research.statistics.costs import HALF, MOST_BUDGETS, log_costs
 from research.statistics.searches import best_of_trials, searched_cost
 from research.types import Saved
 
 AS_GOOD = 1.1  # A rate counts as good if its score is within 10 % of the best.
-HALF = 0.5  # A rule reaches the target if this share of its reported runs reach it.
 
 Arrays = Mapping[str, Float[np.ndarray, "..."]]
 
@@ -32,14 +31,14 @@ def measurement(
       arrays: Arrays of all searches, as `measure_contender` returns them.
       nearby: Two arrays: `rates` (rates around the chosen one) and `rate_scores` (their
         log costs). {} if the rule has no learning rate.
-      known: Facts that are known already, such as `trials`, `evaluations`, `n` and
+      known: Values that are known already, such as `trials`, `evaluations`, `n` and
         `seconds_per_pass`.
       protocol: Protocol of the comparison.
       batch_size: Examples in a batch.
     Returns:
       A `Saved`. Its arrays are the given arrays and `best_of`. Its values are the known
-      facts, the robustness and the costs, as values for JSON. A cost is None if less
-      than half of the reported runs reach the target.
+      values, the robustness and the costs, in a form that JSON can store. A cost is
+      None if less than half of the reported runs reach the target.
     """
     best_of = best_of_trials(arrays["screening"], level=protocol.level)
     arrays = {**arrays, "best_of": best_of, **nearby}
@@ -59,7 +58,8 @@ def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
     Args:
       arrays: Arrays of the measurement; `costs` and `passes` are used.
     Returns:
-      Log costs, shape (J, n). A run that missed the target counts as ten budgets.
+      Log costs for J searches and n seeds, shape (J, n). A run that missed the target
+      costs ten times its full length.
     Example:
       >>> arrays = {"costs": np.array([[2.0, np.inf]]), "passes": np.arange(4.0)}
       >>> print(np.exp(logs_of(arrays)))
@@ -79,8 +79,8 @@ def robust_rates(
 
     Args:
       rates: Rates, ascending, shape (r,).
-      scores: Log cost of each rate on each seed, shape (r, m). Their means over seeds
-        are used.
+      scores: Log cost of each of r rates on each of m seeds, shape (r, m). Their means
+        over seeds are used.
     Returns:
       The pair (low, high). If the first or last rate is itself within 10 %, the range
       ends there.

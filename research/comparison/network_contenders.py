@@ -1,21 +1,23 @@
 """Contenders on networks: a rule whose learning rate follows a schedule to the end."""
 
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from research import update_rules
-from research.checks import check_count, check_instance
+from research.checks import check_count, check_flag, check_instance, check_mapping
 from research.comparison.contenders import Contender, make_contenders
 from research.schedules import Schedule
-from research.tuning.spaces import Range, Space
-from research.types import Array, Params
+from research.tuning.spaces import Range, Space, check_space
+from research.types import Array, Params, Scalar
 
 # Kinds of decay by their number. "late linear" is also known as warmup-stable-decay.
 DECAYS = ("linear", "cosine", "late linear")
@@ -24,22 +26,28 @@ SCHEDULE_SPACE: dict[str, Range] = {
     "warmup": Range(0.0, 0.3, "linear", 0.1),
     "decay": Range(0.0, float(len(DECAYS)), "linear", 1.5),
 }
+# The schedule of a study that searches only the rates.
+WARMUP, DECAY = 0.1, float(DECAYS.index("linear"))
+# These rules average their iterates instead of decaying the rate.
+UNDECAYED = (update_rules.schedule_free_sgd, update_rules.schedule_free_adamw)
+RATE = "learning_rate"  # How the names of rates end.
 RATE_SPACES: dict[str, Space] = {
     "muon": {
         "learning_rate": Range(1e-3, 1.0),
         "adam_learning_rate": Range(1e-4, 1e-1),
     },
+    "shampoo": {"learning_rate": Range(1e-5, 1.0, default=1e-3)},
 }
 DEFAULT_RATE = Range(1e-4, 1.0)
 
 
 def training_schedule(
-    peak: ArrayLike, warmup: ArrayLike, decay: ArrayLike, num_steps: int
+    peak: ArrayLike, warmup: ArrayLike, decay: ArrayLike | None, num_steps: int
 ) -> Schedule:
     """Return a schedule whose learning rate reaches zero at the end of the training.
 
-    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps, w = warmup
-    T, and d = 1 before the warm-up ends. The decay d(s) falls from 1 to 0:
+    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps, w =
+    warmup T, and d = 1 before the warm-up ends. The decay d(s) falls from 1 to 0:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -51,10 +59,13 @@ def training_schedule(
       peak: Largest learning rate; may be traced.
       warmup: Share of the training in which the rate rises, in [0, 1); may be traced.
       decay: Kind of decay. The number is rounded down to 0, 1 or 2, so that a search
-        may draw it from [0, 3); may be traced.
+        may draw it from [0, 3); may be traced. None means no decay, d = 1, for rules
+        that average instead.
       num_steps: Number T of steps.
     Returns:
       The schedule, t -> learning rate.
+    Raises:
+      ValueError: The warm-up is as long as the training or longer.
     References:
       Loshchilov & Hutter, SGDR, ICLR 2017 (cosine). Hu et al., MiniCPM,
       arXiv:2404.06395 (warmup-stable-decay).
@@ -64,24 +75,27 @@ def training_schedule(
       [0.5, 1.0, 1.0, 0.5, 0.125]
     """
     check_count("num_steps", num_steps)
+    check_warmup("warmup", warmup)
 
     def schedule(t: ArrayLike) -> Array:
         step = jnp.asarray(t, jnp.result_type(float))
         rising = jnp.asarray(warmup) * num_steps
+        rise = jnp.minimum(1.0, (step + 1) / jnp.maximum(1.0, rising))
+        if decay is None:
+            return jnp.asarray(peak) * rise
         share = jnp.clip((step - rising) / (num_steps - rising), 0.0, 1.0)
         kinds = [1 - share, (1 + jnp.cos(jnp.pi * share)) / 2]
         kinds += [jnp.minimum(1.0, (1 - share) / LATE)]
         kind = jnp.clip(jnp.floor(decay), 0, len(DECAYS) - 1)
         fall = jnp.select([kind == number for number in range(len(DECAYS))], kinds)
-        rise = jnp.minimum(1.0, (step + 1) / jnp.maximum(1.0, rising))
         return jnp.asarray(peak) * rise * fall
 
     return schedule
 
 
 def muon_with_adam(
-    learning_rate: float | Array | Schedule,
-    adam_learning_rate: float | Array | Schedule = 1e-2,
+    learning_rate: Scalar | Schedule,
+    adam_learning_rate: Scalar | Schedule = 1e-2,
 ) -> optax.GradientTransformation:
     """Return Muon for the matrices inside a network and Adam for the other leaves.
 
@@ -107,52 +121,158 @@ def muon_with_adam(
     )
 
 
+def grafted_shampoo(
+    learning_rate: Scalar | Schedule,
+) -> optax.GradientTransformation:
+    """Return Shampoo as it is used on networks: with the step lengths of Adam.
+
+    The factors are moving averages with the decay rate 0.999, ε is 1e-12, and the roots
+    are refreshed every ten steps. The decay rates, ε and the grafting are those that
+    Shi et al. advise (arXiv:2309.06497).
+
+    Args:
+      learning_rate: Learning rate, in the units of Adam's.
+    Example:
+      >>> rule, params = grafted_shampoo(0.1), jnp.ones((2, 2))
+      >>> updates, _ = rule.update(params, rule.init(params), params)
+      >>> print(updates.round(3))
+      [[-0.1 -0.1]
+       [-0.1 -0.1]]
+    """
+    return update_rules.shampoo(
+        learning_rate, b2=0.999, eps=1e-12, refresh_every=10, graft=update_rules.adam
+    )
+
+
 def _labels(params: Params) -> Any:
     return jax.tree.map(lambda leaf: "matrix" if leaf.ndim == 2 else "other", params)
+
+
+# Rules that have another form on networks.
+ON_NETWORKS = {
+    "muon": (update_rules.muon, muon_with_adam),
+    "shampoo": (update_rules.shampoo, grafted_shampoo),
+}
+
+
+def check_warmup(name: str, warmup: Any) -> None:
+    """Raise an error if the warm-up is not shorter than the training.
+
+    Example:
+      >>> check_warmup("warmup", 1.5)
+      Traceback (most recent call last):
+      ValueError: warmup must be a share of the training, at least 0 and less than 1...
+    """
+    if not isinstance(warmup, Tracer) and not 0 <= warmup < 1:
+        raise ValueError(
+            f"{name} must be a share of the training, at least 0 and less than 1, "
+            f"because a schedule cannot be longer than the training; got {warmup!r}."
+        )
 
 
 def network_contenders(
     rules: Mapping[str, Any] | Sequence[str],
     *,
     spaces: Mapping[str, Space] | None = None,
+    evaluations: Mapping[str, float] | None = None,
+    search_schedule: bool = True,
 ) -> tuple[Contender, ...]:
     """Make contenders for networks: only the rate and its schedule are searched.
 
-    The rate is searched in the rule's own range, or in 1e-4..1 if it has none. "muon"
-    is `muon_with_adam`, whose two rates follow the same schedule.
+    The rate is searched in the rule's own range. "muon" is `muon_with_adam`, whose two
+    rates follow the same schedule. "shampoo" is `grafted_shampoo`. A rule that
+    estimates its own rate, such as "prodigy", keeps its rate of 1 as the peak of the
+    schedule, and the factor of its estimate is searched. The rate of a schedule-free
+    rule does not decay.
 
     Args:
-      rules: As for `make_contenders`.
-      spaces: {rule: {hyper-parameter: Range}}. These ranges replace the default ranges
-        of the rates.
+      rules, evaluations: As for `make_contenders`.
+      spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
+        its hyper-parameter, or adds the hyper-parameter to the space. The rates, whose
+        names end in "learning_rate", follow the schedule; other hyper-parameters are
+        constant. `warmup` and `decay` are those of `training_schedule`.
+      search_schedule: Whether `warmup` and `decay` are searched. If not, the warm-up is
+        10 % of the training and the decay is linear.
     Returns:
-      The contenders. Their search spaces contain the rates, `warmup` and `decay`.
-      `scheduled` adds the schedule.
+      The contenders. `scheduled` adds the schedule.
+    Raises:
+      ValueError, TypeError: As for `make_contenders`, or a warm-up may be longer than
+        the training, or a decay is not in 0..3.
     Example:
       >>> muon, adam = network_contenders(["muon", "adam"])
-      >>> list(muon.space), list(adam.space)
-      (['learning_rate', 'adam_learning_rate', 'warmup', 'decay'], ['learning_rate', 'warmup', 'decay'])
+      >>> list(muon.space)
+      ['learning_rate', 'adam_learning_rate', 'warmup', 'decay']
+      >>> list(adam.space)
+      ['learning_rate', 'warmup', 'decay']
+      >>> (adam,) = network_contenders(["adam"], search_schedule=False)
+      >>> list(adam.space)
+      ['learning_rate']
     """
-    made = make_contenders(rules)
-    for name in spaces or ():
+    check_flag("search_schedule", search_schedule)
+    made = make_contenders(rules, evaluations=evaluations)
+    if spaces is not None:
+        check_mapping("spaces", spaces, "names of rules to spaces")
+    for name, space in (spaces or {}).items():
         if name not in [one.name for one in made]:
             raise ValueError(f"spaces names {name!r}, which does not take part.")
-    return tuple(_on_networks(one, (spaces or {}).get(one.name)) for one in made)
+        check_space(space, name)
+    shape = SCHEDULE_SPACE if search_schedule else {}
+    return tuple(
+        _on_networks(one, (spaces or {}).get(one.name, {}), shape) for one in made
+    )
 
 
-def _on_networks(contender: Contender, given: Space | None) -> Contender:
+def _on_networks(contender: Contender, given: Space, shape: Space) -> Contender:
+    """Return a contender whose space has its rates and the shape of the schedule."""
     if not contender.space:
         return contender
-    make_rule, name = contender.make_rule, contender.name
-    if inspect.unwrap(make_rule) is inspect.unwrap(update_rules.muon):
-        make_rule, name = muon_with_adam, "muon"
-    rate = next(iter(contender.space))
-    rates = given or RATE_SPACES.get(name) or {rate: contender.space[rate]}
-    return contender._replace(make_rule=make_rule, space={**rates, **SCHEDULE_SPACE})
+    make_rule, own = contender.make_rule, {}
+    for name, (plain, on_networks) in ON_NETWORKS.items():
+        if inspect.unwrap(make_rule) is inspect.unwrap(plain):
+            make_rule, own = on_networks, RATE_SPACES[name]
+    if _is_undecayed(make_rule):
+        shape = {n: range_ for n, range_ in shape.items() if n != "decay"}
+    of_rates = {n: range_ for n, range_ in given.items() if n not in SCHEDULE_SPACE}
+    of_schedule = {n: range_ for n, range_ in given.items() if n in SCHEDULE_SPACE}
+    first = next(iter(contender.space))
+    rates = own or {first: contender.space[first]}
+    space = {**rates, **of_rates, **shape, **of_schedule}
+    for end in ("low", "high"):
+        if "warmup" in space:
+            check_warmup(f"warmup of {contender.name}", getattr(space["warmup"], end))
+        if "decay" in space and not 0 <= getattr(space["decay"], end) <= len(DECAYS):
+            raise ValueError(
+                f"decay of {contender.name} must lie in 0..{len(DECAYS)}, the kinds "
+                f"{', '.join(DECAYS)}; got {space['decay']}."
+            )
+    return contender._replace(make_rule=make_rule, space=space)
+
+
+def _is_undecayed(make_rule: Any) -> bool:
+    plain = inspect.unwrap(make_rule)
+    return any(plain is inspect.unwrap(rule) for rule in UNDECAYED)
+
+
+def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the warm-up and the decay of a contender with the given hyper-parameters.
+
+    What is not among the values has its default: 10 % and linear, or no decay for a
+    schedule-free rule.
+
+    Example:
+      >>> (adam,) = network_contenders(["adam"], search_schedule=False)
+      >>> schedule_of(adam, {"learning_rate": 0.1})
+      (0.1, 0.0)
+    """
+    decay = None if _is_undecayed(contender.make_rule) else DECAY
+    return values.get("warmup", WARMUP), values.get("decay", decay)
 
 
 def scheduled(contender: Contender, num_steps: int) -> Contender:
     """Return a contender whose rates follow the schedule of a training.
+
+    The rules of this package and of optax receive the schedule. Any other constructor
+    is called in each step with the rate of this step, a traced number, as in `compare`.
 
     Args:
       contender: Result of `network_contenders`.
@@ -173,20 +293,91 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
     )
     if not contender.space:
         return contender
+    own, peaks = _rates(contender)
 
     def make_rule(**values: Any) -> optax.GradientTransformation:
-        shape = (values.pop("warmup"), values.pop("decay"), num_steps)
-        rates = {n: training_schedule(rate, *shape) for n, rate in values.items()}
-        return contender.make_rule(**rates)
+        shape = schedule_of(contender, values)
+        constant = {n: v for n, v in values.items() if n not in SCHEDULE_SPACE}
+        rates = peaks | {name: constant.pop(name) for name in own}
+        follow = {n: training_schedule(v, *shape, num_steps) for n, v in rates.items()}
+        if _takes_schedules(contender.make_rule):
+            return contender.make_rule(**constant, **follow)
+        return _made_at_each_step(
+            functools.partial(contender.make_rule, **constant), follow
+        )
 
     return contender._replace(make_rule=make_rule)
 
 
-def decay_name(value: float) -> str:
-    """Return the name of a kind of decay.
+def _takes_schedules(make_rule: Any) -> bool:
+    module = str(getattr(inspect.unwrap(make_rule), "__module__", ""))
+    return module.partition(".")[0] in ("research", "optax")
+
+
+class RatesState(NamedTuple):
+    """State of a rule that is made anew in each step.
+
+    Attributes:
+      count: Number of steps, int32, shape ().
+      inner: State of the rule.
+    """
+
+    count: Array
+    inner: optax.OptState
+
+
+def _made_at_each_step(
+    make_rule: Callable[..., optax.GradientTransformation],
+    schedules: Mapping[str, Schedule],
+) -> optax.GradientTransformationExtraArgs:
+    """Return a rule that is made in each step, with the rates of this step.
+
+    The rates have the dtype of the params, so that they do not change it.
+    """
+
+    def at(count: Array, params: Params) -> optax.GradientTransformationExtraArgs:
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        rates = {n: jnp.asarray(rate(count), dtype) for n, rate in schedules.items()}
+        return optax.with_extra_args_support(make_rule(**rates))
+
+    def init(params: Params) -> RatesState:
+        count = jnp.zeros((), jnp.int32)
+        return RatesState(count, at(count, params).init(params))
+
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
+        rule = at(state.count, updates)
+        updates, inner = rule.update(updates, state.inner, params, **extra)
+        return updates, RatesState(state.count + 1, inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _rates(contender: Contender) -> tuple[list[str], dict[str, float]]:
+    """Return the searched hyper-parameters that are rates, and the peaks of others.
+
+    They are those whose names end in "learning_rate". If there are none, the rate is
+    the constructor's own argument of this name, at its default, or else the first
+    hyper-parameter.
+    """
+    names = [name for name in contender.space if name not in SCHEDULE_SPACE]
+    if rates := [name for name in names if name.endswith(RATE)]:
+        return rates, {}
+    try:
+        argument = inspect.signature(contender.make_rule).parameters.get(RATE)
+    except (TypeError, ValueError):
+        argument = None
+    if argument is not None and isinstance(argument.default, int | float):
+        return [], {RATE: float(argument.default)}
+    return names[:1], {}
+
+
+def decay_name(value: float | None) -> str:
+    """Return the name of a kind of decay; None is "none".
 
     Example:
       >>> decay_name(1.7)
       'cosine'
     """
+    if value is None:
+        return "none"
     return DECAYS[int(np.clip(np.floor(value), 0, len(DECAYS) - 1))]

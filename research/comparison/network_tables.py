@@ -10,6 +10,7 @@ from research.comparison.tables import short
 
 Numbers = Mapping[str, Any]
 MOST_NAMED = 3
+NOT_MEASURED = "not measured"
 
 
 def answer(numbers: Numbers) -> str:
@@ -18,8 +19,15 @@ def answer(numbers: Numbers) -> str:
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}
       >>> one |= {"loss_ratio": 0.93, "loss_low": 0.9, "loss_high": 0.96}
-      >>> one |= {"steps": 0.72, "steps_low": 0.65, "steps_high": 0.8, "detectable": 1.04}
-      >>> print(answer({"overall": [one], "networks": ["a"], "cells": []}).split(". ")[0])
+      >>> one |= {
+      ...     "steps": 0.72,
+      ...     "steps_low": 0.65,
+      ...     "steps_high": 0.8,
+      ...     "detectable": 1.04,
+      ... }
+      >>> print(
+      ...     answer({"overall": [one], "networks": ["a"], "cells": []}).split(". ")[0]
+      ... )
       muon reaches 0.93 [0.9, 0.96] times the validation loss of adam on a
     """
     where = (
@@ -53,16 +61,19 @@ def answer(numbers: Numbers) -> str:
 
 def _sentence(one: Numbers, where: str) -> str:
     loss = _interval(one, "loss_ratio", "loss_low", "loss_high")
-    steps = _interval(one, "steps", "steps_low", "steps_high")
+    steps = None
+    if one["steps"] is not None:
+        steps = _interval(one, "steps", "steps_low", "steps_high")
     if one["verdict"] == "undecided":
+        of_steps = f"; {steps} times the steps for the same loss" if steps else ""
         return (
             f"{one['rule']} and {one['baseline']} are not distinguishable on {where} "
-            f"({loss} times the validation loss; {steps} times the steps for the same "
-            "loss)."
+            f"({loss} times the validation loss{of_steps})."
         )
+    of_steps = f" It needs {steps} times its steps for the same loss." if steps else ""
     return (
-        f"{one['rule']} reaches {loss} times the validation loss of {one['baseline']} on "
-        f"{where}. It needs {steps} times its steps for the same loss."
+        f"{one['rule']} reaches {loss} times the validation loss of {one['baseline']} "
+        f"on {where}.{of_steps}"
     )
 
 
@@ -111,13 +122,14 @@ def losses_table(numbers: Numbers) -> runs.Table:
     protocol = numbers["protocol"]
     note = (
         "The validation loss at the end of the schedule is the geometric mean over "
-        f"{protocol['searches']} independent searches and {len(protocol['seeds'])} seeds; "
-        "a training that diverged counts as ten times its initial loss. The "
-        f"{100 * protocol['level']:g} % intervals cover other searches and other seeds. "
-        "Steps for equal loss: the rule's steps divided by the steps with which "
-        f"{baseline} reaches the same loss, from trainings of {baseline} with 0.5 to 2 "
-        'times the steps; its interval takes this curve of the baseline as exact. "At most" and '
-        '"at least" mark losses outside the range. Seconds '
+        f"{protocol['searches']} independent searches and {len(protocol['seeds'])} "
+        "seeds; a training that diverged counts as ten times its initial loss. The "
+        f"{100 * protocol['level']:g} % intervals cover other searches and other "
+        "seeds. Steps for equal loss: the rule's steps divided by the steps with "
+        f"which {baseline} reaches the same loss, from trainings of {baseline} with "
+        "0.5 to 2 "
+        "times the steps; its interval takes this curve of the baseline as exact. "
+        '"At most" and "at least" mark losses outside the range. Seconds '
         "multiply this by the time of a step. Test accuracy is not used for any choice."
     )
     return runs.Table("Validation loss at the end", columns, rows, note)
@@ -127,17 +139,14 @@ def _beside(one: Numbers | None) -> tuple[Any, ...]:
     if one is None:
         return 1.0, "baseline", "", 1.0, "", 1.0
     ends = f"[{short(one['loss_low'])}, {short(one['loss_high'])}]"
-    steps = short(one["steps"])
-    if one["at_end"] > 0.5:
-        steps = f"{'at most' if one['steps'] < 1 else 'at least'} {steps}"
-    return (
-        one["loss_ratio"],
-        ends,
-        one["verdict"],
-        steps,
-        f"[{short(one['steps_low'])}, {short(one['steps_high'])}]",
-        "not measured" if one["seconds"] is None else one["seconds"],
-    )
+    steps, interval = NOT_MEASURED, NOT_MEASURED
+    if one["steps"] is not None:
+        steps = short(one["steps"])
+        interval = f"[{short(one['steps_low'])}, {short(one['steps_high'])}]"
+        if one["at_end"] > 0.5:
+            steps = f"{'at most' if one['steps'] < 1 else 'at least'} {steps}"
+    seconds = NOT_MEASURED if one["seconds"] is None else one["seconds"]
+    return one["loss_ratio"], ends, one["verdict"], steps, interval, seconds
 
 
 def choices_table(numbers: Numbers) -> runs.Table:
@@ -157,18 +166,20 @@ def choices_table(numbers: Numbers) -> runs.Table:
     )
     rows = tuple(_choice(one) for one in numbers["cells"])
     note = (
-        "The best choice is that of the search with the lowest validation loss on its "
-        "tuning seeds. The spread is the highest loss of a search divided by the lowest. "
-        "Decades: range of rates around the best choice whose loss is within 10 % of the "
-        "lowest. Diverged: share of the first trials' runs. RMS of updates: root mean "
-        "square over parameters and steps."
+        "The best choice is that of the search with the lowest validation loss on "
+        "its tuning seeds. The spread is the highest loss of a search divided by the "
+        "lowest. Decades: range of rates around the best choice whose loss is within "
+        "10 % of the lowest. Diverged: share of the first trials' runs. RMS of "
+        "updates: root mean square over parameters and steps."
     )
     return runs.Table("What was chosen", columns, rows, note)
 
 
 def _choice(one: Numbers) -> tuple[Any, ...]:
     chosen = dict(one["chosen"])
-    warmup, decay = chosen.pop("warmup", None), chosen.pop("decay", None)
+    for name in ("warmup", "decay"):
+        chosen.pop(name, None)
+    warmup, searched = one["warmup"], bool(one["hyperparameters"])
     rates = ", ".join(f"{name} {short(value)}" for name, value in chosen.items())
     spread = f"{one['search_spread']:.3g}"
     low, high = one["robust_low"], one["robust_high"]
@@ -177,12 +188,12 @@ def _choice(one: Numbers) -> tuple[Any, ...]:
         one["network"],
         one["rule"],
         rates or "nothing to choose",
-        "none" if warmup is None else f"{100 * warmup:.0f} %",
-        "none" if decay is None else decay_name(decay),
+        f"{100 * warmup:.0f} %" if searched else "its own",
+        decay_name(one["decay"]) if searched else "its own",
         f"{spread}, they disagree" if one["searches_disagree"] else spread,
         "none" if low is None else math.log10(high / low),
         f"{100 * one['diverged']:.0f} %",
         one["update_rms"],
-        "not measured" if seconds is None else 1e3 * seconds,
+        NOT_MEASURED if seconds is None else 1e3 * seconds,
         one["trainings"],
     )

@@ -1,37 +1,48 @@
 """Compare rules on networks by the validation loss at the end of a schedule."""
 
-import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
 from research import descent, runs, samplers
-from research.checks import check_callable, check_sequence
+from research.checks import check_callable, check_count, check_flag, check_sequence
 from research.comparison import network_tables
 from research.comparison._searching import (
     Evaluate,
     OnChunk,
     OnProgress,
     best_search,
-    chunk_teller,
     start_searches,
     tuning_score,
 )
+from research.comparison.archive import NETWORK_FORMAT, save_study
+from research.comparison.checking import check_contender
+from research.comparison.configs import networks_config
 from research.comparison.contenders import Contender
 from research.comparison.measurements import robust_rates
-from research.comparison.network_contenders import network_contenders, scheduled
+from research.comparison.network_contenders import (
+    network_contenders,
+    schedule_of,
+    scheduled,
+)
+from research.comparison.origins import origin, source_digest
 from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.tables import as_text
-from research.comparison.trials import check_contender
+from research.comparison.trials import chunk_teller
+from research.descent._sweep_program import check_workload
 from research.models import count_parameters
+from research.objectives import check_data
 from research.runs.files import canonical
+from research.sizes import check_memory, check_most
 from research.statistics.searches import searched_cost, searched_difference
-from research.tuning.search import Searched, search_all
+from research.tuning.search import SCREENING_SEEDS, Searched, search_all
 from research.tuning.timing import time_alone
 from research.types import Batch, Checkpoints, Params, Saved, no_checkpoints
 from research.workloads.networks import NetworkWorkload, make_network
@@ -66,6 +77,23 @@ class NetworkStudy(NamedTuple):
         """Return the answer and the first table as plain text."""
         return f"{self.answer}\n\n{as_text(self.tables[0])}"
 
+    def save(self, results: str | Path = "results") -> Path:
+        """Save the study as the run folder results/compare_networks/<id>.
+
+        The folder has the pictures and the report, as that of `Study.save`.
+
+        Args:
+          results: The folder of all results.
+        Returns:
+          The run folder.
+        Raises:
+          OSError: The folder cannot be written.
+        """
+        from research.figures.network_studies import draw_network_study
+
+        config = networks_config(self.numbers)
+        return save_study("compare_networks", self, config, draw_network_study, results)
+
 
 class _Setting(NamedTuple):
     """Settings that all trainings of a contender on a network share."""
@@ -77,12 +105,29 @@ class _Setting(NamedTuple):
     checkpoints: Checkpoints
 
 
+class _Plan(NamedTuple):
+    """A comparison whose arguments are checked."""
+
+    protocol: Protocol
+    contenders: tuple[Contender, ...]
+    networks: list[NetworkWorkload]
+    baseline: str
+    timed: bool
+
+    @property
+    def pieces(self) -> list[tuple[NetworkWorkload, Contender]]:
+        """Pieces of work, each of which is saved when it is finished."""
+        return [*itertools.product(self.networks, self.contenders)]
+
+
 def compare_networks(
     rules: Mapping[str, Any] | Sequence[str],
     networks: str | NetworkWorkload | Sequence[str | NetworkWorkload],
     *,
     baseline: str | None = None,
     spaces: Mapping[str, Any] | None = None,
+    evaluations: Mapping[str, float] | None = None,
+    search_schedule: bool = True,
     searches: int = 3,
     budget: int = 16,
     seeds: int | Sequence[int] = 5,
@@ -94,22 +139,34 @@ def compare_networks(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> NetworkStudy:
-    """Compare rules on networks: validation loss at the end, and steps for equal loss.
+    """Compare rules on networks by final validation loss, and by steps to equal loss.
 
-    All trainings have the same length, and the learning rate is zero at their end. The
-    peak rate, the share of warm-up and the kind of decay are searched
-    (`network_contenders`), several times and independently, as in `compare`. The score
-    is the validation loss at the end. The hyper-parameters are chosen by the score on
-    tuning seeds. The score on other seeds is reported. The test part is never used for
-    a choice; the accuracy on it is only reported. A training that diverges counts as
-    ten times its initial loss.
+    All trainings have the same length, and the learning rate is zero at their end
+    (except for schedule-free rules, which average instead). The peak rate, the share of
+    warm-up and the kind of decay are searched (`network_contenders`), several times and
+    independently, as in `compare`. The score is the validation loss at the end. The
+    hyper-parameters are chosen by the score on tuning seeds. The score on other seeds
+    is reported. The test part is never used for a choice; the accuracy on it is only
+    reported. A training that diverges counts as ten times its initial loss. If every
+    training diverges, this is a result and not an error.
 
     The baseline is also trained at 0.5, 0.7, 1.4 and 2 times the steps, with its chosen
     hyper-parameters. The result shows how many steps the baseline needs for the loss of
     another rule, for example: "muon needs 0.72 times adam's steps". If the loss of a
     rule is outside the range of these trainings, the number of steps at the end of the
-    range is used, and the table says so. The interval of the steps covers searches and
-    seeds; it takes the losses of the baseline at the other lengths as exact.
+    range is used, and the table says so. The interval of the steps includes the
+    variation between searches and between seeds. It treats the losses of the baseline
+    at the other lengths as exact.
+
+    What a rule may read: a step gives it the gradient, the params, the training loss of
+    the batch, the indices of the batch, and `value_fn`, which evaluates the objective
+    on training examples. The rule never receives the validation or the test part. Each
+    call of `value_fn` in the code of a step is counted, and a rule that makes one is
+    refused until its cost is stated in `evaluations`; a call in a loop counts once. The
+    study cannot see what a rule reads in other ways: data that its constructor encloses
+    (such as the validation part), files, global variables, or callbacks to Python. It
+    cannot see either whether the schedule of a rule that is already made ends with the
+    training. Look at the code of a rule from other people before you trust its result.
 
     Args:
       rules: As for `compare`. "muon" is Muon for matrices and Adam for other leaves,
@@ -118,9 +175,14 @@ def compare_networks(
         `network_workload`.
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
-      spaces: {rule: {hyper-parameter: Range}}. These ranges replace the default ranges
-        of the rates.
+      spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
+        its hyper-parameter, or adds it to the search, as in `network_contenders`.
+      evaluations: {rule: cost of one step, as a number of gradients or values of the
+        objective on a batch}. A rule that calls `value_fn` needs this number.
+      search_schedule: Whether warm-up and decay are searched. If not, every rule has a
+        warm-up of 10 % and a linear decay, and only the rates are searched.
       searches, budget, seeds, tuning_seeds, level, search_seed: As in `make_protocol`.
+        The budget must exceed the number of searched hyper-parameters.
       size: "small" or "large", for networks given by name.
       timed: Whether to measure seconds.
       on_progress: Function that is called with (done, total, message).
@@ -128,31 +190,136 @@ def compare_networks(
     Returns:
       The study; print it to see the answer.
     Raises:
-      ValueError, TypeError: An argument is wrong, or a rule cannot be traced. The error
-        comes before any training.
+      ValueError, TypeError: An argument is wrong, a rule cannot be traced, a budget is
+        too small for its search, a network has no validation part or a validation loss
+        that is not positive, or the states of the runs do not fit into the memory. The
+        error comes before any training. During training, only a validation loss below 0
+        is an error, because it has no log.
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
       while the rate decays, so only the end counts).
     Example:
       >>> from research.comparison.networks import compare_networks
-      >>> terms = {"searches": 2, "budget": 2, "seeds": 3, "tuning_seeds": 2}
+      >>> terms = {"searches": 2, "budget": 4, "seeds": 3, "tuning_seeds": 2}
       >>> study = compare_networks(["lion", "adam"], "mlp_digits", timed=False, **terms)
       >>> study.numbers["rules"], len(study.numbers["cells"])
       (['lion', 'adam'], 2)
     """
-    protocol = make_protocol(
+    plan = _plan(
+        rules,
+        networks,
+        baseline=baseline,
+        spaces=spaces,
+        evaluations=evaluations,
+        search_schedule=search_schedule,
         searches=searches,
         budget=budget,
         seeds=seeds,
         tuning_seeds=tuning_seeds,
         level=level,
         search_seed=search_seed,
-        tune_on="validation",
-        width=WIDTH,
+        size=size,
+        timed=timed,
     )
-    contenders = network_contenders(rules, spaces=spaces)
-    chosen = _made(networks, size)
+    if on_progress is not None:
+        check_callable("on_progress", on_progress, "done", "total", "message")
+    check_callable("checkpoints", checkpoints, "name")
+    total, done = len(plan.pieces) + len(plan.networks), 0
+    measurements, longer = {}, {}
+    for network, contender in plan.pieces:
+        label = f"{contender.name} on {network.name}"
+        tell = chunk_teller(on_progress, done, total, label)
+        measured = _remembered(plan, network, contender, tell, checkpoints)
+        measurements[network.name, contender.name] = measured
+        done += 1
+        if contender.name == plan.baseline:
+            tell = chunk_teller(on_progress, done, total, f"lengths of {network.name}")
+            longer[network.name] = _other_lengths(
+                network, contender, plan.protocol, measured, tell, checkpoints
+            )
+            done += 1
+    if on_progress is not None:
+        on_progress(total, total, "statistics")
+    names = [one.name for one in plan.contenders]
+    study = conclude_networks(plan.protocol, plan.baseline, names, measurements, longer)
+    study.numbers.update(_recipe(plan, networks, size, search_schedule))
+    return study
+
+
+def _recipe(
+    plan: _Plan, networks: Any, size: str, search_schedule: bool
+) -> dict[str, Any]:
+    """Return what somebody else needs to know to repeat the study."""
+    given = [networks] if isinstance(networks, str | NetworkWorkload) else networks
+    own = [one.name for one in given if isinstance(one, NetworkWorkload)]
+    return {
+        "network_study": NETWORK_FORMAT,
+        "size": size,
+        "search_schedule": search_schedule,
+        "sources": {one.name: source_digest(one.make_rule) for one in plan.contenders},
+        "evaluations": {one.name: one.evaluations for one in plan.contenders},
+        "spaces": {
+            one.name: {name: list(range_) for name, range_ in one.space.items()}
+            for one in plan.contenders
+        },
+        "origin": origin(plan.contenders, own),
+    }
+
+
+def compute_network_share(
+    rules: Mapping[str, Any] | Sequence[str],
+    networks: str | NetworkWorkload | Sequence[str | NetworkWorkload],
+    part: int,
+    parts: int,
+    *,
+    checkpoints: Checkpoints,
+    **arguments: Any,
+) -> None:
+    """Measure one share of a comparison on networks that several processes compute.
+
+    The share is every `parts`-th pair (network, rule), starting at number `part`. The
+    measurements are saved in `checkpoints`, where `compare_networks` reads them.
+
+    Args:
+      rules, networks, arguments: As for `compare_networks`.
+      part: Number of this share, from 0 to parts - 1.
+      parts: Number of processes that share the work.
+      checkpoints: Storage that all processes and `compare_networks` use.
+    """
+    check_count("parts", parts)
+    check_count("part", part, 0, parts - 1)
+    check_callable("checkpoints", checkpoints, "name")
+    plan = _plan(rules, networks, **arguments)
+    for network, contender in plan.pieces[part::parts]:
+        measured = _remembered(plan, network, contender, None, checkpoints)
+        if contender.name == plan.baseline:
+            _other_lengths(
+                network, contender, plan.protocol, measured, None, checkpoints
+            )
+
+
+def _plan(
+    rules: Mapping[str, Any] | Sequence[str],
+    networks: Any,
+    *,
+    baseline: str | None = None,
+    spaces: Mapping[str, Any] | None = None,
+    evaluations: Mapping[str, float] | None = None,
+    search_schedule: bool = True,
+    size: str = "small",
+    timed: bool = True,
+    **terms: Any,
+) -> _Plan:
+    """Check the arguments of `compare_networks` without training."""
+    check_flag("timed", timed)
+    protocol = make_protocol(**terms, tune_on="validation", width=WIDTH)
+    contenders = network_contenders(
+        rules,
+        spaces=spaces,
+        evaluations=evaluations,
+        search_schedule=search_schedule,
+    )
     names = [one.name for one in contenders]
     baseline = names[-1] if baseline is None else baseline
     if len(names) < 2 or baseline not in names:
@@ -160,33 +327,65 @@ def compare_networks(
             "a comparison needs two rules or more, one of which is the baseline; got "
             f"rules={names}, baseline={baseline!r}."
         )
-    for network, contender in itertools.product(chosen, contenders):
-        _check(network, contender)
-    jobs = [*itertools.product(chosen, contenders)]
-    if on_progress is not None:
-        check_callable("on_progress", on_progress, "done", "total", "message")
-    total, measurements, longer = len(jobs) + len(chosen), {}, {}
-    for done, (network, contender) in enumerate(jobs):
-        tell = chunk_teller(
-            on_progress, done, total, f"{contender.name} on {network.name}"
+    for contender in contenders:
+        _check_budget(contender, protocol)
+    plan = _Plan(protocol, contenders, _made(networks, size), baseline, timed)
+    for network in plan.networks:
+        _check_network(network, protocol)
+    for network, contender in plan.pieces:
+        _check(network, contender, protocol)
+    return plan
+
+
+def _check_budget(contender: Contender, protocol: Protocol) -> None:
+    """Raise an error if a search has too few trials for its hyper-parameters."""
+    names, budget = list(contender.space), protocol.budget
+    if budget <= len(names):
+        raise ValueError(
+            f"budget={budget} is too small to search {len(names)} hyper-parameters of "
+            f"{contender.name} ({', '.join(names)}). Give at least {len(names) + 1} "
+            "trials; 16 or more are advised."
         )
-        measurements[network.name, contender.name] = _remembered(
-            network, contender, protocol, timed, tell, checkpoints
+
+
+def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
+    """Raise an error if trainings on a network cannot be scored."""
+    workload = network.workload
+    check_workload(network.name, workload)
+    if workload.train is None or workload.validation is None:
+        part = "training" if workload.train is None else "validation"
+        raise ValueError(
+            f"network {network.name!r} has no {part} part. The score of a training is "
+            "its validation loss; make the network by network_workload."
         )
-    (base,) = (one for one in contenders if one.name == baseline)
-    for done, network in enumerate(chosen, len(jobs)):
-        tell = chunk_teller(on_progress, done, total, f"lengths of {network.name}")
-        longer[network.name] = _other_lengths(
-            network,
-            base,
-            protocol,
-            measurements[network.name, baseline],
-            tell,
-            checkpoints,
+    check_count(f"batch_size of {network.name}", network.batch_size)
+    check_count(f"num_epochs of {network.name}", network.num_epochs)
+    check_most(batch_size=network.batch_size, num_epochs=network.num_epochs)
+    if network.batch_size > network.num_examples:
+        raise ValueError(
+            f"batch_size={network.batch_size} is more than the {network.num_examples} "
+            f"training examples of {network.name}."
         )
-    if on_progress is not None:
-        on_progress(total, total, "statistics")
-    return conclude_networks(protocol, baseline, names, measurements, longer)
+    root = jax.random.key(protocol.seeds[0])
+    params = workload.init(jax.random.fold_in(root, descent.INIT))
+    for part in ("train", "validation"):
+        name, data = f"{part} part of {network.name}", getattr(workload, part)
+        descent.check_dataset(name, data)
+        if not samplers.num_examples(data):
+            raise ValueError(f"the {name} has no examples.")
+        check_data(workload.objective, params, data)
+    loss = jax.jit(workload.objective)(params, workload.validation)
+    if jnp.shape(loss) != ():
+        raise ValueError(
+            f"the objective of {network.name} must be a number of shape (); it has "
+            f"shape {jnp.shape(loss)}. Take the mean over the examples."
+        )
+    if loss <= 0:
+        raise ValueError(
+            f"the validation loss of {network.name} is {float(loss):.3g} at the "
+            "initial point. Rules are compared by the log of the loss, so it must be "
+            "positive; add a constant to the loss."
+        )
 
 
 def _made(networks: Any, size: str) -> list[NetworkWorkload]:
@@ -203,14 +402,35 @@ def _made(networks: Any, size: str) -> list[NetworkWorkload]:
     return made
 
 
-def _check(network: NetworkWorkload, contender: Contender) -> None:
+def _check(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> None:
+    """Raise an error if a rule cannot be traced, or if its runs need too much
+    memory.
+    """
     params = jax.eval_shape(network.workload.init, jax.random.key(0))
+    contender = scheduled(contender, network.num_steps)
     check_contender(
-        scheduled(contender, network.num_steps),
-        params,
-        network.workload.objective,
-        network.workload.train,
+        contender, params, network.workload.objective, network.workload.train
     )
+    rule = contender.make_rule(**{n: r.low for n, r in contender.space.items()})
+    leaves = jax.tree.leaves((params, jax.eval_shape(rule.init, params)))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    runs_at_once = _most_runs_at_once(contender, protocol)
+    check_memory(
+        f"{runs_at_once} runs of {contender.name} on {network.name}, each with "
+        f"{size / 1e6:.3g} MB of params and state of the rule,",
+        runs_at_once * size,
+    )
+
+
+def _most_runs_at_once(contender: Contender, protocol: Protocol) -> int:
+    """Return the number of runs of the largest sweep, whose states are all kept."""
+    searches = protocol.searches if contender.space else 1
+    seeds = len(protocol.tuning_seeds) // protocol.searches
+    screening = (protocol.budget if contender.space else 1) * min(
+        seeds, SCREENING_SEEDS
+    )
+    around = len(AROUND) * min(seeds, MOST_AROUND)
+    return max(searches * max(screening, len(protocol.seeds)), around)
 
 
 def _key(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> str:
@@ -218,6 +438,7 @@ def _key(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> 
         {
             "protocol": protocol._asdict(),
             "space": contender.space,
+            "evaluations": contender.evaluations,
             "batch_size": network.batch_size,
             "num_epochs": network.num_epochs,
         }
@@ -227,21 +448,20 @@ def _key(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> 
 
 
 def _remembered(
+    plan: _Plan,
     network: NetworkWorkload,
     contender: Contender,
-    protocol: Protocol,
-    timed: bool,
     on_chunk: OnChunk | None,
     checkpoints: Checkpoints,
 ) -> Saved:
     return runs.remembered(
         checkpoints,
-        _key(network, contender, protocol),
+        _key(network, contender, plan.protocol),
         lambda parts: measure_on_network(
             network,
             contender,
-            protocol,
-            timed=timed,
+            plan.protocol,
+            timed=plan.timed,
             on_chunk=on_chunk,
             checkpoints=parts,
         ),
@@ -266,14 +486,18 @@ def measure_on_network(
       timed: Whether to time a training that runs alone.
       on_chunk, checkpoints: As for `measure_contender`.
     Returns:
-      Arrays and values of the measurement, for J searches of h hyper-parameters, n
-      reporting seeds and k evaluations. `chosen` (J, h) has the choice of each search,
-      and `tuning` (J,) its mean score on the tuning seeds. The following arrays are for
-      the reporting seeds: the log of the final validation loss `logs` (J, n), the
-      validation losses `curves` (J n, k), the test accuracy `accuracy` (J, n), which is
-      NaN without a metric, and the root mean square of the updates `update_rms` (J, n).
-      `rates` (r,) has rates around the best rate, and `rate_scores` (r, m) has their
-      log losses.
+      Arrays and values of the measurement. The sizes are: J searches, h
+      hyper-parameters, n reporting seeds, k evaluations, r rates and m tuning seeds.
+
+      - `chosen` (J, h): the choice of each search;
+      - `tuning` (J,): the mean score of this choice on the tuning seeds;
+      - `logs` (J, n): the log of the final validation loss on the reporting seeds;
+      - `curves` (J n, k): the validation losses on the reporting seeds;
+      - `accuracy` (J, n): the test accuracy on the reporting seeds, NaN without a
+        metric;
+      - `update_rms` (J, n): the root mean square of the updates on the reporting seeds;
+      - `rates` (r,) and `rate_scores` (r, m): rates around the best rate, and their log
+        losses.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(
@@ -292,6 +516,9 @@ def measure_on_network(
         else np.empty((len(searches), 0)),
         "tuning": np.array([tuning_score(one) for one in searches]),
     }
+    schedule = (None, None)
+    if contender.space:
+        schedule = schedule_of(contender, best.chosen_values)
     rate = next(iter(contender.space), None)
     if rate is not None:
         arrays |= _around(setting, best, rate)
@@ -300,6 +527,8 @@ def measure_on_network(
         "rule": contender.name,
         "hyperparameters": list(contender.space),
         "chosen": best.chosen_values,
+        "warmup": schedule[0],
+        "decay": schedule[1],
         "searches": len(searches),
         "trainings": evaluate.trained,
         "diverged": evaluate.diverged / evaluate.screened,
@@ -337,12 +566,23 @@ def _compile(
 def _score(
     result: descent.SweepResult,
 ) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
-    """Return the log of each final validation loss, and whether the run diverged."""
-    first, last = result.values[:, 0], result.values[:, -1]
+    """Return the log of each final validation loss, and whether the run diverged.
+
+    A loss of 0 counts as the smallest normal float32. If even the initial loss is not
+    finite, the run counts with the largest float32.
+    """
+    first, last = result.values[:, 0].astype(float), result.values[:, -1].astype(float)
     bad = (result.first_bad_step >= 0) | ~np.isfinite(last)
-    with np.errstate(invalid="ignore"):
-        losses = np.where(bad, WORST * first, np.minimum(last, WORST * first))
-    return np.log(np.maximum(losses, np.finfo(np.float32).tiny)), bad
+    if (last[~bad] < 0).any():
+        raise ValueError(
+            f"a training ended with a validation loss of {last[~bad].min():.3g}. Rules "
+            "are compared by the log of the loss, so it must be positive; add a "
+            "constant to the loss."
+        )
+    limits = np.finfo(np.float32)
+    worst = np.where(np.isfinite(first), WORST * first, limits.max)
+    losses = np.where(bad, worst, np.minimum(last, worst))
+    return np.log(np.clip(losses, limits.tiny, limits.max)), bad
 
 
 def _train(
@@ -423,8 +663,9 @@ def _other_lengths(
     """Train the baseline's choices at other lengths of the schedule.
 
     Returns:
-      `factors` (l,), the lengths relative to that of the study, and `logs` (l,), the mean
-      log losses. Lengths are whole epochs, so a training of few epochs has fewer of them.
+      `factors` (l,), the lengths relative to that of the study, and `logs` (l,), the
+      mean log losses. Lengths are whole epochs, so a training of few epochs has fewer
+      of them.
     """
 
     def compute(parts: Checkpoints) -> Saved:
@@ -476,10 +717,12 @@ def log_lengths(
         study.
       curve: Mean log loss at each length.
     Returns:
-      Log lengths, shape (...). The curve is taken as exact.
+      Log lengths, shape (...).
     Example:
       >>> factors, curve = np.array([0.5, 1.0, 2.0]), np.array([1.0, 0.0, -1.0])
-      >>> print(np.exp(log_lengths(np.array([0.5, -1.0, -3.0]), factors, curve)).round(3))
+      >>> print(
+      ...     np.exp(log_lengths(np.array([0.5, -1.0, -3.0]), factors, curve)).round(3)
+      ... )
       [0.707 2.    2.   ]
     """
     falling = np.minimum.accumulate(np.asarray(curve, float))
@@ -510,26 +753,16 @@ def conclude_networks(
     for rule in others:
         pairs, lengths = [], []
         for network in networks:
-            logs = [
-                measurements[network, name].arrays["logs"] for name in (rule, baseline)
-            ]
-            curve = longer[network].arrays
-            convert = functools.partial(
-                log_lengths, factors=curve["factors"], curve=curve["logs"]
-            )
-            pairs.append(tuple(logs))
-            # A rule that reaches the loss of f times the steps needs 1 / f of them.
-            lengths.append(tuple(-convert(one) for one in logs))
-        for network, pair, length in zip(networks, pairs, lengths, strict=True):
+            mine, other = (measurements[network, name] for name in (rule, baseline))
+            pair = mine.arrays["logs"], other.arrays["logs"]
+            length = _lengths(pair, longer[network])
+            pairs.append(pair)
+            lengths += [] if length is None else [length]
             found = _compared(rule, baseline, [pair], [length], options)
-            found |= {"network": network, "at_end": _at_end(length[0], longer[network])}
-            mine, other = (measurements[network, n].values for n in (rule, baseline))
-            seconds = [one["seconds_per_step"] for one in (mine, other)]
-            slower = None if None in seconds else seconds[0] / seconds[1]
-            found["seconds"] = None if slower is None else slower * found["steps"]
-            found["gradients"] = (
-                found["steps"] * mine["evaluations"] / other["evaluations"]
-            )
+            found |= {"network": network, "at_end": None}
+            if length is not None:
+                found["at_end"] = _at_end(length[0], longer[network])
+            found |= _in_other_units(found["steps"], mine.values, other.values)
             rows.append(found)
         overall.append(_compared(rule, baseline, pairs, lengths, options))
     cells = [_cell(saved, protocol.level) for saved in measurements.values()]
@@ -566,12 +799,39 @@ def conclude_networks(
     return NetworkStudy(network_tables.answer(numbers), tables, arrays, numbers)
 
 
+def _lengths(pair: tuple[np.ndarray, np.ndarray], longer: Saved) -> Any:
+    """Return log(1 / length) of both rules, for each search and seed.
+
+    A rule that reaches the loss of f times the steps needs 1 / f of them. The result is
+    None if the loss of the baseline is the same at all lengths.
+    """
+    curve = longer.arrays
+    if np.ptp(curve["logs"]) <= RESOLUTION:
+        return None
+    return tuple(-log_lengths(one, curve["factors"], curve["logs"]) for one in pair)
+
+
+def _in_other_units(
+    steps: float | None, mine: Mapping[str, Any], other: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """Return the ratio of seconds and of gradients that belongs to a ratio of steps."""
+    seconds = [one["seconds_per_step"] for one in (mine, other)]
+    unknown = steps is None or None in seconds
+    return {
+        "seconds": None if unknown else steps * seconds[0] / seconds[1],
+        "gradients": None
+        if steps is None
+        else steps * mine["evaluations"] / other["evaluations"],
+    }
+
+
 def _compared(
     rule: str, baseline: str, pairs: Any, lengths: Any, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Compare the losses, and the steps that are needed for an equal loss."""
     loss = searched_difference(pairs, resolution=RESOLUTION, **options)
-    steps = searched_difference(lengths, **options)
+    known = [length for length in lengths if length is not None]
+    steps = searched_difference(known, **options) if known else None
     return {
         "rule": rule,
         "baseline": baseline,
@@ -581,9 +841,9 @@ def _compared(
         "verdict": loss.verdict,
         "detectable": loss.detectable,
         "win": loss.win,
-        "steps": steps.ratio,
-        "steps_low": steps.low,
-        "steps_high": steps.high,
+        "steps": steps and steps.ratio,
+        "steps_low": steps and steps.low,
+        "steps_high": steps and steps.high,
     }
 
 

@@ -135,18 +135,12 @@ def make_protocol(
     tuning = _seeds(
         "tuning_seeds", tuning_seeds, FIRST_TUNING_SEED, LEAST_TUNING_SEEDS * searches
     )
-    if len(tuning) % searches:
-        raise ValueError(
-            f"tuning_seeds: {len(tuning)} seeds cannot be divided among {searches} "
-            f"searches; give a multiple of {searches}, such as "
-            f"{ADVISED_TUNING_SEEDS * searches}."
-        )
     if both := sorted(set(reporting) & set(tuning)):
         raise ValueError(
-            "seeds and tuning_seeds must be disjoint, because a point that was chosen on "
-            f"a seed is too good on it; both contain {both}."
+            "seeds and tuning_seeds must be disjoint, because a choice looks too "
+            f"good on the seeds that were used to make it; both contain {both}."
         )
-    return Protocol(
+    protocol = Protocol(
         searches,
         budget,
         passes,
@@ -159,6 +153,14 @@ def make_protocol(
         width,
         search_seed,
     )
+    first, last = protocol.seeds_of_search(0), protocol.seeds_of_search(searches - 1)
+    if len(first) != len(last):
+        raise ValueError(
+            f"tuning_seeds: {len(tuning)} seeds cannot be divided among {searches} "
+            f"searches; give a multiple of {searches}, such as "
+            f"{ADVISED_TUNING_SEEDS * searches}."
+        )
+    return protocol
 
 
 def _check_tune_on(tune_on: Any) -> None:
@@ -194,7 +196,7 @@ def _seeds(name: str, given: Any, first: int, least: int) -> tuple[int, ...]:
     if len(seeds) < least:
         raise ValueError(
             f"{name}: at least {least} seeds are needed; got {len(seeds)}. Use "
-            f"{ADVISED_SEEDS} or more reporting seeds, and {ADVISED_TUNING_SEEDS} tuning "
-            "seeds for each search."
+            f"{ADVISED_SEEDS} or more reporting seeds, and {ADVISED_TUNING_SEEDS} "
+            "tuning seeds for each search."
         )
     return seeds

@@ -8,8 +8,8 @@ CHARACTERS = 300_000
 def python_help() -> Text:
     """Load the topics of Python's `help` in alphabetical order, as English text.
 
-    This text needs neither a network nor files, so it can replace a missing text. The
-    text depends on the version of Python. Results on this text can therefore be
+    Use this text if no other text is available: it needs neither a network nor files.
+    The text depends on the version of Python. Results on this text can therefore be
     compared only within one version of Python.
 
     Returns:

@@ -4,7 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Float, Int, Int32
 
 from research.checks import check_instance, check_numbers, check_sequence
 from research.datasets.finding import find_files, find_source
@@ -20,7 +20,8 @@ class Recordings(NamedTuple):
     """Recordings of spoken digits.
 
     Attributes:
-      waves: List of n arrays of samples, int16, each of its own shape (t,).
+      waves: List of n arrays of samples, int16, each of shape (t,). The length t
+        differs between recordings.
       rate: Number of samples per second.
       digit: Spoken digit 0..9 of each recording, shape (n,), int32.
       speaker: Index of the speaker in `speakers`, shape (n,), int32.
@@ -28,7 +29,7 @@ class Recordings(NamedTuple):
       speakers: Names of the speakers.
     """
 
-    waves: list[np.ndarray]
+    waves: list[Float[np.ndarray, " samples"]]
     rate: int
     digit: Int32[np.ndarray, "n"]
     speaker: Int32[np.ndarray, "n"]

@@ -82,7 +82,7 @@ def vowels() -> SequenceSplit:
 
 
 def padded(
-    sequences: list[np.ndarray], longest: int
+    sequences: list[Shaped[np.ndarray, "t d"]], longest: int
 ) -> tuple[Shaped[np.ndarray, "n T d"], Int32[np.ndarray, "n"]]:
     """Pad sequences of different length with 0 and stack them into one array.
 

@@ -22,7 +22,8 @@ def digest(path: Path, hashed: str = "file") -> str:
 
     Args:
       path: Path of the file.
-      hashed: As in `research.datasets.sources.File`.
+      hashed: Data from which the hash is computed: "file", "content" or "wavs".
+        `research.datasets.sources.File` explains these.
     Returns:
       The hash, 64 hexadecimal digits. If the file cannot be unpacked, the result is a
       short text that says so.

@@ -62,7 +62,7 @@ def split(
     y: Num[np.ndarray, "n *k"],
     seed: int = 0,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
-) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+) -> tuple[tuple[Float[np.ndarray, "_ *d"], Num[np.ndarray, "_ *k"]], ...]:
     """Split the rows at random into disjoint parts that cover the data.
 
     The rows are permuted by NumPy's default generator, so the same seed gives the same

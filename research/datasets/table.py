@@ -46,7 +46,7 @@ def call_in_words(source: Source) -> str:
 
 
 def table_rows() -> list[tuple[str, ...]]:
-    """Return the rows of the table, one for each data set, with the columns `COLUMNS`.
+    """Return the rows of the table of data sets, with the columns `COLUMNS`.
 
     Example:
       >>> [row[0] for row in table_rows() if row[0].endswith("mnist")]

@@ -14,7 +14,7 @@ UNKNOWN = 0  # Token of every word outside the vocabulary.
 
 
 def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int]:
-    """Number the words of texts from 1, the most common word first.
+    """Assign the numbers 1, 2, ... to the words of texts, the most common word first.
 
     Rare words get no number. Token 0 stands for all words outside the vocabulary.
 

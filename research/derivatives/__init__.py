@@ -1,6 +1,7 @@
 """Numerical and exact derivatives, their rules, checks, costs and explanations."""
 
 from research.derivatives import problems as problems
+from research.derivatives._checkpoint_scan import checkpoint_scan as checkpoint_scan
 from research.derivatives.check import CheckReport as CheckReport
 from research.derivatives.check import check_derivative as check_derivative
 from research.derivatives.costs import Cost as Cost
@@ -32,6 +33,7 @@ from research.derivatives.exact import hessian as hessian
 from research.derivatives.exact import hessian_diagonal as hessian_diagonal
 from research.derivatives.exact import hessian_vector_product as hessian_vector_product
 from research.derivatives.exact import jacobian as jacobian
+from research.derivatives.exact import taylor as taylor
 from research.derivatives.finite_differences import FiniteDifference as FiniteDifference
 from research.derivatives.finite_differences import (
     finite_difference as finite_difference,

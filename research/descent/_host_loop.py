@@ -31,7 +31,7 @@ def advance_until_done(
       progress: The initial progress, or restored progress.
       is_done: Function progress -> whether the work is done.
       advance: Function progress -> next progress.
-      show: Function that reports a progress.
+      show: Function progress -> None that reports the progress to the user.
       to_saved: Function progress -> its checkpoint form.
       checkpoint: Place where the progress is saved.
     Returns:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from research.checks import (
     check_callable,
@@ -41,11 +41,11 @@ class EpochInfo(NamedTuple):
         steps of the epoch. None if `observe` is not given.
     """
 
-    loss: Array
-    learning_rate: Array
-    gradient_norm: Array
-    update_norm: Array
-    first_bad_step: Array
+    loss: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    update_norm: Float[Array, ""]
+    first_bad_step: Int[Array, ""]
     evaluations: Any
     steps: Any
 
@@ -94,7 +94,7 @@ def run(
       observe: Function (state, info) -> pytree of arrays, called after each step. All
         results are kept: `lambda state, info: info` keeps the Info of every step.
     Returns:
-      The last state, and an EpochInfo whose leaves have a leading axis e.
+      The last state, and an EpochInfo whose leaves have a leading axis over the epochs.
     Raises:
       TypeError: epochs is not an array of integers of rank one, or the sampler is not a
         Sampler.
@@ -165,7 +165,7 @@ def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
     Args:
       sampler: Sampler that chooses the examples of each batch.
       key: Key of the epoch. The order is drawn with this key. If `noisy`, the order is
-        drawn with a child of this key instead.
+        drawn with a key that is derived from this key.
       noisy: Whether each batch gets a key of its own.
     Returns:
       The BatchIndices. Its indices are None if the sampler draws no indices.
@@ -228,7 +228,7 @@ def _epochs(
     def closely(state: State, batches: BatchIndices):
         wanted = jnp.zeros(num_batches, bool).at[jnp.array(points) - 1].set(True)
 
-        def watched(state: State, xs):
+        def watched(state: State, xs: tuple[BatchIndices, Array]):
             batch_indices, want = xs
             state, info = step(state, batch_indices)
             at = evaluation_params(state.rule, state.params)

@@ -170,7 +170,7 @@ def build(
       2.0 8.0 0.5
       >>> init({"w": jnp.array([1, 2])})
       Traceback (most recent call last):
-      TypeError: params must be floating; params['w'] is int...[2]. Convert them to floats: ...
+      TypeError: params must be floating; params['w'] is int...[2]. Convert them to ...
     """
     check_callable("objective", objective, "params", "batch")
     check_rule(rule)
@@ -204,7 +204,7 @@ def _step(
         if not checked:
             checked.append(check_data(objective, state.params, dataset))
 
-        def value_fn(params, indices=batch_indices.indices):
+        def value_fn(params: Params, indices: Array | None = batch_indices.indices):
             batch = gather(dataset, BatchIndices(indices, batch_indices.key))
             return objective(params, batch)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 
 from research.checks import check_callable, check_instance, check_mapping, check_numbers
 from research.descent import _run
@@ -16,6 +17,7 @@ from research.descent._sweep_batch import RunBatch, from_saved, joined_info, to_
 from research.descent._sweep_program import SweepProgram, padded
 from research.samplers import num_examples
 from research.types import Checkpoints, Params, no_checkpoints
+from research.update_rules._transforms import evaluation_params
 
 
 class SweepProgress(NamedTuple):
@@ -49,18 +51,19 @@ class SweepResult(NamedTuple):
         initial point.
       values_on: The values on every part in `evaluate_on`, by the part's name.
       info: EpochInfo without evaluations, leaves of shape (m, num_epochs).
-      params: The last parameters.
+      params: The last parameters. For a rule that averages, they are its average, at
+        which the objective is evaluated.
       first_bad_step: First step, counted over all epochs, whose loss or update is not
         finite; -1 if there is no such step.
       seconds: Wall time of the sweep in this process, without compilation.
     """
 
-    passes: np.ndarray
-    values: np.ndarray
-    values_on: dict[str, np.ndarray]
+    passes: Float[np.ndarray, " evaluations"]
+    values: Float[np.ndarray, "runs evaluations"]
+    values_on: dict[str, Float[np.ndarray, "runs evaluations"]]
     info: _run.EpochInfo
     params: Params
-    first_bad_step: np.ndarray
+    first_bad_step: Int[np.ndarray, " runs"]
     seconds: float
 
 
@@ -95,7 +98,9 @@ def sweep(
       >>> quadratic = workloads.make_workload("quadratic")
       >>> rule, sampler = update_rules.gradient_descent, samplers.full_batch(1)
       >>> program = descent.compile_sweep(quadratic, rule, sampler, 20)
-      >>> trained = sweep(program, {"seed": [0, 1, 2], "learning_rate": [0.1, 0.1, 0.2]})
+      >>> trained = sweep(
+      ...     program, {"seed": [0, 1, 2], "learning_rate": [0.1, 0.1, 0.2]}
+      ... )
       >>> trained.values.shape, trained.first_bad_step.tolist()
       ((3, 21), [-1, -1, -1])
     """
@@ -193,7 +198,11 @@ def _collect(
     batches = [batch._replace(**jax.device_get(batch._asdict())) for batch in batches]
     initial = np.concatenate([batch.initial[: batch.size] for batch in batches])
     params = jax.tree.map(
-        lambda *a: np.concatenate(a), *(_first(b.state.params, b.size) for b in batches)
+        lambda *a: np.concatenate(a),
+        *(
+            _first(evaluation_params(b.state.rule, b.state.params), b.size)
+            for b in batches
+        ),
     )
     joined = [_first(joined_info(b.info), b.size) for b in batches]
     info = jax.tree.map(lambda *a: np.concatenate(a), *joined)

@@ -20,7 +20,7 @@ from research.descent import _run, _step
 from research.objectives import check_data
 from research.samplers import check_form, check_sampler, num_examples
 from research.sizes import check_most, check_room
-from research.types import Batch, Key, Sampler, Workload
+from research.types import Array, Batch, Key, Params, Sampler, Workload
 
 # Children of a run's root key. The initial point and the order of examples use
 # different keys.
@@ -152,17 +152,22 @@ def _functions(
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return two functions of one run: its start, and one chunk of its epochs."""
 
-    def evaluate(params, data):
+    def evaluate(params: Params, data: Mapping[str, Any]):
         return tuple(workload.objective(params, data[part]) for part in parts)
 
-    def begin(run, data):
+    def begin(run: Mapping[str, Array], data: Mapping[str, Any]):
         rule = make_rule(**_hyper(run))
         state = _step.build(workload.objective, rule, data["train"]).init(
             workload.init(_key(run, INIT))
         )
         return state, _together(evaluate(state.params, data))
 
-    def advance(state, run, epochs, data):
+    def advance(
+        state: _step.State,
+        run: Mapping[str, Array],
+        epochs: Array,
+        data: Mapping[str, Any],
+    ):
         rule = make_rule(**_hyper(run))
         state, info = _run.run(
             _step.build(workload.objective, rule, data["train"]).step,
@@ -193,11 +198,32 @@ def _compile_on(
     data = jax.device_put(data, place)
     one = {name: np.ones(1) for name in names} | {"seed": np.zeros(1, int)}
     runs = jax.device_put(padded(one, width), place)
-    begun = jax.jit(jax.vmap(begin, in_axes=(0, None))).lower(runs, data).compile()
+    begun = jax.jit(_over_runs(begin, (0, None), width)).lower(runs, data).compile()
     states, _ = begun(runs, data)
     epochs = jax.device_put(np.arange(chunk, dtype=np.int32), place)
-    advanced = jax.jit(jax.vmap(advance, in_axes=(0, 0, None, None)))
+    advanced = jax.jit(_over_runs(advance, (0, 0, None, None), width))
     return begun, advanced.lower(states, runs, epochs, data).compile(), data
+
+
+def _over_runs(
+    function: Callable[..., Any], axes: tuple[int | None, ...], width: int
+) -> Callable[..., Any]:
+    """Return a function of one run as a function of `width` runs.
+
+    One run is not batched, because vmap computes both branches of every `lax.cond` of a
+    rule: a rule that refreshes something every ten steps would do so in every step.
+    """
+    if width > 1:
+        return jax.vmap(function, in_axes=axes)
+
+    def of_one_run(*arguments: Any) -> Any:
+        single = [
+            argument if axis is None else jax.tree.map(lambda a: a[0], argument)
+            for argument, axis in zip(arguments, axes, strict=True)
+        ]
+        return jax.tree.map(lambda a: jnp.asarray(a)[None], function(*single))
+
+    return of_one_run
 
 
 def check_workload(name: str, workload: Any) -> None:
@@ -255,7 +281,8 @@ def _check_parts(workload: Workload, parts: Sequence[str]) -> tuple[str, ...]:
     check_sequence("evaluate_on", parts, "parts of a workload", str)
     if not len(parts) or not set(parts) <= set(known):
         raise ValueError(
-            f"evaluate_on must name parts of a workload, some of {known}; got {parts!r}."
+            f"evaluate_on must name parts of a workload, some of {known}; got "
+            f"{parts!r}."
         )
     for part in parts:
         if part != "train" and getattr(workload, part) is None:

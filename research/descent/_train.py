@@ -69,8 +69,8 @@ def train(
 
     The batches are the same as in `run`. The loop over steps is compiled once, and the
     first and last step are its arguments. Progress reports and interruptions therefore
-    do not change a bit of the result. The info of every step is kept. Besides the
-    dataset, only the order of the examples in one epoch is kept in memory.
+    do not change a bit of the result. The result contains the info of every step.
+    Besides the dataset, only the order of the examples in one epoch is kept in memory.
 
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so

@@ -59,7 +59,14 @@ def compile_training(
     )
     loop = _loop(_averaged(objective) if devices > 1 else objective, rule)
 
-    def share(state, info, batches, dataset, start, stop):
+    def share(
+        state: _step.State,
+        info: _step.Info,
+        batches: _step.BatchIndices,
+        dataset: Batch | None,
+        start: Array,
+        stop: Array,
+    ):
         return loop(state, info, _own_part(batches, devices), dataset, start, stop)
 
     shared = jax.shard_map(
@@ -91,7 +98,7 @@ def compile_training(
         f"{jax.tree.structure((state, batches, dataset))} {shapes} on {devices} devices"
     )
 
-    def epoch_batches(key, epoch):
+    def epoch_batches(key: Key, epoch: int):
         batches = everywhere(batches_of(key, np.int32(epoch)))
         if n is not None:
             check_indices(batches.indices, n)
@@ -118,20 +125,26 @@ def _loop(
     result's bits do not depend on that number.
     """
 
-    def loop(state, info, batches, dataset, start, stop):
+    def loop(
+        state: _step.State,
+        info: _step.Info,
+        batches: _step.BatchIndices,
+        dataset: Batch | None,
+        start: Array,
+        stop: Array,
+    ):
         step = _step.build(objective, rule, dataset).step
+        keys = batches.key
         # JAX's key checker would treat key[i] as a reuse of the key.
-        noise = None if batches.key is None else jax.random.key_data(batches.key)
+        noise = None if keys is None else jax.random.key_data(keys)
 
-        def one(i, carry):
+        def one(i: Array, carry: tuple[_step.State, _step.Info]):
             state, info = carry
             indices = None if batches.indices is None else batches.indices[i]
             key = (
                 None
-                if noise is None
-                else jax.random.wrap_key_data(
-                    noise[i], impl=jax.random.key_impl(batches.key)
-                )
+                if keys is None or noise is None
+                else jax.random.wrap_key_data(noise[i], impl=jax.random.key_impl(keys))
             )
             state, one_step = step(state, _step.BatchIndices(indices, key))
             return state, jax.tree.map(
@@ -169,13 +182,13 @@ def _averaged(
     """Return an objective whose value and gradient are means over the devices."""
 
     @jax.custom_vjp
-    def averaged(params, batch):
+    def averaged(params: Params, batch: Any):
         return _mean_over_devices(objective(params, batch))
 
-    def forward(params, batch):
+    def forward(params: Params, batch: Any):
         return _mean_over_devices(jax.value_and_grad(objective)(params, batch))
 
-    def backward(gradient, cotangent):
+    def backward(gradient: Params, cotangent: Array):
         return jax.tree.map(lambda g: cotangent.astype(g.dtype) * g, gradient), None
 
     averaged.defvjp(forward, backward)

@@ -1,10 +1,12 @@
 """Draw saved arrays as matplotlib figures in a common style."""
 
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,6 +17,7 @@ from research.checks import (
     check_numbers,
     check_path,
     check_text,
+    shown,
 )
 
 # Okabe & Ito's palette, which colour-blind readers can distinguish. The keys are
@@ -54,14 +57,14 @@ class Picture(NamedTuple):
       title: Title of a few words.
       caption: Description of the content, with the important numbers. It is also the
         text for readers who cannot see the picture.
-      figure: Still figure.
+      figure: Still figure, or the text of an SVG file, such as `Ledger.svg` returns.
       motion: Looping APNG from `research.figures.motion.record`. None means that there
         is no animation.
     """
 
     title: str
     caption: str
-    figure: Figure
+    figure: Figure | str
     motion: bytes | None = None
 
 
@@ -88,7 +91,7 @@ def new_figure(
     *,
     width: float = 9.0,
     height: float = 4.2,
-    **keywords,
+    **keywords: Any,
 ):
     """Return a figure in the common style with an array of axes.
 
@@ -112,6 +115,8 @@ def new_figure(
 def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     """Write a picture as name.svg and name.png, and an animation as name.apng.
 
+    If the picture's figure is the text of an SVG file, only name.svg is written.
+
     Returns:
       Title, caption and paths of the picture. `still` is the path of the SVG file.
     """
@@ -123,7 +128,7 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     )
     check_text("picture.title", picture.title)
     check_text("picture.caption", picture.caption)
-    check_instance("picture.figure", picture.figure, Figure, "Make one by new_figure.")
+    _check_figure("picture.figure", picture.figure)
     check_instance("picture.motion", picture.motion, (bytes, type(None)))
     check_path("folder", folder)
     check_text("name", name)
@@ -138,14 +143,40 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
         )
     folder = Path(folder)
     still = folder / f"{name}.svg"
-    with style():
-        picture.figure.savefig(still, metadata={"Date": None})
-        picture.figure.savefig(folder / f"{name}.png", dpi=150)
+    still.write_bytes(svg_bytes(picture.figure))
+    if isinstance(picture.figure, Figure):
+        with style():
+            picture.figure.savefig(folder / f"{name}.png", dpi=150)
     motion = None
     if picture.motion is not None:
         motion = folder / f"{name}.apng"
         motion.write_bytes(picture.motion)
     return Saved(picture.title, picture.caption, still, motion)
+
+
+def svg_bytes(figure: Figure | str) -> bytes:
+    """Return a figure as SVG. The same figure always gives the same bytes.
+
+    Args:
+      figure: The figure, or the text of an SVG file, which is returned as it is.
+    """
+    _check_figure("figure", figure)
+    if isinstance(figure, str):
+        return figure.encode()
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _check_figure(name: str, figure: Any) -> None:
+    hint = "Make one by new_figure."
+    check_instance(name, figure, (Figure, str), hint)
+    if isinstance(figure, str) and not figure.startswith("<svg "):
+        raise ValueError(
+            f"{name} must be a figure, or the text of an SVG file, which starts "
+            f"with '<svg '; got {shown(figure)}. {hint}"
+        )
 
 
 def colour(regime: str) -> str:
@@ -161,11 +192,11 @@ def colour(regime: str) -> str:
 
 def band(
     axes: Axes,
-    x: np.ndarray,
-    middle: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    **style,
+    x: Float[np.ndarray, " k"],
+    middle: Float[np.ndarray, " k"],
+    low: Float[np.ndarray, " k"],
+    high: Float[np.ndarray, " k"],
+    **style: Any,
 ) -> None:
     """Draw a line with a band from `low` to `high`.
 

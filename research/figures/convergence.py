@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 
 from research import figures, statistics
@@ -18,14 +19,14 @@ class Curve(NamedTuple):
       values: Positive values, one row for each seed, shape (s, k). The figure shows the
         median over the seeds with a bootstrap interval.
       colour: Any matplotlib colour.
-      floor: Predicted value at which the curve stops to fall, drawn as a dashed line.
+      floor: Predicted value at which the curve stops falling, drawn as a dashed line.
         None means that there is no prediction.
       dashes: A matplotlib line style.
     """
 
     label: str
-    x: np.ndarray
-    values: np.ndarray
+    x: Float[np.ndarray, " k"]
+    values: Float[np.ndarray, "s k"]
     colour: str
     floor: float | None = None
     dashes: str = "-"
@@ -71,7 +72,7 @@ def draw_curves(
     axes.set_ylabel(y_label)
 
 
-def thin(x: np.ndarray, points: int = 160) -> np.ndarray:
+def thin(x: Float[np.ndarray, " k"], points: int = 160) -> Int[np.ndarray, " chosen"]:
     """Return indices of at most `points` positive entries of x.
 
     The selected entries are spaced evenly on a log axis. The last positive entry is

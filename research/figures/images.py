@@ -73,7 +73,7 @@ def draw_filters(
         else 1.0
     )
 
-    def colours(image):
+    def colours(image: np.ndarray):
         return (
             image if image.shape[-1] == 1 else 0.5 + 0.5 * np.clip(image / limit, -1, 1)
         )

@@ -1,9 +1,10 @@
 """Draw how the score of a rule depends on its learning rate."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 
 from research import figures
@@ -28,31 +29,31 @@ class Valley(NamedTuple):
       low, high: Range of each trial's score over the seeds, shape (t,).
       diverged: Whether a run of the trial diverged or had the largest possible score,
         shape (t,).
-      chosen: Index of the trial with the lowest score; among equals, the one tried
-        first.
+      chosen: Index of the trial with the lowest score. If several trials have this
+        score, the first of them.
       along: Learning rates of the line, shape (r,).
       line: Score at these rates, with the other hyper-parameters of the chosen trial,
         shape (r,).
       floor, ceiling: Range of the line over the seeds, shape (r,).
-      near: Lowest and highest rate around the line's best with a score within 10 % of
-        it, from the study; None if the best score is above the budget or the study does
-        not have the rates.
+      near: Lowest and highest rate around the best rate of the line whose scores are
+        within 10 % of the best score. The two rates are from the study. None if the
+        best score is above the budget, or if the study does not have the rates.
       decades: Width of `near` in decades, from the study; None if the best score is
         above the budget.
       at_end: Whether `near` reaches an end of the line, so that it may be wider.
       name: Name of the hyper-parameter.
     """
 
-    rates: np.ndarray
-    scores: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    diverged: np.ndarray
+    rates: Float[np.ndarray, " t"]
+    scores: Float[np.ndarray, " t"]
+    low: Float[np.ndarray, " t"]
+    high: Float[np.ndarray, " t"]
+    diverged: Bool[np.ndarray, " t"]
     chosen: int
-    along: np.ndarray
-    line: np.ndarray
-    floor: np.ndarray
-    ceiling: np.ndarray
+    along: Float[np.ndarray, " r"]
+    line: Float[np.ndarray, " r"]
+    floor: Float[np.ndarray, " r"]
+    ceiling: Float[np.ndarray, " r"]
     near: tuple[float, float] | None
     decades: float | None
     at_end: bool
@@ -158,13 +159,16 @@ def rates(
     )
 
 
-def _overlaid(workloads, rules, valleys, who: Cast):
+def _overlaid(
+    workloads: Sequence[str],
+    rules: Sequence[str],
+    valleys: Mapping[tuple[str, str], Valley | None],
+    who: Cast,
+):
     figure, used, spare = panels(workloads, each=2.6)
     for panel, workload in zip(used, workloads, strict=True):
         here = [
-            (rule, valleys[workload, rule])
-            for rule in rules
-            if valleys[workload, rule] is not None
+            (rule, v) for rule in rules if (v := valleys[workload, rule]) is not None
         ]
         _scale(panel, [v for _, v in here])
         for row, (rule, v) in enumerate(here):
@@ -173,7 +177,12 @@ def _overlaid(workloads, rules, valleys, who: Cast):
     return figure
 
 
-def _grid(workloads, rules, valleys, who: Cast):
+def _grid(
+    workloads: Sequence[str],
+    rules: Sequence[str],
+    valleys: Mapping[tuple[str, str], Valley | None],
+    who: Cast,
+):
     """Draw one panel for each pair of rule and workload.
 
     Several workloads have one column each.
@@ -316,7 +325,7 @@ def _caption(
     who: Cast,
     drawn: list[str],
     with_rate: list[str],
-    valleys,
+    valleys: Mapping[tuple[str, str], Valley | None],
 ) -> str:
     sentences = []
     for workload in numbers["workloads"]:
@@ -348,13 +357,15 @@ def _caption(
     left = [f"the {len(left)} other rules"] if len(left) > MOST_PANELS else left
     without = [rule for rule in who.order if rule not in with_rate]
     return (
-        "Cost of each of the first trials of all searches, in passes (geometric mean over "
-        "the screening seeds, its range as a stroke), against its learning rate. A run "
-        f"that misses the target counts as ten budgets. {others}The line varies only the "
-        "rate of the best choice; its band is the range over tuning seeds. The best trial "
-        "is ringed. Crosses at the top diverged or made no progress on some seed. The bar "
-        "at the bottom spans the rates within 10 % of the line's best, where the target is "
-        f"reached. {' '.join(sentences)}"
-        f"{f' Not drawn: {listed(left)}.' if left else ''}{f' Shown is {listed(sorted(named))}.' if named else ''}"
+        "Cost of each of the first trials of all searches, in passes (geometric mean "
+        "over the screening seeds, its range as a stroke), against its learning rate. "
+        "A run that misses the target counts as ten budgets. "
+        f"{others}The line varies only the rate of the best choice; its band is the "
+        "range over tuning seeds. The best trial is ringed. Crosses at the top "
+        "diverged or made no progress on some seed. The bar at the bottom spans the "
+        "rates within 10 % of the line's best, where the target is reached. "
+        f"{' '.join(sentences)}"
+        f"{f' Not drawn: {listed(left)}.' if left else ''}"
+        f"{f' Shown is {listed(sorted(named))}.' if named else ''}"
         f"{f' Without a learning rate: {listed(without)}.' if without else ''}"
     )

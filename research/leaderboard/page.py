@@ -7,20 +7,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research import report
+from research import figures, report
 from research.checks import check_flag, check_instance, check_path, check_sequence
 from research.comparison.archive import SavedStudy
 from research.leaderboard.gathering import Gathered, gather
 from research.leaderboard.rankings import (
-    PROTOCOL,
+    ON_NETWORKS,
     Entry,
     Rankings,
     answer,
     costs,
     merge,
+    terms_of,
+    workload_of,
 )
+from research.leaderboard.ratios import Ratio, draw_ratios
 from research.runs import Table, write_atomically
 from research.runs.manifest import MANIFEST
+
+# Names of the ratio and of its interval in a comparison, and in one on networks.
+RATIOS = (("ratio", "low", "high"), ("loss_ratio", "loss_low", "loss_high"))
+TITLES = ("Every rule on every workload", "Every rule on every network")
+NOTES = (
+    "Example gradients and seconds: average cost to reach the target. Ratio: example "
+    "gradients of the rule divided by those of the baseline of its study. {interval} "
+    "Final gap: median over seeds; in brackets its 10 % and 90 % quantiles. Verdicts "
+    "come from each study, paired by seed. Reached: share of the reported runs. "
+    "Diverged: share of the trials in the search space. Place: rank by example "
+    "gradients; the median, if a rule is in several studies. Seconds were measured on "
+    "the processor in the same row; do not compare them between processors.",
+    "Validation loss at the end of the schedule. Ratio: loss of the rule divided by "
+    "that of the baseline of its study. Steps: the rule's steps divided by the steps "
+    "with which the baseline reaches the same loss. {interval} Test accuracy is not "
+    "used for any choice. Diverged: share of the trials in the search space. Place: "
+    "rank by loss; the median, if a rule is in several studies. Seconds were measured "
+    "on the processor in the same row; do not compare them between processors.",
+)
 
 
 def write_leaderboard(
@@ -55,6 +77,7 @@ def write_leaderboard(
         headline=headline,
         rest=rest,
         tables=[report.sortable(table) for table in tables(rankings)],
+        pictures=[_picture(study) for study in rankings.gathered.studies],
         command=shlex.join(
             [
                 "python",
@@ -74,8 +97,8 @@ def write_leaderboard(
 def tables(rankings: Rankings) -> list[Table]:
     """Return the tables of the page.
 
-    The tables show the measurements, the protocols and the studies. If files were left
-    out, another table lists these files.
+    The tables show the measurements on workloads and those on networks, the protocols
+    and the studies. If files were left out, another table lists these files.
 
     Args:
       rankings: Result of `write_leaderboard`.
@@ -88,29 +111,24 @@ def tables(rankings: Rankings) -> list[Table]:
     check_sequence("rankings.all", rankings.all, "rankings", tuple)
     studies, _, left_out = rankings.gathered
     levels = sorted({study.numbers["protocol"]["level"] for study in studies})
-    note = (
-        "Example gradients and seconds: average cost to reach the target. Ratio: "
-        "example gradients of the rule divided by those of the baseline of its study. "
+    interval = (
         "In brackets: the interval that the study reports "
         f"({' or '.join(f'{level:.0%}' for level in levels)}), not corrected for the "
-        "number of studies. Final gap: median over seeds; in brackets its 10 % and 90 "
-        "% quantiles. Verdicts come from each study, paired by seed. Reached: share "
-        "of the reported runs. Diverged: share of the trials in the search space. "
-        "Place: rank by example gradients; the median, if a rule is in several "
-        "studies. Seconds were measured on the processor in the same row; do not "
-        "compare them between processors."
+        "number of studies."
     )
-    rows = [
-        _row(entry, cost)
-        for ranking in rankings.all
-        for cost in [costs(ranking)]
-        for entry in ranking
-    ]
-    shown = [
-        _table("Every rule on every workload", rows, note),
-        _protocols(rankings),
-        _studies(rankings),
-    ]
+    shown = []
+    for on_networks, title in enumerate(TITLES):
+        rows = [
+            (_network_row if on_networks else _row)(entry, cost)
+            for ranking in rankings.all
+            for cost in [costs(ranking)]
+            for entry in ranking
+            if entry.study.on_networks == on_networks
+        ]
+        if rows:
+            note = NOTES[on_networks].format(interval=interval)
+            shown.append(_table(title, rows, note))
+    shown += [*_protocols(rankings), _studies(rankings)]
     if left_out:
         shown.append(Table("Left out", ("file", "why"), left_out))
     return shown
@@ -122,41 +140,67 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], note: str) -> Table:
     )
 
 
-def _protocols(rankings: Rankings) -> Table:
-    rows = []
+def _protocols(rankings: Rankings) -> list[Table]:
+    """Return one table of the protocols, and one of those on networks if there are
+    any.
+    """
+    rows: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for number, terms in enumerate(rankings.protocols, 1):
-        searches, budget, passes, batch_size, target, tune_on = terms
+        on_networks = terms[0] == ON_NETWORKS
         row = {
             "protocol": str(number),
-            "searches": searches,
-            "trials": budget,
-            "passes": passes,
-            "examples in a batch": "all" if batch_size is None else batch_size,
-            "target": target,
-            "tuned on": tune_on,
+            **(_network_terms(terms) if on_networks else _terms(terms)),
             "measurements": sum(
                 entry.protocol == number
                 for ranking in rankings.all
                 for entry in ranking
             ),
         }
-        rows.append(row)
+        rows[on_networks].append(row)
     note = "Measurements of different protocols are not ranked together."
-    return _table("Protocols", rows, note)
+    titles = ("Protocols", "Protocols on networks")
+    return [
+        _table(title, some, note)
+        for title, some in zip(titles, rows, strict=True)
+        if some
+    ]
+
+
+def _terms(terms: Sequence[Any]) -> dict[str, Any]:
+    searches, budget, passes, batch_size, target, tune_on = terms
+    return {
+        "searches": searches,
+        "trials": budget,
+        "passes": passes,
+        "examples in a batch": "all" if batch_size is None else batch_size,
+        "target": target,
+        "tuned on": tune_on,
+    }
+
+
+def _network_terms(terms: Sequence[Any]) -> dict[str, Any]:
+    _, searches, budget, num_steps, batch_size = terms
+    return {
+        "searches": searches,
+        "trials": budget,
+        "steps": num_steps,
+        "examples in a batch": batch_size,
+    }
 
 
 def _studies(rankings: Rankings) -> Table:
     rows = []
     for study in rankings.gathered.studies:
         protocol = study.numbers["protocol"]
-        terms = tuple(protocol[name] for name in PROTOCOL)
+        terms = [terms_of(study, one) for one in study.numbers["cells"]]
+        numbers = {1 + rankings.protocols.index(one) for one in terms}
         reported, tuned = len(protocol["seeds"]), len(protocol["tuning_seeds"])
         cores = study.fact("environment", "processor", "cores")
         row = {
             "study": study.manifest["id"],
             "file": study.name,
             "command": study.fact("command"),
-            "protocol": str(1 + rankings.protocols.index(terms)),
+            "protocol": ", ".join(map(str, sorted(numbers))),
             "seeds": f"{reported} reported, {tuned} for tuning",
             "versions": _versions(study),
             "processor": f"{_processor(study)}, {cores} cores",
@@ -203,6 +247,64 @@ def _row(entry: Entry, cost_of: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
+def _network_row(entry: Entry, cost_of: Mapping[str, float]) -> dict[str, Any]:
+    """Return a row of the table of networks."""
+    measurement, study = entry.measurement, entry.study
+    cost = None if entry.cost == math.inf else entry.cost
+    ratio, verdict = _compared(entry)
+    seconds = measurement["seconds_per_step"]
+    return {
+        "rule": entry.rule,
+        "network": entry.workload,
+        "protocol": str(entry.protocol),
+        "place": _place(entry, cost_of),
+        "validation loss": _with_interval(cost, entry.low, entry.high, "unknown"),
+        "ratio to baseline": ratio,
+        "verdict": verdict,
+        "steps for equal loss": _steps(entry),
+        "test accuracy": _share(measurement["accuracy"]),
+        "seconds a step": report.cell(
+            seconds, "not measured" if seconds is None else report.shown(seconds)
+        ),
+        "diverged": _share(measurement["diverged"]),
+        "processor": _processor(study),
+        "versions": _versions(study),
+        "source code": _commit(study),
+        "study": study.manifest["id"],
+    }
+
+
+def _steps(entry: Entry) -> report.Cell:
+    if entry.comparison is None:
+        return report.cell(None, "the baseline")
+    names = ("steps", "steps_low", "steps_high")
+    steps, low, high = (entry.comparison[name] for name in names)
+    return _with_interval(steps, low, high, "unknown")
+
+
+def _picture(study: SavedStudy) -> tuple[figures.Picture, report.Embedded]:
+    """Draw the comparisons of a study from its checked numbers.
+
+    A picture in the file of a study is never shown, because it may contain anything.
+    """
+    on_networks = study.on_networks
+    ratio, low, high = RATIOS[on_networks]
+    rows = [
+        Ratio(
+            f"{one['rule']} on {workload_of(study, one)}",
+            one[ratio],
+            one[low],
+            one[high],
+            one["verdict"],
+        )
+        for one in study.numbers["comparisons"]
+    ]
+    axis = "validation loss" if on_networks else "example gradients to the target"
+    title = f"Study {study.manifest['id']}, {study.name}"
+    picture = draw_ratios(title, rows, f"{axis}, divided by those of the baseline")
+    return picture, report.embed_bytes(figures.svg_bytes(picture.figure), study.name)
+
+
 def _place(entry: Entry, cost: Mapping[str, float]) -> report.Cell:
     """Return the place of the entry's rule in its ranking."""
     if len(cost) < 2:
@@ -226,7 +328,8 @@ def _compared(entry: Entry) -> tuple[report.Cell, str]:
         verdict += f" than {comparison['baseline']}"
     elif detectable is not None and math.isfinite(detectable):
         verdict += f" (it could detect a factor of {detectable:.3g})"
-    ratio, low, high = (comparison[name] for name in ("ratio", "low", "high"))
+    names = RATIOS[entry.study.on_networks]
+    ratio, low, high = (comparison[name] for name in names)
     return _with_interval(ratio, low, high, "neither reached"), verdict
 
 

@@ -13,6 +13,9 @@ from research.leaderboard.gathering import Gathered
 
 # Settings that must be equal if two costs are to be compared.
 PROTOCOL = ("searches", "budget", "passes", "batch_size", "target", "tune_on")
+# The same on networks; the last two are settings of the network.
+NETWORK_PROTOCOL = ("searches", "budget", "num_steps", "batch_size")
+ON_NETWORKS = "networks"  # Marks the protocols of studies on networks.
 
 
 class Entry(NamedTuple):
@@ -28,6 +31,7 @@ class Entry(NamedTuple):
       protocol: Number of the protocol, counted from 1.
       cost, low, high: Number of example gradients until the target is reached, and the
         ends of the interval for this number. inf means that the target was not reached.
+        On a network: the validation loss at the end, and its interval.
       measurement: Measurement of the rule, as stored in the study.
       comparison: Comparison of the rule with the baseline of the study. None if the
         rule is the baseline.
@@ -50,7 +54,8 @@ class Rankings(NamedTuple):
     Attributes:
       gathered: The studies.
       protocols: The different protocols, in order of their first occurrence. A protocol
-        is a tuple with the values of the settings `PROTOCOL`.
+        is a tuple with the values of the settings `PROTOCOL`. On networks it is
+        `ON_NETWORKS` and the values of `NETWORK_PROTOCOL`.
       all: The rankings. There is one ranking for each workload and protocol. A ranking
         is a tuple of entries, sorted by the `costs` of the rules, lowest cost first.
     """
@@ -73,25 +78,26 @@ def merge(gathered: Gathered) -> Rankings:
     """Rank the measurements of all studies, one ranking per workload and protocol."""
     studies = gathered.studies
     ambiguous = {
-        "code": _ambiguous(studies, "rule", _code),
-        "space": _ambiguous(studies, "rule", _space),
-        "n": _ambiguous(studies, "workload", lambda _, measurement: measurement["n"]),
-        "optimum": _ambiguous(studies, "workload", _optimum),
+        "code": _ambiguous(studies, _rule, _code),
+        "space": _ambiguous(studies, _rule, _space),
+        "n": _ambiguous(studies, workload_of, _size),
+        "optimum": _ambiguous(studies, workload_of, _optimum),
     }
     protocols: list[tuple[Any, ...]] = []
     grouped: dict[tuple[str, int], list[Entry]] = {}
     for study in studies:
-        terms = tuple(study.numbers["protocol"][name] for name in PROTOCOL)
-        protocols += [terms] if terms not in protocols else []
-        compared = {(c["workload"], c["rule"]): c for c in study.numbers["comparisons"]}
+        comparisons = study.numbers["comparisons"]
+        compared = {(workload_of(study, c), c["rule"]): c for c in comparisons}
         for measurement in study.numbers["cells"]:
-            rule, workload = measurement["rule"], measurement["workload"]
+            rule, workload = measurement["rule"], workload_of(study, measurement)
+            terms = terms_of(study, measurement)
+            protocols += [terms] if terms not in protocols else []
             entry = Entry(
                 study,
                 rule + _rule_details(study, measurement, ambiguous),
                 workload + _workload_details(study, measurement, ambiguous),
                 protocols.index(terms) + 1,
-                *_example_gradients(measurement),
+                *_scores(study, measurement),
                 measurement,
                 compared.get((workload, rule)),
             )
@@ -101,6 +107,21 @@ def merge(gathered: Gathered) -> Rankings:
         tuple(protocols),
         tuple(_ordered(grouped[key]) for key in sorted(grouped)),
     )
+
+
+def workload_of(study: SavedStudy, entry: Mapping[str, Any]) -> str:
+    """Return the name of the workload or of the network of a measurement."""
+    return entry["network" if study.on_networks else "workload"]
+
+
+def terms_of(study: SavedStudy, measurement: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the protocol of a measurement."""
+    protocol = study.numbers["protocol"]
+    if not study.on_networks:
+        return tuple(protocol[name] for name in PROTOCOL)
+    searches, budget, *of_network = NETWORK_PROTOCOL
+    terms = (protocol[searches], protocol[budget])
+    return (ON_NETWORKS, *terms, *(measurement[name] for name in of_network))
 
 
 def _rule_details(
@@ -127,8 +148,10 @@ def _workload_details(
 
     It is "" if all workloads of this name are the same.
     """
-    workload = measurement["workload"]
-    examples = f" · {measurement['n']:,} examples" if workload in ambiguous["n"] else ""
+    workload = workload_of(study, measurement)
+    what = "parameters" if study.on_networks else "examples"
+    size = f" · {_size(study, measurement):,} {what}"
+    examples = size if workload in ambiguous["n"] else ""
     if workload in ambiguous["optimum"]:
         return f"{examples} · {_optimum(study, measurement)}"
     return examples
@@ -232,12 +255,14 @@ def _remarks(rankings: Rankings) -> list[str]:
     studies, repeated, left_out = rankings.gathered
     alone = len(rankings.all) - len(rankings.contests)
     ambiguous = sorted(
-        _ambiguous(studies, "rule", _code) | _ambiguous(studies, "rule", _space)
+        _ambiguous(studies, _rule, _code) | _ambiguous(studies, _rule, _space)
     )
     remarks = [
         "Each ranking is for one workload and one protocol, so that only comparable "
         "results are compared."
     ]
+    if any(study.on_networks for study in studies):
+        remarks.append("On networks, the cost is the validation loss at the end.")
     if alone:
         remarks.append(
             f"{alone} more have only one rule, so there is nothing to compare."
@@ -263,11 +288,20 @@ def _remarks(rankings: Rankings) -> list[str]:
     return remarks
 
 
-def _example_gradients(measurement: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Return (cost, low, high) in example gradients.
+def _scores(
+    study: SavedStudy, measurement: Mapping[str, Any]
+) -> tuple[float, float, float]:
+    """Return (cost, low, high) in example gradients, or the loss on a network.
 
-    The study states the interval in passes, so its ends are converted.
+    A study states the interval of the gradients in passes, so its ends are converted.
     """
+    if study.on_networks:
+        names = ("loss", "loss_low", "loss_high")
+        cost, low, high = (
+            math.inf if measurement[name] is None else measurement[name]
+            for name in names
+        )
+        return cost, low, high
     cost, gradients = measurement["cost"], measurement["example_gradients"]
     n = float(measurement["n"])
     one_pass = gradients / cost if cost and cost < math.inf else n
@@ -277,18 +311,30 @@ def _example_gradients(measurement: Mapping[str, Any]) -> tuple[float, float, fl
 
 
 def _ambiguous(
-    studies: Sequence[SavedStudy], name: str, of: Callable[[SavedStudy, Any], Any]
+    studies: Sequence[SavedStudy],
+    name_of: Callable[[SavedStudy, Any], str],
+    of: Callable[[SavedStudy, Any], Any],
 ) -> set[str]:
     """Return the names with several meanings among all studies.
 
-    `of` returns the meaning of a name from a study and a measurement.
+    `name_of` and `of` return a name and its meaning from a study and a measurement.
     """
     meanings: dict[str, set[Any]] = {}
     for study in studies:
         for measurement in study.numbers["cells"]:
-            key, value = measurement[name], of(study, measurement)
+            key, value = name_of(study, measurement), of(study, measurement)
             meanings.setdefault(key, set()).add(value)
     return {key for key, values in meanings.items() if len(values) > 1}
+
+
+def _rule(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
+    del study
+    return measurement["rule"]
+
+
+def _size(study: SavedStudy, measurement: Mapping[str, Any]) -> int:
+    """Return the number of examples, or of the parameters of a network."""
+    return measurement["parameters" if study.on_networks else "n"]
 
 
 def _code(study: SavedStudy, measurement: Mapping[str, Any]) -> str:

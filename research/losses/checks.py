@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from research.checks import check_numbers, is_traced
 
 
-def floating(name: str, value: ArrayLike) -> Array:
+def floating(name: str, value: ArrayLike) -> Float[Array, "..."]:
     """Convert a value to an array, and raise TypeError if it is not floating."""
     array = numeric(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -19,23 +19,25 @@ def floating(name: str, value: ArrayLike) -> Array:
     return array
 
 
-def numeric(name: str, value: ArrayLike) -> Array:
+def numeric(name: str, value: ArrayLike) -> Num[Array, "..."]:
     """Convert a value to an array of numbers, or raise TypeError."""
     if not isinstance(value, jax.Array) or not is_traced(value):
         check_numbers(name, value)
     return jnp.asarray(value)
 
 
-def wide(label: Array) -> Array:
+def wide(label: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
     """Convert a label to an integer type with at least 32 bits.
 
-    The label is compared with the number of classes in the type of the label. An 8-bit
-    type cannot represent a number of classes above 127.
+    JAX compares a label with the number of classes in the label's type. An 8-bit type
+    cannot represent a number of classes above 127.
     """
     return label if label.dtype.itemsize >= 4 else label.astype(jnp.int32)
 
 
-def one_or_nan(valid: Array, dtype: DTypeLike) -> Array:
+def one_or_nan(
+    valid: Bool[Array, "*shape"], dtype: DTypeLike
+) -> Float[Array, "*shape"]:
     """Return 1 if a traced label is valid, else NaN, as a factor of the loss.
 
     The factor also makes the gradient NaN. With `jnp.where(valid, loss, jnp.nan)`, the
@@ -44,7 +46,9 @@ def one_or_nan(valid: Array, dtype: DTypeLike) -> Array:
     return jnp.where(valid, jnp.asarray(1, dtype), jnp.asarray(jnp.nan, dtype))
 
 
-def one_example(wanted: str, first: Array, second: Array) -> str:
+def one_example(
+    wanted: str, first: Num[Array, "..."], second: Num[Array, "..."]
+) -> str:
     """Return the error message for a batch that is passed instead of one example."""
     return (
         f"A loss takes one example, {wanted}; got shapes {first.shape} and "
@@ -52,7 +56,7 @@ def one_example(wanted: str, first: Array, second: Array) -> str:
     )
 
 
-def negative_absolute(x: Array) -> Array:
+def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Compute -|x|, with the derivative +1 at 0.
 
     JAX's derivative of -jnp.abs(x) at 0 is different. If a smooth even function is

@@ -76,7 +76,7 @@ def attention_weights(
 ) -> Float[Array, "*batch num_heads T T"]:
     """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M).
 
-    Every row sums to 1.
+    Every row sums to 1. `attention` defines the symbols.
 
     Args, Raises:
       As in `attention`.
@@ -84,7 +84,9 @@ def attention_weights(
       The weights, shape (..., num_heads, T, T). The last two axes are queries and keys.
     Example:
       >>> params = {"query_key_value": {"weights": jnp.zeros((2, 6))}}
-      >>> print(attention_weights(params, jnp.ones((2, 2)), causal_mask(2), num_heads=1))
+      >>> print(
+      ...     attention_weights(params, jnp.ones((2, 2)), causal_mask(2), num_heads=1)
+      ... )
       [[[1.  0. ]
         [0.5 0.5]]]
     """

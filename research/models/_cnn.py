@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from research.models._convolution import Padding, check_image, convolution, pair
 from research.models._dropout import check_dropout_rate
@@ -155,7 +155,7 @@ def cnn(
     return with_own_parameters(init, apply)
 
 
-def check_image_shape(x: Array, image_shape: tuple[int, int, int]) -> None:
+def check_image_shape(x: Num[Array, "..."], image_shape: tuple[int, int, int]) -> None:
     """Raise ValueError unless x has shape (..., *image_shape)."""
     check_image(x, image_shape[-1])
     if x.shape[-3:] != tuple(image_shape):

@@ -262,7 +262,7 @@ def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]
     return int(both[0]), int(both[1])
 
 
-def check_image(x: Array, channels: int | None = None) -> None:
+def check_image(x: Num[Array, "..."], channels: int | None = None) -> None:
     """Raise ValueError unless x has shape (..., H, W, C).
 
     If the channels seem to come first, the message says how to transpose.

@@ -8,11 +8,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from research import checks
-from research.types import Array, Key
+from research.types import Array, Key, Scalar
 
 
 def dropout(
-    key: Key | None, x: Float[ArrayLike, "*shape"], rate: float | Array
+    key: Key | None, x: Float[ArrayLike, "*shape"], rate: Scalar
 ) -> Float[Array, "*shape"]:
     """Set each entry to zero with probability `rate`; divide the others by 1 - rate.
 
@@ -55,7 +55,7 @@ def dropout(
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 
-def check_dropout_rate(name: str, rate: float | Array) -> None:
+def check_dropout_rate(name: str, rate: Scalar) -> None:
     """Raise ValueError if a rate that is not traced lies outside [0, 1)."""
     checks.check_real(name, rate)
     if not isinstance(rate, Tracer) and not 0 <= rate < 1:

@@ -35,7 +35,9 @@ Carries = tuple[Carry, ...]  # One carry for each layer.
 
 
 class Recurrence(NamedTuple):
-    """A recurrent network with an explicit carry.
+    """A recurrent network whose carry is an explicit argument.
+
+    The carry is the state of all layers, which a step passes to the next step.
 
     The network can process a long sequence in windows, or one token at a time.
 
@@ -74,9 +76,10 @@ def recurrent(
     any computation.
 
     The argument `window` truncates backpropagation and does not change the predictions.
-    Time is divided into windows of `window` steps, counted from the start. The gradient
-    flows through the carry inside a window, but not from one window into the previous
-    one. A loss at step t is therefore differentiated through at most `window` steps.
+    Time is divided into windows of `window` steps, counted from the start. Inside a
+    window, the gradient flows from each state to the previous state. It does not flow
+    from one window into the previous window. A loss at step t is therefore
+    differentiated through at most `window` steps.
 
     Args:
       num_inputs: Number d of inputs of a step. With an embedding, it is the number of
@@ -165,7 +168,9 @@ def recurrence(
     dropout: float = 0.0,
     dtype: DTypeLike | None = None,
 ) -> Recurrence:
-    """Build the network of `recurrent` with an explicit carry.
+    """Build the network of `recurrent`, with the carry as an explicit argument.
+
+    The carry is the state of all layers, which a step passes to the next step.
 
     The network can be advanced by a window or by one step at a time.
 

@@ -29,7 +29,7 @@ class Cell(NamedTuple):
       slopes: Function (values, carry, next carry) -> partial derivatives of a step. The
         arrays may have any leading axes, so one call can treat all steps.
       differential: Function (slopes, dp, dq, dcarry) -> differential of the next carry.
-        It is linear in dp, dq and dcarry. dp None means 0.
+        It is linear in dp, dq and dcarry. If dp is None, it counts as 0.
     """
 
     num_blocks: int
@@ -65,14 +65,17 @@ def vanilla(
     return (jnp.tanh(p + q),), ()
 
 
-def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Array:
+def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Float[Array, "... H"]:
     """Compute 1 - h'²."""
     del kept, before
     return 1 - after[0] ** 2
 
 
 def vanilla_differential(
-    slopes: Array, dp: Array | None, dq: Array, dcarry: Carry
+    slopes: Float[Array, "... H"],
+    dp: Float[Array, "... H"] | None,
+    dq: Float[Array, "... H"],
+    dcarry: Carry,
 ) -> Carry:
     """Compute dh' = (1 - h'²) (dp + dq)."""
     del dcarry
@@ -117,11 +120,13 @@ def gru(
     return (new + gates[:, width:] * (h - new),), (gates, new, q[:, 2 * width :])
 
 
-def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
+def gru_slopes(
+    kept: Any, before: Carry, after: Carry
+) -> tuple[Float[Array, "... 3H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of h' in one GRU step.
 
-    Return the derivatives with respect to q (blocks side by side), p_n and h. The last
-    one is z.
+    Return the derivatives with respect to q (blocks side by side), p_n and h. The
+    derivative with respect to h is z.
     """
     del after
     gates, new, reset_from = kept
@@ -136,7 +141,10 @@ def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
 
 
 def gru_differential(
-    slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry
+    slopes: tuple[Float[Array, "... 3H"], Float[Array, "... H"], Float[Array, "... H"]],
+    dp: Float[Array, "... 3H"] | None,
+    dq: Float[Array, "... 3H"],
+    dcarry: Carry,
 ) -> Carry:
     """Compute dh' = z dh + (1 - z) dn + (h - n) dz.
 
@@ -190,12 +198,14 @@ def lstm(
     return (o * jnp.tanh(c), c), gates
 
 
-def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
+def lstm_slopes(
+    kept: Float[Array, "... 4H"], before: Carry, after: Carry
+) -> tuple[Float[Array, "... 4H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of one LSTM step.
 
     The first array has the derivatives with respect to the arguments of the gates, side
-    by side. For the gates i, f and g, it is c' that is differentiated. For the gate o,
-    it is h'. The second array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
+    by side. For the gates i, f and g, they are derivatives of c'. For the gate o, they
+    are derivatives of h'. The second array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
     """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])
@@ -209,7 +219,10 @@ def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
 
 
 def lstm_differential(
-    slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry
+    slopes: tuple[Float[Array, "... 4H"], Float[Array, "... H"], Float[Array, "... H"]],
+    dp: Float[Array, "... 4H"] | None,
+    dq: Float[Array, "... 4H"],
+    dcarry: Carry,
 ) -> Carry:
     """Compute the differential of one LSTM step.
 

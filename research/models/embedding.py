@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from research.checks import check_numbers, check_text
 from research.models._linear import check_count, check_model_dtype
@@ -131,7 +131,7 @@ def check_every(logits: tuple[int, ...], tokens: tuple[int, ...]) -> None:
         )
 
 
-def values_and_length(x: Any) -> tuple[Array, Array | None]:
+def values_and_length(x: Any) -> tuple[Num[Array, "..."], Int[Array, "..."] | None]:
     """Return the values of x as an array, and the lengths (None if x has no lengths).
 
     Raises:
@@ -152,7 +152,7 @@ def values_and_length(x: Any) -> tuple[Array, Array | None]:
 
 def split_sequences(
     x: Any, context: int, num_symbols: int | None = None
-) -> tuple[Array, Array | None]:
+) -> tuple[Int[Array, "... T"], Bool[Array, "... T"] | None]:
     """Check tokens, and return them with a mask that marks the tokens before the end.
 
     Args:

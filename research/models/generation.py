@@ -14,7 +14,7 @@ from research.models._linear import check_count
 from research.models.embedding import check_every, check_tokens
 from research.models.images import check_model
 from research.sizes import check_room
-from research.types import Array, Key, Model, Params
+from research.types import Array, Key, Model, Params, Scalar
 
 
 def generate(
@@ -25,7 +25,7 @@ def generate(
     num_tokens: int,
     *,
     context: int,
-    temperature: float | Array = 1.0,
+    temperature: Scalar = 1.0,
     top_k: int | None = None,
 ) -> Int[Array, "*batch num_tokens"]:
     """Sample tokens from a language model, one after another.

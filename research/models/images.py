@@ -153,13 +153,15 @@ def augmented(model: Model, augment: Augmentation) -> Model:
       augment: Function (key, x) -> x, such as `random_flip`, `random_crop(4)` or
         `random_shift(2)`. `in_turn` combines several functions.
     Returns:
-      A model with the same params. Child 0 of the key is for the augmentation, child 1
-      for the model.
+      A model with the same params. The augmentation gets fold_in(key, 0), and the model
+      gets fold_in(key, 1).
     References:
       Krizhevsky, Sutskever & Hinton, ImageNet classification with deep convolutional
       neural networks, NeurIPS 2012, section 4.1.
     Example:
-      >>> first_pixel = Model(lambda key: (), lambda params, x, key=None: x[..., 0, 0, 0])
+      >>> first_pixel = Model(
+      ...     lambda key: (), lambda params, x, key=None: x[..., 0, 0, 0]
+      ... )
       >>> model = augmented(first_pixel, random_flip)
       >>> images = jnp.tile(jnp.arange(2.0).reshape(1, 1, 2, 1), (4, 1, 1, 1))
       >>> print(model.apply((), images), model.apply((), images, jax.random.key(1)))

@@ -33,6 +33,7 @@ class Level(NamedTuple):
     The probability of token w after context h is p(w | h) = (kept(h w) + back(h) p(w |
     h')) / total(h), where h' is h without its first token. The code of an n-gram is the
     number whose digits in base V are the tokens. The code of its context is code // V.
+    There are g n-grams and c contexts.
 
     Attributes:
       codes: Codes of the observed n-grams, ascending int64, shape (g,).
@@ -341,8 +342,8 @@ def _kneser_ney(
     levels: list[Level] = []
     codes_so_far = _codes(tokens, order, vocabulary_size)
     for length in range(order, 0, -1):
-        # Below the highest order, `codes_so_far` contains each n-gram once for every different
-        # token before it.
+        # Below the highest order, `codes_so_far` contains each n-gram once for every
+        # different token before it.
         codes, counts = np.unique(
             codes_so_far % vocabulary_size**length, return_counts=True
         )

@@ -108,7 +108,7 @@ def check_groups(num_groups: int, channels: int) -> None:
 
 
 def check_normalisation(
-    x: Array, scale: ArrayLike, bias: ArrayLike, epsilon: float
+    x: Float[Array, "*n d"], scale: ArrayLike, bias: ArrayLike, epsilon: float
 ) -> None:
     """Raise ValueError if scale or bias would broadcast, or epsilon is not positive."""
     if (

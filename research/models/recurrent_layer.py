@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from research.models._linear import dense
 from research.models.cells import Carry, Cell
@@ -188,7 +188,9 @@ def _cut(carry: Carry, instead: Carry, cut: Array | None) -> Carry:
 
 
 def at_end(
-    first: Float[Array, "n H"], later: Float[Array, "T n H"], length: Array | None
+    first: Float[Array, "n H"],
+    later: Float[Array, "T n H"],
+    length: Int[Array, " n"] | None,
 ) -> Float[Array, "n H"]:
     """Select the carry at the end of each sequence.
 

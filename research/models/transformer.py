@@ -52,13 +52,13 @@ def transformer_decoder(
     positions. Then it applies the blocks and, if order is "pre", a layer normalisation.
     The logits are x W_output, or x Eᵀ if tied.
 
-    Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block that
-    write into the residual sum are scaled by 1 / sqrt(2 num_layers), so that the sum
-    initially has a scale of about one. Biases start at 0. With sinusoidal positions,
-    the embedding is drawn from N(0, 1 / width) and multiplied by sqrt(width) (Vaswani
-    et al., section 3.4). E[tokens] and P are then both of order one. Dropout acts on
-    E[tokens] + P and on the outputs of the attention and of the small network in each
-    block. It does not act on the attention weights.
+    Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block whose
+    outputs are added to the residual sum are scaled by 1 / sqrt(2 num_layers), so that
+    the sum initially has a scale of about one. Biases start at 0. With sinusoidal
+    positions, the embedding is drawn from N(0, 1 / width) and multiplied by sqrt(width)
+    (Vaswani et al., section 3.4). E[tokens] and P are then both of order one. Dropout
+    acts on E[tokens] + P and on the outputs of the attention and of the small network
+    in each block. It does not act on the attention weights.
 
     Args:
       vocabulary_size: Number V of symbols.

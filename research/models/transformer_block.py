@@ -159,7 +159,7 @@ def draw_weights(
     )
 
 
-def normalise(params: Params, x: Array) -> Array:
+def normalise(params: Params, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     """Apply `layer_normalisation` with params {"scale", "bias"}."""
     return layer_normalisation(x, params["scale"], params["bias"])
 

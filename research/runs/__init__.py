@@ -7,7 +7,7 @@ from research.runs._environment import code_digest, environment
 from research.runs.agreement import Agreement, agreement_verdict, hold_against
 from research.runs.archive import pack, read_contents
 from research.runs.checkpoints import checkpoints_in, remembered
-from research.runs.command import command_line, parse_seeds
+from research.runs.command import command_line, parse_seeds, seeds_text
 from research.runs.comparison import Comparison, compare, verdict
 from research.runs.files import write_atomically
 from research.runs.folder import (
@@ -53,6 +53,7 @@ __all__ = [
     "reference_of",
     "remembered",
     "run_id",
+    "seeds_text",
     "verdict",
     "write_atomically",
 ]

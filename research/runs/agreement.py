@@ -52,8 +52,8 @@ class Agreement(NamedTuple):
       other_values: Differences between values that do not agree.
       hashes: Number of compared hashes.
       other_hashes: Names of the hashes that differ.
-      not_made: Places of values and names of hashes that are in the reference, but that
-        the run could not compute because of `left_out`.
+      not_made: Names of the values and hashes of the reference that the run could not
+        compute because of `left_out`.
       left_out: Data that were missing in the run.
       causes: Differences between the two environments, likeliest cause first.
     """
@@ -350,6 +350,6 @@ def _not_made(agreement: Agreement) -> str:
     more = f" and {count - NAMED} more" if count > NAMED else ""
     without = ", ".join(agreement.left_out)
     return (
-        f"\nNot reproduced, because of missing data ({without}): {count} values and hashes of "
-        f"the reference{named}{more}."
+        f"\nNot reproduced, because of missing data ({without}): {count} values and "
+        f"hashes of the reference{named}{more}."
     )

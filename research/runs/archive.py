@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +20,12 @@ from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE, check_origin
 from research.runs.result import check_values
 
 SUMS = "SHA256SUMS"  # In the format of `sha256sum --check`.
+REPORT = "report.html"  # An archive of a run without a report has no such file.
 LIMITS = {
     MANIFEST: 2**20,
     RESULT: 2**24,
     ARRAYS: 2**28,
+    REPORT: 2**26,
     SUMS: 2**10,
 }  # Maximum number of bytes of each file.
 # The environment from an untrusted archive is only displayed, so any dict is accepted.
@@ -31,6 +33,7 @@ MANIFEST_SHAPE = SHAPE | {"environment": dict}
 _AGAIN = "get it again from its source"
 # The command itself is not printed, because its source is untrusted.
 _MAKE = f"finish the run with the command in its {MANIFEST}"
+_PACK_IT = "write the archive with descent pack results/NAME/ID"
 _START = b"PK\x03\x04"
 
 
@@ -53,9 +56,10 @@ class Contents(NamedTuple):
 def pack(run: str | Path, target: str | Path) -> Path:
     """Write a finished run as one .zip file.
 
-    The .zip file contains manifest.json, result.json, arrays.npz, and SHA256SUMS, which
-    lists the digests of the other three files. The same run always gives the same
-    bytes, because the files are stored uncompressed, in this order and without a date.
+    The .zip file contains manifest.json, result.json, arrays.npz, report.html if the
+    run has one, and SHA256SUMS, which lists the digests of the other files. The same
+    run always gives the same bytes, because the files are stored uncompressed, in this
+    order and without a date. The report is for people: this package never reads it.
 
     Args:
       run: Run folder.
@@ -69,7 +73,10 @@ def pack(run: str | Path, target: str | Path) -> Path:
     Example:
       >>> import tempfile
       >>> from research.runs import Result, finish, open_run
-      >>> run = finish(open_run("toy", {}, tempfile.mkdtemp()), Result("It descends.", (), {}, {}))
+      >>> run = finish(
+      ...     open_run("toy", {}, tempfile.mkdtemp()),
+      ...     Result("It descends.", (), {}, {}),
+      ... )
       >>> read_contents(pack(run.path, run.path / "toy.zip")).found["answer"]
       'It descends.'
     """
@@ -86,7 +93,7 @@ def pack(run: str | Path, target: str | Path) -> Path:
             "results/NAME/ID."
         )
     with _named(run):
-        files = _of_folder(run)
+        files = _of_folder(run, (MANIFEST, RESULT, ARRAYS, REPORT))
         _checked(run.name, files)
     write_atomically(target, _zipped({**files, SUMS: _sums(files)}))
     return target
@@ -94,6 +101,9 @@ def pack(run: str | Path, target: str | Path) -> Path:
 
 def unpack(archive: str | Path, folder: str | Path) -> Path:
     """Unpack an archive, written by `pack`, into a run folder.
+
+    The report is left out, because a browser would show what its author wrote. Make a
+    new one from the numbers with `research.report.write_report`.
 
     Args:
       archive: Path of the .zip file. Before anything is written, the file is checked as
@@ -119,8 +129,8 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
         check_origin(manifest, "it")
     run = Path(folder) / manifest["experiment"] / manifest["id"]
     run.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        write_atomically(run / name, data)
+    for name in (MANIFEST, RESULT, ARRAYS):
+        write_atomically(run / name, files[name])
     return run
 
 
@@ -217,9 +227,11 @@ def _json(
     return value
 
 
-def _of_folder(path: Path) -> dict[str, bytes]:
+def _of_folder(
+    path: Path, names: Sequence[str] = (MANIFEST, RESULT, ARRAYS)
+) -> dict[str, bytes]:
     files = {}
-    for name in (MANIFEST, RESULT, ARRAYS):
+    for name in names:
         if (path / name).is_file():
             _check_size(name, (path / name).stat().st_size)
             files[name] = read_bytes(path / name, LIMITS[name])
@@ -256,12 +268,19 @@ def _of_archive(path: Path) -> dict[str, bytes]:
             member.filename: read_member(archive, member, LIMITS[member.filename])
             for member in members
         }
-    if set(files) != set(LIMITS) or len(files) != len(members):
+    needed = [name for name in LIMITS if name != REPORT]
+    if set(files) | {REPORT} != set(LIMITS) or len(files) != len(members):
         raise ValueError(
             f"contains {', '.join(m.filename for m in members)}, but a run has "
-            f"{', '.join(LIMITS)}."
+            f"{', '.join(needed)}, and perhaps {REPORT}."
         )
-    if files.pop(SUMS) != _sums(files):
+    sums = files.pop(SUMS)
+    for name in files:
+        if f"  {name}\n".encode() not in sums:
+            raise ValueError(
+                f"contains {name!r}, which its {SUMS} do not list; {_PACK_IT}."
+            )
+    if sums != _sums(files):
         raise ValueError(f"was altered: its {SUMS} do not match its files; {_AGAIN}.")
     return files
 
@@ -282,10 +301,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 
     A member must be stored uncompressed, so it cannot expand while being read.
     """
-    name, advice = (
-        member.orig_filename,
-        "write the archive with descent pack results/NAME/ID",
-    )
+    name, advice = member.orig_filename, _PACK_IT
     if (
         name.startswith(("/", "\\"))
         or ".." in name.replace("\\", "/").split("/")

@@ -43,14 +43,15 @@ LONGEST = 100  # Maximum number of characters of a name in its folder's name.
 def checkpoints_in(
     folder: str | Path, seconds_between: float = SECONDS_BETWEEN
 ) -> Checkpoints:
-    """Return a function that finds a checkpoint by its name, each in its own folder.
+    """Return a function that opens the checkpoint with a given name in a folder.
 
-    Each save of a checkpoint writes <number>.npz with the arrays and <number>.json with
-    the other values. The JSON file is written last and contains the digests of the
-    arrays and of the values, so an interrupted save is recognised and ignored. Each
-    save gets the next number, and the previous save is kept. If the last save is
-    damaged, `load` returns the previous save and gives a warning. When the checkpoint
-    "x" is saved, the checkpoints of its parts, "x/...", are deleted.
+    Each checkpoint has its own folder. Each save of a checkpoint writes <number>.npz
+    with the arrays and <number>.json with the other values. The JSON file is written
+    last and contains the digests of the arrays and of the values, so an interrupted
+    save is recognised and ignored. Each save gets the next number, and the previous
+    save is kept. If the last save is damaged, `load` returns the previous save and
+    gives a warning. When the checkpoint "x" is saved, the checkpoints of its parts,
+    "x/...", are deleted.
 
     Args:
       folder: Folder of all checkpoints. The first save creates the folder.

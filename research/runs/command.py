@@ -4,10 +4,10 @@ import dataclasses
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research.checks import check_text
+from research.checks import check_sequence, check_text
 from research.runs.files import canonical
 from research.sizes import MOST_SEEDS, check_most
 
@@ -26,7 +26,9 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
       program: Command that starts the experiment. "" means `python` with the
         experiment's file.
     Example:
-      >>> Config = dataclasses.make_dataclass("Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)])
+      >>> Config = dataclasses.make_dataclass(
+      ...     "Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)]
+      ... )
       >>> print(command_line("toy", Config(learning_rate=0.5)))
       python experiments/toy.py --learning-rate 0.5
     """
@@ -97,6 +99,25 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             "seed once."
         )
     return tuple(seeds)
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Return the text that `parse_seeds` turns into these seeds.
+
+    Example:
+      >>> seeds_text((0, 1, 2, 7, 9, 8))
+      '0..2,7,9,8'
+    """
+    check_sequence("seeds", seeds, "integers", int)
+    groups: list[list[int]] = []
+    for seed in seeds:
+        if groups and seed == groups[-1][-1] + 1:
+            groups[-1].append(seed)
+        else:
+            groups.append([seed])
+    return ",".join(
+        str(one[0]) if len(one) == 1 else f"{one[0]}..{one[-1]}" for one in groups
+    )
 
 
 def _seed(word: str, text: str) -> int:

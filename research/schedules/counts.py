@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num
 
 from research.checks import check_number, check_numbers
-from research.types import Array
+from research.types import Array, Integer
 
 Schedule = Callable[[Any], Float[Array, "*shape"]]
 
@@ -49,7 +49,7 @@ def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
     return jnp.asarray(t)
 
 
-def is_before(t: Num[Array, "*shape"], boundary: int | Array) -> Bool[Array, "*shape"]:
+def is_before(t: Num[Array, "*shape"], boundary: Integer) -> Bool[Array, "*shape"]:
     """Compute t < boundary.
 
     The result is True if the boundary is too large for the integer dtype of t.
@@ -59,7 +59,7 @@ def is_before(t: Num[Array, "*shape"], boundary: int | Array) -> Bool[Array, "*s
     )
 
 
-def since(t: Num[Array, "*shape"], boundary: int | Array) -> Num[Array, "*shape"]:
+def since(t: Num[Array, "*shape"], boundary: Integer) -> Num[Array, "*shape"]:
     """Compute the number of steps since the boundary: max(t - boundary, 0)."""
     return (
         jnp.zeros_like(t)
@@ -68,18 +68,18 @@ def since(t: Num[Array, "*shape"], boundary: int | Array) -> Num[Array, "*shape"
     )
 
 
-def periods(t: Num[Array, "*shape"], every: int | Array) -> Num[Array, "*shape"]:
+def periods(t: Num[Array, "*shape"], every: Integer) -> Num[Array, "*shape"]:
     """Compute ⌊t / every⌋, in integers if t is an integer."""
     return jnp.zeros_like(t) if _is_beyond(t, every) else t // _beside(t, every)
 
 
-def _is_beyond(t: Array, number: int | Array) -> bool:
+def _is_beyond(t: Array, number: Integer) -> bool:
     if isinstance(number, Tracer) or not jnp.issubdtype(t.dtype, jnp.integer):
         return False
     return int(number) > jnp.iinfo(t.dtype).max
 
 
-def _beside(t: Array, number: int | Array) -> Any:
+def _beside(t: Array, number: Integer) -> Any:
     """Convert a Python integer to a float if t is a float.
 
     Without this conversion, the integer would become an int32.
@@ -91,9 +91,7 @@ def _beside(t: Array, number: int | Array) -> Any:
     )
 
 
-def fraction(
-    t: Num[ArrayLike, "*shape"], num_steps: int | Array
-) -> Float[Array, "*shape"]:
+def fraction(t: Num[ArrayLike, "*shape"], num_steps: Integer) -> Float[Array, "*shape"]:
     """Compute the fraction of T = num_steps that has passed: min(t, T) / T."""
     length = real(num_steps)  # num_steps may exceed int32.
     return jnp.minimum(real(t), length) / length

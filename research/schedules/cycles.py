@@ -6,15 +6,15 @@ import jax.numpy as jnp
 
 from research.checks import check_number
 from research.schedules.counts import Schedule, real
-from research.types import Array
+from research.types import Array, Integer, Scalar
 
 
 def one_cycle(
-    peak: float | Array,
-    num_steps: int | Array,
-    warmup_fraction: float | Array = 0.3,
-    initial_divisor: float | Array = 25.0,
-    final_divisor: float | Array = 1e4,
+    peak: Scalar,
+    num_steps: Integer,
+    warmup_fraction: Scalar = 0.3,
+    initial_divisor: Scalar = 25.0,
+    final_divisor: Scalar = 1e4,
 ) -> Schedule:
     """Build a one-cycle schedule, which rises along half a cosine and then falls.
 
@@ -45,7 +45,13 @@ def one_cycle(
       Smith & Topin, Super-convergence: very fast training of neural networks using
       large learning rates, 2017, section 3.
     Example:
-      >>> rates = one_cycle(1.0, num_steps=4, warmup_fraction=0.5, initial_divisor=5.0, final_divisor=10.0)
+      >>> rates = one_cycle(
+      ...     1.0,
+      ...     num_steps=4,
+      ...     warmup_fraction=0.5,
+      ...     initial_divisor=5.0,
+      ...     final_divisor=10.0,
+      ... )
       >>> print(", ".join(f"{rate:.2f}" for rate in rates(jnp.arange(6))))
       0.20, 0.60, 1.00, 0.51, 0.02, 0.02
     """
@@ -69,10 +75,10 @@ def one_cycle(
 
 
 def warm_restarts(
-    initial: float | Array,
-    first_period: int | Array,
-    period_factor: int | Array = 1,
-    final: float | Array = 0.0,
+    initial: Scalar,
+    first_period: Integer,
+    period_factor: Integer = 1,
+    final: Scalar = 0.0,
 ) -> Schedule:
     """Build a cosine decay with warm restarts (SGDR).
 

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 
 from research.checks import check_number
 from research.schedules.counts import Schedule, count, fraction, periods, real
-from research.types import Array
+from research.types import Array, Integer, Scalar
 
 
-def constant(value: float | Array) -> Schedule:
+def constant(value: Scalar) -> Schedule:
     """Build a constant schedule: η_t = value.
 
     The rate has the shape of t, so this schedule can be plotted like the others.
@@ -27,7 +27,7 @@ def constant(value: float | Array) -> Schedule:
     return lambda t: value * jnp.ones_like(real(t))
 
 
-def step(initial: float | Array, factor: float | Array, every: int | Array) -> Schedule:
+def step(initial: Scalar, factor: Scalar, every: Integer) -> Schedule:
     """Build a step decay: η_t = initial · factor^⌊t / every⌋.
 
     The schedule equals optax.exponential_decay(initial, every, factor, staircase=True),
@@ -53,9 +53,7 @@ def step(initial: float | Array, factor: float | Array, every: int | Array) -> S
     return lambda t: initial * factor ** real(periods(count(t), every))
 
 
-def exponential(
-    initial: float | Array, factor: float | Array, timescale: float | Array = 1.0
-) -> Schedule:
+def exponential(initial: Scalar, factor: Scalar, timescale: Scalar = 1.0) -> Schedule:
     """Build an exponential decay: η_t = initial · factor^(t / timescale).
 
     The schedule equals optax.exponential_decay(initial, timescale, factor), where the
@@ -83,10 +81,10 @@ def exponential(
 
 
 def polynomial(
-    initial: float | Array,
-    final: float | Array,
-    num_steps: int | Array,
-    power: float | Array = 1.0,
+    initial: Scalar,
+    final: Scalar,
+    num_steps: Integer,
+    power: Scalar = 1.0,
 ) -> Schedule:
     """Build a polynomial decay, which is a linear decay for power = 1.
 
@@ -120,9 +118,7 @@ def polynomial(
     return rate_at
 
 
-def cosine(
-    initial: float | Array, num_steps: int | Array, final: float | Array = 0.0
-) -> Schedule:
+def cosine(initial: Scalar, num_steps: Integer, final: Scalar = 0.0) -> Schedule:
     """Build a cosine decay, which falls to the final rate along half a cosine.
 
     With T = num_steps, the rate is η_t = final + ½ (initial - final) ·
@@ -140,7 +136,11 @@ def cosine(
       Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR
       2017, equation (5).
     Example:
-      >>> print(", ".join(f"{rate:.3f}" for rate in cosine(1.0, num_steps=4)(jnp.arange(5))))
+      >>> print(
+      ...     ", ".join(
+      ...         f"{rate:.3f}" for rate in cosine(1.0, num_steps=4)(jnp.arange(5))
+      ...     )
+      ... )
       1.000, 0.854, 0.500, 0.146, 0.000
     """
     check_number("initial", initial)
@@ -152,9 +152,7 @@ def cosine(
     )
 
 
-def inverse_square_root(
-    initial: float | Array, timescale: float | Array = 1.0
-) -> Schedule:
+def inverse_square_root(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
     """Build an inverse square-root decay: η_t = initial / √(1 + t / timescale).
 
     A rate of order 1 / √t is used for non-smooth and online convex problems.
@@ -178,7 +176,7 @@ def inverse_square_root(
     return lambda t: initial / jnp.sqrt(1.0 + real(t) / real(timescale))
 
 
-def inverse_time(initial: float | Array, timescale: float | Array = 1.0) -> Schedule:
+def inverse_time(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
     """Build an inverse-time decay: η_t = initial / (1 + t / timescale).
 
     The rates satisfy the Robbins-Monro conditions Σ η_t = ∞ and Σ η_t² < ∞. Bottou's

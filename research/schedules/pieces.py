@@ -9,12 +9,10 @@ from jax.core import Tracer
 
 from research.checks import check_callable, check_number, check_sequence
 from research.schedules.counts import Schedule, count, fraction, is_before, real, since
-from research.types import Array
+from research.types import Array, Integer, Scalar
 
 
-def linear_warmup(
-    peak: float | Array, num_steps: int | Array, initial: float | Array = 0.0
-) -> Schedule:
+def linear_warmup(peak: Scalar, num_steps: Integer, initial: Scalar = 0.0) -> Schedule:
     """Build a linear warm-up, which rises linearly to the peak and then stays there.
 
     With T = num_steps, the rate is η_t = initial + (peak - initial) · min(t, T) / T.
@@ -59,7 +57,11 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         not increase.
     Example:
       >>> from research.schedules import inverse_time
-      >>> print(join([linear_warmup(1.0, 2), inverse_time(1.0)], boundaries=[2])(jnp.arange(4)))
+      >>> print(
+      ...     join([linear_warmup(1.0, 2), inverse_time(1.0)], boundaries=[2])(
+      ...         jnp.arange(4)
+      ...     )
+      ... )
       [0.  0.5 1.  0.5]
     """
     check_sequence("schedules", schedules, "schedules")
@@ -85,9 +87,9 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
 
 
 def piecewise(
-    initial: float | Array,
-    boundaries: Sequence[int | Array],
-    values: Sequence[float | Array],
+    initial: Scalar,
+    boundaries: Sequence[Integer],
+    values: Sequence[Scalar],
 ) -> Schedule:
     """Build a piecewise constant schedule from a list of rates.
 
@@ -138,7 +140,7 @@ def piecewise(
     return rate_at
 
 
-def _check_boundaries(boundaries: Sequence[int | Array], companions: str) -> None:
+def _check_boundaries(boundaries: Sequence[Integer], companions: str) -> None:
     for boundary in boundaries:
         check_number("each of boundaries", boundary, positive=True, integer=True)
     concrete = [boundary for boundary in boundaries if not isinstance(boundary, Tracer)]

@@ -32,8 +32,8 @@ class Replicates(NamedTuple):
     Attributes:
       choice: Estimate on the original reporting seeds, with the trials chosen on
         resampled tuning seeds, shape (..., resamples).
-      reporting: Change of the estimate if the reporting seeds are resampled, too,
-        averaged over the choices of trials, shape (..., resamples).
+      reporting: Change of the estimate if the reporting seeds are resampled, shape
+        (..., resamples). It is averaged over the choices of trials in `choice`.
       freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 
@@ -48,11 +48,11 @@ def replicate(
     """Return bootstrap replicates of the comparison of two rules.
 
     Seeds are drawn with replacement. Both rules get the same seeds, because their runs
-    are paired. From the m tuning seeds, m - 1 are drawn: with m draws, the variance of
-    a mean over few seeds would be too small.
+    are paired. ERT is the expected running time. From the m tuning seeds, m - 1 are
+    drawn: with m draws, the variance of a mean over few seeds would be too small.
 
     Args:
-      mine, other: Scores of the rules, on the same seeds.
+      mine, other: Scores of my rule and of the other rule, on the same seeds.
       trials: Number of trials from which each rule chooses; None means all. For each
         choice, these trials are drawn again; the defaults are always among them. If two
         rules have the same number of trials, the same trials are drawn for both.
@@ -60,9 +60,9 @@ def replicate(
       seed: Seed of the resampling.
     Returns:
       The pair (replicates of log(ERT(mine) / ERT(other)), replicates of the share of
-      seeds on which mine is cheaper), each of shape (resamples,). The variance of the
-      choice has m - 1 degrees of freedom if it comes from one rule, and up to 2 (m - 1)
-      if it comes from both.
+      seeds on which mine is cheaper), each of shape (resamples,). The variance that
+      comes from the choice of trials has m - 1 degrees of freedom if only one rule has
+      several trials, and up to 2 (m - 1) if both have.
     References:
       Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
       draws.
@@ -96,7 +96,8 @@ def choice_weights(
     their mean. Trial number i = 1, 2, ... in this order can only be chosen if its mean
     is lower than the mean of trial 0. It is then chosen in the subsets that contain
     this trial and no earlier one, which is a share C(t - 1 - i, k - 2) / C(t - 1, k -
-    1) of all subsets. In all other subsets, trial 0 is chosen.
+    1) of all subsets, with binomial coefficients C. In all other subsets, trial 0 is
+    chosen.
 
     Args:
       means: Mean score of each trial, lower is better, shape (..., t).
@@ -127,13 +128,14 @@ def choice_weights(
 def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
     """Return the chance that the point of each rank is the best of k - 1 drawn points.
 
-    The point of rank i = 1, 2, ... is the best if it is drawn and no earlier one is:
-    C(points - i, k - 2) / C(points, k - 1).
+    The point of rank i = 1, 2, ... is the best if it is drawn and no point of a better
+    rank is drawn. The chance of this is C(points - i, k - 2) / C(points, k - 1), with
+    binomial coefficients C.
 
     Args:
       points: Number of points.
-      trials: Number k of trials: the defaults, which are not among the points, and k - 1
-        points drawn without replacement.
+      trials: Number k of trials: the defaults, which are not among the points, and k -
+        1 points drawn without replacement.
     Returns:
       Chances in the order of the ranks, shape (points,); 0 for k = 1.
     Example:
@@ -150,10 +152,10 @@ def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
 def wins(
     mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return 1 where mine is cheaper, 0 where the other is cheaper, else 1/2.
+    """Return 1 where `mine` is smaller, 0 where `other` is smaller, and else 1/2.
 
-    The result is 1/2 if the two costs are equal up to rounding error, or if both are
-    infinite (neither run reached the target).
+    Both arguments are costs. The result is 1/2 if the two costs are equal up to
+    rounding errors, or if both are infinite (neither run reached the target).
     """
     return np.where(
         np.isclose(mine, other, rtol=ROUNDING, atol=0.0),
@@ -186,7 +188,8 @@ def ert_of_all(scores: Scores) -> Float[np.ndarray, " trials"]:
 
 
 def pooled(
-    variances: Sequence[float] | np.ndarray, freedom: Sequence[float] | np.ndarray
+    variances: Sequence[float] | Float[np.ndarray, " k"],
+    freedom: Sequence[float] | Float[np.ndarray, " k"],
 ) -> float:
     """Return Satterthwaite's degrees of freedom of a sum of independent variances.
 
@@ -210,9 +213,9 @@ def resampled_means(
     *,
     left_out: int = 0,
 ) -> Float[np.ndarray, "rows resamples"]:
-    """Return means over columns, which `scipy.stats.bootstrap` draws with replacement.
+    """Return the means of rows over columns that are drawn with replacement.
 
-    Every row uses the same drawn columns.
+    `scipy.stats.bootstrap` draws the columns. Every row uses the same drawn columns.
 
     Args:
       rows: Numbers, shape (rows, seeds).
@@ -344,8 +347,8 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
       The variance, with its parts and degrees of freedom.
     References:
       Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007: what is
-      counted too often if two factors are resampled. Satterthwaite, An approximate distribution
-      of estimates of variance components, Biometrics Bulletin 2, 1946.
+      counted too often if two factors are resampled. Satterthwaite, An approximate
+      distribution of estimates of variance components, Biometrics Bulletin 2, 1946.
     """
     freedom = float(replicates.freedom)
     if not (
@@ -364,8 +367,9 @@ def log_interval(
     If all replicates are finite, it is the t interval, estimate ± t sqrt(V), where
     `variance_of` gives the variance V and its degrees of freedom. A replicate is
     infinite if a rule did not reach the target in this replicate. If a replicate is
-    infinite, the result is the expanded percentile interval of choice + reporting,
-    whose ends may be infinite.
+    infinite, the result is the expanded percentile interval of the sums `choice` +
+    `reporting`, which are the fields of `replicates`. The ends of this interval may be
+    infinite.
 
     Args:
       estimate: Estimate on the seeds of the study. If it is NaN, the interval is

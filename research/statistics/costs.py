@@ -10,6 +10,8 @@ SMALLEST_GAP = 1e-12
 # A run that missed the target costs at most this many budgets. A run that diverged
 # costs exactly this many (the 10 of PAR10).
 MOST_BUDGETS = 10.0
+# A rule reaches the target if this share of its reported runs reach it.
+HALF = 0.5
 # Least cost on a log scale, in budgets.
 SMALLEST_COST = 1e-6
 # Weight of the progress of a run that missed the target, in `search_scores`.
@@ -112,7 +114,7 @@ def penalised_passes(
 def log_costs(
     costs: Float[np.ndarray, "*runs"], budget: float
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the log of each cost; a run that missed the target counts as ten budgets.
+    """Return the log of each cost; a missed target costs ten times the budget.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (...). A run that
@@ -133,8 +135,8 @@ def log_costs(
     costs = np.asarray(costs, float)
     if np.isnan(costs).any() or (costs < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf where the target was missed; one "
-            "is negative or NaN."
+            "every cost must be a number of passes, at least 0, or inf if the target "
+            "was not reached; at least one is negative or NaN."
         )
     if not 0 < budget < np.inf:
         raise ValueError(f"budget must be a positive number; got budget={budget!r}.")
@@ -150,10 +152,10 @@ def search_scores(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the score by which a search ranks runs: the log cost, lower is better.
 
-    A run that missed the target has the score log(ten budgets), as in `log_costs`,
-    minus 0.001 log(ten budgets / penalised_passes). The second term is at most 0.0023.
-    This term leads a search that has not yet reached the target to the runs that came
-    closest.
+    A run that missed the target has the score log(10 B) - 0.001 log(10 B / P), where B
+    is the budget and P are the `penalised_passes`. The first term is that of
+    `log_costs`. The second term is at most 0.0023. If no run has reached the target
+    yet, it leads the search to the runs that came closest.
 
     Args:
       passes, relative, target: As for `penalised_passes`.
@@ -176,11 +178,13 @@ def search_scores(
 def expected_running_time(
     costs: Float[np.ndarray, "*rules runs"], budget: float
 ) -> Float[np.ndarray, "*rules"]:
-    """Return the passes of all runs, divided by the number of runs at the target.
+    """Return the mean number of passes to the target, if failed runs are restarted.
 
-    This is the expected cost if a run that misses the target within its budget is
-    restarted until it reaches the target: ERT = E(cost | reached) + budget (1 - p) / p.
-    Here p is the share of runs that reach the target.
+    The expected running time (ERT) is the number of passes of all runs, divided by the
+    number of runs that reach the target. It equals E(cost | reached) + budget (1 - p) /
+    p, where p is the share of runs that reach the target. This is the expected cost if
+    a run that misses the target within its budget is restarted until it reaches the
+    target.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (..., n). A cost
@@ -202,8 +206,8 @@ def expected_running_time(
     """
     if (np.asarray(costs, float) < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf if the target was not reached; "
-            "one of them is negative."
+            "every cost must be a number of passes, at least 0, or inf if the target "
+            "was not reached; at least one of them is negative."
         )
     spent, reached = spent_and_reached(costs, budget)
     if spent.shape[-1:] in ((), (0,)):
@@ -309,7 +313,8 @@ def first_reached(
     check_real("target", target)
     if not 0 < target < np.inf:
         raise ValueError(
-            f"target must be a positive share of the initial gap, such as 1e-4; got target={target!r}."
+            "target must be a positive share of the initial gap, such as 1e-4; got "
+            f"target={target!r}."
         )
     alive = np.logical_and.accumulate(np.isfinite(gaps), axis=-1) & (gaps[..., :1] > 0)
     with np.errstate(invalid="ignore"):
@@ -325,7 +330,8 @@ def _checked_passes(
     passes, gaps = np.asarray(passes, float), np.asarray(gaps, float)
     if passes.ndim != 1 or not passes.size or gaps.shape[-1:] != passes.shape:
         raise ValueError(
-            f"passes must be of shape (k,) and gaps of shape (..., k); got {passes.shape} and {gaps.shape}."
+            "passes must be of shape (k,) and gaps of shape (..., k); got "
+            f"{passes.shape} and {gaps.shape}."
         )
     if not np.isfinite(passes).all() or (np.diff(passes) <= 0).any():
         raise ValueError(f"passes must be finite and ascending; got {passes}.")
@@ -341,7 +347,8 @@ def _checked(
     passes, relative = np.asarray(passes, float), np.asarray(relative, float)
     if passes.ndim != 1 or relative.shape[-1:] != passes.shape:
         raise ValueError(
-            f"passes must be of shape (k,) and relative of shape (..., k); got {passes.shape} and {relative.shape}."
+            "passes must be of shape (k,) and relative of shape (..., k); got "
+            f"{passes.shape} and {relative.shape}."
         )
     if not passes.size or (np.diff(passes) <= 0).any() or not np.isfinite(passes).all():
         raise ValueError(
@@ -349,6 +356,7 @@ def _checked(
         )
     if not 0 < target < np.inf:
         raise ValueError(
-            f"target must be a positive share of the initial gap, such as 1e-2; got {target}."
+            "target must be a positive share of the initial gap, such as 1e-2; got "
+            f"{target}."
         )
     return passes, relative

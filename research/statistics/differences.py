@@ -24,6 +24,8 @@ from research.statistics.scores import Scores, checked
 class Difference(NamedTuple):
     """The difference between two rules on one workload.
 
+    The two rules are called mine and other.
+
     Attributes:
       ratio: ERT(mine) / ERT(other), where ERT is the expected running time to the
         target. Below 1, mine is cheaper. The ratio is 0 or inf if only one rule reached
@@ -64,10 +66,10 @@ def difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """Return ERT(mine) / ERT(other), its interval and a verdict.
+    """Compare the costs of two rules: return their ratio, its interval and a verdict.
 
-    ERT is the expected running time to the target (`expected_running_time`) of the
-    trial that was chosen on the tuning seeds.
+    The ratio is ERT(mine) / ERT(other). ERT is the expected running time to the target
+    (`expected_running_time`) of the trial that was chosen on the tuning seeds.
 
     The interval includes the uncertainty of the choice of the trials. It is a t
     interval of the log ratio. The variance of the log ratio is the sum of two variances
@@ -91,12 +93,14 @@ def difference(
     studies did so, where at most one was expected.
 
     Args:
-      mine, other: Scores of the two rules on the same seeds, in the same order.
+      mine, other: Scores of my rule and of the other rule, on the same seeds in the
+        same order.
       trials: Number of trials from which each rule chooses; None means all. Use it to
         give equal budgets to rules with different numbers of trials. The trials are
-        drawn at random; the defaults are always among them. `ratio` and `win` are then
-        those of the random procedure, whose cost is the mean number of passes divided
-        by the mean share of runs that reach the target.
+        drawn at random; the defaults are always among them. `ratio` and `win` then
+        describe a rule that chooses from such a random set of trials. The cost of this
+        rule is the mean number of passes divided by the mean share of runs that reach
+        the target.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni), so all intervals together are

@@ -37,12 +37,13 @@ def performance_profile(
     costs, factors = np.asarray(costs, float), np.asarray(factors, float)
     if costs.ndim != 2 or not costs.size or factors.ndim != 1:
         raise ValueError(
-            f"costs must be of shape (workloads, rules) and factors of shape (f,); got {costs.shape} and {factors.shape}."
+            "costs must be of shape (workloads, rules) and factors of shape (f,); "
+            f"got {costs.shape} and {factors.shape}."
         )
     if not (costs > 0).all():
         raise ValueError(
-            "costs must be positive passes, or inf if the target was not reached; one "
-            "of them is not."
+            "every cost must be a positive number of passes, or inf if the target was "
+            "not reached; at least one is neither."
         )
     if not (factors >= 1).all():
         raise ValueError(

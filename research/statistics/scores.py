@@ -9,11 +9,13 @@ from research.checks import check_numbers, check_real, shown
 
 
 class Scores(NamedTuple):
-    """Scores of all trials of one rule on one workload; trial 0 is its defaults.
+    """Scores of all trials of one rule on one workload.
+
+    There are t trials, m tuning seeds and n reporting seeds. Trial 0 is the rule's
+    defaults.
 
     Attributes:
-      tuning: Scores by which a trial is chosen, lower is better, finite, shape (t, m),
-        one column per tuning seed.
+      tuning: Scores by which a trial is chosen, lower is better, finite, shape (t, m).
       costs: Passes to the target on the reporting seeds, inf for a run that did not
         reach it, shape (t, n).
       budget: Passes after which a run was stopped.
@@ -28,7 +30,7 @@ def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
     """Return the trial with the lowest mean score over the tuning seeds.
 
     Args:
-      tuning: Scores, lower is better, shape (t, m).
+      tuning: Scores of t trials on m seeds, lower is better, shape (t, m).
     Returns:
       Row number of the trial. If several trials have the lowest mean, the first of
       them.
@@ -42,7 +44,8 @@ def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
     tuning = np.asarray(tuning, float)
     if tuning.ndim != 2 or not tuning.size:
         raise ValueError(
-            f"tuning must be of shape (trials, seeds), at least one of each; got {tuning.shape}."
+            "tuning must be of shape (trials, seeds), at least one of each; got "
+            f"{tuning.shape}."
         )
     if not np.isfinite(tuning).all():
         raise ValueError(
@@ -71,7 +74,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
     """
     if not all(hasattr(scores, field) for field in Scores._fields):
         raise TypeError(
-            f"{name} must be research.statistics.Scores(tuning, costs, budget); got {name}={shown(scores)}."
+            f"{name} must be research.statistics.Scores(tuning, costs, budget); got "
+            f"{name}={shown(scores)}."
         )
     check_numbers(f"{name}.tuning", scores.tuning)
     check_numbers(f"{name}.costs", scores.costs)
@@ -95,8 +99,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
             )
     if np.isnan(costs).any() or (costs < 0).any():
         raise ValueError(
-            "costs must be passes, at least 0, or inf if the target was not reached; "
-            "one of them is not."
+            "every cost must be a number of passes, at least 0, or inf if the target "
+            "was not reached; at least one is neither."
         )
     if not 0 < budget < np.inf:
         raise ValueError(

@@ -37,10 +37,12 @@ DISAGREEMENT_LEVEL = 0.99  # ... and more than seeds explain, at this level.
 class SearchedDifference(NamedTuple):
     """The difference between two rules that were tuned by independent searches.
 
+    The two rules are called mine and other.
+
     Attributes:
       ratio: Cost of mine divided by the cost of the other. A cost is the geometric mean
-        over searches, seeds and workloads; a run that missed the target counts as ten
-        budgets. Below 1, mine is cheaper.
+        over searches, seeds and workloads. A run that missed the target costs ten times
+        its full length. Below 1, mine is cheaper.
       low, high: Confidence interval of the ratio. It includes the variation between
         searches and between seeds.
       win: Probability that mine costs less than the other, for a random search of each
@@ -178,7 +180,7 @@ class SearchedCost(NamedTuple):
 
     Attributes:
       cost: Geometric mean of the cost over searches and seeds, in the unit of the
-        costs. A run that missed the target counts as ten budgets.
+        costs. A run that missed the target costs ten times its full length.
       low, high: Confidence interval of the cost. It includes the variation between
         searches and between seeds.
       spread: Largest cost of a search divided by the smallest one.
@@ -204,8 +206,8 @@ def searched_cost(
     """Return the cost of a rule on a workload, and whether its searches disagree.
 
     Args:
-      logs: Log cost of the hyper-parameters that each search chose, on each reporting
-        seed, shape (J, n).
+      logs: Log cost of the hyper-parameters that each of J searches chose, on each of n
+        reporting seeds, shape (J, n).
       level, resolution: As in `searched_difference`.
       factor: Smallest `spread` at which the searches may disagree.
     Returns:
@@ -257,8 +259,8 @@ def best_of_trials(
     random ones, so the band is slightly too wide.
 
     Args:
-      scores: Log costs of the screening of each search, shape (J, t, s), with s at
-        least 2. Row 0 of each search is the rule's defaults.
+      scores: Log costs in the screening: J searches, t trials, and s seeds with s at
+        least 2, shape (J, t, s). Trial 0 of each search is the rule's defaults.
       level: Coverage of the band at each k.
       resamples: Number of replicates.
       seed: Seed of the replicates.
@@ -430,7 +432,8 @@ def _checked(pairs: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
         raise ValueError("pairs must hold the log costs of two rules; got none.")
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(
-            "pairs must hold (mine, other) for each workload; one has another length."
+            "every entry of pairs must be a pair (mine, other); at least one has "
+            "another length."
         )
     both = [
         (_checked_logs("mine", mine), _checked_logs("other", other))
@@ -450,13 +453,13 @@ def _checked_logs(name: str, logs: np.ndarray) -> Float[np.ndarray, "searches se
     logs = np.asarray(logs, float)
     if logs.ndim != 2 or not len(logs) or logs.shape[1] < 2:
         raise ValueError(
-            f"{name} must have a row for each search and a column for each of two seeds "
-            f"or more; got shape {logs.shape}."
+            f"{name} must have a row for each search and a column for each of two "
+            f"seeds or more; got shape {logs.shape}."
         )
     if not (np.abs(logs) <= LARGEST_LOG).all():
         raise ValueError(
             f"every entry of {name} must be a finite log cost between -700 and 700; at "
-            "least one is not. A run that misses the target has the cost of ten budgets; "
-            "`log_costs` computes this."
+            "least one is not. A run that misses the target costs ten times its full "
+            "length; `log_costs` computes this."
         )
     return logs

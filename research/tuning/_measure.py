@@ -47,7 +47,7 @@ def measure(
     *,
     seeds: Sequence[int],
     tuning_seeds: Sequence[int],
-    ladder: Sequence[float] | np.ndarray = ANY_LADDER,
+    ladder: Sequence[float] | Float[np.ndarray, " rates"] = ANY_LADDER,
     width: int = descent.WIDTH,
     on_chunk: Callable[[descent.SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,

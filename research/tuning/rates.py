@@ -37,8 +37,8 @@ class Choice(NamedTuple):
 
 
 def choose_rate(
-    score: Callable[[np.ndarray], np.ndarray],
-    ladder: Sequence[float] | np.ndarray,
+    score: Callable[[Float[np.ndarray, " k"]], Float[np.ndarray, "k seeds"]],
+    ladder: Sequence[float] | Float[np.ndarray, " rates"],
     *,
     factor: float = 2.0,
     added: int = 2,

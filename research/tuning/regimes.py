@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optax
+from jaxtyping import Float
 
 from research import samplers, schedules
 from research.checks import check_count
@@ -50,7 +51,7 @@ class Regime(NamedTuple):
             schedules.inverse_square_root(learning_rate, n / (self.batch_size or n))
         )
 
-    def ladder(self, rule: str) -> np.ndarray:
+    def ladder(self, rule: str) -> Float[np.ndarray, " rates"]:
         """Return the learning rates to try first for a rule with this name.
 
         These are the rates that RULE_TABLE lists for the rule. They are multiplied by

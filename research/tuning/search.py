@@ -91,10 +91,10 @@ def search(
     3. Refinement, at most four rounds. In each round, budget / 4 new points are drawn
     from normal distributions around the two best points. The covariance is 0.49 times
     that of the elite, which is the best fifth of all points on the screening seeds. The
-    new points therefore follow a valley of the score in any direction, and contract
-    with the elite. The new points run on the screening seeds, and the better half of
-    them joins the race. The refinement ends after two rounds in sequence in which the
-    best mean score improves by less than log 1.02.
+    new points therefore follow a valley of the score in any direction, and move closer
+    together when the elite does. The new points run on the screening seeds, and the
+    better half of them joins the race. The refinement ends after two rounds in sequence
+    in which the best mean score improves by less than log 1.02.
     4. Choice: the best four points run on all seeds. The point with the lowest mean
     score is chosen.
 
@@ -114,10 +114,10 @@ def search(
     Raises:
       ValueError, TypeError: The space, the budget or the seeds are not valid.
     References:
-      Sobol, USSR Comp. Math. 7, 1967; Owen, J. Complexity 14, 1998 (scrambling). Maron &
-      Moore, Artificial Intelligence Review 11, 1997 (races). Jamieson & Talwalkar,
-      AISTATS 2016 (successive halving). Rubinstein, Methodology and Computing in Applied
-      Probability 1, 1999 (the cross-entropy method, whose elite this is).
+      Sobol, USSR Comp. Math. 7, 1967; Owen, J. Complexity 14, 1998 (scrambling). Maron
+      & Moore, Artificial Intelligence Review 11, 1997 (races). Jamieson & Talwalkar,
+      AISTATS 2016 (successive halving). Rubinstein, Methodology and Computing in
+      Applied Probability 1, 1999 (the cross-entropy method, whose elite this is).
     Example:
       >>> from research.tuning import Range
       >>> bowl = lambda runs: np.log(runs.values["learning_rate"] / 0.03) ** 2

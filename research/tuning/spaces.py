@@ -10,6 +10,7 @@ from scipy.stats import qmc
 
 from research.checks import (
     check_count,
+    check_instance,
     check_number,
     check_numbers,
     check_sequence,
@@ -147,7 +148,9 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
       Halton, Numer. Math. 2 (1960); scrambled as Owen, A randomized Halton algorithm in
       R, arXiv:1706.02808. Bergstra & Bengio, JMLR 13 (2012): why not a grid.
     Example:
-      >>> print(trials({"learning_rate": Range(0.01, 1.0)}, 3)["learning_rate"].round(3))
+      >>> print(
+      ...     trials({"learning_rate": Range(0.01, 1.0)}, 3)["learning_rate"].round(3)
+      ... )
       [0.1   0.26  0.026]
     """
     check_space(space)
@@ -262,7 +265,7 @@ def to_unit(space: Space) -> Float[np.ndarray, "1 dimensions"]:
 def from_unit(
     space: Space, shares: Float[np.ndarray, "points dimensions"]
 ) -> dict[str, Float[np.ndarray, " points"]]:
-    """Return the values at shares of the ranges, by name, each of shape (points,).
+    """Convert shares of the ranges to values, by name, each of shape (points,).
 
     A share below 0 or above 1 lies outside the range.
 
@@ -394,23 +397,41 @@ def _at(
 def parse_range(text: str) -> Range:
     """Parse a range of a command line, such as "1e-4..10" or "0.5..0.999 one_minus".
 
+    A default may follow: "1e-4..10 log default=0.1".
+
     Raises:
       ValueError: The text does not have this syntax.
     Example:
       >>> parse_range("1e-4..10")
       Range(low=0.0001, high=10.0, scale='log', default=None)
+      >>> parse_range("0.5..0.999 one_minus default=0.9")
+      Range(low=0.5, high=0.999, scale='one_minus', default=0.9)
     """
     check_text("text", text)
-    ends, _, scale = text.strip().partition(" ")
+    before, equals, usual = text.strip().partition("default=")
+    ends, _, scale = before.strip().partition(" ")
     try:
         low, high = (float(end) for end in ends.split("..", 1))
+        default = float(usual) if equals else None
     except ValueError:
         how = (
             "low..high, with a scale if it is not log: 1e-4..10 or '0.5..0.999 "
             "one_minus'"
         )
         raise ValueError(f"a range must be written {how}; got {text!r}.") from None
-    return Range(low, high, scale.strip() or "log")
+    return Range(low, high, scale.strip() or "log", default)
+
+
+def range_text(range_: Range) -> str:
+    """Return the text that `parse_range` turns into this range.
+
+    Example:
+      >>> range_text(Range(1e-4, 10.0, "log", 0.1))
+      '0.0001..10.0 log default=0.1'
+    """
+    check_instance("range_", range_, Range, "Write Range(low, high).")
+    text = f"{float(range_.low)!r}..{float(range_.high)!r} {range_.scale}"
+    return text if range_.default is None else f"{text} default={range_.default!r}"
 
 
 def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:

@@ -13,7 +13,7 @@ from research.checks import check_callable, check_count, check_mapping, check_nu
 from research.descent._sweep_program import check_workload
 from research.samplers import check_form
 from research.sizes import check_most, check_room
-from research.types import Sampler, Workload
+from research.types import Array, Batch, Sampler, Workload
 
 # Number of timed calls after the first one; their median is reported.
 TIMED_CALLS = 5
@@ -65,7 +65,12 @@ def time_alone(
     init, _ = descent.build(workload.objective, make_rule(**cell), workload.train)
     state = init(workload.init(jax.random.fold_in(root, descent.INIT)))
 
-    def advance(state, cell, epochs, train):
+    def advance(
+        state: descent.State,
+        cell: Mapping[str, Array],
+        epochs: Array,
+        train: Batch | None,
+    ):
         _, step = descent.build(workload.objective, make_rule(**cell), train)
         return descent.run(
             step, state, sampler, jax.random.fold_in(root, descent.EPOCHS), epochs

@@ -5,15 +5,17 @@ squares (Adadelta, RMSProp). In the formulas, g_t is the gradient, u_t the updat
 η_t the learning rate at step t. All operations act entry by entry.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import abs_square, complete, overflowed, sizes_like
@@ -40,7 +42,7 @@ from research.update_rules._transforms import (
 
 
 class AdagradState(NamedTuple):
-    """State of Adagrad.
+    """State of `adagrad`, whose docstring defines the symbols.
 
     Attributes:
       sum_of_squares: Sum s_t of squared gradients, shaped like the params (real if the
@@ -52,12 +54,12 @@ class AdagradState(NamedTuple):
 
 @checked
 def adagrad(
-    learning_rate: float | Array | Schedule,
-    initial_accumulator_value: float | Array = 0.1,
-    eps: float | Array = 1e-7,
+    learning_rate: Scalar | Schedule,
+    initial_accumulator_value: Scalar = 0.1,
+    eps: Scalar = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> optax.GradientTransformation:
-    """Divide each gradient entry by the root of the accumulated squares of that entry.
+    """Divide each gradient entry by the root of the sum of its squares so far.
 
     s_t = s_(t-1) + g_t²,
     u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
@@ -65,8 +67,8 @@ def adagrad(
     With eps_in_sqrt=False the denominator is √s_t + ε. The defaults are those of
     optax.adagrad, which has no argument eps_in_sqrt. The paper starts from s_0 = 0 and
     adds its constant δ outside the root. torch does the same, with δ = 1e-10. The
-    starting value matters more than the place of ε: at g = 0.01 the first step is
-    0.0316 η with the default s_0 = 0.1, and η with s_0 = 0.
+    starting value matters more than whether ε is inside the root: at g = 0.01 the first
+    step is 0.0316 η with the default s_0 = 0.1, and η with s_0 = 0.
 
     Use it for rare features: the params of a rare feature take long steps when the
     feature occurs. On dense gradients the steps shrink like 1/√t. This suits convex
@@ -98,7 +100,7 @@ def adagrad(
             jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
         )
 
-    def divide(g, s):
+    def divide(g: Array, s: Array):
         return jnp.where(s == 0, 0.0, g / _root(s, eps, eps_in_sqrt)).astype(
             g.dtype
         )  # 0 / 0 becomes 0, and a NaN gradient stays NaN.
@@ -118,7 +120,7 @@ def adagrad(
 
 
 class AdadeltaState(NamedTuple):
-    """State of Adadelta.
+    """State of `adadelta`, whose docstring defines the symbols.
 
     Attributes:
       mean_square_gradient: Moving average E_t of squared gradients, shaped like the
@@ -133,20 +135,20 @@ class AdadeltaState(NamedTuple):
 
 @checked
 def adadelta(
-    learning_rate: float | Array | Schedule = 1.0,
-    rho: float | Array = 0.9,
-    eps: float | Array = 1e-6,
+    learning_rate: Scalar | Schedule = 1.0,
+    rho: Scalar = 0.9,
+    eps: Scalar = 1e-6,
 ) -> optax.GradientTransformation:
-    """Scale each gradient entry by the size of past steps over that of past gradients.
+    """Scale each gradient entry by the ratio of past step sizes to past gradient sizes.
 
     E_t = ρ E_(t-1) + (1 - ρ) g_t²,
     d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t,
     D_t = ρ D_(t-1) + (1 - ρ) d_t²,
     u_t = -η_t d_t.
 
-    The direction d_t therefore has the units of the params. The paper has no η, so
-    there η = 1. In optax and torch, η does not enter D. For the weight decay of
-    optax.adadelta, chain `add_decayed_weights` before this rule.
+    The direction d_t therefore has the units of the params. The paper has no η, which
+    is the same as η = 1. D does not depend on η, as in optax and torch. For the weight
+    decay of optax.adadelta, chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
     the first steps have a length of about √(ε / (1 - ρ)), which is 0.003 by default.
@@ -175,7 +177,7 @@ def adadelta(
     def init(params: Params):
         return AdadeltaState(*(jax.tree.map(sizes_like, params) for _ in range(2)))
 
-    def scale(g, e, d):
+    def scale(g: Array, e: Array, d: Array):
         return like(jnp.sqrt(d + cast(eps, d)) / jnp.sqrt(e + cast(eps, e)) * g, g)
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -195,7 +197,7 @@ def adadelta(
 
 
 class RmspropState(NamedTuple):
-    """State of RMSProp.
+    """State of `rmsprop`, whose docstring defines the symbols.
 
     Attributes:
       nu: Moving average v_t of squared gradients, shaped like the params.
@@ -205,14 +207,14 @@ class RmspropState(NamedTuple):
 
 
 class CorrectedRmspropState(NamedTuple):
-    """State of RMSProp with bias correction.
+    """State of RMSProp with bias correction. `rmsprop` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       nu: Moving average v_t of squared gradients, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     nu: Params
 
 
@@ -227,20 +229,20 @@ class CenteredRmspropState(NamedTuple):
         shaped like the params. It is not bias-corrected.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     variance: Params
 
 
 @checked
 def rmsprop(
-    learning_rate: float | Array | Schedule,
-    decay: float | Array = 0.9,
-    eps: float | Array = 1e-8,
-    initial_scale: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    decay: Scalar = 0.9,
+    eps: Scalar = 1e-8,
+    initial_scale: Scalar = 0.0,
     eps_in_sqrt: bool = True,
     centered: bool = False,
-    momentum: float | Array | None = None,
+    momentum: Scalar | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
     rate_in_momentum: bool = True,
@@ -263,14 +265,13 @@ def rmsprop(
     of each gradient.
 
     optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
-    root. For g = 1e-5 and the same β, the place of ε makes torch's first step 31 times
-    as long. torch also multiplies the momentum's sum by the rate instead of each
-    gradient, which makes a difference only under a schedule. The lecture that
-    introduced RMSProp has no ε. optax and torch compute the variance as v - m². Where
-    gradients hardly change, rounding errors can make this difference negative, and its
-    root NaN. Here the variance is β s + β (1 - β) (g - m)², where s and m are the
-    previous variance and average. This expression has the same exact value and is never
-    negative.
+    root. With ε outside, the first step for g = 1e-5 and the same β is 31 times as
+    long. torch also multiplies the momentum's sum by the rate instead of each gradient,
+    which makes a difference only under a schedule. The lecture that introduced RMSProp
+    has no ε. optax and torch compute the variance as v - m². Where gradients hardly
+    change, rounding errors can make this difference negative, and its root NaN. Here
+    the variance is β s + β (1 - β) (g - m)², where s and m are the previous variance
+    and average. This expression has the same exact value and is never negative.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
     and recurrent networks. If the gradients have no noise, then at a minimum the rule
@@ -283,9 +284,10 @@ def rmsprop(
       eps: Constant ε, at least 0; may be traced.
       initial_scale: Starting value v_0, at least 0; may be traced.
       eps_in_sqrt: Whether ε is added inside the root.
-      centered: Whether to divide by the standard deviation.
+      centered: Whether to divide by the standard deviation, the root of v_t - m_t².
       momentum: Momentum μ in [0, 1); may be traced. None disables momentum.
-      nesterov: Whether the momentum looks ahead.
+      nesterov: Whether the update is u_t + μ b_t (Nesterov's look-ahead) instead of
+        b_t.
       bias_correction: Whether to correct the averages for starting at 0.
       rate_in_momentum: If True, η_t multiplies each gradient, as in optax. If False,
         η_t multiplies the momentum's sum, as in torch.
@@ -312,7 +314,7 @@ def rmsprop(
             "example 0.9."
         )
 
-    def divide(g, v):
+    def divide(g: Array, v: Array):
         return like(g / _root(v, eps, eps_in_sqrt), g)
 
     make = _centered if centered else _uncentered
@@ -328,7 +330,10 @@ def rmsprop(
 
 
 def _uncentered(
-    decay, initial_scale, corrected, divide
+    decay: Scalar,
+    initial_scale: Scalar,
+    corrected: bool,
+    divide: Callable[[Array, Array], Array],
 ) -> optax.GradientTransformation:
     def init(params: Params):
         nu = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
@@ -351,7 +356,12 @@ def _uncentered(
     return complete(optax.GradientTransformation(init, update))
 
 
-def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransformation:
+def _centered(
+    decay: Scalar,
+    initial_scale: Scalar,
+    corrected: bool,
+    divide: Callable[[Array, Array], Array],
+) -> optax.GradientTransformation:
     def init(params: Params):
         mu = jax.tree.map(jnp.zeros_like, params)
         variance = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
@@ -371,7 +381,7 @@ def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransfor
             )
         share = (1.0 - decay) / weight  # This gradient's share; share + rest = 1.
 
-        def spread(s, g, m):
+        def spread(s: Array, g: Array, m: Array):
             gap = g.astype(m.dtype) - m
             return cast(decay, s) * s + cast((1.0 - decay) * rest, s) * abs_square(gap)
 
@@ -387,7 +397,7 @@ def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransfor
     return complete(optax.GradientTransformation(init, update))
 
 
-def _root(v: Array, eps: float | Array, eps_in_sqrt: bool) -> Array:
+def _root(v: Array, eps: Scalar, eps_in_sqrt: bool) -> Array:
     return jnp.sqrt(v + cast(eps, v)) if eps_in_sqrt else jnp.sqrt(v) + cast(eps, v)
 
 
@@ -405,7 +415,7 @@ def _negate() -> optax.GradientTransformation:
 
 
 class MadgradState(NamedTuple):
-    """State of MADGRAD.
+    """State of `madgrad`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -418,23 +428,23 @@ class MadgradState(NamedTuple):
         the rate that the first step will use.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
     gradient_sum: Params
     sum_of_squares: Params
-    learning_rate: Array
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def madgrad(
-    learning_rate: float | Array | Schedule,
-    momentum: float | Array = 0.9,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    momentum: Scalar = 0.9,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    eps: float | Array = 1e-6,
+    eps: Scalar = 1e-6,
     eps_in_rate: bool = True,
 ) -> optax.GradientTransformation:
-    """Dual averaging from x_0, divided by the cube root of the sum of g².
+    """Dual averaging that divides by the cube root of the sum of squared gradients.
 
     w_t = (η_t + ε) √t, with t counted from 1,
     s_t = s_(t-1) + w_t g_t,
@@ -478,7 +488,7 @@ def madgrad(
     check_number("momentum", momentum, below=1.0)
     check_number("eps", eps)
 
-    def rate(count):
+    def rate(count: Array):
         return constant_rate(rate_at(learning_rate, count))
 
     def init(params: Params):
@@ -500,7 +510,7 @@ def madgrad(
             updates,
         )
 
-        def step(g, s, v, moved):
+        def step(g: Array, s: Array, v: Array, moved: Array):
             root = jnp.cbrt(v) + cast(eps, v)
             still = (root == 0) | overflowed(v, g)
             ahead = -jnp.where(still, 0.0, s / root) - moved

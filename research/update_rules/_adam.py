@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, sizes_like
@@ -35,7 +36,7 @@ from research.update_rules._transforms import (
 
 
 class AdamState(NamedTuple):
-    """State of Adam.
+    """State of `adam`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -44,18 +45,18 @@ class AdamState(NamedTuple):
         params are complex).
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
 @checked
 def adam(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
 ) -> optax.GradientTransformation:
     """Divide an average of gradients by the root of an average of their squares.
 
@@ -77,10 +78,11 @@ def adam(
     step, whatever the scale of their gradients, and the defaults rarely need much
     tuning. After many zero gradients a nonzero gradient moves its entry by 3.2 η. If
     the gradient then grows by a factor β2 / β1 at each step, the entry moves by up to
-    7.3 η, which is the maximum. On some convex problems Adam converges to the worst
-    point (see `amsgrad`). For params in half precision, wrap the rule in
-    `with_state_dtype(..., "float32")`. In bfloat16 the number 0.999 rounds to 1, so v
-    never falls. In float16, ε rounds to 0. optax.adam has the same problems.
+    7.3 η per step. No sequence of gradients makes a longer step. On some convex
+    problems Adam converges to the worst point (see `amsgrad`). For params in half
+    precision, wrap the rule in `with_state_dtype(..., "float32")`. In bfloat16 the
+    number 0.999 rounds to 1, so v never falls. In float16, ε rounds to 0. optax.adam
+    has the same problems.
 
     Args:
       learning_rate: Learning rate η, the paper's α. A nonnegative number, a traced
@@ -103,12 +105,12 @@ def adam(
 
 @checked
 def adamw(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 1e-4,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 1e-4,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Adam with weight decay that is separate from the gradient.
@@ -117,8 +119,8 @@ def adamw(
     m̂_t and v̂_t are as in `adam`.
 
     optax.adamw and torch.optim.AdamW are the same except for the default λ: 1e-4 in
-    optax and here, 1e-2 in torch. The paper multiplies λ by the schedule's multiplier
-    only, not by α, so the paper's λ is α times the λ of this rule.
+    optax and here, 1e-2 in torch. The paper multiplies λ by the schedule's factor, but
+    not by the learning rate α. The paper's λ is therefore α times the λ of this rule.
 
     Use it instead of adding a penalty ½ λ |x|² to the loss that Adam minimises. Adam
     would divide the penalty's gradient by the size of the loss's gradient, so weights
@@ -149,7 +151,7 @@ def adamw(
 
 
 def _adam_direction(
-    b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array
+    b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar
 ) -> optax.GradientTransformation:
     _check(b1, b2, eps, eps_root)
 
@@ -167,7 +169,7 @@ def _adam_direction(
             bias_correction(b2, count),
         )
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             m_hat, v_hat = m / cast(mu_correction, m), v / cast(nu_correction, v)
             return like(m_hat / (jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)), g)
 
@@ -177,7 +179,7 @@ def _adam_direction(
 
 
 class AmsgradState(NamedTuple):
-    """State of AMSGrad.
+    """State of `amsgrad`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -187,7 +189,7 @@ class AmsgradState(NamedTuple):
         it is the largest corrected v_t.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
     nu_max: Params
@@ -195,11 +197,11 @@ class AmsgradState(NamedTuple):
 
 @checked
 def amsgrad(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     correct_before_max: bool = True,
@@ -259,7 +261,7 @@ def amsgrad(
             lambda n, v: jnp.maximum(n, v / cast(before, v)), state.nu_max, nu
         )
 
-        def direction(g, m, n):
+        def direction(g: Array, m: Array, n: Array):
             root = jnp.sqrt(n / cast(after, n) + cast(eps_root, n))
             return like(m / cast(of_mu, m) / (root + cast(eps, n)), g)
 
@@ -273,7 +275,7 @@ def amsgrad(
 
 
 class AdamaxState(NamedTuple):
-    """State of Adamax and AdamaxW.
+    """State of Adamax and AdamaxW. `adamax` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -281,17 +283,17 @@ class AdamaxState(NamedTuple):
       nu: Decaying maximum n_t of gradient sizes, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
 @checked
 def adamax(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
 ) -> optax.GradientTransformation:
     """Divide an average of gradients by a decaying maximum of their sizes.
 
@@ -324,11 +326,11 @@ def adamax(
 
 @checked
 def adamaxw(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 1e-4,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 1e-4,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Adamax with weight decay that is separate from the gradient.
@@ -338,7 +340,8 @@ def adamaxw(
 
     optax.adamaxw is the same. torch.optim.Adamax can only add λ x_t to the gradient.
 
-    Use it in place of Adamax with a penalty ½ λ |x|². `adamw` gives the reason.
+    Use it instead of adding a penalty ½ λ |x|² to the loss that Adamax minimises, for
+    the reason given in `adamw`.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.
@@ -365,7 +368,7 @@ def adamaxw(
 
 
 def _adamax_direction(
-    b1: float | Array, b2: float | Array, eps: float | Array
+    b1: Scalar, b2: Scalar, eps: Scalar
 ) -> optax.GradientTransformation:
     _check(b1, b2, eps)
 
@@ -373,7 +376,7 @@ def _adamax_direction(
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return AdamaxState(jnp.zeros((), jnp.int32), mu, nu)
 
-    def largest(g, n):
+    def largest(g: Array, n: Array):
         return jnp.maximum(jnp.abs(g).astype(n.dtype) + cast(eps, n), cast(b2, n) * n)
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -394,10 +397,10 @@ def _adamax_direction(
 
 
 def _check(
-    b1: float | Array,
-    b2: float | Array,
-    eps: float | Array,
-    eps_root: float | Array = 0.0,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    eps_root: Scalar = 0.0,
 ) -> None:
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._adam import AdamState
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked
@@ -38,7 +39,7 @@ from research.update_rules._transforms import (
 
 
 class AdemamixState(NamedTuple):
-    """State of AdEMAMix.
+    """State of `ademamix`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -47,7 +48,7 @@ class AdemamixState(NamedTuple):
       nu: Moving average of squared gradients v_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     slow: Params
     nu: Params
@@ -55,16 +56,16 @@ class AdemamixState(NamedTuple):
 
 @checked
 def ademamix(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    b3: float | Array = 0.9999,
-    alpha: float | Array = 5.0,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    b3: Scalar = 0.9999,
+    alpha: Scalar = 5.0,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    warmup_steps: int | Array = 0,
+    warmup_steps: Integer = 0,
 ) -> optax.GradientTransformation:
     """AdamW with a second, slow average of gradients in the numerator.
 
@@ -126,7 +127,7 @@ def ademamix(
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
 
-        def direction(g, m, n, v):
+        def direction(g: Array, m: Array, n: Array, v: Array):
             mixed = m / cast(of_mu, m) + cast(factor, m) * n
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
             return like(jnp.where(overflowed(v, g, m, n), 0.0, mixed / root), g)
@@ -142,12 +143,12 @@ def ademamix(
 
 
 def _warmed_up(
-    alpha: float | Array,
-    b1: float | Array,
-    b3: float | Array,
-    warmup_steps: int | Array,
+    alpha: Scalar,
+    b1: Scalar,
+    b3: Scalar,
+    warmup_steps: Integer,
     count: Array,
-) -> tuple[float | Array, float | Array]:
+) -> tuple[Scalar, Scalar]:
     """Return α and β3 at step t of the warm-up."""
     if isinstance(warmup_steps, int) and warmup_steps == 0:
         return alpha, b3
@@ -158,7 +159,7 @@ def _warmed_up(
 
 
 class SimplifiedAdemamixState(NamedTuple):
-    """State of the simplified AdEMAMix.
+    """State of the simplified AdEMAMix. `simplified_ademamix` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -166,20 +167,20 @@ class SimplifiedAdemamixState(NamedTuple):
       nu: Moving average of squared gradients v_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     velocity: Params
     nu: Params
 
 
 @checked
 def simplified_ademamix(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.99,
-    b2: float | Array = 0.95,
-    alpha: float | Array = 0.0,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.99,
+    b2: Scalar = 0.95,
+    alpha: Scalar = 0.0,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Divide a decaying sum of gradients plus the newest one by Adam's root √v̂_t.
@@ -230,7 +231,7 @@ def simplified_ademamix(
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         of_nu = bias_correction(b2, count)
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             ahead = m + cast(alpha, m) * like(g, m)
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
             return like(jnp.where(overflowed(v, g), 0.0, ahead / root), g)
@@ -247,11 +248,11 @@ def simplified_ademamix(
 
 @checked
 def laprop(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-15,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-15,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Divide each gradient by Adam's root √v̂_t, and then take the moving average.
@@ -317,7 +318,7 @@ def laprop(
 
 
 class MarsState(NamedTuple):
-    """State of MARS.
+    """State of `mars`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -326,7 +327,7 @@ class MarsState(NamedTuple):
       gradient: Last gradient g_t, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
     gradient: Params
@@ -334,16 +335,16 @@ class MarsState(NamedTuple):
 
 @checked
 def mars(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.99,
-    gamma: float | Array = 0.025,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    gamma: Scalar = 0.025,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
     optimize_1d: bool = False,
 ) -> optax.GradientTransformation:
-    """AdamW on gradients corrected by their last change, which reduces variance.
+    """AdamW with gradients that are corrected by their last change, to reduce noise.
 
     c_t = g_t + γ β1 / (1 - β1) (g_t - g_(t-1)), divided by |c_t| if |c_t| > 1,
     m_t = β1 m_(t-1) + (1 - β1) c_t,
@@ -357,8 +358,8 @@ def mars(
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The exact form computes the gradient of step t - 1 again, with
     the examples of step t, which doubles the cost. The authors' code sets g_0 = 0, and
-    clips the norm of c_1, too. timm's option `caution` is the function `cautious` here.
-    optax 0.2.8 and torch do not have the rule.
+    clips the norm of c_1, too. timm's option `caution` corresponds to the function
+    `cautious` here. optax 0.2.8 and torch do not have the rule.
 
     Use it like AdamW on large models. The rule stores three arrays per leaf where Adam
     stores two. timm's default rate is 0.003.
@@ -399,7 +400,7 @@ def mars(
         count = increment(state.count)
         gradient = jax.tree.map(like, updates, state.gradient)
 
-        def correct(g, before):
+        def correct(g: Array, before: Array):
             if g.ndim < 2 and not optimize_1d:
                 return g
             c = g + cast(strength, g) * within_range(g - before)
@@ -412,7 +413,7 @@ def mars(
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, corrected))
         of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             root = jnp.sqrt(v / cast(of_nu, v)) + cast(eps, v)
             return like(m / cast(of_mu, m) / root, g)
 
@@ -426,7 +427,7 @@ def mars(
     )
 
 
-def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) -> None:
+def _check(decays: dict[str, Scalar], sizes: dict[str, Scalar]) -> None:
     for name, value in decays.items():
         check_number(name, value, below=1.0)
     for name, value in sizes.items():

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._adam import AdamState
 from research.update_rules._bias_correction import bias_correction, effective_length
 from research.update_rules._checks import checked
@@ -30,7 +31,7 @@ from research.update_rules._transforms import (
 
 
 class NadamState(NamedTuple):
-    """State of NAdam and NAdamW.
+    """State of NAdam and NAdamW. `nadam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -40,10 +41,10 @@ class NadamState(NamedTuple):
         "constant" schedule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
-    product: Array
+    product: Float[Array, ""]
 
 
 MOMENTUM_SCHEDULES = ("constant", "torch", "paper")
@@ -51,13 +52,13 @@ MOMENTUM_SCHEDULES = ("constant", "torch", "paper")
 
 @checked
 def nadam(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     momentum_schedule: str = "constant",
-    momentum_decay: float | Array = 0.004,
+    momentum_decay: Scalar = 0.004,
 ) -> optax.GradientTransformation:
     """Adam with Nesterov's look-ahead.
 
@@ -107,12 +108,12 @@ def nadam(
 
 @checked
 def nadamw(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 1e-4,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 1e-4,
     mask: Any = None,
     same_correction: bool = False,
 ) -> optax.GradientTransformation:
@@ -123,9 +124,10 @@ def nadamw(
     `adam`, and x_t are the params.
 
     optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t, as
-    g_t is. The NAdamW of AlgoPerf and timm has this form. An entry of its first step is
-    η, and not 1.47 η. The default λ is 1e-4 in optax and here, and 0.01 in timm. In
-    torch, NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see `nadam`).
+    g_t is. The NAdamW of AlgoPerf and timm has this form. Each entry of its first step
+    is η instead of 1.47 η. The default λ is 1e-4 in optax and here, and 0.01 in timm.
+    In torch, NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see
+    `nadam`).
 
     Use it like AdamW. NAdamW with same_correction=True was the baseline of the AlgoPerf
     benchmark.
@@ -157,12 +159,12 @@ def nadamw(
 
 
 def _nadam_direction(
-    b1: float | Array,
-    b2: float | Array,
-    eps: float | Array,
-    eps_root: float | Array,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    eps_root: Scalar,
     momentum_schedule: str = "constant",
-    momentum_decay: float | Array = 0.004,
+    momentum_decay: Scalar = 0.004,
     same_correction: bool = False,
 ) -> optax.GradientTransformation:
     _check(b1, b2, eps, eps_root)
@@ -178,7 +180,7 @@ def _nadam_direction(
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return NadamState(jnp.zeros((), jnp.int32), mu, nu, jnp.ones((), float))
 
-    def momentum(t):
+    def momentum(t: Array):
         return b1 if constant else b1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -199,7 +201,7 @@ def _nadam_direction(
         of_mu = of_g if same_correction else of_mu
         of_nu = bias_correction(b2, count)
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             limited = _limited(g).astype(m.dtype)
             m_hat = cast(ahead, m) * (m / cast(of_mu, m)) + cast(1.0 - now, m) * (
                 limited / cast(of_g, m)
@@ -229,12 +231,12 @@ def _limited(g: Array) -> Array:
 
 @checked
 def radam(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
-    threshold: float | Array = 5.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    threshold: Scalar = 5.0,
     eps_before_correction: bool = False,
 ) -> optax.GradientTransformation:
     """Momentum at first, then Adam with steps scaled by a factor r_t.
@@ -253,13 +255,12 @@ def radam(
     error of optax's sixth step is therefore 0.6 %. Here this error is 1e-7, because
     `effective_length` does not subtract such numbers.
 
-    Use it if you want Adam without a warm-up whose length must be tuned. The first
-    steps are as long as η times the gradient, so η must suit these steps as well as the
-    later ones.
+    Use it to avoid tuning the length of a warm-up for Adam. The first steps are as long
+    as η times the gradient, so η must suit these steps as well as the later ones.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      threshold: Value of ρ_t from which on m̂_t is divided by √v̂_t, at least 4; may be
+      threshold: Smallest ρ_t at which m̂_t is divided by √v̂_t, at least 4; may be
         traced. If ρ_t is below 4, r_t² is negative.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:
@@ -298,7 +299,7 @@ def radam(
             (of_nu, 1.0) if not eps_before_correction else (1.0, jnp.sqrt(of_nu))
         )
 
-        def direction(g, m, v):
+        def direction(g: Array, m: Array, v: Array):
             m_hat = m / cast(of_mu, m)
             root = jnp.sqrt(v / cast(before, v) + cast(eps_root, v)) + cast(eps, v)
             divided = cast(factor, m) * m_hat * cast(after, m) / root
@@ -311,7 +312,7 @@ def radam(
     )
 
 
-def _rectification(length: Array, most: float | Array) -> Array:
+def _rectification(length: Array, most: Scalar) -> Array:
     """Return r_t of `radam`.
 
     It is NaN where ρ_t < 4, where the rule does not use it.
@@ -321,9 +322,7 @@ def _rectification(length: Array, most: float | Array) -> Array:
     )
 
 
-def _check(
-    b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array
-) -> None:
+def _check(b1: Scalar, b2: Scalar, eps: Scalar, eps_root: Scalar) -> None:
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked, make_inner
 from research.update_rules._edges import complete, dtype_beside
@@ -26,7 +27,7 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class LookaheadState(NamedTuple):
-    """State of Lookahead.
+    """State of `lookahead`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of inner steps since the last synchronisation, int32, shape ().
@@ -34,17 +35,17 @@ class LookaheadState(NamedTuple):
       inner: State of the inner rule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     evaluation_params: Params
     inner: optax.OptState
 
 
 @checked
 def lookahead(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     inner: Constructor | None = None,
-    sync_period: int | Array = 5,
-    slow_step_size: float | Array = 0.5,
+    sync_period: Integer = 5,
+    slow_step_size: Scalar = 0.5,
     reset_state: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Let another rule take k steps, then move back part of the way.
@@ -86,7 +87,7 @@ def lookahead(
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
       >>> print(x + updates, state.evaluation_params)
       [6.] [8.]
-      >>> # The inner rule moves to 4. The synchronisation moves half of the way back to 8.
+      >>> # The inner rule moves to 4. The synchronisation moves half way back to 8.
       >>> updates, state = rule.update(jnp.array([2.0]), state, x + updates)
       >>> print(updates, state.evaluation_params)
       [0.] [6.]
@@ -111,7 +112,7 @@ def lookahead(
         count = increment(state.count)
         is_due = reached(count, sync_period)
 
-        def come_back(x, u, slow):
+        def come_back(x: Array, u: Array, slow: Array):
             ahead = x + u.astype(x.dtype) - slow.astype(x.dtype)
             return jnp.where(
                 is_due, u - (cast(1.0 - slow_step_size, x) * ahead).astype(u.dtype), u
@@ -140,22 +141,22 @@ class AveragingState(NamedTuple):
       inner: State of the inner rule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     evaluation_params: Params
     inner: optax.OptState
 
 
 @checked
 def polyak_averaging(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     inner: Constructor | None = None,
-    start: int | Array = 0,
+    start: Integer = 0,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
 
-    After t steps, the mean of all the iterates except the first s is x̄_t = (x_(s+1) +
-    ... + x_t) / (t - s), where s = start.
+    x̄_t = (x_(s+1) + ... + x_t) / (t - s), the mean of all iterates after t steps
+    except the first s, where s is start.
 
     Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
     themselves. `research.update_rules.evaluation_params` returns the mean, at which
@@ -202,7 +203,7 @@ def polyak_averaging(
             int(start), int(jnp.iinfo(jnp.int32).max)
         )  # The step count cannot exceed this.
 
-    def weight(count):
+    def weight(count: Array):
         return 1.0 / jnp.maximum(count - start, 1).astype(float)
 
     return _averaging(
@@ -215,9 +216,9 @@ def polyak_averaging(
 
 @checked
 def exponential_averaging(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     inner: Constructor | None = None,
-    decay: float | Array = 0.999,
+    decay: Scalar = 0.999,
     debias: bool = True,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -234,7 +235,7 @@ def exponential_averaging(
     get_ema_multi_avg_fn(β), except that torch's first average is x_1.
 
     Use it where the rate stays constant and the last iterate is noisy. Choose β so that
-    1 / (1 - β) steps are a part of an epoch. Unlike the mean of `polyak_averaging`,
+    1 / (1 - β) steps are a fraction of an epoch. Unlike the mean of `polyak_averaging`,
     this average forgets the first iterates, but it never removes all of the noise.
 
     Args:
@@ -265,7 +266,7 @@ def exponential_averaging(
     """
     check_number("decay", decay, below=1.0)
 
-    def weight(count):
+    def weight(count: Array):
         return (
             (1.0 - decay) / bias_correction(decay, count)
             if debias

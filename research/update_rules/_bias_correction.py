@@ -3,11 +3,12 @@
 import math
 
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
-from research.types import Array
+from research.types import Array, Scalar
 
 
-def bias_correction(decay: float | Array, count: Array) -> Array:
+def bias_correction(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     """Return 1 - β^t, with full relative precision even where β^t is close to 1.
 
     Args:
@@ -22,15 +23,15 @@ def bias_correction(decay: float | Array, count: Array) -> Array:
     return -jnp.expm1(count * _log(decay))
 
 
-def effective_length(decay: float | Array, count: Array) -> Array:
-    """Return the length of the plain mean with the same mean age as a moving average.
+def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
+    """Return the number of gradients that a moving average effectively averages.
 
     ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t).
 
-    ρ_t also equals 1 + 2 a, where a is the mean age of the gradients in the moving
-    average. The formula for ρ_t subtracts numbers near 2000 (for β = 0.999) to get a
-    number near 5. While t (1 - β) is small, this function therefore computes a from a
-    power series.
+    A plain mean of the last ρ_t gradients has the same mean age as the moving average.
+    So ρ_t = 1 + 2 a, where a is the mean age of the gradients in the moving average.
+    The formula for ρ_t subtracts numbers near 2000 (for β = 0.999) to get a number near
+    5. While t (1 - β) is small, this function therefore computes a from a power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.
@@ -38,7 +39,9 @@ def effective_length(decay: float | Array, count: Array) -> Array:
     Returns:
       Effective length ρ_t. It starts at ρ_1 = 1 and grows towards 2 / (1 - β) - 1.
     Example:
-      >>> print(effective_length(0.5, jnp.int32(1)), effective_length(0.0, jnp.int32(9)))
+      >>> print(
+      ...     effective_length(0.5, jnp.int32(1)), effective_length(0.0, jnp.int32(9))
+      ... )
       1.0 1.0
     """
     rate = -jnp.asarray(_log(decay), float)
@@ -50,7 +53,7 @@ def effective_length(decay: float | Array, count: Array) -> Array:
     return 1.0 + 2.0 * age
 
 
-def _log(decay: float | Array) -> float | Array:
+def _log(decay: Scalar) -> Scalar:
     """Return log β.
 
     For a Python number it has double precision, whatever precision JAX uses.

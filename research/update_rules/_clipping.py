@@ -1,20 +1,21 @@
 """Gradient clipping: by entry, by leaf, by global norm, or relative to the weights."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from research.checks import check_number
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete
 from research.update_rules._transforms import cast
 
 
 @checked
-def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
+def clip_by_value(max_value: Scalar) -> optax.GradientTransformation:
     """Clip each entry of the gradient to [-c, c]: g <- min(max(g, -c), c).
 
     optax.clip and torch's clip_grad_value_ are the same. Unlike the clips by norm, this
@@ -44,7 +45,7 @@ def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
 
 
 @checked
-def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
+def clip_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
     """Scale each leaf down to a norm of at most c: g <- g min(1, c / |g|).
 
     |g| is the norm of one leaf. For a leaf of n entries, optax.clip_by_block_rms with
@@ -62,7 +63,9 @@ def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
       networks, ICML 2013, algorithm 1 (for one leaf).
     Example:
       >>> clip = clip_by_norm(1.0)
-      >>> print(*clip.update([jnp.array([3.0, 4.0]), jnp.array(0.5)], clip.init(None))[0])
+      >>> print(
+      ...     *clip.update([jnp.array([3.0, 4.0]), jnp.array(0.5)], clip.init(None))[0]
+      ... )
       [0.6 0.8] 0.5
     """
     check_number("max_norm", max_norm, positive=True)
@@ -74,7 +77,7 @@ def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
 
 
 @checked
-def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation:
+def clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformation:
     """Scale the gradient down to a norm of at most c: g <- g min(1, c / |g|).
 
     |g| is the norm over all leaves. optax.clip_by_global_norm is the same. torch's
@@ -97,7 +100,7 @@ def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation
     """
     check_number("max_norm", max_norm, positive=True)
 
-    def clip(updates, params):
+    def clip(updates: Params, params: Params):
         del params
         norm = _norm(jax.tree.leaves(updates))
         return jax.tree.map(lambda g: _shorten(g, norm, max_norm), updates)
@@ -107,11 +110,11 @@ def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation
 
 @checked
 def clip_adaptively(
-    clipping: float | Array,
-    eps: float | Array = 1e-3,
+    clipping: Scalar,
+    eps: Scalar = 1e-3,
     axis: int | Sequence[int] | None = None,
 ) -> optax.GradientTransformation:
-    """Scale the gradient of each unit down relative to the norm of its weights.
+    """Limit the norm of each unit's gradient relative to the norm of its weights.
 
     g <- g min(1, λ max(|w|, ε) / |g|), where w are the weights of a unit and g is their
     gradient.
@@ -119,8 +122,8 @@ def clip_adaptively(
     A unit is the set of weights that feed one output. In a matrix (inputs, outputs) it
     is a column. In a leaf of three axes (attention heads) it spans the first axis only.
     In a convolution's kernel (..., inputs, outputs) of four or five axes it spans all
-    axes but the last. A vector or a scalar is one unit. So is a leaf with at most one
-    axis longer than 1.
+    axes but the last. A vector or a scalar is one unit. A leaf with at most one axis
+    longer than 1 is also one unit.
 
     optax.adaptive_grad_clip is the same. torch stores the weight matrix of a layer
     transposed, so in timm's adaptive_clip_grad a unit is a row.
@@ -150,7 +153,7 @@ def clip_adaptively(
     check_number("clipping", clipping, positive=True)
     check_number("eps", eps)
 
-    def shorten(path, g, w):
+    def shorten(path: Any, g: Array, w: Array):
         axes = (
             _axes_of_a_unit(jax.tree_util.keystr(path), g.shape)
             if axis is None
@@ -170,7 +173,7 @@ def clip_adaptively(
             g * (largest / jnp.where(of_gradient == 0, 1.0, of_gradient)),
         )
 
-    def clip(updates, params):
+    def clip(updates: Params, params: Params):
         if params is None:
             raise ValueError(
                 "clip_adaptively needs the params; call update(grads, state, params)."
@@ -191,7 +194,7 @@ def _axes_of_a_unit(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (0,) if len(shape) <= 3 else tuple(range(len(shape) - 1))
 
 
-def _shorten(g: Array, norm: Array, max_norm: float | Array) -> Array:
+def _shorten(g: Array, norm: Array, max_norm: Scalar) -> Array:
     limit = cast(max_norm, norm)
     wide = g.astype(jnp.promote_types(g.dtype, norm.dtype))
     return jnp.where(norm < limit, g, ((wide / norm) * limit).astype(g.dtype))

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number, shown
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import check_rule, checked
 from research.update_rules._edges import arrays, complete, in_dtype, real_dtype
 from research.update_rules._transforms import agreement, cast, increment, reached
@@ -30,26 +31,26 @@ class AccumulationState(NamedTuple):
       inner: State of the wrapped rule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mean: Params
-    value: Array
+    value: Float[Array, ""]
     inner: optax.OptState
 
 
 @checked
 def accumulate_gradients(
-    rule: optax.GradientTransformation, every: int | Array
+    rule: optax.GradientTransformation, every: Integer
 ) -> optax.GradientTransformationExtraArgs:
     """Call a rule at every k-th step with the mean of k gradients.
 
-    Together k batches act as one. At every k-th step the rule gets the mean gradient
-    (also as `grad`) and the mean value of the objective, and the rule's update is
-    returned. At the other steps the update is 0 and the rule's state does not change.
-    If the loss is a mean and all batches have the same size, the result is the step on
-    one batch that is k times larger, up to rounding errors. optax.MultiSteps(rule, k)
-    is the same, but by default keeps the mean in float32. Here the mean has the dtype
-    of the params. For a wider dtype, put `with_state_dtype` around this wrapper. torch
-    adds gradients where this wrapper takes their mean.
+    k batches then act as one large batch. At every k-th step the rule gets the mean
+    gradient (also as `grad`) and the mean value of the objective, and the rule's update
+    is returned. At the other steps the update is 0 and the rule's state does not
+    change. If the loss is a mean and all batches have the same size, the result is the
+    step on one batch that is k times larger, up to rounding errors.
+    optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
+    Here the mean has the dtype of the params. For a wider dtype, put `with_state_dtype`
+    around this wrapper. torch takes the sum of the gradients instead of their mean.
 
     Between two updates nothing else may change the params. Rules that call value_fn
     (SVRG, SAGA, SAM, line searches) are not supported, because such a rule would see
@@ -95,7 +96,7 @@ def accumulate_gradients(
         del value_fn, indices
         count = increment(state.count)
 
-        def follow(mean, new):
+        def follow(mean: Array, new: Array):
             return mean + (new.astype(mean.dtype) - mean) / count.astype(
                 real_dtype(mean)
             )
@@ -148,14 +149,14 @@ class SkippingState(NamedTuple):
       inner: State of the wrapped rule after the last step that was not skipped.
     """
 
-    skipped: Array
-    consecutive: Array
+    skipped: Int[Array, ""]
+    consecutive: Int[Array, ""]
     inner: optax.OptState
 
 
 @checked
 def skip_nonfinite(
-    rule: optax.GradientTransformation, max_consecutive: int | Array | None = None
+    rule: optax.GradientTransformation, max_consecutive: Integer | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Skip and count the steps whose gradient or update contains NaN or an infinity.
 
@@ -181,7 +182,9 @@ def skip_nonfinite(
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = skip_nonfinite(gradient_descent(1.0))
-      >>> updates, state = rule.update(jnp.array([jnp.nan, 1.0]), rule.init(jnp.zeros(2)))
+      >>> updates, state = rule.update(
+      ...     jnp.array([jnp.nan, 1.0]), rule.init(jnp.zeros(2))
+      ... )
       >>> print(updates, state.skipped)
       [0. 0.] 1
     """
@@ -229,9 +232,9 @@ class CautiousState(NamedTuple):
 def cautious(
     rule: optax.GradientTransformation,
     plus_one: bool = False,
-    min_share: float | Array = 1e-3,
+    min_share: Scalar = 1e-3,
 ) -> optax.GradientTransformationExtraArgs:
-    """Set the entries of a rule's update to 0 that do not go against the gradient.
+    """Set each entry of a rule's update to 0 if it does not oppose the gradient.
 
     u_t <- k_t u_t / max(s_t, min_share), where k_t is 1 for entries with u_t g_t < 0
     and 0 for others, and s_t is the mean of k_t over the leaf. With momentum, an entry
@@ -270,7 +273,7 @@ def cautious(
     check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
-    def keep(u, g):
+    def keep(u: Array, g: Array):
         kept = ~(agreement(u, g.astype(u.dtype)) >= 0)  # A NaN stays visible.
         count = jnp.sum(kept, dtype=float)
         if plus_one:
@@ -324,7 +327,7 @@ def with_state_dtype(
     check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
-    def widened(tree):
+    def widened(tree: Params):
         return jax.tree.map(lambda a: in_dtype(a, wide), arrays(tree))
 
     def update(
@@ -338,7 +341,7 @@ def with_state_dtype(
         **extra: Any,
     ):
         @functools.wraps(value_fn or _refuse)
-        def in_the_dtype_of_the_params(x, *drawn, **named):
+        def in_the_dtype_of_the_params(x: Params, *drawn: Any, **named: Any):
             assert value_fn is not None
             return widened(
                 value_fn(

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Bool, Float, Num
 
 from research.types import Array, Params
 
@@ -23,10 +24,10 @@ def complete(
 ) -> optax.GradientTransformationExtraArgs:
     """Return a rule with the calling conventions of optax's transformations.
 
-    Its update accepts any extra keyword argument. Arguments that the wrapped rule does
-    not take are ignored. Params and gradients may be plain numbers. If the gradient of
-    a leaf is None, the leaf does not move: the wrapped rule gets the gradient 0, and
-    the returned update is None.
+    The update of the returned rule accepts any extra keyword argument. Arguments that
+    the wrapped rule does not take are ignored. Params and gradients may be plain
+    numbers. If the gradient of a leaf is None, the leaf does not move: the wrapped rule
+    gets the gradient 0, and the returned update is None.
 
     Args:
       rule: Rule to wrap. Its init and update get arrays only.
@@ -39,7 +40,11 @@ def complete(
     Returns:
       The wrapped rule.
     Example:
-      >>> rule = complete(optax.GradientTransformation(optax.init_empty_state, lambda g, s, x=None: (-g, s)))
+      >>> rule = complete(
+      ...     optax.GradientTransformation(
+      ...         optax.init_empty_state, lambda g, s, x=None: (-g, s)
+      ...     )
+      ... )
       >>> print(rule.update(2.0, rule.init(1.0), 1.0, value=3.0)[0])
       -2.0
     """
@@ -79,14 +84,14 @@ def arrays(tree: Params) -> Params:
 
 
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:
-    """Raise if the params of a rule that is defined for real params only are complex.
+    """Raise if params are complex although the rule is defined for real params only.
 
     Raises:
       TypeError: A leaf is complex; the message names the leaf and a remedy.
     Example:
       >>> refuse_complex({"w": jnp.ones(2, complex)}, "muon")
       Traceback (most recent call last):
-      TypeError: muon is defined for real params only; params['w'] is complex...[2]. Wrap it: ...
+      TypeError: muon is defined for real params only; params['w'] is complex...[2]. ...
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if jnp.iscomplexobj(leaf):
@@ -128,7 +133,9 @@ def real_dtype(x: Any) -> Any:
     """Return the dtype of a leaf, or the dtype of its real part if the leaf is complex.
 
     Example:
-      >>> print(real_dtype(jnp.ones(2, "complex64")), real_dtype(jnp.ones(2, "bfloat16")))
+      >>> print(
+      ...     real_dtype(jnp.ones(2, "complex64")), real_dtype(jnp.ones(2, "bfloat16"))
+      ... )
       float32 bfloat16
     """
     dtype = jnp.result_type(x)
@@ -137,7 +144,7 @@ def real_dtype(x: Any) -> Any:
     )
 
 
-def in_dtype(x: Array, dtype: Any) -> Array:
+def in_dtype(x: Num[Array, "*shape"], dtype: Any) -> Num[Array, "*shape"]:
     """Cast a floating array to a dtype, or the parts of a complex array to that dtype.
 
     Other arrays are returned unchanged. JAX has no complex numbers of half precision.
@@ -145,7 +152,10 @@ def in_dtype(x: Array, dtype: Any) -> Array:
     float32.
 
     Example:
-      >>> print(in_dtype(jnp.ones(2, "complex128"), "float32").dtype, in_dtype(jnp.ones(2, int), "float32").dtype)
+      >>> print(
+      ...     in_dtype(jnp.ones(2, "complex128"), "float32").dtype,
+      ...     in_dtype(jnp.ones(2, int), "float32").dtype,
+      ... )
       complex64 int...
     """
     floating = jnp.issubdtype(x.dtype, jnp.inexact)
@@ -164,7 +174,7 @@ def dtype_beside(x: Any, dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(x) else dtype
 
 
-def abs_square(x: Array) -> Array:
+def abs_square(x: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return |x|² of each entry, as a real array.
 
     Example:
@@ -178,7 +188,7 @@ def abs_square(x: Array) -> Array:
     )
 
 
-def norm_of(x: Array) -> Array:
+def norm_of(x: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Return the Euclidean norm of a leaf, at least in float32.
 
     Example:
@@ -190,7 +200,9 @@ def norm_of(x: Array) -> Array:
     )
 
 
-def real_product(a: Array, b: Array) -> Array:
+def real_product(
+    a: Num[Array, "*shape"], b: Num[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """Return the real product entry by entry: Re(a) Re(b) + Im(a) Im(b).
 
     For real arrays this is a * b. The sum of the entries is the inner product of a and
@@ -205,7 +217,9 @@ def real_product(a: Array, b: Array) -> Array:
     return (a * b).real
 
 
-def overflowed(squares: Array, *behind: Array) -> Array:
+def overflowed(
+    squares: Float[Array, "*shape"], *behind: Num[Array, "*shape"]
+) -> Bool[Array, "*shape"]:
     """Return a mask of the entries where an average of squares overflowed.
 
     In these entries the average is ∞ although the arrays from which it was computed
@@ -214,7 +228,10 @@ def overflowed(squares: Array, *behind: Array) -> Array:
     is ∞ in an entry, the mask is False, so that the NaN remains visible.
 
     Example:
-      >>> print(overflowed(jnp.array([jnp.inf]), jnp.ones(1)), overflowed(jnp.array([jnp.inf]), jnp.array([jnp.inf])))
+      >>> print(
+      ...     overflowed(jnp.array([jnp.inf]), jnp.ones(1)),
+      ...     overflowed(jnp.array([jnp.inf]), jnp.array([jnp.inf])),
+      ... )
       [ True] [False]
     """
     return jnp.isposinf(squares) & functools.reduce(
@@ -222,7 +239,7 @@ def overflowed(squares: Array, *behind: Array) -> Array:
     )
 
 
-def sizes_like(x: Array, value: Any = 0.0) -> Array:
+def sizes_like(x: Num[Array, "*shape"], value: Any = 0.0) -> Float[Array, "*shape"]:
     """Return a real array with the shape of x, filled with a value; x may be complex.
 
     Example:
@@ -236,7 +253,7 @@ def sizes_like(x: Array, value: Any = 0.0) -> Array:
     )
 
 
-def within_range(x: Array) -> Array:
+def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
     """Clip x to the finite range of its dtype.
 
     The difference of two finite gradients may be twice the largest number of the dtype.
@@ -251,8 +268,9 @@ def within_range(x: Array) -> Array:
     return jnp.clip(x, -most, most)
 
 
-def leaf_norm(x: Array) -> Array:
-    """Return the Euclidean norm of a leaf, in at least float32, for entries of any size.
+def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
+    """Return the Euclidean norm of a leaf, in at least float32, for entries of any
+    size.
 
     Entries above 2^60 or below 2^-60 are multiplied by a power of two before they are
     squared, which changes no digit. Otherwise the square of an entry above 1.8e19 would

@@ -75,7 +75,7 @@ SECOND_ORDER = "it takes second derivatives, whose cost is not counted in gradie
 
 
 def gradient_rate(default: float) -> Range:
-    """Return the range of a rate that multiplies a gradient.
+    """Return the search range of a learning rate that multiplies a gradient.
 
     Such a rate is about the inverse of a curvature.
     """
@@ -83,7 +83,7 @@ def gradient_rate(default: float) -> Range:
 
 
 def step_rate(default: float) -> Range:
-    """Return the range of a rate that is about the length of a step.
+    """Return the search range of a learning rate that is about the length of a step.
 
     This range is for rules whose step hardly depends on the gradient's size. For such
     rules, each entry moves by about the rate in a step.

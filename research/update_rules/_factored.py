@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked
 from research.update_rules._edges import (
     abs_square,
@@ -46,12 +47,12 @@ class Factors(NamedTuple):
       column: Mean over the second longest axis. The array does not have this axis.
     """
 
-    row: Array
-    column: Array
+    row: Float[Array, "..."]
+    column: Float[Array, "..."]
 
 
 class AdafactorState(NamedTuple):
-    """State of Adafactor, without its momentum.
+    """State of Adafactor, without its momentum. `adafactor` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -59,12 +60,12 @@ class AdafactorState(NamedTuple):
         is factored has its Factors instead.
     """
 
-    count: Array
+    count: Int[Array, ""]
     nu: Params
 
 
 class AdafactorMomentumState(NamedTuple):
-    """State of Adafactor's momentum.
+    """State of Adafactor's momentum. `adafactor` defines the symbols.
 
     Attributes:
       mu: Moving average of directions m_t, shaped like the params.
@@ -75,16 +76,16 @@ class AdafactorMomentumState(NamedTuple):
 
 @checked
 def adafactor(
-    learning_rate: float | Array | Schedule,
-    decay_rate: float | Array = 0.8,
+    learning_rate: Scalar | Schedule,
+    decay_rate: Scalar = 0.8,
     min_dim_size_to_factor: int | None = None,
     multiply_by_parameter_scale: bool = True,
-    clipping_threshold: float | Array = 1.0,
-    momentum: float | Array | None = None,
-    weight_decay: float | Array = 0.0,
+    clipping_threshold: Scalar = 1.0,
+    momentum: Scalar | None = None,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    eps: float | Array = 1e-30,
-    min_scale: float | Array = 1e-3,
+    eps: Scalar = 1e-30,
+    min_scale: Scalar = 1e-3,
     relative_step: bool = False,
 ) -> optax.GradientTransformation:
     """Adam without momentum, with a second moment of rank one for each matrix.
@@ -164,11 +165,11 @@ def adafactor(
             integer=True,
         )
 
-    def axes_of(x):
+    def axes_of(x: Array):
         return _two_longest(jnp.shape(x), _least(min_dim_size_to_factor))
 
     def init(params: Params):
-        def zeros(x):
+        def zeros(x: Array):
             axes, sizes = axes_of(x), sizes_like(x)
             if axes is None:
                 return sizes
@@ -188,7 +189,7 @@ def adafactor(
         count = increment(state.count)
         newest = count.astype(float) ** -decay_rate  # The weight 1 - β_t.
 
-        def average(g, nu):
+        def average(g: Array, nu: Any):
             axes, square = axes_of(g), abs_square(g)
             if axes is None:
                 return _mix(newest, nu, square + cast(eps, square))
@@ -198,7 +199,7 @@ def adafactor(
                 _mix(newest, nu.column, jnp.mean(square, axis=axes[0])),
             )
 
-        def direction(g, nu, x):
+        def direction(g: Array, nu: Any, x: Array):
             axes = axes_of(g)
             d = _divided(g, nu) if axes is None else _divided_by_factors(g, nu, axes)
             size = _rms(d)
@@ -279,7 +280,7 @@ def _rms(x: Array) -> Array:
     return jnp.sqrt(total / max(math.prod(x.shape), 1))
 
 
-def _averaged(decay: float | Array) -> optax.GradientTransformation:
+def _averaged(decay: Scalar) -> optax.GradientTransformation:
     """Return the moving average of the updates, from 0 and without correction."""
     check_number("momentum", decay, below=1.0)
 
@@ -294,10 +295,10 @@ def _averaged(decay: float | Array) -> optax.GradientTransformation:
     return complete(optax.GradientTransformation(init, update))
 
 
-def _at_most_relative(learning_rate: float | Array | Schedule) -> Schedule:
+def _at_most_relative(learning_rate: Scalar | Schedule) -> Schedule:
     """Return the schedule min(η_t, 1 / √t), with t counted from 1."""
 
-    def rate(count):
+    def rate(count: Array):
         given = learning_rate(count) if callable(learning_rate) else learning_rate
         return jnp.minimum(given, 1.0 / jnp.sqrt(count + 1.0))
 
@@ -305,7 +306,7 @@ def _at_most_relative(learning_rate: float | Array | Schedule) -> Schedule:
 
 
 class Sm3State(NamedTuple):
-    """State of SM3.
+    """State of `sm3`, whose docstring defines the symbols.
 
     Attributes:
       largest: For each leaf, a tuple with one array per axis. The array of an axis has
@@ -320,9 +321,9 @@ class Sm3State(NamedTuple):
 
 @checked
 def sm3(
-    learning_rate: float | Array | Schedule,
-    momentum: float | Array = 0.9,
-    eps: float | Array = 1e-8,
+    learning_rate: Scalar | Schedule,
+    momentum: Scalar = 0.9,
+    eps: Scalar = 1e-8,
 ) -> optax.GradientTransformation:
     """Adagrad that stores one number for each row and each column of a matrix.
 
@@ -368,24 +369,24 @@ def sm3(
     check_number("eps", eps)
 
     def init(params: Params):
-        def zeros(x):
+        def zeros(x: Array):
             dtype = sizes_like(x).dtype
             return tuple(jnp.zeros(n, dtype) for n in jnp.shape(x) or [()])
 
         largest = jax.tree.map(zeros, params)
         return Sm3State(largest, jax.tree.map(jnp.zeros_like, params))
 
-    def accumulate(g, largest):
+    def accumulate(g: Array, largest: tuple[Array, ...]):
         bound = functools.reduce(
             jnp.minimum, (_along(a, k, g.ndim) for k, a in enumerate(largest))
         )
         return bound + abs_square(g).astype(bound.dtype)
 
-    def covered(g, s):
+    def covered(g: Array, s: Array):
         others = (tuple(j for j in range(g.ndim) if j != k) for k in range(g.ndim))
         return tuple(jnp.max(s, axis=axes, initial=0.0) for axes in others) or (s,)
 
-    def divide(g, s):
+    def divide(g: Array, s: Array):
         return jnp.where(s == 0, 0.0, g / jnp.sqrt(s + cast(eps, s)))
 
     def update(updates: Params, state: Any, params: Params | None = None):

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_key, check_number
 from research.schedules import Schedule
-from research.types import Array, Key, Params
+from research.types import Array, Key, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
 from research.update_rules._entry import (
@@ -34,12 +35,13 @@ from research.update_rules._transforms import (
 
 @checked
 def gradient_descent(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
 ) -> optax.GradientTransformation:
-    """Steps along the negative gradient: u_t = -η_t g_t.
+    """Step along the negative gradient: u_t = -η_t g_t.
 
     optax.sgd(η) and torch.optim.SGD(lr=η) are the same. The sampler chooses the
-    examples behind g_t, so batch, stochastic and mini-batch descent are all this rule.
+    examples from which g_t is computed. Batch, stochastic and mini-batch descent
+    therefore all use this rule.
 
     Use it as the baseline, and on well-conditioned problems. It needs about κ log(1 /
     ε) steps to reach the error ε, where κ is the ratio of the largest to the smallest
@@ -65,7 +67,7 @@ def gradient_descent(
 
 
 class MomentumState(NamedTuple):
-    """State of the momentum rules.
+    """State of the momentum rules. `heavy_ball` defines the symbols.
 
     Attributes:
       velocity: Decaying sum m_t of gradients, shaped like the params.
@@ -76,7 +78,7 @@ class MomentumState(NamedTuple):
 
 @checked
 def heavy_ball(
-    learning_rate: float | Array | Schedule, momentum: float | Array = 0.9
+    learning_rate: Scalar | Schedule, momentum: Scalar = 0.9
 ) -> optax.GradientTransformation:
     """Step along a decaying sum of gradients.
 
@@ -90,11 +92,11 @@ def heavy_ball(
     once. torch also has an argument `dampening`, which scales g_t by 1 - dampening
     except at the first step (see `ema_momentum`).
 
-    Use it on ill-conditioned problems: near a minimum it needs √κ log(1 / ε) steps,
-    with κ and ε as in `gradient_descent`. `tuning.heavy_ball_constants` computes the η
-    and μ for this speed. Far from a minimum it may cycle for ever. Momentum does not
-    reduce noise: at the rate η the noise is as large as without momentum at the rate η
-    / (1 - μ).
+    Use it on ill-conditioned problems: near a minimum it needs about √κ log(1 / ε)
+    steps to reach the error ε, where κ is the ratio of the largest to the smallest
+    curvature. `tuning.heavy_ball_constants` computes the η and μ for this speed. Far
+    from a minimum it may cycle for ever. Momentum does not reduce noise: at the rate η
+    the noise is as large as without momentum at the rate η / (1 - μ).
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -120,9 +122,9 @@ def heavy_ball(
 
 @checked
 def nesterov(
-    learning_rate: float | Array | Schedule, momentum: float | Array | Schedule = 0.9
+    learning_rate: Scalar | Schedule, momentum: Scalar | Schedule = 0.9
 ) -> optax.GradientTransformation:
-    """Step along the sum of gradients that the heavy ball would have one step later.
+    """Heavy ball with a look-ahead: step along g_t + μ m_t instead of m_t.
 
     m_t = μ m_(t-1) + g_t,
     u_t = -η_t (g_t + μ m_t).
@@ -167,14 +169,16 @@ def nesterov(
 class ScheduledMomentumState(NamedTuple):
     """State of Nesterov's rule with a momentum schedule.
 
+    `nesterov` defines the symbols.
+
     Attributes:
       count: Number of steps taken, int32, shape ().
       momentum: Momentum μ_t of the last step, shape (); 0 before the first step.
       velocity: Decaying sum m_t of gradients, shaped like the params.
     """
 
-    count: Array
-    momentum: Array
+    count: Int[Array, ""]
+    momentum: Float[Array, ""]
     velocity: Params
 
 
@@ -204,15 +208,13 @@ def _accumulate_by_schedule(momentum: Schedule) -> optax.GradientTransformation:
     return complete(optax.GradientTransformation(init, update))
 
 
-def _accumulate(
-    momentum: float | Array, look_ahead: bool
-) -> optax.GradientTransformation:
+def _accumulate(momentum: Scalar, look_ahead: bool) -> optax.GradientTransformation:
     check_number("momentum", momentum, below=1.0)
 
     def init(params: Params):
         return MomentumState(jax.tree.map(jnp.zeros_like, params))
 
-    def add(velocity, g):
+    def add(velocity: Array, g: Array):
         return cast(momentum, velocity) * velocity + like(g, velocity)
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -227,21 +229,21 @@ def _accumulate(
 
 
 class AverageState(NamedTuple):
-    """State of the rules that average gradients.
+    """State of the rules that average gradients. `ema_momentum` defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
       average: Moving average m_t of gradients, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     average: Params
 
 
 @checked
 def ema_momentum(
-    learning_rate: float | Array | Schedule,
-    momentum: float | Array = 0.9,
+    learning_rate: Scalar | Schedule,
+    momentum: Scalar = 0.9,
     undamped_start: bool = False,
 ) -> optax.GradientTransformation:
     """Step along a moving average of gradients.
@@ -281,9 +283,7 @@ def ema_momentum(
     return optax.chain(_average(momentum, undamped_start), descend(learning_rate))
 
 
-def _average(
-    momentum: float | Array, undamped_start: bool
-) -> optax.GradientTransformation:
+def _average(momentum: Scalar, undamped_start: bool) -> optax.GradientTransformation:
     check_number("momentum", momentum, below=1.0)
     if not isinstance(undamped_start, bool):
         raise TypeError(
@@ -313,7 +313,7 @@ def _average(
 
 @checked
 def sign_descent(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
 ) -> optax.GradientTransformation:
     """Move each coordinate by the rate, against the sign of its gradient.
 
@@ -323,11 +323,11 @@ def sign_descent(
     method. optax.sign_sgd is the same, and the paper calls it signSGD. torch does not
     have this rule. torch's Rprop also changes the rate of each coordinate.
 
-    Use it to see how much of Adam's effect comes from the sign, or where the sizes of
-    gradients mean nothing. With a constant rate the distance to a minimum does not fall
-    below the rate. On batches of one example, the rule approaches a point where the
-    median of the examples' gradients is 0, instead of their mean. Use large batches and
-    a decaying schedule.
+    Use it to see how much of Adam's effect comes from the sign. It also suits gradients
+    whose sizes mean nothing. With a constant rate the distance to a minimum does not
+    fall below the rate. On batches of one example, the rule approaches a point where
+    the median of the examples' gradients is 0, instead of their mean. Use large batches
+    and a decaying schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -350,16 +350,16 @@ def sign_descent(
 
 @checked
 def signum(
-    learning_rate: float | Array | Schedule, momentum: float | Array = 0.9
+    learning_rate: Scalar | Schedule, momentum: Scalar = 0.9
 ) -> optax.GradientTransformation:
     """Move each coordinate by the rate, against the sign of an average of gradients.
 
     m_t = μ m_(t-1) + (1 - μ) g_t,
     u_t = -η_t sign(m_t).
 
-    optax.signum(η, beta=μ) is the same. A decaying sum has the same signs as the
-    average, because both start from 0. Lion takes the sign of another mixture: (1 - β1)
-    g_t + β1 m_(t-1), with a slower average m.
+    optax.signum(η, beta=μ) is the same. A decaying sum of gradients, as in
+    `heavy_ball`, would give the same signs. Lion takes the sign of another mixture: (1
+    - β1) g_t + β1 m_(t-1), with a slower average m.
 
     Use it like `sign_descent` where gradients are noisy: averaging happens before the
     sign is taken. Near a minimum it overshoots by about 1 / (1 - μ) steps.
@@ -404,20 +404,20 @@ class NoisyState(NamedTuple):
       count: Number t of steps taken, int32, shape ().
     """
 
-    count: Array
+    count: Int[Array, ""]
 
 
 @checked
 def noisy_sgd(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     key: Key,
-    eta: float | Array = 0.01,
-    gamma: float | Array = 0.55,
+    eta: Scalar = 0.01,
+    gamma: Scalar = 0.55,
 ) -> optax.GradientTransformation:
     """Add normal noise to the gradient, with a variance that falls over time.
 
-    u_t = -η_t (g_t + σ_t n_t), where n_t are standard normal numbers, and σ_t² = eta /
-    t^γ with t counted from 1.
+    u_t = -η_t (g_t + σ_t n_t), where n_t are standard normal numbers,
+    σ_t² = σ² / t^γ with t counted from 1, and σ² is the argument eta.
 
     The numbers for step t and leaf k, both counted from 0, are drawn with the key
     fold_in(fold_in(key, t), k). A run that is resumed at step t therefore draws the

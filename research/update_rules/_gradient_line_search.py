@@ -4,16 +4,18 @@ In the formulas, f is the objective, g_t its gradient at the params x_t, and u_t
 update at step t. <a, b> is the inner product.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import LINE_SEARCH, RuleEntry
@@ -38,17 +40,17 @@ class SearchState(NamedTuple):
       search: Result of the last line search.
     """
 
-    count: Array
+    count: Int[Array, ""]
     search: Searched
 
 
 @checked
 def backtracking_descent(
-    learning_rate: float | Array | Schedule = 1.0,
-    sufficient_decrease: float | Array = 1e-4,
-    shrink: float | Array = 0.5,
-    increase: float | Array | None = None,
-    max_evaluations: int | Array = 50,
+    learning_rate: Scalar | Schedule = 1.0,
+    sufficient_decrease: Scalar = 1e-4,
+    shrink: Scalar = 0.5,
+    increase: Scalar | None = None,
+    max_evaluations: Integer = 50,
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient descent with a backtracking line search by Armijo's rule.
 
@@ -91,7 +93,9 @@ def backtracking_descent(
       >>> rule = backtracking_descent(2.0)
       >>> x = jnp.array([3.0])
       >>> square = lambda x: jnp.sum(x**2)
-      >>> updates, state = rule.update(2 * x, rule.init(x), x, value=square(x), value_fn=square)
+      >>> updates, state = rule.update(
+      ...     2 * x, rule.init(x), x, value=square(x), value_fn=square
+      ... )
       >>> print(updates, state.search.learning_rate, state.search.evaluations)
       [-3.] 0.5 3
     """
@@ -138,29 +142,29 @@ class ConjugateState(NamedTuple):
       search: Result of the last line search.
     """
 
-    count: Array
+    count: Int[Array, ""]
     grad: Params
     direction: Params
-    slope: Array
+    slope: Float[Array, ""]
     search: Searched
 
 
-def _fletcher_reeves(g, y, before, d):
+def _fletcher_reeves(g: Params, y: Params, before: Params, d: Params):
     del y, d
     return inner(g, g), inner(before, before)
 
 
-def _polak_ribiere(g, y, before, d):
+def _polak_ribiere(g: Params, y: Params, before: Params, d: Params):
     del d
     return inner(g, y), inner(before, before)
 
 
-def _hestenes_stiefel(g, y, before, d):
+def _hestenes_stiefel(g: Params, y: Params, before: Params, d: Params):
     del before
     return inner(g, y), inner(d, y)
 
 
-def _dai_yuan(g, y, before, d):
+def _dai_yuan(g: Params, y: Params, before: Params, d: Params):
     del before
     return inner(g, g), inner(d, y)
 
@@ -178,7 +182,7 @@ _CONJUGATE_WOLFE = partial(strong_wolfe, curvature=0.1)
 
 @checked
 def nonlinear_conjugate_gradient(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     beta: str = "polak_ribiere_plus",
     linesearch: str | Search = "strong_wolfe",
 ) -> optax.GradientTransformationExtraArgs:
@@ -227,7 +231,9 @@ def nonlinear_conjugate_gradient(
       >>> rule = nonlinear_conjugate_gradient(linesearch="backtracking")
       >>> x = jnp.array([0.5])
       >>> square = lambda x: jnp.sum(x**2)
-      >>> updates, state = rule.update(2 * x, rule.init(x), x, value=square(x), value_fn=square)
+      >>> updates, state = rule.update(
+      ...     2 * x, rule.init(x), x, value=square(x), value_fn=square
+      ... )
       >>> print(updates, state.search.learning_rate, state.search.evaluations)
       [-0.5] 0.5 2
     """
@@ -291,7 +297,12 @@ def nonlinear_conjugate_gradient(
     )
 
 
-def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
+def _conjugate(
+    parts: Callable[..., tuple[Array, Array]],
+    plus: bool,
+    g: Params,
+    state: ConjugateState,
+) -> Params:
     y = jax.tree.map(lambda a, b: a - b.astype(a.dtype), g, state.grad)
     above, below = parts(g, y, state.grad, state.direction)
     beta = jnp.where(below == 0, 0.0, above / jnp.where(below == 0, 1.0, below)).astype(

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_choice, check_key, check_number, check_tree
 from research.schedules import Schedule
 from research.sizes import check_most
-from research.types import Array, Key, Params
+from research.types import Array, Integer, Key, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked, make_inner, rate_at
 from research.update_rules._edges import complete, norm_of
@@ -35,7 +36,7 @@ from research.update_rules._transforms import (
 
 
 class SoapState(NamedTuple):
-    """State of SOAP.
+    """State of `soap`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -46,7 +47,7 @@ class SoapState(NamedTuple):
       bases: For each leaf, the basis Q of each rotated axis, an orthogonal matrix.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
     factors: Any
@@ -55,15 +56,15 @@ class SoapState(NamedTuple):
 
 @checked
 def soap(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.95,
-    b2: float | Array = 0.95,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.95,
+    b2: Scalar = 0.95,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    refresh_every: int | Array = 10,
+    refresh_every: Integer = 10,
     refresh: str = "qr",
-    shampoo_beta: float | Array | None = None,
+    shampoo_beta: Scalar | None = None,
     max_size: int | None = None,
 ) -> optax.GradientTransformation:
     """Run Adam in the eigenbasis of Shampoo's matrices.
@@ -97,10 +98,10 @@ def soap(
     `skip_nonfinite` to skip such a step.
 
     In the paper, ε is inside the root. The authors' code has the rule of this function,
-    with two differences. It adds ε before the bias correction. It multiplies the
-    weights by 1 - η λ after the step, which changes the result by a term of the size η²
-    λ. In the authors' code, the defaults of β1, β2 and k are the same as here, and the
-    default of λ is 0.01. optax and torch do not have SOAP.
+    with two differences. The code adds ε before the bias correction. It also multiplies
+    the weights by 1 - η λ after the step, which changes the result by a term of the
+    size η² λ. In the authors' code, the defaults of β1, β2 and k are the same as here,
+    and the default of λ is 0.01. optax and torch do not have SOAP.
 
     The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² numbers. For a square
     matrix, this is six numbers per parameter, where Adam has two. The numbers have at
@@ -170,11 +171,11 @@ def soap(
         first = state.count == 0
         steps = jnp.maximum(state.count, 1)
 
-        def average(decay, old, new):
+        def average(decay: Scalar, old: Array, new: Array):
             kept = cast(decay, old) * old + cast(1.0 - decay, old) * like(new, old)
             return jnp.where(first, old, kept)
 
-        def adam_step(g, m, v, bases):
+        def adam_step(g: Array, m: Array, v: Array, bases: tuple[Array, ...]):
             axes, wide = _axes(g, longest), _wide(g)
             # 0 · NaN is NaN, so that a NaN in the first gradient shows.
             m = jnp.where(first, like(0.0 * wide, m), average(b1, m, wide))
@@ -253,16 +254,16 @@ def _refreshed(
     A factor that is not finite has no eigenvectors, and its basis stays.
     """
 
-    def keep(bases, nu):
+    def keep(bases: list[Any], nu: list[Array]):
         return bases, nu
 
-    def at_first(bases, nu):
+    def at_first(bases: list[Any], nu: list[Array]):
         return [
             tuple(map(_eigenvectors, of_leaf, qs))
             for of_leaf, qs in zip(factors, bases, strict=True)
         ], nu
 
-    def later(bases, nu):
+    def later(bases: list[Any], nu: list[Array]):
         found, sorted_nu = [], []
         for of_leaf, qs, v, kept in zip(factors, bases, nu, axes, strict=True):
             rows = []
@@ -297,6 +298,258 @@ def _next_basis(factor: Array, q: Array, refresh: str) -> tuple[Array, Array]:
     return jnp.where(usable, jnp.linalg.qr(image[:, order])[0], q), order
 
 
+class KlSoapState(NamedTuple):
+    """State of KL-SOAP.
+
+    Attributes:
+      count: Number of calls of update, int32, shape ().
+      mu, nu, factors, bases: As in SoapState.
+      eigenvalues: For each leaf and each rotated axis, the moving average d of the
+        eigenvalues, shape (length of the axis,).
+    """
+
+    count: Int[Array, ""]
+    mu: Params
+    nu: Params
+    factors: Any
+    bases: Any
+    eigenvalues: Any
+
+
+@checked
+def kl_soap(
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.98,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    mask: Any = None,
+    refresh_every: Integer = 10,
+    shampoo_beta: Scalar | None = None,
+    first_eigenvalue: Scalar = 0.1,
+    max_size: int | None = None,
+) -> optax.GradientTransformation:
+    """Run Adam in the eigenbasis of the Kronecker factors of the gradients' covariance.
+
+    For a matrix of shape (m, n), u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is
+    weight_decay and N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
+    M_t = β1 M_(t-1) + (1 - β1) G_t and
+    V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by entry.
+    M and V start at 0, and their bias is not corrected.
+
+    After the step, the factors and their eigenvalues are updated. With β = shampoo_beta
+    and P = Q_Lᵀ G_t Q_R,
+    L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
+    d_L <- max(β d_L + (1 - β) mean_j P_ij² / d_R,j, c^(-2)) with c = max(10, min(m,
+    4000)), and R and d_R are updated in the same way, all from the old values. If t is
+    a multiple of refresh_every, Q_L then becomes the orthogonal factor of L Q_L, and
+    Q_R that of R Q_R.
+
+    SOAP's L is the average of G Gᵀ. Here, each factor is whitened by the inverse of the
+    other factor. With E for the expected value, L = E[G R⁻¹ Gᵀ] / n and
+    R = E[Gᵀ L⁻¹ G] / m. These are the factors whose Kronecker product has the smallest
+    Kullback-Leibler divergence from the covariance of the gradients.
+
+    The first call only sets L = (1 - β) G Gᵀ / n and R = (1 - β) Gᵀ G / m, computes Q_L
+    and Q_R by an eigen-decomposition, and sets all entries of d_L and d_R to
+    first_eigenvalue. This call returns the update 0. t counts the later calls, from 1.
+
+    A leaf with more than two axes has a factor for each axis, which is whitened along
+    all other axes. Axes of length 1, and axes longer than max_size, are not rotated and
+    not whitened. Vectors and scalars are not rotated either. For them, the rule is Adam
+    without bias correction. An entry of the rotated gradient that is not larger than
+    its rounding error counts as 0. If an entry of a gradient is so large that its
+    square overflows, the step of this entry is 0, and the basis is not changed. A NaN
+    in a gradient makes all later steps of its leaf NaN; wrap the rule in
+    `skip_nonfinite` to skip such a step.
+
+    The rule is that of the authors' code with using_klsoap=True, and so are the
+    defaults, except for λ, which is 0.01 there. There are three differences. The
+    authors' code multiplies the weights by 1 - η λ after the step, which changes the
+    result by a term of the size η² λ. It computes in bfloat16. It refuses
+    vectors. optax and torch do not have KL-SOAP.
+
+    The state of a matrix of shape (m, n) has 2 m n + 2 m² + 2 n² + m + n numbers, in at
+    least float32, whatever the dtype of the params. A step costs about as much as that
+    of `soap`.
+
+    Use it like `soap`. In the authors' experiments on language models, it was as good
+    as `soap` or better.
+
+    Args:
+      learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t, with t counted from 0 at the first call.
+      b1, b2: Decay rates β1 and β2 in [0, 1); may be traced.
+      eps: Constant ε, at least 0; may be traced.
+      weight_decay: Factor λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        such a pytree. Leaves marked True are decayed.
+      refresh_every: Number of steps between two refreshes of the bases, a positive
+        integer; may be traced.
+      shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
+      first_eigenvalue: First value of all eigenvalues d, positive; may be traced.
+      max_size: Largest length of an axis that is rotated, an integer of at least 0;
+        None means 10,000. It cannot be traced, because it is the length of arrays.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, or
+        update received no params.
+    References:
+      Lin et al., Understanding and improving Shampoo and SOAP via Kullback-Leibler
+      minimization, ICLR 2026, arXiv:2509.03378. Code: github.com/yorkerlin/KL-Methods,
+      optim/kl_opt.py, commit 4cb97e0.
+    Example:
+      >>> rule, x = kl_soap(0.5, b1=0.0, b2=0.0), jnp.zeros((2, 2))
+      >>> updates, state = rule.update(jnp.diag(jnp.array([4.0, 2.0])), rule.init(x), x)
+      >>> updates, state = rule.update(jnp.diag(jnp.array([-3.0, 9.0])), state, x)
+      >>> print(updates.round(6) + 0.0)
+      [[ 0.5  0. ]
+       [ 0.  -0.5]]
+    """
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    if shampoo_beta is not None:
+        check_number("shampoo_beta", shampoo_beta, below=1.0)
+    check_number("eps", eps)
+    check_number("weight_decay", weight_decay)
+    check_number("refresh_every", refresh_every, positive=True, integer=True)
+    check_number("first_eigenvalue", first_eigenvalue, positive=True)
+    longest = _static("kl_soap", "max_size", max_size, 10_000)
+    beta = b2 if shampoo_beta is None else shampoo_beta
+    decay: Any = add_decayed_weights(weight_decay, mask)
+
+    def init(params: Params):
+        zeros = lambda: jax.tree.map(lambda x: jnp.zeros_like(_wide(x)), params)
+        squares = lambda size, dtype: jnp.zeros((size, size), dtype)
+        identity = lambda size, dtype: jnp.eye(size, dtype=dtype)
+        equal = lambda size, dtype: jnp.full((size,), first_eigenvalue, dtype)
+        return KlSoapState(
+            jnp.zeros((), jnp.int32),
+            zeros(),
+            zeros(),
+            *(_each_axis(make, params, longest) for make in (squares, identity, equal)),
+        )
+
+    def update(updates: Params, state: Any, params: Params | None = None):
+        first = state.count == 0
+        grads, structure = jax.tree.flatten(updates)
+        mu, nu, *kronecker = (structure.flatten_up_to(part) for part in state[1:])
+        axes = [_axes(g, longest) for g in grads]
+
+        def average(decay: Any, old: Array, new: Array) -> Array:
+            kept = cast(decay, old) * old + cast(1.0 - decay, old) * new
+            return jnp.where(first, old, kept)
+
+        def adam_step(of_leaf: Any, g: Array, m: Array, v: Array, bases: Any):
+            wide = _wide(g)
+            # 0 · NaN is NaN, so that a NaN in the first gradient shows.
+            m = jnp.where(first, 0.0 * wide, average(b1, m, wide))
+            v = average(b2, v, jnp.square(_rotated(of_leaf, bases, wide)))
+            root = jnp.sqrt(v) + cast(eps, v)
+            # Without a gradient so far, an entry does not move.
+            quotient = _rotated(of_leaf, bases, m) / jnp.where(root == 0, 1.0, root)
+            finite = jnp.all(jnp.isfinite(wide)) & jnp.all(jnp.isfinite(m))
+            step = jnp.where(jnp.isposinf(v) & finite, 0.0, quotient)
+            return m, v, _along(of_leaf, [q.T for q in bases], step).astype(g.dtype)
+
+        found = [
+            adam_step(*of_leaf)
+            for of_leaf in zip(axes, grads, mu, nu, kronecker[1], strict=True)
+        ]
+        mu, nu, moved = ([of_leaf[k] for of_leaf in found] for k in range(3))
+        directions, _ = decay.update(
+            structure.unflatten(moved), decay.init(params), params
+        )
+        directions = jax.tree.map(
+            lambda d, g: jnp.where(first, 0.0 * g, d), directions, updates
+        )
+        learned = [
+            _kl_factors(of_leaf, _wide(g), first, beta, *parts)
+            for of_leaf, g, *parts in zip(axes, grads, *kronecker, strict=True)
+        ]
+        factors, eigenvalues = ([part[k] for part in learned] for k in range(2))
+        due = state.count % refresh_every == 0
+        index = jnp.where(first, 1, jnp.where(due, 2, 0))
+        bases = _kl_bases(index, axes, factors, kronecker[1])
+        return directions, KlSoapState(
+            increment(state.count),
+            *(
+                structure.unflatten(part)
+                for part in (mu, nu, factors, bases, eigenvalues)
+            ),
+        )
+
+    return complete(
+        optax.chain(
+            complete(optax.GradientTransformation(init, update), only_real="kl_soap"),
+            descend(learning_rate),
+        )
+    )
+
+
+def _kl_factors(
+    axes: Any,
+    g: Array,
+    first: Array,
+    beta: Scalar,
+    factors: Any,
+    bases: Any,
+    eigenvalues: Any,
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Return the factors of a leaf and their eigenvalues after a gradient.
+
+    Along an axis, the gradient is whitened by the other factors. At the first call, it
+    is not whitened, and the eigenvalues stay.
+    """
+    rotated = _rotated(axes, bases, g)
+    found, averages = [], []
+    for i, k in enumerate(axes):
+        whitened, diagonal = g, rotated
+        for j, other in enumerate(axes):
+            if j == i:
+                continue
+            shape = [1] * g.ndim
+            shape[other] = -1
+            scale = jax.lax.rsqrt(eigenvalues[j]).reshape(shape)
+            turned = _along((other,), (bases[j],), whitened)
+            whitened = jnp.where(first, whitened, turned * scale)
+            diagonal = diagonal * scale
+        count = g.size // g.shape[k]
+        others = tuple(j for j in range(g.ndim) if j != k)
+        new = _outer(whitened, k) / count
+        found.append(cast(beta, g) * factors[i] + cast(1.0 - beta, g) * new)
+        d = eigenvalues[i]
+        moved = cast(beta, g) * d
+        moved += cast(1.0 - beta, g) * jnp.mean(jnp.square(diagonal), others)
+        moved = jnp.maximum(moved, max(10, min(g.shape[k], 4_000)) ** -2)
+        averages.append(jnp.where(first | ~jnp.isfinite(moved), d, moved))
+    return tuple(found), tuple(averages)
+
+
+def _kl_bases(
+    index: Array, axes: list[Any], factors: list[Any], bases: list[Any]
+) -> list[Any]:
+    """Return the bases: unchanged (index 0), at the first call (1) or later (2)."""
+    if not any(axes):
+        return bases
+    each = lambda change: (
+        lambda: [
+            tuple(map(change, of_leaf, qs))
+            for of_leaf, qs in zip(factors, bases, strict=True)
+        ]
+    )
+    changes = (lambda factor, q: q, _eigenvectors, _orthogonalised)
+    return jax.lax.switch(index, [each(change) for change in changes])
+
+
+def _orthogonalised(factor: Array, q: Array) -> Array:
+    """Return the orthogonal factor of L Q; Q if L is not finite."""
+    usable = jnp.all(jnp.isfinite(factor))
+    image = _product(jnp.where(usable, factor, 0.0), q)
+    return jnp.where(usable, jnp.linalg.qr(image)[0], q)
+
+
 class ShampooState(NamedTuple):
     """State of Shampoo.
 
@@ -312,23 +565,23 @@ class ShampooState(NamedTuple):
       graft: State of the rule that sets the length of the step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     factors: Any
     roots: Any
-    residual: Array
+    residual: Float[Array, ""]
     graft: Any
 
 
 @checked
 def shampoo(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array | None = None,
-    eps: float | Array = 1e-4,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar | None = None,
+    eps: Scalar = 1e-4,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    refresh_every: int | Array = 1,
+    refresh_every: Integer = 1,
     root: int | None = None,
     method: str = "eigh",
     graft: Callable[..., optax.GradientTransformation] | None = None,
@@ -410,7 +663,12 @@ def shampoo(
       learning, arXiv:2002.09018 (2020), on averages, grafting and Newton's iteration.
     Example:
       >>> rule, x = shampoo(1.0, b1=0.0, eps=0.0), jnp.zeros((2, 2))
-      >>> print(rule.update(jnp.array([[0.0, 3.0], [-2.0, 0.0]]), rule.init(x), x)[0].round(6) + 0.0)
+      >>> print(
+      ...     rule.update(jnp.array([[0.0, 3.0], [-2.0, 0.0]]), rule.init(x), x)[
+      ...         0
+      ...     ].round(6)
+      ...     + 0.0
+      ... )
       [[ 0. -1.]
        [ 1.  0.]]
     """
@@ -449,7 +707,7 @@ def shampoo(
             for of_leaf, g in zip(factors, grads, strict=True)
         ]
 
-        def refreshed(roots, residual):
+        def refreshed(roots: Any, residual: Array):
             del roots
             found = [
                 [_inverse_root(f, root or 2 * len(fs), eps, method) for f in fs]
@@ -501,7 +759,7 @@ def shampoo(
 
 
 def _factors(params: Params, longest: int) -> Any:
-    def of_leaf(x):
+    def of_leaf(x: Array):
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         return tuple(
             jnp.zeros((n, n) if n <= longest else (n,), dtype) for n in x.shape or (1,)
@@ -549,7 +807,9 @@ def _power(eigenvalues: Array, power: float) -> Array:
     return jnp.where(positive, jnp.where(positive, eigenvalues, 1.0) ** power, 0.0)
 
 
-def by_eigenvalues(matrix: Array, order: int, ridge: float | Array = 0.0) -> Array:
+def by_eigenvalues(
+    matrix: Float[Array, "n n"], order: int, ridge: Scalar = 0.0
+) -> Float[Array, "n n"]:
     """Return (L + ε I)^(-1/q) by the eigenvalues of a semidefinite matrix.
 
     Eigenvalues of L below 0 are rounding errors, and count as 0. If an eigenvalue of L
@@ -575,8 +835,8 @@ def by_eigenvalues(matrix: Array, order: int, ridge: float | Array = 0.0) -> Arr
 
 
 def by_newton(
-    matrix: Array, order: int, ridge: float | Array = 0.0, num_steps: int = 100
-) -> Array:
+    matrix: Float[Array, "n n"], order: int, ridge: Scalar = 0.0, num_steps: int = 100
+) -> Float[Array, "n n"]:
     """Return (L + ε I)^(-1/q) of a definite matrix by the coupled Newton iteration.
 
     Let A = L + ε I, |A| its Frobenius norm, and z = (1 + q) / (2 |A|). The iteration
@@ -608,15 +868,15 @@ def by_newton(
     norm = jnp.where(empty, 1.0, norm)
     enough = len(matrix) * jnp.finfo(matrix.dtype).eps
 
-    def error_of(m):
+    def error_of(m: Array):
         return jnp.max(jnp.abs(m - identity), initial=0.0)
 
-    def unfinished(carry):
+    def unfinished(carry: tuple[Array, ...]):
         k, _, m, last = carry
         error = error_of(m)
         return (k < num_steps) & (error > enough) & ((error < last) | (error > 0.5))
 
-    def step(carry):
+    def step(carry: tuple[Array, ...]):
         k, x, m, _ = carry
         t = ((order + 1) * identity - m) / order
         return k + 1, _product(x, t), _product(_matrix_power(t, order), m), error_of(m)
@@ -631,8 +891,11 @@ def by_newton(
     return jnp.where(empty, 0.0, x)
 
 
-def root_residual(x: Array, matrix: Array, order: int) -> Array:
-    """Return the entries of |X^q A - I|, which are 0 if X is the inverse q-th root of A.
+def root_residual(
+    x: Float[Array, "n n"], matrix: Float[Array, "n n"], order: int
+) -> Float[Array, "n n"]:
+    """Return the entries of |X^q A - I|, which are 0 if X is the inverse q-th root of
+    A.
 
     Example:
       >>> print(root_residual(jnp.array([[0.5]]), jnp.array([[16.0]]), 4))
@@ -669,7 +932,7 @@ def _as_long_as(direction: Array, wanted: Array) -> Array:
 
 
 class PsgdState(NamedTuple):
-    """State of PSGD with Kronecker factors.
+    """State of PSGD with Kronecker factors. `psgd_kron` defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -678,7 +941,7 @@ class PsgdState(NamedTuple):
         matrix, or only its diagonal.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     factors: Any
 
@@ -692,11 +955,11 @@ class PsgdDraws(NamedTuple):
       noise: Standard normal numbers V, shaped like the params, in at least float32.
     """
 
-    uniform: Array
+    uniform: Float[Array, ""]
     noise: Params
 
 
-def psgd_draws(key: Key, count: Array | int, params: Params) -> PsgdDraws:
+def psgd_draws(key: Key, count: Integer, params: Params) -> PsgdDraws:
     """Return the random numbers of a step of `psgd_kron`.
 
     The key of the step is fold_in(key, count). The uniform number is drawn with
@@ -734,12 +997,12 @@ def psgd_draws(key: Key, count: Array | int, params: Params) -> PsgdDraws:
 
 @checked
 def psgd_kron(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     key: Key,
-    b1: float | Array = 0.9,
-    factor_rate: float | Array = 0.1,
-    probability: float | Array | Schedule = 1.0,
-    weight_decay: float | Array = 0.0,
+    b1: Scalar = 0.9,
+    factor_rate: Scalar = 0.1,
+    probability: Scalar | Schedule = 1.0,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
     max_size: int | None = None,
 ) -> optax.GradientTransformation:
@@ -805,8 +1068,16 @@ def psgd_kron(
       via general purpose Lie-group preconditioners, arXiv:2402.04553 (2024). Code:
       github.com/evanatyourservice/psgd_jax.
     Example:
-      >>> rule, x = psgd_kron(0.5, jax.random.key(0), b1=0.0, probability=0.0), jnp.zeros((2, 2))
-      >>> print(rule.update(jnp.array([[0.5, 8.0], [0.0, 0.0]]), rule.init(x), x)[0].round(3) + 0.0)
+      >>> rule, x = (
+      ...     psgd_kron(0.5, jax.random.key(0), b1=0.0, probability=0.0),
+      ...     jnp.zeros((2, 2)),
+      ... )
+      >>> print(
+      ...     rule.update(jnp.array([[0.5, 8.0], [0.0, 0.0]]), rule.init(x), x)[
+      ...         0
+      ...     ].round(3)
+      ...     + 0.0
+      ... )
       [[-0.062 -0.5  ]
        [ 0.     0.   ]]
     """
@@ -818,7 +1089,7 @@ def psgd_kron(
     longest = _static("psgd_kron", "max_size", max_size, 8_192)
 
     def init(params: Params):
-        def of_leaf(x):
+        def of_leaf(x: Array):
             return tuple(
                 jnp.eye(n, dtype=_wide(x).dtype)
                 if x.ndim > 1 and 1 < n <= longest
@@ -840,7 +1111,7 @@ def psgd_kron(
         drawn = psgd_draws(key, state.count, mu)
         noise = jax.tree.leaves(drawn.noise)
 
-        def moved(factors):
+        def moved(factors: Any):
             return [
                 _psgd_factors(
                     qs, _wide(jnp.atleast_1d(m)), jnp.atleast_1d(v), factor_rate
@@ -893,12 +1164,12 @@ def _by_factors(
 
 
 def _psgd_factors(
-    factors: Any, m: Array, noise: Array, factor_rate: float | Array
+    factors: Any, m: Array, noise: Array, factor_rate: Scalar
 ) -> tuple[Array, ...]:
     a = _by_factors(factors, m)
     b = _by_factors(factors, noise.astype(m.dtype), inverse=True)
 
-    def moved(k, q):
+    def moved(k: int, q: Array):
         others = tuple(j for j in range(m.ndim) if j != k)
         if q.ndim == 1:
             of_a, of_b = (jnp.sum(jnp.square(x), others) for x in (a, b))
@@ -914,7 +1185,7 @@ def _psgd_factors(
     return tuple(moved(k, q) for k, q in enumerate(factors))
 
 
-def norm_lower_bound(a: Array) -> Array:
+def norm_lower_bound(a: Float[Array, "n n"]) -> Float[Array, ""]:
     """Return a lower bound of the spectral norm of a symmetric matrix.
 
     The bound is |A x| / |x|, where x is A times the longest column of A. For most
@@ -956,7 +1227,7 @@ def _axes(x: Array, longest: int) -> tuple[int, ...]:
 
 
 def _each_axis(make: Callable[[int, Any], Array], params: Params, longest: int) -> Any:
-    def of_leaf(x):
+    def of_leaf(x: Array):
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         return tuple(make(x.shape[k], dtype) for k in _axes(x, longest))
 
@@ -1008,6 +1279,14 @@ RULES = (
             "learning_rate": step_rate(3e-3),
             "b1": Range(0.0, 0.999, "one_minus", 0.95),
         },
+    ),
+    RuleEntry(
+        kl_soap,
+        {
+            "learning_rate": step_rate(3e-3),
+            "b1": Range(0.0, 0.999, "one_minus", 0.9),
+        },
+        aliases=("klsoap",),
     ),
     RuleEntry(
         psgd_kron,

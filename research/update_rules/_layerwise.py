@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number, shown
 from research.naming import known_names
 from research.schedules import Schedule
 from research.sizes import check_most
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import check_rate, checked, make_inner, rate_at
@@ -38,12 +39,12 @@ from research.update_rules._transforms import (
     moving_average,
 )
 
-# Keller Jordan's coefficients, chosen for a large slope at 0. Five iterations raise it to
-# 3.4445^5 = 485. The singular values do not converge to 1.
+# Keller Jordan's coefficients, chosen for a large slope at 0. Five iterations raise it
+# to 3.4445^5 = 485. The singular values do not converge to 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 # Coefficients of each iteration as printed by Amsel et al., The Polar Express (2025),
-# appendix A. Each polynomial is the best one for the interval that the iterations before
-# it leave.
+# appendix A. Each polynomial is the best one for the interval that the iterations
+# before it leave.
 _OF_THE_PAPER = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -62,14 +63,16 @@ def _shrunk(coefficients: tuple[float, ...], factor: float) -> tuple[float, ...]
     return a / factor, b / factor**3, c / factor**5
 
 
-# The paper's code divides the argument of every polynomial but the last by 1.01, against
-# rounding above 1. It also multiplies the norm of the matrix by 1.01 before the first.
+# The paper's code divides the argument of every polynomial but the last by 1.01,
+# against rounding above 1. It also multiplies the norm of the matrix by 1.01 before the
+# first.
 POLAR_EXPRESS = (
     _shrunk(_shrunk(_OF_THE_PAPER[0], 1.01), 1.01),
     *(_shrunk(c, 1.01) for c in _OF_THE_PAPER[1:-1]),
     _OF_THE_PAPER[-1],
 )
-# Ahn et al., Dion: distributed orthonormalized updates (2025); as in optax.contrib.muon.
+# Ahn et al., Dion: distributed orthonormalized updates (2025); as in
+# optax.contrib.muon.
 DION = (
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
@@ -86,12 +89,12 @@ COEFFICIENTS: dict[str, tuple[tuple[float, ...], ...]] = {
 
 @checked
 def lamb(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-6,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Scale AdamW's step for each leaf to the norm of the leaf.
@@ -141,7 +144,7 @@ def lamb(
 
 
 def _as_long_as_the_leaf() -> optax.GradientTransformation:
-    def scale(d, x):
+    def scale(d: Array, x: Array):
         of_x, of_d = norm_of(x), norm_of(d)
         ratio = jnp.where(
             (of_x == 0) | (of_d == 0), 1.0, of_x / of_d
@@ -227,13 +230,19 @@ def _layout(shape: tuple[int, ...], axes: MatrixAxes, where: str = "") -> _Layou
     return _Layout((*batch, *inputs, *outputs), blocks)
 
 
-def matrices_of(x: Array, axes: MatrixAxes) -> Array:
+def matrices_of(
+    x: Float[Array, "*shape"], axes: MatrixAxes
+) -> Float[Array, "matrices rows columns"]:
     """Return the matrices of a leaf, shape (number of matrices, rows, columns).
 
     Raises:
       ValueError: axes do not fit the shape of the leaf.
     Example:
-      >>> print(matrices_of(jnp.arange(4.0).reshape(2, 2), MatrixAxes(input_heads=2)).shape)
+      >>> print(
+      ...     matrices_of(
+      ...         jnp.arange(4.0).reshape(2, 2), MatrixAxes(input_heads=2)
+      ...     ).shape
+      ... )
       (2, 1, 2)
     """
     order, (b, i, m, o, n) = _layout(x.shape, axes)
@@ -241,7 +250,11 @@ def matrices_of(x: Array, axes: MatrixAxes) -> Array:
     return blocks.reshape(b * i * o, m, n)
 
 
-def leaf_of(matrices: Array, shape: tuple[int, ...], axes: MatrixAxes) -> Array:
+def leaf_of(
+    matrices: Float[Array, "matrices rows columns"],
+    shape: tuple[int, ...],
+    axes: MatrixAxes,
+) -> Float[Array, "*shape"]:
     """Return the leaf that has the given matrices and shape; inverse of `matrices_of`.
 
     Example:
@@ -267,30 +280,30 @@ def _by_matrix(function: Callable[[Array], Array], a: Array, axes: MatrixAxes) -
 
 
 class MuonState(NamedTuple):
-    """State of Muon for the matrices.
+    """State of Muon for the matrices. `muon` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       mu: Moving average M_t of gradients, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
 
 
 @checked
 def muon(
-    learning_rate: float | Array | Schedule,
-    beta: float | Array = 0.95,
+    learning_rate: Scalar | Schedule,
+    beta: Scalar = 0.95,
     nesterov: bool = True,
-    eps: float | Array = 1e-7,
-    weight_decay: float | Array = 0.0,
-    ns_steps: int | Array = 5,
+    eps: Scalar = 1e-7,
+    weight_decay: Scalar = 0.0,
+    ns_steps: Integer = 5,
     ns_coeffs: Any = NEWTON_SCHULZ,
     bias_correction: bool = False,
     matrices: Any = None,
     inner: Callable[..., optax.GradientTransformation] | None = None,
-    consistent_rms: float | Array | None = None,
+    consistent_rms: Scalar | None = None,
 ) -> optax.GradientTransformation:
     """Orthogonalise the momentum of each matrix before the step.
 
@@ -364,8 +377,15 @@ def muon(
       training, arXiv:2502.16982 (2025), section 2.2 on consistent_rms. Amsel et al.,
       The Polar Express, arXiv:2505.16932 (2025), appendix A.
     Example:
-      >>> rule, x = muon(1.0, eps=0.0, ns_coeffs=(1.875, -1.25, 0.375), ns_steps=9), {"w": jnp.eye(2), "b": jnp.ones(1)}
-      >>> updates, _ = rule.update({"w": jnp.array([[0.0, 3.0], [-2.0, 0.0]]), "b": jnp.full(1, 8.0)}, rule.init(x), x)
+      >>> rule, x = (
+      ...     muon(1.0, eps=0.0, ns_coeffs=(1.875, -1.25, 0.375), ns_steps=9),
+      ...     {"w": jnp.eye(2), "b": jnp.ones(1)},
+      ... )
+      >>> updates, _ = rule.update(
+      ...     {"w": jnp.array([[0.0, 3.0], [-2.0, 0.0]]), "b": jnp.full(1, 8.0)},
+      ...     rule.init(x),
+      ...     x,
+      ... )
       >>> print(updates["w"].round(6) + 0.0, updates["b"])
       [[ 0. -1.]
        [ 1.  0.]] [-1.]
@@ -380,11 +400,11 @@ def muon(
     coefficients = _coefficients(ns_coeffs)
     layout_of = _layouts("muon", matrices)
 
-    def orthogonalise(a):
+    def orthogonalise(a: Array):
         found = newton_schulz(a, ns_steps, coefficients, eps)
         return _scale(a.shape, consistent_rms, a) * found
 
-    def of_matrices(layouts):
+    def of_matrices(layouts: list[MatrixAxes]):
         return optax.chain(
             _momentum(beta, nesterov, bias_correction, orthogonalise, layouts),
             add_decayed_weights(weight_decay),
@@ -440,7 +460,9 @@ def _is_triple(row: Any) -> bool:
 
 
 def _layouts(rule: str, matrices: Any) -> Callable[[Params], Any]:
-    """Return a function from params to a pytree of MatrixAxes, False at other leaves."""
+    """Return a function from params to a pytree of MatrixAxes, False at other
+    leaves.
+    """
     as_flag = lambda entry: True if isinstance(entry, MatrixAxes) else entry
     flags = lambda entries: jax.tree.map(as_flag, entries)
     if matrices is None:
@@ -481,7 +503,9 @@ def _split(
     of_matrices: Callable[[list[MatrixAxes]], optax.GradientTransformation],
     others: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-    """Return a rule for the matrices, which knows their axes, and one for the others."""
+    """Return a rule for the matrices, which knows their axes, and one for the
+    others.
+    """
 
     def parts(params: Params) -> optax.GradientTransformationExtraArgs:
         layouts = layouts_of(params)
@@ -502,7 +526,7 @@ def _split(
 
 
 def _momentum(
-    beta: float | Array,
+    beta: Scalar,
     nesterov: bool,
     bias_correction: bool,
     orthogonalise: Callable[[Array], Array],
@@ -517,17 +541,17 @@ def _momentum(
         count = increment(state.count)
         mu = moving_average(beta, state.mu, updates)
 
-        def corrected(a, t):
+        def corrected(a: Array, t: Array):
             return a / cast(correction_of(beta, t), a) if bias_correction else a
 
-        def averaged(g, m):
+        def averaged(g: Array, m: Array):
             if not nesterov:
                 return corrected(m, count)
             ahead = corrected(m, increment(count))
             newest = corrected(g.astype(m.dtype), count)
             return cast(beta, m) * ahead + cast(1.0 - beta, m) * newest
 
-        def direction(g, m, axes):
+        def direction(g: Array, m: Array, axes: MatrixAxes):
             return _by_matrix(orthogonalise, averaged(g, m), axes).astype(g.dtype)
 
         axes = jax.tree.unflatten(jax.tree.structure(updates), layouts)
@@ -537,11 +561,11 @@ def _momentum(
 
 
 def newton_schulz(
-    a: Array,
-    ns_steps: int | Array = 5,
+    a: Float[Array, "rows columns"],
+    ns_steps: Integer = 5,
     ns_coeffs: Any = NEWTON_SCHULZ,
-    eps: float | Array = 1e-7,
-) -> Array:
+    eps: Scalar = 1e-7,
+) -> Float[Array, "rows columns"]:
     """Return a matrix with the singular vectors of a and singular values close to 1.
 
     The matrix comes from repeated application of odd polynomials of degree five.
@@ -554,7 +578,11 @@ def newton_schulz(
     Returns:
       The matrix, shape (m, n), with the dtype of a.
     Example:
-      >>> print(newton_schulz(jnp.diag(jnp.array([3.0, 4.0])), 9, (1.875, -1.25, 0.375)).round(6))
+      >>> print(
+      ...     newton_schulz(
+      ...         jnp.diag(jnp.array([3.0, 4.0])), 9, (1.875, -1.25, 0.375)
+      ...     ).round(6)
+      ... )
       [[1. 0.]
        [0. 1.]]
     """
@@ -563,7 +591,7 @@ def newton_schulz(
     norm = norm_of(x)
     x = (x.astype(norm.dtype) / (norm + cast(eps, norm))).astype(x.dtype)
 
-    def iterate(coefficients, x):
+    def iterate(coefficients: Any, x: Array):
         first, third, fifth = (cast(c, a) for c in coefficients)
         square = _product(x, x.T)
         return first * x + _product(
@@ -599,17 +627,17 @@ class NeuronState(NamedTuple):
 
 @checked
 def normuon(
-    learning_rate: float | Array | Schedule,
-    beta: float | Array = 0.95,
-    beta2: float | Array = 0.95,
+    learning_rate: Scalar | Schedule,
+    beta: Scalar = 0.95,
+    beta2: Scalar = 0.95,
     nesterov: bool = True,
-    eps: float | Array = 1e-7,
-    weight_decay: float | Array = 0.0,
-    ns_steps: int | Array = 5,
+    eps: Scalar = 1e-7,
+    weight_decay: Scalar = 0.0,
+    ns_steps: Integer = 5,
     ns_coeffs: Any = NEWTON_SCHULZ,
     matrices: Any = None,
     inner: Callable[..., optax.GradientTransformation] | None = None,
-    consistent_rms: float | Array | None = None,
+    consistent_rms: Scalar | None = None,
 ) -> optax.GradientTransformation:
     """Scale the step of Muon separately for each output of a matrix.
 
@@ -624,10 +652,10 @@ def normuon(
     consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ), and the root mean
     square of the step is c.
 
-    The rule is the authors' code, except that the code rounds to bfloat16 inside O. The
-    paper's algorithm has consistent_rms=0.2. In the authors' code, matrices have shape
-    (outputs, inputs), so v_t has a number for each row. optax and torch do not have
-    NorMuon.
+    The rule is the same as the authors' code, except that the code rounds to bfloat16
+    inside O. The paper's algorithm has consistent_rms=0.2. In the authors' code,
+    matrices have shape (outputs, inputs), so v_t has a number for each row. optax and
+    torch do not have NorMuon.
 
     The state of a matrix has 1 + 1 / m numbers per parameter, for M_t and v_t. The
     state of any other leaf is that of the inner rule, which is two numbers per
@@ -650,8 +678,14 @@ def normuon(
       Li et al., NorMuon: making Muon more efficient and scalable, arXiv:2510.05491
       (2025), algorithm 1 (github.com/zichongli5/NorMuon).
     Example:
-      >>> rule, x = normuon(1.0, beta=0.0, beta2=0.0, consistent_rms=0.5), jnp.zeros((2, 2))
-      >>> print(rule.update(jnp.diag(jnp.array([8.0, -2.0])), rule.init(x), x)[0].round(6) + 0.0)
+      >>> rule, x = (
+      ...     normuon(1.0, beta=0.0, beta2=0.0, consistent_rms=0.5),
+      ...     jnp.zeros((2, 2)),
+      ... )
+      >>> print(
+      ...     rule.update(jnp.diag(jnp.array([8.0, -2.0])), rule.init(x), x)[0].round(6)
+      ...     + 0.0
+      ... )
       [[-0.707107  0.      ]
        [ 0.        0.707107]]
     """
@@ -665,7 +699,7 @@ def normuon(
         check_number("consistent_rms", consistent_rms)
     coefficients = _coefficients(ns_coeffs)
 
-    def of_matrices(layouts):
+    def of_matrices(layouts: list[MatrixAxes]):
         orthogonalise = lambda a: newton_schulz(a, ns_steps, coefficients, eps)
         return optax.chain(
             _momentum(beta, nesterov, False, orthogonalise, layouts, "normuon"),
@@ -686,13 +720,13 @@ _NEVER_ZERO = 1e-10  # The δ of the authors' code.
 
 
 def _by_neuron(
-    beta2: float | Array, consistent_rms: Any, layouts: list[MatrixAxes]
+    beta2: Scalar, consistent_rms: Any, layouts: list[MatrixAxes]
 ) -> optax.GradientTransformation:
     def axes_like(tree: Params) -> Params:
         return jax.tree.unflatten(jax.tree.structure(tree), layouts)
 
     def init(params: Params):
-        def of_leaf(x, axes):
+        def of_leaf(x: Array, axes: MatrixAxes):
             _, (b, i, _, o, n) = _layout(x.shape, axes)
             return jnp.zeros((b * i * o, 1, n), x.dtype)
 
@@ -701,10 +735,10 @@ def _by_neuron(
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
 
-        def squares(u, axes):
+        def squares(u: Array, axes: MatrixAxes):
             return jnp.mean(jnp.square(matrices_of(u, axes)), 1, keepdims=True)
 
-        def normalised(u, nu, axes):
+        def normalised(u: Array, nu: Array, axes: MatrixAxes):
             a = matrices_of(u, axes)
             p = a / (jnp.sqrt(nu) + cast(_NEVER_ZERO, nu)).astype(a.dtype)
             of_a, of_p = (jax.vmap(norm_of)(x)[:, None, None] for x in (a, p))
@@ -725,7 +759,7 @@ def _by_neuron(
 
 
 class HyperballState(NamedTuple):
-    """State of `hyperball`.
+    """State of `hyperball`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -736,15 +770,15 @@ class HyperballState(NamedTuple):
       inner: State of the inner rule.
     """
 
-    count: Array
-    learning_rate: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
     radii: Params
     inner: optax.OptState
 
 
 @checked
 def hyperball(
-    learning_rate: float | Array | Schedule,
+    learning_rate: Scalar | Schedule,
     inner: Callable[..., optax.GradientTransformation] | None = None,
     matrices: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -797,7 +831,7 @@ def hyperball(
     layouts_of = _layouts("hyperball", matrices)
 
     def init(params: Params):
-        def radius(x, axes):
+        def radius(x: Array, axes: Any):
             if not isinstance(axes, MatrixAxes):
                 return None
             return _norms(matrices_of(x, axes))
@@ -811,7 +845,7 @@ def hyperball(
         rate = constant_rate(rate_at(learning_rate, state.count))
         directions, inner_state = rule.update(updates, state.inner, params, **extra)
 
-        def move(d, x, axes, radius):
+        def move(d: Array, x: Array, axes: Any, radius: Array | None):
             plain = -cast(rate, d) * d
             if radius is None:
                 return plain

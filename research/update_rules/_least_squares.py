@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Outcome, Params
+from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import RuleEntry
@@ -38,7 +39,7 @@ class GaussNewtonState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      learning_rate: Factor t of the last step, 0 if no step was taken, shape ().
+      learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
       outcome: `Outcome` of the last step, int32.
       curvature: Kind of the matrix JᵀJ, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
@@ -48,56 +49,58 @@ class GaussNewtonState(NamedTuple):
         None if there is no line search, or if the params are narrower than float32.
     """
 
-    count: Array
-    learning_rate: Array
-    outcome: Array
-    curvature: Array
-    evaluations: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    outcome: Int[Array, ""]
+    curvature: Int[Array, ""]
+    evaluations: Int[Array, ""]
     squares_after: Params
     squares_grad_after: Params
 
 
 @checked
 def gauss_newton(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     *,
     residual_fn: ResidualFn | None = None,
     singular: str = "shortest",
     line_search: bool = True,
-    sufficient_decrease: float | Array = 1e-4,
-    shrink: float | Array = 0.5,
-    max_evaluations: int | Array = 50,
+    sufficient_decrease: Scalar = 1e-4,
+    shrink: Scalar = 0.5,
+    max_evaluations: Integer = 50,
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point that minimises the squares of the linearised residuals.
 
-    u_t = t_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals and
-    J_t is their Jacobian. The factor t_t is the first of η, η s, η s², ... that
-    satisfies Armijo's condition F(x_t + t h_t) <= F(x_t) + c t ∇F(x_t)ᵀh_t, with F = ½
-    |r|². Here η is learning_rate, s is shrink and c is sufficient_decrease.
+    u_t = a_t h_t, where h_t minimises |J_t h + r_t|. r_t = r(x_t) are the residuals and
+    J_t is their Jacobian. The step size a_t is the first of η, η s, η s², ... that
+    satisfies Armijo's condition F(x_t + a_t h_t) <= F(x_t) + c a_t ∇F(x_t)ᵀh_t, with F
+    = ½ |r|². Here η is learning_rate, s is shrink and c is sufficient_decrease.
 
-    h_t comes from a QR factorisation of J, not from JᵀJ, whose condition number is the
-    square of J's. For linear residuals, one step reaches the minimum. For nonlinear
-    residuals, the rule is fast if the residuals are small at the minimum, because the
-    rule omits Σ r_i ∇²r_i from the Hessian. The rule ignores the incoming gradient, so
-    the objective may be any multiple of |r|². optax and torch do not have this rule.
+    h_t comes from a QR factorisation of J. It does not come from JᵀJ, because the
+    condition number of JᵀJ is the square of that of J. For linear residuals, one step
+    reaches the minimum. For nonlinear residuals, the rule is fast if the residuals are
+    small at the minimum, because the rule omits Σ r_i ∇²r_i from the Hessian. The rule
+    ignores the incoming gradient, so the objective may be any multiple of |r|². optax
+    and torch do not have this rule.
 
     A column of J counts as a linear combination of the other columns if its diagonal
-    entry in R is at most m eps times the length of the column. The state then reports a
-    singular matrix, and the argument `singular` chooses the step. "shortest" takes the
-    h with the smallest |D h|, where the diagonal matrix D holds the lengths of the
-    columns. "stop" takes no step.
+    entry in R is at most m eps times the length of the column, where m is the number of
+    residuals and eps is the machine epsilon. The state then reports a singular matrix,
+    and the argument `singular` chooses the step. "shortest" takes the h with the
+    smallest |D h|, where the diagonal matrix D holds the lengths of the columns. "stop"
+    takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.
 
     Args:
-      learning_rate: First factor η to try. A positive number, a traced scalar, or a
+      learning_rate: First step size η to try. A positive number, a traced scalar, or a
         schedule t -> η_t.
       residual_fn: Function from params to residuals r, a vector or a pytree of vectors.
         It may be left out if it is passed to update.
       singular: "shortest" or "stop".
-      line_search: Whether to search for the factor. False uses η without looking at F.
-        This is Gauss's own method, which may diverge.
+      line_search: Whether to search for the step size. False uses η without evaluating
+        F. This is Gauss's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
       max_evaluations: Maximum number of sums of squares to evaluate.
@@ -186,7 +189,7 @@ def gauss_newton(
 
 
 class LevenbergMarquardtState(NamedTuple):
-    """State of Levenberg-Marquardt.
+    """State of Levenberg-Marquardt. `levenberg_marquardt` defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -201,19 +204,19 @@ class LevenbergMarquardtState(NamedTuple):
       evaluations, squares_after, squares_grad_after: As in GaussNewtonState.
     """
 
-    count: Array
-    learning_rate: Array
-    scale: Array
-    gain: Array
-    outcome: Array
-    evaluations: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    scale: Float[Array, " n"]
+    gain: Float[Array, ""]
+    outcome: Int[Array, ""]
+    evaluations: Int[Array, ""]
     squares_after: Params
     squares_grad_after: Params
 
 
 @checked
 def levenberg_marquardt(
-    learning_rate: float | Array = 1.0, *, residual_fn: ResidualFn | None = None
+    learning_rate: Scalar = 1.0, *, residual_fn: ResidualFn | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """Take a Gauss-Newton step inside a trust region.
 
@@ -240,11 +243,11 @@ def levenberg_marquardt(
     ignores the incoming gradient, so the objective may be any multiple of |r|². optax
     and torch do not have this rule.
 
-    Use it to fit curves, which is what it was designed for. It needs all residuals at
-    once and does not work with mini-batches. If the residuals stay large, the factor
-    1/10 makes the rule slow. On Brown & Dennis's problem, for example, it takes about
-    650 steps. With a factor of 1/2 it would take 150 steps, but then it would end at a
-    saddle point on another problem, Biggs's EXP6.
+    Use it to fit curves. It needs all residuals at once and does not work with
+    mini-batches. If the residuals stay large, the factor 1/10 makes the rule slow. For
+    example, it takes about 650 steps on Brown & Dennis's problem. The factor 1/2 would
+    be faster there, but with it the rule ends at a saddle point on Biggs's EXP6
+    problem.
 
     Args:
       learning_rate: First radius η in units of |D x_0|, positive; may be traced.
@@ -373,7 +376,7 @@ def _linearised(params: Params, residual_fn: ResidualFn):
     """
     x, unflatten = flatten(params)
 
-    def residuals(z):
+    def residuals(z: Array):
         return ravel_pytree(residual_fn(unflatten(z)))[0].astype(x.dtype)
 
     r = residuals(x)
@@ -381,7 +384,9 @@ def _linearised(params: Params, residual_fn: ResidualFn):
     return x, unflatten, residuals, r, jacobian
 
 
-def _squares_and_grad(residuals, z: Array) -> tuple[Array, Array]:
+def _squares_and_grad(
+    residuals: Callable[[Array], Array], z: Array
+) -> tuple[Array, Array]:
     """Return ½ |r|² at z and its gradient Jᵀr."""
     return jax.value_and_grad(lambda z: _half_square(residuals(z)))(z)
 

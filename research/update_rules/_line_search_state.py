@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
 
 from research.schedules import Schedule
-from research.types import Array, Outcome, Params
+from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import rate_at
 from research.update_rules._line_searches import (
     LineSearch,
@@ -44,9 +45,9 @@ class Searched(NamedTuple):
         search computes no gradients.
     """
 
-    learning_rate: Array
-    evaluations: Array
-    outcome: Array
+    learning_rate: Float[Array, ""]
+    evaluations: Int[Array, ""]
+    outcome: Int[Array, ""]
     value_after: Params = None
     grad_after: Params = None
 
@@ -74,7 +75,7 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
 
 
 def not_yet(
-    search: Search | None, params: Params, learning_rate: float | Array | Schedule
+    search: Search | None, params: Params, learning_rate: Scalar | Schedule
 ) -> Searched:
     """Return the `Searched` that a state holds before the first search."""
     dtype = working_dtype(params)
@@ -102,7 +103,7 @@ def take_step(
     params: Params,
     grad: Params,
     extra: dict[str, Any],
-    first_step: float | Array,
+    first_step: Scalar,
 ) -> tuple[Params, Searched]:
     """Return the update along a direction, by a line search or with a fixed step size.
 
@@ -164,12 +165,12 @@ def _times(step: Array, direction: Params) -> Params:
     return jax.tree.map(lambda d: cast(step, d) * d, direction)
 
 
-def failed(searched: Searched) -> Array:
+def failed(searched: Searched) -> Bool[Array, ""]:
     """Return whether the last search failed to find a step."""
     return searched.outcome >= Outcome.FIRST_FAILURE
 
 
-def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Array:
+def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Float[Array, ""]:
     """Return min(1, 1 / |g|), so that a first step along g has a length of at most 1.
 
     Args:
@@ -178,7 +179,10 @@ def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Array:
     Returns:
       The factor, shape (); 1 if the gradient is zero.
     Example:
-      >>> print(capped_inverse_norm(jnp.array([3.0, 4.0])), capped_inverse_norm(jnp.array([0.1])))
+      >>> print(
+      ...     capped_inverse_norm(jnp.array([3.0, 4.0])),
+      ...     capped_inverse_norm(jnp.array([0.1])),
+      ... )
       0.2 1.0
     """
     euclidean = norm == "euclidean"

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from research.checks import check_number
-from research.types import Array, Outcome, Params
+from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._transforms import cast, reached
 
 # A smaller increase of f, in units of eps |f|, may be only a rounding error.
@@ -32,12 +33,12 @@ class LineSearch(NamedTuple):
       outcome: `Outcome` of the search, int32, shape ().
     """
 
-    step: Array
-    value: Array
-    slope: Array
+    step: Float[Array, ""]
+    value: Float[Array, ""]
+    slope: Float[Array, ""]
     grad: Params | None
-    evaluations: Array
-    outcome: Array
+    evaluations: Int[Array, ""]
+    outcome: Int[Array, ""]
 
 
 ValueFn = Callable[[Params], Array]
@@ -47,13 +48,13 @@ def backtracking(
     value_fn: ValueFn,
     params: Params,
     direction: Params,
-    value: Array,
+    value: Float[Array, ""],
     grad: Params,
-    first_step: float | Array = 1.0,
+    first_step: Scalar = 1.0,
     *,
-    sufficient_decrease: float | Array = 1e-4,
-    shrink: float | Array = 0.5,
-    max_evaluations: int | Array = 50,
+    sufficient_decrease: Scalar = 1e-4,
+    shrink: Scalar = 0.5,
+    max_evaluations: Integer = 50,
 ) -> LineSearch:
     """Return the first step size that satisfies Armijo's condition.
 
@@ -81,7 +82,9 @@ def backtracking(
       2nd ed., algorithm 3.1.
     Example:
       >>> x = jnp.array([3.0])
-      >>> found = backtracking(lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x, 2.0)
+      >>> found = backtracking(
+      ...     lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x, 2.0
+      ... )
       >>> print(found.step, found.value, found.evaluations)
       0.5 0.0 3
     """
@@ -91,7 +94,7 @@ def backtracking(
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)
     slope = inner(grad, direction)
 
-    def going_on(search):
+    def going_on(search: tuple[Array, ...]):
         _, _, evaluations, outcome = search
         return (
             (outcome != Outcome.FOUND)
@@ -100,7 +103,7 @@ def backtracking(
             & startable
         )
 
-    def trial(search):
+    def trial(search: tuple[Array, ...]):
         step, _, evaluations, _ = search
         step = jnp.where(evaluations == 0, step, cast(shrink, step) * step)
         there = along(params, direction, step)
@@ -129,9 +132,9 @@ def backtracking(
 class _Point(NamedTuple):
     """Point on the search line: a, φ(a) and φ'(a), with φ(a) = f(x + a d)."""
 
-    step: Array
-    value: Array
-    slope: Array
+    step: Float[Array, ""]
+    value: Float[Array, ""]
+    slope: Float[Array, ""]
 
 
 class _Bracket(NamedTuple):
@@ -151,21 +154,21 @@ class _Bracket(NamedTuple):
     high: _Point
     trial: Array
     grad: Params
-    evaluations: Array
-    outcome: Array
+    evaluations: Int[Array, ""]
+    outcome: Int[Array, ""]
 
 
 def strong_wolfe(
     value_fn: ValueFn,
     params: Params,
     direction: Params,
-    value: Array,
+    value: Float[Array, ""],
     grad: Params,
-    first_step: float | Array = 1.0,
+    first_step: Scalar = 1.0,
     *,
-    sufficient_decrease: float | Array = 1e-4,
-    curvature: float | Array = 0.9,
-    max_evaluations: int | Array = 30,
+    sufficient_decrease: Scalar = 1e-4,
+    curvature: Scalar = 0.9,
+    max_evaluations: Integer = 30,
 ) -> LineSearch:
     """Return a step size that satisfies the strong Wolfe conditions.
 
@@ -212,7 +215,9 @@ def strong_wolfe(
       descent and an efficient line search, SIAM J. Optim. 16 (2005), (4.1).
     Example:
       >>> x = jnp.array([3.0])
-      >>> found = strong_wolfe(lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x)
+      >>> found = strong_wolfe(
+      ...     lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x
+      ... )
       >>> print(found.step, found.value, found.evaluations)
       0.5 0.0 2
     """
@@ -343,7 +348,7 @@ def _inwards(low: _Point, high: _Point, noise: Array) -> Array:
     )
 
 
-def inner(a: Params, b: Params) -> Array:
+def inner(a: Params, b: Params) -> Float[Array, ""]:
     """Return the inner product <a, b> over all leaves of two pytrees, shape ().
 
     The product is computed in a dtype of at least float32.
@@ -357,7 +362,7 @@ def inner(a: Params, b: Params) -> Array:
     return jnp.sum(jnp.stack(products)) if products else jnp.zeros((), jnp.float32)
 
 
-def norm_of(tree: Params) -> Array:
+def norm_of(tree: Params) -> Float[Array, ""]:
     """Return the Euclidean norm |a| over all leaves of a pytree, shape ().
 
     The result is correct even if |a|² overflows the dtype.
@@ -390,7 +395,7 @@ def _wide(x: Array) -> Array:
     return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
-def along(params: Params, direction: Params, step: Array) -> Params:
+def along(params: Params, direction: Params, step: Scalar) -> Params:
     """Return x + a d, with each leaf in its own dtype.
 
     The sum is computed as in `optax.apply_updates`.

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int, Num
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Outcome, Params
+from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import SECOND_ORDER, RuleEntry
@@ -39,18 +40,18 @@ class NaturalGradientState(NamedTuple):
         `research.update_rules._second_order.CURVATURES`, int32.
     """
 
-    count: Array
-    learning_rate: Array
-    outcome: Array
-    curvature: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    outcome: Int[Array, ""]
+    curvature: Int[Array, ""]
 
 
 @checked
 def natural_gradient(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     *,
     fisher_fn: FisherFn | None = None,
-    damping: float | Array = 0.0,
+    damping: Scalar = 0.0,
     singular: str = "drop",
 ) -> optax.GradientTransformationExtraArgs:
     """Step along the negative gradient in the metric of the Fisher matrix.
@@ -68,8 +69,8 @@ def natural_gradient(
     pass fisher_fn. optax and torch do not have this rule.
 
     Use it for generalised linear models, and for small networks whose Hessian is
-    indefinite, because F is never indefinite. The rule does not look at the value of
-    the objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
+    indefinite, because F is never indefinite. The rule does not use the value of the
+    objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
     search instead.
 
     Args:
@@ -93,7 +94,10 @@ def natural_gradient(
       method, JMLR 21 (2020), section 9 on Gauss-Newton.
     Example:
       >>> fisher = jnp.diag(jnp.array([4.0, 16.0]))
-      >>> rule, x = natural_gradient(0.5, fisher_fn=lambda x, indices=None: fisher), jnp.ones(2)
+      >>> rule, x = (
+      ...     natural_gradient(0.5, fisher_fn=lambda x, indices=None: fisher),
+      ...     jnp.ones(2),
+      ... )
       >>> print(rule.update(jnp.array([8.0, 16.0]), rule.init(x), x)[0])
       [-1.  -0.5]
     """
@@ -166,7 +170,9 @@ def natural_gradient(
 
 
 def canonical_fisher(
-    apply: Callable[[Params, Array], Array], x: Array, penalty: Any = None
+    apply: Callable[[Params, Num[Array, "n ..."]], Float[Array, "n ..."]],
+    x: Num[Array, "n ..."],
+    penalty: Any = None,
 ) -> FisherFn:
     """Return a function that computes the Fisher matrix of a model with logits.
 
@@ -199,7 +205,7 @@ def canonical_fisher(
         flat, unflatten = flatten(params)
         inputs = x if indices is None else x[indices]
 
-        def logits(z):
+        def logits(z: Array):
             return apply(unflatten(z), inputs).astype(flat.dtype)
 
         z, jacobian = logits(flat), jax.jacfwd(logits)(flat)

@@ -3,15 +3,17 @@
 Both rules check whether the Hessian is positive definite.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Outcome, Params
+from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import SECOND_ORDER, RuleEntry
@@ -39,7 +41,7 @@ class NewtonState(NamedTuple):
 
     Attributes:
       count: Number of calls of update, int32, shape ().
-      learning_rate: Factor t of the last step, 0 if no step was taken, shape ().
+      learning_rate: Step size a of the last step, 0 if no step was taken, shape ().
       outcome: `Outcome` of the last step, int32.
       curvature: Kind of the Hessian, an index into
         `research.update_rules._second_order.CURVATURES`, int32.
@@ -49,29 +51,29 @@ class NewtonState(NamedTuple):
         is no line search, or if the params are narrower than float32.
     """
 
-    count: Array
-    learning_rate: Array
-    outcome: Array
-    curvature: Array
-    evaluations: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    outcome: Int[Array, ""]
+    curvature: Int[Array, ""]
+    evaluations: Int[Array, ""]
     value_after: Params
     grad_after: Params
 
 
 @checked
 def newton(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     *,
     indefinite: str = "reflect",
     line_search: bool = True,
-    sufficient_decrease: float | Array = 1e-4,
-    shrink: float | Array = 0.5,
-    max_evaluations: int | Array = 50,
+    sufficient_decrease: Scalar = 1e-4,
+    shrink: Scalar = 0.5,
+    max_evaluations: Integer = 50,
 ) -> optax.GradientTransformationExtraArgs:
     """Step towards the minimum of the quadratic model of the objective.
 
-    u_t = t_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The factor t_t is the first of η, η s,
-    η s², ... that satisfies Armijo's condition f(x_t + t p_t) <= f(x_t) + c t
+    u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The step size a_t is the first of η, η
+    s, η s², ... that satisfies Armijo's condition f(x_t + a_t p_t) <= f(x_t) + c a_t
     ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is sufficient_decrease. η =
     1 tries the full step first.
 
@@ -96,11 +98,11 @@ def newton(
     gradient, and the rule steps to the minimum of the batch.
 
     Args:
-      learning_rate: First factor η to try. A number of at least 0, a traced scalar, or
-        a schedule.
+      learning_rate: First step size η to try. A number of at least 0, a traced scalar,
+        or a schedule.
       indefinite: "reflect", "keep" or "stop".
-      line_search: Whether to search for the factor. False uses η without looking at f.
-        This is Newton's own method, which may diverge.
+      line_search: Whether to search for the step size. False uses η without evaluating
+        f. This is Newton's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
       shrink: Factor s in (0, 1).
       max_evaluations: Maximum number of values to evaluate.
@@ -189,7 +191,7 @@ def newton(
 
 
 class TrustRegionState(NamedTuple):
-    """State of `trust_region_newton`.
+    """State of `trust_region_newton`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -202,26 +204,26 @@ class TrustRegionState(NamedTuple):
         x.
     """
 
-    count: Array
-    learning_rate: Array
-    gain: Array
-    outcome: Array
-    curvature: Array
-    evaluations: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    gain: Float[Array, ""]
+    outcome: Int[Array, ""]
+    curvature: Int[Array, ""]
+    evaluations: Int[Array, ""]
     value_after: Params
     grad_after: Params
 
 
 @checked
 def trust_region_newton(
-    learning_rate: float | Array = 1.0,
+    learning_rate: Scalar = 1.0,
     *,
-    max_radius: float | Array = 1000.0,
-    acceptance: float | Array = 0.15,
+    max_radius: Scalar = 1000.0,
+    acceptance: Scalar = 0.15,
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the minimum of the quadratic model inside a trust region.
 
-    u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀHp subject to |p| <= Δ_t. g is
+    u_t = p_t, where p_t minimises the model gᵀp + ½ pᵀ H p subject to |p| <= Δ_t. g is
     the gradient, H the Hessian and Δ_t the radius, within which the model is trusted.
     The minimiser is exact for all signs of H's eigenvalues, because it comes from an
     eigen-decomposition: p = -(H + σ I)⁻¹ g, where σ >= 0 and H + σ I is positive
@@ -338,12 +340,13 @@ def trust_region_newton(
 
 
 def trust_region_step(
-    hessian: Array, g: Array, radius: Array
-) -> tuple[Array, Array, Array]:
+    hessian: Float[Array, "n n"], g: Float[Array, " n"], radius: Float[Array, ""]
+) -> tuple[Float[Array, " n"], Float[Array, ""], Int[Array, ""]]:
     """Return the minimiser of a quadratic model inside a trust region.
 
-    The model is gᵀp + ½ pᵀHp, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with the
-    lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V (γ / (λ
+    The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with
+    the lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V (γ
+    / (λ
     - λ_1 + s)).
 
     Args:
@@ -363,7 +366,7 @@ def trust_region_step(
     above, gamma = values - lowest, vectors.T @ g
     floor = jnp.maximum(lowest, 0.0)
 
-    def coefficients(s):
+    def coefficients(s: Array):
         return jnp.where(gamma == 0, 0.0, gamma / jnp.where(gamma == 0, 1.0, above + s))
 
     inside = (lowest > 0) & (jnp.linalg.norm(coefficients(floor)) <= radius)
@@ -377,7 +380,12 @@ def trust_region_step(
     return p, jnp.where(inside, 0.0, s - lowest), curvature
 
 
-def _model(updates, params, value, value_fn):
+def _model(
+    updates: Params,
+    params: Params,
+    value: Array | None,
+    value_fn: Callable[[Params], Array],
+):
     """Return the quadratic model of the objective at the params.
 
     The results are the params as one vector x, the function that restores their
@@ -398,7 +406,7 @@ def _model(updates, params, value, value_fn):
     )
 
 
-def _before(value, g, grad):
+def _before(value: Array, g: Array, grad: Params | None):
     """Return the value and gradient at x.
 
     The incoming updates may be another vector, such as the clipped gradient.
@@ -406,7 +414,7 @@ def _before(value, g, grad):
     return value, g if grad is None else flatten(grad)[0].astype(g.dtype)
 
 
-def _or_nan(finite, after):
+def _or_nan(finite: Array, after: Params):
     """Return the value and gradient after a step, or NaN if the step was not finite."""
     return jax.tree.map(lambda a: jnp.where(finite, a, jnp.nan), after)
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._adam_scheduled import nadam
 from research.update_rules._checks import checked
@@ -29,25 +30,26 @@ from research.update_rules._transforms import (
 
 
 class OptimisticState(NamedTuple):
-    """State of the optimistic correction.
+    """State of the optimistic correction. `optimistic_adam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      previous: Gradient of the last step (optimistic descent), or its direction d_t
-        (optimistic Adam), shaped like the params.
+      previous: Last gradient (optimistic descent) or last direction d_t (optimistic
+        Adam), shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     previous: Params
 
 
 @checked
 def optimistic_gradient_descent(
-    learning_rate: float | Array | Schedule,
-    alpha: float | Array = 1.0,
-    beta: float | Array = 1.0,
+    learning_rate: Scalar | Schedule,
+    alpha: Scalar = 1.0,
+    beta: Scalar = 1.0,
 ) -> optax.GradientTransformation:
-    """Step along the gradient and its last change: u_t = -η_t (α g_t + β (g_t - g_(t-1))).
+    """Step along the gradient and its last change: u_t = -η_t (α g_t + β (g_t -
+    g_(t-1))).
 
     In the first step g_0 = g_1. The paper has α = β = 1. With these values, the rule
     steps along g_t + (g_t - g_(t-1)), a guess of the next gradient.
@@ -83,13 +85,13 @@ def optimistic_gradient_descent(
 
 @checked
 def optimistic_adam(
-    learning_rate: float | Array | Schedule,
-    alpha: float | Array = 1.0,
-    beta: float | Array = 1.0,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    eps_root: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    alpha: Scalar = 1.0,
+    beta: Scalar = 1.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """Adam that also steps along the last change of its direction.
@@ -129,9 +131,7 @@ def optimistic_adam(
     return optax.chain(direction, _optimistic(alpha, beta), descend(learning_rate))
 
 
-def _optimistic(
-    alpha: float | Array, beta: float | Array
-) -> optax.GradientTransformation:
+def _optimistic(alpha: Scalar, beta: Scalar) -> optax.GradientTransformation:
     check_number("alpha", alpha)
     check_number("beta", beta)
 
@@ -143,7 +143,7 @@ def _optimistic(
     def update(updates: Params, state: Any, params: Params | None = None):
         del params
 
-        def guess(g, before):
+        def guess(g: Array, before: Array):
             change = jnp.where(
                 state.count == 0, 0.0, within_range(like(g, before) - before)
             )

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
 from research.sizes import check_most
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import checked, make_inner
@@ -42,7 +43,7 @@ from research.update_rules._transforms import (
 
 
 class DogState(NamedTuple):
-    """State of DoG.
+    """State of `dog`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -53,18 +54,18 @@ class DogState(NamedTuple):
         the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
-    largest_distance: Array
-    sum_of_squares: Array
-    learning_rate: Array
+    largest_distance: Float[Array, ""]
+    sum_of_squares: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def dog(
-    learning_rate: float | Array | Schedule = 1.0,
-    initial_distance: float | Array | None = None,
-    eps: float | Array = 1e-8,
+    learning_rate: Scalar | Schedule = 1.0,
+    initial_distance: Scalar | None = None,
+    eps: Scalar = 1e-8,
 ) -> optax.GradientTransformation:
     """Use the largest distance from the start, divided by √(Σ |g|²), as the step size.
 
@@ -142,7 +143,7 @@ def dog(
 
 
 class ProdigyState(NamedTuple):
-    """State of Prodigy.
+    """State of `prodigy`, whose docstring defines the symbols.
 
     The averages and sums are divided by d_0, and nu is divided by d_0², so that float32
     does not underflow.
@@ -150,7 +151,7 @@ class ProdigyState(NamedTuple):
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0, shaped like the params.
-      mu, nu: Averages m_t and v_t of d g and (d g)², shaped like the params.
+      mu, nu: Averages m_t of d_t g_t and v_t of (d_t g_t)², shaped like the params.
       gradient_sum: Weighted sum s_t of gradients, shaped like the params.
       numerator: Numerator r_t, shape (), in at least float32.
       distance: Estimate d_t of |x* - x_0|, shape (), in at least float32.
@@ -158,26 +159,26 @@ class ProdigyState(NamedTuple):
         the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
     mu: Params
     nu: Params
     gradient_sum: Params
-    numerator: Array
-    distance: Array
-    learning_rate: Array
+    numerator: Float[Array, ""]
+    distance: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def prodigy(
-    learning_rate: float | Array | Schedule = 1.0,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    b3: float | Array | None = None,
-    eps: float | Array = 1e-8,
-    initial_distance: float | Array = 1e-6,
-    distance_factor: float | Array = 1.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    b3: Scalar | None = None,
+    eps: Scalar = 1e-8,
+    initial_distance: Scalar = 1e-6,
+    distance_factor: Scalar = 1.0,
+    weight_decay: Scalar = 0.0,
     bias_correction: bool = False,
     eps_by_next_distance: bool = True,
 ) -> optax.GradientTransformation:
@@ -292,7 +293,7 @@ def prodigy(
             initial_distance, distance
         )
 
-        def descend(g, m, v):
+        def descend(g: Array, m: Array, v: Array):
             return (
                 -cast(step, m) * m / (jnp.sqrt(v) + cast(before_eps, v) * cast(eps, v))
             ).astype(g.dtype)
@@ -308,7 +309,7 @@ def prodigy(
 
 
 class DowgState(NamedTuple):
-    """State of DoWG.
+    """State of `dowg`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -319,18 +320,18 @@ class DowgState(NamedTuple):
         the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
-    largest_distance: Array
-    weighted_sum: Array
-    learning_rate: Array
+    largest_distance: Float[Array, ""]
+    weighted_sum: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def dowg(
-    learning_rate: float | Array | Schedule = 1.0,
-    initial_distance: float | Array = 1e-2,
-    eps: float | Array = 1e-4,
+    learning_rate: Scalar | Schedule = 1.0,
+    initial_distance: Scalar = 1e-2,
+    eps: Scalar = 1e-4,
 ) -> optax.GradientTransformation:
     """Set the rate from the distance that was moved, and from weighted gradients.
 
@@ -400,18 +401,20 @@ def dowg(
 
 
 class CocobState(NamedTuple):
-    """State of COCOB. All arrays except count are shaped like the params.
+    """State of COCOB. `cocob` defines the symbols.
+
+    All arrays except count are shaped like the params.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
       moved: Difference x_t - x_0.
       largest: Largest absolute value L_t of a gradient so far.
       sizes: Sum G_t of the absolute values of the gradients.
-      reward: Reward R_t.
+      reward: Sum R_t of the gains -c_t (x_t - x_0) so far, but at least 0.
       gradient_sum: Sum θ_t of the negative gradients.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
     largest: Params
     sizes: Params
@@ -421,13 +424,13 @@ class CocobState(NamedTuple):
 
 @checked
 def cocob(
-    learning_rate: float | Array | Schedule = 1.0,
-    alpha: float | Array = 100.0,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1.0,
+    alpha: Scalar = 100.0,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Bet a share of what was won so far on the sign of the next gradient.
+    """Set the step of each entry by coin betting, without a learning rate to tune.
 
     For each entry, with c_t = η_t g_t, L_0 = ε and all other values starting at 0:
     L_t = max(L_(t-1), |c_t|),
@@ -498,7 +501,7 @@ def cocob(
         )
         gradient_sum = jax.tree.map(jnp.subtract, state.gradient_sum, scaled)
 
-        def step(g, x, n, a, r, s):
+        def step(g: Array, x: Array, n: Array, a: Array, r: Array, s: Array):
             bet = s / n / jnp.maximum(a / n + 1.0, cast(alpha, n)) * (1.0 + r / n)
             return like(jnp.where(overflowed(a, g), 0.0, bet) - x, g)
 
@@ -521,7 +524,7 @@ def cocob(
 
 
 class DadaptAdamwState(NamedTuple):
-    """State of AdamW with D-Adaptation.
+    """State of AdamW with D-Adaptation. `dadapt_adamw` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -535,23 +538,23 @@ class DadaptAdamwState(NamedTuple):
         the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
     gradient_sum: Params
-    numerator: Array
-    distance: Array
-    learning_rate: Array
+    numerator: Float[Array, ""]
+    distance: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def dadapt_adamw(
-    learning_rate: float | Array | Schedule = 1.0,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    initial_distance: float | Array = 1e-6,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    initial_distance: Scalar = 1e-6,
+    weight_decay: Scalar = 0.0,
 ) -> optax.GradientTransformation:
     """AdamW whose rate is an estimated lower bound of the distance to the minimum.
 
@@ -623,7 +626,7 @@ def dadapt_adamw(
             cast(rate_at(state.count), distance) * distance * cast(correction, distance)
         )
 
-        def divided(a, v):
+        def divided(a: Array, v: Array):
             below = jnp.sqrt(v) + cast(eps, v)
             return jnp.where(below == 0, 0.0, a / below)
 
@@ -654,7 +657,9 @@ def dadapt_adamw(
 
 
 class MechanicState(NamedTuple):
-    """State of Mechanic; the arrays other than count and moved have shape (num_betas,).
+    """State of Mechanic. `mechanic` defines the symbols.
+
+    The arrays other than count and moved have shape (num_betas,).
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -667,33 +672,36 @@ class MechanicState(NamedTuple):
       inner: State of the inner rule.
     """
 
-    count: Array
+    count: Int[Array, ""]
     moved: Params
-    scales: Array
-    largest: Array
-    squares: Array
-    reward: Array
+    scales: Float[Array, " n"]
+    largest: Float[Array, " n"]
+    squares: Float[Array, " n"]
+    reward: Float[Array, " n"]
     inner: optax.OptState
 
 
 @checked
 def mechanic(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     inner: Callable[..., optax.GradientTransformation] | None = None,
-    weight_decay: float | Array = 1e-2,
-    eps: float | Array = 1e-8,
-    initial_scale: float | Array = 1e-6,
+    weight_decay: Scalar = 1e-2,
+    eps: Scalar = 1e-8,
+    initial_scale: Scalar = 1e-6,
     num_betas: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiply the distance that another rule has moved by a scale found by betting.
+    """Learn the scale of another rule's updates, so that its rate need not be tuned.
 
     There are n decays β_i = 1 - 0.1^i, i = 1 to n. Each decay has its own m_t, v_t, r_t
     and s_t, in whose formulas β is this decay. S_t is the sum of the n scales s_t. Let
-    d_t be the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then h_t =
-    -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>, r_(t+1) = β r_t + clip(h_t, -m_t, m_t)
-    s_t, m_(t+1) = max(β m_t, |h_t| + ε), v_(t+1) = β² v_t + h_t², s_(t+1) = (σ m_(t+1)
-    / n + max(r_(t+1), 0)) / (√v_(t+1) + ε), x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t). λ is
-    weight_decay and σ is initial_scale. Norms and products are over all leaves.
+    d_t be the update of the inner rule, and Δ_t = (x_t - x_0) / (S_t + ε). Then
+    h_t = -<g_t + λ S_t |g_t| / (|x_t| + ε) x_t, Δ_t>,
+    r_(t+1) = β r_t + clip(h_t, -m_t, m_t) s_t,
+    m_(t+1) = max(β m_t, |h_t| + ε),
+    v_(t+1) = β² v_t + h_t²,
+    s_(t+1) = (σ m_(t+1) / n + max(r_(t+1), 0)) / (√v_(t+1) + ε),
+    x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t).
+    λ is weight_decay and σ is initial_scale. Norms and products are over all leaves.
 
     optax.contrib.mechanize(inner(η)) is the same, but it computes x_t - x_0 from the
     rounded params. The clip of h_t is not in the paper; it is the same in optax and
@@ -776,7 +784,7 @@ def mechanic(
         scales = wealth / (jnp.sqrt(squares) + tiny)
         after = jnp.sum(scales)
 
-        def step(u, x, d):
+        def step(u: Array, x: Array, d: Array):
             return like(cast(after, x) * (d + like(u, x)) - x, u)
 
         steps = jax.tree.map(step, moves, state.moved, delta)
@@ -805,7 +813,7 @@ def _count_of_betas(num_betas: Any) -> int:
 
 
 class MomoState(NamedTuple):
-    """State of MoMo.
+    """State of `momo`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -816,23 +824,26 @@ class MomoState(NamedTuple):
       learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
-    mean_value: Array
-    mean_product: Array
-    lower_bound: Array
-    learning_rate: Array
+    mean_value: Float[Array, ""]
+    mean_product: Float[Array, ""]
+    lower_bound: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def momo(
-    learning_rate: float | Array | Schedule = 1.0,
-    beta: float | Array = 0.9,
-    lower_bound: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1.0,
+    beta: Scalar = 0.9,
+    lower_bound: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Momentum whose step ends where a model of the objective reaches its lower bound.
+    """Momentum with a step length from the objective's value and its lower bound.
+
+    The step ends where a linear model of the objective reaches the lower bound, but is
+    not longer than η_t m_t.
 
     m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
     β. In the first step, each average is its first value. With a = 1 + η_t λ and the
@@ -848,16 +859,16 @@ def momo(
     optax.contrib.momo is the same, except that it sets τ_t = 0 if |m_t|² <= 2.2e-16. In
     the authors' package, the rule is Momo. torch does not have the rule.
 
-    Use it in place of `heavy_ball`. The rate may be too large, because the steps become
-    short by themselves near a minimum with f = f*.
+    Use it in place of `heavy_ball`. A rate that is too large does little harm, because
+    the steps become short by themselves near a minimum with f = f*.
 
     Args:
       learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule
         t -> η_t.
       beta: Decay β in [0, 1); may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it divides
-        the params by 1 + η_t λ.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it
+        divides the params by 1 + η_t λ.
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:
@@ -923,7 +934,7 @@ def momo(
 
 
 class MomoAdamState(NamedTuple):
-    """State of MoMo-Adam.
+    """State of MoMo-Adam. `momo_adam` defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -936,32 +947,34 @@ class MomoAdamState(NamedTuple):
       learning_rate: Step size τ_t of the last step, shape (); 0 before the first step.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
-    mean_value: Array
-    mean_product: Array
-    lower_bound: Array
-    learning_rate: Array
+    mean_value: Float[Array, ""]
+    mean_product: Float[Array, ""]
+    lower_bound: Float[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def momo_adam(
-    learning_rate: float | Array | Schedule = 1e-2,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    lower_bound: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule = 1e-2,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    lower_bound: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
     adapt_lower_bound: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam whose step ends where a model of the objective reaches its lower bound.
+    """Adam with a step length from the objective's value and its lower bound.
+
+    The step ends where a linear model of the objective reaches the lower bound, but is
+    not longer than Adam's step.
 
     m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
     β1. They start at 0. With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t
-    λ and the lower bound f*:
-    τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t), with p_t =
-    <m_t, m_t / D_t>,
+    λ, p_t = <m_t, m_t / D_t> and the lower bound f*:
+    τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
     u_t = -τ_t m_t / D_t - η_t λ / a x_t.
 
     If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f*, and p_t
@@ -969,7 +982,7 @@ def momo_adam(
     if p_t <= 2.2e-16. In the authors' package, the rule is MomoAdam. torch does not
     have the rule.
 
-    Use it in place of `adam`. The rate may be too large, as in `momo`.
+    Use it in place of `adam`. A rate that is too large does little harm, as in `momo`.
 
     Args:
       learning_rate: Largest rate η: a nonnegative number, a traced scalar or a schedule
@@ -977,8 +990,8 @@ def momo_adam(
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it divides
-        the params by 1 + η_t λ.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it
+        divides the params by 1 + η_t λ.
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:
@@ -1034,7 +1047,7 @@ def momo_adam(
         )
         of_nu = correction_of(b2, count)
 
-        def divide(m, v):
+        def divide(m: Array, v: Array):
             below = jnp.sqrt(v / cast(of_nu, v)) + cast(eps, v)
             return jnp.where(below == 0, 0.0, m / below)
 
@@ -1070,7 +1083,7 @@ def _to_the_bound(
     bound: Array,
     share: Array,
     eta: Array,
-    weight_decay: float | Array,
+    weight_decay: Scalar,
     adapts: bool,
     least: Array,
 ) -> tuple[Array, Array]:
@@ -1093,7 +1106,7 @@ def _to_the_bound(
 
 
 def _implicit_decay(
-    steps: Params, params: Params, eta: Array, weight_decay: float | Array
+    steps: Params, params: Params, eta: Array, weight_decay: Scalar
 ) -> Params:
     if isinstance(weight_decay, float | int) and weight_decay == 0:
         return steps
@@ -1103,7 +1116,7 @@ def _implicit_decay(
 
 
 def _decay(
-    steps: Params, params: Params | None, step: Array, weight_decay: float | Array
+    steps: Params, params: Params | None, step: Array, weight_decay: Scalar
 ) -> Params:
     if isinstance(weight_decay, float | int) and weight_decay == 0:
         return steps
@@ -1118,7 +1131,7 @@ def _decay(
     )
 
 
-def _rate(learning_rate: float | Array | Schedule) -> Schedule:
+def _rate(learning_rate: Scalar | Schedule) -> Schedule:
     if callable(learning_rate):
         return learning_rate
     check_number("learning_rate", learning_rate)

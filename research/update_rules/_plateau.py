@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
 from research.update_rules._transforms import (
@@ -31,25 +32,25 @@ class PlateauState(NamedTuple):
       mean: Mean of the values in the present group, shape (), in at least float32.
     """
 
-    scale: Array
-    best: Array
-    consecutive: Array
-    waiting: Array
-    count: Array
-    mean: Array
+    scale: Float[Array, ""]
+    best: Float[Array, ""]
+    consecutive: Int[Array, ""]
+    waiting: Int[Array, ""]
+    count: Int[Array, ""]
+    mean: Float[Array, ""]
 
 
 @checked
 def reduce_on_plateau(
-    factor: float | Array = 0.1,
-    patience: int | Array = 10,
-    rtol: float | Array = 1e-4,
-    atol: float | Array = 0.0,
-    cooldown: int | Array = 0,
-    accumulation_size: int | Array = 1,
-    min_scale: float | Array = 0.0,
+    factor: Scalar = 0.1,
+    patience: Integer = 10,
+    rtol: Scalar = 1e-4,
+    atol: Scalar = 0.0,
+    cooldown: Integer = 0,
+    accumulation_size: Integer = 1,
+    min_scale: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiply the updates by a scale, which is reduced when the value stops falling.
+    """Multiply the updates by a scale that shrinks when the objective stops falling.
 
     The updates are multiplied by a scale s, which starts at 1. The values of the
     objective are averaged in groups of accumulation_size. The mean f of a group counts
@@ -113,7 +114,7 @@ def reduce_on_plateau(
             jnp.zeros((), dtype),
         )
 
-    def judge(state):
+    def judge(state: PlateauState):
         best = state.best
         better = state.mean < cast(1.0 - rtol, best) * best - cast(atol, best)
         waits = state.waiting > 0

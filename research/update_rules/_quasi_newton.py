@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
 from research.sizes import check_most
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import LINE_SEARCH, RuleEntry
@@ -32,7 +33,7 @@ NORMS = ("euclidean", "absolute")
 
 
 class BFGSState(NamedTuple):
-    """State of bfgs.
+    """State of `bfgs`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -43,20 +44,20 @@ class BFGSState(NamedTuple):
       search: `Searched`, the result of the last line search.
     """
 
-    count: Array
-    num_pairs: Array
+    count: Int[Array, ""]
+    num_pairs: Int[Array, ""]
     params: Params
     grad: Params
-    inverse_hessian: Array
+    inverse_hessian: Float[Array, "n n"]
     search: Searched
 
 
 @checked
 def bfgs(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     linesearch: str | Search | None = "strong_wolfe",
     first_step: str = "euclidean",
-    min_curvature: float | Array = 0.0,
+    min_curvature: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Step along -H_t g_t, where H_t approximates the inverse Hessian.
 
@@ -163,7 +164,7 @@ def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
 
 
 class LBFGSState(NamedTuple):
-    """State of lbfgs.
+    """State of `lbfgs`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -176,24 +177,24 @@ class LBFGSState(NamedTuple):
       search: `Searched`, the result of the last line search.
     """
 
-    count: Array
-    num_pairs: Array
+    count: Int[Array, ""]
+    num_pairs: Int[Array, ""]
     params: Params
     grad: Params
     steps: Params
     changes: Params
-    weights: Array
-    scale: Array
+    weights: Float[Array, " memory"]
+    scale: Float[Array, ""]
     search: Searched
 
 
 @checked
 def lbfgs(
-    learning_rate: float | Array | Schedule = 1.0,
+    learning_rate: Scalar | Schedule = 1.0,
     memory_size: int | None = None,
     linesearch: str | Search | None = "strong_wolfe",
     first_step: str = "euclidean",
-    min_curvature: float | Array = 0.0,
+    min_curvature: Scalar = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Step as in `bfgs`, but keep the last m pairs instead of a matrix.
 
@@ -301,7 +302,7 @@ def _length(memory_size: Any) -> int:
 
 
 def _remember(
-    state: LBFGSState, params: Params, grad: Params, min_curvature: float | Array
+    state: LBFGSState, params: Params, grad: Params, min_curvature: Scalar
 ) -> LBFGSState:
     """Add the pair of the last step to the memory, if its curvature is large enough."""
     s, y = (
@@ -311,7 +312,7 @@ def _remember(
     curvature = inner(s, y).astype(state.scale.dtype)
     enters = (state.count > 0) & (curvature > cast(min_curvature, curvature))
 
-    def put(memory, newest):
+    def put(memory: Array, newest: Array):
         return jnp.where(
             enters,
             jnp.concatenate([newest[None].astype(memory.dtype), memory[:-1]]),
@@ -332,14 +333,14 @@ def _remember(
 def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
     """Return -H g, by a loop over the pairs from newest to oldest and a loop back."""
 
-    def back(q, pair):
+    def back(q: Params, pair: tuple[Any, ...]):
         s, y, weight = pair
         share = weight * inner(s, q).astype(weight.dtype)
         return jax.tree.map(
             lambda a, b: a - cast(share, a) * b.astype(a.dtype), q, y
         ), share
 
-    def forth(r, pair):
+    def forth(r: Params, pair: tuple[Any, ...]):
         (s, y, weight), share = pair
         more = share - weight * inner(y, r).astype(weight.dtype)
         return jax.tree.map(
@@ -355,7 +356,7 @@ def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
 
 
 def _checked(
-    learning_rate, linesearch, first_step: str, min_curvature
+    learning_rate: Any, linesearch: Any, first_step: str, min_curvature: Any
 ) -> Search | None:
     check_rate(learning_rate, positive=True)
     check_number("min_curvature", min_curvature)
@@ -375,7 +376,7 @@ def _refuse_no_params(params: Params) -> None:
         )
 
 
-def _flat(tree: Params, dtype) -> Array:
+def _flat(tree: Params, dtype: Any) -> Array:
     return jnp.concatenate(
         [
             jnp.zeros(0, dtype),

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float
 
 from research.checks import check_number
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked
 from research.update_rules._edges import complete
 from research.update_rules._entry import RuleEntry, step_rate
@@ -16,7 +17,7 @@ from research.update_rules._transforms import cast, constant_rate
 
 
 class RpropState(NamedTuple):
-    """State of Rprop.
+    """State of `rprop`, whose docstring defines the symbols.
 
     Attributes:
       sign: Sign of the last gradient, shaped like the params. An entry is 0 if the sign
@@ -27,16 +28,16 @@ class RpropState(NamedTuple):
 
     sign: Params
     step_size: Params
-    learning_rate: Array
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def rprop(
-    learning_rate: float | Array,
-    eta_minus: float | Array = 0.5,
-    eta_plus: float | Array = 1.2,
-    min_step_size: float | Array = 1e-6,
-    max_step_size: float | Array = 50.0,
+    learning_rate: Scalar,
+    eta_minus: Scalar = 0.5,
+    eta_plus: Scalar = 1.2,
+    min_step_size: Scalar = 1e-6,
+    max_step_size: Scalar = 50.0,
 ) -> optax.GradientTransformation:
     """Step by the sign of each entry, with step sizes that grow and shrink.
 
@@ -101,7 +102,7 @@ def rprop(
         signs = jax.tree.map(jnp.zeros_like, params)
         return RpropState(signs, sizes, constant_rate(learning_rate))
 
-    def resize(size, agreement):
+    def resize(size: Array, agreement: Array):
         unchanged = jnp.where(
             agreement == 0, cast(1.0, size), agreement
         )  # A NaN must stay visible.
@@ -129,9 +130,7 @@ def rprop(
     return complete(optax.GradientTransformation(init, update), only_real="rprop")
 
 
-def _check_order(
-    name: str, other: str, least: float | Array, value: float | Array
-) -> None:
+def _check_order(name: str, other: str, least: Scalar, value: Scalar) -> None:
     if (
         not isinstance(least, Tracer)
         and not isinstance(value, Tracer)

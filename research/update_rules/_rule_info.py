@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
-from research.types import Array
+from research.types import Array, Integer
 
 
 class RuleInfo(NamedTuple):
@@ -19,9 +20,9 @@ class RuleInfo(NamedTuple):
         the rule does not count them.
     """
 
-    learning_rate: Array | None
-    outcomes: tuple[Array, ...]
-    evaluations: Array | int
+    learning_rate: Float[Array, ""] | None
+    outcomes: tuple[Int[Array, ""], ...]
+    evaluations: Integer
 
 
 class DirectionState(NamedTuple):

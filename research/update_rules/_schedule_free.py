@@ -4,16 +4,18 @@ The gradient is taken at a point between a fast sequence and the average of this
 sequence.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, sizes_like
@@ -28,7 +30,9 @@ from research.update_rules._transforms import (
 
 
 class ScheduleFreeState(NamedTuple):
-    """State of schedule-free rules; the params are y_t.
+    """State of schedule-free rules. `schedule_free_sgd` defines the symbols.
+
+    The params are y_t.
 
     Attributes:
       evaluation_params: Average x_t, at which the objective is evaluated during the
@@ -42,18 +46,18 @@ class ScheduleFreeState(NamedTuple):
 
     evaluation_params: Params
     lead: Params
-    weight_sum: Array
+    weight_sum: Float[Array, ""]
     direction: Any
     rate: Any
 
 
 @checked
 def schedule_free_sgd(
-    learning_rate: float | Array | Schedule,
-    warmup_steps: int | Array = 0,
-    b1: float | Array = 0.9,
-    weight_decay: float | Array = 0.0,
-    weight_power: float | Array = 2.0,
+    learning_rate: Scalar | Schedule,
+    warmup_steps: Integer = 0,
+    b1: Scalar = 0.9,
+    weight_decay: Scalar = 0.0,
+    weight_power: Scalar = 2.0,
 ) -> optax.GradientTransformation:
     """Descend with a fast sequence z and average it to x, without a schedule.
 
@@ -111,19 +115,20 @@ def schedule_free_sgd(
 
 @checked
 def schedule_free_adamw(
-    learning_rate: float | Array | Schedule,
-    warmup_steps: int | Array = 0,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.999,
-    eps: float | Array = 1e-8,
-    weight_decay: float | Array = 0.0,
-    weight_power: float | Array = 2.0,
+    learning_rate: Scalar | Schedule,
+    warmup_steps: Integer = 0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    weight_power: Scalar = 2.0,
 ) -> optax.GradientTransformation:
     """Use `schedule_free_sgd` with g_t replaced by Adam's normalised gradient.
 
-    The normalised gradient is g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²
-    and v̂_t = v_t / (1 - β2^t). This is Adam without its first moment, which the
-    average replaces.
+    d_t = g_t / (√v̂_t + ε), with v_t = β2 v_(t-1) + (1 - β2) g_t²,
+    v̂_t = v_t / (1 - β2^t), and d_t replaces g_t in `schedule_free_sgd`.
+
+    d_t is Adam without its first moment, which the average replaces.
 
     optax.contrib.schedule_free_adamw is the same except for the warm-up (see
     `schedule_free_sgd`). The authors' first code multiplied γ_t by √(1 - β2^t) instead
@@ -163,11 +168,11 @@ def schedule_free_adamw(
 
 
 class _NormaliseState(NamedTuple):
-    count: Array
+    count: Int[Array, ""]
     nu: Params
 
 
-def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransformation:
+def _normalise(b2: Scalar, eps: Scalar) -> optax.GradientTransformation:
     def init(params: Params):
         return _NormaliseState(
             jnp.zeros((), jnp.int32), jax.tree.map(sizes_like, params)
@@ -179,7 +184,7 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         correction = bias_correction(b2, count)
 
-        def divide(g, v):
+        def divide(g: Array, v: Array):
             return (g / (jnp.sqrt(v / cast(correction, v)) + cast(eps, v))).astype(
                 g.dtype
             )
@@ -190,7 +195,12 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
 
 
 def _schedule_free(
-    links, learning_rate, warmup_steps, b1, weight_decay, weight_power
+    links: Sequence[optax.GradientTransformation],
+    learning_rate: Scalar | Schedule,
+    warmup_steps: Integer,
+    b1: Scalar,
+    weight_decay: Scalar,
+    weight_power: Scalar,
 ) -> optax.GradientTransformation:
     check_number("b1", b1)
     if not isinstance(b1, Tracer) and float(b1) > 1.0:
@@ -246,7 +256,7 @@ def _schedule_free(
     return complete(optax.GradientTransformation(init, update))
 
 
-def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
+def _rate(learning_rate: Scalar | Schedule, warmup_steps: Integer):
     """Return two functions for the learning rate.
 
     The first, () -> state, returns the initial state of the rate. The second, state ->
@@ -267,7 +277,7 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
             lambda state: (constant(), DescendState(constant())),
         )
 
-    def rate_at(count):
+    def rate_at(count: Array):
         rate = jnp.asarray(
             learning_rate(count) if callable(learning_rate) else learning_rate, float
         )
@@ -277,7 +287,7 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
         count = jnp.zeros((), jnp.int32)
         return DescendState(rate_at(count), count)
 
-    def advance(state):
+    def advance(state: DescendState):
         rate = rate_at(state.count)
         return rate, DescendState(rate, increment(state.count))
 

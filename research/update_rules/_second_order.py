@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float, Int
 
-from research.types import Array, Outcome, Params
+from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._transforms import cast, reached, working_dtype
 
 UNKNOWN, DEFINITE, INDEFINITE, SINGULAR, NOT_FINITE_MATRIX = range(5)
@@ -24,14 +25,16 @@ CURVATURES = (
     "the value, the gradient or the matrix is not finite",
 )
 
+Unflatten = Callable[[Float[Array, " n"]], Params]  # Restores the structure of params.
+ValueAndGrad = tuple[Float[Array, ""], Float[Array, " n"]]
 
-def curvature_in_words(curvature: int | Array) -> str:
-    """Describe the `curvature` in a second-order rule's state in words.
 
-    The curvature says what kind of matrix the last step used.
+def curvature_in_words(curvature: Integer) -> str:
+    """Return a description of the matrix that a second-order rule's last step used.
 
     Args:
-      curvature: Index into CURVATURES, a concrete scalar.
+      curvature: Index into CURVATURES, as in the field `curvature` of the rule's state;
+        a concrete scalar.
     Returns:
       The description.
     Example:
@@ -60,7 +63,7 @@ def require(rule: str, **given: Any) -> None:
         )
 
 
-def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
+def flatten(params: Params) -> tuple[Float[Array, " n"], Unflatten]:
     """Return the params as one vector, and a function that restores their structure.
 
     The vector has a dtype of at least float32. The function restores the shapes and the
@@ -69,7 +72,9 @@ def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
     Raises:
       TypeError: A leaf is not floating.
     Example:
-      >>> flat, unflatten = flatten({"b": jnp.bfloat16(1.0), "w": jnp.ones((2, 1), jnp.bfloat16)})
+      >>> flat, unflatten = flatten(
+      ...     {"b": jnp.bfloat16(1.0), "w": jnp.ones((2, 1), jnp.bfloat16)}
+      ... )
       >>> print(flat.dtype, flat, unflatten(2 * flat)["b"].dtype)
       float32 [1. 1. 1.] bfloat16
     """
@@ -88,7 +93,7 @@ def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
 
 
 def shaped_like(
-    step: Array, unflatten: Callable[[Array], Params], updates: Params
+    step: Float[Array, " n"], unflatten: Unflatten, updates: Params
 ) -> Params:
     """Convert a step from a flat vector to updates with the gradient's dtypes."""
     return jax.tree.map(
@@ -97,9 +102,11 @@ def shaped_like(
 
 
 def kept_after(
-    params: Params, unflatten: Callable[[Array], Params], after: tuple[Array, Array]
-) -> tuple[Array | None, Params]:
-    """Return the objective's value and gradient after a step, as a state keeps them.
+    params: Params,
+    unflatten: Unflatten,
+    after: tuple[Float[Array, ""], Float[Array, " n"]],
+) -> tuple[Float[Array, ""] | None, Params]:
+    """Return the objective's value and gradient after a step, to store in a state.
 
     The result is (None, None) if a leaf has a narrower dtype than the vector of
     `flatten`. In that case the step is rounded and may end at another point.
@@ -116,7 +123,7 @@ def kept_after(
     return (after[0], unflatten(after[1])) if exact else (None, None)
 
 
-def value_slack(value: Array) -> Array:
+def value_slack(value: Float[Array, ""]) -> Float[Array, ""]:
     """Return ten times the rounding error of a value f(x).
 
     Two values that differ by less than this slack may be equal. Conn, Gould & Toint
@@ -129,7 +136,9 @@ def value_slack(value: Array) -> Array:
     return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
 
-def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Array]:
+def solve_symmetric(
+    matrix: Float[Array, "n n"], g: Float[Array, " n"], indefinite: str
+) -> tuple[Float[Array, " n"], Int[Array, ""]]:
     """Solve matrix · p = g by Cholesky, with a fallback for indefinite matrices.
 
     The matrix counts as positive definite if each pivot of the Cholesky factorisation
@@ -148,7 +157,9 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
     Returns:
       p, shape (n,), and the kind of matrix as an index into CURVATURES, int32.
     Example:
-      >>> p, curvature = solve_symmetric(jnp.diag(jnp.array([2.0, -4.0])), jnp.ones(2), "reflect")
+      >>> p, curvature = solve_symmetric(
+      ...     jnp.diag(jnp.array([2.0, -4.0])), jnp.ones(2), "reflect"
+      ... )
       >>> print(p, curvature_in_words(curvature))
       [0.5  0.25] the Hessian has negative curvature
     """
@@ -180,8 +191,11 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
 
 
 def secular_root(
-    above: Array, gamma: Array, radius: Array, floor: float | Array
-) -> Array:
+    above: Float[Array, " n"],
+    gamma: Float[Array, " n"],
+    radius: Float[Array, ""],
+    floor: Scalar,
+) -> Float[Array, ""]:
     """Return the damping that keeps a step inside a trust region.
 
     For the radius Δ, the damping is the smallest s >= floor with |γ / (d + s)| <= Δ.
@@ -199,12 +213,16 @@ def secular_root(
     References:
       Nocedal & Wright (2006), algorithm 4.3; Conn, Gould & Toint (2000), section 7.3.
     Example:
-      >>> print(secular_root(jnp.array([0.0, 1.0]), jnp.array([3.0, 0.0]), jnp.array(1.5), 0.0))
+      >>> print(
+      ...     secular_root(
+      ...         jnp.array([0.0, 1.0]), jnp.array([3.0, 0.0]), jnp.array(1.5), 0.0
+      ...     )
+      ... )
       2.0
     """
     eps, none = jnp.finfo(gamma.dtype).eps, gamma == 0
 
-    def climb(carry):
+    def climb(carry: tuple[Array, ...]):
         s, _, k = carry
         divisor = jnp.where(none, 1.0, above + s)
         p = gamma / divisor
@@ -222,7 +240,9 @@ def secular_root(
     )[0]
 
 
-def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array, Array]:
+def least_squares_step(
+    jacobian: Float[Array, "m n"], r: Float[Array, " m"], singular: str
+) -> tuple[Float[Array, " n"], Int[Array, ""]]:
     """Return the h that minimises |J h + r|, by a QR factorisation of J.
 
     Args:
@@ -233,7 +253,9 @@ def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array,
     Returns:
       h, shape (n,), and an index into CURVATURES, int32: DEFINITE or SINGULAR.
     Example:
-      >>> h, _ = least_squares_step(jnp.array([[1.0, 1.0], [1.0, 1.0]]), jnp.array([-2.0, -2.0]), "shortest")
+      >>> h, _ = least_squares_step(
+      ...     jnp.array([[1.0, 1.0], [1.0, 1.0]]), jnp.array([-2.0, -2.0]), "shortest"
+      ... )
       >>> print(h.round(5))
       [1. 1.]
     """
@@ -260,8 +282,11 @@ def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array,
 
 
 def damped_step(
-    jacobian: Array, r: Array, scale: Array, radius: Array
-) -> tuple[Array, Array]:
+    jacobian: Float[Array, "m n"],
+    r: Float[Array, " m"],
+    scale: Float[Array, " n"],
+    radius: Float[Array, ""],
+) -> tuple[Float[Array, " n"], Float[Array, ""]]:
     """Return the step that minimises |J h + r| within a trust region, and its damping.
 
     The trust region is |D h| <= Δ, for a diagonal scaling D and a radius Δ. J = Q R is
@@ -278,7 +303,9 @@ def damped_step(
     Returns:
       h, shape (n,), and μ. μ is 0 if the Gauss-Newton step is inside the trust region.
     Example:
-      >>> h, damping = damped_step(2 * jnp.eye(2), jnp.array([-6.0, -8.0]), jnp.ones(2), jnp.array(2.5))
+      >>> h, damping = damped_step(
+      ...     2 * jnp.eye(2), jnp.array([-6.0, -8.0]), jnp.ones(2), jnp.array(2.5)
+      ... )
       >>> print(h.round(5), damping.round(5))
       [1.5 2. ] 4.0
     """
@@ -312,15 +339,15 @@ def damped_step(
 
 
 def backtrack(
-    at: Callable[[Array], tuple[Array, Array]],
-    before: tuple[Array, Array],
-    slope: Array,
-    slack: Array,
-    first: Array,
-    sufficient_decrease: float | Array,
-    shrink: float | Array,
-    max_evaluations: int | Array,
-) -> tuple[Array, Array, Array, tuple[Array, Array]]:
+    at: Callable[[Float[Array, ""]], ValueAndGrad],
+    before: ValueAndGrad,
+    slope: Float[Array, ""],
+    slack: Float[Array, ""],
+    first: Float[Array, ""],
+    sufficient_decrease: Scalar,
+    shrink: Scalar,
+    max_evaluations: Integer,
+) -> tuple[Float[Array, ""], Int[Array, ""], Int[Array, ""], ValueAndGrad]:
     """Return the first step size that decreases f enough, up to a rounding error.
 
     The step sizes tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x +
@@ -343,7 +370,7 @@ def backtrack(
     """
     value = before[0]
 
-    def trial(search):
+    def trial(search: tuple[Any, ...]):
         t, evaluations, _, _ = search
         t = jnp.where(evaluations == 0, t, cast(shrink, t) * t)
         there = at(t)
@@ -359,7 +386,7 @@ def backtrack(
             there,
         )
 
-    def going_on(search):
+    def going_on(search: tuple[Any, ...]):
         _, evaluations, outcome, _ = search
         return (outcome == Outcome.EVALUATIONS_USED_UP) & ~reached(
             evaluations, max_evaluations

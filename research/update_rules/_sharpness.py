@@ -10,7 +10,7 @@ import optax
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Params, Scalar
 from research.update_rules._checks import checked, make_inner
 from research.update_rules._edges import complete
 from research.update_rules._entry import Range, RuleEntry, gradient_rate
@@ -30,8 +30,8 @@ class SamState(NamedTuple):
 
 @checked
 def sam(
-    learning_rate: float | Array | Schedule,
-    rho: float | Array = 0.05,
+    learning_rate: Scalar | Schedule,
+    rho: Scalar = 0.05,
     inner: Callable[..., optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Descend with the gradient at the worst point in a neighbourhood.
@@ -100,7 +100,7 @@ def sam(
         @functools.wraps(
             value_fn
         )  # Keep the attributes `num_examples` and `is_of_a_part`.
-        def moved(x, *drawn, **named):
+        def moved(x: Params, *drawn: Any, **named: Any):
             return value_fn(jax.tree.map(jnp.add, x, ascent), *drawn, **named)
 
         value, gradient = jax.value_and_grad(moved)(params)
@@ -122,7 +122,7 @@ def sam(
     return complete(whole, only_real="sam", needs_value_fn=True)
 
 
-def _ascent(rho: float | Array, gradient: Params, params: Params) -> Params:
+def _ascent(rho: Scalar, gradient: Params, params: Params) -> Params:
     """Return ρ g / |g| in the dtypes of the params.
 
     It is 0 if the gradient g is 0, and NaN if an entry of g is NaN.

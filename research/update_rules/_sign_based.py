@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
 from research.update_rules._entry import MOMENTUM, RuleEntry, step_rate
@@ -26,7 +27,7 @@ from research.update_rules._transforms import (
 
 
 class LionState(NamedTuple):
-    """State of Lion.
+    """State of `lion`, whose docstring defines the symbols.
 
     Attributes:
       mu: Moving average m_t of gradients, shaped like the params.
@@ -37,10 +38,10 @@ class LionState(NamedTuple):
 
 @checked
 def lion(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.99,
-    weight_decay: float | Array = 1e-3,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
+    weight_decay: Scalar = 1e-3,
     mask: Any = None,
 ) -> optax.GradientTransformation:
     """Step by the sign of a short moving average, and keep a longer moving average.
@@ -96,7 +97,7 @@ def lion(
 
 
 class AdoptState(NamedTuple):
-    """State of ADOPT.
+    """State of `adopt`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -104,17 +105,17 @@ class AdoptState(NamedTuple):
       nu: Moving average v_t of squared gradients, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     mu: Params
     nu: Params
 
 
 @checked
 def adopt(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.9999,
-    eps: float | Array = 1e-6,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.9999,
+    eps: Scalar = 1e-6,
     use_clipping: bool = True,
 ) -> optax.GradientTransformation:
     """Normalise each gradient by the previous gradients, and average the results.
@@ -168,7 +169,7 @@ def adopt(
         del params
         first, most = state.count == 0, jnp.asarray(state.count, float) ** 0.25
 
-        def divide(g, v):
+        def divide(g: Array, v: Array):
             divided = g.astype(v.dtype) / jnp.maximum(jnp.sqrt(v), cast(eps, v))
             return (
                 jnp.clip(divided, -cast(most, v), cast(most, v))

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked
 from research.update_rules._edges import complete, real_product
 from research.update_rules._entry import Range, RuleEntry
@@ -18,21 +19,21 @@ from research.update_rules._transforms import cast, increment, working_dtype
 
 
 class PolyakStepState(NamedTuple):
-    """State of `polyak_step`.
+    """State of `polyak_step`, whose docstring defines the symbols.
 
     Attributes:
       learning_rate: Rate η_t of the last step, shape (); 0 before the first step.
     """
 
-    learning_rate: Array
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def polyak_step(
-    learning_rate: float | Array = 1.0,
-    f_min: float | Array = 0.0,
-    max_learning_rate: float | Array | None = None,
-    eps: float | Array = 0.0,
+    learning_rate: Scalar = 1.0,
+    f_min: Scalar = 0.0,
+    max_learning_rate: Scalar | None = None,
+    eps: Scalar = 0.0,
     positive_part: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Step to the point where the tangent reaches the minimum value.
@@ -49,8 +50,9 @@ def polyak_step(
     With c = 1, the rule is optax.polyak_sgd(η_max, f_min=f*, eps=ε), with
     variant="sps+" for the positive part, except for two differences. optax's η_max is 1
     by default. optax does not move if |g|² + ε <= 2.2e-16, while here η_t = 0 only if
-    the gradient is 0. optax's `scaling` is not c, because it scales the gradient before
-    the norm is taken. It therefore divides the step. torch does not have the rule.
+    the gradient is 0. optax's `scaling` is not c: optax multiplies the gradient by
+    `scaling` before it takes the norm, which divides the step by `scaling`. torch does
+    not have the rule.
 
     Use it if the minimum value is known. It is 0, for example, for an interpolating
     model or a system with a solution. If f_min is too low, the steps are too long, and
@@ -83,7 +85,9 @@ def polyak_step(
     """
     check_rate(
         learning_rate,
-        no_schedule="it is a factor of the step, which the rule computes from the value",
+        no_schedule=(
+            "it is a factor of the step, which the rule computes from the value"
+        ),
     )
     _check_any_sign("f_min", f_min)
     check_number("eps", eps)
@@ -119,7 +123,7 @@ def polyak_step(
 
 
 class BarzilaiBorweinState(NamedTuple):
-    """State of `barzilai_borwein`.
+    """State of `barzilai_borwein`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -130,16 +134,16 @@ class BarzilaiBorweinState(NamedTuple):
       previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
     """
 
-    count: Array
-    learning_rate: Array
-    refused: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    refused: Int[Array, ""]
     previous_params: Params
     previous_gradient: Params
 
 
 @checked
 def barzilai_borwein(
-    learning_rate: float | Array = 1e-3, short: bool = False
+    learning_rate: Scalar = 1e-3, short: bool = False
 ) -> optax.GradientTransformation:
     """Use the inverse of the curvature along the last step as the rate.
 
@@ -147,8 +151,8 @@ def barzilai_borwein(
     over all leaves. This is the long step (BB1). The short step (BB2) is η_t = sᵀy /
     yᵀy, which is never longer if sᵀy > 0. The first rate is η_1 = learning_rate. If sᵀy
     <= 0, the rule keeps the previous rate, and the state counts these steps. In that
-    case the function is not convex at this place, or the params did not move. The rule
-    has no line search, so values may increase. optax and torch do not have this rule.
+    case the function is not convex there, or the params did not move. The rule has no
+    line search, so values may increase. optax and torch do not have this rule.
 
     Use it on smooth, nearly quadratic problems with full gradients, where it is often
     close to conjugate gradients. On functions that are far from quadratic it can
@@ -172,7 +176,10 @@ def barzilai_borwein(
       >>> # The curvature of f = x² is 2, so the second step arrives at the minimum.
       >>> rule, x = barzilai_borwein(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
-      >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
+      >>> print(
+      ...     x + updates,
+      ...     x + updates + rule.update(2 * (x + updates), state, x + updates)[0],
+      ... )
       [4.] [0.]
     """
     check_rate(
@@ -221,7 +228,7 @@ def barzilai_borwein(
 
 
 class AdgdState(NamedTuple):
-    """State of `adgd`.
+    """State of `adgd`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps taken, int32, shape ().
@@ -232,15 +239,15 @@ class AdgdState(NamedTuple):
       previous_params, previous_gradient: x_(t-1) and g_(t-1), shaped like the params.
     """
 
-    count: Array
-    learning_rate: Array
-    growth: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
+    growth: Float[Array, ""]
     previous_params: Params
     previous_gradient: Params
 
 
 @checked
-def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
+def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     """Step by half the inverse of the local curvature, with a slowly growing rate.
 
     u_t = -λ_t g_t, with λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)), where θ_t =
@@ -267,10 +274,13 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
       Malitsky & Mishchenko, Adaptive gradient descent without descent, ICML 2020,
       algorithm 1.
     Example:
-      >>> # The curvature of f = x² is 2, so the second step is half of the way to the minimum.
+      >>> # The curvature of f = x² is 2, so the second step is half way to the minimum.
       >>> rule, x = adgd(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
-      >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
+      >>> print(
+      ...     x + updates,
+      ...     x + updates + rule.update(2 * (x + updates), state, x + updates)[0],
+      ... )
       [4.] [2.]
     """
     check_rate(
@@ -316,7 +326,7 @@ def _zero() -> Array:
     return jnp.zeros((), jnp.int32)
 
 
-def _rate(value: float | Array, params: Params) -> Array:
+def _rate(value: Scalar, params: Params) -> Array:
     return jnp.asarray(value, working_dtype(params))
 
 
@@ -350,8 +360,8 @@ def _dot(
     a: Params,
     b: Params,
     like: Array,
-    of_a: float | Array = 1.0,
-    of_b: float | Array = 1.0,
+    of_a: Scalar = 1.0,
+    of_b: Scalar = 1.0,
 ) -> Array:
     """Return Σ (a / of_a) (b / of_b) over all leaves, in the dtype of `like`.
 
@@ -370,7 +380,7 @@ def _difference(a: Params, b: Params) -> Params:
 
 
 def _against(gradient: Params, rate: Array) -> Params:
-    def step(g):
+    def step(g: Array):
         most = jnp.finfo(
             g.dtype
         ).max  # A rate outside the leaf's range would be ∞, and ∞ · 0 is NaN.

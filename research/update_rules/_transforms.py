@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Bool, Float, Int, Num
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete, real_dtype, real_product
 from research.update_rules._groups import checked_mask
@@ -28,12 +29,12 @@ class DescendState(NamedTuple):
       count: Number of steps taken, int32, shape (). None if the rate is constant.
     """
 
-    learning_rate: Array
+    learning_rate: Float[Array, ""]
     count: Any = None
 
 
 @checked
-def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
+def descend(learning_rate: Scalar | Schedule) -> optax.GradientTransformation:
     """Step against the incoming direction d: u_t = -η_t d_t.
 
     Every rule ends with this transformation. The rate is rounded to each leaf's dtype
@@ -71,7 +72,7 @@ def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransforma
     return complete(optax.GradientTransformation(init, update))
 
 
-def constant_rate(learning_rate: float | Array) -> Array:
+def constant_rate(learning_rate: Scalar) -> Float[Array, ""]:
     """Return a constant rate as a floating array without a weak type.
 
     Rules store the rate in this form in their state.
@@ -86,7 +87,7 @@ def constant_rate(learning_rate: float | Array) -> Array:
 
 
 def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
-    def rate_at(count):
+    def rate_at(count: Array):
         rate = schedule(count)
         return cast(
             rate, rate
@@ -105,7 +106,7 @@ def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
     return complete(optax.GradientTransformation(init, update))
 
 
-def _scale(rate: float | Array, updates: Params) -> Params:
+def _scale(rate: Scalar, updates: Params) -> Params:
     return jax.tree.map(lambda d: -cast(rate, d) * d, updates)
 
 
@@ -115,7 +116,11 @@ def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransforma
     The update of such a rule is its direction times -1.
 
     Example:
-      >>> print(direction_of(descend(1.0)).update(jnp.ones(1), DirectionState(descend(1.0).init(jnp.ones(1))))[0])
+      >>> print(
+      ...     direction_of(descend(1.0)).update(
+      ...         jnp.ones(1), DirectionState(descend(1.0).init(jnp.ones(1)))
+      ...     )[0]
+      ... )
       [1.]
     """
     rule = optax.with_extra_args_support(rule)
@@ -132,7 +137,7 @@ def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransforma
 
 @checked
 def add_decayed_weights(
-    weight_decay: float | Array, mask: Any = None, cautious: bool = False
+    weight_decay: Scalar, mask: Any = None, cautious: bool = False
 ) -> optax.GradientTransformation:
     """Add the scaled weights: d_t <- d_t + λ x_t.
 
@@ -169,7 +174,7 @@ def add_decayed_weights(
     """
     check_number("weight_decay", weight_decay)
 
-    def decay(d, x):
+    def decay(d: Array, x: Array):
         pull = (cast(weight_decay, x) * x).astype(d.dtype)
         if cautious:
             pull = jnp.where(agreement(d, x.astype(d.dtype)) >= 0, pull, 0.0)
@@ -186,22 +191,28 @@ def add_decayed_weights(
     return rule if mask is None else complete(optax.masked(rule, checked_mask(mask)))
 
 
-def agreement(a: Array, b: Array) -> Array:
-    """Return a positive number where two arrays point the same way, entry by entry.
+def agreement(
+    a: Num[Array, "*shape"], b: Num[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Return a number for each entry: positive if the entries of a and b agree in sign.
 
-    The number is negative where the arrays point in opposite ways, and 0 where one of
-    them is 0. The product of two small numbers would underflow, so the signs of the two
-    are multiplied. For complex entries, the number is the cosine of the angle between
-    them.
+    The number is negative if the signs are opposite, and 0 if one of the two entries is
+    0. The product of two small entries would underflow, so their signs are multiplied
+    instead. For complex entries, the number is the cosine of the angle between them.
 
     Example:
-      >>> print(agreement(jnp.array([1e-30, 2.0], "float32"), jnp.array([1e-30, -1.0], "float32")))
+      >>> print(
+      ...     agreement(
+      ...         jnp.array([1e-30, 2.0], "float32"),
+      ...         jnp.array([1e-30, -1.0], "float32"),
+      ...     )
+      ... )
       [ 1. -1.]
     """
     return real_product(jnp.sign(a), jnp.sign(b))
 
 
-def cast(value: float | Array, leaf: Array) -> Array:
+def cast(value: Scalar, leaf: Num[Array, "*shape"]) -> Float[Array, ""]:
     """Convert a hyperparameter to the leaf's dtype.
 
     A float32 or float64 hyperparameter must not widen a bfloat16 leaf. For a complex
@@ -213,7 +224,8 @@ def cast(value: float | Array, leaf: Array) -> Array:
     """
     dtype = real_dtype(leaf)
     if isinstance(value, float | int) and isinstance(leaf, jax.Array):
-        return np.asarray(value, dtype)  # type: ignore[return-value]  # A NumPy constant is not traced.
+        # A NumPy constant is not traced.
+        return np.asarray(value, dtype)  # type: ignore[return-value]
     return jnp.asarray(value, dtype)
 
 
@@ -225,7 +237,11 @@ def working_dtype(params: Params) -> Any:
     dtype. A complex leaf counts with the dtype of its real part.
 
     Example:
-      >>> print(working_dtype({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}))
+      >>> print(
+      ...     working_dtype(
+      ...         {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}
+      ...     )
+      ... )
       float32
     """
     return functools.reduce(
@@ -235,7 +251,7 @@ def working_dtype(params: Params) -> Any:
     )
 
 
-def like(value: Array, leaf: Array) -> Array:
+def like(value: Num[Array, "*shape"], leaf: Num[Array, "..."]) -> Num[Array, "*shape"]:
     """Convert a value to the leaf's dtype.
 
     Nothing is traced if the value already has that dtype.
@@ -247,7 +263,7 @@ def like(value: Array, leaf: Array) -> Array:
     return value if value.dtype == leaf.dtype else value.astype(leaf.dtype)
 
 
-def moving_average(decay: float | Array, average: Params, value: Params) -> Params:
+def moving_average(decay: Scalar, average: Params, value: Params) -> Params:
     """Update each leaf of a moving average in its own dtype: a <- (1 - β) v + β a.
 
     Args:
@@ -260,7 +276,7 @@ def moving_average(decay: float | Array, average: Params, value: Params) -> Para
       5.0
     """
 
-    def move(a, v):
+    def move(a: Array, v: Array):
         # Sum in optax's order. A fused multiply-add rounds only one of the two
         # products. Chaotic runs (RMSProp at a minimum) amplify a difference in the
         # last bit to whole digits.
@@ -269,7 +285,7 @@ def moving_average(decay: float | Array, average: Params, value: Params) -> Para
     return jax.tree.map(move, average, value)
 
 
-def increment(count: Array) -> Array:
+def increment(count: Int[Array, ""]) -> Int[Array, ""]:
     """Return count + 1, or count if it is already the largest int32.
 
     A long stochastic run can reach that limit within an hour, and the count must not
@@ -282,7 +298,7 @@ def increment(count: Array) -> Array:
     return count + (count < jnp.iinfo(count.dtype).max)
 
 
-def reached(count: Array, limit: int | Array) -> Array:
+def reached(count: Int[Array, ""], limit: Integer) -> Bool[Array, ""]:
     """Return whether count >= limit.
 
     If the limit is larger than any value of the count's dtype, the result is False.
@@ -320,7 +336,7 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
       [5.] [8.]
     """
 
-    def is_a_field(path, _):
+    def is_a_field(path: Any, _: Any):
         return isinstance(path[-1], optax.tree_utils.NamedTupleKey)
 
     found = optax.tree_utils.tree_get_all_with_path(

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import abs_square, complete, leaf_norm, real_dtype
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry
@@ -39,12 +40,12 @@ class StepMomentumState(NamedTuple):
 
 @checked
 def lars(
-    learning_rate: float | Array | Schedule,
-    momentum: float | Array = 0.9,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    momentum: Scalar = 0.9,
+    weight_decay: Scalar = 0.0,
     mask: Any = None,
-    trust_coefficient: float | Array = 1e-3,
-    eps: float | Array = 0.0,
+    trust_coefficient: Scalar = 1e-3,
+    eps: Scalar = 0.0,
     ratio_mask: Any = None,
     nesterov: bool = False,
     separate_norms: bool = True,
@@ -98,7 +99,7 @@ def lars(
 
     decays, scales = _everywhere(mask), _everywhere(ratio_mask)
 
-    def direction(g, x, is_decayed, is_scaled):
+    def direction(g: Array, x: Array, is_decayed: bool, is_scaled: bool):
         factor = weight_decay if is_decayed else 0.0
         d = g + like(cast(factor, x) * x, g)
         if not is_scaled:
@@ -135,7 +136,7 @@ def _everywhere(mask: Any) -> Any:
 
 
 def _momentum_of_steps(
-    momentum: float | Array, nesterov: bool
+    momentum: Scalar, nesterov: bool
 ) -> optax.GradientTransformation:
     """Return the decaying sum of the steps, u_t = μ u_(t-1) + s_t, or μ u_t + s_t."""
 
@@ -153,7 +154,7 @@ def _momentum_of_steps(
 
 
 class NovogradState(NamedTuple):
-    """State of NovoGrad.
+    """State of `novograd`, whose docstring defines the symbols.
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
@@ -162,19 +163,19 @@ class NovogradState(NamedTuple):
         shape ().
     """
 
-    count: Array
+    count: Int[Array, ""]
     velocity: Params
     nu: Params
 
 
 @checked
 def novograd(
-    learning_rate: float | Array | Schedule,
-    b1: float | Array = 0.9,
-    b2: float | Array = 0.25,
-    eps: float | Array = 1e-6,
-    eps_root: float | Array = 0.0,
-    weight_decay: float | Array = 0.0,
+    learning_rate: Scalar | Schedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.25,
+    eps: Scalar = 1e-6,
+    eps_root: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
 ) -> optax.GradientTransformation:
     """Divide each leaf's gradient by a moving average of its norm, then add momentum.
 
@@ -228,12 +229,12 @@ def novograd(
             )
         first = state.count == 0
 
-        def average(g, v):
+        def average(g: Array, v: Array):
             square = jnp.sum(abs_square(g).astype(v.dtype))
             mixed = cast(1.0 - b2, v) * square + cast(b2, v) * v
             return jnp.where(first, square, mixed)
 
-        def add(g, x, m, v):
+        def add(g: Array, x: Array, m: Array, v: Array):
             root = cast(jnp.sqrt(v + cast(eps_root, v)) + cast(eps, v), m)
             return cast(b1, m) * m + (like(g, m) / root + cast(weight_decay, m) * x)
 
@@ -260,17 +261,18 @@ class FromageState(NamedTuple):
         the rate that the first step will use.
     """
 
-    count: Array
-    learning_rate: Array
+    count: Int[Array, ""]
+    learning_rate: Float[Array, ""]
 
 
 @checked
 def fromage(
-    learning_rate: float | Array | Schedule, min_norm: float | Array = 1e-6
+    learning_rate: Scalar | Schedule, min_norm: Scalar = 1e-6
 ) -> optax.GradientTransformation:
     """Turn each leaf by a fixed angle towards its negative gradient.
 
-    x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and u_t = x_(t+1)
+    x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and u_t =
+    x_(t+1)
     - x_t. Norms below min_norm count as min_norm.
 
     Without the division by √(1 + η_t²), the norm of a leaf would grow without bound. If
@@ -303,7 +305,7 @@ def fromage(
     check_rate(learning_rate)
     check_number("min_norm", min_norm)
 
-    def rate(count):
+    def rate(count: Array):
         return constant_rate(rate_at(learning_rate, count))
 
     def init(params: Params):
@@ -318,7 +320,7 @@ def fromage(
             )
         eta = rate(state.count)
 
-        def step(g, x):
+        def step(g: Array, x: Array):
             of_x, of_g = (
                 jnp.maximum(n, cast(min_norm, n)) for n in map(leaf_norm, (x, g))
             )

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
+from jaxtyping import Int
 
 from research.checks import check_number
 from research.schedules import Schedule
 from research.sizes import check_most, check_room
-from research.types import Array, Params
+from research.types import Array, Integer, Params, Scalar
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
 from research.update_rules._entry import RuleEntry
@@ -23,7 +24,7 @@ from research.update_rules._transforms import descend, increment, reached
 
 
 class SvrgState(NamedTuple):
-    """State of SVRG.
+    """State of `svrg`, whose docstring defines the symbols.
 
     Attributes:
       count: Number of steps since the last snapshot, int32, shape (). If it is 0, the
@@ -32,14 +33,14 @@ class SvrgState(NamedTuple):
       full_gradient: Gradient ∇f(w̃) over all examples, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     snapshot: Params
     full_gradient: Params
 
 
 @checked
 def svrg(
-    learning_rate: float | Array | Schedule, period: int | Array
+    learning_rate: Scalar | Schedule, period: Integer
 ) -> optax.GradientTransformationExtraArgs:
     """Correct each gradient by the gradient at a snapshot of the params.
 
@@ -72,18 +73,27 @@ def svrg(
     Example:
       >>> targets = jnp.array([1.0, 3.0])
       >>> def value_fn(x, indices=None):
-      ...     return jnp.mean((x - (targets if indices is None else targets[indices])) ** 2) / 2
+      ...     return (
+      ...         jnp.mean(
+      ...             (x - (targets if indices is None else targets[indices])) ** 2
+      ...         )
+      ...         / 2
+      ...     )
       >>> rule, x, drawn = svrg(0.5, period=2), jnp.array(4.0), jnp.array([0])
       >>> # The gradient on example 0 is 3, and the gradient on both examples is 2.
       >>> gradient = jax.grad(value_fn)(x, drawn)
-      >>> print(rule.update(gradient, rule.init(x), x, value_fn=value_fn, indices=drawn)[0])
+      >>> print(
+      ...     rule.update(gradient, rule.init(x), x, value_fn=value_fn, indices=drawn)[
+      ...         0
+      ...     ]
+      ... )
       -1.0
     """
     check_number("period", period, positive=True, integer=True)
     return optax.chain(_correct_by_snapshot(period), descend(learning_rate))
 
 
-def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExtraArgs:
+def _correct_by_snapshot(period: Integer) -> optax.GradientTransformationExtraArgs:
     def init(params: Params):
         # Zeros, until the first step takes a snapshot.
         return SvrgState(
@@ -137,14 +147,14 @@ class SagaState(NamedTuple):
       mean: Mean of the table over the examples, shaped like the params.
     """
 
-    count: Array
+    count: Int[Array, ""]
     table: Params
     mean: Params
 
 
 @checked
 def saga(
-    learning_rate: float | Array | Schedule, num_examples: int
+    learning_rate: Scalar | Schedule, num_examples: int
 ) -> optax.GradientTransformationExtraArgs:
     """Correct each gradient by a table of the examples' last gradients.
 
@@ -182,10 +192,17 @@ def saga(
     Example:
       >>> targets = jnp.array([1.0, 3.0])
       >>> def value_fn(x, indices=None):
-      ...     return jnp.mean((x - (targets if indices is None else targets[indices])) ** 2) / 2
+      ...     return (
+      ...         jnp.mean(
+      ...             (x - (targets if indices is None else targets[indices])) ** 2
+      ...         )
+      ...         / 2
+      ...     )
       >>> rule, x, drawn = saga(0.5, num_examples=2), jnp.array(4.0), jnp.array([0])
       >>> gradient = jax.grad(value_fn)(x, drawn)
-      >>> updates, state = rule.update(gradient, rule.init(x), x, value_fn=value_fn, indices=drawn)
+      >>> updates, state = rule.update(
+      ...     gradient, rule.init(x), x, value_fn=value_fn, indices=drawn
+      ... )
       >>> print(updates, state[0].table)
       -1.0 [3. 1.]
     """
@@ -221,7 +238,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
         _check_examples(n, value_fn, indices)
         drawn = jnp.arange(n) if indices is None else jnp.asarray(indices)
 
-        def gradients_of(examples):
+        def gradients_of(examples: Array):
             return jax.vmap(
                 lambda i: jax.grad(value_fn)(params, indices=jnp.reshape(i, (1,)))
             )(examples)
@@ -252,7 +269,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
             drawn[:, None] == drawn[None, :], axis=1
         )  # Weight 1 / k for an example drawn k times.
 
-        def follow(m, a, o):
+        def follow(m: Array, a: Array, o: Array):
             return m + jnp.tensordot(
                 (once / n).astype(m.dtype), a - o, 1, precision="highest"
             )

@@ -3,7 +3,9 @@
 Where optax differs from a paper, an argument chooses between the two.
 """
 
+from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import jax.numpy as jnp
 import mpmath
@@ -11,17 +13,29 @@ import optax
 import optax.contrib
 
 from research.verification.card import Card, Recorded
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
 from research.verification.from_zero import from_zero
-from research.verification.leaves import entrywise, maximum, sqrt, zeros_like
+from research.verification.leaves import (
+    Leaves,
+    Number,
+    entrywise,
+    maximum,
+    sqrt,
+    zeros_like,
+)
 
 
 def adagrad(
-    x, f, learning_rate, initial_accumulator_value=0.1, eps=1e-7, eps_in_sqrt=True
-):
-    """Yield the iterates of figure 1 of Duchi, Hazan & Singer (2011).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    initial_accumulator_value: float = 0.1,
+    eps: float = 1e-7,
+    eps_in_sqrt: bool = True,
+) -> Iterator[Leaves]:
+    """Yield the iterates of AdaGrad: figure 1 of Duchi, Hazan & Singer (2011).
 
-    The place of ε and the initial value are arguments, as in optax.
+    The paper has eps_in_sqrt=False and the initial value 0.
     """
     s = zeros_like(x) + initial_accumulator_value
     while True:
@@ -34,8 +48,14 @@ def adagrad(
         yield x
 
 
-def adadelta(x, f, learning_rate=1.0, rho=0.9, eps=1e-6):
-    """Yield the iterates of algorithm 1 of Zeiler (2012).
+def adadelta(
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    rho: float = 0.9,
+    eps: float = 1e-6,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Adadelta: algorithm 1 of Zeiler (2012).
 
     RMS[a] = √(E[a²] + ε) is equation (9). The paper has no learning rate.
     """
@@ -50,20 +70,20 @@ def adadelta(x, f, learning_rate=1.0, rho=0.9, eps=1e-6):
 
 
 def rmsprop(
-    x,
-    f,
-    learning_rate,
-    decay=0.9,
-    eps=1e-8,
-    initial_scale=0.0,
-    eps_in_sqrt=True,
-    centered=False,
-    momentum=None,
-    nesterov=False,
-    bias_correction=False,
-    rate_in_momentum=True,  # The same, since the rate is constant here.
-):
-    """Yield the iterates of slide 29 of Tieleman & Hinton (2012).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    decay: float = 0.9,
+    eps: float = 1e-8,
+    initial_scale: float = 0.0,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
+    rate_in_momentum: bool = True,  # The same, since the rate is constant here.
+) -> Iterator[Leaves]:
+    """Yield the iterates of RMSProp: slide 29 of Tieleman & Hinton (2012).
 
     The centered variant is from Graves (2013), equations (38)-(41). The other arguments
     are those of optax.
@@ -87,9 +107,15 @@ _OUTSIDE = {"eps_in_sqrt": False}
 
 
 def madgrad(
-    x, f, learning_rate, momentum=0.9, weight_decay=0.0, eps=1e-6, eps_in_rate=True
-):
-    """Yield the iterates of algorithm 1 of Defazio & Jelassi (2022).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    eps: float = 1e-6,
+    eps_in_rate: bool = True,
+) -> Iterator[Leaves]:
+    """Yield the iterates of MADGRAD: algorithm 1 of Defazio & Jelassi (2022).
 
     The authors' code adds ε to the rate, too.
     """
@@ -105,12 +131,17 @@ def madgrad(
         yield x
 
 
-def root(v):
+def root(v: Number):
     """Return the cube root of a number; NaN for NaN."""
     return v if mpmath.isnan(v) else mpmath.cbrt(v)
 
 
-def optax_madgrad(learning_rate, momentum=0.9, weight_decay=0.0, eps=1e-6):
+def optax_madgrad(
+    learning_rate: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    eps: float = 1e-6,
+) -> optax.GradientTransformation:
     """Return optax.contrib.madgrad, which receives x_t - x_0 in place of the params.
 
     With rounded params, small updates would have few correct digits. Only the weight
@@ -119,7 +150,7 @@ def optax_madgrad(learning_rate, momentum=0.9, weight_decay=0.0, eps=1e-6):
     this √t by the exact one.
     """
 
-    def rate(count):
+    def rate(count: Any):
         rounded = jnp.sqrt(count + 1).astype(float)
         return (learning_rate + eps) * jnp.sqrt(count + 1.0) / rounded - eps
 

@@ -3,17 +3,26 @@
 Arguments that a paper does not have are as in optax.
 """
 
+from collections.abc import Iterator
 from itertools import count
 
 import optax
 
 from research.verification.card import Card, Recorded
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import absolute, maximum, sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import Leaves, absolute, maximum, sqrt, zeros_like
 
 
-def adam(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
-    """Yield the iterates of algorithm 1 of Kingma & Ba (2015).
+def adam(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Adam: algorithm 1 of Kingma & Ba (2015).
 
     The argument eps_root is from optax. The paper does not have it.
     """
@@ -29,9 +38,16 @@ def adam(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
 
 
 def adamw(
-    x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, weight_decay=1e-4
-):
-    """Yield the iterates of algorithm 2 of Loshchilov & Hutter (2019).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    weight_decay: float = 1e-4,
+) -> Iterator[Leaves]:
+    """Yield the iterates of AdamW: algorithm 2 of Loshchilov & Hutter (2019).
 
     The λ of the paper is the product η λ in this function.
     """
@@ -48,18 +64,18 @@ def adamw(
 
 
 def amsgrad(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    eps_root=0.0,
-    bias_correction_mu=True,
-    bias_correction_nu=True,
-    correct_before_max=True,
-):
-    """Yield the iterates of algorithm 2 of Reddi, Kale & Kumar (2018).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    bias_correction_mu: bool = True,
+    bias_correction_nu: bool = True,
+    correct_before_max: bool = True,
+) -> Iterator[Leaves]:
+    """Yield the iterates of AMSGrad: algorithm 2 of Reddi, Kale & Kumar (2018).
 
     The paper has no bias corrections and no ε. Here both are as in optax or torch.
     """
@@ -76,8 +92,15 @@ def amsgrad(
         yield x
 
 
-def adamax(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8):
-    """Yield the iterates of algorithm 2 of Kingma & Ba (2015), with ε.
+def adamax(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Adamax: algorithm 2 of Kingma & Ba (2015), with ε.
 
     The paper itself has no ε. Here ε is as in optax and torch.
     """
@@ -90,7 +113,15 @@ def adamax(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8):
         yield x
 
 
-def adamaxw(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4):
+def adamaxw(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 1e-4,
+) -> Iterator[Leaves]:
     """Yield the iterates of `adamax` with the decay of Loshchilov & Hutter (2019)."""
     m = u = zeros_like(x)
     for t in count(1):

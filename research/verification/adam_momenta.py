@@ -1,5 +1,6 @@
 """Formulas of AdEMAMix, its simplified form, LaProp and MARS, from their papers."""
 
+from collections.abc import Iterator
 from itertools import count
 
 import mpmath
@@ -7,17 +8,26 @@ import optax
 import optax.contrib
 
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import Leaves, by_leaf, norm, sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import Leaf, Leaves, by_leaf, norm, sqrt, zeros_like
 
 
 def ademamix(
-    x, f, learning_rate, b1=0.9, b2=0.999, b3=0.9999, alpha=5.0, eps=1e-8, eps_root=0.0,
-    weight_decay=0.0, warmup_steps=0,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    b3: float = 0.9999,
+    alpha: float = 5.0,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    weight_decay: float = 0.0,
+    warmup_steps: int = 0,
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Pagliardini, Ablin & Grangier (2025).
 
-    For warmup_steps, α and β3 follow the schedulers in section 3 of the paper.
+    If warmup_steps > 0, α and β3 follow the schedulers in section 3 of the paper.
     """
     m = n = v = zeros_like(x)
     for t in count(1):
@@ -37,9 +47,16 @@ def ademamix(
 
 
 def simplified_ademamix(
-    x, f, learning_rate, b1=0.99, b2=0.95, alpha=0.0, eps=1e-8, eps_root=0.0,
-    weight_decay=0.0,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.99,
+    b2: float = 0.95,
+    alpha: float = 0.0,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Iterator[Leaves]:
     """Yield the iterates of the simplified AdEMAMix of Morwani et al. (2025)."""
     m = v = zeros_like(x)
     for t in count(1):
@@ -51,8 +68,16 @@ def simplified_ademamix(
         yield x
 
 
-def laprop(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-15, weight_decay=0.0):
-    """Yield the iterates of algorithm 1 of Ziyin, Wang & Ueda (2020)."""
+def laprop(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-15,
+    weight_decay: float = 0.0,
+) -> Iterator[Leaves]:
+    """Yield the iterates of LaProp: algorithm 1 of Ziyin, Wang & Ueda (2020)."""
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -63,9 +88,16 @@ def laprop(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-15, weight_decay=0.0):
 
 
 def mars(
-    x, f, learning_rate, b1=0.9, b2=0.99, gamma=0.025, eps=1e-8, weight_decay=0.0,
-    optimize_1d=False,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    gamma: float = 0.025,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    optimize_1d: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of the approximate MARS-AdamW of Yuan et al. (2024).
 
     As in timm, the first gradient is neither corrected nor clipped, and vectors are
@@ -87,7 +119,7 @@ def mars(
         yield x
 
 
-def clipped(a):
+def clipped(a: Leaf):
     """Return an array divided by its norm, if the norm exceeds 1 or is NaN."""
     size = norm(Leaves([a]))
     return a if size <= 1 else a / size
@@ -201,10 +233,12 @@ CARDS = {
             (
                 Mistake(
                     "the gradient is averaged, then divided: this is Adam",
-                    "m = b1 * m + (1 - b1) * g / (sqrt(v / (1 - b2**t)) + eps)\n        "
+                    "m = b1 * m + (1 - b1) * g / "
+                    "(sqrt(v / (1 - b2**t)) + eps)\n        "
                     "x = x - learning_rate * (m / (1 - b1**t) + weight_decay * x)",
-                    "m = b1 * m + (1 - b1) * g\n        x = x - learning_rate * (m / (1 "
-                    "- b1**t) / (sqrt(v / (1 - b2**t)) + eps) + weight_decay * x)",
+                    "m = b1 * m + (1 - b1) * g\n        "
+                    "x = x - learning_rate * (m / (1 - b1**t) / (sqrt(v / (1 - "
+                    "b2**t)) + eps) + weight_decay * x)",
                 ),
                 Mistake(
                     "no bias correction of the first moment", "m / (1 - b1**t)", "m"

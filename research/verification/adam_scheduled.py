@@ -3,6 +3,7 @@
 Arguments select the conventions of optax or torch.
 """
 
+from collections.abc import Iterator
 from itertools import count
 
 import optax
@@ -10,22 +11,22 @@ import optax.contrib
 from mpmath import mpf
 
 from research.verification.card import Card, Recorded
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import Leaves, sqrt, zeros_like
 
 
 def nadam(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    eps_root=0.0,
-    momentum_schedule="constant",
-    momentum_decay=0.004,
-):
-    """Yield the iterates of algorithm 2 of Dozat (2016), with his schedule of μ.
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    momentum_schedule: str = "constant",
+    momentum_decay: float = 0.004,
+) -> Iterator[Leaves]:
+    """Yield the iterates of NAdam: algorithm 2 of Dozat (2016), with his schedule of μ.
 
     With a constant μ the rule is as in optax, and with the schedule "torch" as in
     torch.
@@ -49,16 +50,16 @@ def nadam(
 
 
 def nadamw(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    eps_root=0.0,
-    weight_decay=1e-4,
-    same_correction=False,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    weight_decay: float = 1e-4,
+    same_correction: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of `nadam` with the decay of Loshchilov & Hutter (2019).
 
     μ is constant. The argument same_correction is from the AlgoPerf benchmark.
@@ -76,17 +77,17 @@ def nadamw(
 
 
 def radam(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    eps_root=0.0,
-    threshold=5.0,
-    eps_before_correction=False,
-):
-    """Yield the iterates of algorithm 2 of Liu et al. (2020).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    threshold: float = 5.0,
+    eps_before_correction: bool = False,
+) -> Iterator[Leaves]:
+    """Yield the iterates of RAdam: algorithm 2 of Liu et al. (2020).
 
     ε is as in optax or torch, and the threshold is an argument.
     """

@@ -1,8 +1,10 @@
-"""Formulas of AdaBelief, ACProp, Yogi, Adan and the cautious AdamW, from their papers.
+"""Formulas of AdaBelief, ACProp, Yogi, Adan, AdaHessian and the cautious AdamW.
 
-The formulas have the bias corrections of the authors' programs.
+The formulas are those of the papers, with the bias corrections of the authors'
+programs.
 """
 
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -13,15 +15,33 @@ import numpy as np
 import optax
 import optax.contrib
 
+from research.types import Params
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import by_leaf, entrywise, sign, sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import (
+    Leaf,
+    Leaves,
+    by_leaf,
+    entrywise,
+    sign,
+    sqrt,
+    zeros_like,
+)
 
 
-def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
-    """Yield the iterates of algorithm 2 of Zhuang et al. (2020).
+def adabelief(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-16,
+    eps_root: float = 1e-16,
+) -> Iterator[Leaves]:
+    """Yield the iterates of AdaBelief: algorithm 2 of Zhuang et al. (2020).
 
-    The paper's single ε is eps_root in the second moment s and eps in the division.
+    The paper's single ε has two names here: eps_root in the second moment s, and eps in
+    the division.
     """
     m = s = zeros_like(x)
     for t in count(1):
@@ -35,16 +55,16 @@ def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
 
 
 def acprop(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-16,
-    eps_root=1e-16,
-    weight_decay=0.0,
-    from_old_mean=False,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-16,
+    eps_root: float = 1e-16,
+    weight_decay: float = 0.0,
+    from_old_mean: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of ACProp of Zhuang et al. (2021).
 
     The first divisor and the bias corrections are those of optax.
@@ -62,18 +82,18 @@ def acprop(
 
 
 def yogi(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-3,
-    eps_root=0.0,
-    initial_accumulator_value=1e-6,
-    initial_mu=0.0,
-    bias_correction=True,
-):
-    """Yield the iterates of algorithm 2 of Zaheer et al. (2018).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-3,
+    eps_root: float = 0.0,
+    initial_accumulator_value: float = 1e-6,
+    initial_mu: float = 0.0,
+    bias_correction: bool = True,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Yogi: algorithm 2 of Zaheer et al. (2018).
 
     The paper has no bias corrections. Here the corrections are as in Adam.
     """
@@ -90,18 +110,18 @@ def yogi(
 
 
 def adan(
-    x,
-    f,
-    learning_rate,
-    b1=0.98,
-    b2=0.92,
-    b3=0.99,
-    eps=1e-8,
-    eps_root=1e-8,
-    weight_decay=0.0,
-    proximal=False,
-):
-    """Yield the iterates of algorithm 1 of Xie et al. (2024).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.98,
+    b2: float = 0.92,
+    b3: float = 0.99,
+    eps: float = 1e-8,
+    eps_root: float = 1e-8,
+    weight_decay: float = 0.0,
+    proximal: bool = False,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
     Each β is 1 minus the paper's β. The averages start from 0 and are corrected for
     this start. The paper has the proximal weight decay.
@@ -124,16 +144,16 @@ def adan(
 
 
 def cautious_adamw(
-    x,
-    f,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=1e-2,
-    plus_one=False,
-    cautious_decay=False,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 1e-2,
+    plus_one: bool = False,
+    cautious_decay: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of the cautious AdamW of Liang et al. (2024).
 
     The authors' code has plus_one=False. The argument cautious_decay is from Chen et
@@ -153,7 +173,7 @@ def cautious_adamw(
         yield x
 
 
-def agreeing(d, g, plus_one):
+def agreeing(d: Leaf, g: Leaf, plus_one: bool):
     """Return d with 0 where d g <= 0, divided by the share of the other entries."""
     kept = np.array([not a * b <= 0 for a, b in zip(d.flat, g.flat, strict=True)], int)
     kept = kept.reshape(d.shape).astype(object)
@@ -164,20 +184,25 @@ def agreeing(d, g, plus_one):
 
 
 def optax_acprop(
-    learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16, weight_decay=0.0,
-    corrected=True,
-):  # fmt: skip
-    """Return optax.contrib.acprop; if corrected, with the spread around m_t.
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-16,
+    eps_root: float = 1e-16,
+    weight_decay: float = 0.0,
+    corrected: bool = True,
+) -> optax.GradientTransformation:
+    """Return optax.contrib.acprop, or a corrected form of it that follows the paper.
 
-    optax computes the spread around m_(t-1). Because g_t - m_t = β1 (g_t - m_(t-1)),
-    the spread around m_t is β1 times as large. The corrected rule divides eps by b1,
-    eps_root by b1² and the updates by b1.
+    optax computes the spread of the gradients around m_(t-1), and the paper around m_t.
+    Because g_t - m_t = β1 (g_t - m_(t-1)), the spread around m_t is β1 times as large.
+    The corrected rule divides eps by b1, eps_root by b1² and the updates by b1.
     """
     rule = optax.contrib.scale_by_acprop(b1, b2, eps, eps_root)
     if corrected:
         rule = optax.contrib.scale_by_acprop(b1, b2, eps / b1, eps_root / b1**2)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         first = state.count == 0
         moved, state = rule.update(updates, state, params)
         if corrected:
@@ -193,7 +218,12 @@ def optax_acprop(
 
 
 def optax_yogi(
-    learning_rate, b1=0.9, b2=0.999, eps=1e-3, eps_root=0.0, initial_mu=0.0
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-3,
+    eps_root: float = 0.0,
+    initial_mu: float = 0.0,
 ) -> optax.GradientTransformation:
     """Return optax's Yogi with another initial value of the first moment.
 
@@ -201,7 +231,7 @@ def optax_yogi(
     """
     rule = optax.scale_by_yogi(b1, b2, eps, eps_root)
 
-    def init(params):
+    def init(params: Params):
         state: Any = rule.init(params)
         return state._replace(mu=jax.tree.map(lambda m: 0 * m + initial_mu, state.mu))
 
@@ -210,6 +240,68 @@ def optax_yogi(
         optax.scale_by_learning_rate(learning_rate),
     )
 
+
+def adahessian(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    draws: Sequence[Sequence[Leaf]],
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-4,
+    hessian_power: float = 1.0,
+    weight_decay: float = 0.0,
+) -> Iterator[Leaves]:
+    """Yield the iterates of algorithm 1 of Yao et al. (2021), without block averages.
+
+    draws has the random signs of each step: one array for each leaf.
+    """
+    assert f.hessian is not None
+    m = v = zeros_like(x)
+    for t, signs in enumerate(draws, 1):
+        g, z = f.gradient(x), Leaves(signs)
+        d = z * times(f.hessian(x), z)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * d**2
+        m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+        step = m_hat / (sqrt(v_hat) ** hessian_power + eps)
+        x = x - learning_rate * (step + weight_decay * x)
+        yield x
+
+
+def times(matrix: Any, z: Leaves) -> Leaves:
+    """Return the product of a matrix and the entries of all leaves in order."""
+    entries = matrix * mpmath.matrix([e for a in z.arrays for e in a.flat])
+    ends = np.cumsum([a.size for a in z.arrays])
+    parts = np.split(np.array(list(entries), object), ends[:-1])
+    return Leaves(p.reshape(a.shape) for p, a in zip(parts, z.arrays, strict=True))
+
+
+# The formula of a rule that draws random numbers: its draws are an argument.
+ADAHESSIAN = Formula(
+    adahessian,
+    (
+        Mistake("the estimate is not squared in the average", "d**2", "sqrt(d**2)"),
+        Mistake("it squares the gradient: this is Adam", "d**2", "g**2"),
+        Mistake(
+            "all signs are 1, so that the rows of the Hessian are summed",
+            "f.gradient(x), Leaves(signs)",
+            "f.gradient(x), Leaves(abs(a) for a in signs)",
+        ),
+        Mistake("no bias correction of the second moment", "v / (1 - b2**t)", "v"),
+        Mistake("no bias correction of the first moment", "m / (1 - b1**t)", "m"),
+        Mistake(
+            "the decay is coupled: it is added to the gradient",
+            "f.gradient(x), Leaves(signs)",
+            "f.gradient(x) + weight_decay * x, Leaves(signs)",
+        ),
+        Mistake(
+            "the root of the second moment is missing",
+            "sqrt(v_hat) ** hessian_power",
+            "v_hat ** hessian_power",
+        ),
+    ),
+)
 
 CARDS = {
     "adabelief": Card(
@@ -398,6 +490,15 @@ CARDS = {
             "proximal": True,
         },
     ),
+    "adahessian": Card(
+        (
+            "it draws random signs, which the problems here do not have; "
+            "tests/rules/test_adahessian.py compares it with its formula on the same "
+            "draws"
+        ),
+        optax="optax 0.2.8 has no AdaHessian",
+        recorded="the recorded optimizers have no AdaHessian with given draws",
+    ),
     "cautious_adamw": Card(
         Formula(
             cautious_adamw,
@@ -435,8 +536,8 @@ CARDS = {
                 Mistake(
                     "the decay is left out with the entries",
                     "decay = weight_decay * x\n",
-                    "decay = weight_decay * x * entrywise(lambda a: 0 if a == 0 else 1, "
-                    "d)\n",
+                    "decay = weight_decay * x * entrywise(lambda a: 0 if a == 0 else "
+                    "1, d)\n",
                 ),
             ),
         ),

@@ -3,7 +3,7 @@
 Each formula yields its iterates together with the params for evaluation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import optax
 
 from research.types import Params
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
 from research.verification.leaves import Leaves, zeros_like
 
 
@@ -31,9 +31,14 @@ class Evaluated(Leaves):
 
 
 def lookahead(
-    x, f, learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False
-):
-    """Yield the iterates of algorithm 1 of Zhang et al. (2019).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    sync_period: int = 5,
+    slow_step_size: float = 0.5,
+    reset_state: bool = False,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Lookahead: algorithm 1 of Zhang et al. (2019).
 
     The inner rule is the heavy ball with momentum 0.9.
     """
@@ -49,7 +54,9 @@ def lookahead(
         yield Evaluated(x, slow)
 
 
-def polyak_averaging(x, f, learning_rate, start=0):
+def polyak_averaging(
+    x: Leaves, f: Function, learning_rate: float, start: int = 0
+) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent, together with their mean.
 
     The mean is equation (2) of Polyak & Juditsky (1992), over the iterates after
@@ -63,7 +70,13 @@ def polyak_averaging(x, f, learning_rate, start=0):
         yield Evaluated(x, total / n if n else x)
 
 
-def exponential_averaging(x, f, learning_rate, decay=0.999, debias=True):
+def exponential_averaging(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    decay: float = 0.999,
+    debias: bool = True,
+) -> Iterator[Leaves]:
     """Yield the iterates of gradient descent, together with their moving average.
 
     The average is that of Kingma & Ba (2015), section 7.2. If `debias` is false, the
@@ -84,8 +97,11 @@ class Apart(NamedTuple):
 
 
 def optax_lookahead(
-    learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False
-):
+    learning_rate: float,
+    sync_period: int = 5,
+    slow_step_size: float = 0.5,
+    reset_state: bool = False,
+) -> optax.GradientTransformation:
     """Return optax.lookahead around optax's heavy ball.
 
     optax keeps the slow params together with the params. Here the slow params are in
@@ -95,7 +111,7 @@ def optax_lookahead(
         optax.sgd(learning_rate, 0.9), sync_period, slow_step_size, reset_state
     )
 
-    def init(params):
+    def init(params: Params):
         return Apart(params, rule.init(optax.LookaheadParams(params, params)))
 
     def update(updates: Any, state: Any, params: Any = None):
@@ -117,14 +133,16 @@ def optax_lookahead(
     return optax.GradientTransformation(init, update)
 
 
-def optax_exponential_averaging(learning_rate, decay=0.999, debias=True):
+def optax_exponential_averaging(
+    learning_rate: float, decay: float = 0.999, debias: bool = True
+) -> optax.GradientTransformation:
     """Return optax's gradient descent with an exponential average of the params.
 
     The average is optax.ema, or optax.incremental_update if `debias` is false.
     """
     average = optax.ema(decay, debias=True)
 
-    def forget(params, state):
+    def forget(params: Params, state: Apart):
         if debias:
             return average.update(params, state.state)
         return optax.incremental_update(
@@ -138,10 +156,10 @@ def _beside(
     rule: optax.GradientTransformation,
     start: Callable[..., Any],
     average: Callable[..., Any],
-):
+) -> optax.GradientTransformation:
     """Return the rule with an average of the params in its state."""
 
-    def init(params):
+    def init(params: Params):
         return Apart(params, (rule.init(params), start(params)))
 
     def update(updates: Any, state: Any, params: Any = None):

@@ -1,6 +1,8 @@
 """Formulas of Adafactor and SM3, from their papers."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +10,35 @@ import mpmath
 import numpy as np
 import optax
 
+from research.types import Array, Params
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import by_leaf, entrywise, sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import (
+    Leaf,
+    Leaves,
+    Number,
+    by_leaf,
+    entrywise,
+    sqrt,
+    zeros_like,
+)
 
 
 def adafactor(
-    x, f, learning_rate, decay_rate=0.8, min_dim_size_to_factor=None,
-    multiply_by_parameter_scale=True, clipping_threshold=1.0, momentum=None,
-    weight_decay=0.0, eps=1e-30, min_scale=1e-3, relative_step=False,
-):  # fmt: skip
-    """Yield the iterates of algorithms 4 and 5 of Shazeer & Stern (2018).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    decay_rate: float = 0.8,
+    min_dim_size_to_factor: int | None = None,
+    multiply_by_parameter_scale: bool = True,
+    clipping_threshold: float = 1.0,
+    momentum: float | None = None,
+    weight_decay: float = 0.0,
+    eps: float = 1e-30,
+    min_scale: float = 1e-3,
+    relative_step: bool = False,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Adafactor: algorithms 4 and 5 of Shazeer & Stern (2018).
 
     The rate, the momentum and the decay are not in the paper. This function keeps the
     whole average of squares and factors it in each step. The result is the same,
@@ -42,11 +62,11 @@ def adafactor(
         yield x
 
 
-def rank_one(v, least):
+def rank_one(v: Leaf, least: int):
     """Return r cᵀ / mean(r) for the means r of the rows and c of the columns.
 
-    Rows and columns are those of the two longest axes. An array with no two axes of the
-    least length is returned unchanged.
+    Rows and columns are those of the two longest axes. If fewer than two axes have a
+    length of at least `least`, the array is returned unchanged.
     """
     axes = np.argsort(v.shape, kind="stable")[-2:]
     if v.ndim < 2 or min(v.shape[k] for k in axes) < least:
@@ -56,22 +76,28 @@ def rank_one(v, least):
     return rows * columns / mean(rows, second)
 
 
-def mean(v, axis):
+def mean(v: Leaf, axis: int):
     """Return the mean along an axis, which is kept with length 1."""
     return np.sum(v, axis=axis, keepdims=True) / v.shape[axis]
 
 
-def rms(a):
+def rms(a: Leaf):
     """Return the root of the mean square of an array; 0 if it has no entries."""
     return mpmath.sqrt(mpmath.fsum(e * e for e in a.flat) / max(a.size, 1))
 
 
-def larger(a, b):
+def larger(a: Number, b: Number):
     """Return the larger number; NaN if either is NaN."""
     return a + b if mpmath.isnan(a + b) else max(a, b)
 
 
-def sm3(x, f, learning_rate, momentum=0.9, eps=1e-8):
+def sm3(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    momentum: float = 0.9,
+    eps: float = 1e-8,
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithm SM3-II of Anil et al. (2019), with momentum.
 
     The ε is that of optax. This function keeps the whole array s, and computes the
@@ -87,10 +113,11 @@ def sm3(x, f, learning_rate, momentum=0.9, eps=1e-8):
         yield x
 
 
-def cover(s):
-    """Return, for each entry, the minimum over the axes of a maximum.
+def cover(s: Leaf):
+    """Return, for each entry, the smaller of the maxima of its row and its column.
 
-    The maximum of an axis is over all entries that have the same position on this axis.
+    If s has other axes, there is a maximum for each axis: over all entries with the
+    same position on this axis. The smallest of these maxima is returned.
     """
     bound = s
     for axis in range(s.ndim if s.size else 0):
@@ -101,7 +128,7 @@ def cover(s):
     return bound
 
 
-def _max(s, axes):
+def _max(s: Leaf, axes: Iterable[int]):
     """Return np.max over axes, but NaN if an entry is NaN."""
     for axis in axes:
         s = np.expand_dims(_larger.reduce(s, axis), axis)
@@ -113,21 +140,21 @@ _smaller = np.frompyfunc(lambda a, b: -larger(-a, -b), 2, 1)
 
 
 def optax_adafactor(
-    learning_rate,
-    decay_rate=0.8,
-    min_dim_size_to_factor=128,
-    clipping_threshold=1.0,
-    momentum=None,
-    weight_decay=0.0,
-    eps=1e-30,
-):
-    """Return optax.adafactor from its parts, with t^-c in the dtype of the rate.
+    learning_rate: float,
+    decay_rate: float = 0.8,
+    min_dim_size_to_factor: int = 128,
+    clipping_threshold: float = 1.0,
+    momentum: float | None = None,
+    weight_decay: float = 0.0,
+    eps: float = 1e-30,
+) -> optax.GradientTransformation:
+    """Return optax.adafactor, built from its parts, with t^-c in the rate's dtype.
 
     optax computes this power in float32, so in float64 its updates would be wrong by
     1e-7. optax does not multiply the weight decay by the rate.
     """
 
-    def decay_at(count, exponent):
+    def decay_at(count: Any, exponent: Any):
         return 1.0 - (count + jnp.ones((), float)) ** -exponent
 
     links = [
@@ -145,7 +172,9 @@ def optax_adafactor(
     return optax.chain(*links, optax.scale(-1))
 
 
-def optax_sm3(learning_rate, momentum=0.9):
+def optax_sm3(
+    learning_rate: float, momentum: float = 0.9
+) -> optax.GradientTransformation:
     """Return optax.sm3, extended to leaves without axes.
 
     Such a leaf is passed to optax.sm3 as a vector with one entry. Where a sum is NaN,
@@ -154,14 +183,14 @@ def optax_sm3(learning_rate, momentum=0.9):
     rule = optax.sm3(learning_rate, momentum)
     vectors = lambda tree: jax.tree.map(jnp.atleast_1d, tree)
 
-    def show_nan(u, g, largest):
+    def show_nan(u: Array, g: Array, largest: Sequence[Array]):
         unknown = jnp.isnan(vectors(g))
         for axis, numbers in enumerate(largest):
             others = [k for k in range(unknown.ndim) if k != axis]
             unknown |= jnp.expand_dims(jnp.isnan(numbers.reshape(-1)), others)
         return jnp.where(unknown, jnp.nan, u).reshape(g.shape)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         moved, after = rule.update(vectors(updates), state)
         return jax.tree.map(show_nan, moved, updates, state[0].mu), after
@@ -254,8 +283,9 @@ CARDS = {
                     "the squares enter after the step",
                     "s = by_leaf(cover, s) + g**2\n        quotient = entrywise(lambda "
                     "a, b: 0 if b == 0 else a / sqrt(b + eps), g, s)",
-                    "s = by_leaf(cover, s)\n        quotient = entrywise(lambda a, b: 0 "
-                    "if b == 0 else a / sqrt(b + eps), g, s)\n        s = s + g**2",
+                    "s = by_leaf(cover, s)\n        quotient = entrywise(lambda a, "
+                    "b: 0 if b == 0 else a / sqrt(b + eps), g, s)\n        s = s + "
+                    "g**2",
                 ),
                 Mistake(
                     "ε stands outside the root", "sqrt(b + eps)", "(sqrt(b) + eps)"
@@ -264,8 +294,9 @@ CARDS = {
                 Mistake(
                     "the gradient is averaged, not the quotient",
                     "quotient = entrywise(lambda a, b: 0 if b == 0 else a / sqrt(b + "
-                    "eps), g, s)\n        m = momentum * m + (1 - momentum) * quotient\n"
-                    "        x = x - learning_rate * m",
+                    "eps), g, s)\n        "
+                    "m = momentum * m + (1 - momentum) * quotient\n        "
+                    "x = x - learning_rate * m",
                     "m = momentum * m + (1 - momentum) * g\n        x = x - "
                     "learning_rate * entrywise(lambda a, b: 0 if b == 0 else a / "
                     "sqrt(b + eps), m, s)",

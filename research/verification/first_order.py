@@ -1,5 +1,6 @@
 """Formulas of gradient descent, momentum and sign descent, from their papers."""
 
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 import jax.numpy as jnp
@@ -7,8 +8,9 @@ import mpmath
 import optax
 
 from research.verification.card import Card, Recorded
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
 from research.verification.leaves import (  # noqa: F401, the mistakes use them
+    Leaves,
     absolute,
     dot,
     entrywise,
@@ -19,15 +21,17 @@ from research.verification.leaves import (  # noqa: F401, the mistakes use them
 )
 
 
-def gradient_descent(x, f, learning_rate):
+def gradient_descent(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
     """Yield the iterates of Cauchy (1847): x <- x - η g."""
     while True:
         x = x - learning_rate * f.gradient(x)
         yield x
 
 
-def heavy_ball(x, f, learning_rate, momentum=0.9):
-    """Yield the iterates of equation (9) of Polyak (1964).
+def heavy_ball(
+    x: Leaves, f: Function, learning_rate: float, momentum: float = 0.9
+) -> Iterator[Leaves]:
+    """Yield the iterates of the heavy ball: equation (9) of Polyak (1964).
 
     The step is x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)).
     """
@@ -37,7 +41,9 @@ def heavy_ball(x, f, learning_rate, momentum=0.9):
         yield x
 
 
-def nesterov(x, f, learning_rate, momentum=0.9):
+def nesterov(
+    x: Leaves, f: Function, learning_rate: float, momentum: float = 0.9
+) -> Iterator[Leaves]:
     """Yield the iterates of equations (3)-(4) of Sutskever et al. (2013).
 
     The iterates are the points y_t = x_t + μ v_t at which the gradient is taken.
@@ -50,7 +56,13 @@ def nesterov(x, f, learning_rate, momentum=0.9):
         yield y
 
 
-def ema_momentum(x, f, learning_rate, momentum=0.9, undamped_start=False):
+def ema_momentum(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    momentum: float = 0.9,
+    undamped_start: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of descent along a moving average of gradients.
 
     The average is that of algorithm 1 of Kingma & Ba (2015). With undamped_start=True
@@ -64,8 +76,8 @@ def ema_momentum(x, f, learning_rate, momentum=0.9, undamped_start=False):
         yield x
 
 
-def sign_descent(x, f, learning_rate):
-    """Yield the iterates of algorithm 1 of Bernstein et al. (2018).
+def sign_descent(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
+    """Yield the iterates of sign descent: algorithm 1 of Bernstein et al. (2018).
 
     The step is x <- x - δ sign(g).
     """
@@ -75,8 +87,10 @@ def sign_descent(x, f, learning_rate):
         yield x
 
 
-def signum(x, f, learning_rate, momentum=0.9):
-    """Yield the iterates of algorithm 2 of Bernstein et al. (2018).
+def signum(
+    x: Leaves, f: Function, learning_rate: float, momentum: float = 0.9
+) -> Iterator[Leaves]:
+    """Yield the iterates of Signum: algorithm 2 of Bernstein et al. (2018).
 
     The steps are m <- β m + (1 - β) g and x <- x - δ sign(m).
     """
@@ -91,7 +105,9 @@ def signum(x, f, learning_rate, momentum=0.9):
 DAMPENED = "momentum/dampening 0.9 (torch) vs EMA trace (optax)"
 
 
-def averaged(learning_rate, momentum=0.9, undamped_start=False):
+def averaged(
+    learning_rate: float, momentum: float = 0.9, undamped_start: bool = False
+) -> optax.GradientTransformation:
     """Return the same rule as `ema_momentum`, made of parts of optax.
 
     With undamped_start=True, the first gradient is scaled up before it is averaged.
@@ -105,7 +121,9 @@ def averaged(learning_rate, momentum=0.9, undamped_start=False):
     return optax.chain(at_first, average, optax.sgd(learning_rate))
 
 
-def signed_average(learning_rate, momentum=0.9):
+def signed_average(
+    learning_rate: float, momentum: float = 0.9
+) -> optax.GradientTransformation:
     """Return a rule like optax.signum, which optax 0.2.6 does not have yet.
 
     optax calls the momentum beta.
@@ -122,8 +140,15 @@ def signed_average(learning_rate, momentum=0.9):
 EXACT = {"quadratic": 3 / 64}
 
 
-def noisy_sgd(x, f, learning_rate, draws, eta=0.01, gamma=0.55):
-    """Yield the iterates of equation (1) of Neelakantan et al. (2015).
+def noisy_sgd(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    draws: Iterable[Leaves],
+    eta: float = 0.01,
+    gamma: float = 0.55,
+) -> Iterator[Leaves]:
+    """Yield the iterates of noisy SGD: equation (1) of Neelakantan et al. (2015).
 
     draws is an iterable of Leaves: the standard normal numbers of each step.
     """
@@ -333,7 +358,9 @@ CARDS = {
                 ),
             ),
         ),
-        optax="optax.noisy_sgd draws other numbers from its key, of the same distribution",
+        optax=(
+            "optax.noisy_sgd draws other numbers from its key, of the same distribution"
+        ),
         recorded="torch and timm have no rule that adds noise to the gradient",
     ),
 }

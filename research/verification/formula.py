@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from research.verification.leaves import Leaves
 
+Matrix = Any  # A matrix of mpmath.
+
 
 class Function(NamedTuple):
     """A function that a formula minimises.
@@ -19,7 +21,7 @@ class Function(NamedTuple):
     """
 
     gradient: Callable[[Leaves], Leaves]
-    value: Callable[[Leaves], Any] | None = None
+    value: Any = None
     hessian: Callable[[Leaves], Any] | None = None
 
 
@@ -54,7 +56,7 @@ class Formula(NamedTuple):
 
 
 def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leaves]]:
-    """Make a mistake in a formula, by editing and compiling the formula's source.
+    """Return a wrong version of a formula, made by editing the formula's source.
 
     Args:
       formula: The correct formula.

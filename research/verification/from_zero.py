@@ -3,9 +3,13 @@
 A rule that uses only differences of params takes the same steps from any start.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
+
+from research.types import Params
 
 
 def from_zero(
@@ -30,11 +34,11 @@ def from_zero(
       -1.942e-06, -2.589e-06
     """
 
-    def init(params):
+    def init(params: Params):
         zeros = jax.tree.map(jnp.zeros_like, params)
         return zeros, optax.tree_utils.tree_set(rule.init(params), **{positions: zeros})
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         moved, inner = state
         updates, inner = rule.update(updates, inner, moved)

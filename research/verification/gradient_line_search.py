@@ -4,12 +4,16 @@ The rules are backtracking descent and conjugate gradients.
 """
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import optax
 
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
 from research.verification.leaves import (
+    Leaves,
+    Number,
     dot,
     norm,
 )
@@ -18,14 +22,14 @@ from research.verification.problems import PROBLEMS
 
 
 def backtracking_descent(
-    x,
-    f,
-    learning_rate=1.0,
-    sufficient_decrease=1e-4,
-    shrink=0.5,
-    increase=None,
-    max_evaluations=50,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    sufficient_decrease: float = 1e-4,
+    shrink: float = 0.5,
+    increase: float | None = None,
+    max_evaluations: int = 50,
+) -> Iterator[Leaves]:
     """Yield the iterates of backtracking along -g, from Armijo (1966).
 
     This is algorithm 3.1 of Nocedal & Wright.
@@ -42,8 +46,12 @@ def backtracking_descent(
 
 
 def nonlinear_conjugate_gradient(
-    x, f, learning_rate=1.0, beta="polak_ribiere_plus", linesearch="strong_wolfe"
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    beta: str = "polak_ribiere_plus",
+    linesearch: str = "strong_wolfe",
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 5.4 of Nocedal & Wright.
 
     The formula for β is (5.41), (5.44), (5.45), (5.46) or (5.49). The first trial step
@@ -69,12 +77,12 @@ def nonlinear_conjugate_gradient(
         yield x
 
 
-def flat(f, x, d, first):
+def flat(f: Function, x: Leaves, d: Leaves, first: Number):
     """Run the line search for conjugate directions, with c2 = 0.1."""
     return strong_wolfe(f, x, d, first, c2=0.1)
 
 
-def conjugacy(beta, g, g_before, d):
+def conjugacy(beta: str, g: Leaves, g_before: Any, d: Leaves):
     """Return β by the formula of this name; 0 if the formula divides by zero."""
     y = g - g_before
     above = dot(g, g) if beta in ("fletcher_reeves", "dai_yuan") else dot(g, y)
@@ -99,18 +107,20 @@ _CONJUGATE = {
         "it ends after three steps, and the rest is rounding; the rule's own tests "
         "compare these three steps"
     ),
-    "softmax_regression": "conjugate directions magnify rounding tenfold every three steps; the rule's own tests compare "
-    "the first six steps",
+    "softmax_regression": (
+        "conjugate directions magnify rounding tenfold every three steps; the rule's "
+        "own tests compare the first six steps"
+    ),
 }
 
 
 def armijo(
-    learning_rate=1.0,
-    sufficient_decrease=1e-4,
-    shrink=0.5,
-    increase=None,
-    max_evaluations=50,
-):
+    learning_rate: float = 1.0,
+    sufficient_decrease: float = 1e-4,
+    shrink: float = 0.5,
+    increase: float | None = None,
+    max_evaluations: int = 50,
+) -> optax.GradientTransformation:
     """Return optax's backtracking descent, with this library's argument names."""
     return optax.chain(
         optax.sgd(1.0),
@@ -152,7 +162,10 @@ CARDS = {
             ),
         ),
         optax=armijo,
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"increase": 1.5, "sufficient_decrease": 0.01},
         rates=dict.fromkeys(PROBLEMS, 1.0),
         reasons=NO_VALUE,
@@ -180,7 +193,10 @@ CARDS = {
             ),
         ),
         optax="optax has no such rule",
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"beta": "hestenes_stiefel"},
         rates=dict.fromkeys(PROBLEMS, 1.0),
         reasons={**NO_VALUE, **_CONJUGATE},

@@ -1,6 +1,8 @@
 """Formulas of rules that treat a leaf as a whole, from their papers."""
 
+from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,11 @@ import optax.contrib
 
 from research.update_rules._layerwise import POLAR_EXPRESS
 from research.verification.card import Card, Recorded
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
 from research.verification.leaves import (
+    Leaf,
     Leaves,
+    Number,
     by_leaf,
     norm,
     sqrt,
@@ -25,9 +29,16 @@ B1, B2 = mpmath.mpf(0.9), mpmath.mpf(0.999)
 
 
 def lamb(
-    x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0
-):
-    """Yield the iterates of algorithm 2 of You et al. (2020), with φ(z) = z.
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-6,
+    eps_root: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Iterator[Leaves]:
+    """Yield the iterates of LAMB: algorithm 2 of You et al. (2020), with φ(z) = z.
 
     The ratio |x| / |r| is 1 if either norm is 0.
     """
@@ -43,7 +54,7 @@ def lamb(
         yield x
 
 
-def ratio(x, r):
+def ratio(x: Leaf, r: Leaf):
     """Return |x| / |r| of one leaf, in the shape of the leaf; 1 if either norm is 0."""
     of_x, of_r = norm(Leaves([x])), norm(Leaves([r]))
     return np.full(
@@ -54,9 +65,18 @@ def ratio(x, r):
 
 
 def muon(
-    x, f, learning_rate, beta=0.95, nesterov=True, eps=1e-7, weight_decay=0.0, ns_steps=5,
-    ns_coeffs=(3.4445, -4.7750, 2.0315), bias_correction=False, consistent_rms=None,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    beta: float = 0.95,
+    nesterov: bool = True,
+    eps: float = 1e-7,
+    weight_decay: float = 0.0,
+    ns_steps: int = 5,
+    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
+    bias_correction: bool = False,
+    consistent_rms: float | None = None,
+) -> Iterator[Leaves]:
     """Yield the iterates of Jordan et al. (2024).
 
     Matrices have shape (inputs, outputs). Other leaves use Adam. bias_correction=True
@@ -96,7 +116,7 @@ def muon(
         yield x
 
 
-def shape_factor(a):
+def shape_factor(a: Leaf):
     """Return max(1, outputs / inputs) of a matrix, and 1 for other arrays."""
     return (
         max(mpmath.mpf(1), mpmath.mpf(a.shape[1]) / a.shape[0])
@@ -105,7 +125,7 @@ def shape_factor(a):
     )
 
 
-def newton_schulz(a, ns_steps, ns_coeffs, eps):
+def newton_schulz(a: Leaf, ns_steps: int, ns_coeffs: Any, eps: Number):
     """Iterate X <- a X + (b X Xᵀ + c (X Xᵀ)²) X, with (a, b, c) = ns_coeffs.
 
     X starts as the matrix divided by its Frobenius norm. If ns_coeffs are several
@@ -124,9 +144,18 @@ def newton_schulz(a, ns_steps, ns_coeffs, eps):
 
 
 def normuon(
-    x, f, learning_rate, beta=0.95, beta2=0.95, nesterov=True, eps=1e-7, weight_decay=0.0,
-    ns_steps=5, ns_coeffs=(3.4445, -4.7750, 2.0315), consistent_rms=None,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    beta: float = 0.95,
+    beta2: float = 0.95,
+    nesterov: bool = True,
+    eps: float = 1e-7,
+    weight_decay: float = 0.0,
+    ns_steps: int = 5,
+    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
+    consistent_rms: float | None = None,
+) -> Iterator[Leaves]:
     """Yield the iterates of NorMuon of Li et al. (2025).
 
     Algorithm 1 of the paper has consistent_rms=0.2. The authors' code keeps the norm of
@@ -160,26 +189,26 @@ def normuon(
 NEVER_ZERO = mpmath.mpf(1e-10)
 
 
-def mean_square_of_columns(a):
+def mean_square_of_columns(a: Leaf):
     """Return the mean square of each column, shape (1, n); 1 if a is not a matrix."""
     if a.ndim != 2:
         return np.full(np.shape(a), mpmath.mpf(1), dtype=object)
     return np.sum(a * a, axis=0, keepdims=True) / a.shape[0]
 
 
-def mean_square_of_rows(a):
+def mean_square_of_rows(a: Leaf):
     """Return the mean square of each row, shape (m, 1); 1 if a is not a matrix."""
     return mean_square_of_columns(a.T).T
 
 
-def wanted(a, consistent_rms):
+def wanted(a: Leaf, consistent_rms: Number | None):
     """Return the norm of NorMuon's step, from Muon's orthogonal matrix."""
     if consistent_rms is not None:
         return consistent_rms * mpmath.sqrt(np.size(a))
     return mpmath.sqrt(shape_factor(a)) * norm(Leaves([a]))
 
 
-def hyperball(x, f, learning_rate):
+def hyperball(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
     """Yield the iterates of Wen et al. (2025), with Adam as the inner rule.
 
     Leaves that are not matrices take Adam's step.
@@ -195,7 +224,7 @@ def hyperball(x, f, learning_rate):
         yield x
 
 
-def on_sphere(a, d, radius, learning_rate):
+def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return R Y / |Y| with Y = X - η R D / |D| for a matrix, and X - η D otherwise."""
     if a.ndim != 2:
         return a - learning_rate * d
@@ -206,20 +235,20 @@ def on_sphere(a, d, radius, learning_rate):
     return radius * y / norm(Leaves([y]))
 
 
-def before_projection(a, d, radius, learning_rate):
+def before_projection(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return Y in place of R Y / |Y|."""
     return a - learning_rate * (
         radius * d / norm(Leaves([d])) if a.ndim == 2 and norm(Leaves([d])) else d
     )
 
 
-def of_full_length(a, d, radius, learning_rate):
+def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return R Y / |Y| with Y = X - η D, so the step is not normalised."""
     y = a - learning_rate * d
     return radius * y / norm(Leaves([y])) if a.ndim == 2 else y
 
 
-def along_the_sphere(a, d, radius, learning_rate):
+def along_the_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
     """Return R Y / |Y| with a step along the part of D that is orthogonal to X."""
     if a.ndim == 2:
         d = d - a * ((a * d).sum() / (a * a).sum())
@@ -356,16 +385,16 @@ _OF_HYPERBALL = (
 
 
 def optax_muon(
-    learning_rate,
-    beta=0.95,
-    nesterov=True,
-    eps=1e-7,
-    weight_decay=0.0,
-    ns_steps=5,
-    ns_coeffs=(3.4445, -4.7750, 2.0315),
-    bias_correction=False,
-    consistent_rms=None,
-):
+    learning_rate: float,
+    beta: float = 0.95,
+    nesterov: bool = True,
+    eps: float = 1e-7,
+    weight_decay: float = 0.0,
+    ns_steps: int = 5,
+    ns_coeffs: Any = (3.4445, -4.7750, 2.0315),
+    bias_correction: bool = False,
+    consistent_rms: float | None = None,
+) -> optax.GradientTransformation:
     """Return optax.contrib.muon for matrices, and Adam for other leaves.
 
     For the other leaves, optax.contrib.muon itself would use NAdam if nesterov=True.
@@ -373,10 +402,7 @@ def optax_muon(
     optax.trace therefore computes the momentum, which is multiplied by 1 - β and then
     orthogonalised by optax's Muon with beta=0. With consistent_rms, which needs
     bias_correction=True, the scale is computed here, because optax.contrib.muon has the
-    argument consistent_rms only since version 0.2.7. tests/rules/test_layerwise.py
-    compares with this argument. An early form of optax's Muon orthogonalised the
-    gradient instead of the momentum. This was mended in January 2025, before the first
-    release of the rule (0.2.5).
+    argument consistent_rms only since version 0.2.7.
     """
     given = (learning_rate, ns_coeffs, ns_steps)
     if consistent_rms is not None:

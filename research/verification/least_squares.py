@@ -4,16 +4,25 @@ The formulas need more than a gradient. f.residuals(x) is the list r of residual
 f.jacobian(x) is their Jacobian as a list of rows.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import mpmath
 
 from research.verification.card import Card
 from research.verification.formula import Formula, Mistake
-from research.verification.leaves import norm
+from research.verification.leaves import Leaves, norm
 from research.verification.newton import flat, like, model_minimum
 
 
-def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
-    """Yield the iterates of equation (10.23) of Nocedal & Wright (2006).
+def gauss_newton(
+    x: Leaves,
+    f: Any,
+    learning_rate: float = 1.0,
+    sufficient_decrease: float = 1e-4,
+    shrink: float = 0.5,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Gauss-Newton: equation (10.23) of Nocedal & Wright (2006).
 
     The direction h solves JᵀJ h = -Jᵀr. Armijo's backtracking (algorithm 3.1) gives the
     step length.
@@ -30,8 +39,10 @@ def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
         yield x
 
 
-def levenberg_marquardt(x, f, learning_rate=1.0):
-    """Yield the iterates of algorithm 7.1 of Moré (1978).
+def levenberg_marquardt(
+    x: Leaves, f: Any, learning_rate: float = 1.0
+) -> Iterator[Leaves]:
+    """Yield the iterates of Levenberg-Marquardt: algorithm 7.1 of Moré (1978).
 
     Each step h minimises |J h + r| subject to |D h| <= Δ, where Δ is the radius of the
     trust region. This subproblem is solved exactly.
@@ -66,17 +77,17 @@ def levenberg_marquardt(x, f, learning_rate=1.0):
         yield x
 
 
-def linearised(f, x):
+def linearised(f: Any, x: Leaves):
     """Return the residuals r and the Jacobian J, as mpmath matrices."""
     return mpmath.matrix(f.residuals(x)), mpmath.matrix(f.jacobian(x))
 
 
-def half_square(f, x):
+def half_square(f: Any, x: Leaves):
     """Return ½ |r|² of the residuals r."""
     return mpmath.fsum(r**2 for r in f.residuals(x)) / 2
 
 
-def column(x):
+def column(x: Leaves):
     """Return the entries of Leaves as a column."""
     return mpmath.matrix(list(flat(x)))
 

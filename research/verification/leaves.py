@@ -6,8 +6,12 @@ from typing import Any
 
 import mpmath
 import numpy as np
+from jaxtyping import Shaped
 
 DIGITS = 50  # Precision of mpmath while a formula runs (`research.verification.walks`).
+
+Number = Any  # A number of mpmath. Exact integers are allowed, too.
+Leaf = Shaped[np.ndarray, "..."]  # One leaf: an array of numbers of mpmath.
 
 
 class Leaves:
@@ -30,34 +34,34 @@ class Leaves:
             np.asarray(_exact(np.asarray(a, object)), object) for a in arrays
         ]
 
-    def __add__(self, other):
+    def __add__(self, other: Any) -> "Leaves":
         return _each(operator.add, self, other)
 
-    def __radd__(self, other):
+    def __radd__(self, other: Any) -> "Leaves":
         return _each(lambda a, b: b + a, self, other)
 
-    def __sub__(self, other):
+    def __sub__(self, other: Any) -> "Leaves":
         return _each(operator.sub, self, other)
 
-    def __rsub__(self, other):
+    def __rsub__(self, other: Any) -> "Leaves":
         return _each(lambda a, b: b - a, self, other)
 
-    def __mul__(self, other):
+    def __mul__(self, other: Any) -> "Leaves":
         return _each(operator.mul, self, other)
 
-    def __rmul__(self, other):
+    def __rmul__(self, other: Any) -> "Leaves":
         return _each(lambda a, b: b * a, self, other)
 
-    def __truediv__(self, other):
+    def __truediv__(self, other: Any) -> "Leaves":
         return _each(operator.truediv, self, other)
 
-    def __rtruediv__(self, other):
+    def __rtruediv__(self, other: Any) -> "Leaves":
         return _each(lambda a, b: b / a, self, other)
 
-    def __pow__(self, power):
+    def __pow__(self, power: Any) -> "Leaves":
         return _each(operator.pow, self, power)
 
-    def __neg__(self):
+    def __neg__(self) -> "Leaves":
         return self * -1
 
 

@@ -2,12 +2,25 @@
 
 import mpmath
 
+from research.verification.formula import Function
 from research.verification.leaves import (
+    Leaves,
+    Number,
     dot,
 )
 
+Point = tuple[Number, Number, Number]  # (a, φ(a), φ'(a)) with φ(a) = f(x + a d).
 
-def backtracking(f, x, d, first, c=1e-4, shrink=0.5, most=50):
+
+def backtracking(
+    f: Function,
+    x: Leaves,
+    d: Leaves,
+    first: Number,
+    c: Number = 1e-4,
+    shrink: Number = 0.5,
+    most: int = 50,
+):
     """Return the first step length with sufficient decrease, by algorithm 3.1.
 
     The step lengths tried are `first` times 1, shrink, shrink², ... The result is 0 if
@@ -24,7 +37,15 @@ def backtracking(f, x, d, first, c=1e-4, shrink=0.5, most=50):
     return 0
 
 
-def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
+def strong_wolfe(
+    f: Function,
+    x: Leaves,
+    d: Leaves,
+    first: Number,
+    c1: Number = 1e-4,
+    c2: Number = 0.9,
+    most: int = 30,
+):
     """Return a step length that satisfies the strong Wolfe conditions.
 
     The search is that of algorithms 3.5 and 3.6. Each point is a triple (a, φ(a),
@@ -32,7 +53,7 @@ def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
     """
     points = []
 
-    def phi(a):
+    def phi(a: Number):
         points.append((a, f.value(x + a * d), dot(f.gradient(x + a * d), d)))
         return points[-1]
 
@@ -40,7 +61,7 @@ def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
     if not slope < 0:
         return 0
 
-    def zoom(low, high):
+    def zoom(low: Point, high: Point):
         while len(points) < most:
             a, v, s = point = phi(inwards(low, high))
             if v > value + c1 * a * slope or v >= low[1]:
@@ -67,7 +88,7 @@ def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
         before, point = point, phi(outwards(before, point))
 
 
-def cubic(left, right):
+def cubic(left: Point, right: Point):
     """Return the minimiser of the cubic through two points, equation (3.59).
 
     Return NaN if the cubic has no minimiser.
@@ -80,7 +101,7 @@ def cubic(left, right):
     return b - (b - a) * (sb + d2 - d1) / (sb - sa + 2 * d2)
 
 
-def inwards(low, high):
+def inwards(low: Point, high: Point):
     """Return the cubic's minimiser inside the bracket, or the middle if there is none.
 
     The result is at least a tenth of the bracket's length away from both ends.
@@ -94,7 +115,7 @@ def inwards(low, high):
     )
 
 
-def outwards(before, point):
+def outwards(before: Point, point: Point):
     """Return the cubic's minimiser beyond the last point.
 
     The distance between `before` and the result is 2.1 to 5 times the distance between
@@ -112,6 +133,6 @@ SEARCHES = {
 }
 
 
-def capped(size):
+def capped(size: Number):
     """Return min(1, 1 / size)."""
     return 1 / size if size > 1 else 1

@@ -1,7 +1,10 @@
 """Formula of the natural gradient, from its paper."""
 
+from collections.abc import Iterator
+
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import Leaves
 from research.verification.newton import (  # noqa: F401, the mistakes use them
     FRACTIONS,
     damped,
@@ -13,7 +16,9 @@ from research.verification.newton import (  # noqa: F401, the mistakes use them
 )
 
 
-def natural_gradient(x, f, learning_rate=1.0, damping=0.0):
+def natural_gradient(
+    x: Leaves, f: Function, learning_rate: float = 1.0, damping: float = 0.0
+) -> Iterator[Leaves]:
     """Yield the iterates of equation (7) of Amari (1998): x <- x - η F⁻¹ g.
 
     F is the Fisher matrix. For a canonical link it equals the Hessian.

@@ -1,14 +1,22 @@
 """Formulas of Newton's method, damped and in a trust region, from textbooks."""
 
+from collections.abc import Iterator, Sequence
+
 import mpmath
 import numpy as np
 
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import Leaves, dot, norm
+from research.verification.formula import Formula, Function, Matrix, Mistake
+from research.verification.leaves import Leaves, Number, dot, norm
 
 
-def newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
+def newton(
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    sufficient_decrease: float = 1e-4,
+    shrink: float = 0.5,
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithms 3.1 and 3.2 of Nocedal & Wright (2006).
 
     The direction p solves B p = -g, where B = `definite`(H) for the Hessian H. Armijo's
@@ -23,7 +31,13 @@ def newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
         yield x
 
 
-def trust_region_newton(x, f, learning_rate=1.0, max_radius=1000.0, acceptance=0.15):
+def trust_region_newton(
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    max_radius: float = 1000.0,
+    acceptance: float = 0.15,
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 4.1 of Nocedal & Wright (2006).
 
     The subproblem is solved exactly by theorem 4.1.
@@ -43,7 +57,7 @@ def trust_region_newton(x, f, learning_rate=1.0, max_radius=1000.0, acceptance=0
         yield x
 
 
-def hessian(f, x):
+def hessian(f: Function, x: Leaves):
     """Return the Hessian of f at x.
 
     If f has no Hessian function, the Hessian is computed by central differences of the
@@ -64,7 +78,7 @@ def hessian(f, x):
     return (found + found.T) / 2
 
 
-def definite(h):
+def definite(h: Matrix):
     """Return H with its eigenvalues replaced by their absolute values.
 
     If H is positive definite, return H itself.
@@ -75,56 +89,56 @@ def definite(h):
     return vectors * mpmath.diag([abs(v) for v in values]) * vectors.T
 
 
-def damped(h, damping):
+def damped(h: Matrix, damping: Number):
     """Return H + λ I."""
     return h + damping * mpmath.eye(h.rows)
 
 
-def diagonal(h):
+def diagonal(h: Matrix):
     """Return H without its off-diagonal entries, as a mistaken formula has it."""
     return mpmath.diag([h[i, i] for i in range(h.rows)])
 
 
-def rooted(h, damping):
+def rooted(h: Matrix, damping: Number):
     """Return the square root of H + λ I, as a mistaken formula has it."""
     values, vectors = mpmath.eigsy(damped(h, damping))
     return vectors * mpmath.diag([mpmath.sqrt(abs(v)) for v in values]) * vectors.T
 
 
-def of_length(length, p, g):
+def of_length(length: Number, p: Leaves, g: Leaves):
     """Scale p so that √(pᵀg) is the given length.
 
-    This is the length of p in the metric in which p is the gradient g. A mistaken
-    formula uses it.
+    If p = H⁻¹ g, this is the length of p in the metric H. One of the known mistakes
+    uses this length.
     """
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p
 
 
-def solve(h, b):
+def solve(h: Matrix, b: Leaves):
     """Return H⁻¹ b; 0 if H is 0. If b has a NaN, every entry of the result is NaN."""
     if mpmath.mnorm(h) == 0:
         return 0 * norm(b) * b
     return like(list(mpmath.lu_solve(h, mpmath.matrix(flat(b)))), b) + 0 * norm(b)
 
 
-def low_enough(f, x, step, bound):
+def low_enough(f: Function, x: Leaves, step: Leaves, bound: Number):
     """Return whether f(x + step) <= f(x) + bound; true for a linear function."""
     return f.value is None or f.value(x + step) <= f.value(x) + bound
 
 
-def decrease(f, x, y, of_linear):
+def decrease(f: Function, x: Leaves, y: Leaves, of_linear: Number):
     """Return f(x) - f(y). For a linear function, return the known value `of_linear`."""
     return of_linear if f.value is None else f.value(x) - f.value(y)
 
 
-def promise(h, g, p):
+def promise(h: Matrix, g: Leaves, p: Leaves):
     """Return -(gᵀp + ½ pᵀHp), the decrease that the model predicts."""
     column = mpmath.matrix(flat(p))
     return -dot(g, p) - (column.T * h * column)[0] / 2
 
 
-def model_minimum(h, g, radius):
+def model_minimum(h: Matrix, g: Leaves, radius: Number):
     """Return the p with |p| <= radius that minimises gᵀp + ½ pᵀHp, and its multiplier.
 
     p and the multiplier σ satisfy (H + σ I) p = -g. Bisection finds σ.
@@ -136,7 +150,7 @@ def model_minimum(h, g, radius):
     values, vectors = mpmath.eigsy(h)
     parts = vectors.T * mpmath.matrix(flat(g))
 
-    def length(sigma):
+    def length(sigma: Number):
         return mpmath.sqrt(
             mpmath.fsum(
                 (c / (v + sigma)) ** 2 for c, v in zip(parts, values, strict=True)
@@ -156,12 +170,12 @@ def model_minimum(h, g, radius):
     return like(list(vectors * scaled), g), high
 
 
-def flat(x):
+def flat(x: Leaves):
     """Return the entries of Leaves as one array."""
     return np.concatenate([np.ravel(a) for a in x.arrays])
 
 
-def like(entries, x):
+def like(entries: Sequence[Number], x: Leaves):
     """Return a flat list of entries as Leaves with the shapes of x."""
     found, begin = [], 0
     for a in x.arrays:

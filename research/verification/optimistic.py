@@ -1,15 +1,18 @@
 """Formulas of optimistic gradient descent and optimistic Adam, from their papers."""
 
+from collections.abc import Iterator
 from itertools import count
 
 import optax
 
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import Leaves, sqrt, zeros_like
 
 
-def optimistic_gradient_descent(x, f, learning_rate, alpha=1.0, beta=1.0):
+def optimistic_gradient_descent(
+    x: Leaves, f: Function, learning_rate: float, alpha: float = 1.0, beta: float = 1.0
+) -> Iterator[Leaves]:
     """Yield the iterates of Mokhtari, Ozdaglar & Pattathil (2020), with g_0 = g_1."""
     before = None
     while True:
@@ -21,9 +24,17 @@ def optimistic_gradient_descent(x, f, learning_rate, alpha=1.0, beta=1.0):
 
 
 def optimistic_adam(
-    x, f, learning_rate, alpha=1.0, beta=1.0, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0,
-    nesterov=False,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    nesterov: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Daskalakis et al. (2018), with d_0 = d_1.
 
     The arguments alpha, beta and nesterov are those of optax.
@@ -72,9 +83,15 @@ def _of(symbol: str) -> tuple[Mistake, ...]:
 
 
 def optax_optimistic_adam(
-    learning_rate, alpha=1.0, beta=1.0, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0,
-    nesterov=False,
-):  # fmt: skip
+    learning_rate: float,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    eps_root: float = 0.0,
+    nesterov: bool = False,
+) -> optax.GradientTransformation:
     """Return optax.optimistic_adam_v2 with nesterov=False as the default."""
     return optax.optimistic_adam_v2(
         learning_rate, alpha=alpha, beta=beta, b1=b1, b2=b2, eps=eps,

@@ -1,6 +1,8 @@
 """Formulas of rules that find their own step size, from their papers."""
 
+from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,13 @@ import mpmath
 import optax
 import optax.contrib
 
+from research.types import Params
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
 from research.verification.from_zero import from_zero
 from research.verification.leaves import (
+    Leaves,
+    Number,
     absolute,
     dot,
     entrywise,
@@ -23,8 +28,14 @@ from research.verification.leaves import (
 from research.verification.problems import PROBLEMS
 
 
-def dog(x, f, learning_rate=1.0, initial_distance=None, eps=1e-8):
-    """Yield the iterates of equation (DoG) of Ivgi, Hinder & Carmon (2023).
+def dog(
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    initial_distance: float | None = None,
+    eps: float = 1e-8,
+) -> Iterator[Leaves]:
+    """Yield the iterates of DoG: equation (DoG) of Ivgi, Hinder & Carmon (2023).
 
     ε and r_ε are those of the authors' code.
     """
@@ -43,16 +54,26 @@ def dog(x, f, learning_rate=1.0, initial_distance=None, eps=1e-8):
         yield x
 
 
-def larger(a, b):
+def larger(a: Number, b: Number):
     """Return the larger number; NaN if either is NaN."""
     return a + b if mpmath.isnan(a + b) else max(a, b)
 
 
 def prodigy(
-    x, f, learning_rate=1.0, b1=0.9, b2=0.999, b3=None, eps=1e-8, initial_distance=1e-6, distance_factor=1.0,
-    weight_decay=0.0, bias_correction=False, eps_by_next_distance=True,
-):  # fmt: skip
-    """Yield the iterates of algorithm 4 of Mishchenko & Defazio (2024).
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    b3: Any = None,
+    eps: float = 1e-8,
+    initial_distance: float = 1e-6,
+    distance_factor: float = 1.0,
+    weight_decay: float = 0.0,
+    bias_correction: bool = False,
+    eps_by_next_distance: bool = True,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Prodigy: algorithm 4 of Mishchenko & Defazio (2024).
 
     The paper has eps_by_next_distance=False. The authors' code has True.
     """
@@ -77,8 +98,14 @@ def prodigy(
         yield x
 
 
-def dowg(x, f, learning_rate=1.0, initial_distance=1e-2, eps=1e-4):
-    """Yield the iterates of algorithm 1 of Khaled, Mishchenko & Jin (2023).
+def dowg(
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    initial_distance: float = 1e-2,
+    eps: float = 1e-4,
+) -> Iterator[Leaves]:
+    """Yield the iterates of DoWG: algorithm 1 of Khaled, Mishchenko & Jin (2023).
 
     The ε is that of optax.
     """
@@ -91,8 +118,15 @@ def dowg(x, f, learning_rate=1.0, initial_distance=1e-2, eps=1e-4):
         yield x
 
 
-def cocob(x, f, learning_rate=1.0, alpha=100.0, eps=1e-8, weight_decay=0.0):
-    """Yield the iterates of algorithm 2 of Orabona & Tommasi (2017).
+def cocob(
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    alpha: float = 100.0,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Iterator[Leaves]:
+    """Yield the iterates of COCOB: algorithm 2 of Orabona & Tommasi (2017).
 
     The rate multiplies the gradient, as in optax.
     """
@@ -111,9 +145,15 @@ def cocob(x, f, learning_rate=1.0, alpha=100.0, eps=1e-8, weight_decay=0.0):
 
 
 def dadapt_adamw(
-    x, f, learning_rate=1.0, b1=0.9, b2=0.999, eps=1e-8, initial_distance=1e-6,
-    weight_decay=0.0,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    initial_distance: float = 1e-6,
+    weight_decay: float = 0.0,
+) -> Iterator[Leaves]:
     """Yield the iterates of D-Adapted Adam of Defazio & Mishchenko (2023)."""
     d, r, root = initial_distance, 0, sqrt(b2)
     m = v = s = zeros_like(x)
@@ -130,16 +170,22 @@ def dadapt_adamw(
         yield x
 
 
-def over(a, b):
+def over(a: Leaves, b: Leaves):
     """Return a / b for each entry, and 0 where b is 0."""
     return entrywise(lambda p, q: 0 if q == 0 else p / q, a, b)
 
 
 def mechanic(
-    x, f, learning_rate=1.0, weight_decay=1e-2, eps=1e-8, initial_scale=1e-6,
-    num_betas=None,
-):  # fmt: skip
-    """Yield the iterates of algorithm 1 of Cutkosky, Defazio & Mehta (2023) around Adam.
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    weight_decay: float = 1e-2,
+    eps: float = 1e-8,
+    initial_scale: float = 1e-6,
+    num_betas: int | None = None,
+) -> Iterator[Leaves]:
+    """Yield the iterates of algorithm 1 of Cutkosky, Defazio & Mehta (2023) around
+    Adam.
 
     The clip of h is that of optax and of the authors' code.
     """
@@ -171,9 +217,14 @@ def mechanic(
 
 
 def momo(
-    x, f, learning_rate=1.0, beta=0.9, lower_bound=0.0, weight_decay=0.0,
-    adapt_lower_bound=False,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    beta: float = 0.9,
+    lower_bound: float = 0.0,
+    weight_decay: float = 0.0,
+    adapt_lower_bound: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of MoMo and MoMo* of Schaipp et al. (2024)."""
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, value, product = zeros_like(x), 0, 0
@@ -196,9 +247,16 @@ def momo(
 
 
 def momo_adam(
-    x, f, learning_rate=1e-2, b1=0.9, b2=0.999, eps=1e-8, lower_bound=0.0,
-    weight_decay=0.0, adapt_lower_bound=False,
-):  # fmt: skip
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1e-2,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    lower_bound: float = 0.0,
+    weight_decay: float = 0.0,
+    adapt_lower_bound: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of MoMo-Adam and MoMo-Adam* of Schaipp et al. (2024)."""
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, v, value, product = zeros_like(x), zeros_like(x), 0, 0
@@ -223,7 +281,9 @@ def momo_adam(
         yield x
 
 
-def optax_dog(learning_rate=1.0, initial_distance=None, eps=1e-8):
+def optax_dog(
+    learning_rate: float = 1.0, initial_distance: float | None = None, eps: float = 1e-8
+) -> optax.GradientTransformation:
     """Return optax.contrib.dog, with params replaced by x_t - x_0.
 
     With rounded params, optax's first updates would have a relative error of 1e-10.
@@ -237,15 +297,15 @@ def optax_dog(learning_rate=1.0, initial_distance=None, eps=1e-8):
 
 
 def optax_prodigy(
-    learning_rate=1.0,
-    b1=0.9,
-    b2=0.999,
-    b3=None,
-    eps=1e-8,
-    initial_distance=1e-6,
-    distance_factor=1.0,
-    bias_correction=False,
-):
+    learning_rate: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    b3: float | None = None,
+    eps: float = 1e-8,
+    initial_distance: float = 1e-6,
+    distance_factor: float = 1.0,
+    bias_correction: bool = False,
+) -> optax.GradientTransformation:
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
     Until then, optax itself divides 0 by 0 and the params become NaN. optax always
@@ -253,7 +313,7 @@ def optax_prodigy(
     schedule that is divided by optax's correction.
     """
 
-    def uncorrected(count):
+    def uncorrected(count: Any):
         t = count + 1.0
         return learning_rate * (1.0 - b1**t) / jnp.sqrt(1.0 - b2**t)
 
@@ -264,13 +324,20 @@ def optax_prodigy(
     return _at_rest_before_gradients(from_zero(rule, "params0"))
 
 
-def optax_dowg(learning_rate=1.0, initial_distance=1e-2, eps=1e-4):
+def optax_dowg(
+    learning_rate: float = 1.0, initial_distance: float = 1e-2, eps: float = 1e-4
+) -> optax.GradientTransformation:
     """Return optax.contrib.dowg, which receives x_t - x_0 in place of the params."""
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
 
 
-def optax_cocob(learning_rate=1.0, alpha=100.0, eps=1e-8, weight_decay=0.0):
+def optax_cocob(
+    learning_rate: float = 1.0,
+    alpha: float = 100.0,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
     """Return optax.contrib.cocob, which receives x_t - x_0 in place of the params.
 
     Only the weight decay receives the params themselves.
@@ -281,9 +348,13 @@ def optax_cocob(learning_rate=1.0, alpha=100.0, eps=1e-8, weight_decay=0.0):
 
 
 def optax_dadapt_adamw(
-    learning_rate=1.0, b1=0.9, b2=0.999, eps=1e-8, initial_distance=1e-6,
-    weight_decay=0.0,
-):  # fmt: skip
+    learning_rate: float = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    initial_distance: float = 1e-6,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
     """Return optax.contrib.dadapt_adamw, with updates of 0 until a gradient is not 0.
 
     Without this change, optax divides 0 by 0, and its params become NaN.
@@ -297,7 +368,7 @@ def optax_dadapt_adamw(
 def _at_rest_before_gradients(
     rule: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         after = rule.update(updates, state, params)
         # The step count continues.
         inner = jax.tree.map(
@@ -401,7 +472,10 @@ CARDS = {
                     "the sums are not multiplied by d",
                     "rate * d**2 * dot(g, start - x)\n        s = b3 * s + (1 - b3) * "
                     "rate * d**2 * g",
-                    "rate * dot(g, start - x)\n        s = b3 * s + (1 - b3) * rate * g",
+                    (
+                        "rate * dot(g, start - x)\n        "
+                        "s = b3 * s + (1 - b3) * rate * g"
+                    ),
                 ),
             ),
         ),
@@ -503,7 +577,10 @@ CARDS = {
                 Mistake("the estimate may shrink", "larger(d, r / size)", "r / size"),
                 Mistake(
                     "r is divided by the new second moment",
-                    "r = root * r + (1 - root) * rate * dot(g, over(s, sqrt(v) + eps))\n",
+                    (
+                        "r = root * r + (1 - root) * rate * dot(g, over(s, sqrt(v) + "
+                        "eps))\n"
+                    ),
                     "r = root * r + (1 - root) * rate * dot(g, over(s, sqrt(b2 * v + "
                     "(1 - b2) * g**2) + eps))\n",
                 ),
@@ -577,8 +654,8 @@ CARDS = {
             ),
         ),
         optax=(
-            "optax.contrib.mechanize subtracts rounded params, so its first updates have "
-            "few digits; tests/rules/test_parameter_free.py compares the two"
+            "optax.contrib.mechanize subtracts rounded params, so its first updates "
+            "have few digits; tests/rules/test_parameter_free.py compares the two"
         ),
         recorded=_NO_RECORD,
         arguments={

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from research.types import Params
 from research.verification.formula import Function
-from research.verification.leaves import Leaves
+from research.verification.leaves import Leaf, Leaves
 
 NUM_STEPS = 50
 
@@ -59,16 +59,16 @@ def _quadratic() -> Problem:
     """Return the problem ½ xᵀAx - bᵀx."""
 
     def exact() -> Function:
-        def product(x):
+        def product(x: Leaf):
             return np.array(
                 [sum(a * e for a, e in zip(row, x, strict=True)) for row in A.tolist()],
                 object,
             )
 
-        def gradient(x):
+        def gradient(x: Leaves):
             return Leaves([product(x.arrays[0]) - B])
 
-        def value(x):
+        def value(x: Leaves):
             return mpmath.fsum(x.arrays[0] * (product(x.arrays[0]) / 2 - B))
 
         return Function(gradient, value, lambda x: mpmath.matrix(A.tolist()))
@@ -85,15 +85,15 @@ def _rosenbrock() -> Problem:
     """Return the problem (1 - x1)² + 100 (x2 - x1²)²."""
 
     def exact() -> Function:
-        def gradient(x):
+        def gradient(x: Leaves):
             a, b = x.arrays[0]
             return Leaves([[-2 * (1 - a) - 400 * a * (b - a * a), 200 * (b - a * a)]])
 
-        def value(x):
+        def value(x: Leaves):
             a, b = x.arrays[0]
             return (1 - a) ** 2 + 100 * (b - a * a) ** 2
 
-        def hessian(x):
+        def hessian(x: Leaves):
             a, b = x.arrays[0]
             return mpmath.matrix(
                 [[2 - 400 * b + 1200 * a * a, -400 * a], [-400 * a, 200]]
@@ -101,7 +101,7 @@ def _rosenbrock() -> Problem:
 
         return Function(gradient, value, hessian)
 
-    def objective(x):
+    def objective(x: jax.Array):
         return (1.0 - x[0]) ** 2 + 100.0 * (x[1] - x[0] ** 2) ** 2
 
     return Problem(
@@ -124,13 +124,13 @@ def _softmax_regression() -> Problem:
     def exact() -> Function:
         exponential = np.frompyfunc(mpmath.exp, 1, 1)
 
-        def probabilities(x):
+        def probabilities(x: Leaves):
             powers = np.asarray(
                 exponential(INPUTS.astype(object) @ x.arrays[0] + x.arrays[1])
             )
             return powers / powers.sum(axis=1, keepdims=True)
 
-        def gradient(x):
+        def gradient(x: Leaves):
             residual = (probabilities(x) - one_hot) / len(LABELS)
             decay = [mpmath.mpf(PENALTY) * a for a in x.arrays]
             return Leaves(
@@ -140,7 +140,7 @@ def _softmax_regression() -> Problem:
                 ]
             )
 
-        def value(x):
+        def value(x: Leaves):
             likely = probabilities(x)[np.arange(len(LABELS)), LABELS]
             size = mpmath.fsum(e * e for a in x.arrays for e in a.flat)
             return (
@@ -148,7 +148,7 @@ def _softmax_regression() -> Problem:
                 + mpmath.mpf(PENALTY) * size / 2
             )
 
-        def hessian(x):
+        def hessian(x: Leaves):
             rows = np.hstack([INPUTS, np.ones((len(LABELS), 1))]).astype(
                 object
             )  # The intercept is a third input.
@@ -162,7 +162,7 @@ def _softmax_regression() -> Problem:
 
         return Function(gradient, value, hessian)
 
-    def objective(x):
+    def objective(x: Any):
         w, b = x
         log_p = jax.nn.log_softmax(INPUTS.astype(w.dtype) @ w + b[None])
         return -jnp.mean(log_p[np.arange(len(LABELS)), LABELS]) + 0.5 * PENALTY * (
@@ -182,7 +182,7 @@ def _given(
     name: str,
     seed: int,
     change: Callable[[np.random.Generator, np.ndarray], np.ndarray],
-    **options,
+    **options: Any,
 ) -> Problem:
     """Return a problem of random gradients, changed leaf by leaf by `change`.
 

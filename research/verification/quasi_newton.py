@@ -1,13 +1,16 @@
 """Formulas of BFGS and L-BFGS, from Nocedal & Wright."""
 
+from collections.abc import Iterable, Iterator
+
 import mpmath
 import numpy as np
 
 from research.verification.card import Card, Recorded
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
 from research.verification.gradient_line_search import NO_VALUE
 from research.verification.leaves import (
     Leaves,
+    Number,
     absolute,
     dot,
     norm,
@@ -17,7 +20,7 @@ from research.verification.line_searches import SEARCHES, capped
 from research.verification.problems import PROBLEMS
 
 
-def first_scale(g, first_step):
+def first_scale(g: Leaves, first_step: str):
     """Return min(1, 1 / |g|), where |g| is the norm |g|_2 or |g|_1."""
     return capped(
         norm(g) if first_step == "euclidean" else dot(absolute(g), zeros_like(g) + 1)
@@ -25,13 +28,13 @@ def first_scale(g, first_step):
 
 
 def bfgs(
-    x,
-    f,
-    learning_rate=1.0,
-    linesearch="strong_wolfe",
-    first_step="euclidean",
-    min_curvature=0.0,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    linesearch: str = "strong_wolfe",
+    first_step: str = "euclidean",
+    min_curvature: float = 0.0,
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 6.1 of Nocedal & Wright, with update (6.17).
 
     Before the first pair is used, H is scaled by (6.20).
@@ -58,15 +61,15 @@ def bfgs(
 
 
 def lbfgs(
-    x,
-    f,
-    learning_rate=1.0,
-    memory_size=10,
-    linesearch="strong_wolfe",
-    first_step="euclidean",
-    min_curvature=0.0,
-):
-    """Yield the iterates of algorithms 7.4 and 7.5 of Nocedal & Wright.
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    memory_size: int = 10,
+    linesearch: str = "strong_wolfe",
+    first_step: str = "euclidean",
+    min_curvature: float = 0.0,
+) -> Iterator[Leaves]:
+    """Yield the iterates of L-BFGS: algorithms 7.4 and 7.5 of Nocedal & Wright.
 
     The scale γ is that of (7.20).
     """
@@ -91,12 +94,12 @@ def lbfgs(
             pairs = [*pairs, (x - before, g - g_before)][-int(memory_size) :]
 
 
-def column(x):
+def column(x: Leaves):
     """Return all entries as a column."""
     return mpmath.matrix([entry for a in x.arrays for entry in a.flat])
 
 
-def like(flat, x):
+def like(flat: Iterable[Number], x: Leaves):
     """Return a column as Leaves of the structure of x."""
     entries = iter(flat)
     return Leaves(
@@ -109,7 +112,10 @@ def like(flat, x):
 # function, and where a search takes another branch because two values are equal. The
 # factor changes with the rate and with the version of the compiler.
 _VALLEY = {
-    "rosenbrock": "its valley magnifies rounding a thousandfold and more; the rule's own tests compare the first ten steps"
+    "rosenbrock": (
+        "its valley magnifies rounding a thousandfold and more; the rule's own tests "
+        "compare the first ten steps"
+    )
 }
 
 
@@ -141,7 +147,10 @@ CARDS = {
             ),
         ),
         optax="optax has no such rule",
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"linesearch": None, "first_step": "absolute", "min_curvature": 1e-8},
         rates=dict.fromkeys(PROBLEMS, 0.25),
         reasons={**NO_VALUE, **_VALLEY},
@@ -199,9 +208,10 @@ CARDS = {
         rates=dict.fromkeys(PROBLEMS, 0.5),
         reasons={**NO_VALUE, **_VALLEY},
         # The difference of two gradients is smaller than the gradients, so its relative
-        # rounding error is larger. Measured: 236. Torch's trace on Rosenbrock's function
-        # deviates at its end by 1e-11 in float64 and 1e-2 in float32. optax's own run is
-        # there 6e-12 from the rule in fifty digits. Until step 30 it is within 1e-15.
+        # rounding error is larger. Measured: 236. Torch's trace on Rosenbrock's
+        # function deviates at its end by 1e-11 in float64 and 1e-2 in float32. optax's
+        # own run is there 6e-12 from the rule in fifty digits. Until step 30 it is
+        # within 1e-15.
         bounds={"formula": 1000.0, "recorded": 5e5},
     ),
 }

@@ -1,19 +1,21 @@
 """Formula of Rprop, from Igel & Hüsken."""
 
+from collections.abc import Iterator
+
 from research.verification.card import Card, Recorded
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import entrywise, sign, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import Leaves, Number, entrywise, sign, zeros_like
 
 
 def rprop(
-    x,
-    f,
-    learning_rate,
-    eta_minus=0.5,
-    eta_plus=1.2,
-    min_step_size=1e-6,
-    max_step_size=50.0,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    eta_minus: float = 0.5,
+    eta_plus: float = 1.2,
+    min_step_size: float = 1e-6,
+    max_step_size: float = 50.0,
+) -> Iterator[Leaves]:
     """Yield the iterates of iRprop- of Igel & Hüsken (2003)."""
     before = step = zeros_like(x)
     size = zeros_like(x) + learning_rate
@@ -31,7 +33,7 @@ def rprop(
         yield x
 
 
-def zero_where_negative(agreement, a):
+def zero_where_negative(agreement: Number, a: Number):
     """Return a, with 0 in entries where the sign of the gradient changed."""
     return entrywise(lambda s, e: 0 * e if s < 0 else e, agreement, a)
 
@@ -49,7 +51,10 @@ CARDS = {
                 Mistake(
                     "each step comes one call too late, as in optax.rprop",
                     "step = sign(kept) * size\n        x = x - step",
-                    "x = x - zero_where_negative(agreement, step)\n        step = sign(kept) * size",
+                    (
+                        "x = x - zero_where_negative(agreement, step)\n        "
+                        "step = sign(kept) * size"
+                    ),
                 ),
                 Mistake(
                     "growing and shrinking are swapped",
@@ -70,7 +75,10 @@ CARDS = {
                 Mistake(
                     "after a change of sign, the last step is undone (Rprop+)",
                     "step = sign(kept) * size\n        x = x - step",
-                    "step = sign(kept) * size - (step - zero_where_negative(agreement, step))\n        x = x - step",
+                    (
+                        "step = sign(kept) * size - (step - "
+                        "zero_where_negative(agreement, step))\n        x = x - step"
+                    ),
                 ),
             ),
         ),

@@ -1,5 +1,6 @@
 """The rule under test: checks of the rule, with errors that name it."""
 
+import functools
 import importlib
 import inspect
 import sys
@@ -12,6 +13,7 @@ import jax
 import optax
 
 from research.naming import known_names
+from research.types import Params
 from research.verification.card import Constructor
 from research.verification.walks import check_updates
 
@@ -120,7 +122,7 @@ def made(
     Example:
       >>> made(lambda rate: 1 / 0, 0.1, {}, "mine.py:rule")
       Traceback (most recent call last):
-      research.verification.rule_under_test.RuleError: mine.py:rule raised ZeroDivisionError while it was built: division by zero
+      research.verification.rule_under_test.RuleError: mine.py:rule raised ...
     """
     sort = "an optax.GradientTransformation"
     if not is_made(rule) and not callable(rule):
@@ -130,7 +132,7 @@ def made(
         )
     found: Any = rule
     if not is_made(rule):
-        found = _call(
+        found = calling(
             f"{name} raised", "while it was built", lambda: rule(rate, **arguments)
         )
     if not is_made(found):
@@ -141,16 +143,44 @@ def made(
     return _checked(found, name)
 
 
+def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransformation]:
+    """Return a constructor whose rules are checked, with errors that name the rule.
+
+    Args:
+      name: Name of the rule in messages.
+      constructor: A function of hyper-parameters by name, or a rule that is already
+        made, which the result returns.
+    Returns:
+      The constructor, a function of hyper-parameters by name. It raises the errors of
+      `made`.
+    Example:
+      >>> guarded("mine", lambda rate: 1 / 0)(rate=0.1)
+      Traceback (most recent call last):
+      research.verification.rule_under_test.RuleError: mine raised ZeroDivisionError ...
+    """
+
+    def make_rule(**hyperparameters: Any) -> optax.GradientTransformation:
+        if is_made(constructor):
+            return made(constructor, 0.0, {}, name)
+        return made(lambda _: constructor(**hyperparameters), 0.0, {}, name)
+
+    return (
+        make_rule
+        if is_made(constructor)
+        else functools.update_wrapper(make_rule, constructor)
+    )
+
+
 def _checked(
     rule: optax.GradientTransformation, name: str
 ) -> optax.GradientTransformationExtraArgs:
     inner = optax.with_extra_args_support(rule)
 
-    def init(params):
-        return _call(f"{name} raised", "in init", lambda: inner.init(params))
+    def init(params: Params):
+        return calling(f"{name} raised", "in init", lambda: inner.init(params))
 
-    def update(updates, state, params=None, **extra):
-        answer = _call(
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
+        answer = calling(
             f"{name} raised",
             "in update",
             lambda: inner.update(updates, state, params, **extra),
@@ -194,10 +224,15 @@ def _check_state(before: Any, after: Any, name: str) -> None:
             )
 
 
-def _call(raised: str, when: str, call: Callable[[], Any]) -> Any:
+def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
     """Return the result of the call, and convert an exception to a RuleError.
 
     The error names the rule, the kind of exception, its place and its message.
+
+    Args:
+      raised, when: Parts of the message before and after the kind of exception, such as
+        "the rule raised" and "in update".
+      call: Function without arguments.
     """
     try:
         return call()
@@ -219,7 +254,7 @@ def _call(raised: str, when: str, call: Callable[[], Any]) -> Any:
 
 
 def place(problem: BaseException) -> str:
-    """Return the line of the user's own code that raised, as " (line 3 of mine.py)".
+    """Return the line of user code that raised an error, as " (line 3 of mine.py)".
 
     Return "" if the traceback has only lines of installed packages.
     """

@@ -5,7 +5,9 @@ is written x + c (z - x), and y is written in the same way, so that x and y do n
 change as long as z does not change.
 """
 
+from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import jax.numpy as jnp
 import mpmath
@@ -13,14 +15,20 @@ import optax
 import optax.contrib
 
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
+from research.verification.formula import Formula, Function, Mistake
 from research.verification.from_zero import from_zero
-from research.verification.leaves import sqrt, zeros_like
+from research.verification.leaves import Leaves, sqrt, zeros_like
 
 
 def schedule_free_sgd(
-    x, f, learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    warmup_steps: int = 0,
+    b1: float = 0.9,
+    weight_decay: float = 0.0,
+    weight_power: float = 2.0,
+) -> Iterator[Leaves]:
     """Yield the iterates of the three sequences in Defazio et al. (2024), introduction.
 
     Weights, warm-up and weight decay are those of algorithm 1 of the same paper.
@@ -40,16 +48,16 @@ def schedule_free_sgd(
 
 
 def schedule_free_adamw(
-    x,
-    f,
-    learning_rate,
-    warmup_steps=0,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    weight_power=2.0,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    warmup_steps: int = 0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    weight_power: float = 2.0,
+) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 1 of Defazio et al. (2024)."""
     y = z = x
     v = zeros_like(x)
@@ -100,11 +108,15 @@ _OF_BOTH = (
 
 
 def optax_sgd(
-    learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0
-):
+    learning_rate: float,
+    warmup_steps: int = 0,
+    b1: float = 0.9,
+    weight_decay: float = 0.0,
+    weight_power: float = 2.0,
+) -> optax.GradientTransformation:
     """Return optax.contrib.schedule_free_sgd, with the warm-up mended.
 
-    optax's own warm-up has an error (open pull request 1744). For the step optax
+    optax's own warm-up has an error (open pull request 1744). For the step, optax
     evaluates the schedule with a count from 0, and for the weight of the average with a
     count from 1. With warm-up, the result is therefore a rule that is composed of
     optax's parts.
@@ -120,14 +132,14 @@ def optax_sgd(
 
 
 def optax_adamw(
-    learning_rate,
-    warmup_steps=0,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    weight_power=2.0,
-):
+    learning_rate: float,
+    warmup_steps: int = 0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    weight_power: float = 2.0,
+) -> optax.GradientTransformation:
     """Return optax.contrib.schedule_free_adamw, with the warm-up mended.
 
     `optax_sgd` describes the error in optax's warm-up.
@@ -143,8 +155,15 @@ def optax_adamw(
     )
 
 
-def _warming_up(direction, learning_rate, warmup_steps, b1, weight_decay, weight_power):
-    def rate(t):
+def _warming_up(
+    direction: optax.GradientTransformation,
+    learning_rate: float,
+    warmup_steps: int,
+    b1: float,
+    weight_decay: float,
+    weight_power: float,
+) -> optax.GradientTransformation:
+    def rate(t: Any):
         return learning_rate * jnp.minimum(1.0, t / jnp.asarray(warmup_steps, float))
 
     moves = optax.scale_by_learning_rate(lambda count: rate(count + 1))

@@ -1,16 +1,22 @@
 """Formula of sharpness-aware minimisation, from its paper."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from research.types import Params
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import norm
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import Leaves, norm
 
 
-def sam(x, f, learning_rate, rho=0.05):
-    """Yield the iterates of algorithm 1 of Foret et al. (2021) with p = 2.
+def sam(
+    x: Leaves, f: Function, learning_rate: float, rho: float = 0.05
+) -> Iterator[Leaves]:
+    """Yield the iterates of SAM: algorithm 1 of Foret et al. (2021) with p = 2.
 
     The steps are ε̂ = ρ g / |g| and w <- w - η ∇L(w + ε̂).
     """
@@ -30,7 +36,7 @@ def _unit() -> optax.GradientTransformation:
     optax divides 0 by 0 there.
     """
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         norm = optax.tree.norm(updates)
         return jax.tree.map(
@@ -40,7 +46,9 @@ def _unit() -> optax.GradientTransformation:
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
-def _sam(learning_rate, rho=0.05) -> optax.GradientTransformationExtraArgs:
+def _sam(
+    learning_rate: float, rho: float = 0.05
+) -> optax.GradientTransformationExtraArgs:
     """Return optax.contrib.sam as one step.
 
     The step's value_fn supplies the gradients.
@@ -49,7 +57,7 @@ def _sam(learning_rate, rho=0.05) -> optax.GradientTransformationExtraArgs:
         optax.sgd(learning_rate), optax.chain(_unit(), optax.sgd(rho)), opaque_mode=True
     )
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         return theirs.update(
             updates, state, params, grad_fn=lambda x, _: jax.grad(extra["value_fn"])(x)
         )

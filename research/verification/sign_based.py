@@ -1,17 +1,25 @@
 """Formulas of Lion and ADOPT, from their papers."""
 
+from collections.abc import Iterator
 from itertools import count
 
 import optax
 import optax.contrib
 
 from research.verification.card import Card, Recorded
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import maximum, sign, sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import Leaves, maximum, sign, sqrt, zeros_like
 
 
-def lion(x, f, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3):
-    """Yield the iterates of algorithm 2 of Chen et al. (2023)."""
+def lion(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    weight_decay: float = 1e-3,
+) -> Iterator[Leaves]:
+    """Yield the iterates of Lion: algorithm 2 of Chen et al. (2023)."""
     m = zeros_like(x)
     while True:
         g = f.gradient(x)
@@ -20,7 +28,15 @@ def lion(x, f, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3):
         yield x
 
 
-def adopt(x, f, learning_rate, b1=0.9, b2=0.9999, eps=1e-6, use_clipping=True):
+def adopt(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.9999,
+    eps: float = 1e-6,
+    use_clipping: bool = True,
+) -> Iterator[Leaves]:
     """Yield the iterates of Taniguchi et al. (2024).
 
     The first gradient only gives v_0. After that, each step divides the gradient, clips

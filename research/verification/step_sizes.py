@@ -1,25 +1,33 @@
 """Formulas of rules that find their own learning rate, from their papers."""
 
 import math
+from collections.abc import Iterator
 
 import mpmath
 import optax
 
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import by_leaf, dot, norm, sqrt  # noqa: F401, a mistake uses by_leaf
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import (  # noqa: F401, a mistake uses by_leaf
+    Leaves,
+    Number,
+    by_leaf,
+    dot,
+    norm,
+    sqrt,
+)
 from research.verification.problems import PROBLEMS
 
 
 def polyak_step(
-    x,
-    f,
-    learning_rate=1.0,
-    f_min=0.0,
-    max_learning_rate=None,
-    eps=0.0,
-    positive_part=False,
-):
+    x: Leaves,
+    f: Function,
+    learning_rate: float = 1.0,
+    f_min: float = 0.0,
+    max_learning_rate: float | None = None,
+    eps: float = 0.0,
+    positive_part: bool = False,
+) -> Iterator[Leaves]:
     """Yield the iterates of Polyak (1969), with optax's ε.
 
     The upper limit of the step is that of Loizou et al. (2021), equation (3).
@@ -36,7 +44,9 @@ def polyak_step(
         yield x
 
 
-def barzilai_borwein(x, f, learning_rate=1e-3, short=False):
+def barzilai_borwein(
+    x: Leaves, f: Function, learning_rate: float = 1e-3, short: bool = False
+) -> Iterator[Leaves]:
     """Yield the iterates of equations (5) and (6) of Barzilai & Borwein (1988).
 
     If the curvature is not positive, the step size does not change.
@@ -51,8 +61,8 @@ def barzilai_borwein(x, f, learning_rate=1e-3, short=False):
             step = dot(s, y) / dot(y, y) if short else dot(s, s) / dot(s, y)
 
 
-def adgd(x, f, learning_rate=1e-3):
-    """Yield the iterates of algorithm 1 of Malitsky & Mishchenko (2020).
+def adgd(x: Leaves, f: Function, learning_rate: float = 1e-3) -> Iterator[Leaves]:
+    """Yield the iterates of AdGD: algorithm 1 of Malitsky & Mishchenko (2020).
 
     If the iterates do not move, λ and θ do not change.
     """
@@ -69,14 +79,18 @@ def adgd(x, f, learning_rate=1e-3):
             theta, step = found / step, found
 
 
-def _smaller(a, b):
+def _smaller(a: Number, b: Number):
     """Return the smaller number; NaN if either is NaN."""
     return a if mpmath.isnan(a) or a < b else b
 
 
 def polyak_sgd(
-    learning_rate=1.0, f_min=0.0, max_learning_rate=None, eps=0.0, positive_part=False
-):
+    learning_rate: float = 1.0,
+    f_min: float = 0.0,
+    max_learning_rate: float | None = None,
+    eps: float = 0.0,
+    positive_part: bool = False,
+) -> optax.GradientTransformation:
     """Return optax.scale_by_polyak followed by the factor of the learning rate.
 
     optax.polyak_sgd itself multiplies the gradient by its argument `scaling` before

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import optax
 
+from research.types import Params
 from research.verification.formula import Formula, Mistake, mistaken
 from research.verification.problems import NUM_STEPS, Problem
 from research.verification.walks import Deviation, Walk, walk, walk_exactly
@@ -228,10 +229,10 @@ def _factor(e: Evidence) -> float | None:
 def _stale(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     rule = optax.with_extra_args_support(rule)
 
-    def init(params):
+    def init(params: Params):
         return rule.init(params), jax.tree.map(lambda x: 0 * x, params)
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         now, inner = rule.update(updates, state[0], params, **extra)
         return state[1], (inner, now)
 
@@ -243,7 +244,7 @@ def _scaled(
 ) -> optax.GradientTransformation:
     rule = optax.with_extra_args_support(rule)
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         updates, state = rule.update(updates, state, params, **extra)
         return jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates), state
 

@@ -1,5 +1,6 @@
 """Formulas of LARS, NovoGrad and Fromage, from their papers."""
 
+from collections.abc import Iterator
 from itertools import count
 
 import mpmath
@@ -7,15 +8,30 @@ import numpy as np
 import optax
 
 from research.verification.card import Card
-from research.verification.formula import Formula, Mistake
-from research.verification.leaves import Leaves, by_leaf, norm, sqrt, zeros_like
+from research.verification.formula import Formula, Function, Mistake
+from research.verification.leaves import (
+    Leaf,
+    Leaves,
+    Number,
+    by_leaf,
+    norm,
+    sqrt,
+    zeros_like,
+)
 
 
 def lars(
-    x, f, learning_rate, momentum=0.9, weight_decay=0.0, trust_coefficient=1e-3,
-    eps=0.0, nesterov=False, separate_norms=True,
-):  # fmt: skip
-    """Yield the iterates of algorithm 1 of You, Gitman & Ginsburg (2017).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    trust_coefficient: float = 1e-3,
+    eps: float = 0.0,
+    nesterov: bool = False,
+    separate_norms: bool = True,
+) -> Iterator[Leaves]:
+    """Yield the iterates of LARS: algorithm 1 of You, Gitman & Ginsburg (2017).
 
     If a norm is 0, the ratio is 1. The arguments eps and separate_norms=False are from
     optax.
@@ -36,21 +52,28 @@ def lars(
         yield x
 
 
-def size(a):
+def size(a: Leaf):
     """Return the Euclidean norm of one leaf."""
     return norm(Leaves([a]))
 
 
-def ratio(p, q, eps):
+def ratio(p: Number, q: Number, eps: Number):
     """Return p / (q + ε), and 1 if p or q is 0."""
     p, q = (np.asarray(e, object).item() for e in (p, q))
     return mpmath.mpf(1) if p == 0 or q == 0 else p / (q + eps)
 
 
 def novograd(
-    x, f, learning_rate, b1=0.9, b2=0.25, eps=1e-6, eps_root=0.0, weight_decay=0.0
-):
-    """Yield the iterates of algorithm 1 of Ginsburg et al. (2019).
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.25,
+    eps: float = 1e-6,
+    eps_root: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Iterator[Leaves]:
+    """Yield the iterates of NovoGrad: algorithm 1 of Ginsburg et al. (2019).
 
     The argument eps_root is that of optax.
     """
@@ -65,8 +88,10 @@ def novograd(
         yield x
 
 
-def fromage(x, f, learning_rate, min_norm=1e-6):
-    """Yield the iterates of algorithm 1 of Bernstein et al. (2020).
+def fromage(
+    x: Leaves, f: Function, learning_rate: float, min_norm: float = 1e-6
+) -> Iterator[Leaves]:
+    """Yield the iterates of Fromage: algorithm 1 of Bernstein et al. (2020).
 
     The argument min_norm is that of optax.
     """
@@ -80,20 +105,20 @@ def fromage(x, f, learning_rate, min_norm=1e-6):
         yield x
 
 
-def at_least(least, a):
+def at_least(least: Number, a: Leaf):
     """Return the larger of a number and the norm of a leaf; NaN if the norm is NaN."""
     length = size(a)
     return length if mpmath.isnan(length) else max(least, length)
 
 
 def optax_lars(
-    learning_rate,
-    momentum=0.9,
-    weight_decay=0.0,
-    trust_coefficient=1e-3,
-    eps=0.0,
-    nesterov=False,
-):
+    learning_rate: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    trust_coefficient: float = 1e-3,
+    eps: float = 0.0,
+    nesterov: bool = False,
+) -> optax.GradientTransformation:
     """Return optax.lars with the argument names of this library."""
     return optax.lars(
         learning_rate,
@@ -189,8 +214,14 @@ CARDS = {
                 ),
                 Mistake(
                     "the decay does not go through the momentum",
-                    "m = b1 * m + d + weight_decay * x\n        x = x - learning_rate * m",
-                    "m = b1 * m + d\n        x = x - learning_rate * (m + weight_decay * x)",
+                    (
+                        "m = b1 * m + d + weight_decay * x\n        "
+                        "x = x - learning_rate * m"
+                    ),
+                    (
+                        "m = b1 * m + d\n        "
+                        "x = x - learning_rate * (m + weight_decay * x)"
+                    ),
                 ),
                 Mistake(
                     "the root is missing",

@@ -42,12 +42,15 @@ class Walk(NamedTuple):
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
       evaluations: Points at which the rule is to be evaluated after each step, same
         shape as iterates. None if the rule is evaluated at the iterates.
+      subtracted: Whether the updates are differences of stored iterates, so that they
+        have the rounding errors of the iterates.
     """
 
-    iterates: np.ndarray
-    updates: np.ndarray
+    iterates: Float[np.ndarray, "steps entries"]
+    updates: Float[np.ndarray, "steps entries"]
     leaves: list[str]
-    evaluations: np.ndarray | None = None
+    evaluations: Float[np.ndarray, "steps entries"] | None = None
+    subtracted: bool = False
 
 
 def walk(
@@ -58,7 +61,8 @@ def walk(
 ) -> Walk:
     """Run a JAX rule on a problem in one compiled scan, and return its trajectory.
 
-    The rule receives the same extra arguments as in a step of descent.
+    The rule receives the same extra arguments as in a training step of
+    `research.descent`.
 
     Args:
       rule: Any gradient transformation.
@@ -155,11 +159,11 @@ def _walk_given(
 ):
     rule = optax.with_extra_args_support(make(**floats))
 
-    def step(carry, gradient):
+    def step(carry: tuple[Params, Any], gradient: Params):
         x, state = carry
 
         def value_fn(
-            params, indices=None
+            params: Params, indices: Any = None
         ):  # A linear function whose gradient is the given one.
             del indices
             return sum(
@@ -184,11 +188,11 @@ def _walk_down(
 ):
     rule = optax.with_extra_args_support(make(**floats))
 
-    def value_fn(params, indices=None):
+    def value_fn(params: Params, indices: Any = None):
         del indices
         return objective(params)
 
-    def step(carry, _):
+    def step(carry: tuple[Params, Any], _: None):
         x, state = carry
         value, gradient = jax.value_and_grad(value_fn)(x)
         return _advance(rule, x, state, gradient, value, value_fn)
@@ -264,8 +268,13 @@ def walk_exactly(
     Example:
       >>> from research.verification.cards import FORMULAS
       >>> from research.verification.problems import PROBLEMS
-      >>> descent, quadratic = FORMULAS["gradient_descent"].iterates, PROBLEMS["quadratic"]
-      >>> print(walk_exactly(descent, quadratic, num_steps=1, learning_rate=0.125).updates)
+      >>> descent, quadratic = (
+      ...     FORMULAS["gradient_descent"].iterates,
+      ...     PROBLEMS["quadratic"],
+      ... )
+      >>> print(
+      ...     walk_exactly(descent, quadratic, num_steps=1, learning_rate=0.125).updates
+      ... )
       [[-0.125    0.1875   0.09375]]
     """
     check_callable("formula", formula)
@@ -314,7 +323,7 @@ def _function(problem: Problem) -> Function:
     rows = iter(range(NUM_STEPS))
     leaves = jax.tree.leaves(problem.gradients)
 
-    def gradient(x):
+    def gradient(x: Leaves):
         del x
         t = next(rows)
         return Leaves(leaf[t] for leaf in leaves)
@@ -377,14 +386,15 @@ def distance(
 
     If the problem is a sequence of gradients, the difference is the maximum of |u - v|
     / max_t |v_t| over the updates u and v, entry by entry, so that small entries count
-    as much as large ones. If a gradient is NaN, the iterates are compared instead,
-    because NaN params have no differences.
+    as much as large ones. If the updates of `found` are differences of stored iterates,
+    |u - v| is divided by the larger of max_t |v_t| and |y|. If a gradient is NaN, the
+    iterates are compared instead, because NaN params have no differences.
 
     If only one of two compared values is finite, the difference is inf. If both are
     NaN, the difference is 0 if the problem has NaN in its gradients. Otherwise it is
     inf, so that failed runs never count as equal. If both rules are evaluated at points
-    other than their iterates, these points are compared like the iterates of a
-    function.
+    other than their iterates, these points are compared in the same way as the
+    iterates.
 
     Args:
       found, reference: The two trajectories.
@@ -394,9 +404,14 @@ def distance(
       The Deviation.
     Example:
       >>> from research.verification.problems import PROBLEMS
-      >>> fast, slow = (walk(optax.sgd(rate), PROBLEMS["quadratic"], "float32") for rate in (0.25, 0.125))
+      >>> fast, slow = (
+      ...     walk(optax.sgd(rate), PROBLEMS["quadratic"], "float32")
+      ...     for rate in (0.25, 0.125)
+      ... )
       >>> found = distance(fast, slow, PROBLEMS["quadratic"], tolerance=1e-3)
-      >>> print(f"{found.largest:.2f} at most, and they differ from step {found.first} on")
+      >>> print(
+      ...     f"{found.largest:.2f} at most, and they differ from step {found.first} on"
+      ... )
       0.12 at most, and they differ from step 0 on
     """
     if problem.gradients is None or problem.nan:
@@ -408,12 +423,10 @@ def distance(
         )
     else:
         sizes = np.where(np.isfinite(reference.updates), np.abs(reference.updates), 0.0)
-        apart = _apart(
-            found.updates,
-            reference.updates,
-            np.max(sizes, axis=0, keepdims=True),
-            problem.nan,
-        )
+        sizes = np.max(sizes, axis=0, keepdims=True)
+        if found.subtracted:
+            sizes = np.fmax(sizes, np.abs(reference.iterates))
+        apart = _apart(found.updates, reference.updates, sizes, problem.nan)
     if found.evaluations is not None and reference.evaluations is not None:
         b = reference.evaluations
         apart = np.maximum(
@@ -448,7 +461,11 @@ def trajectory(
       ValueError, TypeError: num_steps is not a positive integer, or the gradient's
         dtypes differ from those of the params.
     Example:
-      >>> print(trajectory(optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3))
+      >>> print(
+      ...     trajectory(
+      ...         optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3
+      ...     )
+      ... )
       [8. 4. 2. 1.]
     """
     check_rule(rule)
@@ -460,7 +477,7 @@ def trajectory(
 
     rule = optax.with_extra_args_support(rule)
 
-    def step(carry, _):
+    def step(carry: tuple[Params, Any], _: None):
         x, state = carry
         carry, (after, _, _) = _advance(rule, x, state, gradient(x))
         return carry, after
@@ -502,7 +519,9 @@ def deviation(
         float64 is off.
     Example:
       >>> gradient = jax.grad(lambda x: jnp.sum(x["w"] ** 2) / 2)
-      >>> found = deviation(optax.sgd(0.5), optax.sgd(0.25), gradient, {"w": jnp.ones(3)}, num_steps=2)
+      >>> found = deviation(
+      ...     optax.sgd(0.5), optax.sgd(0.25), gradient, {"w": jnp.ones(3)}, num_steps=2
+      ... )
       >>> print(f"{found.largest:.3f} after step {found.step} in {found.leaf}")
       0.200 after step 1 in ['w']
     """
@@ -547,7 +566,9 @@ def deviation_from_optax(
         optax does not have this rule.
     Example:
       >>> objective = lambda x, batch: jnp.sum((x - batch) ** 2)
-      >>> deviation_from_optax("heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32").largest < 1e-6
+      >>> deviation_from_optax(
+      ...     "heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32"
+      ... ).largest < 1e-6
       True
     """
     constructor, counterpart = find_rule(name), CARDS[name].optax
@@ -568,19 +589,33 @@ def deviation_from_optax(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _differences_from_optax(constructors, objective, num_steps, params, batch, rate):
+def _differences_from_optax(
+    constructors: tuple[Callable[..., Any], Callable[..., Any]],
+    objective: Callable[[Params, Any], Array],
+    num_steps: int,
+    params: Params,
+    batch: Any,
+    rate: Array,
+):
     ours, theirs = (
         constructor(rate) for constructor in constructors
     )  # The rate is traced, so one program serves all rates.
 
-    def value_fn(x, indices=None):
+    def value_fn(x: Params, indices: Any = None):
         del indices
         return objective(x, batch)
 
     return _differences(ours, theirs, jax.grad(value_fn), params, num_steps, value_fn)
 
 
-def _differences(rule, reference, gradient, params, num_steps, value_fn=None) -> Array:
+def _differences(
+    rule: optax.GradientTransformation,
+    reference: optax.GradientTransformation,
+    gradient: Callable[[Params], Params],
+    params: Params,
+    num_steps: int,
+    value_fn: Callable[..., Array] | None = None,
+) -> Array:
     """Return the largest relative difference of each leaf after each step.
 
     The shape is (num_steps, number of leaves).
@@ -588,16 +623,16 @@ def _differences(rule, reference, gradient, params, num_steps, value_fn=None) ->
     check_number("num_steps", num_steps, positive=True, integer=True)
     _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
 
-    def difference(a, b):
+    def difference(a: Array, b: Array):
         d = jnp.where(a == b, 0.0, jnp.abs(a - b) / (1.0 + jnp.abs(b)))
         return jnp.max(jnp.where(jnp.isnan(d), jnp.inf, d), initial=0.0)
 
-    def advance(rule, carry):
+    def advance(rule: optax.GradientTransformationExtraArgs, carry: tuple[Params, Any]):
         x, state = carry
         value = None if value_fn is None else value_fn(x)
         return _advance(rule, x, state, gradient(x), value, value_fn)[0]
 
-    def step(carry, _):
+    def step(carry: tuple[Any, ...], _: None):
         mine, other = (advance(r, c) for r, c in zip(rules, carry, strict=True))
         return (mine, other), jnp.stack(
             jax.tree.leaves(jax.tree.map(difference, mine[0], other[0]))
@@ -639,7 +674,7 @@ def _cast(tree: Any, dtype: Any) -> Any:
             "research.backend.configure(x64=True)."
         )
 
-    def cast(leaf):
+    def cast(leaf: Any):
         leaf = jnp.asarray(leaf)
         return (
             leaf.astype(dtype)

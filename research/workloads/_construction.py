@@ -44,7 +44,8 @@ def constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
 def rows_for(n: int, holdout: bool) -> int:
     """Return how many rows are needed so that n rows are used for training.
 
-    With holdout, 70 % of the rows are used for training. Without, all are.
+    With holdout, 70 % of the rows are used for training. Without holdout, all rows are
+    used.
     """
     check_size("n", n, 100)
     return math.ceil(n / 0.7) if holdout else n

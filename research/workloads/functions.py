@@ -31,8 +31,8 @@ def quadratic(
 def rosenbrock(*, dimension: int = 2, dtype: DTypeLike = "float64") -> Workload:
     """Rosenbrock's function, with initial points near (-1.2, 1, -1.2, ...).
 
-    This point is Rosenbrock's own initial point. A random vector drawn from 0.1 N(0, I)
-    is added to the point.
+    The point (-1.2, 1, -1.2, ...) is Rosenbrock's own initial point. A normal random
+    vector with the standard deviation 0.1 is added to it.
     """
     function = datasets.rosenbrock(dimension)
     centre = np.where(np.arange(dimension) % 2 == 0, -1.2, 1.0)

@@ -1,6 +1,9 @@
-"""What the bit contract speaks of: every cell of a few sweeps, and one SHA-256 of all that it leaves.
+"""What the bit contract speaks of: every cell of a few sweeps, and one SHA-256 of all
+that it leaves.
 
-python tests/bits/cells.py --devices 2          # prints {job: {"hashes": of each cell, "values": its objective}}
+python tests/bits/cells.py --devices 2
+
+It prints {job: {"hashes": of each cell, "values": its objective}}.
 """
 
 import argparse
@@ -27,7 +30,9 @@ from research.models._linear import dense
 from research.types import Model, Sampler, Workload
 
 NUM_EPOCHS = 6  # Chunks of 2, 3 and 6 divide it.
-NUM_CELLS = 26  # Four blocks of eight, the last one short: four devices have work, and there is padding.
+# Four blocks of eight, the last one short: four devices have work, and there is
+# padding.
+NUM_CELLS = 26
 
 
 class Job(NamedTuple):
@@ -41,7 +46,9 @@ class Job(NamedTuple):
 
 @functools.cache
 def mlp() -> Workload:
-    """Digits through 64 hidden units: unlike the convex models, large enough for the thread pool to enter its bits."""
+    """Digits through 64 hidden units: unlike the convex models, large enough for the
+    thread pool to enter its bits.
+    """
     digits = workloads.make_workload("digits")
     sizes = (64, 64, 10)
 
@@ -113,7 +120,9 @@ def take(cells: Mapping[str, np.ndarray], rows: Any) -> dict[str, np.ndarray]:
 
 
 def hashes(trained: descent.SweepResult) -> list[str]:
-    """For each cell, the SHA-256 of its last parameters, its values, its info and its first bad step."""
+    """For each cell, the SHA-256 of its last parameters, its values, its info and its
+    first bad step.
+    """
     leaves = jax.tree.leaves(
         (trained.params, trained.values, trained.info, trained.first_bad_step)
     )

@@ -1,10 +1,11 @@
-"""The bit contract: what leaves the bits of a cell alone, what does not, and that the digits we print outlive both.
+"""The bit contract: what leaves the bits of a cell alone, what does not, and that the
+digits we print outlive both.
 
-A cell's hash (see `cells.py`) is compared with that of the whole sweep in this process: width 8, pool of 2, one device.
+A cell's hash (see `cells.py`) is compared with that of the whole sweep in this process:
+width 8, pool of 2, one device.
 """
 
 import functools
-import importlib.util
 import json
 import os
 import platform
@@ -18,15 +19,10 @@ import pytest
 
 from research import descent, update_rules
 from research.cli.console import cell as printed
+from tests.bits import cells
 
-FILE = Path(__file__).parent / "cells.py"
+FILE = Path(cells.__file__)
 TOP = FILE.parent.parent.parent
-SPEC = importlib.util.spec_from_file_location("cells", FILE)
-assert SPEC is not None
-assert SPEC.loader is not None
-cells = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(cells)
-
 MLP, MLP_BY_32 = cells.MLP, "mlp, batch 32, adam"
 LINEAR, BY_32 = "linear, full batch, gradient descent", "logistic, batch 32, heavy ball"
 INSTRUCTIONS = ("AVX2", "AVX", "SSE4_2")
@@ -133,7 +129,9 @@ def test_two_devices_leave_the_bits_alone(here, processes, process):
 
 @pytest.mark.thorough("four devices; make test has two")
 def test_four_devices_leave_the_bits_alone(here, processes):
-    """Under a pool of four: four devices enlarge a smaller one, which of these only the full-batch MLP would notice."""
+    """Under a pool of four: four devices enlarge a smaller one, which of these only the
+    full-batch MLP would notice.
+    """
     four, one = (
         hashes_of(processes("4 devices, pool 4")),
         hashes_of(processes("1 device, pool 4")),
@@ -145,7 +143,9 @@ def test_four_devices_leave_the_bits_alone(here, processes):
     "the multilayer perceptron in three processes, beside the law of four devices"
 )
 def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
-    """Three pools, three hashes of every cell: so that the laws of devices do not hold for want of a thread."""
+    """Three pools, three hashes of every cell: so that the laws of devices do not hold
+    for want of a thread.
+    """
     pools = [
         hashes_of(processes("1 device, pool 1"))[MLP],
         here(MLP)[2],
@@ -155,7 +155,9 @@ def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
 
 
 def test_the_width_enters_the_bits(here):
-    """One lane at a time, where lanes are eight; other widths differ too, on some versions and in some models."""
+    """One lane at a time, where lanes are eight; other widths differ too, on some
+    versions and in some models.
+    """
     _, eight, hashes = here(LINEAR)
     trained = descent.sweep(cells.program(LINEAR, width=1), cells.sweep(LINEAR))
     assert all(a != b for a, b in zip(cells.hashes(trained), hashes, strict=True))
@@ -199,7 +201,9 @@ def test_printed_digits_outlive_an_older_processor(here, processes, instructions
 @pytest.mark.thorough("the larger model", but="linear")
 @pytest.mark.parametrize("instructions", ["SSE4_2, linear", "SSE4_2"])
 def test_an_older_processor_enters_the_bits(here, processes, instructions):
-    """So the law above is no tautology; jaxlib for x86-64 needs AVX, so that SSE4_2 is older wherever it runs."""
+    """So the law above is no tautology; jaxlib for x86-64 needs AVX, so that SSE4_2 is
+    older wherever it runs.
+    """
     if platform.machine() in ("x86_64", "AMD64"):
         older = hashes_of(processes(instructions))
         assert all(
@@ -237,7 +241,9 @@ def events():
 
 
 def test_a_program_key_compiles_once(events):
-    """Two computations a program, its beginning and its chunk of epochs; sweeps over seeds and rates add none."""
+    """Two computations a program, its beginning and its chunk of epochs; sweeps over
+    seeds and rates add none.
+    """
     cells.program(BY_32)  # Whatever JAX compiles for itself at first use.
     traces = []
 

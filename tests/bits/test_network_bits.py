@@ -1,6 +1,9 @@
-"""The bit contract of networks: a process, a look, a kill and company in a block of lanes leave every bit alone.
+"""The bit contract of networks: a process, a look, a kill and company in a block of
+lanes leave every bit alone.
 
-python tests/bits/test_network_bits.py          # prints {network: SHA-256 of all that its training leaves}
+python tests/bits/test_network_bits.py
+
+It prints {network: SHA-256 of all that its training leaves}.
 """
 
 import functools
@@ -110,7 +113,9 @@ NETWORKS = {"MLP": mlp, "CNN": cnn, "RNN": rnn, "Transformer": transformer}
 
 
 def start(model):
-    """Params of the model's shapes, without the model's draw, which costs as much to compile as its training."""
+    """Params of the model's shapes, without the model's draw, which costs as much to
+    compile as its training.
+    """
     generator = np.random.default_rng(2)
     draw = lambda leaf: jnp.array(0.5 * generator.normal(size=leaf.shape), leaf.dtype)
     return jax.tree.map(draw, jax.eval_shape(model.init, jax.random.key(0)))
@@ -142,7 +147,9 @@ def hashed(trained):
 
 @pytest.fixture(scope="module")
 def elsewhere(request):
-    """name -> the hash of its training in a process of its own, which runs beside what follows."""
+    """name -> the hash of its training in a process of its own, which runs beside what
+    follows.
+    """
     asked = [item.name for item in request.session.items]
     if not any(name.startswith("test_another_process") for name in asked):
         yield None
@@ -205,7 +212,8 @@ def test_looks_and_a_kill_leave_the_bits_alone(
 
 
 @pytest.mark.thorough(
-    "a process that trains every network; make test has one with two devices (test_bit_contract.py)"
+    "a process that trains every network; make test has one with two devices "
+    "(test_bit_contract.py)"
 )
 @pytest.mark.parametrize("name", NETWORKS)
 def test_another_process_leaves_the_bits_alone(name, elsewhere, fit_once_compiled):

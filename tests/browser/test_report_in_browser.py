@@ -1,4 +1,6 @@
-"""Laws of a report in a real browser, opened as a file: it sorts, fits a phone, and runs nothing it was told."""
+"""Laws of a report in a real browser, opened as a file: it sorts, fits a phone, and
+runs nothing it was told.
+"""
 
 import shutil
 import struct
@@ -8,9 +10,13 @@ import pytest
 
 from research import report, runs
 
-NASTY = "<script>window.owned = 1</script>\"'&amp;<img src=x onerror='window.owned = 1'></td></style>"
+NASTY = (
+    "<script>window.owned = 1</script>\"'&amp;<img src=x onerror='window.owned = "
+    "1'></td></style>"
+)
 LONG = NASTY + 50 * "long"
-SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="900" height="420" viewBox="0 0 900 420">
+SVG = """<svg xmlns="http://www.w3.org/2000/svg"
+ width="900" height="420" viewBox="0 0 900 420">
 <script>window.owned = 1</script></svg>"""
 FLAGS = (
     "--headless",
@@ -42,7 +48,8 @@ def browser(tmp_path_factory):
     driver = shutil.which("chromedriver")
     if not chromium or not driver:
         pytest.fail(
-            "These tests need chromium and chromedriver: apt-get install chromium chromium-driver (Debian)."
+            "These tests need chromium and chromedriver: apt-get install chromium "
+            "chromium-driver (Debian)."
         )
     try:
         from selenium import webdriver
@@ -128,7 +135,10 @@ def headings(page):
 
 
 def column(page, index):
-    script = "return [...document.querySelector('.tall').tBodies[0].rows].map(row => row.cells[arguments[0]].innerText)"
+    script = (
+        "return [...document.querySelector('.tall').tBodies[0].rows].map(row => "
+        "row.cells[arguments[0]].innerText)"
+    )
     return page.execute_script(script, index)
 
 
@@ -147,16 +157,19 @@ def test_page_opens_without_complaint_and_runs_nothing_it_was_told(page):
 
 
 def test_policy_stops_what_an_injection_would_do(page):
-    # By the page's own policy: the driver's scripts are exempt from it, what they insert is not.
-    page.execute_script(
-        """
+    # By the page's own policy: the driver's scripts are exempt from it, what they
+    # insert is not.
+    page.execute_script("""
         const script = document.createElement("script");
         script.textContent = "window.owned = 1";
         document.body.append(script);
-        document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.owned = 1'>");
-        """
+        const image = "<img src=x onerror='window.owned = 1'>";
+        document.body.insertAdjacentHTML("beforeend", image);
+        """)
+    attempt = (
+        "const done = arguments[0]; fetch('https://example.invalid').then(() => "
+        "done('sent'), () => done('no'))"
     )
-    attempt = "const done = arguments[0]; fetch('https://example.invalid').then(() => done('sent'), () => done('no'))"
     assert page.execute_async_script(attempt) == "no"
     assert page.execute_script("return window.owned") is None
     complaints = " ".join(entry["message"] for entry in page.get_log("browser"))
@@ -179,7 +192,10 @@ def test_images_load_and_hold_their_place(page):
 def test_motion_stops_for_those_who_ask(browser, page):
     from selenium.webdriver.support.wait import WebDriverWait
 
-    current = "return document.images[1].currentSrc === document.querySelector('source').srcset"
+    current = (
+        "return document.images[1].currentSrc === "
+        "document.querySelector('source').srcset"
+    )
     assert not page.execute_script(current)
     button = page.find_element("css selector", ".still")
     for still, word in ((True, "Play"), (False, "Pause")):

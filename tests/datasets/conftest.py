@@ -1,4 +1,6 @@
-"""No test here needs a network or real data: the cache is an empty folder, and files are made up."""
+"""No test here needs a network or real data: the cache is an empty folder, and files
+are made up.
+"""
 
 import hashlib
 
@@ -32,7 +34,9 @@ def given(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """(name, {file name: content}, **more) -> a row of the table whose files are these; nothing of the system's."""
+    """(name, {file name: content}, **more) -> a row of the table whose files are these;
+    nothing of the system's.
+    """
 
     def put(name, contents, **more):
         files = tuple(

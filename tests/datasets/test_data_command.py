@@ -1,4 +1,6 @@
-"""The command lists, fetches and verifies; the folder that a flag names is no part of what a run is."""
+"""The command lists, fetches and verifies; the folder that a flag names is no part of
+what a run is.
+"""
 
 import dataclasses
 import os
@@ -81,7 +83,8 @@ def test_verify_reads_every_copy_and_names_the_wrong_one(capsys, given, cache):
     assert f"cifar10: {cache / 'cifar10' / 'a.bin'}: WRONG" in out
     assert "Correct files: 1. Wrong files: 1." in out
     assert err.startswith(
-        f"error: {cache / 'cifar10' / 'a.bin'} is damaged, or it is another file: sha256 "
+        f"error: {cache / 'cifar10' / 'a.bin'} is damaged, or it is another file: "
+        "sha256 "
     )
     assert (cache / "cifar10" / "a.bin").read_bytes() == WRONG
 

@@ -1,4 +1,6 @@
-"""Only the right bytes get a file's name, whatever mirrors, disks and other processes do; from a server of our own."""
+"""Only the right bytes get a file's name, whatever mirrors, disks and other processes
+do; from a server of our own.
+"""
 
 import errno
 import hashlib
@@ -24,7 +26,9 @@ RIGHT, WRONG = b"the right bytes" * 10_000, b"other bytes"
 
 @pytest.fixture
 def server():
-    """Serves /right, /wrong and /short (cut off), refuses all else; its address, and what was asked for."""
+    """Serves /right, /wrong and /short (cut off), refuses all else; its address, and
+    what was asked for.
+    """
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -108,7 +112,10 @@ def test_damaged_file_of_the_cache_is_fetched_anew_aloud(server, cache, pretend)
     path.write_bytes(WRONG)
     with pytest.warns(
         UserWarning,
-        match=rf"a\.bin is damaged.*{hashlib.sha256(WRONG).hexdigest()}.*Downloading it again",
+        match=(
+            rf"a\.bin is damaged.*{hashlib.sha256(WRONG).hexdigest()}.*Downloading it "
+            r"again"
+        ),
     ):
         finding.find_files(source)
     assert path.read_bytes() == RIGHT
@@ -129,9 +136,10 @@ def test_two_at_once_fetch_once(server, pretend):
 
 def test_killed_fetch_begins_anew(server, cache, pretend):
     code = (
-        "import sys, pooch; from research.datasets.sources import SOURCES, File; from research.datasets import fetching;"
-        "pooch.os_cache = lambda project: sys.argv[2];"
-        "fetching.fetch_file(SOURCES['cifar10'], File('a.bin', 1, '', urls=(sys.argv[1],)))"
+        "import sys, pooch; from research.datasets.sources import SOURCES, File; from "
+        "research.datasets import fetching;pooch.os_cache = lambda project: "
+        "sys.argv[2];fetching.fetch_file(SOURCES['cifar10'], File('a.bin', 1, '', "
+        "urls=(sys.argv[1],)))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, f"{server[0]}/slow", str(cache)], cwd=TOP
@@ -156,7 +164,10 @@ def test_full_disk_is_told_before_and_while_it_is_written(
     server, cache, pretend, monkeypatch
 ):
     source = pretend("cifar10", {"a.bin": RIGHT}, urls=mirrors(server[0], "right"))
-    words = r"a\.bin \(0\.1 MB\) cannot be written to .*cifar10: .*another folder.*--data-dir or DESCENT_DATA"
+    words = (
+        r"a\.bin \(0\.1 MB\) cannot be written to .*cifar10: .*another "
+        r"folder.*--data-dir or DESCENT_DATA"
+    )
     with monkeypatch.context() as patch:
         patch.setattr(
             shutil,

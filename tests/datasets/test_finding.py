@@ -1,4 +1,6 @@
-"""A file is found where it is said to be looked for, only with the right hash, and a missing one is told in full."""
+"""A file is found where it is said to be looked for, only with the right hash, and a
+missing one is told in full.
+"""
 
 import gzip
 import hashlib
@@ -84,7 +86,10 @@ def test_damaged_file_that_is_not_ours_is_refused_with_both_hashes_and_left(
     )
     with pytest.raises(
         ValueError,
-        match=rf"{re.escape(str(path))} is damaged.*{hashes}.*not replaced.*replace it with the correct file",
+        match=(
+            rf"{re.escape(str(path))} is damaged.*{hashes}.*not replaced.*replace it "
+            r"with the correct file"
+        ),
     ):
         finding.find_files(source)
     assert path.read_bytes() == WRONG
@@ -158,7 +163,9 @@ def test_folder_of_the_user_that_is_none_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("DESCENT_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(
         ValueError,
-        match=r"--data-dir or the variable DESCENT_DATA must be a folder; got .*nowhere'",
+        match=(
+            r"--data-dir or the variable DESCENT_DATA must be a folder; got .*nowhere'"
+        ),
     ):
         finding.search_folders(SOURCES["mnist"])
 
@@ -166,7 +173,10 @@ def test_folder_of_the_user_that_is_none_is_refused(tmp_path, monkeypatch):
 def test_set_of_another_loader_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"unknown set of text 'mnist'.*Known: nine_play_shakespeare, tiny_shakespeare",
+        match=(
+            r"unknown set of text 'mnist'.*Known: nine_play_shakespeare, "
+            r"tiny_shakespeare"
+        ),
     ):
         finding.find_source("mnist", "text")
     assert finding.find_source("digits", "images") is finding.find_source(

@@ -1,4 +1,6 @@
-"""Each format is read back as it was written, and a file that is truncated, of another kind or out of range is told."""
+"""Each format is read back as it was written, and a file that is truncated, of another
+kind or out of range is told.
+"""
 
 import gzip
 import io
@@ -112,7 +114,9 @@ def test_cifar_that_is_none_is_told(tmp_path):
     path = tar(tmp_path / "a.tar.gz", {**whole, TEST[0]: bytes(RECORD - 1)})
     with pytest.raises(
         ValueError,
-        match=r"test_batch\.bin in .* has 3,072 bytes, which is not a multiple of 3,073",
+        match=(
+            r"test_batch\.bin in .* has 3,072 bytes, which is not a multiple of 3,073"
+        ),
     ):
         read_cifar10(path)
     with pytest.raises(ValueError, match=r"lacks data_batch_5\.bin, test_batch\.bin"):
@@ -143,7 +147,10 @@ def test_wav_is_read_as_written():
     [
         (
             wav(np.zeros(8, np.int16), rate=16000),
-            r"must have 1 channel of 16 bits at 8000 Hz; it has 1 channel\(s\) of 16 bits at 16000 Hz",
+            (
+                r"must have 1 channel of 16 bits at 8000 Hz; it has 1 channel\(s\) of "
+                r"16 bits at 16000 Hz"
+            ),
         ),
         (wav(np.zeros(8, np.int16), channels=2), r"2 channel\(s\) of 16 bits"),
         (wav(np.zeros(8, np.uint8), width=1), r"1 channel\(s\) of 8 bits"),
@@ -247,7 +254,8 @@ Here _Exit_
 """.replace("\n", "  \n")  # Markdown's way to break a line.
     assert (
         as_characters(play)
-        == "FIRST MAN:\nWell said,'--and now\nmy horse.\nWhere is it?\n\nHORSE & MAN:\nHere\n\n"
+        == "FIRST MAN:\nWell said,'--and now\nmy horse.\nWhere is it?\n\nHORSE &"
+        " MAN:\nHere\n\n"
     )
 
 

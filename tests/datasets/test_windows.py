@@ -27,7 +27,8 @@ def test_stride_one_gives_every_window():
 
 
 def test_half_full_windows_predict_what_follows_the_first_half_once():
-    # The last two of four positions, windows two apart: each token from the third on, but for a rest.
+    # The last two of four positions, windows two apart: each token from the third on,
+    # but for a rest.
     found = datasets.windows(np.arange(12), datasets.window_starts(12, 4, stride=2), 4)[
         :, 3:
     ]
@@ -46,7 +47,10 @@ def test_offset_moves_the_first_start():
         ({"offset": -1}, "offset must be an integer of at least 0; got offset=-1"),
         (
             {"num_tokens": 3},
-            "needs context \\+ 1 = 4 tokens from offset=0 on, but the text has num_tokens=3",
+            (
+                "needs context \\+ 1 = 4 tokens from offset=0 on, but the text has "
+                "num_tokens=3"
+            ),
         ),
         ({"num_tokens": 2**31}, "below 2\\*\\*31"),
     ],

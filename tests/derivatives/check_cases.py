@@ -1,4 +1,5 @@
-"""Random functions with correct derivatives and planted errors, and what `check_derivative` says of them.
+"""Random functions with correct derivatives and planted errors, and what
+`check_derivative` says of them.
 
 python -m tests.derivatives.check_cases --cases 2000 --seed 1
 """
@@ -31,7 +32,9 @@ MODES = (
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A function, where its derivative is checked, and how far that is from a minimum (inf: there is none near)."""
+    """A function, where its derivative is checked, and how far that is from a minimum
+    (inf: there is none near).
+    """
 
     family: str
     mode: str
@@ -41,7 +44,8 @@ class Case:
     is_noisy: bool = False
 
 
-# Each takes (params, data); a Partial of it is compiled once for all data of the same shapes.
+# Each takes (params, data); a Partial of it is compiled once for all data of the same
+# shapes.
 def rosenbrock(x, _):
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
@@ -282,7 +286,8 @@ def cases(number: int, seed: int) -> Iterator[Case]:
         table = (_minima if near else _elsewhere)(random)
         family = str(random.choice(sorted(table)))
         if (family, mode) == ("lennard jones in metres", "pinned"):
-            mode = "float32"  # In float32 its derivative underflows: by a third in forward mode.
+            # In float32 its derivative underflows: by a third in forward mode.
+            mode = "float32"
         g, x, data = table[family]()
         distance = float(random.choice(DISTANCES)) if near else float("inf")
         x = _moved(x, distance, random) if near else x
@@ -299,7 +304,9 @@ KINKED = 8  # Entries of x in the functions with kinks.
 
 
 def kinked(data, x):
-    """Kinks in the entries whose weights are not 0, and a smooth function of all entries."""
+    """Kinks in the entries whose weights are not 0, and a smooth function of all
+    entries.
+    """
     centre, (size, slope, pair), weights = data
     d = x - centre
     kinks = size * jnp.abs(d) + slope * jnp.maximum(d, 0)
@@ -310,14 +317,17 @@ def kinked(data, x):
 
 
 def kinked_cases(number: int, seed: int) -> Iterator[tuple[Partial, Any, Any]]:
-    """That many functions with kinks in some entries: (f, x, whether each entry has a kink)."""
+    """That many functions with kinks in some entries: (f, x, whether each entry has a
+    kink).
+    """
     for i in range(number):
         random = np.random.default_rng([seed, i])
         x = random.normal(size=KINKED)
         at = random.random(KINKED) < random.uniform(0.1, 0.7)
         first, second = random.choice(KINKED, 2, replace=False)
         at[first], at[second] = True, False
-        # Of one sign, so that the derivative that jax takes lies between the two slopes.
+        # Of one sign, so that the derivative that jax takes lies between the two
+        # slopes.
         kinds = random.choice([-1, 1]) * 10 ** random.uniform(-2, 1, (3, KINKED))
         kinds *= random.random((3, KINKED)) < 0.6
         kinds[0] += np.where(kinds[:2].any(axis=0), 0, np.sign(kinds.sum()) or 1.0)
@@ -392,7 +402,8 @@ class Tally:
 
     def text(self) -> str:
         lines = [
-            f"rejected {len(self.rejected)}; planted errors called right beyond what is stated: {len(self.missed)}"
+            f"rejected {len(self.rejected)}; planted errors called right beyond what is"
+            f" stated: {len(self.missed)}"
         ]
         lines += [f"  rejected: {each}" for each in self.rejected[:20]]
         lines += [f"  missed: {each}" for each in self.missed[:40]]
@@ -446,7 +457,8 @@ def run(number: int, seed: int, first: int = 0, plants: bool = True) -> Tally:
             )
             tally.planted[name, said.verdict] += 1
             size = _length(jax.tree.map(np.subtract, wrong, gradient)) / _length(wrong)
-            # Where rounding hides the error, "right" must come with a smallest error that says so.
+            # Where rounding hides the error, "right" must come with a smallest error
+            # that says so.
             if said.verdict == "kink" or (
                 said.verdict == "right" and size > 3 * said.smallest_error
             ):
@@ -469,7 +481,8 @@ if __name__ == "__main__":
     print(result.text())
     print(*result.open, sep="\n")
     print(
-        f"{time.process_time() - started:.0f} CPU seconds; closest to a rejection (gap / floor):"
+        f"{time.process_time() - started:.0f} CPU seconds; closest to a rejection (gap "
+        "/ floor):"
     )
     for each in sorted(result.worst, reverse=True)[:25]:
         print("  ", each)

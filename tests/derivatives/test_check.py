@@ -1,4 +1,6 @@
-"""The checker of derivatives accepts what is right and rejects what is wrong at the same settings, and says why."""
+"""The checker of derivatives accepts what is right and rejects what is wrong at the
+same settings, and says why.
+"""
 
 import re
 
@@ -227,7 +229,8 @@ def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose(
     def f(x):
         return x**2
 
-    # Linear in the tangent, but transposed wrongly: a linear call with a transpose of its own.
+    # Linear in the tangent, but transposed wrongly: a linear call with a transpose of
+    # its own.
     def double(t):
         return jax.custom_derivatives.linear_call(
             lambda _, v: 2 * v, lambda _, ct: 3 * ct, (), t
@@ -342,7 +345,9 @@ def test_of_an_f_that_hardly_changes_errors_are_told_relative_to_its_size():
 
 
 def test_a_gradient_that_is_all_rounding_is_unresolved_and_one_of_the_other_sign_too():
-    """Both are within rounding of 0, which is the gradient: nothing tells the right one from the wrong one."""
+    """Both are within rounding of 0, which is the gradient: nothing tells the right one
+    from the wrong one.
+    """
     f, x = (
         lambda x: jax.nn.logsumexp(x) - x @ jnp.array([0.7, 0.2, 0.1]),
         jnp.log(jnp.array([0.7, 0.2, 0.1])),
@@ -387,7 +392,7 @@ TIES = {  # At three or more equal entries, JAX's derivative is a mean of slopes
 @pytest.mark.thorough("the other ties", but="max of min|median")
 @pytest.mark.parametrize("name", TIES)
 def test_a_tie_is_a_kink_and_excuses_no_error_outside_it(name):
-    """No derivative exists where three numbers tie: the slopes of the pieces say what is allowed."""
+    """No derivative exists at a tie. The slopes of the pieces say what is allowed."""
     f, key = TIES[name], jax.random.key(0)
     for x in (jnp.ones(4), jnp.array([0.0, 0.0, 0.0, 1.5])):
         assert check_derivative(f, x, key).verdict == "kink"
@@ -530,7 +535,8 @@ def test_bad_input_is_named_with_what_to_do(call, error, words):
 
 
 def test_waves_that_long_steps_miss_are_not_taken_for_a_small_slope():
-    # In float32 the differences over whole waves agree with each other better than those within one do.
+    # In float32 the differences over whole waves agree with each other better than
+    # those within one do.
     for phase in np.linspace(0.1, 1.4, 12):
         values = np.sin(
             np.float32(100) * OFFSETS.astype(np.float32) + np.float32(phase)
@@ -607,7 +613,7 @@ def test_a_kink_closer_than_the_first_steps_is_none_at_the_point():
     )
 
 
-def test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relative_to_it():
+def test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relative():
     f, x = (
         lambda x: 1 + jnp.sum(x**4),
         jnp.full(3, 1e-7),

@@ -1,6 +1,8 @@
-"""A fixed part of the random cases of check_cases.py: no correct derivative is rejected, no planted error is called right.
+"""A fixed part of the random cases of check_cases.py: no correct derivative is
+rejected, no planted error is called right.
 
-`python -m tests.derivatives.check_cases --cases 2000 --seed 1` runs as many as one likes.
+`python -m tests.derivatives.check_cases --cases 2000 --seed 1` runs as many as one
+likes.
 """
 
 import jax
@@ -54,7 +56,9 @@ def test_smallest_error_is_small_and_few_cases_are_unresolved(tally):
     params=[2, pytest.param(40, marks=MORE)],
 )
 def kinked(request):
-    """Reports of functions with kinks: of jax's derivative, and with an error beside them."""
+    """Reports of functions with kinks: of jax's derivative, and with an error beside
+    them.
+    """
     reports = []
     for i, (f, x, at) in enumerate(check_cases.kinked_cases(request.param, seed=0)):
         gradient, smooth = np.asarray(jax.grad(f)(x)), np.flatnonzero(~at)

@@ -1,4 +1,6 @@
-"""Counted flops against hand counts and XLA's; the cheap-gradient bound over a zoo; and what is refused."""
+"""Counted flops against hand counts and XLA's; the cheap-gradient bound over a zoo; and
+what is refused.
+"""
 
 import re
 
@@ -73,9 +75,10 @@ ZOO = {
         normal(4, 3, 3, 3),
     ),
 }
-# JAX's rules for these depart from plain reverse mode: several triangular solves and a product of matrices after a
-# factorisation of n³ / 3; a tree, or an associative scan, of products beside the n - 1 multiplications. For the first slogdet
-# is the way out, for the second a scan, both in the zoo.
+# JAX's rules for these depart from plain reverse mode: several triangular solves and a
+# product of matrices after a factorisation of n³ / 3; a tree, or an associative scan,
+# of products beside the n - 1 multiplications. For the first slogdet is the way out,
+# for the second a scan, both in the zoo.
 EXCEPTIONS = {
     "log-determinant by Cholesky": (
         lambda a: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(a)))),
@@ -100,7 +103,8 @@ def test_exceptions_to_the_bound_are_still_exceptions(name):
     assert gradient_ratio(*EXCEPTIONS[name]) > 5
 
 
-# Forward over reverse. The scan's gradient saves its products, which forward mode differentiates one by one.
+# Forward over reverse. The scan's gradient saves its products, which forward mode
+# differentiates one by one.
 ABOVE_NINE = {"product by a scan": 12.1, "log-determinant by slogdet": 9.7}
 
 

@@ -1,4 +1,6 @@
-"""Critical points against lists that are complete by Sturm's theorem; the degenerate ones by hand; and what is refused."""
+"""Critical points against lists that are complete by Sturm's theorem; the degenerate
+ones by hand; and what is refused.
+"""
 
 import json
 import re
@@ -69,7 +71,8 @@ DEGENERATE = {
     "x³": (lambda x: x[0] ** 3, 1, 3, "no extremum"),
     "x⁶": (lambda x: x[0] ** 6, 1, 0, "a minimum"),
     "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, 2, 3, "no extremum"),
-    # Peano: a minimum along every line through 0, and yet none; between the parabolas it is negative.
+    # Peano: a minimum along every line through 0, and yet none; between the parabolas
+    # it is negative.
     "Peano": (lambda x: (x[1] - x[0] ** 2) * (x[1] - 3 * x[0] ** 2), 2, 4, "a saddle"),
     "bent valley": (lambda x: (x[1] - x[0] ** 2) ** 2 + x[0] ** 4, 2, 4, "a minimum"),
     "x⁴ + y⁴": (lambda x: x[0] ** 4 + x[1] ** 4, 2, 4, "a minimum"),
@@ -102,7 +105,8 @@ def test_degenerate_point_is_what_higher_orders_say(name):
 
 
 def test_degenerate_point_is_seen_from_where_newton_s_method_stops():
-    # Linear convergence ends short of 0, where the Hessian 12 x² is positive but no word on a minimum.
+    # Linear convergence ends short of 0, where the Hessian 12 x² is positive but no
+    # word on a minimum.
     for offset in (1e-8, 1e-20, 0.0):
         assert (
             classify_critical_point(lambda x: x[0] ** 4, jnp.array([offset])).kind
@@ -145,7 +149,8 @@ def test_flat_tails_slopes_and_outside_points_are_no_critical_points():
     bounds = [(-30.0, 2.0)]
     starts = grid_of_starts(bounds, 9)
     assert critical_points(lambda x: jnp.exp(x[0]), starts, bounds) == ()
-    # Newton's steps there are all of length 1: after 200 the gradient is below 1e-100, and still it is no critical point.
+    # Newton's steps there are all of length 1: after 200 the gradient is below 1e-100,
+    # and still it is no critical point.
     assert (
         critical_points(
             lambda x: jnp.exp(x[0]), grid_of_starts([(-100.0, 2.0)], 9), [(-400.0, 2.0)]
@@ -246,7 +251,8 @@ def said(point):
     return words if point.kind == "degenerate" else point.kind
 
 
-# Every one is degenerate, or not twice differentiable, at 0; what it is follows by hand.
+# Every one is degenerate, or not twice differentiable, at 0; what it is follows by
+# hand.
 HARD = {
     "x²y² - x⁶": (lambda x: x[0] ** 2 * x[1] ** 2 - x[0] ** 6, 2, "saddle"),
     "1e-5 x³ + x⁴": (lambda x: 1e-5 * x[0] ** 3 + x[0] ** 4, 1, "no extremum"),
@@ -292,7 +298,8 @@ HARD = {
 @pytest.mark.thorough("the other points", but=r"1e-5|falls\]|sin")
 @pytest.mark.parametrize("name", HARD)
 def test_hard_point_is_never_called_what_it_is_not(name):
-    # At 0, and at a random place in rotated coordinates of random scales. "undecided" is no wrong kind.
+    # At 0, and at a random place in rotated coordinates of random scales. "undecided"
+    # is no wrong kind.
     f, n, kind = HARD[name]
     assert said(classify_critical_point(f, jnp.zeros(n))) == kind
     random = np.random.default_rng(list(HARD).index(name))
@@ -310,7 +317,9 @@ def test_hard_point_is_never_called_what_it_is_not(name):
 
 
 def random_degenerate(rng):
-    """(f, its critical point, what that is): powers of bent, skewed and scaled coordinates, at least one of them degenerate."""
+    """(f, its critical point, what that is): powers of bent, skewed and scaled
+    coordinates, at least one of them degenerate.
+    """
     n = int(rng.integers(1, 4))
     kind = rng.choice(
         ["minimum", "maximum", "saddle" if n > 1 else "no extremum", "no extremum"]
@@ -341,7 +350,7 @@ def random_degenerate(rng):
 @pytest.mark.parametrize(
     "count", [2, pytest.param(10, marks=pytest.mark.thorough("eight points more"))]
 )
-def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided(
+def test_random_degenerate_points_are_never_called_what_they_are_not_seldom_undecided(
     count,
 ):
     rng, neither, undecided = (
@@ -365,7 +374,8 @@ def test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_no
     assert (
         said(classify_critical_point(lambda x: x**4 - 1e-20 * x**2, 0.0)) == "maximum"
     )
-    # The second derivatives of the two terms differ by rounding, here to the wrong side.
+    # The second derivatives of the two terms differ by rounding, here to the wrong
+    # side.
     for k in (39.7, 0.0263, 1 / 3e-3):
         f = lambda x, k=k: jnp.cosh(k * x) - (k * x) ** 2 / 2
         assert said(classify_critical_point(f, 0.0)) in ("minimum", "undecided")

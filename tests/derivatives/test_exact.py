@@ -1,4 +1,6 @@
-"""Exact derivatives against closed forms and JAX's own; which mode is taken; and what is refused, and how."""
+"""Exact derivatives against closed forms and JAX's own; which mode is taken; and what
+is refused, and how.
+"""
 
 import math
 import re
@@ -154,7 +156,8 @@ def test_mode_is_chosen_by_shape_and_by_the_rules_there_are(f, x, mode):
 
 
 def test_mode_that_is_said_is_the_mode_that_is_taken():
-    # Its reverse rule is wrong, and forward it has none: the gradient tells which was used.
+    # Its reverse rule is wrong, and forward it has none: the gradient tells which was
+    # used.
     @jax.custom_vjp
     def wrong(x):
         return jnp.sin(x)
@@ -165,7 +168,8 @@ def test_mode_that_is_said_is_the_mode_that_is_taken():
     assert gradient(f, jnp.ones(2)).tolist() == [7, 0]
     with pytest.raises(TypeError, match="custom_vjp"):
         gradient(f, jnp.ones(2), mode="forward")
-    # A loop without a reverse rule has a forward one, and of one input and three outputs that is the choice.
+    # A loop without a reverse rule has a forward one, and of one input and three
+    # outputs that is the choice.
     many = lambda x: jnp.stack([forward_alone(x), x, x])
     assert chosen_mode(many, 1.5).name == "forward"
     assert jacobian(many, 1.5).tolist() == [3 * 1.5**2, 1, 1]

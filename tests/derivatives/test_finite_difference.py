@@ -1,4 +1,6 @@
-"""Laws of finite_difference: its bounds hold on problems that it was not tuned on, and where none is, it says so."""
+"""Laws of finite_difference: its bounds hold on problems that it was not tuned on, and
+where none is, it says so.
+"""
 
 import dataclasses
 import functools
@@ -141,7 +143,9 @@ def test_bound_grows_with_the_noise_of_f_and_holds(noise):
             assert noise / 100 < found.error < 1e5 * noise
     assert (
         answered >= 17
-    )  # Where noise hides all but the largest steps, they may look like a cusp: then it says so.
+        # Where noise hides all but the largest steps, they may look like a cusp: then
+        # it says so.
+    )
     assert misses <= 1
 
 
@@ -515,7 +519,9 @@ def random_cases(kind):
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", list(random_functions.CLASSES))
 def test_random_functions_are_answered_within_their_bounds(kind, order):
-    """The goals hold for 2,000 functions (`honest_errors.py --full`); with 100, chance exceeds these limits once in 1,000."""
+    """The goals hold for 2,000 functions (`honest_errors.py --full`); with 100, chance
+    exceeds these limits once in 1,000.
+    """
     cases = random_cases(kind)
     found = [finite_difference(case.function(), case.x, order) for case in cases]
     exist = [

@@ -1,4 +1,6 @@
-"""Laws of grid_derivative: the order that is asked for at every point, and a word of warning where NumPy has none."""
+"""Laws of grid_derivative: the order that is asked for at every point, and a word of
+warning where NumPy has none.
+"""
 
 import math
 import time

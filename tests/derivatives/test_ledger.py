@@ -1,4 +1,6 @@
-"""Laws of explain: rows that can be checked by hand, adjoints that are derivatives, lines that are the user's, errors."""
+"""Laws of explain: rows that can be checked by hand, adjoints that are derivatives,
+lines that are the user's, errors.
+"""
 
 import functools
 import inspect
@@ -26,7 +28,8 @@ def line_of(function, text):
 
 
 def test_neuron_is_five_rows_that_agree_with_the_hand():
-    # z = 0.5 · 2 - 0.3, a = σ(z), loss (a - 1)²; backwards 2 (a - 1), then · a (1 - a), then · x and · w.
+    # z = 0.5 · 2 - 0.3, a = σ(z), loss (a - 1)²; backwards 2 (a - 1), then · a (1 - a),
+    # then · x and · w.
     ledger = explain(neuron, 0.5, -0.3, 2.0, 1.0)
     a = 1 / (1 + math.exp(-0.7))
     da, dz = 2 * (a - 1), 2 * (a - 1) * a * (1 - a)
@@ -272,7 +275,10 @@ def test_primitive_without_a_reverse_rule_is_named_with_its_line():
 def test_result_that_is_no_real_number_is_refused_with_its_shape(f, shown):
     with pytest.raises(
         NotScalarError,
-        match=rf"f must return one real number; it returns {shown}\. Sum the result, or use jacobian",
+        match=(
+            rf"f must return one real number; it returns {shown}\. Sum the result, or "
+            r"use jacobian"
+        ),
     ):
         explain(f, 1.0)
 
@@ -343,7 +349,9 @@ def test_explaining_four_times_the_equations_takes_about_four_times_as_long():
         taken = []
         for _ in range(
             4
-        ):  # JAX compiles each operation once; of a processor, and the least, for machines are busy.
+            # JAX compiles each operation once; of a processor, and the least, for
+            # machines are busy.
+        ):
             before = time.process_time()
             assert len(explain(f, 0.1 * jnp.eye(3)).rows) == 4 * layers + 1
             taken.append(time.process_time() - before)

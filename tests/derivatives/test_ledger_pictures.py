@@ -1,4 +1,6 @@
-"""Laws of a ledger's text, picture and notebook view: whole, self-contained, escaped, and no box on another."""
+"""Laws of a ledger's text, picture and notebook view: whole, self-contained, escaped,
+and no box on another.
+"""
 
 import re
 import xml.etree.ElementTree as ET
@@ -239,9 +241,11 @@ def test_same_function_gives_the_same_bytes(pictures):
 
 def test_text_answers_first_and_has_a_line_for_each_contribution(ledgers):
     lines = ledgers["neuron"].text().splitlines()
-    assert lines[0] == (
-        "neuron = 0.2256 at w = [0.5, -0.25], b = 0.1, x = [1, 2], y = 1; its gradient is [-0.2369, -0.4738] by w, "
-        "-0.2369 by b, [-0.1185, 0.05923] by x, 0.95 by y."
+    assert (
+        lines[0]
+        == "neuron = 0.2256 at w = [0.5, -0.25], b = 0.1, x = [1, 2], y = 1; its"
+        " gradient is [-0.2369, -0.4738] by w, -0.2369 by b, [-0.1185, 0.05923] by "
+        "x, 0.95 by y."
     )
     assert lines[2].split() == [
         "row",
@@ -258,7 +262,8 @@ def test_text_answers_first_and_has_a_line_for_each_contribution(ledgers):
         for row in ledgers["neuron"].rows
     )
     assert re.search(
-        r"^v3 +σ\(v2\) +0\.525 +-0\.95 +v2: × 0\.2494 → -0\.2369 +dσ\(a\) = σ\(a\) \(1 - σ\(a\)\) da ",
+        r"^v3 +σ\(v2\) +0\.525 +-0\.95 +v2: × 0\.2494 → -0\.2369 +dσ\(a\) = σ\(a\) \(1 "
+        r"- σ\(a\)\) da ",
         lines[8],
     )
     assert repr(ledgers["neuron"]) == ledgers["neuron"].text()

@@ -1,4 +1,6 @@
-"""Laws of first_nonfinite and at_kinks: the planted NaN is found where it was planted; ties are found, and only ties."""
+"""Laws of first_nonfinite and at_kinks: the planted NaN is found where it was planted;
+ties are found, and only ties.
+"""
 
 import inspect
 import math
@@ -214,7 +216,8 @@ def test_planted_bug_is_found_with_its_primitive_and_line(name):
 def test_infinite_factor_is_said_to_spoil_the_backward_pass():
     sentence = explain(masked_product, jnp.array([1.0, 0.0])).first_nonfinite().sentence
     assert sentence.endswith(
-        "gives -inf (entry [1] of [0, -inf]), from which the backward pass computes a NaN or an infinity."
+        "gives -inf (entry [1] of [0, -inf]), from which the backward pass computes a "
+        "NaN or an infinity."
     )
 
 

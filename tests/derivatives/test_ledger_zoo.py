@@ -1,4 +1,6 @@
-"""Laws of the ledger over a zoo of functions: bits of jax.grad, as many rows as equations, paths that add up."""
+"""Laws of the ledger over a zoo of functions: bits of jax.grad, as many rows as
+equations, paths that add up.
+"""
 
 import contextlib
 import functools
@@ -141,7 +143,8 @@ class Machine:
 
 A, X5 = normal(4, 4), normal(5)
 PARAMS = {"first": {"w": normal(3, 4), "b": normal(4)}, "last": normal(4, 1)}
-# name -> (function, its arguments; a function of nothing where they hold a key, which is used once).
+# name -> (function, its arguments; a function of nothing where they hold a key, which
+# is used once).
 ZOO = {
     "polynomial": (lambda x: (3 * x**2 + 2) ** 3, (0.7,)),
     "repeated inputs": (
@@ -374,7 +377,8 @@ NOT_ALONE = pytest.mark.thorough("functions of which another shows the kind")
     [pytest.param(key, marks=NOT_ALONE if key in REPEATS else ()) for key in ZOO],
 )
 def test_value_and_gradient_have_the_bits_of_jax_grad(name):
-    # Operation by operation: what jax.numpy jits inside, XLA fuses, and then it rounds elsewhere. But a scan stays one.
+    # Operation by operation: what jax.numpy jits inside, XLA fuses, and then it rounds
+    # elsewhere. But a scan stays one.
     with contextlib.nullcontext() if name in SCANS else jax.disable_jit():
         value, expected = true_gradients(name)
     found = leaves(ledger(name).grads)
@@ -443,7 +447,8 @@ def test_rows_are_the_flattened_equations_and_none_is_a_wrapper(name):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_lines_are_the_users(name):
-    # What JAX wrote and nobody calls from a line has none: a function explained by itself, a rule of vmap.
+    # What JAX wrote and nobody calls from a line has none: a function explained by
+    # itself, a rule of vmap.
     direct = name in ("logsumexp", "prod", "norm", "vmapped cond")
     files = {row.source.partition(":")[0] for row in ledger(name).rows}
     assert files <= {"test_ledger_zoo.py", *([""] if direct else [])}

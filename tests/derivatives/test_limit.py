@@ -1,4 +1,6 @@
-"""Laws of limit_table: the U-curve has its bottom where theory says, and its two errors account for what is seen."""
+"""Laws of limit_table: the U-curve has its bottom where theory says, and its two errors
+account for what is seen.
+"""
 
 import math
 
@@ -9,7 +11,8 @@ import pytest
 from research.derivatives import errors
 from research.derivatives.limit import limit_table
 
-# f, f' and a point where f, f' and the higher derivatives are of the order of 1, as the rule of thumb assumes.
+# f, f' and a point where f, f' and the higher derivatives are of the order of 1, as the
+# rule of thumb assumes.
 FUNCTIONS = {
     "exp": (np.exp, np.exp, 1.0),
     "sin": (np.sin, np.cos, 1.0),

@@ -1,4 +1,6 @@
-"""Partial and total derivatives: closed forms, jax.grad of the composition on random graphs, and what is refused."""
+"""Partial and total derivatives: closed forms, jax.grad of the composition on random
+graphs, and what is refused.
+"""
 
 import re
 
@@ -49,7 +51,9 @@ def test_partial_derivative_of_many_outputs_is_the_jacobian():
 
 
 def random_graph(rng, size, shape):
-    """A random acyclic dependency, and the same as one function of x; every function takes some of those before it."""
+    """A random acyclic dependency, and the same as one function of x; every function
+    takes some of those before it.
+    """
     dependencies, functions = {}, {}
     for i in range(size):
         known = ["x", *dependencies]
@@ -74,7 +78,8 @@ def make(taken, rng, shape):
 
     space = {"of": of}
     exec(
-        f"def g({', '.join(taken)}): return of(dict({', '.join(f'{n}={n}' for n in taken)}))",
+        f"def g({', '.join(taken)}): return "
+        f"of(dict({', '.join(f'{n}={n}' for n in taken)}))",
         space,
     )
     space["g"].names = taken

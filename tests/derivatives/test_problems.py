@@ -1,4 +1,6 @@
-"""Laws of the problems of finite_difference: their digits are right, and the held-out half is the one written first."""
+"""Laws of the problems of finite_difference: their digits are right, and the held-out
+half is the one written first.
+"""
 
 import hashlib
 
@@ -51,7 +53,8 @@ PIECEWISE = {
     "rounded": lambda value, decimals: value,
     "single": lambda value: value,
 }
-# At the point itself these are written by cases: h -> quotient, whose limit is seen by eye.
+# At the point itself these are written by cases: h -> quotient, whose limit is seen by
+# eye.
 BY_CASES = {
     "x * abs(x)",
     "abs(x) ** 3",

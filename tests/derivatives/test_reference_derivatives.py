@@ -1,4 +1,6 @@
-"""Exact derivatives against digits recorded by mpmath; where JAX's own are wrong, the form that is right."""
+"""Exact derivatives against digits recorded by mpmath; where JAX's own are wrong, the
+form that is right.
+"""
 
 import json
 import math
@@ -20,7 +22,9 @@ SCALAR, MULTI, EDGES = (
     }
     for name in ("deriv_scalar", "deriv_multi", "edge_cases")
 )
-MOST = 1e-12  # Of the relative error. Each case is met to this, or its formula cancels and stands in one of the tables below.
+# Of the relative error. Each case is met to this, or its formula cancels and stands in
+# one of the tables below.
+MOST = 1e-12
 ORDERS = range(5)
 PLAIN = (
     "exp",
@@ -160,7 +164,9 @@ def asked_for(request, cases):
 
 @pytest.fixture(scope="module")
 def scalar_errors(request):
-    """case -> the errors of value and derivatives, shape (points, orders); all cases are one program."""
+    """case -> the errors of value and derivatives, shape (points, orders); all cases
+    are one program.
+    """
     cases = asked_for(request, SCALAR)
     functions = {
         name: orders(scalar_function(case["expr"])) for name, case in cases.items()
@@ -212,7 +218,9 @@ def multi_parts(f, case):
 
 @pytest.fixture(scope="module")
 def multi_errors(request):
-    """(case, number of the point) -> the largest errors of value, gradient, Hessian or Jacobian."""
+    """(case, number of the point) -> the largest errors of value, gradient, Hessian or
+    Jacobian.
+    """
     cases = asked_for(request, MULTI)
     functions = {
         name: jax.vmap(multi_parts(multi_function(case["expr"]), case))
@@ -262,7 +270,9 @@ def test_stable_form_of_many_variables_is_right_where_jax_is_wrong(multi_errors,
 
 
 def length(x, y):
-    """sqrt(x² + y²) by a scale that is taken for constant, which it may be: the length does not depend on it."""
+    """sqrt(x² + y²) by a scale that is taken for constant, which it may be: the length
+    does not depend on it.
+    """
     scale = jax.lax.stop_gradient(jnp.maximum(jnp.abs(x), jnp.abs(y)))
     return scale * jnp.sqrt((x / scale) ** 2 + (y / scale) ** 2)
 
@@ -271,7 +281,8 @@ def series(coefficient, terms=24):
     return lambda x: sum(coefficient(k) * x**k for k in range(terms))
 
 
-# Near its point each is the function of the reference file, whose obvious formula gives NaN, infinity or the truth.
+# Near its point each is the function of the reference file, whose obvious formula gives
+# NaN, infinity or the truth.
 EDGE_FORMS = {
     "sinc": sine_over_itself,
     "expm1_over_x": series(lambda k: 1 / math.factorial(k + 1)),

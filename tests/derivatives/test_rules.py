@@ -1,4 +1,6 @@
-"""The rules of differentiation against digits recorded by mpmath, against JAX and against differences of f."""
+"""The rules of differentiation against digits recorded by mpmath, against JAX and
+against differences of f.
+"""
 
 import json
 import re
@@ -75,7 +77,9 @@ CONSTANTS |= {"n": (1, 2, 3, 6), "r": (-1.5, 0.5, 2.75, 3.25)}
 
 
 def record():
-    """What the file in tests/reference/ holds: f and f' by mpmath at 60 digits, 30 of them kept."""
+    """What the file in tests/reference/ holds: f and f' by mpmath at 60 digits, 30 of
+    them kept.
+    """
     cases = []
     for name, f in IN_MPMATH.items():
         rule = DERIVATIVE_RULES[name]
@@ -109,7 +113,8 @@ def checks():
 
 
 def test_recorded_digits_are_those_of_mpmath():
-    # mpmath.diff at 60 digits is right to about 30; a digit of slack for releases that round otherwise.
+    # mpmath.diff at 60 digits is right to about 30; a digit of slack for releases that
+    # round otherwise.
     again = record()
     assert [(c["rule"], c["x"], c["constants"]) for c in RECORDED] == [
         (c["rule"], c["x"], c["constants"]) for c in again

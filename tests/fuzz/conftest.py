@@ -1,4 +1,6 @@
-"""The fuzzer's modules can be imported by name: with importlib, pytest puts no folder on the path."""
+"""The fuzzer's modules can be imported by name: with importlib, pytest puts no folder
+on the path.
+"""
 
 import sys
 from pathlib import Path

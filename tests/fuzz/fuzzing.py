@@ -1,4 +1,6 @@
-"""The fuzzer: every public function, one argument wrong at a time, and counts of what became of it."""
+"""The fuzzer: every public function, one argument wrong at a time, and counts of what
+became of it.
+"""
 
 import collections
 import inspect
@@ -15,7 +17,9 @@ NOT_FUZZED = ("checks.", "descent.check_", "objectives.check_")
 
 
 def cases_of(call: Call) -> list[Case]:
-    """All cases of a call: each parameter of the signature, those included that the call leaves to their defaults."""
+    """All cases of a call: each parameter of the signature, those included that the
+    call leaves to their defaults.
+    """
     if call.name.startswith(NOT_FUZZED):
         return []
     found = []
@@ -28,7 +32,9 @@ def cases_of(call: Call) -> list[Case]:
 
 
 def sample(seed: int, cases: int) -> list[Case]:
-    """So many cases, as many of each call as of any other while they last, in the order of the calls."""
+    """So many cases, as many of each call as of any other while they last, in the order
+    of the calls.
+    """
     generator = random.Random(seed)
     left = {call.name: cases_of(call) for call in calls()}
     for of_call in left.values():

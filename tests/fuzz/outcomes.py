@@ -1,4 +1,6 @@
-"""What became of a call with one wrong argument: accepted, nonsense in silence, a clear error, or an unclear one."""
+"""What became of a call with one wrong argument: accepted, nonsense in silence, a clear
+error, or an unclear one.
+"""
 
 import contextlib
 import inspect
@@ -83,7 +85,9 @@ def first_line(error: BaseException) -> str:
 
 
 def is_clear(error: BaseException, case: Case) -> bool:
-    """Whether the library raised it, of a kind that a caller expects, and its message names the argument."""
+    """Whether the library raised it, of a kind that a caller expects, and its message
+    names the argument.
+    """
     if not isinstance(error, TypeError | ValueError | OSError | KeyError):
         return False
     frames = traceback.extract_tb(error.__traceback__)
@@ -107,7 +111,9 @@ def is_clear(error: BaseException, case: Case) -> bool:
 
 
 def shows_path(error: BaseException, case: Case) -> bool:
-    """Whether a message about a file shows the path that was given: nobody then asks which argument it is about."""
+    """Whether a message about a file shows the path that was given: nobody then asks
+    which argument it is about.
+    """
     value = case.wrong.make()
     return (
         isinstance(value, str | Path)
@@ -250,7 +256,8 @@ NEGATIVE = {"-1", "-2.5", "-2**63", "-inf"}
 # Integers that may be negative, or real numbers.
 ANY_SIGN = {"seed", "axis", "value", "offset", "at", "step", "x", "count", "f_min"}
 # Functions are called later, or never: what they give cannot be known.
-# Any pytree of numbers has parameters, and any value a name that is not known; a result's other fields are not read.
+# Any pytree of numbers has parameters, and any value a name that is not known; a
+# result's other fields are not read.
 ANYTHING: set[str] = {
     *(
         "models.count_parameters.params",
@@ -273,8 +280,10 @@ ANYTHING: set[str] = {
 def makes_sense(case: Case, value: Any, result: Any) -> bool:
     """Whether a caller who gave this value would be content that it was accepted.
 
-    Yes where the value equals the valid one, or is of the kind that the signature asks for: an integer for a float, a list
-    for an array, NumPy's numbers for Python's. A NaN in data has to come out as a NaN; a wrong type never makes sense.
+    Yes where the value equals the valid one, or is of the kind that the signature asks
+      for: an integer for a float, a list
+    for an array, NumPy's numbers for Python's. A NaN in data has to come out as a NaN;
+    a wrong type never makes sense.
     """
     label, call = case.wrong.label, case.call
     parameter = inspect.signature(call.function).parameters[case.argument]
@@ -333,7 +342,9 @@ def makes_sense(case: Case, value: Any, result: Any) -> bool:
 
 
 def spoilt_makes_sense(case: Case, value: Any, result: Any) -> bool:
-    """Of the valid value changed in one place: a wrong type within never makes sense, another value may."""
+    """Of the valid value changed in one place: a wrong type within never makes sense,
+    another value may.
+    """
     label = case.wrong.label.removeprefix("spoilt: ")
     bad = ("None", "text", "object", "dict", "array of texts", "function")
     if (
@@ -406,7 +417,8 @@ def _kinds_of_part(part: Any, valid: Any) -> set[str]:
         return kinds_of_value(valid)
     if part is jax.Array and is_key(valid):
         return {"key"}
-    if (
+    with_shape = text.startswith("<class 'jaxtyping.")
+    if with_shape or (
         any(word in text for word in ("Array", "ndarray", "generic", "number"))
         and "[" not in text.partition("Array")[0]
     ):

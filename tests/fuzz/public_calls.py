@@ -1,4 +1,6 @@
-"""One valid call of every public function, and of what those give that build functions; nothing here is wrong yet."""
+"""One valid call of every public function, and of what those give that build functions;
+nothing here is wrong yet.
+"""
 
 import functools
 import importlib
@@ -38,7 +40,8 @@ class Call(NamedTuple):
     """A valid call.
 
     Attributes:
-      name: Of the function below `research`: "losses.huber", or "update_rules.adam().update" of what it gives.
+      name: Of the function below `research`: "losses.huber", or
+        "update_rules.adam().update" of what it gives.
       function: The function.
       arguments: By name, all that the function is given.
       slow: Whether a call that is accepted costs more than a tenth of a second or so.
@@ -52,7 +55,8 @@ class Call(NamedTuple):
 
 HERE = Path(__file__).resolve()
 STUB = Path(research.__file__).with_suffix(".pyi")
-# Context managers, the process's own settings, and what takes an experiment from the command line.
+# Context managers, the process's own settings, and what takes an experiment from the
+# command line.
 NOT_CALLED = {
     "backend.configure",
     "cli.carry_out",
@@ -62,6 +66,7 @@ NOT_CALLED = {
     "cli.import_whole",
     "cli.main",
     "cli.perform",
+    "cli.write_pictures",
     "cli.report_of",
 }
 
@@ -291,7 +296,9 @@ def picture():
 
 
 def hyperparameters(name: str) -> dict[str, Any]:
-    """A valid call of a rule's constructor, all its other arguments as they are by default."""
+    """A valid call of a rule's constructor, all its other arguments as they are by
+    default.
+    """
     special: dict[str, dict[str, Any]] = {
         "accumulate_gradients": {"rule": optax.sgd(0.1), "every": 2},
         "add_decayed_weights": {"weight_decay": 0.1},
@@ -300,6 +307,8 @@ def hyperparameters(name: str) -> dict[str, Any]:
             "labels": {"weights": "a", "intercept": "b"},
         },
         "checked_mask": {"mask": {"weights": True, "intercept": False}},
+        "adahessian": {"learning_rate": 0.1, "key": key()},
+        "adahessian_draws": {"key": key(), "count": 0, "params": params()},
         "clip_adaptively": {"clipping": 0.1},
         "clip_by_global_norm": {"max_norm": 1.0},
         "clip_by_norm": {"max_norm": 1.0},
@@ -347,6 +356,7 @@ NO_RULES = {
     "evaluation_params",
     "find_rule",
     "masked_leaves",
+    "adahessian_draws",
     "psgd_draws",
 }
 
@@ -633,6 +643,11 @@ def of_derivatives() -> Iterator[Call]:
     timed = {"f": cube, "args": (x,), "seconds": 0.001}
     for name, arguments, slow in (
         ("check_derivative", {**at, "key": key()}, True),
+        (
+            "checkpoint_scan",
+            {"f": lambda carry, x: (carry + x, carry), "init": 0.5, "xs": x},
+            False,
+        ),
         ("chosen_mode", at, False),
         ("classify_critical_point", {"f": saddle, "x": jnp.zeros(2)}, True),
         ("cost", timed, True),
@@ -670,6 +685,7 @@ def of_derivatives() -> Iterator[Call]:
             {"f": lambda a, b: a * b**2, "argument": 1, "args": (2.0, 3.0)},
             False,
         ),
+        ("taylor", {**at, "v": v, "order": 3}, False),
         (
             "total_derivative",
             {"f": lambda x, y: x * y, "x": 2.0, "dependencies": {"y": lambda x: x**2}},
@@ -780,6 +796,18 @@ def of_descent() -> Iterator[Call]:
     yield Call("descent.run", d.run, going, slow=True)
     to_gather = {"dataset": batch(), "batch_indices": batch_indices}
     yield Call("descent.gather", d.gather, to_gather)
+    yield Call(
+        "descent.implicit_minimum",
+        research.descent.implicit_minimum,
+        {
+            "objective": lambda x, theta: jnp.sum((x - theta) ** 2),
+            "start": jnp.zeros(2),
+            "theta": 1.0,
+            "rule": rule,
+            "max_steps": 5,
+        },
+        slow=True,
+    )
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
     yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
@@ -1004,6 +1032,8 @@ def of_studies() -> Iterator[Call]:
                 "rules": {"plain": make_sgd, "adam": "adam"},
                 "networks": small_network(),
                 "baseline": "adam",
+                "evaluations": {"adam": 1.0},
+                "search_schedule": False,
                 "searches": 2,
                 "budget": 2,
                 "seeds": 3,
@@ -1011,6 +1041,23 @@ def of_studies() -> Iterator[Call]:
                 "level": 0.95,
                 "search_seed": 0,
                 "size": "small",
+                "timed": False,
+            },
+            True,
+        ),
+        (
+            "compute_network_share",
+            {
+                "rules": {"plain": make_sgd, "adam": "adam"},
+                "networks": small_network(),
+                "part": 0,
+                "parts": 3,
+                "checkpoints": types.no_checkpoints,
+                "search_schedule": False,
+                "searches": 2,
+                "budget": 2,
+                "seeds": 3,
+                "tuning_seeds": 2,
                 "timed": False,
             },
             True,
@@ -1073,7 +1120,10 @@ def of_studies() -> Iterator[Call]:
             False,
         ),
         ("parse_command", {"rules": ["adam"], "find": str.upper}, False),
+        ("parse_evaluations", {"words": ["mine=2"]}, False),
+        ("name_rules", {"words": ["adam", "v1=lion"]}, False),
         ("parse_range", {"text": "1e-3..1"}, False),
+        ("range_text", {"range_": research.tuning.Range(0.1, 1.0)}, False),
         ("parse_spaces", {"words": ["adam.b1=0.1..0.9"]}, False),
         ("passes_to_target", {**gap_arrays(), "target": 0.01}, False),
         ("penalised_passes", {**gap_arrays(), "target": 0.01}, False),
@@ -1128,12 +1178,16 @@ def of_studies() -> Iterator[Call]:
 
 @functools.wraps(search.search)
 def first_runs(*arguments, **named):
-    """The first runs that a search asks for: it waits for their scores, so it cannot be run to its end."""
+    """The first runs that a search asks for: it waits for their scores, so it cannot be
+    run to its end.
+    """
     return next(search.search(*arguments, **named))
 
 
 class StartedAnew:
-    """A search that begins again whenever its first runs are asked for, so that a call can be repeated."""
+    """A search that begins again whenever its first runs are asked for, so that a call
+    can be repeated.
+    """
 
     def __init__(self, arguments):
         self.arguments = arguments
@@ -1149,7 +1203,9 @@ class StartedAnew:
 
 
 def of_searches() -> Iterator[Call]:
-    """The functions of a search and of its statistics that their packages do not show."""
+    """The functions of a search and of its statistics that their packages do not
+    show.
+    """
     space = {
         "learning_rate": Range(1e-3, 1.0),
         "momentum": Range(0.0, 0.9, "one_minus"),
@@ -1220,6 +1276,7 @@ def of_runs() -> Iterator[Call]:
         },
         "pack": {"run": finished_run().path, "target": folder() / "toy.zip"},
         "parse_seeds": {"text": "0..3"},
+        "seeds_text": {"seeds": (0, 1, 5)},
         "read_contents": {"path": finished_run().path},
         "read_manifest": {"path": finished_run().path},
         "read_reference": {"file": reference()},
@@ -1263,6 +1320,7 @@ def of_checks() -> Iterator[Call]:
     yield Call("reading.parse_json", reading.parse_json, {"data": b"[1]"})
     yield Call("reading.read_bytes", reading.read_bytes, {"path": HERE, "most": 10**6})
     yield Call("sizes.check_room", sizes.check_room, {"what": "n=3"})
+    yield Call("sizes.check_memory", sizes.check_memory, {"what": "n=3", "size": 8})
     for name, arguments in {
         "check_callable": {"name": "f", "value": cube},
         "check_choice": {"name": "mode", "value": "a", "known": ("a", "b")},
@@ -1309,6 +1367,9 @@ def of_pages() -> Iterator[Call]:
         "figures.new_figure", f.new_figure, {"width": 2.0, "height": 1.0}, slow=True
     )
     yield Call(
+        "figures.svg_bytes", f.svg_bytes, {"figure": picture().figure}, slow=True
+    )
+    yield Call(
         "figures.save",
         f.save,
         {"picture": picture(), "folder": folder(), "name": "still"},
@@ -1322,6 +1383,9 @@ def of_pages() -> Iterator[Call]:
     )
     yield Call("report.cell", r.cell, {"value": 1.0, "text": "1"})
     yield Call("report.embed", r.embed, {"path": folder() / "still.svg"})
+    drawn = {"data": (folder() / "still.svg").read_bytes(), "name": "still"}
+    yield Call("report.embed_bytes", r.embed_bytes, drawn)
+    yield Call("report.rule_sources", r.rule_sources, {"numbers": {"origin": {}}})
     yield Call("report.first_sentence", r.first_sentence, {"text": "One. Two."})
     yield Call("report.paragraphs", r.paragraphs, {"text": "One.\n\nTwo."})
     yield Call("report.prose", r.prose, {"text": "Leave out --fast."})

@@ -1,4 +1,6 @@
-"""Calls a function with arguments by name, those among them that can only be given by place included."""
+"""Calls a function with arguments by name, those among them that can only be given by
+place included.
+"""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -6,7 +8,9 @@ from typing import Any
 
 
 def perform(function: Callable, arguments: dict[str, Any]) -> Any:
-    """f(**arguments), where *args is given as a tuple under its name, and **named as a dict under its; generators are run."""
+    """f(**arguments), where *args is given as a tuple under its name, and **named as a
+    dict under its; generators are run.
+    """
     places: list[Any] = []
     named: dict[str, Any] = dict(arguments)
     for parameter in inspect.signature(function).parameters.values():

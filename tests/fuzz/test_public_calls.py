@@ -1,4 +1,6 @@
-"""Laws of the public edge: every public function takes its valid call, and says clearly what is wrong with a wrong one."""
+"""Laws of the public edge: every public function takes its valid call, and says clearly
+what is wrong with a wrong one.
+"""
 
 import os
 

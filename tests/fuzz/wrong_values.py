@@ -1,4 +1,6 @@
-"""What an argument is replaced by: values of every wrong kind, and the valid value spoilt in one place."""
+"""What an argument is replaced by: values of every wrong kind, and the valid value
+spoilt in one place.
+"""
 
 import datetime
 import decimal
@@ -22,7 +24,8 @@ class Wrong(NamedTuple):
     Attributes:
       label: What it is, for the tables.
       make: () -> value, made anew for each call, since a generator is used up by one.
-      spoilt: Whether it is the valid value changed in one place, of which some changes are valid too.
+      spoilt: Whether it is the valid value changed in one place, of which some changes
+        are valid too.
     """
 
     label: str

@@ -1,4 +1,6 @@
-"""What holds for every rule of the table: it is what its authorities say, and it is a good citizen of JAX and optax."""
+"""What holds for every rule of the table: it is what its authorities say, and it is a
+good citizen of JAX and optax.
+"""
 
 import functools
 
@@ -20,8 +22,9 @@ from research.verification.walks import (
     walk_exactly,
 )
 
-# Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
-# tests/laws/test_rule_trajectories.py and tests/rules/test_quasi_newton.py.
+# Two with coupled decay, which here is a chain, and one with another line search, whose
+# limit points alone compare: tests/laws/test_rule_trajectories.py and
+# tests/rules/test_quasi_newton.py.
 ELSEWHERE = {
     "sgd/L2 weight decay 0.1",
     "adam/L2 weight decay 0.1 (coupled)",
@@ -100,7 +103,9 @@ def dtype_on(problem):
 
 @functools.cache
 def walked(name, factor=1.0, on=ON.name):
-    """One of the programs that the table has compiled: scanned, jitted, with traced hyper-parameters."""
+    """One of the programs that the table has compiled: scanned, jitted, with traced
+    hyper-parameters.
+    """
     arguments = {"learning_rate": factor * rate(name, PROBLEMS[on])}
     dtype = dtype_on(PROBLEMS[on])
     return walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], dtype)
@@ -179,7 +184,8 @@ def test_rates_under_vmap_equal_rates_in_a_loop(name, on):
     lanes = jax.jit(jax.vmap(ten_steps))(
         rate(name, PROBLEMS[on]) * jnp.array([1.0, 0.5])
     )
-    # Where the rule's card has a reason not to be asked (rounding that is magnified), the first six steps alone.
+    # Where the rule's card has a reason not to be asked (rounding that is magnified),
+    # the first six steps alone.
     steps = 6 if on in CARDS[name].reasons else 10
     for lane, factor in zip(np.asarray(lanes, np.float64), (1.0, 0.5), strict=True):
         theirs = walked(name, factor, on).iterates
@@ -285,8 +291,8 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
         found = walk(UPDATE_RULES[name](rate(name)), problem, "bfloat16", 5)
         assert distance(found, first_five(walked(name)), problem).largest <= 0.1
         return
-    # Later, what one processor rounds and another does not has grown: after fifty steps optax's Prodigy is 32 eps from the
-    # exact rule on one and 48 on another.
+    # Later, what one processor rounds and another does not has grown: after fifty steps
+    # optax's Prodigy is 32 eps from the exact rule on one and 48 on another.
     ours, theirs = (
         walk(c(rate(name, problem)), problem, "bfloat16", 20)
         for c in (UPDATE_RULES[name], card.optax)
@@ -341,7 +347,9 @@ def test_rule_works_inside_optax(name, on):
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_state_may_be_donated(name):
-    """No buffer stands in a state twice, so that a step may overwrite params and state."""
+    """No buffer stands in a state twice, so that a step may overwrite params and
+    state.
+    """
     x = jax.tree.map(jnp.array, start("float32"))
     state = UPDATE_RULES[name](rate(name)).init(x)
     buffers = [

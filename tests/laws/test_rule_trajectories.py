@@ -1,4 +1,6 @@
-"""Each formula and each rule against recorded iterates in 50-digit arithmetic, by optax's definitions and by torch's."""
+"""Each formula and each rule against recorded iterates in 50-digit arithmetic, by
+optax's definitions and by torch's.
+"""
 
 import functools
 import inspect
@@ -26,7 +28,8 @@ CASES = {case["id"]: case for case in REFERENCE["cases"]}
 
 
 class Conventions(NamedTuple):
-    """A rule of ours, and the arguments under which it is optax's rule and the second library's (torch's or timm's).
+    """A rule of ours, and the arguments under which it is optax's rule and the second
+    library's (torch's or timm's).
 
     None: we have no such variant. coupled_decay: chained before the rule.
     """
@@ -171,12 +174,16 @@ def test_every_recorded_trajectory_takes_part():
 
 
 def decimal(value):
-    """0.1 as a tenth: the reference was computed from decimals, not from the floats that are nearest to them."""
+    """0.1 as a tenth: the reference was computed from decimals, not from the floats
+    that are nearest to them.
+    """
     return mpmath.mpf(repr(value)) if type(value) is float else value
 
 
 def in_decimals(problem, coupled_decay):
-    """The problem with a penalty of a hundredth, where it has one, and the gradient of the decay."""
+    """The problem with a penalty of a hundredth, where it has one, and the gradient of
+    the decay.
+    """
     exact = problem.exact()
     missing = (
         decimal(0.01) - mpmath.mpf(0.01)
@@ -222,7 +229,9 @@ def rule_of(trace):
 
 @functools.cache
 def iterates(problem):
-    """Of all the traces on a problem, compiled as one program: {name: (51, number of parameters)}."""
+    """Of all the traces on a problem, compiled as one program: {name: (51, number of
+    parameters)}.
+    """
     start = jax.tree.map(jnp.asarray, PROBLEMS[problem].start)
     gradient = jax.grad(PROBLEMS[problem].objective)
     rules = {
@@ -243,11 +252,14 @@ def iterates(problem):
     }
 
 
-# A step adds to the error at most one rounding of x and a few of the update, each below eps / 2 relative to 1 + |x|; the
-# problems and rates contract, so that old errors fade as new ones come. At a minimum RMSProp divides a gradient that is
-# mostly rounding by its own size, and with eps = 1e-8 inside the root that magnifies it up to the rate: 17 eps.
+# A step adds to the error at most one rounding of x and a few of the update, each below
+# eps / 2 relative to 1 + |x|; the problems and rates contract, so that old errors fade
+# as new ones come. At a minimum RMSProp divides a gradient that is mostly rounding by
+# its own size, and with eps = 1e-8 inside the root that magnifies it up to the rate: 17
+# eps.
 BOUND = 64 * np.finfo("float64").eps
-# Near a minimum L-BFGS divides differences of gradients that cancel: twice what optax's own was from the exact iterates.
+# Near a minimum L-BFGS divides differences of gradients that cancel: twice what optax's
+# own was from the exact iterates.
 OTHER_BOUNDS = {"lbfgs": 2 * 6.2e-12}
 
 

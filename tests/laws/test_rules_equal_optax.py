@@ -1,4 +1,6 @@
-"""Seven rules against optax's in all its wrappers: random pytrees in three dtypes, schedules. test_every_rule has all."""
+"""Seven rules against optax's in all its wrappers: random pytrees in three dtypes,
+schedules. test_every_rule has all.
+"""
 
 import functools
 
@@ -24,9 +26,10 @@ NAMES = (
 OPTAX_COUNTERPARTS = {name: (UPDATE_RULES[name], CARDS[name].optax) for name in NAMES}
 NUM_STEPS = 50
 RATES = (0.3, 0.01, 0.0)
-# In units of the dtype's eps, relative to the largest update of the run. Measured: 0, or 1 in bfloat16 where a
-# division stands for optax's product with a reciprocal. In float64 Adam is 31 apart, for optax rounds 1 - b2^t = 0.001
-# at the size of 1; for the narrower dtypes it computes that in float64, too.
+# In units of the dtype's eps, relative to the largest update of the run. Measured: 0,
+# or 1 in bfloat16 where a division stands for optax's product with a reciprocal. In
+# float64 Adam is 31 apart, for optax rounds 1 - b2^t = 0.001 at the size of 1; for the
+# narrower dtypes it computes that in float64, too.
 TOLERANCE = {"float64": 64, "float32": 4, "bfloat16": 4}
 
 
@@ -66,7 +69,9 @@ def drawn(dtype, draw=nested):
 
 @functools.cache
 def over_rates(dtype):
-    """{name: (our updates, optax's)} with a leading axis of rates: one program, rates traced, scanned and vmapped."""
+    """{name: (our updates, optax's)} with a leading axis of rates: one program, rates
+    traced, scanned and vmapped.
+    """
 
     def all_rules(rate, params, gradients):
         return {
@@ -82,7 +87,9 @@ def over_rates(dtype):
 
 
 def assert_same(ours, theirs, dtype):
-    """Leaf by leaf of equal dtype and, within tolerance · eps of the largest entry, of equal value."""
+    """Leaf by leaf of equal dtype and, within tolerance · eps of the largest entry, of
+    equal value.
+    """
     tolerance = TOLERANCE[dtype] * float(jnp.finfo(dtype).eps)
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -104,7 +111,9 @@ def test_updates_equal_optax(name, dtype):
 
 @functools.cache
 def lone():
-    """{name: our updates} in float32 for the first rate, which is a constant of the program."""
+    """{name: our updates} in float32 for the first rate, which is a constant of the
+    program.
+    """
     rules = {
         name: constructor(RATES[0])
         for name, (constructor, _) in OPTAX_COUNTERPARTS.items()

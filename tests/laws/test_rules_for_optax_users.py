@@ -1,5 +1,7 @@
-"""What users of optax take for granted, for every rule of the table: extra arguments, injected hyper-parameters, schedules,
-empty params and plain numbers, counts that do not wrap, gradients of any size, complex params."""
+"""What users of optax take for granted, for every rule of the table: extra arguments,
+injected hyper-parameters, schedules, empty params and plain numbers, counts that do not
+wrap, gradients of any size, complex params.
+"""
 
 import functools
 
@@ -119,18 +121,30 @@ def test_update_takes_arguments_that_nobody_knows_wherever_the_rule_stands(name,
     jax.eval_shape(lambda x: one_step(rule, x, nobody_knows=1), PARAMS)
 
 
-@pytest.mark.parametrize("rule", [
-    clip_by_value(1.0), clip_by_norm(1.0), clip_by_global_norm(1.0), clip_adaptively(1.0), add_decayed_weights(0.1),
-    reduce_on_plateau(), noisy_sgd(0.1, jax.random.key(0)),
-    svrg(0.1, 2), gauss_newton(residual_fn=lambda x: x["b"]), levenberg_marquardt(residual_fn=lambda x: x["b"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [
+        clip_by_value(1.0),
+        clip_by_norm(1.0),
+        clip_by_global_norm(1.0),
+        clip_adaptively(1.0),
+        add_decayed_weights(0.1),
+        reduce_on_plateau(),
+        noisy_sgd(0.1, jax.random.key(0)),
+        svrg(0.1, 2),
+        gauss_newton(residual_fn=lambda x: x["b"]),
+        levenberg_marquardt(residual_fn=lambda x: x["b"]),
+    ],
+)
 def test_other_transformations_take_them_too(rule):
     jax.eval_shape(lambda x: one_step(rule, x, nobody_knows=1), PARAMS)
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_hyperparameters_can_be_injected(name):
-    """Traced, so that every one of them is what optax makes of it; the first update is the rule's own."""
+    """Traced, so that every one of them is what optax makes of it; the first update is
+    the rule's own.
+    """
     injected, plain = (
         optax.inject_hyperparams(UPDATE_RULES[name])(learning_rate=0.1),
         UPDATE_RULES[name](0.1),
@@ -289,7 +303,9 @@ def test_periods_beyond_int32_are_never_over(many):
     x = {"b": PARAMS["b"]}
     adam = UPDATE_RULES["adam"](0.1)
     for rule in (
-        lookahead(0.1, sync_period=many), UPDATE_RULES["polyak_averaging"](0.1, start=many), svrg(0.1, many),
+        lookahead(0.1, sync_period=many),
+        UPDATE_RULES["polyak_averaging"](0.1, start=many),
+        svrg(0.1, many),
         accumulate_gradients(adam, many), skip_nonfinite(adam, many),
         UPDATE_RULES["schedule_free_sgd"](0.1, warmup_steps=many),
         UPDATE_RULES["backtracking_descent"](0.1, max_evaluations=many),
@@ -431,7 +447,9 @@ def is_refused(name):
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_complex_params_turn_with_their_gradients_or_are_refused(name):
-    """Gradients and params times one unit of the plane: so are the iterates. Squares in place of |g|² are found out by it."""
+    """Gradients and params times one unit of the plane: so are the iterates. Squares in
+    place of |g|² are found out by it.
+    """
     if is_refused(name):
         assert name not in AS_OPTAX
         return
@@ -452,7 +470,8 @@ def test_complex_params_move_as_in_optax(name):
     ours, theirs = (
         complex_walk(rule, real + 1j * imaginary, x + 1j * y, values) for rule in made
     )
-    # optax's bias corrections are off by 1e-9 of themselves at most; radam's factor by more in its first steps.
+    # optax's bias corrections are off by 1e-9 of themselves at most; radam's factor by
+    # more in its first steps.
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
@@ -499,7 +518,9 @@ def test_clips_by_norm_shorten_complex_gradients_and_keep_their_direction(clip):
 def test_a_clip_by_value_refuses_complex_params():
     with pytest.raises(
         TypeError,
-        match=r"clip_by_value is defined for real params only.*split_real_and_imaginary",
+        match=(
+            r"clip_by_value is defined for real params only.*split_real_and_imaginary"
+        ),
     ):
         clip_by_value(1.0).init(jnp.ones(2, complex))
 

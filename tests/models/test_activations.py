@@ -1,4 +1,6 @@
-"""Laws of the activations: values by SciPy, derivatives by mpmath at fifty digits and by jax.grad."""
+"""Laws of the activations: values by SciPy, derivatives by mpmath at fifty digits and
+by jax.grad.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +41,8 @@ def test_every_activation_is_under_test():
 
 @pytest.mark.parametrize("name", VALUES)
 def test_activation_equals_scipy_also_in_the_tails(name):
-    # Relative: in the lower tail silu is tiny. Of gelu 1 + erf leaves no digit there: it is off by |z| ε / 2, as PyTorch's.
+    # Relative: in the lower tail silu is tiny. Of gelu 1 + erf leaves no digit there:
+    # it is off by |z| ε / 2, as PyTorch's.
     ours = models.find_activation(name)(jnp.asarray(POINTS))
     lost = np.abs(POINTS) * np.finfo(float).eps / 2 if name == "gelu" else 0
     assert (

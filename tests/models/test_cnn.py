@@ -1,4 +1,6 @@
-"""The convolutional network against its layers written out, dropout against its definition, and what both refuse."""
+"""The convolutional network against its layers written out, dropout against its
+definition, and what both refuse.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +132,8 @@ def test_params_have_readable_names_and_the_initialisers_variance():
         ("dense_1", 9 * 32),
     ):  # He: variance 2 / fan_in.
         weights = np.asarray(params[name]["weights"], dtype=float)
-        # The variance of a sample of m normals has standard deviation √(2 / m) of it; four of them.
+        # The variance of a sample of m normals has standard deviation √(2 / m) of it;
+        # four of them.
         assert abs(weights.var() * fan_in / 2 - 1) < 4 * np.sqrt(2 / weights.size)
 
 

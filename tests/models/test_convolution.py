@@ -1,4 +1,6 @@
-"""Convolution and pooling against loops, scipy and XLA's own convolution; what they obey, and what they refuse."""
+"""Convolution and pooling against loops, scipy and XLA's own convolution; what they
+obey, and what they refuse.
+"""
 
 import itertools
 
@@ -10,7 +12,8 @@ from scipy.signal import correlate
 
 from research.models import average_pool, convolution, max_pool
 
-# Image (H, W), kernel, channels in and out, stride, padding, and the zeros that the padding stands for.
+# Image (H, W), kernel, channels in and out, stride, padding, and the zeros that the
+# padding stands for.
 CASES = {
     "same": ((5, 4), (3, 3), 2, 3, 1, "same", ((1, 1), (1, 1))),
     "same, even kernel": ((5, 4), (2, 4), 1, 2, 1, "same", ((0, 1), (1, 2))),
@@ -125,7 +128,9 @@ def test_gradients_equal_those_of_xlas_convolution(case):
 
 @pytest.fixture(params=["pairs", "tiles, none whole"])
 def few_at_a_time(request, monkeypatch):
-    """Three images at a time, so that seven images are two slices and one more, and six are two."""
+    """Three images at a time, so that seven images are two slices and one more, and six
+    are two.
+    """
     case = CASES[request.param]
     monkeypatch.setitem(convolution.__globals__, "PATCH_NUMBERS", 3 * 5 * 2 * 12)
     monkeypatch.setitem(convolution.__globals__, "TILE_NUMBERS", 3 * 36 * 33)
@@ -140,7 +145,9 @@ def test_slices_of_a_batch_give_the_values_and_derivatives_of_the_whole(few_at_a
     tangents = jax.tree.map(np.cos, arguments)
 
     def all_derivatives(conv):
-        """Value, directional derivative, gradient, and the Hessian in that direction by both orders."""
+        """Value, directional derivative, gradient, and the Hessian in that direction by
+        both orders.
+        """
         f = bent(conv)
         gradient = jax.grad(f, (0, 1, 2))
         slope = lambda *a: sum(
@@ -263,7 +270,8 @@ def test_grey_images_without_a_channel_axis_are_told_apart():
         convolution(jnp.zeros((2, 5, 5)), jnp.zeros((3, 3, 1, 1)), jnp.zeros(1))
 
 
-# Window and stride, as a number or a pair; the second pair of each overlaps or leaves rows out.
+# Window and stride, as a number or a pair; the second pair of each overlaps or leaves
+# rows out.
 WINDOWS = [(2, None), (1, 2), ((2, 3), (1, 2))]
 
 

@@ -1,4 +1,6 @@
-"""Generation against the loop written out, against the probabilities it should draw by, and how often it compiles."""
+"""Generation against the loop written out, against the probabilities it should draw by,
+and how often it compiles.
+"""
 
 import functools
 
@@ -114,7 +116,8 @@ def test_each_token_and_each_text_has_noise_of_its_own():
             constant(np.zeros(2)), None, jax.random.key(6), MANY[:300], 10, context=3
         )
     )
-    # Fair coins: of 3000 tosses and of the agreements between neighbours a half, within 4 standard errors.
+    # Fair coins: of 3000 tosses and of the agreements between neighbours a half, within
+    # 4 standard errors.
     for share in (tokens, tokens[1:] == tokens[:-1], tokens[:, 1:] == tokens[:, :-1]):
         np.testing.assert_allclose(
             share.mean(), 0.5, atol=4 * 0.5 / np.sqrt(share.size)
@@ -171,7 +174,8 @@ def test_all_prompts_temperatures_and_params_share_one_compiled_program():
             temperature=temperature,
         )
     assert len(set(traces)) == 1
-    # Tracing a loop's body may ask for shapes first; a second program would ask as often again.
+    # Tracing a loop's body may ask for shapes first; a second program would ask as
+    # often again.
     first = len(traces)
     models.generate(model, jnp.array(4.0), jax.random.key(11), [5], 6, context=CONTEXT)
     assert len(traces) == first <= 2
@@ -200,7 +204,9 @@ def test_what_cannot_be_continued_is_refused_by_name():
     reader = models.recurrent(VOCABULARY, 3, VOCABULARY, embedding=2)
     with pytest.raises(
         ValueError,
-        match=r'logits for each token, shape \(2, 3, 7\); got shape \(2, 7\)\. .*"every"',
+        match=(
+            r'logits for each token, shape \(2, 3, 7\); got shape \(2, 7\)\. .*"every"'
+        ),
     ):
         models.generate(
             reader,

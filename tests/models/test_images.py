@@ -1,4 +1,6 @@
-"""Images of bytes against standardised floats; augmentation: its range, its shares, its keys; and what is refused."""
+"""Images of bytes against standardised floats; augmentation: its range, its shares, its
+keys; and what is refused.
+"""
 
 from collections import Counter
 
@@ -115,7 +117,8 @@ def test_every_window_is_equally_likely(build, mode):
     counts = Counter(image.tobytes() for image in drawn)
     expected = windows(x[0], 1, mode)
     assert counts.keys() == {*expected}
-    # Pearson's statistic of nine equal shares; a right one is larger once in a million keys.
+    # Pearson's statistic of nine equal shares; a right one is larger once in a million
+    # keys.
     assert sum((count - 100) ** 2 / 100 for count in counts.values()) < chi2.isf(
         1e-6, 8
     )
@@ -144,7 +147,10 @@ REFUSED = {
     ),
     "sd of 0..1": (
         lambda: on_images(IDENTITY, 0.5, 0.3, dtype="float32").apply((), stored()),
-        "units of x, bytes of 0 to 255; got sd=0.3. If they are of images scaled to 0..1, multiply both by 255",
+        (
+            "units of x, bytes of 0 to 255; got sd=0.3. If they are of images scaled to"
+            " 0..1, multiply both by 255"
+        ),
     ),
     "channels first": (
         lambda: on_images(IDENTITY, [1.0, 2.0, 3.0], 1.0, dtype="float32").apply(

@@ -1,4 +1,6 @@
-"""Laws of the initialisers: their distributions by SciPy, their fans by JAX's own, orthogonality by linear algebra."""
+"""Laws of the initialisers: their distributions by SciPy, their fans by JAX's own,
+orthogonality by linear algebra.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +74,8 @@ def test_orthogonal_weights_are_orthonormal_and_jaxs(shape):
     matrix = np.asarray(weights).reshape(-1, shape[-1])
     small = matrix.T @ matrix if len(matrix) >= shape[-1] else matrix @ matrix.T
     np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-14)
-    # Signs too, without which the matrix would not be uniform among the orthogonal ones.
+    # Signs too, without which the matrix would not be uniform among the orthogonal
+    # ones.
     np.testing.assert_allclose(
         weights,
         initializers.orthogonal()(jax.random.key(3), shape, jnp.float64),
@@ -91,7 +94,8 @@ def test_weights_have_the_dtype_asked_for_and_differ_with_the_key(name):
 
 
 def test_he_keeps_the_size_of_a_signal_through_relu_layers():
-    # He et al., eq. 8-10: E[z²] is the same at every layer; with LeCun's it halves at each, and is 1/32 after five.
+    # He et al., eq. 8-10: E[z²] is the same at every layer; with LeCun's it halves at
+    # each, and is 1/32 after five.
     x = jax.random.normal(jax.random.key(4), (64, 256), jnp.float32)
     ratios = {}
     for name in ("he_normal", "lecun_normal"):

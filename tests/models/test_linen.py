@@ -1,4 +1,6 @@
-"""Laws of Flax Linen modules as models: the same numbers, any leading axes, noise by a key, no state."""
+"""Laws of Flax Linen modules as models: the same numbers, any leading axes, noise by a
+key, no state.
+"""
 
 import math
 import subprocess
@@ -16,7 +18,9 @@ from research.types import Batch, Sequences
 
 
 class Small(nn.Module):
-    """A network for one batch axis exactly, with dropout that a flag of the given kind switches."""
+    """A network for one batch axis exactly, with dropout that a flag of the given kind
+    switches.
+    """
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -39,7 +43,9 @@ X = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
 
 
 def drawn(model):
-    """Params of the model's shapes, without the model's draw, which costs more to compile than all else here."""
+    """Params of the model's shapes, without the model's draw, which costs more to
+    compile than all else here.
+    """
     generator = np.random.default_rng(1)
     return jax.tree.map(
         lambda leaf: generator.normal(size=leaf.shape),
@@ -47,7 +53,7 @@ def drawn(model):
     )
 
 
-def test_params_are_those_of_the_module_in_the_dtype_that_is_asked_for_and_predictions_follow():
+def test_params_are_those_of_the_module_in_the_dtype_asked_for_and_predictions_follow():
     variables = Small().init(jax.random.key(0), X[0])
     for dtype in (None, jnp.float64):  # Linen draws in float32.
         model = from_linen(Small(), X[0, 0], dtype=dtype)
@@ -183,7 +189,9 @@ def test_what_is_no_module_and_what_is_no_example_are_refused():
     for shape in ((5,), (5, 4), (2, 4, 6)):
         with pytest.raises(
             ValueError,
-            match=r"x must have the example's shape \(4, 5\) after any leading batch axes",
+            match=(
+                r"x must have the example's shape \(4, 5\) after any leading batch axes"
+            ),
         ):
             model.apply(params, np.zeros(shape))
     with pytest.raises(ValueError, match="x must have the structure of the example"):
@@ -207,7 +215,10 @@ def test_a_linen_model_is_trained_by_the_objective_of_every_other():
 
 
 def test_importing_the_models_imports_no_flax():
-    program = "import sys, research.models; research.models.from_linen; print('flax' in sys.modules)"
+    program = (
+        "import sys, research.models; research.models.from_linen; print('flax' in "
+        "sys.modules)"
+    )
     printed = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout

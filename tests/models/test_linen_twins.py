@@ -1,6 +1,8 @@
-"""Our networks and their Linen twins, with the same weights: the same values and the same gradients.
+"""Our networks and their Linen twins, with the same weights: the same values and the
+same gradients.
 
-The bound is 1e-12, absolute and relative, in float64: sums in another order differ by about 1e-15.
+The bound is 1e-12, absolute and relative, in float64: sums in another order differ by
+about 1e-15.
 """
 
 import jax
@@ -17,12 +19,14 @@ BOUND = 1e-12
 
 
 def compiled(function, level):
-    """Jitted with less thought for speed: compiling is most of what these tests cost."""
+    """Jitted with less thought for speed: compiling is most of what these tests
+    cost.
+    """
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": level})
 
 
-# A twin is (ours, module, theirs, x). `theirs` maps our params to Linen's and is differentiated, so that both gradients
-# are with respect to ours.
+# A twin is (ours, module, theirs, x). `theirs` maps our params to Linen's and is
+# differentiated, so that both gradients are with respect to ours.
 
 
 class LinenMLP(nn.Module):
@@ -186,7 +190,8 @@ def encoder_twins(order):
 
 
 LINEN_CELLS = {"vanilla": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
-# Our fused blocks in the order of our layers, by the letters of Linen's names; the vanilla cell has one.
+# Our fused blocks in the order of our layers, by the letters of Linen's names; the
+# vanilla cell has one.
 GATES = {"vanilla": " ", "gru": "rzn", "lstm": "ifgo"}
 
 
@@ -205,9 +210,17 @@ class LinenRecurrent(nn.Module):
 
 
 def linen_cell(cell, layer):
-    """Linen puts the bias beside the recurrent product in LSTMs, beside the input's else; and the GRU's second by n."""
-    blocks = [dict(zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True)) for a in (
-        layer["input"]["weights"], layer["input"]["bias"], layer["recurrent"]["weights"])]  # fmt: skip
+    """Linen puts the bias beside the recurrent product in LSTMs, beside the input's
+    else; and the GRU's second by n.
+    """
+    blocks = [
+        dict(zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True))
+        for a in (
+            layer["input"]["weights"],
+            layer["input"]["bias"],
+            layer["recurrent"]["weights"],
+        )
+    ]
     theirs = {}
     for gate in GATES[cell]:
         weights, bias, recurrent = (block[gate] for block in blocks)
@@ -243,7 +256,9 @@ TWINS = {
 
 
 def drawn(model):
-    """Params of the model's shapes, away from where it starts, so that biases and scales count too."""
+    """Params of the model's shapes, away from where it starts, so that biases and
+    scales count too.
+    """
     generator = np.random.default_rng(4)
     return jax.tree.map(
         lambda leaf: 0.5 * generator.normal(size=leaf.shape),
@@ -252,7 +267,10 @@ def drawn(model):
 
 
 @pytest.mark.thorough(
-    "the other architectures; make test has their outputs by torch (test_reference_models.py)",
+    (
+        "the other architectures; make test has their outputs by torch "
+        "(test_reference_models.py)"
+    ),
     but="mlp, tanh|gru",
 )
 @pytest.mark.parametrize("name", TWINS)
@@ -269,7 +287,8 @@ def test_values_and_gradients_are_those_of_the_linen_twin(name):
         return jnp.sum(jnp.sin(prediction) * weights), prediction
 
     def found(apply):
-        # At level 0 XLA's CPU backend gives NaN for the derivative of a maximum (of jnp.max too), 0.7.2 to 0.12.
+        # At level 0 XLA's CPU backend gives NaN for the derivative of a maximum (of
+        # jnp.max too), 0.7.2 to 0.12.
         level = 1 if name == "cnn" else 0
         return compiled(
             jax.value_and_grad(lambda params: value(apply, params), has_aux=True), level

@@ -1,4 +1,6 @@
-"""Laws of the multilayer perceptron: forward by NumPy, its gradient by hand held against jax.grad and differences."""
+"""Laws of the multilayer perceptron: forward by NumPy, its gradient by hand held
+against jax.grad and differences.
+"""
 
 import itertools
 
@@ -61,9 +63,11 @@ def by_hand(activation, loss):
 def rounding_bound(params, forward, delta, slopes):
     """How far two orders of summation may be apart, entry by entry.
 
-    Each entry of the gradient is a sum of products, of n terms in the last sum and of a layer's width in each before it. With
-    m operations one after another, rounding costs at most about m ε times the same sum of absolute values (Higham, Accuracy
-    and Stability of Numerical Algorithms, section 3.1), which is the way back with |W|, |h|, |δ| and |φ'|.
+    Each entry of the gradient is a sum of products, of n terms in the last sum and of a
+    layer's width in each before it. With m operations one after another, rounding costs
+    at most about m ε times the same sum of absolute values (Higham, Accuracy and
+    Stability of Numerical Algorithms, section 3.1), which is the way back with |W|,
+    |h|, |δ| and |φ'|.
     """
     size, bound = (
         np.abs(delta) + 1 / N,
@@ -83,7 +87,9 @@ def rounding_bound(params, forward, delta, slopes):
 
 
 def excess(ours, theirs, bound):
-    """The largest difference over its bound; equal entries count 0, whatever their bound."""
+    """The largest difference over its bound; equal entries count 0, whatever their
+    bound.
+    """
     pairs = zip(*map(jax.tree.leaves, (ours, theirs, bound)), strict=True)
     return max(
         float(np.max(np.where(a == b, 0, np.abs(a - b) / np.maximum(c, 1e-300))))
@@ -136,7 +142,8 @@ def test_gradient_by_hand_equals_jaxs_but_for_rounding(sizes, activation, loss, 
     bound = rounding_bound(params, *seen)
     assert excess(grads, expected, bound) < 1
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
-    # And the bound tells a gradient that is wrong by one part in a million (in float32: in two thousand) from a right one.
+    # And the bound tells a gradient that is wrong by one part in a million (in float32:
+    # in two thousand) from a right one.
     wrong = jax.tree.map(
         lambda leaf: leaf * (1 + (1e-6 if dtype == np.float64 else 5e-4)), grads
     )
@@ -151,7 +158,8 @@ def test_every_loss_and_activation_is_under_test():
 
 
 def test_gradient_by_hand_equals_numpy_unit_by_unit():
-    # The chain rule without matrices: a sum over every unit of the layer above, one example at a time.
+    # The chain rule without matrices: a sum over every unit of the layer above, one
+    # example at a time.
     _, params, batch = make((2, 3, 2), "tanh", "squared_error")
     x, y = np.asarray(batch.x), np.asarray(batch.y)
     (w1, b1), (w2, b2) = (
@@ -277,7 +285,8 @@ def test_float32_stays_float32_forward_and_back(loss):
 
 
 def test_loss_of_logits_is_precise_at_zero_and_far_out():
-    # σ(z) - y without cancellation: at z = 40 and y = 1 it is -exp(-40), of which 1 - σ would keep no digit.
+    # σ(z) - y without cancellation: at z = 40 and y = 1 it is -exp(-40), of which 1 - σ
+    # would keep no digit.
     z = jnp.array([[0.0], [40.0], [-40.0], [1000.0], [-1000.0]])
     y = jnp.array([[1.0], [1.0], [0.0], [0.0], [1.0]])
     value, delta = BATCH_LOSSES["logistic"](z, y)

@@ -1,4 +1,6 @@
-"""N-gram models against slow dictionaries that follow the papers' formulas, and what they refuse."""
+"""N-gram models against slow dictionaries that follow the papers' formulas, and what
+they refuse.
+"""
 
 from collections import Counter, defaultdict
 
@@ -117,7 +119,8 @@ def test_losses_equal_the_dictionaries(smoothing, order):
 
 
 def test_both_kinds_of_discount_are_met():
-    # The estimate from the counts of counts, and, where a short text allows none, the fixed ones.
+    # The estimate from the counts of counts, and, where a short text allows none, the
+    # fixed ones.
     counts = np.array([1, 1, 1, 1, 2, 2, 3, 7])
     np.testing.assert_allclose(ngrams._discounts(counts), [0.5, 2 - 3 / 4, 3])
     np.testing.assert_allclose(

@@ -1,4 +1,6 @@
-"""Laws of what a model's parameters are called, and of the refusal of another model's."""
+"""Laws of what a model's parameters are called, and of the refusal of another
+model's.
+"""
 
 from typing import NamedTuple
 
@@ -94,15 +96,24 @@ def test_the_same_architecture_passes_whatever_its_dtype():
     [
         (
             (3, 5, 2),
-            r"dense_1/bias has shape \(5,\), but the model's has \(4,\)\n\(the first of 3 arrays",
+            (
+                r"dense_1/bias has shape \(5,\), but the model's has \(4,\)\n\(the "
+                r"first of 3 arrays"
+            ),
         ),
         (
             (3, 4, 1),
-            r"dense_2/bias has shape \(1,\), but the model's has \(2,\)\n\(the first of 2 arrays",
+            (
+                r"dense_2/bias has shape \(1,\), but the model's has \(2,\)\n\(the "
+                r"first of 2 arrays"
+            ),
         ),
         (
             (3, 2),
-            r"dense_1/bias has shape \(2,\), but the model's has \(4,\)\n\(the first of 4 arrays",
+            (
+                r"dense_1/bias has shape \(2,\), but the model's has \(4,\)\n\(the "
+                r"first of 4 arrays"
+            ),
         ),
         (
             (3, 4, 2, 2),
@@ -114,7 +125,10 @@ def test_another_architecture_is_refused_by_the_first_array_that_differs(sizes, 
     expected = models.mlp((3, 4, 2)).init(jax.random.key(0))
     with pytest.raises(
         ValueError,
-        match=rf"another architecture: {fault} that differ\)\. Build the model with the sizes",
+        match=(
+            rf"another architecture: {fault} that differ\)\. Build the model with the "
+            r"sizes"
+        ),
     ):
         check_same_architecture(models.mlp(sizes).init(jax.random.key(0)), expected)
 
@@ -125,7 +139,10 @@ def test_a_missing_array_and_another_container_are_refused():
         check_same_architecture({"a": jnp.zeros(2)}, expected)
     with pytest.raises(
         ValueError,
-        match=r"their structure is PyTreeDef\(\(\*,\)\), that of the model PyTreeDef\(\[\*\]\)",
+        match=(
+            r"their structure is PyTreeDef\(\(\*,\)\), that of the model "
+            r"PyTreeDef\(\[\*\]\)"
+        ),
     ):
         check_same_architecture((jnp.zeros(2),), [jnp.zeros(2)])
 

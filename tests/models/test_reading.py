@@ -1,4 +1,6 @@
-"""The losses of next tokens in windows, against the sum written out; the objective on starts, against batches of windows."""
+"""The losses of next tokens in windows, against the sum written out; the objective on
+starts, against batches of windows.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,9 @@ TOKENS = np.random.default_rng(0).integers(0, SIZE, 23, np.int32)
 
 
 def bigram():
-    """Logits of the next token that are a row of a table: what stands before has no part in them."""
+    """Logits of the next token that are a row of a table: what stands before has no
+    part in them.
+    """
     return Model(
         lambda key: jax.random.normal(key, (SIZE, SIZE), dtype="float64"),
         lambda params, x, key=None: params[x],

@@ -1,4 +1,6 @@
-"""Recurrent networks against loops written out in NumPy, torch's recorded values, Flax Linen and finite differences."""
+"""Recurrent networks against loops written out in NumPy, torch's recorded values, Flax
+Linen and finite differences.
+"""
 
 import functools
 
@@ -43,7 +45,9 @@ STEPS = {"vanilla": vanilla_step, "gru": gru_step, "lstm": lstm_step}
 
 
 def written_out(cell, params, x):
-    """The h of the top layer after each step of one sequence (T, d), one number after the other."""
+    """The h of the top layer after each step of one sequence (T, d), one number after
+    the other.
+    """
     layers = [params[name] for name in sorted(params) if name.startswith("layer")]
     for layer in layers:
         w, u, b = (
@@ -130,7 +134,9 @@ TWINS = {
 
 
 def linen_params(cell, params):
-    """Ours in the layout of the Linen cell: one matrix a gate, and its own place for each bias."""
+    """Ours in the layout of the Linen cell: one matrix a gate, and its own place for
+    each bias.
+    """
     layer, gates = params["layer_1"], TWINS[cell][1]
     w, b, u = (
         layer["input"]["weights"],
@@ -172,7 +178,9 @@ def test_network_equals_its_linen_twin(cell):
 
 
 def objective_of(model, batch, seed=5):
-    """A scalar whose gradient is dense: the outputs weighted at random, then squared."""
+    """A scalar whose gradient is dense: the outputs weighted at random, then
+    squared.
+    """
 
     def objective(params, values=batch.values):
         outputs = model.apply(params, Sequences(values, batch.length))
@@ -375,7 +383,9 @@ LINEAR = CELLS["vanilla"]._replace(
 
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 4])
 def test_truncated_gradient_of_a_linear_network_is_the_truncated_sum(window):
-    """h_t = W x_t + U h_(t-1): the loss Σ_t v_t h_t has dU = Σ_t Σ_s h_(s-1)ᵀ (v_t (Uᵀ)^(t - s)), s in the window of t."""
+    """h_t = W x_t + U h_(t-1): the loss Σ_t v_t h_t has dU = Σ_t Σ_s h_(s-1)ᵀ (v_t
+    (Uᵀ)^(t - s)), s in the window of t.
+    """
     x, v, w, u = (
         inputs(*shape, seed=i)
         for i, shape in enumerate([(4, 1, 2), (4, 3), (2, 3), (3, 3)])
@@ -493,7 +503,8 @@ def test_a_loop_over_time_has_the_product_of_h_and_no_other(cell):
     assert {
         sum(eqn.primitive.name == "dot_general" for eqn in body.eqns) for body in bodies
     } == {1}
-    # One loop forward, one back; the differential at 0 of a loop that is linear is not kept in the program.
+    # One loop forward, one back; the differential at 0 of a loop that is linear is not
+    # kept in the program.
     assert jax.jit(gradient).lower(params).as_text().count("stablehlo.while") == 2
 
 
@@ -545,7 +556,10 @@ REFUSED = [
         lambda: (net := models.recurrence(2, 3, 4)).advance(
             net.init(jax.random.key(0)), np.ones((6, 5, 2)), net.start((3,))
         ),
-        r"carry must have arrays of shape \(6, 3\) for this x; got \[\(3, 3\)\]. Pass start",
+        (
+            r"carry must have arrays of shape \(6, 3\) for this x; got \[\(3, 3\)\]. "
+            r"Pass start"
+        ),
     ),
     (
         lambda: models.check_sequences(Sequences(np.full((1, 5), 2), np.array([1])), 2),

@@ -1,8 +1,9 @@
-"""Fifteen recorded networks: outputs, loss and every gradient equal torch's to 1e-12, in float64.
+"""Fifteen recorded networks: outputs, loss and every gradient equal torch's to 1e-12,
+in float64.
 
-`OURS[kind](case)` is a function of the recorded parameters and inputs, in torch's layouts, which it maps to ours: so the
-gradients come back in torch's layouts too, and whatever the mapping adds up (torch has two biases where one is enough)
-gets its share.
+`OURS[kind](case)` is a function of the recorded parameters and inputs, in torch's
+layouts, which it maps to ours: so the gradients come back in torch's layouts too, and
+whatever the mapping adds up (torch has two biases where one is enough) gets its share.
 """
 
 import functools
@@ -119,9 +120,15 @@ def transformer(case):
     def predict(params, inputs):
         vocabulary_size, width = params["tok_emb"].shape
         model = transformer_decoder(
-            vocabulary_size, len(params["pos_emb"]), width=width, hidden=params["b1"].size, num_layers=1,
-            num_heads=num_heads, tied=tied, activation=activation.removesuffix("_exact"),
-        )  # fmt: skip
+            vocabulary_size,
+            len(params["pos_emb"]),
+            width=width,
+            hidden=params["b1"].size,
+            num_layers=1,
+            num_heads=num_heads,
+            tied=tied,
+            activation=activation.removesuffix("_exact"),
+        )
         return model.apply(transformer_params(params), inputs["tokens"])
 
     return predict
@@ -196,7 +203,9 @@ def recorded(tree):
 
 @functools.cache
 def found(name):
-    """(outputs, loss, gradients of the parameters, gradients of the inputs) by our functions."""
+    """(outputs, loss, gradients of the parameters, gradients of the inputs) by our
+    functions.
+    """
     case = CASES[name]
     predict = OURS[case["id"].partition("_")[0]](case)
     params, inputs, targets = (
@@ -214,8 +223,9 @@ def found(name):
         return mean_loss(case, outputs, targets), outputs
 
     run = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-    # With less thought for speed, since compiling is most of what these tests cost. At level 0 XLA's CPU backend may give
-    # NaN for the derivative of a maximum (of jnp.max too), 0.7.2 to 0.12.
+    # With less thought for speed, since compiling is most of what these tests cost. At
+    # level 0 XLA's CPU backend may give NaN for the derivative of a maximum (of jnp.max
+    # too), 0.7.2 to 0.12.
     run = jax.jit(
         run,
         compiler_options={
@@ -228,7 +238,9 @@ def found(name):
 
 @pytest.fixture(autouse=True)
 def tanh_gelu(monkeypatch):
-    """One recorded network has the approximation of GELU by a tanh, which is none of our activations."""
+    """One recorded network has the approximation of GELU by a tanh, which is none of
+    our activations.
+    """
     monkeypatch.setitem(
         ACTIVATIONS, "gelu_tanh", functools.partial(jax.nn.gelu, approximate=True)
     )

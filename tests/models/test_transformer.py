@@ -1,4 +1,6 @@
-"""The Transformer against NumPy written out, and what must not change what: later tokens, padding, order, no key."""
+"""The Transformer against NumPy written out, and what must not change what: later
+tokens, padding, order, no key.
+"""
 
 import functools
 import math
@@ -308,7 +310,9 @@ def test_an_encoder_without_positions_sees_a_bag_of_tokens():
 
 
 def test_waves_are_turned_by_a_shift():
-    """P[t + k] is P[t] rotated by an angle that depends on k alone: why attention can learn distances."""
+    """P[t + k] is P[t] rotated by an angle that depends on k alone: why attention can
+    learn distances.
+    """
     places = np.asarray(models.sinusoidal_positions(30, 6))
     np.testing.assert_allclose(places, waves_by_hand(30, 6), rtol=1e-13, atol=1e-15)
     for i in range(3):
@@ -378,7 +382,9 @@ def test_no_key_means_no_noise_and_each_key_its_own():
 
 
 def test_each_sum_of_a_block_draws_noise_of_its_own():
-    """Both sublayers give 1 everywhere here, so dropout at 1/2 leaves 0, 2 or 4, as 1 : 2 : 1 if they are independent."""
+    """Both sublayers give 1 everywhere here, so dropout at 1/2 leaves 0, 2 or 4, as 1 :
+    2 : 1 if they are independent.
+    """
     shapes = jax.eval_shape(
         lambda key: init_block(key, 8, 12, 1, None), jax.random.key(0)
     )
@@ -413,7 +419,8 @@ def test_the_initial_point_is_as_it_is_told():
     }
     for scale, layers in scales.items():
         for layer in layers:
-            # The standard deviation of m normal draws has relative standard error 1/sqrt(2 m): 4 of them.
+            # The standard deviation of m normal draws has relative standard error
+            # 1/sqrt(2 m): 4 of them.
             weights = np.asarray(layer["weights"])
             np.testing.assert_allclose(
                 weights.std(), scale, rtol=4 / math.sqrt(2 * weights.size)
@@ -473,7 +480,10 @@ def test_each_dense_product_has_two_axes():
     [
         (
             {"num_heads": 3},
-            r"width must be divisible by num_heads; got width=8, num_heads=3. Divisors: 1, 2, 4, 8",
+            (
+                r"width must be divisible by num_heads; got width=8, num_heads=3. "
+                r"Divisors: 1, 2, 4, 8"
+            ),
         ),
         ({"num_layers": 0}, "num_layers must be a positive integer; got num_layers=0"),
         ({"hidden": 1.5}, "hidden must be a positive integer; got hidden=1.5"),
@@ -526,7 +536,10 @@ def test_wrong_tokens_are_refused_when_traced_too():
         for shape in ((), (0,), (2, 0), (CONTEXT + 1,)):
             with pytest.raises(
                 ValueError,
-                match=r"tokens must have shape \(\.\.\., T\) with T in 1\.\.5, .*; got shape",
+                match=(
+                    r"tokens must have shape \(\.\.\., T\) with T in 1\.\.5, .*; got "
+                    r"shape"
+                ),
             ):
                 apply(params, jnp.zeros(shape, int))
         with pytest.raises(

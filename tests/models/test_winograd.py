@@ -1,4 +1,6 @@
-"""Winograd's convolution: an identity in exact arithmetic, few multiplications, and what it costs in rounding."""
+"""Winograd's convolution: an identity in exact arithmetic, few multiplications, and
+what it costs in rounding.
+"""
 
 from fractions import Fraction
 
@@ -14,7 +16,8 @@ from research.models.winograd import INPUTS, OUTPUTS, TAPS, matrices, winograd
 def test_the_matrices_give_the_correlation_in_exact_arithmetic():
     of_inputs, of_taps, of_outputs = matrices()
     exact = np.vectorize(Fraction, otypes=[object])
-    # G has thirds, which no double has: its columns are given by its scales, to be checked against the definition.
+    # G has thirds, which no double has: its columns are given by its scales, to be
+    # checked against the definition.
     of_taps = np.vectorize(
         lambda a: Fraction(a).limit_denominator(10**4), otypes=[object]
     )(of_taps)
@@ -26,7 +29,9 @@ def test_the_matrices_give_the_correlation_in_exact_arithmetic():
 
 
 def products(channels, dtype=np.float32, size=(3, 3)):
-    """The multiplications of all matrix products in one convolution of an image of 24 x 24."""
+    """The multiplications of all matrix products in one convolution of an image of 24 x
+    24.
+    """
     arrays = [
         jax.ShapeDtypeStruct(s, dtype)
         for s in ((1, 24, 24, channels), (*size, channels, channels), (channels,))

@@ -1,4 +1,6 @@
-"""The small experiment as a module, and a way to run it in this process that compiles once."""
+"""The small experiment as a module, and a way to run it in this process that compiles
+once.
+"""
 
 import functools
 import sys
@@ -17,7 +19,9 @@ compiled = functools.cache(small.compiled)
 
 @pytest.fixture
 def carry_out(monkeypatch):
-    """(config, results) -> run folder, as the command line does it; every checkpoint is due at once."""
+    """(config, results) -> run folder, as the command line does it; every checkpoint is
+    due at once.
+    """
     from research import runs
     from research.runs import checkpoints, folder
 

@@ -1,4 +1,6 @@
-"""A disk that fails at one chosen operation: it is full for a moment, or the machine stops there and then."""
+"""A disk that fails at one chosen operation: it is full for a moment, or the machine
+stops there and then.
+"""
 
 import builtins
 import errno
@@ -17,9 +19,10 @@ class Crash(BaseException):
 class Disk:
     """Counts the operations on files below a folder, and fails at one of them.
 
-    Operations are opening for writing (also of a folder, to flush it), writing, flushing, renaming, deleting and making
-    folders. A full disk refuses one operation and then works again; a write puts half of the bytes down first. After a
-    crash every operation crashes, so that nothing is tidied up.
+    Operations are opening for writing (also of a folder, to flush it), writing,
+    flushing, renaming, deleting and making folders. A full disk refuses one operation
+    and then works again; a write puts half of the bytes down first. After a crash every
+    operation crashes, so that nothing is tidied up.
     """
 
     def __init__(self, monkeypatch, below: Path):

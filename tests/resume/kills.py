@@ -1,10 +1,13 @@
-"""Kills a run at random moments, starts it again until it is finished, and compares with a run that was left alone.
+"""Kills a run at random moments, starts it again until it is finished, and compares
+with a run that was left alone.
 
     python tests/resume/kills.py --kills 200 --seed 0
 
-The moments are of three kinds: anywhere in the time that the run takes; soon after a checkpoint has appeared; and at a
-file operation (a flush, a rename, a deletion), just before it happens. Each start is a fork of one process that has
-imported JAX and not started it, so that it costs no import.
+The moments are of three kinds: anywhere in the time that the run takes; soon after a
+  checkpoint has appeared; and at a
+file operation (a flush, a rename, a deletion), just before it happens. Each start is a
+fork of one process that has imported JAX and not started it, so that it costs no
+import.
 """
 
 import os
@@ -50,7 +53,9 @@ class Failure(Exception):
 
 
 def start(results, log, devices=1, fatal_operation=None, programs=None):
-    """Starts the run in a process of its own; it kills itself at the fatal file operation, counted from 1."""
+    """Starts the run in a process of its own; it kills itself at the fatal file
+    operation, counted from 1.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter(
             "error"
@@ -90,7 +95,9 @@ def _keep_compiled(folder):
 
 
 def _die_at(number):
-    """A negative number counts from the moment when the first file of the result is there."""
+    """A negative number counts from the moment when the first file of the result is
+    there.
+    """
     done, counting = 0, number > 0
 
     def fatal(operation):
@@ -109,7 +116,9 @@ def _die_at(number):
 
 
 def watch(child, log, until):
-    """Waits until the process ends, and kills it at the moment `until` says; whether it was killed."""
+    """Waits until the process ends, and kills it at the moment `until` says; whether it
+    was killed.
+    """
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if not ended and until():
@@ -124,7 +133,9 @@ def watch(child, log, until):
 
 
 def kill_once(folder, dice, seconds, programs):
-    """Starts the run of a folder and kills it at a random moment; the moment, whether it came, devices and the log."""
+    """Starts the run of a folder and kills it at a random moment; the moment, whether
+    it came, devices and the log.
+    """
     results, log = folder / "results", folder / "log"
     moment, devices, operation = dice.choice(MOMENTS), dice.choice((1, 1, 2)), None
     if moment == "at any time":
@@ -164,14 +175,18 @@ def place(results):
 
 
 def found(results):
-    """The bytes of what a finished run found; that they are whole is checked by its digests."""
+    """The bytes of what a finished run found; that they are whole is checked by its
+    digests.
+    """
     (path,) = results.glob("small/*")
     runs.load_result(path)
     return {name: (path / name).read_bytes() for name in ("result.json", "arrays.npz")}
 
 
 def kill_until_finished(folder, dice, seconds, kills, counts, programs):
-    """One run, killed until it is finished by itself or `kills` are done; counts what happened, returns the kills."""
+    """One run, killed until it is finished by itself or `kills` are done; counts what
+    happened, returns the kills.
+    """
     results, done, last_devices = folder / "results", 0, None
     while True:
         kept = bool(saves(results)) and place(results) != "after the result"
@@ -185,7 +200,8 @@ def kill_until_finished(folder, dice, seconds, kills, counts, programs):
         counts["went on, other devices"] += went_on and devices != last_devices
         if kept and not went_on and "Running in" in log:
             raise Failure(
-                f"There were checkpoints, but the run started from the beginning:\n{log}"
+                "There were checkpoints, but the run started from the "
+                f"beginning:\n{log}"
             )
         if not killed:
             return done
@@ -204,7 +220,9 @@ def leave_alone(folder, devices, programs):
 
 
 def kill_many(kills, seed, folder, programs=None):
-    """Kills runs until there are enough kills; the number of runs, and what happened how often."""
+    """Kills runs until there are enough kills; the number of runs, and what happened
+    how often.
+    """
     dice, counts, number, done = random.Random(seed), collections.Counter(), 0, 0
     for devices in (2, 1, 1):  # The last one is timed, when programs are there already.
         began, own = time.monotonic(), Path(tempfile.mkdtemp(dir=folder))
@@ -247,7 +265,8 @@ def main():
     )
     print(f"\n{counts['starts']} starts, {time.monotonic() - began:.0f} s")
     print(
-        f"{counts['went on']} went on from a checkpoint, {counts['went on, other devices']} with other devices"
+        f"{counts['went on']} went on from a checkpoint, "
+        f"{counts['went on, other devices']} with other devices"
     )
     for name in (*MOMENTS, *PLACES):
         print(

@@ -1,6 +1,7 @@
 """Does a run that is killed end with the same bits?
 
-An experiment with all that can be interrupted and nothing more: two pieces, two calls of two blocks each, many chunks.
+An experiment with all that can be interrupted and nothing more: two pieces, two calls
+  of two blocks each, many chunks.
 
     python tests/resume/small.py
 
@@ -154,7 +155,9 @@ def workload(piece, n):
 
 
 def save_at_every_chance():
-    """Makes every checkpoint due at once, so that there are many moments to be killed at."""
+    """Makes every checkpoint due at once, so that there are many moments to be killed
+    at.
+    """
     from research.runs import checkpoints
 
     checkpoints.LARGEST_SHARE = math.inf

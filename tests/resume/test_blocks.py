@@ -1,4 +1,6 @@
-"""Laws of batches of runs saved between chunks: any state comes back exactly, and a sweep goes on to its bits."""
+"""Laws of batches of runs saved between chunks: any state comes back exactly, and a
+sweep goes on to its bits.
+"""
 
 import functools
 
@@ -15,7 +17,9 @@ from research.runs import checkpoints
 
 
 def odd_rule(learning_rate):
-    """Gradient descent that drags along a state of every kind: a key, bfloat16, flags, scalars, nothing, not a number."""
+    """Gradient descent that drags along a state of every kind: a key, bfloat16, flags,
+    scalars, nothing, not a number.
+    """
 
     def init(params):
         size = jax.tree.leaves(params)[0].size

@@ -1,4 +1,6 @@
-"""Laws of a run on a failing disk: whichever operation fails, what was saved is whole, and the run ends as it should."""
+"""Laws of a run on a failing disk: whichever operation fails, what was saved is whole,
+and the run ends as it should.
+"""
 
 import faults
 import numpy as np
@@ -23,7 +25,9 @@ def alone(carry_out, tmp_path):
 
 
 def assert_whole(folder):
-    """Every file of a run folder is whole: JSON that reads, and arrays that match the digest beside them."""
+    """Every file of a run folder is whole: JSON that reads, and arrays that match the
+    digest beside them.
+    """
     for file in folder.rglob("*.json"):
         assert files.read_json(file.read_bytes())
     for manifest in folder.glob("*/*/manifest.json"):

@@ -1,4 +1,6 @@
-"""Laws of Ctrl-C: what was done is kept, and the same command goes on to the same bits."""
+"""Laws of Ctrl-C: what was done is kept, and the same command goes on to the same
+bits.
+"""
 
 import os
 import signal
@@ -9,10 +11,12 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-# No checkpoint is due by the clock, however slow the machine: what is kept is kept because of Ctrl-C.
+# No checkpoint is due by the clock, however slow the machine: what is kept is kept
+# because of Ctrl-C.
 PROGRAM = """
 import functools, small, research
-research.runs.checkpoints_in = functools.partial(research.runs.checkpoints_in, seconds_between=1e9)
+seldom = functools.partial(research.runs.checkpoints_in, seconds_between=1e9)
+research.runs.checkpoints_in = seldom
 research.cli.main(small)
 """
 WORDS = [
@@ -75,7 +79,8 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on_to_the_same_bit
     name = path.relative_to(tmp_path / "stopped")
     assert (
         err.strip()
-        == f"Stopped. The progress is saved in {name}; rerun the same command to resume."
+        == f"Stopped. The progress is saved in {name}; rerun the same command to"
+        " resume."
     )
     assert [*path.glob("checkpoints/mlp/**/*.npz")]
     again = start(tmp_path / "stopped")

@@ -1,4 +1,6 @@
-"""The problems of More, Garbow and Hillstrom as residuals in JAX, and what a rule does on them beside scipy."""
+"""The problems of More, Garbow and Hillstrom as residuals in JAX, and what a rule does
+on them beside scipy.
+"""
 
 import json
 from collections.abc import Callable
@@ -262,7 +264,9 @@ OTHER_NAMES = {"extended_powell_n12": powell_singular}
 
 
 def residuals_of(name: str) -> Callable[[jax.Array], jax.Array]:
-    """x -> the residuals of the problem of that name, whose squares sum to its objective."""
+    """x -> the residuals of the problem of that name, whose squares sum to its
+    objective.
+    """
     data = {key: np.array(values) for key, values in CASES[name]["data"].items()}
     family = name.split("_n")[0] if name.split("_n")[-1][:1].isdigit() else name
     function = OTHER_NAMES.get(name) or globals()[family]
@@ -276,7 +280,9 @@ def objective_of(name: str) -> Callable[[jax.Array], jax.Array]:
 
 
 class Run(NamedTuple):
-    """What a rule did on a problem: the f that it reached, at what cost, how it ended, and which minimum that is."""
+    """What a rule did on a problem: the f that it reached, at what cost, how it ended,
+    and which minimum that is.
+    """
 
     f: float
     gradient_norm: float
@@ -306,7 +312,9 @@ def run(rule, name: str, tolerance: float = 1e-8, max_steps: int = 2000) -> Run:
 
 
 def minimum_at(name: str, f: float) -> str | None:
-    """The type of the recorded point whose value f is, to four digits or within 1e-10; None if there is none."""
+    """The type of the recorded point whose value f is, to four digits or within 1e-10;
+    None if there is none.
+    """
     for point in CASES[name]["minima"]:
         if (
             f - float(point["f"]) <= 1e-4 * abs(float(point["f"])) + 1e-10

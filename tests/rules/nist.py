@@ -1,4 +1,5 @@
-"""NIST's nonlinear regressions: models by hand, all fitted by one compiled program, and the table of right digits.
+"""NIST's nonlinear regressions: models by hand, all fitted by one compiled program, and
+the table of right digits.
 
 `python tests/rules/nist.py` prints the whole table, for both rules and both starts.
 """
@@ -90,14 +91,18 @@ DISTINCT = list(dict.fromkeys(MODELS.values()))
 
 
 def residual_fn(name):
-    """params -> residuals, NIST's y - model with the sign turned; Nelson's y is a logarithm."""
+    """params -> residuals, NIST's y - model with the sign turned; Nelson's y is a
+    logarithm.
+    """
     x, y = jnp.array(CASES[name]["x"]).T, jnp.array(CASES[name]["y"])
     y = log(y) if name == "Nelson" else y
     return lambda b: MODELS[name](b, x) - y
 
 
 def padded(name, start):
-    """A problem as data of one shape: index of its model, x, y, rows that count, params that count, start."""
+    """A problem as data of one shape: index of its model, x, y, rows that count, params
+    that count, start.
+    """
     case = CASES[name]
     x, y = np.array(case["x"]).reshape(len(case["y"]), -1), np.array(case["y"])
     y = np.log(y) if name == "Nelson" else y
@@ -119,10 +124,12 @@ def padded(name, start):
 
 @functools.cache
 def fitting(rule):
-    """One program for all problems: it fits until a step that was taken no longer changes x, to rounding.
+    """One program for all problems: it fits until a step that was taken no longer
+    changes x, to rounding.
 
-    It also counts the steps until the error of no parameter is above a millionth of it, for the first time.
-    Params that a problem lacks start at 0 and are their own residuals, so that they stay there.
+    It also counts the steps until the error of no parameter is above a millionth of it,
+    for the first time. Params that a problem lacks start at 0 and are their own
+    residuals, so that they stay there.
     """
     branches = [
         lambda b, x, model=model: model(
@@ -166,7 +173,9 @@ def fitting(rule):
 
 
 def digits(found, exact):
-    """Right decimal digits of the worst entry: -log10 of its relative error, at most 16; -inf where it is not finite."""
+    """Right decimal digits of the worst entry: -log10 of its relative error, at most
+    16; -inf where it is not finite.
+    """
     found, exact = np.asarray(found, float), np.asarray(exact, float)
     with np.errstate(all="ignore"):
         return float(
@@ -179,7 +188,9 @@ def digits(found, exact):
 
 
 def fitted(rule, name, start):
-    """(right digits, steps until six were right, outcome) of a rule from NIST's first or second start, 0 or 1."""
+    """(right digits, steps until six were right, outcome) of a rule from NIST's first
+    or second start, 0 or 1.
+    """
     exact = np.array(CASES[name]["b"], float)
     b, state, _, until, _ = fitting(rule)(
         *padded(name, start), np.pad(exact, (0, MOST_PARAMS - len(exact)))
@@ -205,15 +216,18 @@ def main() -> None:
             )
     good = [sum(row[2 + k][0] >= 6 for row in rows) for k in range(3)]
     print(
-        f"Of {len(rows)} fits (27 problems, two starts), at least six right digits: {good[0]} by Levenberg-Marquardt, "
-        f"{good[1]} by Gauss-Newton, {good[2]} by scipy's MINPACK as recorded; {time.process_time() - begun:.0f} s."
+        f"Of {len(rows)} fits (27 problems, two starts), at least six right digits: "
+        f"{good[0]} by Levenberg-Marquardt, {good[1]} by Gauss-Newton, {good[2]} by "
+        f"scipy's MINPACK as recorded; {time.process_time() - begun:.0f} s."
     )
     print(
-        f"{'problem':10}start   LM digits steps   GN digits steps   MINPACK digits   (steps: until six digits)"
+        f"{'problem':10}start   LM digits steps   GN digits steps   MINPACK digits   "
+        "(steps: until six digits)"
     )
     for name, start, lm, gn, reference in rows:
         print(
-            f"{name:10}{start:5}{lm[0]:12.1f}{lm[1]:6}{gn[0]:12.1f}{gn[1]:6}{reference[0]:17.1f}"
+            f"{name:10}{start:5}{lm[0]:12.1f}{lm[1]:6}{gn[0]:12.1f}{gn[1]:6}"
+            f"{reference[0]:17.1f}"
         )
 
 

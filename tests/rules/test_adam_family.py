@@ -1,4 +1,6 @@
-"""Adam's family: theorems and counter-examples with their numbers, what is a special case of what, faults elsewhere."""
+"""Adam's family: theorems and counter-examples with their numbers, what is a special
+case of what, faults elsewhere.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,9 @@ GRADIENTS = jnp.asarray(
 
 
 def answers(rule, gradients, params=None):
-    """The updates and states of a rule that is given rows of gradients; params stay where they are."""
+    """The updates and states of a rule that is given rows of gradients; params stay
+    where they are.
+    """
     params = jnp.zeros_like(gradients[0]) if params is None else params
 
     def step(state, g):
@@ -79,8 +83,9 @@ def online(rule, gradients):
 
 
 def test_adam_goes_to_the_worst_point_and_amsgrad_does_not():
-    # Reddi, Kale & Kumar (2018), theorem 1: C x once in three steps, else -x, with C = 4, b2 = 1 / (1 + C²), η_t = ½ / √t.
-    # The best point is -1, with mean loss -(C - 2) / 3; at 1 the mean regret is (2 C - 4) / 3 = 4/3.
+    # Reddi, Kale & Kumar (2018), theorem 1: C x once in three steps, else -x, with C =
+    # 4, b2 = 1 / (1 + C²), η_t = ½ / √t. The best point is -1, with mean loss -(C - 2)
+    # / 3; at 1 the mean regret is (2 C - 4) / 3 = 4/3.
     num_steps, b2 = 30_000, 1 / 17
     gradients = jnp.where(jnp.arange(num_steps) % 3 == 0, 4.0, -1.0)
     rate = schedules.inverse_square_root(0.5)
@@ -135,7 +140,8 @@ def wilson(num_positive, num_negative):
     ],
 )
 def test_adaptive_rules_find_the_solution_that_does_not_generalise(rule, generalises):
-    # Wilson et al., The marginal value of adaptive gradient methods, NeurIPS 2017, section 3: least squares from 0.
+    # Wilson et al., The marginal value of adaptive gradient methods, NeurIPS 2017,
+    # section 3: least squares from 0.
     x, y = wilson(12, 8)
     assert np.array_equal(x @ np.sign(x.T @ y), 4 * y)
     w = np.asarray(
@@ -155,9 +161,10 @@ def test_adaptive_rules_find_the_solution_that_does_not_generalise(rule, general
 
 
 def test_adam_steps_are_bounded():
-    # Kingma & Ba (2015), section 2.1, say at most η (1 - b1) / √(1 - b2), which a gradient attains after a long silence.
-    # By Cauchy and Schwarz the bound is that over √(1 - b1² / b2), 2.3 times as far: a gradient that grows by b2 / b1 a
-    # step attains it.
+    # Kingma & Ba (2015), section 2.1, say at most η (1 - b1) / √(1 - b2), which a
+    # gradient attains after a long silence. By Cauchy and Schwarz the bound is that
+    # over √(1 - b1² / b2), 2.3 times as far: a gradient that grows by b2 / b1 a step
+    # attains it.
     rate, bound = 0.01, 0.01 * 0.1 / np.sqrt(0.001)
     steps = updates_of(adam(rate, eps=0.0), GRADIENTS)
     np.testing.assert_allclose(steps[0], -rate * SIGNS, rtol=1e-13)
@@ -206,7 +213,8 @@ def test_the_maximum_of_amsgrad_never_falls(corrected):
     )
 
 
-# What is a special case of what: Choi et al., On empirical comparisons of optimizers for deep learning (2019), and more.
+# What is a special case of what: Choi et al., On empirical comparisons of optimizers
+# for deep learning (2019), and more.
 
 SAME = {
     "Adam without momentum is RMSProp, corrected": (
@@ -312,7 +320,8 @@ def test_adopt_waits_one_step_and_clips_to_the_fourth_root():
 
 
 def test_rectification_begins_at_the_sixth_step():
-    # Liu et al. (2020): with b2 = 0.999 the first five steps are momentum; r_6 = 0.0258, r_t -> 1.
+    # Liu et al. (2020): with b2 = 0.999 the first five steps are momentum; r_6 =
+    # 0.0258, r_t -> 1.
     steps = -updates_of(radam(1.0, b1=0.0, eps=0.0), jnp.full((20_000, 1), 8.0))[:, 0]
     np.testing.assert_allclose(steps[:5], 8.0, rtol=1e-13)
     with mpmath.workdps(30):
@@ -422,7 +431,8 @@ def test_variant_is_its_formula(name, arguments):
     assert distance(found, exact, problem).largest <= 64 * np.finfo("float64").eps
 
 
-# Faults of other implementations, met here and not shared. Where one is mended, its test says so by failing.
+# Faults of other implementations, met here and not shared. Where one is mended, its
+# test says so by failing.
 
 
 def test_optax_adan_hardly_looks_ahead():

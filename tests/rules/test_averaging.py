@@ -1,4 +1,6 @@
-"""Lookahead and averages of iterates: plain loops in numpy say what they are, and descent evaluates where they say."""
+"""Lookahead and averages of iterates: plain loops in numpy say what they are, and
+descent evaluates where they say.
+"""
 
 import chex
 import jax
@@ -75,7 +77,8 @@ def test_exponential_averaging_is_the_weighted_mean(decay):
 
 
 def test_averaging_loses_the_noise_that_a_constant_rate_keeps_up():
-    # x_(t+1) = (1 - η λ) x_t + η e_t: the mean of T iterates has the variance of e over λ² T, the last iterate η / λ (2 - η λ).
+    # x_(t+1) = (1 - η λ) x_t + η e_t: the mean of T iterates has the variance of e over
+    # λ² T, the last iterate η / λ (2 - η λ).
     def noisy(key):
         noise = jax.random.normal(key, (400,))
         rule = polyak_averaging(0.5)

@@ -93,7 +93,10 @@ def test_clip_adaptively_takes_the_axes_of_a_unit():
     deep = jnp.ones((2, 1, 1, 1, 2, 2))
     with pytest.raises(
         ValueError,
-        match=r"does not know the units of the leaf \['a'\] of shape \(2, 1, 1, 1, 2, 2\)\. Pass axis=",
+        match=(
+            r"does not know the units of the leaf \['a'\] of shape \(2, 1, 1, 1, 2, "
+            r"2\)\. Pass axis="
+        ),
     ):
         clipped(clip_adaptively(0.5), {"a": deep}, {"a": deep})
     np.testing.assert_allclose(

@@ -1,4 +1,6 @@
-"""Rules around rules: accumulation, skipping, state dtypes, each against optax's and against what it promises."""
+"""Rules around rules: accumulation, skipping, state dtypes, each against optax's and
+against what it promises.
+"""
 
 import inspect
 
@@ -61,7 +63,8 @@ def assert_same(found, expected, **tolerance):
 @pytest.mark.parametrize("every", [1, 3])
 def test_accumulation_equals_optax(every):
     given = gradients(12)
-    # optax 0.2.8 takes the mean in float32 unless told otherwise, 0.2.6 in the dtype of the params.
+    # optax 0.2.8 takes the mean in float32 unless told otherwise, 0.2.6 in the dtype of
+    # the params.
     wide = (
         {"accumulator_dtype": jnp.float64}
         if "accumulator_dtype" in inspect.signature(optax.MultiSteps).parameters
@@ -154,7 +157,8 @@ def test_skipping_counts_and_leaves_everything_as_it_was():
 
 
 def test_skipping_sees_an_update_that_is_not_finite():
-    # As of Polyak's step where the gradient is zero and the value is not the minimum: it divides by 0.
+    # As of Polyak's step where the gradient is zero and the value is not the minimum:
+    # it divides by 0.
     broken = optax.GradientTransformation(
         lambda x: (), lambda g, s, x=None: (jax.tree.map(lambda a: a / 0.0, g), s)
     )
@@ -166,7 +170,9 @@ def test_skipping_sees_an_update_that_is_not_finite():
 
 @pytest.mark.parametrize("constructor", [heavy_ball, adamw])
 def test_state_dtype_is_the_rule_in_that_dtype(constructor):
-    """bfloat16 params and gradients: what the rule does in float32 with their values, and only then rounded."""
+    """bfloat16 params and gradients: what the rule does in float32 with their values,
+    and only then rounded.
+    """
     given = gradients(6, dtype=jnp.bfloat16)
     narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     rule, plain = with_state_dtype(constructor(0.1), "float32"), constructor(0.1)
@@ -203,7 +209,9 @@ def test_state_dtype_is_the_rule_in_that_dtype(constructor):
 
 
 def test_state_dtype_keeps_small_sums_that_bfloat16_loses():
-    """A hundred gradients of 2^-9 added to 1 in a momentum: bfloat16 stays at 1, as 1 + 2^-9 rounds to 1."""
+    """A hundred gradients of 2^-9 added to 1 in a momentum: bfloat16 stays at 1, as 1 +
+    2^-9 rounds to 1.
+    """
     ones = jnp.concatenate([jnp.ones((1, 1)), jnp.full((100, 1), 2.0**-9)]).astype(
         jnp.bfloat16
     )

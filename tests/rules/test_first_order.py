@@ -1,4 +1,6 @@
-"""Gradient descent, momentum and signs: the rates that theory proves, with its constants, and identities."""
+"""Gradient descent, momentum and signs: the rates that theory proves, with its
+constants, and identities.
+"""
 
 import itertools
 from fractions import Fraction
@@ -44,7 +46,8 @@ def updates_of(rule, gradients):
 
 
 def test_gradient_descent_contracts_each_eigendirection():
-    # On ½ Σ λ x², x_(t+1) = (1 - η λ) x_t; its derivative by η at step t is -t λ (1 - η λ)^(t-1) x_0.
+    # On ½ Σ λ x², x_(t+1) = (1 - η λ) x_t; its derivative by η at step t is -t λ (1 - η
+    # λ)^(t-1) x_0.
     eigenvalues, rate, t = np.array([1.0, 10.0, 100.0]), 0.019, np.arange(41)[:, None]
 
     def path(rate):
@@ -61,7 +64,8 @@ def test_gradient_descent_contracts_each_eigendirection():
 @pytest.mark.thorough("the other numbers of steps", but="10")
 @pytest.mark.parametrize("num_steps", [1, 5, 10, 50])
 def test_gradient_descent_attains_its_bound_on_a_huber_function(num_steps):
-    # Drori & Teboulle, Math. Program. 145 (2014): with step 1 / L no convex function is worse, f(x_N) - f* = L R² / (4 N + 2).
+    # Drori & Teboulle, Math. Program. 145 (2014): with step 1 / L no convex function is
+    # worse, f(x_N) - f* = L R² / (4 N + 2).
     smoothness, radius = 2.0, 3.0
     knee = radius / (2 * num_steps + 1)
     slope = lambda x: smoothness * jnp.clip(x, -knee, knee)
@@ -79,7 +83,8 @@ def test_gradient_descent_attains_its_bound_on_a_huber_function(num_steps):
     ("kappa", "factor"), [(10, 0.818182), (100, 0.980198), (1000, 0.998002)]
 )
 def test_gradient_descent_contracts_by_its_best_factor(kappa, factor):
-    # On diag(1, κ) from (1, 1) both entries shrink by (κ - 1) / (κ + 1) a step, one of them changing its sign.
+    # On diag(1, κ) from (1, 1) both entries shrink by (κ - 1) / (κ + 1) a step, one of
+    # them changing its sign.
     path = trajectory(
         gradient_descent(gradient_descent_rate(kappa, 1.0)),
         lambda x: np.array([1.0, kappa]) * x,
@@ -95,7 +100,9 @@ def test_gradient_descent_contracts_by_its_best_factor(kappa, factor):
 
 
 def spectral_radii(make_rule, constants, curvatures):
-    """Of the linear maps (x, state) -> (x, state) of one step on ½ Σ λ x², by rows of constants (rate, momentum)."""
+    """Of the linear maps (x, state) -> (x, state) of one step on ½ Σ λ x², by rows of
+    constants (rate, momentum).
+    """
     zero = jnp.zeros(len(curvatures))
 
     def linear_map(rate, momentum):
@@ -114,8 +121,9 @@ def spectral_radii(make_rule, constants, curvatures):
 
 
 def test_momentum_has_its_spectral_radius():
-    # On diag(m, κ m), with √κ = r: Polyak's constants have (r - 1) / (r + 1), Nesterov's 1 - 1 / r, and those that Lessard,
-    # Recht & Packard tune 1 - 2 / √(3 κ + 1). Double eigenvalues are known to √eps.
+    # On diag(m, κ m), with √κ = r: Polyak's constants have (r - 1) / (r + 1),
+    # Nesterov's 1 - 1 / r, and those that Lessard, Recht & Packard tune 1 - 2 / √(3 κ +
+    # 1). Double eigenvalues are known to √eps.
     strong, kappas = 0.5, np.array([10.0, 100.0, 1000.0])
     r = np.sqrt(kappas)
     for make_rule, constants, theory, printed in (
@@ -147,7 +155,8 @@ def test_momentum_has_its_spectral_radius():
     "constants", [heavy_ball_constants, nesterov_constants, tuned_nesterov_constants]
 )
 def test_tuned_constants_are_where_no_neighbour_is_better(constants):
-    # Each is the best pair of its rule on quadratics, or (Nesterov's) the best momentum at the rate 1 / L.
+    # Each is the best pair of its rule on quadratics, or (Nesterov's) the best momentum
+    # at the rate 1 / L.
     rate, momentum = constants(50.0, 1.0)
     neighbours = [(rate, 0.97 * momentum), (rate, 1.03 * momentum)]
     if constants is not nesterov_constants:
@@ -160,7 +169,8 @@ def test_tuned_constants_are_where_no_neighbour_is_better(constants):
 
 
 def test_heavy_ball_cycles_on_the_counter_example():
-    # Lessard, Recht & Packard, SIAM J. Optim. 26 (2016), section 4.6: f' = 25 x, then x + 24, then 25 x - 24.
+    # Lessard, Recht & Packard, SIAM J. Optim. 26 (2016), section 4.6: f' = 25 x, then x
+    # + 24, then 25 x - 24.
     def exact_slope(x):
         return 25 * x if x < 1 else x + 24 if x < 2 else 25 * x - 24
 
@@ -201,8 +211,9 @@ def test_heavy_ball_cycles_on_the_counter_example():
 
 @pytest.mark.parametrize("num_steps", [5, 50])
 def test_no_rule_beats_the_lower_bound_and_nesterov_keeps_the_upper_one(num_steps):
-    # Nesterov's worst function in n = 2 k + 1: after k steps along spans of gradients the gap is at least
-    # 3 L R² / (32 (k + 1)²), and with momentum t / (t + 3) or his own at most 2 L R² / (k + 1)², at each k.
+    # Nesterov's worst function in n = 2 k + 1: after k steps along spans of gradients
+    # the gap is at least 3 L R² / (32 (k + 1)²), and with momentum t / (t + 3) or his
+    # own at most 2 L R² / (k + 1)², at each k.
     n, k = 2 * num_steps + 1, np.arange(1, num_steps + 1)
     a = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
     gradient = lambda x: (a @ x - np.eye(n)[0]) / 4  # L = 1.
@@ -224,7 +235,9 @@ def test_no_rule_beats_the_lower_bound_and_nesterov_keeps_the_upper_one(num_step
         path = np.asarray(trajectory(rule, gradient, jnp.zeros(n), num_steps))
         if name.startswith(
             "nesterov"
-        ):  # The params are where it looked ahead to; the theorem is about where it stepped.
+            # The params are where it looked ahead to; the theorem is about where it
+            # stepped.
+        ):
             path = np.concatenate(
                 [path[:1], path[:-1] - (path[:-1] @ a - np.eye(n)[:1]) / 4]
             )
@@ -239,7 +252,8 @@ def test_no_rule_beats_the_lower_bound_and_nesterov_keeps_the_upper_one(num_step
 
 
 def test_nesterov_takes_the_gradient_at_the_look_ahead_point():
-    # The paper's two sequences: x_(t+1) = y_t - η ∇f(y_t), y_(t+1) = x_(t+1) + μ (x_(t+1) - x_t). Ours keeps y.
+    # The paper's two sequences: x_(t+1) = y_t - η ∇f(y_t), y_(t+1) = x_(t+1) + μ
+    # (x_(t+1) - x_t). Ours keeps y.
     rate, start = 0.3, np.array([2.0, -1.0])
     for momentum in (0.8, nesterov_momentum, lambda t: 0.5 + 0.4 / (t + 1)):
         x = y = start
@@ -303,7 +317,8 @@ def test_signum_is_the_sign_of_the_heavy_ball():
 
 
 def test_sign_descent_reaches_the_box_of_its_rate_and_stays():
-    # On a separable convex function each coordinate walks to its minimum, and then steps over it for ever.
+    # On a separable convex function each coordinate walks to its minimum, and then
+    # steps over it for ever.
     path = np.asarray(
         trajectory(
             sign_descent(0.3),
@@ -374,8 +389,9 @@ def test_state_records_the_rate_beside_a_schedule_of_momentum():
 
 
 def test_gradient_descent_on_separable_classes_finds_the_largest_margin():
-    # Soudry et al., The implicit bias of gradient descent on separable data, JMLR 19 (2018): the direction tends to that
-    # of the largest margin, here (1, 1) / √2 with margin √2, and t · loss · η · margin² to 1. A million steps of η = 1/2.
+    # Soudry et al., The implicit bias of gradient descent on separable data, JMLR 19
+    # (2018): the direction tends to that of the largest margin, here (1, 1) / √2 with
+    # margin √2, and t · loss · η · margin² to 1. A million steps of η = 1/2.
     examples, rate, num_steps = jnp.array([[0.5, 1.5], [1.5, 0.5]]), 0.5, 10**6
     loss = lambda w: (
         2.0 * jnp.sum(jnp.logaddexp(0.0, -examples @ w))

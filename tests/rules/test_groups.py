@@ -1,4 +1,6 @@
-"""Masks and groups: the table says what a mask does, a group's rule sees its leaves alone, bad labels are named."""
+"""Masks and groups: the table says what a mask does, a group's rule sees its leaves
+alone, bad labels are named.
+"""
 
 import chex
 import jax
@@ -206,7 +208,9 @@ def test_mask_of_the_wrong_structure_says_where():
         masked_leaves({"hidden": True}, PARAMS)
     with pytest.raises(
         ValueError,
-        match="it has no entry for hidden/b, and the params have no leaf at hidden/bias",
+        match=(
+            "it has no entry for hidden/b, and the params have no leaf at hidden/bias"
+        ),
     ):
         masked_leaves({"hidden": {"w": True, "bias": False}, "out": True}, PARAMS)
     with pytest.raises(

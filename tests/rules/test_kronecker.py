@@ -1,4 +1,6 @@
-"""Shampoo and SOAP: their identities, their roots and bases, and what they do with leaves of any shape."""
+"""Shampoo and SOAP: their identities, their roots and bases, and what they do with
+leaves of any shape.
+"""
 
 from typing import Any
 
@@ -55,7 +57,9 @@ def polar_factor(a):
 
 
 def definite(seed, size, condition):
-    """A matrix with eigenvalues from 1 / condition to 1, evenly spread on a log scale."""
+    """A matrix with eigenvalues from 1 / condition to 1, evenly spread on a log
+    scale.
+    """
     q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))
     return (q * np.logspace(-np.log10(condition), 0.0, size)) @ q.T
 
@@ -220,7 +224,9 @@ def test_residual_of_the_roots_is_in_the_state():
 
 
 def soap_in_numpy(gradients, rate, b1, b2, eps, every, refresh):
-    """Algorithms 3 and 4 of Vyas et al., with the first step and the order of their code."""
+    """Algorithms 3 and 4 of Vyas et al., with the first step and the order of their
+    code.
+    """
     found, m, v = [], 0.0, 0.0
     g = np.asarray(gradients[0])
     left, right = (1 - b2) * g @ g.T, (1 - b2) * g.T @ g

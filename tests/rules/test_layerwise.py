@@ -1,4 +1,6 @@
-"""LAMB and Muon: what their steps do to lengths and singular values, and what they leave alone."""
+"""LAMB and Muon: what their steps do to lengths and singular values, and what they
+leave alone.
+"""
 
 from typing import Any
 
@@ -277,7 +279,9 @@ def test_muon_with_every_convention_of_optax_is_optax():
 
 @pytest.mark.parametrize("coefficients", COEFFICIENTS)
 def test_muon_s_options_are_those_of_optax(coefficients):
-    """All that optax.contrib.muon has as well; its lists of coefficients end at ns_steps."""
+    """All that optax.contrib.muon has as well; its lists of coefficients end at
+    ns_steps.
+    """
     triples = COEFFICIENTS[coefficients][:5]
     of_optax: Any = triples[0] if coefficients == "standard" else triples
     axes = {k: v for k, v in HEADS.items() if k not in ("query", "out")}
@@ -362,7 +366,7 @@ def test_lamb_moves_every_leaf_by_the_rate_times_its_length():
             )
 
 
-def test_lamb_sees_neither_the_scale_of_a_gradient_nor_that_of_the_params_but_moves_with_them():
+def test_lamb_sees_no_scale_of_a_gradient_or_of_the_params_but_moves_with_the_params():
     gradients = [normal(k, 3, 4) for k in range(4)]
     x = PARAMS["w"]
     plain = updates_of(lamb(0.01, eps=0.0), gradients, x)

@@ -1,8 +1,8 @@
-"""Gauss-Newton and Levenberg-Marquardt: every regression of NIST, linear answers in one step, scaling, and bad input."""
+"""Gauss-Newton and Levenberg-Marquardt: every regression of NIST, linear answers in one
+step, scaling, and bad input.
+"""
 
 import functools
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,17 +20,13 @@ from research.verification import least_squares
 from research.verification.formula import Mistake, mistaken
 from research.verification.problems import Problem
 from research.verification.walks import distance, walk_constructed, walk_exactly
-
-SPEC: Any = importlib.util.spec_from_file_location(
-    "nist", Path(__file__).parent / "nist.py"
-)
-nist: Any = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(nist)
+from tests.rules import nist
 
 EPS = np.finfo("float64").eps
 MARQUARDT, GAUSS = levenberg_marquardt(), gauss_newton()
 RULES = {"levenberg_marquardt": levenberg_marquardt, "gauss_newton": gauss_newton}
-# Where Gauss-Newton, even with backtracking, ends elsewhere or nowhere from NIST's far start.
+# Where Gauss-Newton, even with backtracking, ends elsewhere or nowhere from NIST's far
+# start.
 OUT_OF_REACH = {("Eckerle4", 0), ("MGH09", 0), ("MGH17", 0), ("MGH10", 0), ("Rat43", 0)}
 
 
@@ -44,7 +40,8 @@ def answer(rule, x, residual_fn) -> Any:
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", nist.CASES)
 def test_levenberg_marquardt_finds_the_published_parameters(name, start):
-    # At least 6 digits are asked wherever MINPACK has them; it has them in 53 of 54, ours in all: 11.9 at least.
+    # At least 6 digits are asked wherever MINPACK has them; it has them in 53 of 54,
+    # ours in all: 11.9 at least.
     digits, steps, _ = nist.fitted(MARQUARDT, name, start)
     assert digits >= 6
     assert digits >= min(nist.CASES[name]["minpack_digits"][start], 11.5)
@@ -52,7 +49,8 @@ def test_levenberg_marquardt_finds_the_published_parameters(name, start):
 
 
 @pytest.mark.thorough(
-    "Gauss-Newton on NIST's regressions; make test has Levenberg-Marquardt on them, and both formulas"
+    "Gauss-Newton on NIST's regressions; make test has Levenberg-Marquardt on them, "
+    "and both formulas"
 )
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", nist.CASES)
@@ -79,8 +77,9 @@ def design(case):
 @pytest.mark.thorough("the other regressions", but="Filip|Longley")
 @pytest.mark.parametrize("name", nist.LINEAR)
 def test_linear_regressions_take_one_step_to_the_digits_of_qr(name):
-    # Measured: on all eleven as many as numpy's Householder QR, half a digit being another order of roundings. Filip,
-    # whose condition is 2e15, has 8.1 digits this way, and none by the normal equations.
+    # Measured: on all eleven as many as numpy's Householder QR, half a digit being
+    # another order of roundings. Filip, whose condition is 2e15, has 8.1 digits this
+    # way, and none by the normal equations.
     case = nist.LINEAR[name]
     columns, y, exact = design(case)
     residual_fn = lambda b: columns @ b - y
@@ -92,7 +91,9 @@ def test_linear_regressions_take_one_step_to_the_digits_of_qr(name):
 
 
 class Squares:
-    """Residuals in fifty digits and their Jacobian, as the formulas of least squares ask for them."""
+    """Residuals in fifty digits and their Jacobian, as the formulas of least squares
+    ask for them.
+    """
 
     def __init__(self, residuals, jacobian):
         self.residuals = lambda x: residuals(*x.arrays[0])
@@ -148,7 +149,8 @@ def exactly(rule, name, rate):
 )
 @pytest.mark.parametrize("name", EXACT)
 def test_walk_is_that_of_the_formula(name, rule, rate, dtype):
-    # Measured: 4.2 eps of Levenberg-Marquardt, 13.5 of Gauss-Newton, in its first step along the valley.
+    # Measured: 4.2 eps of Levenberg-Marquardt, 13.5 of Gauss-Newton, in its first step
+    # along the valley.
     arguments = {"learning_rate": rate, "residual_fn": RESIDUALS[name]}
     found = walk_constructed(RULES[rule], arguments, problem(name), dtype, 20)
     assert (
@@ -218,7 +220,8 @@ def test_minimum_is_that_of_scipy(rule):
 
 
 def test_levenberg_marquardt_is_inside_its_radius_or_at_its_edge():
-    # |D h| <= Δ, and the Lagrangian's condition (JᵀJ + μ D²) h = -Jᵀr, also where columns depend on each other.
+    # |D h| <= Δ, and the Lagrangian's condition (JᵀJ + μ D²) h = -Jᵀr, also where
+    # columns depend on each other.
     rng = np.random.default_rng(0)
     step = jax.jit(second_order.damped_step)
     for last in (rng.standard_normal(6), None):
@@ -322,7 +325,10 @@ def test_missing_residuals_are_named_and_bad_rates_refused(constructor):
     rule, x = constructor(), jnp.ones(2)
     with pytest.raises(
         ValueError,
-        match=r"needs residual_fn; call update\(grads, state, params, residual_fn=residual_fn\)",
+        match=(
+            r"needs residual_fn; call update\(grads, state, params, "
+            r"residual_fn=residual_fn\)"
+        ),
     ):
         rule.update(x, rule.init(x), x)
     for bad in (0.0, -1.0, np.nan):

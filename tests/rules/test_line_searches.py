@@ -1,4 +1,6 @@
-"""Line searches: the conditions they promise hold at every step they take, and every failure has its reason."""
+"""Line searches: the conditions they promise hold at every step they take, and every
+failure has its reason.
+"""
 
 import functools
 
@@ -32,7 +34,9 @@ FUNCTIONS = {function.__name__: function for function in (bumpy, exponential)}
 
 @functools.cache
 def searched(search, name, **arguments):
-    """A search on NUM_LINES drawn points, directions of descent of any length, and first steps, as one program."""
+    """A search on NUM_LINES drawn points, directions of descent of any length, and
+    first steps, as one program.
+    """
     function = FUNCTIONS[name]
     rng = np.random.default_rng(1)
     x = rng.standard_normal((NUM_LINES, 3))
@@ -86,7 +90,9 @@ X = {"a": np.array([2.0, 4.0]), "b": np.array(3.0)}
 
 
 def test_strong_wolfe_is_exact_on_a_parabola():
-    """A cubic through two points of a parabola is that parabola; only the safeguards keep the search from its end."""
+    """A cubic through two points of a parabola is that parabola; only the safeguards
+    keep the search from its end.
+    """
 
     @jax.jit
     @jax.vmap
@@ -116,7 +122,8 @@ def test_backtracking_tries_powers_of_the_factor():
             parabola, X, down, value, grad, 4.0, sufficient_decrease=0.4
         )
     )()
-    # Along -∇f, f(x) - f(x + a d) = 4 (a - a²) f(x), and c a |∇f|² = 1.6 a f(x): accepted from a = 0.6 down.
+    # Along -∇f, f(x) - f(x + a d) = 4 (a - a²) f(x), and c a |∇f|² = 1.6 a f(x):
+    # accepted from a = 0.6 down.
     assert found.step == 0.5
     assert found.evaluations == 4
 

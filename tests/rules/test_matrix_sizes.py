@@ -1,4 +1,6 @@
-"""NorMuon and hyperball: the sizes of their steps and matrices, and second implementations in NumPy."""
+"""NorMuon and hyperball: the sizes of their steps and matrices, and second
+implementations in NumPy.
+"""
 
 from typing import Any
 

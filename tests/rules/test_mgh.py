@@ -1,8 +1,8 @@
-"""The problems of More, Garbow and Hillstrom: they are the paper's, and quasi-Newton rules minimise them."""
+"""The problems of More, Garbow and Hillstrom: they are the paper's, and quasi-Newton
+rules minimise them.
+"""
 
 import functools
-import importlib.util
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +11,11 @@ import pytest
 
 from research.descent import Outcome, minimise
 from research.update_rules import bfgs, lbfgs, trust_region_newton
+from tests.rules import mgh
 
-SPEC = importlib.util.spec_from_file_location("mgh", Path(__file__).parent / "mgh.py")
-assert SPEC is not None
-assert SPEC.loader is not None
-mgh = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(mgh)
-
-# A program a rule and problem is a second: these twelve have the hard traits between them (a curved valley, bad scales,
-# a singular Hessian, exponentials, a trigonometric argument, real data); all 42 are done by
-# `python -m benchmarks.more_garbow_hillstrom`.
+# A program a rule and problem is a second: these twelve have the hard traits between
+# them (a curved valley, bad scales, a singular Hessian, exponentials, a trigonometric
+# argument, real data); all 42 are done by `python -m benchmarks.more_garbow_hillstrom`.
 CHOSEN = (
     *(
         "rosenbrock",
@@ -77,7 +72,9 @@ def test_value_and_gradient_equal_the_exact_ones(name):
 
 @functools.cache
 def minima(name):
-    """{rule: the Minimum} from the starting point of one problem, both rules in one program."""
+    """{rule: the Minimum} from the starting point of one problem, both rules in one
+    program.
+    """
     objective, start = mgh.objective_of(name), jnp.asarray(mgh.CASES[name]["start"])
     rules = {key: constructor() for key, constructor in RULES.items()}
     return jax.jit(

@@ -62,7 +62,9 @@ def test_any_rule_ends_at_the_minimum_of_a_pytree(name):
 
 
 def test_evaluations_are_what_the_objective_was_asked():
-    """Counted outside: a rule without a search asks once a step and once at the start, a search what it tells."""
+    """Counted outside: a rule without a search asks once a step and once at the start,
+    a search what it tells.
+    """
     asked = []
 
     def told(params):
@@ -207,7 +209,9 @@ def test_the_norm_is_the_one_asked_for():
 
 
 def test_what_cannot_go_on_says_why():
-    """One program: a rule that stands still, NaN on the way, a wrong gradient, a minimum at the start."""
+    """One program: a rule that stands still, NaN on the way, a wrong gradient, a
+    minimum at the start.
+    """
 
     def ends(x):
         return {

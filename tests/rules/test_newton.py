@@ -1,4 +1,6 @@
-"""Newton's rules and the natural gradient: their rates, saddles, singular Hessians, published optima, and bad input."""
+"""Newton's rules and the natural gradient: their rates, saddles, singular Hessians,
+published optima, and bad input.
+"""
 
 import functools
 from typing import Any
@@ -50,7 +52,9 @@ def quadratic(x):
 
 
 def smooth(x):
-    """Convex, minimal at 0, with third derivatives: Newton's error is squared, not better."""
+    """Convex, minimal at 0, with third derivatives: Newton's error is squared, not
+    better.
+    """
     return jnp.sum(jnp.exp(x) - x)
 
 
@@ -73,7 +77,8 @@ def test_one_step_minimises_a_quadratic(rule):
 
 @pytest.mark.parametrize("rule", [newton(), trust_region_newton(10.0)])
 def test_right_digits_double_with_every_step(rule):
-    # With e the error, e_next / e² -> f''' / (2 f'') = 1/2 at the minimum of exp(x) - x.
+    # With e the error, e_next / e² -> f''' / (2 f'') = 1/2 at the minimum of exp(x) -
+    # x.
     points, _ = path(rule, smooth, jnp.array([1.0]), 6)
     errors = np.abs(points[:, 0])
     ratios = errors[1:] / errors[:-1] ** 2
@@ -118,9 +123,13 @@ def test_backtracking_saves_newton_where_the_full_step_diverges():
 def test_minimum_is_that_of_scipy(rule):
     start = np.array([-1.25, 1.0])
     found = scipy.optimize.minimize(
-        jax.jit(rosenbrock), start, method="trust-exact", jac=jax.jit(jax.grad(rosenbrock)),
-        hess=jax.jit(jax.hessian(rosenbrock)), options={"gtol": 1e-12},
-    )  # fmt: skip
+        jax.jit(rosenbrock),
+        start,
+        method="trust-exact",
+        jac=jax.jit(jax.grad(rosenbrock)),
+        hess=jax.jit(jax.hessian(rosenbrock)),
+        options={"gtol": 1e-12},
+    )
     points, _ = path(rule, rosenbrock, jnp.asarray(start), 40)
     np.testing.assert_allclose(points[-1], found.x, rtol=1e-12)
 
@@ -162,7 +171,8 @@ def test_trust_region_leaves_an_exact_saddle():
 @pytest.mark.thorough("the other seeds", but="0")
 @pytest.mark.parametrize("seed", range(3))
 def test_trust_region_step_meets_the_conditions_of_the_exact_minimum(seed):
-    # Nocedal & Wright, theorem 4.1: (H + σ I) p = -g, σ (Δ - |p|) = 0, σ >= 0, H + σ I positive semidefinite.
+    # Nocedal & Wright, theorem 4.1: (H + σ I) p = -g, σ (Δ - |p|) = 0, σ >= 0, H + σ I
+    # positive semidefinite.
     rng = np.random.default_rng(seed)
     step = jax.jit(trust_region_step)
     a, g = rng.standard_normal((4, 4)), rng.standard_normal(4)
@@ -219,7 +229,7 @@ def test_a_step_that_is_refused_keeps_the_gradient_and_not_what_came_in_for_it(r
     assert state.value_after == quadratic(x)
 
 
-def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_moves_the_params():
+def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_moves_x():
     for rule, x in (
         (newton(line_search=False), jnp.ones(2)),
         (trust_region_newton(), jnp.ones(2, "bfloat16")),
@@ -237,7 +247,8 @@ def test_what_is_not_finite_shows(rule):
 
 @functools.cache
 def simulated(n, p):
-    """benchopt's simulated data for ℓ2-regularised logistic regression, and 13 steps of Newton on it: penalty -> ...
+    """benchopt's simulated data for ℓ2-regularised logistic regression, and 13 steps of
+    Newton on it: penalty -> ...
 
     beta is drawn first, then X, from RandomState(42); y = sign(X beta).
     """
@@ -341,7 +352,8 @@ def test_natural_gradient_of_a_canonical_link_is_newton():
 
 
 def test_fisher_matrix_is_the_covariance_of_the_score():
-    # F = (1/n) Σ_i Σ_c p_c ∇log p_c ∇log p_cᵀ, class by class; here of a net, whose Hessian is another matrix.
+    # F = (1/n) Σ_i Σ_c p_c ∇log p_c ∇log p_cᵀ, class by class; here of a net, whose
+    # Hessian is another matrix.
     rng = np.random.default_rng(2)
     x = jnp.asarray(rng.standard_normal((5, 2)))
     params = {
@@ -391,8 +403,8 @@ def test_singular_fisher_moves_only_where_it_sees():
     [("newton", newton, 0.875), ("trust_region_newton", trust_region_newton, 1.0)],
 )
 def test_walk_is_that_of_the_formula(name, rule, rate):
-    # In fifty digits, at rates at which trials are refused; measured 51 and 18 eps, of which the valley's condition, 2500,
-    # is the cause.
+    # In fifty digits, at rates at which trials are refused; measured 51 and 18 eps, of
+    # which the valley's condition, 2500, is the cause.
     exact = walk_exactly(
         FORMULAS[name].iterates, PROBLEMS["rosenbrock"], learning_rate=rate
     )
@@ -450,7 +462,10 @@ def test_missing_arguments_are_named(constructor):
         (lambda: newton(-1.0), "learning_rate must be a finite number, at least 0"),
         (
             lambda: newton(indefinite="hope"),
-            "indefinite must be one of 'reflect', 'keep', 'stop'; got indefinite='hope'",
+            (
+                "indefinite must be one of 'reflect', 'keep', 'stop'; got "
+                "indefinite='hope'"
+            ),
         ),
         (
             lambda: newton(shrink=1.0),

@@ -1,4 +1,6 @@
-"""Rules without a rate: their steps in closed form, what they do not see, and the bound on Prodigy's estimate."""
+"""Rules without a rate: their steps in closed form, what they do not see, and the bound
+on Prodigy's estimate.
+"""
 
 import chex
 import jax
@@ -183,12 +185,17 @@ def test_a_first_move_keeps_its_digits_beside_float32_params():
 def test_bad_input_raises():
     with pytest.raises(
         ValueError,
-        match="initial_distance must be a finite number, at least 0; got initial_distance=-1",
+        match=(
+            "initial_distance must be a finite number, at least 0; got "
+            "initial_distance=-1"
+        ),
     ):
         dog(initial_distance=-1.0)
     with pytest.raises(
         ValueError,
-        match="initial_distance must be a finite number, positive; got initial_distance=0",
+        match=(
+            "initial_distance must be a finite number, positive; got initial_distance=0"
+        ),
     ):
         prodigy(initial_distance=0.0)
     with pytest.raises(
@@ -203,8 +210,8 @@ def test_bad_input_raises():
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 def test_mechanic_is_optax_mechanize_up_to_the_digits_that_optax_loses(weight_decay):
-    # optax subtracts params of size 3 that first move by 1e-6: it keeps ten digits. Later
-    # both paths overshoot the minimum, where rounding grows.
+    # optax subtracts params of size 3 that first move by 1e-6: it keeps ten digits.
+    # Later both paths overshoot the minimum, where rounding grows.
     inner = lambda rate: optax.sgd(rate, 0.9)
     rules = (
         mechanic(0.1, inner, weight_decay),

@@ -1,4 +1,6 @@
-"""PSGD with Kronecker factors: its formula in NumPy on the same draws, whitening, and bad input."""
+"""PSGD with Kronecker factors: its formula in NumPy on the same draws, whitening, and
+bad input.
+"""
 
 from typing import Any
 
@@ -40,7 +42,9 @@ def bound(a):
 
 
 def psgd_in_numpy(gradients, draws, rate, b1, factor_rate, probability):
-    """The formula with full matrices; the factors of vectors and short axes are diagonal."""
+    """The formula with full matrices; the factors of vectors and short axes are
+    diagonal.
+    """
     shapes = {k: np.shape(x) or (1,) for k, x in gradients[0].items()}
     factors = {k: [np.eye(n) for n in shape] for k, shape in shapes.items()}
     found: list[Any] = []
@@ -102,7 +106,9 @@ def test_psgd_is_its_formula_on_the_same_draws(probability):
 
 
 def test_factors_whiten_the_gradients():
-    """Gradients with covariance C have Qᵀ Q near C^(-1/2) along each axis, up to a factor."""
+    """Gradients with covariance C have Qᵀ Q near C^(-1/2) along each axis, up to a
+    factor.
+    """
     scales = np.array([4.0, 1.0, 0.25])
     rule = psgd_kron(0.1, KEY, b1=0.0, factor_rate=0.05)
     draws = np.random.default_rng(0).standard_normal((3_000, 3, 5))

@@ -1,4 +1,6 @@
-"""BFGS, L-BFGS, conjugate gradients and Armijo's rule: their theorems on quadratics, scipy, optax, recorded traces."""
+"""BFGS, L-BFGS, conjugate gradients and Armijo's rule: their theorems on quadratics,
+scipy, optax, recorded traces.
+"""
 
 import functools
 import json
@@ -81,7 +83,9 @@ def test_exact_searches_end_a_quadratic_after_n_steps(name):
 
 @pytest.mark.parametrize("name", RULES_OF_N_STEPS)
 def test_exact_searches_take_the_steps_of_the_linear_conjugate_gradients(name):
-    """All are one method there (theorem 6.4); the linear method is written out below, without a search."""
+    """All are one method there (theorem 6.4); the linear method is written out below,
+    without a search.
+    """
     x, r = np.asarray(START), B - A @ np.asarray(START)
     p, expected = r, []
     for _ in range(N):
@@ -110,7 +114,9 @@ def test_bfgs_satisfies_the_secant_equation_and_keeps_h_positive():
 
 
 def test_two_loop_recursion_is_the_product_form_over_the_kept_pairs():
-    """Nocedal & Wright, (7.19): the kept pairs update γ I of the newest pair, from the oldest to the newest."""
+    """Nocedal & Wright, (7.19): the kept pairs update γ I of the newest pair, from the
+    oldest to the newest.
+    """
     problem = PROBLEMS["softmax_regression"]
     leaves = [jnp.asarray(leaf) for leaf in problem.start]
     n = sum(leaf.size for leaf in leaves)
@@ -165,8 +171,8 @@ def test_fixed_step_lbfgs_is_that_of_optax_and_of_torch(case, library):
     ).iterates
     apart = np.abs(found - exact) / (1 + np.abs(exact))
     assert np.max(apart[:30]) <= 1e-12
-    # On Rosenbrock a pair of little curvature then multiplies rounding a hundredthousandfold: measured up to 1.4e-11,
-    # and 6e-12 for optax's own run.
+    # On Rosenbrock a pair of little curvature then multiplies rounding a
+    # hundredthousandfold: measured up to 1.4e-11, and 6e-12 for optax's own run.
     assert np.max(apart) <= 1e-10
 
 
@@ -177,7 +183,9 @@ BETA_STEPS = {"quadratic": 3, "rosenbrock": 10, "softmax_regression": 6}
 @pytest.mark.parametrize("problem", BETA_STEPS)
 @pytest.mark.parametrize("beta", BETAS)
 def test_conjugate_gradients_equal_their_formula_while_rounding_is_small(beta, problem):
-    """Conjugate directions magnify rounding tenfold in a few steps; before, each β is its formula to 1e-11."""
+    """Conjugate directions magnify rounding tenfold in a few steps; before, each β is
+    its formula to 1e-11.
+    """
     num_steps = BETA_STEPS[problem]
     found = walk(
         nonlinear_conjugate_gradient(beta=beta), PROBLEMS[problem], num_steps=num_steps
@@ -206,7 +214,9 @@ TEN_STEPS = {
 @pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
 @pytest.mark.parametrize("name", TEN_STEPS)
 def test_quasi_newton_rules_equal_their_formulas_while_rounding_is_small(name, problem):
-    """With the first trial 1, so that searches widen, shrink and interpolate; ten steps, before rounding is magnified."""
+    """With the first trial 1, so that searches widen, shrink and interpolate; ten
+    steps, before rounding is magnified.
+    """
     make, arguments = TEN_STEPS[name]
     found = walk(make(**arguments), PROBLEMS[problem], num_steps=10).iterates
     iterates = FORMULAS[make.__name__].iterates
@@ -219,7 +229,9 @@ def test_quasi_newton_rules_equal_their_formulas_while_rounding_is_small(name, p
 @pytest.mark.thorough("the other problem", but="rosenbrock")
 @pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
 def test_searching_lbfgs_ends_where_torchs_ends(problem):
-    """Each with its own search; on the quadratic the ends of optax and torch lie 7.9e-13 apart, and twice that is asked."""
+    """Each with its own search; on the quadratic the ends of optax and torch lie
+    7.9e-13 apart, and twice that is asked.
+    """
     _, theirs = recorded_walks("lbfgs/line search, memory 10")[problem]
     found = walk(lbfgs(), PROBLEMS[problem]).iterates[-1]
     assert np.max(np.abs(found - theirs.iterates[-1])) <= 1.6e-12
@@ -235,7 +247,9 @@ MAKERS = {
 
 @functools.cache
 def at_a_maximum():
-    """Each rule at the top of a parabola, and where its gradient points the wrong way, as one program."""
+    """Each rule at the top of a parabola, and where its gradient points the wrong way,
+    as one program.
+    """
 
     def all_rules(x):
         def updated(rule, grad):

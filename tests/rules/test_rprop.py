@@ -1,4 +1,6 @@
-"""Rprop sees signs alone: closed forms of its sizes, what it does after an overshoot, and optax's late steps named."""
+"""Rprop sees signs alone: closed forms of its sizes, what it does after an overshoot,
+and optax's late steps named.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +44,8 @@ def test_rprop_sizes_grow_geometrically_up_to_the_largest():
 def test_rprop_waits_once_after_a_change_of_sign_and_shrinks_once():
     signs = [1, 1, -1, -1, -1, 1, -1, 1]
     found = updates_of(rprop(1.0), jnp.array(signs, float)[:, None])[:, 0]
-    # Sizes 1, 1.2, then 0.6 at the change, kept for the next step, 0.72, 0.36 at the change, and so on.
+    # Sizes 1, 1.2, then 0.6 at the change, kept for the next step, 0.72, 0.36 at the
+    # change, and so on.
     np.testing.assert_allclose(
         found, [-1.0, -1.2, 0.0, 0.6, 0.72, 0.0, 0.36, 0.0], rtol=1e-14
     )
@@ -89,7 +92,10 @@ def test_bad_input_raises():
         rprop(constant(0.1))
     with pytest.raises(
         ValueError,
-        match=r"eta_minus must be a finite number, at least 0 and below 1; got eta_minus=1\.2",
+        match=(
+            r"eta_minus must be a finite number, at least 0 and below 1; got "
+            r"eta_minus=1\.2"
+        ),
     ):
         rprop(0.1, eta_minus=1.2)
     with pytest.raises(
@@ -98,6 +104,9 @@ def test_bad_input_raises():
         rprop(0.1, eta_plus=0.5)
     with pytest.raises(
         ValueError,
-        match=r"max_step_size must be at least min_step_size = 0\.1; got max_step_size=0\.01",
+        match=(
+            r"max_step_size must be at least min_step_size = 0\.1; got "
+            r"max_step_size=0\.01"
+        ),
     ):
         rprop(0.1, min_step_size=0.1, max_step_size=0.01)

@@ -1,4 +1,6 @@
-"""Schedule-free descent: x is an average of z, its two ends are known methods, and the paper's theorem holds."""
+"""Schedule-free descent: x is an average of z, its two ends are known methods, and the
+paper's theorem holds.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +97,8 @@ def test_at_beta_1_it_is_primal_averaging():
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("num_steps", [10, 100, 1000])
 def test_the_average_is_within_the_bound_of_theorem_1(beta, num_steps):
-    # f = max_i |a_i x_i|, of Lipschitz constant G = 2 and distance D: f(x_T) - f* <= D G / √T at the rate D / (G √T).
+    # f = max_i |a_i x_i|, of Lipschitz constant G = 2 and distance D: f(x_T) - f* <= D
+    # G / √T at the rate D / (G √T).
     scales = np.array([2.0, 1.0, 0.5])
 
     def slope(x):

@@ -78,7 +78,8 @@ def test_sam_of_radius_zero_is_the_inner_rule():
 
 
 def test_sam_does_not_see_the_scale_of_the_gradient_it_is_given():
-    # It gives the direction of the ascent alone; that of the descent comes from value_fn.
+    # It gives the direction of the ascent alone; that of the descent comes from
+    # value_fn.
     gradient, rule = jax.grad(value_fn)(START), sam(0.1, 0.5)
     larger = jax.tree.map(lambda g: 1024.0 * g, gradient)
     one, other = (
@@ -89,7 +90,9 @@ def test_sam_does_not_see_the_scale_of_the_gradient_it_is_given():
 
 
 def test_sam_swings_about_a_minimum_at_a_distance_of_its_radius():
-    """On c x²/2 the step is x <- x - η c (x + ρ sign(x)): it ends between ±η c ρ / (2 - η c), one step each way."""
+    """On c x²/2 the step is x <- x - η c (x + ρ sign(x)): it ends between ±η c ρ / (2 -
+    η c), one step each way.
+    """
     curvature, rate, rho = 2.0, 0.25, 0.3
     path = walk(
         sam(rate, rho),

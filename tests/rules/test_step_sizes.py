@@ -1,4 +1,6 @@
-"""Rules that find their own rate: what theory proves of Polyak's step, Barzilai and Borwein's, and AdGD."""
+"""Rules that find their own rate: what theory proves of Polyak's step, Barzilai and
+Borwein's, and AdGD.
+"""
 
 import functools
 import math
@@ -51,7 +53,8 @@ def walk(rule, objective, start, num_steps):
 
 
 def test_polyak_step_halves_the_way_on_a_ball():
-    # On ½ L |x|² the tangent's root is half of the way, whatever L; and with c = 2 it arrives.
+    # On ½ L |x|² the tangent's root is half of the way, whatever L; and with c = 2 it
+    # arrives.
     for smoothness in (0.01, 7.0):
         path, rate, *_ = walk(
             polyak_step(),
@@ -70,13 +73,15 @@ def test_polyak_step_halves_the_way_on_a_ball():
 
 
 def test_polyak_step_comes_nearer_by_the_squared_gap_over_the_gradient():
-    # Polyak (1969): |x_(t+1) - x*|² <= |x_t - x*|² - (f - f*)² / |g|²; of an L-smooth, m-convex f, at most (1 - m / 4L) as far.
+    # Polyak (1969): |x_(t+1) - x*|² <= |x_t - x*|² - (f - f*)² / |g|²; of an L-smooth,
+    # m-convex f, at most (1 - m / 4L) as far.
     path, rate, value, g, _ = walk(polyak_step(), quadratic, jnp.asarray(START), 60)
     away = np.sum(path**2, axis=1)
     assert np.all(away[1:] <= away[:-1] - value**2 / np.sum(g**2, axis=1) + 1e-15)
     assert np.all(away[1:] <= (1 - 1.0 / (4 * 20.0)) * away[:-1])
     assert np.all(rate >= 1 / (2 * 20.0) - 1e-15)
-    # And on a sharp function, f = |x|_1, where no constant rate converges, geometrically.
+    # And on a sharp function, f = |x|_1, where no constant rate converges,
+    # geometrically.
     sharp = lambda x: jnp.sum(jnp.abs(x))
     path, *_ = walk(polyak_step(), sharp, jnp.asarray([3.0, -2.2]), 40)
     away = np.linalg.norm(path, axis=1)
@@ -111,7 +116,9 @@ def test_polyak_step_keeps_its_limit_and_stands_still_below_f_min():
 
 
 def exact_walk(start, first, num_steps, short):
-    """Barzilai and Borwein on ½ Σ λ x² in rationals, where s = -η g_(t-1) and y = λ s."""
+    """Barzilai and Borwein on ½ Σ λ x² in rationals, where s = -η g_(t-1) and y = λ
+    s.
+    """
     curvatures, x, step, path = (
         (Fraction(1), Fraction(20)),
         [Fraction(v) for v in start],
@@ -132,7 +139,8 @@ def exact_walk(start, first, num_steps, short):
 
 @pytest.mark.parametrize("short", [False, True])
 def test_barzilai_borwein_takes_the_exact_step_of_the_iterate_before(short):
-    # On a quadratic the long step is Cauchy's (gᵀg / gᵀAg) one iterate late, the short one that of least gradient.
+    # On a quadratic the long step is Cauchy's (gᵀg / gᵀAg) one iterate late, the short
+    # one that of least gradient.
     path, rate, *_ = walk(
         barzilai_borwein(0.125, short), quadratic, jnp.asarray(START), 7
     )
@@ -145,7 +153,8 @@ def test_barzilai_borwein_takes_the_exact_step_of_the_iterate_before(short):
 
 
 def test_barzilai_borwein_is_superlinear_in_two_dimensions():
-    # Barzilai & Borwein (1988), section 4: in the plane the gradient vanishes R-superlinearly (exact, for floats soon end).
+    # Barzilai & Borwein (1988), section 4: in the plane the gradient vanishes
+    # R-superlinearly (exact, for floats soon end).
     path = exact_walk(START, Fraction(1, 8), 16, short=False)
     squares = [x[0] ** 2 + 400 * x[1] ** 2 for x, _ in path]
     digits = [
@@ -201,8 +210,9 @@ def test_barzilai_borwein_keeps_its_rate_where_there_is_no_curvature_and_counts(
 def test_adgd_keeps_its_steps_above_half_the_inverse_smoothness_and_its_energy_falls(
     objective, smoothness, first
 ):
-    # Malitsky & Mishchenko (2020): λ_k >= 1 / 2L for k >= 1, and the energy of their theorem 1,
-    # |x_(k+1) - x*|² + ½ |x_(k+1) - x_k|² + 2 λ_k (1 + θ_k) (f(x_k) - f*), never grows.
+    # Malitsky & Mishchenko (2020): λ_k >= 1 / 2L for k >= 1, and the energy of their
+    # theorem 1, |x_(k+1) - x*|² + ½ |x_(k+1) - x_k|² + 2 λ_k (1 + θ_k) (f(x_k) - f*),
+    # never grows.
     path, rate, value, *_ = walk(adgd(first), objective, jnp.asarray(START), 120)
     moved = np.sum(np.diff(path, axis=0) ** 2, axis=1)
     far = moved[:-1] > 1e-14  # Nearer, differences of gradients are rounding.
@@ -269,7 +279,10 @@ def test_what_a_rule_needs_is_asked_for():
     for rule, message in (
         (
             polyak_step(),
-            r"polyak_step needs the objective's value; call update\(grads, state, params, value=value\)",
+            (
+                r"polyak_step needs the objective's value; call update\(grads, state, "
+                r"params, value=value\)"
+            ),
         ),
         (
             barzilai_borwein(),

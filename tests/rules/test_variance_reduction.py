@@ -1,4 +1,6 @@
-"""SVRG and SAGA on least squares with single examples: unbiased, exact at the ends, and linear where SGD stops."""
+"""SVRG and SAGA on least squares with single examples: unbiased, exact at the ends, and
+linear where SGD stops.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +99,8 @@ def test_saga_equals_its_paper():
 
 
 def test_saga_of_batches_equals_its_formula():
-    # With repeated examples, as drawing with replacement gives them: twice in the batch's mean, once in the table.
+    # With repeated examples, as drawing with replacement gives them: twice in the
+    # batch's mean, once in the table.
     draws, rate, x = (
         RNG.integers(0, N, (30, 4)),
         1 / (3 * SMOOTHNESS),
@@ -126,7 +129,9 @@ def test_saga_keeps_the_mean_of_its_table(size):
 @pytest.mark.thorough("saga", but="svrg")
 @pytest.mark.parametrize("rule", [svrg(0.1, 50), saga(0.1, N)], ids=["svrg", "saga"])
 def test_mean_over_all_examples_is_the_step_of_the_full_gradient(rule):
-    """From a state with a history, where snapshot and table are not of the present params."""
+    """From a state with a history, where snapshot and table are not of the present
+    params.
+    """
     iterates, states = walk(rule, jnp.asarray(RNG.integers(0, N, (15, 1))))
     x, state = iterates[-1], jax.tree.map(lambda s: s[-1], states)
 
@@ -210,7 +215,8 @@ def test_corrected_descent_converges_linearly_where_stochastic_descent_stops(mak
     stopped, found = errors(gradient_descent(rate)), errors(make(rate))
     assert np.min(stopped) > 1e-6
     assert np.max(found[-100:]) < 1e-28
-    # A linear rate needs twice as long for twice the digits, a rate of 1/k their square.
+    # A linear rate needs twice as long for twice the digits, a rate of 1/k their
+    # square.
     eight, sixteen = (int(np.argmax(found < tolerance)) for tolerance in (1e-8, 1e-16))
     assert 0 < eight < sixteen < 2.5 * eight
 

@@ -88,7 +88,8 @@ def check_derivative(
     the derivative is not 0, but no larger than its rounding error, its sign is unknown,
     and the verdict is "unresolved". The verdict is also "unresolved" if the check could
     not have detected a relative error of 1e-3, or if f varies so fast that it is not
-    smooth between neighbouring floats, as sin(1e20 x) or the remainder of 1e20 x.
+    smooth between neighbouring floats, as sin(1e20 x) or the remainder of 1e20 x
+    divided by 1.
 
     Args:
       f: Function of one pytree of floating arrays that returns a floating array. If f

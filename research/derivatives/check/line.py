@@ -125,6 +125,8 @@ class Line:
     def sampled(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """Evaluate ⟨w, f(x + h v)⟩ at each step h in OFFSETS.
 
+        v is the direction of the line, and w are the weights of the outputs.
+
         OFFSETS are the numbers 0, ±1, ±1/2, ..., ±2^-26 in ascending order.
         """
         if self.jaxpr is None:  # An f that cannot be traced is called for each h.
@@ -168,7 +170,8 @@ class Line:
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
         """Return Jᵀ w as a vector, or None if f has no rule for reverse mode.
 
-        J is the derivative that the user gave, or JAX's Jacobian of f.
+        w are the weights of the outputs. J is the derivative that the user gave, or
+        JAX's Jacobian of f.
         """
         if self.given is not None:
             return _contracted(self.given(self.x), self, w)
@@ -183,8 +186,9 @@ class Line:
     def forward(self, v: np.ndarray, w: np.ndarray) -> float:
         """Return ⟨w, J v⟩ by forward mode, or NaN if there is no forward mode to test.
 
-        This is so if f has no rule for forward mode, or if the user gave the
-        derivative.
+        J is JAX's Jacobian of f, v is the direction, and w are the weights of the
+        outputs. The result is NaN if f has no rule for forward mode, or if the user
+        gave the derivative.
         """
         if self.given is not None:
             return float("nan")

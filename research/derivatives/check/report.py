@@ -24,8 +24,8 @@ class Probe(NamedTuple):
       taylor_slope: Order of the Taylor remainder at small h: 2 for a right derivative,
         1 for a wrong derivative, NaN if there is no remainder.
       jump: Right slope minus left slope at a kink; 0 if there is no kink.
-      left, right: One-sided slopes. If `is_nearby` is true, the smallest and the largest
-        slope at points near x.
+      left, right: One-sided slopes. If `is_nearby` is true, the smallest and the
+        largest slope at points near x.
       is_nearby: Whether the kink shows only in the slopes at points near x.
     """
 

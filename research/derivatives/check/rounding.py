@@ -40,8 +40,8 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
     This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ.
     Here ε is the relative spacing of the dtype of the result, and ξ is random with
     variance 1. The result is NaN if f takes the remainder of a number that is too large
-    to have one. The difference between this evaluation and the plain evaluation, divided
-    by 8, is about as large as the rounding error, including cancellation.
+    to have one. The difference between this evaluation and the plain evaluation,
+    divided by 8, is about as large as the rounding error, including cancellation.
 
     Returns:
       Function (seed, inputs, size=8.0) -> outputs. The float `seed` determines ξ, and

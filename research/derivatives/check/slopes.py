@@ -56,8 +56,8 @@ class Slope(NamedTuple):
     def agrees_with(self, rate: float, gap: float) -> bool:
         """Return whether the central differences at small steps equal a rate.
 
-        Only the two smallest steps with little noise count. At these steps, the central
-        difference must lie within gap / 4 of the rate.
+        Of the steps with little noise, the two smallest are used. At these two steps,
+        the central difference must lie within gap / 4 of the rate.
         """
         steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:

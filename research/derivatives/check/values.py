@@ -101,7 +101,7 @@ class Values:
         )
 
     def doubt(self, rate: float) -> None:
-        """Set the error to infinity if f varies between neighbouring floats near x.
+        """Set the slope's error to infinity if f varies between neighbouring floats.
 
         An example is sin(1e20 x), whose waves are shorter than the spacing of floats.
         No difference quotient shows its slope. For such an f, the measured rounding
@@ -140,7 +140,7 @@ class Values:
                 return
 
     def deny(self, rates: list[float]) -> None:
-        """Set the error to infinity if short steps agree with the tested derivative.
+        """Set the slope's error to infinity if short steps agree with the derivative.
 
         This happens if the slope of f changes near x. The slope from longer steps then
         does not show that the derivative is wrong.

@@ -1,11 +1,20 @@
 """Queries on jaxprs: their equations, the functions inside them, their precision."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
+
+# Primitives that only wrap other equations, with the parameter that contains these.
+WRAPPERS = {
+    **dict.fromkeys(
+        ("jit", "pjit", "remat", "remat2", "checkpoint", "custom_lin"), "jaxpr"
+    ),
+    **dict.fromkeys(("closed_call", "core_call"), "call_jaxpr"),
+}
 
 
 def traced(f: Callable[..., Any], *args: Any) -> Any:
@@ -95,3 +104,34 @@ def _precisions(jaxpr: Any, active: list[bool]) -> set[Any]:
 
 def _is_floating(variable: Any) -> bool:
     return jnp.issubdtype(getattr(variable.aval, "dtype", np.dtype(int)), jnp.floating)
+
+
+def closed(jaxpr: Any) -> Any:
+    """Return a closed jaxpr; some wrappers contain a jaxpr without its constants."""
+    return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
+
+
+def caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Return an equation as a function of the values of its inputs."""
+
+    def call(values: Sequence[Any]) -> tuple[Any, ...]:
+        bound = equation.primitive.get_bind_params(equation.params)
+        # jax up to about 0.9 returns a pair (subfunctions, params).
+        subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
+        with equation.ctx.manager:
+            results = equation.primitive.bind(*subfunctions, *values, **params)
+        return tuple(results) if equation.primitive.multiple_results else (results,)
+
+    return call
+
+
+def name_of_rule(equation: Any) -> str:
+    """Return the name of a function with a custom derivative rule."""
+    inner = equation.params["call_jaxpr"]
+    information = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
+    name = (
+        getattr(information, "func_name", None)
+        or getattr(information, "func_src_info", "")
+        or "custom"
+    )
+    return str(name).split(" ")[0]

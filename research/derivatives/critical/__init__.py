@@ -45,7 +45,7 @@ def critical_points(
     Points outside the bounds are dropped, and so are points where the gradient does not
     vanish. If several points are closer together than `separation`, only one of them is
     kept. The result contains the points *found from these starts* and may be
-    incomplete. Print the result to see the outcome of the starts.
+    incomplete. Print the result to see how many starts found a point.
 
     If the Hessian is singular, a small gradient may be a zero that Newton's method has
     not reached yet, or a length that is not 0. So the search goes on with multiples of

@@ -60,7 +60,7 @@ def curvatures(
     """Return one entry per point: its curvature, or None if its Hessian is not finite.
 
     Args:
-      land: Landscape of f.
+      land: The function f in scaled coordinates.
       points: Points, shape (m, n).
       wary: Whether to measure the noise of the Hessian at every point. If False, the
         noise is measured only at some points: those with a large Hessian nearby,

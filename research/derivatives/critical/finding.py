@@ -19,8 +19,8 @@ FLAT = 0.55
 # If the Newton step at a point is below this, in the landscape's units, the point may
 # be critical.
 ARRIVED = 1e-3
-# If a gradient remains, its change must exceed SMALL times the gradient at some of these
-# distances on both sides. On a slope or in a tail it does not.
+# If a gradient remains, its change must exceed SMALL times the gradient at some of
+# these distances on both sides. On a slope or in a tail it does not.
 NEAR = 2.0 ** -np.arange(5, 45)
 SMALL = 8.0
 TINY = 1e-5  # A coordinate below this, in the landscape's units, may be 0.
@@ -38,8 +38,8 @@ def found_points(
 ) -> tuple[list[Judged], dict[str, int]]:
     """Return the distinct critical points in the bounds, and counts of the outcomes.
 
-    The counts are the numbers of starts with each outcome. All lengths are in the units
-    of the landscape.
+    The counts are the numbers of starts with each outcome. All lengths are in the
+    scaled coordinates of `Landscape`.
     """
     led = walks(land, starts)
     ends, slope = _snapped(

@@ -97,10 +97,11 @@ class Landscape:
     def noise(
         self, y: Float[np.ndarray, "n"]
     ) -> tuple[Float[np.ndarray, "8 n"], Float[np.ndarray, "8 n n"]]:
-        """Return how larger rounding errors of f change its gradient and its Hessian.
+        """Measure how random rounding errors of f change its gradient and its Hessian.
 
         Returns:
-          (changes of the gradient at y, changes of the Hessian at y), eight of each.
+          (changes of the gradient at y, changes of the Hessian at y), for eight
+          different sets of rounding errors.
         """
         n = len(y)
         v = np.repeat(np.eye(n), 8, axis=0)

@@ -110,8 +110,8 @@ class Reduced:
     def firm_around(self) -> bool:
         """Return whether the firm directions have the same curvature at nearby points.
 
-        The nearby points lie in the loose directions. Near a kink of f, the curvature
-        differs.
+        In a firm direction, the Hessian shows how f curves. The nearby points lie in
+        the other directions. Near a kink of f, the curvature differs.
         """
         firm, loose = self.curvature.firm, self.curvature.loose
         ways, radii = directions(loose.shape[1]), 0.5 * 2.0 ** -np.arange(0, 60)
@@ -161,7 +161,7 @@ class Reduced:
 
 
 def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
-    """Return scales for the loose directions so that f changes equally along each."""
+    """Return scales of the loose directions, so that f changes equally along all."""
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
         np.broadcast_to(
@@ -186,10 +186,10 @@ def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
 def noise_of_gradient(
     error: Float[np.ndarray, "r w"], radii: Float[np.ndarray, "r"]
 ) -> Float[np.ndarray, "r 1"]:
-    """Return the error of a rise due to noise of the gradient, shape (r, 1).
+    """Return the error of a rise due to noise of the gradient, at each of r radii.
 
     For each radius, the errors at radii at most half as large are extrapolated in
-    proportion to the radius.
+    proportion to the radius. The result has shape (r, 1).
     """
     per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
     return (

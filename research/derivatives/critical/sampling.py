@@ -50,8 +50,8 @@ class Evidence(NamedTuple):
         between directions.
       smooth: Whether f changes by equal amounts (even power) or by opposite amounts
         (odd power) on opposite sides of the point.
-      distance: Smallest distance at which the change of f is visible, in the units of
-        the landscape. 0 if no change is visible.
+      distance: Smallest distance at which the change of f is visible, in the scaled
+        coordinates of `Landscape`. 0 if no change is visible.
       reason: Reason why the samples do not decide, or "".
     """
 

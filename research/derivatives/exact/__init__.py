@@ -1,5 +1,6 @@
 """Exact derivatives by JAX: any order, pytrees, forward or reverse mode."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from research.checks import check_callable, shown
+from research.derivatives._taylor import coefficients
 from research.derivatives.errors import NotScalarError, UnsupportedPrimitiveError
 from research.derivatives.exact.arguments import (
     described,
@@ -36,18 +38,22 @@ __all__ = [
     "hessian_diagonal",
     "hessian_vector_product",
     "jacobian",
+    "taylor",
 ]
 
-# Largest order. Higher ones come near Python's recursion limit, and a program of
-# 2^order operations would not finish.
+# Largest order. The number of operations grows with its square.
 MOST_ORDER = 100
+MOST_NESTED = 2  # Above this order, series replace nested forward mode.
 
 
 def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
-    """Return the derivative of f at a number x, of any order, by nested forward mode.
+    """Return the derivative of f at a number x, of any order.
 
-    The cost is about 2^order times the cost of f. For order 6, tracing takes seconds.
-    For many points use `jax.vmap` over x.
+    Orders 1 and 2 are computed by nested forward mode. A higher order is computed by
+    the Taylor series of f at x (see `taylor`): the derivative is order! times the
+    coefficient. The cost is then at most about order² / 2 times the cost of f, while
+    nested forward mode costs 2^order times as much. For many points use `jax.vmap` over
+    x, and for all derivatives up to an order use `taylor`.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the
     derivative of the branch that is selected at x. It may differ from the derivative of
@@ -59,7 +65,8 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
       f: Function of one real number. It may return an array or a pytree, and then every
         entry is differentiated.
       x: Point of evaluation, a floating number, shape ().
-      order: Order of the derivative. For order 0, the result is f(x).
+      order: Order of the derivative, an integer in 0..100. For order 0, the result is
+        f(x).
     Returns:
       The derivative, in the shape of f(x).
     Raises:
@@ -73,14 +80,7 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
       [8.0, 12.0, 12.0, 6.0, 0.0]
     """
     check_callable("f", f, "x")
-    if (
-        not isinstance(order, int | np.integer)
-        or isinstance(order, bool)
-        or not 0 <= order <= MOST_ORDER
-    ):
-        raise ValueError(
-            f"order must be an integer in 0..{MOST_ORDER}; got order={shown(order)}."
-        )
+    _check_order(order, least=0, advice="")
     x = floating(x, "x")
     if not isinstance(x, jax.Array) or x.shape:
         raise NotScalarError(
@@ -88,6 +88,9 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
             "returns a number, jacobian(f, x) if it returns more, or jax.vmap(lambda "
             "x: derivative(f, x)) for f at each entry."
         )
+    shapes = outputs_of(f, x) if order else None
+    if order > MOST_NESTED:
+        return _by_series(f, x, int(order), shapes)
 
     def differentiated(times: int) -> Callable[..., Any]:
         if not times:
@@ -95,8 +98,6 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
         lower = differentiated(times - 1)
         return lambda t: jax.jvp(lower, (t,), (jnp.ones_like(t),))[1]
 
-    if order:
-        outputs_of(f, x)
     try:
         return differentiated(int(order))(x)
     except TypeError as error:
@@ -106,6 +107,83 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
             f"{title(f)} has its own rule for reverse mode only (jax.custom_vjp). Use "
             "gradient(f, x)."
         ) from error
+
+
+def _check_order(order: Any, least: int, advice: str) -> None:
+    if (
+        not isinstance(order, int | np.integer)
+        or isinstance(order, bool)
+        or not least <= order <= MOST_ORDER
+    ):
+        raise ValueError(
+            f"order must be an integer in {least}..{MOST_ORDER}; got "
+            f"order={shown(order)}.{advice}"
+        )
+
+
+def _by_series(f: Callable[..., Any], x: jax.Array, order: int, shapes: Any) -> Any:
+    """Return order! times the coefficient of t^order of f(x + t).
+
+    The series is that of f(x + s t), where s is the power of two next to (order!)^(1 /
+    order). So the coefficients neither overflow nor underflow before the derivative
+    does, and the scaling is exact.
+    """
+    exponent = round(math.log2(math.factorial(order)) / order)
+    scale = math.factorial(order) / 2 ** (exponent * order)
+    found = coefficients(f, x, jnp.full_like(x, 2.0**exponent), order)
+    return jax.tree.map(lambda _, own: scale * own[order], shapes, found)
+
+
+def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
+    """Compute the Taylor coefficients c_k of f(x + t v) = c_0 + c_1 t + c_2 t² + ...
+
+    c_k is 1/k! times the k-th derivative of f(x + t v) at t = 0. So c_0 = f(x), c_1 is
+    the directional derivative, and c_2 is half of vᵀ H v if f has one value.
+
+    f is evaluated once, on series instead of numbers. The cost is at most about
+    (order + 1)² / 2 times the cost of f, while nested derivatives cost 2^order times as
+    much. Operations have a recurrence for their coefficients, or are linear in them.
+    For any other operation, the series of its derivative is computed from the
+    derivative rule of JAX, and integrated. Loops and branches are followed. The result
+    may be compiled, mapped and differentiated like any other function of JAX. As in
+    `derivative`, a function that selects between branches gives the series of the
+    branch that is selected at x.
+
+    `jax.experimental.jet` returns derivatives instead of Taylor coefficients, and has
+    no rule for loops, branches, linear solves and many elementary functions.
+
+    Args:
+      f: Function of one pytree of floating arrays. It may return an array or a pytree.
+      x: Point of evaluation.
+      v: Direction, in the structure and shapes of x.
+      order: Largest order, an integer in 1..100.
+    Returns:
+      The coefficients, in the structure of f(x). A leaf of shape s becomes an array of
+      shape (order + 1, *s), with the coefficient of order k at index k.
+    Raises:
+      NotInexactError: A leaf of x or v, or the value of f, is not floating.
+      UnsupportedPrimitiveError: f contains a function with a derivative rule for
+        reverse mode only (`jax.custom_vjp`), or an operation that has no derivative
+        rule. The message names it.
+      ValueError: order is not in 1..100, or v does not have the structure and shapes of
+        x.
+    References:
+      Griewank & Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, chapter 13.
+    Example:
+      >>> taylor(lambda x: 1 / (1 - x), 0.0, 1.0, order=4).tolist()
+      [1.0, 1.0, 1.0, 1.0, 1.0]
+      >>> f = lambda p: p["a"] * jnp.sum(p["b"] ** 2)
+      >>> x = {"a": 2.0, "b": jnp.array([1.0, 3.0])}
+      >>> v = {"a": 1.0, "b": jnp.array([0.0, 1.0])}
+      >>> taylor(f, x, v, order=3).tolist()
+      [20.0, 22.0, 8.0, 1.0]
+    """
+    check_callable("f", f, "x")
+    _check_order(order, least=1, advice=" For order 0, call f(x).")
+    x, v = point_and_direction(x, v)
+    shapes = outputs_of(f, x)
+    found = coefficients(f, x, v, int(order))
+    return jax.tree.map(lambda _, own: jnp.stack(own), shapes, found)
 
 
 def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:

@@ -124,11 +124,12 @@ def finite_difference(
 
     At each step h the difference quotient (f(x + h) - f(x - h)) / 2h is extrapolated to
     h = 0 by Richardson's scheme. It is extrapolated twice: as a series in h², and as a
-    series in h. The second is right if the next higher derivative of f jumps at x. If
-    estimates at two smaller steps contradict the estimate at a step, that step and all
-    larger steps are discarded. The result is the remaining estimate with the smallest
-    bound. The bound is 1.5 times a sum of two terms. The first term is 1.2 times the
-    noise of the estimate. The second is the largest of three changes of the estimate:
+    series in h. The second series is right if the next higher derivative of f jumps at
+    x. If estimates at two smaller steps contradict the estimate at a step, that step
+    and all larger steps are discarded. The result is the remaining estimate with the
+    smallest bound. The bound is 1.5 times a sum of two terms. The first term is 1.2
+    times the noise of the estimate. The second is the largest of three changes of the
+    estimate:
 
     - the change by the last extrapolation;
     - the change from the estimate at half the step. If there are fewer than four
@@ -144,8 +145,8 @@ def finite_difference(
     not jump, the result is that of the small steps.
 
     Before the extrapolation, the left and the right derivative of each order from 1 to
-    `order` are compared. If they differ clearly, the verdict is "kink". If they differ
-    by little more than their bound, the verdict is "unresolved".
+    `order` are compared. If they differ clearly, the verdict is "kink". If their
+    difference is only a little larger than its bound, the verdict is "unresolved".
 
     The bound is an estimate, not a guarantee. The problems
     `research.derivatives.problems.HELD_OUT` have 66 points with a derivative. At all of
@@ -261,7 +262,7 @@ def _beside_breaks(
 
 
 def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
-    """Estimate f'(x) from float64 values of f at the nodes of the ladder of x.
+    """Estimate f'(x) from float64 values of f at the points of `finite_difference`.
 
     The result is that of `finite_difference`, with one exception. If f is rounded to
     few digits, `finite_difference` evaluates f at more points, and its bound may
@@ -278,10 +279,7 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
 
 
 def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
-    """Return the verdict, and the derivative with its bound if there is one.
-
-    The order of the tests matters.
-    """
+    """Return the verdict, and the derivative with its bound if there is one."""
     all_tables = tables(ladder, noise, order)
     columns = [
         best_of_each_level(all_tables.left),
@@ -411,9 +409,9 @@ def _point(x: Any) -> float:
     array = np.asarray(x)
     if array.ndim or array.dtype.kind not in "fiu":
         raise TypeError(
-            f"x must be one real number; got x={x!r}. Call finite_difference for each of "
-            "several points. For the gradient of a function of several numbers call "
-            "gradient(f, x)."
+            f"x must be one real number; got x={x!r}. Call finite_difference for each "
+            "of several points. For the gradient of a function of several numbers "
+            "call gradient(f, x)."
         )
     if not math.isfinite(float(array)):
         raise ValueError(

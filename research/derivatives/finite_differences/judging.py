@@ -1,4 +1,4 @@
-"""Choice of the estimate on which the levels of a table agree, and tests for jumps."""
+"""Choice of the most reliable estimate from many step lengths, and tests for jumps."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Estimate(NamedTuple):
     Attributes:
       value: Estimated derivative. NaN if there is no estimate.
       error: Bound on the error of `value`. Infinite if there is no estimate.
-      level: Index in the ladder of the step that was used.
+      level: Index of the step length that was used.
     """
 
     value: float
@@ -36,7 +36,7 @@ NOTHING = Estimate(float("nan"), float("inf"), 0)
 
 
 class Column(NamedTuple):
-    """Best estimate of each level, where a level is a step of the ladder.
+    """Best estimate at each level; a level is one step length.
 
     Attributes:
       values: Estimates, shape (levels,).
@@ -82,8 +82,7 @@ def settle(column: Column, end: int | None = None) -> Estimate:
 
     Args:
       column: Best estimate of each level.
-      end: Index of a level at which the search stops at the latest. None sets no such
-        limit.
+      end: Only the levels before this index are considered. None means all levels.
     """
     last = min(column.end, len(column.values) if end is None else end)
     levels = np.flatnonzero(np.isfinite(column.bounds[:last]))
@@ -103,7 +102,7 @@ def settle(column: Column, end: int | None = None) -> Estimate:
 def growth(
     sizes: np.ndarray, noise: np.ndarray, powers: np.ndarray, levels: int = 8
 ) -> tuple[float, np.ndarray]:
-    """Return the power of the step with which sizes go to 0.
+    """Return the power p for which sizes shrink like step^p as the step goes to 0.
 
     The power is fitted at the smallest steps where the sizes are larger than the noise.
 
@@ -115,7 +114,8 @@ def growth(
     Returns:
       (power, sizes that were fitted). The power is the slope of log2 size against log2
       step. The result is (inf, empty array) in two cases: if no four consecutive sizes
-      are larger than the noise, or if the sizes are visibly small at smaller steps.
+      are larger than the noise, or if the sizes at smaller steps are clearly smaller
+      than the fitted ones.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
     # A single size may be noise, so four in a row are required.
@@ -135,7 +135,7 @@ def growth(
 
 
 def rate(table: Table, powers: np.ndarray) -> float:
-    """Return the power of the step with which the changes of the quotients go to 0.
+    """Return the power p for which the changes of the quotients shrink like step^p.
 
     The power is infinite if no four consecutive changes are larger than the noise, or
     if the changes vanish at smaller steps.

@@ -20,23 +20,24 @@ _NONE = 5e-324  # Smallest positive number, for noise that is 0.
 
 
 def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
-    """Return a bound on the error of f at each distance of the ladder, shape (levels,).
+    """Return a bound on the error of f at each distance from x, shape (levels,).
 
-    A window is a group of neighbouring distances. The bound is the largest of three
-    parts:
+    A window is a group of eight equally spaced points near one distance. The bound is
+    the largest of three parts:
 
     - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. If the windows show less noise than
-      this, this part is the noise in the windows, but at least ε |f| / 2. For example, (x - 1)
-      g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
+      this, this part is the noise in the windows, but at least ε |f| / 2. For example,
+      (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
     - Noise in the windows. It is recognised by sixth differences. For a smooth
       function, they are far smaller than the fifth differences. For noise, they are not
       smaller. If noise appears suddenly at some distance, and smaller distances show no
       sign of it, f is quantised (by cancellation or by a conversion to single
       precision). Then the same noise is assumed at the smaller distances, where f only
       looks smooth.
-    - Quantum: the first jump of f, if f is constant around x. To find it, the sampler
-      evaluates f at more points. If there is no sampler, this part is left out.
+    - Quantum: the size of the first jump of f, if f is constant around x. To find it,
+      the sampler evaluates f at more points. If there is no sampler, this part is left
+      out.
     """
     seen = _seen(ladder, rounding(ladder))
     return seen if sampler is None else np.maximum(seen, _quantum(ladder, sampler))

@@ -11,7 +11,7 @@ _CHECKED = 3  # Number of points where f of an array is compared with f of a num
 
 
 class Sampler:
-    """Evaluate a function of a float at many points.
+    """Evaluator of a function of a float at many points.
 
     If f acts on each entry of an array, one call is enough. But an f that accepts an
     array may compute something else from it, such as a mean, a sum, a difference of

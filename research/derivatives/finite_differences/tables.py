@@ -24,7 +24,7 @@ class Table(NamedTuple):
     """Estimates of one number from many steps.
 
     Row m contains the estimates after m extrapolations. There is a column for each
-    level of the ladder.
+    level, which is one step length.
 
     Attributes:
       values: Estimates, shape (COLUMNS, levels). They are nan where a sample is
@@ -79,7 +79,7 @@ class Table(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Tables of estimates from a ladder, for the derivative of one order.
+    """Tables of estimates of one derivative, from values of f at many step lengths.
 
     Attributes:
       even: Table of the central quotient, extrapolated as a series in h². The error of

@@ -20,10 +20,13 @@ from research.derivatives.ledger.tape import Equation, Link, OwnReverse, Tape
 
 
 def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
-    """Run the backward pass over a tape, and store adjoints and contributions on it.
+    """Run the backward pass over a recorded function, and store its adjoints.
+
+    The adjoint of a value is the derivative of the function with respect to this value.
+    An equation contributes to the adjoint of each of its inputs.
 
     Args:
-      tape: Tape of the recorded function.
+      tape: Record of the evaluation of the function.
       output: Node of the value of the function.
       adjoint: Adjoint of the output.
     Raises:
@@ -50,7 +53,7 @@ def contributions(
     """Return the contributions of an equation to the adjoints of its inputs.
 
     Args:
-      tape: Tape of the recorded function.
+      tape: Record of the evaluation of the function.
       equation: Equation of the tape.
       adjoints: Adjoint of each output, or None.
     Returns:

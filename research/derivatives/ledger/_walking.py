@@ -1,6 +1,6 @@
 """Evaluation of a function equation by equation.
 
-Only this module looks inside a jaxpr.
+Only this module of the ledger walks through a jaxpr.
 """
 
 import dataclasses
@@ -10,11 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-from research.derivatives.costs.jaxprs import scan_sizes
+from research.derivatives.costs.jaxprs import (
+    WRAPPERS,
+    caller,
+    closed,
+    name_of_rule,
+    scan_sizes,
+)
 from research.derivatives.ledger.reverse import NO_RULE, linearize
 from research.derivatives.ledger.tape import (
     Equation,
@@ -27,13 +32,6 @@ from research.derivatives.ledger.tape import (
     is_inexact,
 )
 
-# Primitives that only wrap other equations, with the parameter that contains these.
-WRAPPERS = {
-    **dict.fromkeys(
-        ("jit", "pjit", "remat", "remat2", "checkpoint", "custom_lin"), "jaxpr"
-    ),
-    **dict.fromkeys(("closed_call", "core_call"), "call_jaxpr"),
-}
 LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
 # Lines of code in these folders do not belong to the user.
 OURS = (
@@ -53,7 +51,8 @@ class Place:
         different numbers.
       source: Innermost line of the user's code.
       is_rule: Whether the position is inside a custom derivative rule.
-      active: Whether adjoints pass. This is False inside a function with a custom rule.
+      active: Whether adjoints pass through the equations at this position. This is
+        False inside a function with a custom rule.
       in_library: Whether the position is inside a function of JAX. The equations of
         such a function have no line of the user's code, so they get the line of the
         call.
@@ -67,7 +66,7 @@ class Place:
     in_library: bool = False
 
     def inside(self, tape: Tape, name: str, **changes: Any) -> "Place":
-        """Return the position in an inner scope that begins at the end of the tape."""
+        """Return the position in a new scope that begins with the next equation."""
         calls = (*self.calls, len(tape.entries))
         return dataclasses.replace(
             self, scope=(*self.scope, name), calls=calls, **changes
@@ -86,12 +85,12 @@ def record(
       leaves: Arguments of f.
       expand: ("scan",) to record each step of a scan separately, or ().
     Returns:
-      The tape, the nodes of the leaves, and the operands of the outputs.
+      The tape, the nodes of the leaves, and for each output its node or constant.
     """
-    closed = jax.make_jaxpr(f)(*leaves)
+    made = jax.make_jaxpr(f)(*leaves)
     tape = Tape(frozenset(expand))
     inputs = [tape.node(leaf, True) for leaf in leaves]
-    return tape, inputs, _walk(tape, closed.jaxpr, closed.consts, inputs, Place())
+    return tape, inputs, _walk(tape, made.jaxpr, made.consts, inputs, Place())
 
 
 def walk_reverse_rule(
@@ -106,7 +105,7 @@ def walk_reverse_rule(
     Returns:
       Contributions to the adjoints of the inputs of this function.
     """
-    closed = jax.make_jaxpr(entry.pullback)(adjoints)
+    made = jax.make_jaxpr(entry.pullback)(adjoints)
     entry.arriving = tuple(tape.node(adjoint, False) for adjoint in adjoints)
     place = Place(
         entry.scope,
@@ -117,7 +116,7 @@ def walk_reverse_rule(
     )
     return tuple(
         tape.value(o)
-        for o in _walk(tape, closed.jaxpr, closed.consts, entry.arriving, place)
+        for o in _walk(tape, made.jaxpr, made.consts, entry.arriving, place)
     )
 
 
@@ -148,7 +147,7 @@ def _step(
     if not place.in_library:
         place = dataclasses.replace(place, source=_source(equation) or place.source)
     if name in WRAPPERS and WRAPPERS[name] in params:
-        inner = _closed(params[WRAPPERS[name]])
+        inner = closed(params[WRAPPERS[name]])
         within = place.inside(
             tape,
             params.get("name", name),
@@ -157,7 +156,7 @@ def _step(
         return _walk(tape, inner.jaxpr, inner.consts, inputs, within)
     if name == "cond":
         taken = int(np.clip(int(tape.value(inputs[0])), 0, len(params["branches"]) - 1))
-        branch = _closed(params["branches"][taken])
+        branch = closed(params["branches"][taken])
         within = place.inside(
             tape,
             f"branch {taken} of cond",
@@ -168,7 +167,7 @@ def _step(
         return _own_rule(tape, equation, inputs, place)
     if name == "scan" and "scan" in tape.expand:
         return _scan_in_steps(tape, equation, inputs, place)
-    return _row(tape, name, inputs, _caller(equation), place, params)
+    return _row(tape, name, inputs, caller(equation), place, params)
 
 
 def _row(
@@ -209,8 +208,8 @@ def _own_rule(
 
     The equations of the function's value are recorded first, then those of the rule.
     """
-    call = _caller(equation)
-    inner, name = _closed(equation.params["call_jaxpr"]), _rule_name(equation)
+    call = caller(equation)
+    inner, name = closed(equation.params["call_jaxpr"]), name_of_rule(equation)
     place = dataclasses.replace(
         place, in_library=place.in_library or _is_library(inner)
     )
@@ -270,7 +269,7 @@ def _forward_rule(
     """
     point = tuple(primals)
     zeros = tuple(jnp.zeros_like(primal) for primal in point)
-    closed = jax.make_jaxpr(lambda point, tangents: jax.jvp(f, point, tangents))(
+    made = jax.make_jaxpr(lambda point, tangents: jax.jvp(f, point, tangents))(
         point, zeros
     )
     tangents = tuple(tape.node(zero, True) for zero in zeros)
@@ -282,8 +281,8 @@ def _forward_rule(
     given = [*fixed, *tangents]
     outs = _walk(
         tape,
-        closed.jaxpr,
-        closed.consts,
+        made.jaxpr,
+        made.consts,
         given,
         dataclasses.replace(place, is_rule=True),
     )
@@ -309,7 +308,7 @@ def _scan_in_steps(
         inputs[:num_consts],
         list(inputs[num_consts : num_consts + num_carry]),
     )
-    xs, body = inputs[num_consts + num_carry :], _closed(params["jaxpr"])
+    xs, body = inputs[num_consts + num_carry :], closed(params["jaxpr"])
     stacked: list[list[Operand]] = []
     order = range(length)[::-1] if params["reverse"] else range(length)
     for step in order:
@@ -333,23 +332,6 @@ def _scan_in_steps(
     return [*carry, *ys]
 
 
-def _closed(jaxpr: Any) -> Any:
-    """Return a closed jaxpr; some wrappers contain a jaxpr without its constants."""
-    return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
-
-
-def _caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    def call(values: Sequence[Any]) -> tuple[Any, ...]:
-        bound = equation.primitive.get_bind_params(equation.params)
-        # jax up to about 0.9 returns a pair (subfunctions, params).
-        subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
-        with equation.ctx.manager:
-            results = equation.primitive.bind(*subfunctions, *values, **params)
-        return tuple(results) if equation.primitive.multiple_results else (results,)
-
-    return call
-
-
 def _source(equation: Any) -> str:
     # JAX has no public function for the user's line.
     from jax._src import source_info_util
@@ -371,14 +353,3 @@ def _is_library(closed: Any) -> bool:
     """
     information = getattr(closed.jaxpr, "debug_info", None)
     return LIBRARY in str(getattr(information, "func_src_info", ""))
-
-
-def _rule_name(equation: Any) -> str:
-    inner = equation.params["call_jaxpr"]
-    information = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
-    name = (
-        getattr(information, "func_name", None)
-        or getattr(information, "func_src_info", "")
-        or "custom"
-    )
-    return str(name).split(" ")[0]

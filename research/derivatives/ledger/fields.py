@@ -11,10 +11,11 @@ class Recorded(NamedTuple):
 
     Attributes:
       tape: Values, equations and adjoints.
-      inputs: Dict from the name of each leaf of the arguments to its node.
-      output: Operand that is the value of the function.
+      inputs: Dict from the name of each leaf of the arguments to its node, which is its
+        number on the tape.
+      output: The value of the function: a node, or a constant.
       shown: For each row of the table, its equation.
-      names: Dict from a node to its name.
+      names: Dict from a node to the name of its value.
     """
 
     tape: Tape

@@ -89,8 +89,8 @@ class _Share(NamedTuple):
 def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
     """Return the graph of a table of `explain`.
 
-    If a function has a custom derivative rule, the graph contains the rows of the
-    function's value, and an edge of kind "rule" for its derivative.
+    If a function has a custom derivative rule, the graph contains the rows that compute
+    the function's value, and an edge of kind "rule" for its derivative.
 
     Args:
       ledger: Table of `explain`.
@@ -259,9 +259,9 @@ def fold(
 
     A unit is a row or an input. First, the units of each call of a function form one
     group, beginning with the innermost calls. If there are still too many groups, the
-    units of each line of code form one group. If this is not enough, runs of equally
-    many groups are joined. Only neighbours in the order of evaluation are grouped, so
-    the groups have no cycles.
+    units of each line of code form one group. If there are still too many groups,
+    neighbouring groups are joined, equally many at a time. Only neighbours in the order
+    of evaluation are grouped, so the groups have no cycles.
 
     Args:
       places: (calls, line, alone) of each unit. The calls are ordered from the

@@ -30,6 +30,8 @@ WINDOWS = ("reduce_window_max", "reduce_window_min")
 class Kink(NamedTuple):
     """A row at a tie, where the function may have no derivative.
 
+    At a tie, two compared values are equal, or a value is exactly at a kink or a jump.
+
     Attributes:
       name: Name of the row.
       primitive: JAX primitive of the row.

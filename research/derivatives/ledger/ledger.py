@@ -138,9 +138,10 @@ def make_ledger(
 
     Args:
       title: Name of the function.
-      tape: Recorded function with its adjoints.
-      leaves: Dict from the name of each leaf of the arguments to its node.
-      output: Operand that is the value of the function.
+      tape: Record of the evaluation of the function, with adjoints.
+      leaves: Dict from the name of each leaf of the arguments to its node, which is its
+        number on the tape.
+      output: The value of the function: a node, or a constant.
       grads: Gradient, or None.
       note: Remark for the reader, or "".
       level: "mathematics" or "primitives", which selects the rows.

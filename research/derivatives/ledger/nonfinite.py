@@ -30,8 +30,8 @@ class NonFinite(NamedTuple):
       source: Line of the user's code, or "" for an input.
       backward: Whether the NaN or infinity is created only in the backward pass.
       sentence: Sentence that describes the result.
-      index: Index of the first bad entry in the value of the row. If it is created in
-        the backward pass, the index is that of the entry in the row's contribution. ()
+      index: Index of the first bad entry in the value of the row. If the entry is
+        created in the backward pass, this is its index in the row's contribution. ()
         for a number.
       value: The bad entry, a NaN or an infinity. None if unknown.
     """

@@ -29,10 +29,11 @@ def paths_from(
 ) -> list[GradientPath]:
     """List all paths from an input to the output, with their contributions.
 
-    The contribution of a path is the adjoint of the output, pulled back along the path.
+    The contribution of a path is the adjoint of the output, multiplied by the local
+    derivatives along the path.
 
     Args:
-      tape: Recorded function.
+      tape: Record of the evaluation of the function.
       start: Node of the input.
       output: Node of the output.
       names: Dict from a node to its name.

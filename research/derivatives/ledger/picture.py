@@ -1,12 +1,13 @@
 """Drawing of the table of `explain` as SVG, with a light and a dark theme."""
 
 import html
+import re
 import zlib
 
 import numpy as np
 
 from research.derivatives.ledger.fields import LedgerFields
-from research.derivatives.ledger.graph import Edge, Node, make_graph
+from research.derivatives.ledger.graph import Edge, Graph, Node, make_graph
 from research.derivatives.ledger.layout import LINE, Layout, arrange
 from research.derivatives.ledger.table import HEADINGS, all_cells, answer
 
@@ -20,6 +21,8 @@ LIGHT = {
     "box": "#f4f6f8",
     "input": "#e3f0fa",
     "output": "#fdeee2",
+    "spoilt": "#fbdddd",
+    "alarm": "#c00020",
 }
 DARK = {
     "ground": "#14171c",
@@ -31,6 +34,8 @@ DARK = {
     "box": "#20252d",
     "input": "#17324a",
     "output": "#452b16",
+    "spoilt": "#4d1620",
+    "alarm": "#ff7a8a",
 }
 SHORT = 20  # A table with at most this many rows is open at first.
 LEGEND = (
@@ -43,12 +48,26 @@ LEGEND = (
 def as_svg(ledger: LedgerFields) -> str:
     """Return the graph of a table of `explain` as the text of an SVG file."""
     graph = make_graph(ledger)
-    layout = arrange(graph)
+    heading = f"Backpropagation through {ledger.title}"
+    return draw(graph, arrange(graph), heading, answer(ledger))
+
+
+def draw(
+    graph: Graph, layout: Layout, heading: str, words: str, *, dark: bool = True
+) -> str:
+    """Return a graph with its layout as the text of an SVG file.
+
+    Boxes with a NaN or an infinity are red.
+
+    Args:
+      graph, layout: Results of `Ledger.drawing`.
+      heading: Title, for readers who cannot see the drawing.
+      words: Sentence that comes before the description of the boxes for these readers.
+      dark: Whether the drawing is dark where the reader prefers dark pages.
+    """
     width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)
     shift = (width - layout.width) / 2
-    words = answer(ledger)
-    heading = f"Backpropagation through {ledger.title}"
-    boxes_in_words = _description(graph.nodes)
+    described = html.escape(f"{words} {_description(graph.nodes)}".strip())
     name = f"ledger-{zlib.crc32((words + str(graph)).encode()):08x}"
     drawn = [
         _drawn_edge(edge, way)
@@ -71,8 +90,8 @@ def as_svg(ledger: LedgerFields) -> str:
             f'width="{width:.0f}" height="{height:.0f}" '
             f'role="img" aria-labelledby="{name}-title {name}-desc">',
             f'<title id="{name}-title">{html.escape(heading)}</title>',
-            f'<desc id="{name}-desc">{html.escape(f"{words} {boxes_in_words}")}</desc>',
-            f"<style>{_style(name)}</style>",
+            (f'<desc id="{name}-desc">{described}</desc>'),
+            f"<style>{_style(name, dark)}</style>",
             f'<rect class="ground" width="{width:.0f}" height="{height:.0f}"/>',
             f'<g transform="translate({shift:.1f} 0)">',
             *drawn,
@@ -107,7 +126,7 @@ def as_html(ledger: LedgerFields) -> str:
     )
 
 
-def _style(name: str) -> str:
+def _style(name: str, dark: bool) -> str:
     def colours(palette: dict[str, str]) -> str:
         return (
             f".{name}{{"
@@ -116,7 +135,10 @@ def _style(name: str) -> str:
         )
 
     rules = {
-        "": "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;font-size:12px",
+        "": (
+            "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',"
+            "sans-serif;font-size:12px"
+        ),
         " text": "fill:var(--text)",
         " .ground": "fill:var(--ground)",
         " .title": "font-weight:600",
@@ -126,6 +148,7 @@ def _style(name: str) -> str:
         " rect.input": "fill:var(--input)",
         " rect.output": "fill:var(--output)",
         " rect.fold": "stroke-width:2.5",
+        " .spoilt rect.box": "fill:var(--spoilt);stroke:var(--alarm);stroke-width:2.5",
         " .constant text": "fill:var(--quiet)",
         " rect.constant": "stroke-dasharray:2 3",
         " path": "fill:none;stroke:var(--line);stroke-width:1.4",
@@ -134,6 +157,8 @@ def _style(name: str) -> str:
         " .label text": "font-size:11px",
     }
     css = "".join(f".{name}{selector}{{{rule}}}" for selector, rule in rules.items())
+    if not dark:
+        return f"{colours(LIGHT)}{css}"
     return f"{colours(LIGHT)}@media (prefers-color-scheme:dark){{{colours(DARK)}}}{css}"
 
 
@@ -157,8 +182,15 @@ def _drawn_node(node: Node, layout: Layout, place: int) -> str:
         f'y="{y - height / 2:.1f}" width="{width:.1f}" '
         f'height="{height:.1f}" rx="6"/>'
     )
-    hint = f"<title>{html.escape(node.hint)}</title>"
-    return f'<g class="{node.kind}">{hint}{box}{"".join(texts)}</g>'
+    hint = f"<title>{html.escape(node.hint)}</title>" if node.hint else ""
+    kind = f"{node.kind} spoilt" if _is_spoilt(node) else node.kind
+    return f'<g class="{kind}">{hint}{box}{"".join(texts)}</g>'
+
+
+def _is_spoilt(node: Node) -> bool:
+    """Return whether the value or the adjoint has a NaN or an infinity."""
+    numbers = re.findall(r"[a-z]+", f"{node.value} {node.adjoint}".lower())
+    return not {"nan", "inf"}.isdisjoint(numbers)
 
 
 def _drawn_edge(edge: Edge, way: np.ndarray) -> str:

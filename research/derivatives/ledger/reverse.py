@@ -24,7 +24,8 @@ def linearize(
     Args:
       call: Function from the values of the inputs to the values of the outputs.
       values: Values of the inputs.
-      places: For each variable, its positions among the inputs.
+      places: For each variable of the derivative, its positions among the inputs. A
+        variable can be several inputs at once, as in a * a.
     Returns:
       (results, pullback). The pullback is a function of two arguments: the adjoints of
       the outputs, and the existing adjoints of the variables. It returns the new
@@ -46,14 +47,21 @@ def linearize(
 
 
 def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
-    """List the position of each active input, as a tuple with one index."""
+    """List the position of each active input, as a tuple with one index.
+
+    An input is active if it depends on a differentiated input of the function.
+    """
     return [
         (i,) for i, operand in enumerate(equation.inputs) if tape.is_active(operand)
     ]
 
 
 def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
-    """Return a dict from each active node to its positions among the inputs."""
+    """Return a dict from each active node to its positions among the inputs.
+
+    A node is the number of a value on the tape. It is active if the value depends on a
+    differentiated input of the function.
+    """
     positions: dict[int, tuple[int, ...]] = {}
     for i, operand in enumerate(equation.inputs):
         if isinstance(operand, int) and tape.active[operand]:
@@ -69,7 +77,7 @@ def pull(
     If a node occurs twice among the inputs, it counts as two variables.
 
     Args:
-      tape: Tape of the recorded function.
+      tape: Record of the evaluation of the function.
       equation: Equation of the tape.
       adjoints: Adjoint of each output, or None.
       before: Existing adjoint of each active input, or None.
@@ -101,7 +109,7 @@ def pull_shared(
     If a node occurs twice among the inputs, it counts as one variable.
 
     Args:
-      tape: Tape of the recorded function.
+      tape: Record of the evaluation of the function.
       equation: Equation of the tape.
       adjoints: Adjoint of each output, or None.
       before: Dict from each node to its existing adjoint, or to None.

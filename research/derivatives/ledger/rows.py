@@ -33,7 +33,7 @@ class Row(NamedTuple):
       name: Name of the value, such as "v3", or "v3, v4" for two values. Rows of a
         custom derivative rule have names such as "r3".
       primitive: Name of the JAX primitive.
-      inputs: Names of the inputs. A constant stands for itself.
+      inputs: Names of the inputs. A constant is shown by its value.
       expression: Right side of the equation in mathematical notation.
       value: Value of the equation, or a tuple if there are several values.
       local: Derivative of the value with respect to each input. It is None if the value
@@ -95,7 +95,7 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
 def name_nodes(
     tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]
 ) -> dict[int, str]:
-    """Return a dict from each node to its name.
+    """Return a dict from each node (number of a value on the tape) to its name.
 
     The value of a row that is not shown has the name of the row's input.
     """
@@ -138,7 +138,7 @@ def _name_outputs(
 
 
 def name_of(tape: Tape, operand: Operand, names: dict[int, str]) -> str:
-    """Return the name of an operand, or a text with its value if it is a constant."""
+    """Return the name of an equation's input, or its value as text for a constant."""
     if not isinstance(operand, Literal) and operand in names:
         return names[operand]
     return constant(tape.value(operand))

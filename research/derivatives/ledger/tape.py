@@ -130,6 +130,9 @@ class OwnRule:
 class Tape:
     """Record of the evaluation of a function.
 
+    A node is the number of a recorded value. An operand of an equation is a node or a
+    constant.
+
     Attributes:
       expand: {"scan"} if each step of a scan is recorded, otherwise an empty set.
       values: Value of each node.
@@ -139,8 +142,7 @@ class Tape:
       entries: Equations in the order of evaluation, with the links and custom rules
         between them.
       rules: Calls of functions with a custom derivative rule.
-      copies: Dict from each node that is a constant copy of another node to that other
-        node.
+      copies: Dict from each constant copy of a node to the node that was copied.
     """
 
     expand: frozenset[str] = frozenset()

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Shaped
 
 from research.derivatives.ledger.tape import is_key
 
@@ -75,8 +76,12 @@ RULES = {
     "conv_general_dilated": "the adjoint, convolved with the other factor",
     "reduce_sum": "d Σa = Σ da: the adjoint goes to every term",
     "reduce_prod": "d Πa = Σ da Πothers",
-    "reduce_max": "d max a = the derivative of the largest entry; shared if several are equal",
-    "reduce_min": "d min a = the derivative of the smallest entry; shared if several are equal",
+    "reduce_max": (
+        "d max a = the derivative of the largest entry; shared if several are equal"
+    ),
+    "reduce_min": (
+        "d min a = the derivative of the smallest entry; shared if several are equal"
+    ),
     "cumsum": "running sums, from the end",
     "cumlogsumexp": "shares of the running sum of exponentials",
     "cumprod": "running products of the others",
@@ -253,7 +258,7 @@ def constant(value: Any) -> str:
 
 
 def entry_at(value: Any, index: tuple[int, ...]) -> str:
-    """Format one entry of an array with its index and the array, or format a number.
+    """Return a text for an entry of an array: the entry, the index and the array.
 
     Example:
       >>> entry_at(np.array([1.0, 2.0, np.nan, 4.0]), (2,)), entry_at(0.5, ())
@@ -265,7 +270,7 @@ def entry_at(value: Any, index: tuple[int, ...]) -> str:
     return f"{entry} (entry [{', '.join(map(str, index))}] of {short(value)})"
 
 
-def as_array(value: Any) -> np.ndarray:
+def as_array(value: Any) -> Shaped[np.ndarray, "..."]:
     """Convert a value to NumPy.
 
     The tangent of an integer has JAX's dtype float0, and is converted to 0.

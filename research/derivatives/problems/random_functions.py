@@ -97,7 +97,7 @@ class Case(NamedTuple):
 def random_cases(kind: str, count: int, seed: int) -> list[Case]:
     """Draw random functions of a class.
 
-    The first functions are the same for every `count`.
+    A larger `count` starts with the same functions as a smaller one.
 
     Args:
       kind: Class of the functions, one of `CLASSES`.

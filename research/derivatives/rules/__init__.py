@@ -54,7 +54,7 @@ class RuleCheck(NamedTuple):
 def verify_derivative_rule(
     name: str, key: jax.Array | None = None, points: Any = None, number: int = 32
 ) -> RuleCheck:
-    """Verify a rule of `DERIVATIVE_RULES` by JAX and by finite differences.
+    """Compare a rule of `DERIVATIVE_RULES` with JAX and with finite differences.
 
     Both tests are independent of the rule. JAX differentiates the code of f, and finite
     differences use only values of f. For a right rule in float64, `residual_jax` is

@@ -1,0 +1,174 @@
+"""Which rule trains these networks to the lower validation loss, and how many steps
+does it save?
+
+Every rule gets the same number of independent searches for its peak rate, its warm-up
+and its kind of decay. Every training has the same length, at whose end the learning
+rate is zero. The score is the validation loss at the end; the test accuracy is reported
+and never used. The baseline is also trained at 0.5 to 2 times the steps, so the answer
+also says how many of its steps a rule needs for the same loss.
+
+    # Muon, Lion and NAdamW beside AdamW on an MLP and a CNN.
+    descent networks
+    descent networks my_rules.py:mine adamw --network gpt_characters
+    # More rules, and all networks that need no download.
+    descent networks --full
+
+Your own rule is a function that takes a learning rate and returns an
+optax.GradientTransformation. All rules are compared with the last rule, or with
+`--baseline`. research.workloads.networks defines the networks: mlp_digits, cnn_digits,
+gru_digits, gru_vowels (downloaded), gpt_characters, autoencoder_digits. "muon" is Muon
+for the matrices and Adam for the other leaves, with two searched rates.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import research
+from research import cli
+from research.cli import flags, rule_lookup
+from research.cli.compare import with_rule_flag
+from research.cli.progress import OnProgress
+
+if TYPE_CHECKING:
+    from research.figures import Picture
+    from research.runs import Result
+    from research.types import Checkpoints
+
+PROGRAM = "descent networks"
+NAME = Path(__file__).stem  # Name of the experiment that this command runs.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of the experiment."""
+
+    rule: tuple[str, ...] = ("muon", "lion", "nadamw", "adamw")
+    """Rules: names of this package, optax.NAME, or FILE.py:NAME."""
+    network: tuple[str, ...] = ("mlp_digits", "cnn_digits")
+    """Named networks on which all rules run."""
+    baseline: str = ""
+    """Rule with which the others are compared. Empty means the last rule."""
+    searches: int = 3
+    """Number of independent searches of each rule on each network."""
+    budget: int = 16
+    """Number of trials with which a search starts."""
+    seeds: str = "0..4"
+    """Reported seeds, written as 0..4 or as 1,4,7."""
+    tuning_seeds: str = "1000..1017"
+    """Seeds for the choice, divided among the searches. They must differ from the
+    reported seeds."""
+    size: str = "small"
+    """Size of the networks: small or large."""
+    search_seed: int = 0
+    """Seed of the points that the searches try."""
+    search_schedule: bool = True
+    """Whether the warm-up and the kind of decay are searched. If not, the warm-up is
+    10 % of the training and the decay is linear."""
+    space: tuple[str, ...] = ()
+    """Search ranges of the rates that replace the defaults: RULE.learning_rate=1e-4..1
+    (log scale)."""
+    evaluations: tuple[str, ...] = ()
+    """For rules that evaluate the objective themselves, the cost of a step in gradients
+    of its batch, written as RULE=2."""
+    files: tuple[str, ...] = ()
+    """SHA-256 of each file of rules. The digests are filled in automatically, so that a
+    changed file gives a different run."""
+    devices: int = 2
+    """Number of devices, such as cores, that train in parallel. The bits do not depend
+    on it."""
+
+
+FULL = Config(
+    rule=("muon", "lion", "nadamw", "ademamix", "adam", "heavy_ball", "adamw"),
+    network=(
+        "mlp_digits",
+        "cnn_digits",
+        "gru_digits",
+        "gpt_characters",
+        "autoencoder_digits",
+    ),
+)
+
+
+def networks(words: Sequence[str]) -> int:
+    """Compare rules on networks, with the rules and settings given on a command line.
+
+    Arguments before the first flag are rules.
+
+    Args:
+      words: Command-line arguments after `networks`.
+    Returns:
+      0.
+    Raises:
+      ValueError, TypeError, OSError: The input is bad.
+        `research.cli.errors_in_one_line` reports the error in one line.
+      SystemExit: Status 2 if a flag's value has the wrong type.
+    """
+    study = sys.modules[__name__]
+    cli.perform(study, flags.parse(study, with_rule_flag(words)))
+    return cli.SUCCESS
+
+
+def complete(config: Config) -> Config:
+    """Return the config with the digest of each file that contains a rule."""
+    files = research.comparison.digest_files(config.rule, config.files)
+    return dataclasses.replace(config, files=files)
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: "Checkpoints | None" = None,
+) -> "Result":
+    """Compare the rules."""
+    study = research.comparison.compare_networks(
+        on_progress=on_progress,
+        checkpoints=checkpoints or research.types.no_checkpoints,
+        **arguments(config),
+    )
+    ratios = {one["rule"]: one["loss_ratio"] for one in study.numbers["overall"]}
+    usual = study.numbers["baseline"] == "adamw"
+    muon = {"muon_over_adamw": ratios["muon"]} if usual and "muon" in ratios else {}
+    study.numbers.update(muon)
+    return research.runs.Result(*study)
+
+
+def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
+    """Compute one of `parts` parts of the pairs of rule and network.
+
+    The part has every `parts`-th pair, starting with pair `part`. The results are saved
+    in the checkpoints, and `run` loads them from there.
+    """
+    given = arguments(config)
+    research.comparison.compute_network_share(
+        part=part, parts=parts, checkpoints=checkpoints, **given
+    )
+
+
+def arguments(config: Config) -> dict[str, Any]:
+    """Convert a config to the arguments of `research.comparison.compare_networks`."""
+    words = research.comparison.name_rules(config.rule)
+    return {
+        "rules": {name: rule_lookup.find(word).rule for name, word in words.items()},
+        "networks": config.network,
+        "baseline": config.baseline or None,
+        "spaces": research.tuning.parse_spaces(config.space),
+        "evaluations": research.comparison.parse_evaluations(config.evaluations),
+        "search_schedule": config.search_schedule,
+        "searches": config.searches,
+        "budget": config.budget,
+        "seeds": research.runs.parse_seeds(config.seeds),
+        "tuning_seeds": research.runs.parse_seeds(config.tuning_seeds),
+        "search_seed": config.search_seed,
+        "size": config.size,
+    }
+
+
+def draw(result: "Result") -> "dict[str, Picture]":
+    """Draw the figures of the study: steps for an equal loss, and curves."""
+    from research.figures import network_studies
+
+    return network_studies.draw_network_study(result.numbers, result.arrays)

@@ -1,0 +1,216 @@
+"""A study from somebody else: draw it from its numbers, and find the files of its
+rules.
+
+Nothing that the study contains is executed.
+"""
+
+import hashlib
+import re
+import reprlib
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from research import cli
+
+if TYPE_CHECKING:
+    from research import runs
+
+MOST_CELLS = 1_000  # A study with more pairs of rule and workload gets no pictures.
+LONGEST = 2_000  # Characters of a text that is printed.
+SOURCES = "sources"
+
+
+class NotHereError(ValueError):
+    """The study needs a file that was not given. The message says which."""
+
+
+def redraw(experiment: ModuleType, folder: Path) -> Path:
+    """Draw the pictures of an unpacked study, and write its report and its sources.
+
+    The sources of its rules are written to the folder `sources`. If the numbers of the
+    study do not allow a picture, a warning says so, and the report has the tables.
+
+    Args:
+      experiment: Module of the study's experiment.
+      folder: Run folder, from `research.runs.archive.unpack`.
+    Returns:
+      Path of the report.
+    """
+    from research import comparison, report, runs
+
+    result = runs.load_result(folder)
+    for number, (names, text) in enumerate(report.rule_sources(result.numbers), 1):
+        (folder / SOURCES).mkdir(exist_ok=True)
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", names)[:60] or f"rule_{number}"
+        if text is not None:
+            data = text.encode(errors="surrogatepass")
+            runs.write_atomically(folder / SOURCES / f"{name}.py", data)
+    try:
+        comparison.read_study(folder)
+        lists = [one for one in result.numbers.values() if isinstance(one, list)]
+        if max(map(len, lists)) > MOST_CELLS:
+            raise ValueError(f"a list of it has more than {MOST_CELLS:,} entries")
+        with warnings.catch_warnings(action="ignore"):
+            return cli.write_pictures(experiment, folder)["report"]
+    except Exception as error:  # The numbers of a stranger may be anything.
+        print(
+            f"warning: the pictures of {folder} cannot be drawn "
+            f"({type(error).__name__}: {printable(str(error))})",
+            file=sys.stderr,
+        )
+        return report.write_report(folder, [], question=experiment.__doc__ or "")
+
+
+def with_files(
+    config: Mapping[str, Any], given: Sequence[str], folder: Path, *, trusted: bool
+) -> dict[str, Any]:
+    """Return the fields of a config that change if its rules come from files here.
+
+    Args:
+      config: Config of the study.
+      given: Files, as in `reproduce_study`.
+      folder: Run folder of the study, whose `sources` the messages name.
+      trusted: Whether the config is our own. If not, a file that the config names is
+        used only if it lies in the current folder and has the digest of the study.
+    Returns:
+      The fields `rule` and `files`.
+    Raises:
+      NotHereError: The file of a rule was not given, or the study has objects that
+        exist only in Python.
+      ValueError: A text of `given` is malformed or names no rule of the study, or a
+        file is not that of the study.
+    """
+    from research import comparison
+
+    if "in_python" in config:
+        raise NotHereError(
+            "it used workloads or terms that exist only in Python. Its call was "
+            f"{printable(config['in_python'])}."
+        )
+    if "rule" not in config:
+        return {}
+    words = _words(config)
+    recorded = [str(one).rpartition(" ")[2] for one in config.get("files", ())]
+    needed = {name: word for name, word in words.items() if not _is_known(word)}
+    found = _assigned(given, needed)
+    for name, word in needed.items():
+        if name not in found and _is_here(word, recorded, trusted):
+            found[name] = word
+    missing = [name for name in needed if name not in found]
+    if missing:
+        name = missing[0]
+        raise NotHereError(
+            f"the rule {printable(name)} comes from a file that was not given. Read "
+            f"its source ({folder / SOURCES}, or the report), and pass --rule "
+            f"{printable(name)}=FILE.py:NAME."
+        )
+    for name, word in found.items():
+        _check_digest(name, word, needed[name], recorded, folder)
+    words |= found
+    rule = [name if word == name else f"{name}={word}" for name, word in words.items()]
+    return {"rule": rule, "files": list(comparison.digest_files(rule))}
+
+
+def without_origin(result: "runs.Result") -> "runs.Result":
+    """Return a result without the texts of its rules, which may come from other
+    files.
+    """
+    rest = {name: value for name, value in result.numbers.items() if name != "origin"}
+    return result._replace(numbers=rest)
+
+
+def printable(text: Any) -> str:
+    """Return a stranger's text if it is safe to print, and "unknown" if not.
+
+    Example:
+      >>> printable("mine"), printable("\\x1b[2J"), printable(None)
+      ('mine', 'unknown', 'unknown')
+    """
+    safe = isinstance(text, str) and text.isprintable() and len(text) <= LONGEST
+    return text if safe else "unknown"
+
+
+def _words(config: Mapping[str, Any]) -> dict[str, str]:
+    from research import comparison
+
+    rule = config["rule"]
+    if not isinstance(rule, list | tuple) or not all(isinstance(r, str) for r in rule):
+        raise ValueError(
+            f"rule of its config must be a list of texts; got {reprlib.repr(rule)}."
+        )
+    return comparison.name_rules(rule)
+
+
+def _is_known(word: str) -> bool:
+    """Return whether a word names a rule of this package or of optax."""
+    return ".py" not in word and "<" not in word
+
+
+def _assigned(given: Sequence[str], needed: Mapping[str, str]) -> dict[str, str]:
+    """Return the word FILE.py:NAME for each rule that the given texts name."""
+    found = {}
+    for text in given:
+        name, _, word = text.rpartition("=")
+        file, _, function = word.partition(":")
+        if not file.endswith(".py") or (name and name not in needed):
+            names = ", ".join(map(printable, needed)) or "none"
+            raise ValueError(
+                "--rule must be RULE=FILE.py:NAME, where RULE is a rule of the study "
+                f"that comes from a file ({names}); got {text!r}."
+            )
+        if not name and function:
+            own = [
+                rule for rule, at in needed.items() if _function(rule, at) == function
+            ]
+            if len(own) != 1:
+                own = list(needed)
+            if len(own) != 1:
+                raise ValueError(
+                    f"--rule: say which rule {text!r} is, as in RULE={text}."
+                )
+            found[own[0]] = word
+            continue
+        for rule in [name] if name else list(needed):
+            found[rule] = f"{file}:{function or _function(rule, needed[rule])}"
+    return found
+
+
+def _function(rule: str, word: str) -> str:
+    """Return the name of a rule's function in its file."""
+    return word.partition(":")[2] or rule
+
+
+def _is_here(word: str, recorded: Sequence[str], trusted: bool) -> bool:
+    """Return whether the file that a config names may be used without being given."""
+    if ".py" not in word:
+        return False
+    file = Path(word.partition(":")[0])
+    if trusted:
+        return True  # If it is missing or changed, `digest_files` says so.
+    inside = file.resolve().is_relative_to(Path.cwd().resolve())
+    return inside and file.is_file() and _digest(file) in recorded
+
+
+def _check_digest(
+    name: str, word: str, before: str, recorded: Sequence[str], folder: Path
+) -> None:
+    file = Path(word.partition(":")[0])
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"The file {str(file)!r} does not exist. Pass FILE.py:name, where name is "
+            "a rule in the file."
+        )
+    if ".py" in before and recorded and _digest(file) not in recorded:
+        raise ValueError(
+            f"{file} is not the file of {printable(name)} in the study: its SHA-256 "
+            f"is {_digest(file)}. The source of the study is in {folder / SOURCES}. "
+            "To compare a changed rule, use descent compare."
+        )
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,213 @@
+"""Check a comparison before anything is compiled: workloads, samplers, contenders."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research import descent, samplers, workloads
+from research.checks import (
+    check_callable,
+    check_count,
+    check_instance,
+    check_sequence,
+    check_tree,
+)
+from research.comparison.contenders import Contender
+from research.comparison.protocol import Protocol
+from research.types import Array, Batch, Params, Sampler, Workload
+from research.workloads import known_optimum
+
+CONTENDER_HINT = "Make one by research.comparison.make_contenders(rules)."
+WORKLOAD_HINT = "Make one by research.workloads.make_workload(name)."
+
+
+def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Workload]:
+    """Make the workloads with the given names, and keep each `Workload` as it is.
+
+    Args:
+      given: One workload or name, or a sequence of them.
+    Returns:
+      The workloads, in the same order.
+    Raises:
+      ValueError: The sequence is empty, two workloads have the same name, or a name is
+        unknown.
+    Example:
+      >>> [workload.name for workload in make_workloads(["quadratic", "rosenbrock"])]
+      ['quadratic', 'rosenbrock']
+    """
+    if not isinstance(given, str | Workload):
+        check_sequence("given", given, "workloads or their names", (str, Workload))
+    if isinstance(given, str | Workload):
+        given = [given]
+    made = [
+        workloads.make_workload(one) if isinstance(one, str) else one
+        for one in cast(Sequence, given)
+    ]
+    names = [workload.name for workload in made]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"workload must name at least one workload, each once; got {names}."
+        )
+    return made
+
+
+def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
+    """Make the sampler of a comparison for a workload.
+
+    Args:
+      workload: A workload. If it has no data, its sampler is the full batch.
+      batch_size: Number of examples in a mini-batch; None means full batch.
+    Returns:
+      The sampler.
+    Raises:
+      ValueError: The workload has fewer examples than `batch_size`.
+    """
+    check_instance("workload", workload, Workload, WORKLOAD_HINT)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    n = num_examples(workload)
+    if workload.train is None or batch_size is None:
+        return samplers.full_batch(n)
+    if batch_size > n:
+        raise ValueError(
+            f"batch_size={batch_size} is larger than the {n} examples of "
+            f"{workload.name}. Use at most {n}, or None for all of them (--batch-size "
+            "0)."
+        )
+    return samplers.minibatch(n, batch_size)
+
+
+def check_trials(
+    protocol: Protocol, contenders: Sequence[Contender], workload: Workload
+) -> None:
+    """Raise an error for trials that cannot be trained, before anything is compiled.
+
+    Args:
+      protocol, contenders: As for `measure_contenders`.
+      workload: One of the workloads.
+    Raises:
+      ValueError, TypeError: The workload lacks a part, its optimum is not known, or a
+        step of a contender cannot be traced.
+    """
+    known_optimum(workload)
+    sampler_of(workload, protocol.batch_size)
+    for part in (protocol.tune_on, protocol.reported_on):
+        if part != "train" and getattr(workload, part) is None:
+            raise ValueError(
+                f"workload {workload.name!r} has no {part} part. Use tune_on='train', "
+                "which needs none."
+            )
+    params = jax.eval_shape(workload.init, jax.random.key(0))
+    for contender in contenders:
+        if contender.evaluations > protocol.passes:
+            raise ValueError(
+                f"passes={protocol.passes} is less than one epoch of {contender.name}, "
+                f"whose step costs {contender.evaluations:g} gradients. Use at least "
+                f"passes={math.ceil(contender.evaluations)}."
+            )
+        check_contender(contender, params, workload.objective, workload.train)
+
+
+def check_contender(
+    contender: Contender,
+    params: Params,
+    objective: Callable[[Params, Any], Array],
+    batch: Batch | None = None,
+) -> int:
+    """Check a contender by tracing one step of it, as a sweep does, without compiling.
+
+    Args:
+      contender: Result of `make_contenders`.
+      params: Parameters that a step updates, as arrays or as their shapes and dtypes.
+      objective: Function (params, batch) -> value of shape ().
+      batch: The training data, or None for an objective without data.
+    Returns:
+      Number of times that the code of a step evaluates the objective, in addition to
+      the gradient that it receives. An evaluation in a loop counts once.
+    Raises:
+      RuleError: The rule raised an error when it was made, with the defaults or with an
+        end of its ranges, or when it was traced.
+      NoRuleError: The contender is not an update rule, or it changes the structure,
+        shape or dtype of updates or state.
+      ValueError: A step of the rule evaluates the objective, and the cost of a step was
+        not stated.
+    Example:
+      >>> from research.comparison import make_contenders
+      >>> (adam,) = make_contenders(["adam"])
+      >>> check_contender(adam, jnp.zeros(3), lambda x, batch: jnp.sum(x**2))
+      0
+    """
+    check_instance("contender", contender, Contender, CONTENDER_HINT)
+    check_callable("objective", objective, "params", "batch")
+    check_tree("params", params)
+    descent.check_dataset("batch", batch)
+    # A rule cannot check the value of a tracer, so both ends are tried as numbers.
+    for end in ("low", "high"):
+        ends = {n: np.float64(getattr(r, end)) for n, r in contender.space.items()}
+        contender.make_rule(**ends)
+    on_all = _trace_step(contender, params, objective, batch)
+    own = len(on_all) - 1
+    if own > 0 and not contender.stated and contender.evaluations == 1:
+        raise ValueError(_unstated(contender.name, own, sum(on_all)))
+    return own
+
+
+def _trace_step(
+    contender: Contender,
+    params: Params,
+    objective: Callable[[Params, Any], Array],
+    batch: Batch | None,
+) -> list[bool]:
+    """Trace a step and list the evaluations of the objective.
+
+    The list has one entry for each evaluation: whether it uses all examples.
+    """
+    batch_size, num_runs, on_all = 2, 2, []
+
+    def counted(params: Params, batch: Any) -> Array:
+        n = 0 if batch is None else len(jax.tree.leaves((batch.x, batch.y))[0])
+        on_all.append(n > batch_size)
+        return objective(params, batch)
+
+    def step(hyperparameters: Mapping[str, Any], params: Params, indices: Any) -> Any:
+        rule = contender.make_rule(**hyperparameters)
+        descended = descent.build(counted, rule, batch)
+        start = descended.init(params)
+        return descended.step(start, descent.BatchIndices(indices))
+
+    hyperparameters = {
+        name: jax.ShapeDtypeStruct((num_runs,), jnp.result_type(float))
+        for name in contender.space
+    }
+    params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((num_runs, *jnp.shape(x)), jnp.result_type(x)),
+        params,
+    )
+    indices = None if batch is None else jax.ShapeDtypeStruct((batch_size,), np.int32)
+    jax.eval_shape(
+        jax.vmap(step, in_axes=(0, 0, None)), hyperparameters, params, indices
+    )
+    return on_all
+
+
+def _unstated(name: str, own: int, whole: int) -> str:
+    times = "1 time" if own == 1 else f"{own} times"
+    of_all = (
+        f" ({whole} of them on all examples, n / batch_size gradients each)"
+        if whole
+        else ""
+    )
+    return (
+        f"{name} evaluates the objective itself, {times} a step{of_all}. State the "
+        f"cost of a step in gradients: evaluations={{{name!r}: {own + 1}}} "
+        f"(--evaluations {name}={own + 1})."
+    )
+
+
+def num_examples(workload: Workload) -> int:
+    """Return the number of training examples; 1 if the workload has no data."""
+    return samplers.num_examples(workload.train) or 1

@@ -1,0 +1,153 @@
+"""Write the config of a study that was made in Python, as its command line has it."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from research import update_rules
+from research.comparison.contenders import Contender, make_contenders
+from research.comparison.network_contenders import network_contenders
+from research.runs import seeds_text
+from research.tuning.spaces import Range, range_text
+
+# `make_protocol` has this level by default, and no flag changes it.
+LEVEL = 0.95
+
+
+def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with which `descent compare` repeats a study.
+
+    It is the inverse of `parse_command`. A rule that has neither a name nor a file has
+    the word NAME=<in Python>. If other terms cannot be written as flags, the config has
+    the entry `in_python`, the call that repeats the study.
+
+    Args:
+      numbers: Numbers of a study that `compare` returned.
+    """
+    protocol = numbers["protocol"]
+    names = ("searches", "budget", "passes", "search_seed", "target", "tune_on")
+    config = {
+        "rule": _words(numbers),
+        "workload": numbers["workloads"],
+        "baseline": numbers["baseline"],
+        **{name: protocol[name] for name in names},
+        "batch_size": protocol["batch_size"] or 0,
+        "seeds": seeds_text(protocol["seeds"]),
+        "tuning_seeds": seeds_text(protocol["tuning_seeds"]),
+        "width": protocol["width"],
+        "space": _spaces(numbers, make_contenders),
+        "evaluations": _evaluations(numbers),
+        "files": numbers["origin"]["files"],
+    }
+    return _with_call(config, numbers, _call(numbers))
+
+
+def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with which `descent networks` repeats a study.
+
+    Args:
+      numbers: Numbers of a study that `compare_networks` returned. The rest is as in
+        `compare_config`.
+    """
+    protocol = numbers["protocol"]
+    names = ("searches", "budget", "search_seed")
+    make = functools.partial(
+        network_contenders, search_schedule=numbers["search_schedule"]
+    )
+    config = {
+        "rule": _words(numbers),
+        "network": numbers["networks"],
+        "baseline": numbers["baseline"],
+        **{name: protocol[name] for name in names},
+        "seeds": seeds_text(protocol["seeds"]),
+        "tuning_seeds": seeds_text(protocol["tuning_seeds"]),
+        "size": numbers["size"],
+        "search_schedule": numbers["search_schedule"],
+        "space": _spaces(numbers, make),
+        "evaluations": _evaluations(numbers),
+        "files": numbers["origin"]["files"],
+    }
+    terms = {
+        **{name: protocol[name] for name in ("searches", "budget", "level")},
+        **{name: protocol[name] for name in ("seeds", "tuning_seeds", "search_seed")},
+        **{name: numbers[name] for name in ("baseline", "size", "search_schedule")},
+        "evaluations": numbers["evaluations"],
+    }
+    call = f"compare_networks(rules, {numbers['networks']!r}, {_arguments(terms)})"
+    return _with_call(config, numbers, f"research.comparison.{call}")
+
+
+def _with_call(
+    config: dict[str, Any], numbers: Mapping[str, Any], call: str
+) -> dict[str, Any]:
+    """Drop the flags without a value, and add the call if flags are not enough."""
+    config = {name: value for name, value in config.items() if value != []}
+    if numbers["origin"]["own"] or numbers["protocol"]["level"] != LEVEL:
+        config["in_python"] = call
+    return config
+
+
+def _words(numbers: Mapping[str, Any]) -> list[str]:
+    words = numbers["origin"]["words"]
+    return [
+        name if words[name] == name else f"{name}={words[name]}"
+        for name in numbers["rules"]
+    ]
+
+
+def _spaces(
+    numbers: Mapping[str, Any],
+    make: Callable[..., tuple[Contender, ...]],
+) -> list[str]:
+    """Return the search spaces that differ from those of our rules, as flags."""
+    words = numbers["origin"]["words"]
+    found = []
+    for rule, space in numbers["spaces"].items():
+        ranges = {name: Range(*ends) for name, ends in space.items()}
+        word = words[rule]
+        if word in update_rules.RULE_TABLE and make({rule: word})[0].space == ranges:
+            continue
+        found += [f"{rule}.{name}={range_text(ends)}" for name, ends in ranges.items()]
+    return found
+
+
+def _evaluations(numbers: Mapping[str, Any]) -> list[str]:
+    words, table = numbers["origin"]["words"], update_rules.RULE_TABLE
+    usual = {
+        rule: table[word].evaluations if word in table else 1.0
+        for rule, word in words.items()
+    }
+    return [
+        f"{rule}={cost!r}"
+        for rule, cost in numbers["evaluations"].items()
+        if cost != usual[rule]
+    ]
+
+
+def _call(numbers: Mapping[str, Any]) -> str:
+    """Return, as text, the call of `compare` that repeats a study.
+
+    The text refers to `rules`, a mapping of names to the rules of the study.
+    """
+    terms = {
+        name: value
+        for name, value in numbers["protocol"].items()
+        if name != "reported_on"
+    }
+    terms |= {name: numbers[name] for name in ("baseline", "evaluations")}
+    spaces = ", ".join(
+        f"{rule!r}: {{{', '.join(_range(*item) for item in space.items())}}}"
+        for rule, space in numbers["spaces"].items()
+    )
+    return (
+        f"research.comparison.compare(rules, {numbers['workloads']!r}, "
+        f"{_arguments(terms)}, spaces={{{spaces}}})"
+    )
+
+
+def _arguments(terms: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in terms.items())
+
+
+def _range(name: str, ends: list[Any]) -> str:
+    return f"{name!r}: research.tuning.Range{tuple(ends)!r}"

@@ -1,0 +1,179 @@
+"""Say where the rules of a study come from: a name, a file, and the text of the
+source.
+"""
+
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optax
+import optax.contrib
+
+from research import update_rules
+from research.comparison.contenders import Contender
+from research.comparison.network_contenders import ON_NETWORKS
+from research.reading import read_bytes
+from research.verification.rule_under_test import guarded
+
+IN_PYTHON = "<in Python>"  # Stands for a rule that has neither a name nor a file.
+LARGEST_SOURCE = 2**18  # Bytes; of a larger file only the function is kept.
+_INSTALLED = {"site-packages", "dist-packages"}
+
+
+def origin(contenders: Sequence[Contender], own: Sequence[str] = ()) -> dict[str, Any]:
+    """Return where the rules and the workloads of a study come from.
+
+    Args:
+      contenders: The contenders.
+      own: Names of the workloads that were given as objects, not by name.
+    Returns:
+      A dict for JSON. `words` has the text with which a command line names each rule,
+      and `files` the name and the SHA-256 digest of each file in `words`. `code` has
+      the sources of the rules that are not of this package, each text once: entries
+      {"rules": [name], "text": source or None}. `own` is as given.
+    """
+    constructors = {c.name: inspect.unwrap(c.make_rule) for c in contenders}
+    words = {name: rule_word(rule) for name, rule in constructors.items()}
+    code: dict[str | None, list[str]] = {}
+    for name, rule in constructors.items():
+        if our_name(rule) is None:
+            code.setdefault(source_text(rule), []).append(name)
+    files = {
+        word.rpartition(":")[0]: _own_file(constructors[name])
+        for name, word in words.items()
+        if ".py:" in word
+    }
+    return {
+        "words": words,
+        "files": [_digest(path) for path in files.values() if path is not None],
+        "code": [{"rules": names, "text": text} for text, names in code.items()],
+        "own": list(own),
+    }
+
+
+def rule_word(constructor: Any) -> str:
+    """Return the text that names a rule on a command line.
+
+    This is the name of a rule of this package, optax.NAME, or FILE.py:NAME. The file is
+    relative to the current folder, and only its name if it is in another folder. Rules
+    without a name and a file have the text `IN_PYTHON`.
+
+    Example:
+      >>> (
+      ...     rule_word(update_rules.adam),
+      ...     rule_word(optax.contrib.dog),
+      ...     rule_word(lambda r: r),
+      ... )
+      ('adam', 'optax.contrib.dog', '<in Python>')
+    """
+    name = getattr(constructor, "__name__", "")
+    found: Any
+    for package in (optax, optax.contrib):
+        found = getattr(package, name, None)
+        if callable(found) and inspect.unwrap(found) is constructor:
+            return f"{package.__name__}.{name}"
+    return our_name(constructor) or _file_word(constructor) or IN_PYTHON
+
+
+def our_name(constructor: Any) -> str | None:
+    """Return the name of a rule of this package; None for other rules."""
+    for name, entry in update_rules.RULE_TABLE.items():
+        if inspect.unwrap(entry.constructor) is constructor:
+            return name
+    on_networks = {name: pair[1] for name, pair in ON_NETWORKS.items()}
+    return next(
+        (name for name, rule in on_networks.items() if rule is constructor), None
+    )
+
+
+def source_text(constructor: Any) -> str | None:
+    """Return the source of a rule: its whole file, or else its function.
+
+    The whole file is returned if it belongs to the user and is not too large, because a
+    rule may use other parts of it. From an installed package or a notebook, only the
+    function is returned.
+
+    Returns:
+      The source; None if it is unknown, as for a rule that is already made.
+    """
+    if isinstance(constructor, functools.partial):
+        return _partial_text(constructor)
+    file = _own_file(constructor)
+    try:
+        if file is not None:
+            return read_bytes(file, LARGEST_SOURCE).decode()
+    except (OSError, ValueError):  # Too large, or not UTF-8.
+        pass
+    try:
+        return None if _is_a_guard(constructor) else inspect.getsource(constructor)
+    except (TypeError, OSError):
+        return None
+
+
+def source_digest(make_rule: Any) -> str | None:
+    """Return the SHA-256 digest of a constructor's source code.
+
+    It is None if the source is unknown. Studies with the same digest have the same
+    rule.
+    """
+    constructor = inspect.unwrap(make_rule)
+    # The source of a rule that is already made is not available.
+    if _is_a_guard(constructor):
+        return None
+    try:
+        text = inspect.getsource(constructor)
+    except (TypeError, OSError):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    return f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+def _is_a_guard(constructor: Any) -> bool:
+    """Return whether this is our function around a rule that is already made."""
+    return getattr(constructor, "__module__", "") == guarded.__module__
+
+
+def _partial_text(constructor: functools.partial) -> str:
+    name = getattr(constructor.func, "__name__", repr(constructor.func))
+    terms = [repr(value) for value in constructor.args]
+    terms += [f"{key}={value!r}" for key, value in constructor.keywords.items()]
+    first = f"functools.partial({', '.join([name, *terms])})\n"
+    known = our_name(inspect.unwrap(constructor.func)) is not None
+    rest = None if known else source_text(constructor.func)
+    return first if rest is None else f"{first}\n{rest}"
+
+
+def _own_file(constructor: Any) -> Path | None:
+    """Return the file of the user in which a function is defined."""
+    if not inspect.isfunction(constructor) or _is_a_guard(constructor):
+        return None
+    file = Path(constructor.__code__.co_filename)
+    if not file.is_file() or _INSTALLED & {*file.parts}:
+        return None
+    return file
+
+
+def _file_word(constructor: Any) -> str | None:
+    """Return FILE.py:NAME of a function at the top of a module that can be imported."""
+    file = _own_file(constructor)
+    module = sys.modules.get(getattr(constructor, "__module__", ""))
+    name = getattr(constructor, "__qualname__", "")
+    if file is None or file.suffix != ".py" or module is None:
+        return None
+    # Importing a script would run it.
+    if module.__name__ == "__main__" or getattr(module, name, None) is not constructor:
+        return None
+    return f"{_place(file)}:{name}"
+
+
+def _place(file: Path) -> str:
+    here = Path.cwd().resolve()
+    file = file.resolve()
+    return str(file.relative_to(here)) if file.is_relative_to(here) else file.name

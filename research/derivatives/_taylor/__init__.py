@@ -1,0 +1,35 @@
+"""Taylor series of a function along a line, by the series of each of its operations.
+
+Only `evaluation` walks through a jaxpr.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from research.derivatives._taylor.evaluation import Context, dense, evaluate
+from research.derivatives._taylor.power_series import series
+
+
+def coefficients(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
+    """Return the Taylor coefficients of f(x + t v), in the structure of f(x).
+
+    Args:
+      f: Function of one pytree of floating arrays.
+      x: Point, a pytree of arrays.
+      v: Direction, in the structure, shapes and dtypes of x.
+      order: Largest order, at least 1.
+    Returns:
+      For each leaf of f(x) the list of its coefficients.
+    """
+    jaxpr, shapes = jax.make_jaxpr(f, return_shape=True)(x)
+    inputs = [
+        series([value, slope, *[None] * (order - 1)])
+        for value, slope in zip(jax.tree.leaves(x), jax.tree.leaves(v), strict=True)
+    ]
+    outputs = evaluate(jaxpr, inputs, Context(order, {}))
+    return jax.tree.unflatten(
+        jax.tree.structure(shapes),
+        [[dense(y, k) for k in range(order + 1)] for y in outputs],
+    )

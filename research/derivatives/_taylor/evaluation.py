@@ -1,0 +1,566 @@
+"""Evaluation of a jaxpr on power series, equation by equation.
+
+An equation gets its rule in this order: a rule of this module (functions inside
+functions, loops), a recurrence, the linear rule, the general rule.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from research.checks import is_traced
+from research.derivatives._taylor.power_series import (
+    Coefficient,
+    Constant,
+    Series,
+    columns,
+    differentiated,
+    minus,
+    series,
+    times,
+    total,
+)
+from research.derivatives._taylor.recurrences import RECURRENCES, Operation
+from research.derivatives.costs.jaxprs import (
+    WRAPPERS,
+    alive,
+    caller,
+    closed,
+    name_of_rule,
+    scan_sizes,
+)
+from research.derivatives.errors import UnsupportedPrimitiveError
+
+# Primitives with a derivative of zero.
+FLAT = {"stop_gradient", "sign", "floor", "ceil", "round"}
+# Primitives that are linear, or linear on each of several pieces, in their floating
+# inputs together. A coefficient passes through them as a tangent does.
+LINEAR = {
+    *("neg", "real", "imag", "complex", "conj", "abs", "copy", "copy_p", "fft"),
+    *("reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "rev"),
+    *("concatenate", "split", "tile", "pad", "slice", "dynamic_slice", "gather"),
+    *("dynamic_update_slice", "scatter", "scatter-add", "scatter_add", "scatter_sub"),
+    *("convert_element_type", "reduce_precision", "optimization_barrier", "name"),
+    *("reduce_sum", "reduce_max", "reduce_min", "cumsum", "cummax", "cummin"),
+    *("max", "min", "clamp", "select_n", "sort", "top_k", "approx_top_k", "rem"),
+    *("reduce_window_sum", "reduce_window_max", "reduce_window_min"),
+    *("select_and_scatter_add", "select_and_gather_add", "symmetric_product"),
+    *("device_put", "sharding_constraint", "pvary", "psum", "all_gather", "ppermute"),
+}
+
+
+class Context(NamedTuple):
+    """How a jaxpr is evaluated.
+
+    Attributes:
+      order: Largest order. Each equation is evaluated to this order before the next.
+        None means that coefficients are computed on demand, all of one order first.
+      known: Outputs of the equations that were evaluated, by primitive and inputs. The
+        general rule needs it: y' often contains y again, and without this dict the
+        number of evaluations would double with each order.
+    """
+
+    order: int | None
+    known: "dict[Any, list[Known]]"
+
+
+class Known(NamedTuple):
+    """An equation that was evaluated, with the series of its inputs and outputs."""
+
+    equation: Any
+    inputs: Sequence[Series]
+    outputs: Sequence[Series]
+
+
+def evaluate(jaxpr: Any, inputs: Sequence[Series], context: Context) -> list[Series]:
+    """Evaluate a closed jaxpr on series.
+
+    Args:
+      jaxpr: The closed jaxpr.
+      inputs: A series for each input.
+      context: How the jaxpr is evaluated.
+    Returns:
+      A series for each output.
+    Raises:
+      UnsupportedPrimitiveError: A primitive has no derivative rule for forward mode.
+    """
+    jaxpr = closed(jaxpr)
+    known: dict[Any, Series] = dict(zip(jaxpr.jaxpr.invars, inputs, strict=True))
+    for variable, constant in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True):
+        known[variable] = Constant(constant)
+
+    def read(atom: Any) -> Series:
+        return _literal(atom) if hasattr(atom, "val") else known[atom]
+
+    moving: list[Series] = []
+    for equation, _ in reversed(list(alive(jaxpr.jaxpr))):
+        taken = [read(atom) for atom in equation.invars]
+        outputs = _outputs(equation, taken, context)
+        known.update(zip(equation.outvars, outputs, strict=True))
+        moving += [output for output in outputs if not output.is_constant]
+        if context.order is not None:
+            for output in outputs:
+                output[context.order]
+    results = [read(atom) for atom in jaxpr.jaxpr.outvars]
+    if context.order is not None:
+        return results
+    return _in_step(results, moving)
+
+
+def _in_step(results: list[Series], moving: list[Series]) -> list[Series]:
+    """Compute all series of a jaxpr to order k when an output asks for order k.
+
+    Without this order, Python calls would nest as deep as the longest chain of
+    equations.
+    """
+
+    def rows() -> Iterator[list[Coefficient]]:
+        for k in itertools.count():
+            for one in moving:
+                one[k]
+            yield [result[k] for result in results]
+
+    advanced = columns(rows(), [True] * len(results))
+    return [
+        result if result.is_constant else one
+        for result, one in zip(results, advanced, strict=True)
+    ]
+
+
+def _literal(atom: Any) -> Constant:
+    constant = Constant(atom.val)
+    constant.name = ("literal", repr(atom.val), str(atom.aval))
+    return constant
+
+
+def _outputs(equation: Any, inputs: list[Series], context: Context) -> Sequence[Series]:
+    """Return the series of the outputs of an equation."""
+    if not _moves(equation, inputs):
+        values = caller(equation)([one[0] for one in inputs])
+        return [Constant(value) for value in values]
+    if context.order is not None:
+        return _evaluated(equation, inputs, context)
+    for known in context.known.get(_key(equation, inputs), []):
+        if _same(known, equation, inputs):
+            return known.outputs
+    outputs = _evaluated(equation, inputs, context)
+    _remember(equation, inputs, outputs, context)
+    return outputs
+
+
+def _key(equation: Any, inputs: Sequence[Series]) -> Any:
+    return equation.primitive.name, tuple(one.name for one in inputs)
+
+
+def _remember(
+    equation: Any,
+    inputs: Sequence[Series],
+    outputs: Sequence[Series],
+    context: Context,
+) -> None:
+    known = Known(equation, inputs, outputs)
+    context.known.setdefault(_key(equation, inputs), []).append(known)
+
+
+def _moves(equation: Any, inputs: Sequence[Series]) -> bool:
+    """Return whether an output depends on t."""
+    return (
+        not all(one.is_constant for one in inputs)
+        and not _is_flat(equation)
+        and any(_is_inexact(v.aval) for v in equation.outvars)
+    )
+
+
+def _is_flat(equation: Any) -> bool:
+    return equation.primitive.name in FLAT and not any(
+        jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in equation.invars
+    )
+
+
+def _is_inexact(aval: Any) -> bool:
+    return jnp.issubdtype(getattr(aval, "dtype", np.dtype(int)), jnp.inexact)
+
+
+def _same(known: Known, equation: Any, inputs: Sequence[Series]) -> bool:
+    """Return whether an equation is known, given that its inputs are the same.
+
+    JAX traces a custom rule again at each call. So two custom functions are the same if
+    their jaxprs and the jaxprs of their rules have the same text and constants.
+    """
+    if known.equation is equation:
+        return True
+    mine, other = known.equation.params, equation.params
+    if mine.keys() != other.keys():
+        return False
+    names = [name for name in mine if name != "jvp_jaxpr_fun"]
+    if not all(_equal(mine[name], other[name]) for name in names):
+        return False
+    return "jvp_jaxpr_fun" not in mine or _equal(
+        _slope(known.equation, known.inputs), _slope(equation, inputs)
+    )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Return whether two parameters of equations are equal."""
+    if a is b:
+        return True
+    if hasattr(a, "eqns") or hasattr(a, "jaxpr"):
+        a, b = closed(a), closed(b)
+        constants = zip(a.consts, b.consts, strict=False)
+        return str(a.jaxpr) == str(b.jaxpr) and all(_equal(*pair) for pair in constants)
+    if is_traced(a) or is_traced(b):
+        return False
+    if isinstance(a, jax.Array | np.ndarray) or isinstance(b, jax.Array | np.ndarray):
+        return bool(np.array_equal(a, b, equal_nan=False))
+    return bool(a == b)
+
+
+def _evaluated(
+    equation: Any, inputs: list[Series], context: Context
+) -> Sequence[Series]:
+    name, params = equation.primitive.name, equation.params
+    if name.startswith("custom_vjp_call"):
+        raise UnsupportedPrimitiveError(
+            f"{name_of_rule(equation)} has its own rule for reverse mode only "
+            "(jax.custom_vjp), which gives no Taylor series. Use gradient(f, x), or "
+            "write the rule by jax.custom_jvp."
+        )
+    if name in WRAPPERS and WRAPPERS[name] in params:
+        return evaluate(params[WRAPPERS[name]], inputs, context)
+    if name in LOOPS:
+        return _loop(equation, inputs, context)
+    if name in ("custom_linear_solve", "linear_solve"):
+        return columns(_linear_solve(equation, inputs), _inexact_outputs(equation))
+    if name in RECURRENCES:
+        operation = Operation(name, params, lambda *values: caller(equation)(values))
+        coefficients = RECURRENCES[name](operation, *inputs)
+        if coefficients is not None:
+            return [series(coefficients)]
+    if name in LINEAR and not _of_complex(equation):
+        return columns(_linear(equation, inputs), _inexact_outputs(equation))
+    inner = Context(None, {} if context.order is not None else context.known)
+    rows = _general(equation, inputs, inner)
+    outputs = columns(rows, _inexact_outputs(equation))
+    # The general rule meets this equation again, in its own derivative rule.
+    _remember(equation, inputs, outputs, inner)
+    return outputs
+
+
+def _of_complex(equation: Any) -> bool:
+    """Return whether the equation is |z|, which is not linear in a complex z."""
+    return equation.primitive.name == "abs" and jnp.issubdtype(
+        equation.invars[0].aval.dtype, jnp.complexfloating
+    )
+
+
+def _inexact_outputs(equation: Any) -> list[bool]:
+    return [_is_inexact(v.aval) for v in equation.outvars]
+
+
+class _Moving(NamedTuple):
+    """An equation as a function of the inputs that depend on t.
+
+    Attributes:
+      places: Places of these inputs.
+      values: Values of all inputs at t = 0.
+      call: Function of the values of these inputs, and of the values of all inputs, to
+        the inexact outputs.
+    """
+
+    places: list[int]
+    values: list[Any]
+    call: Callable[[Sequence[Any], Sequence[Any]], list[Any]]
+
+    @classmethod
+    def of(cls, equation: Any, inputs: Sequence[Series]) -> "_Moving":
+        places = [
+            i
+            for i, (one, v) in enumerate(zip(inputs, equation.invars, strict=True))
+            if not one.is_constant and _is_inexact(v.aval)
+        ]
+        kept = _inexact_outputs(equation)
+
+        def call(moving: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+            merged = list(values)
+            for place, value in zip(places, moving, strict=True):
+                merged[place] = value
+            results = caller(equation)(merged)
+            return [y for y, keep in zip(results, kept, strict=True) if keep]
+
+        values = [one[0] for one in inputs]
+        return cls(places, values, call)
+
+
+def _linear(equation: Any, inputs: list[Series]) -> Iterator[tuple[Coefficient, ...]]:
+    """Yield the coefficients of (piecewise) linear outputs: y[k] = A x[k]."""
+    own = _Moving.of(equation, inputs)
+    yield tuple(caller(equation)(own.values))
+    push = jax.linearize(
+        lambda *moving: own.call(moving, own.values),
+        *(own.values[i] for i in own.places),
+    )[1]
+    for k in itertools.count(1):
+        taken = [inputs[i][k] for i in own.places]
+        pushed = None
+        if any(coefficient is not None for coefficient in taken):
+            pushed = push(*(dense(inputs[i], k) for i in own.places))
+        yield _row(equation, pushed)
+
+
+def _general(
+    equation: Any, inputs: list[Series], context: Context
+) -> Iterator[tuple[Coefficient, ...]]:
+    """Yield the coefficients of any outputs, from the primitive's derivative rule.
+
+    The series of y'(t) = Dp(x(t)) x'(t) is evaluated by the same rules. Its coefficient
+    k, divided by k + 1, is y[k + 1].
+    """
+    own = _Moving.of(equation, inputs)
+    yield tuple(caller(equation)(own.values))
+    moving = [inputs[i] for i in own.places]
+    given = [*moving, *map(_rate, moving), *inputs]
+    slopes = evaluate(_slope(equation, inputs), given, context)
+    for k in itertools.count():
+        yield _row(equation, [times(1 / (k + 1), one[k]) for one in slopes])
+
+
+def _slope(equation: Any, inputs: Sequence[Series]) -> Any:
+    """Return the jaxpr of Dp(x) x' as a function of x, x' and all inputs' values."""
+    own = _Moving.of(equation, inputs)
+    at = [own.values[i] for i in own.places]
+
+    def slope(moving: Any, rates: Any, values: Any) -> Any:
+        return jax.jvp(lambda moving: own.call(moving, values), (moving,), (rates,))[1]
+
+    try:
+        return jax.make_jaxpr(slope)(at, at, own.values)
+    except (NotImplementedError, ValueError, TypeError) as error:
+        if equation.primitive.name.startswith("custom_"):
+            raise
+        raise UnsupportedPrimitiveError(
+            f"The primitive {equation.primitive.name} has no derivative rule for "
+            f"forward mode: {error}"
+        ) from error
+
+
+def _rate(x: Series) -> Series:
+    """Return the series of x'(t), whose first coefficient is an array."""
+    rate = differentiated(x)
+    return series(
+        rate[k] if k or rate[0] is not None else jnp.zeros_like(x[0])
+        for k in itertools.count()
+    )
+
+
+def _row(
+    equation: Any, inexact: Sequence[Coefficient] | None
+) -> tuple[Coefficient, ...]:
+    """Return coefficients of all outputs, given those of the inexact outputs."""
+    given = iter(inexact or ())
+    return tuple(
+        next(given, None) if keep else None for keep in _inexact_outputs(equation)
+    )
+
+
+def _linear_solve(
+    equation: Any, inputs: list[Series]
+) -> Iterator[tuple[Coefficient, ...]]:
+    """Yield the coefficients of x, where A(t) x(t) = b(t) (lax.custom_linear_solve).
+
+    A[0] x[k] = b[k] - Σ_(j >= 1) A[j] x[k - j].
+    """
+    lengths, matvec = equation.params["const_lengths"], equation.params["jaxprs"].matvec
+    matrix, right = inputs[: lengths.matvec], inputs[sum(lengths) :]
+    values = [one[0] for one in inputs]
+    fixed = values[: sum(lengths)]
+    call = caller(equation)
+    solution = call(values)
+    yield solution
+    extra = (None,) * (len(solution) - len(right))
+    products: list[list[Series]] = []
+    found: Sequence[Any] = solution[: len(right)]
+    moves = not all(one.is_constant for one in matrix)
+    for k in itertools.count(1):
+        if moves:
+            arguments = [*matrix, *map(Constant, found)]
+            products.append(evaluate(matvec, arguments, Context(None, {})))
+        rest = [
+            minus(b[k], total(row[i][k - j] for j, row in enumerate(products)))
+            for i, b in enumerate(right)
+        ]
+        if all(one is None for one in rest):
+            found = [jnp.zeros_like(b[0]) for b in right]
+            yield (None,) * len(solution)
+            continue
+        filled = [
+            jnp.zeros_like(b[0]) if one is None else one
+            for one, b in zip(rest, right, strict=True)
+        ]
+        found = call([*fixed, *filled])[: len(right)]
+        yield (*found, *extra)
+
+
+def _loop(equation: Any, inputs: list[Series], context: Context) -> Sequence[Series]:
+    """Return the series of the outputs of a scan, while or cond.
+
+    Such an equation computes all coefficients in one loop. If they are asked for one
+    after another, the loop runs again for each order.
+    """
+    plan = LOOPS[equation.primitive.name](equation, inputs)
+
+    def rows() -> Iterator[tuple[Coefficient, ...]]:
+        whole = None if context.order is None else plan.run(context.order)
+        for k in itertools.count():
+            results = plan.run(k) if whole is None else whole
+            yield tuple(output[k] if k < len(output) else None for output in results)
+
+    return columns(rows(), plan.moving)
+
+
+class _Plan(NamedTuple):
+    """How a loop is evaluated.
+
+    Attributes:
+      moving: Whether each output depends on t.
+      run: Function order -> for each output its coefficients up to this order.
+    """
+
+    moving: list[bool]
+    run: Callable[[int], list[list[Coefficient]]]
+
+
+def _scan(equation: Any, inputs: list[Series]) -> _Plan:
+    params, body = equation.params, closed(equation.params["jaxpr"])
+    num_consts, num_carry = scan_sizes(params)
+    consts, xs = inputs[:num_consts], inputs[num_consts + num_carry :]
+    start = inputs[num_consts : num_consts + num_carry]
+    moving, outputs = _moving_carry(body, consts, start, xs)
+
+    def run(order: int) -> list[list[Coefficient]]:
+        def step(carry: Any, x: Any) -> Any:
+            given = [*consts, *_unpacked(carry), *_unpacked(x)]
+            results = evaluate(body, given, Context(order, {}))
+            carried = _packed(results[:num_carry], moving, order)
+            return carried, [_sparse(y, order) for y in results[num_carry:]]
+
+        last, ys = lax.scan(
+            step,
+            _packed(start, moving, order),
+            [_sparse(x, order) for x in xs],
+            length=params["length"],
+            reverse=params["reverse"],
+            unroll=params["unroll"],
+        )
+        return [*last, *ys]
+
+    return _Plan([*moving, *outputs[num_carry:]], run)
+
+
+def _while(equation: Any, inputs: list[Series]) -> _Plan:
+    params = equation.params
+    test, body = closed(params["cond_jaxpr"]), closed(params["body_jaxpr"])
+    of_test, of_body = params["cond_nconsts"], params["body_nconsts"]
+    tested, consts = inputs[:of_test], inputs[of_test : of_test + of_body]
+    start = inputs[of_test + of_body :]
+    moving, _ = _moving_carry(body, consts, start, [])
+
+    def run(order: int) -> list[list[Coefficient]]:
+        def goes_on(carry: Any) -> Any:
+            values = [Constant(coefficients[0]) for coefficients in carry]
+            return evaluate(test, [*map(_value, tested), *values], Context(0, {}))[0][0]
+
+        def step(carry: Any) -> Any:
+            results = evaluate(body, [*consts, *_unpacked(carry)], Context(order, {}))
+            return _packed(results, moving, order)
+
+        return lax.while_loop(goes_on, step, _packed(start, moving, order))
+
+    return _Plan(moving, run)
+
+
+def _cond(equation: Any, inputs: list[Series]) -> _Plan:
+    branches = [closed(branch) for branch in equation.params["branches"]]
+    index, operands = inputs[0], inputs[1:]
+    flags = [not one.is_constant for one in operands]
+    reached = [_reached(branch.jaxpr, flags) for branch in branches]
+    moving = [any(of_output) for of_output in zip(*reached, strict=True)]
+
+    def run(order: int) -> list[list[Coefficient]]:
+        def taken(branch: Any) -> Callable[..., Any]:
+            return lambda operands: _packed(
+                evaluate(branch, _unpacked(operands), Context(order, {})), moving, order
+            )
+
+        return lax.switch(
+            index[0],
+            [taken(branch) for branch in branches],
+            [_sparse(one, order) for one in operands],
+        )
+
+    return _Plan(moving, run)
+
+
+LOOPS = {"scan": _scan, "while": _while, "cond": _cond}
+
+
+def _moving_carry(
+    body: Any, consts: list[Series], start: list[Series], xs: list[Series]
+) -> tuple[list[bool], list[bool]]:
+    """Return whether each carried value, and each output of the body, depends on t."""
+    flags = [[not one.is_constant for one in group] for group in (consts, start, xs)]
+    moving = flags[1]
+    while True:
+        outputs = _reached(body.jaxpr, [*flags[0], *moving, *flags[2]])
+        after = [a or b for a, b in zip(moving, outputs, strict=False)]
+        if after == moving:
+            return moving, outputs
+        moving = after
+
+
+def _reached(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
+    """Return whether each output of a jaxpr depends on inputs that move."""
+    depends = {v for v, moves in zip(jaxpr.invars, moving, strict=True) if moves}
+    for equation in jaxpr.eqns:
+        flags = [not hasattr(v, "val") and v in depends for v in equation.invars]
+        if any(flags) and not _is_flat(equation):
+            depends |= {v for v in equation.outvars if _is_inexact(v.aval)}
+    return [not hasattr(v, "val") and v in depends for v in jaxpr.outvars]
+
+
+def _value(x: Series) -> Constant:
+    return Constant(x[0])
+
+
+def _sparse(x: Series, order: int) -> list[Coefficient]:
+    """Return the coefficients of x, without the zeros of a constant."""
+    return [x[k] for k in range(1 if x.is_constant else order + 1)]
+
+
+def _packed(
+    group: Sequence[Series], moving: Sequence[bool], order: int
+) -> list[list[Any]]:
+    """Return the coefficients of series as arrays, all of those that move."""
+    return [
+        [dense(one, k) for k in range(order + 1 if moves else 1)]
+        for one, moves in zip(group, moving, strict=True)
+    ]
+
+
+def _unpacked(group: Sequence[list[Coefficient]]) -> list[Series]:
+    return [
+        Constant(coefficients[0])
+        if all(c is None for c in coefficients[1:])
+        else series(coefficients)
+        for coefficients in group
+    ]
+
+
+def dense(x: Series, k: int) -> Any:
+    """Return coefficient k of x as an array."""
+    coefficient = x[k]
+    return jnp.zeros_like(x[0]) if coefficient is None else coefficient

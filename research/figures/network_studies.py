@@ -1,0 +1,145 @@
+"""Draw the pictures of a study on networks: steps for an equal loss, and curves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from research import figures
+from research.figures.study_looks import RULE_COLOURS, plain
+
+Numbers = Mapping[str, Any]
+
+
+def draw_network_study(
+    numbers: Numbers, arrays: Mapping[str, np.ndarray]
+) -> dict[str, figures.Picture]:
+    """Draw the pictures of a finished study on networks.
+
+    Args:
+      numbers, arrays: The `numbers` and the `arrays` of the study's result.
+    Returns:
+      Pictures by name: steps (the steps for an equal loss), and curves (the validation
+      loss during training). The baseline is black.
+    """
+    baseline = numbers["baseline"]
+    rules = [baseline, *(rule for rule in numbers["rules"] if rule != baseline)]
+    colours = {
+        rule: RULE_COLOURS[i % len(RULE_COLOURS)] for i, rule in enumerate(rules)
+    }
+    return {
+        "steps": draw_steps(numbers, colours),
+        "curves": draw_curves(numbers, arrays, colours),
+    }
+
+
+def draw_steps(numbers: Numbers, colours: Mapping[str, str]) -> figures.Picture:
+    """Draw each rule's steps for the loss of the baseline, on each network."""
+    rules = [rule for rule in colours if rule != numbers["baseline"]]
+    networks = numbers["networks"]
+    figure, axes = figures.new_figure(
+        width=8, height=1.4 + 0.22 * len(rules) * (len(networks) + 1)
+    )
+    panel, places = axes[0, 0], []
+    groups = [*networks, "all"] if len(networks) > 1 else networks
+    for row, group in enumerate(groups):
+        found = (
+            numbers["overall"]
+            if group == "all"
+            else [one for one in numbers["comparisons"] if one["network"] == group]
+        )
+        by_rule = {one["rule"]: one for one in found}
+        for index, rule in enumerate(rules):
+            one = by_rule[rule]
+            if one["steps"] is None:  # The loss of the baseline does not change.
+                continue
+            place = row * (len(rules) + 1) + index
+            panel.plot(
+                [one["steps_low"], one["steps_high"]],
+                [place] * 2,
+                color=colours[rule],
+                lw=2,
+            )
+            panel.plot(
+                one["steps"],
+                place,
+                "o",
+                color=colours[rule],
+                label=plain(rule) if row == 0 else f"_{rule}",
+            )
+        places.append(row * (len(rules) + 1) + (len(rules) - 1) / 2)
+    panel.axvline(1, color=colours[numbers["baseline"]], lw=1.2)
+    panel.set_yticks(places, [plain(group) for group in groups])
+    panel.invert_yaxis()
+    panel.set(
+        xscale="log",
+        xlabel=(
+            "steps for the same validation loss, divided by those of "
+            f"{plain(numbers['baseline'])}"
+        ),
+    )
+    ticks = [tick for tick in (0.3, 0.5, 0.7, 1, 1.4, 2, 3) if _inside(panel, tick)]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+    panel.grid(axis="y", visible=False)
+    panel.legend(loc="best")
+    words = "; ".join(
+        f"{one['rule']} {one['steps']:.2f} [{one['steps_low']:.2f}, "
+        f"{one['steps_high']:.2f}]"
+        for one in numbers["overall"]
+        if one["steps"] is not None
+    )
+    caption = (
+        "Steps that a rule needs for the same validation loss, divided by the steps of "
+        f"{numbers['baseline']}, with {100 * numbers['protocol']['level']:g} % "
+        f"intervals over searches and seeds. Over all networks: {words}. A value below "
+        "1 saves steps. Values end at 0.5 and 2, the range of lengths of the "
+        "baseline."
+    )
+    return figures.Picture("How many steps does a rule save?", caption, figure)
+
+
+def _inside(panel: Axes, tick: float) -> bool:
+    low, high = panel.get_xlim()
+    return low <= tick <= high
+
+
+def draw_curves(
+    numbers: Numbers, arrays: Mapping[str, np.ndarray], colours: Mapping[str, str]
+) -> figures.Picture:
+    """Draw the validation loss of the chosen trainings against the epoch."""
+    networks = numbers["networks"]
+    columns = min(3, len(networks))
+    rows = -(-len(networks) // columns)
+    figure, axes = figures.new_figure(
+        rows, columns, width=4.2 * columns, height=3.4 * rows
+    )
+    ends = []
+    for panel, network in zip(axes.flat, networks, strict=False):
+        for rule, colour in colours.items():
+            curves = arrays[f"{network}/{rule}/curves"]
+            middle, low, high = np.quantile(
+                curves, [0.5, 0.1, 0.9], axis=0, method="inverted_cdf"
+            )
+            figures.band(
+                panel,
+                np.arange(len(middle)),
+                middle,
+                low,
+                high,
+                color=colour,
+                label=plain(rule),
+            )
+            ends.append(f"{rule} {middle[-1]:.3g} on {network}")
+        panel.set(title=plain(network), xlabel="epoch", yscale="log")
+    for panel in list(axes.flat)[len(networks) :]:
+        panel.axis("off")
+    axes[0, 0].set_ylabel("validation loss")
+    axes[0, 0].legend()
+    caption = (
+        "Validation loss of the choices of all searches: median over searches and "
+        "seeds, with a band from the 10 % to the 90 % quantile. It ends at: "
+        f"{'; '.join(ends)}."
+    )
+    return figures.Picture("How the chosen trainings descend", caption, figure)

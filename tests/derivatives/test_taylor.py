@@ -1,0 +1,406 @@
+"""Taylor series against Arb's, against nested derivatives, and the laws of series:
+product, chain, reversal.
+"""
+
+import itertools
+import math
+import re
+
+import flint
+import jax
+import jax.numpy as jnp
+import jax.scipy.special as special
+import numpy as np
+import pytest
+from jax import lax
+
+from research.derivatives import NotInexactError, UnsupportedPrimitiveError
+from research.derivatives._taylor import recurrences
+from research.derivatives.costs.jaxprs import inner
+from research.derivatives.exact import derivative, taylor
+from tests.derivatives.taylor_probes import PROBES, network
+
+X = 0.8
+
+
+def arb_i0e(x):
+    """e^(-x) I_0(x) for x > 0 as Σ (x/2)^(2 m) / m!²."""
+    terms = (
+        (x * x / 4) ** m * (flint.arb(1) / math.factorial(m) ** 2) for m in range(40)
+    )
+    return sum(terms, flint.arb_series([0])) * (-x).exp()
+
+
+# The same function for JAX and for Arb.
+ELEMENTARY = {
+    "exp": (jnp.exp, lambda x: x.exp()),
+    "log": (jnp.log, lambda x: x.log()),
+    "log1p": (jnp.log1p, lambda x: (1 + x).log()),
+    "expm1": (jnp.expm1, lambda x: x.exp() - 1),
+    "exp2": (jnp.exp2, lambda x: (x * flint.arb(2).log()).exp()),
+    "sqrt": (jnp.sqrt, lambda x: x.sqrt()),
+    "rsqrt": (lax.rsqrt, lambda x: x.rsqrt()),
+    "cbrt": (jnp.cbrt, lambda x: (x.log() / 3).exp()),
+    "power": (lambda x: x**2.5, lambda x: (x.log() * 2.5).exp()),
+    "negative_power": (lambda x: x**-3, lambda x: 1 / (x * x * x)),
+    "own_power": (lambda x: x**x, lambda x: (x.log() * x).exp()),
+    "sin": (jnp.sin, lambda x: x.sin()),
+    "cos": (jnp.cos, lambda x: x.cos()),
+    "tan": (jnp.tan, lambda x: x.tan()),
+    "arcsin": (jnp.arcsin, lambda x: x.asin()),
+    "arccos": (jnp.arccos, lambda x: x.acos()),
+    "arctan": (jnp.arctan, lambda x: x.atan()),
+    "sinh": (jnp.sinh, lambda x: (x.exp() - (-x).exp()) / 2),
+    "cosh": (jnp.cosh, lambda x: (x.exp() + (-x).exp()) / 2),
+    "tanh": (jnp.tanh, lambda x: 1 - 2 / ((2 * x).exp() + 1)),
+    "arcsinh": (jnp.arcsinh, lambda x: (x + (x * x + 1).sqrt()).log()),
+    "arctanh": (jnp.arctanh, lambda x: ((1 + x) / (1 - x)).log() / 2),
+    "logistic": (jax.nn.sigmoid, lambda x: 1 / (1 + (-x).exp())),
+    "softplus": (jax.nn.softplus, lambda x: (1 + x.exp()).log()),
+    "logit": (special.logit, lambda x: (x / (1 - x)).log()),
+    "gelu": (
+        lambda x: jax.nn.gelu(x, approximate=False),
+        lambda x: x / 2 * (1 + (x / flint.arb(2).sqrt()).erf()),
+    ),
+    "erf": (special.erf, lambda x: x.erf()),
+    "erfc": (special.erfc, lambda x: x.erfc()),
+    "gammaln": (special.gammaln, lambda x: x.lgamma()),
+    "i0e": (special.i0e, arb_i0e),
+    "entropy": (special.entr, lambda x: -x * x.log()),
+    "sinc": (jnp.sinc, lambda x: (x * flint.arb.pi()).sin() / (x * flint.arb.pi())),
+    "nested": (
+        lambda x: jnp.tanh(jnp.sin(x) * jnp.exp(-(x**2) / 4)),
+        lambda x: 1 - 2 / ((2 * x.sin() * (-x * x / 4).exp()).exp() + 1),
+    ),
+}
+
+
+def arb_series(f, x, order):
+    """Coefficients by Arb at 100 digits, rounded to double."""
+    before = flint.ctx.cap, flint.ctx.prec
+    try:
+        flint.ctx.cap, flint.ctx.prec = order + 1, 333
+        found = f(flint.arb_series([flint.arb(x), 1])).coeffs()
+    finally:
+        flint.ctx.cap, flint.ctx.prec = before
+    found = [float(c.mid()) for c in found]
+    return np.array(found + [0.0] * (order + 1 - len(found)))
+
+
+def error_from_arb(name, x, order):
+    """Largest error of a coefficient, relative to itself or to the largest before
+    it.
+    """
+    ours, theirs = ELEMENTARY[name]
+    found, truth = (
+        np.asarray(taylor(ours, x, 1.0, order)),
+        arb_series(theirs, x, order),
+    )
+    return np.max(np.abs(found - truth) / np.maximum.accumulate(np.abs(truth)))
+
+
+@pytest.mark.parametrize("name", ELEMENTARY)
+def test_series_is_arbs(name):
+    assert error_from_arb(name, X, order=10) < 1e-13
+
+
+def test_series_of_the_inverse_error_function_is_its_reversion():
+    inside = flint.arb(float(special.erfinv(X)))
+    before = flint.ctx.cap
+    try:
+        flint.ctx.cap = 11
+        shifted = flint.arb_series([inside, 1]).erf()
+        through_zero = flint.arb_series([0, *shifted.coeffs()[1:]])
+        truth = [float(c.mid()) for c in through_zero.reversion().coeffs()]
+    finally:
+        flint.ctx.cap = before
+    np.testing.assert_allclose(
+        taylor(special.erfinv, X, 1.0, 10)[1:], truth[1:], rtol=1e-13
+    )
+
+
+def nested(f, x, v, order):
+    """Coefficients by nested forward mode."""
+
+    def at(t):
+        own = lambda t: f(jax.tree.map(lambda a, b: a + t * b, x, v))
+        rows = [own]
+        for _ in range(order):
+            rows.append((lambda g: lambda t: jax.jvp(g, (t,), (1.0,))[1])(rows[-1]))
+        return [g(t) / math.factorial(k) for k, g in enumerate(rows)]
+
+    return jnp.stack(jax.jit(at)(0.0))
+
+
+@pytest.mark.thorough(
+    "the other functions",
+    but=r"^(relu|where|sort|scatter|cond|while_loop|scan|custom_jvp_twice|loop_in_rule|custom_root)\]",
+)
+@pytest.mark.parametrize("name", PROBES)
+def test_series_is_that_of_nested_derivatives(name):
+    probe, order = PROBES[name], 3
+    found = jax.jit(lambda x: taylor(probe.f, x, probe.v, order))(probe.x)
+    truth = nested(probe.f, probe.x, probe.v, order)
+    axes = tuple(range(1, truth.ndim))
+    scale = jnp.max(jnp.abs(truth), axis=axes, keepdims=True) + 1e-3
+    assert float(jnp.max(jnp.abs(found - truth) / scale)) < 1e-12
+
+
+def test_derivative_of_orders_one_and_two_is_nested_forward_mode():
+    f = lambda x: jnp.tanh(jnp.exp(x) * x**2.5)
+    first = lambda x: jax.jvp(f, (x,), (1.0,))[1]
+    second = lambda x: jax.jvp(first, (x,), (1.0,))[1]
+    x = jnp.asarray(0.7)
+    assert derivative(f, x, 1) == first(x)
+    assert derivative(f, x, 2) == second(x)
+    np.testing.assert_allclose(
+        derivative(f, x, 4), 24 * nested(f, x, 1.0, 4)[4], rtol=1e-12
+    )
+
+
+def test_derivative_of_high_order_neither_overflows_nor_underflows():
+    x = jnp.asarray(1.0, jnp.float32)
+    np.testing.assert_allclose(derivative(jnp.exp, x, 100), math.e, rtol=1e-5)
+    assert derivative(jnp.exp, x, 100).dtype == jnp.float32
+    np.testing.assert_allclose(
+        derivative(lambda x: 1 / (1 - x), 0.0, 100),
+        float(math.factorial(100)),
+        rtol=1e-13,
+    )
+
+
+SMOOTH = {
+    "exp_sin": lambda x: jnp.exp(jnp.sin(3 * x)),
+    "quotient": lambda x: x / (1 + x**2),
+    "root": lambda x: jnp.sqrt(2 + jnp.cos(x)),
+}
+
+
+@pytest.mark.parametrize(("f", "g"), list(itertools.combinations(SMOOTH.values(), 2)))
+def test_series_of_a_product_is_the_product_of_series(f, g):
+    own, other = taylor(f, X, 1.0, 8), taylor(g, X, 1.0, 8)
+    np.testing.assert_allclose(
+        taylor(lambda x: f(x) * g(x), X, 1.0, 8),
+        np.convolve(own, other)[:9],
+        rtol=1e-12,
+        atol=1e-12,
+    )
+
+
+def test_series_of_a_composition_is_the_composition_of_series():
+    f, g = SMOOTH["exp_sin"], SMOOTH["quotient"]
+    outer, inside = taylor(f, g(X), 1.0, 8), np.asarray(taylor(g, X, 1.0, 8))
+    power, composed = np.eye(9)[0], np.zeros(9)
+    moved = np.where(np.arange(9), inside, 0)
+    for coefficient in np.asarray(outer):
+        composed += coefficient * power
+        power = np.convolve(power, moved)[:9]
+    np.testing.assert_allclose(
+        taylor(lambda x: f(g(x)), X, 1.0, 8), composed, rtol=1e-11, atol=1e-12
+    )
+
+
+def test_series_of_an_inverse_undoes_the_function():
+    line = np.eye(11)[1] + 0.8 * np.eye(11)[0]
+    for f, inverse in (
+        (jnp.exp, jnp.log),
+        (jnp.tan, jnp.arctan),
+        (jnp.sin, jnp.arcsin),
+        (jnp.tanh, jnp.arctanh),
+        (special.erf, special.erfinv),
+    ):
+        found = taylor(lambda x, f=f, inverse=inverse: inverse(f(x)), 0.8, 1.0, 10)
+        np.testing.assert_allclose(found, line, atol=2e-11)
+
+
+def test_reversed_and_scaled_direction_change_signs_and_powers():
+    x, v = PROBES["network"].x, PROBES["network"].v
+    own = taylor(network, x, v, 6)
+    powers = (-2.0) ** np.arange(7)
+    np.testing.assert_allclose(taylor(network, x, -2 * v, 6), powers * own, rtol=1e-12)
+
+
+def test_slope_of_a_coefficient_is_the_next_coefficient():
+    f = SMOOTH["exp_sin"]
+    slopes = jax.jacrev(lambda x: taylor(f, x, 1.0, 4))(X)
+    np.testing.assert_allclose(
+        slopes[:4], np.arange(1, 5) * taylor(f, X, 1.0, 4)[1:], rtol=1e-12
+    )
+
+
+def test_mapped_series_are_those_of_each_point():
+    points = jnp.linspace(0.2, 0.9, 3)
+    f = lambda x: taylor(lambda y: lax.cond(y > 0.5, jnp.sin, jnp.exp, y), x, 1.0, 5)
+    np.testing.assert_allclose(
+        jax.vmap(f)(points), jnp.stack([f(x) for x in points]), rtol=1e-14
+    )
+
+
+def test_trees_and_dtypes_are_kept():
+    f = lambda p: {
+        "sum": [p["a"] + jnp.sum(p["b"])],
+        "same": p["b"] * 2,
+        "fixed": jnp.ones(2),
+    }
+    x = {"a": jnp.float32(2.0), "b": jnp.ones(3, jnp.float32)}
+    found = taylor(f, x, x, 2)
+    assert jax.tree.map(jnp.shape, found) == {
+        "sum": [(3,)],
+        "same": (3, 3),
+        "fixed": (3, 2),
+    }
+    assert found["same"].dtype == jnp.float32
+    assert found["fixed"].tolist() == [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("exponent", "order"), [(3.0, 3), (4.0, 3), (3.0, 4), (3.5, 3)]
+)
+def test_powers_at_zero_have_their_derivatives(exponent, order):
+    # JAX's own rule treats a base of 0; the recurrence divides by it.
+    truth = math.factorial(order) if order == exponent else 0.0
+    assert derivative(lambda x: x**exponent, 0.0, order) == truth
+    if order <= exponent:  # Above, JAX's rule for a traced exponent is NaN too.
+        traced = jax.jit(lambda a: derivative(lambda x: x**a, 0.0, order))
+        assert traced(exponent) == truth
+
+
+def equations(f, x):
+    def count(jaxpr):
+        return sum(1 + sum(map(count, inner(e))) for e in jaxpr.eqns)
+
+    return count(jax.make_jaxpr(f)(x).jaxpr)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "exp",
+        "power",
+        "erfinv",
+        "sinc",
+        "digamma",
+        "custom_jvp_twice",
+        "i1e",
+        "network",
+        "scan",
+    ],
+)
+def test_equations_grow_with_the_square_of_the_order(name):
+    # Without the memo of the general rule they double with each order.
+    probe = PROBES[name]
+    few, many = (
+        equations(lambda x, n=n: taylor(probe.f, x, probe.v, n), probe.x)
+        for n in (5, 10)
+    )
+    assert many <= 4.5 * few
+
+
+def test_functions_with_one_body_and_two_rules_are_not_confused():
+    def sine(slope):
+        @jax.custom_jvp
+        def own(x):
+            return jnp.sin(x)
+
+        @own.defjvp
+        def _(primals, tangents):
+            return own(primals[0]), slope * jnp.cos(primals[0]) * tangents[0]
+
+        return own
+
+    one, two = sine(1.0), sine(2.0)
+
+    @jax.custom_jvp
+    def both(x):
+        return one(x) + two(x)
+
+    both.defjvp(lambda x, dx: (both(x[0]), (one(x[0]) + two(x[0])) * dx[0]))
+    for f in (lambda x: one(x) + two(x), both):
+        np.testing.assert_allclose(
+            taylor(f, X, 1.0, 3), nested(f, X, 1.0, 3), rtol=1e-14
+        )
+
+
+@jax.custom_vjp
+def reverse_alone(x):
+    return x**2
+
+
+reverse_alone.defvjp(lambda x: (x**2, x), lambda x, ct: (2 * x * ct,))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (
+            lambda: taylor(jnp.sin, 1.0, 1.0, 0),
+            ValueError,
+            "order=0. For order 0, call f(x)",
+        ),
+        (
+            lambda: taylor(jnp.sin, 1.0, 1.0, -3),
+            ValueError,
+            "order must be an integer in 1..100; got order=-3",
+        ),
+        (lambda: taylor(jnp.sin, 1.0, 1.0, True), ValueError, "order=True"),
+        (
+            lambda: taylor(jnp.sin, 3, 1.0, 2),
+            NotInexactError,
+            "x must be real floating numbers; got int",
+        ),
+        (lambda: taylor(jnp.sin, 3.0, 1, 2), NotInexactError, "v must be real"),
+        (
+            lambda: taylor(jnp.sin, jnp.ones(2), jnp.ones(3), 2),
+            ValueError,
+            "v must have the structure",
+        ),
+        (
+            lambda: taylor(jnp.argmax, jnp.ones(2), jnp.ones(2), 2),
+            NotInexactError,
+            "it returns int",
+        ),
+        (
+            lambda: taylor(3, 1.0, 1.0, 2),  # pyright: ignore[reportArgumentType]
+            TypeError,
+            "f",
+        ),
+        (
+            lambda: taylor(reverse_alone, 1.0, 1.0, 2),
+            UnsupportedPrimitiveError,
+            "reverse_alone has its own rule for reverse mode only (jax.custom_vjp)",
+        ),
+        (
+            lambda: derivative(lambda x: reverse_alone(x) + x, 1.0, 3),
+            UnsupportedPrimitiveError,
+            "reverse_alone has its own rule",
+        ),
+        (
+            lambda: taylor(lambda a: special.gammainc(a, 1.0), 1.0, 1.0, 3),
+            UnsupportedPrimitiveError,
+            "igamma_grad_a has no derivative rule",
+        ),
+    ],
+)
+def test_bad_input_is_named_with_what_to_call(call, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("exp", "exp"),
+        ("sqrt", "sqrt"),
+        ("tanh", "tanh"),
+        ("tan", "tan"),
+        ("log", "log"),
+    ],
+)
+def test_wrong_recurrence_is_seen(monkeypatch, name, rule):
+    own = recurrences.RECURRENCES[rule]
+    wrong = lambda operation, x: (
+        c if k == 0 or c is None else c * (1 + 1e-12)
+        for k, c in enumerate(own(operation, x) or ())
+    )
+    monkeypatch.setitem(recurrences.RECURRENCES, rule, wrong)
+    assert error_from_arb(name, X, order=10) > 1e-13
