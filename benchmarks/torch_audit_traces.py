@@ -1,12 +1,13 @@
 """Record the trajectories of other libraries' optimizers, from which the audit is made.
 
-python -m benchmarks.torch_audit_traces                  # every row again, about two minutes
-python -m benchmarks.torch_audit_traces torch.optim keras # the rows whose names begin so again
-python -m benchmarks.torch_audit_traces new              # the rows that are not recorded
+python -m benchmarks.torch_audit_traces              # every row, about two minutes
+python -m benchmarks.torch_audit_traces torch keras  # rows whose names begin so
+python -m benchmarks.torch_audit_traces new          # rows that are not recorded
 
-It needs the extra `bench`. Each row of experiments/_audit_rows.py takes fifty steps in float64 on three problems of
-research.verification. What is recorded (experiments/audit_traces.json) is facts, so that the audit needs none of the
-libraries. A trajectory that cannot be computed is recorded as the sentence that says why.
+It needs the extra `bench`. Each row of experiments/_audit_rows.py takes fifty steps in
+float64 on three problems of research.verification. What is recorded
+(experiments/audit_traces.json) is facts, so that the audit needs none of the libraries.
+A trajectory that cannot be computed is recorded as the sentence that says why.
 """
 # pyright: reportMissingImports=false
 
@@ -89,7 +90,7 @@ def in_torch(row: rows.Row, problem: str, rate: float) -> np.ndarray:
 
 @contextlib.contextmanager
 def patched(what: str) -> Iterator[None]:
-    """Replace narrower dtypes inside an optimizer by float64, if the row asks for it."""
+    """Replace narrower dtypes inside an optimizer by float64 if the row says so."""
     kept = torch.Tensor.bfloat16, torch.Tensor.float, torch.Tensor.to
     if what:
         torch.Tensor.bfloat16 = torch.Tensor.float = lambda self: self.double()
@@ -242,7 +243,8 @@ def main(words: list[str]) -> None:
         {
             "description": "Iterates of optimizers of other libraries: fifty steps in "
             "float64 on functions of research.verification, rounded to 36 bits. traces "
-            "has the number of an array, or why there is none; arrays is base64 of LZMA "
+            "has the number of an array, or why there is none; arrays is base64 of "
+            "LZMA "
             "of float64, array after array, each with shape (entries, 50).",
             "source": "Computed by the libraries named; the numbers are facts, and no "
             "code of any library is here. Recorded by "

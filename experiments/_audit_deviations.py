@@ -1,4 +1,4 @@
-"""How the optimizers of the audit deviate from their formulas: verdict, cause, and the edit that reproduces it."""
+"""How optimizers deviate from their formulas: verdict, cause, and edit."""
 
 from typing import Any
 
@@ -43,11 +43,15 @@ ROOT_FIRST = (
     f"((sqrt(v + {ROOT}) + eps) / sqrt(1 - b2**t))",
 )
 HALF = (
-    "the Newton-Schulz iteration runs in bfloat16; with float64 in its place, it agrees "
+    "the Newton-Schulz iteration runs in bfloat16; with float64 in its place, it "
+    "agrees "
     "but for the place of ε (see the row with float64 inside)"
 )
 
-CLAMPED = "ε is a lower bound of the norm before the Newton-Schulz iteration, and is not added to it"
+CLAMPED = (
+    "ε is a lower bound of the norm before the Newton-Schulz iteration, and is not "
+    "added to it"
+)
 CLAMP = ("ns_coeffs, eps)", "ns_coeffs, 0)")
 # The rows of a matrix of PyTorch are outputs.
 ROWS_FIRST = {
@@ -96,7 +100,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "optax: adan": deviates(
         BUG,
-        "the changes of the gradient are multiplied by 1 - b2, which is the paper's β2; "
+        "the changes of the gradient are multiplied by 1 - b2, which is the "
+        "paper's β2; "
         "algorithm 1 has 1 - β2, which is b2",
         ("ahead = b2", "ahead = 1 - b2"),
     ),
@@ -113,7 +118,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "optax: polyak_sgd": {"problems": NO_VALLEY},
     "optax: polyak_sgd (scaling)": deviates(
         DIFFERS,
-        "the gradient is multiplied by the argument scaling before its norm is taken, so "
+        "the gradient is multiplied by the argument scaling before its norm is "
+        "taken, so "
         "that the step is divided by scaling",
         ("dot(g, g) + eps", "dot(learning_rate * g, learning_rate * g) + eps"),
         problems=NO_VALLEY,
@@ -143,7 +149,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "optax: galore": deviates(
         DIFFERS,
-        "the larger side of a matrix is projected; the paper projects the smaller side. "
+        "the larger side of a matrix is projected; the paper projects the smaller "
+        "side. "
         "The singular vectors are computed in float32",
         ("singular(a)", "singular(a, smaller=False)"),
         within=1e-5,
@@ -201,7 +208,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "timm: Lookahead": deviates(
         BUG,
         "the slow params start as a copy of the fast params at the first "
-        "synchronisation, so that this synchronisation does nothing; in algorithm 1 they "
+        "synchronisation, so that this synchronisation does nothing; in algorithm "
+        "1 they "
         "start at the initial params",
         (
             "slow = slow + slow_step_size * (x - slow)",
@@ -253,7 +261,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: Adan": {"given": {"eps_root": 0.0}},
     "pytorch_optimizer: SimplifiedAdEMAMix": deviates(
         BUG,
-        "the step is divided by √(1 - β2^t) where the bias correction multiplies by it, "
+        "the step is divided by √(1 - β2^t) where the bias correction multiplies "
+        "by it, "
         "and the momentum is damped by 1 - β1",
         ("m = b1 * m + g", "m = b1 * m + (1 - b1) * g"),
         (
@@ -269,7 +278,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: Lamb": deviates(
         DIFFERS,
         "the second moment is not corrected, and the step is divided by 1 - β1^t after "
-        "the trust ratio is taken, so that the first step is ten times as long. ε is also "
+        "the trust ratio is taken, so that the first step is ten times as long. ε "
+        "is also "
         "added to the norm in the trust ratio",
         ("m_hat = m / (1 - b1**t)", "m_hat = m"),
         ("v_hat = v / (1 - b2**t)", "v_hat = v"),
@@ -324,14 +334,16 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "pytorch_optimizer: AdaGO": deviates(
         BUG,
-        "the step is divided by v², the sum of squares, where the paper divides by v. The "
+        "the step is divided by v², the sum of squares, where the paper divides by "
+        "v. The "
         "Newton-Schulz iteration runs in bfloat16",
         ("/ sqrt(squares)", "/ squares"),
         within=0.05,
     ),
     "pytorch_optimizer: AdaMod": deviates(
         CONVENTION,
-        "the bias correction of the first moment is part of the rates that are averaged "
+        "the bias correction of the first moment is part of the rates that are "
+        "averaged "
         "and limited",
         (
             "rates = learning_rate / (sqrt(v / (1 - b2**t)) + eps)",
@@ -359,7 +371,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "pytorch_optimizer: PAdam": deviates(
         DIFFERS,
-        "there is no maximum of the second moments; the moments are corrected as in Adam, "
+        "there is no maximum of the second moments; the moments are corrected as "
+        "in Adam, "
         "and ε is added inside the power",
         ("    while True:\n", "    for t in count(1):\n"),
         (
@@ -370,7 +383,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "pytorch_optimizer: AdaTAM": deviates(
         BUG,
-        "the correlation is kept for each entry; in the paper it is one cosine, the sum "
+        "the correlation is kept for each entry; in the paper it is one cosine, "
+        "the sum "
         "over the entries",
         ("by_leaf(cosine, m, g)", "by_leaf(by_column, m, g)"),
         ("k.item()", "k"),
@@ -388,7 +402,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     "pytorch_optimizer: SWATS": deviates(CONVENTION, SAID_ROOT, ROOT_FIRST),
     "pytorch_optimizer: Ranger": deviates(
         BUG,
-        "while the variance is not tractable, the step goes up the gradient: its factor "
+        "while the variance is not tractable, the step goes up the gradient: its "
+        "factor "
         "is -1. ε is added before the bias correction of the second moment",
         ("x = x - learning_rate * m_hat\n", "x = x + learning_rate * m_hat\n"),
         ("(sqrt(v_hat) + eps)", "(sqrt(v_hat) + eps / sqrt(1 - b2**t))"),
@@ -481,7 +496,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "pytorch_optimizer: GaLore": deviates(
         CONVENTION,
-        "by default, no params are projected: it is Adam, and ε is added before the bias "
+        "by default, no params are projected: it is Adam, and ε is added before "
+        "the bias "
         "correction of the second moment",
         EPS_FIRST,
         rule="adam",
@@ -509,7 +525,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "pytorch_optimizer: LookSAM": deviates(
         CONVENTION,
-        "the radius divided by the norm of the gradient is in float32, and 1e-8 is added "
+        "the radius divided by the norm of the gradient is in float32, and 1e-8 is "
+        "added "
         "to the norm of the gradient's other part",
         ("rho / (norm(g) + eps)", RADIUS),
         ("length(v) * v", "(length(v) + mpmath.mpf(1e-8)) * v"),
@@ -537,7 +554,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "pytorch_optimizer: TAM": deviates(
         BUG,
-        "the correlation is kept for each entry; in the paper it is one cosine, the sum "
+        "the correlation is kept for each entry; in the paper it is one cosine, "
+        "the sum "
         "over the entries. The momentum also starts at the first gradient, not at 0",
         ("m, s = zeros_like(x)", "m, s = None"),
         ("g = f.gradient(x)\n", "g = f.gradient(x)\n        m = m or g\n"),
@@ -578,7 +596,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "pytorch_optimizer: VSGD": deviates(
         DIFFERS,
-        "the shape of the prior is larger by 5e-5, and the variance of the first step is "
+        "the shape of the prior is larger by 5e-5, and the variance of the first "
+        "step is "
         "computed with this shape alone",
         (
             "a = prior + mpmath.mpf(1) / 2",
@@ -602,7 +621,8 @@ DEVIATIONS: dict[str, dict[str, Any]] = {
     ),
     "pytorch_optimizer: BCOS": deviates(
         BUG,
-        "the momentum is changed in place before v is computed from it; the paper's v has "
+        "the momentum is changed in place before v is computed from it; the "
+        "paper's v has "
         "the momentum of the step before",
         ("* before**2", "* m**2"),
         call={"simple_cond": True},

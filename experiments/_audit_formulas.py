@@ -1,6 +1,7 @@
 """Formulas of rules that this project does not have, from their papers, for the audit.
 
-Each is written from the paper that its docstring names, in the form of the formulas of `research.verification`.
+Each is written from the paper that its docstring names, in the form of the formulas of
+`research.verification`.
 """
 
 from collections import deque
@@ -47,7 +48,7 @@ def length(a: Leaf) -> Number:
 
 
 def float32_norm(g: Leaves) -> Number:
-    """Return the norm as pytorch_optimizer computes it, from float64 norms of leaves."""
+    """Return the norm as pytorch_optimizer computes it from norms of leaves."""
     norms = np.array([np.float32(float(length(a))) for a in g.arrays])
     return mpmath.mpf(float(np.sqrt((norms * norms).sum())))
 
@@ -451,7 +452,7 @@ def by_column(a: Leaf, b: Leaf) -> Leaf:
 
 
 def unit_columns(a: Leaf) -> Leaf:
-    """Return an array with each column divided by its length, or by 1e-12 if it is 0."""
+    """Return an array with each column divided by its length, at least 1e-12."""
     least_length = mpmath.mpf(1e-12)
     columns = a.reshape(a.shape[0], -1).T
     lengths = [max(length(column), least_length) for column in columns]
@@ -822,7 +823,7 @@ def orthograd(
     momentum: float = 0.0,
     eps: float = 1e-30,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of descent along the orthogonal gradient of Prieto et al. (2025).
+    """Yield the iterates along the orthogonal gradient of Prieto et al. (2025).
 
     The gradient of a leaf loses its part along the leaf, and keeps its length.
     """
@@ -851,7 +852,7 @@ def came(
     eps2: float = 1e-16,
     threshold: float = 1.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of the method of Luo et al. (2023); vectors have no confidence."""
+    """Yield the iterates of Luo et al. (2023); vectors have no confidence."""
     m = v = s = zeros_like(x)
     while True:
         g = f.gradient(x)
@@ -1250,7 +1251,7 @@ def galore(
 
 
 def singular(g: Leaf, smaller: bool = True) -> tuple[bool, Leaf] | None:
-    """Return whether the rows are turned, and their singular vectors; None for vectors."""
+    """Return whether rows are turned, and their singular vectors, or None."""
     if g.ndim < 2:
         return None
     rows = (g.shape[0] <= g.shape[1]) == smaller

@@ -1,8 +1,8 @@
 """Rows of the audit: which optimizer of which library is compared with which formula.
 
-A row of an optimizer that deviates from its formula says how: `changes` are edits of the formula's source after which
-the two agree. So the cause of a deviation is not an opinion: the audit runs the edited formula and shows how far it is
-from the optimizer.
+A row of an optimizer that deviates from its formula says how: `changes` are edits of
+the formula's source after which the two agree. So the cause of a deviation is not an
+opinion: the audit runs the edited formula and shows how far it is from the optimizer.
 """
 
 import base64
@@ -98,8 +98,8 @@ class Row(NamedTuple):
       beside: Keys of other rows, with which the optimizer is compared.
       problems: Names of the problems on which the row is judged.
       frozen: Whether only the matrices are given to the optimizer; vectors stay.
-      closure, twice, inner, base, outer, make, patch: How benchmarks/torch_audit_traces.py
-        runs the optimizer. patch="float64" replaces narrower dtypes inside it.
+      closure, twice, inner, base, outer, make, patch: How
+        benchmarks/torch_audit_traces.py runs the optimizer. patch="float64" replaces narrower dtypes inside it.
       reason: Why the row is not recorded.
       adapt: Edits of the formula that are not deviations, such as the layout of
         matrices in memory.
@@ -1198,7 +1198,7 @@ WITH_OTHER_ARGUMENTS = [
 
 
 def _with_the_arguments_of_the_card(row: Row) -> Row | None:
-    """Return a row of optax with the second arguments with which the rule is verified."""
+    """Return a row of optax with the second arguments of the rule's card."""
     card = CARDS.get(row.rule)
     if card is None or getattr(card.optax, "__name__", "") != row.name:
         return None

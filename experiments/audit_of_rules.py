@@ -17,9 +17,9 @@ which this command writes again:
     python -c "import experiments.audit_of_rules as e; e.record()"
 
 A row of the table has one of five verdicts. "agrees": the largest difference |x - y| /
-(1 + |y|) over all iterates is at most 1e-9. "convention": the optimizer differs in a way
-that papers leave open, such as the place of ε. "differs": it takes other steps than the
-formula. "bug": it contradicts an equation of the paper, and a second reader agrees.
+(1 + |y|) over all iterates is at most 1e-9. "convention": the optimizer differs in a
+way that papers leave open, such as the place of ε. "differs": it takes other steps than
+the formula. "bug": it contradicts an equation of the paper, and a second reader agrees.
 "not judged": the table gives the reason. For a deviation, the table gives the first
 step that deviates and the size. The formula is then changed as the row says. If the
 optimizer agrees with the changed formula, the change is the cause.

@@ -1,4 +1,4 @@
-"""The audit of other libraries' optimizers: its rows, its judgements, and the table that the page shows."""
+"""The audit of other libraries' optimizers: rows, judgements, and table."""
 
 import json
 from typing import Any
@@ -16,7 +16,8 @@ from research import backend, runs
 
 KEPT = json.loads(experiment.FILE.read_text("utf-8"))
 BY_KEY = {row.key: row for row in ROWS}
-# One of each kind: agrees, a convention, a deviation, a row with a part of the params, a separable function.
+# One of each kind: agrees, a convention, a deviation, a row with a part of the
+# params, a separable function.
 FEW = [
     "torch: Adam",
     "keras: Adam",
@@ -105,7 +106,7 @@ def test_a_bug_has_a_reproducer_and_a_second_reader():
 
 
 def test_wrong_claims_contradict_what_is_found():
-    """A wrong formula, a cause that explains nothing, and a cause where nothing deviates."""
+    """A wrong formula, a cause that explains nothing, a cause without deviation."""
     adam, keras = BY_KEY["torch: Adam"], BY_KEY["keras: Adam"]
     wrong = adam._replace(rule="adamax")
     assert experiment.contradicts(wrong, judging.judge(wrong))

@@ -1,7 +1,7 @@
 """pytorch_optimizer.AdaGO: the step is divided by v², not by v.
 
-Zhang, Liu & Schaeffer (2025): v_t² = v_(t-1)² + min(|G_t|², γ²), and the step has the size max(ε, η min(|G_t|, γ) / v_t).
-With v_0 = 0, the first size is η whatever G is.
+Zhang, Liu & Schaeffer (2025): v_t² = v_(t-1)² + min(|G_t|², γ²), and the step has the
+size max(ε, η min(|G_t|, γ) / v_t). With v_0 = 0, the first size is η whatever G is.
 """
 
 from importlib.metadata import version
@@ -15,6 +15,7 @@ for scale in (1.0, 4.0):
     p.grad = scale * torch.eye(2)
     rule.step()
     print(
-        f"pytorch_optimizer {version('pytorch_optimizer')}, gradient {scale} I: step {p.norm().item():.4f}"
+        f"pytorch_optimizer {version('pytorch_optimizer')}, gradient {scale} I: "
+        f"step {p.norm().item():.4f}"
     )
 print("the paper: the two steps are equal")

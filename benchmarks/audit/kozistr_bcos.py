@@ -1,7 +1,7 @@
-"""pytorch_optimizer.BCOS: the momentum is changed in place before v is computed from it.
+"""pytorch_optimizer.BCOS: the momentum is changed before v is computed.
 
-Jiang & Xiao (2025), BCOS-c, and the authors' code: v_t = (1 - (1 - β)²) m_(t-1)² + (1 - β)² g_t², with the momentum of the
-step before.
+Jiang & Xiao (2025), BCOS-c, and the authors' code: v_t = (1 - (1 - β)²) m_(t-1)² + (1 -
+β)² g_t², with the momentum of the step before.
 """
 
 from importlib.metadata import version

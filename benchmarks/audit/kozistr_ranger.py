@@ -1,6 +1,7 @@
 """pytorch_optimizer.Ranger: the first steps go up the gradient.
 
-Liu et al. (2020), algorithm 2: while the variance is not tractable, θ_t = θ_(t-1) - α m̂_t.
+Liu et al. (2020), algorithm 2: while the variance is not tractable, θ_t = θ_(t-1) - α
+m̂_t.
 """
 
 from importlib.metadata import version

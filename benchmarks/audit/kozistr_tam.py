@@ -1,7 +1,7 @@
-"""pytorch_optimizer.TAM and AdaTAM: one correlation for each entry in place of a cosine.
+"""pytorch_optimizer.TAM and AdaTAM: a correlation for each entry.
 
-Malviya et al. (2024): φ_t = m_(t-1) · g_t / (|m_(t-1)| |g_t|), a number. If g_2 = g_1, then φ_2 = 1, and all entries of the
-gradient are multiplied by the same number.
+Malviya et al. (2024): φ_t = m_(t-1) · g_t / (|m_(t-1)| |g_t|), a number. If g_2 = g_1,
+then φ_2 = 1, and all entries of the gradient are multiplied by the same number.
 """
 
 from importlib.metadata import version
@@ -17,5 +17,6 @@ for _ in range(2):
     rule.step()
 step = (before - p.detach()).tolist()
 print(
-    f"pytorch_optimizer {version('pytorch_optimizer')}: {step}; the paper: (ε + (1 + 1) / 2) g = [3.0, 4.0]"
+    f"pytorch_optimizer {version('pytorch_optimizer')}: {step}; the paper: (ε + (1 "
+    "+ 1) / 2) g = [3.0, 4.0]"
 )

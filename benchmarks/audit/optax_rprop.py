@@ -1,6 +1,7 @@
 """optax.rprop: each update is that of the call before.
 
-Igel & Hüsken (2003), iRprop-: the step of this call is -sign(g) Δ. The first step of Rprop is therefore the learning rate.
+Igel & Hüsken (2003), iRprop-: the step of this call is -sign(g) Δ. The first step of
+Rprop is therefore the learning rate.
 """
 
 import jax.numpy as jnp

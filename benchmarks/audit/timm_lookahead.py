@@ -1,7 +1,8 @@
 """timm.optim.Lookahead: the first synchronisation does nothing.
 
-Zhang et al. (2019), algorithm 1: the slow weights start at the initial parameters, and after k steps become
-φ + α (θ - φ). timm copies the fast weights at the first synchronisation.
+Zhang et al. (2019), algorithm 1: the slow weights start at the initial parameters, and
+after k steps become φ + α (θ - φ). timm copies the fast weights at the first
+synchronisation.
 """
 
 import timm
