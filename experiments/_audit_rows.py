@@ -99,7 +99,8 @@ class Row(NamedTuple):
       problems: Names of the problems on which the row is judged.
       frozen: Whether only the matrices are given to the optimizer; vectors stay.
       closure, twice, inner, base, outer, make, patch: How
-        benchmarks/torch_audit_traces.py runs the optimizer. patch="float64" replaces narrower dtypes inside it.
+        benchmarks/torch_audit_traces.py runs the optimizer. patch="float64" replaces
+        narrower dtypes inside it.
       reason: Why the row is not recorded.
       adapt: Edits of the formula that are not deviations, such as the layout of
         matrices in memory.

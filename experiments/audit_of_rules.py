@@ -24,8 +24,8 @@ the formula. "bug": it contradicts an equation of the paper, and a second reader
 step that deviates and the size. The formula is then changed as the row says. If the
 optimizer agrees with the changed formula, the change is the cause.
 
-Expected numbers (`EXPECTED`): how many optimizers are judged and how many agree, the
-share that is not judged, and how many rows contradict their own description.
+Expected numbers (`EXPECTED`): the share that is not judged, and how many rows
+contradict their own description.
 """
 
 import dataclasses
