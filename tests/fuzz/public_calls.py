@@ -682,6 +682,8 @@ def of_derivatives() -> Iterator[Call]:
             {"f": lambda a, b: a * b**2, "argument": 1, "args": (2.0, 3.0)},
             False,
         ),
+        ("sparse_hessian", at, True),
+        ("sparse_jacobian", {"f": lambda x: x**2, "x": x}, True),
         ("taylor", {**at, "v": v, "order": 3}, False),
         (
             "total_derivative",
