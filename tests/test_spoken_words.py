@@ -23,7 +23,9 @@ SMALL = dataclasses.replace(
 
 
 def made_up(n=60, steps=6, seed=0):
-    """Two classes that differ in which of two numbers comes first, and in nothing else."""
+    """Two classes that differ in which of two numbers comes first, and in nothing
+    else.
+    """
     generator = np.random.default_rng(seed)
     parts = []
     for size in (n, n // 2):
@@ -55,6 +57,7 @@ def said():
     )
 
 
+@pytest.mark.thorough("a training; test_image_recognition.py has one in make test")
 def test_a_network_learns_what_only_the_order_tells():
     config = dataclasses.replace(experiment.FAST, epochs=8, num_hidden=8)
     batches = experiment.batches(preparation.standardise_steps(made_up()))

@@ -76,7 +76,7 @@ def wrong_by(f, x, error):
 
 @pytest.mark.thorough(
     "the functions that take longest, and four others",
-    but="linear|eigen|tiny|hill|product",
+    but="linear|eigen|hill",
 )
 @pytest.mark.parametrize("name", ZOO)
 def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
@@ -90,7 +90,7 @@ def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
     )
 
 
-@pytest.mark.thorough("the other functions", but="linear|product")
+@pytest.mark.thorough("the other functions", but="product")
 @pytest.mark.parametrize("name", SINGLE)
 def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     f = lambda x: ZOO[name][0](jax.tree.map(lambda leaf: leaf.astype(jnp.float32), x))
@@ -559,7 +559,7 @@ def test_a_kink_closer_than_the_first_steps_is_none_at_the_point():
     )
 
 
-def test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relative_to_it():
+def test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relative():
     f, x = (
         lambda x: 1 + jnp.sum(x**4),
         jnp.full(3, 1e-7),

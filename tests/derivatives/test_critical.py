@@ -350,7 +350,7 @@ def random_degenerate(rng):
 @pytest.mark.parametrize(
     "count", [2, pytest.param(10, marks=pytest.mark.thorough("eight points more"))]
 )
-def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided(
+def test_random_degenerate_points_are_never_called_what_they_are_not_seldom_undecided(
     count,
 ):
     rng, neither, undecided = (
@@ -381,6 +381,7 @@ def test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_no
         assert said(classify_critical_point(f, 0.0)) in ("minimum", "undecided")
 
 
+@pytest.mark.thorough("single points; make test scales all points of three functions")
 def test_classifying_does_not_depend_on_the_units():
     assert classify_critical_point(lambda x: jnp.cos(2e6 * x), 0.0).kind == "maximum"
     assert (

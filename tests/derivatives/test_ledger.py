@@ -338,6 +338,7 @@ def test_only_one_module_touches_what_is_inside_a_jaxpr():
     assert touching == {"_walking.py"}
 
 
+@pytest.mark.thorough("a measurement")
 def test_explaining_four_times_the_equations_takes_about_four_times_as_long():
     def seconds(layers):
         def f(w):
@@ -349,8 +350,8 @@ def test_explaining_four_times_the_equations_takes_about_four_times_as_long():
         taken = []
         for _ in range(
             4
-            # JAX compiles each operation once; of a processor, and the least, for machines
-            # are busy.
+            # JAX compiles each operation once; of a processor, and the least, for
+            # machines are busy.
         ):
             before = time.process_time()
             assert len(explain(f, 0.1 * jnp.eye(3)).rows) == 4 * layers + 1
