@@ -1,4 +1,4 @@
-"""Sparse Jacobians and Hessians: the dense matrix, few colours, and a pattern that does not hold is refused."""
+"""Sparse matrices: equal to dense ones, few colours, wrong patterns refused."""
 
 import re
 

@@ -58,8 +58,8 @@ class SparseDerivative(NamedTuple):
 
     Attributes:
       matrix: The matrix in coordinate format, `jax.experimental.sparse.BCOO` of shape
-        (outputs, inputs). `matrix.todense()` is the full matrix. The entries of x and of
-        f(x) are numbered in the order of `jax.flatten_util.ravel_pytree`.
+        (outputs, inputs). `matrix.todense()` is the full matrix. The entries of x and
+        of f(x) are numbered in the order of `jax.flatten_util.ravel_pytree`.
       colours: Number of products that were computed: products J v and products uᵀ J.
       pattern: The pattern. Pass it to the next call, which then does not need to detect
         and colour it.
@@ -78,28 +78,28 @@ def sparse_jacobian(
     Columns that share no row have one colour, and one product J v (forward mode) gives
     all of them. Rows with many entries are computed by products uᵀ J (reverse mode), so
     that they do not make many colours of columns necessary; or columns and rows change
-    roles, if that takes fewer products. A matrix with one dense row, one dense column and
-    a diagonal takes 3 products for any size.
+    roles, if that takes fewer products. A matrix with one dense row, one dense column
+    and a diagonal takes 3 products for any size.
 
     The pattern is found from the jaxpr of f: for each operation, which entries of its
     result depend on which inputs, for both sides of a branch. Operations without a rule
     of their own count as dense, which costs colours but not correctness.
 
-    Each call checks the pattern with one random vector v: J v by forward mode must be the
-    product of the sparse matrix and v. An entry that the pattern does not have is
+    Each call checks the pattern with one random vector v: J v by forward mode must be
+    the product of the sparse matrix and v. An entry that the pattern does not have is
     detected with probability 1, if it is not below the rounding error.
 
     Args:
       f: Function of one pytree of floating arrays that returns floating arrays.
       x: Point of evaluation.
       pattern: Where J may have entries: None (it is detected), the `pattern` of an
-        earlier result, or a matrix of shape (outputs, inputs) whose entries other than 0
-        are the pattern (an array, a scipy.sparse matrix or a BCOO).
+        earlier result, or a matrix of shape (outputs, inputs) whose entries other than
+        0 are the pattern (an array, a scipy.sparse matrix or a BCOO).
     Returns:
       The `SparseDerivative`.
     Raises:
-      PatternError: J has an entry that the pattern does not have. Under `jax.jit`, where
-        the call cannot raise, all values are NaN instead.
+      PatternError: J has an entry that the pattern does not have. Under `jax.jit`,
+        where the call cannot raise, all values are NaN instead.
       NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: pattern has another shape than J.
       UnsupportedPrimitiveError: f has no derivative rule.
@@ -124,9 +124,9 @@ def sparse_hessian(
 ) -> SparseDerivative:
     """Compute a Hessian H_ij = ∂²f/∂x_i∂x_j that has few entries, from few products.
 
-    The Hessian is the Jacobian of the gradient, whose pattern and products are used as in
-    `sparse_jacobian`. An entry may be read from its mirror image, so dense rows cost one
-    product each, and no colours of columns.
+    The Hessian is the Jacobian of the gradient, whose pattern and products are used as
+    in `sparse_jacobian`. An entry may be read from its mirror image, so dense rows cost
+    one product each, and no colours of columns.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
@@ -314,7 +314,7 @@ def _contradiction(
     place = int(jnp.argmax(wrong))
     what = "row" if forward else "column"
     return PatternError(
-        f"pattern does not hold: {what} {place} has an entry outside the pattern, since "
+        f"pattern does not hold: {what} {place} has an entry outside the pattern, as "
         f"its product with a random vector is {float(truth[place]):.6g}, and "
         f"{float(product[place]):.6g} from the pattern ({int(jnp.sum(wrong))} such "
         f"{what}s). Pass pattern=None to detect it, or add the missing entries."

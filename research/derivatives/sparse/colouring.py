@@ -1,7 +1,7 @@
 """Colouring of a sparsity pattern, in both directions.
 
-Columns of one colour are computed together by one product J v, rows of one colour by one
-product uᵀ J. Rows with many entries make many colours of columns necessary, so these
+Columns of one colour are computed together by one product J v, rows by one product
+uᵀ J. Rows with many entries make many colours of columns necessary, so these
 rows are computed by the second kind of product, and the columns are coloured without
 them; or the other way round (Coleman & Verma, The efficient computation of sparse
 Jacobian matrices using automatic differentiation, 1998).
@@ -86,7 +86,7 @@ def _limits(matrix: Matrix, allowed: bool) -> list[int]:
 def _with_dense_rows(
     matrix: Matrix, limit: int, symmetric: bool, flipped: bool
 ) -> Colouring:
-    """Colour the columns without the rows of more entries than `limit`, and these rows."""
+    """Colour the rows of more entries than `limit`, and columns without these rows."""
     degrees = np.diff(matrix.indptr)
     dense = degrees > limit
     of_row = np.repeat(dense, degrees)
