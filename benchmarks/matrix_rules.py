@@ -1,4 +1,6 @@
-"""What a step of a matrix rule costs on the params of three networks, beside its peers, and the size of its state.
+"""What a step of a matrix rule costs beside its peers, and the size of its state.
+
+The params are those of three networks.
 
 python -m benchmarks.matrix_rules                      # all networks and rules
 python -m benchmarks.matrix_rules --only soap --quick  # a smoke run
@@ -63,7 +65,7 @@ class MatrixRow(NamedTuple):
     peer_state: float | None
 
 
-# The rule, and its peers by name: an optax rule, or (a package, a class, its arguments).
+# The rule, and its peers by name: an optax rule, or (package, class, arguments).
 # The peers have the same period between two refreshes, where they have one.
 CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "adam": (
@@ -163,7 +165,8 @@ def in_torch(where: tuple[str, str, dict[str, Any]], gradients: Any) -> Runner:
     package, name, arguments = where
     make = getattr(importlib.import_module(package), name)
     tensors = [
-        torch.nn.Parameter(torch.zeros(leaf.shape)) for leaf in jax.tree.leaves(gradients)
+        torch.nn.Parameter(torch.zeros(leaf.shape))
+        for leaf in jax.tree.leaves(gradients)
     ]
     for tensor, leaf in zip(tensors, jax.tree.leaves(gradients), strict=True):
         tensor.grad = torch.tensor(np.asarray(leaf))
@@ -213,7 +216,8 @@ def measure(
         entries = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
         for rule in only or CASES:
             tell(f"matrix rules: {rule} on {network}")
-            rows += _rows(network, rule, params, gradients, entries, 2 if quick else ROUNDS)
+            rounds = 2 if quick else ROUNDS
+            rows += _rows(network, rule, params, gradients, entries, rounds)
     return rows
 
 
@@ -268,7 +272,7 @@ def _can_import(package: str) -> bool:
 
 
 def residuals() -> list[list[Any]]:
-    """By size and condition number: the residual |Xᵠ A - I| of each inverse root, with q = 4 in float32."""
+    """Residuals |X⁴ A - I| of inverse fourth roots, by size and condition."""
     rows = []
     rng = np.random.default_rng(0)
     for n in (64, 256):
@@ -280,11 +284,15 @@ def residuals() -> list[list[Any]]:
             rows.append(
                 [n, f"{condition:.0e}"]
                 + [
-                    f"{float(jnp.max(_kronecker.root_residual(root(matrix, 4), matrix, 4))):.0e}"
+                    f"{_largest_residual(root(matrix, 4), matrix):.0e}"
                     for root in (_kronecker.by_eigenvalues, _kronecker.by_newton)
                 ]
             )
     return rows
+
+
+def _largest_residual(root: Any, matrix: Any) -> float:
+    return float(jnp.max(_kronecker.root_residual(root, matrix, 4)))
 
 
 def section(rows: list[MatrixRow]) -> Section:
@@ -292,7 +300,8 @@ def section(rows: list[MatrixRow]) -> Section:
     timed = [row for row in rows if row.ratio]
     behind = [row for row in timed if row.ratio and row.ratio.high < 1]
     answer = (
-        f"A step of a matrix rule, beside its peers in {len(timed)} pairs: at least as fast in "
+        f"A step of a matrix rule, beside its peers in {len(timed)} pairs: at least as "
+        "fast in "
         f"{len(timed) - len(behind)}, slower in {len(behind)}."
     )
     columns = [
@@ -319,15 +328,18 @@ def section(rows: list[MatrixRow]) -> Section:
         for row in rows
     ]
     text = (
-        f"{table(columns, lines)}\n\nA step is the update of all params of the network from given gradients, in float32; "
-        f"{STEPS} steps are timed at once, so a refresh every 10 steps counts with its share. torch.optim.Muon takes "
-        "matrices; the other leaves are left to torch's fused AdamW. The ratio is the median over the rounds, with the "
-        "interval that holds it in 95 of 100 runs.\n\nHow exact are the inverse roots of Shampoo? The largest entry of "
-        "|X⁴ A - I| in float32, for a random matrix A with a given condition number:\n\n"
+        f"{table(columns, lines)}\n\nA step is the update of all params of the network "
+        f"from given gradients, in float32; {STEPS} steps are timed at once, so a "
+        "refresh every 10 steps counts with its share. torch.optim.Muon takes "
+        "matrices; the other leaves are left to torch's fused AdamW. The ratio is the "
+        "median over the rounds, with the interval that holds it in 95 of 100 runs."
+        "\n\nHow exact are the inverse roots of Shampoo? The largest entry of "
+        "|X⁴ A - I| in float32, for a random matrix A with a given condition:\n\n"
         + table(["size", "condition", "eigenvalues", "coupled Newton"], residuals())
     )
     missed = [
-        f"{SIZES[row.network]}, {row.rule}: a step takes {number(1 / row.ratio.median)} times that of {row.peer}"
+        f"{SIZES[row.network]}, {row.rule}: a step takes "
+        f"{number(1 / row.ratio.median)} times that of {row.peer}"
         for row in behind
         if row.ratio
     ]

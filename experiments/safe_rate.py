@@ -163,7 +163,7 @@ def _descents(
     low: np.ndarray,
     high: np.ndarray,
 ) -> np.ndarray:
-    """Return f along the descents, shape (rates, starts, steps + 1); NaN outside the box."""
+    """Return f along descents, (rates, starts, steps + 1); NaN outside the box."""
     slope = jax.grad(f)
 
     def descent(start: Any, own_rate: Any) -> Any:

@@ -58,10 +58,10 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 "proved bounds of the minimum",
             ),
             tuple(rows),
-            "Each point lies in a box that contains exactly one critical point. The kind "
-            "follows from the signs of the eigenvalues of the Hessian. All of this is "
-            "proved by interval arithmetic with outward rounding, for the function of "
-            "real numbers that the program describes.",
+            "Each point lies in a box that contains exactly one critical point. The "
+            "kind follows from the signs of the eigenvalues of the Hessian. All of "
+            "this is proved by interval arithmetic with outward rounding, for the "
+            "function of real numbers that the program describes.",
         ),
     )
 
@@ -103,8 +103,8 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     return {
         "points": research.figures.Picture(
             "All critical points of three functions",
-            f"Every critical point in the box, proved complete: {counts}. The lines are "
-            "contours of log(1 + f - min f).",
+            f"Every critical point in the box, proved complete: {counts}. The lines "
+            "are contours of log(1 + f - min f).",
             figure,
         )
     }

@@ -17,9 +17,10 @@ def answer(findings: research.runs.Findings) -> str:
     above = [row for row in rows if row["multiple"] > 1 and row["rises"]]
     names = sorted({row["function"] for row in above})
     return (
-        f"Below these rates no step increases f as long as it stays in the box, and this is "
-        f"proved: {rates}. {findings.numbers['rises_below']} steps rose in all descents "
-        f"below them. Above them, steps rise on {', '.join(names) or 'no function'}. "
+        "Below these rates no step increases f as long as it stays in the box, and "
+        f"this is proved: {rates}. {findings.numbers['rises_below']} steps rose in all "
+        "descents below them. Above them, steps rise on "
+        f"{', '.join(names) or 'no function'}. "
         "Elsewhere the largest curvature lies where descent does not go."
     )
 
@@ -53,9 +54,9 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
                 "median of the last f",
             ),
             tuple(rows),
-            "L is a bound of all eigenvalues of the Hessian in the box, proved by interval "
-            "arithmetic. A descent that leaves the box is not followed further, because "
-            "the bound does not hold outside.",
+            "L is a bound of all eigenvalues of the Hessian in the box, proved by "
+            "interval arithmetic. A descent that leaves the box is not followed "
+            "further, because the bound does not hold outside.",
         ),
     )
 
@@ -89,8 +90,8 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     return {
         "descents": research.figures.Picture(
             "Descent below and above the proved rate",
-            "The median over the starts of f minus its lowest value, for rates from half "
-            "to twice the proved rate 2 / L. Below 2 / L f falls at every step.",
+            "The median over the starts of f minus its lowest value, for rates from "
+            "half to twice the proved rate 2 / L. Below 2 / L f falls at every step.",
             figure,
         )
     }

@@ -194,7 +194,7 @@ def check(case: Case, inside: np.ndarray) -> Outcome:
 
 
 def is_inside(exact: flint.arb, low: float, high: float) -> bool:
-    """Whether a ball lies in [low, high]; a ball far smaller than [low, high] may touch an end."""
+    """Whether a ball lies in [low, high]; a tiny ball may touch an end."""
     low_end, high_end = flint.arb(float(low)), flint.arb(float(high))
     if low_end <= exact <= high_end:
         return True

@@ -1,4 +1,4 @@
-"""Laws of the certified layer: exact values lie inside, counts are those known, nothing is claimed beside the proof."""
+"""Laws of the certified layer: exact values lie inside, and nothing more is claimed."""
 
 import flint
 import jax
@@ -97,7 +97,7 @@ EXACT = {  # Names here, and of Arb's methods; the scale of the arguments.
 
 
 def misses(name: str) -> int:
-    """How many exact values of an elementary function lie outside, at points and in boxes."""
+    """How many exact values of an elementary function lie outside."""
     method, scale = EXACT[name]
     low = scale * rng.uniform(-1, 1, 100) * 10.0 ** -rng.integers(0, 6, 100)
     low = np.abs(low) if name == "log" else 1 + np.abs(low) if name == "acosh" else low

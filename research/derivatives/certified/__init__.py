@@ -1,4 +1,4 @@
-"""Proved enclosures: values, derivatives, critical points, minima and curvature over boxes.
+"""Proved bounds of values, derivatives and curvature; proved critical points.
 
 This is the one place of the project where "proved" is said. Every rounding goes
 outwards, and every width is part of the proof. The proof is about the function of real

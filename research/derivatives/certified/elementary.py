@@ -47,7 +47,7 @@ def around(value: Any) -> Interval:
 
 
 def _split(value: mpmath.mpf, bits: int, parts: int) -> tuple[list[float], Interval]:
-    """Split a constant into floats of `bits` bits each, and an enclosure of the rest."""
+    """Split a constant into floats of `bits` bits, and an enclosure of the rest."""
     pieces, rest = [], value
     for _ in range(parts):
         exponent = bits - 1 - int(mpmath.floor(mpmath.log(abs(rest), 2)))
@@ -259,7 +259,7 @@ def safe_size(size: np.ndarray) -> np.ndarray:
 
 
 def _erf_at(x: np.ndarray) -> Interval:
-    """Enclose erf x = 2/√π e^(-x²) Σ 2^n x^(2n+1) / (1 3 5 ... (2n+1)), all terms positive."""
+    """Enclose erf x = 2/√π e^(-x²) Σ 2^n x^(2n+1) / (1 3 5 ... (2n+1))."""
     size = np.minimum(np.abs(x), 6.0)
     r = _at(size)
     square = multiply(r, r)
@@ -329,7 +329,7 @@ def cos(x: Interval) -> Interval:
 
 
 def _wave(x: Interval, quarter_turns: int) -> Interval:
-    """Return sin(x + quarter_turns π/2); between its ends also the turning points inside."""
+    """Return sin(x + quarter_turns π/2), from its ends and turning points."""
     at_low = _sine_at(x.low, quarter_turns)
     if x.is_point:
         return interval(at_low.low, at_low.high, x)
@@ -348,7 +348,7 @@ def _wave(x: Interval, quarter_turns: int) -> Interval:
 
 
 def _holds_integer(low: np.ndarray, high: np.ndarray, offset: int) -> np.ndarray:
-    """Whether [low, high], in quarter turns, may contain 4 k + offset for an integer k."""
+    """Whether [low, high], in quarter turns, may contain 4 k + offset, k an integer."""
     lower = down(down((low - offset) / 4))
     upper = up(up((high - offset) / 4))
     return ~(np.ceil(lower) > np.floor(upper))

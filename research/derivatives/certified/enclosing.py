@@ -1,4 +1,4 @@
-"""Enclosures of a function and of its derivatives over boxes, and programs for many boxes."""
+"""Enclosures of a function and of its derivatives, over one box or over many."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -38,7 +38,8 @@ class Enclosure(NamedTuple):
     lines: tuple[str, ...]
 
     def __str__(self) -> str:
-        text = f"[{np.array2string(self.low, precision=17)}, {np.array2string(self.high, precision=17)}]"
+        ends = (np.array2string(end, precision=17) for end in (self.low, self.high))
+        text = f"[{', '.join(ends)}]"
         return (
             text
             if self.smooth
@@ -108,7 +109,8 @@ def derivative_enclosure(
     box = checked_box(low, low if high is None else high)
     if box.low.ndim and order > 2:
         raise ValueError(
-            f"order must be 1 or 2 for an array of shape {box.low.shape}; got order={order}."
+            f"order must be 1 or 2 for an array of shape {box.low.shape}; got "
+            f"order={order}."
         )
     shape = jax.ShapeDtypeStruct(box.low.shape, jnp.float64)
     check_scalar(f, shape)
@@ -143,7 +145,8 @@ def checked_box(low: Any, high: Any) -> Interval:
         ends.append(np.array(array, np.float64))
     if ends[0].shape != ends[1].shape:
         raise ValueError(
-            f"low and high must have the same shape; got {ends[0].shape} and {ends[1].shape}."
+            f"low and high must have the same shape; got {ends[0].shape} and "
+            f"{ends[1].shape}."
         )
     if np.any(ends[0] > ends[1]):
         raise ValueError(f"low must not be above high; got low={low!r}, high={high!r}.")

@@ -58,7 +58,7 @@ def point(value: Any) -> Interval:
 
 
 def interval(low: Any, high: Any, *causes: Interval) -> Interval:
-    """Return [low, high], with the trouble of the intervals that it was computed from."""
+    """Return [low, high], with the trouble of the intervals that it comes from."""
     return Interval(np.asarray(low), np.asarray(high), worst(*causes))
 
 
@@ -152,7 +152,7 @@ def multiply(a: Interval, b: Interval) -> Interval:
 
 
 def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return x y, where 0 times infinity is 0: the end of an interval is not attained."""
+    """Return x y, where 0 times infinity is 0: an infinite end is not attained."""
     product = x * y
     return np.where((x == 0) | (y == 0), 0.0, product)
 
@@ -212,7 +212,7 @@ def safe(x: np.ndarray) -> np.ndarray:
 
 
 def _quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return x / y for y that is not 0. Ends are not attained at infinity, so inf / inf is 0 here."""
+    """Return x / y for y that is not 0, and 0 for inf / inf."""
     return _or(x / y, 0.0)
 
 
@@ -311,6 +311,6 @@ def total(a: Interval, axes: tuple[int, ...]) -> Interval:
 
 
 def sum_error(sizes: np.ndarray, axes: tuple[int, ...], count: int) -> np.ndarray:
-    """Return a bound of the rounding error of a sum of `count` floats with these sizes."""
+    """Return a bound of the rounding error of a sum of floats with these sizes."""
     # The sum of sizes is itself rounded; the factor 1.01 is more than its error.
     return up(1.01 * count * UNIT * np.sum(sizes, axis=axes))

@@ -1,4 +1,4 @@
-"""Small matrices of intervals: products, Krawczyk's operator, and signs of eigenvalues."""
+"""Matrices of intervals: products, Krawczyk's operator, and signs of eigenvalues."""
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def krawczyk(
 
 
 def _inverse(matrices: np.ndarray) -> np.ndarray:
-    """Return approximate inverses; the identity where a matrix is singular or not finite."""
+    """Return approximate inverses, and the identity where there is none."""
     usable = np.all(np.isfinite(matrices), axis=(-1, -2))
     identity = np.eye(matrices.shape[-1])
     matrices = np.where(usable[..., None, None], matrices, identity)
@@ -108,7 +108,8 @@ def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     contains as many eigenvalues as it has circles.
 
     Returns:
-      The numbers of positive and of negative eigenvalues; both 0 if a circle contains 0.
+      The numbers of positive and of negative eigenvalues; both 0 if a circle contains
+      0.
     """
     centres, radii, gram_low, _ = _circles(symmetric)
     positive, negative = down(centres.low - radii) > 0, up(centres.high + radii) < 0

@@ -167,7 +167,7 @@ def _pow(x: Interval, y: Interval, **params: Any) -> Interval:
 
 @rule("convert_element_type")
 def _convert(x: Interval, *, new_dtype: Any, **params: Any) -> Interval:
-    """Change the kind of number. The program is read with real numbers, so a change of precision is none."""
+    """Change the kind of number; a change of precision changes no real number."""
     kind = np.dtype(new_dtype).kind
     if kind == "f" or np.dtype(new_dtype).name == "bfloat16":
         return _as_float(x)
@@ -226,7 +226,7 @@ def _round(x: Interval, *, rounding_method: Any, **params: Any) -> Interval:
 
 
 def _bool_result(low: np.ndarray, high: np.ndarray, trouble: np.ndarray) -> Interval:
-    """A bool whose answer may be open: low is whether it always holds, high whether it can."""
+    """A bool that may be open: low says if it always holds, high if it can hold."""
     found = Interval(np.asarray(low), np.asarray(high), trouble)
     return with_trouble(found, found.low != found.high, NOT_SMOOTH)
 
@@ -345,7 +345,7 @@ def _clamp(low: Interval, x: Interval, high: Interval, **params: Any) -> Interva
 
 @rule("rem")
 def _rem(a: Interval, b: Interval, **params: Any) -> Interval:
-    """The remainder with the sign of a, where the quotient is the same over the interval."""
+    """The remainder with the sign of a, where the quotient is one integer."""
     if not a.is_float:
         return _exact_integers(np.fmod, _no_floats)(a, b)
     quotient = divide(a, b)
@@ -649,7 +649,7 @@ def _positions(
 
 
 def _without_repeats(where: np.ndarray) -> list[np.ndarray]:
-    """Split positions into groups in which each position occurs once; -1 is left out."""
+    """Split positions into groups without repeats; -1 is left out."""
     groups: list[np.ndarray] = []
     left = np.flatnonzero(where >= 0)
     while left.size:

@@ -2,7 +2,7 @@
 
 The program is read with real numbers: constants are the floats of the program, and no
 operation of it rounds. Four constants of JAX's own derivative rules, such as 2/√π, are
-widened to contain the real number. A precision (float32, say) therefore does not matter.
+widened to contain the real number. A precision such as float32 does not matter.
 """
 
 import math
@@ -141,9 +141,10 @@ def _results(equation: Any, values: list[Any], lines: dict[str, str]) -> Sequenc
                 raise UnsupportedPrimitiveError(text) from problem
             raise
         raise UnsupportedPrimitiveError(
-            f"{name}{f' at {where}' if where else ''} cannot be enclosed: {problem}. Supported "
-            f"are arithmetic, elementary functions, comparisons, indexing, dot and conv, "
-            f"jit, cond, scan, bounded while loops and small linear solves."
+            f"{name}{f' at {where}' if where else ''} cannot be enclosed: {problem}. "
+            "Supported are arithmetic, elementary functions, comparisons, indexing, "
+            "dot and conv, jit, cond, scan, bounded while loops and small linear "
+            "solves."
         ) from problem
     return [found] if isinstance(found, Interval) else list(found)
 
@@ -222,7 +223,7 @@ def _stack(parts: list[Interval]) -> Interval:
 
 
 def _while(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
-    """Repeat the body while its condition surely holds; stop when it surely does not."""
+    """Repeat the body while its condition holds in the whole box."""
     params = equation.params
     of_cond, of_body = params["cond_nconsts"], params["body_nconsts"]
     cond_consts = values[:of_cond]

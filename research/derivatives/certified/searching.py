@@ -115,13 +115,15 @@ class Certified(NamedTuple):
         rest = (
             "and there is no other in the box"
             if self.complete
-            else f"and {len(self.undecided)} boxes are undecided ({self.undecided[0].reason})"
+            else f"and {len(self.undecided)} boxes are undecided "
+            f"({self.undecided[0].reason})"
             if self.undecided
             else "and the search was not finished"
         )
         lines = [f"{found}, {rest}; {self.boxes:,} boxes."]
         lines += [
-            f"{point.kind} at {np.array2string(point.x, precision=10)}, f = {0.5 * (point.value_low + point.value_high):.10g}"
+            f"{point.kind} at {np.array2string(point.x, precision=10)}, "
+            f"f = {0.5 * (point.value_low + point.value_high):.10g}"
             for point in self.points
         ]
         return "\n".join(lines)
@@ -230,7 +232,7 @@ def certified_critical_points(
 def _refuse_jumps(
     values: Batched, gradient: Batched, low: np.ndarray, high: np.ndarray
 ) -> None:
-    """Raise an error if f surely seems to jump: it moves much in a tiny box with an open comparison.
+    """Raise an error if f moves far in a tiny box with an open comparison.
 
     Boxes in which a comparison of f is open are cut, and those are followed in which f
     moves most.
@@ -256,8 +258,8 @@ def _refuse_jumps(
     if np.any(jumps):
         k = int(np.argmax(jumps))
         raise ValueError(
-            f"f jumps near {0.5 * (lows[k] + highs[k])} ({', '.join(values.lines)}), so its "
-            "critical points cannot be proved. Choose a box without the jump."
+            f"f jumps near {0.5 * (lows[k] + highs[k])} ({', '.join(values.lines)}), "
+            "so its critical points cannot be proved. Choose a box without the jump."
         )
 
 
@@ -288,8 +290,8 @@ def _checked_bounds(bounds: Any) -> tuple[np.ndarray, np.ndarray]:
     array = np.asarray(bounds)
     if array.ndim != 2 or array.shape[-1] != 2 or not len(array):
         raise ValueError(
-            f"bounds must have the shape (n, 2), a low and a high end for each coordinate; "
-            f"got shape {array.shape}."
+            "bounds must have the shape (n, 2), a low and a high end for each "
+            f"coordinate; got shape {array.shape}."
         )
     box = checked_box(array[:, 0], array[:, 1])
     if np.any(box.low >= box.high):
@@ -323,7 +325,7 @@ class _Search:
         self.boxes = 0
 
     def run(self) -> None:
-        """Examine boxes, the last ones first, until none is left or the time is over."""
+        """Examine boxes, the last ones first, until none is left or time is over."""
         while len(self.stack_low):
             if time.monotonic() > self.deadline:
                 self._give_up(f"the time of {self.seconds:g} s was over")
@@ -395,7 +397,7 @@ class _Search:
         return low[left], high[left]
 
     def _is_smooth(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Whether no comparison is open, neither in the function nor in what it is the gradient of."""
+        """Whether no comparison is open in the function, nor in f if this is ∇f."""
         smooth = self.function(low, high).trouble == FINE
         if self.values is not None:
             smooth &= self.values(low, high).trouble == FINE
@@ -404,7 +406,7 @@ class _Search:
     def _add_roots(
         self, images: Interval, region_low: np.ndarray, region_high: np.ndarray
     ) -> None:
-        """Keep the proved roots of regions, except those outside and those known already."""
+        """Keep the proved roots of regions, except those outside and those known."""
         if not len(region_low):
             return
         lows, highs = self._refined(images.low, images.high)
@@ -557,7 +559,8 @@ def certified_minimum(
     References:
       Hansen & Walster, Global optimization using interval analysis, 2004, chapter 12.
     Example:
-      >>> found = certified_minimum(lambda x: (x[0] - 1) ** 2 + x[0] ** 4, [(-2.0, 2.0)])
+      >>> f = lambda x: (x[0] - 1) ** 2 + x[0] ** 4
+      >>> found = certified_minimum(f, [(-2.0, 2.0)])
       >>> found.complete, round(found.low, 6)
       (True, 0.289273)
     """
@@ -685,7 +688,8 @@ def curvature_bound(
       Nesterov, Introductory lectures on convex optimization, 2004, theorem 2.1.14, for
       the rate.
     Example:
-      >>> found = curvature_bound(lambda x: x[0] ** 2 + 3 * x[1] ** 2, [(-1.0, 1.0)] * 2)
+      >>> f = lambda x: x[0] ** 2 + 3 * x[1] ** 2
+      >>> found = curvature_bound(f, [(-1.0, 1.0)] * 2)
       >>> round(found.low, 6), round(found.high, 6)
       (2.0, 6.0)
     """
@@ -724,7 +728,7 @@ def _extreme(
     sign: int,
     scale: float = 0.0,
 ) -> tuple[float, float, int]:
-    """Return an upper bound of the largest eigenvalue of sign·H, a lower bound, and the boxes."""
+    """Return an upper and a lower bound of the largest eigenvalue of sign·H."""
     deadline = time.monotonic() + limits[1]
     lows, highs, whole = low[None], high[None], high - low
     tops = _largest(hessian, lows, highs, sign)
@@ -763,7 +767,7 @@ def _largest(
 
 
 def _quotients(at: Interval, sign: int) -> np.ndarray:
-    """Return lower bounds of vᵀ(sign H)v / vᵀv for the extreme eigenvectors at points."""
+    """Return lower bounds of the largest eigenvalues of sign·H at points."""
 
     middle = np.where(np.isfinite(at.low), at.low, 0.0)
     _, vectors = np.linalg.eigh(0.5 * (middle + np.swapaxes(middle, -1, -2)))
