@@ -1,6 +1,7 @@
 """Numerical and exact derivatives, their rules, checks, costs and explanations."""
 
 from research.derivatives import problems as problems
+from research.derivatives._checkpoint_scan import checkpoint_scan as checkpoint_scan
 from research.derivatives.check import CheckReport as CheckReport
 from research.derivatives.check import check_derivative as check_derivative
 from research.derivatives.costs import Cost as Cost

@@ -1,5 +1,10 @@
 """Gradient descent: single steps, runs, training, sweeps and minimisation."""
 
+from research.descent._implicit_minimum import ImplicitMinimum as ImplicitMinimum
+from research.descent._implicit_minimum import (
+    SingularHessianError as SingularHessianError,
+)
+from research.descent._implicit_minimum import implicit_minimum as implicit_minimum
 from research.descent._minimise import Minimum as Minimum
 from research.descent._minimise import minimise as minimise
 from research.descent._run import EpochInfo as EpochInfo

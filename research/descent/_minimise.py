@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Float, Int
 
 from research.checks import check_callable, check_number, check_tree
+from research.descent._implicit import root_of_gradient, with_derivative_of
 from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._rule_info import rule_info
@@ -58,6 +59,16 @@ def minimise(
     objects does not compile again. `minimise` may be vmapped over params. It may also
     be vmapped over a learning rate if the rule is made inside the vmapped function. The
     rule receives value, grad and value_fn as extra arguments, and residual_fn if given.
+
+    The result has derivatives, in forward and reverse mode and of any order, with respect
+    to arrays that objective uses from outside. They are the derivatives of the minimum by
+    the implicit function theorem, not of the steps, and need no memory for the steps:
+    H dx = -dg, where H is the Hessian and g the gradient, is solved by conjugate
+    gradients. If that fails, because H is singular, they are NaN. The derivative with
+    respect to the initial parameters and to the rule's arguments is 0, and the fields
+    other than params and value are constants. If the loop ends far from a minimum, there
+    is no such derivative: check the outcome, or use `implicit_minimum`, which reports on
+    the Hessian.
 
     The loop stops early in these cases:
     - The rule keeps an `outcome` in its state and reports a failure. If several rules
@@ -187,29 +198,34 @@ def _minimise(
             )
         )
 
-    value, grad = jax.value_and_grad(value_fn)(params)
-    count = jnp.zeros((), jnp.int32)
-    # The outcome if nothing else ends the loop.
-    going_on = jnp.asarray(Outcome.STEPS_USED_UP, jnp.int32)
-    end = jax.lax.while_loop(
-        lambda loop: (loop.outcome == Outcome.STEPS_USED_UP) & (loop.steps < max_steps),
-        step,
-        settled(
-            _Loop(
-                params,
-                rule.init(params),
-                value,
-                grad,
-                count,
-                count + 1,
-                going_on,
-                count,
-            )
-        ),
-    )
+    def search(params: Params) -> tuple[Params, _Loop]:
+        value, grad = jax.value_and_grad(value_fn)(params)
+        count = jnp.zeros((), jnp.int32)
+        # The outcome if nothing else ends the loop.
+        going_on = jnp.asarray(Outcome.STEPS_USED_UP, jnp.int32)
+        begin = _Loop(
+            params,
+            rule.init(params),
+            value,
+            grad,
+            count,
+            count + 1,
+            going_on,
+            count,
+        )
+        end = jax.lax.while_loop(
+            lambda loop: (
+                (loop.outcome == Outcome.STEPS_USED_UP) & (loop.steps < max_steps)
+            ),
+            step,
+            settled(begin),
+        )
+        return end.params, end
+
+    found, end = root_of_gradient(value_fn, params, search)
     return Minimum(
-        end.params,
-        end.value,
+        found,
+        with_derivative_of(end.value, value_fn, found),
         _norm(end.grad, norm),
         end.steps,
         end.evaluations,

@@ -640,6 +640,11 @@ def of_derivatives() -> Iterator[Call]:
     timed = {"f": cube, "args": (x,), "seconds": 0.001}
     for name, arguments, slow in (
         ("check_derivative", {**at, "key": key()}, True),
+        (
+            "checkpoint_scan",
+            {"f": lambda carry, x: (carry + x, carry), "init": 0.5, "xs": x},
+            False,
+        ),
         ("chosen_mode", at, False),
         ("classify_critical_point", {"f": saddle, "x": jnp.zeros(2)}, True),
         ("cost", timed, True),
@@ -788,6 +793,18 @@ def of_descent() -> Iterator[Call]:
     yield Call("descent.run", d.run, going, slow=True)
     to_gather = {"dataset": batch(), "batch_indices": batch_indices}
     yield Call("descent.gather", d.gather, to_gather)
+    yield Call(
+        "descent.implicit_minimum",
+        research.descent.implicit_minimum,
+        {
+            "objective": lambda x, theta: jnp.sum((x - theta) ** 2),
+            "start": jnp.zeros(2),
+            "theta": 1.0,
+            "rule": rule,
+            "max_steps": 5,
+        },
+        slow=True,
+    )
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
     yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})

@@ -1,0 +1,220 @@
+"""A scan whose derivative needs little memory, or a promised amount."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+
+from research.checks import check_callable, check_number, shown
+
+__all__ = ["checkpoint_scan"]
+
+MOST_LEVELS = 3
+
+
+def checkpoint_scan(
+    f: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any,
+    *,
+    levels: int = 2,
+    memory_bytes: int | None = None,
+    length: int | None = None,
+) -> tuple[Any, Any]:
+    """Scan f over xs like `jax.lax.scan`, with less memory in reverse mode.
+
+    Reverse mode of a plain scan stores what f computes in each of T steps. Here it
+    stores only carries, and computes the rest again. With 1 level it stores the carry
+    of each step. With L levels the steps are divided into about T^(1/L) parts, these
+    again, and so on: it stores the first carry of each part, and the carries inside one
+    part at a time. That is about L T^(1/L) carries, and the arrays of one step. In
+    reverse mode each step is computed L + 1 times.
+
+    The value has the bits of `jax.lax.scan`. Forward mode and derivatives of
+    derivatives work too. A length without suitable factors is scanned in parts, and the
+    steps that remain after them.
+
+    Args:
+      f: Function (carry, x) -> (carry, y), as for `jax.lax.scan`.
+      init: First carry, a pytree of arrays.
+      xs: A pytree of arrays of shape (T, ...), or None if `length` is given.
+      levels: Number of levels, 1 to 3. Not used if memory_bytes is given.
+      memory_bytes: Promised memory in bytes. The fewest levels are taken for which XLA's
+        temporary memory is at most this, in a program that computes the sum of squares
+        of all outputs and its gradient with respect to init, xs and the arrays that f
+        uses. This program is compiled at most three times to find them. It holds ys, so
+        return None as y if you do not need it. Under `jax.vmap`, the promise is for one
+        element.
+      length: Number T of steps. Needed if xs is None.
+    Returns:
+      (last carry, ys), as `jax.lax.scan`.
+    Raises:
+      ValueError: levels is not 1, 2 or 3, memory_bytes is not positive, or no number of
+        levels needs as little as memory_bytes. The message gives the bytes that each
+        needs. Or the arrays of xs differ in the first axis.
+      TypeError: f is not a function of (carry, x).
+    References:
+      Griewank & Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, chapter 12.
+    Example:
+      >>> step = lambda h, x: (jnp.tanh(h + x), h)
+      >>> last = lambda xs: checkpoint_scan(step, 0.5, xs, levels=2)[0]
+      >>> plain = lambda xs: jax.lax.scan(step, 0.5, xs)[0]
+      >>> xs = jnp.linspace(0.0, 1.0, 100)
+      >>> bool(last(xs) == plain(xs))
+      True
+      >>> bool(jnp.allclose(jax.grad(last)(xs), jax.grad(plain)(xs)))
+      True
+    """
+    check_callable("f", f, "carry", "x")
+    if (
+        isinstance(levels, bool)
+        or not isinstance(levels, int)
+        or not 1 <= levels <= MOST_LEVELS
+    ):
+        raise ValueError(
+            f"levels must be an integer in 1..{MOST_LEVELS}; got "
+            f"levels={shown(levels)}."
+        )
+    xs = jax.tree.map(jnp.asarray, xs)
+    count = _length(xs, length)
+    if memory_bytes is not None:
+        check_number("memory_bytes", memory_bytes, positive=True)
+    if memory_bytes is not None and count:
+        levels = _levels_within(f, init, xs, count, memory_bytes)
+    return _scan(f, init, xs, count, levels)
+
+
+def _length(xs: Any, length: int | None) -> int:
+    """Return the number of steps."""
+    if length is not None:
+        check_number("length", length, integer=True)
+    counts: set[Any] = {
+        leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(xs)
+    }
+    if length is not None:
+        counts.add(int(length))
+    if len(counts) != 1 or None in counts:
+        shapes = [leaf.shape for leaf in jax.tree.leaves(xs)]
+        raise ValueError(
+            "xs must hold arrays with the same first axis, whose size is the number of "
+            f"steps; got arrays of shapes {shapes} and length={shown(length)}."
+        )
+    return counts.pop()
+
+
+def _scan(f: Callable, init: Any, xs: Any, count: int, levels: int) -> tuple[Any, Any]:
+    """Scan `count` steps, in parts of parts."""
+    size = _part(count, levels)
+    if size is None:
+        # In a scan, XLA cannot merge the second computation of a step with the first.
+        step = jax.checkpoint(f, prevent_cse=False)
+        return jax.lax.scan(step, init, xs, length=count)
+    parts, rest = divmod(count, size)
+    inside = jax.tree.map(
+        lambda leaf: leaf[: parts * size].reshape(parts, size, *leaf.shape[1:]), xs
+    )
+
+    def part(carry: Any, x: Any) -> tuple[Any, Any]:
+        return _scan(f, carry, x, size, levels - 1)
+
+    carry, ys = jax.lax.scan(
+        jax.checkpoint(part, prevent_cse=False), init, inside, length=parts
+    )
+    ys = jax.tree.map(lambda leaf: leaf.reshape(parts * size, *leaf.shape[2:]), ys)
+    if rest:
+        remaining = jax.tree.map(lambda leaf: leaf[parts * size :], xs)
+        # A checkpoint of its own: its carries are not stored during the other parts.
+        last = jax.checkpoint(
+            lambda carry, xs: _scan(f, carry, xs, rest, max(levels - 1, 1))
+        )
+        carry, more = last(carry, remaining)
+        ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, more)
+    return carry, ys
+
+
+def _part(count: int, levels: int) -> int | None:
+    """Return the length of a part, or None if the steps are not divided.
+
+    A part and the remaining steps have at least two steps, because XLA unrolls a loop
+    of one step, and the bits may change. A divisor of the length is taken if it needs at
+    most 1.3 times as many carries as the best length.
+    """
+    if levels == 1:
+        return None
+
+    def carries(size: int) -> float:
+        inside = (levels - 1) * size ** (1 / (levels - 1))
+        return count // size + inside + count % size / size
+
+    sizes = [s for s in range(2, count // 2 + 1) if count % s != 1]
+    if not sizes:
+        return None
+    best = min(sizes, key=carries)
+    divisors = [s for s in sizes if count % s == 0]
+    if divisors:
+        divisor = min(divisors, key=carries)
+        if carries(divisor) <= 1.3 * carries(best):
+            return divisor
+    return best
+
+
+def _levels_within(
+    f: Callable, init: Any, xs: Any, count: int, memory_bytes: int
+) -> int:
+    """Return the fewest levels whose gradient fits into the memory."""
+    needed = []
+    for levels in range(1, MOST_LEVELS + 1):
+        needed.append(_temporary_bytes(f, init, xs, count, levels))
+        if needed[-1] <= memory_bytes:
+            return levels
+    listed = ", ".join(f"{n:,} with {k}" for k, n in enumerate(needed, 1))
+    raise ValueError(
+        f"memory_bytes={shown(memory_bytes)} is too little. XLA's temporary memory, in "
+        f"bytes for each number of levels, would be {listed}. Promise at least the "
+        "least of these, make the carry smaller, or return None as y if it is not used."
+    )
+
+
+def _temporary_bytes(f: Callable, init: Any, xs: Any, count: int, levels: int) -> int:
+    """Return XLA's temporary memory for the gradient of the outputs' sum of squares.
+
+    Only shapes are used, so the values may be traced.
+    """
+    first = jax.tree.map(lambda leaf: leaf[0], xs)
+    jaxpr, shapes = jax.make_jaxpr(f, return_shape=True)(init, first)
+    structure = jax.tree.structure(shapes)
+
+    def squares(moving: list[Any], fixed: list[Any]) -> jax.Array:
+        init, xs, consts = merged(moving, fixed)
+
+        def step(carry: Any, x: Any) -> Any:
+            given = jax.tree.leaves((carry, x))
+            results = jax.core.eval_jaxpr(jaxpr.jaxpr, consts, *given)
+            return jax.tree.unflatten(structure, results)
+
+        outputs = jax.tree.leaves(_scan(step, init, xs, count, levels))
+        terms = [jnp.sum(jnp.abs(y) ** 2) for y in outputs if _is_inexact(y)]
+        return functools.reduce(jnp.add, terms, jnp.zeros(()))
+
+    arguments = (init, xs, list(jaxpr.consts))
+    shaped, tree = jax.tree.flatten(jax.eval_shape(lambda given: given, arguments))
+    places = [i for i, leaf in enumerate(shaped) if _is_inexact(leaf)]
+
+    def merged(moving: list[Any], fixed: list[Any]) -> Any:
+        leaves = list(fixed)
+        for place, leaf in zip(places, moving, strict=True):
+            leaves[place] = leaf
+        return jax.tree.unflatten(tree, leaves)
+
+    moving = [shaped[i] for i in places]
+    fixed = [None if i in places else leaf for i, leaf in enumerate(shaped)]
+    compiled = jax.jit(jax.value_and_grad(squares)).lower(moving, fixed).compile()
+    analysis: Any = compiled.memory_analysis()
+    return int(analysis.temp_size_in_bytes)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)

@@ -1,0 +1,108 @@
+"""Derivatives of a minimum by the implicit function theorem.
+
+At a minimum the gradient g(x, θ) is 0, so H dx/dθ = -∂g/∂θ, where H is the Hessian.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg
+
+from research.types import Array, Params
+
+
+def root_of_gradient(
+    objective: Callable[[Params], Array],
+    params: Params,
+    search: Callable[[Params], tuple[Params, Any]],
+) -> tuple[Params, Any]:
+    """Return the result of a search for a minimum, with implicit derivatives.
+
+    Args:
+      objective: Function params -> (). It may use arrays from outside. The derivative is
+        with respect to these.
+      params: Where the search starts.
+      search: Function params -> (minimum, anything else).
+    Returns:
+      What the search returns. The derivative of the minimum solves H dx = -dg by
+      conjugate gradients; all else is constant.
+    """
+    return jax.lax.custom_root(
+        jax.grad(objective),
+        params,
+        lambda _, start: search(start),
+        solve_by_conjugate_gradients,
+        has_aux=True,
+    )
+
+
+def solve_by_conjugate_gradients(
+    matvec: Callable[[Params], Params], right: Params
+) -> Params:
+    """Solve H x = b for a positive definite H, as an operation with derivatives.
+
+    The result is NaN if the residual stays above √ε times the norm of b. So it is if H is
+    singular and b is outside its range.
+    """
+    return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
+
+
+def _solve(matvec: Callable[[Params], Params], right: Params) -> Params:
+    size = sum(leaf.size for leaf in jax.tree.leaves(right))
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(right))
+    found, _ = cg(matvec, right, tol=eps, maxiter=min(10 * size + 10, 10_000))
+    rest = jax.tree.map(jnp.subtract, matvec(found), right)
+    solved = _norm(rest) <= eps**0.5 * _norm(right)
+    return jax.tree.map(lambda leaf: jnp.where(solved, leaf, jnp.nan), found)
+
+
+def _norm(tree: Params) -> Array:
+    return jnp.sqrt(
+        sum(
+            (jnp.sum(leaf.astype(float) ** 2) for leaf in jax.tree.leaves(tree)),
+            start=jnp.zeros(()),
+        )
+    )
+
+
+def with_derivative_of(
+    value: Any, function: Callable[[Params], Any], params: Params
+) -> Any:
+    """Return a value of function(params) that is known, with the function's derivative.
+
+    The function, which may use arrays from outside, is evaluated only for a derivative.
+    """
+    converted, consts = jax.closure_convert(function, params)
+
+    @jax.custom_jvp
+    def known(value: Any, params: Params, consts: Any) -> Any:
+        del params, consts
+        return value
+
+    @known.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        value, params, consts = primals
+        slope = jax.jvp(
+            lambda params, consts: converted(params, *consts),
+            (params, consts),
+            tangents[1:],
+        )[1]
+        return value, slope.astype(value.dtype)
+
+    return known(value, params, consts)
+
+
+@jax.custom_jvp
+def unless(flag: Array, tree: Any) -> Any:
+    """Return the tree, whose derivative is NaN if the flag is set."""
+    del flag
+    return tree
+
+
+@unless.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    flag, tree = primals
+    factor = jax.lax.stop_gradient(jnp.where(flag, jnp.nan, 1.0))
+    return tree, jax.tree.map(lambda t: t * factor.astype(t.dtype), tangents[1])

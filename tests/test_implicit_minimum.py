@@ -1,0 +1,196 @@
+"""implicit_minimum and minimise against closed forms: derivatives in every mode, reports and refusals."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research import descent
+from research.derivatives import NotInexactError, NotScalarError
+from research.descent import SingularHessianError, implicit_minimum, minimise
+from research.types import Outcome
+from research.update_rules import bfgs, gradient_descent
+
+RANDOM = np.random.default_rng(0)
+A = jnp.asarray(RANDOM.normal(size=(30, 6)))
+B = jnp.asarray(RANDOM.normal(size=30))
+W = jnp.asarray(RANDOM.normal(size=6))
+RULE = bfgs()
+
+
+def ridge(x, theta):
+    rest = A @ x - B * theta["scale"]
+    return 0.5 * rest @ rest / 30 + 0.5 * theta["penalty"] * x @ x
+
+
+def closed(theta):
+    hessian = A.T @ A / 30 + theta["penalty"] * jnp.eye(6)
+    return jnp.linalg.solve(hessian, A.T @ B * theta["scale"] / 30)
+
+
+THETA = {"scale": jnp.asarray(1.3), "penalty": jnp.asarray(0.2)}
+
+
+def ours(theta, **options):
+    options = {"tolerance": 1e-13, "rule": RULE, **options}
+    return implicit_minimum(ridge, jnp.zeros(6), theta, **options)
+
+
+@pytest.mark.thorough("the other modes", but="reverse")
+@pytest.mark.parametrize("order", ["reverse", "forward", "second"])
+def test_derivatives_of_ridge_are_the_closed_form(order):
+    transform = {
+        "reverse": jax.jacrev,
+        "forward": jax.jacfwd,
+        "second": lambda f: jax.jacfwd(jax.jacrev(f)),
+    }[order]
+    found = jax.jit(transform(lambda theta: ours(theta).params))(THETA)
+    truth = jax.jit(transform(closed))(THETA)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13),
+        found,
+        truth,
+    )
+
+
+def test_value_has_its_derivative():
+    found = jax.grad(lambda theta: ours(theta).value)(THETA)
+    truth = jax.grad(lambda theta: ridge(closed(theta), theta))(THETA)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), found, truth
+    )
+
+
+def test_report_is_that_of_the_hessian():
+    found = ours(THETA)
+    values = jnp.linalg.eigvalsh(A.T @ A / 30 + 0.2 * jnp.eye(6))
+    np.testing.assert_allclose(found.smallest_eigenvalue, values[0], rtol=1e-12)
+    np.testing.assert_allclose(found.largest_eigenvalue, values[-1], rtol=1e-12)
+    slope = jax.grad(ridge)(found.params, THETA)
+    np.testing.assert_allclose(found.residual, jnp.max(jnp.abs(slope)), atol=1e-16)
+    assert found.outcome == Outcome.CONVERGED
+
+
+def test_eigenvalues_of_a_large_hessian_are_bounded_by_lanczos():
+    scales = jnp.linspace(1.0, 3.0, 200).at[7].set(0.01).at[9].set(10.0)
+    f = lambda x, theta: 0.5 * jnp.sum(scales * (x - theta) ** 2)
+    found = implicit_minimum(f, jnp.zeros(200), 1.0, rule=RULE)
+    np.testing.assert_allclose(found.smallest_eigenvalue, 0.01, rtol=1e-6)
+    np.testing.assert_allclose(found.largest_eigenvalue, 10.0, rtol=1e-6)
+    # One eigenvalue alone: the Krylov space has one dimension.
+    same = lambda x, theta: 0.5 * jnp.sum((x - theta) ** 2)
+    found = implicit_minimum(same, jnp.zeros(200), 1.0, rule=RULE)
+    np.testing.assert_allclose(found.smallest_eigenvalue, 1.0, rtol=1e-10)
+
+
+@pytest.mark.thorough("early stops")
+def test_derivative_of_an_early_stop_is_nearer_than_that_of_the_steps():
+    step = lambda x, theta: x - 0.3 * jax.grad(ridge)(x, theta)
+
+    def unrolled(theta):
+        return jax.lax.fori_loop(0, 20, lambda i, x: step(x, theta), jnp.zeros(6))
+
+    early = lambda theta: ours(theta, rule=gradient_descent(0.3), max_steps=20).params
+    truth = jax.jacfwd(closed)(THETA)["penalty"]
+    error = lambda f: float(jnp.max(jnp.abs(jax.jacfwd(f)(THETA)["penalty"] - truth)))
+    assert error(early) < 0.5 * error(unrolled)
+
+
+def test_memory_does_not_grow_with_the_steps():
+    def temporary(steps):
+        f = lambda theta: jnp.sum(
+            ours(theta, rule=gradient_descent(0.01), max_steps=steps).params
+        )
+        compiled = jax.jit(jax.grad(f)).lower(THETA).compile()
+        analysis: Any = compiled.memory_analysis()
+        return analysis.temp_size_in_bytes
+
+    assert temporary(10) == temporary(100_000)
+
+
+@pytest.mark.thorough("vmap")
+def test_theta_maps():
+    penalties = jnp.array([0.1, 0.5, 2.0])
+    f = lambda p: ours({"scale": jnp.asarray(1.0), "penalty": p}).params
+    slopes = jax.vmap(jax.jacrev(f))(penalties)
+    truth = [
+        jax.jacrev(lambda p: closed({"scale": 1.0, "penalty": p}))(p) for p in penalties
+    ]
+    np.testing.assert_allclose(slopes, jnp.stack(truth), rtol=1e-11)
+
+
+SINGULAR = {
+    "flat": lambda x, theta: 0.5 * (x[0] + x[1] - theta) ** 2,
+    "saddle": lambda x, theta: 0.5 * x[0] ** 2 - 0.5 * x[1] ** 2 - theta * x[0],
+    "quartic": lambda x, theta: jnp.sum((x - theta) ** 4),
+    "none": lambda x, theta: 0.0 * jnp.sum(x) * theta,
+}
+
+
+@pytest.mark.thorough("other kinds of Hessian", but="flat")
+@pytest.mark.parametrize("name", SINGULAR)
+def test_singular_hessian_is_refused(name):
+    f = SINGULAR[name]
+    start = jnp.full(2, 0.5) if name == "quartic" else jnp.zeros(2)
+    options = {"rule": gradient_descent(0.1), "max_steps": 50}
+    at = lambda theta: implicit_minimum(f, start, theta, **options)
+    theta = jnp.asarray(0.5)
+    with pytest.raises(SingularHessianError, match="must be positive definite"):
+        at(theta)
+    with pytest.raises(SingularHessianError):
+        jax.grad(lambda theta: jnp.sum(at(theta).params))(theta)
+    slope = jax.jit(jax.grad(lambda theta: jnp.sum(at(theta).params)))(theta)
+    assert jnp.isnan(slope)  # A trace cannot raise.
+
+
+def test_minimise_is_differentiable_in_reverse():
+    def at(theta):
+        return minimise(lambda x: ridge(x, theta), RULE, jnp.zeros(6), tolerance=1e-13)
+
+    weighted = lambda theta: W @ at(theta).params
+    truth = jax.grad(lambda theta: W @ closed(theta))(THETA)
+    for found in (jax.grad(weighted)(THETA), jax.jacfwd(weighted)(THETA)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, truth
+        )
+    found = jax.grad(lambda theta: at(theta).value)(THETA)
+    truth = jax.grad(lambda theta: ridge(closed(theta), theta))(THETA)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), found, truth
+    )
+
+
+def test_minimise_of_a_flat_objective_has_no_derivative():
+    # H = 0, and the gradient depends on theta.
+    linear = lambda theta: minimise(
+        lambda x: theta * x[0], gradient_descent(0.1), jnp.zeros(2), max_steps=3
+    )
+    assert jnp.isnan(jax.grad(lambda theta: linear(theta).params[0])(0.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"theta": 1}, NotInexactError, "theta must be real floating numbers; got int"),
+        ({"start": 1}, NotInexactError, "start must be real floating"),
+        ({"start": ()}, TypeError, "start must hold at least one array"),
+        ({"objective": lambda x, t: jnp.ones(2)}, NotScalarError, "an array of shape"),
+        ({"objective": lambda x: x}, TypeError, "objective must be a function of"),
+        ({"rule": 0.1}, TypeError, "rule"),
+        ({"tolerance": -1.0}, ValueError, "tolerance"),
+        ({"max_steps": 1.5}, TypeError, "max_steps"),
+    ],
+)
+def test_bad_input_is_named(change, error, words):
+    call = {
+        "objective": lambda x, theta: (x - theta) ** 2,
+        "start": 0.0,
+        "theta": 1.0,
+        "rule": optax.sgd(0.1),
+    } | change
+    with pytest.raises(error, match=re.escape(words)):
+        descent.implicit_minimum(**call)
