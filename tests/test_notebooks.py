@@ -53,7 +53,6 @@ SETUP = 3  # Cells of code that install, configure and import.
 PICTURES = {"what_is_a_derivative": 2, "the_chain_rule_at_work": 1, "write_adam": 1}
 PICTURES |= {
     "bring_your_own_rule": 4,
-    "your_rule_on_a_network": 2,
     "image_recognition": 3,
     "spoken_words": 2,
     "character_language_model": 2,
@@ -104,7 +103,8 @@ def opens_with_its_badge_and_one_pip_line(
 ) -> Iterator[str]:
     cells = json.loads(notebook)["cells"]
     repository = address().removeprefix("https://github.com/")
-    target = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name}.ipynb"
+    colab = "https://colab.research.google.com/github"
+    target = f"{colab}/{repository}/blob/main/notebooks/{name}.ipynb"
     if not re.match(
         rf"\[!\[Open in Colab\]\(\S+\.svg\)\]\({re.escape(target)}\)\n",
         "".join(cells[0]["source"]),
