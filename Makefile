@@ -5,6 +5,7 @@
 #   make nightly        the tests that take minutes and add little to the rest
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
+#   make test-torch     the tests that need PyTorch, in the environment of make bench
 #   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about half an hour
 #   make requirements   the locks in requirements/: newest and floor
 PYTHON ?= python3.13 python3.12 python3.11 python3
@@ -12,7 +13,7 @@ VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test test-all nightly check notebooks bench requirements
+.PHONY: run test test-all nightly check notebooks test-torch bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
@@ -34,6 +35,10 @@ check: $(VENV)/installed-check
 notebooks: $(VENV)/installed-test
 	$(python) notebooks/build.py
 
+test-torch: setup.cfg
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/installed-bench
+	.venv-bench/bin/python -m pytest tests/test_torch_mutants.py $(ARGS)
+
 bench: setup.cfg
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/installed-bench
 	.venv-bench/bin/python -W ignore -m benchmarks $(ARGS)
@@ -50,7 +55,7 @@ requirements: $(VENV)/installed
 $(VENV)/installed: extras :=
 $(VENV)/installed-test: extras := [test]
 $(VENV)/installed-check: extras := [test,dev]
-$(VENV)/installed-bench: extras := [bench]
+$(VENV)/installed-bench: extras := [test,bench]
 $(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check $(VENV)/installed-bench: setup.cfg pyproject.toml
 	@$(environment)
 	@echo "Installing into $(VENV); the first time this takes a minute or two."

@@ -1,4 +1,6 @@
-"""Timing in turns, and what is said of it: medians, spreads, and ratios within one run."""
+"""Timing in turns, and what is said of it: medians, spreads, and ratios within one
+run.
+"""
 
 import sys
 import time

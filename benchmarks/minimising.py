@@ -1,7 +1,7 @@
 """Minimising to one tolerance: our L-BFGS, BFGS, Newton and Levenberg-Marquardt beside
 scipy's and optimistix's.
 
-python -m benchmarks.minimising                        # every problem, about four minutes
+python -m benchmarks.minimising  # every problem, about four minutes
 python -m benchmarks.minimising --only rosenbrock_2    # one of them
 """
 

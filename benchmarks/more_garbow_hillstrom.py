@@ -1,8 +1,8 @@
 """Minimising the 42 problems of More, Garbow and Hillstrom: minima reached,
 evaluations, and scipy beside ours.
 
-python -m benchmarks.more_garbow_hillstrom                       # every problem, our rules and scipy's, some minutes
-python -m benchmarks.more_garbow_hillstrom --only rosenbrock     # one of them; may be repeated
+python -m benchmarks.more_garbow_hillstrom  # every problem, some minutes
+python -m benchmarks.more_garbow_hillstrom --only rosenbrock  # one, or several
 """
 
 import argparse

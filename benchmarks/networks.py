@@ -34,7 +34,9 @@ DEVICES = 2
 
 
 class NetworkRow(NamedTuple):
-    """One contender on one job; times are None where it did not run, and note says why."""
+    """One contender on one job; times are None where it did not run, and note says
+    why.
+    """
 
     job: str
     words: str

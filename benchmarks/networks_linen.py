@@ -1,4 +1,6 @@
-"""The networks as Flax Linen modules with optax's Adam: a jitted step in a Python loop."""
+"""The networks as Flax Linen modules with optax's Adam: a jitted step in a Python
+loop.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -166,7 +168,9 @@ def twin(job: Job) -> tuple[nn.Module, Any]:
 
 
 def python_loop(job: Job) -> Contender:
-    """The jitted step of a Flax tutorial, over batches that lie on the device already."""
+    """The jitted step of a Flax tutorial, over batches that lie on the device
+    already.
+    """
     module, params = twin(job)
     adam = optax.adam(RATE)
 

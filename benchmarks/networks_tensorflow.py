@@ -133,7 +133,9 @@ def build(job: Job) -> tuple[Callable, list[Any], list[Any]]:
 
 
 def graph(job: Job) -> Contender:
-    """A step as one graph, in a Python loop over batches that are gathered beforehand."""
+    """A step as one graph, in a Python loop over batches that are gathered
+    beforehand.
+    """
     logits_of, variables, moves = build(job)
     start = [v.numpy() for v in variables]
     slots = [

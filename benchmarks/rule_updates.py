@@ -1,7 +1,7 @@
 """What an update costs: the jitted update of a rule of ours beside optax's, on one leaf
 and on a thousand.
 
-python -m benchmarks.rule_updates                       # every rule that has a counterpart in optax
+python -m benchmarks.rule_updates  # every rule that has a counterpart in optax
 python -m benchmarks.rule_updates --only adam --quick   # a smoke run
 """
 
@@ -47,7 +47,9 @@ Constructor = Callable[[float], optax.GradientTransformation]
 
 
 class Built(NamedTuple):
-    """A compiled update, and what it took until its first result was there, in seconds."""
+    """A compiled update, and what it took until its first result was there, in
+    seconds.
+    """
 
     update: Callable[..., Any]
     state: Any

@@ -68,7 +68,9 @@ def contenders(
 def measure_cell(
     problem: Problem, runners: list[Contender], rounds: int
 ) -> list[StepRow]:
-    """Every contender of one cell, its loss held against ours before anything is timed."""
+    """Every contender of one cell, its loss held against ours before anything is
+    timed.
+    """
     losses = {runner.name: final_loss(problem, runner.train()) for runner in runners}
     apart = clock.check_equal(
         losses, f"the last loss ({problem.model}, {problem.regime})", TOLERANCE

@@ -1,7 +1,7 @@
 """A study's runs, all trials and seeds of a rule on a workload: at once, against the
 same runs one after another.
 
-python -m benchmarks.studies                       # both workloads and rules, about five minutes
+python -m benchmarks.studies  # both workloads and rules, about five minutes
 python -m benchmarks.studies --only adam --quick   # a smoke run of a few runs
 """
 
@@ -360,7 +360,8 @@ def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
 
     Example:
       >>> row = StudyRow("digits", "adam", "ours", "", 8, 5)
-      >>> rows = [row._replace(runs=n, seconds=clock.Spread(s, s, s)) for n, s in ((8, 0.9), (80, 11.0))]
+      >>> seconds = {8: clock.Spread(0.9, 0.9, 0.9), 80: clock.Spread(11.0, 11.0, 11.0)}
+      >>> rows = [row._replace(runs=n, seconds=s) for n, s in seconds.items()]
       >>> line = line_of(rows)
       >>> round(line.slope, 3), round(line.off, 3), line.off == line.off_in_batches
       (0.124, 0.1, True)
@@ -374,7 +375,9 @@ def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
 
 
 def _line(counted: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-    """The slope whose largest relative miss of the times is the least, and that miss."""
+    """The slope whose largest relative miss of the times is the least, and that
+    miss.
+    """
     each = counted / seconds  # slope * each - 1 is the miss.
     slope = 2 / (each.max() + each.min())
     return float(slope), float(slope * each.max() - 1)

@@ -132,7 +132,9 @@ FUNCTIONS = {"heavy_ball": _heavy_ball, "adam": _adam}
 
 
 def vmapped(study: Sweep, model: str, rule: str) -> Contender:
-    """All runs at once: a Python loop over steps, each of them vmapped over the runs."""
+    """All runs at once: a Python loop over steps, each of them vmapped over the
+    runs.
+    """
     update, penalty = FUNCTIONS[rule], PENALTIES[model]
     gradient_of = torch.func.grad(peers_torch.loss_of(model), argnums=(0, 1))
 

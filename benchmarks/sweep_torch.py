@@ -85,7 +85,9 @@ def compiled(sweep: Sweep) -> Contender:
 
 
 def draws_of_all(sweep: Sweep) -> list[Any]:
-    """Return each step's indices of shape (runs, batch size); None for the full batch."""
+    """Return each step's indices of shape (runs, batch size); None for the full
+    batch.
+    """
     orders = [
         order
         for seed in sweep.seeds.tolist()
@@ -103,7 +105,9 @@ def vmapped(
     wrap: Callable = lambda function: function,
     name: str = "torch.func.vmap",
 ) -> Contender:
-    """All runs at once: a Python loop over steps, each of them vmapped over the runs."""
+    """All runs at once: a Python loop over steps, each of them vmapped over the
+    runs.
+    """
     draws, (all_x, all_y) = draws_of_all(sweep), data(sweep)
     own = None if draws[0] is None else 0  # Whether each run has a batch of its own.
     step = torch.func.vmap(

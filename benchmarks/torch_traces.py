@@ -1,7 +1,9 @@
 """Are the recorded trajectories still what PyTorch gives? Each is computed again and
 held against the record.
 
-python -m benchmarks.torch_traces     # needs the extra `bench`; those of Lion and LAMB need timm, which is not in it
+python -m benchmarks.torch_traces
+
+It needs the extra `bench`; those of Lion and LAMB need timm, which is not in it.
 
 What is recorded (research/verification/recorded.json) is facts, so that the package and
 its tests need neither of the two.

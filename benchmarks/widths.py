@@ -2,7 +2,7 @@
 it changes.
 
 python benchmarks/widths.py                # two to three minutes on two cores
-python benchmarks/widths.py --quick        # a smoke run with few epochs; its seconds mean nothing
+python benchmarks/widths.py --quick  # few epochs; its seconds mean nothing
 
 A sweep as the main experiment runs them: logistic regression on breast_cancer, 32 runs
   (seeds and rates), whole batch,

@@ -1,7 +1,7 @@
 """Write what is made in these pages: a page for each update rule, and the tables of
 kept runs.
 
-python docs/build.py     the rules from their docstrings, the tables from experiments/reference/
+python docs/build.py  the rules from docstrings, tables from experiments/reference/
 """
 
 import json

@@ -198,7 +198,9 @@ def _tokens(text: str) -> list[Token]:
 
 
 def _sequence(tokens: list[Token], end: str = "") -> tuple[str, list[Token]]:
-    """Write factors and operators up to `end`; return the text and the tokens behind."""
+    """Write factors and operators up to `end`; return the text and the tokens
+    behind.
+    """
     written: list[str] = []
     start = 0  # Where the product that is being read begins.
     numerator = ""  # What a division has before its "/".

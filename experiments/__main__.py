@@ -23,10 +23,12 @@ Split its work into jobs, on this machine or on a cluster:
   python -m experiments spread NAME [flags] --jobs 4
 Reproduce a run, or the stored reference of an experiment:
   python -m experiments reproduce results/NAME/ID  (or NAME)
-Store a run as reference in experiments/reference:  python -m experiments keep results/NAME/ID
+Store a run as reference in experiments/reference:
+  python -m experiments keep results/NAME/ID
 
-These commands need no clone of the repository; see descent --help (or python -m research --help):
-verify, compare, networks, explain, reproduce, data, pack, leaderboard."""
+These commands need no clone of the repository; see descent --help (or python -m
+research --help): verify, compare, networks, explain, reproduce, data, pack,
+leaderboard."""
 
 
 def main(argv: Sequence[str]) -> int:

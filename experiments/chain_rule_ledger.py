@@ -345,7 +345,8 @@ def hunt(arrays: dict[str, np.ndarray]):
                 f"bug/{key}": value for key, value in graph_arrays(ledger).items()
             }
         lines, first = inspect.getsourcelines(f)
-        planted = f"{__file__.rpartition('/')[2]}:{first + next(i for i, s in enumerate(lines) if '# planted' in s)}"
+        offset = next(i for i, line in enumerate(lines) if "# planted" in line)
+        planted = f"{__file__.rpartition('/')[2]}:{first + offset}"
         origin = ledger.first_nonfinite()
         reported = (
             (origin.primitive, origin.backward, origin.source)

@@ -92,9 +92,18 @@ FULL = Config(
     choose=(0.25, 0.5, 1, 2, 4),
 )
 FAST = Config(
-    dataset=FALLBACK, seeds="0..1", batch_size=32, softmax_epochs=2, mlp_epochs=2, cnn_epochs=2, budgets=(1,),
-    mlp_rate=1e-2, cnn_rate=1e-2, hidden=(16, 16), channels=(4, 8),
-)  # fmt: skip
+    dataset=FALLBACK,
+    seeds="0..1",
+    batch_size=32,
+    softmax_epochs=2,
+    mlp_epochs=2,
+    cnn_epochs=2,
+    budgets=(1,),
+    mlp_rate=1e-2,
+    cnn_rate=1e-2,
+    hidden=(16, 16),
+    channels=(4, 8),
+)
 
 
 if __name__ == "__main__":  # Flags are read before anything heavy is imported.

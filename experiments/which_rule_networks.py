@@ -1,11 +1,11 @@
 """Which update rule should I use first to train a network?
 
 Fifteen rules that people use train four small networks: an MLP, a CNN, a GRU and a deep
-autoencoder; with --full also a character GPT. Every rule gets the same number of independent
-searches for its peak rate, each with its own points and tuning seeds. Every training
-has the same length, a warm-up of 10 %, and a rate that falls linearly to zero. The
-score is the validation loss at the end, reported on other seeds. The test accuracy is
-reported and never used.
+autoencoder; with --full also a character GPT. Every rule gets the same number of
+independent searches for its peak rate, each with its own points and tuning seeds. Every
+training has the same length, a warm-up of 10 %, and a rate that falls linearly to zero.
+The score is the validation loss at the end, reported on other seeds. The test accuracy
+is reported and never used.
 
     # Rates only.
     python experiments/which_rule_networks.py

@@ -25,16 +25,20 @@ BEFORE = """
 import importlib.metadata
 import jax, jaxlib, numpy
 def _installed():
-    return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
+    names = ("jax", "jaxlib", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
 _before = _installed()
 print("before the install:", _before)
 """
 AFTER = """
 import pathlib, research
 _loaded = {module.__name__: module.__version__ for module in (jax, jaxlib, numpy)}
-assert _installed() == _loaded == _before, f"before the install {_before}, after it {_installed()}"
-assert pathlib.Path(research.__file__).is_relative_to(pathlib.Path(jax.__file__).parents[1]), research.__file__
-print("after it, in the same process:", _loaded, "and research", importlib.metadata.version("descent-jax"))
+_now = _installed()
+assert _now == _loaded == _before, f"before the install {_before}, after it {_now}"
+_packages = pathlib.Path(jax.__file__).parents[1]
+assert pathlib.Path(research.__file__).is_relative_to(_packages), research.__file__
+_ours = importlib.metadata.version("descent-jax")
+print("after it, in the same process:", _loaded, "and research", _ours)
 """
 
 

@@ -307,7 +307,7 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
       TypeError: f must be a function of (x); got f=3.0.
       >>> check_callable("f", lambda: 0.0, "x")
       Traceback (most recent call last):
-      TypeError: f must be a function of (x); got f=<function <lambda> ...>, which takes ().
+      TypeError: f must be a function of (x); got f=<function <lambda> ...>, which ...
     """
     of = f" of ({', '.join(arguments)})" if arguments else ""
     hint = f" {hint}" if hint else ""
@@ -547,9 +547,11 @@ def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
     Raises:
       TypeError: A method is missing.
     Example:
-      >>> check_methods("model", 3, "init", "apply", hint="Make one by research.models.linear(3).")
+      >>> check_methods(
+      ...     "model", 3, "init", "apply", hint="Make one by research.models.linear(3)."
+      ... )
       Traceback (most recent call last):
-      TypeError: model must have the functions init and apply; got model=3. Make one by research.models.linear(3).
+      TypeError: model must have the functions init and apply; got model=3. Make one ...
     """
     if inspect.isclass(value) or not all(
         callable(getattr(value, method, None)) for method in methods
@@ -569,7 +571,7 @@ def check_dtype(name: str, value: Any) -> None:
     Example:
       >>> check_dtype("dtype", "nonsense")
       Traceback (most recent call last):
-      TypeError: dtype must be the name or type of a floating dtype, such as "float32"; got dtype='nonsense'.
+      TypeError: dtype must be the name or type of a floating dtype, such as ...
     """
     try:
         named = isinstance(value, str | type | np.dtype) or (
@@ -581,7 +583,8 @@ def check_dtype(name: str, value: Any) -> None:
     if dtype is not None and _kind_of(dtype) == "f":
         return
     raise TypeError(
-        f'{name} must be the name or type of a floating dtype, such as "float32"; got {name}={shown(value)}.'
+        f'{name} must be the name or type of a floating dtype, such as "float32"; '
+        f"got {name}={shown(value)}."
     )
 
 
@@ -625,4 +628,6 @@ def _kind_of(dtype: Any) -> str:
 
 
 def _parameters(signature: inspect.Signature) -> str:
-    return f"({', '.join(map(str, (p.replace(annotation=p.empty) for p in signature.parameters.values())))})"
+    parameters = signature.parameters.values()
+    plain = (str(p.replace(annotation=p.empty)) for p in parameters)
+    return f"({', '.join(plain)})"

@@ -50,7 +50,10 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
       >>> from research import losses, models
       >>> objective = empirical_risk(models.linear(1), losses.squared_error)
       >>> params = {"weights": jnp.array([2.0]), "intercept": jnp.array(0.0)}
-      >>> print(objective(params, Batch(jnp.array([[1.0], [2.0]]), jnp.array([2.0, 2.0]))))  # residuals 0 and 2
+      >>> # Residuals 0 and 2
+      >>> print(
+      ...     objective(params, Batch(jnp.array([[1.0], [2.0]]), jnp.array([2.0, 2.0])))
+      ... )
       1.0
     """
 
@@ -160,7 +163,9 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
     Returns:
       The sum, (params, batch) -> ().
     Example:
-      >>> objective = regularised(lambda params, batch: jnp.sum(params), l2_penalty(1.0), l1_penalty(1.0))
+      >>> objective = regularised(
+      ...     lambda params, batch: jnp.sum(params), l2_penalty(1.0), l1_penalty(1.0)
+      ... )
       >>> print(objective(jnp.array([3.0]), None))  # 3 + 4.5 + 3
       10.5
     """
@@ -238,7 +243,10 @@ def gradient_covariance_trace(
       >>> objective = empirical_risk(models.linear(1), losses.squared_error)
       >>> params = {"weights": jnp.array([0.0]), "intercept": jnp.array(0.0)}
       >>> batch = Batch(jnp.array([[0.0], [0.0]]), jnp.array([1.0, -1.0]))
-      >>> print(gradient_covariance_trace(objective, params, batch))  # intercept gradients -1 and 1
+      >>> # Intercept gradients -1 and 1
+      >>> print(
+      ...     gradient_covariance_trace(objective, params, batch)
+      ... )
       1.0
     """
     check_callable("objective", objective, "params", "batch")
@@ -344,7 +352,8 @@ def r_squared(model: Model) -> Objective:
         prediction = model.apply(params, batch.x)
         if prediction.shape != batch.y.shape:
             raise ValueError(
-                f"predictions and targets differ in shape: {prediction.shape} and {batch.y.shape}."
+                f"predictions and targets differ in shape: {prediction.shape} and "
+                f"{batch.y.shape}."
             )
         deviation = batch.y - jnp.mean(batch.y, axis=0, keepdims=True)
         return 1 - jnp.sum((batch.y - prediction) ** 2) / jnp.sum(deviation**2)

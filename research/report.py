@@ -171,7 +171,9 @@ def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     Returns:
       Pairs (names of the rules, source). The source is None if it is unknown.
     Example:
-      >>> rule_sources({"origin": {"code": [{"rules": ["mine"], "text": "mine = 3"}, 7]}})
+      >>> rule_sources(
+      ...     {"origin": {"code": [{"rules": ["mine"], "text": "mine = 3"}, 7]}}
+      ... )
       [('mine', 'mine = 3')]
     """
     checks.check_mapping("numbers", numbers, "names to values")
@@ -237,8 +239,8 @@ def prose(text: str) -> str:
     of "-m".
 
     Example:
-      >>> print(prose("Leave out --fast: `python -m experiments` < 1 - 2 < 3."))
-      Leave out <span class="word">--fast</span>: <code>python <span class="word">-m</span> experiments</code> &lt; 1 - 2 &lt; 3.
+      >>> print(prose("Leave out --fast: `experiments` < 1 - 2 < 3."))
+      Leave out <span class="word">--fast</span>: <code>experiments</code> &lt; 1 ...
     """
     checks.check_text("text", text)
     parts = [html.escape(part) for part in re.split(r"`([^`]+)`", text)]
@@ -257,7 +259,19 @@ def shown(value: str | int | float | None) -> str:
     follows. None, NaN and the infinities become words or symbols.
 
     Example:
-      >>> [shown(value) for value in (None, True, 1797, 0.0252494, 12345.6, -1e-9, math.inf, "Adam")]
+      >>> [
+      ...     shown(value)
+      ...     for value in (
+      ...         None,
+      ...         True,
+      ...         1797,
+      ...         0.0252494,
+      ...         12345.6,
+      ...         -1e-9,
+      ...         math.inf,
+      ...         "Adam",
+      ...     )
+      ... ]
       ['not reached', 'yes', '1,797', '0.02525', '12,346', '−1.00×10⁻⁹', '∞', 'Adam']
     """
     if value is not None and not isinstance(value, str | int | float | np.number):
@@ -279,7 +293,8 @@ def shown(value: str | int | float | None) -> str:
         text = f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
     else:
         digits, power = f"{value:.2e}".split("e")
-        text = f"{digits}×10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+        raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+        text = f"{digits}×10{str(int(power)).translate(raised)}"
     return text.replace("-", "−")
 
 
@@ -290,7 +305,9 @@ def sortable(table: runs.Table) -> Sortable:
     values are sorted to the end. An entry that is already a `Cell` is not changed.
 
     Example:
-      >>> sortable(runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))).rows[0][1]
+      >>> sortable(
+      ...     runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))
+      ... ).rows[0][1]
       Cell(text='1,437', exact='1437', missing=False)
     """
     checks.check_instance(

@@ -137,7 +137,8 @@ def num_examples(dataset: Batch | None) -> int | None:
         return None
     if not isinstance(dataset, Batch):
         raise TypeError(
-            f"dataset must be a research.types.Batch; got {type(dataset).__name__}. Write Batch(x, y)."
+            f"dataset must be a research.types.Batch; got {type(dataset).__name__}. "
+            "Write Batch(x, y)."
         )
     leaves = {
         f"{name}{jax.tree_util.keystr(path)}": leaf
@@ -191,7 +192,7 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     Example:
       >>> check_sampler(minibatch(13, 4), 12)
       Traceback (most recent call last):
-      ValueError: the sampler was built for num_examples=13, but the dataset has 12 examples. Build it with n=12.
+      ValueError: the sampler was built for num_examples=13, but the dataset has 12 ...
     """
     check_form(sampler)
     if n is not None:
@@ -200,8 +201,8 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
     drawn = jax.eval_shape(lambda: sampler.indices(jax.random.key(0)))
     if drawn is not None and (not hasattr(drawn, "shape") or drawn.shape != shape):
         raise ValueError(
-            f"the sampler's indices must have the shape (num_batches, batch_size) = {shape}; got "
-            f"{getattr(drawn, 'shape', drawn)}."
+            "the sampler's indices must have the shape (num_batches, batch_size) = "
+            f"{shape}; got {getattr(drawn, 'shape', drawn)}."
         )
     if drawn is not None and not jnp.issubdtype(drawn.dtype, jnp.integer):
         raise TypeError(
@@ -234,7 +235,7 @@ def check_form(sampler: Any) -> None:
     Example:
       >>> check_form(32)
       Traceback (most recent call last):
-      TypeError: sampler must be a Sampler; got sampler=32. Build one, such as research.samplers.minibatch(n, 32).
+      TypeError: sampler must be a Sampler; got sampler=32. Build one, such as ...
     """
     check_instance(
         "sampler",
@@ -260,7 +261,7 @@ def check_indices(indices: Any, n: int) -> None:
     Example:
       >>> check_indices([0, 12], 12)
       Traceback (most recent call last):
-      ValueError: the sampler draws index 12, which is outside the dataset of 12 examples. Build the sampler with n=12.
+      ValueError: the sampler draws index 12, which is outside the dataset of 12 ...
     """
     if indices is None or isinstance(indices, Tracer):
         return

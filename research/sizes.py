@@ -48,7 +48,7 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
     Example:
       >>> check_room("n and d", 10**9, 10**9)
       Traceback (most recent call last):
-      ValueError: n and d would need an array of 1000000000 x 1000000000 entries, ... GB, more than the memory...
+      ValueError: n and d would need an array of 1000000000 x 1000000000 entries, ...
     """
     check_text("what", what)
     check_count("itemsize", itemsize)
@@ -72,7 +72,7 @@ def check_memory(what: str, size: int) -> None:
     Example:
       >>> check_memory("the state of the rule", 10**18)
       Traceback (most recent call last):
-      ValueError: the state of the rule would need 1000000000 GB, more than half of the ...
+      ValueError: the state of the rule would need 1000000000 GB, more than half ...
     """
     check_text("what", what)
     check_count("size", size, 0)

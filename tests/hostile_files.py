@@ -381,7 +381,9 @@ def read_checkpoint(folder: Path) -> Any:
 
 
 def ranked(folder: Path, good: Path, skip_bad: bool) -> Any:
-    """The leaderboard of a good study and another; with skip_bad it must always come."""
+    """The leaderboard of a good study and another; with skip_bad it must always
+    come.
+    """
     bad = folder / "study.zip" if (folder / "study.zip").exists() else folder
     page = folder.parent / "page.html"
     if not skip_bad:

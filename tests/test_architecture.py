@@ -143,11 +143,12 @@ def imports_only_to_the_left(path: str, source: str) -> Iterator[str]:
 
 
 def _is_of_the_same_experiment(path: str, imported: list[str]) -> bool:
-    """Whether a report imports its own experiment, or what reports share."""
-    if not path.startswith("experiments/reports/"):
-        return False
+    """Whether a report imports its own experiment, or a module what experiments
+    share.
+    """
     names = [part for part in imported[1:] if part != "reports"]
-    return bool(names) and (names[0] == Path(path).stem or names[0].startswith("_"))
+    own = path.startswith("experiments/reports/") and names[:1] == [Path(path).stem]
+    return own or (names[:1] != [] and names[0].startswith("_"))
 
 
 def keeps_packages_in_their_place(path: str, source: str) -> Iterator[str]:

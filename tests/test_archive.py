@@ -58,7 +58,9 @@ def members_of(path):
 
 
 def with_sums(files):
-    """Members that agree with each other, as one who wants to deceive would write them."""
+    """Members that agree with each other, as one who wants to deceive would write
+    them.
+    """
     sums = "".join(
         f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)
     )

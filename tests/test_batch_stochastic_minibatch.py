@@ -1,4 +1,6 @@
-"""The main experiment, small: its number, its answer, its figures, and what it refuses."""
+"""The main experiment, small: its number, its answer, its figures, and what it
+refuses.
+"""
 
 import dataclasses
 import json

@@ -182,13 +182,19 @@ def test_missing_text_is_replaced_and_said(monkeypatch, capsys):
         ({"devices": 0}, "devices must be at least 1; got devices=0"),
         (
             {"steps": 10},
-            "steps must be above warmup=3, and a multiple of evaluate_every=4; got steps=10",
+            (
+                "steps must be above warmup=3, and a multiple of evaluate_every=4; "
+                "got steps=10"
+            ),
         ),
         ({"longer_steps": 0}, "longer_steps must be above"),
         ({"orders": 0}, "max_order must be a positive integer"),
         (
             {"characters": 300},
-            "the last tenth of 300 characters is too short for two windows of context=16",
+            (
+                "the last tenth of 300 characters is too short for two windows of "
+                "context=16"
+            ),
         ),
     ],
 )

@@ -1,4 +1,6 @@
-"""Command lines from end to end, on a toy experiment: flags, files, results, bad input."""
+"""Command lines from end to end, on a toy experiment: flags, files, results, bad
+input.
+"""
 
 import importlib.util
 import json
@@ -137,7 +139,10 @@ def test_command_in_the_manifest_gives_the_same_config(toy, values):
         ("a.json", '{"terms": [4, 5], "learning_rate": 1.0, "label": "x"}'),
         (
             "manifest.json",
-            '{"id": "f00", "config": {"terms": [4, 5], "learning_rate": 1.0, "label": "x"}}',
+            (
+                '{"id": "f00", "config": {"terms": [4, 5], "learning_rate": 1.0, '
+                '"label": "x"}}'
+            ),
         ),
     ],
 )
@@ -158,7 +163,10 @@ def test_file_is_a_start_that_flags_win_over(toy, name, text):
             "a.toml",
             "leaning_rate = 1",
             ValueError,
-            "'leaning_rate', which is not a field of Config. Did you mean learning_rate",
+            (
+                "'leaning_rate', which is not a field of Config. Did you mean "
+                "learning_rate"
+            ),
         ),
         (
             "a.toml",
@@ -256,16 +264,22 @@ def test_quiet_prints_answer_and_paths_alone(toy, capsys):
     [
         (
             "value",
-            "terms must be positive; got -1. Choose others. (Set DESCENT_TRACEBACK=1 to see the traceback.)",
+            (
+                "terms must be positive; got -1. Choose others. (Set "
+                "DESCENT_TRACEBACK=1 to see the traceback.)"
+            ),
         ),
         (
             "shape",
-            "operands could not be broadcast together with shapes (2,) (3,) (Set DESCENT_TRACEBACK=1 to see the traceback.)",
+            (
+                "operands could not be broadcast together with shapes (2,) (3,) (Set "
+                "DESCENT_TRACEBACK=1 to see the traceback.)"
+            ),
         ),
         (
             "package",
-            "This needs the package tensorboard_that_is_not_there, which is not installed: "
-            "pip install 'tensorboard_that_is_not_there'",
+            "This needs the package tensorboard_that_is_not_there, which is not "
+            "installed: pip install 'tensorboard_that_is_not_there'",
         ),
     ],
 )

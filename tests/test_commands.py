@@ -40,7 +40,8 @@ for words in json.loads(sys.argv[1]):
     except SystemExit as end:
         statuses.append(end.code)
 import research
-print("statuses", json.dumps([statuses, research.__file__, "experiments" in sys.modules]))
+facts = [statuses, research.__file__, "experiments" in sys.modules]
+print("statuses", json.dumps(facts))
 """
 
 
@@ -74,7 +75,9 @@ def outside(installed, folder, *words):
 
 
 def several(installed, folder, *lines):
-    """What several commands print in one process outside a clone, and their statuses."""
+    """What several commands print in one process outside a clone, and their
+    statuses.
+    """
     done = outside(installed, folder, "-c", SEVERAL, json.dumps(lines))
     assert done.returncode == 0, done.stderr
     out, _, last = done.stdout.rpartition("statuses ")
@@ -152,7 +155,7 @@ def test_help_costs_little_and_imports_no_jax(name):
     [
         (["verfy"], "Unknown command 'verfy'. Did you mean verify?"),
         (["--versoin"], "Unknown flag --versoin. Did you mean --version?"),
-        (["zzz"], "Unknown command 'zzz'. Choose from verify, compare, explain"),
+        (["zzz"], "Unknown command 'zzz'. Choose from verify, compare, networks"),
         (["fit_a_line"], "Experiments need a clone of the repository: python -m"),
         (["data", "fech"], "Unknown action `data fech`. Did you mean fetch?"),
     ],

@@ -18,7 +18,10 @@ RULE = """
 
     def mine(learning_rate):
         return optax.GradientTransformation(
-            lambda params: (), lambda updates, state, params=None: (jax.tree.map(lambda g: -learning_rate * g, updates), ())
+            lambda params: (),
+            lambda updates, state, params=None: (
+                jax.tree.map(lambda g: -learning_rate * g, updates), ()
+            ),
         )
     """
 WORDS = [

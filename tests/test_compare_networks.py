@@ -326,6 +326,7 @@ def test_named_networks_are_in_float32_and_their_parts_have_one_form(name):
         ({"budget": 3}, "too small to search 3 hyper-parameters of lion"),
         ({"budget": 4, "rules": ["muon", "adam"]}, "4 hyper-parameters of muon"),
         ({"spaces": {"lion": {"warmup": Range(0.0, 1.5, "linear")}}}, "longer than"),
+        ({"spaces": {"lion": {"decay": Range(0.0, 9.0, "linear")}}}, "decay of lion"),
         ({"rules": {"gap": lambda rate: gap(rate), "adam": "adam"}}, "gap"),
         (
             {"rules": {"nosy": lambda rate: nosy(rate), "adam": "adam"}},
@@ -407,6 +408,8 @@ def test_stated_evaluations_admit_a_rule_and_count_in_gradients():
         ({"workload": {"train": None}}, "has no training part"),
         ({"batch_size": 49}, "more than the 48 training examples"),
         ({"num_epochs": 0}, "num_epochs"),
+        ({"workload": {"objective": lambda p, b: jnp.ones(2)}}, r"must be a number"),
+        ({"workload": {"validation": parts()[1]._replace(y=jnp.full(24, 7))}}, "got 7"),
         ({"workload": {"objective": lambda p, b: -jnp.ones(())}}, "must be positive"),
     ],
 )
@@ -546,6 +549,21 @@ def test_given_ranges_replace_those_of_the_rates():
     spaces = {"adam": {"learning_rate": Range(0.2, 0.4)}}
     (adam,) = network_contenders(["adam"], spaces=spaces)
     assert adam.space["learning_rate"] == Range(0.2, 0.4)
+
+
+def test_a_given_range_of_another_hyperparameter_is_searched_and_stays_constant():
+    space = {"b1": Range(0.5, 0.9, "linear"), "warmup": Range(0.0, 0.1, "linear")}
+    (adam,) = network_contenders(["adam"], spaces={"adam": space})
+    assert list(adam.space) == ["learning_rate", "b1", "warmup", "decay"]
+    values = {"learning_rate": 0.3, "b1": 0.5, "warmup": 0.0, "decay": 0.0}
+    one = scheduled(adam, 4).make_rule(**values)
+    other = optax.adam(training_schedule(0.3, 0.0, 0.0, 4), b1=0.5)
+    params = jnp.ones(2)
+    states = [one.init(params), other.init(params)]
+    for grad in (params, -0.3 * params):
+        step, states[0] = one.update(grad, states[0], params)
+        wanted, states[1] = other.update(grad, states[1], params)
+        np.testing.assert_allclose(step, wanted, rtol=1e-6)
 
 
 TINY = experiment.Config(

@@ -284,7 +284,10 @@ def test_widening_ends_at_natural_limits():
         ),
         (
             Range(0.1, 1.0),
-            "a space must be a dict such as {'learning_rate': Range(1e-4, 1.0)}; mine has Range(",
+            (
+                "a space must be a dict such as {'learning_rate': Range(1e-4, 1.0)}; "
+                "mine has Range("
+            ),
         ),
     ],
 )
@@ -319,12 +322,18 @@ def test_written_spaces_are_read():
     [
         (
             ["mine.x=1"],
-            "a range must be written low..high, with a scale if it is not log: 1e-4..10 or",
+            (
+                "a range must be written low..high, with a scale if it is not log: "
+                "1e-4..10 or"
+            ),
         ),
         (["mine.x=a..b"], "a range must be written low..high"),
         (
             ["x=1..2"],
-            "a space must be written rule.name=low..high, such as adam.learning_rate=1e-4..1; got 'x=1..2'.",
+            (
+                "a space must be written rule.name=low..high, such as "
+                "adam.learning_rate=1e-4..1; got 'x=1..2'."
+            ),
         ),
         (["mine.x"], "a space must be written rule.name=low..high"),
         (["mine.x=0..1"], "mine.x: low must be above 0 on a log scale; got low=0.0."),
@@ -339,7 +348,9 @@ def test_badly_written_space_is_named(words, message):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_our_space_is_traced_and_costs_what_is_stated(name):
-    """One step with every hyper-parameter traced; the objective is counted while it is."""
+    """One step with every hyper-parameter traced; the objective is counted while it
+    is.
+    """
     (found,) = make_contenders([name])
     check_space(found.space, name)
     assert all(
@@ -402,7 +413,7 @@ def test_unknown_constructor_is_searched_by_its_first_parameter():
     assert rule.update(jnp.ones(1), rule.init(jnp.zeros(1)), jnp.zeros(1))[0] == -2.0
 
 
-def test_given_ranges_take_the_place_of_ours_or_stand_beside_them_with_the_usual_defaults():
+def test_given_ranges_replace_ours_or_stand_beside_them_with_the_usual_defaults():
     given = {
         "b1": Range(0.5, 0.99, "one_minus"),
         "learning_rate": Range(1e-4, 1.0),
@@ -443,7 +454,10 @@ def test_contender_is_taken_as_it_is():
         (
             "adam",
             {},
-            "rules must be a mapping such as {'mine': my_rule}, or a sequence of names; got 'adam'.",
+            (
+                "rules must be a mapping such as {'mine': my_rule}, or a sequence of "
+                "names; got 'adam'."
+            ),
         ),
         ([], {}, "rules must name at least one rule"),
         (
@@ -467,7 +481,10 @@ def test_contender_is_taken_as_it_is():
         (
             ["lbfgs"],
             {},
-            "lbfgs cannot be compared: its line search evaluates the objective a varying number of times",
+            (
+                "lbfgs cannot be compared: its line search evaluates the objective a "
+                "varying number of times"
+            ),
         ),
         (
             {"mine": update_rules.newton},
@@ -478,22 +495,34 @@ def test_contender_is_taken_as_it_is():
         (
             {"mine": 3},
             {},
-            "mine must be an optax.GradientTransformation or a function that returns one; it is a value of type int",
+            (
+                "mine must be an optax.GradientTransformation or a function that "
+                "returns one; it is a value of type int"
+            ),
         ),
         (
             ["adam"],
             {"spaces": {"adm": {}}},
-            "spaces names 'adm', which is not a rule of this comparison; did you mean 'adam'?",
+            (
+                "spaces names 'adm', which is not a rule of this comparison; did you "
+                "mean 'adam'?"
+            ),
         ),
         (
             ["adam"],
             {"evaluations": {"x": 2}},
-            "evaluations names 'x', which is not a rule of this comparison. Known: adam.",
+            (
+                "evaluations names 'x', which is not a rule of this comparison. "
+                "Known: adam."
+            ),
         ),
         (
             ["adam"],
             {"evaluations": 2},
-            "evaluations must map names of rules to values, evaluations={'mine': ...}; got 2.",
+            (
+                "evaluations must map names of rules to values, evaluations={'mine': "
+                "...}; got 2."
+            ),
         ),
         (
             ["adam"],
@@ -528,7 +557,10 @@ def test_contender_is_taken_as_it_is():
         (
             {"x": functools.partial(optax.adam, 0.1)},
             {},
-            "x: its first parameter, b1, is not a learning rate. State what to search: spaces={'x': {'learning_rate':",
+            (
+                "x: its first parameter, b1, is not a learning rate. State what to "
+                "search: spaces={'x': {'learning_rate':"
+            ),
         ),
         (
             {"x": lambda inner=optax.sgd: inner(0.1)},
@@ -583,19 +615,28 @@ def failing(rate):
         (
             branching,
             RuleError,
-            r"mine raised TracerBoolConversionError while it was built \(line \d+ of test_conten",
+            (
+                r"mine raised TracerBoolConversionError while it was built \(line \d+ "
+                r"of test_conten"
+            ),
         ),
         (
             lambda rate: rate,
             NoRuleError,
-            "mine is not an update rule: called with a learning rate, it returned a value of type float64",
+            (
+                "mine is not an update rule: called with a learning rate, it "
+                "returned a value of type float64"
+            ),
         ),
         (in_half, NoRuleError, "mine: .*float16"),
         (flat, NoRuleError, r"mine: .*\[6\]"),
         (
             growing,
             NoRuleError,
-            "mine: update changes its state at the only leaf from float64.1. to float64.2.",
+            (
+                "mine: update changes its state at the only leaf from float64.1. to "
+                "float64.2."
+            ),
         ),
         (failing, RuleError, "mine raised KeyError while it was built .*gone"),
         (

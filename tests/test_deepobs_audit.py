@@ -207,8 +207,12 @@ def test_rates_are_chosen_on_tuning_seeds_and_validation_alone(result):
 def test_single_seeds_pick_what_argmin_says(result):
     for rule, published in audit.PUBLISHED.items():
         test = np.nan_to_num(result.arrays[f"reshuffled/{rule}/test"], nan=np.inf)
-        picked = [rate for name, order, rate, n in result.numbers["picked"]
-                  if (name, order) == (published.name, "reshuffled") for _ in range(n)]  # fmt: skip
+        picked = [
+            rate
+            for name, order, rate, n in result.numbers["picked"]
+            if (name, order) == (published.name, "reshuffled")
+            for _ in range(n)
+        ]
         np.testing.assert_allclose(
             sorted(picked), np.sort(result.arrays["rates"][np.argmin(test, axis=0)])
         )

@@ -67,7 +67,9 @@ def test_figures_are_drawn_from_what_was_saved(experiment, results, tmp_path):
 def test_nothing_is_said_to_be_not_reached_where_there_is_no_target(
     experiment, results
 ):
-    """A table writes None as "not reached"; the order that decides nothing is "none"."""
+    """A table writes None as "not reached"; the order that decides nothing is
+    "none".
+    """
     assert not [
         row for table in results[experiment].tables for row in table.rows if None in row
     ]

@@ -59,7 +59,7 @@ def train(objective, rule, dataset, sampler, params, epochs, **keywords):
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.49])
-def test_gradient_descent_contracts_each_eigendirection_by_one_minus_rate_times_eigenvalue(
+def test_descent_contracts_each_eigendirection_by_one_minus_rate_times_eigenvalue(
     rate,
 ):
     # x_{t+1} = x_t - η λ x_t, so x_t = (1 - η λ)^t x_0.
@@ -74,7 +74,7 @@ def test_gradient_descent_contracts_each_eigendirection_by_one_minus_rate_times_
     np.testing.assert_allclose(state.params, (1 - rate * EIGENVALUES) ** 30, rtol=1e-13)
 
 
-def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_and_not_just_below():
+def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_not_just_below():
     def norm_after(rate):
         state, _ = train(
             quadratic,

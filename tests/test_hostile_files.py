@@ -54,7 +54,10 @@ def test_fuzzer_sees_a_slip(monkeypatch, slip):
         (b'{"a":' * 70 + b"1" + b"}" * 70, "nested 70 deep"),
         (
             b"1" + b"0" * 400,
-            "the number 100000000000... of 401 characters is larger than a float can be",
+            (
+                "the number 100000000000... of 401 characters is larger than a float "
+                "can be"
+            ),
         ),
         (b"-1" + b"0" * 309, "larger than a float can be"),
         (b"1e400", "the number 1e400 is larger than a float can be"),

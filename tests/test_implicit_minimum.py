@@ -1,4 +1,6 @@
-"""implicit_minimum and minimise against closed forms: derivatives in every mode, reports and refusals."""
+"""implicit_minimum and minimise against closed forms: derivatives in every mode,
+reports and refusals.
+"""
 
 import re
 from typing import Any

@@ -1,4 +1,6 @@
-"""What the files that install and describe us say is said once, or the same everywhere."""
+"""What the files that install and describe us say is said once, or the same
+everywhere.
+"""
 
 import ast
 import configparser

@@ -662,7 +662,8 @@ def test_what_strangers_wrote_is_text_and_page_refers_to_nothing_outside(tmp_pat
     for tag in ("style", "script"):
         content = re.search(f"<{tag}>(.*?)</{tag}>", source, re.DOTALL)[1]
         assert (
-            f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+            "'sha256-"
+            f"{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
             in policy
         )
     assert policy.startswith("default-src 'none'; ")
@@ -722,11 +723,15 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
     [
         (
             {"study": 3},
-            r"was written by a newer version of Descent \(study format 3; this version reads formats up to 2\)\. Update",
+            (
+                r"was written by a newer version of Descent \(study format 3; this "
+                r"version reads formats up to 2\)\. Update"
+            ),
         ),
         (
             {"study": 1},
-            r"was written by an older version of Descent \(study format 1\), whose intervals do not include "
+            r"was written by an older version of Descent \(study format 1\), whose "
+            r"intervals do not include "
             r"the variation between searches\. Make the study again",
         ),
         (

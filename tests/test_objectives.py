@@ -276,7 +276,7 @@ def test_traced_strength_maps_over_lanes_and_keeps_the_params_dtype(penalty):
 
 
 @each_problem
-def test_gradients_of_examples_are_those_of_batches_of_one_and_their_mean_is_the_batch_s(
+def test_gradients_of_examples_are_those_of_batches_of_one_their_mean_is_the_batch_s(
     name,
 ):
     _, risk, params, batch = problem(name)

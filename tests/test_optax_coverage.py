@@ -1,4 +1,6 @@
-"""Every optimizer of optax has a counterpart here, or a sentence says why it has none."""
+"""Every optimizer of optax has a counterpart here, or a sentence says why it has
+none.
+"""
 
 import importlib
 import inspect

@@ -88,7 +88,8 @@ def png(width, height):
 
 
 SVG = """<?xml version='1.0'?>
-<svg xmlns='http://www.w3.org/2000/svg' width='9in' viewBox='0 0 648.5 302.4'><script>alert(1)</script></svg>"""
+<svg xmlns='http://www.w3.org/2000/svg' width='9in' viewBox='0 0 648.5 302.4'>
+<script>alert(1)</script></svg>"""
 TABLES = (
     runs.Table(
         f"Steps {NASTY}",
@@ -187,7 +188,9 @@ def test_everything_shown_is_escaped(source):
     ],
 )
 def test_prose_shows_code_as_code_and_breaks_no_flag(run, text, code, unbroken):
-    """In the headline, the rest of the answer, captions, notes and the question alike."""
+    """In the headline, the rest of the answer, captions, notes and the question
+    alike.
+    """
     page = Page(report.prose(text))
     assert page.texts("code") == code
     assert [

@@ -237,7 +237,9 @@ def test_run_is_not_reproduced_in_its_own_place(run, tmp_path, capsys):
 
 @pytest.fixture
 def reference(run, tmp_path, monkeypatch):
-    """The reference kept of the run, to be spoilt: a function that changes its entries."""
+    """The reference kept of the run, to be spoilt: a function that changes its
+    entries.
+    """
     monkeypatch.setattr(experiments, "FOLDER", tmp_path / "experiments")
     (tmp_path / "experiments/reference").mkdir(parents=True)
     file = runs.keep(run, tmp_path / "experiments/reference")

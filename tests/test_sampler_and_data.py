@@ -193,7 +193,9 @@ def test_mini_batches_of_no_data_are_refused(way):
 
 
 def test_passes_of_an_objective_without_data_are_steps():
-    """A full batch of 12 where there are none would count each step as twelve passes."""
+    """A full batch of 12 where there are none would count each step as twelve
+    passes.
+    """
     objective = lambda params, batch: jnp.sum(params["weights"] ** 2)
     sweep(samplers.full_batch(1), SGD, None, objective)
     with pytest.raises(

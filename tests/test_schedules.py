@@ -1,4 +1,6 @@
-"""Every schedule against its formula in numpy and, where there is one, against optax's."""
+"""Every schedule against its formula in numpy and, where there is one, against
+optax's.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -25,7 +25,9 @@ SHARE = pytest.mark.parametrize(
 
 
 def simulate(generator, search=0.2, seed=0.2, rest=0.1, searches=5, seeds=20, both=2):
-    """Log costs of rules: rule + search + seed + rest; the effect of a seed is common."""
+    """Log costs of rules: rule + search + seed + rest; the effect of a seed is
+    common.
+    """
     common = generator.normal(0, seed, seeds)
     shape = (both, searches, seeds)
     return tuple(

@@ -23,7 +23,9 @@ SMALL = dataclasses.replace(
 
 
 def made_up(n=60, steps=6, seed=0):
-    """Two classes that differ in which of two numbers comes first, and in nothing else."""
+    """Two classes that differ in which of two numbers comes first, and in nothing
+    else.
+    """
     generator = np.random.default_rng(seed)
     parts = []
     for size in (n, n // 2):

@@ -306,7 +306,7 @@ def test_planted_tenth_is_found_with_the_power_stated(studies):
 @pytest.mark.parametrize(
     ("choice", "level"), [(0.0, 0.95), (0.0, 0.995), (0.02**2, 0.95), (0.025**2, 0.95)]
 )
-def test_seeds_needed_detect_a_tenth_with_the_power_stated_when_the_choice_stays_as_uncertain(
+def test_seeds_needed_detect_a_tenth_with_the_power_stated_if_as_uncertain(
     choice, level
 ):
     number, deviation, freedom = 4000, 0.3, 40.0

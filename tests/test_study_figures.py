@@ -56,10 +56,19 @@ def make_study(
         for k in range(num_workloads)
     ]
     protocol = {
-        "searches": SEARCHES, "budget": trials, "passes": PASSES, "batch_size": 32, "seeds": list(range(SEEDS)),
-        "tuning_seeds": list(range(100, 100 + SEARCHES * SCREENING_SEEDS)), "tune_on": "train", "reported_on": "train",
-        "target": TARGET, "level": 0.95, "width": 8, "search_seed": 0,
-    }  # fmt: skip
+        "searches": SEARCHES,
+        "budget": trials,
+        "passes": PASSES,
+        "batch_size": 32,
+        "seeds": list(range(SEEDS)),
+        "tuning_seeds": list(range(100, 100 + SEARCHES * SCREENING_SEEDS)),
+        "tune_on": "train",
+        "reported_on": "train",
+        "target": TARGET,
+        "level": 0.95,
+        "width": 8,
+        "search_seed": 0,
+    }
     numbers = {
         "study": 2,
         "protocol": protocol,
@@ -90,10 +99,18 @@ def make_study(
             else ["memory"]
         )
         numbers["cells"].append(
-            {"workload": workload, "rule": rule, "n": 455, "hyperparameters": names, "trials": trials,
-             "searches": SEARCHES, "reached": reached, "cost": float(np.exp(logs[w, r].mean())) if reached >= 0.5 else None}
+            {
+                "workload": workload,
+                "rule": rule,
+                "n": 455,
+                "hyperparameters": names,
+                "trials": trials,
+                "searches": SEARCHES,
+                "reached": reached,
+                "cost": float(np.exp(logs[w, r].mean())) if reached >= 0.5 else None,
+            }
             | robust_facts(cell, misses)
-        )  # fmt: skip
+        )
     compare(draw, numbers, logs)
     factors = np.geomspace(1, 20, 60)
     costs = [
@@ -145,13 +162,19 @@ def make_cell(draw, base, trials, r, misses, rates):
     spread = np.exp(draw.normal(0, 0.05, (len(sweep), SCREENING_SEEDS)))
     running = np.minimum.accumulate(np.exp(screening.mean(axis=(0, 2))))
     return {
-        "trials": np.stack(columns, axis=2), "screening": screening,
-        "chosen": np.stack([column[rows] for column in columns], axis=1), "tuning": screening[rows].mean(axis=1),
-        "costs": costs, "final": curves[:, -1].reshape(SEARCHES, SEEDS), "default_costs": costs[0],
-        "passes": passes, "curves": curves,
+        "trials": np.stack(columns, axis=2),
+        "screening": screening,
+        "chosen": np.stack([column[rows] for column in columns], axis=1),
+        "tuning": screening[rows].mean(axis=1),
+        "costs": costs,
+        "final": curves[:, -1].reshape(SEARCHES, SEEDS),
+        "default_costs": costs[0],
+        "passes": passes,
+        "curves": curves,
         "best_of": np.stack([running, 0.9 * running, 1.15 * running], axis=1),
-        "rates": sweep, "rate_scores": np.log(np.minimum(level * spread, 10 * PASSES)),
-    }  # fmt: skip
+        "rates": sweep,
+        "rate_scores": np.log(np.minimum(level * spread, 10 * PASSES)),
+    }
 
 
 def robust_facts(cell, misses):
@@ -260,12 +283,26 @@ def bars(panel) -> list[list[float]]:
 def test_rule_colours_are_told_apart_by_readers_who_lack_a_cone():
     # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB; distances in
     # CIELAB, where 2.3 is just noticed.
-    sight = np.array([
-        np.eye(3),
-        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-    ])  # fmt: skip
+    sight = np.array(
+        [
+            np.eye(3),
+            [
+                [0.152286, 1.052583, -0.204868],
+                [0.114503, 0.786281, 0.099216],
+                [-0.003882, -0.048116, 1.051998],
+            ],
+            [
+                [0.367322, 0.860646, -0.227968],
+                [0.280085, 0.672501, 0.047413],
+                [-0.011820, 0.042940, 0.968881],
+            ],
+            [
+                [1.255528, -0.076749, -0.178779],
+                [-0.078411, 0.930809, 0.147602],
+                [0.004733, 0.691367, 0.303900],
+            ],
+        ]
+    )
     rgb = np.array(
         [
             [int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -629,11 +666,8 @@ def test_robust_bar_and_words_are_the_numbers_of_the_table():
                 assert not drawn
                 continue
             assert drawn[0] == [cell["robust_low"], cell["robust_high"]]
-            words = (
-                "robust "
-                f"{'at least ' if cell['robust_at_end'] else ''}{cell['robustness']:.2g}"
-                " decades"
-            )
+            least = "at least " if cell["robust_at_end"] else ""
+            words = f"robust {least}{cell['robustness']:.2g} decades"
             assert (
                 words
                 in picture.caption.partition(f"{rule} ")[2].partition("crossed out")[0]

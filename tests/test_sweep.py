@@ -43,9 +43,15 @@ def take(trained, rows):
 
 
 @pytest.mark.parametrize(
-    "rows", [np.arange(10)[::-1], np.array([3]), np.array([7, 2, 5, 5, 1]), np.array([0, 1, 2, 3])],
+    "rows",
+    [
+        np.arange(10)[::-1],
+        np.array([3]),
+        np.array([7, 2, 5, 5, 1]),
+        np.array([0, 1, 2, 3]),
+    ],
     ids=["permuted", "alone", "other neighbours and twice", "a full block"],
-)  # fmt: skip
+)
 def test_a_cell_has_the_same_bits_in_any_company(program, rows):
     assert_same_bits(train(program, rows), take(train(program, np.arange(10)), rows))
 

@@ -160,7 +160,9 @@ def test_accuracy_of_traced_labels_that_are_none_is_nan(name):
 
 
 def test_accuracy_of_one_logit_an_example_is_not_taken_for_that_of_one_class():
-    """The argmax over one class is class 0: an accuracy of exactly the share of zeros."""
+    """The argmax over one class is class 0: an accuracy of exactly the share of
+    zeros.
+    """
     model = models.softmax(4, 2)
     column = model._replace(
         apply=lambda params, x, key=None: model.apply(params, x)[..., :1]

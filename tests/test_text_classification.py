@@ -197,7 +197,10 @@ def test_the_verdict_is_that_of_the_interval(kept, network, verdict):
         ),
         (
             {"held_out": 0.999},
-            "held_out=0.999 leaves 0 stories for training, and none of topic 0. Hold out fewer",
+            (
+                "held_out=0.999 leaves 0 stories for training, and none of topic 0. "
+                "Hold out fewer"
+            ),
         ),
         (
             {"dataset": "novels"},

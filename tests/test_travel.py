@@ -1,4 +1,6 @@
-"""Laws of a study that travels: it is drawn from its numbers, and its rules are shown and never run."""
+"""Laws of a study that travels: it is drawn from its numbers, and its rules are
+shown and never run.
+"""
 
 import functools
 import importlib.util

@@ -142,7 +142,7 @@ def test_fixed_trials_name_a_winner_between_equals_as_often_as_its_level_says():
     assert is_plausible(named, total, 0.05)
 
 
-def test_luck_in_the_search_is_a_winner_for_fixed_trials_and_not_where_trials_are_redrawn():
+def test_luck_in_the_search_wins_for_fixed_trials_and_not_where_trials_are_redrawn():
     # One rule, hardly any noise, each side with trials of its own: the luckier is named
     # for sure, though both are the same.
     random, total, named = (

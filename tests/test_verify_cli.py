@@ -2,6 +2,9 @@
 its name.
 """
 
+import importlib.util
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 
 from research.cli import commands
 from research.cli import verify as verify_command
+from research.runs.files import read_json
 
 TOP = Path(__file__).parent.parent
 RULES = """
@@ -46,7 +50,9 @@ def number(learning_rate):
 
 
 def _by(update):
-    return lambda rate: optax.GradientTransformation(lambda params: optax.EmptyState(), lambda g, s, p: (update(g), s))
+    return lambda rate: optax.GradientTransformation(
+        lambda params: optax.EmptyState(), lambda g, s, p: (update(g), s)
+    )
 
 
 pair = _by(lambda g: (g, g))
@@ -122,6 +128,40 @@ def test_different_rule_is_status_1_with_its_cause(capsys):
     assert "50 steps in float32" in out
 
 
+def test_json_holds_the_verdict_and_every_problem(capsys):
+    """Other programs read it: strict JSON, with the numbers of the table."""
+    words = "gradient_descent --against optax.sgd --json"
+    assert verify(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["same"]
+    assert found["cause"] is None
+    assert found["summary"].startswith("The same rule: ")
+    assert set(found["versions"]) >= {"jax", "optax"}
+    rows = {row["problem"]: row for row in found["problems"]}
+    assert next(iter(rows)) == "quadratic"
+    assert rows["zero_gradient"]["step"] is None
+    assert rows["quadratic"]["largest"] <= found["largest"] <= found["tolerance"]
+    assert verify("mine.py:nan --against gradient_descent --json") == 1
+    found = read_json(capsys.readouterr().out.encode())
+    assert not found["same"]
+    assert found["largest"] == math.inf
+    assert "NaN" in found["cause"]
+    assert found["problem"] == "quadratic"
+
+
+def test_class_of_pytorch_without_pytorch_is_one_clear_line(capsys, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "torch" else find_spec(name, *rest),
+    )
+    assert refused("torch.optim.Adam --against adam", capsys) == (
+        "error: PyTorch is not installed, so that torch.optim.Adam cannot be "
+        "verified. Install the package torch.\n"
+    )
+
+
 def test_nan_at_once_is_a_result(capsys):
     assert verify("mine.py:nan --against gradient_descent") == 1
     first, *_ = capsys.readouterr().out.splitlines()
@@ -166,7 +206,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
     [
         (
             "none.py:rule --against adam",
-            "The file 'none.py' does not exist. Pass FILE.py:name, where name is a rule in",
+            (
+                "The file 'none.py' does not exist. Pass FILE.py:name, where name is "
+                "a rule in"
+            ),
         ),
         (
             "mine.py:my_adm --against adam",
@@ -174,15 +217,24 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "mine.py --against adam",
-            "Which rule of mine.py? Write mine.py:NAME. Choose from made, my_adam, inside,",
+            (
+                "Which rule of mine.py? Write mine.py:NAME. Choose from made, "
+                "my_adam, inside,"
+            ),
         ),
         (
             "empty.py:rule --against adam",
-            "empty.py has no 'rule'. It contains neither functions nor an optax.Gradient",
+            (
+                "empty.py has no 'rule'. It contains neither functions nor an "
+                "optax.Gradient"
+            ),
         ),
         (
             "mine.py:RATE --against adam",
-            "mine.py:RATE is not an update rule but a value of type float. Name an optax.Gradient",
+            (
+                "mine.py:RATE is not an update rule but a value of type float. Name "
+                "an optax.Gradient"
+            ),
         ),
         (
             "mine.py:nothing --against adam",
@@ -198,36 +250,60 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "mine.py:hungry --against adam",
-            "mine.py:hungry needs a value for momentum. Pass --argument momentum=VALUE.",
+            (
+                "mine.py:hungry needs a value for momentum. Pass --argument "
+                "momentum=VALUE."
+            ),
         ),
         (
             "mine.py:number --against adam",
-            "mine.py:number is not an update rule: called with a learning rate, it returned a value of type",
+            (
+                "mine.py:number is not an update rule: called with a learning rate, "
+                "it returned a value of type"
+            ),
         ),
         (
             "mine.py:made --against adam",
-            "mine.py:made is already built with a learning rate. Give the other rule the same one:",
+            (
+                "mine.py:made is already built with a learning rate. Give the other "
+                "rule the same one:"
+            ),
         ),
         (
             "mine.py:pair --against adam",
-            "mine.py:pair: the rule's updates have the structure PyTreeDef((*, *)), its params",
+            (
+                "mine.py:pair: the rule's updates have the structure PyTreeDef((*, "
+                "*)), its params"
+            ),
         ),
         (
             "mine.py:short --against adam",
-            "mine.py:short: the update at the only leaf is float64[1] where the params are",
+            (
+                "mine.py:short: the update at the only leaf is float64[1] where the "
+                "params are"
+            ),
         ),
         (
             "mine.py:half --against adam",
-            "mine.py:half: the update at the only leaf is float16[3] where the params are",
+            (
+                "mine.py:half: the update at the only leaf is float16[3] where the "
+                "params are"
+            ),
         ),
         (
             "mine.py:wild --against adam",
-            "mine.py:wild raised TracerBoolConversionError in update (line 46 of mine.py): ",
+            (
+                "mine.py:wild raised TracerBoolConversionError in update (line 48 of "
+                "mine.py): "
+            ),
         ),
         ("mine.py:careless --against adam", "mine.py:careless raised "),
         (
             "broken.py:rule --against adam",
-            "broken.py raised KeyError while it was imported (line 2 of broken.py): 'no luck'",
+            (
+                "broken.py raised KeyError while it was imported (line 2 of "
+                "broken.py): 'no luck'"
+            ),
         ),
         (
             "typo.py:rule --against adam",
@@ -235,7 +311,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ),
         (
             "quits.py:rule --against adam",
-            "quits.py exits while it is imported; put the code that it runs under `if __name__",
+            (
+                "quits.py exits while it is imported; put the code that it runs "
+                "under `if __name__"
+            ),
         ),
         (
             "lonely.py:rule --against adam",
@@ -256,11 +335,28 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         ("mine.py:my_adam --against optax.contrib", "Unknown rule optax.contrib. "),
         (
             "mine.py:my_adam --against optax.scale_by_adam",
-            "optax.scale_by_adam is not an update rule, because its first argument is not a",
+            (
+                "optax.scale_by_adam is not an update rule, because its first "
+                "argument is not a"
+            ),
         ),
         (
             "mine.py:my_adam --against optax.apply_updates",
-            "optax.apply_updates is not an update rule, because its first argument is not a",
+            (
+                "optax.apply_updates is not an update rule, because its first "
+                "argument is not a"
+            ),
+        ),
+        (
+            "no_such_package.Adam --against adam",
+            "the module 'no_such_package' of 'no_such_package.Adam' is not installed.",
+        ),
+        (
+            "numpy.ndarray --against adam",
+            (
+                "numpy.ndarray is not an update rule, because it is not a subclass "
+                "of torch.optim"
+            ),
         ),
         ("mine.py:my_adam --against adm", "Unknown rule 'adm'. Did you mean "),
         (

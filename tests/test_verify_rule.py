@@ -414,12 +414,18 @@ def raising(message):
         (
             raising("m"),
             RuleError,
-            r"the rule raised KeyError in update \(line \d+ of test_verify_rule.py\): 'm'",
+            (
+                r"the rule raised KeyError in update \(line \d+ of "
+                r"test_verify_rule.py\): 'm'"
+            ),
         ),
         (
             lambda rate: 3.0,
             TypeError,
-            "the rule is not an update rule: called with a learning rate, it returned a value of type float",
+            (
+                "the rule is not an update rule: called with a learning rate, it "
+                "returned a value of type float"
+            ),
         ),
         (
             lambda rate: 1 / 0,

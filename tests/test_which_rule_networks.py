@@ -1,4 +1,6 @@
-"""Laws of which_rule_networks: ranks with intervals, the choice of the first rule, its page and its reference."""
+"""Laws of which_rule_networks: ranks with intervals, the choice of the first rule,
+its page and its reference.
+"""
 
 import functools
 import subprocess

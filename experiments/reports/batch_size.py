@@ -51,24 +51,63 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     Table = research.runs.Table
     sizes = Table(
         f"Cost to reach {numbers['target']:g} of the initial f - f*",
-        ("workload", "batch", "rate", "steps", "example gradients", "low", "high", "seconds", "reached"),
+        (
+            "workload",
+            "batch",
+            "rate",
+            "steps",
+            "example gradients",
+            "low",
+            "high",
+            "seconds",
+            "reached",
+        ),
         tuple(
-            (c["workload"], r["batch_size"], r["rate"], r["steps"][0], *r.get("examples", [None] * 3), r["seconds"],
-             f"{r['reached']} of {r['seeds']}")
-            for c in numbers["curves"] for r in c["rows"]
+            (
+                c["workload"],
+                r["batch_size"],
+                r["rate"],
+                r["steps"][0],
+                *r.get("examples", [None] * 3),
+                r["seconds"],
+                f"{r['reached']} of {r['seeds']}",
+            )
+            for c in numbers["curves"]
+            for r in c["rows"]
         ),
         "Medians over the reported seeds at the first evaluation at or below the "
         "target; the interval of the example gradients is a 95 % bootstrap interval. "
         "Seconds: one training alone, without compilation and evaluation. The last "
         "batch of each data set is the full batch.",
-    )  # fmt: skip
+    )
     knees = Table(
         "The knee",
-        ("workload", "n", "numbers", "least steps", "least example gradients", "knee", "pays up to",
-         "noise scale at the start", "at the target", "lowest over law", "highest over law"),
+        (
+            "workload",
+            "n",
+            "numbers",
+            "least steps",
+            "least example gradients",
+            "knee",
+            "pays up to",
+            "noise scale at the start",
+            "at the target",
+            "lowest over law",
+            "highest over law",
+        ),
         tuple(
-            (c["workload"], c["n"], c["dtype"], c["least_steps"], c["least_examples"], c["knee"], c["pays_up_to"],
-             c["noise_at_start"], c["noise_at_target"], *c["examples_over_law"])
+            (
+                c["workload"],
+                c["n"],
+                c["dtype"],
+                c["least_steps"],
+                c["least_examples"],
+                c["knee"],
+                c["pays_up_to"],
+                c["noise_at_start"],
+                c["noise_at_target"],
+                *c["examples_over_law"],
+            )
             for c in numbers["curves"]
         ),
         "Knee: minimum example gradients divided by minimum steps, the critical batch "
@@ -77,7 +116,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "/ |∇f|², the batch size at which noise and signal in the gradient are equal; "
         f"it grows as ∇f shrinks. If n exceeds {numbers['probe']:,}, gaps and noise "
         "scales are estimated on that many examples.",
-    )  # fmt: skip
+    )
     return sizes, knees
 
 

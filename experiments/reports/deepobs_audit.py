@@ -266,11 +266,12 @@ def curves_caption(numbers: dict[str, Any]):
         f"{row['name']} {row['losses'][-1]:.2f} {row['order']}"
         for row in numbers["rows"]
     )
+    missing = not_compared(numbers, " (up to the length of these trainings, {} epochs)")
     return (
         "Test loss after each epoch at the published rates, minus its smallest "
         f"possible value, {numbers['least']:.2f}. One line for each of ten seeds; "
         "black: the published means after 1, 10 and 100 "
-        f"epochs{not_compared(numbers, ' (up to the length of these trainings, {} epochs)')}."
+        f"epochs{missing}."
         f" Mean loss at the end: {ends}. In a fixed order the noise repeats and the "
         "losses settle. With reshuffling the noise persists, most with momentum."
     )
@@ -283,10 +284,13 @@ def rates_caption(numbers: dict[str, Any]):
         for name, order, rate, _ in numbers["picked"]
         if "mom" in name and order == "reshuffled"
     ]
+    missing = not_compared(
+        numbers, " (not shown: these trainings have {} epochs, the published ones {})"
+    )
     return (
         "Final test loss against the learning rate, one line for each of "
         f"{numbers['seeds']} seeds. Black: published, seed "
-        f"42{not_compared(numbers, ' (not shown: these trainings have {} epochs, the published ones {})')};"
+        f"42{missing};"
         " dotted: the rate published as best. Discs show the rates that single seeds "
         "choose, larger for more seeds. With reshuffling, the choices for momentum "
         f"lie between {min(picked):.1g} and {max(picked):.1g}."

@@ -59,11 +59,31 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     Table, models, classes = research.runs.Table, numbers["models"], numbers["classes"]
     main = Table(
         f"Test accuracy on {numbers['dataset']}",
-        ("model", "test accuracy", "low", "high", "to reach", "parameters", "epochs", "example gradients", "seconds",
-         "peak rate"),
+        (
+            "model",
+            "test accuracy",
+            "low",
+            "high",
+            "to reach",
+            "parameters",
+            "epochs",
+            "example gradients",
+            "seconds",
+            "peak rate",
+        ),
         tuple(
-            (LABELS[r["model"]], *("-" if number is None else number for number in (*r["accuracy"], r["published"])),
-             r["parameters"], r["epochs"], r["gradients"], r["seconds"], r["rate"])
+            (
+                LABELS[r["model"]],
+                *(
+                    "-" if number is None else number
+                    for number in (*r["accuracy"], r["published"])
+                ),
+                r["parameters"],
+                r["epochs"],
+                r["gradients"],
+                r["seconds"],
+                r["rate"],
+            )
             for r in models
         ),
         f"Mean over {numbers['seeds']} seeds with its 95 % t interval. The cost is "
@@ -71,7 +91,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "row is the simple baseline. To reach: the values on the page of "
         "Fashion-MNIST for an MLP of 256, 128 and 100 units and for two convolutions "
         "with pooling; for softmax regression, its limit.",
-    )  # fmt: skip
+    )
     by_class = Table(
         "Share of recognised images by class",
         ("class", *(LABELS[r["model"]] for r in models)),

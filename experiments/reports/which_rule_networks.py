@@ -172,7 +172,8 @@ def rows_panel(numbers: dict[str, Any], height: float):
         width=WIDTH, height=1.3 + height * len(names)
     )
     panel = axes[0, 0]
-    panel.set_yticks(range(len(names)), names)
+    short_lines = [name.replace("schedule_free_", "schedule_free_\n") for name in names]
+    panel.set_yticks(range(len(names)), short_lines)
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
     return figure, panel
@@ -204,8 +205,9 @@ def draw_ranking(numbers: dict[str, Any]):
     ranks.set_ylim(panel.get_ylim())
     ranks.set_yticks(
         range(len(ratios)),
-        [f"{row['rank_low']}-{row['rank_high']}" for row in numbers["by_rule"]],
+        [span_of(row["rank_low"], row["rank_high"]) for row in numbers["by_rule"]],
     )
+    ranks.tick_params(length=0)
     ranks.set_ylabel(f"{100 * numbers['protocol']['level']:g} % interval of the rank")
     ranks.grid(visible=False)
     figure.legend(loc="outside lower center", ncols=min(5, len(numbers["networks"])))
@@ -221,6 +223,11 @@ def draw_ranking(numbers: dict[str, Any]):
         f"rank. {words}."
     )
     return research.figures.Picture("Which rule ends lower?", caption, figure)
+
+
+def span_of(low: int, high: int):
+    """Write a range of ranks."""
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def ratios_of(numbers: dict[str, Any]):
@@ -280,8 +287,8 @@ def draw_by_network(numbers: dict[str, Any]):
         for column, place in enumerate(np.argmin(ratios, axis=0))
     )
     caption = (
-        f"Validation loss at the end, divided by that of {USUAL}, on each network. Blue "
-        f"is lower. Lowest: {best}."
+        f"Validation loss at the end, divided by that of {USUAL}, on each network. "
+        f"Blue is lower. Lowest: {best}."
     )
     return research.figures.Picture("Does the order hold everywhere?", caption, figure)
 
@@ -292,6 +299,8 @@ def draw_rates(numbers: dict[str, Any]):
     networks = numbers["networks"]
     cells = {(cell["network"], cell["rule"]): cell for cell in numbers["cells"]}
     step, words = 0.7 / len(networks), []
+    for row in range(0, len(numbers["by_rule"]), 2):
+        panel.axhspan(row - 0.5, row + 0.5, color="#F4F5F7", zorder=0)
     for row, rule in enumerate(one["rule"] for one in numbers["by_rule"]):
         best = []
         for place, network in enumerate(networks):
@@ -312,8 +321,8 @@ def draw_rates(numbers: dict[str, Any]):
     )
     figure.legend(loc="outside lower center", ncols=min(5, len(networks)))
     caption = (
-        "Best peak rate on each network (dot), and the rates whose loss is within 10 % "
-        f"of the lowest (line). Best rates: {'; '.join(words)}. The rate of muon is that "
-        "of the matrices."
+        "Best peak rate on each network (dot), and the rates whose loss is within 10 "
+        f"% of the lowest (line). Best rates: {'; '.join(words)}. The rate of muon is "
+        "that of the matrices."
     )
     return research.figures.Picture("Which rate should I try first?", caption, figure)

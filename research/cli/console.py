@@ -44,8 +44,16 @@ def show(
         printed.
     Example:
       >>> from research import runs
-      >>> table = runs.Table("Effort", ["sampler", "epochs"], [["mini-batch", 7.4051], ["stochastic", None]], "To 1 %.")
-      >>> show(runs.Result("Mini-batch wins.", (table,), {}, {}), {"report": Path("results", "report.html")})
+      >>> table = runs.Table(
+      ...     "Effort",
+      ...     ["sampler", "epochs"],
+      ...     [["mini-batch", 7.4051], ["stochastic", None]],
+      ...     "To 1 %.",
+      ... )
+      >>> show(
+      ...     runs.Result("Mini-batch wins.", (table,), {}, {}),
+      ...     {"report": Path("results", "report.html")},
+      ... )
       Mini-batch wins.
       <BLANKLINE>
       Effort
@@ -88,7 +96,8 @@ def cell(value: Any) -> str:
     Returns:
       The text of the value.
     Example:
-      >>> [cell(value) for value in (None, True, 1797, 0.025249, 12345.6, 1e-9, float("nan"), "adam")]
+      >>> values = (None, True, 1797, 0.025249, 12345.6, 1e-9, float("nan"), "adam")
+      >>> [cell(value) for value in values]
       ['not reached', 'yes', '1,797', '0.0252', '12,300', '1e-09', 'nan', 'adam']
     """
     if value is None:

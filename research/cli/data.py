@@ -20,12 +20,13 @@ ALL = "all"
 WIDTH = 80
 EXAMPLES = """
 examples:
-  descent data                       list the data sets, and which of them are on this machine
+  descent data                       list the data sets, and which are on this machine
   descent data fetch fashion_mnist   download a data set into the cache
   descent data verify                compare every file on this machine with its hash
 
-A data set is searched in the folder given by --data-dir or the variable DESCENT_DATA, then in the folder of the
-system's package, then in the cache. Exit status of verify: 0 if every file is correct, 1 otherwise."""
+A data set is searched in the folder given by --data-dir or the variable DESCENT_DATA,
+then in the folder of the system's package, then in the cache. Exit status of verify: 0
+if every file is correct, 1 otherwise."""
 
 
 def data(words: Sequence[str]) -> int:
@@ -110,8 +111,12 @@ def _list(sources: "list[Source]") -> int:
     print(f"{'name':{width}}  {'download':>8}  licence; contents; location")
     for source in sources:
         head = f"{source.name:{width}}  {size_in_words(source):>8}  "
+        below = " " * len(head)
+        print()
         print(
-            f"\n{textwrap.fill(source.licence, WIDTH, initial_indent=head, subsequent_indent=' ' * len(head))}"
+            textwrap.fill(
+                source.licence, WIDTH, initial_indent=head, subsequent_indent=below
+            )
         )
         print(f"  {source.what}\n  {_where(source)}")
     return SUCCESS

@@ -24,8 +24,10 @@ def explain(problem: Exception) -> str:
     Returns:
       The line, without "error:" before it.
     Example:
-      >>> explain(ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard"))
-      "This needs the package tensorboard, which is not installed: pip install 'tensorboard'"
+      >>> explain(
+      ...     ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
+      ... )
+      "This needs the package tensorboard, which is not installed: pip install ...
     """
     if (
         isinstance(problem, ModuleNotFoundError)

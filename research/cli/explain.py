@@ -31,7 +31,8 @@ examples:
   descent explain mine.py:loss --at w=0.5 b=0.0 --html loss.html
   descent explain jax.nn:softplus --at x=2.0
 
-Files and modules are imported, that is, executed: use only those that you trust. A formula is only parsed."""
+Files and modules are imported, that is, executed: use only those that you trust. A
+formula is only parsed."""
 
 
 def explain(words: Sequence[str]) -> int:
@@ -112,7 +113,8 @@ def values(words: Sequence[str]) -> dict[str, Any]:
             value = None
         if not (equals and name.strip().isidentifier() and _is_numeric(value)):
             raise ValueError(
-                f"--at must be NAME=VALUE, a number or a list of numbers, such as x=1.0 or "
+                "--at must be NAME=VALUE, a number or a list of numbers, such as "
+                "x=1.0 or "
                 f'"x=[1, 2]"; got {word[:80]!r}.'
             )
         if name.strip() in point:

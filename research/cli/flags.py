@@ -146,7 +146,9 @@ def read_config(path: Path, base: Any) -> Any:
       OSError: The file cannot be read.
     Example:
       >>> import tempfile
-      >>> Config = dataclasses.make_dataclass("Config", [("learning_rate", float, 0.1), ("seed", int, 0)], frozen=True)
+      >>> Config = dataclasses.make_dataclass(
+      ...     "Config", [("learning_rate", float, 0.1), ("seed", int, 0)], frozen=True
+      ... )
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     file = Path(folder, "small.toml")
       ...     _ = file.write_text("learning-rate = 1")

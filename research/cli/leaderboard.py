@@ -13,7 +13,8 @@ examples:
   descent pack results/compare/0123456789ab --output mine.zip
   descent leaderboard results/compare mine.zip theirs.zip
 
-A study is a small archive of plain files. Reading it executes nothing; its digests, format and numbers are checked."""
+A study is a small archive of plain files. Reading it executes nothing; its digests,
+format and numbers are checked."""
 
 
 def leaderboard(words: Sequence[str]) -> int:
@@ -123,8 +124,9 @@ def pack(words: Sequence[str]) -> int:
     size = written.stat().st_size
     has_report = (asked.run / REPORT).exists()
     print(
-        f"{written} ({size / 1000:,.0f} kB) contains the {'report, ' * has_report}results, "
-        f"command, package versions and processor of {asked.run}."
+        f"{written} ({size / 1000:,.0f} kB) contains the "
+        f"{'report, ' * has_report}results, command, package versions and processor "
+        f"of {asked.run}."
     )
     others = report.rule_sources(contents.found["numbers"])
     if others:

@@ -1,4 +1,5 @@
-"""A study from somebody else: draw it from its numbers, and find the files of its rules.
+"""A study from somebody else: draw it from its numbers, and find the files of its
+rules.
 
 Nothing that the study contains is executed.
 """
@@ -57,8 +58,8 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
             return cli.write_pictures(experiment, folder)["report"]
     except Exception as error:  # The numbers of a stranger may be anything.
         print(
-            f"warning: the pictures of {folder} cannot be drawn ({type(error).__name__}: "
-            f"{printable(str(error))})",
+            f"warning: the pictures of {folder} cannot be drawn "
+            f"({type(error).__name__}: {printable(str(error))})",
             file=sys.stderr,
         )
         return report.write_report(folder, [], question=experiment.__doc__ or "")
@@ -78,8 +79,8 @@ def with_files(
     Returns:
       The fields `rule` and `files`.
     Raises:
-      NotHereError: The file of a rule was not given, or the study has objects that exist
-        only in Python.
+      NotHereError: The file of a rule was not given, or the study has objects that
+        exist only in Python.
       ValueError: A text of `given` is malformed or names no rule of the study, or a
         file is not that of the study.
     """
@@ -103,8 +104,8 @@ def with_files(
     if missing:
         name = missing[0]
         raise NotHereError(
-            f"the rule {printable(name)} comes from a file that was not given. Read its "
-            f"source ({folder / SOURCES}, or the report), and pass --rule "
+            f"the rule {printable(name)} comes from a file that was not given. Read "
+            f"its source ({folder / SOURCES}, or the report), and pass --rule "
             f"{printable(name)}=FILE.py:NAME."
         )
     for name, word in found.items():
@@ -115,7 +116,9 @@ def with_files(
 
 
 def without_origin(result: "runs.Result") -> "runs.Result":
-    """Return a result without the texts of its rules, which may come from other files."""
+    """Return a result without the texts of its rules, which may come from other
+    files.
+    """
     rest = {name: value for name, value in result.numbers.items() if name != "origin"}
     return result._replace(numbers=rest)
 
@@ -156,7 +159,7 @@ def _assigned(given: Sequence[str], needed: Mapping[str, str]) -> dict[str, str]
         if not file.endswith(".py") or (name and name not in needed):
             names = ", ".join(map(printable, needed)) or "none"
             raise ValueError(
-                f"--rule must be RULE=FILE.py:NAME, where RULE is a rule of the study "
+                "--rule must be RULE=FILE.py:NAME, where RULE is a rule of the study "
                 f"that comes from a file ({names}); got {text!r}."
             )
         if not name and function:
@@ -198,14 +201,14 @@ def _check_digest(
     file = Path(word.partition(":")[0])
     if not file.is_file():
         raise FileNotFoundError(
-            f"The file {str(file)!r} does not exist. Pass FILE.py:name, where name is a "
-            "rule in the file."
+            f"The file {str(file)!r} does not exist. Pass FILE.py:name, where name is "
+            "a rule in the file."
         )
     if ".py" in before and recorded and _digest(file) not in recorded:
         raise ValueError(
-            f"{file} is not the file of {printable(name)} in the study: its SHA-256 is "
-            f"{_digest(file)}. The source of the study is in {folder / SOURCES}. To "
-            "compare a changed rule, use descent compare."
+            f"{file} is not the file of {printable(name)} in the study: its SHA-256 "
+            f"is {_digest(file)}. The source of the study is in {folder / SOURCES}. "
+            "To compare a changed rule, use descent compare."
         )
 
 

@@ -22,9 +22,9 @@ examples:
   descent reproduce theirs.zip
   descent reproduce theirs.zip --rule mine=mine.py:mine
 
-A .zip is redrawn first: its report is made from its numbers, and nothing in it is executed.
-A rule that is not part of this package or of optax is trained from a file of yours (--rule).
-Read its source in the report first.
+A .zip is redrawn first: its report is made from its numbers, and nothing in it is
+executed. A rule that is not part of this package or of optax is trained from a file of
+yours (--rule). Read its source in the report first.
 
 exit status: 0 if the results agree, 1 if not, 2 after bad input"""
 
@@ -60,8 +60,8 @@ def reproduce(words: Sequence[str]) -> int:
         default=[],
         metavar="RULE=FILE.py:NAME",
         help=(
-            "files of the rules that are not part of this package; FILE.py alone if the "
-            "names are those of the study"
+            "files of the rules that are not part of this package; FILE.py alone if "
+            "the names are those of the study"
         ),
     )
     parser.add_argument(

@@ -1,7 +1,8 @@
-"""Find the rule that is named FILE.py:name, optax.NAME or NAME on a command line."""
+"""Find the rule that FILE.py:name, optax.NAME, PACKAGE.CLASS or NAME means."""
 
 import ast
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -33,7 +34,8 @@ def find(word: str) -> Named:
 
     Args:
       word: Argument of the form "FILE.py:name", "optax.NAME" or "optax.contrib.NAME",
-        or the name of a rule of this package.
+        the name of a rule of this package, or the dotted name of a subclass of
+        `torch.optim.Optimizer`, such as "torch.optim.Adam".
     Returns:
       The rule, with the names of its arguments.
     Raises:
@@ -56,6 +58,8 @@ def find(word: str) -> Named:
         return _described(word, rule)
     if word.partition(".")[0] == "optax":
         rule = _in_optax(word)
+    elif "." in word:
+        return _described(word, _in_torch(word))
     elif word in UPDATE_RULES:
         rule = UPDATE_RULES[word]
     else:
@@ -138,9 +142,12 @@ def check_arguments(
 
 def _described(word: str, rule: Any) -> Named:
     from research.verification.rule_under_test import is_made
+    from research.verification.torch_rules import is_torch_class
 
     if is_made(rule):
         return Named(word, rule, (), ())
+    if is_torch_class(rule):
+        return _described_torch(word, rule)
     if not callable(rule):
         raise TypeError(
             f"{word} is not an update rule but a value of type {type(rule).__name__}. "
@@ -169,6 +176,47 @@ def _described(word: str, rule: Any) -> Named:
         None if anything else tuple(p.name for p in rest),
         tuple(p.name for p in rest if p.default is p.empty),
     )
+
+
+def _described_torch(word: str, optimizer: Any) -> Named:
+    """Return a class of optimizers of PyTorch with the names of its arguments.
+
+    b1, b2 and b3 are further names, for the entries of betas.
+    """
+    from research.verification.torch_rules import BETAS, RATES
+
+    parameters = list(inspect.signature(optimizer).parameters.values())[1:]
+    names = [p.name for p in parameters if p.name not in RATES]
+    required = [p.name for p in parameters if p.default is p.empty]
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    extra = BETAS if "betas" in names else ()
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    variable = {p.name for p in parameters if p.kind in kinds} | set(RATES)
+    return Named(
+        word,
+        optimizer,
+        None if anything else (*names, *extra),
+        tuple(name for name in required if name not in variable),
+    )
+
+
+def _in_torch(word: str) -> Any:
+    from research.verification.rule_under_test import named
+    from research.verification.torch_rules import is_torch_class
+
+    if word.partition(".")[0] == "torch" and importlib.util.find_spec("torch") is None:
+        raise ValueError(
+            f"PyTorch is not installed, so that {word} cannot be verified. Install the "
+            "package torch."
+        )
+    found = named(word)
+    if not is_torch_class(found):
+        raise TypeError(
+            f"{word} is not an update rule, because it is not a subclass of "
+            "torch.optim.Optimizer. Name an update rule such as optax.adam, "
+            "torch.optim.Adam or FILE.py:name."
+        )
+    return found
 
 
 def _in_optax(word: str) -> Any:
@@ -205,8 +253,11 @@ def _takes_a_rate(rule: Any) -> bool:
 
 def _may_be_a_rule(value: Any) -> bool:
     from research.verification.rule_under_test import is_made
+    from research.verification.torch_rules import is_torch_class
 
-    return inspect.isfunction(value) or (is_made(value) and not inspect.isclass(value))
+    if inspect.isclass(value):
+        return is_torch_class(value)
+    return inspect.isfunction(value) or is_made(value)
 
 
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
@@ -216,7 +267,10 @@ def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any
     error messages contain the name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
+    from research.verification.torch_rules import is_torch_class
 
+    if is_torch_class(named.rule):
+        return named.rule
     if is_made(named.rule):
         return made(named.rule, 0.0, {}, named.name)
     return lambda rate, **_: made(named.rule, rate, given, named.name)

@@ -34,14 +34,17 @@ SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_NEWS = 0.2, 10.0
 SECONDS_TO_STOP = 10.0
 MINUTES = 24 * 60
 
-DESCRIPTION = """Run an experiment as several jobs, wait for them, and make the report from their results. The experiment \
-must have a function `share`. Flags of the experiment itself are accepted too."""
+DESCRIPTION = """Run an experiment as several jobs, wait for them, and make the report
+from their results. The experiment must have a function `share`. Flags of the experiment
+itself are accepted too."""
 EXAMPLES = """
 examples:
   python -m experiments spread compare --rule heavy_ball adam --jobs 4
-  python -m experiments spread compare --full --jobs 20 --cluster slurm --minutes 90 --memory 4 --slurm partition=short
+  python -m experiments spread compare --full --jobs 20 --cluster slurm --minutes 90 \\
+    --memory 4 --slurm partition=short
 
-If a job is killed, its finished work is kept. Rerun the same command to resume, with any number of jobs."""
+If a job is killed, its finished work is kept. Rerun the same command to resume, with
+any number of jobs."""
 
 
 def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int:

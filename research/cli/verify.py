@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 SAME, DIFFERENT = 0, 1
 SILENT_SECONDS = 2.0  # A longer comparison shows its progress.
 
-DESCRIPTION = """Compare an update rule with a reference, step by step, on difficult problems (sparse gradients, gradients \
-of sizes from e^-30 to e^30, zeros, a NaN), and name the mistake that explains a difference."""
+DESCRIPTION = """Compare an update rule with a reference, step by step, on difficult
+problems (sparse gradients, gradients of sizes from e^-30 to e^30, zeros, a NaN), and
+name the mistake that explains a difference."""
 EXAMPLES = """
 examples:
   descent verify mine.py:my_adam --against optax.adam
-  descent verify mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8 eps=1e-6
+  descent verify mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8
+  descent verify torch.optim.Adam --against adam --json
 
 exit status: 0 if they are the same rule, 1 if not, 2 after bad input"""
 
@@ -62,6 +65,9 @@ def verify(words: Sequence[str]) -> int:
             on_progress=_after(SILENT_SECONDS, show),
             **given,
         )
+    if asked.json:
+        print(_json(found, asked, known_name(against)), end="")
+        return SAME if found.same else DIFFERENT
     _print(
         found,
         asked,
@@ -96,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     of_rule = (
         "a constructor whose first argument is the learning rate, or a rule built by "
-        "one"
+        "one; also a class such as torch.optim.Adam, if PyTorch is installed"
     )
     of_reference = (
         "the reference: optax.NAME, optax.contrib.NAME, FILE.py:name, or the name of "
@@ -126,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=("float64", "float32"),
         default="float64",
         help="dtype of params and gradients (default: %(default)s)",
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="print the result as one JSON object, for other programs",
     )
     return parser
 
@@ -160,7 +171,8 @@ def _print(
 ) -> None:
     from research import runs
 
-    notes = [f"Each problem runs for 50 steps in {asked.dtype}; {_versions()}."]
+    versions = ", ".join(f"{name} {at}" for name, at in _versions().items())
+    notes = [f"Each problem runs for 50 steps in {asked.dtype}; {versions}."]
     notes += [
         f"{problem} is skipped: {reason}." for problem, reason in found.reasons.items()
     ]
@@ -178,18 +190,44 @@ def _print(
             "in leaf",
             "differs from step",
         ),
-        tuple(_rows(found, asked.learning_rate, name)),
+        tuple(_rows(found, asked, name)),
         " ".join(notes),
     )
     console.show(runs.Result(str(found), (table,), {}, {}), {})
 
 
+def _json(found: "Verification", asked: argparse.Namespace, name: str | None) -> str:
+    """Return the result as JSON; a number that is not finite is {"$float": "inf"}."""
+    from research.runs.files import json_bytes
+
+    columns = ("problem", "learning_rate", "largest", "step", "leaf", "first")
+    rows = [dict(zip(columns, r, strict=True)) for r in _rows(found, asked, name)]
+    for row in rows:
+        row |= {key: None for key, value in row.items() if value == "none"}
+    result = {
+        "rule": asked.rule,
+        "against": asked.against,
+        "same": found.same,
+        "cause": found.cause,
+        "summary": str(found),
+        "problem": found.problem,
+        "largest": found.deviation.largest,
+        "tolerance": found.tolerance,
+        "dtype": asked.dtype,
+        "problems": rows,
+        "reasons": found.reasons,
+        "versions": _versions(),
+    }
+    return json_bytes(result).decode()
+
+
 def _rows(
-    found: "Verification", rate: float | None, name: str | None
+    found: "Verification", asked: argparse.Namespace, name: str | None
 ) -> list[tuple[Any, ...]]:
     from research.verification import CARDS, PROBLEMS
     from research.verification.card import rate_on
 
+    rate = asked.learning_rate
     return [
         (
             problem,
@@ -203,8 +241,7 @@ def _rows(
     ]
 
 
-def _versions() -> str:
-    import jax
-    import optax
-
-    return f"jax {jax.__version__}, optax {optax.__version__}"
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that took part."""
+    names = ("jax", "optax", "torch")
+    return {n: sys.modules[n].__version__ for n in names if n in sys.modules}

@@ -64,8 +64,8 @@ def compare(
         on each workload.
       on_progress: Function that is called with (done, total, message).
       checkpoints: Storage for finished measurements.
-      **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size, seeds,
-        tuning_seeds, tune_on, target, level, width, search_seed.
+      **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size,
+        seeds, tuning_seeds, tune_on, target, level, width, search_seed.
     Returns:
       The study; print it to see the answer.
     Raises:

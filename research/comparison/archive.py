@@ -24,7 +24,8 @@ PROGRAMS = {
 }
 QUESTIONS = {
     "compare": (
-        "Which of these rules is better here when it is tuned well, and is that certain?"
+        "Which of these rules is better here when it is tuned well, and is that "
+        "certain?"
     ),
     "compare_networks": (
         "Which rule trains these networks to the lower validation loss, and how many "
@@ -272,9 +273,9 @@ def _check_format(experiment: str, numbers: Any) -> None:
         )
     if version < known:
         raise ValueError(
-            f"was written by an older version of Descent (study format {version}), whose "
-            "intervals do not include the variation between searches. Make the study "
-            "again with descent compare."
+            f"was written by an older version of Descent (study format {version}), "
+            "whose intervals do not include the variation between searches. Make the "
+            "study again with descent compare."
         )
     if version > known:
         raise ValueError(

@@ -39,7 +39,9 @@ def parse_command(
     Raises:
       ValueError: A text has the wrong syntax, or two rules have the same name.
     Example:
-      >>> parsed = parse_command(["mine=adam", "lion"], str.upper, seeds="0..2", budget=8)
+      >>> parsed = parse_command(
+      ...     ["mine=adam", "lion"], str.upper, seeds="0..2", budget=8
+      ... )
       >>> parsed["rules"], parsed["seeds"], parsed["baseline"], parsed["budget"]
       ({'mine': 'ADAM', 'lion': 'LION'}, (0, 1, 2), None, 8)
     """

@@ -108,8 +108,8 @@ def make_contenders(
 def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     if isinstance(rules, str) or not isinstance(rules, Mapping | Sequence):
         raise TypeError(
-            "rules must be a mapping such as {'mine': my_rule}, or a sequence of names; "
-            f"got {rules!r}."
+            "rules must be a mapping such as {'mine': my_rule}, or a sequence of "
+            f"names; got {rules!r}."
         )
     if isinstance(rules, Mapping):
         named = list(rules.items())

@@ -257,7 +257,8 @@ def winner(
     if procedure.decide == "t-test":
         return _t_test(np.log(other_scores) - np.log(mine_scores), level)
     raise ValueError(
-        f"decide must be 'lower mean', 't-test' or 'interval'; got {procedure.decide!r}."
+        "decide must be 'lower mean', 't-test' or 'interval'; got "
+        f"{procedure.decide!r}."
     )
 
 

@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from research import update_rules
-from research.checks import check_count, check_flag, check_instance
+from research.checks import check_count, check_flag, check_instance, check_mapping
 from research.comparison.contenders import Contender, make_contenders
 from research.schedules import Schedule
 from research.tuning.spaces import Range, Space, check_space
@@ -46,8 +46,8 @@ def training_schedule(
 ) -> Schedule:
     """Return a schedule whose learning rate reaches zero at the end of the training.
 
-    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps, w = warmup
-    T, and d = 1 before the warm-up ends. The decay d(s) falls from 1 to 0:
+    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps, w =
+    warmup T, and d = 1 before the warm-up ends. The decay d(s) falls from 1 to 0:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -180,36 +180,42 @@ def network_contenders(
     """Make contenders for networks: only the rate and its schedule are searched.
 
     The rate is searched in the rule's own range. "muon" is `muon_with_adam`, whose two
-    rates follow the same schedule. "shampoo" is `grafted_shampoo`. A rule that estimates its own rate, such as
-    "prodigy", keeps its rate of 1 as the peak of the schedule, and the factor of its
-    estimate is searched. The rate of a schedule-free rule does not decay.
+    rates follow the same schedule. "shampoo" is `grafted_shampoo`. A rule that
+    estimates its own rate, such as "prodigy", keeps its rate of 1 as the peak of the
+    schedule, and the factor of its estimate is searched. The rate of a schedule-free
+    rule does not decay.
 
     Args:
       rules, evaluations: As for `make_contenders`.
-      spaces: {rule: {hyper-parameter: Range}}. The ranges of `warmup` and `decay`
-        replace those of the schedule. All other ranges together replace the ranges of
-        the rates. The rates, whose names end in "learning_rate", follow the schedule;
-        other hyper-parameters are constant.
+      spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
+        its hyper-parameter, or adds the hyper-parameter to the space. The rates, whose
+        names end in "learning_rate", follow the schedule; other hyper-parameters are
+        constant. `warmup` and `decay` are those of `training_schedule`.
       search_schedule: Whether `warmup` and `decay` are searched. If not, the warm-up is
         10 % of the training and the decay is linear.
     Returns:
       The contenders. `scheduled` adds the schedule.
     Raises:
       ValueError, TypeError: As for `make_contenders`, or a warm-up may be longer than
-        the training.
+        the training, or a decay is not in 0..3.
     Example:
       >>> muon, adam = network_contenders(["muon", "adam"])
-      >>> list(muon.space), list(adam.space)
-      (['learning_rate', 'adam_learning_rate', 'warmup', 'decay'], ['learning_rate', 'warmup', 'decay'])
+      >>> list(muon.space)
+      ['learning_rate', 'adam_learning_rate', 'warmup', 'decay']
+      >>> list(adam.space)
+      ['learning_rate', 'warmup', 'decay']
       >>> (adam,) = network_contenders(["adam"], search_schedule=False)
       >>> list(adam.space)
       ['learning_rate']
     """
     check_flag("search_schedule", search_schedule)
     made = make_contenders(rules, evaluations=evaluations)
-    for name in spaces or ():
+    if spaces is not None:
+        check_mapping("spaces", spaces, "names of rules to spaces")
+    for name, space in (spaces or {}).items():
         if name not in [one.name for one in made]:
             raise ValueError(f"spaces names {name!r}, which does not take part.")
+        check_space(space, name)
     shape = SCHEDULE_SPACE if search_schedule else {}
     return tuple(
         _on_networks(one, (spaces or {}).get(one.name, {}), shape) for one in made
@@ -229,11 +235,16 @@ def _on_networks(contender: Contender, given: Space, shape: Space) -> Contender:
     of_rates = {n: range_ for n, range_ in given.items() if n not in SCHEDULE_SPACE}
     of_schedule = {n: range_ for n, range_ in given.items() if n in SCHEDULE_SPACE}
     first = next(iter(contender.space))
-    rates = of_rates or own or {first: contender.space[first]}
-    space = {**rates, **shape, **of_schedule}
-    check_space(space, contender.name)
-    for end in ("low", "high") if "warmup" in space else ():
-        check_warmup(f"warmup of {contender.name}", getattr(space["warmup"], end))
+    rates = own or {first: contender.space[first]}
+    space = {**rates, **of_rates, **shape, **of_schedule}
+    for end in ("low", "high"):
+        if "warmup" in space:
+            check_warmup(f"warmup of {contender.name}", getattr(space["warmup"], end))
+        if "decay" in space and not 0 <= getattr(space["decay"], end) <= len(DECAYS):
+            raise ValueError(
+                f"decay of {contender.name} must lie in 0..{len(DECAYS)}, the kinds "
+                f"{', '.join(DECAYS)}; got {space['decay']}."
+            )
     return contender._replace(make_rule=make_rule, space=space)
 
 

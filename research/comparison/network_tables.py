@@ -19,8 +19,15 @@ def answer(numbers: Numbers) -> str:
     Example:
       >>> one = {"rule": "muon", "baseline": "adam", "verdict": "better"}
       >>> one |= {"loss_ratio": 0.93, "loss_low": 0.9, "loss_high": 0.96}
-      >>> one |= {"steps": 0.72, "steps_low": 0.65, "steps_high": 0.8, "detectable": 1.04}
-      >>> print(answer({"overall": [one], "networks": ["a"], "cells": []}).split(". ")[0])
+      >>> one |= {
+      ...     "steps": 0.72,
+      ...     "steps_low": 0.65,
+      ...     "steps_high": 0.8,
+      ...     "detectable": 1.04,
+      ... }
+      >>> print(
+      ...     answer({"overall": [one], "networks": ["a"], "cells": []}).split(". ")[0]
+      ... )
       muon reaches 0.93 [0.9, 0.96] times the validation loss of adam on a
     """
     where = (
@@ -65,8 +72,8 @@ def _sentence(one: Numbers, where: str) -> str:
         )
     of_steps = f" It needs {steps} times its steps for the same loss." if steps else ""
     return (
-        f"{one['rule']} reaches {loss} times the validation loss of {one['baseline']} on "
-        f"{where}.{of_steps}"
+        f"{one['rule']} reaches {loss} times the validation loss of {one['baseline']} "
+        f"on {where}.{of_steps}"
     )
 
 
@@ -115,13 +122,14 @@ def losses_table(numbers: Numbers) -> runs.Table:
     protocol = numbers["protocol"]
     note = (
         "The validation loss at the end of the schedule is the geometric mean over "
-        f"{protocol['searches']} independent searches and {len(protocol['seeds'])} seeds; "
-        "a training that diverged counts as ten times its initial loss. The "
-        f"{100 * protocol['level']:g} % intervals cover other searches and other seeds. "
-        "Steps for equal loss: the rule's steps divided by the steps with which "
-        f"{baseline} reaches the same loss, from trainings of {baseline} with 0.5 to 2 "
-        'times the steps; its interval takes this curve of the baseline as exact. "At most" and '
-        '"at least" mark losses outside the range. Seconds '
+        f"{protocol['searches']} independent searches and {len(protocol['seeds'])} "
+        "seeds; a training that diverged counts as ten times its initial loss. The "
+        f"{100 * protocol['level']:g} % intervals cover other searches and other "
+        "seeds. Steps for equal loss: the rule's steps divided by the steps with "
+        f"which {baseline} reaches the same loss, from trainings of {baseline} with "
+        "0.5 to 2 "
+        "times the steps; its interval takes this curve of the baseline as exact. "
+        '"At most" and "at least" mark losses outside the range. Seconds '
         "multiply this by the time of a step. Test accuracy is not used for any choice."
     )
     return runs.Table("Validation loss at the end", columns, rows, note)
@@ -158,11 +166,11 @@ def choices_table(numbers: Numbers) -> runs.Table:
     )
     rows = tuple(_choice(one) for one in numbers["cells"])
     note = (
-        "The best choice is that of the search with the lowest validation loss on its "
-        "tuning seeds. The spread is the highest loss of a search divided by the lowest. "
-        "Decades: range of rates around the best choice whose loss is within 10 % of the "
-        "lowest. Diverged: share of the first trials' runs. RMS of updates: root mean "
-        "square over parameters and steps."
+        "The best choice is that of the search with the lowest validation loss on "
+        "its tuning seeds. The spread is the highest loss of a search divided by the "
+        "lowest. Decades: range of rates around the best choice whose loss is within "
+        "10 % of the lowest. Diverged: share of the first trials' runs. RMS of "
+        "updates: root mean square over parameters and steps."
     )
     return runs.Table("What was chosen", columns, rows, note)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -37,8 +38,9 @@ from research.comparison.tables import as_text
 from research.comparison.trials import chunk_teller
 from research.descent._sweep_program import check_workload
 from research.models import count_parameters
+from research.objectives import check_data
 from research.runs.files import canonical
-from research.sizes import check_memory
+from research.sizes import check_memory, check_most
 from research.statistics.searches import searched_cost, searched_difference
 from research.tuning.search import SCREENING_SEEDS, Searched, search_all
 from research.tuning.timing import time_alone
@@ -173,8 +175,8 @@ def compare_networks(
         `network_workload`.
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
-      spaces: {rule: {hyper-parameter: Range}}. These ranges replace the default ranges
-        of the rates and of the schedule, as in `network_contenders`.
+      spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
+        its hyper-parameter, or adds it to the search, as in `network_contenders`.
       evaluations: {rule: cost of one step, as a number of gradients or values of the
         objective on a batch}. A rule that calls `value_fn` needs this number.
       search_schedule: Whether warm-up and decay are searched. If not, every rule has a
@@ -358,24 +360,31 @@ def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
         )
     check_count(f"batch_size of {network.name}", network.batch_size)
     check_count(f"num_epochs of {network.name}", network.num_epochs)
+    check_most(batch_size=network.batch_size, num_epochs=network.num_epochs)
     if network.batch_size > network.num_examples:
         raise ValueError(
             f"batch_size={network.batch_size} is more than the {network.num_examples} "
             f"training examples of {network.name}."
         )
+    root = jax.random.key(protocol.seeds[0])
+    params = workload.init(jax.random.fold_in(root, descent.INIT))
     for part in ("train", "validation"):
         name, data = f"{part} part of {network.name}", getattr(workload, part)
         descent.check_dataset(name, data)
         if not samplers.num_examples(data):
             raise ValueError(f"the {name} has no examples.")
-    root = jax.random.key(protocol.seeds[0])
-    params = workload.init(jax.random.fold_in(root, descent.INIT))
-    loss = float(jax.jit(workload.objective)(params, workload.validation))
+        check_data(workload.objective, params, data)
+    loss = jax.jit(workload.objective)(params, workload.validation)
+    if jnp.shape(loss) != ():
+        raise ValueError(
+            f"the objective of {network.name} must be a number of shape (); it has "
+            f"shape {jnp.shape(loss)}. Take the mean over the examples."
+        )
     if loss <= 0:
         raise ValueError(
-            f"the validation loss of {network.name} is {loss:.3g} at the initial point. "
-            "Rules are compared by the log of the loss, so it must be positive; add a "
-            "constant to the loss."
+            f"the validation loss of {network.name} is {float(loss):.3g} at the "
+            "initial point. Rules are compared by the log of the loss, so it must be "
+            "positive; add a constant to the loss."
         )
 
 
@@ -394,7 +403,9 @@ def _made(networks: Any, size: str) -> list[NetworkWorkload]:
 
 
 def _check(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> None:
-    """Raise an error if a rule cannot be traced, or if its runs need too much memory."""
+    """Raise an error if a rule cannot be traced, or if its runs need too much
+    memory.
+    """
     params = jax.eval_shape(network.workload.init, jax.random.key(0))
     contender = scheduled(contender, network.num_steps)
     check_contender(
@@ -652,8 +663,9 @@ def _other_lengths(
     """Train the baseline's choices at other lengths of the schedule.
 
     Returns:
-      `factors` (l,), the lengths relative to that of the study, and `logs` (l,), the mean
-      log losses. Lengths are whole epochs, so a training of few epochs has fewer of them.
+      `factors` (l,), the lengths relative to that of the study, and `logs` (l,), the
+      mean log losses. Lengths are whole epochs, so a training of few epochs has fewer
+      of them.
     """
 
     def compute(parts: Checkpoints) -> Saved:
@@ -708,7 +720,9 @@ def log_lengths(
       Log lengths, shape (...).
     Example:
       >>> factors, curve = np.array([0.5, 1.0, 2.0]), np.array([1.0, 0.0, -1.0])
-      >>> print(np.exp(log_lengths(np.array([0.5, -1.0, -3.0]), factors, curve)).round(3))
+      >>> print(
+      ...     np.exp(log_lengths(np.array([0.5, -1.0, -3.0]), factors, curve)).round(3)
+      ... )
       [0.707 2.    2.   ]
     """
     falling = np.minimum.accumulate(np.asarray(curve, float))

@@ -1,4 +1,6 @@
-"""Say where the rules of a study come from: a name, a file, and the text of the source."""
+"""Say where the rules of a study come from: a name, a file, and the text of the
+source.
+"""
 
 import functools
 import hashlib
@@ -61,7 +63,11 @@ def rule_word(constructor: Any) -> str:
     without a name and a file have the text `IN_PYTHON`.
 
     Example:
-      >>> rule_word(update_rules.adam), rule_word(optax.contrib.dog), rule_word(lambda r: r)
+      >>> (
+      ...     rule_word(update_rules.adam),
+      ...     rule_word(optax.contrib.dog),
+      ...     rule_word(lambda r: r),
+      ... )
       ('adam', 'optax.contrib.dog', '<in Python>')
     """
     name = getattr(constructor, "__name__", "")

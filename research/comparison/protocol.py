@@ -137,8 +137,8 @@ def make_protocol(
     )
     if both := sorted(set(reporting) & set(tuning)):
         raise ValueError(
-            "seeds and tuning_seeds must be disjoint, because a choice looks too good on "
-            f"the seeds that were used to make it; both contain {both}."
+            "seeds and tuning_seeds must be disjoint, because a choice looks too "
+            f"good on the seeds that were used to make it; both contain {both}."
         )
     protocol = Protocol(
         searches,
@@ -196,7 +196,7 @@ def _seeds(name: str, given: Any, first: int, least: int) -> tuple[int, ...]:
     if len(seeds) < least:
         raise ValueError(
             f"{name}: at least {least} seeds are needed; got {len(seeds)}. Use "
-            f"{ADVISED_SEEDS} or more reporting seeds, and {ADVISED_TUNING_SEEDS} tuning "
-            "seeds for each search."
+            f"{ADVISED_SEEDS} or more reporting seeds, and {ADVISED_TUNING_SEEDS} "
+            "tuning seeds for each search."
         )
     return seeds

@@ -132,8 +132,8 @@ def _never(numbers: Numbers) -> str:
         return ""
     named, more = "; ".join(parts[:MOST_NAMED]), _more(len(parts) - MOST_NAMED)
     return (
-        f"Target not reached by at least half of the runs: {named}{more}. Each run that "
-        "misses it counts as ten budgets."
+        f"Target not reached by at least half of the runs: {named}{more}. Each run "
+        "that misses it counts as ten budgets."
     )
 
 
@@ -245,18 +245,18 @@ def _costs_note(numbers: Numbers) -> str:
         f"The target is {protocol['target']:g} of the initial f - f* within "
         f"{protocol['passes']} passes, {batch}, on the {protocol['reported_on']} "
         f"part{held_out}. The cost is the number of passes over the data (example "
-        "gradients / n): the geometric mean over searches and seeds, where a run that "
-        "misses the target counts as ten budgets. It is missing if fewer than half of "
-        f"the runs reach the target. Each rule has {protocol['searches']} independent "
-        f"searches that start with {protocol['budget']} trials (a rule with nothing to "
-        f"search has one) and choose on "
-        f"{len(protocol['tuning_seeds']) // protocol['searches']} tuning seeds each by "
-        f"the {protocol['tune_on']} objective. The choices are reported on "
+        "gradients / n): the geometric mean over searches and seeds, where a run "
+        "that misses the target counts as ten budgets. It is missing if fewer than "
+        f"half of the runs reach the target. Each rule has {protocol['searches']} "
+        f"independent searches that start with {protocol['budget']} trials (a rule "
+        "with nothing to search has one) and choose on "
+        f"{len(protocol['tuning_seeds']) // protocol['searches']} tuning seeds each "
+        f"by the {protocol['tune_on']} objective. The choices are reported on "
         f"{len(protocol['seeds'])} other seeds. The {100 * protocol['level']:g} % "
         "intervals cover other searches and other seeds; those of the ratios are "
-        "corrected for the number of comparisons. The detectable factor is the smallest "
-        "one that such a study detects with power 0.8. Seconds are those of one "
-        "training that runs alone on this machine, without compilation."
+        "corrected for the number of comparisons. The detectable factor is the "
+        "smallest one that such a study detects with power 0.8. Seconds are those of "
+        "one training that runs alone on this machine, without compilation."
     )
 
 
@@ -284,11 +284,11 @@ def comparisons_table(numbers: Numbers) -> runs.Table:
         "workloads",
     )
     note = (
-        "The ratio is the geometric mean over workloads, searches and seeds. P is the "
-        "probability that the rule needs fewer example gradients than the baseline, for "
-        "a random search of each rule and a random seed; ties count half. If most of the "
-        "variance comes from the searches, more searches narrow the interval; otherwise "
-        "more reporting seeds do."
+        "The ratio is the geometric mean over workloads, searches and seeds. P is "
+        "the probability that the rule needs fewer example gradients than the "
+        "baseline, for a random search of each rule and a random seed; ties count "
+        "half. If most of the variance comes from the searches, more searches narrow "
+        "the interval; otherwise more reporting seeds do."
     )
     return runs.Table("All workloads together", columns, rows, note)
 
@@ -312,15 +312,15 @@ def choices_table(numbers: Numbers) -> runs.Table:
         _choices_row(measurement) for measurement in _by_cost(numbers["cells"])
     )
     note = (
-        "The best choice is that of the search with the lowest cost on its tuning seeds. "
-        "The spread is the highest cost of a search divided by the lowest, on the "
-        "reporting seeds; the searches disagree if it is 1.25 or more and larger than "
-        "seeds explain. Outside the space: ranges that the refinement left, by at most "
-        "a third of their width. Diverged: share of the first trials' runs whose loss or "
-        "update was not finite. Decades: range of rates around the best choice whose "
-        "cost is within 10 % of the lowest; none if no rate reaches the target. "
-        "Trainings: all runs of the searches. Gradients a step: number of gradients of "
-        "the batch that a step costs."
+        "The best choice is that of the search with the lowest cost on its tuning "
+        "seeds. The spread is the highest cost of a search divided by the lowest, on "
+        "the reporting seeds; the searches disagree if it is 1.25 or more and larger "
+        "than seeds explain. Outside the space: ranges that the refinement left, by "
+        "at most a third of their width. Diverged: share of the first trials' runs "
+        "whose loss or update was not finite. Decades: range of rates around the "
+        "best choice whose cost is within 10 % of the lowest; none if no rate "
+        "reaches the target. Trainings: all runs of the searches. Gradients a step: "
+        "number of gradients of the batch that a step costs."
     )
     return runs.Table("Chosen trials, and their influence", columns, rows, note)
 

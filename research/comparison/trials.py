@@ -1,4 +1,6 @@
-"""Search the hyper-parameters of every rule on every workload, and report the choice."""
+"""Search the hyper-parameters of every rule on every workload, and report the
+choice.
+"""
 
 import functools
 import hashlib

@@ -61,7 +61,10 @@ DATASETS: dict[str, tuple[str, dict[str, bool], tuple[str, str, str]]] = {
         "load_digits",
         {},
         (
-            "scikit-learn, load_digits; https://doi.org/10.24432/C50P49 (its test part)",
+            (
+                "scikit-learn, load_digits; https://doi.org/10.24432/C50P49 (its "
+                "test part)"
+            ),
             _UCI,
             "Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits",
         ),

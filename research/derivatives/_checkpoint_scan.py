@@ -42,12 +42,12 @@ def checkpoint_scan(
       init: First carry, a pytree of arrays.
       xs: A pytree of arrays of shape (T, ...), or None if `length` is given.
       levels: Number of levels, 1 to 3. Not used if memory_bytes is given.
-      memory_bytes: Promised memory in bytes. The fewest levels are taken for which XLA's
-        temporary memory is at most this, in a program that computes the sum of squares
-        of all outputs and its gradient with respect to init, xs and the arrays that f
-        uses. This program is compiled at most three times to find them. It holds ys, so
-        return None as y if you do not need it. Under `jax.vmap`, the promise is for one
-        element.
+      memory_bytes: Promised memory in bytes. The fewest levels are taken for which
+        XLA's temporary memory is at most this, in a program that computes the sum of
+        squares of all outputs and its gradient with respect to init, xs and the arrays
+        that f uses. This program is compiled at most three times to find them. It holds
+        ys, so return None as y if you do not need it. Under `jax.vmap`, the promise is
+        for one element.
       length: Number T of steps. Needed if xs is None.
     Returns:
       (last carry, ys), as `jax.lax.scan`.
@@ -99,8 +99,8 @@ def _length(xs: Any, length: int | None) -> int:
     if len(counts) != 1 or None in counts:
         shapes = [leaf.shape for leaf in jax.tree.leaves(xs)]
         raise ValueError(
-            "xs must hold arrays with the same first axis, whose size is the number of "
-            f"steps; got arrays of shapes {shapes} and length={shown(length)}."
+            "xs must hold arrays with the same first axis, whose size is the number "
+            f"of steps; got arrays of shapes {shapes} and length={shown(length)}."
         )
     return counts.pop()
 
@@ -139,8 +139,8 @@ def _part(count: int, levels: int) -> int | None:
     """Return the length of a part, or None if the steps are not divided.
 
     A part and the remaining steps have at least two steps, because XLA unrolls a loop
-    of one step, and the bits may change. A divisor of the length is taken if it needs at
-    most 1.3 times as many carries as the best length.
+    of one step, and the bits may change. A divisor of the length is taken if it needs
+    at most 1.3 times as many carries as the best length.
     """
     if levels == 1:
         return None

@@ -67,7 +67,10 @@ def partial_derivative(
       NotInexactError: The argument or the value of f is not floating.
     Example:
       >>> ideal_gas = lambda n, T, V: n * 8.314 * T / V
-      >>> float(partial_derivative(ideal_gas, "V", 1.0, 300.0, 2.0))  # ∂p/∂V = -n R T / V²
+      >>> # ∂p/∂V = -n R T / V²
+      >>> float(
+      ...     partial_derivative(ideal_gas, "V", 1.0, 300.0, 2.0)
+      ... )
       -623.55
     """
     check_callable("f", f)
@@ -151,7 +154,10 @@ def total_derivative(
       >>> area = lambda width, height: width * height
       >>> # With height = width², the area is width³.
       >>> result = total_derivative(area, 3.0, {"height": lambda width: width**2})
-      >>> [float(value) for value in (result.direct, result.via["height"], result.total)]
+      >>> [
+      ...     float(value)
+      ...     for value in (result.direct, result.via["height"], result.total)
+      ... ]
       [9.0, 18.0, 27.0]
     """
     check_callable("f", f)

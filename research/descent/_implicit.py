@@ -21,8 +21,8 @@ def root_of_gradient(
     """Return the result of a search for a minimum, with implicit derivatives.
 
     Args:
-      objective: Function params -> (). It may use arrays from outside. The derivative is
-        with respect to these.
+      objective: Function params -> (). It may use arrays from outside. The derivative
+        is with respect to these.
       params: Where the search starts.
       search: Function params -> (minimum, anything else).
     Returns:
@@ -43,8 +43,8 @@ def solve_by_conjugate_gradients(
 ) -> Params:
     """Solve H x = b for a positive definite H, as an operation with derivatives.
 
-    The result is NaN if the residual stays above √ε times the norm of b. So it is if H is
-    singular and b is outside its range.
+    The result is NaN if the residual stays above √ε times the norm of b. So it is if H
+    is singular and b is outside its range.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
 

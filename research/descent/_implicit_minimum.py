@@ -32,11 +32,11 @@ class ImplicitMinimum(NamedTuple):
     Attributes:
       params: The minimum x(θ), a pytree like start.
       value: The objective at `params`, shape ().
-      residual: Largest absolute entry of the gradient at `params`, shape (). The error of
-        the minimum, and of its derivatives, is about residual / smallest_eigenvalue.
-      smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape (). Above
-        128 parameters it is an estimate by 64 steps of Lanczos, which is not below the
-        smallest eigenvalue.
+      residual: Largest absolute entry of the gradient at `params`, shape (). The error
+        of the minimum, and of its derivatives, is about residual / smallest_eigenvalue.
+      smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
+        Above 128 parameters it is an estimate by 64 steps of Lanczos, which is not
+        below the smallest eigenvalue.
       largest_eigenvalue: Largest eigenvalue, shape (), by the same method.
       steps: Number of steps taken, int32, shape ().
       outcome: The reason why the loop stopped, an `Outcome` as int32, shape ().
@@ -68,20 +68,20 @@ def implicit_minimum(
 
     H is not formed for it; the equation is solved by conjugate gradients
     (`jax.lax.custom_root`). So reverse mode needs no memory for the steps, forward mode
-    and derivatives of any order work, and a search that stops early gives the derivative
-    at the point where it stopped. The search is `minimise`.
+    and derivatives of any order work, and a search that stops early gives the
+    derivative at the point where it stopped. The search is `minimise`.
 
     The theorem needs a positive definite H. If the smallest eigenvalue is at most n ε
     times the largest, for n parameters, the call raises an error. Where the values are
-    traced (under `jax.jit` or `jax.vmap`), it cannot raise: then all derivatives are NaN,
-    and the smallest eigenvalue tells why.
+    traced (under `jax.jit` or `jax.vmap`), it cannot raise: then all derivatives are
+    NaN, and the smallest eigenvalue tells why.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not look at the Hessian.
 
     Args:
-      objective: Function (x, theta) -> (), twice differentiable. It is compiled once for
-        each objective and rule; arrays that change belong in theta.
+      objective: Function (x, theta) -> (), twice differentiable. It is compiled once
+        for each objective and rule; arrays that change belong in theta.
       start: Where the search begins, a pytree of floating arrays.
       theta: Parameters of the objective, a pytree of floating arrays.
       rule: Any update rule.
@@ -116,8 +116,8 @@ def implicit_minimum(
     value = jax.eval_shape(objective, start, theta)
     if not isinstance(value, jax.ShapeDtypeStruct) or value.shape:
         raise NotScalarError(
-            "objective must return one real number; it returns "
-            f"{described(value)}. Sum the result."
+            f"objective must return one real number; it returns {described(value)}. "
+            "Sum the result."
         )
     found = _implicit(objective, rule, start, theta, tolerance, int(max_steps))
     smallest = jax.lax.stop_gradient(found.smallest_eigenvalue)
@@ -125,10 +125,10 @@ def implicit_minimum(
     if not is_traced(smallest) and bool(_is_singular(smallest, largest, start)):
         raise SingularHessianError(
             "The Hessian of objective at the minimum must be positive definite; its "
-            f"eigenvalues go from {float(smallest):.3g} to {float(largest):.3g}, so the "
-            "minimum is not a differentiable function of theta. Add a penalty such as "
-            "1e-6 * sum(x**2), remove redundant parameters, or check that the search "
-            f"ends in a minimum (largest entry of the gradient: "
+            f"eigenvalues go from {float(smallest):.3g} to {float(largest):.3g}, so "
+            "the minimum is not a differentiable function of theta. Add a penalty "
+            "such as 1e-6 * sum(x**2), remove redundant parameters, or check that "
+            "the search ends in a minimum (largest entry of the gradient: "
             f"{float(jax.lax.stop_gradient(found.residual)):.3g})."
         )
     return found

@@ -60,15 +60,15 @@ def minimise(
     be vmapped over a learning rate if the rule is made inside the vmapped function. The
     rule receives value, grad and value_fn as extra arguments, and residual_fn if given.
 
-    The result has derivatives, in forward and reverse mode and of any order, with respect
-    to arrays that objective uses from outside. They are the derivatives of the minimum by
-    the implicit function theorem, not of the steps, and need no memory for the steps:
-    H dx = -dg, where H is the Hessian and g the gradient, is solved by conjugate
-    gradients. If that fails, because H is singular, they are NaN. The derivative with
-    respect to the initial parameters and to the rule's arguments is 0, and the fields
-    other than params and value are constants. If the loop ends far from a minimum, there
-    is no such derivative: check the outcome, or use `implicit_minimum`, which reports on
-    the Hessian.
+    The result has derivatives, in forward and reverse mode and of any order, with
+    respect to arrays that objective uses from outside. They are the derivatives of the
+    minimum by the implicit function theorem, not of the steps, and need no memory for
+    the steps: H dx = -dg, where H is the Hessian and g the gradient, is solved by
+    conjugate gradients. If that fails, because H is singular, they are NaN. The
+    derivative with respect to the initial parameters and to the rule's arguments is 0,
+    and the fields other than params and value are constants. If the loop ends far from
+    a minimum, there is no such derivative: check the outcome, or use
+    `implicit_minimum`, which reports on the Hessian.
 
     The loop stops early in these cases:
     - The rule keeps an `outcome` in its state and reports a failure. If several rules

@@ -170,7 +170,7 @@ def build(
       2.0 8.0 0.5
       >>> init({"w": jnp.array([1, 2])})
       Traceback (most recent call last):
-      TypeError: params must be floating; params['w'] is int...[2]. Convert them to floats: ...
+      TypeError: params must be floating; params['w'] is int...[2]. Convert them to ...
     """
     check_callable("objective", objective, "params", "batch")
     check_rule(rule)

@@ -98,7 +98,9 @@ def sweep(
       >>> quadratic = workloads.make_workload("quadratic")
       >>> rule, sampler = update_rules.gradient_descent, samplers.full_batch(1)
       >>> program = descent.compile_sweep(quadratic, rule, sampler, 20)
-      >>> trained = sweep(program, {"seed": [0, 1, 2], "learning_rate": [0.1, 0.1, 0.2]})
+      >>> trained = sweep(
+      ...     program, {"seed": [0, 1, 2], "learning_rate": [0.1, 0.1, 0.2]}
+      ... )
       >>> trained.values.shape, trained.first_bad_step.tolist()
       ((3, 21), [-1, -1, -1])
     """

@@ -281,7 +281,8 @@ def _check_parts(workload: Workload, parts: Sequence[str]) -> tuple[str, ...]:
     check_sequence("evaluate_on", parts, "parts of a workload", str)
     if not len(parts) or not set(parts) <= set(known):
         raise ValueError(
-            f"evaluate_on must name parts of a workload, some of {known}; got {parts!r}."
+            f"evaluate_on must name parts of a workload, some of {known}; got "
+            f"{parts!r}."
         )
     for part in parts:
         if part != "train" and getattr(workload, part) is None:

@@ -101,7 +101,9 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
             _draw_workload(panel, height, row, mark, with_intervals)
     panel.set(
         ylim=(len(rules) - 0.5, -0.5),
-        xlabel=f"example gradients to the target, relative to {plain(numbers['baseline'])}",
+        xlabel=(
+            f"example gradients to the target, relative to {plain(numbers['baseline'])}"
+        ),
     )
     panel.set_yticks(
         [place + top for place in range(len(rules))],
@@ -258,9 +260,9 @@ def _ratios_caption(
     mean = ", the geometric mean over" if len(workloads) > 1 else " on"
     return (
         f"Example gradients to {protocol['target']:g} of the initial gap, relative to "
-        f"{numbers['baseline']}{mean} {listed(workloads)}, with {percent(protocol['level'])} "
-        f"intervals over searches and seeds: {'; '.join(words)}.{marks} A run that misses "
-        "the target counts as ten budgets. Left of 1, a rule needs less than "
-        f"{numbers['baseline']}. A full diamond is better, a half one worse, a hollow one "
-        "undecided."
+        f"{numbers['baseline']}{mean} {listed(workloads)}, with "
+        f"{percent(protocol['level'])} intervals over searches and seeds: "
+        f"{'; '.join(words)}.{marks} A run that misses the target counts as ten "
+        f"budgets. Left of 1, a rule needs less than {numbers['baseline']}. A full "
+        "diamond is better, a half one worse, a hollow one undecided."
     )

@@ -66,13 +66,15 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     )
     protocol = numbers["protocol"]
     caption = (
-        f"Expected passes to {protocol['target']:g} of the initial gap when the best of k "
-        f"trials is taken, against k. The bands are {percent(protocol['level'])} intervals "
-        "over other points and seeds. The first trial is the rule's defaults, the others "
-        f"are random points of its space. A run that misses the target counts as "
+        f"Expected passes to {protocol['target']:g} of the initial gap when the best "
+        "of k trials is taken, against k. The bands are "
+        f"{percent(protocol['level'])} intervals over other points and seeds. The "
+        "first trial is the rule's defaults, the others are random points of its "
+        "space. A run that misses the target counts as "
         f"{MOST_BUDGETS:g} budgets ({MOST_BUDGETS * protocol['passes']:g} passes). The "
         "searches of the study refine beyond this. "
-        f"{_sentences(numbers, who, lambda w, r: _gain(ends[w, r]))}{_grey(who, named=True)}"
+        f"{_sentences(numbers, who, lambda w, r: _gain(ends[w, r]))}"
+        f"{_grey(who, named=True)}"
     )
     return figures.Picture("What tuning costs", caption, figure)
 
@@ -130,11 +132,16 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         (quantiles(arrays[f"{w}/{r}/curves"])[0] <= SMALLEST).any() for w, r in pairs
     )
     cells = {(cell["workload"], cell["rule"]): cell for cell in numbers["cells"]}
+    leaving = (
+        f" Lines leave at the bottom where the gap is below {SMALLEST:g}, or negative."
+    )
     caption = (
-        f"The choices of each rule's searches on the {len(numbers['protocol']['seeds'])} reporting seeds: median of the relative "
-        f"gap over searches and seeds, and the band from its 10 to its 90 % quantile; the dashed line is the target, {target:g}. "
+        f"The choices of each rule's searches on the "
+        f"{len(numbers['protocol']['seeds'])} reporting seeds: median of the relative "
+        f"gap over searches and seeds, and the band from its 10 to its 90 % "
+        f"quantile; the dashed line is the target, {target:g}. "
         f"{_sentences(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
-        f"{f' Lines leave at the bottom where the gap is below {SMALLEST:g}, or negative.' if below else ''}"
+        f"{leaving if below else ''}"
     )
     return figures.Picture("Descent of the chosen trials", caption.strip(), figure)
 
@@ -173,15 +180,15 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
     panel.set_xticks([], minor=True)
     name_lines(figure, [panel], [], who)
     sentences = [
-        f"{rule} is cheapest on {percent(arrays[f'profile/{rule}'][0])} and within a factor of {factors[-1]:.3g} on "
-        f"{percent(arrays[f'profile/{rule}'][-1])}"
+        f"{rule} is cheapest on {percent(arrays[f'profile/{rule}'][0])} and within a "
+        f"factor of {factors[-1]:.3g} on {percent(arrays[f'profile/{rule}'][-1])}"
         for rule in who.shown
     ]
     caption = (
         f"Performance profile (Dolan & Moré 2002): the share of {count} workloads on "
         "which a rule costs at most a given multiple of the cheapest rule: "
-        f"{'; '.join(sentences)}.{_grey(who)} Higher and further left is better. A line "
-        "that ends below 100 % does not reach the other workloads, or only at a "
+        f"{'; '.join(sentences)}.{_grey(who)} Higher and further left is better. A "
+        "line that ends below 100 % does not reach the other workloads, or only at a "
         "larger multiple."
     )
     return figures.Picture(
@@ -298,7 +305,10 @@ def _sentences(
     if len(rules) * len(numbers["workloads"]) > MOST_NAMED:
         rules = who.shown[:2]
     sentences = [
-        f"On {workload}: {'; '.join(f'{rule}: {words(workload, rule)}' for rule in rules)}."
+        (
+            f"On {workload}: "
+            f"{'; '.join(f'{rule}: {words(workload, rule)}' for rule in rules)}."
+        )
         for workload in numbers["workloads"]
     ]
     return " ".join(sentences)

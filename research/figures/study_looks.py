@@ -54,7 +54,14 @@ def cast(numbers: Mapping[str, Any]) -> Cast:
 
     Example:
       >>> overall = [{"rule": "mine", "ratio": 0.7}, {"rule": "yours", "ratio": None}]
-      >>> cast({"baseline": "adam", "rules": ["adam", "yours", "mine"], "overall": overall, "cells": []}).order
+      >>> cast(
+      ...     {
+      ...         "baseline": "adam",
+      ...         "rules": ["adam", "yours", "mine"],
+      ...         "overall": overall,
+      ...         "cells": [],
+      ...     }
+      ... ).order
       ('mine', 'adam', 'yours')
     """
     baseline = numbers["baseline"]
@@ -110,7 +117,10 @@ def written(value: float) -> str:
     of ten.
 
     Example:
-      >>> [written(value) for value in (0.7071, 4.186, 12.52, 1234.5, 3.21e-5, float("inf"))]
+      >>> [
+      ...     written(value)
+      ...     for value in (0.7071, 4.186, 12.52, 1234.5, 3.21e-5, float("inf"))
+      ... ]
       ['0.71', '4.19', '12.5', '1,234', '3.2e-05', '∞']
     """
     if math.isinf(value):

@@ -357,13 +357,15 @@ def _caption(
     left = [f"the {len(left)} other rules"] if len(left) > MOST_PANELS else left
     without = [rule for rule in who.order if rule not in with_rate]
     return (
-        "Cost of each of the first trials of all searches, in passes (geometric mean over "
-        "the screening seeds, its range as a stroke), against its learning rate. A run "
-        f"that misses the target counts as ten budgets. {others}The line varies only the "
-        "rate of the best choice; its band is the range over tuning seeds. The best trial "
-        "is ringed. Crosses at the top diverged or made no progress on some seed. The bar "
-        "at the bottom spans the rates within 10 % of the line's best, where the target is "
-        f"reached. {' '.join(sentences)}"
-        f"{f' Not drawn: {listed(left)}.' if left else ''}{f' Shown is {listed(sorted(named))}.' if named else ''}"
+        "Cost of each of the first trials of all searches, in passes (geometric mean "
+        "over the screening seeds, its range as a stroke), against its learning rate. "
+        "A run that misses the target counts as ten budgets. "
+        f"{others}The line varies only the rate of the best choice; its band is the "
+        "range over tuning seeds. The best trial is ringed. Crosses at the top "
+        "diverged or made no progress on some seed. The bar at the bottom spans the "
+        "rates within 10 % of the line's best, where the target is reached. "
+        f"{' '.join(sentences)}"
+        f"{f' Not drawn: {listed(left)}.' if left else ''}"
+        f"{f' Shown is {listed(sorted(named))}.' if named else ''}"
         f"{f' Without a learning rate: {listed(without)}.' if without else ''}"
     )

@@ -45,7 +45,8 @@ def logistic(
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.2.3.
     Example:
-      >>> print(f"{logistic(jnp.array(0.0), 1):.4f} {logistic(jnp.array(1000.0), 1):.4f}")
+      >>> small, large = (logistic(jnp.array(z), 1) for z in (0.0, 1000.0))
+      >>> print(f"{small:.4f} {large:.4f}")
       0.6931 0.0000
     """
     logit, label = _scalars("logit", logit, label)
@@ -153,7 +154,8 @@ def softmax_cross_entropy_one_hot(
       TypeError: logits are not floating.
       ValueError: logits are not a vector, or the shapes differ.
     Example:
-      >>> print(f"{softmax_cross_entropy_one_hot(jnp.zeros(4), jnp.array([0.5, 0.5, 0.0, 0.0])):.4f}")
+      >>> halves = jnp.array([0.5, 0.5, 0.0, 0.0])
+      >>> print(f"{softmax_cross_entropy_one_hot(jnp.zeros(4), halves):.4f}")
       1.3863
     """
     logits = floating("logits", logits)
@@ -227,8 +229,7 @@ def check_labels(labels: Shaped[ArrayLike, "..."], num_classes: int) -> None:
       >>> check_labels(np.array([0, 1, -1]), 2)
       Traceback (most recent call last):
         ...
-      ValueError: labels must be whole numbers in 0..1; got -1 at index 2. Number the classes from 0: labels = \
-np.unique(labels, return_inverse=True)[1].
+      ValueError: labels must be whole numbers in 0..1; got -1 at index 2. Number ...
     """
     check_count("num_classes", num_classes)
     check_numbers(

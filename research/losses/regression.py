@@ -107,7 +107,10 @@ def log_cosh(
     Args, Returns, Raises:
       As in `squared_error`.
     Example:
-      >>> print(f"{log_cosh(jnp.array(1000.0), jnp.array(0.0)):.2f}")  # cosh itself overflows
+      >>> # Cosh itself overflows
+      >>> print(
+      ...     f"{log_cosh(jnp.array(1000.0), jnp.array(0.0)):.2f}"
+      ... )
       999.31
     """
     below = negative_absolute(_residual(prediction, target))

@@ -36,7 +36,8 @@ def sequence_cross_entropy(
       Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR
       2003, section 2.
     Example:
-      >>> print(f"{sequence_cross_entropy(jnp.zeros((3, 4)), jnp.array([2, 0, IGNORED])):.4f}")  # log 4
+      >>> labels = jnp.array([2, 0, IGNORED])
+      >>> print(f"{sequence_cross_entropy(jnp.zeros((3, 4)), labels):.4f}")  # log 4
       1.3863
     """
     logits, labels = floating("logits", logits), numeric("labels", labels)

@@ -41,8 +41,7 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
       >>> check_targets(softmax_cross_entropy, jnp.zeros((2, 3)), np.array([1, 3]))
       Traceback (most recent call last):
         ...
-      ValueError: labels must be whole numbers in 0..2; got 3 at index 1. Number the classes from 0: labels = \
-np.unique(labels, return_inverse=True)[1].
+      ValueError: labels must be whole numbers in 0..2; got 3 at index 1. Number ...
     """
     check_callable("loss", loss)
     while isinstance(loss, functools.partial):

@@ -84,7 +84,9 @@ def attention_weights(
       The weights, shape (..., num_heads, T, T). The last two axes are queries and keys.
     Example:
       >>> params = {"query_key_value": {"weights": jnp.zeros((2, 6))}}
-      >>> print(attention_weights(params, jnp.ones((2, 2)), causal_mask(2), num_heads=1))
+      >>> print(
+      ...     attention_weights(params, jnp.ones((2, 2)), causal_mask(2), num_heads=1)
+      ... )
       [[[1.  0. ]
         [0.5 0.5]]]
     """

@@ -96,7 +96,11 @@ def mlp_value_and_gradient(
       ...     "dense_1": {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])},
       ...     "dense_2": {"weights": jnp.array([[3.0]]), "bias": jnp.array([0.0])},
       ... }
-      >>> x, y = jnp.array([[1.0]]), jnp.array([[8.0]])  # So δ_2 = 9 - 8 and δ_1 = 1 · 3.
+      >>> # So δ_2 = 9 - 8 and δ_1 = 1 · 3.
+      >>> x, y = (
+      ...     jnp.array([[1.0]]),
+      ...     jnp.array([[8.0]]),
+      ... )
       >>> value, grads = mlp_value_and_gradient(params, x, y, loss="squared_error")
       >>> print(value, grads["dense_2"]["weights"], grads["dense_1"]["weights"])
       0.5 [[3.]] [[3.]]
@@ -221,7 +225,9 @@ def mlp_rounding_bound(
       >>> layer = {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])}
       >>> params = jax.tree.map(lambda a: a.astype("float32"), {"dense_1": layer})
       >>> y = jnp.array([[8.0]], jnp.float32)
-      >>> bound = mlp_rounding_bound(params, y, y, activation="relu", loss="squared_error")
+      >>> bound = mlp_rounding_bound(
+      ...     params, y, y, activation="relu", loss="squared_error"
+      ... )
       >>> epsilon = jnp.finfo(jnp.float32).eps  # 3 terms of a residual 9, plus 1:
       >>> print(f"{bound['dense_1']['bias'][0] / epsilon:.0f}")
       30

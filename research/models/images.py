@@ -159,7 +159,9 @@ def augmented(model: Model, augment: Augmentation) -> Model:
       Krizhevsky, Sutskever & Hinton, ImageNet classification with deep convolutional
       neural networks, NeurIPS 2012, section 4.1.
     Example:
-      >>> first_pixel = Model(lambda key: (), lambda params, x, key=None: x[..., 0, 0, 0])
+      >>> first_pixel = Model(
+      ...     lambda key: (), lambda params, x, key=None: x[..., 0, 0, 0]
+      ... )
       >>> model = augmented(first_pixel, random_flip)
       >>> images = jnp.tile(jnp.arange(2.0).reshape(1, 1, 2, 1), (4, 1, 1, 1))
       >>> print(model.apply((), images), model.apply((), images, jax.random.key(1)))

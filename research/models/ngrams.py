@@ -342,8 +342,8 @@ def _kneser_ney(
     levels: list[Level] = []
     codes_so_far = _codes(tokens, order, vocabulary_size)
     for length in range(order, 0, -1):
-        # Below the highest order, `codes_so_far` contains each n-gram once for every different
-        # token before it.
+        # Below the highest order, `codes_so_far` contains each n-gram once for every
+        # different token before it.
         codes, counts = np.unique(
             codes_so_far % vocabulary_size**length, return_counts=True
         )

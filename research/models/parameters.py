@@ -64,7 +64,10 @@ def count_parameters(params: Params) -> int:
     Example:
       >>> from research import models
       >>> model = models.softmax(64, 10)
-      >>> count_parameters(model.init(jax.random.key(0)))  # 64 * 10 weights, 10 intercepts
+      >>> # 64 * 10 weights, 10 intercepts
+      >>> count_parameters(
+      ...     model.init(jax.random.key(0))
+      ... )
       650
     """
     return sum(row.count for row in list_parameters(params))
@@ -81,7 +84,10 @@ def describe(params: Params) -> str:
       The table. The last line is the total.
     Example:
       >>> import jax.numpy as jnp
-      >>> layer = {"weights": jnp.zeros((784, 10), "float32"), "bias": jnp.zeros(10, "float32")}
+      >>> layer = {
+      ...     "weights": jnp.zeros((784, 10), "float32"),
+      ...     "bias": jnp.zeros(10, "float32"),
+      ... }
       >>> print(describe({"dense_1": layer}))
       name             shape    dtype    count
       dense_1/bias     10       float32     10

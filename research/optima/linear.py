@@ -26,7 +26,9 @@ def least_squares(x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"]) -> Optim
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 5.4.
     Example:
-      >>> optimum = least_squares(np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 3.0, 5.0]))
+      >>> optimum = least_squares(
+      ...     np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 3.0, 5.0])
+      ... )
       >>> print(f"{optimum.params['weights'][0]:.3f} {optimum.params['intercept']:.3f}")
       2.000 1.000
     """

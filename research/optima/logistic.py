@@ -58,8 +58,11 @@ def logistic_regression(
       Boyd & Vandenberghe, Convex Optimization, algorithm 9.5 (damped Newton) and
       section 7.1.1 (logistic).
     Example:
-      >>> optimum = logistic_regression(np.array([[-1.0], [1.0]]), np.array([0, 1]), penalty=0.25)
-      >>> print(f"{optimum.params['weights'][0]:.4f}, {abs(optimum.params['intercept']):.4f}")  # w (1 + exp w) = 4
+      >>> optimum = logistic_regression(
+      ...     np.array([[-1.0], [1.0]]), np.array([0, 1]), penalty=0.25
+      ... )
+      >>> weights, intercept = optimum.params["weights"], optimum.params["intercept"]
+      >>> print(f"{weights[0]:.4f}, {abs(intercept):.4f}")  # w (1 + exp w) = 4
       1.0426, 0.0000
     """
     check_flag("penalise_intercept", penalise_intercept)
@@ -108,7 +111,9 @@ def softmax_regression(
       Böhning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist.
       Math. 44(1), eq. 2.4 (Hessian).
     Example:
-      >>> optimum = softmax_regression(np.array([[-1.0], [0.0], [1.0]]), np.array([0, 1, 2]), 3, penalty=0.1)
+      >>> optimum = softmax_regression(
+      ...     np.array([[-1.0], [0.0], [1.0]]), np.array([0, 1, 2]), 3, penalty=0.1
+      ... )
       >>> print(f"{optimum.value:.4f}, {optimum.gradient_norm < 1e-12}")
       0.7140, True
     """

@@ -239,7 +239,11 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
       ValueError: The value has another shape. The message names the wrong entry and
         shows it.
     Example:
-      >>> check_shape({"seed": 1, "rates": [0.1, "fast"]}, {"seed": int, "rates": [(int, float)]}, "config")
+      >>> check_shape(
+      ...     {"seed": 1, "rates": [0.1, "fast"]},
+      ...     {"seed": int, "rates": [(int, float)]},
+      ...     "config",
+      ... )
       Traceback (most recent call last):
       ValueError: config.rates[1] is 'fast'; it must be a number.
     """

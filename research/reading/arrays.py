@@ -23,7 +23,8 @@ _MAGIC = b"\x93NUMPY"
 # The header as NumPy writes it. NumPy reads it with Python's parser, which can fail
 # in many ways.
 _HEAD = re.compile(
-    rb"\{'descr': '([<>|=][%s][0-9]{1,9}(?:\[[0-9]{0,9}[a-zA-Z]{1,2}\])?)', 'fortran_order': (True|False), "
+    rb"\{'descr': '([<>|=][%s][0-9]{1,9}(?:\[[0-9]{0,9}[a-zA-Z]{1,2}\])?)', "
+    rb"'fortran_order': (True|False), "
     rb"'shape': \(((?:[0-9]{1,19}, ?)*(?:[0-9]{1,19})?)\), \} *\n" % SAVABLE.encode()
 )
 # Errors that zipfile, tarfile and NumPy raise for damaged or malicious bytes.

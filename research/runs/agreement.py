@@ -350,6 +350,6 @@ def _not_made(agreement: Agreement) -> str:
     more = f" and {count - NAMED} more" if count > NAMED else ""
     without = ", ".join(agreement.left_out)
     return (
-        f"\nNot reproduced, because of missing data ({without}): {count} values and hashes of "
-        f"the reference{named}{more}."
+        f"\nNot reproduced, because of missing data ({without}): {count} values and "
+        f"hashes of the reference{named}{more}."
     )

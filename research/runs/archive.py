@@ -73,7 +73,10 @@ def pack(run: str | Path, target: str | Path) -> Path:
     Example:
       >>> import tempfile
       >>> from research.runs import Result, finish, open_run
-      >>> run = finish(open_run("toy", {}, tempfile.mkdtemp()), Result("It descends.", (), {}, {}))
+      >>> run = finish(
+      ...     open_run("toy", {}, tempfile.mkdtemp()),
+      ...     Result("It descends.", (), {}, {}),
+      ... )
       >>> read_contents(pack(run.path, run.path / "toy.zip")).found["answer"]
       'It descends.'
     """

@@ -26,7 +26,9 @@ def command_line(experiment: str, config: Any, program: str = "") -> str:
       program: Command that starts the experiment. "" means `python` with the
         experiment's file.
     Example:
-      >>> Config = dataclasses.make_dataclass("Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)])
+      >>> Config = dataclasses.make_dataclass(
+      ...     "Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)]
+      ... )
       >>> print(command_line("toy", Config(learning_rate=0.5)))
       python experiments/toy.py --learning-rate 0.5
     """

@@ -70,8 +70,12 @@ def compare(
       environments: Environments of the two runs, in the order (there, here), from the
         manifests of the runs.
     Example:
-      >>> there = Result("", (), {"loss": np.array([1.0, 2.0])}, {"steps": 7, "seconds": 1.5})
-      >>> here = Result("", (), {"loss": np.array([1.0, 2.5])}, {"steps": 7, "seconds": 9.9})
+      >>> there = Result(
+      ...     "", (), {"loss": np.array([1.0, 2.0])}, {"steps": 7, "seconds": 1.5}
+      ... )
+      >>> here = Result(
+      ...     "", (), {"loss": np.array([1.0, 2.5])}, {"steps": 7, "seconds": 9.9}
+      ... )
       >>> found = compare(there, here, ({}, {}))
       >>> found.same, found.other_arrays[0].place, found.other_arrays[0].size
       (False, 'loss[1]', 0.5)
@@ -113,7 +117,7 @@ def verdict(comparison: Comparison) -> str:
     Example:
       >>> result = Result("", (), {"loss": np.ones(2)}, {"steps": 7})
       >>> verdict(compare(result, result, ({}, {})))
-      'Bit-identical: all 1 arrays and 1 numbers agree to the last bit (times are not compared).'
+      'Bit-identical: all 1 arrays and 1 numbers agree to the last bit (times ...
     """
     check_instance("comparison", comparison, Comparison, "It is the result of compare.")
     for name in ("other_arrays", "other_numbers"):

@@ -88,7 +88,9 @@ def run_id(experiment: str, config: Any) -> str:
       TypeError: The config contains a value of another type. The message names the
         field.
     Example:
-      >>> run_id("trajectory", {"seed": 0, "rate": 0.1}) == run_id("trajectory", {"rate": 0.1, "seed": 0})
+      >>> run_id("trajectory", {"seed": 0, "rate": 0.1}) == run_id(
+      ...     "trajectory", {"rate": 0.1, "seed": 0}
+      ... )
       True
     """
     check_experiment(experiment)
@@ -150,8 +152,13 @@ def open_run(
       >>> import tempfile
       >>> results = tempfile.mkdtemp()
       >>> run = open_run("trajectory", {"seed": 0}, results)
-      >>> run = finish(run, Result("It descends.", (), {}, {"final_loss": 0.25}), seconds=1.5)
-      >>> open_run("trajectory", {"seed": 0}, results).finished, load_result(run.path).numbers
+      >>> run = finish(
+      ...     run, Result("It descends.", (), {}, {"final_loss": 0.25}), seconds=1.5
+      ... )
+      >>> (
+      ...     open_run("trajectory", {"seed": 0}, results).finished,
+      ...     load_result(run.path).numbers,
+      ... )
       (True, {'final_loss': 0.25})
     """
     check_path("results", results)

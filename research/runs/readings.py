@@ -66,7 +66,18 @@ def as_number(value: Any) -> float | None:
     The entry is a number or a text: "84 % [81, 86]" gives 84.
 
     Example:
-      >>> [as_number(value) for value in (0.5, "1.518", "84 % [81, 86]", "4e-16", "7 of 9", True, None)]
+      >>> [
+      ...     as_number(value)
+      ...     for value in (
+      ...         0.5,
+      ...         "1.518",
+      ...         "84 % [81, 86]",
+      ...         "4e-16",
+      ...         "7 of 9",
+      ...         True,
+      ...         None,
+      ...     )
+      ... ]
       [0.5, 1.518, 84.0, 4e-16, None, None, None]
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):

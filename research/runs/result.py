@@ -121,7 +121,12 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
         columns of a table have the same name.
       TypeError: JSON cannot hold a number, or .npz without pickle cannot hold an array.
     Example:
-      >>> result = Result("Yes.", (Table("Steps", ("rule", "steps"), (("Adam", 12), ("SGD", None))),), {}, {})
+      >>> result = Result(
+      ...     "Yes.",
+      ...     (Table("Steps", ("rule", "steps"), (("Adam", 12), ("SGD", None))),),
+      ...     {},
+      ...     {},
+      ... )
       >>> read_result(*result_bytes(result)) == result
       True
     """
@@ -209,7 +214,10 @@ def hash_arrays(*arrays: Any) -> str:
         `jax.random.key_data(key)`.
     Example:
       >>> zeros = np.zeros(4, np.float32)
-      >>> hash_arrays(zeros) == hash_arrays(zeros.copy()), hash_arrays(zeros) == hash_arrays(zeros.reshape(2, 2))
+      >>> (
+      ...     hash_arrays(zeros) == hash_arrays(zeros.copy()),
+      ...     hash_arrays(zeros) == hash_arrays(zeros.reshape(2, 2)),
+      ... )
       (True, False)
     """
     for place, array in enumerate(arrays):

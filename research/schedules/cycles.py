@@ -45,7 +45,13 @@ def one_cycle(
       Smith & Topin, Super-convergence: very fast training of neural networks using
       large learning rates, 2017, section 3.
     Example:
-      >>> rates = one_cycle(1.0, num_steps=4, warmup_fraction=0.5, initial_divisor=5.0, final_divisor=10.0)
+      >>> rates = one_cycle(
+      ...     1.0,
+      ...     num_steps=4,
+      ...     warmup_fraction=0.5,
+      ...     initial_divisor=5.0,
+      ...     final_divisor=10.0,
+      ... )
       >>> print(", ".join(f"{rate:.2f}" for rate in rates(jnp.arange(6))))
       0.20, 0.60, 1.00, 0.51, 0.02, 0.02
     """

@@ -136,7 +136,11 @@ def cosine(initial: Scalar, num_steps: Integer, final: Scalar = 0.0) -> Schedule
       Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR
       2017, equation (5).
     Example:
-      >>> print(", ".join(f"{rate:.3f}" for rate in cosine(1.0, num_steps=4)(jnp.arange(5))))
+      >>> print(
+      ...     ", ".join(
+      ...         f"{rate:.3f}" for rate in cosine(1.0, num_steps=4)(jnp.arange(5))
+      ...     )
+      ... )
       1.000, 0.854, 0.500, 0.146, 0.000
     """
     check_number("initial", initial)

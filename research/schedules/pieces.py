@@ -57,7 +57,11 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
         not increase.
     Example:
       >>> from research.schedules import inverse_time
-      >>> print(join([linear_warmup(1.0, 2), inverse_time(1.0)], boundaries=[2])(jnp.arange(4)))
+      >>> print(
+      ...     join([linear_warmup(1.0, 2), inverse_time(1.0)], boundaries=[2])(
+      ...         jnp.arange(4)
+      ...     )
+      ... )
       [0.  0.5 1.  0.5]
     """
     check_sequence("schedules", schedules, "schedules")

@@ -134,8 +134,8 @@ def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
 
     Args:
       points: Number of points.
-      trials: Number k of trials: the defaults, which are not among the points, and k - 1
-        points drawn without replacement.
+      trials: Number k of trials: the defaults, which are not among the points, and k -
+        1 points drawn without replacement.
     Returns:
       Chances in the order of the ranks, shape (points,); 0 for k = 1.
     Example:
@@ -347,8 +347,8 @@ def variance_of(replicates: Replicates, seeds: int) -> Variance:
       The variance, with its parts and degrees of freedom.
     References:
       Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007: what is
-      counted too often if two factors are resampled. Satterthwaite, An approximate distribution
-      of estimates of variance components, Biometrics Bulletin 2, 1946.
+      counted too often if two factors are resampled. Satterthwaite, An approximate
+      distribution of estimates of variance components, Biometrics Bulletin 2, 1946.
     """
     freedom = float(replicates.freedom)
     if not (

@@ -135,8 +135,8 @@ def log_costs(
     costs = np.asarray(costs, float)
     if np.isnan(costs).any() or (costs < 0).any():
         raise ValueError(
-            "every cost must be a number of passes, at least 0, or inf if the target was "
-            "not reached; at least one is negative or NaN."
+            "every cost must be a number of passes, at least 0, or inf if the target "
+            "was not reached; at least one is negative or NaN."
         )
     if not 0 < budget < np.inf:
         raise ValueError(f"budget must be a positive number; got budget={budget!r}.")
@@ -206,8 +206,8 @@ def expected_running_time(
     """
     if (np.asarray(costs, float) < 0).any():
         raise ValueError(
-            "every cost must be a number of passes, at least 0, or inf if the target was "
-            "not reached; at least one of them is negative."
+            "every cost must be a number of passes, at least 0, or inf if the target "
+            "was not reached; at least one of them is negative."
         )
     spent, reached = spent_and_reached(costs, budget)
     if spent.shape[-1:] in ((), (0,)):
@@ -313,7 +313,8 @@ def first_reached(
     check_real("target", target)
     if not 0 < target < np.inf:
         raise ValueError(
-            f"target must be a positive share of the initial gap, such as 1e-4; got target={target!r}."
+            "target must be a positive share of the initial gap, such as 1e-4; got "
+            f"target={target!r}."
         )
     alive = np.logical_and.accumulate(np.isfinite(gaps), axis=-1) & (gaps[..., :1] > 0)
     with np.errstate(invalid="ignore"):
@@ -329,7 +330,8 @@ def _checked_passes(
     passes, gaps = np.asarray(passes, float), np.asarray(gaps, float)
     if passes.ndim != 1 or not passes.size or gaps.shape[-1:] != passes.shape:
         raise ValueError(
-            f"passes must be of shape (k,) and gaps of shape (..., k); got {passes.shape} and {gaps.shape}."
+            "passes must be of shape (k,) and gaps of shape (..., k); got "
+            f"{passes.shape} and {gaps.shape}."
         )
     if not np.isfinite(passes).all() or (np.diff(passes) <= 0).any():
         raise ValueError(f"passes must be finite and ascending; got {passes}.")
@@ -345,7 +347,8 @@ def _checked(
     passes, relative = np.asarray(passes, float), np.asarray(relative, float)
     if passes.ndim != 1 or relative.shape[-1:] != passes.shape:
         raise ValueError(
-            f"passes must be of shape (k,) and relative of shape (..., k); got {passes.shape} and {relative.shape}."
+            "passes must be of shape (k,) and relative of shape (..., k); got "
+            f"{passes.shape} and {relative.shape}."
         )
     if not passes.size or (np.diff(passes) <= 0).any() or not np.isfinite(passes).all():
         raise ValueError(
@@ -353,6 +356,7 @@ def _checked(
         )
     if not 0 < target < np.inf:
         raise ValueError(
-            f"target must be a positive share of the initial gap, such as 1e-2; got {target}."
+            "target must be a positive share of the initial gap, such as 1e-2; got "
+            f"{target}."
         )
     return passes, relative

@@ -66,7 +66,8 @@ def median_interval(
     samples = np.asarray(samples, float)
     if not samples.ndim or not len(samples):
         raise ValueError(
-            f"samples must have a row for each seed, at least one; got shape {samples.shape}."
+            "samples must have a row for each seed, at least one; got shape "
+            f"{samples.shape}."
         )
     check_share("level", level, 0.95)
     check_count("resamples", resamples, LEAST_RESAMPLES)
@@ -134,7 +135,8 @@ def mean_interval(
     numbers = np.asarray(samples, float)
     if numbers.ndim != 1 or not len(numbers):
         raise ValueError(
-            f"samples must be at least one number along one axis; got shape {numbers.shape}."
+            "samples must be at least one number along one axis; got shape "
+            f"{numbers.shape}."
         )
     check_share("level", level, 0.95)
     with np.errstate(invalid="ignore"):
@@ -185,7 +187,8 @@ def interval_in_words(interval: Interval, digits: int = 3) -> str:
             check_numbers("each of interval", number, ndim=0)
     if interval[0] is None or (interval[1] is None) != (interval[2] is None):
         raise ValueError(
-            f"interval must be (mean, low, high), or (mean, None, None); got interval={shown(interval)}."
+            "interval must be (mean, low, high), or (mean, None, None); got "
+            f"interval={shown(interval)}."
         )
     check_count("digits", digits, 0)
     mean, low, high = interval

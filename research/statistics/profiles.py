@@ -37,7 +37,8 @@ def performance_profile(
     costs, factors = np.asarray(costs, float), np.asarray(factors, float)
     if costs.ndim != 2 or not costs.size or factors.ndim != 1:
         raise ValueError(
-            f"costs must be of shape (workloads, rules) and factors of shape (f,); got {costs.shape} and {factors.shape}."
+            "costs must be of shape (workloads, rules) and factors of shape (f,); "
+            f"got {costs.shape} and {factors.shape}."
         )
     if not (costs > 0).all():
         raise ValueError(

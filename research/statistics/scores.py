@@ -44,7 +44,8 @@ def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
     tuning = np.asarray(tuning, float)
     if tuning.ndim != 2 or not tuning.size:
         raise ValueError(
-            f"tuning must be of shape (trials, seeds), at least one of each; got {tuning.shape}."
+            "tuning must be of shape (trials, seeds), at least one of each; got "
+            f"{tuning.shape}."
         )
     if not np.isfinite(tuning).all():
         raise ValueError(
@@ -73,7 +74,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
     """
     if not all(hasattr(scores, field) for field in Scores._fields):
         raise TypeError(
-            f"{name} must be research.statistics.Scores(tuning, costs, budget); got {name}={shown(scores)}."
+            f"{name} must be research.statistics.Scores(tuning, costs, budget); got "
+            f"{name}={shown(scores)}."
         )
     check_numbers(f"{name}.tuning", scores.tuning)
     check_numbers(f"{name}.costs", scores.costs)
@@ -97,8 +99,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
             )
     if np.isnan(costs).any() or (costs < 0).any():
         raise ValueError(
-            "every cost must be a number of passes, at least 0, or inf if the target was "
-            "not reached; at least one is neither."
+            "every cost must be a number of passes, at least 0, or inf if the target "
+            "was not reached; at least one is neither."
         )
     if not 0 < budget < np.inf:
         raise ValueError(

@@ -432,8 +432,8 @@ def _checked(pairs: Sequence) -> list[tuple[np.ndarray, np.ndarray]]:
         raise ValueError("pairs must hold the log costs of two rules; got none.")
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(
-            "every entry of pairs must be a pair (mine, other); at least one has another "
-            "length."
+            "every entry of pairs must be a pair (mine, other); at least one has "
+            "another length."
         )
     both = [
         (_checked_logs("mine", mine), _checked_logs("other", other))
@@ -453,8 +453,8 @@ def _checked_logs(name: str, logs: np.ndarray) -> Float[np.ndarray, "searches se
     logs = np.asarray(logs, float)
     if logs.ndim != 2 or not len(logs) or logs.shape[1] < 2:
         raise ValueError(
-            f"{name} must have a row for each search and a column for each of two seeds "
-            f"or more; got shape {logs.shape}."
+            f"{name} must have a row for each search and a column for each of two "
+            f"seeds or more; got shape {logs.shape}."
         )
     if not (np.abs(logs) <= LARGEST_LOG).all():
         raise ValueError(

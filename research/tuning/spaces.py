@@ -148,7 +148,9 @@ def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
       Halton, Numer. Math. 2 (1960); scrambled as Owen, A randomized Halton algorithm in
       R, arXiv:1706.02808. Bergstra & Bengio, JMLR 13 (2012): why not a grid.
     Example:
-      >>> print(trials({"learning_rate": Range(0.01, 1.0)}, 3)["learning_rate"].round(3))
+      >>> print(
+      ...     trials({"learning_rate": Range(0.01, 1.0)}, 3)["learning_rate"].round(3)
+      ... )
       [0.1   0.26  0.026]
     """
     check_space(space)

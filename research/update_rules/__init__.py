@@ -72,6 +72,8 @@ from research.update_rules._adam_scheduled import nadamw as nadamw
 from research.update_rules._adam_scheduled import radam as radam
 from research.update_rules._adam_variants import acprop as acprop
 from research.update_rules._adam_variants import adabelief as adabelief
+from research.update_rules._adam_variants import adahessian as adahessian
+from research.update_rules._adam_variants import adahessian_draws as adahessian_draws
 from research.update_rules._adam_variants import adan as adan
 from research.update_rules._adam_variants import cautious_adamw as cautious_adamw
 from research.update_rules._adam_variants import yogi as yogi
@@ -110,6 +112,7 @@ from research.update_rules._gradient_line_search import (
 from research.update_rules._groups import by_group as by_group
 from research.update_rules._groups import checked_mask as checked_mask
 from research.update_rules._groups import masked_leaves as masked_leaves
+from research.update_rules._kronecker import kl_soap as kl_soap
 from research.update_rules._kronecker import psgd_draws as psgd_draws
 from research.update_rules._kronecker import psgd_kron as psgd_kron
 from research.update_rules._kronecker import shampoo as shampoo
@@ -224,7 +227,7 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
       'heavy_ball'
       >>> find_rule("heavyball")
       Traceback (most recent call last):
-      ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: gradient_descent, ...
+      ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: ...
     """
     if not isinstance(name, str):
         raise TypeError(

@@ -1,11 +1,12 @@
-"""Variants of Adam: AdaBelief, ACProp, Yogi, Adan and the cautious AdamW.
+"""Variants of Adam: AdaBelief, ACProp, Yogi, Adan, AdaHessian and the cautious AdamW.
 
 AdaBelief averages squared deviations from the mean gradient. ACProp divides by the root
 of the previous step's average. Yogi adds or subtracts squares instead of averaging
-them. Adan adds Nesterov's look-ahead. The cautious AdamW skips entries whose momentum
-and gradient have opposite signs. In the formulas, g_t is the gradient, u_t the update
-and η_t the learning rate at step t. Operations act entry by entry, except for a mean in
-the cautious AdamW.
+them. Adan adds Nesterov's look-ahead. AdaHessian averages squared estimates of the
+diagonal of the Hessian instead of squared gradients. The cautious AdamW skips entries
+whose momentum and gradient have opposite signs. In the formulas, g_t is the gradient,
+u_t the update and η_t the learning rate at step t. Operations act entry by entry,
+except for the means in AdaHessian and in the cautious AdamW.
 """
 
 from typing import Any, NamedTuple
@@ -15,9 +16,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Int
 
-from research.checks import check_number
+from research.checks import check_key, check_number, check_tree
 from research.schedules import Schedule
-from research.types import Array, Params, Scalar
+from research.types import Array, Integer, Key, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import checked
@@ -510,6 +511,176 @@ def cautious_adamw(
     return optax.chain(direction, decay, descend(learning_rate))
 
 
+class AdahessianState(NamedTuple):
+    """State of AdaHessian.
+
+    Attributes:
+      count: Number t of steps taken, int32, shape ().
+      mu: Moving average m_t of gradients, shaped like the params.
+      nu: Moving average v_t of the squared estimates D_t, shaped like the params, in at
+        least float32.
+    """
+
+    count: Int[Array, ""]
+    mu: Params
+    nu: Params
+
+
+def adahessian_draws(key: Key, count: Integer, params: Params) -> Params:
+    """Return the random signs z of a step of `adahessian`, each 1 or -1.
+
+    The key of the step is fold_in(key, count). The signs of leaf i, counted from 1, are
+    drawn with fold_in(key of the step, i).
+
+    Args:
+      key: Key of the rule.
+      count: Number of steps before this one.
+      params: Params, or arrays of their structure, shapes and dtypes.
+    Returns:
+      The signs, shaped like the params and in their dtypes.
+    Raises:
+      TypeError: key is not a key, or params are not arrays.
+      ValueError: count is negative.
+    Example:
+      >>> print(adahessian_draws(jax.random.key(0), 3, {"w": jnp.zeros(4)})["w"])
+      [-1. -1.  1. -1.]
+    """
+    check_key("key", key)
+    check_number("count", count, integer=True)
+    check_tree("params", params)
+    key = jax.random.fold_in(key, count)
+    leaves, structure = jax.tree.flatten(params)
+    signs = [
+        jax.random.rademacher(
+            jax.random.fold_in(key, i), jnp.shape(x), jnp.result_type(x)
+        )
+        for i, x in enumerate(leaves, 1)
+    ]
+    return structure.unflatten(signs)
+
+
+@checked
+def adahessian(
+    learning_rate: Scalar | Schedule,
+    key: Key,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-4,
+    hessian_power: Scalar = 1.0,
+    weight_decay: Scalar = 0.0,
+    mask: Any = None,
+    average_kernels: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam that divides by the diagonal of the Hessian, estimated by random signs.
+
+    v_t = β2 v_(t-1) + (1 - β2) D_t², with D_t = z_t (H_t z_t) entry by entry,
+    u_t = -η_t (m̂_t / (v̂_t^(k/2) + ε) + λ x_t), with m̂_t and v̂_t as in `adam`.
+
+    H_t is the Hessian of value_fn at x_t, and H_t z_t is computed as the derivative of
+    the gradient along z_t. The entries of z_t are 1 or -1 with equal probability, so
+    that the expected value of D_t is the diagonal of H_t. k is hessian_power, and λ is
+    weight_decay. With average_kernels=True, |D_t| is averaged over the first two axes
+    of every leaf that has four axes. In Flax, these are the height and the width of the
+    kernel of a convolution.
+
+    The rule is that of the authors' code, with the same defaults of β1, β2, ε and k.
+    The authors' code uses |H_t z_t|, which equals |D_t|. timm's Adahessian and
+    pytorch_optimizer's AdaHessian follow the authors' code, but draw their own signs.
+    optax and torch do not have the rule.
+
+    A step costs about two more gradients than Adam. The state is the same as Adam's,
+    but v has at least float32 precision.
+
+    Use it like Adam if the objective is twice differentiable and its gradients have
+    little noise. The authors use a learning rate of 0.15. On mini-batches, H_t is the
+    Hessian on the mini-batch of the gradient.
+
+    Args:
+      learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
+        schedule t -> η_t.
+      key: Key for all random signs, from `jax.random.key`; may be traced.
+        `adahessian_draws` says how the key is used.
+      b1, b2: Decays β1 and β2 in [0, 1); may be traced.
+      eps: Constant ε, positive; may be traced.
+      hessian_power: Power k, at least 0; may be traced. With 0, the rule is momentum.
+      weight_decay: Factor λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        such a pytree. Leaves marked True are decayed.
+      average_kernels: Whether to average |D_t| over the kernels of convolutions.
+    Returns:
+      The rule; its update needs params and value_fn.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or not a number, key is
+        not a key, or update received no params or value_fn.
+    References:
+      Yao et al., ADAHESSIAN: an adaptive second order optimizer for machine learning,
+      AAAI 2021, algorithm 1. Code: github.com/amirgholami/adahessian, commit 23eeab0.
+    Example:
+      >>> f = lambda x, indices=None: 2.0 * x[0] ** 2 + 8.0 * x[1] ** 2
+      >>> rule, x = adahessian(1.0, jax.random.key(0), eps=1e-8), jnp.array([3.0, -2.0])
+      >>> print(rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)[0])
+      [-3.  2.]
+    """
+    check_key("key", key)
+    _check({"b1": b1, "b2": b2}, {"hessian_power": hessian_power})
+    check_number("eps", eps, positive=True)
+
+    def init(params: Params):
+        wide = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))
+        return AdahessianState(
+            jnp.zeros((), jnp.int32),
+            jax.tree.map(jnp.zeros_like, params),
+            jax.tree.map(wide, params),
+        )
+
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value_fn: Any = None,
+        **extra: Any,
+    ):
+        del extra
+        if params is None or value_fn is None:
+            raise ValueError(
+                "adahessian needs params and value_fn to compute a product with the "
+                "Hessian; call update(grads, state, params, value_fn=f), as "
+                "research.descent.build does."
+            )
+        signs = adahessian_draws(key, state.count, params)
+        product = jax.jvp(jax.grad(value_fn), (params,), (signs,))[1]
+
+        def squared(hz: Array, v: Array) -> Array:
+            size = jnp.abs(hz.astype(v.dtype))
+            if average_kernels and size.ndim == 4:
+                size = jnp.mean(size, (0, 1), keepdims=True)
+            return cast(b2, v) * v + cast(1.0 - b2, v) * jnp.square(size)
+
+        count = increment(state.count)
+        mu = moving_average(b1, state.mu, updates)
+        nu = jax.tree.map(squared, product, state.nu)
+
+        def direction(m: Array, v: Array) -> Array:
+            root = jnp.sqrt(v / cast(correction(b2, count), v))
+            divisor = root ** cast(hessian_power, v) + cast(eps, v)
+            m_hat = m.astype(v.dtype) / cast(correction(b1, count), v)
+            return (m_hat / divisor).astype(m.dtype)
+
+        return jax.tree.map(direction, mu, nu), AdahessianState(count, mu, nu)
+
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(
+        optax.chain(
+            complete(whole, only_real="adahessian", needs_value_fn=True),
+            add_decayed_weights(weight_decay, mask),
+            descend(learning_rate),
+        ),
+        only_real="adahessian",
+        needs_value_fn=True,
+    )
+
+
 def _check(decays: dict[str, Scalar], sizes: dict[str, Scalar]) -> None:
     for name, value in decays.items():
         check_number(name, value, below=1.0)
@@ -522,6 +693,11 @@ RULES = (
     RuleEntry(acprop, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
     RuleEntry(yogi, {"learning_rate": step_rate(0.01), "b1": MOMENTUM}),
     RuleEntry(adan, {"learning_rate": step_rate(1e-3)}),
+    RuleEntry(
+        adahessian,
+        "it needs a key, and its draws are not those of the study",
+        needs="a key",
+    ),
     RuleEntry(
         cautious_adamw,
         {

@@ -87,7 +87,7 @@ def lookahead(
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
       >>> print(x + updates, state.evaluation_params)
       [6.] [8.]
-      >>> # The inner rule moves to 4. The synchronisation moves half of the way back to 8.
+      >>> # The inner rule moves to 4. The synchronisation moves half way back to 8.
       >>> updates, state = rule.update(jnp.array([2.0]), state, x + updates)
       >>> print(updates, state.evaluation_params)
       [0.] [6.]
@@ -155,8 +155,8 @@ def polyak_averaging(
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
 
-    x̄_t = (x_(s+1) + ... + x_t) / (t - s), the mean of all iterates after t steps except
-    the first s, where s is start.
+    x̄_t = (x_(s+1) + ... + x_t) / (t - s), the mean of all iterates after t steps
+    except the first s, where s is start.
 
     Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
     themselves. `research.update_rules.evaluation_params` returns the mean, at which

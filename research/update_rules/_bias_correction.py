@@ -39,7 +39,9 @@ def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
     Returns:
       Effective length ρ_t. It starts at ρ_1 = 1 and grows towards 2 / (1 - β) - 1.
     Example:
-      >>> print(effective_length(0.5, jnp.int32(1)), effective_length(0.0, jnp.int32(9)))
+      >>> print(
+      ...     effective_length(0.5, jnp.int32(1)), effective_length(0.0, jnp.int32(9))
+      ... )
       1.0 1.0
     """
     rate = -jnp.asarray(_log(decay), float)

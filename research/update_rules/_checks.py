@@ -35,7 +35,7 @@ def check_rule(rule: Any, name: str = "rule") -> None:
     Example:
       >>> check_rule(optax.sgd)
       Traceback (most recent call last):
-      TypeError: rule must be an optax.GradientTransformation; got the constructor sgd. Call it: sgd(0.1).
+      TypeError: rule must be an optax.GradientTransformation; got the constructor ...
     """
     if (
         not inspect.isclass(rule)
@@ -74,7 +74,7 @@ def make_inner(
     Example:
       >>> make_inner(optax.sgd(0.1), 0.1, optax.sgd)
       Traceback (most recent call last):
-      TypeError: inner must be a constructor that takes learning_rate, such as heavy_ball; got a rule that is ...
+      TypeError: inner must be a constructor that takes learning_rate, such as ...
     """
     inner = default if inner is None else inner
     if not callable(inner):
@@ -109,9 +109,12 @@ def check_rate(
       TypeError, ValueError: The rate is not a number, is out of range, or is a schedule
         that the rule does not accept.
     Example:
-      >>> check_rate(lambda t: 0.1, no_schedule="it is the first radius, and the rule finds the others")
+      >>> check_rate(
+      ...     lambda t: 0.1,
+      ...     no_schedule="it is the first radius, and the rule finds the others",
+      ... )
       Traceback (most recent call last):
-      TypeError: learning_rate must be a finite number, at least 0; got a schedule. It is the first radius, and the rule ...
+      TypeError: learning_rate must be a finite number, at least 0; got a schedule. ...
     """
     if not callable(learning_rate):
         check_number("learning_rate", learning_rate, positive=positive)
@@ -142,7 +145,7 @@ def check_floating(params: Params) -> None:
     Example:
       >>> check_floating({"b": jnp.zeros(2), "w": jnp.array(1)})
       Traceback (most recent call last):
-      TypeError: params must be floating; params['w'] is int...[]. Convert them to floats: ...
+      TypeError: params must be floating; params['w'] is int...[]. Convert them to ...
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):

@@ -63,7 +63,9 @@ def clip_by_norm(max_norm: Scalar) -> optax.GradientTransformation:
       networks, ICML 2013, algorithm 1 (for one leaf).
     Example:
       >>> clip = clip_by_norm(1.0)
-      >>> print(*clip.update([jnp.array([3.0, 4.0]), jnp.array(0.5)], clip.init(None))[0])
+      >>> print(
+      ...     *clip.update([jnp.array([3.0, 4.0]), jnp.array(0.5)], clip.init(None))[0]
+      ... )
       [0.6 0.8] 0.5
     """
     check_number("max_norm", max_norm, positive=True)

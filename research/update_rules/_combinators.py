@@ -182,7 +182,9 @@ def skip_nonfinite(
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = skip_nonfinite(gradient_descent(1.0))
-      >>> updates, state = rule.update(jnp.array([jnp.nan, 1.0]), rule.init(jnp.zeros(2)))
+      >>> updates, state = rule.update(
+      ...     jnp.array([jnp.nan, 1.0]), rule.init(jnp.zeros(2))
+      ... )
       >>> print(updates, state.skipped)
       [0. 0.] 1
     """

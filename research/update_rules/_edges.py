@@ -40,7 +40,11 @@ def complete(
     Returns:
       The wrapped rule.
     Example:
-      >>> rule = complete(optax.GradientTransformation(optax.init_empty_state, lambda g, s, x=None: (-g, s)))
+      >>> rule = complete(
+      ...     optax.GradientTransformation(
+      ...         optax.init_empty_state, lambda g, s, x=None: (-g, s)
+      ...     )
+      ... )
       >>> print(rule.update(2.0, rule.init(1.0), 1.0, value=3.0)[0])
       -2.0
     """
@@ -87,7 +91,7 @@ def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> N
     Example:
       >>> refuse_complex({"w": jnp.ones(2, complex)}, "muon")
       Traceback (most recent call last):
-      TypeError: muon is defined for real params only; params['w'] is complex...[2]. Wrap it: ...
+      TypeError: muon is defined for real params only; params['w'] is complex...[2]. ...
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if jnp.iscomplexobj(leaf):
@@ -129,7 +133,9 @@ def real_dtype(x: Any) -> Any:
     """Return the dtype of a leaf, or the dtype of its real part if the leaf is complex.
 
     Example:
-      >>> print(real_dtype(jnp.ones(2, "complex64")), real_dtype(jnp.ones(2, "bfloat16")))
+      >>> print(
+      ...     real_dtype(jnp.ones(2, "complex64")), real_dtype(jnp.ones(2, "bfloat16"))
+      ... )
       float32 bfloat16
     """
     dtype = jnp.result_type(x)
@@ -146,7 +152,10 @@ def in_dtype(x: Num[Array, "*shape"], dtype: Any) -> Num[Array, "*shape"]:
     float32.
 
     Example:
-      >>> print(in_dtype(jnp.ones(2, "complex128"), "float32").dtype, in_dtype(jnp.ones(2, int), "float32").dtype)
+      >>> print(
+      ...     in_dtype(jnp.ones(2, "complex128"), "float32").dtype,
+      ...     in_dtype(jnp.ones(2, int), "float32").dtype,
+      ... )
       complex64 int...
     """
     floating = jnp.issubdtype(x.dtype, jnp.inexact)
@@ -219,7 +228,10 @@ def overflowed(
     is ∞ in an entry, the mask is False, so that the NaN remains visible.
 
     Example:
-      >>> print(overflowed(jnp.array([jnp.inf]), jnp.ones(1)), overflowed(jnp.array([jnp.inf]), jnp.array([jnp.inf])))
+      >>> print(
+      ...     overflowed(jnp.array([jnp.inf]), jnp.ones(1)),
+      ...     overflowed(jnp.array([jnp.inf]), jnp.array([jnp.inf])),
+      ... )
       [ True] [False]
     """
     return jnp.isposinf(squares) & functools.reduce(
@@ -257,7 +269,8 @@ def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
 
 
 def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
-    """Return the Euclidean norm of a leaf, in at least float32, for entries of any size.
+    """Return the Euclidean norm of a leaf, in at least float32, for entries of any
+    size.
 
     Entries above 2^60 or below 2^-60 are multiplied by a power of two before they are
     squared, which changes no digit. Otherwise the square of an entry above 1.8e19 would

@@ -93,7 +93,9 @@ def backtracking_descent(
       >>> rule = backtracking_descent(2.0)
       >>> x = jnp.array([3.0])
       >>> square = lambda x: jnp.sum(x**2)
-      >>> updates, state = rule.update(2 * x, rule.init(x), x, value=square(x), value_fn=square)
+      >>> updates, state = rule.update(
+      ...     2 * x, rule.init(x), x, value=square(x), value_fn=square
+      ... )
       >>> print(updates, state.search.learning_rate, state.search.evaluations)
       [-3.] 0.5 3
     """
@@ -229,7 +231,9 @@ def nonlinear_conjugate_gradient(
       >>> rule = nonlinear_conjugate_gradient(linesearch="backtracking")
       >>> x = jnp.array([0.5])
       >>> square = lambda x: jnp.sum(x**2)
-      >>> updates, state = rule.update(2 * x, rule.init(x), x, value=square(x), value_fn=square)
+      >>> updates, state = rule.update(
+      ...     2 * x, rule.init(x), x, value=square(x), value_fn=square
+      ... )
       >>> print(updates, state.search.learning_rate, state.search.evaluations)
       [-0.5] 0.5 2
     """

@@ -67,8 +67,15 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
       ValueError, TypeError: The mask's structure is not a prefix of the structure of
         the params, or an entry is not a boolean. The message names the leaves.
     Example:
-      >>> params = {"layer": {"weights": np.zeros((2, 3)), "bias": np.zeros(3)}, "scale": np.zeros(())}
-      >>> print(masked_leaves(lambda params: jax.tree.map(lambda x: x.ndim > 1, params), params))
+      >>> params = {
+      ...     "layer": {"weights": np.zeros((2, 3)), "bias": np.zeros(3)},
+      ...     "scale": np.zeros(()),
+      ... }
+      >>> print(
+      ...     masked_leaves(
+      ...         lambda params: jax.tree.map(lambda x: x.ndim > 1, params), params
+      ...     )
+      ... )
       leaf           shape   masked
       layer/bias     (3,)    no
       layer/weights  (2, 3)  yes
@@ -98,7 +105,7 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
     Example:
       >>> checked_mask({"w": True})({"w": 1.0, "b": 2.0})
       Traceback (most recent call last):
-      ValueError: mask does not fit the params: it has no entry for b. Give a pytree of the same structure, or a prefix.
+      ValueError: mask does not fit the params: it has no entry for b. Give a pytree ...
     """
     for path, entry in (
         [] if callable(mask) else jax.tree_util.tree_leaves_with_path(mask)
@@ -157,9 +164,14 @@ def by_group(
         that is not a str.
     Example:
       >>> from research.update_rules import gradient_descent
-      >>> rule = by_group({"slow": gradient_descent(0.5), "still": gradient_descent(0.0)}, {"w": "slow", "b": "still"})
+      >>> rule = by_group(
+      ...     {"slow": gradient_descent(0.5), "still": gradient_descent(0.0)},
+      ...     {"w": "slow", "b": "still"},
+      ... )
       >>> x = {"w": np.float32(1.0), "b": np.float32(1.0)}
-      >>> updates, _ = rule.update({"w": np.float32(2.0), "b": np.float32(2.0)}, rule.init(x), x)
+      >>> updates, _ = rule.update(
+      ...     {"w": np.float32(2.0), "b": np.float32(2.0)}, rule.init(x), x
+      ... )
       >>> print(updates["w"], abs(updates["b"]))
       -1.0 0.0
     """
@@ -306,7 +318,8 @@ def spread_labels(name: str, prefix: Any, params: Params) -> Any:
     if sentences:
         raise ValueError(
             f"{name} {'does' if name == 'mask' else 'do'} not fit the params: "
-            f"{', and '.join(sentences)}. Give a pytree of the same structure, or a prefix."
+            f"{', and '.join(sentences)}. Give a pytree of the same structure, or a "
+            "prefix."
         )
     return structure.unflatten([entries[path] for path in above if path is not None])
 

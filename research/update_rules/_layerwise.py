@@ -39,12 +39,12 @@ from research.update_rules._transforms import (
     moving_average,
 )
 
-# Keller Jordan's coefficients, chosen for a large slope at 0. Five iterations raise it to
-# 3.4445^5 = 485. The singular values do not converge to 1.
+# Keller Jordan's coefficients, chosen for a large slope at 0. Five iterations raise it
+# to 3.4445^5 = 485. The singular values do not converge to 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 # Coefficients of each iteration as printed by Amsel et al., The Polar Express (2025),
-# appendix A. Each polynomial is the best one for the interval that the iterations before
-# it leave.
+# appendix A. Each polynomial is the best one for the interval that the iterations
+# before it leave.
 _OF_THE_PAPER = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -63,14 +63,16 @@ def _shrunk(coefficients: tuple[float, ...], factor: float) -> tuple[float, ...]
     return a / factor, b / factor**3, c / factor**5
 
 
-# The paper's code divides the argument of every polynomial but the last by 1.01, against
-# rounding above 1. It also multiplies the norm of the matrix by 1.01 before the first.
+# The paper's code divides the argument of every polynomial but the last by 1.01,
+# against rounding above 1. It also multiplies the norm of the matrix by 1.01 before the
+# first.
 POLAR_EXPRESS = (
     _shrunk(_shrunk(_OF_THE_PAPER[0], 1.01), 1.01),
     *(_shrunk(c, 1.01) for c in _OF_THE_PAPER[1:-1]),
     _OF_THE_PAPER[-1],
 )
-# Ahn et al., Dion: distributed orthonormalized updates (2025); as in optax.contrib.muon.
+# Ahn et al., Dion: distributed orthonormalized updates (2025); as in
+# optax.contrib.muon.
 DION = (
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
@@ -236,7 +238,11 @@ def matrices_of(
     Raises:
       ValueError: axes do not fit the shape of the leaf.
     Example:
-      >>> print(matrices_of(jnp.arange(4.0).reshape(2, 2), MatrixAxes(input_heads=2)).shape)
+      >>> print(
+      ...     matrices_of(
+      ...         jnp.arange(4.0).reshape(2, 2), MatrixAxes(input_heads=2)
+      ...     ).shape
+      ... )
       (2, 1, 2)
     """
     order, (b, i, m, o, n) = _layout(x.shape, axes)
@@ -371,8 +377,15 @@ def muon(
       training, arXiv:2502.16982 (2025), section 2.2 on consistent_rms. Amsel et al.,
       The Polar Express, arXiv:2505.16932 (2025), appendix A.
     Example:
-      >>> rule, x = muon(1.0, eps=0.0, ns_coeffs=(1.875, -1.25, 0.375), ns_steps=9), {"w": jnp.eye(2), "b": jnp.ones(1)}
-      >>> updates, _ = rule.update({"w": jnp.array([[0.0, 3.0], [-2.0, 0.0]]), "b": jnp.full(1, 8.0)}, rule.init(x), x)
+      >>> rule, x = (
+      ...     muon(1.0, eps=0.0, ns_coeffs=(1.875, -1.25, 0.375), ns_steps=9),
+      ...     {"w": jnp.eye(2), "b": jnp.ones(1)},
+      ... )
+      >>> updates, _ = rule.update(
+      ...     {"w": jnp.array([[0.0, 3.0], [-2.0, 0.0]]), "b": jnp.full(1, 8.0)},
+      ...     rule.init(x),
+      ...     x,
+      ... )
       >>> print(updates["w"].round(6) + 0.0, updates["b"])
       [[ 0. -1.]
        [ 1.  0.]] [-1.]
@@ -447,7 +460,9 @@ def _is_triple(row: Any) -> bool:
 
 
 def _layouts(rule: str, matrices: Any) -> Callable[[Params], Any]:
-    """Return a function from params to a pytree of MatrixAxes, False at other leaves."""
+    """Return a function from params to a pytree of MatrixAxes, False at other
+    leaves.
+    """
     as_flag = lambda entry: True if isinstance(entry, MatrixAxes) else entry
     flags = lambda entries: jax.tree.map(as_flag, entries)
     if matrices is None:
@@ -488,7 +503,9 @@ def _split(
     of_matrices: Callable[[list[MatrixAxes]], optax.GradientTransformation],
     others: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-    """Return a rule for the matrices, which knows their axes, and one for the others."""
+    """Return a rule for the matrices, which knows their axes, and one for the
+    others.
+    """
 
     def parts(params: Params) -> optax.GradientTransformationExtraArgs:
         layouts = layouts_of(params)
@@ -561,7 +578,11 @@ def newton_schulz(
     Returns:
       The matrix, shape (m, n), with the dtype of a.
     Example:
-      >>> print(newton_schulz(jnp.diag(jnp.array([3.0, 4.0])), 9, (1.875, -1.25, 0.375)).round(6))
+      >>> print(
+      ...     newton_schulz(
+      ...         jnp.diag(jnp.array([3.0, 4.0])), 9, (1.875, -1.25, 0.375)
+      ...     ).round(6)
+      ... )
       [[1. 0.]
        [0. 1.]]
     """
@@ -657,8 +678,14 @@ def normuon(
       Li et al., NorMuon: making Muon more efficient and scalable, arXiv:2510.05491
       (2025), algorithm 1 (github.com/zichongli5/NorMuon).
     Example:
-      >>> rule, x = normuon(1.0, beta=0.0, beta2=0.0, consistent_rms=0.5), jnp.zeros((2, 2))
-      >>> print(rule.update(jnp.diag(jnp.array([8.0, -2.0])), rule.init(x), x)[0].round(6) + 0.0)
+      >>> rule, x = (
+      ...     normuon(1.0, beta=0.0, beta2=0.0, consistent_rms=0.5),
+      ...     jnp.zeros((2, 2)),
+      ... )
+      >>> print(
+      ...     rule.update(jnp.diag(jnp.array([8.0, -2.0])), rule.init(x), x)[0].round(6)
+      ...     + 0.0
+      ... )
       [[-0.707107  0.      ]
        [ 0.        0.707107]]
     """

@@ -179,7 +179,10 @@ def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Float[Array, "
     Returns:
       The factor, shape (); 1 if the gradient is zero.
     Example:
-      >>> print(capped_inverse_norm(jnp.array([3.0, 4.0])), capped_inverse_norm(jnp.array([0.1])))
+      >>> print(
+      ...     capped_inverse_norm(jnp.array([3.0, 4.0])),
+      ...     capped_inverse_norm(jnp.array([0.1])),
+      ... )
       0.2 1.0
     """
     euclidean = norm == "euclidean"

@@ -82,7 +82,9 @@ def backtracking(
       2nd ed., algorithm 3.1.
     Example:
       >>> x = jnp.array([3.0])
-      >>> found = backtracking(lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x, 2.0)
+      >>> found = backtracking(
+      ...     lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x, 2.0
+      ... )
       >>> print(found.step, found.value, found.evaluations)
       0.5 0.0 3
     """
@@ -213,7 +215,9 @@ def strong_wolfe(
       descent and an efficient line search, SIAM J. Optim. 16 (2005), (4.1).
     Example:
       >>> x = jnp.array([3.0])
-      >>> found = strong_wolfe(lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x)
+      >>> found = strong_wolfe(
+      ...     lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x
+      ... )
       >>> print(found.step, found.value, found.evaluations)
       0.5 0.0 2
     """

@@ -94,7 +94,10 @@ def natural_gradient(
       method, JMLR 21 (2020), section 9 on Gauss-Newton.
     Example:
       >>> fisher = jnp.diag(jnp.array([4.0, 16.0]))
-      >>> rule, x = natural_gradient(0.5, fisher_fn=lambda x, indices=None: fisher), jnp.ones(2)
+      >>> rule, x = (
+      ...     natural_gradient(0.5, fisher_fn=lambda x, indices=None: fisher),
+      ...     jnp.ones(2),
+      ... )
       >>> print(rule.update(jnp.array([8.0, 16.0]), rule.init(x), x)[0])
       [-1.  -0.5]
     """

@@ -344,8 +344,9 @@ def trust_region_step(
 ) -> tuple[Float[Array, " n"], Float[Array, ""], Int[Array, ""]]:
     """Return the minimiser of a quadratic model inside a trust region.
 
-    The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with the
-    lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V (γ / (λ
+    The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with
+    the lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V (γ
+    / (λ
     - λ_1 + s)).
 
     Args:

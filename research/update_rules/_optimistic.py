@@ -48,7 +48,8 @@ def optimistic_gradient_descent(
     alpha: Scalar = 1.0,
     beta: Scalar = 1.0,
 ) -> optax.GradientTransformation:
-    """Step along the gradient and its last change: u_t = -η_t (α g_t + β (g_t - g_(t-1))).
+    """Step along the gradient and its last change: u_t = -η_t (α g_t + β (g_t -
+    g_(t-1))).
 
     In the first step g_0 = g_1. The paper has α = β = 1. With these values, the rule
     steps along g_t + (g_t - g_(t-1)), a guess of the next gradient.

@@ -867,8 +867,8 @@ def momo(
         t -> η_t.
       beta: Decay β in [0, 1); may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it divides
-        the params by 1 + η_t λ.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it
+        divides the params by 1 + η_t λ.
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:
@@ -990,8 +990,8 @@ def momo_adam(
       b1, b2: Decays β1 and β2 in [0, 1); may be traced.
       eps: Constant ε, at least 0; may be traced.
       lower_bound: Lower bound f* of the objective, a finite number; may be traced.
-      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it divides
-        the params by 1 + η_t λ.
+      weight_decay: Decay λ, at least 0; may be traced. The decay is implicit: it
+        divides the params by 1 + η_t λ.
       adapt_lower_bound: Whether f* is estimated. lower_bound is then the smallest value
         that f* can have.
     Returns:

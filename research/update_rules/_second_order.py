@@ -72,7 +72,9 @@ def flatten(params: Params) -> tuple[Float[Array, " n"], Unflatten]:
     Raises:
       TypeError: A leaf is not floating.
     Example:
-      >>> flat, unflatten = flatten({"b": jnp.bfloat16(1.0), "w": jnp.ones((2, 1), jnp.bfloat16)})
+      >>> flat, unflatten = flatten(
+      ...     {"b": jnp.bfloat16(1.0), "w": jnp.ones((2, 1), jnp.bfloat16)}
+      ... )
       >>> print(flat.dtype, flat, unflatten(2 * flat)["b"].dtype)
       float32 [1. 1. 1.] bfloat16
     """
@@ -155,7 +157,9 @@ def solve_symmetric(
     Returns:
       p, shape (n,), and the kind of matrix as an index into CURVATURES, int32.
     Example:
-      >>> p, curvature = solve_symmetric(jnp.diag(jnp.array([2.0, -4.0])), jnp.ones(2), "reflect")
+      >>> p, curvature = solve_symmetric(
+      ...     jnp.diag(jnp.array([2.0, -4.0])), jnp.ones(2), "reflect"
+      ... )
       >>> print(p, curvature_in_words(curvature))
       [0.5  0.25] the Hessian has negative curvature
     """
@@ -209,7 +213,11 @@ def secular_root(
     References:
       Nocedal & Wright (2006), algorithm 4.3; Conn, Gould & Toint (2000), section 7.3.
     Example:
-      >>> print(secular_root(jnp.array([0.0, 1.0]), jnp.array([3.0, 0.0]), jnp.array(1.5), 0.0))
+      >>> print(
+      ...     secular_root(
+      ...         jnp.array([0.0, 1.0]), jnp.array([3.0, 0.0]), jnp.array(1.5), 0.0
+      ...     )
+      ... )
       2.0
     """
     eps, none = jnp.finfo(gamma.dtype).eps, gamma == 0
@@ -245,7 +253,9 @@ def least_squares_step(
     Returns:
       h, shape (n,), and an index into CURVATURES, int32: DEFINITE or SINGULAR.
     Example:
-      >>> h, _ = least_squares_step(jnp.array([[1.0, 1.0], [1.0, 1.0]]), jnp.array([-2.0, -2.0]), "shortest")
+      >>> h, _ = least_squares_step(
+      ...     jnp.array([[1.0, 1.0], [1.0, 1.0]]), jnp.array([-2.0, -2.0]), "shortest"
+      ... )
       >>> print(h.round(5))
       [1. 1.]
     """
@@ -293,7 +303,9 @@ def damped_step(
     Returns:
       h, shape (n,), and μ. μ is 0 if the Gauss-Newton step is inside the trust region.
     Example:
-      >>> h, damping = damped_step(2 * jnp.eye(2), jnp.array([-6.0, -8.0]), jnp.ones(2), jnp.array(2.5))
+      >>> h, damping = damped_step(
+      ...     2 * jnp.eye(2), jnp.array([-6.0, -8.0]), jnp.ones(2), jnp.array(2.5)
+      ... )
       >>> print(h.round(5), damping.round(5))
       [1.5 2. ] 4.0
     """

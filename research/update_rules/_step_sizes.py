@@ -85,7 +85,9 @@ def polyak_step(
     """
     check_rate(
         learning_rate,
-        no_schedule="it is a factor of the step, which the rule computes from the value",
+        no_schedule=(
+            "it is a factor of the step, which the rule computes from the value"
+        ),
     )
     _check_any_sign("f_min", f_min)
     check_number("eps", eps)
@@ -174,7 +176,10 @@ def barzilai_borwein(
       >>> # The curvature of f = x² is 2, so the second step arrives at the minimum.
       >>> rule, x = barzilai_borwein(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
-      >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
+      >>> print(
+      ...     x + updates,
+      ...     x + updates + rule.update(2 * (x + updates), state, x + updates)[0],
+      ... )
       [4.] [0.]
     """
     check_rate(
@@ -269,10 +274,13 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
       Malitsky & Mishchenko, Adaptive gradient descent without descent, ICML 2020,
       algorithm 1.
     Example:
-      >>> # The curvature of f = x² is 2, so the second step is half of the way to the minimum.
+      >>> # The curvature of f = x² is 2, so the second step is half way to the minimum.
       >>> rule, x = adgd(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
-      >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
+      >>> print(
+      ...     x + updates,
+      ...     x + updates + rule.update(2 * (x + updates), state, x + updates)[0],
+      ... )
       [4.] [2.]
     """
     check_rate(

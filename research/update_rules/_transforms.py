@@ -116,7 +116,11 @@ def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransforma
     The update of such a rule is its direction times -1.
 
     Example:
-      >>> print(direction_of(descend(1.0)).update(jnp.ones(1), DirectionState(descend(1.0).init(jnp.ones(1))))[0])
+      >>> print(
+      ...     direction_of(descend(1.0)).update(
+      ...         jnp.ones(1), DirectionState(descend(1.0).init(jnp.ones(1)))
+      ...     )[0]
+      ... )
       [1.]
     """
     rule = optax.with_extra_args_support(rule)
@@ -197,7 +201,12 @@ def agreement(
     instead. For complex entries, the number is the cosine of the angle between them.
 
     Example:
-      >>> print(agreement(jnp.array([1e-30, 2.0], "float32"), jnp.array([1e-30, -1.0], "float32")))
+      >>> print(
+      ...     agreement(
+      ...         jnp.array([1e-30, 2.0], "float32"),
+      ...         jnp.array([1e-30, -1.0], "float32"),
+      ...     )
+      ... )
       [ 1. -1.]
     """
     return real_product(jnp.sign(a), jnp.sign(b))
@@ -215,7 +224,8 @@ def cast(value: Scalar, leaf: Num[Array, "*shape"]) -> Float[Array, ""]:
     """
     dtype = real_dtype(leaf)
     if isinstance(value, float | int) and isinstance(leaf, jax.Array):
-        return np.asarray(value, dtype)  # type: ignore[return-value]  # A NumPy constant is not traced.
+        # A NumPy constant is not traced.
+        return np.asarray(value, dtype)  # type: ignore[return-value]
     return jnp.asarray(value, dtype)
 
 
@@ -227,7 +237,11 @@ def working_dtype(params: Params) -> Any:
     dtype. A complex leaf counts with the dtype of its real part.
 
     Example:
-      >>> print(working_dtype({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}))
+      >>> print(
+      ...     working_dtype(
+      ...         {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}
+      ...     )
+      ... )
       float32
     """
     return functools.reduce(

@@ -69,7 +69,8 @@ def heavy_ball_constants(smoothness: Scalar, strong_convexity: Scalar) -> Consta
     References:
       Polyak, Some methods of speeding up the convergence of iteration methods, USSR
       Comp. Math. Math. Phys. 4 (1964), theorem 9. Lessard, Recht & Packard, Analysis
-      and design of optimization algorithms via integral quadratic constraints, SIAM J. Optim. 26 (2016), proposition 1.
+      and design of optimization algorithms via integral quadratic constraints, SIAM J.
+      Optim. 26 (2016), proposition 1.
     Example:
       >>> print(*heavy_ball_constants(9.0, 1.0))
       0.25 0.25

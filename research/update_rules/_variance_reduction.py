@@ -73,11 +73,20 @@ def svrg(
     Example:
       >>> targets = jnp.array([1.0, 3.0])
       >>> def value_fn(x, indices=None):
-      ...     return jnp.mean((x - (targets if indices is None else targets[indices])) ** 2) / 2
+      ...     return (
+      ...         jnp.mean(
+      ...             (x - (targets if indices is None else targets[indices])) ** 2
+      ...         )
+      ...         / 2
+      ...     )
       >>> rule, x, drawn = svrg(0.5, period=2), jnp.array(4.0), jnp.array([0])
       >>> # The gradient on example 0 is 3, and the gradient on both examples is 2.
       >>> gradient = jax.grad(value_fn)(x, drawn)
-      >>> print(rule.update(gradient, rule.init(x), x, value_fn=value_fn, indices=drawn)[0])
+      >>> print(
+      ...     rule.update(gradient, rule.init(x), x, value_fn=value_fn, indices=drawn)[
+      ...         0
+      ...     ]
+      ... )
       -1.0
     """
     check_number("period", period, positive=True, integer=True)
@@ -183,10 +192,17 @@ def saga(
     Example:
       >>> targets = jnp.array([1.0, 3.0])
       >>> def value_fn(x, indices=None):
-      ...     return jnp.mean((x - (targets if indices is None else targets[indices])) ** 2) / 2
+      ...     return (
+      ...         jnp.mean(
+      ...             (x - (targets if indices is None else targets[indices])) ** 2
+      ...         )
+      ...         / 2
+      ...     )
       >>> rule, x, drawn = saga(0.5, num_examples=2), jnp.array(4.0), jnp.array([0])
       >>> gradient = jax.grad(value_fn)(x, drawn)
-      >>> updates, state = rule.update(gradient, rule.init(x), x, value_fn=value_fn, indices=drawn)
+      >>> updates, state = rule.update(
+      ...     gradient, rule.init(x), x, value_fn=value_fn, indices=drawn
+      ... )
       >>> print(updates, state[0].table)
       -1.0 [3. 1.]
     """

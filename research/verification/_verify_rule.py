@@ -17,10 +17,12 @@ from research.verification.problems import PROBLEMS, Problem
 from research.verification.rule_under_test import (
     NoRuleError,
     Subject,
+    calling,
     is_made,
     made,
     named,
 )
+from research.verification.torch_rules import is_torch_class, walk_torch
 from research.verification.walks import Deviation, Walk, distance, walk, walk_exactly
 
 # In units of the dtype's eps. Each step adds a few rounding errors. On the problems
@@ -76,8 +78,8 @@ class Verification(NamedTuple):
             "no known mistake explains it. Compute the first step that differs by hand"
         )
         return (
-            f"Not the same rule. On the problem {self.problem}, the two rules differ from "
-            f"step {self.deviation.first + 1} on. The largest difference is "
+            f"Not the same rule. On the problem {self.problem}, the two rules differ "
+            f"from step {self.deviation.first + 1} on. The largest difference is "
             f"{self.deviation.largest:.1e}, at {where}. Likely cause: {cause}."
         )
 
@@ -104,7 +106,10 @@ def verify_rule(
     Args:
       rule: A gradient transformation, a function that takes the learning rate first and
         returns a gradient transformation, the name of a rule of this library, a dotted
-        name such as "optax.adam", or a Formula.
+        name such as "optax.adam", a Formula, or a subclass of `torch.optim.Optimizer`
+        such as "torch.optim.Adam". A class gets its arguments under its own names:
+        learning_rate as lr, and b1 and b2 as betas. Arguments that it does not take are
+        left out.
       reference: As for `rule`, but the name of a rule of this library stands for its
         paper's formula in arithmetic of fifty digits. The reference may also be
         recorded trajectories by the problem's name, such as
@@ -138,7 +143,7 @@ def verify_rule(
       >>> # Is the heavy ball Nesterov's rule?
       >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))
       >>> print(verify_rule(stale, "nesterov", learning_rate=0.1).cause)
-      it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
+      it does not look ahead: this is the heavy ball (`x` where the formula has ...
     """
     if on_progress is not None:
         check_callable("on_progress", on_progress, "done", "total", "message")
@@ -238,6 +243,10 @@ def _compared(
             return subject[problem.name][1]
         if isinstance(subject, Formula):
             return walk_exactly(subject.iterates, problem, **given)
+        if is_torch_class(subject):
+            what = f"{name}, {subject.__name__}, raised"
+            walk_it = lambda: walk_torch(subject, problem, given, dtype)
+            return calling(what, f"on {problem.name}", walk_it)
         return walk(made(subject, given["learning_rate"], others, name), problem, dtype)
 
     found = walked(rule, "the rule")
@@ -246,9 +255,9 @@ def _compared(
         "the reference",
     )
     in_jax = UPDATE_RULES.get(reference) if isinstance(reference, str) else reference
-    if in_jax is None or isinstance(in_jax, Formula | Mapping):
+    if isinstance(in_jax, Formula | Mapping) or is_torch_class(in_jax):
         in_jax = None
-    else:
+    if in_jax is not None:
         in_jax = made(in_jax, given["learning_rate"], others, "the reference")
     return Evidence(
         problem,

@@ -233,10 +233,12 @@ CARDS = {
             (
                 Mistake(
                     "the gradient is averaged, then divided: this is Adam",
-                    "m = b1 * m + (1 - b1) * g / (sqrt(v / (1 - b2**t)) + eps)\n        "
+                    "m = b1 * m + (1 - b1) * g / "
+                    "(sqrt(v / (1 - b2**t)) + eps)\n        "
                     "x = x - learning_rate * (m / (1 - b1**t) + weight_decay * x)",
-                    "m = b1 * m + (1 - b1) * g\n        x = x - learning_rate * (m / (1 "
-                    "- b1**t) / (sqrt(v / (1 - b2**t)) + eps) + weight_decay * x)",
+                    "m = b1 * m + (1 - b1) * g\n        "
+                    "x = x - learning_rate * (m / (1 - b1**t) / (sqrt(v / (1 - "
+                    "b2**t)) + eps) + weight_decay * x)",
                 ),
                 Mistake(
                     "no bias correction of the first moment", "m / (1 - b1**t)", "m"

@@ -1,9 +1,10 @@
-"""Formulas of AdaBelief, ACProp, Yogi, Adan and the cautious AdamW, from their papers.
+"""Formulas of AdaBelief, ACProp, Yogi, Adan, AdaHessian and the cautious AdamW.
 
-The formulas have the bias corrections of the authors' programs.
+The formulas are those of the papers, with the bias corrections of the authors'
+programs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -240,6 +241,68 @@ def optax_yogi(
     )
 
 
+def adahessian(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    draws: Sequence[Sequence[Leaf]],
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-4,
+    hessian_power: float = 1.0,
+    weight_decay: float = 0.0,
+) -> Iterator[Leaves]:
+    """Yield the iterates of algorithm 1 of Yao et al. (2021), without block averages.
+
+    draws has the random signs of each step: one array for each leaf.
+    """
+    assert f.hessian is not None
+    m = v = zeros_like(x)
+    for t, signs in enumerate(draws, 1):
+        g, z = f.gradient(x), Leaves(signs)
+        d = z * times(f.hessian(x), z)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * d**2
+        m_hat, v_hat = m / (1 - b1**t), v / (1 - b2**t)
+        step = m_hat / (sqrt(v_hat) ** hessian_power + eps)
+        x = x - learning_rate * (step + weight_decay * x)
+        yield x
+
+
+def times(matrix: Any, z: Leaves) -> Leaves:
+    """Return the product of a matrix and the entries of all leaves in order."""
+    entries = matrix * mpmath.matrix([e for a in z.arrays for e in a.flat])
+    ends = np.cumsum([a.size for a in z.arrays])
+    parts = np.split(np.array(list(entries), object), ends[:-1])
+    return Leaves(p.reshape(a.shape) for p, a in zip(parts, z.arrays, strict=True))
+
+
+# The formula of a rule that draws random numbers: its draws are an argument.
+ADAHESSIAN = Formula(
+    adahessian,
+    (
+        Mistake("the estimate is not squared in the average", "d**2", "sqrt(d**2)"),
+        Mistake("it squares the gradient: this is Adam", "d**2", "g**2"),
+        Mistake(
+            "all signs are 1, so that the rows of the Hessian are summed",
+            "f.gradient(x), Leaves(signs)",
+            "f.gradient(x), Leaves(abs(a) for a in signs)",
+        ),
+        Mistake("no bias correction of the second moment", "v / (1 - b2**t)", "v"),
+        Mistake("no bias correction of the first moment", "m / (1 - b1**t)", "m"),
+        Mistake(
+            "the decay is coupled: it is added to the gradient",
+            "f.gradient(x), Leaves(signs)",
+            "f.gradient(x) + weight_decay * x, Leaves(signs)",
+        ),
+        Mistake(
+            "the root of the second moment is missing",
+            "sqrt(v_hat) ** hessian_power",
+            "v_hat ** hessian_power",
+        ),
+    ),
+)
+
 CARDS = {
     "adabelief": Card(
         Formula(
@@ -427,6 +490,15 @@ CARDS = {
             "proximal": True,
         },
     ),
+    "adahessian": Card(
+        (
+            "it draws random signs, which the problems here do not have; "
+            "tests/rules/test_adahessian.py compares it with its formula on the same "
+            "draws"
+        ),
+        optax="optax 0.2.8 has no AdaHessian",
+        recorded="the recorded optimizers have no AdaHessian with given draws",
+    ),
     "cautious_adamw": Card(
         Formula(
             cautious_adamw,
@@ -464,8 +536,8 @@ CARDS = {
                 Mistake(
                     "the decay is left out with the entries",
                     "decay = weight_decay * x\n",
-                    "decay = weight_decay * x * entrywise(lambda a: 0 if a == 0 else 1, "
-                    "d)\n",
+                    "decay = weight_decay * x * entrywise(lambda a: 0 if a == 0 else "
+                    "1, d)\n",
                 ),
             ),
         ),

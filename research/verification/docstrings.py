@@ -43,7 +43,7 @@ def describe(name: str) -> Description:
       >>> print(found.family, found.signature)
       first_order gradient_descent(learning_rate)
       >>> print(found.summary)
-      Steps along the negative gradient: u_t = -η_t g_t.
+      Step along the negative gradient: u_t = -η_t g_t.
     """
     rule = RULE_TABLE[name].constructor if name in RULE_TABLE else find_rule(name)
     text, _, sections = inspect.cleandoc(rule.__doc__ or "").partition("\nArgs:")
@@ -53,11 +53,12 @@ def describe(name: str) -> Description:
     use = next((p for p in paragraphs if p.startswith("Use it")), "")
     _, _, references = sections.partition("References:")
     references, _, _ = references.partition("Example:")
+    signature = inspect.signature(rule)
     return Description(
         name=name,
         family=rule.__module__.rpartition(".")[2].removeprefix("_"),
         signature=(
-            f"{name}({', '.join(_argument(p) for p in inspect.signature(rule).parameters.values())})"
+            f"{name}({', '.join(map(_argument, signature.parameters.values()))})"
         ),
         summary=summary,
         formula=tuple(p for p in paragraphs if p != use),
@@ -70,4 +71,5 @@ def describe(name: str) -> Description:
 def _argument(parameter: inspect.Parameter) -> str:
     if parameter.default is inspect.Parameter.empty:
         return parameter.name
-    return f"{parameter.name}={getattr(parameter.default, '__name__', repr(parameter.default))}"
+    default = getattr(parameter.default, "__name__", repr(parameter.default))
+    return f"{parameter.name}={default}"

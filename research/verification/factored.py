@@ -283,8 +283,9 @@ CARDS = {
                     "the squares enter after the step",
                     "s = by_leaf(cover, s) + g**2\n        quotient = entrywise(lambda "
                     "a, b: 0 if b == 0 else a / sqrt(b + eps), g, s)",
-                    "s = by_leaf(cover, s)\n        quotient = entrywise(lambda a, b: 0 "
-                    "if b == 0 else a / sqrt(b + eps), g, s)\n        s = s + g**2",
+                    "s = by_leaf(cover, s)\n        quotient = entrywise(lambda a, "
+                    "b: 0 if b == 0 else a / sqrt(b + eps), g, s)\n        s = s + "
+                    "g**2",
                 ),
                 Mistake(
                     "ε stands outside the root", "sqrt(b + eps)", "(sqrt(b) + eps)"
@@ -293,8 +294,9 @@ CARDS = {
                 Mistake(
                     "the gradient is averaged, not the quotient",
                     "quotient = entrywise(lambda a, b: 0 if b == 0 else a / sqrt(b + "
-                    "eps), g, s)\n        m = momentum * m + (1 - momentum) * quotient\n"
-                    "        x = x - learning_rate * m",
+                    "eps), g, s)\n        "
+                    "m = momentum * m + (1 - momentum) * quotient\n        "
+                    "x = x - learning_rate * m",
                     "m = momentum * m + (1 - momentum) * g\n        x = x - "
                     "learning_rate * entrywise(lambda a, b: 0 if b == 0 else a / "
                     "sqrt(b + eps), m, s)",

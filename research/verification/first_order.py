@@ -358,7 +358,9 @@ CARDS = {
                 ),
             ),
         ),
-        optax="optax.noisy_sgd draws other numbers from its key, of the same distribution",
+        optax=(
+            "optax.noisy_sgd draws other numbers from its key, of the same distribution"
+        ),
         recorded="torch and timm have no rule that adds noise to the gradient",
     ),
 }

@@ -107,8 +107,10 @@ _CONJUGATE = {
         "it ends after three steps, and the rest is rounding; the rule's own tests "
         "compare these three steps"
     ),
-    "softmax_regression": "conjugate directions magnify rounding tenfold every three steps; the rule's own tests compare "
-    "the first six steps",
+    "softmax_regression": (
+        "conjugate directions magnify rounding tenfold every three steps; the rule's "
+        "own tests compare the first six steps"
+    ),
 }
 
 
@@ -160,7 +162,10 @@ CARDS = {
             ),
         ),
         optax=armijo,
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"increase": 1.5, "sufficient_decrease": 0.01},
         rates=dict.fromkeys(PROBLEMS, 1.0),
         reasons=NO_VALUE,
@@ -188,7 +193,10 @@ CARDS = {
             ),
         ),
         optax="optax has no such rule",
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"beta": "hestenes_stiefel"},
         rates=dict.fromkeys(PROBLEMS, 1.0),
         reasons={**NO_VALUE, **_CONJUGATE},

@@ -108,6 +108,85 @@ def soap(
         yield x
 
 
+def kl_soap(
+    x: Leaves,
+    f: Function,
+    learning_rate: float,
+    b1: float = 0.9,
+    b2: float = 0.98,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    refresh_every: int = 10,
+    shampoo_beta: float | None = None,
+    first_eigenvalue: float = 0.1,
+) -> Iterator[Leaves]:
+    """Yield the iterates of KL-SOAP, as the code of Lin et al. (2026) computes them.
+
+    The code is optim/kl_opt.py of KL-Methods at commit 4cb97e0 with using_klsoap=True.
+    The first gradient sets the bases and makes no step.
+    """
+    beta = b2 if shampoo_beta is None else shampoo_beta
+    m = v = zeros_like(x)
+    axes = [range(a.ndim) if a.ndim > 1 else () for a in x.arrays]
+    factors: Any = [[mpmath.mpf(0) for _ in of_leaf] for of_leaf in axes]
+    bases: Any = [[np.eye(n) for n in a.shape if a.ndim > 1] for a in x.arrays]
+    spectra: Any = [
+        [np.full(n, first_eigenvalue, object) for n in a.shape if a.ndim > 1]
+        for a in x.arrays
+    ]
+    for t in count(0):
+        g = f.gradient(x)
+        if t > 0:
+            rotated = rotate(g, bases)
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * rotated**2
+            step = rotate_back(rotate(m, bases) / (sqrt(v) + eps), bases)
+            x = x - learning_rate * (step + weight_decay * x)
+        for n, of_leaf in enumerate(axes):
+            old = list(spectra[n])
+            turns = list(bases[n])
+            for k in of_leaf:
+                size = len(turns[k])
+                white = g.arrays[n]
+                if t > 0:
+                    white = whitened(white, turns, old, k)
+                    square = along_axes(white, only(k, turns[k].T, white.ndim)) ** 2
+                    mean = np.moveaxis(square, k, 0).reshape(size, -1).mean(1)
+                    kept = beta * old[k] + (1 - beta) * mean
+                    spectra[n][k] = at_least(kept, max(10, min(size, 4000)))
+                new = products(white, k) / (white.size // size)
+                factors[n][k] = beta * factors[n][k] + (1 - beta) * new
+                if (t > 0 and t % refresh_every > 0) or not is_finite(factors[n][k]):
+                    continue
+                q = bases[n][k]
+                if t == 0:
+                    bases[n][k] = eigenvectors(factors[n][k])
+                else:
+                    bases[n][k] = orthogonalised(factors[n][k] @ q, q)
+        yield x
+
+
+def whitened(
+    a: Leaf, bases: Sequence[Square], spectra: Sequence[Leaf], axis: int
+) -> Leaf:
+    """Return a leaf times Q diag(d)^(-1/2) along each axis except the given one."""
+    scaled = [
+        (q / np.array([mpmath.sqrt(e) for e in d], object)).T
+        for q, d in zip(bases, spectra, strict=True)
+    ]
+    return along_axes(a, [None if k == axis else q for k, q in enumerate(scaled)])
+
+
+def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
+    """Return the matrix for one axis, and 1 for the others."""
+    return [matrix if k == axis else None for k in range(ndim)]
+
+
+def at_least(values: Leaf, c: int) -> Leaf:
+    """Return max(d, c^(-2)) for each entry d."""
+    return np.array([max(d, mpmath.mpf(1) / c**2) for d in values], object)
+
+
 def products(g: Leaf, axis: int):
     """Return G Gᵀ; the rows of G are the slices along an axis (1 for a scalar)."""
     g = np.moveaxis(np.atleast_1d(g), axis, 0)
@@ -115,11 +194,12 @@ def products(g: Leaf, axis: int):
     return g @ g.T
 
 
-def along_axes(a: Leaf, matrices: Iterable[Square]):
-    """Return an array with each of its axes multiplied by a matrix."""
+def along_axes(a: Leaf, matrices: Iterable[Square | None]):
+    """Return an array with each of its axes multiplied by a matrix, or left if None."""
     found = np.atleast_1d(a)
     for k, matrix in enumerate(matrices):
-        found = np.moveaxis(np.tensordot(matrix, found, (1, k)), 0, k)
+        if matrix is not None:
+            found = np.moveaxis(np.tensordot(matrix, found, (1, k)), 0, k)
     return found.reshape(np.shape(a))
 
 
@@ -268,6 +348,63 @@ _OF_SOAP = (
     ),
 )
 
+_OF_KL_SOAP = (
+    Mistake(
+        "the factors are those of SOAP: they are not whitened",
+        "white = whitened(white, turns, old, k)",
+        "pass",
+    ),
+    Mistake(
+        "the biases of both averages are corrected, as in Adam",
+        "rotate(m, bases) / (sqrt(v) + eps)",
+        "rotate(m / (1 - b1 ** t), bases) / (sqrt(v / (1 - b2 ** t)) + eps)",
+    ),
+    Mistake(
+        "the eigenvalues of the new step whiten the next axis at once",
+        "white = whitened(white, turns, old, k)",
+        "white = whitened(white, turns, spectra[n], k)",
+    ),
+    Mistake(
+        "the eigenvalues have no lower bound",
+        "spectra[n][k] = at_least(kept, max(10, min(size, 4000)))",
+        "spectra[n][k] = kept",
+    ),
+    Mistake(
+        "the eigenvalues keep their first value",
+        "spectra[n][k] = at_least(kept, max(10, min(size, 4000)))",
+        "pass",
+    ),
+    Mistake(
+        "the first gradient makes a step",
+        "if t > 0:\n            rotated",
+        "if t >= 0:\n            t = t + 1\n            rotated",
+    ),
+    Mistake(
+        "the average of the rotated gradients stays in the old basis",
+        "m = b1 * m + (1 - b1) * g\n"
+        "            v = b2 * v + (1 - b2) * rotated**2\n"
+        "            step = rotate_back(rotate(m, bases)",
+        "m = b1 * m + (1 - b1) * rotated\n"
+        "            v = b2 * v + (1 - b2) * rotated**2\n"
+        "            step = rotate_back(m",
+    ),
+    Mistake(
+        "the step is not rotated back",
+        "step = rotate_back(rotate(m, bases) / (sqrt(v) + eps), bases)",
+        "step = rotate(m, bases) / (sqrt(v) + eps)",
+    ),
+    Mistake(
+        "ε stands inside the root",
+        "(sqrt(v) + eps)",
+        "sqrt(v + eps)",
+    ),
+    Mistake(
+        "the bases are refreshed before the step",
+        "t % refresh_every > 0",
+        "(t + 1) % refresh_every > 0",
+    ),
+)
+
 _UNRESOLVED = (
     "entries of one matrix differ by e^60 there and those of its product with itself "
     "by e^120, so that float64 does not resolve the small eigenvalues"
@@ -316,6 +453,28 @@ CARDS = {
         # the rows of the gradient almost add up to 0. Measured: 2261 eps in float64 and
         # 4357 in float32.
         bounds={"formula": 10_000.0},
+    ),
+    "kl_soap": Card(
+        Formula(kl_soap, _OF_KL_SOAP),
+        optax="optax has no KL-SOAP, and neither its contrib",
+        recorded="Neither torch nor timm has KL-SOAP",
+        arguments={
+            "b1": 0.8,
+            "b2": 0.9,
+            "eps": 0.01,
+            "weight_decay": 0.1,
+            "refresh_every": 3,
+            "shampoo_beta": 0.7,
+            "first_eigenvalue": 0.5,
+        },
+        reasons={
+            "scales": _UNRESOLVED,
+            "sparse_gradients": (
+                "the first products have rank 0 or 1 there, so that their eigenvectors "
+                "are not determined, and the steps are not either"
+            ),
+        },
+        bounds={"formula": 10_000.0},  # For the reason of soap.
     ),
     "psgd_kron": Card(
         (

@@ -184,7 +184,8 @@ def mechanic(
     initial_scale: float = 1e-6,
     num_betas: int | None = None,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Cutkosky, Defazio & Mehta (2023) around Adam.
+    """Yield the iterates of algorithm 1 of Cutkosky, Defazio & Mehta (2023) around
+    Adam.
 
     The clip of h is that of optax and of the authors' code.
     """
@@ -471,7 +472,10 @@ CARDS = {
                     "the sums are not multiplied by d",
                     "rate * d**2 * dot(g, start - x)\n        s = b3 * s + (1 - b3) * "
                     "rate * d**2 * g",
-                    "rate * dot(g, start - x)\n        s = b3 * s + (1 - b3) * rate * g",
+                    (
+                        "rate * dot(g, start - x)\n        "
+                        "s = b3 * s + (1 - b3) * rate * g"
+                    ),
                 ),
             ),
         ),
@@ -573,7 +577,10 @@ CARDS = {
                 Mistake("the estimate may shrink", "larger(d, r / size)", "r / size"),
                 Mistake(
                     "r is divided by the new second moment",
-                    "r = root * r + (1 - root) * rate * dot(g, over(s, sqrt(v) + eps))\n",
+                    (
+                        "r = root * r + (1 - root) * rate * dot(g, over(s, sqrt(v) + "
+                        "eps))\n"
+                    ),
                     "r = root * r + (1 - root) * rate * dot(g, over(s, sqrt(b2 * v + "
                     "(1 - b2) * g**2) + eps))\n",
                 ),
@@ -647,8 +654,8 @@ CARDS = {
             ),
         ),
         optax=(
-            "optax.contrib.mechanize subtracts rounded params, so its first updates have "
-            "few digits; tests/rules/test_parameter_free.py compares the two"
+            "optax.contrib.mechanize subtracts rounded params, so its first updates "
+            "have few digits; tests/rules/test_parameter_free.py compares the two"
         ),
         recorded=_NO_RECORD,
         arguments={

@@ -112,7 +112,10 @@ def like(flat: Iterable[Number], x: Leaves):
 # function, and where a search takes another branch because two values are equal. The
 # factor changes with the rate and with the version of the compiler.
 _VALLEY = {
-    "rosenbrock": "its valley magnifies rounding a thousandfold and more; the rule's own tests compare the first ten steps"
+    "rosenbrock": (
+        "its valley magnifies rounding a thousandfold and more; the rule's own tests "
+        "compare the first ten steps"
+    )
 }
 
 
@@ -144,7 +147,10 @@ CARDS = {
             ),
         ),
         optax="optax has no such rule",
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"linesearch": None, "first_step": "absolute", "min_curvature": 1e-8},
         rates=dict.fromkeys(PROBLEMS, 0.25),
         reasons={**NO_VALUE, **_VALLEY},
@@ -202,9 +208,10 @@ CARDS = {
         rates=dict.fromkeys(PROBLEMS, 0.5),
         reasons={**NO_VALUE, **_VALLEY},
         # The difference of two gradients is smaller than the gradients, so its relative
-        # rounding error is larger. Measured: 236. Torch's trace on Rosenbrock's function
-        # deviates at its end by 1e-11 in float64 and 1e-2 in float32. optax's own run is
-        # there 6e-12 from the rule in fifty digits. Until step 30 it is within 1e-15.
+        # rounding error is larger. Measured: 236. Torch's trace on Rosenbrock's
+        # function deviates at its end by 1e-11 in float64 and 1e-2 in float32. optax's
+        # own run is there 6e-12 from the rule in fifty digits. Until step 30 it is
+        # within 1e-15.
         bounds={"formula": 1000.0, "recorded": 5e5},
     ),
 }

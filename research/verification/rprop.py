@@ -51,7 +51,10 @@ CARDS = {
                 Mistake(
                     "each step comes one call too late, as in optax.rprop",
                     "step = sign(kept) * size\n        x = x - step",
-                    "x = x - zero_where_negative(agreement, step)\n        step = sign(kept) * size",
+                    (
+                        "x = x - zero_where_negative(agreement, step)\n        "
+                        "step = sign(kept) * size"
+                    ),
                 ),
                 Mistake(
                     "growing and shrinking are swapped",
@@ -72,7 +75,10 @@ CARDS = {
                 Mistake(
                     "after a change of sign, the last step is undone (Rprop+)",
                     "step = sign(kept) * size\n        x = x - step",
-                    "step = sign(kept) * size - (step - zero_where_negative(agreement, step))\n        x = x - step",
+                    (
+                        "step = sign(kept) * size - (step - "
+                        "zero_where_negative(agreement, step))\n        x = x - step"
+                    ),
                 ),
             ),
         ),

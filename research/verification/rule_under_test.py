@@ -122,7 +122,7 @@ def made(
     Example:
       >>> made(lambda rate: 1 / 0, 0.1, {}, "mine.py:rule")
       Traceback (most recent call last):
-      research.verification.rule_under_test.RuleError: mine.py:rule raised ZeroDivisionError while it was built: division by zero
+      research.verification.rule_under_test.RuleError: mine.py:rule raised ...
     """
     sort = "an optax.GradientTransformation"
     if not is_made(rule) and not callable(rule):
@@ -132,7 +132,7 @@ def made(
         )
     found: Any = rule
     if not is_made(rule):
-        found = _call(
+        found = calling(
             f"{name} raised", "while it was built", lambda: rule(rate, **arguments)
         )
     if not is_made(found):
@@ -156,7 +156,7 @@ def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransfor
     Example:
       >>> guarded("mine", lambda rate: 1 / 0)(rate=0.1)
       Traceback (most recent call last):
-      research.verification.rule_under_test.RuleError: mine raised ZeroDivisionError while it was built: division by zero
+      research.verification.rule_under_test.RuleError: mine raised ZeroDivisionError ...
     """
 
     def make_rule(**hyperparameters: Any) -> optax.GradientTransformation:
@@ -177,10 +177,10 @@ def _checked(
     inner = optax.with_extra_args_support(rule)
 
     def init(params: Params):
-        return _call(f"{name} raised", "in init", lambda: inner.init(params))
+        return calling(f"{name} raised", "in init", lambda: inner.init(params))
 
     def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
-        answer = _call(
+        answer = calling(
             f"{name} raised",
             "in update",
             lambda: inner.update(updates, state, params, **extra),
@@ -224,10 +224,15 @@ def _check_state(before: Any, after: Any, name: str) -> None:
             )
 
 
-def _call(raised: str, when: str, call: Callable[[], Any]) -> Any:
+def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
     """Return the result of the call, and convert an exception to a RuleError.
 
     The error names the rule, the kind of exception, its place and its message.
+
+    Args:
+      raised, when: Parts of the message before and after the kind of exception, such as
+        "the rule raised" and "in update".
+      call: Function without arguments.
     """
     try:
         return call()

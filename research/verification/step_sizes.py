@@ -8,7 +8,14 @@ import optax
 
 from research.verification.card import Card
 from research.verification.formula import Formula, Function, Mistake
-from research.verification.leaves import Leaves, Number, by_leaf, dot, norm, sqrt  # noqa: F401, a mistake uses by_leaf
+from research.verification.leaves import (  # noqa: F401, a mistake uses by_leaf
+    Leaves,
+    Number,
+    by_leaf,
+    dot,
+    norm,
+    sqrt,
+)
 from research.verification.problems import PROBLEMS
 
 

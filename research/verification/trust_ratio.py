@@ -214,8 +214,14 @@ CARDS = {
                 ),
                 Mistake(
                     "the decay does not go through the momentum",
-                    "m = b1 * m + d + weight_decay * x\n        x = x - learning_rate * m",
-                    "m = b1 * m + d\n        x = x - learning_rate * (m + weight_decay * x)",
+                    (
+                        "m = b1 * m + d + weight_decay * x\n        "
+                        "x = x - learning_rate * m"
+                    ),
+                    (
+                        "m = b1 * m + d\n        "
+                        "x = x - learning_rate * (m + weight_decay * x)"
+                    ),
                 ),
                 Mistake(
                     "the root is missing",

@@ -42,12 +42,15 @@ class Walk(NamedTuple):
       leaves: Path of each entry's leaf, as `jax.tree_util.keystr` writes it.
       evaluations: Points at which the rule is to be evaluated after each step, same
         shape as iterates. None if the rule is evaluated at the iterates.
+      subtracted: Whether the updates are differences of stored iterates, so that they
+        have the rounding errors of the iterates.
     """
 
     iterates: Float[np.ndarray, "steps entries"]
     updates: Float[np.ndarray, "steps entries"]
     leaves: list[str]
     evaluations: Float[np.ndarray, "steps entries"] | None = None
+    subtracted: bool = False
 
 
 def walk(
@@ -265,8 +268,13 @@ def walk_exactly(
     Example:
       >>> from research.verification.cards import FORMULAS
       >>> from research.verification.problems import PROBLEMS
-      >>> descent, quadratic = FORMULAS["gradient_descent"].iterates, PROBLEMS["quadratic"]
-      >>> print(walk_exactly(descent, quadratic, num_steps=1, learning_rate=0.125).updates)
+      >>> descent, quadratic = (
+      ...     FORMULAS["gradient_descent"].iterates,
+      ...     PROBLEMS["quadratic"],
+      ... )
+      >>> print(
+      ...     walk_exactly(descent, quadratic, num_steps=1, learning_rate=0.125).updates
+      ... )
       [[-0.125    0.1875   0.09375]]
     """
     check_callable("formula", formula)
@@ -378,8 +386,9 @@ def distance(
 
     If the problem is a sequence of gradients, the difference is the maximum of |u - v|
     / max_t |v_t| over the updates u and v, entry by entry, so that small entries count
-    as much as large ones. If a gradient is NaN, the iterates are compared instead,
-    because NaN params have no differences.
+    as much as large ones. If the updates of `found` are differences of stored iterates,
+    |u - v| is divided by the larger of max_t |v_t| and |y|. If a gradient is NaN, the
+    iterates are compared instead, because NaN params have no differences.
 
     If only one of two compared values is finite, the difference is inf. If both are
     NaN, the difference is 0 if the problem has NaN in its gradients. Otherwise it is
@@ -395,9 +404,14 @@ def distance(
       The Deviation.
     Example:
       >>> from research.verification.problems import PROBLEMS
-      >>> fast, slow = (walk(optax.sgd(rate), PROBLEMS["quadratic"], "float32") for rate in (0.25, 0.125))
+      >>> fast, slow = (
+      ...     walk(optax.sgd(rate), PROBLEMS["quadratic"], "float32")
+      ...     for rate in (0.25, 0.125)
+      ... )
       >>> found = distance(fast, slow, PROBLEMS["quadratic"], tolerance=1e-3)
-      >>> print(f"{found.largest:.2f} at most, and they differ from step {found.first} on")
+      >>> print(
+      ...     f"{found.largest:.2f} at most, and they differ from step {found.first} on"
+      ... )
       0.12 at most, and they differ from step 0 on
     """
     if problem.gradients is None or problem.nan:
@@ -409,12 +423,10 @@ def distance(
         )
     else:
         sizes = np.where(np.isfinite(reference.updates), np.abs(reference.updates), 0.0)
-        apart = _apart(
-            found.updates,
-            reference.updates,
-            np.max(sizes, axis=0, keepdims=True),
-            problem.nan,
-        )
+        sizes = np.max(sizes, axis=0, keepdims=True)
+        if found.subtracted:
+            sizes = np.fmax(sizes, np.abs(reference.iterates))
+        apart = _apart(found.updates, reference.updates, sizes, problem.nan)
     if found.evaluations is not None and reference.evaluations is not None:
         b = reference.evaluations
         apart = np.maximum(
@@ -449,7 +461,11 @@ def trajectory(
       ValueError, TypeError: num_steps is not a positive integer, or the gradient's
         dtypes differ from those of the params.
     Example:
-      >>> print(trajectory(optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3))
+      >>> print(
+      ...     trajectory(
+      ...         optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3
+      ...     )
+      ... )
       [8. 4. 2. 1.]
     """
     check_rule(rule)
@@ -503,7 +519,9 @@ def deviation(
         float64 is off.
     Example:
       >>> gradient = jax.grad(lambda x: jnp.sum(x["w"] ** 2) / 2)
-      >>> found = deviation(optax.sgd(0.5), optax.sgd(0.25), gradient, {"w": jnp.ones(3)}, num_steps=2)
+      >>> found = deviation(
+      ...     optax.sgd(0.5), optax.sgd(0.25), gradient, {"w": jnp.ones(3)}, num_steps=2
+      ... )
       >>> print(f"{found.largest:.3f} after step {found.step} in {found.leaf}")
       0.200 after step 1 in ['w']
     """
@@ -548,7 +566,9 @@ def deviation_from_optax(
         optax does not have this rule.
     Example:
       >>> objective = lambda x, batch: jnp.sum((x - batch) ** 2)
-      >>> deviation_from_optax("heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32").largest < 1e-6
+      >>> deviation_from_optax(
+      ...     "heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32"
+      ... ).largest < 1e-6
       True
     """
     constructor, counterpart = find_rule(name), CARDS[name].optax

@@ -56,14 +56,14 @@ def make_workload(name: str, **options: Any) -> Workload:
     |---|---|---|---|
     | diabetes | linear, squared error; x and y standardised | 309, 10 | none |
     | diabetes_ridge | the same | 309, 10 | 0.1 |
-    | diabetes_bmi | linear, squared error; y in its own units | 309, 1 (body mass index) | none |
+    | diabetes_bmi | linear, squared error; y in its own units | 309, 1 | none |
     | breast_cancer | logistic | 398, 30 | 0.01 |
-    | breast_cancer_two_features | logistic | 398, 2 (worst radius, worst concave points) | 0.01 |
+    | breast_cancer_two_features | logistic | 398, 2 | 0.01 |
     | digits | softmax, 10 classes | 1257, 64 | 0.01 |
-    | overlapping_50k | logistic; Gaussian classes, correlated features | 50,000, 20 | 0.0001 |
+    | overlapping_50k | logistic; Gaussian classes | 50,000, 20 | 0.0001 |
     | overlapping_1m | the same | 1,000,000, 10 | 0.0001 |
-    | ill_conditioned | linear, squared error; generated, condition number 10,000 | 2,000, 50 | none |
-    | noisy_quadratic | ½ (x - x_i)ᵀH(x - x_i); 10 of 100 directions of H are steep | 2,000, 100 | none |
+    | ill_conditioned | linear; condition number 10,000 | 2,000, 50 | none |
+    | noisy_quadratic | ½ (x - x_i)ᵀH(x - x_i) | 2,000, 100 | none |
     | quadratic | 20 variables, eigenvalues 0.01 to 1 | - | - |
     | rosenbrock | 2 variables | - | - |
 

@@ -1,7 +1,8 @@
-"""Networks to train: data and split, model, loss, batch size and length of the training.
+"""Networks to train: data and split, model, loss, batch size and length of the
+training.
 
-Every network is in float32 and has no known optimum. Its score is the validation loss at
-the end of a training of fixed length.
+Every network is in float32 and has no known optimum. Its score is the validation loss
+at the end of a training of fixed length.
 """
 
 from collections.abc import Callable
@@ -102,8 +103,8 @@ def network_workload(
     check_instance("train", train, Batch, "Give Batch(x, y).")
     if validation is None:
         raise ValueError(
-            f"workload {name!r} needs a validation part: the score of a training is its "
-            "validation loss. Give Batch(x, y) of held-out examples."
+            f"workload {name!r} needs a validation part: the score of a training is "
+            "its validation loss. Give Batch(x, y) of held-out examples."
         )
     check_instance("validation", validation, Batch, "Give Batch(x, y).")
     check_count("batch_size", batch_size)
@@ -112,8 +113,8 @@ def network_workload(
     n = len(train.y)
     if batch_size > n:
         raise ValueError(
-            f"batch_size={batch_size} is more than the {n} training examples of {name}; "
-            f"give at most {n}."
+            f"batch_size={batch_size} is more than the {n} training examples of "
+            f"{name}; give at most {n}."
         )
     objective: Callable[..., Array] = objectives.empirical_risk(model, loss)
     workload = Workload(
@@ -305,7 +306,9 @@ def _digits(prepare: Callable[[np.ndarray], Any]) -> list[Batch]:
 
 
 def _windows(tokens: np.ndarray, context: int, most: int) -> Batch:
-    """Return at most so many windows of a text, evenly spread, and their next tokens."""
+    """Return at most so many windows of a text, evenly spread, and their next
+    tokens.
+    """
     count = min(most, (len(tokens) - 1) // context)
     starts = np.linspace(0, len(tokens) - 1 - context, count).astype(int)
     windows = np.asarray(tokens)[starts[:, None] + np.arange(context + 1)]

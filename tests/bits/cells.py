@@ -1,7 +1,9 @@
 """What the bit contract speaks of: every cell of a few sweeps, and one SHA-256 of all
 that it leaves.
 
-python tests/bits/cells.py --devices 2          # prints {job: {"hashes": of each cell, "values": its objective}}
+python tests/bits/cells.py --devices 2
+
+It prints {job: {"hashes": of each cell, "values": its objective}}.
 """
 
 import argparse

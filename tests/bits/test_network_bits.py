@@ -1,7 +1,9 @@
 """The bit contract of networks: a process, a look, a kill and company in a block of
 lanes leave every bit alone.
 
-python tests/bits/test_network_bits.py          # prints {network: SHA-256 of all that its training leaves}
+python tests/bits/test_network_bits.py
+
+It prints {network: SHA-256 of all that its training leaves}.
 """
 
 import functools
@@ -210,7 +212,8 @@ def test_looks_and_a_kill_leave_the_bits_alone(
 
 
 @pytest.mark.thorough(
-    "a process that trains every network; make test has one with two devices (test_bit_contract.py)"
+    "a process that trains every network; make test has one with two devices "
+    "(test_bit_contract.py)"
 )
 @pytest.mark.parametrize("name", NETWORKS)
 def test_another_process_leaves_the_bits_alone(name, elsewhere, fit_once_compiled):

@@ -15,7 +15,8 @@ NASTY = (
     "1'></td></style>"
 )
 LONG = NASTY + 50 * "long"
-SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="900" height="420" viewBox="0 0 900 420">
+SVG = """<svg xmlns="http://www.w3.org/2000/svg"
+ width="900" height="420" viewBox="0 0 900 420">
 <script>window.owned = 1</script></svg>"""
 FLAGS = (
     "--headless",
@@ -162,7 +163,8 @@ def test_policy_stops_what_an_injection_would_do(page):
         const script = document.createElement("script");
         script.textContent = "window.owned = 1";
         document.body.append(script);
-        document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.owned = 1'>");
+        const image = "<img src=x onerror='window.owned = 1'>";
+        document.body.insertAdjacentHTML("beforeend", image);
         """)
     attempt = (
         "const done = arguments[0]; fetch('https://example.invalid').then(() => "

@@ -108,7 +108,10 @@ def test_images_of_idx_files(given, pretend, name, first):
     [
         (
             (np.arange(5), np.array([9, 10])),
-            "label 1 of the test part of mnist is 10; with 10 classes it must be 0 to 9",
+            (
+                "label 1 of the test part of mnist is 10; with 10 classes it must be "
+                "0 to 9"
+            ),
         ),
         (
             (np.arange(4), np.array([9, 1])),

@@ -47,7 +47,10 @@ def test_offset_moves_the_first_start():
         ({"offset": -1}, "offset must be an integer of at least 0; got offset=-1"),
         (
             {"num_tokens": 3},
-            "needs context \\+ 1 = 4 tokens from offset=0 on, but the text has num_tokens=3",
+            (
+                "needs context \\+ 1 = 4 tokens from offset=0 on, but the text has "
+                "num_tokens=3"
+            ),
         ),
         ({"num_tokens": 2**31}, "below 2\\*\\*31"),
     ],

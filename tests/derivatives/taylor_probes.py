@@ -1,4 +1,6 @@
-"""Functions on which Taylor series are probed: elementary, special, linear algebra, loops, networks."""
+"""Functions on which Taylor series are probed: elementary, special, linear algebra,
+loops, networks.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -559,7 +559,7 @@ def test_a_kink_closer_than_the_first_steps_is_none_at_the_point():
     )
 
 
-def test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relative_to_it():
+def test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relative():
     f, x = (
         lambda x: 1 + jnp.sum(x**4),
         jnp.full(3, 1e-7),

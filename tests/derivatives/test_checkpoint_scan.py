@@ -1,4 +1,6 @@
-"""checkpoint_scan: the bits of lax.scan, derivatives of every kind, and memory within the promise."""
+"""checkpoint_scan: the bits of lax.scan, derivatives of every kind, and memory
+within the promise.
+"""
 
 import re
 from typing import Any

@@ -350,7 +350,7 @@ def random_degenerate(rng):
 @pytest.mark.parametrize(
     "count", [2, pytest.param(10, marks=pytest.mark.thorough("eight points more"))]
 )
-def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided(
+def test_random_degenerate_points_are_never_called_what_they_are_not_seldom_undecided(
     count,
 ):
     rng, neither, undecided = (

@@ -143,8 +143,8 @@ def test_bound_grows_with_the_noise_of_f_and_holds(noise):
             assert noise / 100 < found.error < 1e5 * noise
     assert (
         answered >= 17
-        # Where noise hides all but the largest steps, they may look like a cusp: then it
-        # says so.
+        # Where noise hides all but the largest steps, they may look like a cusp: then
+        # it says so.
     )
     assert misses <= 1
 

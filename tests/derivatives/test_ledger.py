@@ -349,8 +349,8 @@ def test_explaining_four_times_the_equations_takes_about_four_times_as_long():
         taken = []
         for _ in range(
             4
-            # JAX compiles each operation once; of a processor, and the least, for machines
-            # are busy.
+            # JAX compiles each operation once; of a processor, and the least, for
+            # machines are busy.
         ):
             before = time.process_time()
             assert len(explain(f, 0.1 * jnp.eye(3)).rows) == 4 * layers + 1

@@ -68,7 +68,9 @@ def test_model_is_explained_with_the_gradient_of_jax(name):
 
 
 def integer_tangent(x, shape):
-    """Differentiates a product with an integer, whose tangent is of the dtype float0."""
+    """Differentiates a product with an integer, whose tangent is of the dtype
+    float0.
+    """
     given = jnp.ones(shape, int), x
     return jnp.sum(
         jax.jvp(lambda i, y: i * y, given, (np.zeros(shape, FLOAT0), jnp.ones_like(x)))[

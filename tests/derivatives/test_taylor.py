@@ -1,4 +1,6 @@
-"""Taylor series against Arb's, against nested derivatives, and the laws of series: product, chain, reversal."""
+"""Taylor series against Arb's, against nested derivatives, and the laws of series:
+product, chain, reversal.
+"""
 
 import itertools
 import math
@@ -86,7 +88,9 @@ def arb_series(f, x, order):
 
 
 def error_from_arb(name, x, order):
-    """Largest error of a coefficient, relative to itself or to the largest before it."""
+    """Largest error of a coefficient, relative to itself or to the largest before
+    it.
+    """
     ours, theirs = ELEMENTARY[name]
     found, truth = (
         np.asarray(taylor(ours, x, 1.0, order)),

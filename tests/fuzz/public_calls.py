@@ -307,6 +307,8 @@ def hyperparameters(name: str) -> dict[str, Any]:
             "labels": {"weights": "a", "intercept": "b"},
         },
         "checked_mask": {"mask": {"weights": True, "intercept": False}},
+        "adahessian": {"learning_rate": 0.1, "key": key()},
+        "adahessian_draws": {"key": key(), "count": 0, "params": params()},
         "clip_adaptively": {"clipping": 0.1},
         "clip_by_global_norm": {"max_norm": 1.0},
         "clip_by_norm": {"max_norm": 1.0},
@@ -354,6 +356,7 @@ NO_RULES = {
     "evaluation_params",
     "find_rule",
     "masked_leaves",
+    "adahessian_draws",
     "psgd_draws",
 }
 
@@ -1200,7 +1203,9 @@ class StartedAnew:
 
 
 def of_searches() -> Iterator[Call]:
-    """The functions of a search and of its statistics that their packages do not show."""
+    """The functions of a search and of its statistics that their packages do not
+    show.
+    """
     space = {
         "learning_rate": Range(1e-3, 1.0),
         "momentum": Range(0.0, 0.9, "one_minus"),
@@ -1315,6 +1320,7 @@ def of_checks() -> Iterator[Call]:
     yield Call("reading.parse_json", reading.parse_json, {"data": b"[1]"})
     yield Call("reading.read_bytes", reading.read_bytes, {"path": HERE, "most": 10**6})
     yield Call("sizes.check_room", sizes.check_room, {"what": "n=3"})
+    yield Call("sizes.check_memory", sizes.check_memory, {"what": "n=3", "size": 8})
     for name, arguments in {
         "check_callable": {"name": "f", "value": cube},
         "check_choice": {"name": "mode", "value": "a", "known": ("a", "b")},

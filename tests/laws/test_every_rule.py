@@ -347,7 +347,9 @@ def test_rule_works_inside_optax(name, on):
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_state_may_be_donated(name):
-    """No buffer stands in a state twice, so that a step may overwrite params and state."""
+    """No buffer stands in a state twice, so that a step may overwrite params and
+    state.
+    """
     x = jax.tree.map(jnp.array, start("float32"))
     state = UPDATE_RULES[name](rate(name)).init(x)
     buffers = [

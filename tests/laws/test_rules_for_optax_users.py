@@ -121,11 +121,21 @@ def test_update_takes_arguments_that_nobody_knows_wherever_the_rule_stands(name,
     jax.eval_shape(lambda x: one_step(rule, x, nobody_knows=1), PARAMS)
 
 
-@pytest.mark.parametrize("rule", [
-    clip_by_value(1.0), clip_by_norm(1.0), clip_by_global_norm(1.0), clip_adaptively(1.0), add_decayed_weights(0.1),
-    reduce_on_plateau(), noisy_sgd(0.1, jax.random.key(0)),
-    svrg(0.1, 2), gauss_newton(residual_fn=lambda x: x["b"]), levenberg_marquardt(residual_fn=lambda x: x["b"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [
+        clip_by_value(1.0),
+        clip_by_norm(1.0),
+        clip_by_global_norm(1.0),
+        clip_adaptively(1.0),
+        add_decayed_weights(0.1),
+        reduce_on_plateau(),
+        noisy_sgd(0.1, jax.random.key(0)),
+        svrg(0.1, 2),
+        gauss_newton(residual_fn=lambda x: x["b"]),
+        levenberg_marquardt(residual_fn=lambda x: x["b"]),
+    ],
+)
 def test_other_transformations_take_them_too(rule):
     jax.eval_shape(lambda x: one_step(rule, x, nobody_knows=1), PARAMS)
 
@@ -293,7 +303,9 @@ def test_periods_beyond_int32_are_never_over(many):
     x = {"b": PARAMS["b"]}
     adam = UPDATE_RULES["adam"](0.1)
     for rule in (
-        lookahead(0.1, sync_period=many), UPDATE_RULES["polyak_averaging"](0.1, start=many), svrg(0.1, many),
+        lookahead(0.1, sync_period=many),
+        UPDATE_RULES["polyak_averaging"](0.1, start=many),
+        svrg(0.1, many),
         accumulate_gradients(adam, many), skip_nonfinite(adam, many),
         UPDATE_RULES["schedule_free_sgd"](0.1, warmup_steps=many),
         UPDATE_RULES["backtracking_descent"](0.1, max_evaluations=many),

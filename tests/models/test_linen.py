@@ -53,7 +53,7 @@ def drawn(model):
     )
 
 
-def test_params_are_those_of_the_module_in_the_dtype_that_is_asked_for_and_predictions_follow():
+def test_params_are_those_of_the_module_in_the_dtype_asked_for_and_predictions_follow():
     variables = Small().init(jax.random.key(0), X[0])
     for dtype in (None, jnp.float64):  # Linen draws in float32.
         model = from_linen(Small(), X[0, 0], dtype=dtype)

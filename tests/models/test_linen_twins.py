@@ -19,7 +19,9 @@ BOUND = 1e-12
 
 
 def compiled(function, level):
-    """Jitted with less thought for speed: compiling is most of what these tests cost."""
+    """Jitted with less thought for speed: compiling is most of what these tests
+    cost.
+    """
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": level})
 
 
@@ -211,8 +213,14 @@ def linen_cell(cell, layer):
     """Linen puts the bias beside the recurrent product in LSTMs, beside the input's
     else; and the GRU's second by n.
     """
-    blocks = [dict(zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True)) for a in (
-        layer["input"]["weights"], layer["input"]["bias"], layer["recurrent"]["weights"])]  # fmt: skip
+    blocks = [
+        dict(zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True))
+        for a in (
+            layer["input"]["weights"],
+            layer["input"]["bias"],
+            layer["recurrent"]["weights"],
+        )
+    ]
     theirs = {}
     for gate in GATES[cell]:
         weights, bias, recurrent = (block[gate] for block in blocks)
@@ -259,7 +267,10 @@ def drawn(model):
 
 
 @pytest.mark.thorough(
-    "the other architectures; make test has their outputs by torch (test_reference_models.py)",
+    (
+        "the other architectures; make test has their outputs by torch "
+        "(test_reference_models.py)"
+    ),
     but="mlp, tanh|gru",
 )
 @pytest.mark.parametrize("name", TWINS)

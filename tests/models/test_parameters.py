@@ -1,4 +1,6 @@
-"""Laws of what a model's parameters are called, and of the refusal of another model's."""
+"""Laws of what a model's parameters are called, and of the refusal of another
+model's.
+"""
 
 from typing import NamedTuple
 
@@ -94,15 +96,24 @@ def test_the_same_architecture_passes_whatever_its_dtype():
     [
         (
             (3, 5, 2),
-            r"dense_1/bias has shape \(5,\), but the model's has \(4,\)\n\(the first of 3 arrays",
+            (
+                r"dense_1/bias has shape \(5,\), but the model's has \(4,\)\n\(the "
+                r"first of 3 arrays"
+            ),
         ),
         (
             (3, 4, 1),
-            r"dense_2/bias has shape \(1,\), but the model's has \(2,\)\n\(the first of 2 arrays",
+            (
+                r"dense_2/bias has shape \(1,\), but the model's has \(2,\)\n\(the "
+                r"first of 2 arrays"
+            ),
         ),
         (
             (3, 2),
-            r"dense_1/bias has shape \(2,\), but the model's has \(4,\)\n\(the first of 4 arrays",
+            (
+                r"dense_1/bias has shape \(2,\), but the model's has \(4,\)\n\(the "
+                r"first of 4 arrays"
+            ),
         ),
         (
             (3, 4, 2, 2),

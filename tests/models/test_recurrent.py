@@ -178,7 +178,9 @@ def test_network_equals_its_linen_twin(cell):
 
 
 def objective_of(model, batch, seed=5):
-    """A scalar whose gradient is dense: the outputs weighted at random, then squared."""
+    """A scalar whose gradient is dense: the outputs weighted at random, then
+    squared.
+    """
 
     def objective(params, values=batch.values):
         outputs = model.apply(params, Sequences(values, batch.length))

@@ -120,9 +120,15 @@ def transformer(case):
     def predict(params, inputs):
         vocabulary_size, width = params["tok_emb"].shape
         model = transformer_decoder(
-            vocabulary_size, len(params["pos_emb"]), width=width, hidden=params["b1"].size, num_layers=1,
-            num_heads=num_heads, tied=tied, activation=activation.removesuffix("_exact"),
-        )  # fmt: skip
+            vocabulary_size,
+            len(params["pos_emb"]),
+            width=width,
+            hidden=params["b1"].size,
+            num_layers=1,
+            num_heads=num_heads,
+            tied=tied,
+            activation=activation.removesuffix("_exact"),
+        )
         return model.apply(transformer_params(params), inputs["tokens"])
 
     return predict

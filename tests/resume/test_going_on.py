@@ -76,7 +76,7 @@ def test_checkpoints_of_another_environment_are_refused_aloud(
 @pytest.mark.parametrize(
     "path", [("devices", "count"), ("processor", "cores"), ("git",)]
 )
-def test_checkpoints_of_more_devices_or_another_commit_of_the_same_code_are_gone_on_with(
+def test_checkpoints_of_more_devices_or_another_commit_of_the_code_are_gone_on_with(
     tmp_path, path
 ):
     run = begun(tmp_path)

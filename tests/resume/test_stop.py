@@ -1,4 +1,6 @@
-"""Laws of Ctrl-C: what was done is kept, and the same command goes on to the same bits."""
+"""Laws of Ctrl-C: what was done is kept, and the same command goes on to the same
+bits.
+"""
 
 import os
 import signal
@@ -13,7 +15,8 @@ HERE = Path(__file__).parent
 # because of Ctrl-C.
 PROGRAM = """
 import functools, small, research
-research.runs.checkpoints_in = functools.partial(research.runs.checkpoints_in, seconds_between=1e9)
+seldom = functools.partial(research.runs.checkpoints_in, seconds_between=1e9)
+research.runs.checkpoints_in = seldom
 research.cli.main(small)
 """
 WORDS = [

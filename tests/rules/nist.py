@@ -226,7 +226,8 @@ def main() -> None:
     )
     for name, start, lm, gn, reference in rows:
         print(
-            f"{name:10}{start:5}{lm[0]:12.1f}{lm[1]:6}{gn[0]:12.1f}{gn[1]:6}{reference[0]:17.1f}"
+            f"{name:10}{start:5}{lm[0]:12.1f}{lm[1]:6}{gn[0]:12.1f}{gn[1]:6}"
+            f"{reference[0]:17.1f}"
         )
 
 

@@ -57,7 +57,9 @@ def polar_factor(a):
 
 
 def definite(seed, size, condition):
-    """A matrix with eigenvalues from 1 / condition to 1, evenly spread on a log scale."""
+    """A matrix with eigenvalues from 1 / condition to 1, evenly spread on a log
+    scale.
+    """
     q, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))
     return (q * np.logspace(-np.log10(condition), 0.0, size)) @ q.T
 

@@ -366,7 +366,7 @@ def test_lamb_moves_every_leaf_by_the_rate_times_its_length():
             )
 
 
-def test_lamb_sees_neither_the_scale_of_a_gradient_nor_that_of_the_params_but_moves_with_them():
+def test_lamb_sees_no_scale_of_a_gradient_or_of_the_params_but_moves_with_the_params():
     gradients = [normal(k, 3, 4) for k in range(4)]
     x = PARAMS["w"]
     plain = updates_of(lamb(0.01, eps=0.0), gradients, x)

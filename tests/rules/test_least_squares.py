@@ -49,7 +49,8 @@ def test_levenberg_marquardt_finds_the_published_parameters(name, start):
 
 
 @pytest.mark.thorough(
-    "Gauss-Newton on NIST's regressions; make test has Levenberg-Marquardt on them, and both formulas"
+    "Gauss-Newton on NIST's regressions; make test has Levenberg-Marquardt on them, "
+    "and both formulas"
 )
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", nist.CASES)
@@ -219,7 +220,8 @@ def test_minimum_is_that_of_scipy(rule):
 
 
 def test_levenberg_marquardt_is_inside_its_radius_or_at_its_edge():
-    # |D h| <= Δ, and the Lagrangian's condition (JᵀJ + μ D²) h = -Jᵀr, also where columns depend on each other.
+    # |D h| <= Δ, and the Lagrangian's condition (JᵀJ + μ D²) h = -Jᵀr, also where
+    # columns depend on each other.
     rng = np.random.default_rng(0)
     step = jax.jit(second_order.damped_step)
     for last in (rng.standard_normal(6), None):

@@ -123,9 +123,13 @@ def test_backtracking_saves_newton_where_the_full_step_diverges():
 def test_minimum_is_that_of_scipy(rule):
     start = np.array([-1.25, 1.0])
     found = scipy.optimize.minimize(
-        jax.jit(rosenbrock), start, method="trust-exact", jac=jax.jit(jax.grad(rosenbrock)),
-        hess=jax.jit(jax.hessian(rosenbrock)), options={"gtol": 1e-12},
-    )  # fmt: skip
+        jax.jit(rosenbrock),
+        start,
+        method="trust-exact",
+        jac=jax.jit(jax.grad(rosenbrock)),
+        hess=jax.jit(jax.hessian(rosenbrock)),
+        options={"gtol": 1e-12},
+    )
     points, _ = path(rule, rosenbrock, jnp.asarray(start), 40)
     np.testing.assert_allclose(points[-1], found.x, rtol=1e-12)
 
@@ -225,7 +229,7 @@ def test_a_step_that_is_refused_keeps_the_gradient_and_not_what_came_in_for_it(r
     assert state.value_after == quadratic(x)
 
 
-def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_moves_the_params():
+def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_moves_x():
     for rule, x in (
         (newton(line_search=False), jnp.ones(2)),
         (trust_region_newton(), jnp.ones(2, "bfloat16")),
@@ -458,7 +462,10 @@ def test_missing_arguments_are_named(constructor):
         (lambda: newton(-1.0), "learning_rate must be a finite number, at least 0"),
         (
             lambda: newton(indefinite="hope"),
-            "indefinite must be one of 'reflect', 'keep', 'stop'; got indefinite='hope'",
+            (
+                "indefinite must be one of 'reflect', 'keep', 'stop'; got "
+                "indefinite='hope'"
+            ),
         ),
         (
             lambda: newton(shrink=1.0),

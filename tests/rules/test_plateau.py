@@ -38,11 +38,19 @@ def values(seed):
     )
 
 
-@pytest.mark.parametrize("given", [
-    {}, {"factor": 0.5, "patience": 3}, {"patience": 2, "cooldown": 4}, {"patience": 1, "min_scale": 0.01},
-    {"patience": 3, "accumulation_size": 4}, {"patience": 2, "rtol": 0.0, "atol": 0.2},
-    {"patience": 2, "cooldown": 3, "accumulation_size": 2, "factor": 0.9},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"factor": 0.5, "patience": 3},
+        {"patience": 2, "cooldown": 4},
+        {"patience": 1, "min_scale": 0.01},
+        {"patience": 3, "accumulation_size": 4},
+        {"patience": 2, "rtol": 0.0, "atol": 0.2},
+        {"patience": 2, "cooldown": 3, "accumulation_size": 2, "factor": 0.9},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_scale_is_that_of_optax(given, seed):
     ours = scales(reduce_on_plateau(**given), values(seed))
@@ -76,8 +84,12 @@ def test_hyperparameters_may_be_traced():
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"factor": 1.0}, "factor must be"), ({"patience": 0}, "patience must be"), ({"rtol": 1.5}, "rtol must be at most 1")],
-)  # fmt: skip
+    [
+        ({"factor": 1.0}, "factor must be"),
+        ({"patience": 0}, "patience must be"),
+        ({"rtol": 1.5}, "rtol must be at most 1"),
+    ],
+)
 def test_bad_arguments_raise(given, said):
     with pytest.raises(ValueError, match=said):
         reduce_on_plateau(**given)

@@ -26,6 +26,7 @@ for name, rule in {
     "hyperball": rules.hyperball(0.1, rules.muon),
     "shampoo": rules.shampoo(0.1),
     "soap": rules.soap(0.1, refresh_every=1),
+    "kl_soap": rules.kl_soap(0.1, refresh_every=1),
     "psgd_kron": rules.psgd_kron(0.1, jax.random.key(0)),
 }.items():
     if name not in sys.argv[1:]:
@@ -38,13 +39,14 @@ for name, rule in {
 
     whole = second(g, x)
     found = second(jax.tree.map(split, g), jax.tree.map(split, x))
-    apart = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), whole, found)
+    distance = lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max()
+    apart = jax.tree.map(distance, whole, found)
     print(name, len(found["w"].sharding.device_set), float(max(jax.tree.leaves(apart))))
 """
 
 
 FEW = ["muon", "soap", "psgd_kron"]
-OTHERS = ["normuon", "hyperball", "shampoo"]
+OTHERS = ["normuon", "hyperball", "shampoo", "kl_soap"]
 
 
 @pytest.mark.parametrize(

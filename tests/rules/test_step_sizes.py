@@ -116,7 +116,9 @@ def test_polyak_step_keeps_its_limit_and_stands_still_below_f_min():
 
 
 def exact_walk(start, first, num_steps, short):
-    """Barzilai and Borwein on ½ Σ λ x² in rationals, where s = -η g_(t-1) and y = λ s."""
+    """Barzilai and Borwein on ½ Σ λ x² in rationals, where s = -η g_(t-1) and y = λ
+    s.
+    """
     curvatures, x, step, path = (
         (Fraction(1), Fraction(20)),
         [Fraction(v) for v in start],

@@ -135,7 +135,8 @@ def _riccati(
     linear: int,
     quadratic: int,
 ) -> Callable[..., Coefficients]:
-    """Return the rule of y = value(x), where y' = q x', q = c + linear y + quadratic y².
+    """Return the rule of y = value(x), where y' = q x', q = c + linear y + quadratic
+    y².
 
     q is slope(x, y) at order 0. It is computed from x where 1 - y² would cancel.
     """

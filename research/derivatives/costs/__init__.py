@@ -89,8 +89,8 @@ class CostRatio(NamedTuple):
         note = (
             [
                 (
-                    "The number of iterations of a while loop is unknown, so its body is "
-                    "counted once."
+                    "The number of iterations of a while loop is unknown, so its "
+                    "body is counted once."
                 )
             ]
             if loops

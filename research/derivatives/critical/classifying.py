@@ -177,7 +177,8 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
 
 
 def _newton_radii(land: Landscape, points: Sequence[Judged]) -> Float[np.ndarray, "m"]:
-    """Return the largest radius r with r <= 2 / (3 β L) of each point, as in `_largest`.
+    """Return the largest radius r with r <= 2 / (3 β L) of each point, as in
+    `_largest`.
 
     The radius is 0 if no tested radius fulfils the condition.
     """

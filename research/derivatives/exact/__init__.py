@@ -142,15 +142,15 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
 
     f is evaluated once, on series instead of numbers. The cost is at most about
     (order + 1)² / 2 times the cost of f, while nested derivatives cost 2^order times as
-    much. Operations have a recurrence for their coefficients, or are linear in them. For
-    any other operation, the series of its derivative is computed from the derivative
-    rule of JAX, and integrated. Loops and branches are followed. The result may be
-    compiled, mapped and differentiated like any other function of JAX. As in
+    much. Operations have a recurrence for their coefficients, or are linear in them.
+    For any other operation, the series of its derivative is computed from the
+    derivative rule of JAX, and integrated. Loops and branches are followed. The result
+    may be compiled, mapped and differentiated like any other function of JAX. As in
     `derivative`, a function that selects between branches gives the series of the
     branch that is selected at x.
 
-    `jax.experimental.jet` returns derivatives instead of Taylor coefficients, and has no
-    rule for loops, branches, linear solves and many elementary functions.
+    `jax.experimental.jet` returns derivatives instead of Taylor coefficients, and has
+    no rule for loops, branches, linear solves and many elementary functions.
 
     Args:
       f: Function of one pytree of floating arrays. It may return an array or a pytree.

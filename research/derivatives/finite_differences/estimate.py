@@ -378,9 +378,9 @@ def _point(x: Any) -> float:
     array = np.asarray(x)
     if array.ndim or array.dtype.kind not in "fiu":
         raise TypeError(
-            f"x must be one real number; got x={x!r}. Call finite_difference for each of "
-            "several points. For the gradient of a function of several numbers call "
-            "gradient(f, x)."
+            f"x must be one real number; got x={x!r}. Call finite_difference for each "
+            "of several points. For the gradient of a function of several numbers "
+            "call gradient(f, x)."
         )
     if not math.isfinite(float(array)):
         raise ValueError(

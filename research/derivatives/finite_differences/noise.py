@@ -27,8 +27,8 @@ def noise_bounds(ladder: Ladder, sampler: Sampler | None = None) -> np.ndarray:
 
     - Rounding error: ε (|f| + |x f'|) / 2, because f rounds its value and the
       intermediate results that it computes from x. If the windows show less noise than
-      this, this part is the noise in the windows, but at least ε |f| / 2. For example, (x - 1)
-      g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
+      this, this part is the noise in the windows, but at least ε |f| / 2. For example,
+      (x - 1) g(x) does not have a noise of ε |x f'| at x = 1, because x - 1 is exact.
     - Noise in the windows. It is recognised by sixth differences. For a smooth
       function, they are far smaller than the fifth differences. For noise, they are not
       smaller. If noise appears suddenly at some distance, and smaller distances show no

@@ -67,7 +67,7 @@ def draw(
     """
     width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)
     shift = (width - layout.width) / 2
-    boxes_in_words = _description(graph.nodes)
+    described = html.escape(f"{words} {_description(graph.nodes)}".strip())
     name = f"ledger-{zlib.crc32((words + str(graph)).encode()):08x}"
     drawn = [
         _drawn_edge(edge, way)
@@ -90,7 +90,7 @@ def draw(
             f'width="{width:.0f}" height="{height:.0f}" '
             f'role="img" aria-labelledby="{name}-title {name}-desc">',
             f'<title id="{name}-title">{html.escape(heading)}</title>',
-            f'<desc id="{name}-desc">{html.escape(f"{words} {boxes_in_words}".strip())}</desc>',
+            (f'<desc id="{name}-desc">{described}</desc>'),
             f"<style>{_style(name, dark)}</style>",
             f'<rect class="ground" width="{width:.0f}" height="{height:.0f}"/>',
             f'<g transform="translate({shift:.1f} 0)">',
@@ -135,7 +135,10 @@ def _style(name: str, dark: bool) -> str:
         )
 
     rules = {
-        "": "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;font-size:12px",
+        "": (
+            "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',"
+            "sans-serif;font-size:12px"
+        ),
         " text": "fill:var(--text)",
         " .ground": "fill:var(--ground)",
         " .title": "font-weight:600",

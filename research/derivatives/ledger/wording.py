@@ -76,8 +76,12 @@ RULES = {
     "conv_general_dilated": "the adjoint, convolved with the other factor",
     "reduce_sum": "d Σa = Σ da: the adjoint goes to every term",
     "reduce_prod": "d Πa = Σ da Πothers",
-    "reduce_max": "d max a = the derivative of the largest entry; shared if several are equal",
-    "reduce_min": "d min a = the derivative of the smallest entry; shared if several are equal",
+    "reduce_max": (
+        "d max a = the derivative of the largest entry; shared if several are equal"
+    ),
+    "reduce_min": (
+        "d min a = the derivative of the smallest entry; shared if several are equal"
+    ),
     "cumsum": "running sums, from the end",
     "cumlogsumexp": "shares of the running sum of exponentials",
     "cumprod": "running products of the others",
