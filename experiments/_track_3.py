@@ -76,8 +76,8 @@ def read_rows(readme: str) -> list[Row]:
     """Read the table of results.
 
     Example:
-      >>> text = "| 3 | 3500(!) | 3.2767 (n=1) | [Muon](a) b | 2026/04/26 | [log](results/a.txt) | me |"
-      >>> read_rows(text)[0][:6]
+      >>> text = "| 3 | 3500(!) | 3.2767 (n=1) | [Muon](a) b | 2026/04/26 |"
+      >>> read_rows(f"{text} [log](results/a.txt) | me |")[0][:6]
       (3, True, 3500, 3.2767, 1, 'Muon b')
     """
     rows = []

@@ -1,4 +1,4 @@
-"""Train the small GPT on characters with a few rules, each with the best of five rates."""
+"""Train the small GPT on characters, each rule at the best of five rates."""
 
 from collections.abc import Iterable
 
@@ -51,18 +51,24 @@ def train(
             for name, range_ in contender.space.items()
         }
 
-        def losses(rates: list[float], seeds: list[int], program=program, fixed=fixed):
-            count = len(rates)
-            columns = {name: np.full(count, value) for name, value in fixed.items()}
-            columns["learning_rate"] = np.array(rates)
-            swept = descent.sweep(program, {"seed": np.array(seeds), **columns})
-            return np.nan_to_num(swept.values[:, -1], nan=np.inf)
-
-        tuned = losses([*RATES], [TUNING_SEED] * len(RATES))
+        tuned = _losses(program, fixed, [*RATES], [TUNING_SEED] * len(RATES))
         rate = RATES[int(np.argmin(tuned))]
-        logs = np.log(losses([rate] * len(SEEDS), [*SEEDS]))
+        logs = np.log(_losses(program, fixed, [rate] * len(SEEDS), [*SEEDS]))
         half = scipy.stats.t.ppf(0.975, len(SEEDS) - 1) * scipy.stats.sem(logs)
         ends = np.exp(logs.mean() + half * np.array([0.0, -1.0, 1.0]))
         found[plain.name] = tuple(float(f"{end:.6g}") for end in ends)
         jax.clear_caches()
     return found
+
+
+def _losses(
+    program: descent.SweepProgram,
+    fixed: dict[str, float],
+    rates: list[float],
+    seeds: list[int],
+):
+    """Return the validation loss at the end of each run; inf if it diverged."""
+    columns = {name: np.full(len(rates), value) for name, value in fixed.items()}
+    columns |= {"learning_rate": np.array(rates), "seed": np.array(seeds)}
+    swept = descent.sweep(program, columns)
+    return np.nan_to_num(swept.values[:, -1], nan=np.inf)

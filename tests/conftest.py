@@ -71,7 +71,7 @@ NEWEST_ALONE = (
 # each time. Gauss-Newton on NIST's regressions: Levenberg-Marquardt.
 NIGHTLY = re.compile(
     r"test_rule_is_what_every_authority_says\[\w+-float32\]"
-    r"|test_lesson_shows_.*\[(bring_your_own_rule|character_language_model)\]"
+    r"|test_lesson_shows_.*\[(bring_your_own_rule|your_rule_on_a_network|character_language_model)\]"
     r"|test_lesson_shows_.*\[(spoken_words|image_recognition)\]"
     r"|test_interval_covers_at_least_what_it_says_on_other_noise\[(?!.*(heavy|skewed))"
     r"|test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike"

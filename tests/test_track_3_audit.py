@@ -138,7 +138,10 @@ def test_few_rules_give_a_wide_interval():
 
 # The logs
 
-ROW = "| {n} | {steps} | {mean} (n={runs})✓ | [Rule](x) {n} | 2026/01/0{n} | [log]({log}) | me |"
+ROW = (
+    "| {n} | {steps} | {mean} (n={runs})✓ | [Rule](x) {n} | 2026/01/0{n} "
+    "| [log]({log}) | me |"
+)
 
 
 def log(*losses, name="val_loss", steps=(0, 10)):

@@ -13,7 +13,8 @@ Numbers = dict[str, Any]
 def answer(findings: research.runs.Findings) -> str:
     """Say how many records are distinguishable, and how the small GPT ranks rules."""
     numbers = findings.numbers
-    sigma = f"{numbers['sigma']:.2g} [{numbers['sigma_low']:.2g}, {numbers['sigma_high']:.2g}]"
+    low, high = numbers["sigma_low"], numbers["sigma_high"]
+    sigma = f"{numbers['sigma']:.5f} [{low:.5f}, {high:.5f}]"
     return (
         f"By the benchmark's own formula, {numbers['distinguishable']} of "
         f"{numbers['comparisons']} records are distinguishable from the record before. "
@@ -32,9 +33,9 @@ def correlation(numbers: Numbers) -> str:
     low, high = numbers["kendall_low"], numbers["kendall_high"]
     does = "does not contain" if low > 0 or high < 0 else "contains"
     return (
-        f"On the {numbers['shared_rules']} rules that our GPT on characters shares with "
-        f"the benchmark, Kendall's rank correlation is {numbers['kendall']:.2f} "
-        f"[{low:.2f}, {high:.2f}]; the interval {does} 0."
+        f"On the {numbers['shared_rules']} rules that our GPT on characters shares "
+        "with the benchmark, Kendall's rank correlation is "
+        f"{numbers['kendall']:.2f} [{low:.2f}, {high:.2f}]; the interval {does} 0."
     )
 
 
@@ -62,10 +63,11 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     note = (
         "p, theirs: one-sided z-test with the published means, a standard deviation of "
         f"{ASSUMED} and 0.0045 of loss for 100 steps. p, ours: one-sided t-test with "
-        "the losses in the logs, their standard deviation and the slope with its error. "
-        "Gain: steps saved, corrected by the difference of the losses, with its standard "
-        f"error. Distinguishable: p below {LEVEL:g}. Holm's method counts the number of "
-        f"tests. Claims that the logs do not confirm to 1e-4: {listed(numbers)}."
+        "the losses in the logs, their standard deviation and the slope with its "
+        "error. Gain: steps saved, corrected by the difference of the losses, with its "
+        f"standard error. Distinguishable: p below {LEVEL:g}. Holm's method counts the "
+        "number of tests. Claims that the logs do not confirm to 1e-4: "
+        f"{listed(numbers)}."
     )
     shared = tuple(
         (
@@ -79,9 +81,9 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         for one in sorted(numbers["shared"], key=lambda one: one["steps_to_target"])
     )
     shared_note = (
-        "Steps to 3.28: published steps, corrected by the slope to a mean loss of 3.28. "
-        "Loss here: validation loss on gpt_characters at the end of the schedule, with "
-        "its 95 % interval. The benchmark's network has 124 million parameters, ours "
+        "Steps to 3.28: published steps, corrected by the slope to a mean loss of "
+        "3.28. Loss here: validation loss on gpt_characters at the end of the schedule, "
+        "with its 95 % interval. The benchmark's network has 124 million parameters, ours "
         "about 30 thousand, and every rule was tuned by other people there."
     )
     return (
@@ -135,8 +137,8 @@ def draw_gains(numbers: Numbers) -> research.figures.Picture:
     panel.set_xlabel("gain in steps over the record before")
     caption = (
         f"{numbers['distinguishable_here']} of {numbers['comparisons']} records are "
-        "distinguishable from the one before (filled; one-sided test at 5 %). Lines: 90 "
-        "% intervals of the gain. Black ticks: the published saving of steps."
+        "distinguishable from the one before (filled; one-sided test at 5 %). Lines: "
+        "90 % intervals of the gain. Black ticks: the published saving of steps."
     )
     return research.figures.Picture("What each record gains", caption, figure)
 
