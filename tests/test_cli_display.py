@@ -109,6 +109,7 @@ def test_help_imports_no_jax_and_describes_every_flag(page):
     assert not HEAVY & set(imported.split())
 
 
+@pytest.mark.thorough("fifteen processes; make test sees that help imports no jax")
 def test_help_and_the_list_cost_little_more_than_the_libraries_they_import():
     """A ratio in one run, the least of five: how busy the machine is falls out.
     benchmarks/startup.py has the seconds.

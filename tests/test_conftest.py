@@ -44,3 +44,9 @@ def test_in_the_background_ctrl_c_is_not_ignored():
         check=True,
     )
     assert done.stdout == "True True True\n"
+
+
+def test_memory_is_that_of_this_process(conftest):
+    before = conftest.memory()
+    held = b"x" * 100_000_000
+    assert conftest.memory() - before > 0.9 * len(held)

@@ -213,7 +213,7 @@ def test_known_function_is_least_where_it_says(function):
         1.0, abs(function.minimum)
     )
     np.testing.assert_allclose(function.gradient(x_star), 0.0, atol=1e-13)
-    hessian = jax.hessian(function.f)(jnp.asarray(x_star))
+    hessian = jax.jit(jax.hessian(function.f))(jnp.asarray(x_star))
     np.testing.assert_allclose(
         np.linalg.eigvalsh(hessian), function.eigenvalues, rtol=1e-12, atol=1e-12
     )

@@ -26,6 +26,11 @@ MPMATH |= {"atan": mpmath.atan, "erf": mpmath.erf}
 EXPERIMENTS = (finite_difference_step, honest_errors, motion)
 
 
+THOROUGH = {
+    "results": "whole runs of the experiments; tests/derivatives has their laws"
+}
+
+
 @pytest.fixture(scope="module")
 def results():
     configs = {experiment: experiment.Config() for experiment in EXPERIMENTS}
@@ -41,20 +46,12 @@ def results():
     return Results()
 
 
-@pytest.mark.thorough(
-    "the other experiments, whose laws tests/derivatives has",
-    but="finite_difference_step",
-)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_expected_numbers_hold(experiment, results):
     for name, (low, high) in experiment.EXPECTED.items():
         assert low <= results[experiment].numbers[name] <= high, name
 
 
-@pytest.mark.thorough(
-    "the other experiments, whose laws tests/derivatives has",
-    but="finite_difference_step",
-)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_results_are_saved_and_figures_have_captions_with_numbers(
     experiment, results, tmp_path

@@ -291,7 +291,7 @@ def test_address_that_colab_cannot_open_is_refused(tmp_path, monkeypatch):
         build.read_address()
 
 
-@pytest.mark.thorough("the main notebook; make test runs one lesson")
+@pytest.mark.thorough("the main notebook")
 def test_code_runs_small_and_draws_three_pictures(capsys, monkeypatch):
     source = SOURCE
     for size, tiny in TINY.items():
@@ -344,7 +344,9 @@ def unshown(told: str, code: str, output: str) -> list[str]:
     ]
 
 
-@pytest.mark.thorough("the other lessons", but="the_chain_rule_at_work")
+@pytest.mark.thorough(
+    "whole lessons; make test has what they import and how they stand"
+)
 @pytest.mark.parametrize("notebook", TEACHING, ids=lambda notebook: notebook.name)
 def test_lesson_shows_the_numbers_and_pictures_that_it_tells_of(
     notebook, capsys, monkeypatch, tmp_path

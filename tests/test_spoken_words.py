@@ -57,6 +57,7 @@ def said():
     )
 
 
+@pytest.mark.thorough("a training; test_image_recognition.py has one in make test")
 def test_a_network_learns_what_only_the_order_tells():
     config = dataclasses.replace(experiment.FAST, epochs=8, num_hidden=8)
     batches = experiment.batches(preparation.standardise_steps(made_up()))

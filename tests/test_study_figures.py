@@ -252,10 +252,24 @@ STUDIES = {
 
 @pytest.fixture(scope="module")
 def drawn():
-    return {name: studies.draw_study(*study) for name, study in STUDIES.items()}
+    """Name of a study -> its pictures, drawn when a test first asks for them."""
+
+    class Drawn(dict):
+        def __missing__(self, name):
+            self[name] = studies.draw_study(*STUDIES[name])
+            return self[name]
+
+    return Drawn()
 
 
-every_study = pytest.mark.parametrize("name", STUDIES)
+every_study = pytest.mark.parametrize(
+    "name",
+    [
+        *("2 x 1", "5 x 2"),
+        pytest.param("12 x 1", marks=pytest.mark.thorough("more rules")),
+        pytest.param("30 x 7", marks=pytest.mark.thorough("more workloads")),
+    ],
+)
 
 
 def lines(panel) -> dict[str, Line2D]:

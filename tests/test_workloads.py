@@ -29,6 +29,12 @@ def make(name, **options):
     return workloads.make_workload(name, **SMALL.get(name, {}), **options)
 
 
+@functools.cache
+def value_and_gradient(name, **options):
+    """(params, batch) -> the workload's objective and its gradient, one program."""
+    return jax.jit(jax.value_and_grad(make(name, **options).objective))
+
+
 def norm(tree):
     return float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))))
 
@@ -37,8 +43,9 @@ def norm(tree):
 @pytest.mark.parametrize("holdout", [True, False])
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_jax_gradient_vanishes_at_the_optimum(name, holdout):
-    workload = make(name, holdout=holdout)
-    gradient = jax.jit(jax.grad(workload.objective))
+    holdout_or_not = {} if holdout else {"holdout": False}
+    workload = make(name, **holdout_or_not)
+    gradient = lambda *at: value_and_gradient(name, **holdout_or_not)(*at)[1]
     zeros = jax.tree.map(jnp.zeros_like, workload.optimum.params)
     initial = norm(gradient(zeros, workload.train))
     assert norm(gradient(workload.optimum.params, workload.train)) <= 1e-12 * initial
@@ -66,8 +73,8 @@ def test_jax_gradient_vanishes_at_the_known_minimiser(name):
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
 def test_objective_at_the_optimum_is_its_value(name):
     workload = make(name)
-    value = float(workload.objective(workload.optimum.params, workload.train))
-    assert value == pytest.approx(workload.optimum.value, rel=1e-14, abs=0.0)
+    value, _ = value_and_gradient(name)(workload.optimum.params, workload.train)
+    assert float(value) == pytest.approx(workload.optimum.value, rel=1e-14, abs=0.0)
 
 
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
@@ -81,7 +88,8 @@ def test_initial_point_fits_and_follows_its_key(name):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), drawn) == structure
     assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, drawn, again)))
     assert norm(jax.tree.map(jnp.subtract, drawn, other)) > 0
-    assert workload.objective(drawn, workload.train) > workload.optimum.value
+    value, _ = value_and_gradient(name)(drawn, workload.train)
+    assert value > workload.optimum.value
 
 
 @pytest.mark.parametrize("name", WITH_DATA)
@@ -174,9 +182,8 @@ SANE = {
 @pytest.mark.parametrize("name", SANE)
 def test_metric_at_the_optimum_is_sane(name):
     workload = make(name)
-    metrics = [
-        float(workload.metric(workload.optimum.params, part)) for part in workload[1:4]
-    ]
+    metric, params = jax.jit(workload.metric), workload.optimum.params
+    metrics = [float(metric(params, part)) for part in workload[1:4]]
     assert all(
         least < metric <= 1 for metric, least in zip(metrics, SANE[name], strict=True)
     ), metrics
@@ -206,13 +213,15 @@ def test_overlapping_50k_is_large_ill_conditioned_and_as_good_as_bayes():
     )
 
 
+@pytest.mark.thorough("all rows in the training part", but="True")
 @pytest.mark.parametrize(("holdout", "condition"), [(True, 10_205), (False, 10_400)])
 def test_ill_conditioned_has_its_condition_number_once_standardised(holdout, condition):
     # By the Hessian that jax differentiates, not by the covariance that the data were
     # drawn with.
     workload = make("ill_conditioned", holdout=holdout)
     assert workload.train.x.shape == (2_000, 50)
-    blocks = jax.hessian(workload.objective)(workload.optimum.params, workload.train)
+    hessian_of = jax.jit(jax.hessian(workload.objective))
+    blocks = hessian_of(workload.optimum.params, workload.train)
     inner, beside = (
         blocks["weights"]["weights"],
         blocks["weights"]["intercept"][:, None],
@@ -228,7 +237,8 @@ def test_ill_conditioned_has_its_condition_number_once_standardised(holdout, con
 @pytest.fixture(scope="module")
 def hessian():
     workload = make("noisy_quadratic")
-    return np.asarray(jax.hessian(workload.objective)(jnp.zeros(100), workload.train))
+    of = jax.jit(jax.hessian(workload.objective))
+    return np.asarray(of(jnp.zeros(100), workload.train))
 
 
 def test_noisy_quadratic_is_steep_in_ten_directions_and_not_along_the_axes(hessian):
@@ -380,6 +390,9 @@ def test_optimum_has_the_same_bits_whatever_the_threads():
     np.testing.assert_array_equal(*(found.params["weights"] for found in optima_found))
 
 
+@pytest.mark.thorough(
+    "the other workloads", but=r"^(diabetes_bmi|breast_cancer_two_features)\]"
+)
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_float32_optimum_is_that_of_the_float32_data(name):
     # In float64 on the same numbers: rounding x* moves f by its square, rounding the

@@ -18,8 +18,8 @@ def answer(findings: research.runs.Findings) -> str:
     return (
         f"By the benchmark's own formula, {numbers['distinguishable']} of "
         f"{numbers['comparisons']} records are distinguishable from the record before. "
-        f"The logs give a standard deviation of {sigma} ({numbers['freedom']} degrees of "
-        f"freedom) instead of the assumed {ASSUMED}; with it, "
+        f"The logs give a standard deviation of {sigma} ({numbers['freedom']} degrees "
+        f"of freedom) instead of the assumed {ASSUMED}; with it, "
         f"{numbers['distinguishable_here']} are distinguishable, and "
         f"{numbers['distinguishable_adjusted']} if the number of tests is counted "
         "(Holm). With ten runs of each rule, a gain of "
@@ -82,9 +82,9 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     )
     shared_note = (
         "Steps to 3.28: published steps, corrected by the slope to a mean loss of "
-        "3.28. Loss here: validation loss on gpt_characters at the end of the schedule, "
-        "with its 95 % interval. The benchmark's network has 124 million parameters, ours "
-        "about 30 thousand, and every rule was tuned by other people there."
+        "3.28. Loss here: validation loss on gpt_characters at the end of the "
+        "schedule, with its 95 % interval. The benchmark's network has 124 million "
+        "parameters, ours about 30 thousand, and every rule was tuned by other people there."
     )
     return (
         research.runs.Table("Each record and the one before", columns, records, note),

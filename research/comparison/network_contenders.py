@@ -38,7 +38,6 @@ RATE_SPACES: dict[str, Space] = {
     },
     "shampoo": {"learning_rate": Range(1e-5, 1.0, default=1e-3)},
 }
-DEFAULT_RATE = Range(1e-4, 1.0)
 
 
 def training_schedule(

@@ -1,6 +1,6 @@
 """The protocol of a comparison: searches, passes, seeds and target of all rules."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from research.checks import check_count, check_share
@@ -104,25 +104,7 @@ def make_protocol(
       (1001, 1003)
     """
     counts = {"searches": searches, "budget": budget, "passes": passes, "width": width}
-    for name, value in counts.items():
-        check_count(name, value)
-    check_count("search_seed", search_seed, 0)
-    if batch_size is not None:
-        check_count("batch_size", batch_size)
-    if searches < LEAST_SEARCHES:
-        raise ValueError(
-            f"searches must be at least {LEAST_SEARCHES}, because one search does not "
-            f"show the variation between searches; got searches={searches}. Use "
-            f"{ADVISED_SEARCHES} or more."
-        )
-    check_most(MOST_TRIALS, budget=budget)
-    check_most(
-        passes=passes,
-        width=width,
-        batch_size=batch_size,
-        searches=searches,
-        search_seed=search_seed,
-    )
+    _check_counts(counts, batch_size, search_seed)
     _check_tune_on(tune_on)
     check_share("target", target, 1e-2)
     check_share("level", level, 0.95)
@@ -161,6 +143,31 @@ def make_protocol(
             f"{ADVISED_TUNING_SEEDS * searches}."
         )
     return protocol
+
+
+def _check_counts(
+    counts: Mapping[str, int], batch_size: int | None, search_seed: int
+) -> None:
+    """Check the numbers of searches, trials, passes and runs, and the batch size."""
+    for name, value in counts.items():
+        check_count(name, value)
+    check_count("search_seed", search_seed, 0)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    if counts["searches"] < LEAST_SEARCHES:
+        raise ValueError(
+            f"searches must be at least {LEAST_SEARCHES}, because one search does not "
+            f"show the variation between searches; got searches={counts['searches']}. "
+            f"Use {ADVISED_SEARCHES} or more."
+        )
+    check_most(MOST_TRIALS, budget=counts["budget"])
+    check_most(
+        passes=counts["passes"],
+        width=counts["width"],
+        batch_size=batch_size,
+        searches=counts["searches"],
+        search_seed=search_seed,
+    )
 
 
 def _check_tune_on(tune_on: Any) -> None:

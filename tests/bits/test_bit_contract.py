@@ -180,7 +180,7 @@ def test_one_bit_of_one_parameter_enters_the_hash(here, name):
         ]
 
 
-@pytest.mark.thorough("the other processors, and the larger model", but="linear")
+@pytest.mark.thorough("older processors, each a process of its own")
 @pytest.mark.parametrize("instructions", ["SSE4_2, linear", *INSTRUCTIONS])
 def test_printed_digits_outlive_an_older_processor(here, processes, instructions):
     older = processes(instructions)
@@ -198,7 +198,7 @@ def test_printed_digits_outlive_an_older_processor(here, processes, instructions
         )  # Measured after six steps: one unit in the last place.
 
 
-@pytest.mark.thorough("the larger model", but="linear")
+@pytest.mark.thorough("older processors, each a process of its own")
 @pytest.mark.parametrize("instructions", ["SSE4_2, linear", "SSE4_2"])
 def test_an_older_processor_enters_the_bits(here, processes, instructions):
     """So the law above is no tautology; jaxlib for x86-64 needs AVX, so that SSE4_2 is

@@ -76,7 +76,7 @@ def wrong_by(f, x, error):
 
 @pytest.mark.thorough(
     "the functions that take longest, and four others",
-    but="linear|eigen|tiny|hill|product",
+    but="linear|eigen|hill",
 )
 @pytest.mark.parametrize("name", ZOO)
 def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
@@ -90,7 +90,7 @@ def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
     )
 
 
-@pytest.mark.thorough("the other functions", but="linear|product")
+@pytest.mark.thorough("the other functions", but="product")
 @pytest.mark.parametrize("name", SINGLE)
 def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     f = lambda x: ZOO[name][0](jax.tree.map(lambda leaf: leaf.astype(jnp.float32), x))

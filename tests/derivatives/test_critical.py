@@ -381,6 +381,7 @@ def test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_no
         assert said(classify_critical_point(f, 0.0)) in ("minimum", "undecided")
 
 
+@pytest.mark.thorough("single points; make test scales all points of three functions")
 def test_classifying_does_not_depend_on_the_units():
     assert classify_critical_point(lambda x: jnp.cos(2e6 * x), 0.0).kind == "maximum"
     assert (

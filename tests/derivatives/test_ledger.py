@@ -338,6 +338,7 @@ def test_only_one_module_touches_what_is_inside_a_jaxpr():
     assert touching == {"_walking.py"}
 
 
+@pytest.mark.thorough("a measurement")
 def test_explaining_four_times_the_equations_takes_about_four_times_as_long():
     def seconds(layers):
         def f(w):

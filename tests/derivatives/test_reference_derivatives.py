@@ -185,7 +185,7 @@ def scalar_errors(request):
     return {name: errors(found[name], truth[name]) for name in cases}
 
 
-@pytest.mark.thorough("four in five functions", but="a0.[05]")
+@pytest.mark.thorough("nine in ten functions", but="a0.0")
 @pytest.mark.parametrize("name", SCALAR)
 def test_derivatives_equal_the_recorded_digits(scalar_errors, name):
     for point, found in zip(SCALAR[name]["points"], scalar_errors[name], strict=True):
@@ -193,6 +193,7 @@ def test_derivatives_equal_the_recorded_digits(scalar_errors, name):
             assert found.max() < MOST, (SCALAR[name]["expr"], point["x"], found)
 
 
+@pytest.mark.thorough("the other functions", but="a013|a040|a053")
 @pytest.mark.parametrize("name", STABLE)
 def test_stable_form_is_right_where_jax_is_wrong(scalar_errors, name):
     x, _, stable = STABLE[name]
@@ -246,7 +247,7 @@ def multi_error(got, truth):
     return errors(got, np.array(truth, dtype=object).astype(float)).max()
 
 
-@pytest.mark.thorough("four in five functions", but="a0.[05]")
+@pytest.mark.thorough("nine in ten functions", but="a0.0")
 @pytest.mark.parametrize("name", MULTI)
 def test_gradients_hessians_and_jacobians_equal_the_recorded_digits(multi_errors, name):
     for i, point in enumerate(MULTI[name]["points"]):
@@ -258,6 +259,7 @@ def test_gradients_hessians_and_jacobians_equal_the_recorded_digits(multi_errors
             )
 
 
+@pytest.mark.thorough("the other functions", but="a006|a014")
 @pytest.mark.parametrize("name", STABLE_MULTI)
 def test_stable_form_of_many_variables_is_right_where_jax_is_wrong(multi_errors, name):
     x, _, stable = STABLE_MULTI[name]

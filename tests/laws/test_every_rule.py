@@ -3,6 +3,7 @@ good citizen of JAX and optax.
 """
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,16 @@ import pytest
 from research.update_rules import RULE_TABLE, UPDATE_RULES
 from research.verification import CARDS, PROBLEMS
 from research.verification.card import rate_on
+from research.verification.problems import NUM_STEPS
 from research.verification.recorded import variants
 from research.verification.table import AUTHORITIES, BOUND, verification_table
 from research.verification.walks import (
+    Walk,
+    _rows,
+    _walk_down,
+    _with,
     distance,
+    paths,
     walk,
     walk_constructed,
     walk_exactly,
@@ -59,12 +66,15 @@ def test_rule_is_what_every_authority_says(name, dtype):
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_rule_is_what_its_formula_says_on_one_problem(name):
+def test_rule_is_what_its_formula_says_on_one_problem(names, name):
     card = CARDS[name]
     ours = ("quadratic", "rosenbrock", "softmax_regression", "scales")
     problem = next(PROBLEMS[p] for p in ours if p not in card.reasons)
     arguments = {"learning_rate": rate(name, problem)}
-    found = walk_constructed(UPDATE_RULES[name], arguments, problem, "float64")
+    if problem.name == "quadratic":
+        found = walked(names, name, on="quadratic")
+    else:
+        found = walk_constructed(UPDATE_RULES[name], arguments, problem, "float64")
     exact = walk_exactly(CARDS[name].formula.iterates, problem, **arguments)
     bound = card.bounds.get("formula", BOUND) * np.finfo("float64").eps
     assert distance(found, exact, problem).largest <= bound
@@ -101,14 +111,50 @@ def dtype_on(problem):
     return "float32" if problem is ON else "float64"
 
 
+@pytest.fixture(scope="module")
+def names(request):
+    """The rules that a selected test of this file is about: one program holds them."""
+    items = [i for i in request.session.items if i.path == Path(__file__)]
+    asked = {i.callspec.params.get("name") for i in items if hasattr(i, "callspec")}
+    return tuple(name for name in UPDATE_RULES if name in asked)
+
+
 @functools.cache
-def walked(name, factor=1.0, on=ON.name):
-    """One of the programs that the table has compiled: scanned, jitted, with traced
-    hyper-parameters.
-    """
-    arguments = {"learning_rate": factor * rate(name, PROBLEMS[on])}
-    dtype = dtype_on(PROBLEMS[on])
-    return walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], dtype)
+def program(names, on):
+    """{rule: rate} -> its walk as in the table: scanned, jitted, the rates traced."""
+    objective, x = PROBLEMS[on].objective, start(on=PROBLEMS[on])
+
+    def walks(rates):
+        return {
+            name: _walk_down(
+                _with(UPDATE_RULES[name], ()),
+                objective,
+                NUM_STEPS,
+                {"learning_rate": rates[name]},
+                x,
+            )
+            for name in names
+        }
+
+    return jax.jit(walks)
+
+
+@functools.cache
+def walks(names, factor, on):
+    rates = {name: factor * rate(name, PROBLEMS[on]) for name in names}
+    leaves = paths(PROBLEMS[on].start)
+    return {
+        name: Walk(
+            *map(_rows, found[:2]),
+            leaves,
+            None if found[2] is None else _rows(found[2]),
+        )
+        for name, found in program(names, on)(rates).items()
+    }
+
+
+def walked(names, name, factor=1.0, on=ON.name):
+    return walks(names, factor, on)[name]
 
 
 def assert_near(name, ours, theirs, num_steps, dtype):
@@ -146,25 +192,26 @@ def flat(x):
 
 @WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_eager_equals_jit_and_a_loop_equals_a_scan(name, on):
+def test_eager_equals_jit_and_a_loop_equals_a_scan(names, name, on):
     rule, x = (
         optax.with_extra_args_support(UPDATE_RULES[name](rate(name, PROBLEMS[on]))),
         start(on=PROBLEMS[on]),
     )
     state, rows = rule.init(x), []
-    for _ in range(3):
+    for _ in range(2):  # From a fresh state, and from one that is not.
         gradient, more = extras(x, PROBLEMS[on])
         updates, state = rule.update(gradient, state, x, **more)
         x = optax.apply_updates(x, updates)
         rows.append(flat(x))
-    theirs = walked(name, on=on).iterates[:3]
-    assert_near(name, np.array(rows), theirs, 3, dtype_on(PROBLEMS[on]))
+    theirs = walked(names, name, on=on).iterates[:2]
+    assert_near(name, np.array(rows), theirs, 2, dtype_on(PROBLEMS[on]))
 
 
-@WALKED_ON
-@pytest.mark.parametrize("name", UPDATE_RULES)
-def test_rates_under_vmap_equal_rates_in_a_loop(name, on):
-    def ten_steps(learning_rate):
+@functools.cache
+def lanes(names, on):
+    """Ten steps of each rule at its rate and at half of it, under vmap: one program."""
+
+    def ten_steps(name, learning_rate):
         rule, x = (
             optax.with_extra_args_support(UPDATE_RULES[name](learning_rate)),
             start(on=PROBLEMS[on]),
@@ -181,28 +228,32 @@ def test_rates_under_vmap_equal_rates_in_a_loop(name, on):
 
         return jax.lax.scan(step, (x, rule.init(x)), length=10)[1]
 
-    lanes = jax.jit(jax.vmap(ten_steps))(
-        rate(name, PROBLEMS[on]) * jnp.array([1.0, 0.5])
-    )
-    # Where the rule's card has a reason not to be asked (rounding that is magnified),
-    # the first six steps alone.
-    steps = 6 if on in CARDS[name].reasons else 10
-    for lane, factor in zip(np.asarray(lanes, np.float64), (1.0, 0.5), strict=True):
-        theirs = walked(name, factor, on).iterates
-        assert_near(name, lane[:steps], theirs, steps, dtype_on(PROBLEMS[on]))
+    rates = {name: rate(name, PROBLEMS[on]) * jnp.array([1.0, 0.5]) for name in names}
+    return jax.jit(
+        lambda rates: {
+            name: jax.vmap(functools.partial(ten_steps, name))(rates[name])
+            for name in names
+        }
+    )(rates)
 
 
 @WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_another_rate_does_not_compile_again(name, on):
-    walked(name, on=on)
-    from research.verification.walks import _walk_down
+def test_rates_under_vmap_equal_rates_in_a_loop(names, name, on):
+    # Where the rule's card has a reason not to be asked (rounding that is magnified),
+    # the first six steps alone.
+    steps = 6 if on in CARDS[name].reasons else 10
+    found = np.asarray(lanes(names, on)[name], np.float64)
+    for lane, factor in zip(found, (1.0, 0.5), strict=True):
+        theirs = walked(names, name, factor, on).iterates
+        assert_near(name, lane[:steps], theirs, steps, dtype_on(PROBLEMS[on]))
 
-    before = _walk_down._cache_size()
-    arguments = {"learning_rate": 0.37 * rate(name, PROBLEMS[on])}
-    dtype = dtype_on(PROBLEMS[on])
-    walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], dtype)
-    assert _walk_down._cache_size() == before
+
+@WALKED_ON
+def test_other_rates_do_not_compile_again(names, on):
+    walks(names, 1.0, on)
+    walks(names, 0.37, on)
+    assert program(names, on)._cache_size() == 1
 
 
 @pytest.mark.thorough("the other pairs of dtypes", but="float32-bfloat16")
@@ -289,7 +340,8 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
     if isinstance(card.optax, str) or problem.name in card.reasons:
         problem = ON  # No counterpart: then it stays bfloat16, and near the exact rule.
         found = walk(UPDATE_RULES[name](rate(name)), problem, "bfloat16", 5)
-        assert distance(found, first_five(walked(name)), problem).largest <= 0.1
+        exact = walk(UPDATE_RULES[name](rate(name)), problem, "float32", 5)
+        assert distance(found, exact, problem).largest <= 0.1
         return
     # Later, what one processor rounds and another does not has grown: after fifty steps
     # optax's Prodigy is 32 eps from the exact rule on one and 48 on another.
@@ -311,20 +363,12 @@ def test_optax_takes_the_arguments_of_the_card(name):
     more = card.optax_arguments
     for given in ({}, card.arguments if more is None else more):
         rule = optax.with_extra_args_support(card.optax(rate(name), **given))
-        told = extras(x)
-        jax.eval_shape(
-            lambda x, rule=rule, told=told: rule.update(
-                told[0], rule.init(x), x, **told[1]
-            ),
-            x,
-        )
 
+        def step(x, rule=rule):
+            gradient, more = extras(x)
+            return rule.update(gradient, rule.init(x), x, **more)
 
-def first_five(of):
-    evaluations = None if of.evaluations is None else of.evaluations[:5]
-    return of._replace(
-        iterates=of.iterates[:5], updates=of.updates[:5], evaluations=evaluations
-    )
+        jax.eval_shape(step, x)
 
 
 @WALKED_ON

@@ -4,6 +4,8 @@ wrap, gradients of any size, complex params.
 """
 
 import functools
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -157,10 +159,9 @@ def test_hyperparameters_can_be_injected(name):
         PARAMS,
     )
     if name in ("lookahead", "sam", "polyak_averaging", "muon", "lbfgs"):
-        ours, theirs = (
-            jax.jit(functools.partial(one_step, rule))(PARAMS)[0]
-            for rule in (injected, plain)
-        )
+        ours, theirs = jax.jit(
+            lambda x: [one_step(rule, x)[0] for rule in (injected, plain)]
+        )(PARAMS)
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12)
 
@@ -258,12 +259,28 @@ def test_a_plain_number_moves_as_an_array_does(name):
 COUNTED = ("count", "num_pairs", "refused", "skipped", "consecutive")
 
 
+def is_count(path):
+    return getattr(path[-1], "name", "") in COUNTED
+
+
 def at_the_end(state):
     """The state as it is once every count has come to the largest int32."""
-    is_count = lambda path: getattr(path[-1], "name", "") in COUNTED
     return jax.tree_util.tree_map_with_path(
         lambda path, x: jnp.full_like(x, LARGEST) if is_count(path) else x, state
     )
+
+
+def counts_after(rule, gradient, params):
+    """Path -> count, one step later; compiled alone, without the rest of the rule."""
+    rule = optax.with_extra_args_support(rule)
+    told = {"value": 1.0, "grad": gradient, "value_fn": objective}
+
+    def counts(x):
+        _, state = rule.update(gradient, at_the_end(rule.init(x)), x, **told)
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        return {jax.tree_util.keystr(p): leaf for p, leaf in leaves if is_count(p)}
+
+    return jax.jit(counts)(params)
 
 
 @pytest.mark.parametrize(
@@ -280,21 +297,24 @@ def test_no_count_wraps(name):
     )
     rules["skip_nonfinite"] = lambda r: skip_nonfinite(UPDATE_RULES["adam"](r))
     params = {"b": PARAMS["b"]}
-    rule = optax.with_extra_args_support(rules[name](0.1))
     gradient = jax.tree.map(
         lambda x: -x, params
     )  # Uphill, so that what counts refusals counts one.
-    told = {"value": 1.0, "grad": gradient, "value_fn": objective}
     if name not in OF_GRADIENTS:
-        gradient = told["grad"] = params
-    state = at_the_end(rule.init(params))
-    _, after = jax.jit(lambda g, s, x: rule.update(g, s, x, **told))(
-        gradient, state, params
+        gradient = params
+    for path, count in counts_after(rules[name](0.1), gradient, params).items():
+        assert count >= 0, path
+
+
+def test_a_count_that_wraps_is_seen():
+    class State(NamedTuple):
+        count: jax.Array
+
+    rule = optax.GradientTransformation(
+        lambda params: State(jnp.zeros((), jnp.int32)),
+        lambda updates, state, params=None: (updates, State(state.count + 1)),
     )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(after):
-        assert getattr(path[-1], "name", "") not in COUNTED or leaf >= 0, (
-            jax.tree_util.keystr(path)
-        )
+    assert min(counts_after(rule, PARAMS, PARAMS).values()) < 0
 
 
 @pytest.mark.parametrize("many", [2**31, 2**40])
@@ -324,32 +344,44 @@ OVERFLOWS = {
 }
 
 
-@pytest.mark.parametrize("name", UPDATE_RULES)
-def test_gradients_of_any_size_make_no_nan(name):
+@pytest.fixture(scope="module")
+def of_any_size(request):
+    """{rule: updates, one row a size} of the rules that a selected test is about.
+
+    One program holds them all.
+    """
     start = {
         "w": jnp.array([[0.01, 0.02], [0.03, -0.01]], "float32")
     }  # The value, too, is to stay finite.
 
-    def walk(gradients):
-        rule, x, updates = (
-            optax.with_extra_args_support(UPDATE_RULES[name](0.01)),
-            start,
-            [],
-        )
-        state = rule.init(x)
-        for row in gradients:
+    def walk(name, gradients):
+        rule = optax.with_extra_args_support(UPDATE_RULES[name](0.01))
+
+        def step(carry, row):
+            x, state = carry
             g = {"w": row.reshape(2, 2)}
-            value_fn = lambda x, indices=None, g=g: jnp.sum(g["w"] * x["w"])
+            value_fn = lambda x, indices=None: jnp.sum(g["w"] * x["w"])
             moved, state = rule.update(
                 g, state, x, value=value_fn(x), grad=g, value_fn=value_fn, indices=None
             )
-            x = optax.apply_updates(x, moved)
-            updates.append(moved["w"])
-        return jnp.stack(updates)
+            return (optax.apply_updates(x, moved), state), moved["w"]
 
-    steps = 3 if name in OF_GRADIENTS else 2
-    gradients = jnp.asarray(SIZES[:, None, None] * SIGNS[None, :steps], "float32")
-    found = np.asarray(jax.jit(jax.vmap(walk))(gradients))
+        return jax.lax.scan(step, (start, rule.init(start)), gradients)[1]
+
+    items = [i for i in request.session.items if i.path == Path(__file__)]
+    asked = {i.callspec.params.get("name") for i in items if hasattr(i, "callspec")}
+    names = [name for name in UPDATE_RULES if name in asked]
+    steps = {name: 3 if name in OF_GRADIENTS else 2 for name in names}
+    run = lambda gradients: {
+        name: jax.vmap(functools.partial(walk, name))(gradients[:, : steps[name]])
+        for name in names
+    }
+    return jax.jit(run)(jnp.asarray(SIZES[:, None, None] * SIGNS[None], "float32"))
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_gradients_of_any_size_make_no_nan(of_any_size, name):
+    found = np.asarray(of_any_size[name])
     assert not np.isnan(found).any(), SIZES[np.isnan(found).any(axis=(1, 2, 3))]
     assert name in OVERFLOWS or np.isfinite(found).all()
 
@@ -406,8 +438,9 @@ AS_OPTAX = (
 PHASE = np.exp(1.1j)
 
 
-def complex_walk(rule, rows, start, values):
-    rule, x = optax.with_extra_args_support(rule), {"w": start}
+def complex_walk(rule):
+    """(gradients, start, values) -> iterates; calls of equal dtypes share a program."""
+    rule = optax.with_extra_args_support(rule)
 
     def step(carry, row):
         x, state = carry
@@ -416,18 +449,16 @@ def complex_walk(rule, rows, start, values):
         x = optax.apply_updates(x, updates)
         return (x, state), x["w"]
 
-    return np.asarray(
-        jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x)), (rows, values)))(x)[1]
-    )
+    def walk(rows, start, values):
+        x = {"w": start}
+        return jax.lax.scan(step, (x, rule.init(x)), (rows, values))[1]
+
+    return jax.jit(walk)
 
 
 def rows_of(seed):
     random = np.random.default_rng(seed)
-    return (
-        jnp.asarray(random.normal(size=(6, 2, 3))),
-        jnp.asarray(random.normal(size=(2, 3))),
-        jnp.ones(6),
-    )
+    return random.normal(size=(6, 2, 3)), random.normal(size=(2, 3)), np.ones(6)
 
 
 def is_refused(name):
@@ -453,9 +484,9 @@ def test_complex_params_turn_with_their_gradients_or_are_refused(name):
     if is_refused(name):
         assert name not in AS_OPTAX
         return
-    rows, start, values = rows_of(1)
-    real = complex_walk(UPDATE_RULES[name](0.1), rows, start, values)
-    turned = complex_walk(UPDATE_RULES[name](0.1), PHASE * rows, PHASE * start, values)
+    (rows, start, values), walk = rows_of(1), complex_walk(UPDATE_RULES[name](0.1))
+    real = np.asarray(walk(rows + 0j, start + 0j, values))
+    turned = walk(PHASE * rows, PHASE * start, values)
     np.testing.assert_allclose(turned, PHASE * real, rtol=1e-11, atol=1e-13)
 
 
@@ -468,7 +499,7 @@ def test_complex_params_move_as_in_optax(name):
     (real, x, values), (imaginary, y, _) = rows_of(2), rows_of(3)
     made = (UPDATE_RULES[name](0.1), CARDS[name].optax(0.1))
     ours, theirs = (
-        complex_walk(rule, real + 1j * imaginary, x + 1j * y, values) for rule in made
+        complex_walk(rule)(real + 1j * imaginary, x + 1j * y, values) for rule in made
     )
     # optax's bias corrections are off by 1e-9 of themselves at most; radam's factor by
     # more in its first steps.
@@ -493,14 +524,10 @@ def test_rules_of_inner_products_move_complex_params_as_their_real_and_imaginary
     name,
 ):
     (real, x, values), (imaginary, y, _) = rows_of(4), rows_of(5)
-    whole = complex_walk(
-        UPDATE_RULES[name](0.1), real + 1j * imaginary, x + 1j * y, values
-    )
-    parts = complex_walk(
-        UPDATE_RULES[name](0.1),
-        jnp.stack([real, imaginary], -1),
-        jnp.stack([x, y], -1),
-        values,
+    walk = complex_walk(UPDATE_RULES[name](0.1))
+    whole = walk(real + 1j * imaginary, x + 1j * y, values)
+    parts = np.asarray(
+        walk(np.stack([real, imaginary], -1), np.stack([x, y], -1), values)
     )
     np.testing.assert_allclose(whole, parts[..., 0] + 1j * parts[..., 1], rtol=1e-12)
 

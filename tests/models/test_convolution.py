@@ -137,7 +137,7 @@ def few_at_a_time(request, monkeypatch):
     return case
 
 
-@pytest.mark.thorough("the other slices", but="tiles")
+@pytest.mark.thorough("the slices of tiles", but="pairs")
 def test_slices_of_a_batch_give_the_values_and_derivatives_of_the_whole(few_at_a_time):
     case = few_at_a_time
     arguments = drawn(case, 7)

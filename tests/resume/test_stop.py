@@ -64,6 +64,9 @@ def found(folder):
     return {name: (path / name).read_bytes() for name in ("result.json", "arrays.npz")}
 
 
+@pytest.mark.thorough(
+    "three processes; test_going_on.py has the law in one, test_cli_display.py Ctrl-C"
+)
 def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on_to_the_same_bits(
     start, tmp_path
 ):

@@ -24,27 +24,7 @@ from research.verification.walks import distance, walk, walk_exactly
 EPS = np.finfo("float64").eps
 
 
-def path(rule, f, x, num_steps) -> Any:
-    """Iterates, x_0 first, and the states after each step: one compiled scan."""
-
-    def step(carry, _):
-        x, state = carry
-        value_fn = lambda x, indices=None: f(x)
-        value, g = jax.value_and_grad(f)(x)
-        updates, state = rule.update(g, state, x, value=value, value_fn=value_fn)
-        return (x + updates, state), (x + updates, state)
-
-    run = jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x)), length=num_steps)[1])
-    points, states = run(x)
-    return np.concatenate([x[None], points]), states
-
-
-def answer(rule, g, x, f=None, **extra) -> Any:
-    """What a rule answers to one gradient, compiled: (updates, state)."""
-    value_fn = None if f is None else lambda x, indices=None: f(x)
-    return jax.jit(
-        lambda g, x: rule.update(g, rule.init(x), x, value_fn=value_fn, **extra)
-    )(g, x)
+STEPS = 40
 
 
 def quadratic(x):
@@ -67,19 +47,82 @@ def saddle(x):
     return x[0] ** 2 + x[1] ** 4 / 4 - x[1] ** 2 / 2
 
 
+def log_cosh(x):
+    """Newton's full step overshoots from beyond |x| = 1.0886."""
+    return jnp.sum(jax.nn.softplus(2 * x) - x)
+
+
+def plane(x):
+    return x[0] - 2.0 * x[1]
+
+
+FUNCTIONS = (quadratic, smooth, rosenbrock, saddle, log_cosh, plane)
+NO_SEARCH = functools.partial(newton, line_search=False)
+STOP = functools.partial(newton, indefinite="stop")
+KEEP = functools.partial(newton, indefinite="keep", line_search=False)
+
+
+@functools.cache
+def program(make):
+    """Forty steps of a rule on each of the functions, at any rate and coordinates."""
+
+    @jax.jit
+    def run(rate, which, x, coordinates):
+        rule = make(rate)
+        f = lambda z, indices=None: jax.lax.switch(which, FUNCTIONS, coordinates @ z)
+
+        def step(carry, _):
+            x, state = carry
+            value, g = jax.value_and_grad(f)(x)
+            updates, state = rule.update(g, state, x, value=value, value_fn=f)
+            return (x + updates, state), (x + updates, state)
+
+        return jax.lax.scan(step, (x, rule.init(x)), length=STEPS)[1]
+
+    return run
+
+
+def path(make, f, x, num_steps, rate=1.0, coordinates=((1.0, 0.0), (0.0, 1.0))) -> Any:
+    """Iterates, x_0 first, and the states after each step."""
+    x, run = np.array(x), program(make)
+    points, states = run(rate, FUNCTIONS.index(f), x, np.array(coordinates))
+    first = jax.tree.map(lambda a: a[:num_steps], (np.asarray(points), states))
+    return np.concatenate([x[None], first[0]]), first[1]
+
+
+@functools.cache
+def one_answer(make, f, **functions):
+    value_fn = None if f is None else lambda x, indices=None: f(x)
+
+    @jax.jit
+    def run(rate, g, x, grad):
+        rule = make(rate)
+        more = {"value_fn": value_fn, "grad": grad, **functions}
+        return rule.update(g, rule.init(x), x, **more)
+
+    return run
+
+
+def answer(make, g, x, f=None, grad=None, rate=1.0, **functions) -> Any:
+    """What a rule answers to one gradient, compiled: (updates, state)."""
+    run = one_answer(make, f, **functions)
+    return run(rate, g, x, g if grad is None else grad)
+
+
 @pytest.mark.parametrize(
-    "rule", [newton(), trust_region_newton(10.0), natural_gradient()]
+    ("make", "rate"),
+    [(newton, 1.0), (trust_region_newton, 10.0), (natural_gradient, 1.0)],
 )
-def test_one_step_minimises_a_quadratic(rule):
-    points, _ = path(rule, quadratic, jnp.array([3.0, -2.0]), 1)
+def test_one_step_minimises_a_quadratic(make, rate):
+    points, _ = path(make, quadratic, [3.0, -2.0], 1, rate)
     np.testing.assert_allclose(points[1], np.array([3.0, -1.0]) / 11.0, rtol=1e-14)
 
 
-@pytest.mark.parametrize("rule", [newton(), trust_region_newton(10.0)])
-def test_right_digits_double_with_every_step(rule):
-    # With e the error, e_next / e² -> f''' / (2 f'') = 1/2 at the minimum of exp(x) -
-    # x.
-    points, _ = path(rule, smooth, jnp.array([1.0]), 6)
+@pytest.mark.parametrize(("make", "rate"), [(newton, 1.0), (trust_region_newton, 10.0)])
+def test_right_digits_double_with_every_step(make, rate):
+    # With e the error, e_next / e² -> f''' / (2 f'') = 1/2 at the minimum of
+    # exp(x) - x.
+    points, _ = path(make, smooth, [1.0, 0.0], 6, rate)
     errors = np.abs(points[:, 0])
     ratios = errors[1:] / errors[:-1] ** 2
     np.testing.assert_allclose(ratios[2:4], 0.5, rtol=0.02)
@@ -89,38 +132,28 @@ def test_right_digits_double_with_every_step(rule):
 
 
 def test_a_fraction_of_the_step_converges_linearly_alone():
-    errors = np.abs(
-        path(newton(0.5, line_search=False), smooth, jnp.array([0.01]), 20)[0][:, 0]
-    )
+    errors = np.abs(path(NO_SEARCH, smooth, [0.01, 0.0], 20, 0.5)[0][:, 0])
     np.testing.assert_allclose(errors[10:] / errors[9:-1], 0.5, rtol=1e-3)
 
 
 def test_newton_does_not_see_the_coordinates():
     # In coordinates z with x = A z the steps are the same steps: f(A z) from A⁻¹ x_0.
     a = np.array([[3.0, 1.0], [-2.0, 5e-3]])
-    points, _ = path(newton(), rosenbrock, jnp.array([-1.25, 1.0]), 12)
-    turned, _ = path(
-        newton(),
-        lambda z: rosenbrock(a @ z),
-        jnp.asarray(np.linalg.solve(a, points[0])),
-        12,
-    )
+    points, _ = path(newton, rosenbrock, [-1.25, 1.0], 12)
+    start = np.linalg.solve(a, points[0])
+    turned, _ = path(newton, rosenbrock, start, 12, coordinates=a)
     np.testing.assert_allclose(turned @ a.T, points, rtol=1e-9)
 
 
 def test_backtracking_saves_newton_where_the_full_step_diverges():
-    # On log(2 cosh x) the full step overshoots from beyond |x| = 1.0886.
-    f = lambda x: jnp.sum(jax.nn.softplus(2 * x) - x)
-    with_search, states = path(newton(), f, jnp.array([3.0]), 10)
+    with_search, states = path(newton, log_cosh, [3.0, 0.0], 10)
     assert abs(with_search[-1, 0]) < 1e-15
     assert states.learning_rate[0] < 1.0
-    assert (
-        not abs(path(newton(line_search=False), f, jnp.array([3.0]), 4)[0][-1, 0]) < 1e3
-    )
+    assert not abs(path(NO_SEARCH, log_cosh, [3.0, 0.0], 4)[0][-1, 0]) < 1e3
 
 
-@pytest.mark.parametrize("rule", [newton(), trust_region_newton()])
-def test_minimum_is_that_of_scipy(rule):
+@pytest.mark.parametrize("make", [newton, trust_region_newton])
+def test_minimum_is_that_of_scipy(make):
     start = np.array([-1.25, 1.0])
     found = scipy.optimize.minimize(
         jax.jit(rosenbrock),
@@ -130,40 +163,35 @@ def test_minimum_is_that_of_scipy(rule):
         hess=jax.jit(jax.hessian(rosenbrock)),
         options={"gtol": 1e-12},
     )
-    points, _ = path(rule, rosenbrock, jnp.asarray(start), 40)
+    points, _ = path(make, rosenbrock, start, STEPS)
     np.testing.assert_allclose(points[-1], found.x, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("indefinite", "end"), [("reflect", [0.0, 1.0]), ("stop", [1.0, 0.1])]
+    ("make", "end"), [(newton, [0.0, 1.0]), (STOP, [1.0, 0.1])], ids=["reflect", "stop"]
 )
-def test_a_step_from_negative_curvature_is_what_was_asked_for(indefinite, end):
-    points, states = path(
-        newton(indefinite=indefinite), saddle, jnp.array([1.0, 0.1]), 30
-    )
+def test_a_step_from_negative_curvature_is_what_was_asked_for(make, end):
+    points, states = path(make, saddle, [1.0, 0.1], 30)
     np.testing.assert_allclose(points[-1], end, atol=1e-12)
     assert (
         second_order.curvature_in_words(states.curvature[0])
         == "the Hessian has negative curvature"
     )
-    stopped = indefinite == "stop"
     assert Outcome(int(states.outcome[0])).words == (
-        "no descent direction" if stopped else "found"
+        "no descent direction" if make is STOP else "found"
     )
 
 
 def test_newton_left_alone_goes_to_the_saddle():
-    points, _ = path(
-        newton(indefinite="keep", line_search=False), saddle, jnp.array([1.0, 0.1]), 10
-    )
+    points, _ = path(KEEP, saddle, [1.0, 0.1], 10)
     np.testing.assert_allclose(points[-1], 0.0, atol=1e-14)
 
 
 def test_trust_region_leaves_an_exact_saddle():
-    points, states = path(trust_region_newton(), saddle, jnp.zeros(2), 12)
+    points, states = path(trust_region_newton, saddle, [0.0, 0.0], 12)
     np.testing.assert_allclose(np.abs(points[-1]), [0.0, 1.0], atol=1e-12)
     assert states.curvature[0] == second_order.INDEFINITE
-    stays, states = path(newton(), saddle, jnp.zeros(2), 1)
+    stays, states = path(newton, saddle, [0.0, 0.0], 1)
     assert np.all(stays == 0.0)
     assert states.curvature[0] == second_order.INDEFINITE
 
@@ -198,7 +226,7 @@ def test_trust_region_step_meets_the_conditions_of_the_exact_minimum(seed):
 
 
 def test_a_function_without_curvature_is_told():
-    _, states = path(newton(), lambda x: x[0] - 2.0 * x[1], jnp.ones(2), 1)
+    _, states = path(newton, plane, [1.0, 1.0], 1)
     assert Outcome(int(states.outcome[0])).words == "singular matrix"
     assert (
         second_order.curvature_in_words(states.curvature[0])
@@ -209,38 +237,39 @@ def test_a_function_without_curvature_is_told():
 def test_no_descent_is_an_outcome_and_moves_nothing():
     # The gradient is a lie: it points up, where the Hessian is that of the function.
     x = jnp.array([1.0, 1.0])
-    updates, state = answer(newton(), -jax.grad(quadratic)(x), x, quadratic)
+    updates, state = answer(newton, -jax.grad(quadratic)(x), x, quadratic)
     assert np.all(updates == 0.0)
     assert (state.learning_rate, state.evaluations) == (0.0, 50)
     assert Outcome(int(state.outcome)).words == "evaluations used up"
-    updates, state = answer(
-        newton(indefinite="keep"), jnp.ones(2), x, lambda x: -quadratic(x)
-    )
+    keep = functools.partial(newton, indefinite="keep")
+    updates, state = answer(keep, jnp.ones(2), x, lambda x: -quadratic(x))
     assert np.all(updates == 0.0)
     assert Outcome(int(state.outcome)).words == "no descent direction"
 
 
-@pytest.mark.parametrize("rule", [newton(), trust_region_newton(1e3)])
-def test_a_step_that_is_refused_keeps_the_gradient_and_not_what_came_in_for_it(rule):
+@pytest.mark.parametrize(("make", "rate"), [(newton, 1.0), (trust_region_newton, 1e3)])
+def test_a_step_that_is_refused_keeps_the_gradient_and_not_what_came_in_for_it(
+    make, rate
+):
     x, g = jnp.array([1.0, 1.0]), jnp.array([4.0, 4.0])
-    updates, state = answer(rule, -100.0 * g, x, quadratic, grad=g)
+    updates, state = answer(make, -100.0 * g, x, quadratic, g, rate)
     assert np.all(updates == 0.0)
     np.testing.assert_array_equal(state.grad_after, g)
     assert state.value_after == quadratic(x)
 
 
 def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_moves_x():
-    for rule, x in (
-        (newton(line_search=False), jnp.ones(2)),
-        (trust_region_newton(), jnp.ones(2, "bfloat16")),
+    for make, x in (
+        (NO_SEARCH, jnp.ones(2)),
+        (trust_region_newton, jnp.ones(2, "bfloat16")),
     ):
-        _, state = answer(rule, x, x, lambda x: jnp.sum(x**2))
+        _, state = answer(make, x, x, lambda x: jnp.sum(x**2))
         assert state.value_after is state.grad_after is None
 
 
-@pytest.mark.parametrize("rule", [newton(), trust_region_newton(), natural_gradient()])
-def test_what_is_not_finite_shows(rule):
-    updates, state = answer(rule, jnp.array([1.0, jnp.nan]), jnp.ones(2), quadratic)
+@pytest.mark.parametrize("make", [newton, trust_region_newton, natural_gradient])
+def test_what_is_not_finite_shows(make):
+    updates, state = answer(make, jnp.array([1.0, jnp.nan]), jnp.ones(2), quadratic)
     assert np.all(np.isnan(updates))
     assert Outcome(int(state.outcome)).words == "not finite"
 
@@ -365,21 +394,18 @@ def test_fisher_matrix_is_the_covariance_of_the_score():
     log_p = jax.jit(lambda z: jax.nn.log_softmax(apply(unflatten(z), x)))
     scores, p = np.asarray(jax.jit(jax.jacrev(log_p))(flat)), np.exp(log_p(flat))
     expected = np.einsum("nk,nkd,nke->de", p, scores, scores) / 5
-    net, logistic = (
-        jax.jit(canonical_fisher(apply, x)),
-        canonical_fisher(lambda w, x: x @ w, x),
-    )
+    net = jax.jit(canonical_fisher(apply, x))
     np.testing.assert_allclose(net(params), expected, atol=1e-15)
     np.testing.assert_allclose(net(params, jnp.arange(5)), expected, atol=1e-15)
     np.testing.assert_allclose(
         net(params, jnp.array([4, 4])),
-        canonical_fisher(apply, x[4:])(params),
+        jax.jit(canonical_fisher(apply, x[4:]))(params),
         atol=1e-15,
     )
+    logistic = canonical_fisher(lambda w, x: x @ w, x)
     of_two = canonical_fisher(lambda w, x: jnp.stack([jnp.zeros(len(x)), x @ w], 1), x)
-    np.testing.assert_allclose(
-        jax.jit(logistic)(jnp.ones(2)), jax.jit(of_two)(jnp.ones(2)), atol=1e-15
-    )
+    both = jax.jit(lambda w: (logistic(w), of_two(w)))(jnp.ones(2))
+    np.testing.assert_allclose(*both, atol=1e-15)
 
 
 def test_singular_fisher_moves_only_where_it_sees():
@@ -388,12 +414,12 @@ def test_singular_fisher_moves_only_where_it_sees():
         jnp.ones(2),
         jnp.array([2.0, 1.0]),
     )
-    updates, state = answer(natural_gradient(fisher_fn=fisher_fn), g, x)
+    seeing = functools.partial(natural_gradient, fisher_fn=fisher_fn)
+    updates, state = answer(seeing, g, x)
     np.testing.assert_allclose(updates, [-1.0, 0.0])
     assert (state.curvature, state.outcome) == (second_order.SINGULAR, Outcome.FOUND)
-    updates, state = answer(
-        natural_gradient(singular="stop"), g, x, fisher_fn=fisher_fn
-    )
+    stop = functools.partial(natural_gradient, singular="stop")
+    updates, state = answer(stop, g, x, fisher_fn=fisher_fn)
     assert np.all(updates == 0.0)
     assert state.outcome == Outcome.SINGULAR
 
@@ -417,9 +443,13 @@ def test_walk_is_that_of_the_formula(name, rule, rate):
 
 
 @pytest.mark.parametrize(
-    "rule", [newton(), trust_region_newton(), natural_gradient(damping=0.1)]
+    "make",
+    [
+        *(newton, trust_region_newton),
+        functools.partial(natural_gradient, damping=0.1),
+    ],
 )
-def test_pytrees_with_scalars_empty_leaves_and_narrow_dtypes_are_kept(rule):
+def test_pytrees_with_scalars_empty_leaves_and_narrow_dtypes_are_kept(make):
     params = {
         "w": jnp.ones((2, 1), "bfloat16"),
         "b": jnp.ones((), "bfloat16"),
@@ -427,7 +457,7 @@ def test_pytrees_with_scalars_empty_leaves_and_narrow_dtypes_are_kept(rule):
     }
     f = lambda p: jnp.sum(p["w"] ** 2) + p["b"] ** 2 + jnp.sum(p["none"])
     g = jax.tree.map(lambda x: 2 * x, params)
-    state, (updates, after) = rule.init(params), answer(rule, g, params, f)
+    state, (updates, after) = make().init(params), answer(make, g, params, f)
     assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(
         lambda x: (x.shape, x.dtype), params
     )

@@ -5,14 +5,14 @@ In a large graph, several neighbouring rows form one node.
 
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from research.derivatives.ledger.fields import LedgerFields
 from research.derivatives.ledger.rows import Row
-from research.derivatives.ledger.tape import Literal, Operand, is_key
+from research.derivatives.ledger.tape import Literal, Operand, OwnRule, is_key
 from research.derivatives.ledger.wording import as_array, short
 
 LARGEST = 60  # If there are more rows, they are grouped into at most this many nodes.
@@ -199,32 +199,27 @@ def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
         for node in rule.outputs:
             if node not in makers:  # The function returns an input unchanged.
                 makers[node] = len(units)
-                units.append(
-                    _Unit(
-                        names[node],
-                        tape.values[node],
-                        tape.adjoints[node],
-                        "row",
-                        "",
-                        (),
-                        (),
-                        "",
-                    )
-                )
-        given = (
-            rule.reverse.contributions
-            if rule.reverse
-            else [tape.adjoints[node] for node in rule.within or ()]
-        )
-        for node, share in zip(rule.inputs, given or (), strict=False):
-            if share is not None and node in makers:
-                end = makers[rule.outputs[0]]
-                shares.append(
-                    _Share(
-                        makers[node], end, node, f"rule of {rule.name}", share, "rule"
-                    )
-                )
+                value, adjoint = tape.values[node], tape.adjoints[node]
+                units.append(_Unit(names[node], value, adjoint, "row", "", (), (), ""))
+        shares += _rule_shares(rule, tape.adjoints, makers)
     return units, shares
+
+
+def _rule_shares(
+    rule: OwnRule, adjoints: Sequence[Any], makers: Mapping[int, int]
+) -> list[_Share]:
+    """Return what the derivative rule of a function contributes to its inputs."""
+    given = (
+        rule.reverse.contributions
+        if rule.reverse
+        else [adjoints[node] for node in rule.within or ()]
+    )
+    local = f"rule of {rule.name}"
+    return [
+        _Share(makers[node], makers[rule.outputs[0]], node, local, share, "rule")
+        for node, share in zip(rule.inputs, given or (), strict=False)
+        if share is not None and node in makers
+    ]
 
 
 def _row_unit(row: Row, calls: tuple[int, ...], is_output: bool) -> _Unit:
