@@ -84,7 +84,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "Steps to 3.28: published steps, corrected by the slope to a mean loss of "
         "3.28. Loss here: validation loss on gpt_characters at the end of the "
         "schedule, with its 95 % interval. The benchmark's network has 124 million "
-        "parameters, ours about 30 thousand, and every rule was tuned by other people there."
+        "parameters, ours about 30 thousand, and every rule was tuned by other people "
+        "there."
     )
     return (
         research.runs.Table("Each record and the one before", columns, records, note),
