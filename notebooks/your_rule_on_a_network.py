@@ -177,7 +177,7 @@ print(read.name, read.manifest["status"], *(entry["rules"] for entry in read.num
 
 # %% [markdown]
 # **Seen.** The folder has a report with its pictures, and the file that is packed from it has the report, the numbers,
-# and the source of `mine`, which is shown and never run. `descent leaderboard` ranks your file beside others.
+# and the source of `mine`, which is shown and never run. The command *leaderboard* ranks your file beside others.
 
 # %% [markdown]
 # ## Exercises
