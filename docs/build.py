@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import typeset
 
-from research.update_rules import RULE_TABLE, UPDATE_RULES
+from research.update_rules import RULE_TABLE
 from research.verification.docstrings import Description, describe
 
 HERE = Path(__file__).parent
@@ -94,14 +94,14 @@ def rule_page(found: Description) -> str:
 
 def memory(name: str) -> str:
     """The size of a rule's state: numbers for each parameter."""
-    if name not in UPDATE_RULES:
-        return (
-            f"depends on what the rule needs besides a rate: {RULE_TABLE[name].needs}"
-        )
+    entry = RULE_TABLE[name]
+    if entry.needs not in ("", "a key"):
+        return f"depends on what the rule needs besides a rate: {entry.needs}"
     matrix = state_share(name, (256, 256))
     vector = state_share(name, (256,))
     if round(matrix, 2) == round(vector, 2):
-        return f"{matrix:.3g} numbers of state for each parameter"
+        unit = "number" if matrix == 1 else "numbers"
+        return f"{matrix:.3g} {unit} of state for each parameter"
     return (
         f"{matrix:.3g} numbers of state for each parameter in a matrix of 256 by 256, "
         f"{vector:.3g} in a vector of 256"
@@ -111,7 +111,9 @@ def memory(name: str) -> str:
 def state_share(name: str, shape: tuple[int, ...]) -> float:
     """Numbers in the state, without scalars, divided by the number of parameters."""
     params = jax.ShapeDtypeStruct(shape, jnp.float32)
-    state = jax.eval_shape(UPDATE_RULES[name](0.1).init, params)
+    entry = RULE_TABLE[name]
+    key = {"key": jax.random.key(0)} if entry.needs else {}
+    state = jax.eval_shape(entry.constructor(0.1, **key).init, params)
     sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(state) if leaf.shape]
     return sum(sizes) / math.prod(shape)
 

@@ -2,6 +2,21 @@
 
 from research.derivatives import problems as problems
 from research.derivatives._checkpoint_scan import checkpoint_scan as checkpoint_scan
+from research.derivatives.certified import Certified as Certified
+from research.derivatives.certified import CertifiedPoint as CertifiedPoint
+from research.derivatives.certified import CurvatureBound as CurvatureBound
+from research.derivatives.certified import Enclosure as Enclosure
+from research.derivatives.certified import Minimum as Minimum
+from research.derivatives.certified import Roots as Roots
+from research.derivatives.certified import Undecided as Undecided
+from research.derivatives.certified import (
+    certified_critical_points as certified_critical_points,
+)
+from research.derivatives.certified import certified_minimum as certified_minimum
+from research.derivatives.certified import certified_roots as certified_roots
+from research.derivatives.certified import curvature_bound as curvature_bound
+from research.derivatives.certified import derivative_enclosure as derivative_enclosure
+from research.derivatives.certified import enclose as enclose
 from research.derivatives.check import CheckReport as CheckReport
 from research.derivatives.check import check_derivative as check_derivative
 from research.derivatives.costs import Cost as Cost

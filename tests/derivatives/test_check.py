@@ -373,6 +373,43 @@ def test_jump_and_waves_finer_than_the_steps_are_unresolved():
     assert step.explanation
 
 
+TIES = {  # At three or more equal entries, JAX's derivative is a mean of slopes.
+    "max of min": lambda x: jnp.maximum(jnp.minimum(x[0], x[1]), x[2]) + x[3] ** 2,
+    "min of max": lambda x: jnp.sin(jnp.minimum(jnp.maximum(x[0], x[1]), x[2])) * x[3],
+    "max of max": lambda x: jnp.maximum(jnp.maximum(x[0], x[1]), x[2]) + x[3] ** 2,
+    "median": lambda x: jnp.median(x[:3]) + x[3] ** 2,
+    "sort": lambda x: jnp.sort(x[:3]) @ jnp.array([1.0, -3.0, 2.0]) + x[3] ** 2,
+    "top 2": lambda x: jnp.sum(jax.lax.top_k(x[:3], 2)[0]) + x[3] ** 2,
+    "pool": lambda x: (
+        jax.lax.reduce_window(x[:3], -jnp.inf, jax.lax.max, (2,), (1,), "VALID")
+        @ jnp.array([1.0, -2.0])
+        + x[3] ** 2
+    ),
+    "relu of max": lambda x: jax.nn.relu(jnp.max(x[:3]) - x[0]) + x[3] ** 2,
+}
+
+
+@pytest.mark.thorough("the other ties", but="max of min|median")
+@pytest.mark.parametrize("name", TIES)
+def test_a_tie_is_a_kink_and_excuses_no_error_outside_it(name):
+    """No derivative exists at a tie. The slopes of the pieces say what is allowed."""
+    f, key = TIES[name], jax.random.key(0)
+    for x in (jnp.ones(4), jnp.array([0.0, 0.0, 0.0, 1.5])):
+        assert check_derivative(f, x, key).verdict == "kink"
+    tree = lambda p: f(jnp.concatenate([p["tied"], p["free"][None]]))
+    p = {"tied": jnp.ones(3), "free": jnp.array(1.5)}
+    assert check_derivative(tree, p, key).verdict == "kink"
+    for wrong in ({"free": jnp.array(7.0)}, {"tied": jnp.array([9.0, -9.0, 9.0])}):
+        said = check_derivative(tree, p, key, lambda p, w=wrong: jax.grad(tree)(p) | w)
+        assert said.verdict == "wrong"
+
+
+def test_a_wrong_derivative_where_terms_with_kinks_make_a_smooth_function_is_wrong():
+    # relu(x) - relu(-x) is x. JAX's derivative at 0 is 0.
+    f = lambda x: jnp.sum(jax.nn.relu(x) - jax.nn.relu(-x))
+    assert check_derivative(f, jnp.zeros(2), jax.random.key(0)).verdict == "wrong"
+
+
 WAVES = {  # Functions of (rate, x) that vary within the rounding of x.
     "sine": lambda rate, x: jnp.sum(jnp.sin(rate * x)),
     "beside a slope": lambda rate, x: jnp.sum(jnp.sin(rate * x) + 1000 * x),
@@ -393,6 +430,23 @@ def test_waves_shorter_than_the_rounding_of_x_are_unresolved(name):
         lambda x: jnp.sum(x**2), jnp.ones(2), jax.random.key(0), lambda x: 1e20 * x
     )
     assert smooth.verdict == "wrong"
+
+
+LOST = {  # Functions of (rate, x) of which the values show nothing at large rates.
+    "remainder": lambda rate, x: jnp.sum((rate * x) % 1.0),
+    "fraction": lambda rate, x: jnp.sum(rate * x - jnp.floor(rate * x)),
+    "triangle": lambda rate, x: jnp.sum(jnp.abs((rate * x) % 2.0 - 1)),
+    "below a large term": lambda rate, x: jnp.sum(jnp.sin(rate * x) + 1e-30 * rate * x),
+}
+
+
+@pytest.mark.thorough("the other functions", but="fraction|below")
+@pytest.mark.parametrize("name", LOST)
+def test_waves_that_no_value_shows_are_unresolved(name):
+    for rate in (1e45, 1e80):
+        f = jax.tree_util.Partial(LOST[name], rate)
+        report = check_derivative(f, jnp.array([1.1, 0.7]), jax.random.key(0))
+        assert report.verdict == "unresolved", (rate, report.text())
 
 
 def test_derivative_that_is_not_finite_is_told_from_f_that_is_not():

@@ -432,6 +432,36 @@ def test_peano_s_point_is_found_from_near_it():
     assert said(point) == "saddle"
 
 
+@pytest.mark.thorough("the other functions", but="cubic")
+@pytest.mark.parametrize("name", ["cubic", "quintic", "valley"])
+def test_a_gradient_that_only_comes_near_0_has_no_zero(name):
+    for slope in (1e-4, 1e-9, 1e-12):
+        f, n = {
+            "cubic": (lambda x, e=slope: x[0] ** 3 / 3 + e * x[0], 1),
+            "quintic": (lambda x, e=slope: (x[0] - 0.3) ** 5 + e * x[0], 1),
+            "valley": (
+                lambda x, e=slope: (
+                    (x[1] - x[0] ** 2) ** 2 + (x[0] - 0.3) ** 3 + e * x[0]
+                ),
+                2,
+            ),
+        }[name]
+        bounds = [(-1.0, 1.0)] * n
+        found = critical_points(f, grid_of_starts(bounds, 5), bounds)
+        assert (found, found.converged) == ((), 0), found.text()
+
+
+def test_zeros_of_high_multiplicity_are_still_found():
+    for power in (3, 4, 6, 9):
+        (point,) = critical_points(
+            lambda x, power=power: (x[0] - 0.3) ** power,
+            [[0.9], [-0.5]],
+            [(-1.0, 1.0)],
+        )
+        assert point.x[0] == pytest.approx(0.3, abs=1e-3)
+        assert said(point) in ("no extremum" if power % 2 else "minimum", "undecided")
+
+
 def test_what_became_of_every_start_is_told():
     bounds = [(-1.0, 1.0)]
     nowhere = critical_points(

@@ -484,6 +484,29 @@ def test_windows_are_equally_spaced_to_the_last_digit(x):
     assert np.all(apart != 0)
 
 
+def random_table(rng):
+    """A table, a point in one of its cells, and the slope of that cell."""
+    low, width = rng.uniform(-3, 3), 10 ** rng.uniform(-1, 2)
+    x = np.linspace(low, low + width, int(10 ** rng.uniform(0.7, 4.5)))
+    behind = [np.sin, np.tanh, np.cbrt, lambda x: np.exp(x / 10)][rng.integers(4)]
+    y, i = behind(x), rng.integers(len(x) - 1)
+    slope = (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+    return x, y, x[i] + (x[i + 1] - x[i]) * rng.uniform(0.01, 0.99), slope
+
+
+def test_the_slope_of_a_table_is_the_slope_of_its_cell_and_its_nodes_are_kinks():
+    rng, answered = np.random.default_rng(0), 0
+    for _ in range(60):
+        x, y, at, slope = random_table(rng)
+        found = finite_difference(lambda t, x=x, y=y: np.interp(t, x, y), at)
+        answered += found.verdict == "ok"
+        assert found.verdict != "ok" or abs(found.value - slope) <= found.error
+    assert answered >= 40
+    x = np.linspace(0, 10, 101)
+    node = finite_difference(lambda t: np.interp(t, x, np.sin(x)), x[20])
+    assert node.verdict == "kink"
+
+
 LEAST_ANSWERED = {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''": 0.7}
 
 

@@ -640,6 +640,7 @@ def of_derivatives() -> Iterator[Call]:
     d = research.derivatives
     x, v = jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0])
     at = {"f": cube, "x": x}
+    bowl, box = lambda x: jnp.sum((x - 0.3) ** 2), [(-1.0, 1.0), (-1.5, 1.5)]
     timed = {"f": cube, "args": (x,), "seconds": 0.001}
     for name, arguments, slow in (
         ("check_derivative", {**at, "key": key()}, True),
@@ -686,6 +687,12 @@ def of_derivatives() -> Iterator[Call]:
             False,
         ),
         ("taylor", {**at, "v": v, "order": 3}, False),
+        ("enclose", {"f": jnp.sin, "low": 0.1, "high": 0.2}, False),
+        ("derivative_enclosure", {"f": jnp.sin, "low": 0.1, "high": 0.2}, True),
+        ("certified_critical_points", {"f": bowl, "bounds": box}, True),
+        ("certified_minimum", {"f": bowl, "bounds": box}, True),
+        ("certified_roots", {"f": lambda x: x**2 - 0.5, "bounds": box[:1]}, True),
+        ("curvature_bound", {"f": bowl, "bounds": box}, True),
         (
             "total_derivative",
             {"f": lambda x, y: x * y, "x": 2.0, "dependencies": {"y": lambda x: x**2}},

@@ -24,7 +24,9 @@ class Probe(NamedTuple):
       taylor_slope: Order of the Taylor remainder at small h: 2 for a right derivative,
         1 for a wrong derivative, NaN if there is no remainder.
       jump: Right slope minus left slope at a kink; 0 if there is no kink.
-      left, right: One-sided slopes.
+      left, right: One-sided slopes. If `is_nearby` is true, the smallest and the
+        largest slope at points near x.
+      is_nearby: Whether the kink shows only in the slopes at points near x.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Probe(NamedTuple):
     jump: float
     left: float
     right: float
+    is_nearby: bool = False
 
     @property
     def is_kink(self) -> bool:
@@ -208,11 +211,15 @@ def explained(
     if verdict == "kink":
         worst = max(probes, key=lambda probe: abs(probe.jump) / probe.scale)
         says = worst.forward if np.isnan(worst.reverse) else worst.reverse
+        where = (
+            f"lies between {worst.left:.6g} and {worst.right:.6g} at points around it"
+            if worst.is_nearby
+            else f"is {worst.left:.6g} before the point and {worst.right:.6g} after it"
+        )
         return (
             f"{f} has a kink here, and the check finds no other error. Along "
-            f"{worst.name} the slope is {worst.left:.6g} before the point and "
-            f"{worst.right:.6g} after it. The derivative does not exist; {says:.6g} is "
-            "a convention."
+            f"{worst.name} the slope {where}. The derivative does not exist; "
+            f"{says:.6g} is a convention."
         )
     if verdict == "unresolved":
         return (

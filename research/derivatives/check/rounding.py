@@ -18,11 +18,13 @@ OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 # These operations move, select or compare numbers without rounding.
 EXACT = (
     "abs all_gather and argmax argmin argsort bitcast_convert_type broadcast_in_dim "
-    "ceil clamp concatenate copy copy_p device_put dynamic_slice dynamic_update_slice "
-    "expand_dims floor gather imag is_finite iota max min neg pad real reduce_max "
-    "reduce_min reshape rev round scatter select_n sharding_constraint sign slice sort "
+    "clamp concatenate copy copy_p device_put dynamic_slice dynamic_update_slice "
+    "expand_dims gather imag is_finite iota max min neg pad real reduce_max "
+    "reduce_min reshape rev scatter select_n sharding_constraint sign slice sort "
     "split squeeze stop_gradient top_k transpose while scan cond"
 )
+# These operations drop or keep the remainder of a division.
+PERIODIC = ("rem", "floor", "ceil", "round")
 # These operations round partial sums, which may be larger than the sum. So their
 # operands are perturbed once more. (The operands of a matrix product were already
 # perturbed when they were computed.)
@@ -37,8 +39,9 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
 
     This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ.
     Here ε is the relative spacing of the dtype of the result, and ξ is random with
-    variance 1. The difference between this evaluation and the plain evaluation, divided
-    by 8, is about as large as the rounding error, including cancellation.
+    variance 1. The result is NaN if f takes the remainder of a number that is too large
+    to have one. The difference between this evaluation and the plain evaluation,
+    divided by 8, is about as large as the rounding error, including cancellation.
 
     Returns:
       Function (seed, inputs, size=8.0) -> outputs. The float `seed` determines ξ, and
@@ -97,13 +100,30 @@ class _Nudge:
         )
 
 
-def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list[Any]:
-    """Evaluate a jaxpr, and perturb its rounded results unless nudge is None."""
+def _evaluated(
+    closed: Any,
+    inputs: Sequence[Any],
+    nudge: _Nudge | None,
+    vary: Sequence[bool] | None = None,
+) -> list[Any]:
+    """Evaluate a jaxpr, and perturb its rounded results unless nudge is None.
+
+    Args:
+      closed: The jaxpr.
+      inputs: Values of its inputs.
+      nudge: Perturbation of results.
+      vary: Whether each input depends on x. None means that all do.
+    """
     jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
     known = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
         zip(jaxpr.invars, inputs, strict=True)
     )
-    varying = set(jaxpr.invars)
+    vary = [True] * len(jaxpr.invars) if vary is None else vary
+    varying = {
+        atom
+        for atom, varies in zip(jaxpr.invars, vary, strict=True)
+        if varies and _rounds(atom)
+    }
 
     def read(atom: Any) -> Any:
         return atom.val if hasattr(atom, "val") else known[atom]
@@ -119,15 +139,28 @@ def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list
                     nudge(value) if varies else value
                     for value, varies in zip(values, which, strict=True)
                 ]
-            results = _equation(equation, values, nudge)
+            results = _equation(equation, values, nudge, which)
         else:
             results = _plain(equation, values)
         known.update(zip(equation.outvars, results, strict=True))
-        varying |= set(equation.outvars) if any(which) else set()
+        if any(which):
+            varying |= {atom for atom in equation.outvars if _rounds(atom)}
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _equation(equation: Any, values: list[Any], nudge: _Nudge) -> Sequence[Any]:
+def _rounds(atom: Any) -> bool:
+    """Return whether a variable is a floating number.
+
+    Integers, and numbers computed from integers alone, are the same at all points near
+    x. If they were perturbed, an index such as floor(0.5 * (n - 1)) could change.
+    """
+    return jnp.issubdtype(atom.aval.dtype, jnp.inexact)
+
+
+def _equation(
+    equation: Any, values: list[Any], nudge: _Nudge, which: list[bool]
+) -> Sequence[Any]:
+    """Evaluate an equation with perturbations; `which` marks inputs that vary."""
     name, params = equation.primitive.name, equation.params
     if name in WRAPPERS or name in OWN_RULES:
         held = next(
@@ -141,14 +174,28 @@ def _equation(equation: Any, values: list[Any], nudge: _Nudge) -> Sequence[Any]:
         return (
             _plain(equation, values)
             if held is None
-            else _evaluated(held, values, nudge)
+            else _evaluated(held, values, nudge, which)
         )
     if name in LOOPS:
-        return LOOPS[name](params, values, nudge)
+        return LOOPS[name](params, values, nudge, which)
     results = _plain(equation, values)
     if name == "convert_element_type" and not _loses(values[0], results[0]):
         return results
+    if name in PERIODIC:
+        divisor = values[1] if name == "rem" else 1.0
+        return [_unless_lost(values[0], divisor, results[0])]
     return results if name in EXACT.split() else [nudge(result) for result in results]
+
+
+def _unless_lost(value: Any, divisor: Any, result: Any) -> Any:
+    """Return the result, or NaN where the value is too large to have a remainder.
+
+    Above divisor / ε, all floats are multiples of the divisor or nearly so.
+    """
+    if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.floating):
+        return result
+    spacing = jnp.abs(value) * float(jnp.finfo(value.dtype).eps)
+    return jnp.where(spacing < jnp.abs(divisor), result, jnp.nan)
 
 
 def _loses(value: Any, result: Any) -> bool:
@@ -167,8 +214,11 @@ def _plain(equation: Any, values: Sequence[Any]) -> Sequence[Any]:
     return results if equation.primitive.multiple_results else (results,)
 
 
-def _scan(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:
+def _scan(
+    params: dict[str, Any], values: list[Any], nudge: _Nudge, which: list[bool]
+) -> list[Any]:
     num_consts, num_carry = scan_sizes(params)
+    vary = [*which[:num_consts], *[True] * (len(values) - num_consts)]
     consts, carry, xs = (
         values[:num_consts],
         values[num_consts : num_consts + num_carry],
@@ -178,7 +228,7 @@ def _scan(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]
     def body(state: Any, x: Any) -> Any:
         number, carried = state
         results = _evaluated(
-            params["jaxpr"], [*consts, *carried, *x], nudge.step(number)
+            params["jaxpr"], [*consts, *carried, *x], nudge.step(number), vary
         )
         return (number + 1.0, results[:num_carry]), results[num_carry:]
 
@@ -188,8 +238,12 @@ def _scan(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]
     return [*carry, *ys]
 
 
-def _while(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:
+def _while(
+    params: dict[str, Any], values: list[Any], nudge: _Nudge, which: list[bool]
+) -> list[Any]:
     of_test, of_body = params["cond_nconsts"], params["body_nconsts"]
+    consts = which[of_test : of_test + of_body]
+    vary = [*consts, *[True] * (len(values) - of_test - of_body)]
     tested, used, state = (
         values[:of_test],
         values[of_test : of_test + of_body],
@@ -202,15 +256,17 @@ def _while(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any
     def body(state: Any) -> Any:
         number, carried = state
         return number + 1.0, _evaluated(
-            params["body_jaxpr"], [*used, *carried], nudge.step(number)
+            params["body_jaxpr"], [*used, *carried], nudge.step(number), vary
         )
 
     return jax.lax.while_loop(goes_on, body, (0.0, state))[1]
 
 
-def _cond(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:
+def _cond(
+    params: dict[str, Any], values: list[Any], nudge: _Nudge, which: list[bool]
+) -> list[Any]:
     branches = [
-        lambda *given, held=held: _evaluated(held, given, nudge)
+        lambda *given, held=held: _evaluated(held, given, nudge, which[1:])
         for held in params["branches"]
     ]
     return jax.lax.switch(values[0], branches, *values[1:])

@@ -104,7 +104,7 @@ def slope_at_middle(
         central = (right - left) / (2 * STEPS)
         scatter = _scatter(central)
         noise = np.maximum(np.broadcast_to(rounding, STEPS.shape), scatter)
-        value, error = _extrapolated(central, noise)
+        value, error = _extrapolated(central, noise, 4)
         change = spread(values)
         if change and scatter > max(1e-3 * change, 100 * float(np.min(rounding))):
             # f jumps, or changes faster than the smallest step: the slope is unknown.
@@ -205,19 +205,45 @@ def _scatter(central: np.ndarray) -> float:
     return float(np.median(scatter)) if len(scatter) else 0.0
 
 
-def _extrapolated(central: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-    column, moved, best = central, noise / STEPS, (float("nan"), float("inf"))
+def limit_of_slopes(
+    slopes: Float[np.ndarray, "levels"], noise: Float[np.ndarray, "levels"]
+) -> tuple[float, float]:
+    """Return the limit of slopes at the lengths in STEPS, and its error estimate.
+
+    The slopes are extrapolated as a series in h, so one-sided slopes are allowed.
+
+    Args:
+      slopes: Slope at each length h in STEPS. Slopes that are not finite are skipped.
+      noise: Error of h times the slope at each length.
+    """
+    with np.errstate(all="ignore"):
+        return _extrapolated(slopes, noise, 2)
+
+
+def _extrapolated(
+    slopes: np.ndarray, noise: np.ndarray, base: int
+) -> tuple[float, float]:
+    """Return the limit of slopes for h -> 0, and its error estimate.
+
+    Args:
+      slopes: Slope at each length h in STEPS.
+      noise: Error of h times the slope at each length.
+      base: 4 if the error of a slope is a series in h², and 2 if it is one in h.
+    """
+    column, moved, best = slopes, noise / STEPS, (float("nan"), float("inf"))
     for j in range(1, _DEPTH + 1):
-        longer = (4**j * column[1:] - column[:-1]) / (4**j - 1)
-        moved = (4**j * moved[1:] + moved[:-1]) / (4**j - 1)  # Largest effect of noise.
+        power = base**j
+        longer = (power * column[1:] - column[:-1]) / (power - 1)
+        moved = (power * moved[1:] + moved[:-1]) / (power - 1)  # Largest effect.
         error = (
             _truncation(
-                np.maximum(np.abs(longer - column[1:]), np.abs(longer - column[:-1])), j
+                np.maximum(np.abs(longer - column[1:]), np.abs(longer - column[:-1])),
+                power,
             )
             + moved / 2
         )
         fine = np.isfinite(error) & _agrees_with_smaller_steps(
-            longer, error, central, noise, j
+            longer, error, slopes, noise, j
         )
         error = np.where(fine, error, np.inf)
         k = int(np.argmin(error))
@@ -227,14 +253,14 @@ def _extrapolated(central: np.ndarray, noise: np.ndarray) -> tuple[float, float]
     return best
 
 
-def _truncation(distances: np.ndarray, j: int) -> np.ndarray:
+def _truncation(distances: np.ndarray, power: int) -> np.ndarray:
     """Return distances of entries from their neighbours, with a lower bound.
 
-    Between one step and the next smaller one, truncation error falls by the factor 4^j
-    and noise doubles. If a distance is smaller than these predictions from the
+    Between one step and the next smaller one, truncation error falls by `power` and
+    noise doubles. If a distance is smaller than these predictions from the
     neighbouring steps, it is small by accident, and the larger prediction is returned.
     """
-    fallen = np.concatenate([[0.0], distances[:-1]]) / 4**j
+    fallen = np.concatenate([[0.0], distances[:-1]]) / power
     grown = np.append(distances[1:], 0.0) / 2
     return np.where(
         np.isnan(distances), np.inf, np.fmax(distances, np.fmax(fallen, grown))
@@ -244,7 +270,7 @@ def _truncation(distances: np.ndarray, j: int) -> np.ndarray:
 def _agrees_with_smaller_steps(
     longer: np.ndarray,
     error: np.ndarray,
-    central: np.ndarray,
+    slopes: np.ndarray,
     noise: np.ndarray,
     j: int,
 ) -> np.ndarray:
@@ -253,8 +279,8 @@ def _agrees_with_smaller_steps(
     They must lie as near to the entry as the quotient at the entry's own step. If steps
     are longer than a wave of f, all quotients are small and only seem to agree.
     """
-    own = (2 * np.abs(central[j:] - longer) + 2 * error)[:, None]
-    off = np.abs(central[None, :] - longer[:, None])
+    own = (2 * np.abs(slopes[j:] - longer) + 2 * error)[:, None]
+    off = np.abs(slopes[None, :] - longer[:, None])
     smaller = np.arange(LEVELS)[None, :] > np.arange(j, LEVELS)[:, None]
     return np.logical_not((smaller & (off > own + 6 * noise / STEPS)).any(axis=1))
 

@@ -19,9 +19,9 @@ SHORTER = (2.0**-20, 2.0**-40)
 # Relative lengths of the longest step if f is so flat that rounding hides its slope.
 LONGER = (2.0**6, 2.0**12)
 OTHER = 0.7  # Relative length of the steps that confirm a result.
-# Factor by which perturbations are enlarged to see whether f follows them, the largest
+# Factors by which perturbations are enlarged to see whether f follows them, the largest
 # relative perturbation, and the share of the expected change that f must reach.
-WIDER, WIDEST, FOLLOWS = 4096.0, 2.0**-14, 1 / 8
+WIDER, WIDEST, FOLLOWS = (2.0**12, 2.0**22), 2.0**-14, 1 / 8
 
 
 class Values:
@@ -29,6 +29,7 @@ class Values:
 
     Attributes:
       slope: Slope from the best step length.
+      length: Length of the longest step, relative to the size of x.
       change: Largest value minus smallest value over steps of the size of x.
     """
 
@@ -49,7 +50,7 @@ class Values:
             size,
             seed,
         )
-        self._length, (self.slope, self._values) = 1.0, self._at(1.0)
+        self.length, (self.slope, self._values) = 1.0, self._at(1.0)
         self.change = spread(self._values)
 
     def _at(self, length: float) -> tuple[Slope, np.ndarray]:
@@ -72,7 +73,7 @@ class Values:
                 return
             slope, values = self._at(length)
             if self._is_worse_than(slope, length):
-                self.slope, self._values, self._length = slope, values, length
+                self.slope, self._values, self.length = slope, values, length
 
     def _is_worse_than(self, other: Slope, length: float) -> bool:
         if self.slope.jump:
@@ -88,7 +89,7 @@ class Values:
         If the second slope differs from the first, increase the error estimate. If the
         second estimate does not confirm the jump at a kink, set the jump to 0.
         """
-        again, _ = self._at(OTHER * self._length)
+        again, _ = self._at(OTHER * self.length)
         jump, error = (
             self.slope.jump,
             max(self.slope.error, again.error, abs(again.value - self.slope.value)),
@@ -105,24 +106,38 @@ class Values:
         An example is sin(1e20 x), whose waves are shorter than the spacing of floats.
         No difference quotient shows its slope. For such an f, the measured rounding
         errors do not grow in proportion to the perturbations, and they are smaller than
-        the derivative predicts.
+        the derivative predicts. If larger terms of f hide these errors, the derivative
+        shows such waves: it predicts that f changes more between neighbouring floats
+        than over all steps, and it differs between these floats. The same holds for an
+        f that takes the remainder of a number that is too large to have one.
 
         Args:
           rate: Change of f that the derivative predicts for a relative perturbation of
             x, divided by the size of the perturbation.
         """
-        wider = min(WIDER, WIDEST / (NUDGE * self._eps))
-        if wider * FOLLOWS <= 1:  # The precision of f is too low for such a test.
+        if self._eps * rate > self.change and not self._line.is_steady(
+            self._v, self._w, self._eps
+        ):
+            self.slope = self.slope._replace(error=float("inf"), jump=0.0)
             return
         at_x, values = 0 * self._v, np.full(len(OFFSETS), self._values[LEVELS])
-        small, large = (
-            nudge
-            * np.median(self._line.rounding(at_x, self._w, self._seed, values, nudge))
-            for nudge in (NUDGE, wider * NUDGE)
+        rounding = lambda nudge: self._line.rounding(
+            at_x, self._w, self._seed, values, nudge
         )
-        predicted = wider * NUDGE * self._eps * rate
-        if 0 < large < FOLLOWS * min(wider * small, predicted):
+        small = rounding(NUDGE)
+        if self._line.jaxpr is not None and np.isnan(small).all():
             self.slope = self.slope._replace(error=float("inf"), jump=0.0)
+            return
+        for wider in WIDER:
+            wider = min(wider, WIDEST / (NUDGE * self._eps))
+            if wider * FOLLOWS <= 1:  # The precision of f is too low for such a test.
+                return
+            large = wider * NUDGE * np.median(rounding(wider * NUDGE))
+            predicted = wider * NUDGE * self._eps * rate
+            most = min(wider * NUDGE * np.median(small), predicted)
+            if 0 < large < FOLLOWS * most:
+                self.slope = self.slope._replace(error=float("inf"), jump=0.0)
+                return
 
     def deny(self, rates: list[float]) -> None:
         """Set the slope's error to infinity if short steps agree with the derivative.
@@ -134,8 +149,8 @@ class Values:
           rates: Rates of the tested derivative that differ from the slope.
         """
         for length in (
-            self._length,
-            *(short for short in SHORTER if short < self._length),
+            self.length,
+            *(short for short in SHORTER if short < self.length),
         ):
             slope, _ = self._at(length)
             if any(
@@ -146,4 +161,4 @@ class Values:
 
     def remainder(self, rate: float) -> float:
         """Return the order of the Taylor remainder, with `rate` as the derivative."""
-        return remainder_slope(self._values, self._length * rate, self.slope.noise)
+        return remainder_slope(self._values, self.length * rate, self.slope.noise)

@@ -1,5 +1,6 @@
 """Queries on jaxprs: their equations, the functions inside them, their precision."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,25 @@ def inner(equation: Any) -> list[Any]:
     if equation.primitive.name.startswith("custom_"):
         return jaxprs[:1]  # The function itself, without its derivative rules.
     return jaxprs
+
+
+def source_line(equation: Any, left_out: tuple[str, ...] = ()) -> str:
+    """Return the user's line that an equation comes from, such as "model.py:12".
+
+    Args:
+      equation: The equation of a jaxpr.
+      left_out: Beginnings of paths whose lines do not count; "" is returned for them.
+    """
+    # JAX has no public function for the user's line.
+    from jax._src import source_info_util
+
+    text = source_info_util.summarize(equation.source_info)
+    path, _, rest = text.partition(":")
+    if left_out and path.startswith(left_out):
+        return ""
+    return (
+        f"{os.path.basename(path)}:{rest.split(' ')[0].split(':')[0]}" if rest else text
+    )
 
 
 def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:

@@ -47,10 +47,11 @@ def critical_points(
     kept. The result contains the points *found from these starts* and may be
     incomplete. Print the result to see how many starts found a point.
 
-    If the Hessian is singular, a small gradient cannot be distinguished from 0. A
-    gradient then counts as 0 if it is shorter than ε^0.55 (2e-9 in float64) times the
-    longest gradient at a start. For example, x³/3 + 1e-9 x has no critical point, but
-    the result contains a point at 0, "degenerate, no extremum".
+    If the Hessian is singular, a small gradient may be a zero that Newton's method has
+    not reached yet, or a length that is not 0. So the search goes on with multiples of
+    Newton's steps until the gradient is a rounding error. If it stays longer, there is
+    no critical point: x³/3 + 1e-9 x has none. A gradient longer than ε^0.55 (2e-9 in
+    float64) times the longest gradient at a start counts as not 0 from the beginning.
 
     The points and their kinds do not change if f is multiplied by a power of two. All
     lengths are in units of the widths of the bounds. Therefore, if a coordinate is

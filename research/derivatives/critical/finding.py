@@ -6,19 +6,27 @@ from jaxtyping import Float
 from research.derivatives.critical.classifying import Judged, judged
 from research.derivatives.critical.curvature import Curvature, curvatures
 from research.derivatives.critical.landscape import Landscape
-from research.derivatives.critical.walking import Walks, length, newton_lengths, walks
+from research.derivatives.critical.walking import (
+    Walks,
+    length,
+    lengthened,
+    newton_lengths,
+    walks,
+)
 
 # A gradient below ε to this power (2e-9) times the longest one at a start may be 0.
 FLAT = 0.55
 # If the Newton step at a point is below this, in the landscape's units, the point may
 # be critical.
 ARRIVED = 1e-3
-# At some of these distances the change of the gradient must exceed SMALL times the
-# remaining gradient on both sides. On a slope or in a tail it does not.
+# If a gradient remains, its change must exceed SMALL times the gradient at some of
+# these distances on both sides. On a slope or in a tail it does not.
 NEAR = 2.0 ** -np.arange(5, 45)
 SMALL = 8.0
 TINY = 1e-5  # A coordinate below this, in the landscape's units, may be 0.
-ROUNDED = 16.0  # A gradient below this many rounding errors also counts as 0.
+ROUNDED = 16.0  # A gradient below this many rounding errors counts as 0.
+# Largest number of steps that show whether a remaining gradient goes to 0.
+GOING_ON = 16
 FATES = ("converged", "flat", "not_finite", "outside", "stalled")
 
 
@@ -153,20 +161,47 @@ def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
 
 
 def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Return whether the gradient at y vanishes in the loose directions."""
+    """Return whether the gradient at y, or at a zero close to y, vanishes.
+
+    Only the loose directions count. In each of them, the gradient must be a rounding
+    error. If it is not, but changes much around y, the search may have stopped early,
+    because it converges slowly to a zero of higher multiplicity. Then it goes on with
+    multiples of Newton's steps. A gradient that has a shortest length above 0, as that
+    of x³/3 + 1e-9 x, does not vanish.
+    """
     if curvature is None:
         return True
     left = np.abs(curvature.loose.T @ curvature.gradient)
-    rounding = ROUNDED * (
-        np.abs(land.noise(y)[0] @ curvature.loose).max(axis=0)
-        + land.eps * np.abs(curvature.loose.T) @ np.abs(curvature.hessian) @ np.abs(y)
-    )
+    if (left <= _rounding(land, y, curvature)).all():
+        return True
     _, _, slope = _neighbours(land, y, curvature.loose.T)
     change = np.abs(
         np.einsum("swrn,nw->swr", slope - curvature.gradient, curvature.loose)
     )
     grown = np.where(np.isfinite(change), change, 0.0).min(axis=0).max(axis=1)
-    return bool(((left <= rounding) | (SMALL * left <= grown)).all())
+    if not (SMALL * left <= grown).all():
+        return False
+    for _ in range(GOING_ON):
+        there = lengthened(land, y)
+        if there is None or np.abs(there - y).max() > ARRIVED:
+            return False
+        y, (curvature,) = there, curvatures(land, there[None])
+        if curvature is None:
+            return False
+        left = np.abs(curvature.loose.T @ curvature.gradient)
+        if (left <= _rounding(land, y, curvature)).all():
+            return True
+    return False
+
+
+def _rounding(
+    land: Landscape, y: np.ndarray, curvature: Curvature
+) -> Float[np.ndarray, "b"]:
+    """Return the length below which the gradient counts as 0, in loose directions."""
+    return ROUNDED * (
+        np.abs(land.noise(y)[0] @ curvature.loose).max(axis=0)
+        + land.eps * np.abs(curvature.loose.T) @ np.abs(curvature.hessian) @ np.abs(y)
+    )
 
 
 def _counts(led: list[Walks], fate: np.ndarray, inside: np.ndarray) -> dict[str, int]:

@@ -14,6 +14,8 @@ DAMPED, UNDAMPED = 30, 60
 SHARES = 2.0 ** -np.arange(11)
 # Levenberg-Marquardt damping relative to the largest eigenvalue.
 DAMPING = 10.0 ** -np.arange(0, 9, 2)
+# Multiples of a Newton step for zeros of higher multiplicity.
+TIMES = np.array([1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0])
 LONGEST = 1.0  # Largest undamped step, in the landscape's units.
 
 
@@ -152,6 +154,22 @@ def newton_lengths(
     return np.where(
         np.isfinite(values), np.abs(model.newton_moves(land.eps)).max(axis=1), np.inf
     )
+
+
+def lengthened(
+    land: Landscape, y: Float[np.ndarray, "n"]
+) -> Float[np.ndarray, "n"] | None:
+    """Return the point with the shortest gradient among y - m H⁺ ∇f, for some m >= 1.
+
+    At a zero of multiplicity m, the step with this m is as good as Newton's step at a
+    simple zero. The result is None if no step shortens the gradient.
+    """
+    values, model = _model(land, y[None])
+    trials = land.rounded(y - TIMES[:, None] * model.newton_moves(land.eps))
+    lengths = length(*land.at(trials)[:2])
+    best = int(lengths.argmin())
+    here = float(length(values, model.gradients)[0])
+    return trials[best].astype(float) if lengths[best] < here else None
 
 
 def _model(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Model]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from research.checks import check_callable, check_choice, check_flag
 from research.derivatives.errors import NoDerivativeError
+from research.derivatives.finite_differences.breaks import is_continuous, quiet_part
 from research.derivatives.finite_differences.judging import (
     CONFIDENT,
     NOTHING,
@@ -138,6 +139,11 @@ def finite_difference(
 
     After four or more extrapolations in h², the largest change is multiplied by three.
 
+    If f looks smooth at small steps and noisy at larger ones, its values are rounded,
+    or f interpolates a table with straight lines. If the small steps contradict the
+    result, f is evaluated at up to 132 more points. If they show that f bends but does
+    not jump, the result is that of the small steps.
+
     Before the extrapolation, the left and the right derivative of each order from 1 to
     `order` are compared. If they differ clearly, the verdict is "kink". If their
     difference is only a little larger than its bound, the verdict is "unresolved".
@@ -173,9 +179,10 @@ def finite_difference(
     - A function that is constant around x only because it is rounded. f counts as
       constant if it is constant over a distance of at least max(|x|, 1) / 5.
     - An oscillation between the points.
-    - Whether you want the slope of f itself or of a smooth function behind it, if f
-      interpolates a table. The value is one of these two slopes, and the interval of
-      the bound may not contain the other.
+    - Whether f interpolates a table with straight lines, if the slopes of neighbouring
+      lines differ by less than the rounding error of a difference quotient within a
+      line. The value is then the slope of the function behind the table. If the slopes
+      differ more, the value is the slope of the line at x.
 
     Args:
       f: Function of a float. It may also accept an array and act on each entry. If f
@@ -221,6 +228,7 @@ def finite_difference(
             order,
             _SIDES[scheme],
         )
+        found = _beside_breaks(ladder, sampler, order, _SIDES[scheme], found)
     if strict and found.verdict != "ok":
         raise NoDerivativeError(
             f"f has no derivative of order {order} at x={point!r} according to its "
@@ -228,6 +236,29 @@ def finite_difference(
             "strict=True the result carries this verdict instead of raising an error."
         )
     return found
+
+
+def _beside_breaks(
+    ladder: Ladder, sampler: Sampler, order: int, side: int, found: FiniteDifference
+) -> FiniteDifference:
+    """Return the derivative at small steps if the result contradicts it.
+
+    Larger steps cross the breaks of an f that interpolates a table with straight lines,
+    and show the slope of the function behind it. Small steps show the slope of f. If f
+    jumps at the breaks, it is rounded, and the result stays.
+    """
+    part = quiet_part(ladder) if found.verdict == "ok" else None
+    if part is None:
+        return found
+    quiet, window = part
+    inner = judge(quiet, rounding(quiet), order, side)
+    apart = {
+        "ok": abs(inner.value - found.value) - _CLEAR * inner.error,
+        "kink": abs(inner.right - inner.left) / 2,
+    }.get(inner.verdict, 0.0)
+    if not apart > found.error or not is_continuous(ladder, sampler, window):
+        return found._replace(evaluations=sampler.evaluations)
+    return inner._replace(evaluations=sampler.evaluations)
 
 
 def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:

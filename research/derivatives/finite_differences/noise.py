@@ -65,6 +65,11 @@ def _size(ladder: Ladder) -> np.ndarray:
     return _outward(np.fmax(beside, abs(ladder.centre)))
 
 
+def windows_noise(ladder: Ladder) -> np.ndarray:
+    """Return the noise that each window shows, shape (windows,); 0 if it shows none."""
+    return _windows(ladder.windows)[0]
+
+
 def _outward(values: np.ndarray) -> np.ndarray:
     return np.fmax.accumulate(np.nan_to_num(values))
 

@@ -19,6 +19,7 @@ from research.derivatives.costs.jaxprs import (
     closed,
     name_of_rule,
     scan_sizes,
+    source_line,
 )
 from research.derivatives.ledger.reverse import NO_RULE, linearize
 from research.derivatives.ledger.tape import (
@@ -333,16 +334,7 @@ def _scan_in_steps(
 
 
 def _source(equation: Any) -> str:
-    # JAX has no public function for the user's line.
-    from jax._src import source_info_util
-
-    text = source_info_util.summarize(equation.source_info)
-    path, _, rest = text.partition(":")
-    if path.startswith(OURS):
-        return ""
-    return (
-        f"{os.path.basename(path)}:{rest.split(' ')[0].split(':')[0]}" if rest else text
-    )
+    return source_line(equation, OURS)
 
 
 def _is_library(closed: Any) -> bool:

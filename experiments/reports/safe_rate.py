@@ -1,0 +1,97 @@
+"""Report of safe_rate: answer, table and figure."""
+
+import numpy as np
+
+import research
+from experiments.safe_rate import FUNCTIONS, MULTIPLES
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Say what the proved rates are, and what happens above them."""
+    rows = findings.numbers["rows"]
+    rates = ", ".join(
+        f"{2 / row['proved']:.3g} for {row['function']}"
+        for row in rows
+        if row["multiple"] == MULTIPLES[0]
+    )
+    above = [row for row in rows if row["multiple"] > 1 and row["rises"]]
+    names = sorted({row["function"] for row in above})
+    return (
+        "Below these rates no step increases f as long as it stays in the box, and "
+        f"this is proved: {rates}. {findings.numbers['rises_below']} steps rose in all "
+        "descents below them. Above them, steps rise on "
+        f"{', '.join(names) or 'no function'}. "
+        "Elsewhere the largest curvature lies where descent does not go."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Return one table with a row for each function and rate."""
+    rows = [
+        (
+            row["function"],
+            row["proved"],
+            row["seen"],
+            row["multiple"],
+            row["rate"],
+            row["rises"],
+            f"{100 * row['left']:.0f} %",
+            row["end"],
+        )
+        for row in findings.numbers["rows"]
+    ]
+    return (
+        research.runs.Table(
+            "Descents below and above the proved rate",
+            (
+                "function",
+                "L, proved",
+                "L, seen on a lattice",
+                "rate, times 2 / L",
+                "rate",
+                "steps that increase f",
+                "descents that left the box",
+                "median of the last f",
+            ),
+            tuple(rows),
+            "L is a bound of all eigenvalues of the Hessian in the box, proved by "
+            "interval arithmetic. A descent that leaves the box is not followed "
+            "further, because the bound does not hold outside.",
+        ),
+    )
+
+
+def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """Draw f along the descents of the median start, for each rate."""
+    figure, axes = research.figures.new_figure(1, len(FUNCTIONS), width=11, height=4.0)
+    colours = ("#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
+    for panel, name in zip(axes[0], FUNCTIONS, strict=True):
+        values = findings.arrays[f"{name}/values"]
+        lowest = np.nanmin(values)
+        steps = np.arange(1, values.shape[-1])
+        for multiple, of_rate, colour in zip(MULTIPLES, values, colours, strict=True):
+            gap = of_rate[:, 1:] - lowest
+            finite = np.isfinite(gap).any(axis=0)
+            middle = np.full(gap.shape[1], np.nan)
+            middle[finite] = np.nanmedian(gap[:, finite], axis=0)
+            panel.plot(
+                steps,
+                np.maximum(middle, 1e-16),
+                color=colour,
+                label=f"{multiple:g} · 2 / L",
+            )
+        panel.set(xscale="log", yscale="log", xlabel="step", ylabel="f - lowest f")
+        panel.set_title(name, loc="left")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(MULTIPLES),
+    )
+    return {
+        "descents": research.figures.Picture(
+            "Descent below and above the proved rate",
+            "The median over the starts of f minus its lowest value, for rates from "
+            "half to twice the proved rate 2 / L. Below 2 / L f falls at every step.",
+            figure,
+        )
+    }

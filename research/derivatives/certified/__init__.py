@@ -1,0 +1,26 @@
+"""Proved bounds of values, derivatives and curvature; proved critical points.
+
+This is the one place of the project where "proved" is said. Every rounding goes
+outwards, and every width is part of the proof. The proof is about the function of real
+numbers that the program describes, with the derivative that JAX forms of it.
+"""
+
+from research.derivatives.certified.enclosing import Enclosure as Enclosure
+from research.derivatives.certified.enclosing import (
+    derivative_enclosure as derivative_enclosure,
+)
+from research.derivatives.certified.enclosing import enclose as enclose
+from research.derivatives.certified.searching import Certified as Certified
+from research.derivatives.certified.searching import CertifiedPoint as CertifiedPoint
+from research.derivatives.certified.searching import CurvatureBound as CurvatureBound
+from research.derivatives.certified.searching import Minimum as Minimum
+from research.derivatives.certified.searching import Roots as Roots
+from research.derivatives.certified.searching import Undecided as Undecided
+from research.derivatives.certified.searching import (
+    certified_critical_points as certified_critical_points,
+)
+from research.derivatives.certified.searching import (
+    certified_minimum as certified_minimum,
+)
+from research.derivatives.certified.searching import certified_roots as certified_roots
+from research.derivatives.certified.searching import curvature_bound as curvature_bound

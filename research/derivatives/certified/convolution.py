@@ -1,0 +1,45 @@
+"""Enclosure of a convolution: a sum of products, whose places JAX itself finds."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.derivatives.certified.intervals import Interval, multiply, total
+from research.derivatives.costs.jaxprs import caller
+
+
+def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
+    """Enclose conv_general_dilated.
+
+    For each entry of the kernel, JAX is asked which entries of x it meets: it convolves
+    the numbers 1, 2, 3, ... with a kernel that is 1 at that entry. The products of all
+    entries are then enclosed and summed.
+    """
+    numbers = np.arange(1.0, x.low.size + 1).reshape(x.low.shape)
+    products_low, products_high, troubles = [], [], []
+    flat_low = np.concatenate([np.zeros(1), x.low.reshape(-1)])
+    flat_high = np.concatenate([np.zeros(1), x.high.reshape(-1)])
+    trouble = np.broadcast_to(x.trouble, x.low.shape).reshape(-1)
+    flat_trouble = np.concatenate([np.zeros(1, np.uint8), trouble])
+    for at in range(kernel.low.size):
+        one = np.zeros(kernel.low.size)
+        one[at] = 1.0
+        with jax.enable_x64(True):
+            met = np.asarray(
+                caller(equation)([numbers, one.reshape(kernel.low.shape)])[0]
+            )
+        index = np.rint(met).astype(np.int64)
+        weight_low = np.where(index > 0, kernel.low.reshape(-1)[at], 0.0)
+        weight_high = np.where(index > 0, kernel.high.reshape(-1)[at], 0.0)
+        product = multiply(
+            Interval(weight_low, weight_high, np.asarray(0, np.uint8)),
+            Interval(flat_low[index], flat_high[index], flat_trouble[index]),
+        )
+        products_low.append(product.low)
+        products_high.append(product.high)
+        troubles.append(np.broadcast_to(product.trouble, product.low.shape))
+    stacked = Interval(
+        np.stack(products_low), np.stack(products_high), np.stack(troubles)
+    )
+    return total(stacked, (0,))

@@ -1,0 +1,231 @@
+"""Enclosures of a function and of its derivatives, over one box or over many."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.checks import check_callable, check_count, check_numbers
+from research.derivatives.certified.intervals import (
+    FINE,
+    MAYBE_UNDEFINED,
+    Interval,
+    point,
+)
+from research.derivatives.certified.program import evaluate, trace
+from research.derivatives.errors import NotInexactError, NotScalarError
+
+CHUNKS = (16, 256)  # Numbers of boxes for which a program is traced.
+
+
+class Enclosure(NamedTuple):
+    """Proved bounds of the values of a function over a box.
+
+    Attributes:
+      low, high: For every point of the box at which the function has a value, low <=
+        value <= high; float64, of the shape of the value. An end may be infinite.
+      smooth: Whether it is proved that the function has a value at every point of the
+        box, and that no comparison in it has both answers there.
+      lines: Lines of the program, such as "model.py:12", at which a comparison is open
+        or a value may be undefined.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    smooth: bool
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        ends = (np.array2string(end, precision=17) for end in (self.low, self.high))
+        text = f"[{', '.join(ends)}]"
+        return (
+            text
+            if self.smooth
+            else f"{text}, open at {', '.join(self.lines) or 'the border'}"
+        )
+
+
+def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
+    """Return proved bounds of f(x) over all x with low <= x <= high.
+
+    f is traced by JAX, and its operations are evaluated in interval arithmetic, with
+    every rounding outwards. The bounds hold for the function of real numbers that the
+    program describes: constants are the floats of the program, and no operation
+    rounds. They are rigorous, but not tight: where a variable occurs several times, the
+    bounds may be much wider than the range of f. They tighten as the box shrinks.
+
+    Args:
+      f: Function of one array of floats that JAX can trace. It returns one array.
+      low, high: Ends of the box, arrays of one shape with low <= high, finite. They are
+        read as float64.
+    Returns:
+      An `Enclosure` with arrays of the shape of f(x).
+    Raises:
+      ValueError: The ends have different shapes, low > high, or an end is not finite.
+      TypeError: f is not callable, or an end is not a real number.
+      UnsupportedPrimitiveError: f uses an operation that cannot be enclosed. The
+        message names its line.
+    References:
+      Moore, Kearfott & Cloud, Introduction to interval analysis, 2009, chapter 5.
+    Example:
+      >>> found = enclose(lambda x: x * x - 2 * x, 0.5, 1.5)
+      >>> print(found.low.round(6), found.high.round(6), found.smooth)
+      -2.75 1.25 True
+    """
+    check_callable("f", f)
+    box = checked_box(low, high)
+    program = trace(f, jax.ShapeDtypeStruct(box.low.shape, jnp.float64))
+    return _enclosure(program, box)
+
+
+def derivative_enclosure(
+    f: Callable[..., Any], low: Any, high: Any = None, order: int = 1
+) -> Enclosure:
+    """Return proved bounds of a derivative of f over a box, or at a point.
+
+    Order 1 is the gradient and order 2 the Hessian, if x has axes; for a number x, any
+    order is a number. The derivative is the one that JAX forms from the program of f.
+    If `smooth` is True in the result, the derivative exists everywhere in the box.
+
+    Args:
+      f: Function of one array of floats that returns one number.
+      low, high: Ends of the box; high=None means the point low.
+      order: Order of the derivative, at least 1; at most 2 if x has axes.
+    Returns:
+      An `Enclosure` of shape (), x.shape or x.shape + x.shape.
+    Raises:
+      ValueError: As in `enclose`, or the order is out of range.
+      NotScalarError: f does not return one number.
+      UnsupportedPrimitiveError: As in `enclose`.
+    Example:
+      >>> found = derivative_enclosure(lambda x: x**3, 1.0, 2.0)
+      >>> bool(found.low <= 3.0), bool(found.high >= 12.0)
+      (True, True)
+    """
+    check_callable("f", f)
+    check_count("order", order)
+    box = checked_box(low, low if high is None else high)
+    if box.low.ndim and order > 2:
+        raise ValueError(
+            f"order must be 1 or 2 for an array of shape {box.low.shape}; got "
+            f"order={order}."
+        )
+    shape = jax.ShapeDtypeStruct(box.low.shape, jnp.float64)
+    check_scalar(f, shape)
+    function = f
+    for k in range(order):
+        function = jax.jacfwd(function) if k else jax.grad(function)
+    return _enclosure(trace(function, shape), box)
+
+
+def _enclosure(program: Any, box: Interval) -> Enclosure:
+    lines: dict[str, str] = {}
+    results = evaluate(program, [box], lines)
+    if len(results) != 1:
+        raise NotScalarError(f"f must return one array; it returns {len(results)}.")
+    (found,) = results
+    if not found.is_float:
+        found = Interval(
+            found.low.astype(float), found.high.astype(float), found.trouble
+        )
+    smooth = not np.any(found.trouble)
+    return Enclosure(found.low, found.high, smooth, () if smooth else tuple(lines))
+
+
+def checked_box(low: Any, high: Any) -> Interval:
+    """Return a box as an interval of float64."""
+    ends = []
+    for name, value in (("low", low), ("high", high)):
+        check_numbers(name, value, kinds="iuf")
+        array = np.asarray(value)
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"{name} must be finite; got {name}={value!r}.")
+        ends.append(np.array(array, np.float64))
+    if ends[0].shape != ends[1].shape:
+        raise ValueError(
+            f"low and high must have the same shape; got {ends[0].shape} and "
+            f"{ends[1].shape}."
+        )
+    if np.any(ends[0] > ends[1]):
+        raise ValueError(f"low must not be above high; got low={low!r}, high={high!r}.")
+    check_denormals()
+    same = np.array_equal(ends[0], ends[1])
+    return point(ends[0]) if same else Interval(ends[0], ends[1], np.asarray(FINE))
+
+
+def check_denormals() -> None:
+    """Refuse to work on a processor that replaces the smallest floats by 0."""
+    smallest = np.array([5e-324])
+    if (smallest * 1.0)[0] == 0 or np.nextafter(np.zeros(1), 1.0)[0] == 0:
+        raise RuntimeError(
+            "this process flushes the smallest floats to 0, so no bound can be proved; "
+            "do not set flush-to-zero."
+        )
+
+
+def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
+    """Refuse a function that does not return one real number."""
+    with jax.enable_x64(True):
+        result = jax.eval_shape(f, shape)
+    if getattr(result, "shape", None) != ():
+        raise NotScalarError(f"f must return one number; it returns {result}.")
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise NotInexactError(f"f must return a float; it returns {result.dtype}.")
+
+
+class Batched:
+    """A function of a point, enclosed for many boxes at once.
+
+    Attributes:
+      lines: Lines of the program at which a comparison was open or a value undefined.
+    """
+
+    def __init__(self, function: Callable[..., Any], size: int) -> None:
+        self.function = jax.vmap(function)
+        self.size = size
+        self.programs: dict[int, Any] = {}
+        self.lines: dict[str, str] = {}
+
+    def __call__(self, low: np.ndarray, high: np.ndarray) -> Interval:
+        """Enclose the results over boxes; the trouble has the shape (boxes,)."""
+        chunk = CHUNKS[0] if len(low) <= CHUNKS[0] else CHUNKS[-1]
+        same = low is high
+        parts = []
+        for start in range(0, len(low), chunk):
+            one = low[start : start + chunk]
+            other = one if same else high[start : start + chunk]
+            parts.append(self._chunk(one, other, chunk))
+        return Interval(*(np.concatenate(ends) for ends in zip(*parts, strict=True)))
+
+    def _program(self, chunk: int) -> Any:
+        if chunk not in self.programs:
+            shape = jax.ShapeDtypeStruct((chunk, self.size), jnp.float64)
+            self.programs[chunk] = trace(self.function, shape)
+        return self.programs[chunk]
+
+    def _chunk(self, low: np.ndarray, high: np.ndarray, chunk: int) -> Interval:
+        count = len(low)
+        filled = [
+            np.concatenate([end, np.repeat(end[:1], chunk - count, axis=0)])
+            for end in ((low,) if low is high else (low, high))
+        ]
+        box = (
+            point(filled[0])
+            if len(filled) == 1
+            else Interval(filled[0], filled[1], np.asarray(FINE))
+        )
+        (found,) = evaluate(self._program(chunk), [box], self.lines)
+        trouble = np.broadcast_to(found.trouble, found.low.shape).reshape(chunk, -1)
+        undefined = np.isnan(found.low) | np.isnan(found.high)
+        worst = np.where(
+            np.any(undefined.reshape(chunk, -1), axis=1),
+            MAYBE_UNDEFINED,
+            np.max(trouble, axis=1, initial=0),
+        )
+        return Interval(
+            np.where(undefined, -np.inf, found.low)[:count],
+            np.where(undefined, np.inf, found.high)[:count],
+            worst[:count],
+        )

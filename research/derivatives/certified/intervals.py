@@ -1,0 +1,316 @@
+"""Interval arithmetic in float64, with every rounding outwards.
+
+An interval [low, high] contains all values of an expression over a box. Sums,
+differences, products, quotients and square roots of float64 are rounded to nearest
+(IEEE 754), so the exact result lies between the neighbours of the computed one. NumPy
+evaluates them one by one: XLA would fuse, reorder and replace them.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FINE, NOT_SMOOTH, MAYBE_UNDEFINED = np.uint8(0), np.uint8(1), np.uint8(2)
+UNIT = 2.0**-53  # Largest relative error of one rounding to nearest.
+SMALLEST = float(np.nextafter(0.0, 1.0))
+LARGEST = float(np.finfo(np.float64).max)
+
+
+class Interval(NamedTuple):
+    """An array of intervals.
+
+    Attributes:
+      low, high: Ends of the intervals, float64, int64 or bool arrays of one shape. Ends
+        may be infinite. Integers and bools are exact.
+      trouble: FINE, NOT_SMOOTH (a comparison has both answers in the interval) or
+        MAYBE_UNDEFINED (the function may have no value somewhere), uint8, of the same
+        shape or (). `low` and `high` hold wherever the function has a value.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    trouble: np.ndarray
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the ends are floats."""
+        return self.low.dtype == np.float64
+
+    @property
+    def is_point(self) -> bool:
+        """Whether low and high are the same array."""
+        return self.low is self.high
+
+
+def point(value: Any) -> Interval:
+    """Return the interval [x, x] of each entry; floats become float64."""
+    array = np.asarray(value)
+    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
+        array = array.astype(np.float64)
+    elif array.dtype.kind in "iu":
+        array = array.astype(np.int64)
+    elif array.dtype.kind != "b":
+        raise TypeError(
+            f"intervals hold real numbers; got an array of dtype {array.dtype.name}."
+        )
+    return Interval(array, array, np.asarray(FINE))
+
+
+def interval(low: Any, high: Any, *causes: Interval) -> Interval:
+    """Return [low, high], with the trouble of the intervals that it comes from."""
+    return Interval(np.asarray(low), np.asarray(high), worst(*causes))
+
+
+def worst(*intervals: Interval) -> np.ndarray:
+    """Return the largest trouble of several intervals, entry by entry."""
+    trouble = np.asarray(FINE)
+    for one in intervals:
+        if one.trouble.ndim or one.trouble > 0 or trouble.ndim:
+            trouble = np.maximum(trouble, one.trouble)
+    return trouble
+
+
+def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
+    """Return x, marked with a kind of trouble where a condition holds."""
+    if not np.any(where):
+        return x
+    return x._replace(trouble=np.maximum(x.trouble, np.where(where, kind, FINE)))
+
+
+def down(x: np.ndarray) -> np.ndarray:
+    """Return the next smaller float."""
+    return np.nextafter(x, -np.inf)
+
+
+def up(x: np.ndarray) -> np.ndarray:
+    """Return the next larger float."""
+    return np.nextafter(x, np.inf)
+
+
+def add_down(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a lower bound of a + b, which is a + b itself if this is a float."""
+    total, error = _two_sum(a, b)
+    return np.where(error >= 0, total, down(total))
+
+
+def add_up(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return an upper bound of a + b, which is a + b itself if this is a float."""
+    total, error = _two_sum(a, b)
+    return np.where(error <= 0, total, up(total))
+
+
+def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rounded sum and its rounding error (Knuth 1969); NaN on overflow."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = a + b
+        of_b = total - a
+        return total, (a - (total - of_b)) + (b - of_b)
+
+
+def add(a: Interval, b: Interval) -> Interval:
+    """Return a + b."""
+    low = add_down(a.low, b.low)
+    high = add_up(a.high, b.high)
+    return interval(_or(low, -np.inf), _or(high, np.inf), a, b)
+
+
+def negative(a: Interval) -> Interval:
+    """Return -a."""
+    return a._replace(low=-a.high, high=-a.low)
+
+
+def subtract(a: Interval, b: Interval) -> Interval:
+    """Return a - b."""
+    return add(a, negative(b))
+
+
+def _or(values: np.ndarray, otherwise: float) -> np.ndarray:
+    """Replace NaN, which comes from inf - inf, by the worst possible end."""
+    return np.where(np.isnan(values), otherwise, values)
+
+
+def multiply(a: Interval, b: Interval) -> Interval:
+    """Return a b."""
+    if b.is_point:
+        a, b = b, a
+    if a.is_point:
+        ends = (_product(a.low, b.low), _product(a.low, b.high))
+    else:
+        ends = (
+            _product(a.low, b.low),
+            _product(a.low, b.high),
+            _product(a.high, b.low),
+            _product(a.high, b.high),
+        )
+    low, high = _least(ends), _largest(ends)
+    # A product with an exact factor of 0 or ±1 is exact.
+    exact = _is_simple(a) | _is_simple(b)
+    return interval(
+        np.where(exact, low, down(low)), np.where(exact, high, up(high)), a, b
+    )
+
+
+def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return x y, where 0 times infinity is 0: an infinite end is not attained."""
+    product = x * y
+    return np.where((x == 0) | (y == 0), 0.0, product)
+
+
+def _is_simple(x: Interval) -> np.ndarray:
+    if not x.is_point:
+        return np.asarray(False)
+    return (x.low == 0) | (np.abs(x.low) == 1)
+
+
+def _least(ends: tuple[np.ndarray, ...]) -> np.ndarray:
+    least = ends[0]
+    for end in ends[1:]:
+        least = np.minimum(least, end)
+    return least
+
+
+def _largest(ends: tuple[np.ndarray, ...]) -> np.ndarray:
+    largest = ends[0]
+    for end in ends[1:]:
+        largest = np.maximum(largest, end)
+    return largest
+
+
+def divide(a: Interval, b: Interval) -> Interval:
+    """Return a / b. Where b contains 0, the quotient may be undefined."""
+    through_zero = (b.low <= 0) & (b.high >= 0)
+    safe_low = np.where(through_zero, 1.0, b.low)
+    safe_high = np.where(through_zero, 1.0, b.high)
+    ends = tuple(
+        _quotient(x, y) for x in (a.low, a.high) for y in (safe_low, safe_high)
+    )
+    exact = b.is_point & (np.abs(b.low) == 1)
+    low, high = _least(ends), _largest(ends)
+    low, high = np.where(exact, low, down(low)), np.where(exact, high, up(high))
+    # If b only touches 0, 1 / b is bounded on one side.
+    touches_below = (b.low == 0) & (b.high > 0)
+    touches_above = (b.high == 0) & (b.low < 0)
+    inverse = Interval(
+        np.where(touches_below, np.maximum(down(1.0 / safe(b.high)), 0.0), -np.inf),
+        np.where(touches_above, np.minimum(up(1.0 / safe(b.low)), 0.0), np.inf),
+        np.asarray(FINE),
+    )
+    wide = multiply(a, inverse)
+    found = interval(
+        np.where(through_zero, wide.low, low),
+        np.where(through_zero, wide.high, high),
+        a,
+        b,
+    )
+    return with_trouble(found, through_zero, MAYBE_UNDEFINED)
+
+
+def safe(x: np.ndarray) -> np.ndarray:
+    """Replace 0 by 1, for quotients that are not used."""
+    return np.where(x == 0, 1.0, x)
+
+
+def _quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return x / y for y that is not 0, and 0 for inf / inf."""
+    return _or(x / y, 0.0)
+
+
+def square_root(a: Interval) -> Interval:
+    """Return √a, over the part of a that is not negative."""
+    low, high = np.sqrt(np.maximum(a.low, 0.0)), np.sqrt(np.maximum(a.high, 0.0))
+    # The square of an integer below 2^26 is exact, and so is its root.
+    exact = (low == np.floor(low)) & (low < 2.0**26) & (low * low == a.low)
+    found = interval(np.maximum(np.where(exact, low, down(low)), 0.0), up(high), a)
+    return with_trouble(found, a.low < 0, MAYBE_UNDEFINED)
+
+
+def magnitude(a: Interval) -> Interval:
+    """Return |a|."""
+    crosses = (a.low < 0) & (a.high > 0)
+    ends = np.abs(a.low), np.abs(a.high)
+    zero = np.zeros((), a.low.dtype)
+    return a._replace(
+        low=np.where(crosses, zero, np.minimum(*ends)), high=np.maximum(*ends)
+    )
+
+
+def integer_power(a: Interval, n: int) -> Interval:
+    """Return aⁿ for an integer n."""
+    if n < 0:
+        return divide(point(1.0), integer_power(a, -n))
+    if n == 0:
+        return interval(np.ones_like(a.low), np.ones_like(a.high), a)
+    size = magnitude(a)
+    low, high = _power(size.low, n, down), _power(size.high, n, up)
+    low = np.maximum(low, 0.0)
+    if n % 2 == 0:
+        return interval(low, high, a)
+    # An odd power keeps the sign of each end.
+    of_low = np.where(
+        a.low >= 0, _power(np.abs(a.low), n, down), -_power(np.abs(a.low), n, up)
+    )
+    of_high = np.where(
+        a.high >= 0, _power(np.abs(a.high), n, up), -_power(np.abs(a.high), n, down)
+    )
+    return interval(of_low, of_high, a)
+
+
+def _power(
+    size: np.ndarray, n: int, rounded: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return a bound of sizeⁿ for sizes of at least 0, by repeated squaring."""
+    simple = (size == 0) | (size == 1)
+    result, base = None, size
+    while n:
+        if n % 2:
+            result = base if result is None else rounded(result * base)
+        n //= 2
+        if n:
+            base = np.maximum(rounded(base * base), 0.0)
+    return np.where(simple, size, np.maximum(result, 0.0))
+
+
+def minimum(a: Interval, b: Interval) -> Interval:
+    """Return the smaller of a and b."""
+    return interval(np.minimum(a.low, b.low), np.minimum(a.high, b.high), a, b)
+
+
+def maximum(a: Interval, b: Interval) -> Interval:
+    """Return the larger of a and b."""
+    return interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high), a, b)
+
+
+def hull(a: Interval, b: Interval) -> Interval:
+    """Return the smallest interval that contains both."""
+    return interval(np.minimum(a.low, b.low), np.maximum(a.high, b.high), a, b)
+
+
+def total(a: Interval, axes: tuple[int, ...]) -> Interval:
+    """Return the sum over some axes.
+
+    The computed sum of n floats, in any order, differs from the exact sum by at most
+    (n - 1) u / (1 - (n - 1) u) times the sum of sizes, where u = 2^-53 (Higham,
+    Accuracy and stability of numerical algorithms, 2002, equation (4.4)).
+    """
+    trouble = a.trouble
+    if trouble.ndim:
+        trouble = np.max(np.broadcast_to(trouble, a.low.shape), axis=axes, initial=0)
+    if not a.is_float:
+        low = np.sum(a.low, axis=axes)
+        return Interval(low, low if a.is_point else np.sum(a.high, axis=axes), trouble)
+    count = int(np.prod([a.low.shape[axis] for axis in axes], dtype=np.int64))
+    if count <= 1:
+        shape = [n for axis, n in enumerate(a.low.shape) if axis not in axes]
+        if count == 0:
+            return Interval(np.zeros(shape), np.zeros(shape), trouble)
+        return Interval(a.low.reshape(shape), a.high.reshape(shape), trouble)
+    low = np.sum(a.low, axis=axes) - sum_error(np.abs(a.low), axes, count)
+    high = np.sum(a.high, axis=axes) + sum_error(np.abs(a.high), axes, count)
+    return Interval(_or(down(low), -np.inf), _or(up(high), np.inf), trouble)
+
+
+def sum_error(sizes: np.ndarray, axes: tuple[int, ...], count: int) -> np.ndarray:
+    """Return a bound of the rounding error of a sum of floats with these sizes."""
+    # The sum of sizes is itself rounded; the factor 1.01 is more than its error.
+    return up(1.01 * count * UNIT * np.sum(sizes, axis=axes))

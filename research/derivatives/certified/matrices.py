@@ -1,0 +1,150 @@
+"""Matrices of intervals: products, Krawczyk's operator, and signs of eigenvalues."""
+
+import numpy as np
+
+from research.derivatives.certified.intervals import (
+    FINE,
+    Interval,
+    add,
+    down,
+    magnitude,
+    multiply,
+    point,
+    subtract,
+    sum_error,
+    total,
+    up,
+)
+
+
+def product(a: Interval, b: Interval) -> Interval:
+    """Return A B for matrices (..., m, k) and (..., k, n)."""
+    left = Interval(a.low[..., :, :, None], a.high[..., :, :, None], np.asarray(FINE))
+    if a.is_point:
+        left = point(left.low)
+    right = Interval(b.low[..., None, :, :], b.high[..., None, :, :], np.asarray(FINE))
+    if b.is_point:
+        right = point(right.low)
+    return total(multiply(left, right), (a.low.ndim - 1,))
+
+
+def applied(a: Interval, v: Interval) -> Interval:
+    """Return A v for matrices (..., m, k) and vectors (..., k)."""
+    column = Interval(v.low[..., None], v.high[..., None], np.asarray(FINE))
+    if v.is_point:
+        column = point(column.low)
+    found = product(a, column)
+    return Interval(found.low[..., 0], found.high[..., 0], np.asarray(FINE))
+
+
+def krawczyk(
+    low: np.ndarray,
+    high: np.ndarray,
+    middle: np.ndarray,
+    value: Interval,
+    jacobian: Interval,
+) -> Interval:
+    """Return m - Y F(m) + (I - Y J(X)) (X - m), which contains all roots of F in X.
+
+    If the result lies in the interior of X, then X contains exactly one root. Y is the
+    inverse of the middle of J, in floats; any matrix would do.
+
+    Args:
+      low, high: Ends of the boxes X, shape (boxes, n).
+      middle: A point m of each box, shape (boxes, n).
+      value: Enclosure of F(m), shape (boxes, n).
+      jacobian: Enclosure of the Jacobian over X, shape (boxes, n, n).
+    References:
+      Krawczyk, Newton-Algorithmen zur Bestimmung von Nullstellen mit Fehlerschranken,
+      Computing 4 (1969). Neumaier, Interval methods for systems of equations, 1990,
+      theorem 5.1.8.
+    """
+    n = low.shape[-1]
+    y = point(_inverse(0.5 * jacobian.low + 0.5 * jacobian.high))
+    centre = point(middle)
+    around = subtract(Interval(low, high, np.asarray(FINE)), centre)
+    contraction = subtract(point(np.eye(n)), product(y, jacobian))
+    return add(subtract(centre, applied(y, value)), applied(contraction, around))
+
+
+def _inverse(matrices: np.ndarray) -> np.ndarray:
+    """Return approximate inverses, and the identity where there is none."""
+    usable = np.all(np.isfinite(matrices), axis=(-1, -2))
+    identity = np.eye(matrices.shape[-1])
+    matrices = np.where(usable[..., None, None], matrices, identity)
+    singular = np.abs(np.linalg.det(matrices)) == 0
+    inverse = np.linalg.inv(np.where(singular[..., None, None], identity, matrices))
+    return np.where(np.isfinite(inverse), inverse, 0.0)
+
+
+def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds of the smallest and the largest eigenvalue, over all matrices in A.
+
+    With Q near the eigenvectors of the middle, QᵀAQ is near diagonal. Gershgorin's
+    circles of QᵀAQ, divided by those of QᵀQ, bound the quotients xᵀAx / xᵀx.
+
+    Args:
+      symmetric: Symmetric matrices of intervals, shape (..., n, n).
+    Returns:
+      A lower bound of the smallest and an upper bound of the largest eigenvalue, each
+      of shape (...).
+    """
+    centres, radii, gram_low, gram_high = _circles(symmetric)
+    smallest = np.min(down(centres.low - radii), axis=-1)
+    largest = np.max(up(centres.high + radii), axis=-1)
+    # xᵀAx / xᵀx with x = Q y is (yᵀ QᵀAQ y) / (yᵀ QᵀQ y), and yᵀQᵀQy is near yᵀy.
+    low = np.where(smallest >= 0, down(smallest / gram_high), down(smallest / gram_low))
+    high = np.where(largest >= 0, up(largest / gram_low), up(largest / gram_high))
+    usable = (gram_low > 0) & np.isfinite(low) & np.isfinite(high)
+    return np.where(usable, low, -np.inf), np.where(usable, high, np.inf)
+
+
+def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
+    """Count the eigenvalues that are surely positive and surely negative.
+
+    By Sylvester's law of inertia, A and QᵀAQ have as many positive and negative
+    eigenvalues, if Q is invertible; it is if all circles of QᵀQ leave out 0. Circles
+    of QᵀAQ that leave out 0 are divided by sign, so their union to the right of 0
+    contains as many eigenvalues as it has circles.
+
+    Returns:
+      The numbers of positive and of negative eigenvalues; both 0 if a circle contains
+      0.
+    """
+    centres, radii, gram_low, _ = _circles(symmetric)
+    positive, negative = down(centres.low - radii) > 0, up(centres.high + radii) < 0
+    decided = np.all(positive | negative, axis=-1) & (gram_low > 0)
+    return (
+        np.where(decided, np.sum(positive, axis=-1), 0),
+        np.where(decided, np.sum(negative, axis=-1), 0),
+    )
+
+
+def _circles(
+    symmetric: Interval,
+) -> tuple[Interval, np.ndarray, np.ndarray, np.ndarray]:
+    """Return centres and radii of the circles of QᵀAQ, and bounds of those of QᵀQ."""
+    middle = 0.5 * symmetric.low + 0.5 * symmetric.high
+    middle = np.where(np.isfinite(middle), middle, 0.0)
+    _, vectors = np.linalg.eigh(0.5 * (middle + np.swapaxes(middle, -1, -2)))
+    q, turned = point(vectors), point(np.swapaxes(vectors, -1, -2))
+    similar = product(product(turned, symmetric), q)
+    gram = product(turned, q)
+    centres, radii = _gershgorin(similar)
+    gram_centres, gram_radii = _gershgorin(gram)
+    gram_low = np.min(down(gram_centres.low - gram_radii), axis=-1)
+    gram_high = np.max(up(gram_centres.high + gram_radii), axis=-1)
+    return centres, radii, gram_low, gram_high
+
+
+def _gershgorin(a: Interval) -> tuple[Interval, np.ndarray]:
+    """Return the diagonal, and upper bounds of the sums of sizes beside it."""
+    n = a.low.shape[-1]
+    index = np.arange(n)
+    centres = Interval(
+        a.low[..., index, index], a.high[..., index, index], np.asarray(FINE)
+    )
+    sizes = magnitude(a).high * (1 - np.eye(n))
+    sizes = np.where(np.isnan(sizes), 0.0, sizes)  # Infinity times 0, on the diagonal.
+    radii = np.sum(sizes, axis=-1)
+    return centres, up(radii + sum_error(sizes, (sizes.ndim - 1,), n))

@@ -1,0 +1,778 @@
+"""Proved roots, critical points and minima in a box, by branch and bound.
+
+A box is dropped if a function surely has no root in it. Krawczyk's operator proves that
+a box has exactly one root, or none, or makes the box smaller. Otherwise the box is cut
+in two. Boxes that are tiny and still open are reported as undecided.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research.checks import check_callable, check_count, check_number, check_numbers
+from research.derivatives.certified.enclosing import (
+    Batched,
+    check_scalar,
+    checked_box,
+)
+from research.derivatives.certified.intervals import (
+    FINE,
+    MAYBE_UNDEFINED,
+    NOT_SMOOTH,
+    Interval,
+    divide,
+    down,
+    multiply,
+    point,
+    total,
+    up,
+)
+from research.derivatives.certified.matrices import (
+    applied,
+    eigenvalue_bounds,
+    krawczyk,
+    signs_of_eigenvalues,
+)
+
+TINY = 2.0**-34  # Boxes narrower than this, relative to the whole, are not cut.
+MOST_BOXES_AT_ONCE = 1024
+MOST_UNDECIDED = 20_000
+INFLATION = 0.1  # By which a box is enlarged on each side, to prove roots at its faces.
+REFINEMENTS = 8
+FOLLOWED = 8  # Boxes in which a jump is looked for.
+JUMP = 1e6  # A value that moves by so many gradients times the box has jumped.
+
+
+class CertifiedPoint(NamedTuple):
+    """A box that is proved to contain exactly one critical point.
+
+    Attributes:
+      low, high: Ends of the box, shape (n,).
+      kind: "minimum", "maximum" or "saddle" if the signs of all eigenvalues of the
+        Hessian are proved, otherwise "unproved".
+      value_low, value_high: Bounds of f at the point.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    kind: str
+    value_low: float
+    value_high: float
+
+    @property
+    def x(self) -> np.ndarray:
+        """The middle of the box."""
+        return 0.5 * (self.low + self.high)
+
+
+class Undecided(NamedTuple):
+    """A box that may contain critical points, and why this is not decided.
+
+    Attributes:
+      low, high: Ends of the box, shape (n,).
+      reason: A sentence.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    reason: str
+
+
+class Certified(NamedTuple):
+    """Proved critical points of a function in a box.
+
+    Attributes:
+      points: The critical points, in ascending order of their values. Each lies in its
+        box, and each box contains exactly one.
+      undecided: Boxes that may contain further critical points.
+      complete: Whether all critical points in the box are in `points`, which is so if
+        no box is undecided.
+      boxes: Number of boxes that were examined.
+    """
+
+    points: tuple[CertifiedPoint, ...]
+    undecided: tuple[Undecided, ...]
+    complete: bool
+    boxes: int
+
+    def text(self) -> str:
+        """Return the result as lines of text."""
+        kinds = [point.kind for point in self.points]
+        counts = ", ".join(
+            f"{kinds.count(kind)} {kind}{'' if kinds.count(kind) == 1 else plural}"
+            for kind, plural in (
+                ("minimum", " points"),
+                ("maximum", " points"),
+                ("saddle", " points"),
+                ("unproved", " points"),
+            )
+            if kind in kinds
+        )
+        found = f"{len(self.points)} critical points are proved ({counts or 'none'})"
+        rest = (
+            "and there is no other in the box"
+            if self.complete
+            else f"and {len(self.undecided)} boxes are undecided "
+            f"({self.undecided[0].reason})"
+            if self.undecided
+            else "and the search was not finished"
+        )
+        lines = [f"{found}, {rest}; {self.boxes:,} boxes."]
+        lines += [
+            f"{point.kind} at {np.array2string(point.x, precision=10)}, "
+            f"f = {0.5 * (point.value_low + point.value_high):.10g}"
+            for point in self.points
+        ]
+        return "\n".join(lines)
+
+    __str__ = text
+
+
+class Roots(NamedTuple):
+    """Proved roots of a system: boxes with exactly one root each (see `Certified`)."""
+
+    low: np.ndarray
+    high: np.ndarray
+    undecided: tuple[Undecided, ...]
+    complete: bool
+    boxes: int
+
+
+def certified_roots(
+    f: Callable[..., Any], bounds: Any, *, seconds: float = 60.0
+) -> Roots:
+    """Find all roots of f(x) = 0 in a box, with a proof that there is no other.
+
+    Args:
+      f: Function of an array of shape (n,) that returns an array of shape (n,), which
+        JAX can trace.
+      bounds: (low, high) of each coordinate, shape (n, 2), finite.
+      seconds: Time after which the search stops; the boxes left are undecided.
+    Returns:
+      `Roots`: arrays `low` and `high` of shape (roots, n) with one box a root.
+    Raises:
+      ValueError: bounds has a wrong shape, is not finite, or low >= high.
+      UnsupportedPrimitiveError: f uses an operation that cannot be enclosed.
+    References:
+      Neumaier, Interval methods for systems of equations, 1990, chapter 5.
+    Example:
+      >>> found = certified_roots(lambda x: x**2 - 2.0, [(0.0, 3.0)])
+      >>> found.complete, found.low.round(6).tolist()
+      (True, [[1.414214]])
+    """
+    low, high = _checked_bounds(bounds)
+    check_callable("f", f)
+    check_number("seconds", seconds)
+    size = len(low)
+    search = _Search(
+        Batched(f, size), Batched(jax.jacfwd(f), size), low, high, float(seconds), None
+    )
+    search.run()
+    roots = search.roots
+    return Roots(
+        np.array([root[0] for root in roots]).reshape(-1, size),
+        np.array([root[1] for root in roots]).reshape(-1, size),
+        tuple(search.undecided()),
+        not search.open_boxes,
+        search.boxes,
+    )
+
+
+def certified_critical_points(
+    f: Callable[..., Any], bounds: Any, *, seconds: float = 60.0
+) -> Certified:
+    """Find all critical points of f in a box, with a proof that there is no other.
+
+    A critical point is a root of the gradient. Its kind follows from the signs of the
+    eigenvalues of the Hessian (Sylvester's law of inertia). All bounds are rigorous:
+    every rounding goes outwards. A point where the Hessian is singular cannot be proved
+    in this way. It stays in a small box that is reported as undecided.
+
+    Args:
+      f: Function of an array of shape (n,) that returns one number, and that JAX can
+        trace and differentiate twice. It must not jump in the box.
+      bounds: (low, high) of each coordinate, shape (n, 2), finite.
+      seconds: Time after which the search stops. The boxes left are then undecided.
+    Returns:
+      A `Certified`. Print it to see the points.
+    Raises:
+      ValueError: bounds has a wrong shape, is not finite, or low >= high; or f jumps
+        in the box (the message names the line).
+      NotScalarError: f does not return one number.
+      UnsupportedPrimitiveError: f uses an operation that cannot be enclosed.
+    References:
+      Krawczyk 1969; Neumaier, Interval methods for systems of equations, 1990, sections
+      5.1 and 5.6.
+    Example:
+      >>> f = lambda x: x[0] ** 3 - 3 * x[0] + x[1] ** 2
+      >>> found = certified_critical_points(f, [(-2.0, 2.0), (-1.0, 1.1)])
+      >>> found.complete, [point.kind for point in found.points]
+      (True, ['minimum', 'saddle'])
+    """
+    low, high = _checked_bounds(bounds)
+    check_callable("f", f)
+    check_number("seconds", seconds)
+    size = len(low)
+    check_scalar(f, jax.ShapeDtypeStruct((size,), np.float64))
+    values, hessian = Batched(f, size), Batched(jax.hessian(f), size)
+    gradient = Batched(jax.grad(f), size)
+    _refuse_jumps(values, gradient, low, high)
+    search = _Search(gradient, hessian, low, high, float(seconds), values)
+    search.run()
+    points = [_described(root, values, hessian) for root in search.roots]
+    points.sort(key=lambda point: point.value_low)
+    return Certified(
+        tuple(points), tuple(search.undecided()), not search.open_boxes, search.boxes
+    )
+
+
+def _refuse_jumps(
+    values: Batched, gradient: Batched, low: np.ndarray, high: np.ndarray
+) -> None:
+    """Raise an error if f moves far in a tiny box with an open comparison.
+
+    Boxes in which a comparison of f is open are cut, and those are followed in which f
+    moves most.
+    """
+    whole = high - low
+    lows, highs = low[None], high[None]
+    for _ in range(34 * len(low)):
+        value = values(lows, highs)
+        is_open = value.trouble == NOT_SMOOTH
+        if not np.any(is_open):
+            return
+        order = np.argsort(-(value.high - value.low)[is_open], kind="stable")[:FOLLOWED]
+        lows, highs = lows[is_open][order], highs[is_open][order]
+        if np.all(highs - lows <= TINY * whole):
+            break
+        lows, highs = _halves(lows, highs, whole)
+    value, slope = values(lows, highs), gradient(lows, highs)
+    is_open = value.trouble == NOT_SMOOTH
+    steepest = np.maximum(np.abs(slope.low), np.abs(slope.high)) * (highs - lows)
+    size = np.maximum(np.abs(value.low), np.abs(value.high))
+    allowed = JUMP * (np.sum(steepest, axis=-1) + 1e-15 * size)
+    jumps = is_open & np.isfinite(size) & (value.high - value.low > allowed)
+    if np.any(jumps):
+        k = int(np.argmax(jumps))
+        raise ValueError(
+            f"f jumps near {0.5 * (lows[k] + highs[k])} ({', '.join(values.lines)}), "
+            "so its critical points cannot be proved. Choose a box without the jump."
+        )
+
+
+def _described(
+    root: tuple[np.ndarray, np.ndarray], values: Batched, hessian: Batched
+) -> CertifiedPoint:
+    low, high = root[0][None], root[1][None]
+    value, matrix = values(low, high), hessian(low, high)
+    positive, negative = signs_of_eigenvalues(matrix)
+    n = len(root[0])
+    decided = positive[0] + negative[0] == n and not matrix.trouble[0]
+    kind = (
+        "unproved"
+        if not decided
+        else "minimum"
+        if positive[0] == n
+        else "maximum"
+        if negative[0] == n
+        else "saddle"
+    )
+    return CertifiedPoint(
+        root[0], root[1], kind, float(value.low[0]), float(value.high[0])
+    )
+
+
+def _checked_bounds(bounds: Any) -> tuple[np.ndarray, np.ndarray]:
+    check_numbers("bounds", bounds, kinds="iuf")
+    array = np.asarray(bounds)
+    if array.ndim != 2 or array.shape[-1] != 2 or not len(array):
+        raise ValueError(
+            "bounds must have the shape (n, 2), a low and a high end for each "
+            f"coordinate; got shape {array.shape}."
+        )
+    box = checked_box(array[:, 0], array[:, 1])
+    if np.any(box.low >= box.high):
+        raise ValueError(
+            f"each lower bound must be below its upper bound; got {bounds!r}."
+        )
+    return box.low, box.high
+
+
+class _Search:
+    """Branch and bound for the roots of a system in a box."""
+
+    def __init__(
+        self,
+        function: Batched,
+        jacobian: Batched,
+        low: np.ndarray,
+        high: np.ndarray,
+        seconds: float,
+        values: Batched | None,
+    ) -> None:
+        self.function, self.jacobian, self.values = function, jacobian, values
+        self.low, self.high = low, high
+        self.width = high - low
+        self.deadline = time.monotonic() + seconds
+        self.seconds = seconds
+        self.stack_low, self.stack_high = low[None].copy(), high[None].copy()
+        self.roots: list[tuple[np.ndarray, np.ndarray]] = []
+        self.regions: list[tuple[np.ndarray, np.ndarray]] = []
+        self.open_boxes: list[tuple[np.ndarray, np.ndarray, str]] = []
+        self.boxes = 0
+
+    def run(self) -> None:
+        """Examine boxes, the last ones first, until none is left or time is over."""
+        while len(self.stack_low):
+            if time.monotonic() > self.deadline:
+                self._give_up(f"the time of {self.seconds:g} s was over")
+                return
+            if len(self.open_boxes) > MOST_UNDECIDED:
+                self._give_up(f"more than {MOST_UNDECIDED:,} boxes are undecided")
+                return
+            start = max(len(self.stack_low) - MOST_BOXES_AT_ONCE, 0)
+            low, high = self.stack_low[start:], self.stack_high[start:]
+            self.stack_low, self.stack_high = (
+                self.stack_low[:start],
+                self.stack_high[:start],
+            )
+            self.boxes += len(low)
+            self._examine(low, high)
+
+    def _give_up(self, reason: str) -> None:
+        self.open_boxes += [
+            (low, high, reason)
+            for low, high in zip(self.stack_low, self.stack_high, strict=True)
+        ]
+        self.stack_low = self.stack_low[:0]
+
+    def _push(self, low: np.ndarray, high: np.ndarray) -> None:
+        self.stack_low = np.concatenate([self.stack_low, low])
+        self.stack_high = np.concatenate([self.stack_high, high])
+
+    def _examine(self, low: np.ndarray, high: np.ndarray) -> None:
+        value = self.function(low, high)
+        possible = np.all((value.low <= 0) & (value.high >= 0), axis=-1)
+        low, high = low[possible], high[possible]
+        if not len(low):
+            return
+        low, high = self._newton(low, high)
+        if not len(low):
+            return
+        tiny = np.all(high - low <= TINY * self.width, axis=-1)
+        self._keep_open(low[tiny], high[tiny])
+        self._cut(low[~tiny], high[~tiny])
+
+    def _newton(
+        self, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Prove or drop roots by Krawczyk's operator; return the boxes still open."""
+        pad = INFLATION * (high - low)
+        wide_low, wide_high = down(low - pad), up(high + pad)
+        jacobian = self.jacobian(wide_low, wide_high)
+        middle = 0.5 * (low + high)
+        at_middle = self.function(middle, middle)
+        smooth = (jacobian.trouble == FINE) & self._is_smooth(wide_low, wide_high)
+        image = krawczyk(wide_low, wide_high, middle, at_middle, jacobian)
+        usable = smooth & np.all(
+            np.isfinite(image.low) & np.isfinite(image.high), axis=-1
+        )
+        inside = usable & np.all(
+            (image.low > wide_low) & (image.high < wide_high), axis=-1
+        )
+        self._add_roots(
+            Interval(image.low[inside], image.high[inside], np.asarray(FINE)),
+            wide_low[inside],
+            wide_high[inside],
+        )
+        new_low, new_high = np.maximum(low, image.low), np.minimum(high, image.high)
+        empty = usable & np.any(new_low > new_high, axis=-1)
+        left = ~inside & ~empty
+        shrunk = usable & left
+        low = np.where(shrunk[:, None], new_low, low)
+        high = np.where(shrunk[:, None], new_high, high)
+        return low[left], high[left]
+
+    def _is_smooth(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Whether no comparison is open in the function, nor in f if this is ∇f."""
+        smooth = self.function(low, high).trouble == FINE
+        if self.values is not None:
+            smooth &= self.values(low, high).trouble == FINE
+        return smooth
+
+    def _add_roots(
+        self, images: Interval, region_low: np.ndarray, region_high: np.ndarray
+    ) -> None:
+        """Keep the proved roots of regions, except those outside and those known."""
+        if not len(region_low):
+            return
+        lows, highs = self._refined(images.low, images.high)
+        for low, high, *region in zip(
+            lows, highs, region_low, region_high, strict=True
+        ):
+            if np.any((high < self.low) | (low > self.high)):
+                continue  # The root of the enlarged box is outside of the bounds.
+            if np.any((low < self.low) | (high > self.high)):
+                self.open_boxes.append(
+                    (low, high, "a root lies at the border of the box")
+                )
+            elif not self._is_known(low, high, region):
+                self.roots.append((low, high))
+                self.regions.append((region[0], region[1]))
+
+    def _is_known(
+        self, low: np.ndarray, high: np.ndarray, region: list[np.ndarray]
+    ) -> bool:
+        """Whether a root is one of those known: a region holds one root only."""
+        if not self.roots:
+            return False
+        known_low, known_high = (
+            np.array(ends) for ends in zip(*self.roots, strict=True)
+        )
+        region_low, region_high = (
+            np.array(ends) for ends in zip(*self.regions, strict=True)
+        )
+        same = np.all((low >= region_low) & (high <= region_high), axis=-1) | np.all(
+            (known_low >= region[0]) & (known_high <= region[1]), axis=-1
+        )
+        if np.any(same):
+            return True
+        overlaps = np.all((low <= known_high) & (high >= known_low), axis=-1)
+        if np.any(overlaps):
+            self.open_boxes.append((low, high, "two proved boxes overlap"))
+        return bool(np.any(overlaps))
+
+    def _refined(
+        self, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Make the boxes of proved roots as small as rounding allows."""
+        for _ in range(REFINEMENTS):
+            middle = 0.5 * (low + high)
+            image = krawczyk(
+                low,
+                high,
+                middle,
+                self.function(middle, middle),
+                self.jacobian(low, high),
+            )
+            new_low, new_high = np.maximum(low, image.low), np.minimum(high, image.high)
+            if not np.any(new_high - new_low < 0.9 * (high - low)):
+                break
+            low, high = new_low, new_high
+        return low, high
+
+    def _keep_open(self, low: np.ndarray, high: np.ndarray) -> None:
+        if not len(low):
+            return
+        trouble_of = [
+            self.jacobian(low, high).trouble,
+            self.function(low, high).trouble,
+        ]
+        lines = (
+            ", ".join({**self.function.lines, **self.jacobian.lines}) or "the border"
+        )
+        for k, trouble in enumerate(np.maximum(*trouble_of)):
+            reason = (
+                "the Jacobian may be singular here"
+                if trouble == FINE
+                else f"the function may be undefined here ({lines})"
+                if trouble == MAYBE_UNDEFINED
+                else f"a comparison is open here ({lines})"
+            )
+            self.open_boxes.append((low[k], high[k], reason))
+
+    def _cut(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Cut each box in two at its widest side, near its middle."""
+        if not len(low):
+            return
+        share = (high - low) / self.width
+        side = np.argmax(share, axis=-1)
+        rows = np.arange(len(low))
+        # Not exactly in the middle, where roots of symmetric functions lie.
+        where = low[rows, side] + 0.4921875 * (high[rows, side] - low[rows, side])
+        left_high, right_low = high.copy(), low.copy()
+        left_high[rows, side] = where
+        right_low[rows, side] = where
+        self._push(np.concatenate([low, right_low]), np.concatenate([left_high, high]))
+
+    def undecided(self) -> list[Undecided]:
+        """Join open boxes that touch each other."""
+        groups: list[list[Any]] = []
+        for low, high, reason in self.open_boxes[:MOST_UNDECIDED]:
+            for group in groups:
+                if group[2] == reason and np.all(
+                    (low <= group[1]) & (high >= group[0])
+                ):
+                    group[0] = np.minimum(group[0], low)
+                    group[1] = np.maximum(group[1], high)
+                    break
+            else:
+                groups.append([low, high, reason])
+        return [Undecided(*group) for group in groups]
+
+
+class Minimum(NamedTuple):
+    """Proved bounds of the minimum of a function over a box.
+
+    Attributes:
+      low, high: Bounds of the minimum value f*, low <= f* <= high.
+      x: A point of the box with f(x) <= high.
+      complete: Whether high - low is at most the requested tolerance.
+      boxes: Number of boxes that were examined.
+    """
+
+    low: float
+    high: float
+    x: np.ndarray
+    complete: bool
+    boxes: int
+
+
+def certified_minimum(
+    f: Callable[..., Any],
+    bounds: Any,
+    *,
+    tolerance: float = 1e-8,
+    seconds: float = 60.0,
+) -> Minimum:
+    """Enclose the global minimum of f over a box, its border included.
+
+    Boxes whose lower bound of f is above the value at some point are dropped. The lower
+    bound of a box is the larger one of two: the enclosure of f, and the mean value form
+    f(m) + ∇f(X) (X - m).
+
+    Args:
+      f: Function of an array of shape (n,) that returns one number, and that JAX can
+        trace and differentiate.
+      bounds: (low, high) of each coordinate, shape (n, 2), finite.
+      tolerance: Largest difference between the two bounds, above 0.
+      seconds: Time after which the search stops.
+    Returns:
+      A `Minimum`. If the time was over, its bounds are valid but wider.
+    Raises:
+      ValueError: bounds has a wrong shape, is not finite, or low >= high; or tolerance
+        is not above 0.
+      NotScalarError, UnsupportedPrimitiveError: As in `certified_critical_points`.
+    References:
+      Hansen & Walster, Global optimization using interval analysis, 2004, chapter 12.
+    Example:
+      >>> f = lambda x: (x[0] - 1) ** 2 + x[0] ** 4
+      >>> found = certified_minimum(f, [(-2.0, 2.0)])
+      >>> found.complete, round(found.low, 6)
+      (True, 0.289273)
+    """
+    low, high = _checked_bounds(bounds)
+    check_callable("f", f)
+    check_number("tolerance", tolerance)
+    check_number("seconds", seconds)
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be above 0; got tolerance={tolerance!r}.")
+    size = len(low)
+    check_scalar(f, jax.ShapeDtypeStruct((size,), np.float64))
+    values, gradient = Batched(f, size), Batched(jax.grad(f), size)
+    deadline, whole = time.monotonic() + seconds, high - low
+    lows, highs = low[None], high[None]
+    floors = np.array([-np.inf])
+    best, best_x, boxes = np.inf, 0.5 * (low + high), 0
+    dropped = np.inf  # The smallest lower bound of a box that was too small to cut.
+    while len(lows):
+        order = np.argsort(floors, kind="stable")[:MOST_BOXES_AT_ONCE]
+        rest = np.setdiff1d(np.arange(len(lows)), order)
+        now_low, now_high = lows[order], highs[order]
+        boxes += len(order)
+        middle = 0.5 * (now_low + now_high)
+        at_middle = values(middle, middle)
+        defined = at_middle.trouble < MAYBE_UNDEFINED
+        tops = np.where(defined, at_middle.high, np.inf)
+        if np.min(tops) < best:
+            best, best_x = float(np.min(tops)), middle[np.argmin(tops)]
+        floor = _floors(values, gradient, now_low, now_high, middle, at_middle)
+        floor = np.maximum(floor, floors[order])
+        tiny = np.all(now_high - now_low <= 2.0**-48 * whole, axis=-1)
+        dropped = min(dropped, float(np.min(floor[tiny], initial=np.inf)))
+        going = (floor <= best - tolerance) & ~tiny
+        finished = (floor > best - tolerance) & ~tiny & (floor <= best)
+        dropped = min(dropped, float(np.min(floor[finished], initial=np.inf)))
+        cut_low, cut_high = _halves(now_low[going], now_high[going], whole)
+        keep = floors[rest] <= best - tolerance
+        dropped = min(dropped, float(np.min(floors[rest][~keep], initial=np.inf)))
+        lows = np.concatenate([lows[rest][keep], cut_low])
+        highs = np.concatenate([highs[rest][keep], cut_high])
+        floors = np.concatenate([floors[rest][keep], np.tile(floor[going], 2)])
+        if time.monotonic() > deadline:
+            break
+    bottom = min(dropped, float(np.min(floors, initial=np.inf)), best)
+    return Minimum(bottom, best, best_x, bool(best - bottom <= tolerance), boxes)
+
+
+def _floors(
+    values: Batched,
+    gradient: Batched,
+    low: np.ndarray,
+    high: np.ndarray,
+    middle: np.ndarray,
+    at_middle: Interval,
+) -> np.ndarray:
+    """Return lower bounds of f over boxes."""
+    natural = values(low, high)
+    slopes = gradient(low, high)
+    reach = up(np.maximum(up(high - middle), up(middle - low)))
+    steepest = np.maximum(np.abs(slopes.low), np.abs(slopes.high))
+    change = up(1.001 * np.sum(up(steepest * reach), axis=-1))
+    form = down(at_middle.low - change)
+    smooth = (slopes.trouble == FINE) & (natural.trouble == FINE)
+    form = np.where(smooth & ~np.isnan(form), form, -np.inf)
+    return np.maximum(natural.low, form)
+
+
+def _halves(
+    low: np.ndarray, high: np.ndarray, whole: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut boxes in two at their widest side."""
+    side = np.argmax((high - low) / whole, axis=-1)
+    rows = np.arange(len(low))
+    middle = 0.5 * (low[rows, side] + high[rows, side])
+    left_high, right_low = high.copy(), low.copy()
+    left_high[rows, side] = middle
+    right_low[rows, side] = middle
+    return np.concatenate([low, right_low]), np.concatenate([left_high, high])
+
+
+class CurvatureBound(NamedTuple):
+    """Proved bounds of the curvature of a function over a box.
+
+    Attributes:
+      low, high: low <= every eigenvalue of the Hessian, in the whole box, <= high.
+      reached: A proved lower bound of the largest eigenvalue somewhere in the box, so
+        the true maximum lies in [reached, high].
+      boxes: Number of boxes that were examined.
+    """
+
+    low: float
+    high: float
+    reached: float
+    boxes: int
+
+
+def curvature_bound(
+    f: Callable[..., Any],
+    bounds: Any,
+    *,
+    tolerance: float = 0.02,
+    most_boxes: int = 20_000,
+    seconds: float = 60.0,
+) -> CurvatureBound:
+    """Bound the eigenvalues of the Hessian of f over a box.
+
+    If L = max(|low|, |high|), the gradient of f has the Lipschitz constant L in the
+    box, and gradient descent with a rate below 2 / L never increases f while it stays
+    in the box.
+
+    Args:
+      f: Function of an array of shape (n,) that returns one number, and that JAX can
+        trace and differentiate twice.
+      bounds: (low, high) of each coordinate, shape (n, 2), finite.
+      tolerance: The search stops when both bounds are this close to an eigenvalue that
+        is reached, as a share of the largest one.
+      most_boxes: Number of boxes after which the search stops. The bounds are then
+        wider.
+      seconds: Time after which the search stops.
+    Returns:
+      A `CurvatureBound`. Its ends are infinite if f may be undefined or not smooth.
+    Raises:
+      As in `certified_minimum`.
+    References:
+      Nesterov, Introductory lectures on convex optimization, 2004, theorem 2.1.14, for
+      the rate.
+    Example:
+      >>> f = lambda x: x[0] ** 2 + 3 * x[1] ** 2
+      >>> found = curvature_bound(f, [(-1.0, 1.0)] * 2)
+      >>> round(found.low, 6), round(found.high, 6)
+      (2.0, 6.0)
+    """
+    low, high = _checked_bounds(bounds)
+    check_callable("f", f)
+    check_number("tolerance", tolerance)
+    check_count("most_boxes", most_boxes)
+    check_number("seconds", seconds)
+    size = len(low)
+    check_scalar(f, jax.ShapeDtypeStruct((size,), np.float64))
+    hessian = _SmoothHessian(f, size)
+    limits = (most_boxes // 2, seconds / 2)
+    top = _extreme(hessian, low, high, tolerance, limits, sign=1)
+    bottom = _extreme(hessian, low, high, tolerance, limits, sign=-1, scale=abs(top[1]))
+    return CurvatureBound(-bottom[0], top[0], top[1], top[2] + bottom[2])
+
+
+class _SmoothHessian:
+    """The Hessian over boxes, with the trouble of f and of its gradient."""
+
+    def __init__(self, f: Callable[..., Any], size: int) -> None:
+        self.parts = [Batched(g(f), size) for g in (jax.hessian, jax.grad, lambda f: f)]
+
+    def __call__(self, low: np.ndarray, high: np.ndarray) -> Interval:
+        found, *others = (part(low, high) for part in self.parts)
+        trouble = np.max([found.trouble, *(o.trouble for o in others)], axis=0)
+        return found._replace(trouble=trouble)
+
+
+def _extreme(
+    hessian: Callable[..., Interval],
+    low: np.ndarray,
+    high: np.ndarray,
+    tolerance: float,
+    limits: tuple[int, float],
+    sign: int,
+    scale: float = 0.0,
+) -> tuple[float, float, int]:
+    """Return an upper and a lower bound of the largest eigenvalue of sign·H."""
+    deadline = time.monotonic() + limits[1]
+    lows, highs, whole = low[None], high[None], high - low
+    tops = _largest(hessian, lows, highs, sign)
+    reached, boxes = -np.inf, 1
+    while True:
+        middle = 0.5 * (lows + highs)
+        at = hessian(middle, middle)
+        reached = max(reached, float(np.max(_quotients(at, sign))))
+        worst = float(np.max(tops))
+        close = worst <= reached + tolerance * max(abs(reached), scale)
+        if close or time.monotonic() > deadline or boxes >= limits[0]:
+            return worst, reached, boxes
+        order = np.argsort(-tops, kind="stable")[: MOST_BOXES_AT_ONCE // 2]
+        rest = np.setdiff1d(np.arange(len(lows)), order)
+        splittable = np.any(highs[order] - lows[order] > 2.0**-40 * whole, axis=-1)
+        if not np.all(splittable):
+            return worst, reached, boxes
+        new_low, new_high = _halves(lows[order], highs[order], whole)
+        boxes += len(new_low)
+        new_tops = np.minimum(
+            _largest(hessian, new_low, new_high, sign), np.tile(tops[order], 2)
+        )
+        lows = np.concatenate([lows[rest], new_low])
+        highs = np.concatenate([highs[rest], new_high])
+        tops = np.concatenate([tops[rest], new_tops])
+
+
+def _largest(
+    hessian: Callable[..., Interval], low: np.ndarray, high: np.ndarray, sign: int
+) -> np.ndarray:
+    """Return upper bounds of the largest eigenvalue of sign·H over boxes."""
+    matrices = hessian(low, high)
+    smallest, largest = eigenvalue_bounds(matrices)
+    found = largest if sign > 0 else -smallest
+    return np.where(matrices.trouble == FINE, found, np.inf)
+
+
+def _quotients(at: Interval, sign: int) -> np.ndarray:
+    """Return lower bounds of the largest eigenvalues of sign·H at points."""
+
+    middle = np.where(np.isfinite(at.low), at.low, 0.0)
+    _, vectors = np.linalg.eigh(0.5 * (middle + np.swapaxes(middle, -1, -2)))
+    v = point(vectors[..., :, -1 if sign > 0 else 0])
+    across = total(multiply(v, applied(at, v)), (1,))
+    quotient = divide(across, total(multiply(v, v), (1,)))
+    found = quotient.low if sign > 0 else -quotient.high
+    return np.where(np.isfinite(found) & (at.trouble == FINE), found, -np.inf)

@@ -1,0 +1,82 @@
+"""Slopes of a function at points around x, which show what kinks at x allow."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from research.derivatives.check.line import Line
+from research.derivatives.check.slopes import (
+    LEVELS,
+    STEPS,
+    limit_of_slopes,
+    noise_of_levels,
+)
+
+POINTS = 32  # Number of random lines on which points near x are taken.
+APART = 1 / 8  # Distance of two lines, relative to the length of their direction.
+SURE = 1 / 8  # A slope counts if its error is below this fraction of the gap.
+CLEAR = 3.0  # Slopes that differ by more than this many errors differ.
+
+
+class Range(NamedTuple):
+    """Smallest and largest slope of f along a direction, at points close to x.
+
+    If f has several smooth pieces that meet at x, these are slopes of pieces. Their
+    convex hull is what Clarke's generalised gradient allows along the direction.
+
+    Attributes:
+      low, high: Smallest and largest slope. Both are NaN if they do not clearly differ.
+    """
+
+    low: float
+    high: float
+
+
+def slopes_nearby(
+    line: Line,
+    v: Float[np.ndarray, "n"],
+    w: np.ndarray,
+    eps: float,
+    size: float,
+    gap: float,
+    length: float,
+    random: np.random.Generator,
+) -> Range:
+    """Return the range of the slopes of ⟨w, f⟩ along v at points close to x.
+
+    The points lie on random lines through x. The slope at x + h u is the difference of
+    the values at x + h (u ± v / 8), divided by h / 4. Its limit for h -> 0 is the slope
+    of the piece of f that contains this side of the line. For a smooth f, all of these
+    limits are the derivative along v.
+
+    Args:
+      line: The function.
+      v: Direction of the slopes.
+      w: Weights of the outputs.
+      eps: Relative spacing of the floats in which f is computed.
+      size: Lower bound of the rounding error of a value, in units of ε.
+      gap: Slopes with an error that is not much smaller than the gap are not used.
+      length: Length of the longest step, relative to the size of x.
+      random: Source of the random lines.
+    """
+    found: list[tuple[float, float]] = []
+    for _ in range(POINTS):
+        u = random.normal(size=v.shape) * line.scales
+        u *= np.linalg.norm(v / line.scales) / np.linalg.norm(u / line.scales)
+        sides = [length * (u + side * APART * v) for side in (1, -1)]
+        right, left = (line.sampled(side, w) for side in sides)
+        nudged = line.rounding(sides[0], w, len(found), right)
+        noise = noise_of_levels(nudged, right, eps * size, eps) / APART
+        with np.errstate(all="ignore"):
+            apart = (right - left) / (2 * APART * length)
+            ahead, behind = apart[LEVELS + 1 :][::-1], apart[:LEVELS]
+            for slopes in (ahead / STEPS, behind / -STEPS):
+                found.append(limit_of_slopes(slopes, noise / length))
+    sure = np.array([each for each in found if each[1] < SURE * gap])
+    if not len(sure):
+        return Range(float("nan"), float("nan"))
+    low, high = sure[np.argmin(sure[:, 0])], sure[np.argmax(sure[:, 0])]
+    if not high[0] - low[0] > CLEAR * (high[1] + low[1]):
+        return Range(float("nan"), float("nan"))
+    return Range(float(low[0]), float(high[0]))

@@ -1,0 +1,57 @@
+"""Distances at which a function begins to look noisy, and whether it jumps there."""
+
+import numpy as np
+
+from research.derivatives.finite_differences.ladder import WINDOW, Ladder
+from research.derivatives.finite_differences.noise import rounding, windows_noise
+from research.derivatives.finite_differences.sampling import Sampler
+
+_APPEARS = 3.0  # Noise above this many rounding errors is not rounding.
+_POINTS = 33  # Number of points of one look at a break.
+_LOOKS = 3  # Number of looks; each is sixteen times as close as the one before.
+_SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor.
+
+
+def quiet_part(ladder: Ladder) -> tuple[Ladder, int] | None:
+    """Return the levels below the first window with more noise than rounding.
+
+    Returns:
+      (ladder of these levels, index of the window). None if all windows or none of
+      them show such noise.
+    """
+    noise = windows_noise(ladder)
+    loud = np.flatnonzero(noise > _APPEARS * rounding(ladder)[ladder.places])
+    if not len(loud) or not loud[0]:
+        return None
+    window = int(loud[0])
+    end, count = int(ladder.places[window]), window
+    quiet = ladder._replace(
+        exponents=ladder.exponents[:end],
+        plus=ladder.plus[:end],
+        minus=ladder.minus[:end],
+        places=ladder.places[:count],
+        windows=ladder.windows[:count],
+    )
+    return quiet, window
+
+
+def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
+    """Return whether f bends, but does not jump, where the noise of a window appears.
+
+    The sampler evaluates f between this window and the one before. Then it looks more
+    closely at the point where the slope changes most. At a jump, the change of f stays
+    the same. At a kink, it shrinks with the distance of the points. So a table with
+    straight lines is distinguished from a rounded function.
+    """
+    side = -1.0 if window % 2 else 1.0
+    step = ladder.steps[ladder.places[window]]
+    low, high = step / 16, step * 2 * WINDOW[-1]
+    sizes = []
+    for _ in range(_LOOKS + 1):
+        points = np.linspace(low, high, _POINTS)
+        bends = np.abs(np.diff(sampler(ladder.x + side * points), 2))
+        bends = np.where(np.isfinite(bends), bends, 0.0)
+        sizes.append(float(np.max(bends)))
+        at = int(np.argmax(bends)) + 1
+        low, high = points[at - 1], points[at + 1]
+    return sizes[-1] * _SHRINKS < sizes[0]

@@ -1,0 +1,460 @@
+"""Laws of the certified layer: exact values lie inside, and nothing more is claimed."""
+
+import flint
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.derivatives import certified
+from research.derivatives.certified import elementary, intervals, matrices
+from research.derivatives.certified.enclosing import Batched
+from research.derivatives.errors import (
+    NotScalarError,
+    UnsupportedPrimitiveError,
+)
+from tests.derivatives import certified_cases
+
+rng = np.random.default_rng(0)
+
+
+def himmelblau(x):
+    return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
+
+
+def camel(x):
+    return (
+        (4 - 2.1 * x[0] ** 2 + x[0] ** 4 / 3) * x[0] ** 2
+        + x[0] * x[1]
+        + (-4 + 4 * x[1] ** 2) * x[1] ** 2
+    )
+
+
+def rosenbrock(x):
+    return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+
+
+def rastrigin(x):
+    return 20 + jnp.sum(x**2 - 10 * jnp.cos(2 * jnp.pi * x))
+
+
+def styblinski_tang(x):
+    return 0.5 * jnp.sum(x**4 - 16 * x**2 + 5 * x)
+
+
+# Containment, against Arb.
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        6_000,
+        pytest.param(60_000, marks=pytest.mark.thorough("ten times as many numbers")),
+    ],
+)
+def test_exact_values_and_derivatives_lie_inside(points):
+    found = certified_cases.run(points, seed=7)
+    assert not found.violations, found.violations[:5]
+    assert np.median(found.ulps) <= 200
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "mutant"),
+    [
+        (intervals, "down", lambda x: x),  # One ulp missing below.
+        (intervals, "up", lambda x: x),  # One ulp missing above.
+        (
+            intervals,
+            "add_up",
+            lambda a, b: intervals.add_down(a, b),
+        ),  # Rounded inwards.
+    ],
+)
+def test_a_missing_rounding_is_seen(monkeypatch, module, name, mutant):
+    monkeypatch.setattr(module, name, mutant)
+    assert certified_cases.run(3_000, seed=7).violations
+
+
+EXACT = {  # Names here, and of Arb's methods; the scale of the arguments.
+    "exp": ("exp", 30.0),
+    "expm1": ("expm1", 3.0),
+    "log": ("log", 30.0),
+    "log1p": ("log1p", 3.0),
+    "sin": ("sin", 100.0),
+    "cos": ("cos", 100.0),
+    "tan": ("tan", 10.0),
+    "tanh": ("tanh", 3.0),
+    "sinh": ("sinh", 10.0),
+    "cosh": ("cosh", 10.0),
+    "atan": ("atan", 3.0),
+    "asin": ("asin", 1.0),
+    "acos": ("acos", 1.0),
+    "asinh": ("asinh", 30.0),
+    "acosh": ("acosh", 30.0),
+    "atanh": ("atanh", 1.0),
+    "erf": ("erf", 3.0),
+}
+
+
+def misses(name: str) -> int:
+    """How many exact values of an elementary function lie outside."""
+    method, scale = EXACT[name]
+    low = scale * rng.uniform(-1, 1, 100) * 10.0 ** -rng.integers(0, 6, 100)
+    low = np.abs(low) if name == "log" else 1 + np.abs(low) if name == "acosh" else low
+    width = np.where(np.arange(100) % 2, 10.0 ** rng.uniform(-9, 0, 100), 0.0)
+    high = np.minimum(low + width, 1.0) if scale == 1.0 else low + width
+    with np.errstate(all="ignore"):
+        found = getattr(elementary, name)(
+            intervals.Interval(low, high, np.asarray(0, np.uint8))
+        )
+    points = low + rng.uniform(size=100) * (high - low)
+    outside = 0
+    for x, a, b, trouble in zip(
+        points, found.low, found.high, np.broadcast_to(found.trouble, 100), strict=True
+    ):
+        exact = getattr(flint.arb(x), method)()
+        if exact.is_finite() and not trouble:
+            outside += not certified_cases.is_inside(exact, a, b)
+    return outside
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_elementary_functions_are_enclosed(name):
+    assert misses(name) == 0
+
+
+@pytest.mark.parametrize(
+    ("constant", "mutant", "name"),
+    [
+        ("INVERSE_FACTORIALS", elementary.INVERSE_FACTORIALS[:12] * 2, "exp"),
+        ("LN2_REST", intervals.point(0.0), "log"),
+        ("HALF_PI_PARTS", elementary.HALF_PI_PARTS[:2], "sin"),
+        ("ODD_INVERSES", elementary.ODD_INVERSES[:8], "log1p"),
+        ("ALTERNATING", elementary.ALTERNATING[:6], "atan"),
+    ],
+)
+def test_a_wrong_constant_or_a_missing_term_is_seen(
+    monkeypatch, constant, mutant, name
+):
+    monkeypatch.setattr(elementary, constant, mutant)
+    assert misses(name) > 0
+
+
+def test_a_box_of_1e_6_is_enclosed_within_ten_times_the_range():
+    low = rng.normal(size=(200, 1))
+    high = low + 1e-6
+    for f, steepest in ((jnp.exp, np.exp), (jnp.tanh, lambda x: 1 / np.cosh(x) ** 2)):
+        found = Batched(lambda x, f=f: f(x[0]), 1)(low, high)
+        assert np.median((found.high - found.low) / (1e-6 * steepest(low[:, 0]))) <= 10
+
+
+def test_erf_and_its_derivative_are_enclosed():
+    for x in rng.normal(size=20) * 2:
+        value = certified.enclose(jax.scipy.special.erf, x, x)
+        slope = certified.derivative_enclosure(jax.scipy.special.erf, x)
+        exact = (
+            flint.arb(x).erf(),
+            2 / flint.arb.pi().sqrt() * (-(flint.arb(x) ** 2)).exp(),
+        )
+        for found, true in zip((value, slope), exact, strict=True):
+            assert flint.arb(float(found.low)) <= true <= flint.arb(float(found.high))
+            assert found.high - found.low < 1e-12
+
+
+def test_enclosures_nest():
+    low = rng.normal(size=(100, 2))
+    wide, narrow = (
+        Batched(lambda x: jnp.sin(x[0] * x[1]) + jnp.exp(x[1]) / (3 + x[0] ** 2), 2)(
+            low - pad, low + pad
+        )
+        for pad in (0.3, 0.1)
+    )
+    assert np.all((wide.low <= narrow.low) & (narrow.high <= wide.high))
+
+
+PROGRAMS = {
+    "softmax": lambda x: jnp.sum(jax.nn.softmax(x) ** 2),
+    "logsumexp": jax.nn.logsumexp,
+    "relu": lambda x: jnp.sum(jax.nn.relu(x - 0.1) ** 2),
+    "where": lambda x: jnp.where(x[0] > 5, jnp.log(x[0] - 5), x[1] * x[2]),
+    "cond": lambda x: jax.lax.cond(x[0] < 9, jnp.sum, jnp.prod, x),
+    "scan": lambda x: jax.lax.scan(lambda c, a: (jnp.tanh(c + a), c), 0.1, x)[0],
+    "while": lambda x: jax.lax.fori_loop(0, 4, lambda i, c: c * x[i % 3] + 1, 1.0),
+    "index": lambda x: x[jnp.array([0, 2, 2])] @ x,
+    "scatter": lambda x: jnp.sum(jnp.zeros(4).at[jnp.array([1, 1, 3])].add(x) ** 2),
+    "solve": lambda x: jnp.linalg.solve(4 * jnp.eye(3) + jnp.outer(x, x), x)[0],
+    "determinant": lambda x: jnp.linalg.slogdet(jnp.eye(3) + jnp.outer(x, x))[1],
+    "conv": lambda x: jnp.sum(jnp.convolve(x, jnp.array([1.0, -2.0, 0.5])) ** 2),
+    "dot": lambda x: jnp.tanh(jnp.outer(x, x) @ x).sum(),
+    "cumsum": lambda x: jnp.sum(jnp.cumsum(x) ** 3),
+    "norm": lambda x: jnp.linalg.norm(x),
+    "jit": lambda x: jax.jit(lambda y: jnp.mean(y) * jnp.maximum(y[0], y[2]))(x),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_are_enclosed_with_their_derivatives(name):
+    """JAX's value at points of the box lies inside, up to its own rounding."""
+    f, x = PROGRAMS[name], np.array([0.5, -0.8, 1.3])
+    low, high = x - 1e-3, x + 1e-3
+    for order, own in ((0, f), (1, jax.grad(f)), (2, jax.hessian(f))):
+        found = (
+            certified.derivative_enclosure(f, low, high, order)
+            if order
+            else certified.enclose(f, low, high)
+        )
+        assert found.smooth, found.lines
+        for _ in range(5):
+            value = np.asarray(own(jnp.asarray(rng.uniform(low, high))))
+            slack = 1e-12 * (1 + np.abs(value))
+            assert np.all((found.low - slack <= value) & (value <= found.high + slack))
+        assert np.max(found.high - found.low) < 1.0
+
+
+# Roots, minima, curvature: the numbers of the literature.
+
+
+@pytest.mark.parametrize(
+    ("f", "bounds", "minima", "saddles", "maxima"),
+    [
+        (himmelblau, [(-5, 5)] * 2, 4, 4, 1),
+        (camel, [(-3, 3), (-2, 2)], 6, 7, 2),
+        (rosenbrock, [(-2, 2), (-1, 3)], 1, 0, 0),
+        (styblinski_tang, [(-5, 5)] * 2, 4, 4, 1),
+        pytest.param(
+            rastrigin,
+            [(-5, 6)] * 2,
+            144,
+            264,
+            121,
+            marks=pytest.mark.thorough("529 points"),
+        ),
+        pytest.param(
+            styblinski_tang,
+            [(-5, 5)] * 4,
+            16,
+            64,
+            1,
+            marks=pytest.mark.thorough("four dimensions"),
+        ),
+    ],
+)
+def test_all_critical_points_are_proved(f, bounds, minima, saddles, maxima):
+    found = certified.certified_critical_points(f, bounds)
+    kinds = [point.kind for point in found.points]
+    assert found.complete
+    assert not found.undecided
+    assert (kinds.count("minimum"), kinds.count("saddle"), kinds.count("maximum")) == (
+        minima,
+        saddles,
+        maxima,
+    )
+    for point in found.points:
+        assert np.all(point.high - point.low < 1e-9)
+        assert np.max(np.abs(jax.grad(f)(jnp.asarray(point.x)))) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x[0] ** 4 + x[1] ** 2,
+        lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2,
+        lambda x: (x[0] - x[1]) ** 2,
+    ],
+)
+def test_a_degenerate_point_gets_no_certificate(f):
+    found = certified.certified_critical_points(f, [(-1, 1.1)] * 2, seconds=1)
+    assert not found.points
+    assert not found.complete
+    assert found.undecided
+    assert (
+        "singular" in found.undecided[0].reason or "time" in found.undecided[0].reason
+    )
+
+
+def test_a_jump_is_refused_with_its_line():
+    with pytest.raises(ValueError, match=r"f jumps near .*test_certified\.py:\d+"):
+        certified.certified_critical_points(
+            lambda x: jnp.where(x[0] > 0.3, 1.0, 0.0) + x[0] ** 2, [(-1, 1)]
+        )
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: jnp.abs(x[0]) + x[0] ** 2,
+        lambda x: jnp.maximum(x[0], -2 * x[0]) + x[0] ** 2,
+        lambda x: jnp.where(x[0] > 0, x[0], x[0] ** 2) + 0.0,
+    ],
+)
+def test_a_kink_is_never_a_proved_point(f):
+    found = certified.certified_critical_points(f, [(-1, 1.2)])
+    assert not found.complete
+    assert all(abs(point.x[0]) > 1e-3 for point in found.points)
+
+
+def test_where_f_is_undefined_the_rest_is_proved():
+    found = certified.certified_critical_points(
+        lambda x: jnp.log(x[0]) - x[0], [(-1, 3)]
+    )
+    assert [point.kind for point in found.points] == ["maximum"]
+    assert not found.complete
+    assert "undefined" in found.undecided[0].reason
+
+
+def test_a_root_at_a_face_of_two_boxes_is_counted_once():
+    # Cuts lie at 0.4921875 of a box: put a root exactly there.
+    root = -1 + 0.4921875 * 2
+    found = certified.certified_critical_points(
+        lambda x: (x[0] - root) ** 2 + x[1] ** 2, [(-1, 1)] * 2
+    )
+    assert len(found.points) == 1
+    assert found.complete
+
+
+def test_scaling_by_powers_of_two_scales_the_points():
+    for a, b in ((30, -20), (-25, 17)):
+        found = certified.certified_critical_points(
+            lambda x, a=a, b=b: 2.0**a * himmelblau(x * 2.0**-b),
+            np.array([(-5, 5)] * 2) * 2.0**b,
+        )
+        assert len(found.points) == 9
+        assert found.complete
+
+
+def test_the_time_limit_leaves_undecided_boxes():
+    found = certified.certified_critical_points(rastrigin, [(-50, 60)] * 2, seconds=0.2)
+    assert not found.complete
+    assert "time" in found.undecided[0].reason
+
+
+@pytest.mark.parametrize(
+    ("f", "bounds", "minimum"),
+    [
+        (himmelblau, [(-5, 5)] * 2, 0.0),
+        (camel, [(-3, 3), (-2, 2)], -1.0316284534898774),
+        (rastrigin, [(-5, 6)] * 2, 0.0),
+        (styblinski_tang, [(-5, 5)] * 2, -78.33233140754282),
+        (lambda x: jnp.abs(x[0] - 0.3) + x[1] ** 2, [(-1, 1)] * 2, 0.0),
+    ],
+)
+def test_the_global_minimum_is_enclosed(f, bounds, minimum):
+    found = certified.certified_minimum(f, bounds)
+    assert found.complete
+    assert found.low - 1e-13 <= minimum <= found.high + 1e-13
+    assert found.high - found.low <= 1e-8
+    assert f(jnp.asarray(found.x)) <= found.high + 1e-12
+
+
+def test_curvature_is_bounded_and_the_bound_is_close():
+    for f, bounds in ((himmelblau, [(-2, 2)] * 2), (camel, [(-1, 1)] * 2)):
+        found = certified.curvature_bound(f, bounds, tolerance=0.1)
+        grid = np.stack(np.meshgrid(*(np.linspace(*b, 41) for b in bounds)), -1)
+        eigenvalues = np.linalg.eigvalsh(
+            jax.vmap(jax.hessian(f))(jnp.asarray(grid.reshape(-1, 2)))
+        )
+        assert found.low <= eigenvalues.min()
+        assert eigenvalues.max() <= found.high
+        assert found.reached <= found.high <= 1.11 * eigenvalues.max()
+
+
+def test_the_curvature_at_a_jump_of_the_slope_is_not_bounded():
+    found = certified.curvature_bound(
+        lambda x: jnp.abs(x[0]) + x[0] ** 2, [(-1, 1)], seconds=0.5
+    )
+    assert np.isinf(found.high)
+
+
+def test_signs_of_eigenvalues_are_those_of_exact_matrices():
+    for n in (1, 2, 5):
+        values = rng.normal(size=(50, n))
+        basis = np.linalg.qr(rng.normal(size=(50, n, n)))[0]
+        matrices_ = basis * values[:, None, :] @ np.swapaxes(basis, 1, 2)
+        pad = 1e-9
+        positive, negative = matrices.signs_of_eigenvalues(
+            intervals.Interval(
+                matrices_ - pad, matrices_ + pad, np.asarray(0, np.uint8)
+            )
+        )
+        assert np.all(positive + negative == n)
+        assert np.array_equal(positive, np.sum(values > 0, axis=1))
+
+
+def test_a_singular_matrix_has_no_signs():
+    singular = intervals.point(np.array([[[1.0, 1.0], [1.0, 1.0]]]))
+    positive, negative = matrices.signs_of_eigenvalues(singular)
+    assert positive[0] == negative[0] == 0
+
+
+def test_roots_of_a_system():
+    found = certified.certified_roots(
+        lambda x: jnp.stack([x[0] ** 2 + x[1] ** 2 - 4, x[0] * x[1] - 1]), [(-3, 3)] * 2
+    )
+    assert found.complete
+    assert len(found.low) == 4
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: certified.enclose(lambda x: jnp.sort(x), np.zeros(3), np.ones(3)),
+            UnsupportedPrimitiveError,
+            r"sort at test_certified\.py:\d+ cannot be enclosed",
+        ),
+        (
+            lambda: certified.enclose(jnp.sin, 1.0, 0.0),
+            ValueError,
+            "low must not be above",
+        ),
+        (
+            lambda: certified.enclose(jnp.sin, 0.0, np.inf),
+            ValueError,
+            "high must be finite",
+        ),
+        (lambda: certified.enclose(3, 0.0, 1.0), TypeError, "f must be"),
+        (
+            lambda: certified.enclose(jnp.sin, "a", 1.0),
+            TypeError,
+            "low must be an array of real",
+        ),
+        (
+            lambda: certified.derivative_enclosure(jnp.sin, 0.0, order=0),
+            ValueError,
+            "order",
+        ),
+        (
+            lambda: certified.derivative_enclosure(lambda x: x, np.zeros(2)),
+            NotScalarError,
+            "one number",
+        ),
+        (
+            lambda: certified.certified_critical_points(himmelblau, [(0, 1, 2)]),
+            ValueError,
+            r"shape \(n, 2\)",
+        ),
+        (
+            lambda: certified.certified_critical_points(himmelblau, [(0, np.inf)] * 2),
+            ValueError,
+            "finite",
+        ),
+        (
+            lambda: certified.certified_minimum(
+                himmelblau, [(0, 1)] * 2, tolerance=0.0
+            ),
+            ValueError,
+            "tolerance must be above 0",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_integers_are_read_as_floats():
+    found = certified.derivative_enclosure(lambda x: x**3, 2)
+    assert found.low <= 12 <= found.high
