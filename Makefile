@@ -5,6 +5,7 @@
 #   make nightly        the tests that take minutes and add little to the rest
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
+#   make docs           the site, to docs/_build/html, which opens from disk
 #   make test-torch     the tests that need PyTorch, in the environment of make bench
 #   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about half an hour
 #   make requirements   the locks in requirements/: newest and floor
@@ -13,7 +14,7 @@ VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test test-all nightly check notebooks test-torch bench requirements
+.PHONY: run test test-all nightly check notebooks docs test-torch bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
@@ -35,6 +36,9 @@ check: $(VENV)/installed-check
 notebooks: $(VENV)/installed-test
 	$(python) notebooks/build.py
 
+docs: $(VENV)/installed-docs
+	$(python) -m docs.make_site $(ARGS)
+
 test-torch: setup.cfg
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/installed-bench
 	.venv-bench/bin/python -m pytest tests/test_torch_mutants.py $(ARGS)
@@ -55,8 +59,9 @@ requirements: $(VENV)/installed
 $(VENV)/installed: extras :=
 $(VENV)/installed-test: extras := [test]
 $(VENV)/installed-check: extras := [test,dev]
+$(VENV)/installed-docs: extras := [docs]
 $(VENV)/installed-bench: extras := [test,bench]
-$(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check $(VENV)/installed-bench: setup.cfg pyproject.toml
+$(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check $(VENV)/installed-docs $(VENV)/installed-bench: setup.cfg pyproject.toml
 	@$(environment)
 	@echo "Installing into $(VENV); the first time this takes a minute or two."
 	@$(python) -m pip install --quiet --disable-pip-version-check --editable '.$(extras)'

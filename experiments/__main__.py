@@ -23,7 +23,7 @@ Split its work into jobs, on this machine or on a cluster:
   python -m experiments spread NAME [flags] --jobs 4
 Reproduce a run, or the stored reference of an experiment:
   python -m experiments reproduce results/NAME/ID  (or NAME)
-Store a run as reference in experiments/reference:
+Store a run and its picture as reference in experiments/reference:
   python -m experiments keep results/NAME/ID
 
 These commands need no clone of the repository; see descent --help (or python -m
@@ -117,15 +117,47 @@ def find(name: str) -> str:
 
 
 def keep(words: Sequence[str]) -> int:
-    """Write the reference file of an experiment, reference/NAME.json, from a run."""
+    """Write the reference of an experiment from a run: reference/NAME.json.
+
+    Its first picture is stored beside it, as reference/NAME.svg or NAME.png.
+    """
     parser = argparse.ArgumentParser(
         "python -m experiments keep", description=keep.__doc__
     )
     parser.add_argument(
         "run", type=Path, help="the folder of a finished run, results/NAME/ID"
     )
-    print(research.runs.keep(parser.parse_args(words).run, FOLDER / "reference"))
+    parser.add_argument(
+        "--only-picture",
+        action="store_true",
+        help="store only the picture, of a run that agrees with the stored reference",
+    )
+    given = parser.parse_args(words)
+    folder = FOLDER / "reference"
+    if given.only_picture:
+        _check_agrees(given.run, folder)
+    else:
+        print(research.runs.keep(given.run, folder))
+    print(_keep_picture(given.run, folder))
     return research.cli.SUCCESS
+
+
+def _check_agrees(run: Path, folder: Path) -> None:
+    name = research.runs.read_manifest(run)["experiment"]
+    reference = research.runs.read_reference(folder / f"{name}.json")
+    varies = getattr(load(name), "VARIES", {})
+    agreement = research.runs.hold_against(reference, run, varies=varies)
+    if not agreement.agrees:
+        raise ValueError(
+            f"{run} does not agree with the stored reference, so its picture is not "
+            f"the reference's: {research.runs.agreement_verdict(agreement)}"
+        )
+
+
+def _keep_picture(run: Path, folder: Path) -> Path:
+    pictures = importlib.import_module("experiments._pictures")
+    experiment = load(research.runs.read_manifest(run)["experiment"])
+    return pictures.keep_picture(experiment, research.runs.load_result(run), folder)
 
 
 def reproduce(words: Sequence[str]) -> int:

@@ -36,7 +36,7 @@ LABELS = {
 
 
 class ReportPicture(NamedTuple):
-    """Picture of a report.
+    """Picture of a report: its title, its caption and its files.
 
     Other objects with the same attributes are also accepted. `figures.save` returns
     objects of this kind.
@@ -342,7 +342,7 @@ def cell(value: str | int | float | None, text: str) -> Cell:
 
 
 def template(name: str) -> jinja2.Template:
-    """Return the HTML template with this name.
+    """Load the HTML template with this name from the files of the package.
 
     The templates are files of this package. They all use the style, the script and the
     content security policy of page.html.

@@ -117,7 +117,7 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
 
 
 def num_examples(dataset: Batch | None) -> int | None:
-    """Return the number of examples of a dataset.
+    """Count the examples of a dataset: the length of its leaves.
 
     All leaves of x and y must have this length along their first axis.
 

@@ -107,7 +107,7 @@ Checkpoints = Callable[
 
 
 def no_checkpoints(name: str) -> Checkpoint:
-    """Return a `Checkpoint` that saves nothing."""
+    """Return a `Checkpoint` that saves nothing, so that no run is resumed."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str; got name={name!r}.")
     return Checkpoint(lambda: None, lambda saved: None, lambda: False)

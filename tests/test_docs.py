@@ -19,6 +19,7 @@ NAMES = (
     "CONTRIBUTING.md",
     "experiments/README.md",
     *sorted(f"docs/{p.name}" for p in TOP.glob("docs/*.md")),
+    *sorted(f"docs/howto/{p.name}" for p in TOP.glob("docs/howto/*.md")),
 )
 PAGES = {name: (TOP / name).read_text("utf-8") for name in NAMES}
 ARTICLE, ARCHITECTURE = PAGES["docs/article.md"], PAGES["docs/architecture.md"]

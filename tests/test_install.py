@@ -23,13 +23,11 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "lazy_loader": "lazy-loader",
     "tensorflow": "tensorflow-cpu",
+    "flint": "python-flint",
 }
-OURS = {
-    "research",
-    "experiments",
-    "benchmarks",
-    "build",
-}  # The last one is notebooks/build.py.
+# Also what is beside a script that is run: notebooks/build.py, docs/typeset.py.
+OURS = {"research", "experiments", "benchmarks", "docs", "notebooks", "tests"}
+OURS |= {"build", "typeset"}
 
 BARE = {
     "PATH": os.environ["PATH"]
@@ -89,7 +87,7 @@ def test_conda_environment_equals_setup_cfg():
 def test_every_requirement_has_a_lower_bound_and_no_upper_one():
     assert not [
         line
-        for line in requirements("test", "browser", "notebook", "dev")
+        for line in requirements("test", "browser", "notebook", "docs", "dev")
         if not re.fullmatch(r"[\w\[\]-]+>=[\d.]+", line)
     ]
 
@@ -236,7 +234,7 @@ FOLDERS = {
     "experiments": ["bench"],
     "tests": ["test"],
     "tests/browser": ["test", "browser"],
-} | {"notebooks": ["notebook"]}
+} | {"notebooks": ["notebook"], "docs": ["docs"]}
 
 
 @pytest.mark.parametrize(("folder", "extras"), FOLDERS.items())

@@ -2,12 +2,17 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
 
+from docs import gallery
 from experiments import __main__ as experiments
-from research import runs
+from experiments import _pictures as pictures
+from research import figures, runs
+
+RESULT = runs.Result("Dots.", (), {}, {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,3 +73,81 @@ def test_keep_without_a_run_folder_says_what_it_takes(capsys, tmp_path):
     with pytest.raises(SystemExit, match="2"):
         experiments.main(["keep", str(tmp_path)])
     assert "run folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def drawing():
+    """(number of random dots) -> an experiment that draws them, as a module."""
+
+    def drawing(dots, figure=None):
+        def draw(result):
+            made, axes = figures.new_figure()
+            axes[0, 0].scatter(*np.random.default_rng(0).normal(size=(2, dots)))
+            return {"dots": figures.Picture("Dots", "Dots & <x>.", figure or made)}
+
+        return types.SimpleNamespace(__name__="experiments.toy", draw=draw)
+
+    return drawing
+
+
+@pytest.mark.parametrize(
+    ("dots", "suffix"), [(10, ".svg"), (5000, ".png")], ids=["few", "many"]
+)
+def test_picture_is_small_and_has_its_caption(drawing, tmp_path, dots, suffix):
+    (tmp_path / "toy.svg").write_text("an earlier one")
+    (tmp_path / "toy.png").write_text("an earlier one")
+    file = pictures.keep_picture(drawing(dots), RESULT, tmp_path)
+    assert file == tmp_path / f"toy{suffix}"
+    assert [*tmp_path.iterdir()] == [file]
+    assert file.stat().st_size <= pictures.LARGEST
+    assert gallery.description(file) == "Dots & <x>."
+
+
+def test_picture_that_is_the_text_of_an_svg_file_is_kept_with_its_caption(
+    drawing, tmp_path
+):
+    text = '<svg xmlns="http://www.w3.org/2000/svg" width="9"><g/></svg>'
+    file = pictures.keep_picture(drawing(1, text), RESULT, tmp_path)
+    assert gallery.description(file) == "Dots & <x>."
+    assert file.read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg" width')
+
+
+def test_picture_that_is_too_large_is_refused_and_nothing_is_written(drawing, tmp_path):
+    text = f"<svg >{'<g/>' * pictures.LARGEST}</svg>"
+    with pytest.raises(ValueError, match="the picture of toy would have 400,"):
+        pictures.keep_picture(drawing(1, text), RESULT, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_only_the_picture_of_a_run_that_agrees_with_the_reference_is_kept(
+    drawing, tmp_path, monkeypatch, capsys
+):
+    run = finished(tmp_path / "results")
+    monkeypatch.setattr(experiments, "FOLDER", tmp_path)
+    monkeypatch.setattr(experiments, "load", lambda name: drawing(10))
+    (tmp_path / "reference").mkdir()
+    assert experiments.main(["keep", str(run)]) == 0
+    file = tmp_path / "reference/toy.json"
+    before = file.read_bytes()
+    assert capsys.readouterr().out.split() == [str(file), str(file.with_suffix(".svg"))]
+    assert experiments.main(["keep", str(run), "--only-picture"]) == 0
+    assert file.read_bytes() == before
+    file.write_bytes(before.replace(b"0.97", b"0.96"))
+    file.with_suffix(".svg").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        experiments.main(["keep", str(run), "--only-picture"])
+    assert "does not agree with the stored reference" in capsys.readouterr().err
+    assert not file.with_suffix(".svg").exists()
+
+
+KEPT = sorted(
+    file for suffix in ("svg", "png") for file in gallery.REFERENCES.glob(f"*.{suffix}")
+)
+
+
+@pytest.mark.parametrize("file", KEPT, ids=lambda file: file.stem)
+def test_kept_picture_belongs_to_a_reference_is_small_and_has_its_caption(file):
+    assert file.with_suffix(".json").exists()
+    assert [one.stem for one in KEPT].count(file.stem) == 1
+    assert file.stat().st_size <= pictures.LARGEST
+    assert gallery.description(file).endswith(".")

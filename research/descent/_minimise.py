@@ -23,7 +23,7 @@ PATIENCE = 10
 
 
 class Minimum(NamedTuple):
-    """The result of `minimise`.
+    """Result of `minimise`: last parameters, value, and why the loop stopped.
 
     Attributes:
       params: The last parameters, a pytree like the initial parameters.

@@ -95,7 +95,7 @@ def write_leaderboard(
 
 
 def tables(rankings: Rankings) -> list[Table]:
-    """Return the tables of the page.
+    """Make the tables of a leaderboard: measurements, protocols and studies.
 
     The tables show the measurements on workloads and those on networks, the protocols
     and the studies. If files were left out, another table lists these files.

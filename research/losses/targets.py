@@ -74,6 +74,8 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
     Raises:
       ValueError: The shapes do not match (as for one-hot labels), or a label is out of
         range.
+    Example:
+      >>> check_classes((4, 3), jnp.array([0, 2, 1, 1]))  # No error: 4 labels of 3.
     """
     check_sequence("shape", shape, "lengths", int)
     if not isinstance(y, Tracer):

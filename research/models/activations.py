@@ -97,6 +97,7 @@ def _derivative_of_gelu(z: Array) -> Array:
     )
 
 
+# Name -> function φ, elementwise, between the layers of a network.
 ACTIVATIONS: dict[str, Activation] = {
     "identity": identity,
     "sigmoid": sigmoid,
@@ -118,7 +119,7 @@ ACTIVATION_DERIVATIVES: dict[str, Activation] = {
 
 
 def find_activation(name: str) -> Activation:
-    """Return the activation with this name.
+    """Return the activation that has this name in `ACTIVATIONS`.
 
     Args:
       name: A key of `ACTIVATIONS`.

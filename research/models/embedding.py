@@ -48,7 +48,7 @@ def embed(
 def sinusoidal_positions(
     context: int, width: int, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "context width"]:
-    """Compute the sinusoidal positions of the Transformer.
+    """Compute the vectors of sines and cosines that tell a Transformer the positions.
 
     For position t and i = 0, 1, ...:
 

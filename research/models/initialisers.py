@@ -207,6 +207,7 @@ def orthogonal(
     return (q if rows >= columns else q.T).reshape(tuple(shape)).astype(dtype)
 
 
+# Name -> function (key, shape, dtype) that draws the weights of a layer.
 INITIALISERS: dict[str, Initialiser] = {
     "lecun_normal": lecun_normal,
     "lecun_uniform": lecun_uniform,
@@ -219,7 +220,7 @@ INITIALISERS: dict[str, Initialiser] = {
 
 
 def find_initialiser(name: str) -> Initialiser:
-    """Return the initialiser with this name.
+    """Return the initialiser that has this name in `INITIALISERS`.
 
     Args:
       name: A key of `INITIALISERS`.

@@ -377,6 +377,7 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
     return np.array(FALLBACK_DISCOUNTS)
 
 
+# Name -> how probabilities are given to n-grams that were never counted.
 SMOOTHINGS: dict[str, Callable[[np.ndarray, int, int], tuple[Level, ...]]] = {
     "kneser_ney": _kneser_ney,
     "witten_bell": _witten_bell,

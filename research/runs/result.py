@@ -27,7 +27,7 @@ SHAPE = {
 
 
 class Table(NamedTuple):
-    """Table of a result.
+    """Table of a result: a title, columns, rows, and a note.
 
     Attributes:
       title: Title of the table. It says what the rows are.

@@ -47,7 +47,7 @@ WORKLOADS: dict[str, Callable[..., Workload]] = {
 
 
 def make_workload(name: str, **options: Any) -> Workload:
-    """Build a named workload.
+    """Build the workload with this name: its data, objective and optimum.
 
     A second call with the same name and options returns the same object. The optimum is
     therefore computed only once per process.

@@ -2,7 +2,6 @@
 runs nothing it was told.
 """
 
-import shutil
 import struct
 import zlib
 
@@ -18,16 +17,6 @@ LONG = NASTY + 50 * "long"
 SVG = """<svg xmlns="http://www.w3.org/2000/svg"
  width="900" height="420" viewBox="0 0 900 420">
 <script>window.owned = 1</script></svg>"""
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 ROWS = (
     ("run 10", 9, 1e-9, NASTY),
     ("run 2", None, 0.5, None),
@@ -35,34 +24,6 @@ ROWS = (
     ("Run 3", 80, float("inf"), 3),
     ("run 4", -5, -1e-10, "a"),
 )
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chromium = next(
-        filter(
-            None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
-        ),
-        None,
-    )
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.fail(
-            "These tests need chromium and chromedriver: apt-get install chromium "
-            "chromium-driver (Debian)."
-        )
-    try:
-        from selenium import webdriver
-    except ImportError:
-        pytest.fail("These tests need selenium: pip install 'descent-jax[browser]'.")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture(scope="module")

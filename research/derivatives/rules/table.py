@@ -10,7 +10,7 @@ Constants = Mapping[str, Any]
 
 
 class Rule(NamedTuple):
-    """A rule of differentiation.
+    """Rule of differentiation, with its domain and an example.
 
     Attributes:
       text: Formula of the rule, in one line.

@@ -1,0 +1,97 @@
+"""Keep the first picture of a run beside its reference, small and with its caption."""
+
+import io
+import re
+from pathlib import Path
+from types import ModuleType
+from xml.sax.saxutils import escape
+
+from PIL import Image, PngImagePlugin
+
+import research
+from research.cli import report_of
+from research.figures import Picture
+
+LARGEST = 100_000  # Bytes; version control stores every picture for ever.
+WIDTHS = (1200, 1000, 800, 640)  # Of a PNG, in pixels; the first that is small enough.
+COLOURS = 64
+METADATA = (
+    '<metadata><dc:description xmlns:dc="http://purl.org/dc/elements/1.1/">'
+    "{caption}</dc:description></metadata>"
+)
+
+
+def keep_picture(
+    experiment: ModuleType, result: research.runs.Result, folder: Path
+) -> Path:
+    """Draw a result again, and write the first picture to <folder>/<experiment>.svg.
+
+    If the SVG file would be too large, a PNG file is written. The caption of the
+    picture is in the metadata of the file, as a text for those who do not see it.
+
+    Args:
+      experiment: Module of the experiment.
+      result: Result of a finished run.
+      folder: Folder of the references.
+    Returns:
+      Path of the written file. A file with the other suffix is removed.
+    Raises:
+      ValueError: The picture cannot be made small enough.
+    """
+    with research.figures.style():
+        picture = next(iter(report_of(experiment).draw(result).values()))
+        data, suffix = as_svg(picture), ".svg"
+        if len(data) > LARGEST:
+            data, suffix = as_png(picture), ".png"
+    name = experiment.__name__.rpartition(".")[2]
+    if len(data) > LARGEST:
+        raise ValueError(
+            f"the picture of {name} would have {len(data):,} bytes; at most "
+            f"{LARGEST:,} are allowed. Draw fewer points or panels in its first "
+            "picture."
+        )
+    for other in (".svg", ".png"):
+        (folder / f"{name}{other}").unlink(missing_ok=True)
+    file = folder / f"{name}{suffix}"
+    file.write_bytes(data)
+    return file
+
+
+def as_svg(picture: Picture) -> bytes:
+    """Return a picture as an SVG file with its caption as description."""
+    if isinstance(picture.figure, str):
+        words = METADATA.format(caption=escape(picture.caption))
+        return re.sub(
+            r"<svg [^>]*>", lambda tag: tag[0] + words, picture.figure, count=1
+        ).encode()
+    file = io.BytesIO()
+    metadata = {"Date": None, "Description": picture.caption}
+    picture.figure.savefig(file, format="svg", metadata=metadata)
+    return file.getvalue()
+
+
+def as_png(picture: Picture) -> bytes:
+    """Return a picture as the widest PNG file that is small enough, or the smallest."""
+    if isinstance(picture.figure, str):
+        return picture.figure.encode()  # Nothing here draws the text of an SVG file.
+    data = b""
+    for width in WIDTHS:
+        drawn = io.BytesIO()
+        dpi = width / picture.figure.get_size_inches()[0]
+        picture.figure.savefig(drawn, format="png", dpi=dpi)
+        data = fewer_colours(drawn, picture.caption)
+        if len(data) <= LARGEST:
+            break
+    return data
+
+
+def fewer_colours(drawn: io.BytesIO, caption: str) -> bytes:
+    """Return a PNG file again with a small palette, and with a caption."""
+    words = PngImagePlugin.PngInfo()
+    words.add_itxt("Description", caption)
+    file = io.BytesIO()
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(COLOURS).save(
+            file, "png", optimize=True, pnginfo=words
+        )
+    return file.getvalue()
