@@ -1412,6 +1412,7 @@ def of_pages() -> Iterator[Call]:
 WITHOUT_ARGUMENTS = {
     "sizes.check_most",  # It takes any name.
     *(
+        "datasets.benchmark_logs",
         "datasets.documents",
         "datasets.python_help",
         "datasets.recordings",
