@@ -23,6 +23,7 @@ NAMES = (
 )
 NAMES += (
     "bring_your_own_rule",
+    "your_rule_on_a_network",
     "image_recognition",
     "spoken_words",
     "character_language_model",

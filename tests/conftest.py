@@ -83,7 +83,7 @@ NIGHTLY = re.compile(
     r"|test_a_state_that_was_written_and_read_goes_on_to_the_same_bits\[.*softmax_reg"
     r"|test_rule_works_inside_optax\[.*softmax_regression"
     r"|test_update_takes_arguments_that_nobody_knows_.*-[1-9]\d?\]"
-    r"|test_lesson_shows_.*\[(bring_your_own_rule|character_language_model)\]"
+    r"|test_lesson_shows_.*\[(bring_your_own_rule|your_rule_on_a_network|character_language_model)\]"
     r"|test_lesson_shows_.*\[(spoken_words|image_recognition)\]"
     r"|test_interval_covers_at_least_what_it_says_on_other_noise\[(?!.*(heavy|skewed))"
     r"|test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike"

@@ -53,6 +53,7 @@ SETUP = 3  # Cells of code that install, configure and import.
 PICTURES = {"what_is_a_derivative": 2, "the_chain_rule_at_work": 1, "write_adam": 1}
 PICTURES |= {
     "bring_your_own_rule": 4,
+    "your_rule_on_a_network": 2,
     "image_recognition": 3,
     "spoken_words": 2,
     "character_language_model": 2,

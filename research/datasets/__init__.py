@@ -3,6 +3,7 @@
 Nothing here imports JAX.
 """
 
+from research.datasets._benchmark_logs import benchmark_logs as benchmark_logs
 from research.datasets._documents import DocumentSplit as DocumentSplit
 from research.datasets._documents import documents as documents
 from research.datasets._images import ImageSplit as ImageSplit

@@ -118,9 +118,9 @@ def fault(path: Path, file: File) -> str | None:
     found = digest(path, file.hashed)
     if found == file.sha256:
         return None
-    part = {"file": "", "content": " of its content", "wavs": " of its wav files"}[
-        file.hashed
-    ]
+    part = {"content": " of its content", "wavs": " of its wav files"}.get(
+        file.hashed, " of its logs" if file.hashed == "logs" else ""
+    )
     return (
         f"{path} is damaged, or it is another file: sha256{part} {found} instead of "
         f"{file.sha256}."

@@ -13,6 +13,7 @@ from research.reading import check_regular
 MOST_BYTES = 2**30  # Largest uncompressed file that is read at once.
 CHUNK = 1 << 20
 GZIP = b"\x1f\x8b"
+LOGS = "/records/track_3_optimization/"
 
 
 def digest(path: Path, hashed: str = "file") -> str:
@@ -22,7 +23,8 @@ def digest(path: Path, hashed: str = "file") -> str:
 
     Args:
       path: Path of the file.
-      hashed: Data from which the hash is computed: "file", "content" or "wavs".
+      hashed: Data from which the hash is computed: "file", "content", "wavs" or
+        "logs".
         `research.datasets.sources.File` explains these.
     Returns:
       The hash, 64 hexadecimal digits. If the file cannot be unpacked, the result is a
@@ -48,10 +50,10 @@ def digest(path: Path, hashed: str = "file") -> str:
 def _digest(path: str, hashed: str, *status: int) -> str:
     del status  # Part of the cache's key, so that a changed file is read again.
     found = hashlib.sha256()
-    if hashed == "wavs":
+    if hashed in MEMBERS:
         lines = {
             name: f"{hashlib.sha256(content).hexdigest()}  {name}\n"
-            for name, content in wavs_in(Path(path))
+            for name, content in MEMBERS[hashed](Path(path))
         }
         for name in sorted(lines):
             found.update(lines[name].encode())
@@ -112,3 +114,23 @@ def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
     """
     for name, content in files_in(path, lambda name: name.endswith(".wav")):
         yield Path(name).name, content
+
+
+def logs_in(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the text files of the benchmark track 3 from an archive of its repository.
+
+    The arguments and errors are those of `wavs_in`.
+
+    Yields:
+      A pair for each file: the path below the folder of the benchmark, and the content.
+    """
+    for name, content in files_in(path, _is_log):
+        yield name.partition(LOGS)[2], content
+
+
+def _is_log(name: str) -> bool:
+    return LOGS in name and name.endswith((".txt", ".stdout", ".out", ".md"))
+
+
+# Files of an archive from which a hash is computed, whatever the packing.
+MEMBERS = {"wavs": wavs_in, "logs": logs_in}

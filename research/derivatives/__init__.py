@@ -71,3 +71,8 @@ from research.derivatives.rules import Rule as Rule
 from research.derivatives.rules import RuleCheck as RuleCheck
 from research.derivatives.rules import find_derivative_rule as find_derivative_rule
 from research.derivatives.rules import verify_derivative_rule as verify_derivative_rule
+from research.derivatives.sparse import PatternError as PatternError
+from research.derivatives.sparse import SparseDerivative as SparseDerivative
+from research.derivatives.sparse import SparsityPattern as SparsityPattern
+from research.derivatives.sparse import sparse_hessian as sparse_hessian
+from research.derivatives.sparse import sparse_jacobian as sparse_jacobian

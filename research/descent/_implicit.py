@@ -24,7 +24,7 @@ def root_of_gradient(
       objective: Function params -> (). It may use arrays from outside. The derivative
         is with respect to these.
       params: Where the search starts.
-      search: Function params -> (minimum, anything else).
+      search: Function params -> (minimum, other floating arrays).
     Returns:
       What the search returns. The derivative of the minimum solves H dx = -dg by
       conjugate gradients; all else is constant.
@@ -65,6 +65,22 @@ def _norm(tree: Params) -> Array:
             start=jnp.zeros(()),
         )
     )
+
+
+def as_floats(counts: tuple[Array, ...]) -> Any:
+    """Return int32 numbers as pairs of float32 numbers, which hold them exactly.
+
+    `jax.lax.custom_root` of jax 0.7.2 cannot return integers besides the root.
+    """
+    return [
+        (jnp.floor_divide(n, 4096).astype("float32"), (n % 4096).astype("float32"))
+        for n in counts
+    ]
+
+
+def as_integers(pairs: Any) -> list[Array]:
+    """Undo `as_floats`."""
+    return [h.astype("int32") * 4096 + low.astype("int32") for h, low in pairs]
 
 
 def with_derivative_of(

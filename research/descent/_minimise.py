@@ -13,7 +13,12 @@ import optax
 from jaxtyping import Float, Int
 
 from research.checks import check_callable, check_number, check_tree
-from research.descent._implicit import root_of_gradient, with_derivative_of
+from research.descent._implicit import (
+    as_floats,
+    as_integers,
+    root_of_gradient,
+    with_derivative_of,
+)
 from research.types import Array, Outcome, Params, Scalar
 from research.update_rules._checks import check_floating, check_rule
 from research.update_rules._rule_info import rule_info
@@ -198,7 +203,7 @@ def _minimise(
             )
         )
 
-    def search(params: Params) -> tuple[Params, _Loop]:
+    def search(params: Params) -> tuple[Params, Any]:
         value, grad = jax.value_and_grad(value_fn)(params)
         count = jnp.zeros((), jnp.int32)
         # The outcome if nothing else ends the loop.
@@ -220,16 +225,12 @@ def _minimise(
             step,
             settled(begin),
         )
-        return end.params, end
+        counts = (end.steps, end.evaluations, end.outcome)
+        return end.params, (end.value, _norm(end.grad, norm), as_floats(counts))
 
-    found, end = root_of_gradient(value_fn, params, search)
+    found, (value, size, counts) = root_of_gradient(value_fn, params, search)
     return Minimum(
-        found,
-        with_derivative_of(end.value, value_fn, found),
-        _norm(end.grad, norm),
-        end.steps,
-        end.evaluations,
-        end.outcome,
+        found, with_derivative_of(value, value_fn, found), size, *as_integers(counts)
     )
 
 

@@ -64,6 +64,23 @@ def test_wavs_have_the_hash_of_sha256sum_in_any_order_and_archive(tmp_path):
         (tmp_path / "a.tar").unlink()
 
 
+def test_logs_have_the_hash_of_sha256sum_in_their_folder(tmp_path):
+    texts = {"results/a b.txt": b"two", "README.md": b"one"}
+    lines = "".join(
+        f"{hashlib.sha256(texts[name]).hexdigest()}  {name}\n"
+        for name in ("README.md", "results/a b.txt")
+    )
+    for top in ("modded-nanogpt-1a", "x"):
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            for name in (*texts, "figure.png"):
+                member = tarfile.TarInfo(f"{top}/records/track_3_optimization/{name}")
+                member.size = len(texts.get(name, b""))
+                archive.addfile(member, io.BytesIO(texts.get(name, b"")))
+        found = hashing.digest(tmp_path / "a.tar", "logs")
+        assert found == hashlib.sha256(lines.encode()).hexdigest()
+        (tmp_path / "a.tar").unlink()
+
+
 def test_file_that_changes_is_hashed_again(tmp_path):
     path = tmp_path / "a"
     for content in (RIGHT, WRONG):

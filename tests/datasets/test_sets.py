@@ -222,6 +222,21 @@ def test_vowels_are_padded_to_the_longest_of_both_parts(given, pretend):
     assert split.test_x[2, 0].all()
 
 
+def test_benchmark_logs_are_the_texts_of_their_folder(given, pretend):
+    inside = "modded-nanogpt-1a/records/track_3_optimization/"
+    members = {
+        f"{inside}results/b/2.txt": b"two \xff",
+        f"{inside}README.md": b"table",
+        f"{inside}results/run.py": b"code",
+        "modded-nanogpt-1a/records/track_1_short/1.txt": b"another track",
+    }
+    content = tar(members)
+    pretend("track_3", {"a.tar.gz": content})
+    (given / "a.tar.gz").write_bytes(content)
+    found = {"README.md": "table", "results/b/2.txt": "two \N{REPLACEMENT CHARACTER}"}
+    assert datasets.benchmark_logs() == found
+
+
 def put_recordings(given, pretend, names):
     waves = {
         f"r/{name}.wav": RANDOM.integers(-9, 9, 5 + k).astype(np.int16)

@@ -27,7 +27,7 @@ def test_every_file_has_a_hash_a_size_and_a_way_here():
         assert re.fullmatch("[0-9a-f]{64}", file.sha256)
         assert file.num_bytes > 1000
         assert bool(file.urls) != bool(file.wheel)
-        assert file.hashed in ("file", "content", "wavs")
+        assert file.hashed in ("file", "content", "wavs", "logs")
         assert (
             not file.wheel
             or file.name == f"{file.wheel.replace('==', '-')}-py3-none-any.whl"

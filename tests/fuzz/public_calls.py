@@ -686,6 +686,8 @@ def of_derivatives() -> Iterator[Call]:
             {"f": lambda a, b: a * b**2, "argument": 1, "args": (2.0, 3.0)},
             False,
         ),
+        ("sparse_hessian", at, True),
+        ("sparse_jacobian", {"f": lambda x: x**2, "x": x}, True),
         ("taylor", {**at, "v": v, "order": 3}, False),
         ("enclose", {"f": jnp.sin, "low": 0.1, "high": 0.2}, False),
         ("derivative_enclosure", {"f": jnp.sin, "low": 0.1, "high": 0.2}, True),
@@ -1410,6 +1412,7 @@ def of_pages() -> Iterator[Call]:
 WITHOUT_ARGUMENTS = {
     "sizes.check_most",  # It takes any name.
     *(
+        "datasets.benchmark_logs",
         "datasets.documents",
         "datasets.python_help",
         "datasets.recordings",

@@ -1,0 +1,191 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/descent/blob/main/notebooks/your_rule_on_a_network.ipynb)
+#
+# # Your rule on a network: does it train one better than Adam?
+#
+# You have an update rule. Here you write one in ten lines, train a network with it by hand, and then let
+# `compare_networks` ask whether it is better than Adam: both tuned by the same number of independent searches, with a
+# schedule to the end, on seeds that no choice has seen. The answer has an interval. Put your own rule in the place of
+# this one and run the rest.
+#
+# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
+# after it say what you should have seen.
+#
+# It takes under five minutes on two cores, without an accelerator. In Colab run the next cell once (no restart is
+# needed); where the package is installed already, skip it.
+
+# %%
+# %pip install --quiet git+https://github.com/OWNER/descent
+
+# %% [markdown]
+# `configure` comes before the first computation. The network itself is in float32, as networks are.
+
+# %%
+import research
+
+research.backend.configure(x64=True)
+
+# %%
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+
+import research.comparison.networks
+import research.figures.network_studies
+import research.workloads.networks
+from research import comparison, figures, tuning
+
+network = research.workloads.networks.make_network("mlp_digits")
+
+
+def by_hand(make, rates, seed=0):
+    """Validation loss after each epoch of one training for each rate, shape (rates, epochs + 1)."""
+    sampler = research.samplers.minibatch(network.num_examples, network.batch_size)
+    program = research.descent.compile_sweep(
+        network.workload, make, sampler, network.num_epochs, evaluate_on=("validation",)
+    )
+    return research.descent.sweep(program, {"seed": [seed] * len(rates), "learning_rate": rates}).values
+
+
+# %% [markdown]
+# ## A rule
+#
+# The idea: the layers of a network have gradients of very different sizes. Why not average the gradient of each layer,
+# and divide it by its own root mean square, so that every layer moves as far as every other?
+#
+# $$m_t = \beta\, m_{t-1} + (1 - \beta)\, g_t \qquad
+# \theta_t = \theta_{t-1} - \eta\, \frac{m_t}{\sqrt{\mathrm{mean}(m_t^2)}}$$
+#
+# In optax a rule is two functions: `init(params)` gives the first state, and `update(gradients, state)` what is to be
+# added to the params, with the next state.
+#
+# **Predict.** The first gradient is $(3, -4)$, the rate 0.1. What is the first step?
+
+
+# %%
+def mine(learning_rate=0.01, decay=0.9):
+    """An average of gradients, of which each leaf has the same root mean square."""
+
+    def update(gradients, average, params=None):
+        average = jax.tree.map(lambda m, g: decay * m + (1 - decay) * g, average, gradients)
+        rms = lambda m: jnp.sqrt(jnp.mean(m**2) + 1e-16)
+        return jax.tree.map(lambda m: -learning_rate * m / rms(m), average), average
+
+    return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), update)
+
+
+rule = mine(0.1)
+step, state = rule.update(jnp.array([3.0, -4.0]), rule.init(jnp.zeros(2)))
+print("first step:", np.asarray(step).round(4))
+
+# %% [markdown]
+# **Seen.** `[-0.0849  0.1131]`: the direction of the gradient, with a root mean square of 0.1.
+
+# %% [markdown]
+# ## By hand
+#
+# A network of 64 hidden units learns to read digits of 8 by 8 pixels: batches of 32, twenty epochs, one seed, constant
+# rates. What counts is the loss on the validation part.
+#
+# **Predict.** Which of the four trainings of yours ends lowest, and which of Adam's?
+
+# %%
+rates = [0.0003, 0.001, 0.003, 0.01]
+with figures.style():
+    _, panels = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constrained")
+    for panel, (name, make) in zip(panels, {"mine": mine, "adam": optax.adam}.items(), strict=True):
+        curves = by_hand(make, rates)
+        for curve, rate in zip(curves, rates, strict=True):
+            panel.semilogy(curve, label=f"{rate:g}")
+        panel.set(title=name, xlabel="epoch")
+        print(f"{name} ends at", ", ".join(f"{loss:.3f}" for loss in curves[:, -1]))
+    panels[0].set_ylabel("validation loss")
+    panels[1].legend(title="rate")
+plt.show()
+
+# %% [markdown]
+# **Seen.** Yours at the lowest rate, `0.078`, and hardly higher at the next two. Adam with `0.048` at 0.003: by hand,
+# Adam is far better. But the rates are those that suit Adam, they do not fall, and there is one seed.
+
+# %% [markdown]
+# ## Asked honestly
+#
+# Now each rule has three independent searches. A search tries six rates, races the better ones over more seeds and
+# looks beside the best. In every training the rate warms up and then falls to zero at the end, because rules change
+# places while the rate falls. What a search chooses is reported on five other seeds. The score is the validation loss
+# at the end. Adam is also trained at half to twice the steps: that turns a loss into *steps for an equal loss*.
+#
+# **Predict.** Will the interval of the ratio of losses contain 1?
+
+# %%
+terms = {"searches": 3, "budget": 6, "seeds": 5, "tuning_seeds": 6, "search_schedule": False, "timed": False}
+spaces = {"mine": {"learning_rate": tuning.Range(1e-4, 1e-1)}}
+study = comparison.compare_networks({"mine": mine, "adam": "adam"}, network, spaces=spaces, **terms)
+print(study.answer)
+
+# %% [markdown]
+# **Seen.** It does not. Yours reaches `0.871` of Adam's loss, with an interval of `[0.77, 0.986]`, and needs `0.698` of its
+# steps for the same loss. By hand it was the other way round: your rule takes steps of one size, so it needs a rate that
+# falls. The interval covers other searches and other seeds. It nearly holds 1, and the study could not have seen a
+# factor below `1.18` for sure, so ask again with more searches before you tell anybody.
+
+# %% [markdown]
+# ## What the searches found
+#
+# **Predict.** By which factor do the rates differ that the three searches of a rule chose?
+
+# %%
+for name in ("mine", "adam"):
+    chosen = study.arrays[f"mlp_digits/{name}/chosen"][:, 0]
+    logs = study.arrays[f"mlp_digits/{name}/logs"]
+    print(f"{name}: rates {chosen.round(5)}, mean losses {np.exp(logs.mean(axis=1)).round(4)}")
+cells = {cell["rule"]: cell for cell in study.numbers["cells"]}
+for name, cell in cells.items():
+    print(f"{name}: test accuracy {100 * cell['accuracy']:.1f} %, RMS of its updates {cell['update_rms']:.2g}")
+with figures.style():
+    pictures = figures.network_studies.draw_network_study(study.numbers, study.arrays)
+pictures["curves"].figure
+
+# %% [markdown]
+# **Seen.** Those of yours lie between `0.00253` and `0.00316`, ten times the best rate by hand. Adam's three go from
+# `0.01433` to `0.0368`, with nearly the same loss. The test accuracy, `98.6` and `98.7` %, says nothing about which rule is
+# better: it is only reported, and one of a thousand images decides it.
+
+# %% [markdown]
+# ## Send it
+#
+# **Predict.** What must be in a file with which somebody else can check your sentence?
+
+# %%
+folder = study.save()
+print(*sorted(path.name for path in folder.glob("[!.]*")))
+packed = research.runs.pack(folder, "mine_on_a_network.zip")
+read = comparison.read_study(packed)
+print(read.name, read.manifest["status"], *(entry["rules"] for entry in read.numbers["origin"]["code"]))
+
+# %% [markdown]
+# **Seen.** The folder has a report with its pictures, and the file that is packed from it has the report, the numbers,
+# and the source of `mine`, which is shown and never run. The command *leaderboard* ranks your file beside others.
+
+# %% [markdown]
+# ## Exercises
+#
+# Predict first, here too.
+#
+# 1. **Your own rule.** Put it in the place of `mine`. Its first argument must be the learning rate.
+# 2. **Another network.** Ask again with `"cnn_digits"` or `"autoencoder_digits"` in the place of `network`. Does the
+#    answer stay? (One network is one network. A rule that wins on one may lose on the next.)
+# 3. **Your own data.** `research.workloads.networks.network_workload` makes a network from a model, a loss and arrays
+#    for training and validation. How many lines does yours need?

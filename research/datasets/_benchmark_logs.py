@@ -1,0 +1,30 @@
+"""Logs of the optimization benchmark of modded-nanogpt, its track 3."""
+
+from research.datasets.finding import find_files, find_source
+from research.datasets.hashing import logs_in
+
+
+def benchmark_logs() -> dict[str, str]:
+    """Load the text files of track 3 of modded-nanogpt, at the commit f411b3d.
+
+    The benchmark trains one network with many update rules, and asks for the fewest
+    steps to a validation loss of 3.28. The text files are its README.md and those of
+    its results: logs of trainings, each with the code that ran, and notes. The archive
+    is downloaded if it is missing.
+
+    Returns:
+      The texts by path: "README.md", "results/....txt", sorted. Bytes that are not
+      UTF-8 become the replacement character.
+    Raises:
+      ValueError: The file is damaged.
+      OSError: The file is missing and cannot be downloaded. The message says how to get
+        it.
+    References:
+      Jordan (2026), Modded-NanoGPT Optimization Benchmark,
+      github.com/KellerJordan/modded-nanogpt, records/track_3_optimization.
+    """
+    path = find_files(find_source("track_3", "benchmark_logs"))[0]
+    return {
+        name: content.decode(errors="replace")
+        for name, content in sorted(logs_in(path))
+    }

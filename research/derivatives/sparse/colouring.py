@@ -1,0 +1,133 @@
+"""Colouring of a sparsity pattern, in both directions.
+
+Columns of one colour are computed together by one product J v, rows by one product
+uᵀ J. Rows with many entries make many colours of columns necessary, so these
+rows are computed by the second kind of product, and the columns are coloured without
+them; or the other way round (Coleman & Verma, The efficient computation of sparse
+Jacobian matrices using automatic differentiation, 1998).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+Matrix = Any  # scipy.sparse.csr_matrix of bool.
+
+
+class Colouring(NamedTuple):
+    """Which rows and columns are computed together.
+
+    Attributes:
+      columns: Colour of each column, or -1 for a column that no product needs.
+      rows: Colour of each row, or -1.
+      by_row: Whether each entry of the pattern, in the order of CSR, is computed with
+        its row.
+    """
+
+    columns: np.ndarray
+    rows: np.ndarray
+    by_row: np.ndarray
+
+    @property
+    def num_columns(self) -> int:
+        """Number of colours of columns."""
+        return int(self.columns.max(initial=-1)) + 1
+
+    @property
+    def num_rows(self) -> int:
+        """Number of colours of rows."""
+        return int(self.rows.max(initial=-1)) + 1
+
+    @property
+    def total(self) -> int:
+        """Number of colours."""
+        return self.num_columns + self.num_rows
+
+
+def coloured(
+    pattern: Matrix, forward: bool, reverse: bool, symmetric: bool = False
+) -> Colouring:
+    """Return a colouring of few colours.
+
+    Args:
+      pattern: Boolean matrix in CSR form.
+      forward, reverse: Whether products J v, and products uᵀ J, can be computed.
+      symmetric: Whether the matrix is symmetric. Then an entry may be read from its
+        mirror image.
+    """
+    best: Colouring | None = None
+    for flipped in (False, True):
+        # Without flipping, columns are the main direction, and few rows are set apart.
+        main, other = (reverse, forward) if flipped else (forward, reverse)
+        if not main or (symmetric and flipped):
+            continue
+        matrix = scipy.sparse.csr_matrix(pattern.T) if flipped else pattern
+        for limit in _limits(matrix, allowed=other or symmetric):
+            if best is not None and limit >= best.total:
+                continue  # There are at least as many colours as entries in a row.
+            found = _with_dense_rows(matrix, limit, symmetric, flipped)
+            if best is None or found.total < best.total:
+                best = found
+    if best is None:
+        raise ValueError("Neither forward nor reverse mode is possible.")
+    return best
+
+
+def _limits(matrix: Matrix, allowed: bool) -> list[int]:
+    """Return limits to try for the number of entries of a row, largest first."""
+    degrees = np.unique(np.diff(matrix.indptr))[::-1]
+    if not allowed or not len(degrees):
+        return [int(degrees.max(initial=0))]
+    chosen = np.unique(np.geomspace(1, len(degrees), 12).astype(int)) - 1
+    return [int(degrees[i]) for i in chosen]
+
+
+def _with_dense_rows(
+    matrix: Matrix, limit: int, symmetric: bool, flipped: bool
+) -> Colouring:
+    """Colour the rows of more entries than `limit`, and columns without these rows."""
+    degrees = np.diff(matrix.indptr)
+    dense = degrees > limit
+    of_row = np.repeat(dense, degrees)
+    rows_of = np.repeat(np.arange(matrix.shape[0]), degrees)
+    kept = ~of_row
+    if symmetric:
+        kept &= ~dense[matrix.indices]  # Read from the mirror image.
+    columns = _greedy(matrix, kept, rows_of)
+    transposed = scipy.sparse.csr_matrix(
+        (np.ones(int(of_row.sum()), bool), (matrix.indices[of_row], rows_of[of_row])),
+        shape=matrix.shape[::-1],
+    )
+    all_kept = np.ones(transposed.nnz, bool)
+    of_transposed = np.repeat(np.arange(matrix.shape[1]), np.diff(transposed.indptr))
+    rows = _greedy(transposed, all_kept, of_transposed)
+    if not flipped:
+        return Colouring(columns, rows, ~kept)
+    # The entries of the transpose, in the order of the pattern itself.
+    order = np.lexsort((rows_of, matrix.indices))
+    return Colouring(rows, columns, kept[order])
+
+
+def _greedy(matrix: Matrix, kept: np.ndarray, rows_of: np.ndarray) -> np.ndarray:
+    """Colour columns so that no two of one colour have an entry in the same row.
+
+    Only the entries that are kept count. Columns with many entries come first.
+    """
+    rows, columns = rows_of[kept], matrix.indices[kept]
+    order = np.argsort(columns, kind="stable")
+    rows, columns = rows[order], columns[order]
+    starts = np.searchsorted(columns, np.arange(matrix.shape[1] + 1))
+    degrees = np.diff(starts)
+    used: list[set[int]] = [set() for _ in range(matrix.shape[0])]
+    colours = np.full(matrix.shape[1], -1)
+    for column in np.argsort(-degrees, kind="stable"):
+        own = rows[starts[column] : starts[column + 1]]
+        if not len(own):
+            break
+        taken = set().union(*(used[row] for row in own))
+        colour = next(c for c in range(len(taken) + 1) if c not in taken)
+        colours[column] = colour
+        for row in own:
+            used[row].add(colour)
+    return colours
