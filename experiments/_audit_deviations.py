@@ -670,7 +670,14 @@ REPRODUCERS = {
     "pytorch_optimizer: BCOS": "kozistr_bcos",
 }
 # Of these, what a second reader has confirmed. The others count as "differs".
-CONFIRMED: frozenset[str] = frozenset()
+CONFIRMED: frozenset[str] = frozenset(
+    {
+        "optax: adan",
+        "optax: rprop",
+        "timm: Lookahead",
+        "pytorch_optimizer: Ranger",
+    }
+)
 
 
 def _judged(row: Row) -> Row:
