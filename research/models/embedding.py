@@ -211,8 +211,8 @@ def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
     """
     if not jnp.issubdtype(jnp.asarray(length).dtype, jnp.integer):
         raise TypeError(
-            f"length must be integers; got dtype {jnp.asarray(length).dtype}. Convert "
-            "it with .astype(int)."
+            f"length must have an integer dtype; got {jnp.asarray(length).dtype}. "
+            "Convert it with .astype(int)."
         )
     if jnp.shape(length) != shape[:-1]:
         raise ValueError(

@@ -558,7 +558,9 @@ def test_wrong_lengths_are_refused():
     ):
         with pytest.raises(ValueError, match=words):
             split_sequences(Sequences(TOKENS, np.array(length)), CONTEXT)
-    with pytest.raises(TypeError, match="length must be integers; got dtype float64"):
+    with pytest.raises(
+        TypeError, match="length must have an integer dtype; got float64"
+    ):
         split_sequences(Sequences(TOKENS, np.array([1.5, 2.0])), CONTEXT)
     for wrong in (-1, VOCABULARY):
         with pytest.raises(ValueError, match="tokens must lie in"):
