@@ -195,25 +195,27 @@ def measure_contender(
     """Search a contender's hyper-parameters several times, and report each choice.
 
     The searches (`research.tuning.search`) are independent: each has its own trials
-    (choices of hyper-parameters) and its own tuning seeds. The trial that a search
-    chooses is trained on the reporting seeds. The defaults are trained on the reporting
-    seeds, too. With a budget of one trial, only the defaults are trained.
+    (choices of hyper-parameters) and its own tuning seeds. The first tuning seeds, at
+    most four, are the screening seeds: every trial of the search is trained on them.
+    Only the better trials are trained on the other tuning seeds. The trial that a
+    search chooses is trained on the reporting seeds. The defaults are trained on the
+    reporting seeds, too. With a budget of one trial, only the defaults are trained.
 
     Args:
       workload: Workload with the parts of the data that the protocol needs.
       contender: The rule and its search space.
       protocol: Protocol of the comparison.
-      timed: Whether to time one training of the best choice alone. This needs another
-        compilation.
+      timed: Whether to measure the seconds per pass of the best choice. For this, one
+        training runs alone, which needs another compilation.
       on_chunk: Function that is called with the progress of the search; its `share` is
         the number of finished runs divided by the largest number of runs that the
         measurement may need.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and workload.
     Returns:
-      Arrays and values of the measurement. The sizes are: J searches, t trials with
-      which a search starts, h hyper-parameters, s screening seeds, n reporting seeds, k
-      evaluations, r rates and m tuning seeds.
+      Arrays and values of the measurement. There are J searches of h hyper-parameters.
+      Each search starts with t trials, and has m tuning seeds, of which s are screening
+      seeds. There are n reporting seeds, k evaluations in a training, and r rates.
 
       - `trials` (J, t, h): the trials with which the searches start;
       - `screening` (J, t, s): their log costs on the screening seeds;

@@ -134,9 +134,9 @@ def total_derivative(
         named in `dependencies`.
       x: Point of evaluation, a floating array or pytree.
       dependencies: Dict from the name of a variable to the function that computes it.
-        The arguments of this function are matched by name. They are other variables, or
-        x under the name of f's first argument. Any other argument must have a default,
-        and the default is used.
+        The arguments of this function are matched by name. An argument is another
+        variable, or x. To receive x, it must have the same name as the first argument
+        of f. Any other argument must have a default, and the default is used.
     Returns:
       The total derivative and its parts. Each of these derivatives has the structure of
       x. If f returns one number, the leaves have the shapes of the leaves of x.

@@ -51,9 +51,11 @@ class EpochInfo(NamedTuple):
 
 
 def evaluation_points(num_batches: int) -> tuple[int, ...]:
-    """Return the steps of the first epoch after which the objective is evaluated.
+    """Return the numbers of the steps in the first epoch that precede an evaluation.
 
-    There are at most eight points, log-spaced. The last point is the end of the epoch.
+    The objective is evaluated after each of these steps. Steps are counted from 1.
+    There are at most eight numbers, log-spaced. The last one is num_batches, the end of
+    the epoch.
 
     Example:
       >>> evaluation_points(1), evaluation_points(100)

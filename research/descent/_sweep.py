@@ -73,18 +73,22 @@ def sweep(
     on_chunk: Callable[[SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> SweepResult:
-    """Run every pair of a seed and hyper-parameters, in batches of `width` runs.
+    """Train m runs, in batches.
 
-    The last batch is padded with copies of its last run, which are dropped at the end.
+    Run i uses the i-th seed and the i-th value of each hyper-parameter. A batch has
+    `program.width` runs. The last batch is padded with copies of its last run, which
+    are dropped at the end.
 
     Args:
       program: The program from `compile_sweep`.
       runs: Dict from names to arrays of shape (m,). "seed" has integers, and the name
         of each hyper-parameter of the program has numbers.
       on_chunk: Function called between chunks with the `SweepProgress`.
-      checkpoints: Place where batches are saved between chunks, under a name made from
-        the runs. A call that was stopped can be repeated: it resumes, and the result is
-        bit-identical. Ctrl-C saves the last complete chunk.
+      checkpoints: Place where batches are saved between chunks. The name of the
+        checkpoint is a digest of the seeds, the hyper-parameters, and the numbers of
+        epochs, of epochs in a chunk and of runs in a batch. A call that was stopped can
+        be repeated: it resumes, and the result is bit-identical. Ctrl-C saves the last
+        complete chunk.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.
@@ -236,7 +240,10 @@ def _passes(program: SweepProgram) -> np.ndarray:
 
 
 def _name(program: SweepProgram, runs: Mapping[str, np.ndarray]) -> str:
-    """Return a name made from the runs; the caller's checkpoints add the rest."""
+    """Return the name of the checkpoint: "runs-" and a digest of the runs.
+
+    It does not identify the rule and the workload; the caller's checkpoints do so.
+    """
     digest = hashlib.sha256(
         f"{program.num_epochs} {program.chunk} {program.width}".encode()
     )

@@ -73,8 +73,9 @@ def penalised_passes(
     All values are finite, so every trial can be ranked. A run that made progress but
     missed the target is extrapolated at its mean rate: budget * log(target) /
     log(r_last), at most ten budgets, where r_last is the last relative gap of the run.
-    A run that made no progress or diverged counts as ten budgets. This is the penalised
-    average PAR10 of algorithm selection.
+    A run that made no progress or diverged counts as ten budgets. Counting a failed run
+    as ten budgets is the convention of PAR10, a score from the field of algorithm
+    selection. The extrapolation is not part of PAR10.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is
@@ -125,7 +126,8 @@ def log_costs(
     Raises:
       ValueError: A cost is negative or NaN, or the budget is not a positive number.
     References:
-      Bischl et al., ASlib, Artificial Intelligence 237, 2016: ten budgets (PAR10).
+      Bischl et al., ASlib: a benchmark library for algorithm selection, Artificial
+      Intelligence 237, 2016: PAR10, which counts a failed run as ten budgets.
     Example:
       >>> print(np.exp(log_costs(np.array([4.0, np.inf]), 30.0)))
       [  4. 300.]

@@ -66,7 +66,7 @@ class Regime(NamedTuple):
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
     """Return the regimes with replacement, for which theory predicts the noise floor.
 
-    The floor of f - f* is η tr(C) / 4b, with learning rate η, batch size b, and C the
+    The floor of f - f* is η tr(C) / (4b), with learning rate η, batch size b, and C the
     covariance matrix of the gradients of single examples at the minimum.
 
     Example:

@@ -137,10 +137,10 @@ def nesterov(
 
     Use it where the heavy ball would overshoot. The convergence of Nesterov's rule is
     proved for every convex function. A constant μ suits strongly convex functions
-    (`tuning.nesterov_constants`). In the paper μ grows towards 1 with t. For such a
-    growing μ, pass a schedule such as `tuning.nesterov_momentum`. The formula is then
-    m_t = μ_(t-1) m_(t-1) + g_t, u_t = -η_t (g_t + μ_t m_t), because the look-ahead to
-    y_t used μ_(t-1). optax and torch do not accept such a schedule.
+    (`tuning.nesterov_constants`). In Nesterov's paper (1983), μ grows towards 1 with t.
+    For such a growing μ, pass a schedule such as `tuning.nesterov_momentum`. The
+    formula is then m_t = μ_(t-1) m_(t-1) + g_t, u_t = -η_t (g_t + μ_t m_t), because the
+    look-ahead to y_t used μ_(t-1). optax and torch do not accept such a schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -171,7 +171,8 @@ def barzilai_borwein(
       Barzilai & Borwein, Two-point step size gradient methods, IMA J. Numer. Anal. 8
       (1988), equations (5)-(6). Raydan, The Barzilai and Borwein gradient method for
       the large scale unconstrained minimization problem, SIAM J. Optim. 7 (1997), for
-      the case sᵀy <= 0 (there the rate is a constant).
+      the case sᵀy <= 0. Raydan uses a constant rate in this case; this rule keeps the
+      previous rate.
     Example:
       >>> # The curvature of f = x² is 2, so the second step arrives at the minimum.
       >>> rule, x = barzilai_borwein(0.25), jnp.array([8.0])

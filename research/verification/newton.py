@@ -19,8 +19,9 @@ def newton(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithms 3.1 and 3.2 of Nocedal & Wright (2006).
 
-    The direction p solves B p = -g, where B = `definite`(H) for the Hessian H. Armijo's
-    backtracking finds the step length.
+    The direction p solves B p = -g. Here g is the gradient of f at x, and B is the
+    Hessian with its eigenvalues replaced by their absolute values (`definite`).
+    Armijo's backtracking finds the step length.
     """
     while True:
         g, t = f.gradient(x), learning_rate
@@ -40,7 +41,8 @@ def trust_region_newton(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 4.1 of Nocedal & Wright (2006).
 
-    The subproblem is solved exactly by theorem 4.1.
+    Each step minimises the quadratic model of f within the radius (`model_minimum`).
+    This subproblem is solved exactly by theorem 4.1.
     """
     radius = learning_rate
     while True:
@@ -90,7 +92,7 @@ def definite(h: Matrix):
 
 
 def damped(h: Matrix, damping: Number):
-    """Return H + λ I."""
+    """Return H + λ I, where λ is the damping."""
     return h + damping * mpmath.eye(h.rows)
 
 
@@ -100,7 +102,10 @@ def diagonal(h: Matrix):
 
 
 def rooted(h: Matrix, damping: Number):
-    """Return the square root of H + λ I, as a mistaken formula has it."""
+    """Return the square root of H + λ I, as a mistaken formula has it.
+
+    λ is the damping. Negative eigenvalues are replaced by their absolute values.
+    """
     values, vectors = mpmath.eigsy(damped(h, damping))
     return vectors * mpmath.diag([mpmath.sqrt(abs(v)) for v in values]) * vectors.T
 
@@ -133,7 +138,10 @@ def decrease(f: Function, x: Leaves, y: Leaves, of_linear: Number):
 
 
 def promise(h: Matrix, g: Leaves, p: Leaves):
-    """Return -(gᵀp + ½ pᵀHp), the decrease that the model predicts."""
+    """Return -(gᵀp + ½ pᵀHp), the decrease that the model predicts for the step p.
+
+    g is the gradient and H is the Hessian.
+    """
     column = mpmath.matrix(flat(p))
     return -dot(g, p) - (column.T * h * column)[0] / 2
 
@@ -141,7 +149,8 @@ def promise(h: Matrix, g: Leaves, p: Leaves):
 def model_minimum(h: Matrix, g: Leaves, radius: Number):
     """Return the p with |p| <= radius that minimises gᵀp + ½ pᵀHp, and its multiplier.
 
-    p and the multiplier σ satisfy (H + σ I) p = -g. Bisection finds σ.
+    g is the gradient and H is the Hessian. p and the multiplier σ satisfy
+    (H + σ I) p = -g. Bisection finds σ.
     """
     if norm(g) == 0 or mpmath.isnan(norm(g)):
         return norm(g) * g, 0

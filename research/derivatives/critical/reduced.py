@@ -24,8 +24,10 @@ RUN = 4  # Number of consecutive distances that must confirm the firm curvature.
 class Rises(NamedTuple):
     """Rises f(y + d) - f(y) for steps d in each direction at each radius.
 
+    There are r radii and w directions. A rise is negative if f falls.
+
     Attributes:
-      rise: Rise of f, shape (radii, directions).
+      rise: Rise of f, shape (r, w).
       error: Error of the rise, same shape. Infinite if the rise is unknown.
       denied: Whether values of f contradict the rise, same shape.
     """
@@ -46,8 +48,8 @@ class Reduced:
     """The function f along its loose directions, minimised over its firm directions.
 
     In a firm direction, the Hessian shows how f curves. In a loose direction, it is
-    singular or unconfirmed. If f curves down in the firm directions, it is maximised
-    over them instead.
+    singular or unconfirmed. `Curvature` has both kinds of directions. If f curves down
+    in the firm directions, it is maximised over them instead.
     """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
@@ -62,11 +64,14 @@ class Reduced:
     ) -> Rises:
         """Compute the rises of f for steps along the loose directions.
 
+        A rise is f(y + d) - f(y) for a step d. The step d is a given step in the loose
+        directions, plus the step in the firm directions that minimises or maximises f.
         The rises are multiplied by the sign of the curvature in the firm directions.
 
         Args:
-          ways: Unit vectors in the coordinates of the loose directions.
-          radii: Lengths of the steps.
+          ways: Unit vectors, shape (r, w, c): w vectors for each of r radii, with a
+            coordinate for each of the c loose directions.
+          radii: Lengths of the given steps, shape (r,).
           noise: Smallest error of the rises at each radius. None estimates this error
             from the noise of the gradient.
         """
@@ -110,8 +115,8 @@ class Reduced:
     def firm_around(self) -> bool:
         """Return whether the firm directions have the same curvature at nearby points.
 
-        In a firm direction, the Hessian shows how f curves. The nearby points lie in
-        the other directions. Near a kink of f, the curvature differs.
+        The nearby points are y plus steps in the loose directions. Near a kink of f,
+        the curvature differs.
         """
         firm, loose = self.curvature.firm, self.curvature.loose
         ways, radii = directions(loose.shape[1]), 0.5 * 2.0 ** -np.arange(0, 60)
@@ -161,7 +166,10 @@ class Reduced:
 
 
 def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
-    """Return scales of the loose directions, so that f changes equally along all."""
+    """Return a scale for each of the c loose directions, shape (c,).
+
+    f changes about equally along all scaled directions.
+    """
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
         np.broadcast_to(
@@ -188,8 +196,9 @@ def noise_of_gradient(
 ) -> Float[np.ndarray, "r 1"]:
     """Return the error of a rise due to noise of the gradient, at each of r radii.
 
-    For each radius, the errors at radii at most half as large are extrapolated in
-    proportion to the radius. The result has shape (r, 1).
+    `error` has the errors of the rises in w directions. For each radius, the errors at
+    radii at most half as large are extrapolated in proportion to the radius. The result
+    has shape (r, 1).
     """
     per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
     return (

@@ -87,8 +87,9 @@ class Tables(NamedTuple):
       central: Table of the central quotient, extrapolated as a series in h. The error
         of the quotient is such a series if the next derivative of f jumps at x.
       left, right: Tables of the one-sided derivatives.
-      gaps: Tables of the difference between the right and the left derivative, one for
-        each order from 1 to the given order.
+      gaps: Tables of the difference between the right and the left derivative. There is
+        one table for each order of derivative from 1 to n, where n is the order of the
+        derivative that is estimated.
     """
 
     even: Table

@@ -11,8 +11,8 @@ class Recorded(NamedTuple):
 
     Attributes:
       tape: Values, equations and adjoints.
-      inputs: Dict from the name of each leaf of the arguments to its node, which is its
-        number on the tape.
+      inputs: Dict from the name of each argument leaf to its node. A node is a number:
+        the position on the tape.
       output: The value of the function: a node, or a constant.
       shown: For each row of the table, its equation.
       names: Dict from a node to the name of its value.

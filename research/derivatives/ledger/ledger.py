@@ -32,7 +32,7 @@ class Ledger(LedgerFields):
         If f has several arguments, it is a tuple with a gradient for each argument. It
         is None if f cannot be differentiated in reverse mode, and `note` then gives the
         reason.
-      inputs: Dict from the name of each leaf of the arguments to its value.
+      inputs: Dict from the name of each argument leaf to its value.
       output: Name of the output f(*args).
       note: Remark for the reader, or "".
       recorded: Recorded evaluation.
@@ -139,8 +139,8 @@ def make_ledger(
     Args:
       title: Name of the function.
       tape: Record of the evaluation of the function, with adjoints.
-      leaves: Dict from the name of each leaf of the arguments to its node, which is its
-        number on the tape.
+      leaves: Dict from the name of each argument leaf to its node. A node is a number:
+        the position on the tape.
       output: The value of the function: a node, or a constant.
       grads: Gradient, or None.
       note: Remark for the reader, or "".
