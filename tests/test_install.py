@@ -224,7 +224,7 @@ def test_ci_checks_on_colabs_versions_and_runs_both_locks():
         "--requirement requirements/floor.txt" in run
     )
     assert '"$work/floor/bin/python" -m pytest' in run
-    assert "\nmake test-all " in run
+    assert "\nmake test " in run
     assert [f"requirements/{name}.txt" in run for name in LOCKS] == [True, True]
     assert run.count("notebooks/execute.py") == 2
 
