@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 EVERY_VERSION = (
     *(
         "datasets/",
+        "derivatives/test_certified",
         "derivatives/test_check",
         "derivatives/test_exact",
         "derivatives/test_ledger.py",

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
+from research.derivatives._float64 import in_float64
 from research.derivatives.certified.intervals import Interval, multiply, total
 from research.derivatives.costs.jaxprs import caller
 
@@ -25,7 +25,7 @@ def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
     for at in range(kernel.low.size):
         one = np.zeros(kernel.low.size)
         one[at] = 1.0
-        with jax.enable_x64(True):
+        with in_float64():
             met = np.asarray(
                 caller(equation)([numbers, one.reshape(kernel.low.shape)])[0]
             )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.checks import check_callable, check_count, check_numbers
+from research.derivatives._float64 import in_float64
 from research.derivatives.certified.intervals import (
     FINE,
     MAYBE_UNDEFINED,
@@ -167,7 +168,7 @@ def check_denormals() -> None:
 
 def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
     """Refuse a function that does not return one real number."""
-    with jax.enable_x64(True):
+    with in_float64():
         result = jax.eval_shape(f, shape)
     if getattr(result, "shape", None) != ():
         raise NotScalarError(f"f must return one number; it returns {result}.")

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.derivatives._float64 import in_float64
 from research.derivatives.certified import elementary
 from research.derivatives.certified.intervals import (
     FINE,
@@ -486,7 +487,7 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
         next(numbers) if x.is_float else x.low.astype(aval.aval.dtype)
         for x, aval in zip(inputs, equation.invars, strict=True)
     ]
-    with jax.enable_x64(True):
+    with in_float64():
         result = np.asarray(caller(equation)(values)[0])
     index = np.where(np.isfinite(result), result, 0).astype(np.int64)
 
@@ -642,7 +643,7 @@ def _positions(
     """Return the flat position in the operand to which each update goes, or -1."""
     known = indices.low.astype(equation.invars[1].aval.dtype)
     function = lambda u: caller(equation)([np.zeros(target.shape), known, u])[0]
-    with jax.enable_x64(True):
+    with in_float64():
         _, transpose = jax.vjp(function, np.zeros(updates.low.shape))
         # The cotangent of an update is the entry of the result that it changes.
         return np.asarray(transpose(target + 1.0)[0]).astype(np.int64) - 1

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.derivatives._float64 import in_float64
 from research.derivatives.certified import elementary
 from research.derivatives.certified import linear_algebra as linear_algebra
 from research.derivatives.certified.convolution import convolution
@@ -51,7 +52,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 def trace(function: Callable[..., Any], *shapes: jax.ShapeDtypeStruct) -> Any:
     """Trace a function in float64 as a program without values."""
-    with jax.enable_x64(True):
+    with in_float64():
         return jax.make_jaxpr(function)(*shapes)
 
 
