@@ -42,7 +42,7 @@ FRONT = "docs/index.md"  # Stands at the top of the site.
 MENU = {
     "Learn": ("Overview <README>", "gallery", "docs/article", "docs/choosing"),
     "How to": tuple(f"docs/howto/{name}" for name in HOW_TO),
-    "Reference": ("api/index", "docs/update_rules", "benchmarks/RESULTS"),
+    "Reference": ("api/index", "docs/update_rules", "docs/audit", "benchmarks/RESULTS"),
     "The project": (
         "docs/architecture",
         "experiments/README",
