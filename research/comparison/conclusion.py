@@ -52,6 +52,7 @@ def conclude(
     names = [contender.name for contender in contenders]
     _check_names(baseline, names, measurements)
     comparisons, together = _compare_all(protocol, baseline, names, measurements)
+    arrays = _arrays(names, measurements)
     numbers = {
         "study": FORMAT,
         "protocol": protocol._asdict() | {"reported_on": protocol.reported_on},
@@ -70,7 +71,6 @@ def conclude(
         "ratio": together[0]["ratio"] if together else None,
         "origin": origin(contenders),
     }
-    arrays = _arrays(names, measurements)
     return Study(answer(numbers), study_tables(numbers), arrays, numbers)
 
 

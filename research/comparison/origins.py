@@ -70,6 +70,7 @@ def rule_word(constructor: Any) -> str:
       ... )
       ('adam', 'optax.contrib.dog', '<in Python>')
     """
+    constructor = inspect.unwrap(constructor)
     name = getattr(constructor, "__name__", "")
     found: Any
     for package in (optax, optax.contrib):

@@ -69,7 +69,7 @@ def measure_contenders(
     Returns:
       {(workload, rule): measurement}, the input of `conclude` and `leader`.
     Example:
-      >>> from research.comparison import conclude, plan
+      >>> from research.comparison import conclude, make_workloads, plan
       >>> terms = {"searches": 2, "budget": 2, "passes": 20, "seeds": 3}
       >>> rules = ["gradient_descent", "adam"]
       >>> protocol, contenders = plan(rules, "quadratic", tuning_seeds=3, **terms)
@@ -305,6 +305,7 @@ def train_trials(
         `count` entries; or the optimum of the workload is not known.
     Example:
       >>> from research.comparison import make_contenders, make_protocol
+      >>> from research.comparison import make_workloads
       >>> (plain,) = make_contenders(["gradient_descent"])
       >>> terms = make_protocol(passes=20, seeds=3, target=0.5)
       >>> rates = {"learning_rate": np.array([0.1, 1.0])}

@@ -37,6 +37,7 @@ LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
 # Lines of code in these folders do not belong to the user.
 OURS = (
     os.path.dirname(os.path.abspath(__file__)),
+    str(pathlib.Path(__file__).resolve().parents[1] / "costs"),
     str(pathlib.Path(__file__).resolve().parents[2] / "cli"),
 )
 
