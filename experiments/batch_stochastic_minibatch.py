@@ -11,7 +11,7 @@ replacement, and a large data set.
     python experiments/batch_stochastic_minibatch.py --full
 
 Expected number (`EXPECTED`): the floor of the stochastic curve at a constant rate η,
-divided by the prediction η tr(C) / 4b. C is the covariance of the gradients of single
+divided by the prediction η tr(C) / (4b). C is the covariance of the gradients of single
 examples, and b is the batch size.
 """
 
@@ -331,7 +331,7 @@ def replacement_floors(
 ):
     """Measure gradient descent's floors at fixed rates, with and without replacement.
 
-    The prediction is η tr(C) / 4b.
+    The prediction is η tr(C) / (4b).
     """
     trace = float(
         research.objectives.gradient_covariance_trace(
