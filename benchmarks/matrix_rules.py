@@ -193,7 +193,7 @@ def in_torch(where: tuple[str, str, dict[str, Any]], gradients: Any) -> Runner:
 
 
 def _tensors(tree: Any, kind: type) -> list[Any]:
-    """Yield the tensors in lists and dicts."""
+    """Return the tensors in lists and dicts."""
     if isinstance(tree, kind):
         return [tree]
     if isinstance(tree, dict):
