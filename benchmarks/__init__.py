@@ -1,3 +1,4 @@
-"""How fast descent is here, beside its peers, as ratios within one run: `python -m
-benchmarks`.
+"""Compare the speed of descent here with other libraries: `python -m benchmarks`.
+
+Speeds are compared as ratios within one run.
 """

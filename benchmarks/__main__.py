@@ -1,4 +1,4 @@
-"""How fast is it, beside its peers? Ratios within one run, written to RESULTS.md.
+"""Compare the speed with other libraries, and write the ratios to RESULTS.md.
 
 python -m benchmarks             # every row, about half an hour on two cores
 python -m benchmarks --quick     # a smoke run of few steps; prints, writes nothing
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
-    """The flags."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=(__doc__ or "").partition("\n\n")[0]
     )
@@ -41,7 +41,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Measures, prints the page, and writes it."""
+    """Measure, print the page, and write it."""
     flags = parse(words)
     parts = flags.only or list(PARTS)
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = (

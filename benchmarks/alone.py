@@ -1,6 +1,4 @@
-"""A part of the benchmarks from a command line of its own: measured, and printed with
-its machine.
-"""
+"""Run one part of the benchmarks from its own command line."""
 
 import argparse
 from collections.abc import Callable
@@ -12,7 +10,7 @@ from benchmarks import clock
 def print_part(
     doc: str | None, measure: Callable[..., Any], section: Callable[..., Any], what: str
 ) -> None:
-    """Measures and prints a part, as the words of this process ask.
+    """Measure and print a part, as the command line of this process asks.
 
     Args:
       doc: The module's docstring, whose first paragraph the help shows.

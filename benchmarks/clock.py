@@ -1,6 +1,4 @@
-"""Timing in turns, and what is said of it: medians, spreads, and ratios within one
-run.
-"""
+"""Time calls in turns, and compute medians, spreads, and ratios within one run."""
 
 import sys
 import time
@@ -20,7 +18,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Any) -> Spread:
-    """Median, smallest, largest.
+    """Return the median, the smallest and the largest value.
 
     Example:
       >>> spread([3.0, 1.0, 2.0])
@@ -31,8 +29,10 @@ def spread(values: Any) -> Spread:
 
 
 def ratio(theirs: Any, ours: Any) -> Spread:
-    """How many times as fast ours is: the ratio of the median seconds, and the spread
-    of the ratios round by round.
+    """Return how many times as fast ours is.
+
+    The value is the ratio of the median seconds, with the spread of the ratios round by
+    round.
 
     Args:
       theirs, ours: Seconds of the same rounds, shape (rounds,).
@@ -53,8 +53,9 @@ def ratio(theirs: Any, ours: Any) -> Spread:
 
 
 def paired_ratio(theirs: Any, ours: Any) -> Spread:
-    """How many times as fast ours is, round by round: for contenders so close that the
-    spread of all rounds is too wide.
+    """Return how many times as fast ours is, from the ratio of each round.
+
+    Use it for contenders so close that the spread over all rounds is too wide.
 
     Args:
       theirs, ours: Seconds of the same rounds, shape (rounds,).
@@ -74,9 +75,7 @@ def paired_ratio(theirs: Any, ours: Any) -> Spread:
 
 
 def tell_from_now() -> Callable[[str], None]:
-    """A function that writes what it is told to the error stream, with the seconds
-    since this call.
-    """
+    """Return a function that writes a message and the seconds since now to stderr."""
     started = time.perf_counter()
 
     def tell(what: str) -> None:
@@ -90,7 +89,10 @@ def tell_from_now() -> Callable[[str], None]:
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
-    """What one call takes; it must not return before its work is done."""
+    """Return the seconds that one call takes.
+
+    The call must not return before its work is done.
+    """
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
@@ -99,8 +101,9 @@ def seconds_of(call: Callable[[], Any]) -> float:
 def take_turns(
     calls: Mapping[str, Callable[[], Any]], rounds: int
 ) -> dict[str, np.ndarray]:
-    """Times every call once a round, each round starting with another one, so that a
-    slow minute is shared by all.
+    """Time every call once a round.
+
+    Each round starts with another call, so that all calls share a slow minute.
 
     Args:
       calls: Already warm, and blocking.
@@ -117,8 +120,9 @@ def take_turns(
 
 
 def check_equal(values: Mapping[str, Any], what: str, tolerance: float) -> float:
-    """The largest relative difference from the first of them, which must not exceed the
-    tolerance.
+    """Return the largest relative difference from the first value, after a check.
+
+    The difference must not exceed the tolerance.
 
     Args:
       values: What each contender ended at, numbers or arrays of one shape, ours first.

@@ -1,4 +1,4 @@
-"""One way to do a benchmark's job: ours or a peer's."""
+"""Define a contender: one way to do a benchmark's job, ours or a peer's."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What a step of a matrix rule costs beside its peers, and the size of its state.
+"""Compare the time of a step and the state size of matrix rules with their peers.
 
 The params are those of three networks.
 
@@ -122,7 +122,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 def gradients_of(network: str) -> tuple[Any, Any]:
-    """Params of a network in float32, and normal gradients of the size 0.01."""
+    """Return the params of a network in float32, and normal gradients of size 0.01."""
     params = NETWORKS[network][1]().init(jax.random.key(0))
     leaves, structure = jax.tree.flatten(params)
     rng = np.random.default_rng(0)
@@ -134,7 +134,7 @@ def gradients_of(network: str) -> tuple[Any, Any]:
 
 
 def in_jax(rule: Any, params: Any, gradients: Any) -> Runner:
-    """A rule as an optax.GradientTransformation; its steps are one compiled loop."""
+    """Build a runner of an optax.GradientTransformation, in one compiled loop."""
     rule = optax.with_extra_args_support(rule)
 
     @jax.jit
@@ -159,7 +159,10 @@ def _is_array(leaf: Any) -> bool:
 
 
 def in_torch(where: tuple[str, str, dict[str, Any]], gradients: Any) -> Runner:
-    """An optimizer of PyTorch; leaves that it refuses are left to torch's AdamW."""
+    """Build a runner of a PyTorch optimizer.
+
+    Leaves that it refuses are left to torch's AdamW.
+    """
     torch = importlib.import_module("torch")
 
     package, name, arguments = where
@@ -190,7 +193,7 @@ def in_torch(where: tuple[str, str, dict[str, Any]], gradients: Any) -> Runner:
 
 
 def _tensors(tree: Any, kind: type) -> list[Any]:
-    """The tensors in lists and dicts."""
+    """Return the tensors in lists and dicts."""
     if isinstance(tree, kind):
         return [tree]
     if isinstance(tree, dict):
@@ -272,7 +275,7 @@ def _can_import(package: str) -> bool:
 
 
 def residuals() -> list[list[Any]]:
-    """Residuals |X⁴ A - I| of inverse fourth roots, by size and condition."""
+    """Return residuals |X⁴ A - I| of inverse fourth roots, by size and condition."""
     rows = []
     rng = np.random.default_rng(0)
     for n in (64, 256):
@@ -296,7 +299,7 @@ def _largest_residual(root: Any, matrix: Any) -> float:
 
 
 def section(rows: list[MatrixRow]) -> Section:
-    """What is said of them."""
+    """Describe the rows in a section of the page."""
     timed = [row for row in rows if row.ratio]
     behind = [row for row in timed if row.ratio and row.ratio.high < 1]
     answer = (

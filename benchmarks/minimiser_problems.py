@@ -1,5 +1,7 @@
-"""What minimisers are compared on: Rosenbrock, logistic regression, curves of NIST, and
-problems of MGH.
+"""Define the problems on which minimisers are compared.
+
+They are Rosenbrock's function, logistic regression, curves of NIST, and problems of
+More, Garbow and Hillstrom.
 """
 
 import json
@@ -35,26 +37,30 @@ class Case(NamedTuple):
 
 
 def rosenbrock(x: jax.Array):
-    """Sum over i of 100 (x_(i+1) - x_i²)² + (1 - x_i)²; its minimum is 0 where all are
-    1.
+    """Return the sum over i of 100 (x_(i+1) - x_i²)² + (1 - x_i)².
+
+    Its minimum is 0, where all x_i are 1.
     """
     return jnp.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
 
 
 def beale(x: jax.Array):
-    """More, Garbow & Hillstrom's problem 5; its minimum is 0 at (3, 0.5)."""
+    """Return the residuals of More, Garbow & Hillstrom's problem 5.
+
+    The minimum is 0, at (3, 0.5).
+    """
     return jnp.array([1.5, 2.25, 2.625]) - x[0] * (1.0 - x[1] ** jnp.arange(1, 4))
 
 
 def wood(x: jax.Array):
-    """Problem 14; its minimum is 0 where all are 1."""
+    """Return the residuals of problem 14; the minimum is 0, where all x_i are 1."""
     a, b, c, d = x
     last = ((b + d - 2.0) * 10**0.5, (b - d) / 10**0.5)
     return jnp.stack([10.0 * (b - a**2), 1.0 - a, 90**0.5 * (d - c**2), 1.0 - c, *last])
 
 
 def brown_dennis(x: jax.Array):
-    """Problem 16: residuals that are large at the minimum."""
+    """Return the residuals of problem 16, which are large at the minimum."""
     t = jnp.arange(1, 21) / 5
     return (x[0] + t * x[1] - jnp.exp(t)) ** 2 + (
         x[2] + x[3] * jnp.sin(t) - jnp.cos(t)
@@ -62,7 +68,7 @@ def brown_dennis(x: jax.Array):
 
 
 def broyden_tridiagonal(x: jax.Array):
-    """Problem 30; its minimum is 0."""
+    """Return the residuals of problem 30; the minimum is 0."""
     left, right = jnp.append(0.0, x[:-1]), jnp.append(x[1:], 0.0)
     return (3.0 - 2.0 * x) * x - left - 2.0 * right + 1.0
 
@@ -85,7 +91,7 @@ NIST_START = 1  # The nearer of the two that NIST gives.
 
 
 def of_squares(name: str, start: Any, residuals: Callable[[Any], Any]) -> Case:
-    """A sum of squares."""
+    """Return the case of a sum of squares."""
     return Case(
         name,
         jnp.asarray(start, float),
@@ -112,7 +118,7 @@ def _logistic() -> Case:
 
 
 def make_cases() -> list[Case]:
-    """All of them; the first is the smallest."""
+    """Return all problems; the first is the smallest."""
     cases = [
         Case(f"rosenbrock_{n}", jnp.tile(jnp.array([-1.2, 1.0]), n // 2), rosenbrock)
         for n in (2, 100)

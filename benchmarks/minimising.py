@@ -1,5 +1,6 @@
-"""Minimising to one tolerance: our L-BFGS, BFGS, Newton and Levenberg-Marquardt beside
-scipy's and optimistix's.
+"""Compare our minimisers with those of scipy and optimistix at one tolerance.
+
+Ours are L-BFGS, BFGS, Newton and Levenberg-Marquardt.
 
 python -m benchmarks.minimising  # every problem, about four minutes
 python -m benchmarks.minimising --only rosenbrock_2    # one of them
@@ -33,8 +34,9 @@ PEERS = ("scipy", "optimistix")
 
 
 class Ended(NamedTuple):
-    """Where a minimiser ended: x, and its own count of evaluations (of the objective,
-    or of all residuals).
+    """The last point of a minimiser, and its own count of evaluations.
+
+    It counts evaluations of the objective, or of all residuals.
     """
 
     x: Any
@@ -85,7 +87,7 @@ class MinimiserRow(NamedTuple):
 
 
 def ours(case: Case, tolerance: float) -> list[Contender]:
-    """Ours: `research.descent.minimise` with each rule, one compiled loop."""
+    """Return our contenders: `research.descent.minimise` with each rule, compiled."""
     rules: dict[str, dict[str, Any]] = {
         "L-BFGS": {"lbfgs": lbfgs()},
         "BFGS": {"bfgs": bfgs()},
@@ -119,7 +121,10 @@ def ours(case: Case, tolerance: float) -> list[Contender]:
 
 
 def scipys(case: Case, tolerance: float) -> list[Contender]:
-    """scipy's, on functions that JAX compiled: Python comes back once an evaluation."""
+    """Return scipy's contenders, on functions compiled by JAX.
+
+    Each evaluation returns to Python.
+    """
     from scipy import optimize
 
     start, least_squares_of_scipy = (
@@ -187,7 +192,7 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
 
 
 def contenders(case: Case, tolerance: float, with_optimistix: bool) -> list[Contender]:
-    """Ours first."""
+    """Return all contenders, ours first."""
     found = ours(case, tolerance) + scipys(case, tolerance)
     if with_optimistix:
         from benchmarks import peers_optimistix
@@ -204,8 +209,9 @@ def contenders(case: Case, tolerance: float, with_optimistix: bool) -> list[Cont
 
 
 def measure_case(case: Case, with_optimistix: bool, rounds: int) -> list[MinimiserRow]:
-    """Every contender on one problem, in turns; where each ended is looked at by one
-    program.
+    """Measure every contender on one problem, in turns.
+
+    One program evaluates all their last points.
     """
     look = jax.jit(jax.value_and_grad(case.objective))
 
@@ -257,7 +263,7 @@ def _timed(
 def measure(
     quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
 ) -> list[MinimiserRow]:
-    """All problems; if quick, the smallest.
+    """Measure all problems; if quick, only the smallest.
 
     Raises:
       ValueError: A name in `only` is no problem's.
@@ -280,7 +286,7 @@ def measure(
 
 
 def section(rows: list[MinimiserRow]) -> Section:
-    """What is said of them."""
+    """Describe the rows in a section of the page."""
     mine = [row for row in rows if row.contender.startswith(OURS)]
     answer = (
         f"Minimising, ours reach the tolerance in {sum(r.reached for r in mine)} of "

@@ -1,5 +1,6 @@
-"""Minimising the 42 problems of More, Garbow and Hillstrom: minima reached,
-evaluations, and scipy beside ours.
+"""Minimise the 42 problems of More, Garbow and Hillstrom with our rules and scipy.
+
+The table has the minima that were reached, and the evaluations.
 
 python -m benchmarks.more_garbow_hillstrom  # every problem, some minutes
 python -m benchmarks.more_garbow_hillstrom --only rosenbrock  # one, or several
@@ -68,7 +69,7 @@ class Row(NamedTuple):
 def measure(
     names: list[str] | None = None, on_row: Callable[[Row], None] = lambda row: None
 ) -> list[Row]:
-    """Every method on every problem, or on those named."""
+    """Measure every method on every problem, or on the named problems."""
     rows: list[Row] = []
 
     def add(*row: Any) -> None:
@@ -122,8 +123,9 @@ class _Counted:
 
 
 def page(rows: list[Row]) -> str:
-    """The answer in sentences, then a row a problem; a bracketed count reached no
-    recorded minimum or stationary point.
+    """Write the answer in sentences, then a row for each problem.
+
+    Brackets mark a count that reached no recorded minimum or stationary point.
     """
     methods, names = (
         list(dict.fromkeys(r.method for r in rows)),
@@ -158,7 +160,7 @@ def page(rows: list[Row]) -> str:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.more_garbow_hillstrom",
         description=(__doc__ or "").partition("\n\n")[0],

@@ -1,4 +1,4 @@
-"""The networks that are timed: sizes, data, first params and order of the batches."""
+"""Define the networks that are timed: sizes, data, first params and batch order."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +15,7 @@ SYMBOLS, CONTEXT = 65, 64
 
 
 class Job(NamedTuple):
-    """One training: the same first params, batches and Adam for everyone, in float32.
+    """One training with the same first params, batches and Adam for all, in float32.
 
     Attributes:
       name, words: Which network, and its sizes.
@@ -41,14 +41,14 @@ class Job(NamedTuple):
 
     @property
     def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Every step's examples."""
+        """Return the examples of every step."""
         return [(self.x[rows], self.y[rows]) for rows in self.order]
 
 
 def images(
     sizes: tuple[int, ...],
 ) -> Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]:
-    """(generator, n) -> n normal inputs of that shape and labels of ten classes."""
+    """Return (generator, n) -> n normal inputs, and labels of ten classes."""
     return lambda rng, n: (
         rng.normal(size=(n, *sizes)).astype(np.float32),
         rng.integers(0, 10, n).astype(np.int32),
@@ -56,13 +56,13 @@ def images(
 
 
 def tokens(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """n sequences of symbols, and the next ones."""
+    """Draw n sequences of symbols; the targets are the next symbols."""
     drawn = rng.integers(0, SYMBOLS, (n, CONTEXT + 1)).astype(np.int32)
     return drawn[:, :-1], drawn[:, 1:]
 
 
 def recurrent(cell: str) -> Model:
-    """A recurrent network of symbols, 128 wide."""
+    """Build a recurrent network of symbols, 128 wide."""
     return models.recurrent(
         SYMBOLS,
         128,
@@ -75,15 +75,16 @@ def recurrent(cell: str) -> Model:
 
 
 def transformer() -> Model:
-    """A small causal Transformer."""
+    """Build a small causal Transformer."""
     return models.transformer_decoder(
         SYMBOLS, CONTEXT, width=64, num_layers=2, num_heads=4, dtype=jnp.float32
     )
 
 
 def convolutional() -> Model:
-    """Two convolutions, one pooling and two dense layers: PyTorch's MNIST example,
-    without its dropout.
+    """Build PyTorch's MNIST example without its dropout.
+
+    It has two convolutions, one pooling and two dense layers.
     """
     return models.cnn(
         (28, 28, 1),
@@ -141,7 +142,7 @@ NETWORKS: dict[
 
 
 def make_job(name: str, steps: int) -> Job:
-    """The job of that name."""
+    """Return the job with this name."""
     words, make_model, loss, data, batch_size = NETWORKS[name]
     model, n = make_model(), steps * batch_size
     x, y = data(np.random.default_rng(0), n)
@@ -161,12 +162,12 @@ def make_job(name: str, steps: int) -> Job:
 
 
 def sampler_of(n: int, batch_size: int) -> Sampler:
-    """Mini-batches, as everyone takes them."""
+    """Return the sampler of mini-batches that all contenders use."""
     return samplers.minibatch(n, batch_size)
 
 
 def key_of_epoch() -> jax.Array:
-    """The key that draws the order of the one epoch."""
+    """Return the key that draws the order of the one epoch."""
     return jax.random.fold_in(
         jax.random.key(1), 0
     )  # As `compile_training` draws epoch 0 of key 1.

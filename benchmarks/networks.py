@@ -1,5 +1,4 @@
-"""What a step of training a network takes: MLP, CNN, LSTM, GRU and Transformer, ours
-and each peer in turns.
+"""Time a training step of MLP, CNN, LSTM, GRU and Transformer, ours and each peer's.
 
 python -m benchmarks.networks                     # every network, some minutes
 python -m benchmarks.networks --only cnn --quick  # a smoke run
@@ -34,8 +33,9 @@ DEVICES = 2
 
 
 class NetworkRow(NamedTuple):
-    """One contender on one job; times are None where it did not run, and note says
-    why.
+    """One contender on one job.
+
+    Times are None where it did not run, and note says why.
     """
 
     job: str
@@ -50,8 +50,9 @@ class NetworkRow(NamedTuple):
 
 
 def ours(job: Job, devices: int = 1) -> Contender:
-    """`research.descent.train`: it draws the order and keeps its info, as in the
-    experiments.
+    """Build our contender with `research.descent.train`.
+
+    As in the experiments, it draws the order and keeps its info.
     """
     objective = objectives.empirical_risk(job.model, job.loss)
     sampler, dataset = (
@@ -90,7 +91,7 @@ def ours(job: Job, devices: int = 1) -> Contender:
 
 
 def contenders(job: Job) -> tuple[list[Contender], list[tuple[str, str]]]:
-    """Those that do this job, ours first, and those that cannot, with the reason."""
+    """Return the contenders for this job, ours first, and reasons for the others."""
     from benchmarks import networks_linen
 
     found, absent = [ours(job)], []
@@ -123,8 +124,9 @@ def contenders(job: Job) -> tuple[list[Contender], list[tuple[str, str]]]:
 
 
 def measure_job(job: Job, rounds: int) -> list[NetworkRow]:
-    """Every contender of one job, its losses held against ours before anything is
-    timed.
+    """Measure every contender of one job.
+
+    Before the timing, its losses are compared with ours.
     """
     runners, absent = contenders(job)
     last = {runner.name: runner.train()[-1] for runner in runners}
@@ -160,8 +162,9 @@ def measure_job(job: Job, rounds: int) -> list[NetworkRow]:
 def measure(
     quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
 ) -> list[NetworkRow]:
-    """Every network, each in a process of its own that has two devices; if quick, one
-    of them for a few steps.
+    """Measure every network, each in its own process with two devices.
+
+    If quick, measure one of them for a few steps.
 
     Raises:
       ValueError: A name in `only` is no network's.
@@ -186,7 +189,7 @@ def _measured(name: str, steps: int, rounds: int) -> list[NetworkRow]:
 
 
 def section(rows: list[NetworkRow]) -> Section:
-    """What is said of them."""
+    """Describe the rows in a section of the page."""
     peers = [row for row in rows if row.ratio]
     answer = ""
     if peers:

@@ -1,6 +1,4 @@
-"""The networks as Flax Linen modules with optax's Adam: a jitted step in a Python
-loop.
-"""
+"""Train the networks as Flax Linen modules with optax's Adam, in a Python loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +27,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array):
-        """Logits."""
+        """Return the logits."""
         for k, size in enumerate(self.sizes, 1):
             x = nn.Dense(size, name=f"dense_{k}")(x)
             x = nn.relu(x) if k < len(self.sizes) else x
@@ -41,7 +39,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array):
-        """Logits."""
+        """Return the logits."""
         for i, channels in enumerate((32, 64), 1):
             x = nn.relu(
                 nn.Conv(channels, (3, 3), padding="VALID", name=f"convolution_{i}")(x)
@@ -57,7 +55,7 @@ class Recurrent(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array):
-        """Logits."""
+        """Return the logits."""
         x = nn.Embed(65, 64, name="embedding")(x)
         cell = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.cell](
             128, name="cell"
@@ -70,7 +68,7 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array):
-        """Logits."""
+        """Return the logits."""
         mask = nn.make_causal_mask(x)
         x = (
             nn.Embed(65, 64, name="tokens")(x)
@@ -91,15 +89,17 @@ class Transformer(nn.Module):
 
 
 def dense(layer: Any) -> Any:
-    """Our layer's params under Linen's names."""
+    """Return our layer's params under Linen's names."""
     return {"kernel": layer["weights"]} | (
         {"bias": layer["bias"]} if "bias" in layer else {}
     )
 
 
 def recurrent_params(params: Any, cell: str) -> Any:
-    """Linen puts the bias beside the recurrent product in LSTMs, beside the input's
-    else; and the GRU's second by n.
+    """Return our recurrent params in Linen's layout.
+
+    Linen puts the bias beside the recurrent product in LSTMs and beside the input's
+    product otherwise. The GRU's second bias is beside n.
     """
     layer, theirs = params["layer_1"], {}
     split = lambda a: dict(
@@ -119,7 +119,10 @@ def recurrent_params(params: Any, cell: str) -> Any:
 
 
 def attention_params(layer: Any) -> Any:
-    """Linen has heads as an axis of their own, and three products."""
+    """Return our attention params in Linen's layout.
+
+    Linen has an axis for the heads, and three products.
+    """
     width = layer["output"]["weights"].shape[0]
     heads = (HEADS, width // HEADS)
     fused = layer["query_key_value"]
@@ -139,7 +142,7 @@ def attention_params(layer: Any) -> Any:
 
 
 def transformer_params(params: Any) -> Any:
-    """Block by block."""
+    """Return our Transformer's params in Linen's layout, block by block."""
     theirs = {
         name: {"embedding": params[name]["weights"]} for name in ("tokens", "positions")
     }
@@ -158,7 +161,7 @@ def transformer_params(params: Any) -> Any:
 
 
 def twin(job: Job) -> tuple[nn.Module, Any]:
-    """The Linen module of a job, and our params as it has them."""
+    """Return the Linen module of a job, and our params in its layout."""
     if job.name in GATES:
         return Recurrent(job.name), recurrent_params(job.params, job.name)
     if job.name == "transformer":
@@ -168,9 +171,7 @@ def twin(job: Job) -> tuple[nn.Module, Any]:
 
 
 def python_loop(job: Job) -> Contender:
-    """The jitted step of a Flax tutorial, over batches that lie on the device
-    already.
-    """
+    """Build the jitted step of a Flax tutorial, over batches already on the device."""
     module, params = twin(job)
     adam = optax.adam(RATE)
 

@@ -1,5 +1,6 @@
-"""The networks in TensorFlow: tf.function around GradientTape and TensorFlow's own Adam
-kernel, from our params.
+"""Train the networks in TensorFlow from our params.
+
+A step is a tf.function with GradientTape and TensorFlow's own Adam kernel.
 """
 # pyright: reportMissingImports=false
 
@@ -22,14 +23,14 @@ B1, B2, EPSILON = 0.9, 0.999, 1e-8
 
 
 def dense(x: Any, layer: Any) -> Any:
-    """x W + b over the last axis."""
+    """Return x W + b over the last axis."""
     flat = tf.matmul(tf.reshape(x, (-1, layer["weights"].shape[0])), layer["weights"])
     flat = flat + layer["bias"] if "bias" in layer else flat
     return tf.reshape(flat, (*x.shape[:-1], layer["weights"].shape[1]))
 
 
 def mlp(params: Any, x: Any) -> Any:
-    """Dense layers with relu between them."""
+    """Apply dense layers with relu between them."""
     *inner, last = params.values()
     for layer in inner:
         x = tf.nn.relu(dense(x, layer))
@@ -37,7 +38,7 @@ def mlp(params: Any, x: Any) -> Any:
 
 
 def cnn(params: Any, x: Any) -> Any:
-    """Two convolutions, pooling, two dense layers."""
+    """Apply two convolutions, pooling, and two dense layers."""
     for i in (1, 2):
         layer = params[f"convolution_{i}"]
         x = tf.nn.relu(tf.nn.conv2d(x, layer["weights"], 1, "VALID") + layer["bias"])
@@ -49,13 +50,13 @@ def cnn(params: Any, x: Any) -> Any:
 
 
 def normalise(x: Any, layer: Any) -> Any:
-    """Layer normalisation."""
+    """Apply layer normalisation."""
     mean, variance = tf.nn.moments(x, -1, keepdims=True)
     return (x - mean) * tf.math.rsqrt(variance + 1e-5) * layer["scale"] + layer["bias"]
 
 
 def attend(layer: Any, x: Any) -> Any:
-    """Causal attention."""
+    """Apply causal attention."""
     n, length, width = x.shape
     parts = tf.reshape(
         dense(x, layer["query_key_value"]), (n, length, 3, HEADS, width // HEADS)
@@ -71,7 +72,7 @@ def attend(layer: Any, x: Any) -> Any:
 
 
 def transformer(params: Any, x: Any) -> Any:
-    """Pre-norm blocks."""
+    """Apply pre-norm blocks."""
     x = tf.gather(params["tokens"]["weights"], x) + params["positions"]["weights"]
     for i in (1, 2):
         block = params[f"block_{i}"]
@@ -84,8 +85,9 @@ def transformer(params: Any, x: Any) -> Any:
 
 
 def recurrent(job: Job) -> tuple[Callable, list[Any], list[Any]]:
-    """Keras' layer between our embedding and output: (logits of x, variables, what each
-    gradient is multiplied by).
+    """Put Keras' layer between our embedding and output.
+
+    Return (logits of x, variables, the multiplier of each gradient).
     """
     layer, width = job.params["layer_1"], 128
     swap = (
@@ -123,7 +125,7 @@ def recurrent(job: Job) -> tuple[Callable, list[Any], list[Any]]:
 
 
 def build(job: Job) -> tuple[Callable, list[Any], list[Any]]:
-    """(logits of x, variables, what each gradient is multiplied by)."""
+    """Return (logits of x, variables, the multiplier of each gradient)."""
     if job.name in ("lstm", "gru"):
         return recurrent(job)
     params = tf.nest.map_structure(lambda a: tf.Variable(np.asarray(a)), job.params)
@@ -133,9 +135,7 @@ def build(job: Job) -> tuple[Callable, list[Any], list[Any]]:
 
 
 def graph(job: Job) -> Contender:
-    """A step as one graph, in a Python loop over batches that are gathered
-    beforehand.
-    """
+    """Compile a step to one graph, and loop over batches gathered beforehand."""
     logits_of, variables, moves = build(job)
     start = [v.numpy() for v in variables]
     slots = [

@@ -1,4 +1,4 @@
-"""The networks in PyTorch, eager and compiled, from our params."""
+"""Train the networks in PyTorch, eager and compiled, from our params."""
 # pyright: reportMissingImports=false
 
 import copy
@@ -18,7 +18,7 @@ THREADS = 2
 
 
 def linear(layer: Any) -> nn.Linear:
-    """A dense layer; ours has its weights the other way round."""
+    """Build a dense layer; our weights are transposed for it."""
     made = nn.Linear(*layer["weights"].shape, bias="bias" in layer)
     put(made.weight, np.asarray(layer["weights"]).T)
     if "bias" in layer:
@@ -27,13 +27,13 @@ def linear(layer: Any) -> nn.Linear:
 
 
 def put(parameter: Any, array: Any) -> None:
-    """Fills a parameter."""
+    """Fill a parameter."""
     with torch.no_grad():
         parameter.copy_(torch.tensor(np.asarray(array).copy()))
 
 
 def mlp(params: Any) -> nn.Module:
-    """Dense layers with relu between them."""
+    """Build dense layers with relu between them."""
     layers = [linear(layer) for layer in params.values()]
     return nn.Sequential(
         *[part for layer in layers[:-1] for part in (layer, nn.ReLU())], layers[-1]
@@ -41,8 +41,9 @@ def mlp(params: Any) -> nn.Module:
 
 
 class CNN(nn.Module):
-    """Channels first, as PyTorch has them; the dense layer's rows are put into that
-    order.
+    """A CNN with channels first, as in PyTorch.
+
+    The rows of the dense layer are put into that order.
     """
 
     def __init__(self, params: Any):
@@ -62,14 +63,14 @@ class CNN(nn.Module):
         self.dense = nn.Sequential(linear(first), nn.ReLU(), linear(params["dense_2"]))
 
     def forward(self, x: torch.Tensor):
-        """Logits of images (n, 1, 28, 28)."""
+        """Return the logits of images (n, 1, 28, 28)."""
         for layer in self.convolutions:
             x = F.relu(layer(x))
         return self.dense(torch.flatten(F.max_pool2d(x, 2), 1))
 
 
 def convolution(layer: Any) -> nn.Conv2d:
-    """A convolution of 3 x 3."""
+    """Build a convolution of 3 x 3."""
     made = nn.Conv2d(*layer["weights"].shape[2:], 3)
     put(made.weight, np.asarray(layer["weights"]).transpose(3, 2, 0, 1))
     put(made.bias, layer["bias"])
@@ -77,8 +78,9 @@ def convolution(layer: Any) -> nn.Conv2d:
 
 
 class Recurrent(nn.Module):
-    """PyTorch has a second bias beside the recurrent product: 0, and where ours has
-    none, never moved.
+    """A recurrent network with PyTorch's second bias beside the recurrent product.
+
+    This bias is 0, and where ours has none, it never moves.
     """
 
     def __init__(self, params: Any, cell: str):
@@ -101,12 +103,12 @@ class Recurrent(nn.Module):
         )  # Of the recurrent bias, from its end.
 
     def forward(self, x: torch.Tensor):
-        """Logits at every step."""
+        """Return the logits at every step."""
         return self.output(self.layer(self.embedding(x))[0])
 
 
 class Transformer(nn.Module):
-    """Pre-norm blocks with PyTorch's fused attention."""
+    """A Transformer of pre-norm blocks with PyTorch's fused attention."""
 
     def __init__(self, params: Any):
         super().__init__()
@@ -122,7 +124,7 @@ class Transformer(nn.Module):
         )
 
     def forward(self, x: torch.Tensor):
-        """Logits at every step."""
+        """Return the logits at every step."""
         x = self.tokens(x) + self.positions.weight[: x.shape[1]]
         for block in self.blocks:
             x = block(x)
@@ -130,14 +132,14 @@ class Transformer(nn.Module):
 
 
 def embedding(weights: Any) -> nn.Embedding:
-    """A table of vectors."""
+    """Build a table of vectors."""
     made = nn.Embedding(*weights.shape)
     put(made.weight, weights)
     return made
 
 
 def normalisation(layer: Any) -> nn.LayerNorm:
-    """Layer normalisation over the last axis."""
+    """Build a layer normalisation over the last axis."""
     made = nn.LayerNorm(len(layer["scale"]))
     put(made.weight, layer["scale"])
     put(made.bias, layer["bias"])
@@ -145,7 +147,7 @@ def normalisation(layer: Any) -> nn.LayerNorm:
 
 
 class Block(nn.Module):
-    """Attention, then a network."""
+    """A block of attention, then a network."""
 
     def __init__(self, params: Any):
         super().__init__()
@@ -160,7 +162,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: torch.Tensor):
-        """As in GPT-2."""
+        """Apply the block as in GPT-2."""
         n, length, width = x.shape
         q, k, v = (
             part.view(n, length, 4, width // 4).transpose(1, 2)
@@ -172,7 +174,7 @@ class Block(nn.Module):
 
 
 def build(job: Job) -> nn.Module:
-    """The job's network with its first params."""
+    """Build the job's network with its first params."""
     if job.name in ("lstm", "gru"):
         return Recurrent(job.params, job.name)
     return {"mlp": mlp, "cnn": CNN, "transformer": Transformer}[job.name](job.params)
@@ -181,9 +183,7 @@ def build(job: Job) -> nn.Module:
 def contender(
     job: Job, name: str, loss_of: Callable[[nn.Module], Callable]
 ) -> Contender:
-    """A training by PyTorch's fused Adam, in a loop over batches that are gathered
-    beforehand.
-    """
+    """Build a training by PyTorch's fused Adam, over batches gathered beforehand."""
     torch.set_num_threads(THREADS)
     network = build(job)
     start = copy.deepcopy(network.state_dict())
@@ -214,17 +214,17 @@ def contender(
 
 
 def whole_loss(network: nn.Module) -> Callable:
-    """(inputs, targets) -> mean cross-entropy over all that is predicted."""
+    """Return (inputs, targets) -> mean cross-entropy over all predictions."""
     return lambda x, y: F.cross_entropy(network(x).flatten(0, -2), y.flatten())
 
 
 def eager(job: Job) -> Contender:
-    """PyTorch as it is written."""
+    """Build the contender in PyTorch's eager mode."""
     return contender(job, "PyTorch eager", whole_loss)
 
 
 def compiled(job: Job) -> Contender:
-    """torch.compile of loss and gradient."""
+    """Build the contender with torch.compile of loss and gradient."""
     torch._dynamo.reset()
     return contender(
         job,

@@ -1,4 +1,4 @@
-"""Ours, and the same step jitted in a Python loop with optax."""
+"""Build our contender, and the same jitted step with optax in a Python loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,9 @@ from research.types import Batch, Params, Workload
 
 
 def ours(problem: Problem) -> Contender:
-    """`research.descent.run`, compiled: it draws the order itself and keeps its info,
-    as in the experiments.
+    """Build our contender: `research.descent.run`, compiled.
+
+    As in the experiments, it draws the order itself and keeps its info.
     """
     rule = update_rules.gradient_descent(problem.rate)
     objective = problem.workload.objective
@@ -49,8 +50,9 @@ def ours(problem: Problem) -> Contender:
 
 
 def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
-    """(start, rate, batches) -> end, a Python loop over a jitted step; the rate is
-    traced, so that none compiles anew.
+    """Return (start, rate, batches) -> end, a Python loop over a jitted step.
+
+    The rate is traced, so that no rate compiles again.
 
     Start and end are (params, the optimiser's state).
     """
@@ -71,8 +73,9 @@ def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
 
 
 def optax_loop(problem: Problem) -> Contender:
-    """A jitted step with optax.sgd, called from a Python loop over batches that lie on
-    the device already.
+    """Build the contender with a jitted step of optax.sgd.
+
+    A Python loop calls it over batches that are already on the device.
     """
     run, batches = (
         optax_training(problem.workload),
@@ -94,8 +97,9 @@ def optax_loop(problem: Problem) -> Contender:
 def place_batches(
     workload: Workload, order: np.ndarray | None, steps: int
 ) -> list[tuple[jax.Array, jax.Array]]:
-    """Every step's batch as device arrays; for the full batch the one that the workload
-    has.
+    """Return every step's batch as device arrays.
+
+    For the full batch, this is the workload's own.
     """
     if order is None:
         return [jax.device_put(training_data(workload))] * steps

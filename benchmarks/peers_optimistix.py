@@ -1,5 +1,6 @@
-"""optimistix's minimisers, with a stop by the gradient in place of their own by steps
-and values.
+"""Run optimistix's minimisers with a stop by the gradient.
+
+It replaces their own stop by steps and values.
 """
 # pyright: reportMissingImports=false
 
@@ -14,7 +15,7 @@ from benchmarks.minimiser_problems import Case
 
 
 def stopping(base: type, gradient_of: Callable[[Any], Any]) -> type:
-    """The solver, made to stop when the gradient's largest entry is at most its atol.
+    """Make the solver stop when the gradient's largest entry is at most its atol.
 
     Its own stop asks for small steps and small changes of the value, which is no
     tolerance that others share.
@@ -24,8 +25,9 @@ def stopping(base: type, gradient_of: Callable[[Any], Any]) -> type:
         def terminate(
             self, fn: Any, y: Any, args: Any, options: Any, state: Any, tags: Any
         ):
-            """Whether the gradient is within the tolerance; before the first step there
-            is none.
+            """Return whether the gradient is within the tolerance.
+
+            Before the first step there is no gradient.
             """
             small = jnp.max(jnp.abs(gradient_of(state.f_info))) <= self.atol
             return small & ~state.first_step, optimistix.RESULTS.successful
@@ -36,8 +38,9 @@ def stopping(base: type, gradient_of: Callable[[Any], Any]) -> type:
 def solvers(
     case: Case, tolerance: float, most_steps: int
 ) -> Iterator[tuple[str, str, Callable[[], tuple[jax.Array, int]]]]:
-    """(family, name, () -> (where it ended, its steps)), each compiled once and then
-    called again.
+    """Return (family, name, () -> (last point, steps)) of each solver.
+
+    Each is compiled once and then called again.
     """
     if case.residuals is not None:
         found = {

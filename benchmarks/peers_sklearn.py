@@ -1,5 +1,6 @@
-"""scikit-learn's SGD, where it does the same job: one example a step, linear or
-logistic.
+"""Run scikit-learn's SGD where it does the same job.
+
+This is one example a step, for a linear or logistic model.
 """
 
 import warnings
@@ -15,14 +16,16 @@ from benchmarks.problems import Problem, training_data
 
 
 def does_the_same(problem: Problem) -> bool:
-    """Its SGD takes single examples, and for several classes trains one against the
-    rest, which is another model.
+    """Return whether scikit-learn's SGD does the same job.
+
+    It takes single examples. For several classes it trains one against the rest, which
+    is another model.
     """
     return problem.regime == "stochastic" and problem.model in ("linear", "logistic")
 
 
 def sgd(problem: Problem) -> Contender:
-    """One call of `fit` over all epochs' examples, laid out in the order of the draws.
+    """Call `fit` once over all epochs' examples, in the order in which they were drawn.
 
     Its squared error has the half and its alpha the half, as ours have; the intercept
     is not penalised there either. Checks of the input are off, as for one who has

@@ -1,5 +1,6 @@
-"""The same step in PyTorch: eager, under torch.compile, and as the functions that its
-vmap is made of.
+"""Take the same step in PyTorch: eager, under torch.compile, and as pure functions.
+
+Its vmap is made of these functions.
 """
 # pyright: reportMissingImports=false
 
@@ -22,8 +23,9 @@ Tensors = tuple[Any, Any]  # (weights, intercept) or (x, y).
 
 
 def loss_of(model: str) -> Callable[[Any, Any, Any, Any], Any]:
-    """(weights, intercept, x, y) -> mean loss of a batch; the penalty is added to its
-    gradient, as weight decay is.
+    """Return (weights, intercept, x, y) -> mean loss of a batch.
+
+    The penalty is added to its gradient, as weight decay is.
     """
     if model == "linear":
         return lambda weights, intercept, x, y: (
@@ -39,19 +41,19 @@ def loss_of(model: str) -> Callable[[Any, Any, Any, Any], Any]:
 
 
 def targets(model: str, y: np.ndarray) -> Any:
-    """Targets in the dtype that the loss wants."""
+    """Return the targets in the dtype that the loss needs."""
     return torch.tensor(y).to(torch.int64 if model == "softmax" else torch.float64)
 
 
 def place(params: Any) -> Tensors:
-    """Our parameters as tensors of their own."""
+    """Copy our parameters to tensors."""
     return torch.tensor(np.asarray(params["weights"])), torch.tensor(
         np.asarray(params["intercept"])
     )
 
 
 def fetch(tensors: Tensors) -> dict[str, np.ndarray]:
-    """Back to ours; on a CPU nothing is pending."""
+    """Copy tensors back to our parameters; on a CPU no work is pending."""
     return {
         "weights": tensors[0].detach().numpy(),
         "intercept": tensors[1].detach().numpy(),
@@ -61,7 +63,7 @@ def fetch(tensors: Tensors) -> dict[str, np.ndarray]:
 def place_batches(
     model: str, workload: Workload, order: np.ndarray | None, steps: int
 ) -> list[Tensors]:
-    """Every step's batch, gathered beforehand."""
+    """Return every step's batch, gathered beforehand."""
     if order is None:
         (x, y), *_ = numpy_batches(workload, None, 1)
         return [(torch.tensor(x), targets(model, y))] * steps
@@ -79,8 +81,9 @@ def place_batches(
 def eager_training(
     model: str, penalty: float
 ) -> Callable[[Tensors, float, list[Tensors]], Tensors]:
-    """(start, rate, batches) -> end, by autograd and an update in place, which is
-    faster here than torch.optim.SGD.
+    """Return (start, rate, batches) -> end, by autograd and an update in place.
+
+    This is faster here than torch.optim.SGD.
 
     The start is overwritten: it becomes the end.
     """
@@ -103,8 +106,9 @@ def eager_training(
 
 
 def functional_step(model: str, penalty: float) -> Callable[..., Tensors]:
-    """(weights, intercept, rate, x, y) -> (weights, intercept), a pure function, to be
-    compiled or vmapped.
+    """Return (weights, intercept, rate, x, y) -> (weights, intercept).
+
+    The function is pure, so that it can be compiled or vmapped.
     """
     gradient = torch.func.grad(loss_of(model), argnums=(0, 1))
 
@@ -124,16 +128,18 @@ def functional_step(model: str, penalty: float) -> Callable[..., Tensors]:
 
 
 def compiled_step(model: str, penalty: float) -> Callable[..., Tensors]:
-    """The functional step as one compiled graph; earlier ones are forgotten, so that
-    each compiles anew.
+    """Compile the functional step to one graph.
+
+    Earlier graphs are removed, so that each call compiles again.
     """
     torch._dynamo.reset()
     return torch.compile(functional_step(model, penalty), fullgraph=True, dynamic=False)
 
 
 def choose_threads(train: Callable[[], Any]) -> int:
-    """One thread, or two where a trial is a tenth faster with them; for steps this
-    small that is rare.
+    """Use one thread, or two where a trial is a tenth faster with them.
+
+    For steps this small that is rare.
     """
 
     def seconds(threads: int) -> float:
@@ -150,12 +156,12 @@ def choose_threads(train: Callable[[], Any]) -> int:
 
 
 def in_threads(threads: int) -> str:
-    """The note of a contender."""
+    """Return the note of a contender about its threads."""
     return f"{threads} thread{'s' * (threads > 1)}"
 
 
 def eager(problem: Problem) -> Contender:
-    """PyTorch's eager mode at its better number of threads."""
+    """Build the contender in PyTorch's eager mode, at its better number of threads."""
     batches = place_batches(
         problem.model, problem.workload, problem.order, problem.steps
     )
@@ -176,8 +182,9 @@ def eager(problem: Problem) -> Contender:
 def compiled_training(
     step: Callable[..., Tensors],
 ) -> Callable[[Tensors, float, list[Tensors]], Tensors]:
-    """(start, rate, batches) -> end, a Python loop over a compiled step; the rate is a
-    tensor, so none compiles anew.
+    """Return (start, rate, batches) -> end, a Python loop over a compiled step.
+
+    The rate is a tensor, so that no rate compiles again.
     """
 
     def train(start: Tensors, rate: float, batches: list[Tensors]) -> Tensors:
@@ -194,7 +201,7 @@ def compiled_training(
 
 
 def compiled(problem: Problem) -> Contender:
-    """torch.compile of the whole step, at its better number of threads."""
+    """Build the contender with torch.compile of the step, at its better threads."""
     batches = place_batches(
         problem.model, problem.workload, problem.order, problem.steps
     )

@@ -1,6 +1,4 @@
-"""What every contender is given: one workload, one order of examples, one rate, one
-number of updates.
-"""
+"""Give every contender the same workload, order of examples, rate and updates."""
 
 from typing import Any, NamedTuple
 
@@ -62,18 +60,18 @@ class Problem(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Updates in the whole training."""
+        """Return the number of updates in the whole training."""
         return self.num_epochs * self.sampler.num_batches
 
 
 def training_data(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of a workload that has data, which all of these do."""
+    """Return x and y of a workload; all workloads here have data."""
     assert workload.train is not None
     return np.asarray(workload.train.x), np.asarray(workload.train.y)
 
 
 def make_sampler(regime: str, n: int) -> Sampler:
-    """The sampler of a regime for n examples."""
+    """Return the sampler of a regime for n examples."""
     makers = (
         samplers.full_batch,
         lambda n: samplers.minibatch(n, BATCH_SIZE),
@@ -83,8 +81,9 @@ def make_sampler(regime: str, n: int) -> Sampler:
 
 
 def draw_order(sampler: Sampler, key: Key, num_epochs: int) -> np.ndarray | None:
-    """The indices that `research.descent.run` draws from that key, epoch after epoch,
-    shape (steps, batch size).
+    """Return the indices that `research.descent.run` draws from this key.
+
+    They are in the order of the epochs, shape (steps, batch size).
     """
     if sampler.indices(key) is None:
         return None
@@ -95,8 +94,9 @@ def draw_order(sampler: Sampler, key: Key, num_epochs: int) -> np.ndarray | None
 
 
 def make_problem(model: str, regime: str, quick: bool = False) -> Problem:
-    """The training of one cell of the table; its number of updates is a whole number of
-    epochs.
+    """Return the training for a model and a regime.
+
+    Its number of updates is a whole number of epochs.
     """
     workload = workloads.make_workload(MODELS[model], dtype=DTYPE)
     sampler, place = (
@@ -123,8 +123,9 @@ def make_problem(model: str, regime: str, quick: bool = False) -> Problem:
 def numpy_batches(
     workload: Workload, order: np.ndarray | None, steps: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The (x, y) of every step, gathered beforehand: no peer has to gather, or to draw
-    an order.
+    """Return the (x, y) of every step, gathered beforehand.
+
+    So no peer has to gather examples or draw an order.
     """
     x, y = training_data(workload)
     if order is None:
@@ -133,8 +134,9 @@ def numpy_batches(
 
 
 def final_loss(problem: Problem, params: Any) -> float:
-    """The training objective where a contender ended, evaluated by the same function
-    for all of them.
+    """Return the training objective at a contender's last params.
+
+    The same function evaluates all contenders.
     """
     arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf, DTYPE), params)
     return float(problem.workload.objective(arrays, problem.workload.train))

@@ -1,5 +1,4 @@
-"""What an update costs: the jitted update of a rule of ours beside optax's, on one leaf
-and on a thousand.
+"""Time the jitted update of each rule beside optax's, on one leaf and on a thousand.
 
 python -m benchmarks.rule_updates  # every rule that has a counterpart in optax
 python -m benchmarks.rule_updates --only adam --quick   # a smoke run
@@ -47,9 +46,7 @@ Constructor = Callable[[float], optax.GradientTransformation]
 
 
 class Built(NamedTuple):
-    """A compiled update, and what it took until its first result was there, in
-    seconds.
-    """
+    """A compiled update, with the seconds until its first result."""
 
     update: Callable[..., Any]
     state: Any
@@ -85,9 +82,7 @@ class CostRow(NamedTuple):
 
 
 def counterparts() -> dict[str, dict[str, Constructor]]:
-    """By the name of a rule of ours that has a counterpart in optax: both constructors,
-    by WAYS.
-    """
+    """Return both constructors, by WAYS, of each rule that optax also has."""
     found = {}
     for name, make in UPDATE_RULES.items():
         theirs = CARDS[name].optax if name in CARDS else ""
@@ -97,7 +92,7 @@ def counterparts() -> dict[str, dict[str, Constructor]]:
 
 
 def make_tree(leaves: int) -> tuple[Any, Any]:
-    """Params and gradients, float64, by name as a model has them."""
+    """Return params and gradients in float64, by name as a model has them."""
     rng = np.random.default_rng(leaves)
     names = [f"layer_{i}" for i in range(leaves)]
     params, gradients = (
@@ -108,15 +103,16 @@ def make_tree(leaves: int) -> tuple[Any, Any]:
 
 
 def call_of(rule: optax.GradientTransformation) -> Callable[..., Any]:
-    """(gradients, state, params) -> (updates, state), a new function each time, with
-    the value for those that ask.
+    """Return a new function (gradients, state, params) -> (updates, state).
+
+    Rules that need the value also receive it.
     """
     update = optax.with_extra_args_support(rule).update
     return lambda g, state, params: update(g, state, params, value=jnp.ones(()), grad=g)
 
 
 def build(make: Constructor, params: Any, gradients: Any) -> Built:
-    """Traces, compiles and calls an update anew."""
+    """Trace, compile and call an update anew."""
     rule = make(RATE)
     state = jax.block_until_ready(rule.init(params))
     parts: dict[str, Any] = {}
@@ -135,7 +131,7 @@ def build(make: Constructor, params: Any, gradients: Any) -> Built:
 
 
 def walk(built: Built, params: Any, gradients: Any, steps: int) -> Any:
-    """The updates of the last of so many steps."""
+    """Return the updates of the last of this many steps."""
     state, updates = built.state, None
     for _ in range(steps):
         updates, state = built.update(gradients, state, params)
@@ -143,8 +139,9 @@ def walk(built: Built, params: Any, gradients: Any, steps: int) -> Any:
 
 
 def difference(built: dict[str, Built], params: Any, gradients: Any) -> float:
-    """How far the updates of the two lie apart after some steps, in units of the leaf's
-    largest; inf for NaN.
+    """Return the largest difference between the two rules' updates after some steps.
+
+    Its unit is the leaf's largest update; it is inf for NaN.
     """
     ours, theirs = (
         jax.tree.leaves(walk(built[way], params, gradients, CHECKED_STEPS))
@@ -160,9 +157,7 @@ def difference(built: dict[str, Built], params: Any, gradients: Any) -> float:
 def measure_rule(
     name: str, makes: dict[str, Constructor], leaves: int, rounds: int, builds: int
 ) -> CostRow:
-    """Builds both in turns, holds their updates against each other, and times both in
-    turns.
-    """
+    """Build both rules in turns, compare their updates, and time both in turns."""
     params, gradients = make_tree(leaves)
     small, of_small = make_tree(1)
     made: dict[str, list[Built]] = {way: [] for way in WAYS}
@@ -217,8 +212,9 @@ def measure_rule(
 def measure(
     quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
 ) -> list[CostRow]:
-    """Those of FULLY on all numbers of leaves, the others on FEWER; if quick, Adam
-    alone and not on a thousand.
+    """Measure the rules of FULLY on all numbers of leaves, the others on FEWER.
+
+    If quick, measure only Adam, and not on a thousand leaves.
 
     Raises:
       ValueError: A name in `only` has no counterpart.
@@ -247,7 +243,7 @@ def measure(
 
 
 def verdict(ratio: clock.Spread) -> str:
-    """Whether ours is faster or slower, or whether the run cannot tell.
+    """Return whether ours is faster, slower, or level within the spread.
 
     Example:
       >>> verdict(clock.Spread(0.9, 0.8, 0.95)), verdict(clock.Spread(0.99, 0.97, 1.01))
@@ -257,7 +253,7 @@ def verdict(ratio: clock.Spread) -> str:
 
 
 def section(rows: list[CostRow]) -> Section:
-    """What is said of them."""
+    """Describe the rows in a section of the page."""
     timed = [row for row in rows if row.ratio and row.first_ratio and row.compile_ratio]
     counted = {
         what: [verdict(getattr(row, field)) for row in timed]

@@ -1,6 +1,4 @@
-"""What one waits for before anything is computed: imports, --help, and the first step;
-each in a process of its own.
-"""
+"""Time imports, --help, and the first step, each in a process of its own."""
 
 import os
 import subprocess
@@ -51,9 +49,7 @@ class StartupRow(NamedTuple):
 
 
 def start(words: tuple[str, ...]) -> str:
-    """Runs Python on these words, with what every contender is given, and returns what
-    it printed.
-    """
+    """Run Python with these arguments and the common settings; return its output."""
     environment = os.environ | {
         "PYTHONPATH": str(TOP),
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
@@ -73,8 +69,9 @@ def start(words: tuple[str, ...]) -> str:
 def measure(
     quick: bool, with_torch: bool, tell: Callable[[str], Any]
 ) -> list[StartupRow]:
-    """Every program, in turns; the first start of each is not counted, so that files
-    are in memory.
+    """Time every program, in turns.
+
+    The first start of each is not counted, so that files are in memory.
     """
     printed: dict[str, list[float]] = {}
     calls, rows = {}, []
@@ -108,8 +105,9 @@ def measure(
 
 
 def first_step(contender: str) -> float:
-    """Seconds of building and making the first step of FIRST_STEP; ours builds the
-    whole run, as it always does.
+    """Return the seconds to build and take the first step of FIRST_STEP.
+
+    Ours builds the whole run, as it always does.
     """
     import research
 

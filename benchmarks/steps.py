@@ -1,5 +1,6 @@
-"""Steps per second of one training: three models, three regimes, ours and each peer in
-turns.
+"""Measure steps per second of one training, ours and each peer's in turns.
+
+There are three models and three regimes.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ ROUNDS = 9
 
 
 class StepRow(NamedTuple):
-    """One contender in one cell.
+    """One contender for one model and regime.
 
     Attributes:
       model, regime, contender, note: Which.
@@ -43,7 +44,7 @@ class StepRow(NamedTuple):
 def contenders(
     problem: Problem, with_torch: bool
 ) -> tuple[list[Contender], list[tuple[str, str]]]:
-    """Those that do this job, ours first, and those that cannot, with the reason."""
+    """Return the contenders for this job, ours first, and reasons for the others."""
     runners, absent = [peers_jax.ours(problem), peers_jax.optax_loop(problem)], []
     if with_torch:
         from benchmarks import peers_torch
@@ -68,8 +69,9 @@ def contenders(
 def measure_cell(
     problem: Problem, runners: list[Contender], rounds: int
 ) -> list[StepRow]:
-    """Every contender of one cell, its loss held against ours before anything is
-    timed.
+    """Measure every contender of one model and regime.
+
+    Before the timing, its loss is compared with ours.
     """
     losses = {runner.name: final_loss(problem, runner.train()) for runner in runners}
     apart = clock.check_equal(
@@ -98,7 +100,7 @@ def measure_cell(
 
 
 def measure(quick: bool, with_torch: bool, tell: Callable[[str], Any]) -> list[StepRow]:
-    """All nine cells; if quick, those of one model."""
+    """Measure all nine combinations; if quick, those of one model."""
     rows = []
     for model in ["logistic"] if quick else MODELS:
         for regime in REGIMES:

@@ -1,5 +1,6 @@
-"""A study's runs, all trials and seeds of a rule on a workload: at once, against the
-same runs one after another.
+"""Time a study's runs in one program, and the same runs one after another.
+
+The runs are all trials and seeds of a rule on a workload.
 
 python -m benchmarks.studies  # both workloads and rules, about five minutes
 python -m benchmarks.studies --only adam --quick   # a smoke run of a few runs
@@ -83,7 +84,7 @@ class StudyRow(NamedTuple):
 
     @property
     def per_second(self) -> clock.Spread | None:
-        """Runs per second."""
+        """Return the runs per second."""
         if self.seconds is None:
             return None
         return clock.Spread(*(self.runs / self.seconds[i] for i in (0, 2, 1)))
@@ -96,8 +97,9 @@ def make_study(
     seeds: Sequence[int] = SEEDS,
     num_epochs: int = EPOCHS,
 ) -> Sweep:
-    """The runs as `research.comparison.measure_contender` makes them; `rates` holds
-    every hyper-parameter, (runs, 2).
+    """Return the runs as `research.comparison.measure_contender` makes them.
+
+    `rates` holds every hyper-parameter, (runs, 2).
     """
     made = workloads.make_workload(workload, dtype=DTYPE)
     sampler = samplers.minibatch(len(training_data(made)[1]), BATCH_SIZE)
@@ -131,8 +133,9 @@ def make_study(
 def build_ours(
     study: Sweep, rule: str
 ) -> tuple[descent.SweepProgram, Callable[[Sweep], np.ndarray]]:
-    """The program as `measure_contender` compiles it, and study -> evaluations of its
-    runs, for any number of them.
+    """Compile the program as `measure_contender` does.
+
+    Also return study -> evaluations of its runs, for any number of them.
     """
     (contender,) = comparison.make_contenders([rule], spaces={rule: SPACES[rule]})
     names = tuple(contender.space)
@@ -152,13 +155,13 @@ def build_ours(
 
 
 class Stacked(NamedTuple):
-    """The batches of many steps, in arrays; a slice is those of fewer steps."""
+    """The batches of many steps, in arrays; a slice has the batches of fewer steps."""
 
     x: Any
     y: Any
 
     def steps(self, low: int, high: int) -> "Stacked":
-        """Those from low to high."""
+        """Return the batches of the steps from low to high."""
         return Stacked(self.x[low:high], self.y[low:high])
 
 
@@ -173,8 +176,9 @@ class _Sliced(list):
 
 
 def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Contender:
-    """One run after another with optax: a jitted scan from one evaluation to the next,
-    or a jitted step.
+    """Build a contender that makes one run after another with optax.
+
+    It uses a jitted scan between two evaluations, or a jitted step.
 
     Hyper-parameters are traced, so that each compiles once: the scan for every length
     that there is between evaluations.
@@ -235,7 +239,7 @@ def _placed(
 def peers(
     study: Sweep, model: str, rule: str, with_torch: bool
 ) -> tuple[list[Contender], list[tuple[str, str]]]:
-    """Those that run, and those that cannot, with the reason."""
+    """Return the peers that run, and the reasons for the others."""
     found = [optax_peer(study, rule, scanned=scanned) for scanned in (True, False)]
     if not with_torch:
         return found, [("PyTorch", "not installed")]
@@ -259,8 +263,9 @@ def measure_study(
     rounds: int,
     **terms: Any,
 ) -> list[StudyRow]:
-    """Ours with every number of runs, and the peers with one of them, in turns; all
-    evaluations held against ours.
+    """Measure ours with every number of runs, and the peers with one, in turns.
+
+    All evaluations are compared with ours.
     """
     made = {budget: make_study(workload, rule, budget, **terms) for budget in budgets}
     program, train = build_ours(made[beside], rule)
@@ -316,7 +321,7 @@ def measure_study(
 def measure(
     quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
 ) -> list[StudyRow]:
-    """Every rule on every workload; if quick, a few runs of two epochs.
+    """Measure every rule on every workload; if quick, a few runs of two epochs.
 
     Raises:
       ValueError: A name in `only` is no rule's.
@@ -340,7 +345,7 @@ def measure(
 
 
 class Line(NamedTuple):
-    """How the time of ours grows with the runs.
+    """The growth of our time with the number of runs.
 
     Attributes:
       slope: Seconds a run, of the line through 0 that misses no measured time by a
@@ -355,8 +360,9 @@ class Line(NamedTuple):
 
 
 def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
-    """The line through the least times of ours with several numbers of runs: a slow
-    minute would bend it.
+    """Fit the line through our least times with several numbers of runs.
+
+    The least times are used, since a slow minute would bend the line.
 
     Example:
       >>> row = StudyRow("digits", "adam", "ours", "", 8, 5)
@@ -375,16 +381,14 @@ def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
 
 
 def _line(counted: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-    """The slope whose largest relative miss of the times is the least, and that
-    miss.
-    """
+    """Return the slope with the least largest relative error, and this error."""
     each = counted / seconds  # slope * each - 1 is the miss.
     slope = 2 / (each.max() + each.min())
     return float(slope), float(slope * each.max() - 1)
 
 
 def section(rows: list[StudyRow]) -> Section:
-    """What is said of them."""
+    """Describe the rows in a section of the page."""
     compared = [row for row in rows if row.ratio]
     alone = [row for row in compared if "one by one" in row.contender]
     lines = {key: line_of(mine) for key, mine in _ours(rows).items()}

@@ -1,5 +1,6 @@
-"""A study's runs in PyTorch: one after another, eager, and all of them at once by
-torch.func.vmap.
+"""Make a study's runs in PyTorch.
+
+They run one after another in eager mode, and all at once by torch.func.vmap.
 """
 # pyright: reportMissingImports=false
 
@@ -56,8 +57,10 @@ MOVES = {"heavy_ball": _move_heavy_ball, "adam": _move_adam}
 
 
 def eager(study: Sweep, model: str, rule: str) -> Contender:
-    """Eager mode, one run after another: autograd.grad and an update in place, faster
-    than torch.optim for one run.
+    """Make one run after another in eager mode.
+
+    It uses autograd.grad and an update in place, which is faster than torch.optim for
+    one run.
     """
     loss, penalty, move = peers_torch.loss_of(model), PENALTIES[model], MOVES[rule]
     objective = _objective(study, model)
@@ -132,9 +135,7 @@ FUNCTIONS = {"heavy_ball": _heavy_ball, "adam": _adam}
 
 
 def vmapped(study: Sweep, model: str, rule: str) -> Contender:
-    """All runs at once: a Python loop over steps, each of them vmapped over the
-    runs.
-    """
+    """Make all runs at once, in a Python loop over steps vmapped over the runs."""
     update, penalty = FUNCTIONS[rule], PENALTIES[model]
     gradient_of = torch.func.grad(peers_torch.loss_of(model), argnums=(0, 1))
 

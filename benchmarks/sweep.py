@@ -1,5 +1,6 @@
-"""A sweep: the runs of the main experiment for one program, at once, against the same
-runs one after another.
+"""Time a sweep in one program, and the same runs one after another.
+
+The runs are those of the main experiment for one program.
 """
 
 from collections.abc import Callable
@@ -22,8 +23,9 @@ TOLERANCE = 1e-9  # Relative, of every evaluation of every stable run.
 
 
 def ours(sweep: Sweep) -> Contender:
-    """`research.descent.sweep`: one program for all runs, in batches of eight, which
-    draws the orders itself.
+    """Build our contender: `research.descent.sweep`, one program for all runs.
+
+    It makes batches of eight runs, and draws the orders itself.
     """
     program = descent.compile_sweep(
         sweep.workload, update_rules.gradient_descent, sweep.sampler, sweep.num_epochs
@@ -38,8 +40,9 @@ def ours(sweep: Sweep) -> Contender:
 
 
 def optax_loop(sweep: Sweep) -> Contender:
-    """One run after another by the jitted step with optax; it compiles once, since the
-    rate is traced.
+    """Make one run after another by the jitted step with optax.
+
+    It compiles once, since the rate is traced.
     """
     import optax
 
@@ -81,7 +84,7 @@ def optax_loop(sweep: Sweep) -> Contender:
 def sweepers(
     sweep: Sweep, with_torch: bool
 ) -> tuple[list[Contender], list[tuple[str, str]]]:
-    """Those that run, ours first, and those that cannot, with the reason."""
+    """Return the contenders that run, ours first, and reasons for the others."""
     runners, absent = [ours(sweep), optax_loop(sweep)], []
     if not with_torch:
         return runners, [("PyTorch", "not installed")]
@@ -134,7 +137,10 @@ class SweepRow(NamedTuple):
 def measure_sweep(
     sweep: Sweep, runners: list[Contender], rounds: int
 ) -> list[SweepRow]:
-    """Every contender of one sweep, all their evaluations held against ours first."""
+    """Measure every contender of one sweep.
+
+    All evaluations are first compared with ours.
+    """
     values = {runner.name: runner.train() for runner in runners}
     stable = sweep.rates <= LARGEST_STABLE[REGIMES.index(sweep.regime)]
     compared = {name: value[stable] for name, value in values.items()}
@@ -174,7 +180,7 @@ def measure_sweep(
 def measure(
     quick: bool, with_torch: bool, tell: Callable[[str], Any]
 ) -> list[SweepRow]:
-    """All three regimes; if quick, one."""
+    """Measure all three regimes; if quick, one."""
     rows = []
     for regime in REGIMES[1:2] if quick else REGIMES:
         tell(f"sweep: {regime}")

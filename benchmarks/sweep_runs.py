@@ -1,4 +1,4 @@
-"""The runs of the main experiment that are timed at once and one after another."""
+"""Define the runs of the main experiment that are timed."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -60,13 +60,15 @@ class Sweep(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Updates of one run."""
+        """Return the number of updates of one run."""
         return self.num_epochs * self.sampler.num_batches
 
 
 def runs_of(regime: str, quick: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Rates and seeds: 8 rates x 3 tuning seeds, then 10 seeds at the chosen rate: 34
-    runs; if quick, 2 x 1 + 2.
+    """Return the rates and seeds of the runs.
+
+    There are 8 rates x 3 tuning seeds, then 10 seeds at the chosen rate: 34 runs; if
+    quick, 2 x 1 + 2.
     """
     choosing, seeds = (TUNING_SEEDS[:1], SEEDS[:2]) if quick else (TUNING_SEEDS, SEEDS)
     (ladder,) = (
@@ -85,7 +87,7 @@ def runs_of(regime: str, quick: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_sweep(regime: str, quick: bool = False) -> Sweep:
-    """The runs with all that they share; if quick, for two epochs."""
+    """Return the runs with all that they share; if quick, for two epochs."""
     workload = workloads.make_workload(MODELS[MODEL], dtype=DTYPE)
     sampler = make_sampler(regime, len(training_data(workload)[1]))
     num_epochs = 2 if quick else EPOCHS[REGIMES.index(regime)]
@@ -121,7 +123,7 @@ def one_by_one(
     evaluate: Callable,
     batches: dict[int, list],
 ) -> Callable[[], list[list]]:
-    """() -> the evaluations of every run, each trained by itself, in a Python loop.
+    """Return () -> evaluations of every run, each trained alone, in a Python loop.
 
     Args:
       sweep: Whose runs.

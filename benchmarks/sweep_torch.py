@@ -1,5 +1,7 @@
-"""The sweep in PyTorch: one run after another, eager and compiled, and all runs at once
-by torch.func.vmap.
+"""Make the sweep in PyTorch.
+
+The runs are made one after another, eager and compiled, and all at once by
+torch.func.vmap.
 """
 # pyright: reportMissingImports=false
 
@@ -17,7 +19,7 @@ from benchmarks.sweep_runs import MODEL, Sweep, one_by_one
 
 
 def objective_on(sweep: Sweep) -> Callable[[Any, Any], Any]:
-    """(weights, intercept) -> the training objective, penalty included."""
+    """Return (weights, intercept) -> the training objective, penalty included."""
     (x, y), loss, penalty = data(sweep), peers_torch.loss_of(MODEL), PENALTIES[MODEL]
     return lambda weights, intercept: (
         loss(weights, intercept, x, y) + 0.5 * penalty * (weights**2).sum()
@@ -25,13 +27,13 @@ def objective_on(sweep: Sweep) -> Callable[[Any, Any], Any]:
 
 
 def data(sweep: Sweep) -> peers_torch.Tensors:
-    """The training data as tensors."""
+    """Return the training data as tensors."""
     x, y = training_data(sweep.workload)
     return torch.tensor(x), peers_torch.targets(MODEL, y)
 
 
 def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Contender:
-    """One run after another, at the better number of threads."""
+    """Make one run after another, at the better number of threads."""
     batches = {
         seed: peers_torch.place_batches(MODEL, sweep.workload, order, sweep.steps)
         for seed, order in sweep.orders.items()
@@ -61,7 +63,7 @@ def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Co
 
 
 def eager(sweep: Sweep) -> Contender:
-    """Eager mode, one run after another."""
+    """Make one run after another in eager mode."""
     return loop(
         sweep,
         peers_torch.eager_training(MODEL, PENALTIES[MODEL]),
@@ -71,8 +73,9 @@ def eager(sweep: Sweep) -> Contender:
 
 
 def compiled(sweep: Sweep) -> Contender:
-    """torch.compile of the step and of the objective, one run after another; compiled
-    once for all of them.
+    """Make one run after another with torch.compile of the step and the objective.
+
+    Both are compiled once for all runs.
     """
     step = peers_torch.compiled_step(MODEL, PENALTIES[MODEL])
     objective = torch.compile(objective_on(sweep), fullgraph=True, dynamic=False)
@@ -105,9 +108,7 @@ def vmapped(
     wrap: Callable = lambda function: function,
     name: str = "torch.func.vmap",
 ) -> Contender:
-    """All runs at once: a Python loop over steps, each of them vmapped over the
-    runs.
-    """
+    """Make all runs at once, in a Python loop over steps vmapped over the runs."""
     draws, (all_x, all_y) = draws_of_all(sweep), data(sweep)
     own = None if draws[0] is None else 0  # Whether each run has a batch of its own.
     step = torch.func.vmap(
@@ -154,7 +155,7 @@ def vmapped(
 
 
 def compiled_vmapped(sweep: Sweep) -> Contender:
-    """The same with gather and step compiled into one."""
+    """Make all runs at once, with gather and step compiled into one."""
     torch._dynamo.reset()
 
     def wrap(function: Callable):

@@ -1,5 +1,6 @@
-"""Rows to one Markdown page: the answer first, then the machine, then the tables, then
-what falls short.
+"""Write the rows as one Markdown page.
+
+The answer comes first, then the machine, the tables, and the goals that are missed.
 """
 
 import importlib.metadata
@@ -28,7 +29,7 @@ PACKAGES = (
 
 
 class Section(NamedTuple):
-    """A part of the page that brings its own words.
+    """A part of the page with its own text.
 
     Attributes:
       title: Its heading.
@@ -44,7 +45,7 @@ class Section(NamedTuple):
 
 
 def number(value: float) -> str:
-    """Three digits, no exponent.
+    """Write a number with three digits and no exponent.
 
     Example:
       >>> number(12345.6), number(0.012345), number(3.0)
@@ -57,7 +58,7 @@ def number(value: float) -> str:
 
 
 def spread_words(spread: Spread | None) -> str:
-    """Median, and from where to where.
+    """Write the median, and the range.
 
     Example:
       >>> spread_words(Spread(2.0, 1.0, 4.0)), spread_words(None)
@@ -71,7 +72,7 @@ def spread_words(spread: Spread | None) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table.
+    """Write a Markdown table.
 
     Example:
       >>> print(table(["a", "b"], [[1, 2]]))
@@ -89,12 +90,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def optional(value: float | None) -> str:
-    """A number, or a dash where there is none."""
+    """Write a number, or a dash where there is none."""
     return "-" if value is None else number(value)
 
 
 def faster_in(ratios: Sequence[Spread], goal: float) -> str:
-    """How many ratios reach a goal, and from where to where they go."""
+    """Say how many ratios reach a goal, and give their range."""
     low, high = min(r.median for r in ratios), max(r.median for r in ratios)
     reached = sum(r.median >= goal for r in ratios)
     return (
@@ -104,14 +105,17 @@ def faster_in(ratios: Sequence[Spread], goal: float) -> str:
 
 
 def one_after_another(rows: list[SweepRow]) -> list[SweepRow]:
-    """Those that make the runs one by one, which the sweep is to beat ten times."""
+    """Return the rows that make the runs one by one.
+
+    The sweep should be ten times as fast as these.
+    """
     return [row for row in rows if row.ratio and "one by one" in row.contender]
 
 
 def answer(
     steps: list[StepRow], sweeps: list[SweepRow], startup: list[StartupRow]
 ) -> str:
-    """The sentences that open the page."""
+    """Write the sentences that open the page."""
     sentences = []
     if ratios := [row.ratio for row in steps if row.ratio]:
         sentences.append(
@@ -142,7 +146,7 @@ def answer(
 
 
 def steps_table(rows: list[StepRow]) -> str:
-    """Steps per second."""
+    """Write the table of steps per second."""
     columns = [
         "model",
         "regime",
@@ -177,7 +181,7 @@ def steps_table(rows: list[StepRow]) -> str:
 
 
 def sweep_table(rows: list[SweepRow]) -> str:
-    """Sweeps."""
+    """Write the table of sweeps."""
     columns = [
         "regime",
         "contender",
@@ -214,7 +218,7 @@ def sweep_table(rows: list[SweepRow]) -> str:
 
 
 def startup_table(rows: list[StartupRow]) -> str:
-    """Start-up."""
+    """Write the table of start-up times."""
     columns = [
         "program",
         "seconds from start to end",
@@ -238,7 +242,7 @@ def startup_table(rows: list[StartupRow]) -> str:
 def shortfalls(
     steps: list[StepRow], sweeps: list[SweepRow], startup: list[StartupRow]
 ) -> list[str]:
-    """Every place where a goal is missed, in words."""
+    """Describe every place where a goal is missed."""
     lines = [
         f"{row.model}, {row.regime}: {row.contender} is faster, ours has "
         f"{number(row.ratio.median)} of its speed"
@@ -268,7 +272,7 @@ def shortfalls(
 
 
 def machine() -> str:
-    """Processor, cores, versions."""
+    """Describe the processor, its cores, and the versions."""
     import research
 
     facts = research.runs.environment()
@@ -305,7 +309,7 @@ def page(
     seconds: float,
     others: Sequence[Section] = (),
 ) -> str:
-    """The whole page; the other sections stand after those of rows."""
+    """Write the whole page; the other sections follow those of rows."""
     missed = shortfalls(steps, sweeps, startup) + [
         line for other in others for line in other.missed
     ]

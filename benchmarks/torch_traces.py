@@ -1,5 +1,4 @@
-"""Are the recorded trajectories still what PyTorch gives? Each is computed again and
-held against the record.
+"""Compute the recorded trajectories of PyTorch again, and compare them.
 
 python -m benchmarks.torch_traces
 
@@ -57,17 +56,17 @@ class Trace(NamedTuple):
 
 
 def quadratic(x: torch.Tensor):
-    """½ xᵀAx - bᵀx."""
+    """Return ½ xᵀAx - bᵀx."""
     return 0.5 * x @ (torch.tensor(A) @ x) - torch.tensor(B) @ x
 
 
 def rosenbrock(x: torch.Tensor):
-    """(1 - x1)² + 100 (x2 - x1²)²."""
+    """Return (1 - x1)² + 100 (x2 - x1²)²."""
     return (1.0 - x[0]) ** 2 + 100.0 * (x[1] - x[0] ** 2) ** 2
 
 
 def softmax_regression(w: torch.Tensor, b: torch.Tensor):
-    """Mean of -log softmax(X W + b)[y], and its penalty."""
+    """Return the mean of -log softmax(X W + b)[y], plus its penalty."""
     log_p = torch.log_softmax(torch.tensor(INPUTS) @ w + b, dim=1)
     return -log_p[
         torch.arange(len(LABELS)), torch.tensor(LABELS)
@@ -82,8 +81,9 @@ OBJECTIVES: dict[str, Callable[..., Any]] = {
 
 
 def make_optimizer(call: str, params: list[Any], learning_rate: float | None) -> Any:
-    """What a recorded call makes: "Adam(p,lr,(0.8,0.95),0.1)", p and lr standing for
-    these params and this rate.
+    """Return the optimizer of a recorded call such as "Adam(p,lr,(0.8,0.95),0.1)".
+
+    p and lr stand for these params and this rate.
 
     Raises:
       ImportError: It is timm's, and timm is not installed.
@@ -113,7 +113,7 @@ def make_optimizer(call: str, params: list[Any], learning_rate: float | None) ->
 
 
 def walk(case: dict[str, Any]) -> np.ndarray:
-    """The iterates of a recorded case, computed anew, of the record's shape."""
+    """Compute the iterates of a recorded case anew, in the record's shape."""
     start = jax.tree.leaves(PROBLEMS[case["problem"]].start)
     params = [
         torch.tensor(np.asarray(leaf, np.float64), requires_grad=True) for leaf in start
@@ -134,7 +134,7 @@ def walk(case: dict[str, Any]) -> np.ndarray:
 
 
 def measure() -> list[Trace]:
-    """Every case that can be computed here."""
+    """Measure every case that can be computed here."""
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)  # NAdam keeps a product of its own in it.
     traces = []
@@ -150,12 +150,12 @@ def measure() -> list[Trace]:
 
 
 def bound_of(trace: Trace) -> float:
-    """What it may be apart."""
+    """Return the largest difference that a trace may have."""
     return LOOSER.get(trace.variant, BOUND)
 
 
 def answer(traces: list[Trace]) -> str:
-    """The sentence that opens."""
+    """Write the sentence that opens the output."""
     done = [trace for trace in traces if trace.apart is not None]
     missing = len(traces) - len(done)
     worst = max(done, key=lambda trace: trace.apart or 0.0)
@@ -179,7 +179,7 @@ def answer(traces: list[Trace]) -> str:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Computes and prints; exits with 1 where one has changed."""
+    """Compute and print; exit with 1 if a trajectory has changed."""
     argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n\n")[0]
     ).parse_args(words)

@@ -1,5 +1,4 @@
-"""How wide a block, how large a pool, how many devices: what each costs, and whose bits
-it changes.
+"""Time block widths, pools and device counts, and compare the bits of their results.
 
 python benchmarks/widths.py                # two to three minutes on two cores
 python benchmarks/widths.py --quick  # few epochs; its seconds mean nothing
@@ -34,8 +33,10 @@ USUAL = (2, 1)
 
 
 def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]:
-    """One program in this process: seconds to compile, seconds a run (least, median,
-    most of the rounds), hashes.
+    """Measure one program in this process.
+
+    Return the seconds to compile, the seconds a run (least, median, most of the
+    rounds), and hashes.
     """
     import jax
 
@@ -68,7 +69,7 @@ def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]
 
 
 def in_this_process(options: argparse.Namespace) -> dict[str, Any]:
-    """{regime/width: what was measured} under one pool and one number of devices."""
+    """Return {regime/width: measurement} under one pool and one number of devices."""
     from research import backend
 
     backend.configure(devices=options.devices, pool=options.pool, x64=True)
@@ -81,8 +82,9 @@ def in_this_process(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_another_process(pool: int, devices: int, quick: bool) -> dict[str, Any]:
-    """The same, in a process that starts with these settings; all widths under the
-    usual ones, else the usual width.
+    """Measure in a process that starts with these settings.
+
+    It measures all widths under the usual settings, else the usual width.
     """
     widths = WIDTHS if (pool, devices) == USUAL else (BASE,)
     words = [
@@ -112,8 +114,10 @@ def in_another_process(pool: int, devices: int, quick: bool) -> dict[str, Any]:
 
 
 def row(name: tuple, found: dict[str, Any], base: dict[str, Any]) -> tuple:
-    """A row of a table: seconds, how many runs have other bits than the base, and by
-    how much their values differ.
+    """Write a row of a table.
+
+    It has the seconds, how many runs have other bits than the base, and by how much
+    their values differ.
     """
     least, median, most = (1e3 * seconds for seconds in found["run"])
     others = sum(a != b for a, b in zip(found["hashes"], base["hashes"], strict=True))
@@ -144,7 +148,7 @@ COLUMNS = (
 def show(
     tables: Iterable[tuple[str, tuple[str, ...], list[tuple]]], answer: str
 ) -> None:
-    """The answer, then each table."""
+    """Print the answer, then each table."""
     from research import cli, runs
 
     for number, (title, columns, rows) in enumerate(tables):
@@ -160,7 +164,7 @@ def show(
 
 
 def summary(found: dict[tuple[int, int], dict[str, Any]]) -> str:
-    """What was found, in sentences."""
+    """Summarise the measurements in sentences."""
     usual = found[USUAL]
     fastest = {
         regime: min(WIDTHS, key=lambda w: usual[f"{regime}/{w}"]["run"][0])
@@ -196,7 +200,7 @@ def summary(found: dict[tuple[int, int], dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

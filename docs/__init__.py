@@ -1,1 +1,1 @@
-"""What makes the pages: of the rules (build.py), and of the site (make_site.py)."""
+"""Build the pages of the rules (build.py) and the site (make_site.py)."""

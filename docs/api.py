@@ -42,19 +42,19 @@ class Public(NamedTuple):
 
     @property
     def full(self) -> str:
-        """The name below `research`, such as losses.huber."""
+        """Return the name below `research`, such as losses.huber."""
         return f"{self.module}.{self.name}"
 
 
 def modules() -> dict[str, types.ModuleType]:
-    """Name -> module, of each module that `research` shows."""
+    """Return name -> module, of each module that `research` shows."""
     names = re.findall(r"^from \. import (\w+)", STUB.read_text("utf-8"), re.M)
     return {name: importlib.import_module(f"research.{name}") for name in names}
 
 
 @functools.cache
 def public_names() -> dict[str, Public]:
-    """Full name -> public name, of every function, class and constant."""
+    """Return full name -> public name, of every function, class and constant."""
     return {
         found.full: found
         for name, module in modules().items()
@@ -63,7 +63,7 @@ def public_names() -> dict[str, Public]:
 
 
 def public_in(name: str, module: types.ModuleType) -> Iterator[Public]:
-    """Give the public names of a module: those of __all__, or what is its own."""
+    """Return the public names of a module: those of __all__, or what is its own."""
     listed = getattr(module, "__all__", None)
     for key, value in vars(module).items():
         if key.startswith("_") or isinstance(value, types.ModuleType):
@@ -109,7 +109,7 @@ def comment_above(source: str, name: str) -> str:
 
 
 def pages() -> dict[str, str]:
-    """Path in the site's source -> text, of the API pages."""
+    """Return path in the site's source -> text, of the API pages."""
     names = public_names()
     of_module: dict[str, list[Public]] = {name: [] for name in modules()}
     for found in names.values():

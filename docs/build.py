@@ -1,5 +1,4 @@
-"""Write what is made in these pages: a page for each update rule, and the tables of
-kept runs.
+"""Write the generated parts of these pages: update rules, and tables of kept runs.
 
 python docs/build.py  the rules from docstrings, tables from experiments/reference/
 """
@@ -46,7 +45,7 @@ NOTES = {
 
 
 def pages() -> dict[Path, str]:
-    """File -> text, of all that is made."""
+    """Return file -> text, of each generated page."""
     families: dict[str, list[Description]] = {}
     for name in RULE_TABLE:
         found = describe(name)
@@ -74,7 +73,7 @@ def pages() -> dict[Path, str]:
 
 
 def put(page: Path, parts: dict[str, str]) -> str:
-    """The text of a page with each part between its marks."""
+    """Return the text of a page with each part between its marks."""
     text = page.read_text("utf-8")
     for title, part in parts.items():
         mark = re.compile(
@@ -85,7 +84,7 @@ def put(page: Path, parts: dict[str, str]) -> str:
 
 
 def rule_page(found: Description) -> str:
-    """A rule: its formula, how it differs elsewhere, when to use it, memory, papers."""
+    """Write the page of a rule: formula, variants, when to use it, memory, papers."""
     in_summary = found.summary.partition(": ")[2]  # As in "...: u_t = -η_t g_t."
     parts = [
         f"# {found.name}",
@@ -104,7 +103,7 @@ def rule_page(found: Description) -> str:
 
 
 def memory(name: str) -> str:
-    """The size of a rule's state: numbers for each parameter."""
+    """Describe the size of a rule's state: numbers for each parameter."""
     entry = RULE_TABLE[name]
     if entry.needs not in ("", "a key"):
         return f"depends on what the rule needs besides a rate: {entry.needs}"
@@ -120,7 +119,7 @@ def memory(name: str) -> str:
 
 
 def state_share(name: str, shape: tuple[int, ...]) -> float:
-    """Numbers in the state, without scalars, divided by the number of parameters."""
+    """Return the numbers in the state, without scalars, divided by the parameters."""
     params = jax.ShapeDtypeStruct(shape, jnp.float32)
     entry = RULE_TABLE[name]
     key = {"key": jax.random.key(0)} if entry.needs else {}
@@ -130,7 +129,7 @@ def state_share(name: str, shape: tuple[int, ...]) -> float:
 
 
 def family_list(families: dict[str, list[Description]]) -> str:
-    """A section for each family: what its rules have in common, and a line for each."""
+    """Write a section for each family: what its rules share, and a line for each."""
     return "\n".join(
         f"### {family_title(family)}\n\n"
         + "\n".join(
@@ -143,13 +142,13 @@ def family_list(families: dict[str, list[Description]]) -> str:
 
 
 def family_title(family: str) -> str:
-    """The first line of a family's file."""
+    """Return the first line of a family's file."""
     text = sys.modules[f"research.update_rules._{family}"].__doc__ or ""
     return typeset.escaped(text.strip().partition("\n")[0].rstrip("."))
 
 
 def kept_table(experiment: str) -> str:
-    """The answer and the table of an experiment's kept run."""
+    """Write the answer and the table of an experiment's kept run."""
     file = REFERENCES / f"{experiment}.json"
     if not file.exists():
         return ""
@@ -166,7 +165,7 @@ def kept_table(experiment: str) -> str:
 
 
 def audit_tables() -> dict[str, str]:
-    """The counts and the tables of the page on optimizers of other libraries."""
+    """Write the counts and tables for the page on optimizers of other libraries."""
     kept = json.loads(
         (HERE.parent / "experiments/audit_of_rules.json").read_text("utf-8")
     )
@@ -188,7 +187,7 @@ def audit_tables() -> dict[str, str]:
 
 
 def audit_row(row: dict) -> list[str]:
-    """The cells of an optimizer."""
+    """Return the cells of an optimizer."""
     judged = row["verdict"] != "not judged"
     where = f"step {row['first']} of {row['problem']}" if row["first"] else ""
     explained = row["explained"]
@@ -212,18 +211,18 @@ def audit_row(row: dict) -> list[str]:
 
 
 def reproducer(name: str) -> str:
-    """A link to the program that shows a deviation, or nothing."""
+    """Return a link to the program that shows a deviation, or ""."""
     return f" ([reproducer](../benchmarks/audit/{name}.py))" if name else ""
 
 
 def table_of(rows: list[list[str]]) -> str:
-    """A Markdown table; the first row is its head."""
+    """Write a Markdown table; the first row is its head."""
     lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def shown(entry: object) -> str:
-    """One entry of a kept table: three digits of a number, words for none."""
+    """Write one entry of a kept table: three digits of a number, words for None."""
     if entry is None:
         return "not reached"
     if isinstance(entry, dict):  # As JSON keeps what is not finite.
@@ -232,7 +231,7 @@ def shown(entry: object) -> str:
 
 
 def main() -> int:
-    """Writes them."""
+    """Write the pages."""
     (HERE / "rules").mkdir(exist_ok=True)
     made = pages()
     for old in (HERE / "rules").glob("*.md"):

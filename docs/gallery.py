@@ -41,13 +41,13 @@ class Section(NamedTuple):
 
 @functools.cache
 def experiments() -> dict[str, str]:
-    """Name -> question, of every experiment."""
+    """Return name -> question, of every experiment."""
     return questions()
 
 
 @functools.cache
 def notebooks() -> dict[str, tuple[str, str]]:
-    """Name -> (title, first sentence), of every notebook."""
+    """Return name -> (title, first sentence), of every notebook."""
     found = {}
     for path in sorted(TOP.glob("notebooks/*.ipynb")):
         cells = json.loads(path.read_text("utf-8"))["cells"]
@@ -63,7 +63,7 @@ def notebooks() -> dict[str, tuple[str, str]]:
 
 
 def sections() -> list[Section]:
-    """The sections of the article, each experiment and notebook in its first one."""
+    """Return the article's sections, each experiment and notebook in its first one."""
     left, books = list(experiments()), list(notebooks())
     found = []
     article = (TOP / "docs/article.md").read_text("utf-8")
@@ -78,27 +78,27 @@ def sections() -> list[Section]:
 
 
 def taken(left: list[str], named: list[str]) -> list[str]:
-    """Take from a list, which gets shorter, what is named."""
+    """Take the named entries from a list, which gets shorter."""
     mine = [name for name in dict.fromkeys(named) if name in left]
     left[:] = [name for name in left if name not in mine]
     return mine
 
 
 def reference(name: str) -> dict[str, Any] | None:
-    """The kept run of an experiment, or None."""
+    """Return the kept run of an experiment, or None."""
     file = REFERENCES / f"{name}.json"
     return json.loads(file.read_text("utf-8")) if file.exists() else None
 
 
 def picture(name: str) -> Path | None:
-    """The kept picture of an experiment, or None. The README's picture is one."""
+    """Return the kept picture of an experiment, or None. One is the README's."""
     files = [REFERENCES / f"{name}{suffix}" for suffix in (".svg", ".png")]
     files.append(TOP / f"docs/{name}.svg")
     return next((file for file in files if file.exists()), None)
 
 
 def description(file: Path) -> str:
-    """The text that stands for a picture, which the picture's file holds."""
+    """Return the text in the picture's file that stands for the picture."""
     if file.suffix == ".svg":
         found = ElementTree.parse(file).find(f".//{DESCRIBED}")
         return " ".join((found.text or "").split()) if found is not None else ""
@@ -107,7 +107,7 @@ def description(file: Path) -> str:
 
 
 def number(name: str, kept: dict[str, Any]) -> str:
-    """The first number of EXPECTED, as the kept run has it."""
+    """Return the first number of EXPECTED, as the kept run has it."""
     for key in expected(name):
         if key in kept["numbers"]:
             return f"`{key}`: {shown(kept['numbers'][key])}"
@@ -115,7 +115,7 @@ def number(name: str, kept: dict[str, Any]) -> str:
 
 
 def expected(name: str) -> list[str]:
-    """The names in an experiment's EXPECTED, read without running the file."""
+    """Return the names in an experiment's EXPECTED, without running the file."""
     tree = ast.parse((TOP / f"experiments/{name}.py").read_text("utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXPECTED":
@@ -125,21 +125,21 @@ def expected(name: str) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """Three digits of a number; the ends of a list."""
+    """Write three digits of a number, or the ends of a list."""
     if isinstance(value, list):
         return f"{shown(min(value))} to {shown(max(value))}"
     return f"{value:.3g}" if isinstance(value, float) else f"{value:,}"
 
 
 def title(page: str) -> str:
-    """The title of a card's page, from the path of the page in the site's source."""
+    """Return the title of a card's page, from its path in the site's source."""
     name = Path(page).stem
     is_notebook = page.startswith("notebooks/")
     return f"{notebooks()[name][0]} (notebook)" if is_notebook else name
 
 
 def pages() -> dict[str, str]:
-    """Path in the site's source -> text, of the gallery's pages."""
+    """Return path in the site's source -> text, of the gallery's pages."""
     written = {f"gallery/{name}.md": page(name) for name in experiments()}
     return written | {"gallery.md": overview()}
 
@@ -163,7 +163,7 @@ def overview() -> str:
 
 
 def with_pictures(article: str) -> str:
-    """The text of the article with the pictures of each section's experiments.
+    """Return the article with the pictures of each section's experiments.
 
     A file of an experiment is linked to its page in the gallery.
     """
@@ -213,7 +213,7 @@ def boxed(lines: list[str]) -> str:
 
 
 def alternative(file: Path) -> str:
-    """The text for readers who do not see a picture, for Markdown."""
+    """Return the text for readers who do not see a picture, for Markdown."""
     text = description(file) or f"Figure of {file.stem}"
     return escape(text, quote=False).replace("[", "(").replace("]", ")")
 
@@ -263,7 +263,7 @@ def recorded(name: str, kept: dict[str, Any]) -> Iterator[str]:
 
 
 def cell(entry: object) -> str:
-    """One entry of a table: three digits of a number, words for none."""
+    """Write one entry of a table: three digits of a number, words for None."""
     if entry is None or isinstance(entry, dict):  # JSON keeps what is not finite so.
         return "not reached"
     if entry == "---":
@@ -284,7 +284,7 @@ def used_names(page_path: str) -> str:
 
 @functools.cache
 def uses() -> dict[str, list[str]]:
-    """Public name -> pages of the experiments and notebooks whose source uses it."""
+    """Return public name -> pages of the cards whose source uses it."""
     from docs import api
 
     found: dict[str, list[str]] = {}
@@ -309,7 +309,7 @@ def uses() -> dict[str, list[str]]:
 
 
 def dotted(source: str) -> set[str]:
-    """The full names below `research` that a source uses.
+    """Return the full names below `research` that a source uses.
 
     A source may import a name, or give a module a short name: models = research.models.
     """
@@ -334,7 +334,7 @@ def dotted(source: str) -> set[str]:
 
 
 def shorter_names(node: ast.Assign) -> Iterator[tuple[str, str]]:
-    """Pairs (short, full) of an assignment such as a, b = research.a, research.b."""
+    """Return pairs (short, full) of an assignment a, b = research.a, research.b."""
     targets, values = node.targets[0], node.value
     if not isinstance(targets, ast.Tuple) or not isinstance(values, ast.Tuple):
         pairs = [(targets, values)]

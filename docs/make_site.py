@@ -78,7 +78,7 @@ FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2", re.M | re.S)
 
 
 def texts() -> dict[str, str]:
-    """Path in the site's source -> text, of every page in Markdown."""
+    """Return path in the site's source -> text, of every page in Markdown."""
     written = {
         path.relative_to(TOP).as_posix(): path.read_text("utf-8")
         for pattern in PATTERNS
@@ -94,7 +94,7 @@ def texts() -> dict[str, str]:
 
 
 def menu() -> str:
-    """The tables of contents at the end of the front page, from which the menu is."""
+    """Write the tables of contents at the end of the front page, for the menu."""
     return "".join(
         f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n"
         + "\n".join(members)
@@ -104,7 +104,7 @@ def menu() -> str:
 
 
 def notebooks(executed: Path | None) -> dict[str, str]:
-    """Path -> text of each notebook, from the folder of executed ones if there is one.
+    """Return path -> text of each notebook, executed if there is a folder of these.
 
     Raises:
       ValueError: A cell of an executed notebook failed.
@@ -135,7 +135,7 @@ def put_outputs(notebook: dict[str, Any], executed: Path) -> None:
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
-    """Change what is not in a block of code."""
+    """Change the text outside blocks of code."""
     parts, end = [], 0
     for block in FENCE.finditer(text):
         parts += [change(text[end : block.start()]), block[0]]
@@ -144,7 +144,7 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
 
 
 def with_links(path: str, text: str, pages: Iterable[str]) -> str:
-    """The text of a page with each link to where its target stands in the site.
+    """Return the text of a page, with each link to its target's place in the site.
 
     A link to a page stays as it is. A link to another file leads to a copy of it.
     """
@@ -161,7 +161,7 @@ def with_links(path: str, text: str, pages: Iterable[str]) -> str:
 
 
 def target(origin: str, path: str, address: str, pages: set[str]) -> str:
-    """Where an address of the file `origin` leads from the page `path` of the site."""
+    """Return the address in the site, from the page `path`, of a link in `origin`."""
     file, _, anchor = address.partition("#")
     if "://" in address or address.startswith(SCHEME) or not file:
         return address

@@ -246,7 +246,7 @@ def _factors(tokens: list[Token]) -> tuple[str, list[Token]]:
 
 
 def _opens_product(tokens: list[Token]) -> bool:
-    """Whether the first token is the "<" of an inner product, as in <g, x>."""
+    """Return whether the first token is the "<" of an inner product, as in <g, x>."""
     return tokens[0].text == "<" and len(tokens) > 1 and tokens[1].kind != "space"
 
 
@@ -333,7 +333,7 @@ def _symbol(token: Token) -> str:
 
 
 def _bare(factor: str) -> str:
-    """A factor without the brackets around all of it."""
+    """Return a factor without the brackets around all of it."""
     if factor.startswith("(") and factor.endswith(")"):
         depth = 0
         for at, character in enumerate(factor):

@@ -1,5 +1,6 @@
-"""Writes the notebooks: setup.cfg's address into each text source and README.md, and
-the .ipynb from the source.
+"""Write the notebooks (.ipynb) from their text sources, with setup.cfg's address.
+
+The address is also written into each text source and README.md.
 
 The .py beside a notebook is its source, in jupytext's percent format; the .ipynb is
 made, for readers who have no jupytext (Colab, GitHub), and holds no output. `make
@@ -41,7 +42,7 @@ METADATA = {
 
 
 def read_address() -> str:
-    """The repository's address, which stands in setup.cfg and nowhere else by hand.
+    """Return the repository's address, which only setup.cfg has by hand.
 
     Returns:
       https://github.com/<owner>/<name>.
@@ -60,15 +61,16 @@ def read_address() -> str:
 
 
 def badge(address: str, name: str) -> str:
-    """The picture that opens notebooks/<name>.ipynb in Colab, as Markdown."""
+    """Return the picture that opens notebooks/<name>.ipynb in Colab, as Markdown."""
     repository = address.removeprefix("https://github.com/")
     target = f"{COLAB}/github/{repository}/blob/{BRANCH}/notebooks/{name}.ipynb"
     return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({target})"
 
 
 def put_address(source: str, address: str, name: str) -> str:
-    """The text source with this address in its badge and in its pip line, whatever
-    stood there before.
+    """Return the text source with this address in its badge and its pip line.
+
+    It replaces any earlier address.
 
     Raises:
       ValueError: The source has not exactly one badge and one pip line.
@@ -87,7 +89,10 @@ def put_address(source: str, address: str, name: str) -> str:
 
 
 def convert(source: str) -> str:
-    """The .ipynb of a text source: no outputs, no counts, the same bytes each time."""
+    """Return the .ipynb of a text source, without outputs and counts.
+
+    The bytes are the same each time.
+    """
     notebook = jupytext.reads(source, fmt="py:percent")
     notebook.metadata = METADATA
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -97,7 +102,7 @@ def convert(source: str) -> str:
 
 
 def main() -> None:
-    """Writes every source and its notebook again, and the address in the README."""
+    """Write every source and notebook again, and the address in the README."""
     address = read_address()
     README.write_text(
         put_address(README.read_text(encoding="utf-8"), address, SOURCES[0].stem),

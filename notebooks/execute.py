@@ -1,5 +1,6 @@
-"""Runs a notebook as Colab would: in a kernel that has JAX and numpy loaded, with our
-wheel in the address's place.
+"""Run a notebook as Colab would.
+
+The kernel has loaded JAX and numpy, and our wheel replaces the address.
 
     python notebooks/execute.py WHEEL [FOLDER] [--only NAME ...]
 
@@ -43,8 +44,9 @@ print("after it, in the same process:", _loaded, "and research", _ours)
 
 
 def execute(source: Path, wheel: Path, output: Path | None) -> None:
-    """Runs one notebook outside the repository, with the check of versions around its
-    pip line.
+    """Run one notebook outside the repository.
+
+    The versions are checked around its pip line.
     """
     notebook = jupytext.read(source.with_suffix(".ipynb"))
     places = [
@@ -76,8 +78,10 @@ def execute(source: Path, wheel: Path, output: Path | None) -> None:
 
 
 def check_pictures(notebook) -> None:
-    """A cell that draws must show a picture: an inline backend can lose one without an
-    error, a ledger its drawing.
+    """Check that each cell that draws shows a picture.
+
+    An inline backend can lose a picture without an error, and a ledger can lose its
+    drawing.
     """
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -97,7 +101,7 @@ def check_pictures(notebook) -> None:
 
 
 def timed(source: Path, wheel: Path, folder: Path | None) -> str:
-    """Runs one, and says how long it took."""
+    """Run one notebook, and return how long it took."""
     began = time.perf_counter()
     execute(source, wheel, folder / f"{source.stem}.ipynb" if folder else None)
     return (
@@ -107,8 +111,10 @@ def timed(source: Path, wheel: Path, folder: Path | None) -> str:
 
 
 def main() -> None:
-    """Runs every notebook, or those named: the first alone, for its pip line installs
-    the package; then two at a time.
+    """Run every notebook, or the named ones.
+
+    The first runs alone, since its pip line installs the package. Then two run at a
+    time.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("wheel", type=Path)
