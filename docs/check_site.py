@@ -24,7 +24,7 @@ NAMED = {"canonical", "next", "prev", "search", "index", "author", "genindex"}
 
 
 class Page(HTMLParser):
-    """What one page of HTML links to, fetches, and has as anchors."""
+    """The links, resources and anchors of one page of HTML."""
 
     def __init__(self, text: str):
         super().__init__()

@@ -354,8 +354,8 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         (
             "numpy.ndarray --against adam",
             (
-                "numpy.ndarray is not an update rule, because it is not a subclass "
-                "of torch.optim"
+                "numpy.ndarray is not an update rule: it is neither a rule of optax "
+                "nor a subclass of torch.optim"
             ),
         ),
         ("mine.py:my_adam --against adm", "Unknown rule 'adm'. Did you mean "),

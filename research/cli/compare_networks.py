@@ -114,6 +114,7 @@ def networks(words: Sequence[str]) -> int:
 
 def complete(config: Config) -> Config:
     """Return the config with the digest of each file that contains a rule."""
+    arguments(config)  # Bad names are refused before a run is announced.
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
 
