@@ -212,8 +212,8 @@ def _in_torch(word: str) -> Any:
     found = named(word)
     if not is_torch_class(found):
         raise TypeError(
-            f"{word} is not an update rule: it is neither a rule of optax nor a subclass "
-            "of torch.optim.Optimizer. Name an update rule such as optax.adam, "
+            f"{word} is not an update rule: it is neither a rule of optax nor a "
+            "subclass of torch.optim.Optimizer. Name an update rule such as optax.adam, "
             "torch.optim.Adam or FILE.py:name."
         )
     return found

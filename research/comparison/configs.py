@@ -73,7 +73,10 @@ def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
         **{name: numbers[name] for name in ("baseline", "size", "search_schedule")},
         "evaluations": numbers["evaluations"],
     }
-    call = f"compare_networks(rules, {numbers['networks']!r}, {_arguments(terms)})"
+    call = (
+        f"compare_networks(rules, {numbers['networks']!r}, {_arguments(terms)}, "
+        f"spaces={_spaces_in_python(numbers)})"
+    )
     return _with_call(config, numbers, f"research.comparison.{call}")
 
 
@@ -135,14 +138,19 @@ def _call(numbers: Mapping[str, Any]) -> str:
         if name != "reported_on"
     }
     terms |= {name: numbers[name] for name in ("baseline", "evaluations")}
+    return (
+        f"research.comparison.compare(rules, {numbers['workloads']!r}, "
+        f"{_arguments(terms)}, spaces={_spaces_in_python(numbers)})"
+    )
+
+
+def _spaces_in_python(numbers: Mapping[str, Any]) -> str:
+    """Return the search spaces of a study as the text of a dict."""
     spaces = ", ".join(
         f"{rule!r}: {{{', '.join(_range(*item) for item in space.items())}}}"
         for rule, space in numbers["spaces"].items()
     )
-    return (
-        f"research.comparison.compare(rules, {numbers['workloads']!r}, "
-        f"{_arguments(terms)}, spaces={{{spaces}}})"
-    )
+    return f"{{{spaces}}}"
 
 
 def _arguments(terms: Mapping[str, Any]) -> str:

@@ -757,7 +757,7 @@ def conclude_networks(
             pair = mine.arrays["logs"], other.arrays["logs"]
             length = _lengths(pair, longer[network])
             pairs.append(pair)
-            lengths += [] if length is None else [length]
+            lengths.append(length)
             found = _compared(rule, baseline, [pair], [length], options)
             found |= {"network": network, "at_end": None}
             if length is not None:
@@ -830,8 +830,9 @@ def _compared(
 ) -> dict[str, Any]:
     """Compare the losses, and the steps that are needed for an equal loss."""
     loss = searched_difference(pairs, resolution=RESOLUTION, **options)
-    known = [length for length in lengths if length is not None]
-    steps = searched_difference(known, **options) if known else None
+    # Steps on some of the networks are not the steps on all of them.
+    measured = all(length is not None for length in lengths)
+    steps = searched_difference(lengths, **options) if measured else None
     return {
         "rule": rule,
         "baseline": baseline,

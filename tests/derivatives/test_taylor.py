@@ -404,3 +404,31 @@ def test_wrong_recurrence_is_seen(monkeypatch, name, rule):
     )
     monkeypatch.setitem(recurrences.RECURRENCES, rule, wrong)
     assert error_from_arb(name, X, order=10) > 1e-13
+
+
+@jax.custom_jvp
+def close_constants(x):
+    return jnp.exp(x)
+
+
+@close_constants.defjvp
+def close_constants_jvp(primals, tangents):
+    (x,), (d,) = primals, tangents
+    # Two constants that agree in the eight digits that the repr of an array shows.
+    a, b = jnp.float64(0.12345678901), jnp.float64(0.12345678902)
+    return jnp.exp(x), (jnp.exp(x * a) - jnp.exp(x * b)) * 1e11 * d
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (close_constants, 1.0),
+        (lambda x: jnp.real((x + 1j) ** 2.5), 0.7),
+        (lambda x: jnp.cbrt(x), -2.0),
+        (lambda x: jnp.cbrt(x), 0.0),
+    ],
+)
+def test_constants_complex_powers_and_roots_are_those_of_nested_derivatives(f, x):
+    forward = jax.jacfwd
+    found, expected = derivative(f, x, 3), forward(forward(forward(f)))(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -134,7 +134,9 @@ def _in_step(results: list[Series], moving: list[Series]) -> list[Series]:
 
 def _literal(atom: Any) -> Constant:
     constant = Constant(atom.val)
-    constant.name = ("literal", repr(atom.val), str(atom.aval))
+    # The repr of an array shows eight digits; that of a Python number shows all.
+    value = repr(np.asarray(atom.val).tolist())
+    constant.name = ("literal", value, str(atom.aval))
     return constant
 
 

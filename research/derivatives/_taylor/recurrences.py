@@ -196,12 +196,18 @@ def _pow(operation: Operation, x: Series, exponent: Series) -> Coefficients | No
         return None
     if x.is_constant or np.ndim(exponent[0]):
         return None
+    if np.iscomplexobj(exponent[0]):  # The general rule handles a complex power.
+        return None
     a = float(exponent[0])
     if not math.isfinite(a):
         return None
     if a == int(a) and abs(a) <= 64:
         return _integer_power(x, int(a))
     return _zero_base(a, x, _power(a)(operation, x, exponent))
+
+
+def _cbrt(operation: Operation, x: Series) -> Coefficients:
+    return _zero_base(1 / 3, x, _power(1 / 3)(operation, x))
 
 
 def _zero_base(a: float, x: Series, y: Coefficients) -> Coefficients:
@@ -371,7 +377,7 @@ RECURRENCES: dict[str, Callable[..., Coefficients | None]] = {
     ),
     "sqrt": _sqrt,
     "rsqrt": _power(-0.5),
-    "cbrt": _power(1 / 3),
+    "cbrt": _cbrt,
     "pow": _pow,
     "integer_pow": _integer_pow,
     "bessel_i0e": _bessel(0),
