@@ -213,8 +213,8 @@ def _in_torch(word: str) -> Any:
     if not is_torch_class(found):
         raise TypeError(
             f"{word} is not an update rule: it is neither a rule of optax nor a "
-            "subclass of torch.optim.Optimizer. Name an update rule such as optax.adam, "
-            "torch.optim.Adam or FILE.py:name."
+            "subclass of torch.optim.Optimizer. Name an update rule such as "
+            "optax.adam, torch.optim.Adam or FILE.py:name."
         )
     return found
 

@@ -109,11 +109,9 @@ def misses(name: str) -> int:
         )
     points = low + rng.uniform(size=100) * (high - low)
     outside = 0
-    for x, a, b, trouble in zip(
-        points, found.low, found.high, np.broadcast_to(found.trouble, 100), strict=True
-    ):
+    for x, a, b in zip(points, found.low, found.high, strict=True):
         exact = getattr(flint.arb(x), method)()
-        if exact.is_finite() and not trouble:
+        if exact.is_finite():
             outside += not certified_cases.is_inside(exact, a, b)
     return outside
 
@@ -341,7 +339,8 @@ def test_the_time_limit_leaves_undecided_boxes():
 def test_the_global_minimum_is_enclosed(f, bounds, minimum):
     found = certified.certified_minimum(f, bounds)
     assert found.complete
-    assert found.low - 1e-13 <= minimum <= found.high + 1e-13
+    slack = 1e-13 if minimum else 0.0  # Of the rounded number of the literature.
+    assert found.low - slack <= minimum <= found.high + slack
     assert found.high - found.low <= 1e-8
     assert f(jnp.asarray(found.x)) <= found.high + 1e-12
 
@@ -458,3 +457,156 @@ def test_bad_input_is_refused(call, error, message):
 def test_integers_are_read_as_floats():
     found = certified.derivative_enclosure(lambda x: x**3, 2)
     assert found.low <= 12 <= found.high
+
+
+# What must not be claimed: a step, hidden behind operations that could lose its mark.
+
+
+def step(x):
+    return jnp.where(x > 0, 1.0, 0.0)
+
+
+HIDDEN = {
+    "power": lambda x: step(x) ** 2.5,
+    "power of an array": lambda x: jnp.power(step(x), jnp.array([2.0]))[0],
+    "cumsum of integers": lambda x: jnp.cumsum(jnp.stack([x, x]) > 0)[1] * 1.0,
+    "kernel of a convolution": lambda x: jnp.convolve(
+        jnp.ones(3), jnp.stack([step(x), 0.0])
+    )[0],
+    "cond": lambda x: jax.lax.cond(x > 0, lambda: 1.0, lambda: 0.0),
+    "floor": lambda x: jnp.floor(x),
+    "max of bools": lambda x: jnp.maximum(x > 0, x > 1) * 1.0,
+    "index": lambda x: jnp.array([0.0, 1.0])[(x > 0).astype(int)],
+    "while": lambda x: jax.lax.while_loop(
+        lambda c: c < step(x), lambda c: c + 1.0, 0.0
+    ),
+    "sign": lambda x: jnp.sign(x),
+    "remainder": lambda x: jnp.fmod(x, 1.0) - x,
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_hidden_step_is_marked_or_refused_and_gives_no_root(name):
+    f = HIDDEN[name]
+    try:
+        found = certified.enclose(f, -1.0, 1.0)
+        roots = certified.certified_roots(lambda x: x + f(x[0]) - 0.5, [(-1.0, 1.0)])
+    except UnsupportedPrimitiveError:
+        return
+    assert not found.smooth
+    assert found.low <= f(-1.0) <= found.high
+    assert found.low <= f(0.5) <= found.high
+    assert not roots.complete or all(f(0.5) == 0 for _ in roots.low)
+    if f(0.5) == 1.0:
+        assert len(roots.low) == 0
+        assert not roots.complete
+
+
+@pytest.mark.parametrize(
+    ("f", "low", "high"),
+    [
+        (lambda x: jnp.where(jnp.sqrt(x) < 5.0, 1.0, 2.0), -1.0, 1.0),
+        (lambda x: jnp.where(1 / x >= -jnp.inf, 1.0, 2.0), -1.0, 1.0),
+        (lambda x: jnp.where(jnp.isfinite(jnp.log(x)), 0.0, -5.0), -1.0, 1.0),
+        (
+            lambda x: jax.lax.cond(jnp.sqrt(x) < 5.0, lambda: 1.0, lambda: 2.0),
+            -1.0,
+            1.0,
+        ),
+        (lambda x: x * jnp.nan, 1.0, 2.0),
+        (lambda x: x * jnp.inf, -1.0, 1.0),
+    ],
+)
+def test_nan_is_a_value_that_may_be_anything(f, low, high):
+    found = certified.enclose(f, low, high)
+    assert not found.smooth
+    for x in (low, 0.0, high):
+        value = float(f(jnp.asarray(x)))
+        assert np.isnan(value) or found.low <= value <= found.high
+
+
+FILLED = np.arange(10.0, 15.0)
+
+
+@pytest.mark.parametrize(
+    ("f", "low", "high"),
+    [
+        (lambda x: jnp.power(x, jnp.array([2.0, 3.0])), [-2.0, -2.0], [-1.0, -1.0]),
+        (lambda x: jnp.power(x[0], x[1]), [-2.0, 1.0], [-2.0, 3.0]),
+        (
+            lambda x: x.at[jnp.array([7])].get(mode="fill", fill_value=3.0),
+            FILLED,
+            FILLED,
+        ),
+        (lambda x: jnp.take(x, jnp.array([7])), FILLED, FILLED),
+        (lambda x: jnp.arcsinh(jnp.exp(x)), 300.0, 301.0),
+        (lambda x: jax.lax.round(x, jax.lax.RoundingMethod.AWAY_FROM_ZERO), 0.5, 0.5),
+        (lambda x: jax.lax.round(x, jax.lax.RoundingMethod.TO_NEAREST_EVEN), 2.5, 2.5),
+        (lambda x: jnp.cumsum(x * 1e308), [1.0, 1.0], [1.5, 1.5]),
+        (lambda x: jnp.logical_not(jnp.maximum(x > 0, x > 1)) * 1.0, -1.0, 2.0),
+        (lambda x: x + jnp.sum(x[jnp.arange(3)[jnp.array([2, 0])]]), FILLED, FILLED),
+        (lambda x: x * jnp.zeros(3, int).at[jnp.array([0, 0, 2])].add(1)[0], 1.0, 2.0),
+        (lambda x: jax.lax.scan(lambda c, a: (c + a, c), x, jnp.zeros(0))[0], 1.0, 2.0),
+        (lambda x: jax.lax.pad(x, 2.0, [(-1, 2, 1)]), FILLED, FILLED),
+        (lambda x: jax.lax.dynamic_slice(x, (4,), (3,)), FILLED, FILLED),
+    ],
+)
+def test_values_at_the_ends_lie_inside(f, low, high):
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    found = certified.enclose(f, low, high)
+    for x in (low, high):
+        value = np.asarray(f(jnp.asarray(x)))
+        inside = (found.low <= value) & (value <= found.high)
+        assert np.all(inside | ~np.isfinite(value))
+    assert np.all(found.low <= found.high)
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (jnp.abs, 0.0),
+        (jax.nn.relu, 0.0),
+        (lambda x: jnp.where(x >= 1, x, 0.0), 1.0),
+    ],
+)
+def test_a_point_on_a_kink_is_not_smooth(f, x):
+    assert not certified.derivative_enclosure(f, x).smooth
+
+
+@jax.custom_jvp
+def exp_neg_sq(x):
+    return x + 1
+
+
+exp_neg_sq.defjvp(lambda primals, tangents: (exp_neg_sq(*primals), 5.0 * tangents[0]))
+
+
+def test_a_derivative_that_need_not_be_that_of_the_values_is_refused():
+    found = certified.enclose(exp_neg_sq, 2.0, 2.0)
+    assert found.low <= 3 <= found.high
+    for f in (
+        lambda x: jax.lax.stop_gradient((x[0] - 0.3) ** 2),
+        lambda x: exp_neg_sq(x[0]) ** 2,
+    ):
+        with pytest.raises(UnsupportedPrimitiveError, match="cannot be trusted"):
+            certified.certified_minimum(f, [(-1.0, 1.0)])
+    with pytest.raises(UnsupportedPrimitiveError, match="stop_gradient at test_cert"):
+        certified.certified_roots(lambda x: x - jax.lax.stop_gradient(x), [(-1.0, 1.2)])
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: (x * 300).astype(jnp.int32).astype(jnp.uint8) * 1.0,
+        lambda x: x.astype(jnp.int32) * 1e-300,
+        lambda x: jax.lax.reduce(x[None], 0.0, lambda a, b: a + b + a * b, (0,)),
+    ],
+)
+def test_what_the_real_numbers_do_not_describe_is_refused(f):
+    with pytest.raises(UnsupportedPrimitiveError):
+        certified.enclose(f, 1.0, 1e10)
+
+
+def test_a_system_needs_as_many_values_as_arguments():
+    with pytest.raises(ValueError, match=r"shape \(1,\)"):
+        certified.certified_roots(lambda x: x[0] ** 2 - 2, [(0.0, 2.0)])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from research.derivatives._float64 import in_float64
-from research.derivatives.certified.intervals import Interval, multiply, total
+from research.derivatives.certified.intervals import FINE, Interval, multiply, total
 from research.derivatives.costs.jaxprs import caller
 
 
@@ -22,6 +22,7 @@ def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
     flat_high = np.concatenate([np.zeros(1), x.high.reshape(-1)])
     trouble = np.broadcast_to(x.trouble, x.low.shape).reshape(-1)
     flat_trouble = np.concatenate([np.zeros(1, np.uint8), trouble])
+    doubt = np.broadcast_to(kernel.trouble, kernel.low.shape).reshape(-1)
     for at in range(kernel.low.size):
         one = np.zeros(kernel.low.size)
         one[at] = 1.0
@@ -33,7 +34,7 @@ def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
         weight_low = np.where(index > 0, kernel.low.reshape(-1)[at], 0.0)
         weight_high = np.where(index > 0, kernel.high.reshape(-1)[at], 0.0)
         product = multiply(
-            Interval(weight_low, weight_high, np.asarray(0, np.uint8)),
+            Interval(weight_low, weight_high, np.where(index > 0, doubt[at], FINE)),
             Interval(flat_low[index], flat_high[index], flat_trouble[index]),
         )
         products_low.append(product.low)

@@ -34,6 +34,7 @@ from research.derivatives.certified.intervals import (
     subtract,
     up,
     with_trouble,
+    worst,
 )
 
 DIGITS = 60
@@ -362,8 +363,8 @@ def tan(x: Interval) -> Interval:
     with np.errstate(invalid="ignore"):
         pole = (
             ~(np.ceil(lower) > np.floor(upper))
-            | (np.abs(x.low) > HUGE)
-            | (np.abs(x.high) > HUGE)
+            | (np.abs(x.low) >= HUGE)
+            | (np.abs(x.high) >= HUGE)
         )
     at_low = _tan_at(np.where(pole, 0.0, x.low))
     at_high = at_low if x.is_point else _tan_at(np.where(pole, 0.0, x.high))
@@ -480,7 +481,8 @@ def _asinh_at(x: np.ndarray) -> Interval:
     root = square_root(add(point(1.0), square))
     inner = add(size, divide(square, add(point(1.0), root)))
     low = np.where(np.abs(x) > 1e150, 345.0, np.maximum(_log1p_at(inner.low).low, 0.0))
-    high = np.where(np.abs(x) > 1e150, 711.0, _log1p_at(inner.high).high)
+    large = np.where(np.isinf(x), np.inf, 711.0)
+    high = np.where(np.abs(x) > 1e150, large, _log1p_at(inner.high).high)
     low, high = np.where(x == 0, 0.0, low), np.where(x == 0, 0.0, high)
     return Interval(
         np.where(x < 0, -high, low), np.where(x < 0, -low, high), np.asarray(FINE)
@@ -588,18 +590,46 @@ def _cube_root_at(x: np.ndarray) -> Interval:
 
 
 def power(x: Interval, y: Interval) -> Interval:
-    """Return x^y = e^(y log x), over the part of x above 0; √x for y = 1/2."""
-    if y.is_point and y.low.ndim == 0:
-        exponent = float(y.low)
-        if exponent == 0.5:
-            return square_root(x)
-        if exponent == round(exponent) and abs(exponent) < 2**31:
-            return integer_power(x, int(exponent))
-    found = exp(multiply(y, log(x)))
-    at_zero = (x.low <= 0) & (y.low > 0)
-    if np.any(at_zero):
-        # x^y for y > 0 goes to 0 with x, and has this value at 0.
-        found = found._replace(low=np.where(at_zero, 0.0, found.low))
-        undefined = np.where(at_zero & (x.low == 0), FINE, found.trouble)
-        found = found._replace(trouble=undefined)
-    return found
+    """Return x^y: by products for integers y, otherwise e^(y log x) where x > 0.
+
+    A negative x has powers with integer exponents only. If x may be negative and y may
+    be an integer but is not known, nothing is known of the power.
+    """
+    if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
+        return _integer_powers(x, y)
+    if y.is_point and y.low.size and np.all(y.low == 0.5):
+        return _with(square_root(x), y)
+    found = exp(multiply(y, log(_nonnegative(x))))
+    may_be_integer = np.floor(y.high) >= np.ceil(y.low)
+    unknown = (x.low < 0) & may_be_integer
+    at_zero = (x.low <= 0) & ~unknown
+    low = np.where(unknown, -np.inf, np.where(at_zero, 0.0, found.low))
+    high = np.where(
+        unknown | ((x.low <= 0) & (y.low <= 0)), np.inf, found.high
+    )  # 0 has infinite negative powers, and 0^0 = 1.
+    undefined = (x.low < 0) | ((x.low == 0) & (y.low <= 0))
+    return with_trouble(interval(low, high, x, y), undefined, MAYBE_UNDEFINED)
+
+
+def _nonnegative(x: Interval) -> Interval:
+    """The part of x that is not negative; its trouble is left to the caller."""
+    return Interval(np.maximum(x.low, 0.0), np.maximum(x.high, 0.0), np.asarray(FINE))
+
+
+def _with(found: Interval, other: Interval) -> Interval:
+    return found._replace(trouble=worst(found, other))
+
+
+def _integer_powers(x: Interval, y: Interval) -> Interval:
+    """Return x^y for known integers y, which may differ by entry."""
+    shape = np.broadcast_shapes(x.low.shape, y.low.shape)
+    exponents = np.broadcast_to(y.low, shape)
+    low, high = np.zeros(shape), np.zeros(shape)
+    trouble = np.zeros(shape, np.uint8)
+    for exponent in np.unique(exponents):
+        one = _with(integer_power(x, int(exponent)), y)
+        here = exponents == exponent
+        low = np.where(here, one.low, low)
+        high = np.where(here, one.high, high)
+        trouble = np.where(here, one.trouble, trouble)
+    return Interval(low, high, trouble if np.any(trouble) else np.asarray(FINE))

@@ -15,7 +15,11 @@ from research.derivatives.certified.intervals import (
     Interval,
     point,
 )
-from research.derivatives.certified.program import evaluate, trace
+from research.derivatives.certified.program import (
+    check_derivatives,
+    evaluate,
+    trace,
+)
 from research.derivatives.errors import NotInexactError, NotScalarError
 
 CHUNKS = (16, 256)  # Numbers of boxes for which a program is traced.
@@ -87,8 +91,10 @@ def derivative_enclosure(
     """Return proved bounds of a derivative of f over a box, or at a point.
 
     Order 1 is the gradient and order 2 the Hessian, if x has axes; for a number x, any
-    order is a number. The derivative is the one that JAX forms from the program of f.
-    If `smooth` is True in the result, the derivative exists everywhere in the box.
+    order is a number. The derivative is the one that JAX forms from the program of f by
+    its own rules. A function with a derivative rule of your own, or with
+    `stop_gradient`, is refused. If `smooth` is True in the result, the derivative
+    exists everywhere in the box: no comparison of f is open or at its border there.
 
     Args:
       f: Function of one array of floats that returns one number.
@@ -98,8 +104,12 @@ def derivative_enclosure(
       An `Enclosure` of shape (), x.shape or x.shape + x.shape.
     Raises:
       ValueError: As in `enclose`, or the order is out of range.
+      TypeError: As in `enclose`.
       NotScalarError: f does not return one number.
-      UnsupportedPrimitiveError: As in `enclose`.
+      UnsupportedPrimitiveError: As in `enclose`, or f has a derivative rule that is not
+        JAX's.
+    References:
+      Moore, Kearfott & Cloud, Introduction to interval analysis, 2009, chapter 6.
     Example:
       >>> found = derivative_enclosure(lambda x: x**3, 1.0, 2.0)
       >>> bool(found.low <= 3.0), bool(found.high >= 12.0)
@@ -167,13 +177,14 @@ def check_denormals() -> None:
 
 
 def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
-    """Refuse a function that does not return one real number."""
+    """Refuse a function that does not return one real number with a true derivative."""
     with in_float64():
         result = jax.eval_shape(f, shape)
     if getattr(result, "shape", None) != ():
         raise NotScalarError(f"f must return one number; it returns {result}.")
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise NotInexactError(f"f must return a float; it returns {result.dtype}.")
+    check_derivatives(trace(f, shape).jaxpr)
 
 
 class Batched:

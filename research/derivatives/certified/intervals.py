@@ -146,9 +146,13 @@ def multiply(a: Interval, b: Interval) -> Interval:
     low, high = _least(ends), _largest(ends)
     # A product with an exact factor of 0 or ±1 is exact.
     exact = _is_simple(a) | _is_simple(b)
-    return interval(
+    found = interval(
         np.where(exact, low, down(low)), np.where(exact, high, up(high)), a, b
     )
+    if a.is_point:  # An infinite constant times 0 is NaN.
+        zero = (b.low <= 0) & (b.high >= 0)
+        return with_trouble(found, np.isinf(a.low) & zero, MAYBE_UNDEFINED)
+    return found
 
 
 def _product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -213,7 +217,7 @@ def safe(x: np.ndarray) -> np.ndarray:
 
 def _quotient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return x / y for y that is not 0, and 0 for inf / inf."""
-    return _or(x / y, 0.0)
+    return np.where(np.isinf(x) & np.isinf(y), 0.0, x / y)
 
 
 def square_root(a: Interval) -> Interval:

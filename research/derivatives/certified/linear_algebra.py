@@ -12,12 +12,13 @@ import numpy as np
 
 from research.derivatives.certified.intervals import (
     FINE,
+    NOT_SMOOTH,
     Interval,
     divide,
+    magnitude,
     multiply,
     square_root,
     subtract,
-    worst,
 )
 from research.derivatives.certified.primitives import rule
 
@@ -53,10 +54,12 @@ def _lu(a: Interval, **params: Any) -> Sequence[Interval]:
     a = _writable(a)
     order = np.broadcast_to(np.arange(m), a.low.shape[:-1]).copy()
     pivots = np.zeros((*a.low.shape[:-2], min(m, n)), np.int64)
+    doubt = np.zeros(a.low.shape[:-2], np.uint8)
     for k in range(min(m, n)):
         middle = np.abs(0.5 * a.low[..., k:, k] + 0.5 * a.high[..., k:, k])
         chosen = k + np.argmax(np.where(np.isnan(middle), 0.0, middle), axis=-1)
         pivots[..., k] = chosen
+        doubt = np.maximum(doubt, _is_open(a, k, chosen))
         for rows in (a.low, a.high, a.trouble):
             _exchange(rows, k, chosen)
         _exchange(order[..., None], k, chosen)
@@ -67,11 +70,23 @@ def _lu(a: Interval, **params: Any) -> Sequence[Interval]:
         if m > k + 1 and n > k + 1:
             change = _outer(factors, _entry(a, k, rest))
             _put(a, below, rest, subtract(_entry(a, below, rest), change))
+    a = a._replace(trouble=np.maximum(a.trouble, doubt[..., None, None]))
     return (
         a,
-        Interval(pivots, pivots, np.asarray(FINE)),
-        Interval(order, order, np.asarray(FINE)),
+        Interval(pivots, pivots, np.broadcast_to(doubt[..., None], pivots.shape)),
+        Interval(order, order, np.broadcast_to(doubt[..., None], order.shape)),
     )
+
+
+def _is_open(a: Interval, k: int, chosen: np.ndarray) -> np.ndarray:
+    """Whether another row of column k may have the largest entry: JAX would take it."""
+    size = magnitude(_entry(a, slice(k, None), k))
+    at = (chosen - k)[..., None]
+    least = np.take_along_axis(size.low, at, axis=-1)
+    others = size.high.copy()
+    np.put_along_axis(others, at, -1.0, axis=-1)
+    largest = np.max(others, axis=-1, initial=-1.0)
+    return np.where(largest >= least[..., 0], NOT_SMOOTH, FINE)
 
 
 def _exchange(rows: np.ndarray, k: int, chosen: np.ndarray) -> None:
@@ -148,4 +163,4 @@ def _cholesky(a: Interval, **params: Any) -> Interval:
                 below,
                 subtract(_entry(a, below, below), _outer(column, column)),
             )
-    return a._replace(trouble=worst(a))
+    return a

@@ -14,7 +14,9 @@ from research.derivatives._float64 import in_float64
 from research.derivatives.certified import elementary
 from research.derivatives.certified.intervals import (
     FINE,
+    MAYBE_UNDEFINED,
     NOT_SMOOTH,
+    UNIT,
     Interval,
     add,
     divide,
@@ -59,17 +61,23 @@ def _exact_integers(
     def apply(*inputs: Interval, **params: Any) -> Interval:
         if all(x.is_float for x in inputs):
             return in_floats(*inputs)
-        if all(np.array_equal(x.low, x.high) for x in inputs):
-            value = operation(*(x.low for x in inputs))
-            return Interval(value, value, worst(*inputs))
+        if all(x.low.dtype.kind == "b" for x in inputs):
+            logical = np.logical_or if operation is np.maximum else np.logical_and
+            ends = [logical(*(end[i] for end in inputs)) for i in (0, 1)]
+            return Interval(ends[0], ends[1], worst(*inputs))
         found = in_floats(*(_as_float(x) for x in inputs))
-        return Interval(
-            np.floor(found.low).astype(np.int64),
-            np.ceil(found.high).astype(np.int64),
-            found.trouble,
+        return _as_integer(
+            Interval(np.floor(found.low), np.ceil(found.high), found.trouble)
         )
 
     return apply
+
+
+def _as_integer(x: Interval) -> Interval:
+    """Return floats that are integers as int64, if float64 holds them exactly."""
+    if not np.all((np.abs(x.low) <= 2.0**53) & (np.abs(x.high) <= 2.0**53)):
+        raise NotImplementedError("integers beyond 2^53 that are not known")
+    return Interval(x.low.astype(np.int64), x.high.astype(np.int64), x.trouble)
 
 
 def _as_float(x: Interval) -> Interval:
@@ -156,14 +164,7 @@ def _integer_pow(x: Interval, *, y: int, **params: Any) -> Interval:
 
 @rule("pow")
 def _pow(x: Interval, y: Interval, **params: Any) -> Interval:
-    if (
-        not y.is_float
-        and np.all(y.low == y.high)
-        and y.low.size
-        and np.all(y.low == y.low.flat[0])
-    ):
-        return integer_power(x, int(y.low.flat[0]))
-    return elementary.power(x, _as_float(y))
+    return elementary.power(_as_float(x), _as_float(y))
 
 
 @rule("convert_element_type")
@@ -179,8 +180,8 @@ def _convert(x: Interval, *, new_dtype: Any, **params: Any) -> Interval:
             (x.low > 0) | (x.high < 0), ~((x.low == 0) & (x.high == 0)), worst(x)
         )
     if x.is_float:  # Towards zero, as JAX does.
-        low, high = np.trunc(x.low).astype(np.int64), np.trunc(x.high).astype(np.int64)
-        return with_trouble(Interval(low, high, x.trouble), low != high, NOT_SMOOTH)
+        whole = _as_integer(Interval(np.trunc(x.low), np.trunc(x.high), x.trouble))
+        return with_trouble(whole, whole.low != whole.high, NOT_SMOOTH)
     low = x.low.astype(np.int64)
     return Interval(low, low if x.is_point else x.high.astype(np.int64), x.trouble)
 
@@ -200,27 +201,33 @@ def _same(*inputs: Interval, **params: Any) -> Interval | Sequence[Interval]:
 @rule("sign")
 def _sign(x: Interval, **params: Any) -> Interval:
     low, high = np.sign(x.low), np.sign(x.high)
-    return with_trouble(interval(low, high, x), low != high, NOT_SMOOTH)
+    touches = (x.low <= 0) & (x.high >= 0)
+    return with_trouble(interval(low, high, x), touches, NOT_SMOOTH)
 
 
-def _rounding(function: Callable[[np.ndarray], np.ndarray]) -> Rule:
+def _rounding(function: Callable[[np.ndarray], np.ndarray], jumps: float) -> Rule:
+    """A rounding whose jumps lie at the integers plus `jumps`."""
+
     def apply(x: Interval, **params: Any) -> Interval:
         low, high = function(x.low), function(x.high)
-        return with_trouble(interval(low, high, x), low != high, NOT_SMOOTH)
+        at_jump = np.floor(x.high - jumps) >= np.ceil(x.low - jumps)
+        return with_trouble(interval(low, high, x), (low != high) | at_jump, NOT_SMOOTH)
 
     return apply
 
 
-RULES.update({"floor": _rounding(np.floor), "ceil": _rounding(np.ceil)})
+RULES.update({"floor": _rounding(np.floor, 0.0), "ceil": _rounding(np.ceil, 0.0)})
 
 
 @rule("round")
 def _round(x: Interval, *, rounding_method: Any, **params: Any) -> Interval:
-    away = "AWAY" in str(rounding_method)
-    half_away = lambda v: np.where(
-        np.abs(v) < 2.0**52, np.trunc(v + np.copysign(0.5, v)), v
-    )
-    return _rounding(half_away if away else np.rint)(x)
+    away = rounding_method == jax.lax.RoundingMethod.AWAY_FROM_ZERO
+    return _rounding(_half_away if away else np.rint, 0.5)(x)
+
+
+def _half_away(x: np.ndarray) -> np.ndarray:
+    whole = np.trunc(x)
+    return whole + np.copysign(np.abs(x - whole) >= 0.5, x)
 
 
 # Comparisons.
@@ -232,14 +239,22 @@ def _bool_result(low: np.ndarray, high: np.ndarray, trouble: np.ndarray) -> Inte
     return with_trouble(found, found.low != found.high, NOT_SMOOTH)
 
 
+def _compared(a: Interval, b: Interval, low: Any, high: Any) -> Interval:
+    """The answer of a comparison; floats that touch are a border, where f may jump."""
+    found = _bool_result(low, high, worst(a, b))
+    if not a.is_float:
+        return found
+    return with_trouble(found, (a.low <= b.high) & (b.low <= a.high), NOT_SMOOTH)
+
+
 @rule("lt", "lt_to")
 def _lt(a: Interval, b: Interval, **params: Any) -> Interval:
-    return _bool_result(a.high < b.low, a.low < b.high, worst(a, b))
+    return _compared(a, b, a.high < b.low, a.low < b.high)
 
 
 @rule("le", "le_to")
 def _le(a: Interval, b: Interval, **params: Any) -> Interval:
-    return _bool_result(a.high <= b.low, a.low <= b.high, worst(a, b))
+    return _compared(a, b, a.high <= b.low, a.low <= b.high)
 
 
 @rule("gt")
@@ -255,7 +270,7 @@ def _ge(a: Interval, b: Interval, **params: Any) -> Interval:
 @rule("eq", "eq_to")
 def _eq(a: Interval, b: Interval, **params: Any) -> Interval:
     both = (a.low == a.high) & (b.low == b.high) & (a.low == b.low)
-    return _bool_result(both, (a.low <= b.high) & (b.low <= a.high), worst(a, b))
+    return _compared(a, b, both, (a.low <= b.high) & (b.low <= a.high))
 
 
 @rule("ne")
@@ -265,8 +280,8 @@ def _ne(a: Interval, b: Interval, **params: Any) -> Interval:
 
 @rule("not")
 def _not(x: Interval, **params: Any) -> Interval:
-    if x.low.dtype.kind == "b":
-        return Interval(~x.high, ~x.low, x.trouble)
+    if x.low.dtype.kind != "b":
+        raise NotImplementedError("bits of integers that are not known")
     return Interval(~x.high, ~x.low, x.trouble)
 
 
@@ -303,17 +318,31 @@ def _logical(
 
 @rule("is_finite")
 def _is_finite(x: Interval, **params: Any) -> Interval:
-    """A real number is finite; an infinite end says only that no bound is known."""
-    true = np.ones(x.low.shape, bool)
-    return Interval(true, true, np.asarray(FINE))
+    """A real number is finite; a value that may be undefined may also be NaN."""
+    return nan_test(x, where_real=True)
+
+
+def nan_test(x: Interval, where_real: bool) -> Interval:
+    """A test that asks for NaN: known where x surely has a value, open elsewhere."""
+    unknown = np.broadcast_to(x.trouble, x.low.shape) == MAYBE_UNDEFINED
+    found = Interval(
+        np.where(unknown, False, where_real),
+        np.where(unknown, True, where_real),
+        np.asarray(FINE),
+    )
+    return with_trouble(found, unknown, MAYBE_UNDEFINED)
 
 
 @rule("select_n")
 def _select_n(which: Interval, *cases: Interval, **params: Any) -> Interval:
     """Take the case that the condition names; where it names several, their hull."""
     shape = cases[0].low.shape
-    low_index = np.broadcast_to(which.low, shape).astype(np.int64)
-    high_index = np.broadcast_to(which.high, shape).astype(np.int64)
+    # A condition that may be undefined may have any answer: NaN compares as false.
+    unknown = np.broadcast_to(which.trouble, shape) == MAYBE_UNDEFINED
+    low_index = np.where(unknown, 0, np.broadcast_to(which.low, shape).astype(np.int64))
+    high_index = np.where(
+        unknown, len(cases) - 1, np.broadcast_to(which.high, shape).astype(np.int64)
+    )
     found = _case(cases, low_index)
     for step in range(1, len(cases)):
         index = np.minimum(low_index + step, high_index)
@@ -321,9 +350,10 @@ def _select_n(which: Interval, *cases: Interval, **params: Any) -> Interval:
             break
         more = _case(cases, index)
         found = hull(found, more)
-    trouble = np.maximum(
-        found.trouble, np.where(low_index != high_index, NOT_SMOOTH, FINE)
-    )
+    own = np.where(unknown, MAYBE_UNDEFINED, FINE)
+    own = np.where((low_index != high_index) & ~unknown, NOT_SMOOTH, own)
+    touching = np.broadcast_to(which.trouble, shape) == NOT_SMOOTH
+    trouble = np.maximum(found.trouble, np.where(touching, NOT_SMOOTH, own))
     return Interval(
         found.low, found.high, trouble if np.any(trouble) else np.asarray(FINE)
     )
@@ -487,15 +517,39 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
         next(numbers) if x.is_float else x.low.astype(aval.aval.dtype)
         for x, aval in zip(inputs, equation.invars, strict=True)
     ]
+    fill = None
+    if "fill_value" in equation.params:
+        fill = equation.params["fill_value"]
+        equation = equation.replace(params={**equation.params, "fill_value": 0})
     with in_float64():
         result = np.asarray(caller(equation)(values)[0])
-    index = np.where(np.isfinite(result), result, 0).astype(np.int64)
+    index = result.astype(np.int64)
 
     def move(*ends: np.ndarray) -> np.ndarray:
         flat = np.concatenate([np.zeros(1), *(end.reshape(-1) for end in ends)])
         return flat[index]
 
-    return _each_end(move)(*operands)
+    found = _each_end(move)(*operands)
+    found = _filled(found, index == 0, fill)
+    doubt = max(
+        (int(np.max(x.trouble, initial=0)) for x in inputs if not x.is_float), default=0
+    )
+    return with_trouble(found, np.full(index.shape, doubt > 0), np.uint8(doubt))
+
+
+def _filled(x: Interval, where: np.ndarray, fill: Any) -> Interval:
+    """Put the value of an index outside of an array: JAX's is NaN if none is given."""
+    if not np.any(where):
+        return x
+    if fill is None:
+        wide = Interval(
+            np.where(where, -np.inf, x.low), np.where(where, np.inf, x.high), x.trouble
+        )
+        return with_trouble(wide, where, MAYBE_UNDEFINED)
+    return x._replace(
+        low=np.where(where, float(fill), x.low),
+        high=np.where(where, float(fill), x.high),
+    )
 
 
 MOVED_BY_JAX = ("gather", "dynamic_slice", "dynamic_update_slice", "pad")
@@ -539,24 +593,21 @@ RULES.update(
 def _cumsum(x: Interval, *, axis: int, reverse: bool, **params: Any) -> Interval:
     order = slice(None, None, -1) if reverse else slice(None)
     at = (slice(None),) * axis + (order,)
+    trouble = x.trouble
+    if trouble.ndim:
+        ordered = np.broadcast_to(trouble, x.low.shape)[at]
+        trouble = np.maximum.accumulate(ordered, axis=axis)[at]
+    if not x.is_float:
+        low, high = (np.cumsum(end[at], axis=axis)[at] for end in (x.low, x.high))
+        return Interval(low, high, trouble)
     count = x.low.shape[axis]
     ends = []
     for end, sign in ((x.low, -1), (x.high, 1)):
         sums = np.cumsum(end[at], axis=axis)
-        # The error of each partial sum is below that of the longest, by sizes.
-        error = up(1.01 * count * 2.0**-53 * np.cumsum(np.abs(end[at]), axis=axis))
-        ends.append(np.nextafter(sums + sign * error, sign * np.inf)[at])
-    if not x.is_float:
-        return Interval(
-            np.cumsum(x.low[at], axis=axis)[at],
-            np.cumsum(x.high[at], axis=axis)[at],
-            worst(x),
-        )
-    trouble = x.trouble
-    if trouble.ndim:
-        trouble = np.maximum.accumulate(
-            np.broadcast_to(trouble, x.low.shape)[at], axis=axis
-        )[at]
+        # The error of each partial sum is bounded as in `sum_error`.
+        error = up(1.01 * count * UNIT * np.cumsum(np.abs(end[at]), axis=axis))
+        found = np.nextafter(sums + sign * error, sign * np.inf)[at]
+        ends.append(np.where(np.isnan(found), sign * np.inf, found))
     return Interval(ends[0], ends[1], trouble)
 
 
@@ -631,10 +682,12 @@ def scattered(equation: Any, inputs: Sequence[Interval]) -> Interval:
         at = where[chosen]
         more = Interval(flat.low[chosen], flat.high[chosen], flat.trouble[chosen])
         old = Interval(result.low[at], result.high[at], result.trouble[at])
-        new = add(old, more) if equation.primitive.name == "scatter-add" else more
+        new = add(old, more) if equation.primitive.name != "scatter" else more
         result.low[at], result.high[at] = new.low, new.high
         result.trouble[at] = np.broadcast_to(new.trouble, new.low.shape)
-    return Interval(*(end.reshape(operand.low.shape) for end in result))
+    found = Interval(*(end.reshape(operand.low.shape) for end in result))
+    doubt = int(np.max(indices.trouble, initial=0))
+    return with_trouble(found, np.full(found.low.shape, doubt > 0), np.uint8(doubt))
 
 
 def _positions(

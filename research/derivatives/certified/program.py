@@ -19,6 +19,8 @@ from research.derivatives.certified import linear_algebra as linear_algebra
 from research.derivatives.certified.convolution import convolution
 from research.derivatives.certified.intervals import (
     FINE,
+    MAYBE_UNDEFINED,
+    NOT_SMOOTH,
     Interval,
     down,
     hull,
@@ -26,17 +28,22 @@ from research.derivatives.certified.intervals import (
     negative,
     point,
     up,
-    worst,
+    with_trouble,
 )
 from research.derivatives.certified.primitives import (
     MOVED_BY_JAX,
     RULES,
     moved_by_jax,
+    nan_test,
     scattered,
 )
 from research.derivatives.costs.jaxprs import (
+    LIBRARY,
+    WRAPPERS,
     caller,
     closed,
+    inner,
+    is_library,
     name_of_rule,
     scan_sizes,
     source_line,
@@ -44,7 +51,6 @@ from research.derivatives.costs.jaxprs import (
 from research.derivatives.errors import UnsupportedPrimitiveError
 
 MOST_ITERATIONS = 100_000
-INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 # Constants of JAX's derivative rules that are rounded: of erf, exp2 and log2, and cbrt.
 ROUNDED = (2 / math.sqrt(math.pi), math.log(2), 1 / math.log(2), 1 / 3)
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -71,9 +77,7 @@ def evaluate(
     """
     lines = {} if lines is None else lines
     with np.errstate(all="ignore"):
-        return _walk(
-            program.jaxpr, [point(c) for c in program.consts], list(inputs), lines
-        )
+        return _run(program, inputs, lines)
 
 
 def _walk(
@@ -93,10 +97,28 @@ def _walk(
 def _value(atom: Any, known: dict[Any, Any]) -> Any:
     if not hasattr(atom, "val"):
         return known[atom]
-    constant = point(atom.val)
-    if constant.is_float and constant.low.ndim == 0 and abs(constant.low) in ROUNDED:
-        return Interval(down(constant.low), up(constant.low), constant.trouble)
-    return constant
+    found = constant(atom.val)
+    if found.is_float and found.low.ndim == 0 and abs(found.low) in ROUNDED:
+        return Interval(down(found.low), up(found.low), found.trouble)
+    return found
+
+
+def constant(value: Any) -> Interval:
+    """Return a constant of the program; NaN is a value that may be anything."""
+    return _without_nan(point(value))
+
+
+def _without_nan(x: Interval) -> Interval:
+    """Replace NaN by no bound, so that no comparison is answered by it."""
+    if not x.is_float:
+        return x
+    unknown = np.isnan(x.low) | np.isnan(x.high)
+    if not np.any(unknown):
+        return x
+    wide = Interval(
+        np.where(unknown, -np.inf, x.low), np.where(unknown, np.inf, x.high), x.trouble
+    )
+    return with_trouble(wide, unknown, MAYBE_UNDEFINED)
 
 
 def _note(
@@ -110,31 +132,21 @@ def _note(
 
 
 def _results(equation: Any, values: list[Any], lines: dict[str, str]) -> Sequence[Any]:
-    name, params = equation.primitive.name, equation.params
+    name = equation.primitive.name
     try:
-        if name in ("eq", "ne") and equation.invars[0] is equation.invars[1]:
-            # x != x asks for NaN, which no real number is.
-            same = np.full(values[0].low.shape, name == "eq")
-            found = Interval(same, same, values[0].trouble)
-        elif name in RULES:
-            found = RULES[name](*values, **params)
-        elif name in MOVED_BY_JAX:
-            found = moved_by_jax(equation, values)
-        elif name in ("scatter-add", "scatter", "scatter_add"):
-            found = scattered(equation, values)
-        elif name == "conv_general_dilated":
-            found = convolution(equation, *values)
-        elif all(_is_known(value) for value in values):
-            found = [
-                point(np.asarray(r)) for r in caller(equation)(_known(equation, values))
-            ]
-        elif name in STRUCTURES:
-            found = STRUCTURES[name](equation, values, lines)
-        elif inner := _inner(params):
-            found = _walk(inner.jaxpr, [point(c) for c in inner.consts], values, lines)
-        else:
-            raise NotImplementedError("it has no rule")
-    except (NotImplementedError, TypeError, AttributeError) as problem:
+        found = _enclosed(equation, values, lines)
+        results = [found] if isinstance(found, Interval) else list(found)
+        return [
+            _checked(result, atom.aval)
+            for result, atom in zip(results, equation.outvars, strict=True)
+        ]
+    except (
+        NotImplementedError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        ValueError,
+    ) as problem:
         where = _line(equation)
         if isinstance(problem, UnsupportedPrimitiveError):
             if where and " at " not in str(problem):
@@ -147,15 +159,56 @@ def _results(equation: Any, values: list[Any], lines: dict[str, str]) -> Sequenc
             "dot and conv, jit, cond, scan, bounded while loops and small linear "
             "solves."
         ) from problem
-    return [found] if isinstance(found, Interval) else list(found)
 
 
-def _inner(params: dict[str, Any]) -> Any:
-    """The program that a wrapper such as jit contains, or None."""
-    for key in INNER:
-        if key in params:
-            return closed(params[key])
-    return None
+def _enclosed(equation: Any, values: list[Any], lines: dict[str, str]) -> Any:
+    """Enclose the results of an equation by the rule for its primitive."""
+    name, params = equation.primitive.name, equation.params
+    if name in STRUCTURES:
+        return STRUCTURES[name](equation, values, lines)
+    if name in WRAPPERS:
+        return _run(params[WRAPPERS[name]], values, lines)
+    if values and all(_is_known(value) for value in values):
+        return _by_jax(equation, values)
+    if name in ("eq", "ne") and equation.invars[0] is equation.invars[1]:
+        return nan_test(values[0], where_real=name == "eq")  # x != x asks for NaN.
+    if name in RULES:
+        return RULES[name](*values, **params)
+    if name in MOVED_BY_JAX:
+        return moved_by_jax(equation, values)
+    if name in ("scatter-add", "scatter_add", "scatter"):
+        return scattered(equation, values)
+    if name == "conv_general_dilated":
+        return convolution(equation, *values)
+    if not values:
+        return _by_jax(equation, values)
+    raise NotImplementedError("it has no rule")
+
+
+def _by_jax(equation: Any, values: Sequence[Interval]) -> list[Interval]:
+    """Let JAX compute integers and bools that are known."""
+    inputs = [
+        value.low.astype(atom.aval.dtype)
+        for value, atom in zip(values, equation.invars, strict=True)
+    ]
+    with in_float64():
+        results = caller(equation)(inputs)
+    doubt = max((int(np.max(v.trouble, initial=0)) for v in values), default=0)
+    return [
+        constant(np.asarray(one))._replace(trouble=np.asarray(doubt, np.uint8))
+        for one in results
+    ]
+
+
+def _checked(x: Interval, aval: Any) -> Interval:
+    """Refuse a result of another shape, or integers that its dtype cannot hold."""
+    if x.low.shape != tuple(aval.shape) or x.high.shape != tuple(aval.shape):
+        raise NotImplementedError(f"it has the shape {aval.shape}, not {x.low.shape}")
+    if x.low.dtype.kind in "iu":
+        limits = np.iinfo(aval.dtype)
+        if np.any((x.low < limits.min) | (x.high > limits.max)):
+            raise NotImplementedError(f"integers beyond {aval.dtype}")
+    return _without_nan(x)
 
 
 def _line(equation: Any) -> str:
@@ -164,7 +217,8 @@ def _line(equation: Any) -> str:
 
 def _run(program: Any, values: Sequence[Any], lines: dict[str, str]) -> list[Any]:
     program = closed(program)
-    return _walk(program.jaxpr, [point(c) for c in program.consts], list(values), lines)
+    consts = [constant(c) for c in program.consts]
+    return _walk(program.jaxpr, consts, list(values), lines)
 
 
 def _cond(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
@@ -174,16 +228,22 @@ def _cond(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
     last = len(branches) - 1
     first_branch = int(np.clip(np.min(index.low), 0, last))
     last_branch = int(np.clip(np.max(index.high), 0, last))
+    doubt = int(np.max(index.trouble, initial=0))
+    if doubt == MAYBE_UNDEFINED:
+        first_branch, last_branch = 0, last
     results = [
         _run(branches[k], operands, lines) for k in range(first_branch, last_branch + 1)
     ]
     found = results[0]
     for more in results[1:]:
-        found = [
-            hull(a, b)._replace(trouble=np.maximum(worst(a, b), 1))
-            for a, b in zip(found, more, strict=True)
-        ]
-    return found
+        doubt = max(doubt, int(NOT_SMOOTH))
+        found = [hull(a, b) for a, b in zip(found, more, strict=True)]
+    return [_doubted(one, doubt) for one in found]
+
+
+def _doubted(x: Interval, doubt: int) -> Interval:
+    """Mark all of a result with the trouble of the condition that it depends on."""
+    return with_trouble(x, np.full(x.low.shape, doubt > 0), np.uint8(doubt))
 
 
 def _scan(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
@@ -209,7 +269,10 @@ def _scan(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
         stacked.append(outs[num_carry:])
     if params["reverse"]:
         stacked = stacked[::-1]
-    columns = zip(*stacked, strict=True) if stacked else ()
+    if not stacked:
+        empty = [atom.aval for atom in equation.outvars[num_carry:]]
+        return [*carry, *(constant(np.zeros(a.shape, a.dtype)) for a in empty)]
+    columns = zip(*stacked, strict=True)
     return [*carry, *(_stack(list(column)) for column in columns)]
 
 
@@ -232,10 +295,14 @@ def _while(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]
         values[of_cond : of_cond + of_body],
         values[of_cond + of_body :],
     )
+    doubt = 0
     for _ in range(MOST_ITERATIONS):
         (goes_on,) = _run(params["cond_jaxpr"], [*cond_consts, *carry], lines)
+        doubt = max(doubt, int(np.max(goes_on.trouble, initial=0)))
+        if doubt == MAYBE_UNDEFINED:
+            raise NotImplementedError("its condition may be undefined in the box")
         if not np.any(goes_on.high):
-            return carry
+            return [_doubted(one, doubt) for one in carry]
         if not np.all(goes_on.low):
             raise NotImplementedError(
                 "the number of iterations depends on the point in the box"
@@ -247,12 +314,11 @@ def _while(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]
 def _custom_rule(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
     """A function with its own derivative rule: the function itself is enclosed."""
     params = equation.params
-    if (
-        "call_jaxpr" in params and name_of_rule(equation) == "exp_neg_sq"
-    ):  # JAX splits x by its bits for e^(-x²).
+    own = params.get("call_jaxpr", params.get("fun_jaxpr", params.get("jaxpr")))
+    named = "call_jaxpr" in params and name_of_rule(equation) == "exp_neg_sq"
+    if named and is_library(closed(own)):  # JAX splits x by its bits for e^(-x²).
         return [elementary.exp(negative(integer_power(values[0], 2)))]
-    inner = params.get("call_jaxpr", params.get("fun_jaxpr", params.get("jaxpr")))
-    return _run(inner, values, lines)
+    return _run(own, values, lines)
 
 
 def _linear_solve(equation: Any, values: list[Any], lines: dict[str, str]) -> list[Any]:
@@ -268,14 +334,6 @@ def _is_known(value: Interval) -> bool:
     return not value.is_float and np.array_equal(value.low, value.high)
 
 
-def _known(equation: Any, values: Sequence[Interval]) -> list[Any]:
-    """Return integers and bools with the dtypes of the program."""
-    return [
-        value.low.astype(atom.aval.dtype)
-        for value, atom in zip(values, equation.invars, strict=True)
-    ]
-
-
 STRUCTURES: dict[str, Callable[..., list[Any]]] = {
     "cond": _cond,
     "scan": _scan,
@@ -285,3 +343,46 @@ STRUCTURES: dict[str, Callable[..., list[Any]]] = {
     "custom_vjp_call_jaxpr": _custom_rule,
     "custom_linear_solve": _linear_solve,
 }
+
+
+def check_derivatives(program: Any) -> None:
+    """Refuse a program whose derivative in JAX need not be that of its values.
+
+    The derivative rules of JAX itself are trusted. A rule of the user may be wrong, and
+    `stop_gradient` makes the derivative another one on purpose.
+
+    Raises:
+      UnsupportedPrimitiveError: The program has such a part. The message names the
+        line.
+    """
+    for equation in program.eqns:
+        name = equation.primitive.name
+        if name.startswith("custom_") and name != "custom_linear_solve":
+            own = [part for part in inner(equation) if not is_library(closed(part))]
+        else:
+            own = name == "stop_gradient" and not _called_by_library(equation)
+        if own:
+            raise UnsupportedPrimitiveError(
+                f"{name} at {_line(equation) or 'an unknown line'} cannot be trusted: "
+                "the derivative that JAX forms there need not be that of the values. "
+                "Only `enclose` takes such a function."
+            )
+        for part in inner(equation):
+            check_derivatives(part)
+
+
+def _called_by_library(equation: Any) -> bool:
+    """Whether JAX itself calls stop_gradient, as logsumexp does."""
+    traceback = equation.source_info.traceback
+    if traceback is None:
+        return False
+    files = [frame.file_name for frame in traceback.frames]
+    own = [
+        k
+        for k, frame in enumerate(traceback.frames)
+        if frame.file_name.startswith(LIBRARY)
+        and frame.function_name.rpartition(".")[2]
+        in ("stop_gradient", "_stop_gradient")
+    ]
+    at = own[-1] + 1 if own else len(files)
+    return at < len(files) and files[at].startswith(LIBRARY)

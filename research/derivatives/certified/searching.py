@@ -36,12 +36,14 @@ from research.derivatives.certified.matrices import (
     krawczyk,
     signs_of_eigenvalues,
 )
+from research.derivatives.certified.program import check_derivatives, trace
 
 TINY = 2.0**-34  # Boxes narrower than this, relative to the whole, are not cut.
 MOST_BOXES_AT_ONCE = 1024
 MOST_UNDECIDED = 20_000
 INFLATION = 0.1  # By which a box is enlarged on each side, to prove roots at its faces.
 REFINEMENTS = 8
+MOST_GROUPS = 200  # That an undecided box is compared with.
 FOLLOWED = 8  # Boxes in which a jump is looked for.
 JUMP = 1e6  # A value that moves by so many gradients times the box has jumped.
 
@@ -132,7 +134,12 @@ class Certified(NamedTuple):
 
 
 class Roots(NamedTuple):
-    """Proved roots of a system: boxes with exactly one root each (see `Certified`)."""
+    """Proved roots of a system.
+
+    Attributes:
+      low, high: Ends of the boxes with exactly one root each, shape (roots, n).
+      undecided, complete, boxes: As in `Certified`.
+    """
 
     low: np.ndarray
     high: np.ndarray
@@ -154,7 +161,8 @@ def certified_roots(
     Returns:
       `Roots`: arrays `low` and `high` of shape (roots, n) with one box a root.
     Raises:
-      ValueError: bounds has a wrong shape, is not finite, or low >= high.
+      ValueError: bounds has a wrong shape, is not finite, or low >= high; or f does
+        not return an array of shape (n,).
       UnsupportedPrimitiveError: f uses an operation that cannot be enclosed.
     References:
       Neumaier, Interval methods for systems of equations, 1990, chapter 5.
@@ -167,6 +175,7 @@ def certified_roots(
     check_callable("f", f)
     check_number("seconds", seconds)
     size = len(low)
+    _check_system(f, size)
     search = _Search(
         Batched(f, size), Batched(jax.jacfwd(f), size), low, high, float(seconds), None
     )
@@ -283,6 +292,18 @@ def _described(
     return CertifiedPoint(
         root[0], root[1], kind, float(value.low[0]), float(value.high[0])
     )
+
+
+def _check_system(f: Callable[..., Any], size: int) -> None:
+    shape = jax.ShapeDtypeStruct((size,), np.float64)
+    program = trace(f, shape)
+    shapes = [value.shape for value in program.out_avals]
+    if shapes != [(size,)]:
+        raise ValueError(
+            f"f must return one array of shape ({size},), as its argument has; it "
+            f"returns {shapes}."
+        )
+    check_derivatives(program.jaxpr)
 
 
 def _checked_bounds(bounds: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -413,6 +434,9 @@ class _Search:
         for low, high, *region in zip(
             lows, highs, region_low, region_high, strict=True
         ):
+            if np.any(low > high):
+                self.open_boxes.append((high, low, "the bounds contradict each other"))
+                continue
             if np.any((high < self.low) | (low > self.high)):
                 continue  # The root of the enlarged box is outside of the bounds.
             if np.any((low < self.low) | (high > self.high)):
@@ -501,8 +525,8 @@ class _Search:
     def undecided(self) -> list[Undecided]:
         """Join open boxes that touch each other."""
         groups: list[list[Any]] = []
-        for low, high, reason in self.open_boxes[:MOST_UNDECIDED]:
-            for group in groups:
+        for low, high, reason in self.open_boxes:
+            for group in groups[-MOST_GROUPS:]:
                 if group[2] == reason and np.all(
                     (low <= group[1]) & (high >= group[0])
                 ):
@@ -568,8 +592,7 @@ def certified_minimum(
     check_callable("f", f)
     check_number("tolerance", tolerance)
     check_number("seconds", seconds)
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be above 0; got tolerance={tolerance!r}.")
+    _check_tolerance(tolerance)
     size = len(low)
     check_scalar(f, jax.ShapeDtypeStruct((size,), np.float64))
     values, gradient = Batched(f, size), Batched(jax.grad(f), size)
@@ -606,6 +629,11 @@ def certified_minimum(
             break
     bottom = min(dropped, float(np.min(floors, initial=np.inf)), best)
     return Minimum(bottom, best, best_x, bool(best - bottom <= tolerance), boxes)
+
+
+def _check_tolerance(tolerance: float) -> None:
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be above 0; got tolerance={tolerance!r}.")
 
 
 def _floors(
@@ -696,6 +724,7 @@ def curvature_bound(
     low, high = _checked_bounds(bounds)
     check_callable("f", f)
     check_number("tolerance", tolerance)
+    _check_tolerance(tolerance)
     check_count("most_boxes", most_boxes)
     check_number("seconds", seconds)
     size = len(low)

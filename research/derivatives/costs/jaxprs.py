@@ -131,6 +131,19 @@ def closed(jaxpr: Any) -> Any:
     return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
 
 
+LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
+
+
+def is_library(function: Any) -> bool:
+    """Return whether a function, as a closed jaxpr, belongs to JAX.
+
+    JAX traces each of its own functions once. So the equations of such a function may
+    have the line of an earlier call.
+    """
+    information = getattr(function.jaxpr, "debug_info", None)
+    return LIBRARY in str(getattr(information, "func_src_info", ""))
+
+
 def caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     """Return an equation as a function of the values of its inputs."""
 

@@ -17,6 +17,7 @@ from research.derivatives.costs.jaxprs import (
     WRAPPERS,
     caller,
     closed,
+    is_library,
     name_of_rule,
     scan_sizes,
     source_line,
@@ -33,7 +34,6 @@ from research.derivatives.ledger.tape import (
     is_inexact,
 )
 
-LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
 # Lines of code in these folders do not belong to the user.
 OURS = (
     os.path.dirname(os.path.abspath(__file__)),
@@ -153,7 +153,7 @@ def _step(
         within = place.inside(
             tape,
             params.get("name", name),
-            in_library=place.in_library or _is_library(inner),
+            in_library=place.in_library or is_library(inner),
         )
         return _walk(tape, inner.jaxpr, inner.consts, inputs, within)
     if name == "cond":
@@ -162,7 +162,7 @@ def _step(
         within = place.inside(
             tape,
             f"branch {taken} of cond",
-            in_library=place.in_library or _is_library(branch),
+            in_library=place.in_library or is_library(branch),
         )
         return _walk(tape, branch.jaxpr, branch.consts, inputs[1:], within)
     if name.startswith(("custom_jvp_call", "custom_vjp_call")):
@@ -212,9 +212,7 @@ def _own_rule(
     """
     call = caller(equation)
     inner, name = closed(equation.params["call_jaxpr"]), name_of_rule(equation)
-    place = dataclasses.replace(
-        place, in_library=place.in_library or _is_library(inner)
-    )
+    place = dataclasses.replace(place, in_library=place.in_library or is_library(inner))
     start = len(tape.entries)
     outs = _walk(
         tape, inner.jaxpr, inner.consts, inputs, place.inside(tape, name, active=False)
@@ -315,7 +313,7 @@ def _scan_in_steps(
     order = range(length)[::-1] if params["reverse"] else range(length)
     for step in order:
         inside = place.inside(
-            tape, f"step {step}", in_library=place.in_library or _is_library(body)
+            tape, f"step {step}", in_library=place.in_library or is_library(body)
         )
         slices = [
             _row(
@@ -336,13 +334,3 @@ def _scan_in_steps(
 
 def _source(equation: Any) -> str:
     return source_line(equation, OURS)
-
-
-def _is_library(closed: Any) -> bool:
-    """Return whether a function belongs to JAX.
-
-    JAX traces each of its own functions once. So the equations of such a function may
-    have the line of an earlier call.
-    """
-    information = getattr(closed.jaxpr, "debug_info", None)
-    return LIBRARY in str(getattr(information, "func_src_info", ""))
