@@ -42,8 +42,8 @@ from research.datasets.hashing import digest, wavs_in
 from research.datasets.idx import read_idx
 from research.datasets.wav import read_wav
 from research.datasets.wheel import read_member
+from research.files import canonical, json_bytes
 from research.runs import archive
-from research.runs.files import canonical, json_bytes
 from research.runs.reference import reference_of
 from research.types import Saved
 

@@ -3,13 +3,13 @@
 If the process is killed or the disk is full, all files that were saved before remain.
 """
 
+from research.files import write_atomically
 from research.runs._environment import code_digest, environment
 from research.runs.agreement import Agreement, agreement_verdict, hold_against
 from research.runs.archive import pack, read_contents
 from research.runs.checkpoints import checkpoints_in, remembered
 from research.runs.command import command_line, parse_seeds, seeds_text
 from research.runs.comparison import Comparison, compare, verdict
-from research.runs.files import write_atomically
 from research.runs.folder import (
     Run,
     append_metrics,

@@ -21,10 +21,10 @@ from research.checks import (
     check_sequence,
     check_text,
 )
+from research.files import canonical, explained, json_bytes, kept, write_atomically
 from research.reading import Is, check_shape, parse_json
 from research.runs._environment import differences, environment
 from research.runs.command import command_line
-from research.runs.files import canonical, explained, json_bytes, kept, write_atomically
 from research.runs.manifest import (
     ARRAYS,
     MANIFEST,

@@ -14,9 +14,9 @@ from research.checks import (
     is_array,
     shown,
 )
+from research.files import json_bytes, npz_bytes
 from research.reading import NUMBER, TEXT, check_shape, parse_json
 from research.reading.arrays import read_npz
-from research.runs.files import json_bytes, npz_bytes
 
 TABLE = {"title": TEXT, "columns": [TEXT], "rows": [[(str, bool, *NUMBER, type(None))]]}
 SHAPE = {
