@@ -417,6 +417,13 @@ def of_schedules() -> Iterator[Call]:
         )
 
 
+def weights_file() -> Path:
+    path = folder() / "line.safetensors"
+    model = models.linear(2, dtype="float64")
+    models.save(path, model.init(key()), {"model": "linear"})
+    return path
+
+
 def of_models() -> Iterator[Call]:
     m = models
     tokens = jnp.array([[0, 1, 2, 0]])
@@ -525,6 +532,11 @@ def of_models() -> Iterator[Call]:
         "in_turn": {"augmentations": (m.random_flip, m.random_shift(1))},
         "layer_normalisation": normalise,
         "list_parameters": {"params": params()},
+        "load": {
+            "path": weights_file(),
+            "model": m.linear(2, dtype="float64"),
+            "architecture": {"model": "linear"},
+        },
         "max_pool": {"x": image()},
         "mean_and_sd": {"images": np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)},
         "mlp_rounding_bound": {
@@ -533,18 +545,29 @@ def of_models() -> Iterator[Call]:
             "loss": "softmax_cross_entropy",
         },
         "mlp_value_and_gradient": gradient_of,
+        "named_arrays": {"params": params()},
         "next_token_losses": reading,
         "next_token_risk": reading,
         "ngram": {"tokens": text_tokens(), "order": 2, "vocabulary_size": 3},
         "ngram_losses": {"model": ngram_model(), "tokens": text_tokens()},
         "ngram_probabilities": {"model": ngram_model(), "context": [0, 1]},
+        "params_from": {
+            "model": m.linear(2, dtype="float64"),
+            "arrays": {"weights": np.ones(2), "intercept": np.ones(())},
+        },
         "probability": {"logit": jnp.array(0.5)},
         "random_crop": {"padding": 1},
         "random_flip": {"key": key(), "x": image()},
         "random_shift": {"pixels": 1},
+        "read_architecture": {"path": weights_file()},
         "reader": reading,
         "recurrence": {"num_inputs": 2, "num_hidden": 3, "num_outputs": 2},
         "sample_ngram": drawn,
+        "save": {
+            "path": folder() / "w.safetensors",
+            "params": {"w": np.ones(2)},
+            "architecture": {"model": "mine"},
+        },
         "sinusoidal_positions": {"context": 4, "width": 4},
     }.items():
         yield Call(
