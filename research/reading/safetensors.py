@@ -9,7 +9,7 @@ import math
 import reprlib
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from research.reading import check_shape, parse_json
@@ -28,7 +28,7 @@ DTYPES = {
     "U64": np.dtype("<u8"),
     "I64": np.dtype("<i8"),
     "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "BF16": np.dtype(jnp.bfloat16),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }

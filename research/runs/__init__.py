@@ -16,12 +16,21 @@ from research.runs.folder import (
     close,
     finish,
     load_result,
+    model_file,
     open_run,
     run_id,
 )
 from research.runs.manifest import read_manifest
 from research.runs.reference import keep, read_reference, reference_of
-from research.runs.result import Findings, Result, Table, dashed, hash_arrays
+from research.runs.result import (
+    Findings,
+    Result,
+    Table,
+    TrainedModel,
+    dashed,
+    hash_arrays,
+)
+from research.runs.step_metrics import write_step_metrics, write_tensorboard
 
 __all__ = [
     "Agreement",
@@ -30,6 +39,7 @@ __all__ = [
     "Result",
     "Run",
     "Table",
+    "TrainedModel",
     "agreement_verdict",
     "append_metrics",
     "checkpoints_in",
@@ -44,6 +54,7 @@ __all__ = [
     "hold_against",
     "keep",
     "load_result",
+    "model_file",
     "open_run",
     "pack",
     "parse_seeds",
@@ -56,4 +67,6 @@ __all__ = [
     "seeds_text",
     "verdict",
     "write_atomically",
+    "write_step_metrics",
+    "write_tensorboard",
 ]

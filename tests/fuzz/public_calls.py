@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 
 import research
 from research import (
@@ -68,6 +69,8 @@ NOT_CALLED = {
     "cli.perform",
     "cli.write_pictures",
     "cli.report_of",
+    "cli.predict",
+    "runs.write_tensorboard",  # It needs an extra.
 }
 
 
@@ -417,6 +420,19 @@ def of_schedules() -> Iterator[Call]:
         )
 
 
+def image_file() -> Path:
+    path = folder() / "a.png"
+    Image.new("L", (4, 4)).save(path)
+    return path
+
+
+def run_with_model() -> Path:
+    line = research.runs.TrainedModel({"slope": np.ones(1)}, {"model": "line"})
+    result = research.runs.Result("Yes.", (), {}, {}, {"line": line})
+    run = research.runs.open_run("toy", {"seed": 0}, folder())
+    return research.runs.finish(run, result).path
+
+
 def weights_file() -> Path:
     path = folder() / "line.safetensors"
     model = models.linear(2, dtype="float64")
@@ -733,6 +749,10 @@ def of_datasets() -> Iterator[Call]:
     tokens = np.arange(10)
     x, y = np.arange(40.0).reshape(20, 2), np.arange(20.0)
     for name, arguments in {
+        "check_images": {
+            "images": np.zeros((2, 4, 4, 1), np.uint8),
+            "shape": (4, 4, 1),
+        },
         "check_xy": {"x": x, "y": y},
         "encode": {"texts": ["a b", "b"], "vocabulary": {"a": 1, "b": 2}, "length": 3},
         "images": {"name": "digits"},
@@ -744,6 +764,7 @@ def of_datasets() -> Iterator[Call]:
         "official_split": {"given": spoken()},
         "overlapping_classes": {**size, "separation": 2.0},
         "quadratic": {"seed": 0, "eigenvalues": [1.0, 10.0]},
+        "read_image": {"path": image_file(), "shape": (4, 4, 1)},
         "rosenbrock": {"dimension": 2},
         "separable_classes": {**size, "margin": 0.5},
         "speaker_folds": {"given": spoken()},
@@ -1320,6 +1341,12 @@ def of_runs() -> Iterator[Call]:
         },
         "run_id": {"experiment": "toy", "config": {"seed": 0}},
         "verdict": {"comparison": comparison},
+        "model_file": {"path": run_with_model(), "name": "line"},
+        "write_step_metrics": {
+            "path": folder() / "steps.csv",
+            "steps": {"loss": np.ones((2, 3))},
+            "evaluations": {"accuracy": np.ones(3)},
+        },
         "write_atomically": {"path": folder() / "a.txt", "data": b"text"},
     }.items():
         yield Call(
