@@ -119,8 +119,9 @@ def adamw(
     m̂_t and v̂_t are as in `adam`.
 
     optax.adamw and torch.optim.AdamW are the same except for the default λ: 1e-4 in
-    optax and here, 1e-2 in torch. The paper multiplies λ by the schedule's factor, but
-    not by the learning rate α. The paper's λ is therefore α times the λ of this rule.
+    optax and here, 1e-2 in torch. The paper's rate is a constant α times a factor from
+    a schedule. The paper multiplies λ x_t only by the factor, so its λ is α times the λ
+    of this rule.
 
     Use it instead of adding a penalty ½ λ |x|² to the loss that Adam minimises. Adam
     would divide the penalty's gradient by the size of the loss's gradient, so weights
@@ -304,8 +305,8 @@ def adamax(
     entry whose gradients are all 0 gives 0/0, which is NaN.
 
     Use it where gradients are heavy-tailed or sparse and Adam's average of squares
-    forgets large gradients too soon. n_t needs no bias correction, and |m̂_t| / n_t is
-    at most about 1.
+    forgets large gradients too soon. n_t needs no bias correction. With the default
+    decays |m̂_t| / n_t is at most 1.01.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.

@@ -21,7 +21,7 @@ CURVATURES = (
     "no step yet",
     "the matrix is positive definite",
     "the Hessian has negative curvature",
-    "the matrix is singular to rounding",
+    "the matrix is singular up to rounding errors",
     "the value, the gradient or the matrix is not finite",
 )
 
@@ -142,10 +142,10 @@ def solve_symmetric(
     """Solve matrix · p = g by Cholesky, with a fallback for indefinite matrices.
 
     The matrix counts as positive definite if each pivot of the Cholesky factorisation
-    is larger than n eps times the corresponding diagonal entry. This test does not
-    depend on the scale of the variables. If the matrix fails the test, an
-    eigen-decomposition is used as the argument `indefinite` says. A zero matrix then
-    gives p = 0.
+    is larger than n eps times the corresponding diagonal entry, where eps is the
+    machine epsilon. This test does not depend on the scale of the variables. If the
+    matrix fails the test, an eigen-decomposition is used as the argument `indefinite`
+    says. A zero matrix then gives p = 0.
 
     Args:
       matrix: Symmetric matrix, shape (n, n).

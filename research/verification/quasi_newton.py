@@ -113,8 +113,8 @@ def like(flat: Iterable[Number], x: Leaves):
 # factor changes with the rate and with the version of the compiler.
 _VALLEY = {
     "rosenbrock": (
-        "its valley magnifies rounding a thousandfold and more; the rule's own tests "
-        "compare the first ten steps"
+        "rounding errors grow a thousandfold and more in its valley; the rule's own "
+        "tests compare the first ten steps"
     )
 }
 
