@@ -316,7 +316,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     _check_size(name, max(member.file_size, member.compress_size))
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise ValueError(
-            f"contains {name} in compressed or encrypted form, which could expand while "
+            f"contains {name} in compressed or encrypted form, which could expand when "
             f"it is read; {advice}."
         )
 

@@ -594,7 +594,7 @@ def adahessian(
 
     Use it like Adam if the objective is twice differentiable and its gradients have
     little noise. The authors use a learning rate of 0.15. On mini-batches, H_t is the
-    Hessian on the mini-batch of the gradient.
+    Hessian of the loss on the same mini-batch as g_t.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -83,7 +83,7 @@ def heavy_ball(
     """Step along a decaying sum of gradients.
 
     m_t = μ m_(t-1) + g_t,
-    u_t = -η_t m_t, from m_(-1) = 0.
+    u_t = -η_t m_t, from m_0 = 0.
 
     optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. Polyak writes
     x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et al. write v_t = μ v_(t-1) -

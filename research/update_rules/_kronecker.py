@@ -647,7 +647,7 @@ def shampoo(
       root: Order q of the roots, a positive integer; None means twice the number of
         axes. It cannot be traced.
       method: How the roots are computed (see above), "eigh" or "newton".
-      graft: Function from a rate to the rule whose step has the wanted length, such as
+      graft: Function from a rate to the rule that sets the length of the step, such as
         adagrad. None means that the length is not changed.
       max_size: Largest length of an axis whose factor is a whole matrix, an integer of
         at least 0; None means 1,024. It cannot be traced, because it decides the

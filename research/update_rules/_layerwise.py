@@ -353,8 +353,9 @@ def muon(
         decoupled: it does not enter the momentum.
       ns_steps: Number of iterations, a positive integer; may be traced.
       ns_coeffs: Coefficients a, b and c, or a sequence of such triples. Iteration k
-        uses triple k, and iterations beyond the last triple use the last triple. The
-        names "standard" (the default), "polar_express" and "dion" are accepted, too.
+        uses triple k, and iterations beyond the last triple use the last triple. Names
+        of published coefficients are accepted, too: "standard" (the reference's, the
+        default), "polar_express" and "dion".
       bias_correction: Whether to correct the bias as optax does.
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
         function from params to such a pytree. Leaves marked True, which must have two
@@ -787,8 +788,9 @@ def hyperball(
     X_(t+1) = R Y_t / |Y_t|, with Y_t = X_t - η_t R D_t / |D_t| and R = |X_0|, where D_t
     is -1 times the update of another rule (inner) with the rate 1. The step therefore
     depends only on the direction of D_t, and η_t is approximately the angle by which
-    the matrix turns. All other leaves take the step of the inner rule. This rule is
-    called AdamH if the inner rule is Adam, and MuonH if the inner rule is Muon.
+    the matrix turns. All other leaves take the step of the inner rule, multiplied by
+    η_t. This rule is called AdamH if the inner rule is Adam, and MuonH if the inner
+    rule is Muon.
 
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. Weight decay in the inner rule only

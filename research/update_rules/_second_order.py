@@ -290,7 +290,7 @@ def damped_step(
     """Return the step that minimises |J h + r| within a trust region, and its damping.
 
     The trust region is |D h| <= Δ, for a diagonal scaling D and a radius Δ. J = Q R is
-    factorised once. The damping μ comes from the singular values of R / D. The step h
+    factorised once. The damping μ comes from the singular values of R D⁻¹. The step h
     comes from a QR factorisation of R with √μ D below it. If columns of J are linearly
     dependent up to rounding errors, h comes from the singular values instead. Singular
     values of at most max(m, n) eps times the largest are then left out.

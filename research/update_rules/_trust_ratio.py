@@ -273,9 +273,8 @@ def fromage(
 ) -> optax.GradientTransformation:
     """Turn each leaf by a fixed angle towards its negative gradient.
 
-    x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and u_t =
-    x_(t+1)
-    - x_t. Norms below min_norm count as min_norm.
+    x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and
+    u_t = x_(t+1) - x_t. Norms below min_norm count as min_norm.
 
     Without the division by √(1 + η_t²), the norm of a leaf would grow without bound. If
     g_t is orthogonal to x_t, |x_(t+1)| = |x_t|. The paper has no min_norm. The authors'

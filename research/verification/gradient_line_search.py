@@ -78,7 +78,7 @@ def nonlinear_conjugate_gradient(
 
 
 def flat(f: Function, x: Leaves, d: Leaves, first: Number):
-    """Run the line search for conjugate directions, with c2 = 0.1."""
+    """Run `strong_wolfe` with c2 = 0.1, the usual value for conjugate gradients."""
     return strong_wolfe(f, x, d, first, c2=0.1)
 
 

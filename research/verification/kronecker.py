@@ -29,8 +29,8 @@ def shampoo(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 2 of Gupta et al. (2018), for any number of axes.
 
-    M is the authors' moving average of the gradients (section 5). If b2 is given, the
-    sums become moving averages.
+    The gradients are averaged with the decay b1, as the authors propose in section 5.
+    If b2 is given, the sums of G Gᵀ become moving averages.
     """
     m = zeros_like(x)
     factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
@@ -178,7 +178,7 @@ def whitened(
 
 
 def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
-    """Return the matrix for one axis, and 1 for the others."""
+    """Return a list with the matrix at one axis, and None at the others."""
     return [matrix if k == axis else None for k in range(ndim)]
 
 

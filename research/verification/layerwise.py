@@ -202,7 +202,8 @@ def mean_square_of_rows(a: Leaf):
 
 
 def wanted(a: Leaf, consistent_rms: Number | None):
-    """Return the norm of NorMuon's step, from Muon's orthogonal matrix."""
+    """Return the norm that a step of NorMuon has, from the orthogonal matrix of
+    Muon."""
     if consistent_rms is not None:
         return consistent_rms * mpmath.sqrt(np.size(a))
     return mpmath.sqrt(shape_factor(a)) * norm(Leaves([a]))
@@ -225,7 +226,10 @@ def hyperball(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
 
 
 def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return R Y / |Y| with Y = X - η R D / |D| for a matrix, and X - η D otherwise."""
+    """Return R Y / |Y| with Y = X - η R D / |D| for a matrix, and X - η D otherwise.
+
+    The arguments are X, D, R and η, in this order.
+    """
     if a.ndim != 2:
         return a - learning_rate * d
     length = norm(Leaves([d]))

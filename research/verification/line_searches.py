@@ -23,8 +23,8 @@ def backtracking(
 ):
     """Return the first step length with sufficient decrease, by algorithm 3.1.
 
-    The step lengths tried are `first` times 1, shrink, shrink², ... The result is 0 if
-    none of them gives a sufficient decrease.
+    The step lengths tried are `first` times 1, shrink, shrink², ..., at most `most` of
+    them. The result is 0 if none of them gives a sufficient decrease.
     """
     value, slope = f.value(x), dot(f.gradient(x), d)
     if not slope < 0:
@@ -49,7 +49,8 @@ def strong_wolfe(
     """Return a step length that satisfies the strong Wolfe conditions.
 
     The search is that of algorithms 3.5 and 3.6. Each point is a triple (a, φ(a),
-    φ'(a)), where φ(a) = f(x + a d). The result is 0 if no point lowers f enough.
+    φ'(a)), where φ(a) = f(x + a d). At most `most` points are computed. The result is 0
+    if no point lowers f enough.
     """
     points = []
 

@@ -226,7 +226,10 @@ def momo(
     weight_decay: float = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of MoMo and MoMo* of Schaipp et al. (2024)."""
+    """Yield the iterates of MoMo of Schaipp et al. (2024).
+
+    adapt_lower_bound=True is the paper's MoMo*.
+    """
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, value, product = zeros_like(x), 0, 0
     for t in count(1):
@@ -258,7 +261,10 @@ def momo_adam(
     weight_decay: float = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of MoMo-Adam and MoMo-Adam* of Schaipp et al. (2024)."""
+    """Yield the iterates of MoMo-Adam of Schaipp et al. (2024).
+
+    adapt_lower_bound=True is the paper's MoMo-Adam*.
+    """
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, v, value, product = zeros_like(x), zeros_like(x), 0, 0
     for t in count(1):
