@@ -121,10 +121,10 @@ def soap(
         such a pytree. Leaves marked True are decayed.
       refresh_every: Number of steps k between two refreshes, a positive integer; may be
         traced.
-      refresh: "qr" or "eigh".
+      refresh: How the bases are refreshed (see above), "qr" or "eigh".
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
       max_size: Largest length of an axis that is rotated, an integer of at least 0;
-        None means 10,000. It cannot be traced, because it is the length of arrays.
+        None means 10,000. It cannot be traced, because it decides the shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -389,7 +389,7 @@ def kl_soap(
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
       first_eigenvalue: First value of all eigenvalues d, positive; may be traced.
       max_size: Largest length of an axis that is rotated, an integer of at least 0;
-        None means 10,000. It cannot be traced, because it is the length of arrays.
+        None means 10,000. It cannot be traced, because it decides the shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -594,17 +594,17 @@ def shampoo(
     L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t,
     M_t = β1 M_(t-1) + (1 - β1) G_t.
 
-    A leaf with k axes has a factor for each axis, and q = 2 k. So q is 4 for matrices
+    A leaf with j axes has a factor for each axis, and q = 2 j. So q is 4 for matrices
     and 2 for vectors. For vectors, the rule is the full-matrix AdaGrad. A scalar counts
     as a vector of length 1.
 
-    Later versions of Shampoo have these options. If b2 is a number, the sums become
-    moving averages: the root is that of ε I + L_t, with L_t = β2 L_(t-1) + (1 - β2) G_t
-    G_tᵀ and without a bias correction. The roots are computed at the calls 1, 1 + k, 1
-    + 2 k, ... for k = refresh_every, and are used until they are computed again. With
-    graft, the step of a leaf is rescaled to the length of the step that another rule
-    would take with the rate 1. For an axis longer than max_size, only the diagonal of
-    the factor is used.
+    The following options come from later versions of Shampoo. If b2 is a number, the
+    sums become moving averages: the root is that of ε I + L_t, with L_t = β2 L_(t-1) +
+    (1 - β2) G_t G_tᵀ and without a bias correction. The roots are computed at the calls
+    1, 1 + k, 1 + 2 k, ... for k = refresh_every, and are used until they are computed
+    again. With graft, the step of a leaf is rescaled to the length of the step that
+    another rule would take with the rate 1. For an axis longer than max_size, only the
+    diagonal of the factor is used.
 
     If b1 = 0 and ε = 0, the first step has the direction U Vᵀ, where G = U S Vᵀ is the
     singular value decomposition. `muon` approximates this matrix. Eigenvalues of 0 are
@@ -646,12 +646,12 @@ def shampoo(
         traced.
       root: Order q of the roots, a positive integer; None means twice the number of
         axes. It cannot be traced.
-      method: "eigh" or "newton".
-      graft: Function from a rate to the rule whose step has the wanted length, such as
+      method: How the roots are computed (see above), "eigh" or "newton".
+      graft: Function from a rate to the rule that sets the length of the step, such as
         adagrad. None means that the length is not changed.
       max_size: Largest length of an axis whose factor is a whole matrix, an integer of
-        at least 0; None means 1,024. It cannot be traced, because it is the length of
-        arrays.
+        at least 0; None means 1,024. It cannot be traced, because it decides the
+        shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -842,8 +842,8 @@ def by_newton(
     Let A = L + ε I, |A| its Frobenius norm, and z = (1 + q) / (2 |A|). The iteration
     starts with X = z^(1/q) I and M = z A. Each step computes T = ((q + 1) I - M) / q, X
     <- X T and M <- T^q M. M converges to I, and X converges to A^(-1/q). The iteration
-    ends when the largest entry of |M - I| is below n eps, when it grows again, or after
-    num_steps steps.
+    ends when the largest entry of |M - I| is below n times the machine epsilon, when
+    this entry grows again, or after num_steps steps.
 
     Args:
       matrix: Matrix L, shape (n, n), of float32 or float64; L + ε I is definite.
@@ -851,8 +851,8 @@ def by_newton(
       ridge: Constant ε, at least 0.
       num_steps: Largest number of steps.
     Returns:
-      The root, shape (n, n), with a relative error of about eps times the condition
-      number of A. 0 if A is 0.
+      The root, shape (n, n), with a relative error of about the machine epsilon times
+      the condition number of A. The result is 0 if A is 0.
     References:
       Guo & Higham, A Schur-Newton method for the matrix pth root and its inverse, SIAM
       J. Matrix Anal. Appl. 28 (2006), equation (3.1) on the coupled form.
@@ -1055,8 +1055,8 @@ def psgd_kron(
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed.
       max_size: Largest length of an axis whose factor is a whole matrix, an integer of
-        at least 0; None means 8,192. It cannot be traced, because it is the length of
-        arrays.
+        at least 0; None means 8,192. It cannot be traced, because it decides the
+        shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -1256,8 +1256,8 @@ def _static(rule: str, name: str, value: Any, default: int) -> int:
     """Return an integer that is a length or an exponent; a traced one is refused."""
     if isinstance(value, Tracer):
         raise TypeError(
-            f"{name} is a constant of the program of {rule}, so that it cannot be "
-            f"traced. Under optax.inject_hyperparams name it in "
+            f"{name} cannot be traced, because it must be constant in the compiled "
+            f"program of {rule}. Under optax.inject_hyperparams pass "
             f"static_args=({name!r},)."
         )
     if value is None:
@@ -1290,7 +1290,7 @@ RULES = (
     ),
     RuleEntry(
         psgd_kron,
-        "it needs a key for its random numbers",
+        "it needs a key, so it draws the same random numbers with every seed",
         aliases=("kron", "psgd"),
         needs="a key",
     ),

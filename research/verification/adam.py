@@ -77,7 +77,9 @@ def amsgrad(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AMSGrad: algorithm 2 of Reddi, Kale & Kumar (2018).
 
-    The paper has no bias corrections and no ε. Here both are as in optax or torch.
+    The paper has no bias corrections and no ε. With correct_before_max=True, the
+    corrections are those of optax, and with False those of torch. ε is the same in
+    both.
     """
     m = v = n = zeros_like(x)
     for t in count(1):
