@@ -1,6 +1,6 @@
 """What experiments share to save their networks, and to predict a file of the user."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import research
 from research.descent import TrainResult
 from research.runs import Result, Table, TrainedModel
-from research.types import Saved
+from research.types import Model, Saved
 
 SHOWN = 3  # Number of classes shown for each model.
 
@@ -75,7 +75,7 @@ def kept_model(
     return TrainedModel(params, architecture, steps, evaluated)
 
 
-def loaded(path: Path, build):
+def loaded(path: Path, build: Callable[[Any], Model]) -> tuple[Model, Any, Any]:
     """Return the model that a file of weights describes, its params and architecture.
 
     Args:

@@ -166,8 +166,9 @@ def wave_file(path, samples):
 def test_a_recording_is_read_as_the_training_recordings_are(tmp_path):
     # The first hundred frames of a long tone, by the functions of the experiment.
     wave = (9000 * np.sin(0.3 * np.arange(8000))).astype(np.int16)
+    each, takes = np.arange(3), np.full(3, 5)
     given = research.datasets.Recordings(
-        [wave] * 3, 8000, *np.array([[0, 1, 2], [0, 1, 2], [5, 5, 5]]), ("a", "b", "c")
+        [wave] * 3, 8000, each, each, takes, ("a", "b", "c")
     )
     frames = [research.datasets.log_mel(wave, 8000, **speech.FRONT_END)] * 3
     split = speech.preparation.word_splits(given, frames, speech.MOST_FRAMES)["shared"]

@@ -116,8 +116,9 @@ def _checked_shape(shape: Any) -> tuple[int, int, int]:
 
 
 def _fault(image: Image.Image, size: tuple[int, int], mode: str) -> str:
-    if getattr(image, "n_frames", 1) > 1:
-        return f"has {image.n_frames} frames"
+    num_frames = getattr(image, "n_frames", 1)
+    if num_frames > 1:
+        return f"has {num_frames} frames"
     if (image.size, image.mode) != (size, mode):
         return f"has {image.size[0]} x {image.size[1]} pixels in mode {image.mode}"
     if image.getexif().get(ORIENTATION, 1) != 1:
