@@ -126,10 +126,10 @@ def nadamw(
     `adam`, and x_t are the params.
 
     optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t, as
-    g_t is. The NAdamW of timm and of the AlgoPerf benchmark has this form. Each entry
-    of its first step is η instead of 1.47 η. The default λ is 1e-4 in optax and here,
-    and 0.01 in timm. In torch, NAdam(decoupled_weight_decay=True) also has a schedule
-    for β1 (see `nadam`).
+    g_t is. The NAdamW of timm and of the AlgoPerf benchmark has this form. With the
+    default b1, each entry of its first step is 1.9 η instead of 1.47 η. The default λ
+    is 1e-4 in optax and here, and 0.01 in timm. In torch,
+    NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see `nadam`).
 
     Use it like AdamW. NAdamW with same_correction=True was the baseline of AlgoPerf.
 
