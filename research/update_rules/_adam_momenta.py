@@ -357,8 +357,9 @@ def mars(
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The exact form computes the gradient of step t - 1 again, with
-    the examples of step t, which doubles the cost. The authors' code sets g_0 = 0, and
-    clips the norm of c_1, too. timm's option `caution` corresponds to the function
+    the examples of step t, which doubles the cost. timm 1.0.31 also divides c_1 by |c_1|
+    if |c_1| > 1; earlier versions do not, like this rule. The authors' code does so,
+    too, and sets g_0 = 0. timm's option `caution` corresponds to the function
     `cautious` here. optax 0.2.8 and torch do not have the rule.
 
     Use it like AdamW on large models. The rule stores three arrays per leaf where Adam
