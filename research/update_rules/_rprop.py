@@ -89,7 +89,7 @@ def rprop(
     check_rate(
         learning_rate,
         no_schedule=(
-            "the rate is the first step size, which the rule then changes for each entry"
+            "the rate is the first step size, which the rule changes for each entry"
         ),
     )
     check_number("eta_minus", eta_minus, below=1.0)
