@@ -126,10 +126,10 @@ def nadamw(
     `adam`, and x_t are the params.
 
     optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t, as
-    g_t is. The NAdamW of timm and of the AlgoPerf benchmark has this form. Each entry
-    of its first step is η instead of 1.47 η. The default λ is 1e-4 in optax and here,
-    and 0.01 in timm. In torch, NAdam(decoupled_weight_decay=True) also has a schedule
-    for β1 (see `nadam`).
+    g_t is. The NAdamW of timm and of the AlgoPerf benchmark has this form. With the
+    default b1, each entry of its first step is 1.9 η instead of 1.47 η. The default λ
+    is 1e-4 in optax and here, and 0.01 in timm. In torch,
+    NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see `nadam`).
 
     Use it like AdamW. NAdamW with same_correction=True was the baseline of AlgoPerf.
 
@@ -252,9 +252,9 @@ def radam(
     The defaults are those of optax.radam. torch adds ε before the correction: r_t m̂_t
     √(1 - β2^t) / (√v_t + ε). To follow torch, set eps_before_correction=True. The paper
     has no ε, and its threshold is 4. The threshold 5 is from the code of the paper's
-    authors. optax computes ρ_6 = 6 as 1999 - 1993. If float64 is off, the relative
-    error of optax's sixth step is therefore 0.6 %. Here this error is 1e-7, because ρ_t
-    is computed without this subtraction of two large numbers.
+    authors. optax computes ρ_6, which is about 6, as 1999 - 1993. If float64 is off,
+    the relative error of optax's sixth step is therefore 0.6 %. Here this error is
+    1e-7, because ρ_t is computed without this subtraction of two large numbers.
 
     Use it to avoid tuning the length of a warm-up for Adam. The first steps are as long
     as η times the gradient, so η must suit these steps as well as the later ones.

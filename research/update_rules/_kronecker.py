@@ -2,7 +2,8 @@
 
 A matrix of params has two preconditioners: a square matrix for its rows, and another
 one for its columns. The Kronecker product of the two approximates one large
-preconditioner of all entries.
+preconditioner of all entries. In the formulas, G_t is the gradient of a leaf, X_t its
+params, u_t the update and η_t the learning rate at step t.
 """
 
 import functools
@@ -69,7 +70,8 @@ def soap(
 ) -> optax.GradientTransformation:
     """Run Adam in the eigenbasis of Shampoo's matrices.
 
-    For a matrix, u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is weight_decay and
+    For a matrix X_t with the gradient G_t,
+    u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is weight_decay and
     N_t = M̂'_t / (√V̂_t + ε), with M̂'_t = Q_Lᵀ M_t Q_R / (1 - β1^t),
     M_t = β1 M_(t-1) + (1 - β1) G_t,
     V̂_t = V_t / (1 - β2^t), with V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by
@@ -331,8 +333,9 @@ def kl_soap(
 ) -> optax.GradientTransformation:
     """Run Adam in the eigenbasis of the Kronecker factors of the gradients' covariance.
 
-    For a matrix of shape (m, n), u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is
-    weight_decay and N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
+    For a matrix X_t of shape (m, n) with the gradient G_t,
+    u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is weight_decay and
+    N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
     M_t = β1 M_(t-1) + (1 - β1) G_t and
     V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by entry.
     M and V start at 0, and their bias is not corrected.
@@ -589,8 +592,8 @@ def shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Precondition each axis of a leaf by an inverse root of the sum of G Gᵀ.
 
-    For a matrix, u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t), where λ is
-    weight_decay and
+    For a matrix X_t with the gradient G_t,
+    u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t), where λ is weight_decay and
     L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t,
     M_t = β1 M_(t-1) + (1 - β1) G_t.
 
@@ -906,7 +909,7 @@ def root_residual(
 
 
 def _matrix_power(x: Array, order: int) -> Array:
-    """Return X^q by repeated squaring; jnp.linalg.matrix_power has no precision."""
+    """Return X^q by repeated squaring. (jnp.linalg.matrix_power takes no precision.)"""
     if order == 1:
         return x
     half = _matrix_power(_product(x, x), order // 2)
@@ -1008,9 +1011,10 @@ def psgd_kron(
 ) -> optax.GradientTransformation:
     """Learn one triangular factor per axis of a leaf, to whiten the gradients.
 
-    For a matrix, u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is
-    weight_decay and M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are
-    updated with the given probability:
+    For a matrix X_t with the gradient G_t,
+    u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is weight_decay and
+    M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are updated with the
+    given probability:
     Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
     Q_R is updated in the same way, with Aᵀ A and Bᵀ B. V_t has standard normal entries,

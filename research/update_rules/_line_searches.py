@@ -188,8 +188,9 @@ def strong_wolfe(
     as too high.
 
     Close to a minimum, the values of f differ by less than their rounding errors. If
-    φ(a) exceeds φ(0) by no more than the rounding error 10 eps |f|, the decrease is
-    judged by the slope: φ'(a) <= (2 c1 - 1) φ'(0). This is Hager & Zhang's condition.
+    φ(a) exceeds φ(0) by no more than the rounding error 10 eps |φ(0)|, where eps is the
+    machine epsilon, the decrease is judged by the slope: φ'(a) <= (2 c1 - 1) φ'(0).
+    This is Hager & Zhang's condition.
 
     optax's zoom line search also uses the strong Wolfe conditions. torch's strong_wolfe
     is the same search with other safeguards.

@@ -72,10 +72,10 @@ def newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step towards the minimum of the quadratic model of the objective.
 
-    u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The step size a_t is the first of η, η
-    s, η s², ... that satisfies Armijo's condition f(x_t + a_t p_t) <= f(x_t) + c a_t
-    ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is sufficient_decrease. η =
-    1 tries the full step first.
+    u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t) and f is the objective. The step size
+    a_t is the first of η, η s, η s², ... that satisfies Armijo's condition f(x_t + a_t
+    p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is
+    sufficient_decrease. η = 1 tries the full step first.
 
     The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
     params, a step needs memory for n² numbers and n³ operations. Near a minimum with a
@@ -234,11 +234,11 @@ def trust_region_newton(
     the region, in a direction of arbitrary sign. In this way the rule leaves an exact
     saddle point.
 
-    The ratio ρ_t is the decrease of f divided by the decrease of the model. x moves if
-    ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4, and min(2 Δ_t,
-    max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does not change. A
-    decrease below the rounding error of f counts as predicted by the model. The
-    constants are those of scipy's trust-exact, which solves the subproblem less
+    The ratio ρ_t is the decrease of the objective f divided by the decrease of the
+    model. x moves if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4, and
+    min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does not
+    change. A decrease below the rounding error of f counts as predicted by the model.
+    The constants are those of scipy's trust-exact, which solves the subproblem less
     exactly. optax and torch do not have this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved

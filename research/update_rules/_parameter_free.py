@@ -853,7 +853,7 @@ def momo(
     β. In the first step, each average is its first value. With a = 1 + η_t λ and the
     lower bound f*:
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
-    u_t = -τ_t m_t - η_t λ / a x_t.
+    u_t = -τ_t m_t - η_t λ x_t / a.
 
     If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* changes. Let q_t = a (f̄_t -
     γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2 a),
@@ -979,7 +979,7 @@ def momo_adam(
     β1. They start at 0. With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t
     λ, p_t = <m_t, m_t / D_t> and the lower bound f*:
     τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
-    u_t = -τ_t m_t / D_t - η_t λ / a x_t.
+    u_t = -τ_t m_t / D_t - η_t λ x_t / a.
 
     If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f*, and p_t
     in place of |m_t|². optax.contrib.momo_adam is the same, except that it sets τ_t = 0

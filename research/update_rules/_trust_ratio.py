@@ -139,7 +139,7 @@ def _everywhere(mask: Any) -> Any:
 def _momentum_of_steps(
     momentum: Scalar, nesterov: bool
 ) -> optax.GradientTransformation:
-    """Return the decaying sum of the steps, u_t = μ u_(t-1) + s_t, or μ u_t + s_t."""
+    """Return the sum u_t = μ u_(t-1) + s_t of steps s_t; if nesterov, μ u_t + s_t."""
 
     def init(params: Params):
         return StepMomentumState(jax.tree.map(jnp.zeros_like, params))

@@ -86,7 +86,7 @@ def rmsprop(
     """Yield the iterates of RMSProp: slide 29 of Tieleman & Hinton (2012).
 
     The centered variant is from Graves (2013), equations (38)-(41). The other arguments
-    are those of optax.
+    are those of `research.update_rules.rmsprop`.
     """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
     for t in count(1):

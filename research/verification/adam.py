@@ -1,6 +1,6 @@
 """Formulas of Adam and closely related rules, from their papers.
 
-Arguments that a paper does not have are as in optax.
+Arguments that a paper does not have are those of this library's rules.
 """
 
 from collections.abc import Iterator

@@ -143,7 +143,7 @@ def _value_and_grad(problem: Problem, dtype: str, structure: Any) -> Any:
 def _default_dtype(torch: Any, dtype: Any) -> Iterator[None]:
     """Set PyTorch's default dtype, in which some classes keep numbers of their own.
 
-    Warnings of the optimizer are not this library's.
+    Warnings of the optimizer are not shown.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
