@@ -39,9 +39,10 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
 
     This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ.
     Here ε is the relative spacing of the dtype of the result, and ξ is random with
-    variance 1. The result is NaN if f takes the remainder of a number that is too large
-    to have one. The difference between this evaluation and the plain evaluation,
-    divided by 8, is about as large as the rounding error, including cancellation.
+    variance 1. The result is NaN if f takes a remainder a mod b where the rounding
+    error of a is larger than b, because such a remainder is arbitrary. The difference
+    between this evaluation and the plain evaluation, divided by 8, is about as large as
+    the rounding error, including cancellation.
 
     Returns:
       Function (seed, inputs, size=8.0) -> outputs. The float `seed` determines ξ, and
