@@ -315,7 +315,10 @@ def _check_member(member: zipfile.ZipInfo) -> None:
         raise ValueError(f"contains {name!r}, which no archive of a run has; {advice}.")
     _check_size(name, max(member.file_size, member.compress_size))
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise ValueError(f"contains {name} compressed or encrypted; {advice}.")
+        raise ValueError(
+            f"contains {name} in compressed or encrypted form, which could expand when "
+            f"it is read; {advice}."
+        )
 
 
 def _check_size(name: str, size: int) -> None:

@@ -155,7 +155,7 @@ CARDS = {
                     "",
                 ),
                 Mistake(
-                    "the slow average is of the fast one",
+                    "the slow average averages m, not the gradient",
                     "(1 - slow) * g",
                     "(1 - slow) * m",
                 ),
