@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.checks import check_path
+from research.files import write_atomically
 from research.reading import check_shape, parse_json, read_bytes
 from research.reading.arrays import STUMBLES, open_zip, read_member
-from research.runs.files import write_atomically
 from research.runs.folder import run_id
 from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE, check_origin
 from research.runs.result import check_values

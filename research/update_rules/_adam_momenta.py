@@ -358,10 +358,10 @@ def mars(
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The exact form computes the gradient of step t - 1 again, with
     the examples of step t, which doubles the cost. This rule does not clip c_1, and
-    neither does timm before version 1.0.31. Later versions of timm and the authors'
-    code divide c_1 by |c_1| if |c_1| > 1. The authors' code also sets g_0 = 0. timm's
-    option `caution` corresponds to the function `cautious` here. optax 0.2.8 and torch
-    do not have the rule.
+    neither does timm before version 1.0.31. timm 1.0.31 and the authors' code divide
+    c_1 by |c_1| if |c_1| > 1. The authors' code also sets g_0 = 0. timm's option
+    `caution` corresponds to the function `cautious` here. optax 0.2.8 and torch do not
+    have the rule.
 
     Use it like AdamW on large models. The rule stores three arrays per leaf where Adam
     stores two. timm's default rate is 0.003.

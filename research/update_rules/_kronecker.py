@@ -334,8 +334,8 @@ def kl_soap(
     """Run Adam in the eigenbasis of the Kronecker factors of the gradients' covariance.
 
     For a matrix X_t of shape (m, n) with the gradient G_t,
-    u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is
-    weight_decay and N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
+    u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is weight_decay and
+    N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
     M_t = β1 M_(t-1) + (1 - β1) G_t and
     V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by entry.
     M and V start at 0, and their bias is not corrected.
@@ -593,8 +593,7 @@ def shampoo(
     """Precondition each axis of a leaf by an inverse root of the sum of G Gᵀ.
 
     For a matrix X_t with the gradient G_t,
-    u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t), where λ is
-    weight_decay and
+    u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t), where λ is weight_decay and
     L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t,
     M_t = β1 M_(t-1) + (1 - β1) G_t.
 
@@ -1013,9 +1012,9 @@ def psgd_kron(
     """Learn one triangular factor per axis of a leaf, to whiten the gradients.
 
     For a matrix X_t with the gradient G_t,
-    u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is
-    weight_decay and M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are
-    updated with the given probability:
+    u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is weight_decay and
+    M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are updated with the
+    given probability:
     Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
     Q_R is updated in the same way, with Aᵀ A and Bᵀ B. V_t has standard normal entries,

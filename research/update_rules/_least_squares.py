@@ -46,7 +46,8 @@ class GaussNewtonState(NamedTuple):
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32. The Jacobian is not counted.
       squares_after, squares_grad_after: Sum ½ |r|² and its gradient after the step.
-        None if there is no line search, or if the params are narrower than float32.
+        None if there is no line search, or if the params are narrower than float32, so
+        that x is rounded after the step.
     """
 
     count: Int[Array, ""]

@@ -95,7 +95,8 @@ def yogi(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Yogi: algorithm 2 of Zaheer et al. (2018).
 
-    The paper has no bias corrections. Here the corrections are as in Adam.
+    The paper has no bias corrections. With bias_correction=True, they are those of
+    Adam.
     """
     m = zeros_like(x) + initial_mu
     v = zeros_like(x) + initial_accumulator_value
@@ -124,7 +125,7 @@ def adan(
     """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
     Each β is 1 minus the paper's β. The averages start from 0 and are corrected for
-    this start. The paper has the proximal weight decay.
+    this start. proximal=True is the weight decay of the paper.
     """
     m = v = n = zeros_like(x)
     before = None

@@ -40,7 +40,7 @@ def lamb(
 ) -> Iterator[Leaves]:
     """Yield the iterates of LAMB: algorithm 2 of You et al. (2020), with φ(z) = z.
 
-    The ratio |x| / |r| is 1 if either norm is 0.
+    r is the direction of AdamW. The ratio |x| / |r| is 1 if either norm is 0.
     """
     m = v = zeros_like(x)
     for t in count(1):

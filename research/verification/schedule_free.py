@@ -29,7 +29,8 @@ def schedule_free_sgd(
     weight_decay: float = 0.0,
     weight_power: float = 2.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of the three sequences in Defazio et al. (2024), introduction.
+    """Yield the points y of schedule-free descent: introduction of Defazio et al.
+    (2024).
 
     Weights, warm-up and weight decay are those of algorithm 1 of the same paper.
     """

@@ -387,9 +387,10 @@ def distance(
     and y of `reference`.
 
     If the problem is a sequence of gradients, the difference is the maximum of |u - v|
-    / max_t |v_t| over the updates u and v, entry by entry, so that small entries count
-    as much as large ones. If the updates of `found` are differences of stored iterates,
-    |u - v| is divided by the larger of max_t |v_t| and |y|. If a gradient is NaN, the
+    / max_t |v_t| over the updates u of `found` and v of `reference`, entry by entry, so
+    that small entries count as much as large ones. If the updates of `found` are
+    differences of stored iterates, they have the rounding errors of the iterates. |u -
+    v| is then divided by the larger of max_t |v_t| and |y|. If a gradient is NaN, the
     iterates are compared instead, because NaN params have no differences.
 
     If only one of two compared values is finite, the difference is inf. If both are
