@@ -30,6 +30,7 @@ from research.descent._train_progress import (
     from_saved,
     to_saved,
 )
+from research.descent._train_records import check_records, compile_on_records
 from research.samplers import check_sampler, num_examples
 from research.sizes import check_most
 from research.types import (
@@ -38,6 +39,7 @@ from research.types import (
     Checkpoint,
     Key,
     Params,
+    Records,
     Sampler,
     no_checkpoints,
 )
@@ -53,7 +55,7 @@ OnProgress = Callable[[float, str], None]
 def train(
     objective: Callable[[Params, Any], Array],
     rule: optax.GradientTransformation,
-    dataset: Batch | None,
+    dataset: Batch | Records | None,
     sampler: Sampler,
     *,
     num_epochs: int,
@@ -126,7 +128,10 @@ def train(
       >>> trained.steps.loss.shape, f.shape, bool(f[-1] < 2)
       ((50, 2), (51,), True)
     """
-    check_sampler(sampler, num_examples(dataset))
+    on_disk = isinstance(dataset, Records)
+    if on_disk:
+        check_records(dataset)
+    check_sampler(sampler, dataset.num_examples if on_disk else num_examples(dataset))
     _check(num_epochs, devices, sampler, key)
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
@@ -146,7 +151,7 @@ def train(
         )
     checkpoint = checkpoint or no_checkpoints("training")
     began = time.perf_counter()
-    compiled = compile_training(
+    compiled = (compile_on_records if on_disk else compile_training)(
         objective,
         rule,
         dataset,
