@@ -30,6 +30,7 @@ TOP = HERE.parent
 BUILD = HERE / "_build"
 HOW_TO = (
     "your_data",
+    "data_larger_than_memory",
     "check_a_gradient",
     "find_a_nan",
     "verify_your_rule",

@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,11 @@ EXAMPLES, CHECKSUMS, ABOUT = "examples.array_record", "checksums.npy", "records.
 FORMAT = 1
 MOST_ABOUT = 2**20  # Maximum size of records.json, in bytes.
 KINDS = "biufc"  # Kinds of dtypes that can be stored.
+_DTYPE = Is(
+    (str,),
+    lambda text: re.fullmatch(f"[<|][{KINDS}][0-9]{{1,2}}", text) is not None,
+    "a dtype of numbers, such as <f4",
+)
 # A record is read without its neighbours; integers and pixels hardly compress.
 WRITER = "group_size:1,uncompressed"
 # Examples are read in random order; Grain opens such files with these values.
@@ -39,7 +45,7 @@ _SIZE = Is((int,), lambda size: 0 <= size < 2**31, "a count")
 SHAPE = {
     "format": int,
     "num_examples": Is((int,), lambda n: 0 < n < 2**31, "a positive count"),
-    "leaves": {str: {"dtype": str, "shape": [_SIZE]}},
+    "leaves": {str: {"dtype": _DTYPE, "shape": [_SIZE]}},
     "bytes": Is((int,), lambda size: size > 0, "a number of bytes"),
     "digest": str,
 }
@@ -274,16 +280,12 @@ def _leaves_of(folder: Path, about: dict[str, Any]) -> tuple[_Leaf, ...]:
     if names not in (("x", "y"), ("x.values", "x.length", "y")):
         raise _damaged(folder / ABOUT, ValueError(f"its arrays are {names}"))
     try:
-        leaves = tuple(
+        return tuple(
             _Leaf(name, np.dtype(leaf["dtype"]), tuple(leaf["shape"]))
             for name, leaf in about["leaves"].items()
         )
     except TypeError as error:
         raise _damaged(folder / ABOUT, error) from error
-    others = [leaf.dtype.name for leaf in leaves if leaf.dtype.kind not in KINDS]
-    if others:
-        raise _damaged(folder / ABOUT, ValueError(f"its dtypes include {others[0]}"))
-    return leaves
 
 
 def _read_checksums(folder: Path, about: dict[str, Any]) -> np.ndarray:

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research import leaderboard, report, runs
+from research import leaderboard, records, report, runs
 from research.cli import flags, reproduce
 from research.datasets._documents import parse_tab
 from research.datasets._images import MNIST_5K, _table_of_digits
@@ -45,7 +45,7 @@ from research.datasets.wheel import read_member
 from research.runs import archive
 from research.runs.files import canonical, json_bytes
 from research.runs.reference import reference_of
-from research.types import Saved
+from research.types import Batch, Saved
 
 MOST_SECONDS = 5.0  # Of a processor, for one file.
 DEEP, HUGE, NOT_A_NUMBER, TWICE = "<deep>", "<huge>", "<not a number>", "<twice>"
@@ -350,6 +350,23 @@ def seal_checkpoint(files: dict[str, bytes]) -> dict[str, bytes]:
     return sealed
 
 
+def seal_records(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The records with the digest of all of their entries and checksums."""
+    sealed = dict(files)
+    with contextlib.suppress(Exception):
+        about = json.loads(files[records.ABOUT])
+        checksums = np.load(io.BytesIO(files[records.CHECKSUMS]))
+        about["bytes"] = len(files[records.EXAMPLES])
+        about["digest"] = records._digest(about, checksums)
+        sealed[records.ABOUT] = json.dumps(about).encode()
+    return sealed
+
+
+def read_records(folder: Path) -> Any:
+    opened = records.open_records(folder)
+    return opened.read(np.arange(opened.num_examples))
+
+
 def tarred(contents: dict[str, bytes], mode: Any = "w:gz") -> bytes:
     """A tar archive."""
     buffer = io.BytesIO()
@@ -440,6 +457,9 @@ def subjects(folder: Path) -> dict[str, Subject]:
         Saved({"w": np.arange(6.0)}, {"epoch": 7, "names": ["a"]})
     )
     saved = {file.name: file.read_bytes() for file in (folder / "c" / "part").iterdir()}
+    examples = Batch(np.arange(24.0).reshape(4, 3, 2), np.arange(4))
+    records.write_records(folder / "e", [examples])
+    recorded = {file.name: file.read_bytes() for file in (folder / "e").iterdir()}
     sound = waved(np.arange(50) * 100)
     images = {
         f"cifar/{name}": bytes([k]) + bytes(RECORD - 1)
@@ -519,6 +539,7 @@ def subjects(folder: Path) -> dict[str, Subject]:
         "checkpoint": Subject(
             saved, read_checkpoint, seal_checkpoint, ("000001.json",)
         ),
+        "records": Subject(recorded, read_records, seal_records, (records.ABOUT,)),
         "config": one(
             "config.json",
             lambda path: flags.read_config(path, config()),

@@ -25,14 +25,14 @@ class Compiled(NamedTuple):
 
     Attributes:
       start: The initial progress.
-      epoch_batches: Function (key, epoch) -> the batches of that epoch.
+      epoch_batches: Function (key, epoch) -> the batches of that epoch, for `advance`.
       advance: Function (state, info, batches, start, stop) -> (state, info) after the
         steps from start to stop - 1. A last argument replaces the dataset by another
         one of the same shapes and dtypes.
     """
 
     start: Progress
-    epoch_batches: Callable[[Key, int], _step.BatchIndices]
+    epoch_batches: Callable[[Key, int], Any]
     advance: Callable[..., tuple[_step.State, _step.Info]]
 
 

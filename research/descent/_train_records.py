@@ -90,7 +90,9 @@ def compile_on_records(
         windows = Windows(read, order_of(key, epoch), steps)
         return _Epoch(compiled.epoch_batches(key, epoch), windows)
 
-    def advance(state, info, epoch: "_Epoch", start: int, stop: int):
+    def advance(
+        state: _step.State, info: _step.Info, epoch: "_Epoch", start: int, stop: int
+    ):
         while start < stop:
             window, end = epoch.windows.at(start)
             end = min(end, stop)
@@ -124,7 +126,13 @@ def _reading(
                 f"{records.name}: read returned {found} examples for {len(indices)} "
                 "indices."
             )
-        check_data(objective, params, batch)
+        try:
+            check_data(objective, params, batch)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"{error} (Among the examples {', '.join(map(str, indices[:9]))}, ... "
+                f"of {records.name}.)"
+            ) from error
         return batch
 
     return read
@@ -137,7 +145,7 @@ def _places(sampler: Sampler, steps: int) -> Sampler:
     def indices(key: Key) -> Array:
         del key
         first = jnp.arange(sampler.num_batches, dtype=jnp.int32) % steps * b
-        return first[:, None] + jnp.arange(b, dtype=jnp.int32)
+        return first[:, None] + jnp.arange(b, dtype=jnp.int32)[None]
 
     return Sampler(sampler.num_batches, b, indices, steps * b)
 
@@ -219,8 +227,8 @@ def _only_of_batch(
         state: Any,
         params: Params | None = None,
         *,
-        value_fn: Callable[..., Array],
-        indices: Any,
+        value_fn: Any = None,
+        indices: Any = None,
         **extra: Any,
     ):
         del indices
