@@ -103,6 +103,11 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
         raise ValueError(
             f"folder={str(folder)!r} exists. Choose another folder, or delete it first."
         )
+    if not folder.parent.is_dir():
+        raise FileNotFoundError(
+            f"folder={str(folder)!r} cannot be created: {str(folder.parent)!r} is not "
+            "a folder."
+        )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -196,8 +201,8 @@ def _write_examples(
             leaves = leaves or found
             if found != leaves:
                 raise ValueError(
-                    f"piece {number} holds {_described(found)} of each example; piece "
-                    f"0 holds {_described(leaves)}. All pieces must be alike."
+                    f"pieces[{number}] holds {_described(found)} of each example; "
+                    f"pieces[0] holds {_described(leaves)}. All must be alike."
                 )
             for record in _encoded(arrays):
                 write(record)
@@ -314,7 +319,10 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 
 def _checked_indices(indices: Any, n: int) -> np.ndarray:
-    rows = np.asarray(indices)
+    try:
+        rows = np.asarray(indices)
+    except (TypeError, ValueError):  # A ragged list, or keys of JAX.
+        rows = np.empty((0, 0))
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
         raise TypeError(
             f"indices must be integers of shape (m,); got indices={shown(indices)}."
@@ -342,9 +350,11 @@ def _compare(
 
 def _arrays_of(piece: Any, number: int) -> dict[str, np.ndarray]:
     """Return the arrays of a piece by name."""
-    check_instance(f"piece {number}", piece, Batch, "Write research.types.Batch(x, y).")
+    check_instance(
+        f"pieces[{number}]", piece, Batch, "Write research.types.Batch(x, y)."
+    )
     if piece.key is not None:
-        raise ValueError(f"piece {number} has a key, which is not stored. Pass none.")
+        raise ValueError(f"pieces[{number}] has a key, which is not stored. Pass none.")
     x = piece.x
     named = (
         {"x.values": x.values, "x.length": x.length}
@@ -354,14 +364,14 @@ def _arrays_of(piece: Any, number: int) -> dict[str, np.ndarray]:
     for name, array in named.items():
         if not is_array(array) or np.dtype(array.dtype).kind not in KINDS:
             raise TypeError(
-                f"{name} of piece {number} must be an array of numbers; got "
+                f"{name} of pieces[{number}] must be an array of numbers; got "
                 f"{shown(array)}."
             )
     shapes = {name: tuple(array.shape) for name, array in named.items()}
     lengths = {shape[:1] for shape in shapes.values()}
     if () in lengths or len(lengths) > 1:
         raise ValueError(
-            f"the arrays of piece {number} must have the same number of examples "
+            f"the arrays of pieces[{number}] must have the same number of examples "
             f"along their first axis; got the shapes {shapes}."
         )
     return {name: np.ascontiguousarray(array) for name, array in named.items()}
