@@ -240,7 +240,7 @@ def page(ledger: "Ledger", title: str) -> str:
 
 
 def _write(path: Path, suffix: str, text: str) -> None:
-    from research.runs.files import write_atomically
+    from research.files import write_atomically
 
     if path.suffix != f".{suffix}":
         raise ValueError(
