@@ -3,6 +3,7 @@
 #   make test           every law in its fast form, and every docstring's example
 #   make test-all       every test but the nightly ones
 #   make nightly        the tests that take minutes and add little to the rest
+#   make test-device    an accelerator against the CPU, if JAX finds one: rules, gradients, reruns
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
 #   make owner          the name of the repository's owner into every address: make owner OWNER=name
@@ -15,7 +16,7 @@ VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test test-all nightly check notebooks owner docs test-torch bench requirements
+.PHONY: run test test-all nightly test-device check notebooks owner docs test-torch bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
@@ -28,6 +29,9 @@ test-all: $(VENV)/installed-test
 
 nightly: $(VENV)/installed-test
 	$(python) -m pytest --numprocesses 2 --dist loadfile -m nightly $(ARGS)
+
+test-device: $(VENV)/installed-test
+	$(python) -m tests.device $(ARGS)
 
 check: $(VENV)/installed-check
 	$(python) -m ruff check .
