@@ -273,7 +273,8 @@ def _beside_breaks(
     inner = judge(quiet, rounding(quiet), order, side)
     apart = {
         "ok": abs(inner.value - found.value) - _CLEAR * inner.error,
-        "kink": abs(inner.right - inner.left) / 2,
+        # A side that is not known well is nan.
+        "kink": float(np.nan_to_num(abs(inner.right - inner.left) / 2, nan=np.inf)),
     }.get(inner.verdict, 0.0)
     # The result needs the noisy steps.
     beyond = inner.verdict == "unresolved" and found.step > quiet.steps[-1]
