@@ -42,7 +42,7 @@ class Table(NamedTuple):
     def bounds(self) -> np.ndarray:
         """Bound on the error of each estimate; infinite where there is no estimate.
 
-        The bound is _SHARE times the noise, plus the largest of three changes:
+        The bound is 1.2 times the noise, plus the largest of three changes:
 
         - the change by the last extrapolation;
         - the change from the estimate at half the step, which has a smaller error;
@@ -53,7 +53,7 @@ class Table(NamedTuple):
         because f does not have the powers of h that are extrapolated.
 
         The second change contains the noise of the estimate at half the step, which is
-        2^order times as large. In the first _FEW rows of a series in h², half of that
+        2^order times as large. In the first four rows of a series in h², half of that
         noise is subtracted from the second change, because the last extrapolation is
         reliable there. In the later rows, the largest of the three changes is
         multiplied by three. The last extrapolation changes the estimate too little in
