@@ -226,8 +226,9 @@ def spent_and_reached(
 ) -> tuple[Float[np.ndarray, "*runs"], Float[np.ndarray, "*runs"]]:
     """Return the passes that each run spent, and whether it reached the target.
 
-    The second array is 1.0 for a run that reached the target, else 0.0. The expected
-    running time is the sum of the first array over the sum of the second.
+    A run that missed the target spent the whole budget. The second array is 1.0 for a
+    run that reached the target, else 0.0. The expected running time is the sum of the
+    first array over the sum of the second.
     """
     check_numbers("costs", costs)
     check_real("budget", budget)

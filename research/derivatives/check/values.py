@@ -62,7 +62,8 @@ class Values:
         return slope_at_middle(values, noise).times(1 / length), values
 
     def resolve(self, enough: float) -> None:
-        """Shorten the steps if f is too rough, or lengthen them if f is too flat.
+        """Shorten the steps if f varies too much within them, or lengthen them if
+        rounding errors hide how f changes.
 
         Stop when the error of the slope is at most `enough`.
         """

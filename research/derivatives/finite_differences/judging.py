@@ -138,8 +138,9 @@ def growth(
 def rate(table: Table, powers: np.ndarray) -> float:
     """Return the power p for which the changes of the quotients shrink like step^p.
 
-    The power is infinite if no four consecutive changes are larger than the noise, or
-    if the changes vanish at smaller steps.
+    A change is the difference between the quotients at two neighbouring steps. The
+    power is infinite if no four consecutive changes are larger than the noise, or if
+    the changes vanish at smaller steps.
     """
     change = np.abs(np.diff(table.values[0]))
     noise = (table.noise[0, 1:] + table.noise[0, :-1]) / 4

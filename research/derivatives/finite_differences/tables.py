@@ -145,8 +145,8 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
       side: 0 for the central formula, 1 for the forward formula, -1 for the backward
         formula.
     Returns:
-      (weights, count). The weights have shape (2, 4), and the count is the number of
-      distances in the formula.
+      (weights, count). The weights have shape (2, 4): row 0 is for -h, -2h, ..., and
+      row 1 for h, 2h, ... The count is the number of distances in the formula.
     """
     weights = np.zeros((2, _NODES))
     if side:
