@@ -91,10 +91,10 @@ class Tables(NamedTuple):
       gaps: Tables of the difference between the right and the left derivative. There is
         one table for each order of derivative from 1 to n, where n is the order of the
         derivative that is estimated.
-      jumps: Tables of the same differences, for an f that is smooth but for one jump.
-        They use only the part of f that is even about x if the order is odd, and only
-        the odd part if the order is even. In this part a smooth f has no power h^order,
-        so a much smaller jump stands out.
+      jumps: Tables of the same differences, for an f that is smooth except for a jump
+        of the derivative at x. They use only the part of f that is even about x if the
+        order is odd, and only the odd part if the order is even. In this part a smooth
+        f has no power h^order, so a much smaller jump stands out.
     """
 
     even: Table
