@@ -99,7 +99,7 @@ def penalised_passes(
     check_real("target", target)
     if not 0 < target < 1:
         raise ValueError(
-            "target must be a share of the initial gap between 0 and 1, such as 1e-2; "
+            "target must be a share of the initial gap, between 0 and 1, such as 1e-2; "
             f"got {target}."
         )
     reached = passes_to_target(passes, relative, target)
