@@ -78,8 +78,9 @@ def difference(
     interval of the log ratio. The variance of the log ratio is the sum of two variances
     (`variance_of`): the variance over resampled tuning seeds, on which the trials are
     chosen again, and the variance over resampled reporting seeds. The degrees of
-    freedom follow from both variances (Satterthwaite). If a rule reaches the target
-    only in some resamples, the result is the expanded percentile interval instead.
+    freedom follow from both variances (Satterthwaite). If a rule misses the target in
+    some of the bootstrap replicates, the result is the expanded percentile interval
+    instead.
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
     rules. The rules had twelve trials, and their cost had a minimum within the search

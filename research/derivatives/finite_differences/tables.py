@@ -165,9 +165,10 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
 def jump_formula(order: int) -> tuple[np.ndarray, int]:
     """Return the weights of a formula for h^order times the jump of a derivative.
 
-    f(x + h) + s f(x - h) - (1 + s) f(x), with s = 1 for an odd order and s = -1 for an
-    even order, has only the powers h², h⁴, ... or h, h³, ... if f is smooth. A jump J
-    of the derivative adds J h^order / order!. The formula removes the powers below.
+    For an odd order, f(x + h) + f(x - h) - 2 f(x) has only the powers h², h⁴, ... if f
+    is smooth. For an even order, f(x + h) - f(x - h) has only the powers h, h³, ... A
+    jump J of the derivative of this order adds J h^order / order!. The formula combines
+    several h so that the powers below h^order cancel.
 
     Args:
       order: Order of the derivative that jumps, 1 to 4.

@@ -47,7 +47,7 @@ def linearize(
 
 
 def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
-    """List the position of each active input, as a tuple with one index.
+    """Return a tuple (position,) for each active input of an equation.
 
     An input is active if it depends on a differentiated input of the function.
     """
