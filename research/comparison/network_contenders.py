@@ -99,8 +99,8 @@ def muon_with_adam(
 ) -> optax.GradientTransformation:
     """Return Muon for leaves with two axes and Adam for the other leaves.
 
-    Muon's update of a matrix has the root mean square 0.2 (`consistent_rms`), as in
-    Moonlight (Liu et al., arXiv:2502.16982).
+    Muon's update of a matrix has a root mean square of about 0.2 times the learning
+    rate (`consistent_rms`), as in Moonlight (Liu et al., arXiv:2502.16982).
 
     Args:
       learning_rate: Learning rate of Muon.
@@ -131,7 +131,8 @@ def grafted_shampoo(
     Shi et al. advise (arXiv:2309.06497).
 
     Args:
-      learning_rate: Learning rate, in the units of Adam's.
+      learning_rate: Learning rate. The step has the length of Adam's step with this
+        rate.
     Example:
       >>> rule, params = grafted_shampoo(0.1), jnp.ones((2, 2))
       >>> updates, _ = rule.update(params, rule.init(params), params)
