@@ -75,6 +75,7 @@ FUNCTIONS = {
     "scan": (lambda x: lax.scan(lambda c, a: (c * a, c + a), x[0], x)[1], 7, 28),
     "while": (looped, 7, 49),
     "gather": (lambda x: x[jnp.array([3, 1, 1, 0])] ** 2, 5, 4),
+    "stack": (lambda x: jnp.stack([*x.reshape(2, 3)[::-1], x[:3] ** 2]), 6, 9),
     "scatter_add": (
         lambda x: jnp.zeros(7).at[jnp.array([3, 1, 1, 0, 9])].add(x**2),
         5,
@@ -96,7 +97,7 @@ FUNCTIONS = {
 
 @pytest.mark.thorough(
     "the other functions",
-    but=r"^(arrow|convolution|product_with_zeros|where|scan|scatter_add|softmax|reverse_only)\]",
+    but=r"^(arrow|convolution|product_with_zeros|where|scan|stack|scatter_add|softmax|reverse_only)\]",
 )
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_jacobian_is_the_dense_one(name):
