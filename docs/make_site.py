@@ -31,6 +31,7 @@ BUILD = HERE / "_build"
 HOW_TO = (
     "your_data",
     "check_a_gradient",
+    "choose_a_derivative",
     "find_a_nan",
     "verify_your_rule",
     "compare_your_rule",
