@@ -3,6 +3,7 @@
 python docs/build.py  the rules from docstrings, tables from experiments/reference/
 """
 
+import functools
 import json
 import math
 import re
@@ -93,6 +94,7 @@ def rule_page(found: Description) -> str:
         *(typeset.typeset(part) for part in (in_summary, *found.formula)),
         typeset.escaped(found.use),
         f"Memory: {memory(found.name)}.",
+        shipped_by(found.name),
         f"Papers: {typeset.escaped(found.papers)}" if found.papers else "",
         f"Code: [line {found.line} of _{found.family}.py]"
         f"(../../research/update_rules/_{found.family}.py#L{found.line}). "
@@ -100,6 +102,31 @@ def rule_page(found: Description) -> str:
         "[All rules](../update_rules.md#the-families).",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def shipped_by(name: str) -> str:
+    """Say which optimizers of other libraries the audit compared with a rule."""
+    by_verdict: dict[str, list[str]] = {}
+    for row in audited()["rows"]:
+        if row["reference"] == name and "(other arguments)" not in row["optimizer"]:
+            one = f"{row['library']} {row['optimizer']}"
+            by_verdict.setdefault(row["verdict"], []).append(typeset.escaped(one))
+    if not by_verdict:
+        return ""
+    parts = [
+        f"{verdict.capitalize()}: {', '.join(by_verdict[verdict])}."
+        for verdict in VERDICTS
+        if verdict in by_verdict
+    ]
+    return f"In other libraries ([audit](../audit.md)). {' '.join(parts)}"
+
+
+@functools.cache
+def audited() -> dict:
+    """Return the rows of the audit and the versions of the libraries."""
+    return json.loads(
+        (HERE.parent / "experiments/audit_of_rules.json").read_text("utf-8")
+    )
 
 
 def memory(name: str) -> str:
@@ -166,10 +193,7 @@ def kept_table(experiment: str) -> str:
 
 def audit_tables() -> dict[str, str]:
     """Write the counts and tables for the page on optimizers of other libraries."""
-    kept = json.loads(
-        (HERE.parent / "experiments/audit_of_rules.json").read_text("utf-8")
-    )
-    rows, versions = kept["rows"], kept["versions"]
+    rows, versions = audited()["rows"], audited()["versions"]
     libraries = list(dict.fromkeys(row["library"] for row in rows))
     counts = [["library", "version", *VERDICTS, "all"]]
     for library in [*libraries, ""]:

@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 TOP = HERE.parent
 BUILD = HERE / "_build"
 HOW_TO = (
+    "your_images",
     "your_data",
     "check_a_gradient",
     "choose_a_derivative",

@@ -15,6 +15,8 @@ are also trained for three times as many steps.
     python experiments/character_language_model.py --full
     # The text for which nanoGPT's loss was published.
     python experiments/character_language_model.py --text tiny_shakespeare
+    # Continue your text with the networks of the finished run.
+    python experiments/character_language_model.py --predict beginning.txt
 
 The loss is in nats per character of the validation part, which is not used for
 training. It is computed in three ways:
@@ -39,8 +41,9 @@ after the normal and after the longer training.
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import research
 
@@ -117,7 +120,9 @@ import jax
 import numpy as np
 import optax
 
+from experiments._prediction import arrays_to_keep, kept_model, loaded
 from research.cli.progress import OnProgress
+from research.reading import read_bytes
 from research.types import Checkpoints, Saved
 
 TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
@@ -129,6 +134,7 @@ NAMES = {
     "gpt_longer": "GPT, longer",
 }
 INIT, EPOCHS, SAMPLE, WINDOWS = range(4)  # Children of a seed's key.
+MOST_BYTES = 2**22  # Maximum size of a text that is continued.
 SAMPLED = 240  # nanoGPT's 20 batches of 12.
 BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
     "\n",
@@ -222,8 +228,14 @@ def run(
         arrays |= {
             f"{job.network}/{job.seed}/{name}": array
             for name, array in saved.arrays.items()
+            if "/" not in name
         }
-    return research.runs.Findings(arrays, numbers)
+    weights = {}
+    for job, saved in zip(jobs, trained, strict=True):
+        if job.seed == seeds[0]:
+            architecture = describe(config, parts, job.network)
+            weights[job.network] = kept_model(saved, architecture, ["sampled"])
+    return research.runs.Findings(arrays, numbers, weights)
 
 
 def check(config: Config):
@@ -319,25 +331,90 @@ def count(config: Config, parts: Parts, seed: int):
 
 def make_network(config: Config, parts: Parts, name: str):
     """Return the LSTM or the GPT in float32, and a function for its validation loss."""
-    size = len(parts.symbols)
-    if name == "lstm":
+    model = build(describe(config, parts, name))
+    return model, research.models.reader(model, parts.validation, config.context)
+
+
+def describe(config: Config, parts: Parts, name: str):
+    """Return all that is needed to make a network, as JSON values."""
+    if name.startswith("lstm"):
+        sizes = {"hidden": config.lstm_hidden}
+    else:
+        sizes = {"layers": config.layers, "heads": config.heads}
+    return {
+        "model": name.split("_")[0],
+        "symbols": parts.symbols,
+        "context": config.context,
+        "width": config.width,
+    } | sizes
+
+
+def build(architecture: Mapping[str, Any]):
+    """Make the network that `describe` describes."""
+    size = len(architecture["symbols"])
+    if architecture["model"] == "lstm":
         options = {
             "cell": "lstm",
             "outputs": "every",
-            "embedding": config.width,
+            "embedding": architecture["width"],
             "dtype": "float32",
         }
-        model = research.models.recurrent(size, config.lstm_hidden, size, **options)
-    else:
-        model = research.models.transformer_decoder(
-            size,
-            config.context,
-            width=config.width,
-            num_layers=config.layers,
-            num_heads=config.heads,
-            dtype="float32",
+        return research.models.recurrent(size, architecture["hidden"], size, **options)
+    return research.models.transformer_decoder(
+        size,
+        architecture["context"],
+        width=architecture["width"],
+        num_layers=architecture["layers"],
+        num_heads=architecture["heads"],
+        dtype="float32",
+    )
+
+
+def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
+    """Continue a text with the networks of a finished run that were trained longer.
+
+    Args:
+      config: Config of the run.
+      folder: Run folder.
+      file: Text in UTF-8, in the characters of the training text.
+    """
+    continued = []
+    for name in ("lstm_longer", "gpt_longer"):
+        path = research.runs.model_file(folder, name)
+        model, params, architecture = loaded(path, build)
+        symbols = architecture["symbols"]
+        prompt = prompt_of(file, symbols)[-architecture["context"] :]
+        drawn = research.models.generate(
+            model,
+            params,
+            jax.random.fold_in(jax.random.key(0), SAMPLE),
+            prompt,
+            CHARACTERS,
+            context=architecture["context"],
+            temperature=TEMPERATURE,
+            top_k=min(TOP_K, len(symbols)),
         )
-    return model, research.models.reader(model, parts.validation, config.context)
+        text = "".join(np.array(symbols)[drawn])
+        continued.append(f"{NAMES[name]}:\n{text}")
+    return research.runs.Result("\n\n".join(continued), (), {}, {})
+
+
+def prompt_of(file: Path, symbols: Sequence[str]):
+    """Return the characters of a text file as tokens."""
+    try:
+        text = read_bytes(file, MOST_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is not a text in UTF-8: byte {error.start} is not valid. Convert "
+            "it, for example with iconv."
+        ) from error
+    unknown = sorted(set(text) - set(symbols))
+    if unknown or not text:
+        raise ValueError(
+            f"{file} must have characters of the training text, {''.join(symbols)!r}; "
+            + (f"it also has {''.join(unknown)!r}." if text else "it is empty.")
+        )
+    return np.array([symbols.index(character) for character in text])
 
 
 def make_rule(config: Config, job: Job):
@@ -416,9 +493,8 @@ def train(
         "sample": sample,
         "devices": devices,
     }
-    return research.types.Saved(
-        arrays | {"sampled": trained.evaluations["sampled"]}, values
-    )
+    arrays |= {"sampled": trained.evaluations["sampled"]} | arrays_to_keep(trained)
+    return research.types.Saved(arrays, values)
 
 
 def sampled_starts(config: Config, parts: Parts):

@@ -11,6 +11,8 @@ experiment therefore measures trainings of several lengths, each with its own sc
     python experiments/image_recognition.py            # about nine minutes on two cores
     # About an hour: the rates chosen anew, more seeds, more epochs.
     python experiments/image_recognition.py --full
+    # Classify your image with the networks of the finished run.
+    python experiments/image_recognition.py --predict shoe.png
 
 Nothing was chosen on test images. For softmax regression and the MLP, --choose 0.5 1 2
 shows that half the rate and twice the rate have lower accuracies on 5,000 held-out
@@ -29,7 +31,8 @@ import dataclasses
 import functools
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import research
@@ -113,6 +116,12 @@ import jax
 import numpy as np
 from sklearn.metrics import confusion_matrix, recall_score
 
+from experiments._prediction import (
+    arrays_to_keep,
+    kept_model,
+    loaded,
+    ranked_classes,
+)
 from research.cli.progress import OnProgress
 from research.figures.confusion import commonest_errors
 from research.types import Checkpoints, Model, Params, Saved
@@ -126,6 +135,13 @@ CHOICE_SEED, SPLIT_SEED = (
     100,
     0,
 )  # Seeds of the trainings for the choice of rates, and of the held-out images.
+ABOUT = {
+    "fashion_mnist": "The training images show light clothes on black. A photo on a "
+    "light ground must be inverted first.",
+    "cifar10": "",
+} | dict.fromkeys(
+    ("digits", "mnist", "mnist_5k"), "The training images show white digits on black."
+)
 WORST = 24  # Number of errors shown.
 MOST_FILTERS = 32  # Maximum number of filters shown of each model.
 
@@ -215,7 +231,11 @@ def run(
         epochs["cnn"]: trained["cnn"][0]
     }
     numbers = facts(config, split, rates, tried, trained, budgets)
-    return research.runs.Findings(arrays(split, trained), numbers)
+    weights = {
+        name: kept_model(found[0], describe(name, config, split), ["accuracy"])
+        for name, found in trained.items()
+    }
+    return research.runs.Findings(arrays(split, trained), numbers, weights)
 
 
 def check(config: Config, split: Any):
@@ -333,6 +353,8 @@ def train(
         "probabilities": probabilities(model, trained.params, judge.x),
         "filters": first_filters(job.model, trained.params, split.train_x.shape[1:]),
     }
+    if not job.held_out:
+        found |= arrays_to_keep(trained)
     values = {"seconds": trained.seconds, "first_bad_step": trained.first_bad_step}
     values |= {"gradients": trained.steps.loss.size * sampler.batch_size}
     return research.types.Saved(
@@ -356,35 +378,74 @@ def parted(split: Any, held_out: int):
     )
 
 
+def describe(name: str, config: Config, split: Any):
+    """Return all that is needed to make a model, as JSON values."""
+    mean, sd = research.models.mean_and_sd(split.train_x)
+    sizes = {"cnn": {"channels": config.channels, "dropout": config.dropout}}
+    sizes |= {"mlp": {"hidden": config.hidden}}
+    return {
+        "model": name,
+        "dataset": config.dataset,
+        "image_shape": split.train_x.shape[1:],
+        "classes": split.classes,
+        "mean": mean.tolist(),
+        "sd": sd.tolist(),
+        "white": int(split.train_x.max()),
+    } | sizes.get(name, {})
+
+
 def make_model(name: str, config: Config, split: Any):
     """Make a model that accepts the images in their stored form."""
-    models, shape, num_classes = (
-        research.models,
-        split.train_x.shape[1:],
-        len(split.classes),
+    model = build(describe(name, config, split))
+    return (
+        research.models.augmented(model, research.models.random_flip)
+        if name == "cnn" and config.mirror
+        else model
     )
-    if name == "cnn":
+
+
+def build(architecture: Mapping[str, Any]):
+    """Make the model that `describe` describes."""
+    models, shape = research.models, tuple(architecture["image_shape"])
+    num_classes = len(architecture["classes"])
+    if architecture["model"] == "cnn":
         model = models.cnn(
             shape,
             num_classes,
-            channels=config.channels,
-            dropout=config.dropout,
+            channels=tuple(architecture["channels"]),
+            dropout=architecture["dropout"],
             dtype="float32",
         )
-    elif name == "mlp":
-        model = flattened(
-            models.mlp((math.prod(shape), *config.hidden, num_classes), dtype="float32")
-        )
+    elif architecture["model"] == "mlp":
+        sizes = (math.prod(shape), *architecture["hidden"], num_classes)
+        model = flattened(models.mlp(sizes, dtype="float32"))
     else:
         model = flattened(
             models.softmax(math.prod(shape), num_classes, scale=0.0, dtype="float32")
         )
-    model = models.on_images(model, *models.mean_and_sd(split.train_x), dtype="float32")
-    return (
-        models.augmented(model, models.random_flip)
-        if name == "cnn" and config.mirror
-        else model
+    return models.on_images(
+        model, architecture["mean"], architecture["sd"], dtype="float32"
     )
+
+
+def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
+    """Classify an image with the models of a finished run.
+
+    Args:
+      config: Config of the run.
+      folder: Run folder.
+      file: Image with the size and the channels of the training images.
+    """
+    found, shape, classes = {}, None, ()
+    for name in LABELS:
+        path = research.runs.model_file(folder, name)
+        model, params, architecture = loaded(path, build)
+        shape, classes = architecture["image_shape"], architecture["classes"]
+        image = research.datasets.read_image(file, tuple(shape))
+        # White is 16 in the bundled digits, and 255 in a file.
+        image = np.round(image * (architecture["white"] / 255)).astype(np.uint8)
+        found[LABELS[name]] = probabilities(model, params, image[None])[0]
+    return ranked_classes(file, classes, found, ABOUT[config.dataset])
 
 
 def flattened(model: Model):

@@ -19,6 +19,8 @@ reported.
 
     # About eight minutes on two cores; with --full half an hour.
     python experiments/spoken_words.py
+    # Recognise your recording with the networks of the finished run.
+    python experiments/spoken_words.py --predict seven.wav
 
 No rate was chosen on test recordings. For each network, three peak rates were tried.
 The chosen rate has the lowest mean loss on held-out fifths of the vowels' training
@@ -41,7 +43,8 @@ import functools
 import itertools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import research
@@ -101,10 +104,18 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
 import jax
 import numpy as np
 
+from experiments._prediction import (
+    arrays_to_keep,
+    kept_model,
+    loaded,
+    ranked_classes,
+)
 from research.cli.progress import OnProgress
 from research.datasets import sequence_preparation as preparation
 from research.datasets.sequence_preparation import hold_out, interpolate_steps
-from research.types import Batch, Checkpoints
+from research.datasets.wav import read_wav
+from research.reading import read_bytes
+from research.types import Batch, Checkpoints, Saved
 
 CELLS = {
     "vanilla": 1,
@@ -117,7 +128,8 @@ LABELS = {
     "gru": "GRU",
     "lstm": "LSTM",
 }
-HELD_OUT = "held out "
+HELD_OUT, SHARED = "held out ", f"{WORDS}/shared"
+RATE = 8000  # Samples per second of the spoken digits.
 WARMUP = 0.25  # Share of the training in which the rate rises.
 ONE_IN = 5  # One of this many examples of each class is held out to choose rates.
 CHOICE_SEEDS = (
@@ -126,6 +138,7 @@ CHOICE_SEEDS = (
     102,
 )  # Seeds of the trainings for the choice of rates; each has its own held-out fifth.
 FRONT_END = {"num_mels": 20, "window_seconds": 0.05, "hop_seconds": 0.025}
+MOST_BYTES = 2**24  # Maximum size of a recording that is predicted.
 MOST_FRAMES = 40  # One second; the few longer recordings are cut.
 SHOWN_DIGITS = (3, 7)
 SLICE = 500  # Maximum number of examples that are evaluated at once.
@@ -168,7 +181,7 @@ def run(
     )
     seeds, word_seeds = check(config)
     on_progress(0, 1, "reading the recordings")
-    first, words, shown = read(config)
+    first, words, shown, statistics = read(config)
     held_out = {seed: f"{HELD_OUT}{seed}" for seed in CHOICE_SEEDS if config.rates[1:]}
     splits = (
         {config.dataset: first}
@@ -203,7 +216,12 @@ def run(
     for (name, model, _, _), saved in zip(jobs, work(jobs, len(trials)), strict=True):
         found.setdefault((name, model), []).append(saved)
     numbers = facts(config, splits, list(words), rates, tried, found)
-    return research.runs.Findings(shown, numbers)
+    weights = {
+        cell: to_save(config, cell, statistics, found[SHARED, cell][0])
+        for cell in CELLS
+        if words
+    }
+    return research.runs.Findings(shown, numbers, weights)
 
 
 def check(config: Config):
@@ -239,7 +257,8 @@ def check(config: Config):
 def read(config: Config):
     """Return the first set, the splits of the digits, and the data for a figure.
 
-    The splits are a dict by name.
+    The splits are a dict by name. The fourth value is the mean and the standard
+    deviation of the shared split, or None without digits.
     """
     datasets = research.datasets
     first = (
@@ -248,6 +267,7 @@ def read(config: Config):
         else preparation.row_sequences(datasets.images(FALLBACK))
     )
     first, words, shown = preparation.standardise_steps(first), {}, {}
+    statistics = None
     for label, i in itertools.product(range(3), range(2)):
         at = np.flatnonzero(first.train_y == label)[i]
         shown[f"first/{label}/{i}"] = first.train_x[at, : first.train_length[at]]
@@ -257,6 +277,7 @@ def read(config: Config):
             datasets.log_mel(wave, given.rate, **FRONT_END) for wave in given.waves
         ]
         splits = preparation.word_splits(given, frames, MOST_FRAMES)
+        statistics = preparation.mean_and_sd_of_steps(splits["shared"])
         words = {
             f"{WORDS}/{name}": preparation.standardise_steps(split)
             for name, split in splits.items()
@@ -266,7 +287,7 @@ def read(config: Config):
         ):
             at = np.flatnonzero((given.speaker == speaker) & (given.digit == digit))[0]
             shown[f"words/{given.speakers[speaker]}/{digit}"] = frames[at]
-    return first, words, shown
+    return first, words, shown, statistics
 
 
 def batches(split: Any):
@@ -334,11 +355,7 @@ def train(
     """Train a network, and return its final accuracy and mean loss on the test part."""
     learn, judge = batches
     num_epochs = config.epochs if is_first else config.word_epochs
-    num_hidden = round(config.num_hidden * (CELLS["lstm"] / CELLS[cell]) ** 0.5)
-    options = {"cell": cell, "dropout": config.dropout, "dtype": "float32"}
-    model = research.models.recurrent(
-        learn.x.values.shape[-1], num_hidden, num_classes, **options
-    )
+    model = build(describe(config, cell, learn.x.values.shape[-1], num_classes))
     risk = research.objectives.empirical_risk(
         model, research.losses.softmax_cross_entropy
     )
@@ -367,9 +384,81 @@ def train(
     )
     values = {name: float(mean) for name, mean in both(trained.params, judge).items()}
     values |= {"seconds": trained.seconds, "first_bad_step": trained.first_bad_step}
-    return research.types.Saved(
-        {}, values | {"parameters": research.models.count_parameters(trained.params)}
-    )
+    values |= {"parameters": research.models.count_parameters(trained.params)}
+    return research.types.Saved(arrays_to_keep(trained), values)
+
+
+def describe(config: Config, cell: str, num_inputs: int, num_classes: int):
+    """Return all that is needed to make a network, as JSON values."""
+    return {
+        "model": "recurrent",
+        "cell": cell,
+        "num_inputs": num_inputs,
+        "num_hidden": round(config.num_hidden * (CELLS["lstm"] / CELLS[cell]) ** 0.5),
+        "num_classes": num_classes,
+        "dropout": config.dropout,
+    }
+
+
+def build(architecture: Mapping[str, Any]):
+    """Make the network that `describe` describes, in float32."""
+    sizes = (architecture[name] for name in ("num_inputs", "num_hidden", "num_classes"))
+    options = {name: architecture[name] for name in ("cell", "dropout")}
+    return research.models.recurrent(*sizes, **options, dtype="float32")
+
+
+def to_save(config: Config, cell: str, statistics: Any, saved: Saved):
+    """Return a network of the spoken digits for the run folder."""
+    mean, sd = statistics
+    architecture = describe(config, cell, len(mean), 10) | {
+        "rate": RATE,
+        "front_end": FRONT_END,
+        "most_frames": MOST_FRAMES,
+        "mean": mean.tolist(),
+        "sd": sd.tolist(),
+    }
+    return kept_model(saved, architecture)
+
+
+def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
+    """Recognise a spoken digit with the networks of a finished run.
+
+    Args:
+      config: Config of the run.
+      folder: Run folder.
+      file: Recording of one digit: wav, 16 bits, mono, 8,000 samples per second.
+    """
+    if not config.words:
+        raise ValueError(
+            "--predict needs networks that were trained on the spoken digits; this run "
+            f"has words={config.words!r}."
+        )
+    found, note = {}, ""
+    for cell in CELLS:
+        path = research.runs.model_file(folder, cell)
+        network, params, architecture = loaded(path, build)
+        x, note = heard(file, architecture)
+        said = jax.nn.softmax(network.apply(params, x))
+        found[LABELS[cell]] = np.asarray(said[0])
+    return ranked_classes(file, tuple(map(str, range(10))), found, note)
+
+
+def heard(file: Path, architecture: Mapping[str, Any]):
+    """Return a recording as the networks read it, and a note about what is left out."""
+    rate, most = architecture["rate"], architecture["most_frames"]
+    wave = read_wav(read_bytes(file, MOST_BYTES), rate, str(file))
+    if np.ptp(wave) == 0:
+        raise ValueError(f"{file} is silent: all its samples are equal.")
+    frames = research.datasets.log_mel(wave, rate, **architecture["front_end"])
+    note = "The networks heard only six speakers, in the digits zero to nine."
+    if len(frames) > most:
+        seconds = most * architecture["front_end"]["hop_seconds"]
+        note += f" They read the first {seconds:g} s of {len(wave) / rate:.1f} s."
+    frames = frames[:most] - frames[:most].mean(axis=0)
+    mean, sd = (np.array(architecture[name]) for name in ("mean", "sd"))
+    values = np.zeros((1, most, len(mean)), np.float32)
+    values[0, : len(frames)] = (frames - mean) / sd
+    return research.types.Sequences(values, np.array([len(frames)], np.int32)), note
 
 
 def solve(batches: Sequence[Batch], num_classes: int, num_steps: int, _: Checkpoints):

@@ -12,6 +12,8 @@ many words as the Transformer.
     python experiments/text_classification.py
     # Two blocks, twice the words, more to choose from: an hour.
     python experiments/text_classification.py --full
+    # Classify your text with the Transformer of the finished run.
+    python experiments/text_classification.py --predict story.txt
 
 Nothing was chosen on test stories. For the network, the learning rate and the number of
 epochs were chosen by the accuracy on a held-out tenth of the training stories. For the
@@ -26,8 +28,10 @@ support vector machine.
 
 import dataclasses
 import functools
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import research
@@ -95,8 +99,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
 from sklearn.pipeline import make_pipeline
 
+from experiments._prediction import (
+    arrays_to_keep,
+    kept_model,
+    loaded,
+    ranked_classes,
+)
 from research.cli.progress import OnProgress
 from research.figures.confusion import commonest_errors
+from research.reading import read_bytes
 from research.types import Checkpoints, Params, Saved, Sequences
 
 BASELINES = {
@@ -108,6 +119,7 @@ STRENGTHS = (
     10.0,
     100.0,
 )  # C of the logistic regressions: the inverse of the penalty.
+MOST_BYTES = 2**22  # Maximum size of a text that is predicted.
 HEADS, WARMUP, SLICE = 4, 0.2, 256
 CHOICE_SEED, SPLIT_SEED = 100, 0
 WORST, BEGINNING = 10, 14  # Number of errors shown, and of words of each.
@@ -202,7 +214,8 @@ def run(
         trials[best],
         trained,
     )
-    return research.runs.Findings(arrays(split, trained), numbers)
+    weights = {"transformer": to_save(config, split, trained[0])}
+    return research.runs.Findings(arrays(split, trained), numbers, weights)
 
 
 def read(dataset: str):
@@ -388,10 +401,12 @@ def train(
     schedule = research.schedules.one_cycle(
         job.rate, job.epochs * sampler.num_batches, WARMUP
     )
-    predict = jax.jit(lambda params, x: jax.nn.softmax(model.apply(params, x)))
+    class_probabilities = jax.jit(
+        lambda params, x: jax.nn.softmax(model.apply(params, x))
+    )
 
     def evaluate(params: Params):
-        said = probabilities(predict, params, judge)
+        said = probabilities(class_probabilities, params, judge)
         scores = {
             "accuracy": np.mean(said.argmax(axis=1) == y),
             "macro_f1": macro_f1(y, said),
@@ -420,8 +435,9 @@ def train(
         )
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),
-        "probabilities": probabilities(predict, trained.params, judge),
+        "probabilities": probabilities(class_probabilities, trained.params, judge),
     }
+    found |= arrays_to_keep(trained)
     values = {
         "seconds": trained.seconds,
         "parameters": research.models.count_parameters(trained.params),
@@ -451,17 +467,83 @@ def tokens_of(texts: Any, vocabulary: Any, words: int):
 
 def make_model(config: Config, symbols: int, num_classes: int):
     """Make the Transformer encoder."""
+    return build(describe(config, symbols, num_classes))
+
+
+def describe(config: Config, symbols: int, num_classes: int):
+    """Return all that is needed to make the Transformer, as JSON values."""
+    sizes = {"symbols": symbols, "words": config.words, "num_classes": num_classes}
+    options = {name: getattr(config, name) for name in ("width", "layers", "dropout")}
+    return {"model": "transformer_encoder", "heads": HEADS} | sizes | options
+
+
+def build(architecture: Mapping[str, Any]):
+    """Make the Transformer that `describe` describes."""
+    sizes = (architecture[name] for name in ("symbols", "words", "num_classes"))
     return research.models.transformer_encoder(
-        symbols,
-        config.words,
-        num_classes,
-        width=config.width,
-        num_layers=config.layers,
-        num_heads=HEADS,
-        hidden=2 * config.width,
-        dropout=config.dropout,
+        *sizes,
+        width=architecture["width"],
+        num_layers=architecture["layers"],
+        num_heads=architecture["heads"],
+        hidden=2 * architecture["width"],
+        dropout=architecture["dropout"],
         dtype="float32",
     )
+
+
+def to_save(config: Config, split: Any, saved: Saved):
+    """Return a trained Transformer for the run folder."""
+    vocabulary = research.datasets.make_vocabulary(
+        split.train_texts, config.least_count
+    )
+    architecture = describe(config, len(vocabulary) + 1, len(split.classes)) | {
+        "dataset": config.dataset,
+        "classes": split.classes,
+        "vocabulary": sorted(vocabulary, key=lambda word: vocabulary[word]),
+    }
+    return kept_model(saved, architecture, ["accuracy", "macro_f1"])
+
+
+def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
+    """Classify a story with the Transformer of a finished run.
+
+    Args:
+      config: Config of the run.
+      folder: Run folder.
+      file: Text in UTF-8.
+    """
+    path = research.runs.model_file(folder, "transformer")
+    model, params, architecture = loaded(path, build)
+    words = words_of(file, architecture["dataset"])
+    vocabulary = {word: i for i, word in enumerate(architecture["vocabulary"], 1)}
+    read_words = words[: architecture["words"]]
+    known = sum(word in vocabulary for word in read_words)
+    if not known:
+        raise ValueError(
+            f"The Transformer knows no word of {file}. It was trained on English news "
+            f"stories ({architecture['dataset']})."
+        )
+    x = tokens_of([" ".join(words)], vocabulary, architecture["words"])
+    said = np.asarray(jax.nn.softmax(model.apply(params, x))[0])
+    note = (
+        f"The Transformer read {len(read_words)} of {len(words)} words, and knew "
+        f"{known} of them."
+    )
+    return ranked_classes(file, architecture["classes"], {"Transformer": said}, note)
+
+
+def words_of(file: Path, dataset: str):
+    """Return the words of a text file, written as in the data set."""
+    data = read_bytes(file, MOST_BYTES)
+    try:
+        text = data.decode("utf-8").lower()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is not a text in UTF-8: byte {error.start} is not valid. Convert "
+            "it, for example with iconv."
+        ) from error
+    # Reuters R8 has only letters; everything else became a space.
+    return (re.sub(r"[^a-z]+", " ", text) if dataset == CLAIM else text).split()
 
 
 def probabilities(predict: Callable, params: Params, sequences: Sequences):

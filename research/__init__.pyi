@@ -6,6 +6,7 @@ from . import datasets as datasets
 from . import derivatives as derivatives
 from . import descent as descent
 from . import figures as figures
+from . import files as files
 from . import leaderboard as leaderboard
 from . import losses as losses
 from . import models as models

@@ -37,7 +37,8 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
     """Return the mean loss over a batch: (1/n) Σ_i loss(model(params, x_i), y_i).
 
     Args:
-      model: Model. It is applied to the whole batch at once, with the key of the batch.
+      model: Model. It is applied to the whole batch at once, with batch.key, which a
+        model with dropout needs.
       loss: Loss of one example, (prediction, target) -> ().
     Returns:
       The objective, (params, batch) -> (). The objective raises ValueError if the batch

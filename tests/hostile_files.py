@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research import leaderboard, report, runs
+from research import leaderboard, models, report, runs
 from research.cli import flags, reproduce
 from research.datasets._documents import parse_tab
 from research.datasets._images import MNIST_5K, _table_of_digits
@@ -42,10 +42,12 @@ from research.datasets.hashing import digest, wavs_in
 from research.datasets.idx import read_idx
 from research.datasets.wav import read_wav
 from research.datasets.wheel import read_member
+from research.files import canonical, json_bytes
+from research.models import saving
+from research.reading.safetensors import read_safetensors
 from research.runs import archive
-from research.runs.files import canonical, json_bytes
 from research.runs.reference import reference_of
-from research.types import Saved
+from research.types import Model, Saved
 
 MOST_SECONDS = 5.0  # Of a processor, for one file.
 DEEP, HUGE, NOT_A_NUMBER, TWICE = "<deep>", "<huge>", "<not a number>", "<twice>"
@@ -98,6 +100,13 @@ NASTY: tuple[Any, ...] = (
         "nan",
     ),
 )
+
+
+WEIGHTS = {
+    "bias": np.arange(2, dtype=np.float16),
+    "weights": np.arange(6, dtype=np.float32).reshape(2, 3),
+}
+MINE = {"model": "mine", "sizes": [2, 3]}
 
 
 class Subject(NamedTuple):
@@ -350,6 +359,35 @@ def seal_checkpoint(files: dict[str, bytes]) -> dict[str, bytes]:
     return sealed
 
 
+def weights_bytes(header: bytes, numbers: bytes) -> bytes:
+    """A .safetensors file with any header."""
+    return len(header).to_bytes(8, "little") + header + numbers
+
+
+def seal_weights(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The file of weights with its digest, where that can be had."""
+    header = files["header.json"]
+    with contextlib.suppress(Exception):
+        arrays, metadata = read_safetensors(weights_bytes(header, files["numbers"]))
+        value = json.loads(header)
+        value["__metadata__"]["digest"] = saving._digest(
+            arrays, metadata["architecture"]
+        )
+        header = json.dumps(value).encode()
+    return {"w.safetensors": weights_bytes(header, files["numbers"])}
+
+
+def load_weights(folder: Path) -> Any:
+    """What is loaded has the shapes and the dtypes of the model, and its digest."""
+    path = folder / "w.safetensors"
+    params = models.load(
+        path, Model(lambda key: WEIGHTS, lambda params, x, key=None: x), MINE
+    )
+    for name, array in WEIGHTS.items():
+        assert (params[name].shape, params[name].dtype) == (array.shape, array.dtype)
+    return models.read_architecture(path)
+
+
 def tarred(contents: dict[str, bytes], mode: Any = "w:gz") -> bytes:
     """A tar archive."""
     buffer = io.BytesIO()
@@ -470,6 +508,10 @@ def subjects(folder: Path) -> dict[str, Subject]:
         "open_run": opened_again,
         "reproduce": reproduced,
     }
+    models.save(folder / "w", WEIGHTS, MINE)
+    weights = (folder / "w").read_bytes()
+    split = 8 + int.from_bytes(weights[:8], "little")
+    in_parts = {"header.json": weights[8:split], "numbers": weights[split:]}
     json_names = ("manifest.json", "result.json")
     as_config = b'{"config": {"seed": 1, "rate": 2, "sizes": [1, 2], "name": "a"}}'
     as_toml = b'seed = 1\nrate = 2\nsizes = [1, 2]\nname = "a"\n'
@@ -518,6 +560,10 @@ def subjects(folder: Path) -> dict[str, Subject]:
         ),
         "checkpoint": Subject(
             saved, read_checkpoint, seal_checkpoint, ("000001.json",)
+        ),
+        "weights": Subject(in_parts, load_weights, seal_weights, ("header.json",)),
+        "bytes of weights": one(
+            "w.safetensors", lambda path: load_weights(path.parent), weights
         ),
         "config": one(
             "config.json",
@@ -593,7 +639,7 @@ def broken(
     by_value = chosen in subject.text and draw.random() < 0.7
     files[chosen] = (value_changed if by_value else bytes_changed)(files[chosen], draw)
     if subject.seal is not None and (
-        subject.seal is seal_archive or draw.random() < 0.8
+        subject.seal in (seal_archive, seal_weights) or draw.random() < 0.8
     ):
         files = subject.seal(files)
     for file, data in files.items():

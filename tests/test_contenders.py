@@ -520,19 +520,19 @@ def test_contender_is_taken_as_it_is():
             ["adam"],
             {"evaluations": 2},
             (
-                "evaluations must map names of rules to values, evaluations={'mine': "
-                "...}; got 2."
+                "evaluations must be a dict with the names of rules as keys, such as "
+                "evaluations={'mine': ...}; got 2."
             ),
         ),
         (
             ["adam"],
             {"evaluations": {"adam": 0.5}},
-            "evaluations of adam must be a finite number, at least 1",
+            "a step of the rule costs, must be a finite number of at least 1",
         ),
         (
             ["adam"],
             {"evaluations": {"adam": np.inf}},
-            "evaluations of adam must be a finite number, at least 1",
+            "a step of the rule costs, must be a finite number of at least 1",
         ),
         (
             ["adam"],

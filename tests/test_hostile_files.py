@@ -17,9 +17,9 @@ from research import leaderboard, reading, runs
 from research.datasets.cifar import read_cifar10
 from research.datasets.hashing import content
 from research.datasets.wheel import read_member
+from research.files import npz_bytes
 from research.reading import Is, check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npy, read_npz
-from research.runs.files import npz_bytes
 from tests import hostile_files
 
 # Of each subject three, or a dozen; `python tests/hostile_files.py --cases 20000 --seed

@@ -12,9 +12,8 @@ import pytest
 
 from experiments import __main__ as experiments
 from experiments import fit_a_line
-from research import cli, runs
+from research import cli, files, runs
 from research.cli import flags
-from research.runs import files
 from research.runs.result import result_bytes
 
 CONFIG = fit_a_line.Config(passes=3)

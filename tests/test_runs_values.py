@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from research import runs
+from research.files import json_bytes, read_json
 from research.runs._environment import git_state, processor
-from research.runs.files import json_bytes, read_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -230,7 +230,7 @@ MUTANTS = [
                 "mu_product_next = _get_value(mu_product)",
             ),
         ),
-        "the averages are corrected with the same t",
+        "both bias corrections have the same t",
     ),
     Mutant(
         "RAdam",

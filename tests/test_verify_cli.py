@@ -13,7 +13,7 @@ import pytest
 
 from research.cli import commands
 from research.cli import verify as verify_command
-from research.runs.files import read_json
+from research.files import read_json
 
 TOP = Path(__file__).parent.parent
 RULES = """

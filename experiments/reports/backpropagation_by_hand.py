@@ -34,7 +34,9 @@ def answer(findings: research.runs.Findings) -> str:
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     """Return the tables of the networks and of the activations."""
-    return table_of_ways(findings.numbers), table_of_activations(*findings)
+    return table_of_ways(findings.numbers), table_of_activations(
+        findings.arrays, findings.numbers
+    )
 
 
 def table_of_ways(numbers: dict[str, Any]):

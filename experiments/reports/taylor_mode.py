@@ -80,7 +80,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw operations and seconds to compile by order, and the pendulum's error."""
+    """Draw operations and compile times by order, and the pendulum's error."""
     figure, axes = research.figures.new_figure(1, 3, width=13, height=4.4)
     counts, times, swing = axes[0]
     styles = {"scalar": "-", "network": (0, (4, 2))}

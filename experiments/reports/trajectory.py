@@ -44,7 +44,7 @@ def gap(facts: dict[str, Any]):
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
     """Return the tables of each rule at its best rate, and of the whole grid."""
-    return table(findings.numbers), grid_table(*findings)
+    return table(findings.numbers), grid_table(findings.arrays, findings.numbers)
 
 
 def table(numbers: dict[str, Any]):

@@ -46,6 +46,7 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
         run(config, on_progress, checkpoints) -> Findings or Result
         complete(config) -> config, if the config names files that may change
+        predict(config, folder, file) -> Result, if it saves its models (--predict)
         share(config, part, parts, checkpoints), if processes can share the work
 
     If Config has a field `devices`, that many devices are shown to JAX (see
@@ -69,7 +70,7 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
             # The same fields in the Config class of the imported module.
             config = experiment.Config(**vars(command.config))
             command = command._replace(config=config)
-        perform(experiment, command)
+        (predict if command.options.predict else perform)(experiment, command)
     return SUCCESS
 
 
@@ -199,6 +200,39 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     return run.path
 
 
+def predict(experiment: ModuleType, command: flags.Command) -> None:
+    """Predict a file with the models of a finished run, and print the prediction.
+
+    Args:
+      experiment, command: As in `perform`.
+    Raises:
+      ValueError: The experiment saves no models, or the run is not finished. The
+        message says what to run.
+    """
+    from research import backend, runs
+
+    options, file = command.options, Path(experiment.__file__ or experiment.__name__)
+    if not hasattr(experiment, "predict"):
+        raise ValueError(
+            f"{file.stem} has no --predict, because it saves no models. "
+            "image_recognition, spoken_words, text_classification and "
+            "character_language_model have it."
+        )
+    data.use_folder(options.data_dir)
+    devices = getattr(command.config, "devices", 1)
+    backend.configure(devices=devices, pool=max(2, devices), x64=True)
+    complete = getattr(experiment, "complete", lambda config: config)
+    config = complete(command.config)
+    folder = options.results / file.stem / runs.run_id(file.stem, config)
+    if not folder.exists():
+        program = flags.program(experiment)
+        raise ValueError(
+            f"{folder} does not exist: --predict needs the models of a finished run. "
+            f"Run first: {runs.command_line(file.stem, config, program)}"
+        )
+    console.show(experiment.predict(config, folder, options.predict), {})
+
+
 def write_pictures(experiment: ModuleType, folder: Path) -> dict[str, Path]:
     """Draw the figures of a finished run, and write them and the report to its folder.
 
@@ -219,7 +253,10 @@ def write_pictures(experiment: ModuleType, folder: Path) -> dict[str, Path]:
         folder, list(pictures.values()), question=experiment.__doc__ or ""
     )
     paths = {name: saved.motion or saved.still for name, saved in pictures.items()}
-    return {**paths, "report": written}
+    models = folder / "models"
+    return {**paths, "report": written} | (
+        {"models": models} if models.exists() else {}
+    )
 
 
 def carry_out(

@@ -47,17 +47,17 @@ class Config:
 
     rule: tuple[str, ...] = ("muon", "lion", "nadamw", "adamw")
     """Rules: names of this package, optax.NAME, or FILE.py:NAME."""
-    network: tuple[str, ...] = ("mlp_digits", "cnn_digits")
+    network: tuple[str, ...] = ("autoencoder_digits",)
     """Named networks on which all rules run."""
     baseline: str = ""
     """Rule with which the others are compared. Empty means the last rule."""
-    searches: int = 3
+    searches: int = 4
     """Number of independent searches of each rule on each network."""
-    budget: int = 16
+    budget: int = 12
     """Number of trials with which a search starts."""
     seeds: str = "0..4"
     """Reported seeds, written as 0..4 or as 1,4,7."""
-    tuning_seeds: str = "1000..1017"
+    tuning_seeds: str = "1000..1007"
     """Seeds for the choice, divided among the searches. They must differ from the
     reported seeds."""
     size: str = "small"

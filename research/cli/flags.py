@@ -37,6 +37,9 @@ class Options:
     """Start from the beginning, even if the same command has already finished."""
     quiet: bool = False
     """Print only the answer and the paths."""
+    predict: Path | None = None
+    """Predict this file with the models of the finished run, instead of running. The
+    experiments on images, speech and text have this flag."""
     data_dir: Path | None = None
     """Search this folder for data first, as with the environment variable DESCENT_DATA.
     `descent data` lists the data sets."""

@@ -209,7 +209,7 @@ def _compute(
     on_progress: Callable[[float, float, str], None],
 ) -> None:
     """Submit the jobs and wait until all have ended; raise if one failed."""
-    from research.runs.files import json_bytes, read_json, write_atomically
+    from research.files import json_bytes, read_json, write_atomically
 
     command, depth = uuid.uuid4().hex[:12], experiment.__name__.count(".")
     own = folder / JOBS / command

@@ -198,7 +198,7 @@ def _print(
 
 def _json(found: "Verification", asked: argparse.Namespace, name: str | None) -> str:
     """Return the result as JSON; a number that is not finite is {"$float": "inf"}."""
-    from research.runs.files import json_bytes
+    from research.files import json_bytes
 
     columns = ("problem", "learning_rate", "largest", "step", "leaf", "first")
     rows = [dict(zip(columns, r, strict=True)) for r in _rows(found, asked, name)]

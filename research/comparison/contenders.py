@@ -90,8 +90,8 @@ def make_contenders(
     for argument, given in (("spaces", spaces), ("evaluations", evaluations)):
         if given is not None and not isinstance(given, Mapping):
             raise TypeError(
-                f"{argument} must map names of rules to values, {argument}={{'mine': "
-                f"...}}; got {given!r}."
+                f"{argument} must be a dict with the names of rules as keys, such as "
+                f"{argument}={{'mine': ...}}; got {given!r}."
             )
         for name in given or ():
             if name not in named:
@@ -179,8 +179,8 @@ def _cost(
         cost, stated = costs[name], True
     if not _is_number(cost) or cost < 1:
         raise ValueError(
-            f"evaluations of {name} must be a finite number, at least 1 (the gradient "
-            f"of the step itself); got {cost!r}."
+            f"evaluations[{name!r}], the number of gradients that a step of the rule "
+            f"costs, must be a finite number of at least 1; got {cost!r}."
         )
     return float(cost), stated
 

@@ -37,9 +37,9 @@ from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.tables import as_text
 from research.comparison.trials import chunk_teller
 from research.descent._sweep_program import check_workload
+from research.files import canonical
 from research.models import count_parameters
 from research.objectives import check_data
-from research.runs.files import canonical
 from research.sizes import check_memory, check_most
 from research.statistics.searches import searched_cost, searched_difference
 from research.tuning.search import SCREENING_SEEDS, Searched, search_all

@@ -42,7 +42,7 @@ from research.comparison.contenders import Contender
 from research.comparison.measurements import measurement
 from research.comparison.protocol import Protocol
 from research.descent._sweep_program import check_workload
-from research.runs.files import canonical
+from research.files import canonical
 from research.tuning.search import search_all
 from research.tuning.spaces import edges
 from research.types import Checkpoints, Saved, Workload, no_checkpoints

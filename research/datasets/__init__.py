@@ -6,6 +6,8 @@ Nothing here imports JAX.
 from research.datasets._benchmark_logs import benchmark_logs as benchmark_logs
 from research.datasets._documents import DocumentSplit as DocumentSplit
 from research.datasets._documents import documents as documents
+from research.datasets._image_file import check_images as check_images
+from research.datasets._image_file import read_image as read_image
 from research.datasets._images import ImageSplit as ImageSplit
 from research.datasets._images import images as images
 from research.datasets._log_mel import log_mel as log_mel

@@ -38,9 +38,7 @@ def standardise_steps(split: SequenceSplit) -> SequenceSplit:
       the end of a sequence become 0, and so do components that are constant in the
       training part.
     """
-    steps = split.train_x[inside(split.train_length, split.train_x.shape[1])]
-    mean, sd = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)
-    sd = np.where(sd > 1e-6 * np.abs(mean), sd, np.inf)
+    mean, sd = mean_and_sd_of_steps(split)
 
     def scaled(values: np.ndarray, length: np.ndarray) -> np.ndarray:
         counts = inside(length, values.shape[1])[..., None]
@@ -50,6 +48,23 @@ def standardise_steps(split: SequenceSplit) -> SequenceSplit:
         train_x=scaled(split.train_x, split.train_length),
         test_x=scaled(split.test_x, split.test_length),
     )
+
+
+def mean_and_sd_of_steps(
+    split: SequenceSplit,
+) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "d"]]:
+    """Compute the mean and standard deviation of each component, in float64.
+
+    Args:
+      split: Sequences of shape (n, T, d).
+    Returns:
+      The mean and the population standard deviation over all steps of the training
+      sequences, each of shape (d,). The standard deviation of a constant component is
+      infinite, so that the standardised component is 0.
+    """
+    steps = split.train_x[inside(split.train_length, split.train_x.shape[1])]
+    mean, sd = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)
+    return mean, np.where(sd > 1e-6 * np.abs(mean), sd, np.inf)
 
 
 def interpolate_steps(

@@ -94,14 +94,16 @@ def _stacked(infos: Sequence[_step.Info]) -> _step.Info:
 def check_alike(state: _step.State) -> None:
     """Raise ValueError if the devices hold different states.
 
-    This happens with a rule that reads `indices` itself, such as SAGA.
+    Each device gets a part of each batch. If a rule reads `indices`, the indices of the
+    batch's examples, it reads a different part on each device. A rule that keeps
+    something for each example, such as SAGA, then has different states.
     """
     for leaf in jax.tree.leaves(state):
         first, *others = (as_numbers(shard.data) for shard in leaf.addressable_shards)
         if any(first.tobytes() != other.tobytes() for other in others):
             raise ValueError(
                 "the states on the devices differ, because this rule uses the indices "
-                "of the batch itself. Use devices=1."
+                "of the batch itself, and each device has other indices. Use devices=1."
             )
 
 

@@ -20,8 +20,10 @@ OVERLAID = 3  # Maximum number of rules in one panel.
 class Valley(NamedTuple):
     """Scores of one rule on one workload, as a function of the learning rate.
 
-    Scores are geometric mean costs over the screening seeds, in passes. There are t
-    trials, those of all searches together.
+    A score is the geometric mean of a trial's costs, in passes over the data, over the
+    seeds with which the searches try out their trials. There are t trials, those of all
+    searches together. The line shows the score as a function of the learning rate
+    alone: its r runs have the other hyper-parameters of the chosen trial.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -32,14 +34,13 @@ class Valley(NamedTuple):
       chosen: Index of the trial with the lowest score. If several trials have this
         score, the first of them.
       along: Learning rates of the line, shape (r,).
-      line: Score at these rates, with the other hyper-parameters of the chosen trial,
-        shape (r,).
+      line: Score at each of these rates, shape (r,).
       floor, ceiling: Range of the line over the seeds, shape (r,).
-      near: Lowest and highest rate around the best rate of the line whose scores are
-        within 10 % of the best score. The two rates are from the study. None if the
-        best score is above the budget, or if the study does not have the rates.
-      decades: Width of `near` in decades, from the study; None if the best score is
-        above the budget.
+      near: Lowest and highest rate of the range around the line's best rate in which
+        the scores are within 10 % of the best score. None if the best score is above
+        the budget, or if the study is too old to contain this range.
+      decades: Width of this range in decades; None if the best score is above the
+        budget.
       at_end: Whether `near` reaches an end of the line, so that it may be wider.
       name: Name of the hyper-parameter.
     """

@@ -50,6 +50,13 @@ from research.models.parameters import (
 )
 from research.models.pooling import average_pool, max_pool
 from research.models.reading import next_token_losses, next_token_risk, reader
+from research.models.saving import (
+    load,
+    named_arrays,
+    params_from,
+    read_architecture,
+    save,
+)
 from research.models.transformer import transformer_decoder, transformer_encoder
 from research.models.transformer_block import block
 
@@ -84,26 +91,31 @@ __all__ = [
     "layer_normalisation",
     "linear",
     "list_parameters",
+    "load",
     "logistic",
     "max_pool",
     "mean_and_sd",
     "mlp",
     "mlp_rounding_bound",
     "mlp_value_and_gradient",
+    "named_arrays",
     "next_token_losses",
     "next_token_risk",
     "ngram",
     "ngram_losses",
     "ngram_probabilities",
     "on_images",
+    "params_from",
     "probability",
     "random_crop",
     "random_flip",
     "random_shift",
+    "read_architecture",
     "reader",
     "recurrence",
     "recurrent",
     "sample_ngram",
+    "save",
     "sinusoidal_positions",
     "softmax",
     "transformer_decoder",

@@ -3,25 +3,34 @@
 If the process is killed or the disk is full, all files that were saved before remain.
 """
 
+from research.files import write_atomically
 from research.runs._environment import code_digest, environment
 from research.runs.agreement import Agreement, agreement_verdict, hold_against
 from research.runs.archive import pack, read_contents
 from research.runs.checkpoints import checkpoints_in, remembered
 from research.runs.command import command_line, parse_seeds, seeds_text
 from research.runs.comparison import Comparison, compare, verdict
-from research.runs.files import write_atomically
 from research.runs.folder import (
     Run,
     append_metrics,
     close,
     finish,
     load_result,
+    model_file,
     open_run,
     run_id,
 )
 from research.runs.manifest import read_manifest
 from research.runs.reference import keep, read_reference, reference_of
-from research.runs.result import Findings, Result, Table, dashed, hash_arrays
+from research.runs.result import (
+    Findings,
+    Result,
+    Table,
+    TrainedModel,
+    dashed,
+    hash_arrays,
+)
+from research.runs.step_metrics import write_step_metrics, write_tensorboard
 
 __all__ = [
     "Agreement",
@@ -30,6 +39,7 @@ __all__ = [
     "Result",
     "Run",
     "Table",
+    "TrainedModel",
     "agreement_verdict",
     "append_metrics",
     "checkpoints_in",
@@ -44,6 +54,7 @@ __all__ = [
     "hold_against",
     "keep",
     "load_result",
+    "model_file",
     "open_run",
     "pack",
     "parse_seeds",
@@ -56,4 +67,6 @@ __all__ = [
     "seeds_text",
     "verdict",
     "write_atomically",
+    "write_step_metrics",
+    "write_tensorboard",
 ]

@@ -17,6 +17,7 @@ from research.checks import (
     check_sequence,
     shown,
 )
+from research.files import json_bytes, read_json
 from research.runs._environment import differences
 from research.runs.comparison import (
     Difference,
@@ -24,7 +25,6 @@ from research.runs.comparison import (
     likely_cause,
     number_difference,
 )
-from research.runs.files import json_bytes, read_json
 from research.runs.readings import Entry, as_number, read_entries
 from research.runs.reference import reference_of
 

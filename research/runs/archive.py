@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.checks import check_path
+from research.files import write_atomically
 from research.reading import check_shape, parse_json, read_bytes
 from research.reading.arrays import STUMBLES, open_zip, read_member
-from research.runs.files import write_atomically
 from research.runs.folder import run_id
 from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE, check_origin
 from research.runs.result import check_values
@@ -315,7 +315,10 @@ def _check_member(member: zipfile.ZipInfo) -> None:
         raise ValueError(f"contains {name!r}, which no archive of a run has; {advice}.")
     _check_size(name, max(member.file_size, member.compress_size))
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise ValueError(f"contains {name} compressed or encrypted; {advice}.")
+        raise ValueError(
+            f"contains {name} in compressed or encrypted form, which could expand when "
+            f"it is read; {advice}."
+        )
 
 
 def _check_size(name: str, size: int) -> None:

@@ -22,15 +22,15 @@ from research.checks import (
     check_path,
     check_text,
 )
-from research.reading import check_shape, parse_json, read_bytes
-from research.reading.arrays import read_npz
-from research.runs.files import (
+from research.files import (
     canonical,
     explained,
     json_bytes,
     npz_bytes,
     write_atomically,
 )
+from research.reading import check_shape, parse_json, read_bytes
+from research.reading.arrays import read_npz
 from research.types import Checkpoint, Checkpoints, Saved
 
 SECONDS_BETWEEN = 10.0  # About how much work a killed process loses.

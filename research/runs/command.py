@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.checks import check_sequence, check_text
-from research.runs.files import canonical
+from research.files import canonical
 from research.sizes import MOST_SEEDS, check_most
 
 

@@ -21,10 +21,11 @@ from research.checks import (
     check_sequence,
     check_text,
 )
+from research.files import canonical, explained, json_bytes, kept, write_atomically
+from research.models.saving import save
 from research.reading import Is, check_shape, parse_json
 from research.runs._environment import differences, environment
 from research.runs.command import command_line
-from research.runs.files import canonical, explained, json_bytes, kept, write_atomically
 from research.runs.manifest import (
     ARRAYS,
     MANIFEST,
@@ -33,10 +34,17 @@ from research.runs.manifest import (
     read_file,
     read_manifest,
 )
-from research.runs.result import Result, check_result, read_result, result_bytes
+from research.runs.result import (
+    Result,
+    TrainedModel,
+    check_result,
+    read_result,
+    result_bytes,
+)
+from research.runs.step_metrics import write_step_metrics
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, MODELS = "checkpoints", "models"
 
 
 class Run(NamedTuple):
@@ -241,10 +249,12 @@ def append_metrics(run: Run, **values: Any) -> None:
 def finish(run: Run, result: Result, **facts: Any) -> Run:
     """Save the result of a run and release the folder's lock.
 
-    The function writes arrays.npz, then result.json, and then the manifest. The
-    manifest contains the digests of the other two files and the status "finished". If
-    the function is interrupted, the run remains unfinished, and every file in the
-    folder is complete. Checkpoints are deleted at the end.
+    The function writes the models to the folder `models`: for each model a .safetensors
+    file, and a .csv file with the metrics of its steps. It then writes arrays.npz,
+    result.json, and the manifest. The manifest contains the digests of the last two
+    files and the status "finished". If the function is interrupted, the run remains
+    unfinished, and every file in the folder is complete. Checkpoints are deleted at the
+    end.
 
     Args:
       run: An open run.
@@ -270,11 +280,52 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
         "digests": {name: _sha256(files[name]) for name in files},
     }
     files[MANIFEST] = json_bytes(manifest)
+    _write_models(run.path / MODELS, result.models)
     for name, data in files.items():
         write_atomically(run.path / name, data)
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     close(run)
     return run._replace(finished=True, lock=None)
+
+
+def _write_models(folder: Path, models: Mapping[str, TrainedModel]) -> None:
+    """Write each model and its metrics, instead of those of an earlier run."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    if models:
+        with explained(f"Cannot make {folder}", lambda: kept(folder.parent)):
+            folder.mkdir()
+    for name, model in models.items():
+        save(folder / f"{name}.safetensors", model.params, model.architecture)
+        if model.steps:
+            write_step_metrics(folder / f"{name}.csv", model.steps, model.evaluations)
+
+
+def model_file(path: str | Path, name: str) -> Path:
+    """Return the file with the weights of a model that a finished run has saved.
+
+    Args:
+      path: Run folder.
+      name: Name of the model.
+    Returns:
+      Path of a .safetensors file, which `research.models.load` loads.
+    Raises:
+      ValueError: The run is not finished, or has not saved this model. The message says
+        what to run.
+    """
+    check_path("path", path)
+    check_text("name", name)
+    manifest, path = read_manifest(path), Path(path)
+    file = path / MODELS / f"{name}.safetensors"
+    fault = _fault(path, manifest)
+    if fault is None and not file.exists():
+        fault = f"it has no {MODELS}/{file.name}"
+    if fault:
+        raise ValueError(
+            f"{path} contains no trained model {name!r}: {fault}. Run it again with "
+            f"--fresh: {manifest.get('command')} --fresh"
+        )
+    return file
 
 
 def close(run: Run) -> None:

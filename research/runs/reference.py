@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from research.checks import check_path
+from research.files import json_bytes, write_atomically
 from research.reading import NUMBER, check_shape, parse_json, read_bytes
 from research.runs.comparison import CLOCK
-from research.runs.files import json_bytes, write_atomically
 from research.runs.folder import load_result
 from research.runs.manifest import ORIGIN, check_origin, read_manifest
 from research.runs.result import TABLE, check_rows, hash_arrays

@@ -1,7 +1,9 @@
 """The result of an experiment, and its conversion to the bytes of two files."""
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +16,11 @@ from research.checks import (
     is_array,
     shown,
 )
+from research.files import json_bytes, npz_bytes
 from research.reading import NUMBER, TEXT, check_shape, parse_json
 from research.reading.arrays import read_npz
-from research.runs.files import json_bytes, npz_bytes
+from research.runs.manifest import NAME
+from research.types import Params
 
 TABLE = {"title": TEXT, "columns": [TEXT], "rows": [[(str, bool, *NUMBER, type(None))]]}
 SHAPE = {
@@ -61,15 +65,33 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
     return tuple("–" if entry is None else entry for entry in row)
 
 
+class TrainedModel(NamedTuple):
+    """A model that an experiment has trained, to be saved in its run folder.
+
+    Attributes:
+      params: Parameters, a pytree of arrays.
+      architecture: Everything that is needed to build the model and its inputs, as JSON
+        values by name (see `research.models.save`).
+      steps: Metrics of every step, as in `write_step_metrics`; empty if unknown.
+      evaluations: Evaluations after every epoch, as in `write_step_metrics`.
+    """
+
+    params: Params
+    architecture: dict[str, Any]
+    steps: Mapping[str, np.ndarray] = MappingProxyType({})
+    evaluations: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
 class Findings(NamedTuple):
     """Measurements of an experiment. The experiment's report is made only from these.
 
     Attributes:
-      arrays, numbers: Arrays and numbers, as in a `Result`.
+      arrays, numbers, models: As in a `Result`.
     """
 
     arrays: dict[str, np.ndarray]
     numbers: dict[str, Any]
+    models: Mapping[str, TrainedModel] = MappingProxyType({})
 
 
 class Result(NamedTuple):
@@ -81,12 +103,15 @@ class Result(NamedTuple):
       arrays: Arrays from which the figures are drawn.
       numbers: JSON values by name. Tests compare these values with the experiment's
         `EXPECTED`.
+      models: Trained models by name. `finish` writes them to the run folder. They are
+        not part of the result that is loaded and compared.
     """
 
     answer: str
     tables: tuple[Table, ...]
     arrays: dict[str, np.ndarray]
     numbers: dict[str, Any]
+    models: Mapping[str, TrainedModel] = MappingProxyType({})
 
 
 def check_result(name: str, result: Any) -> None:
@@ -107,6 +132,14 @@ def check_result(name: str, result: Any) -> None:
                 f"{name}.arrays[{key!r}]={shown(array)}."
             )
     check_instance(f"{name}.numbers", result.numbers, dict)
+    check_mapping(f"{name}.models", result.models, "names to TrainedModels")
+    for key, model in result.models.items():
+        check_instance(f"{name}.models[{key!r}]", model, TrainedModel)
+        if not re.fullmatch(NAME, key):
+            raise ValueError(
+                f"{name}.models[{key!r}] must have a name of letters, digits, _ and -, "
+                "because it names a file."
+            )
 
 
 def result_bytes(result: Result) -> tuple[bytes, bytes]:

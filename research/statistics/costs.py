@@ -275,7 +275,8 @@ def digits_gained(
     passes, gaps = _checked_passes(passes, gaps)
     if len(passes) < 2:
         raise ValueError(
-            f"passes must have at least two entries, to take a mean; got {passes}."
+            "passes must have at least two entries, because the result is a mean over "
+            f"the interval between them; got {passes}."
         )
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         relative = gaps / gaps[..., :1]

@@ -71,8 +71,8 @@ def adagrad(
     step is 0.0316 η with the default s_0 = 0.1, and η with s_0 = 0.
 
     Use it for rare features: the params of a rare feature take long steps when the
-    feature occurs. On dense gradients the steps shrink like 1/√t. This suits convex
-    problems, but is too fast for networks.
+    feature occurs. On dense gradients the steps shrink like 1/√t. Such a decrease suits
+    convex problems, but is often too fast for networks.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -146,8 +146,9 @@ def adadelta(
     D_t = ρ D_(t-1) + (1 - ρ) d_t²,
     u_t = -η_t d_t.
 
-    The direction d_t therefore has the units of the params. The paper has no η, which
-    is the same as η = 1. D does not depend on η, as in optax and torch. For the weight
+    g_t / √E_t has no unit and √D_(t-1) has the unit of the params, so d_t has the unit
+    of the params. The paper has no η, which is the same as η = 1. D_t averages d_t²,
+    not u_t², so D_t does not depend on η. optax and torch do the same. For the weight
     decay of optax.adadelta, chain `add_decayed_weights` before this rule.
 
     Use it where no rate can be tuned and many steps are affordable. D starts at 0, so
@@ -253,25 +254,27 @@ def rmsprop(
     u_t = -η_t g_t / √(v_t + ε).
 
     With eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction=True, v_t /
-    (1 - β^t) replaces v_t. Without bias correction the first step is η / √(1 - β),
-    which is 3.2 η by default.
+    (1 - β^t) replaces v_t. Without bias correction each entry of the first step is
+    about η / √(1 - β), which is 3.2 η by default.
 
     With centered=True the variance v_t - m_t² replaces v_t, where m_t is the moving
-    average of gradients. With bias_correction=True both averages are corrected. The
-    first variance is then 0 and the first step is η g / ε.
+    average of gradients with the decay β. If bias_correction is also True, v_t and m_t
+    are both corrected. The first variance is then 0, and the first step is η g / √ε, or
+    η g / ε with eps_in_sqrt=False. The first step may therefore be very long.
 
     With momentum μ the update is the sum b_t = μ b_(t-1) + u_t. With nesterov=True the
     update is u_t + μ b_t. With rate_in_momentum=False, η_t multiplies this sum instead
     of each gradient.
 
     optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
-    root. With ε outside, the first step for g = 1e-5 and the same β is 31 times as
-    long. torch also multiplies the momentum's sum by the rate instead of each gradient,
-    which makes a difference only under a schedule. The lecture that introduced RMSProp
-    has no ε. optax and torch compute the variance as v - m². Where gradients hardly
-    change, rounding errors can make this difference negative, and its root NaN. Here
-    the variance is β s + β (1 - β) (g - m)², where s and m are the previous variance
-    and average. This expression has the same exact value and is never negative.
+    root. At g = 1e-5 with β = 0.9, the first step is 31 times as long with ε outside
+    the root as with ε inside. torch also multiplies the momentum's sum by the rate
+    instead of each gradient, which makes a difference only under a schedule. The
+    lecture that introduced RMSProp has no ε. optax and torch compute the variance by
+    subtraction, as v - m². Where gradients hardly change, rounding errors can make this
+    difference negative, and its root NaN. Here the variance is β s + β (1 - β) (g -
+    m)², where s and m are the previous variance and average. In exact arithmetic this
+    expression equals v - m². It is never negative.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
     and recurrent networks. If the gradients have no noise, then at a minimum the rule
@@ -459,8 +462,8 @@ def madgrad(
     not have the rule.
 
     Use it for sparse or noisy gradients and for long trainings, because the sum s_t
-    forgets no gradient. Good values of η and λ differ from those for other rules; often
-    λ = 0 is best.
+    forgets no gradient. Good values of η and of the weight decay λ differ from those
+    for other rules; often λ = 0 is best.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->

@@ -76,13 +76,13 @@ def adam(
 
     Use it as the first choice for networks, because most entries move by about η per
     step, whatever the scale of their gradients, and the defaults rarely need much
-    tuning. After many zero gradients a nonzero gradient moves its entry by 3.2 η. If
-    the gradient then grows by a factor β2 / β1 at each step, the entry moves by up to
-    7.3 η per step. No sequence of gradients makes a longer step. On some convex
-    problems Adam converges to the worst point (see `amsgrad`). For params in half
-    precision, wrap the rule in `with_state_dtype(..., "float32")`. In bfloat16 the
-    number 0.999 rounds to 1, so v never falls. In float16, ε rounds to 0. optax.adam
-    has the same problems.
+    tuning. With the default decays, a nonzero gradient after many zero gradients moves
+    its entry by 3.2 η. If the gradient then grows by a factor β2 / β1 at each step, the
+    entry moves by up to 7.3 η per step. No sequence of gradients makes a longer step.
+    On some convex problems Adam converges to the worst point (see `amsgrad`). For
+    params in half precision, wrap the rule in `with_state_dtype(..., "float32")`. In
+    bfloat16 the number 0.999 rounds to 1, so v never falls. In float16, ε rounds to 0.
+    optax.adam has the same problems.
 
     Args:
       learning_rate: Learning rate η, the paper's α. A nonnegative number, a traced
@@ -119,8 +119,9 @@ def adamw(
     m̂_t and v̂_t are as in `adam`.
 
     optax.adamw and torch.optim.AdamW are the same except for the default λ: 1e-4 in
-    optax and here, 1e-2 in torch. The paper multiplies λ by the schedule's factor, but
-    not by the learning rate α. The paper's λ is therefore α times the λ of this rule.
+    optax and here, 1e-2 in torch. The paper's rate is a constant α times a factor from
+    a schedule. The paper multiplies λ x_t only by the factor, so its λ is α times the λ
+    of this rule.
 
     Use it instead of adding a penalty ½ λ |x|² to the loss that Adam minimises. Adam
     would divide the penalty's gradient by the size of the loss's gradient, so weights
@@ -304,8 +305,8 @@ def adamax(
     entry whose gradients are all 0 gives 0/0, which is NaN.
 
     Use it where gradients are heavy-tailed or sparse and Adam's average of squares
-    forgets large gradients too soon. n_t needs no bias correction, and |m̂_t| / n_t is
-    at most about 1.
+    forgets large gradients too soon. n_t needs no bias correction. With the default
+    decays |m̂_t| / n_t is at most 1.01.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.

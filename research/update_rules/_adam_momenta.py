@@ -183,7 +183,7 @@ def simplified_ademamix(
     weight_decay: Scalar = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Divide a decaying sum of gradients plus the newest one by Adam's root √v̂_t.
+    """Divide a decaying sum of gradients by Adam's root of an average of squares.
 
     m_t = β1 m_(t-1) + g_t,
     u_t = -η_t ((m_t + α g_t) / (√(v̂_t + ε_root) + ε) + λ x_t), with v̂_t as in `adam`.
@@ -264,9 +264,9 @@ def laprop(
     Adam divides the average of all gradients by √v̂_t of the present step. LaProp
     divides each gradient by √v̂_t of the step in which this gradient was computed, so
     no quotient exceeds 1 / √(1 - β2), whatever β1 is. The authors' code and timm's
-    LaProp are the same for a constant rate. They average η_t times the quotient, and
-    divide this average by the average of η_t. optax 0.2.8 and torch do not have the
-    rule.
+    LaProp are the same for a constant rate. Under a schedule, both take the average of
+    η_t times the quotient, divide it by the average of η_t, and multiply the result by
+    η_t. optax 0.2.8 and torch do not have the rule.
 
     Use it in place of Adam if β2 must be small, for example because the size of the
     gradients changes quickly.
@@ -357,9 +357,11 @@ def mars(
 
     The rule is the paper's MARS-AdamW in its approximate form, as in timm's Mars
     (mars_type="adamw"). The exact form computes the gradient of step t - 1 again, with
-    the examples of step t, which doubles the cost. The authors' code sets g_0 = 0, and
-    clips the norm of c_1, too. timm's option `caution` corresponds to the function
-    `cautious` here. optax 0.2.8 and torch do not have the rule.
+    the examples of step t, which doubles the cost. This rule does not clip c_1, and
+    neither does timm before version 1.0.31. timm 1.0.31 and the authors' code divide
+    c_1 by |c_1| if |c_1| > 1. The authors' code also sets g_0 = 0. timm's option
+    `caution` corresponds to the function `cautious` here. optax 0.2.8 and torch do not
+    have the rule.
 
     Use it like AdamW on large models. The rule stores three arrays per leaf where Adam
     stores two. timm's default rate is 0.003.

@@ -65,8 +65,9 @@ def nadam(
     u_t = -η_t (μ_(t+1) m_t / (1 - μ_1 ... μ_(t+1)) + (1 - μ_t) g_t / (1 - μ_1 ... μ_t))
     / (√(v̂_t + ε_root) + ε), with m_t and v̂_t as in `adam`.
 
-    The gradient g_t gets the weight that it will have in the next average. The argument
-    momentum_schedule chooses the momenta μ_t:
+    The numerator is approximately the next average m̂_(t+1), with g_t in place of the
+    gradient g_(t+1), which is not yet known. The argument momentum_schedule chooses the
+    momenta μ_t:
 
     "constant", as in optax.nadam: μ_t = β1.
 
@@ -76,8 +77,9 @@ def nadam(
 
     "torch", as in torch.optim.NAdam: the paper's μ_t, with Adam's m_t and v̂_t.
 
-    The scheduled μ_1 is about β1 / 2, instead of β1. The length of the first step is
-    1.47 η with "constant", 1.06 η with "torch" and 1.31 η with "paper".
+    The scheduled μ_1 is about β1 / 2, instead of β1. With the default b1, each entry of
+    the first step is 1.47 η with "constant", 1.06 η with "torch" and 1.31 η with
+    "paper".
 
     Use it like Adam. Looking ahead is slightly better where Adam's momentum overshoots,
     as on ill-conditioned problems.
@@ -124,13 +126,12 @@ def nadamw(
     `adam`, and x_t are the params.
 
     optax.nadamw is the same. With same_correction=True, m_t is divided by 1 - β1^t, as
-    g_t is. The NAdamW of AlgoPerf and timm has this form. Each entry of its first step
-    is η instead of 1.47 η. The default λ is 1e-4 in optax and here, and 0.01 in timm.
-    In torch, NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see
-    `nadam`).
+    g_t is. The NAdamW of timm and of the AlgoPerf benchmark has this form. With the
+    default b1, each entry of its first step is 1.9 η instead of 1.47 η. The default λ
+    is 1e-4 in optax and here, and 0.01 in timm. In torch,
+    NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see `nadam`).
 
-    Use it like AdamW. NAdamW with same_correction=True was the baseline of the AlgoPerf
-    benchmark.
+    Use it like AdamW. NAdamW with same_correction=True was the baseline of AlgoPerf.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
@@ -251,9 +252,9 @@ def radam(
     The defaults are those of optax.radam. torch adds ε before the correction: r_t m̂_t
     √(1 - β2^t) / (√v_t + ε). To follow torch, set eps_before_correction=True. The paper
     has no ε, and its threshold is 4. The threshold 5 is from the code of the paper's
-    authors. optax computes ρ_6 = 6 as 1999 - 1993. If float64 is off, the relative
-    error of optax's sixth step is therefore 0.6 %. Here this error is 1e-7, because
-    `effective_length` does not subtract such numbers.
+    authors. optax computes ρ_6, which is about 6, as 1999 - 1993. If float64 is off,
+    the relative error of optax's sixth step is therefore 0.6 %. Here this error is
+    1e-7, because ρ_t is computed without this subtraction of two large numbers.
 
     Use it to avoid tuning the length of a warm-up for Adam. The first steps are as long
     as η times the gradient, so η must suit these steps as well as the later ones.
@@ -279,8 +280,8 @@ def radam(
     check_number("threshold", threshold)
     if not isinstance(threshold, Tracer) and threshold < 4:
         raise ValueError(
-            "threshold must be at least 4, because r_t² is negative below 4; got "
-            f"threshold={threshold!r}."
+            "threshold must be at least 4, because the factor r_t of a step is not "
+            f"real below 4; got threshold={threshold!r}."
         )
 
     def init(params: Params):

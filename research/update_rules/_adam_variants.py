@@ -144,8 +144,8 @@ def acprop(
     The divisor of g_t does not depend on g_t, and the step has no momentum.
     optax.contrib.acprop has (g_t - m_(t-1))² in place of (g_t - m_t)²
     (from_old_mean=True), although its docstring has m_t, like the paper. From the
-    second step on, the steps of optax are β1 times as long. torch does not have the
-    rule.
+    second step on, the steps of optax are about β1 times as long, because g_t - m_t =
+    β1 (g_t - m_(t-1)). torch does not have the rule.
 
     Use it in place of AdaBelief for noisy gradients: a divisor that depends on g_t, as
     in AdaBelief, biases the step. The first step is η g_1, which may be long.
@@ -359,7 +359,7 @@ def adan(
       eps, eps_root: Constants ε and ε_root, at least 0; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: As in `adamw`.
-      proximal: Whether weights decay implicitly.
+      proximal: Whether weights decay implicitly, as in the paper.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -594,7 +594,7 @@ def adahessian(
 
     Use it like Adam if the objective is twice differentiable and its gradients have
     little noise. The authors use a learning rate of 0.15. On mini-batches, H_t is the
-    Hessian on the mini-batch of the gradient.
+    Hessian of the loss on the same mini-batch as g_t.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -696,7 +696,7 @@ RULES = (
     RuleEntry(adan, {"learning_rate": step_rate(1e-3)}),
     RuleEntry(
         adahessian,
-        "it needs a key, and its draws are not those of the study",
+        "it needs a key, so it draws the same random numbers with every seed",
         needs="a key",
     ),
     RuleEntry(

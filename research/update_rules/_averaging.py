@@ -166,9 +166,9 @@ def polyak_averaging(
     this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
-    removes the noise that such a rate leaves in the iterates, and is as accurate as any
-    estimate from the same number of examples. Start late, because the mean never
-    forgets the first iterates.
+    averages out the noise that such a rate leaves in the iterates. After many steps
+    with a decaying rate, it is about as accurate as any estimate from the same number
+    of examples can be. Start late, because the mean never forgets the first iterates.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner
@@ -178,7 +178,7 @@ def polyak_averaging(
       start: Number s of first steps that the mean leaves out, an integer of at least 0;
         may be traced.
       accumulator_dtype: Dtype of the mean; None means the dtype of the params. In
-        bfloat16 a mean of 256 iterates no longer moves.
+        bfloat16, rounding loses the small changes of a mean of 256 iterates.
     Returns:
       The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
       passes extra arguments on to the inner rule.
@@ -246,7 +246,7 @@ def exponential_averaging(
       decay: Decay β in [0, 1); may be traced.
       debias: Whether to average x_1 to x_t only, without x_0.
       accumulator_dtype: Dtype of the average; None means the dtype of the params. In
-        bfloat16 an average with β > 0.996 does not move.
+        bfloat16, rounding loses the small changes of an average with β > 0.996.
     Returns:
       The rule, an optax.GradientTransformationExtraArgs. Its update needs params and
       passes extra arguments on to the inner rule.

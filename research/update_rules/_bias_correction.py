@@ -28,10 +28,11 @@ def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
 
     ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t).
 
-    A plain mean of the last ρ_t gradients has the same mean age as the moving average.
-    So ρ_t = 1 + 2 a, where a is the mean age of the gradients in the moving average.
-    The formula for ρ_t subtracts numbers near 2000 (for β = 0.999) to get a number near
-    5. While t (1 - β) is small, this function therefore computes a from a power series.
+    The age of a gradient is the number of steps since it was computed. A plain mean of
+    the last ρ_t gradients has the same mean age as the moving average. So ρ_t = 1 + 2
+    a, where a is the mean age of the gradients in the moving average. The formula for
+    ρ_t subtracts numbers near 2000 (for β = 0.999) to get a number near 5. While t (1 -
+    β) is small, this function therefore computes a from a power series.
 
     Args:
       decay: Decay β in [0, 1); may be traced.

@@ -111,7 +111,7 @@ def check_rate(
     Example:
       >>> check_rate(
       ...     lambda t: 0.1,
-      ...     no_schedule="it is the first radius, and the rule finds the others",
+      ...     no_schedule="the rate is the first radius; the rule computes the others",
       ... )
       Traceback (most recent call last):
       TypeError: learning_rate must be a finite number, at least 0; got a schedule. ...
@@ -175,9 +175,8 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
     masks. `init` and `update` refuse params and updates that are not pytrees of
     numbers. `update` also refuses params whose structure or shapes differ from those of
     the updates, and a state that does not belong to this rule and these shapes. Only
-    structures and shapes are compared, and the state of each structure is traced once.
-    A compiled step therefore costs no more than without the checks, and returns the
-    same bits.
+    structures and shapes are compared. Under jit this happens while `update` is traced,
+    so a compiled step costs no more than without the checks, and returns the same bits.
 
     Args:
       constructor: Function that returns the rule.

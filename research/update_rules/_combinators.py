@@ -44,17 +44,19 @@ def accumulate_gradients(
     """Call a rule at every k-th step with the mean of k gradients.
 
     k batches then act as one large batch. At every k-th step the rule gets the mean
-    gradient (also as `grad`) and the mean value of the objective, and the rule's update
-    is returned. At the other steps the update is 0 and the rule's state does not
-    change. If the loss is a mean and all batches have the same size, the result is the
-    step on one batch that is k times larger, up to rounding errors.
-    optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
-    Here the mean has the dtype of the params. For a wider dtype, put `with_state_dtype`
-    around this wrapper. torch takes the sum of the gradients instead of their mean.
+    gradient, also as the extra argument `grad`, and the mean value of the objective as
+    the extra argument `value`. The rule's update is then returned. At the other steps
+    the update is 0 and the rule's state does not change. If the loss is a mean and all
+    batches have the same size, the result is the step on one batch that is k times
+    larger, up to rounding errors. optax.MultiSteps(rule, k) is the same, but by default
+    keeps the mean in float32. Here the mean has the dtype of the params. For a wider
+    dtype, put `with_state_dtype` around this wrapper. torch takes the sum of the
+    gradients instead of their mean.
 
-    Between two updates nothing else may change the params. Rules that call value_fn
-    (SVRG, SAGA, SAM, line searches) are not supported, because such a rule would see
-    only the last of the k batches. For such a rule, update raises an error.
+    All k gradients must belong to the same params, so nothing else may change the
+    params in these steps. Rules that call value_fn (SVRG, SAGA, SAM, line searches) are
+    not supported, because such a rule would see only the last of the k batches. For
+    such a rule, update raises an error.
 
     Args:
       rule: Rule to wrap.

@@ -84,7 +84,9 @@ def arrays(tree: Params) -> Params:
 
 
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:
-    """Raise if params are complex although the rule is defined for real params only.
+    """Raise if params are complex, for a rule that is defined for real params only.
+
+    `rule` is the name of the rule, and needs_value_fn is as in `complete`.
 
     Raises:
       TypeError: A leaf is complex; the message names the leaf and a remedy.

@@ -15,8 +15,8 @@ class Range(NamedTuple):
         0. "linear" is the value x itself. "one_minus" is the log of 1 - x; it is for
         momenta and needs 0 <= low and high < 1. This scale puts as many trials between
         0.9 and 0.99 as between 0 and 0.9.
-      default: Value of the first trial, from low to high; None means the middle of the
-        range on this scale.
+      default: Value of the first trial, between low and high; None means the middle of
+        the range on this scale.
     """
 
     low: float
@@ -36,7 +36,8 @@ class RuleEntry(NamedTuple):
         written as a clause ("it needs ...").
       evaluations: Number of evaluations of the batch objective or its gradient in a
         step, including the gradient that is passed to the step.
-      rates: First grid of learning rates, ascending; None means the default grid.
+      rates: Learning rates that are tried first, ascending; None means those of
+        `tuning.ANY_LADDER`.
       aliases: Names of the rule in other libraries, in lower case.
       needs: Input that the constructor or a step needs besides the gradient and the
         objective ("residuals"). "" for a rule of `UPDATE_RULES`, which needs only a

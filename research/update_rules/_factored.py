@@ -97,10 +97,10 @@ def adafactor(
     rms is the root of the mean square over a leaf, δ is clipping_threshold, c is
     decay_rate, ε2 is min_scale and λ is weight_decay. A matrix is factored if both its
     sides are at least min_dim_size_to_factor long. Then only the means r_t of the rows
-    and c_t of the columns of v_t are stored, and v̂_t = r_t c_tᵀ / mean(r_t). For
-    leaves with more axes, r_t and c_t are the means over the longest and over the
-    second longest axis. If a leaf is not factored, v̂_t = v_t. With a momentum β, the
-    first term in the brackets is replaced by its moving average with the decay β.
+    and q_t of the columns of v_t are stored, and v̂_t = r_t q_tᵀ / mean(r_t). For
+    leaves with more axes, r_t and q_t are the means over the longest and over the
+    second longest axis. If a leaf is not factored, v̂_t = v_t. With a momentum μ, the
+    first term in the brackets is replaced by its moving average with the decay μ.
 
     The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True). Other
     implementations also differ in these points:
@@ -130,7 +130,7 @@ def adafactor(
         have, a positive integer; None means 128. It cannot be traced.
       multiply_by_parameter_scale: Whether to multiply by max(ε2, rms(x_t)).
       clipping_threshold: Threshold δ, positive; may be traced. 1e30 turns clipping off.
-      momentum: Momentum β in [0, 1), or None for none; may be traced.
+      momentum: Momentum μ in [0, 1), or None for none; may be traced.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: As in `adamw`.
       eps, min_scale: Constants ε and ε2, at least 0; may be traced.
@@ -222,8 +222,8 @@ def adafactor(
 def _least(min_dim_size_to_factor: Any) -> int:
     if isinstance(min_dim_size_to_factor, Tracer):
         raise TypeError(
-            "min_dim_size_to_factor decides the shapes of the state of adafactor, so "
-            "that it cannot be traced; under optax.inject_hyperparams name it in "
+            "min_dim_size_to_factor cannot be traced, because it decides the shapes of "
+            "the state of adafactor. Under optax.inject_hyperparams pass "
             "static_args=('min_dim_size_to_factor',)."
         )
     if min_dim_size_to_factor is None:

@@ -83,7 +83,7 @@ def heavy_ball(
     """Step along a decaying sum of gradients.
 
     m_t = μ m_(t-1) + g_t,
-    u_t = -η_t m_t, from m_(-1) = 0.
+    u_t = -η_t m_t, from m_0 = 0.
 
     optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. Polyak writes
     x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)). Sutskever et al. write v_t = μ v_(t-1) -
@@ -419,8 +419,8 @@ def noisy_sgd(
     u_t = -η_t (g_t + σ_t n_t), where n_t are standard normal numbers,
     σ_t² = σ² / t^γ with t counted from 1, and σ² is the argument eta.
 
-    The numbers for step t and leaf k, both counted from 0, are drawn with the key
-    fold_in(fold_in(key, t), k). A run that is resumed at step t therefore draws the
+    The numbers of step t and leaf k, with k counted from 0, are drawn with the key
+    fold_in(fold_in(key, t - 1), k). A run that is resumed at step t therefore draws the
     same numbers. optax.noisy_sgd draws other numbers from the same distribution,
     because it has a key in its state. torch does not have the rule.
 
@@ -502,7 +502,7 @@ RULES = (
     RuleEntry(signum, {"learning_rate": step_rate(1e-4), "momentum": MOMENTUM}),
     RuleEntry(
         noisy_sgd,
-        "it needs a key, and its draws are not those of the study",
+        "it needs a key, so it draws the same random numbers with every seed",
         needs="a key",
     ),
 )

@@ -63,8 +63,9 @@ def backtracking_descent(
 
     The same rule in optax is chain(sgd(1), scale_by_backtracking_linesearch(n,
     slope_rtol=c, decrease_factor=ρ, increase_factor=increase or inf,
-    max_learning_rate=η)). If no trial is accepted, optax takes the last trial. Here the
-    update is then 0, and the state's `outcome` gives the reason.
+    max_learning_rate=η)), where n is max_evaluations and c is sufficient_decrease. If
+    no trial is accepted, optax takes the last trial. Here the update is then 0, and the
+    state's `outcome` gives the reason.
 
     Use it on a deterministic, cheap objective to avoid tuning a rate. It is not faster
     than gradient descent with the best rate. On mini-batches it fits each step to the
@@ -195,15 +196,15 @@ def nonlinear_conjugate_gradient(
     (fletcher_reeves), max(0, <g_t, y> / |g_(t-1)|²) (polak_ribiere_plus), <g_t, y> /
     <d, y> (hestenes_stiefel) or |g_t|² / <d, y> (dai_yuan). On a quadratic with exact
     line searches all four formulas give the linear conjugate gradient method, which
-    ends after n steps in n dimensions.
+    ends after at most n steps in n dimensions.
 
     The method restarts with d_t = -g_t if d_t is not a descent direction, or if the
     formula for β_t divides by zero. The first trial of a search is a_(t-1) <g_(t-1),
     d_(t-1)> / <g_t, d_t>, which assumes the same decrease as in the last step. At the
     first step, and after a failed search, the first trial is η min(1, 1 / |g_t|).
 
-    optax does not have this rule. scipy's CG is polak_ribiere_plus with another strong
-    Wolfe search.
+    optax does not have this rule. scipy's CG is polak_ribiere_plus with another
+    implementation of the strong Wolfe search.
 
     Use it where L-BFGS would need too much memory: this rule stores two vectors. L-BFGS
     usually needs fewer evaluations. The gradients must be deterministic.

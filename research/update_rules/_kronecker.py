@@ -2,7 +2,8 @@
 
 A matrix of params has two preconditioners: a square matrix for its rows, and another
 one for its columns. The Kronecker product of the two approximates one large
-preconditioner of all entries.
+preconditioner of all entries. In the formulas, G_t is the gradient of a leaf, X_t its
+params, u_t the update and η_t the learning rate at step t.
 """
 
 import functools
@@ -69,7 +70,8 @@ def soap(
 ) -> optax.GradientTransformation:
     """Run Adam in the eigenbasis of Shampoo's matrices.
 
-    For a matrix, u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is weight_decay and
+    For a matrix X_t with the gradient G_t,
+    u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is weight_decay and
     N_t = M̂'_t / (√V̂_t + ε), with M̂'_t = Q_Lᵀ M_t Q_R / (1 - β1^t),
     M_t = β1 M_(t-1) + (1 - β1) G_t,
     V̂_t = V_t / (1 - β2^t), with V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by
@@ -121,10 +123,10 @@ def soap(
         such a pytree. Leaves marked True are decayed.
       refresh_every: Number of steps k between two refreshes, a positive integer; may be
         traced.
-      refresh: "qr" or "eigh".
+      refresh: How the bases are refreshed (see above), "qr" or "eigh".
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
       max_size: Largest length of an axis that is rotated, an integer of at least 0;
-        None means 10,000. It cannot be traced, because it is the length of arrays.
+        None means 10,000. It cannot be traced, because it decides the shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -331,8 +333,9 @@ def kl_soap(
 ) -> optax.GradientTransformation:
     """Run Adam in the eigenbasis of the Kronecker factors of the gradients' covariance.
 
-    For a matrix of shape (m, n), u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is
-    weight_decay and N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
+    For a matrix X_t of shape (m, n) with the gradient G_t,
+    u_t = -η_t (Q_L N_t Q_Rᵀ + λ X_t), where λ is weight_decay and
+    N_t = Q_Lᵀ M_t Q_R / (√V_t + ε), with
     M_t = β1 M_(t-1) + (1 - β1) G_t and
     V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by entry.
     M and V start at 0, and their bias is not corrected.
@@ -389,7 +392,7 @@ def kl_soap(
       shampoo_beta: Decay rate β in [0, 1); may be traced. None means β2.
       first_eigenvalue: First value of all eigenvalues d, positive; may be traced.
       max_size: Largest length of an axis that is rotated, an integer of at least 0;
-        None means 10,000. It cannot be traced, because it is the length of arrays.
+        None means 10,000. It cannot be traced, because it decides the shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -589,22 +592,22 @@ def shampoo(
 ) -> optax.GradientTransformationExtraArgs:
     """Precondition each axis of a leaf by an inverse root of the sum of G Gᵀ.
 
-    For a matrix, u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t), where λ is
-    weight_decay and
+    For a matrix X_t with the gradient G_t,
+    u_t = -η_t (L_t^(-1/q) M_t R_t^(-1/q) + λ X_t), where λ is weight_decay and
     L_t = ε I + Σ G_s G_sᵀ and R_t = ε I + Σ G_sᵀ G_s, with sums over s = 1, ..., t,
     M_t = β1 M_(t-1) + (1 - β1) G_t.
 
-    A leaf with k axes has a factor for each axis, and q = 2 k. So q is 4 for matrices
+    A leaf with j axes has a factor for each axis, and q = 2 j. So q is 4 for matrices
     and 2 for vectors. For vectors, the rule is the full-matrix AdaGrad. A scalar counts
     as a vector of length 1.
 
-    Later versions of Shampoo have these options. If b2 is a number, the sums become
-    moving averages: the root is that of ε I + L_t, with L_t = β2 L_(t-1) + (1 - β2) G_t
-    G_tᵀ and without a bias correction. The roots are computed at the calls 1, 1 + k, 1
-    + 2 k, ... for k = refresh_every, and are used until they are computed again. With
-    graft, the step of a leaf is rescaled to the length of the step that another rule
-    would take with the rate 1. For an axis longer than max_size, only the diagonal of
-    the factor is used.
+    The following options come from later versions of Shampoo. If b2 is a number, the
+    sums become moving averages: the root is that of ε I + L_t, with L_t = β2 L_(t-1) +
+    (1 - β2) G_t G_tᵀ and without a bias correction. The roots are computed at the calls
+    1, 1 + k, 1 + 2 k, ... for k = refresh_every, and are used until they are computed
+    again. With graft, the step of a leaf is rescaled to the length of the step that
+    another rule would take with the rate 1. For an axis longer than max_size, only the
+    diagonal of the factor is used.
 
     If b1 = 0 and ε = 0, the first step has the direction U Vᵀ, where G = U S Vᵀ is the
     singular value decomposition. `muon` approximates this matrix. Eigenvalues of 0 are
@@ -646,12 +649,12 @@ def shampoo(
         traced.
       root: Order q of the roots, a positive integer; None means twice the number of
         axes. It cannot be traced.
-      method: "eigh" or "newton".
-      graft: Function from a rate to the rule whose step has the wanted length, such as
+      method: How the roots are computed (see above), "eigh" or "newton".
+      graft: Function from a rate to the rule that sets the length of the step, such as
         adagrad. None means that the length is not changed.
       max_size: Largest length of an axis whose factor is a whole matrix, an integer of
-        at least 0; None means 1,024. It cannot be traced, because it is the length of
-        arrays.
+        at least 0; None means 1,024. It cannot be traced, because it decides the
+        shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -842,8 +845,8 @@ def by_newton(
     Let A = L + ε I, |A| its Frobenius norm, and z = (1 + q) / (2 |A|). The iteration
     starts with X = z^(1/q) I and M = z A. Each step computes T = ((q + 1) I - M) / q, X
     <- X T and M <- T^q M. M converges to I, and X converges to A^(-1/q). The iteration
-    ends when the largest entry of |M - I| is below n eps, when it grows again, or after
-    num_steps steps.
+    ends when the largest entry of |M - I| is below n times the machine epsilon, when
+    this entry grows again, or after num_steps steps.
 
     Args:
       matrix: Matrix L, shape (n, n), of float32 or float64; L + ε I is definite.
@@ -851,8 +854,8 @@ def by_newton(
       ridge: Constant ε, at least 0.
       num_steps: Largest number of steps.
     Returns:
-      The root, shape (n, n), with a relative error of about eps times the condition
-      number of A. 0 if A is 0.
+      The root, shape (n, n), with a relative error of about the machine epsilon times
+      the condition number of A. The result is 0 if A is 0.
     References:
       Guo & Higham, A Schur-Newton method for the matrix pth root and its inverse, SIAM
       J. Matrix Anal. Appl. 28 (2006), equation (3.1) on the coupled form.
@@ -906,7 +909,7 @@ def root_residual(
 
 
 def _matrix_power(x: Array, order: int) -> Array:
-    """Return X^q by repeated squaring; jnp.linalg.matrix_power has no precision."""
+    """Return X^q by repeated squaring. (jnp.linalg.matrix_power takes no precision.)"""
     if order == 1:
         return x
     half = _matrix_power(_product(x, x), order // 2)
@@ -1008,9 +1011,10 @@ def psgd_kron(
 ) -> optax.GradientTransformation:
     """Learn one triangular factor per axis of a leaf, to whiten the gradients.
 
-    For a matrix, u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is
-    weight_decay and M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are
-    updated with the given probability:
+    For a matrix X_t with the gradient G_t,
+    u_t = -η_t (clip(Q_Lᵀ Q_L M_t Q_Rᵀ Q_R) + λ X_t), where λ is weight_decay and
+    M_t = β1 M_(t-1) + (1 - β1) G_t. Before this step, the factors are updated with the
+    given probability:
     Q_L <- Q_L - μ / |A Aᵀ + B Bᵀ| triu(A Aᵀ - B Bᵀ) Q_L, with
     A = Q_L M_t Q_Rᵀ and B = Q_L^(-T) V_t Q_R^(-1).
     Q_R is updated in the same way, with Aᵀ A and Bᵀ B. V_t has standard normal entries,
@@ -1055,8 +1059,8 @@ def psgd_kron(
       mask: Pytree of booleans (a prefix of the params), or a function from params to
         such a pytree. Leaves marked True are decayed.
       max_size: Largest length of an axis whose factor is a whole matrix, an integer of
-        at least 0; None means 8,192. It cannot be traced, because it is the length of
-        arrays.
+        at least 0; None means 8,192. It cannot be traced, because it decides the
+        shapes of arrays.
     Returns:
       The rule; its update needs params.
     Raises:
@@ -1256,8 +1260,8 @@ def _static(rule: str, name: str, value: Any, default: int) -> int:
     """Return an integer that is a length or an exponent; a traced one is refused."""
     if isinstance(value, Tracer):
         raise TypeError(
-            f"{name} is a constant of the program of {rule}, so that it cannot be "
-            f"traced. Under optax.inject_hyperparams name it in "
+            f"{name} cannot be traced, because it must be constant in the compiled "
+            f"program of {rule}. Under optax.inject_hyperparams pass "
             f"static_args=({name!r},)."
         )
     if value is None:
@@ -1290,7 +1294,7 @@ RULES = (
     ),
     RuleEntry(
         psgd_kron,
-        "it needs a key for its random numbers",
+        "it needs a key, so it draws the same random numbers with every seed",
         aliases=("kron", "psgd"),
         needs="a key",
     ),

@@ -311,8 +311,8 @@ def muon(
     and the scale s = √max(1, n / m). X_t is the matrix and G_t its gradient, of shape
     (m, n) for m inputs and n outputs. λ is weight_decay, β is beta and M_t is the
     momentum. With nesterov=False, O is applied to M_t instead. If consistent_rms is a
-    number c, then s = c √max(m, n), and the root mean square of s O is about c for
-    every shape. With c = 0.2 this root mean square is about that of Adam's step, so the
+    number r, then s = r √max(m, n), and the root mean square of s O is about r for
+    every shape. With r = 0.2 this root mean square is about that of Adam's step, so the
     learning rate and the weight decay of AdamW can be used.
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
@@ -353,8 +353,9 @@ def muon(
         decoupled: it does not enter the momentum.
       ns_steps: Number of iterations, a positive integer; may be traced.
       ns_coeffs: Coefficients a, b and c, or a sequence of such triples. Iteration k
-        uses triple k, and iterations beyond the last triple use the last triple. The
-        names "standard" (the default), "polar_express" and "dion" are accepted, too.
+        uses triple k, and iterations beyond the last triple use the last triple. Names
+        of published coefficients are accepted, too: "standard" (the reference's, the
+        default), "polar_express" and "dion".
       bias_correction: Whether to correct the bias as optax does.
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
         function from params to such a pytree. Leaves marked True, which must have two
@@ -364,7 +365,7 @@ def muon(
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
-      consistent_rms: Root mean square c of the step, at least 0; may be traced. None
+      consistent_rms: Root mean square r of the step, at least 0; may be traced. None
         means s = √max(1, n / m).
     Returns:
       The rule; its update needs params.
@@ -785,10 +786,11 @@ def hyperball(
     """Keep the Frobenius norm of each weight matrix constant.
 
     X_(t+1) = R Y_t / |Y_t|, with Y_t = X_t - η_t R D_t / |D_t| and R = |X_0|, where D_t
-    is the step of another rule (inner) with the rate 1, times -1. The step therefore
+    is -1 times the update of another rule (inner) with the rate 1. The step therefore
     depends only on the direction of D_t, and η_t is approximately the angle by which
-    the matrix turns. All other leaves take the step of the inner rule. This rule is
-    called AdamH if the inner rule is Adam, and MuonH if the inner rule is Muon.
+    the matrix turns. All other leaves take the step of the inner rule, multiplied by
+    η_t. This rule is called AdamH if the inner rule is Adam, and MuonH if the inner
+    rule is Muon.
 
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. Weight decay in the inner rule only
@@ -810,8 +812,8 @@ def hyperball(
       inner: Function from a rate to the inner rule; None means adam. The function is
         called with the rate 1. For leaves that do not keep their norms, the updates of
         the inner rule are multiplied by η_t.
-      matrices: Leaves that keep their norms, as in `muon`. None selects the leaves with
-        two axes.
+      matrices: Mask of the leaves that keep their norms, in the form of the argument
+        `matrices` of `muon`. None selects the leaves with two axes.
     Returns:
       The rule; its update needs params, and what the inner rule needs.
     Raises:

@@ -46,7 +46,8 @@ class GaussNewtonState(NamedTuple):
       evaluations: Number of times that the last update evaluated the sum of squares
         with its gradient, int32. The Jacobian is not counted.
       squares_after, squares_grad_after: Sum ½ |r|² and its gradient after the step.
-        None if there is no line search, or if the params are narrower than float32.
+        None if there is no line search, or if the params are narrower than float32, so
+        that x is rounded after the step.
     """
 
     count: Int[Array, ""]
@@ -84,11 +85,11 @@ def gauss_newton(
     and torch do not have this rule.
 
     A column of J counts as a linear combination of the other columns if its diagonal
-    entry in R is at most m eps times the length of the column, where m is the number of
-    residuals and eps is the machine epsilon. The state then reports a singular matrix,
-    and the argument `singular` chooses the step. "shortest" takes the h with the
-    smallest |D h|, where the diagonal matrix D holds the lengths of the columns. "stop"
-    takes no step.
+    entry in the factor R of J = Q R is at most m eps times the length of the column,
+    where m is the number of residuals and eps is the machine epsilon. The state then
+    reports a singular matrix, and the argument `singular` chooses the step. "shortest"
+    takes the h with the smallest |D h|, where the diagonal matrix D holds the lengths
+    of the columns. "stop" takes no step.
 
     Use it to fit a curve with few parameters from a good start. From a poor start,
     Levenberg-Marquardt is safer.
@@ -238,10 +239,11 @@ def levenberg_marquardt(
     four differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,
     while this rule computes μ to full precision. Second, after a bad trial MINPACK
     shrinks Δ to between 0.1 and 0.5 times |D h|. Third, MINPACK's η is 100. Fourth, if
-    F decreases here by less than its rounding error, 4 eps |r|ᵀ(|r| + |J| |x|), the
-    decrease counts as predicted, so that the last digits of x converge. The rule
-    ignores the incoming gradient, so the objective may be any multiple of |r|². optax
-    and torch do not have this rule.
+    F changes here by less than its rounding error, the change counts as predicted, so
+    that the last digits of x converge. The rounding error is 4 eps |r|ᵀ(|r| + |J| |x|),
+    with the machine epsilon eps and absolute values entry by entry. The rule ignores
+    the incoming gradient, so the objective may be any multiple of |r|². optax and torch
+    do not have this rule.
 
     Use it to fit curves. It needs all residuals at once and does not work with
     mini-batches. If the residuals stay large, the factor 1/10 makes the rule slow. For
@@ -274,7 +276,7 @@ def levenberg_marquardt(
     check_rate(
         learning_rate,
         positive=True,
-        no_schedule="it is the first radius; the rule finds the others itself",
+        no_schedule="the rate is the first radius; the rule computes the others",
     )
     given = residual_fn
 

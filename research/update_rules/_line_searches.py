@@ -179,16 +179,18 @@ def strong_wolfe(
 
     The search is Nocedal & Wright's bracketing and zooming in a single loop, with one
     value and gradient per iteration. Before a bracket is found, the next trial is the
-    minimiser of the cubic through the last two points. The distance of this trial from
-    the first point is kept between 2.1 and 5 times the distance between the two points.
-    In a bracket, the next trial is the minimiser of the cubic through both ends. It is
-    kept at least a tenth of the bracket's length away from both ends. If the cubic has
-    no minimiser, the trial is the middle of the bracket. A value that is not finite
-    counts as too high.
+    minimiser of the cubic that has the values and slopes of φ at the last two trials.
+    The distance of the new trial from the earlier of the two is limited to between 2.1
+    and 5 times the distance between the two. In a bracket, the next trial is the
+    minimiser of the cubic that has the values and slopes of φ at both ends. It is kept
+    at least a tenth of the bracket's length away from both ends. If the cubic has no
+    minimiser, the trial is the middle of the bracket. A value that is not finite counts
+    as too high.
 
-    Close to a minimum, a comparison of values is inconclusive. If φ(a) exceeds φ(0) by
-    no more than the rounding error 10 eps |f|, the decrease is judged by the slope:
-    φ'(a) <= (2 c1 - 1) φ'(0). This is Hager & Zhang's condition.
+    Close to a minimum, the values of f differ by less than their rounding errors. If
+    φ(a) exceeds φ(0) by no more than the rounding error 10 eps |φ(0)|, where eps is the
+    machine epsilon, the decrease is judged by the slope: φ'(a) <= (2 c1 - 1) φ'(0).
+    This is Hager & Zhang's condition.
 
     optax's zoom line search also uses the strong Wolfe conditions. torch's strong_wolfe
     is the same search with other safeguards.

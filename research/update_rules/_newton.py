@@ -72,10 +72,10 @@ def newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Step towards the minimum of the quadratic model of the objective.
 
-    u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t). The step size a_t is the first of η, η
-    s, η s², ... that satisfies Armijo's condition f(x_t + a_t p_t) <= f(x_t) + c a_t
-    ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is sufficient_decrease. η =
-    1 tries the full step first.
+    u_t = a_t p_t, where ∇²f(x_t) p_t = -∇f(x_t) and f is the objective. The step size
+    a_t is the first of η, η s, η s², ... that satisfies Armijo's condition f(x_t + a_t
+    p_t) <= f(x_t) + c a_t ∇f(x_t)ᵀp_t. Here η is learning_rate, s is shrink and c is
+    sufficient_decrease. η = 1 tries the full step first.
 
     The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
     params, a step needs memory for n² numbers and n³ operations. Near a minimum with a
@@ -83,24 +83,26 @@ def newton(
     torch do not have Newton's method.
 
     A Hessian counts as not positive definite if a pivot of its Cholesky factorisation
-    is at most n eps times the corresponding diagonal entry. state.curvature then
-    reports this, and the argument `indefinite` chooses the step. "reflect" replaces
-    each eigenvalue by its absolute value, but by at least √eps times the largest
-    absolute value. A saddle point then repels the iterates. "keep" uses the Hessian
-    unchanged, which leads to saddle points and maxima. With the line search, "keep"
-    takes no step if the direction is not a descent direction. "stop" takes no step.
+    is at most n eps times the corresponding diagonal entry, where eps is the machine
+    epsilon. state.curvature then reports this, and the argument `indefinite` chooses
+    the step. "reflect" replaces each eigenvalue by its absolute value, but by at least
+    √eps times the largest absolute value. A saddle point then repels the iterates.
+    "keep" uses the Hessian unchanged, which leads to saddle points and maxima. With the
+    line search, "keep" takes no step if the direction is not a descent direction.
+    "stop" takes no step.
 
     If the Hessian is zero, the rule takes no step. At an exact saddle point the
     gradient is zero, and so is the step; `trust_region_newton` leaves such a point.
 
     Use it for up to a few hundred params if the objective is smooth and the gradient
     exact, as in logistic regression. On mini-batches, the Hessian is as noisy as the
-    gradient, and the rule steps to the minimum of the batch.
+    gradient, and the rule steps towards the minimum of the loss on this batch.
 
     Args:
       learning_rate: First step size η to try. A number of at least 0, a traced scalar,
         or a schedule.
-      indefinite: "reflect", "keep" or "stop".
+      indefinite: Step for a Hessian that is not positive definite (see above):
+        "reflect", "keep" or "stop".
       line_search: Whether to search for the step size. False uses η without evaluating
         f. This is Newton's own method, which may diverge.
       sufficient_decrease: Constant c in [0, 1).
@@ -232,11 +234,11 @@ def trust_region_newton(
     the region, in a direction of arbitrary sign. In this way the rule leaves an exact
     saddle point.
 
-    The ratio ρ_t is the decrease of f divided by the decrease of the model. x moves if
-    ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4, and min(2 Δ_t,
-    max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does not change. A
-    decrease below the rounding error of f counts as predicted by the model. The
-    constants are those of scipy's trust-exact, which solves the subproblem less
+    The ratio ρ_t is the decrease of the objective f divided by the decrease of the
+    model. x moves if ρ_t > acceptance. The next radius is Δ_t / 4 if ρ_t < 1/4, and
+    min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t. Otherwise the radius does not
+    change. A decrease below the rounding error of f counts as predicted by the model.
+    The constants are those of scipy's trust-exact, which solves the subproblem less
     exactly. optax and torch do not have this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
@@ -267,7 +269,7 @@ def trust_region_newton(
     check_rate(
         learning_rate,
         positive=True,
-        no_schedule="it is the first radius; the rule finds the others itself",
+        no_schedule="the rate is the first radius; the rule computes the others",
     )
     check_number("max_radius", max_radius, positive=True)
     check_number("acceptance", acceptance, below=0.25)
@@ -344,10 +346,10 @@ def trust_region_step(
 ) -> tuple[Float[Array, " n"], Float[Array, ""], Int[Array, ""]]:
     """Return the minimiser of a quadratic model inside a trust region.
 
-    The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ with
-    the lowest eigenvalue λ_1, γ = Vᵀg and s = σ + λ_1. Then the minimiser is p = -V (γ
-    / (λ
-    - λ_1 + s)).
+    The model is gᵀp + ½ pᵀ H p, and the region is |p| <= Δ. Let H = V diag(λ) Vᵀ, γ =
+    Vᵀg, and s = σ + λ_1 for the lowest eigenvalue λ_1. Outside the hard case (see
+    `trust_region_newton`), the minimiser is p = -V (γ / (λ - λ_1 + s)), with the
+    division entry by entry.
 
     Args:
       hessian: Hessian H, symmetric, shape (n, n).

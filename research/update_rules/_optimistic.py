@@ -56,8 +56,9 @@ def optimistic_gradient_descent(
     optax.optimistic_gradient_descent is the same. torch does not have the rule.
 
     Use it for games and other saddle points, min over x and max over y of f(x, y), with
-    the negative gradient for y. On f = x y gradient descent moves away from the saddle
-    point at any rate. This rule converges to the saddle point.
+    the negative gradient for y. On f = x y, gradient descent moves away from the saddle
+    point for every rate η > 0. This rule, with α = β = 1, converges to the saddle point
+    for 0 < η < 1 / √3.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->

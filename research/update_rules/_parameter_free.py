@@ -1,10 +1,11 @@
 """Rules that set their own step size, from the distance moved or the objective's value.
 
 DoG, DoWG, Prodigy and D-Adaptation estimate the distance to the minimum. COCOB and
-Mechanic bet on the next gradient. MoMo uses the objective's value. DoG, DoWG, Prodigy,
-COCOB and Mechanic compute the distance from the start as the sum of their own updates,
-not from the params, because in float32 a param of size 1 would round a first move of
-1e-6 by 6 %. Each of these five must therefore be the last transformation in a chain.
+Mechanic come from algorithms for betting on a coin. MoMo uses the objective's value.
+DoG, DoWG, Prodigy, COCOB and Mechanic compute the distance from the start as the sum of
+their own updates, not from the params, because in float32 the rounding of a param of
+size 1 changes a first move of 1e-6 by up to 6 %. Each of these five must therefore be
+the last transformation in a chain.
 """
 
 from collections.abc import Callable
@@ -76,9 +77,10 @@ def dog(
 
     The name stands for "distance over gradients". optax.contrib.dog is the same with
     init_step=("distance", r_ε) or, by default, ("heuristic", 1e-6), but optax computes
-    the distance from the rounded params. The paper has no ε. The authors' code has the
-    same ε as this rule. For coupled weight decay, chain `add_decayed_weights` before
-    the rule. torch does not have this rule.
+    x_i - x_0 by subtracting the params, which loses digits while the distance is small.
+    The paper has no ε. The authors' code has the same ε as this rule. For coupled
+    weight decay, chain `add_decayed_weights` before the rule. torch does not have this
+    rule.
 
     Use it if no rate can be tuned, on convex or nearly convex losses. The guarantee of
     convergence is for an average of the iterates, which the authors also keep. The rule
@@ -201,15 +203,16 @@ def prodigy(
     d_(t+1) (eps_by_next_distance=False). With ε = 1e-8, this changes a step by one part
     in a million while d grows. optax.contrib.prodigy multiplies every η_t by √(1 -
     β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True). The authors' code has an option
-    for this. Without this correction, the length of the first step is 3.2 d_0 η (0.1 /
-    √0.001). If all gradients so far are 0, optax (up to 0.2.8) divides 0 by 0, and its
-    params become NaN. The arguments betas, estim_lr0 and estim_lr_coef of optax are b1,
-    b2, initial_distance and distance_factor (κ) here. torch does not have the rule.
+    for this. Without this correction, each entry of the first step is about 3.2 d_0 η,
+    where 3.2 is (1 - β1) / √(1 - β2). If all gradients so far are 0, optax (up to
+    0.2.8) divides 0 by 0, and its params become NaN. The arguments betas, estim_lr0 and
+    estim_lr_coef of optax are b1, b2, initial_distance and distance_factor (κ) here.
+    torch does not have the rule.
 
     Use it instead of tuning Adam's rate, with a schedule for η that ends at 0. To scale
     all rates, change distance_factor, not η. Since d never shrinks, a single step with
-    large gradients may make d too large for ever, if these gradients point against the
-    distance moved so far.
+    large gradients may make d too large for ever, if these gradients point against
+    x_t - x_0.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -342,8 +345,9 @@ def dowg(
     The name stands for "distance over weighted gradients". Early gradients belong to
     short distances, so they have little weight in the sum, and the steps are longer
     than those of `dog`. optax.contrib.dowg is the same rule, and its argument
-    init_estim_sq_dist is r_ε². optax computes the distance from the rounded params. The
-    paper has no ε. torch does not have the rule.
+    init_estim_sq_dist is r_ε². optax computes x_i - x_0 by subtracting the params,
+    which loses digits while the distance is small. The paper has no ε. torch does not
+    have the rule.
 
     Use it for convex losses if you cannot tune a rate. The rule does not need an
     average of the iterates.
@@ -442,8 +446,8 @@ def cocob(
 
     The name stands for "continuous coin betting". The paper calls the rule
     COCOB-Backprop, and has no η. A constant η would cancel if ε were 0.
-    optax.contrib.cocob is the same, but it computes x_t - x_0 from the rounded params.
-    torch does not have the rule.
+    optax.contrib.cocob is the same, but it computes x_t - x_0 by subtracting the
+    params, which loses digits. torch does not have the rule.
 
     Use it if you cannot tune a rate, and different entries need different rates. The
     rule stores five arrays per leaf. The distance from x_0 may double within a few
@@ -703,9 +707,9 @@ def mechanic(
     x_(t+1) = x_0 + S_(t+1) (Δ_t + d_t).
     λ is weight_decay and σ is initial_scale. Norms and products are over all leaves.
 
-    optax.contrib.mechanize(inner(η)) is the same, but it computes x_t - x_0 from the
-    rounded params. The clip of h_t is not in the paper; it is the same in optax and
-    here. torch does not have the rule.
+    optax.contrib.mechanize(inner(η)) is the same, but it computes x_t - x_0 by
+    subtracting the params, which loses digits. The clip of h_t is not in the paper; it
+    is the same in optax and here. torch does not have the rule.
 
     Use it around any rule whose rate you cannot tune, with the schedule that you would
     use for this rule. S_t replaces the size of the inner rate η, so only the ratios of
@@ -805,8 +809,8 @@ def mechanic(
 def _count_of_betas(num_betas: Any) -> int:
     if isinstance(num_betas, Tracer):
         raise TypeError(
-            "num_betas is the length of arrays in the state of mechanic, so that it "
-            "cannot be traced; under optax.inject_hyperparams name it in "
+            "num_betas cannot be traced, because it is the length of arrays in the "
+            "state of mechanic. Under optax.inject_hyperparams pass "
             "static_args=('num_betas',)."
         )
     return 6 if num_betas is None else int(num_betas)
@@ -842,14 +846,14 @@ def momo(
 ) -> optax.GradientTransformationExtraArgs:
     """Momentum with a step length from the objective's value and its lower bound.
 
-    The step ends where a linear model of the objective reaches the lower bound, but is
-    not longer than η_t m_t.
+    The step ends where a linear model of the objective reaches the lower bound, but its
+    length is at most η_t |m_t|.
 
     m_t, f̄_t and γ_t are moving averages of g_t, f(x_t) and <g_t, x_t> with the decay
     β. In the first step, each average is its first value. With a = 1 + η_t λ and the
     lower bound f*:
     τ_t = min(η_t, max(a (f̄_t - f* - γ_t) + <m_t, x_t>, 0) / |m_t|²),
-    u_t = -τ_t m_t - η_t λ / a x_t.
+    u_t = -τ_t m_t - η_t λ x_t / a.
 
     If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* changes. Let q_t = a (f̄_t -
     γ_t) + <m_t, x_t>. If a f* > q_t, then before the step f* <- max(q_t / (2 a),
@@ -975,7 +979,7 @@ def momo_adam(
     β1. They start at 0. With D_t = √v̂_t + ε as in `adam`, c_t = 1 - β1^t, a = 1 + η_t
     λ, p_t = <m_t, m_t / D_t> and the lower bound f*:
     τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
-    u_t = -τ_t m_t / D_t - η_t λ / a x_t.
+    u_t = -τ_t m_t / D_t - η_t λ x_t / a.
 
     If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f*, and p_t
     in place of |m_t|². optax.contrib.momo_adam is the same, except that it sets τ_t = 0

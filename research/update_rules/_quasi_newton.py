@@ -63,10 +63,10 @@ def bfgs(
 
     u_t = -a_t H_t g_t, with H_t = (I - ρ s yᵀ) H_(t-1) (I - ρ y sᵀ) + ρ s sᵀ, where s =
     x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>. Before the first pair (s, y), H
-    = min(1, 1 / |g_t|) I. The first pair starts from H = <s, y> / <y, y> I. A line
-    search finds a_t, and tries η first. A pair is used only if <s, y> > min_curvature,
-    so H stays positive definite. For min_curvature = 0, a strong Wolfe step ensures
-    this condition.
+    = min(1, 1 / |g_t|) I. For the first pair, H_(t-1) is replaced by (<s, y> / <y, y>)
+    I. A line search finds a_t, and tries η first. A pair is used only if <s, y> >
+    min_curvature, so H stays positive definite. For min_curvature = 0, a strong Wolfe
+    step ensures this condition.
 
     optax does not have BFGS. scipy's BFGS starts from H = I and a first trial of 1.01 /
     |g_1|, and does not rescale H.
@@ -371,7 +371,7 @@ def _checked(
 def _refuse_no_params(params: Params) -> None:
     if params is None:
         raise ValueError(
-            "a quasi-Newton rule compares params; call update(grads, state, params, "
+            "a quasi-Newton rule needs the params; call update(grads, state, params, "
             "...)."
         )
 

@@ -88,7 +88,9 @@ def rprop(
     """
     check_rate(
         learning_rate,
-        no_schedule="it is the first size; the rule changes it entry by entry",
+        no_schedule=(
+            "the rate is the first step size, which the rule changes for each entry"
+        ),
     )
     check_number("eta_minus", eta_minus, below=1.0)
     check_number("eta_plus", eta_plus)

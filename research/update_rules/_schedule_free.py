@@ -41,7 +41,7 @@ class ScheduleFreeState(NamedTuple):
         the params.
       weight_sum: Sum of weights Σ γ_i^p, shape ().
       direction: State of the transformation from gradients to directions.
-      rate: DescendState of the learning rate.
+      rate: State of `descend`, which holds the learning rate.
     """
 
     evaluation_params: Params

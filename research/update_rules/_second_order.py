@@ -21,7 +21,7 @@ CURVATURES = (
     "no step yet",
     "the matrix is positive definite",
     "the Hessian has negative curvature",
-    "the matrix is singular to rounding",
+    "the matrix is singular up to rounding errors",
     "the value, the gradient or the matrix is not finite",
 )
 
@@ -142,10 +142,10 @@ def solve_symmetric(
     """Solve matrix · p = g by Cholesky, with a fallback for indefinite matrices.
 
     The matrix counts as positive definite if each pivot of the Cholesky factorisation
-    is larger than n eps times the corresponding diagonal entry. This test does not
-    depend on the scale of the variables. If the matrix fails the test, an
-    eigen-decomposition is used as the argument `indefinite` says. A zero matrix then
-    gives p = 0.
+    is larger than n eps times the corresponding diagonal entry, where eps is the
+    machine epsilon. This test does not depend on the scale of the variables. If the
+    matrix fails the test, an eigen-decomposition is used as the argument `indefinite`
+    says. A zero matrix then gives p = 0.
 
     Args:
       matrix: Symmetric matrix, shape (n, n).
@@ -290,7 +290,7 @@ def damped_step(
     """Return the step that minimises |J h + r| within a trust region, and its damping.
 
     The trust region is |D h| <= Δ, for a diagonal scaling D and a radius Δ. J = Q R is
-    factorised once. The damping μ comes from the singular values of R / D. The step h
+    factorised once. The damping μ comes from the singular values of R D⁻¹. The step h
     comes from a QR factorisation of R with √μ D below it. If columns of J are linearly
     dependent up to rounding errors, h comes from the singular values instead. Singular
     values of at most max(m, n) eps times the largest are then left out.

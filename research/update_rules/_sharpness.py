@@ -46,8 +46,9 @@ def sam(
 
     The rule is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)),
     opaque_mode=True), which divides 0 by 0 if the gradient is zero. By default, optax
-    splits the same step into two calls. torch does not have SAM. A transformation
-    chained before SAM changes only the direction of e_t, so clip inside `inner`.
+    splits the same step into two calls. torch does not have SAM. SAM uses the incoming
+    gradient only for the direction of e_t. A clip of the norm before SAM therefore has
+    no effect, so clip inside `inner`.
 
     Use it for networks that fit their training set and should generalise better, at
     twice the cost per step. On a convex problem it only keeps the params at a distance

@@ -86,7 +86,7 @@ def polyak_step(
     check_rate(
         learning_rate,
         no_schedule=(
-            "it is a factor of the step, which the rule computes from the value"
+            "this argument multiplies a rate that the rule computes from the value"
         ),
     )
     _check_any_sign("f_min", f_min)
@@ -185,7 +185,7 @@ def barzilai_borwein(
     """
     check_rate(
         learning_rate,
-        no_schedule="it is the first step; the rule finds the others itself",
+        no_schedule="the rate is that of the first step; the rule computes the others",
     )
     _check_flag("short", short)
 
@@ -287,7 +287,7 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     check_rate(
         learning_rate,
         positive=True,
-        no_schedule="it is the first step; the rule finds the others itself",
+        no_schedule="the rate is that of the first step; the rule computes the others",
     )
 
     def init(params: Params):

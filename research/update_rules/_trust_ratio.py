@@ -77,7 +77,8 @@ def lars(
       ratio_mask: Mask of the leaves that are scaled by the ratio, in the form of
         `mask`; None means all leaves.
       nesterov: Whether to use Nesterov momentum.
-      separate_norms: Whether to divide by the sum of two norms.
+      separate_norms: Whether to divide by |g_t| + λ |x_t| + ε. If False, the divisor is
+        |g_t + λ x_t| + ε.
     Returns:
       The rule, an optax.GradientTransformation; its update needs params.
     Raises:
@@ -138,7 +139,7 @@ def _everywhere(mask: Any) -> Any:
 def _momentum_of_steps(
     momentum: Scalar, nesterov: bool
 ) -> optax.GradientTransformation:
-    """Return the decaying sum of the steps, u_t = μ u_(t-1) + s_t, or μ u_t + s_t."""
+    """Return the sum u_t = μ u_(t-1) + s_t of steps s_t; if nesterov, μ u_t + s_t."""
 
     def init(params: Params):
         return StepMomentumState(jax.tree.map(jnp.zeros_like, params))
@@ -189,8 +190,9 @@ def novograd(
     have the rule.
 
     Use it in place of Adam for convolutional and speech networks. The rule stores one
-    number per leaf for the second moment, so it needs half of Adam's memory. The step
-    of a leaf is up to η / (1 - β1) long, however many entries the leaf has.
+    number per leaf for the second moment, so it needs half of Adam's memory. If the
+    gradient is constant and λ = 0, the length of a leaf's step grows to about η / (1 -
+    β1), however many entries the leaf has.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->
@@ -271,9 +273,8 @@ def fromage(
 ) -> optax.GradientTransformation:
     """Turn each leaf by a fixed angle towards its negative gradient.
 
-    x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and u_t =
-    x_(t+1)
-    - x_t. Norms below min_norm count as min_norm.
+    x_(t+1) = (x_t - η_t |x_t| g_t / |g_t|) / √(1 + η_t²) for each leaf, and
+    u_t = x_(t+1) - x_t. Norms below min_norm count as min_norm.
 
     Without the division by √(1 + η_t²), the norm of a leaf would grow without bound. If
     g_t is orthogonal to x_t, |x_(t+1)| = |x_t|. The paper has no min_norm. The authors'
@@ -281,9 +282,9 @@ def fromage(
     rounding errors: it computes 1 / √(1 + η²) - 1 as a difference, which loses digits
     for small η. torch does not have the rule.
 
-    Use it for networks whose layers have different scales. The rate is an angle. The
-    rate 0.01 suits most networks, and hardly needs tuning. Leaves that start at 0, such
-    as biases, hardly move.
+    Use it for networks whose layers have different scales. The rate is approximately
+    the angle of a step, so 0.01 suits most networks and hardly needs tuning. Leaves
+    that start at 0, such as biases, hardly move.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->

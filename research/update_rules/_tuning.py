@@ -86,8 +86,10 @@ def nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constant
     """Return Nesterov's constants, which suit every strongly convex function.
 
     They are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. For every smooth,
-    strongly convex function, each step multiplies the gap f - f* by at most 1 - 1 / √κ.
-    On quadratics, it multiplies the distance to the minimum by this factor as well.
+    strongly convex function, f(x_k) - f* <= (1 - 1 / √κ)^k (f(x_0) - f* + ½ m |x_0 -
+    x*|²) after k steps. Here x_k is the iterate itself, not the look-ahead point at
+    which the gradient is taken. On quadratics, each step multiplies the distance to the
+    minimum by 1 - 1 / √κ in the long run.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -113,7 +115,7 @@ def tuned_nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Co
 
     They are η = 4 / (3L + m) and μ = (√(3κ + 1) - 2) / (√(3κ + 1) + 2), where κ = L /
     m. On quadratics, each step multiplies the distance to the minimum by 1 - 2 / √(3κ +
-    1). This convergence rate is proved only for quadratics.
+    1) in the long run. This convergence rate is proved only for quadratics.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.

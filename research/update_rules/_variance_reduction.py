@@ -322,11 +322,11 @@ RULES = (
         svrg,
         "it needs the number of steps between two full gradients, and its steps "
         "differ in cost",
-        needs="a number of examples or steps",
+        needs="the number of steps between two full gradients",
     ),
     RuleEntry(
         saga,
         "it needs the number of examples, and keeps a gradient of each in memory",
-        needs="a number of examples or steps",
+        needs="the number of examples",
     ),
 )

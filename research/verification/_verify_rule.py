@@ -121,8 +121,9 @@ def verify_rule(
         gradient transformation, give the learning rate of this transformation.
       dtype: Dtype of the rule's steps: float64 (requires JAX's float64 to be on) or
         float32.
-      tolerance: Largest deviation that counts as agreement. None means 1000 eps, or
-        more for a reference whose rounding errors are known to be larger.
+      tolerance: Largest deviation that counts as agreement. None means 1000 times the
+        machine epsilon of `dtype`, or more for a reference whose rounding errors are
+        known to be larger.
       on_progress: Function called with (done, total, message) before each problem, and
         before each mistake that is tried.
       **arguments: Further arguments for the constructors and the formula.

@@ -86,7 +86,7 @@ def rmsprop(
     """Yield the iterates of RMSProp: slide 29 of Tieleman & Hinton (2012).
 
     The centered variant is from Graves (2013), equations (38)-(41). The other arguments
-    are those of optax.
+    are those of `research.update_rules.rmsprop`.
     """
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
     for t in count(1):
@@ -117,7 +117,8 @@ def madgrad(
 ) -> Iterator[Leaves]:
     """Yield the iterates of MADGRAD: algorithm 1 of Defazio & Jelassi (2022).
 
-    The authors' code adds ε to the rate, too.
+    With eps_in_rate=True, ε is also added to the rate, as in the authors' code. The
+    paper has eps_in_rate=False.
     """
     start = x
     s = v = zeros_like(x)
@@ -142,12 +143,12 @@ def optax_madgrad(
     weight_decay: float = 0.0,
     eps: float = 1e-6,
 ) -> optax.GradientTransformation:
-    """Return optax.contrib.madgrad, which receives x_t - x_0 in place of the params.
+    """Return optax.contrib.madgrad, called with x_t - x_0 in place of the params x_t.
 
-    With rounded params, small updates would have few correct digits. Only the weight
-    decay receives the params themselves. optax computes √t in float32, so in float64
-    its updates would be wrong by 1e-7. The rate is therefore a schedule that replaces
-    this √t by the exact one.
+    optax subtracts x_0 from the params. With the params x_t themselves, small updates
+    would therefore have few correct digits. Only the weight decay gets x_t. optax
+    computes √t in float32, so in float64 its updates would be wrong by 1e-7. The rate
+    is therefore a schedule that replaces this √t by the exact one.
     """
 
     def rate(count: Any):

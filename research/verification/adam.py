@@ -1,6 +1,6 @@
 """Formulas of Adam and closely related rules, from their papers.
 
-Arguments that a paper does not have are as in optax.
+Arguments that a paper does not have are those of this library's rules.
 """
 
 from collections.abc import Iterator
@@ -77,7 +77,9 @@ def amsgrad(
 ) -> Iterator[Leaves]:
     """Yield the iterates of AMSGrad: algorithm 2 of Reddi, Kale & Kumar (2018).
 
-    The paper has no bias corrections and no ε. Here both are as in optax or torch.
+    The paper has no bias corrections and no ε. With correct_before_max=True, the
+    corrections are those of optax, and with False those of torch. ε is the same in
+    both.
     """
     m = v = n = zeros_like(x)
     for t in count(1):

@@ -100,8 +100,8 @@ def mars(
 ) -> Iterator[Leaves]:
     """Yield the iterates of the approximate MARS-AdamW of Yuan et al. (2024).
 
-    As in timm, the first gradient is neither corrected nor clipped, and vectors are
-    updated by AdamW.
+    As in timm before version 1.0.31, the first gradient is neither corrected nor
+    clipped. With optimize_1d=False, vectors are updated by AdamW.
     """
     m = v = zeros_like(x)
     before = None
@@ -155,7 +155,7 @@ CARDS = {
                     "",
                 ),
                 Mistake(
-                    "the slow average is of the fast one",
+                    "the slow average averages m, not the gradient",
                     "(1 - slow) * g",
                     "(1 - slow) * m",
                 ),

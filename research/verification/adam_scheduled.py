@@ -26,10 +26,10 @@ def nadam(
     momentum_schedule: str = "constant",
     momentum_decay: float = 0.004,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of NAdam: algorithm 2 of Dozat (2016), with his schedule of μ.
+    """Yield the iterates of NAdam: algorithm 2 of Dozat (2016).
 
-    With a constant μ the rule is as in optax, and with the schedule "torch" as in
-    torch.
+    momentum_schedule="paper" is the algorithm of the paper, "constant" is the rule of
+    optax, and "torch" that of torch.
     """
     paper, constant = momentum_schedule == "paper", momentum_schedule == "constant"
     mu = lambda t: (
@@ -89,7 +89,8 @@ def radam(
 ) -> Iterator[Leaves]:
     """Yield the iterates of RAdam: algorithm 2 of Liu et al. (2020).
 
-    ε is as in optax or torch, and the threshold is an argument.
+    The paper has no ε, and its threshold is 4. With eps_before_correction=False, ε is
+    as in optax, and with True as in torch.
     """
     m = v = zeros_like(x)
     most = 2 / (1 - b2) - 1
@@ -124,7 +125,7 @@ CARDS = {
                     "m /",
                 ),
                 Mistake(
-                    "the averages are corrected with the same t",
+                    "both bias corrections have the same t",
                     "(1 - p * mu(t + 1))",
                     "(1 - p)",
                 ),
@@ -164,12 +165,12 @@ CARDS = {
                     "m / (1 - b1**t)",
                 ),
                 Mistake(
-                    "the averages are corrected by one t, as in AlgoPerf",
+                    "both bias corrections have the same t, as in AlgoPerf",
                     "t if same_correction else t + 1",
                     "t",
                 ),
                 Mistake(
-                    "it looks ahead with all of the gradient",
+                    "the gradient is not multiplied by 1 - b1 in the look-ahead",
                     "(1 - b1) * g / (1 - b1**t)",
                     "g",
                 ),
@@ -206,7 +207,7 @@ CARDS = {
             radam,
             (
                 Mistake(
-                    "steps are always divided: this is Adam",
+                    "every step is divided by the root, without a factor: Adam",
                     "length >= threshold:\n            r = sqrt(",
                     "True:\n            r = 1 or sqrt(",
                 ),

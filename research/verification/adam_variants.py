@@ -95,7 +95,8 @@ def yogi(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Yogi: algorithm 2 of Zaheer et al. (2018).
 
-    The paper has no bias corrections. Here the corrections are as in Adam.
+    The paper has no bias corrections. With bias_correction=True, they are those of
+    Adam.
     """
     m = zeros_like(x) + initial_mu
     v = zeros_like(x) + initial_accumulator_value
@@ -124,7 +125,7 @@ def adan(
     """Yield the iterates of Adan: algorithm 1 of Xie et al. (2024).
 
     Each β is 1 minus the paper's β. The averages start from 0 and are corrected for
-    this start. The paper has the proximal weight decay.
+    this start. proximal=True is the weight decay of the paper.
     """
     m = v = n = zeros_like(x)
     before = None
@@ -174,7 +175,11 @@ def cautious_adamw(
 
 
 def agreeing(d: Leaf, g: Leaf, plus_one: bool):
-    """Return d with 0 where d g <= 0, divided by the share of the other entries."""
+    """Return d with 0 where d g <= 0, divided by the share of entries that are kept.
+
+    If k of n entries are kept, the share is max(k / n, 0.001), or (k + 1) / n if
+    plus_one is true.
+    """
     kept = np.array([not a * b <= 0 for a, b in zip(d.flat, g.flat, strict=True)], int)
     kept = kept.reshape(d.shape).astype(object)
     if plus_one:
@@ -309,10 +314,12 @@ CARDS = {
             adabelief,
             (
                 Mistake(
-                    "the second moment is of g: this is Adam", "(g - m) ** 2", "g**2"
+                    "the second moment averages g²: this is Adam",
+                    "(g - m) ** 2",
+                    "g**2",
                 ),
                 Mistake(
-                    "the surprise is taken from the old average",
+                    "the deviation of g is taken from the old average, m_(t-1)",
                     "m = b1 * m + (1 - b1) * g\n        s = b2 * s + (1 - b2) * (g - "
                     "m) ** 2 + eps_root",
                     "s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root\n        m = b1 * "
@@ -329,7 +336,7 @@ CARDS = {
                     "m_hat = m",
                 ),
                 Mistake(
-                    "the surprise is from the corrected average",
+                    "the deviation of g is taken from the bias-corrected average",
                     "(g - m) ** 2",
                     "(g - m / (1 - b1**t)) ** 2",
                 ),
@@ -350,7 +357,9 @@ CARDS = {
                     "old",
                 ),
                 Mistake(
-                    "the second moment is of g", "(g - (old if", "(g - 0 * (old if"
+                    "the second moment averages g², not the squared deviation",
+                    "(g - (old if",
+                    "(g - 0 * (old if",
                 ),
                 Mistake(
                     "the step has momentum: this is AdaBelief, one step stale",
@@ -358,7 +367,7 @@ CARDS = {
                     "step = (b1 * m + (1 - b1) * g) / (below + eps)",
                 ),
                 Mistake(
-                    "the second moment is corrected by one t too many",
+                    "the bias correction of the second moment has t, not t - 1",
                     "(1 - b2 ** (t - 1))",
                     "(1 - b2**t)",
                 ),
@@ -509,18 +518,18 @@ CARDS = {
                     "pass",
                 ),
                 Mistake(
-                    "the entries that go down the gradient are left out",
+                    "the entries that oppose the gradient are left out, not the others",
                     "agreeing(a, b, plus_one)",
                     "agreeing(a, -b, plus_one)",
                 ),
                 Mistake(
-                    "the other entries do not move further",
+                    "the entries that are kept are not scaled up",
                     "agreeing(a, b, plus_one)",
                     "agreeing(a, b, plus_one) * sum(not p * q <= 0 for p, q in "
                     "zip(a.flat, b.flat, strict=True)) / max(a.size, 1)",
                 ),
                 Mistake(
-                    "the momentum forgets what is left out",
+                    "the momentum is also set to 0 in the entries that are left out",
                     "m = b1 * m + (1 - b1) * g",
                     "m = by_leaf(lambda a, b: agreeing(a, b, True), b1 * m + (1 - b1) "
                     "* g, g)",
@@ -534,7 +543,7 @@ CARDS = {
                     "learning_rate * d - decay",
                 ),
                 Mistake(
-                    "the decay is left out with the entries",
+                    "the entries that are left out do not decay either",
                     "decay = weight_decay * x\n",
                     "decay = weight_decay * x * entrywise(lambda a: 0 if a == 0 else "
                     "1, d)\n",

@@ -177,7 +177,7 @@ CARDS = {
             lookahead,
             (
                 Mistake(
-                    "the fast params do not come back to the slow",
+                    "the fast params are not reset to the slow params",
                     "            x = slow\n",
                     "",
                 ),
@@ -187,12 +187,12 @@ CARDS = {
                     "t % (sync_period + 1)",
                 ),
                 Mistake(
-                    "it returns one step late",
+                    "the fast params are reset one step late",
                     "t % sync_period == 0",
                     "t % sync_period == 1 and t > 1",
                 ),
                 Mistake(
-                    "the slow params move all the way",
+                    "the slow params move all the way to the fast params",
                     "slow = slow + slow_step_size * (x - slow)",
                     "slow = x",
                 ),
@@ -217,7 +217,7 @@ CARDS = {
             polyak_averaging,
             (
                 Mistake(
-                    "the start is one of the iterates in the mean",
+                    "the mean includes the initial point",
                     "zeros_like(x), 0",
                     "x, 1",
                 ),

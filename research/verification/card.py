@@ -41,9 +41,9 @@ class Card(NamedTuple):
       rates: Learning rates by the problem's name, for problems whose own rate is not
         suitable.
       reasons: Reasons why the rule is not compared on a problem, by the problem's name.
-      bounds: Largest deviations allowed, in units of eps, by the kind of reference
-        ("formula", "optax", "recorded") or by the dtype ("bfloat16"). Each replaces the
-        usual bound. A comment beside the card gives the reason.
+      bounds: Largest deviations allowed, in units of the machine epsilon, by the kind
+        of reference ("formula", "optax", "recorded") or by the dtype ("bfloat16"). Each
+        replaces the usual bound. A comment beside the card gives the reason.
     """
 
     formula: Formula | str

@@ -159,8 +159,8 @@ def _cause_without_trial(evidence: Sequence[Evidence], tolerance: float) -> str 
     if all(_agrees_but_for_small_updates(e, tolerance) for e in differing):
         return (
             "only rounding of the params. The params agree, but updates that are much "
-            "smaller than the params do not, as if positions were stored and "
-            "subtracted"
+            "smaller than the params do not, as if the rule computed updates by "
+            "subtracting params"
         )
     if _differs_by_a_hidden_nan(evidence, tolerance):
         return "it hides a NaN in the gradient, which the reference passes on"

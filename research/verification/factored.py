@@ -40,9 +40,9 @@ def adafactor(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Adafactor: algorithms 4 and 5 of Shazeer & Stern (2018).
 
-    The rate, the momentum and the decay are not in the paper. This function keeps the
-    whole average of squares and factors it in each step. The result is the same,
-    because the mean of an average is the average of the means.
+    The paper has relative_step=True, and neither momentum nor decay. This function
+    keeps the whole average of squares and factors it in each step. The result is the
+    same, because the mean of an average is the average of the means.
     """
     m = v = zeros_like(x)
     least = 128 if min_dim_size_to_factor is None else min_dim_size_to_factor
@@ -148,10 +148,11 @@ def optax_adafactor(
     weight_decay: float = 0.0,
     eps: float = 1e-30,
 ) -> optax.GradientTransformation:
-    """Return optax.adafactor, built from its parts, with t^-c in the rate's dtype.
+    """Return optax.adafactor, built from its parts, with a more accurate t^-c.
 
-    optax computes this power in float32, so in float64 its updates would be wrong by
-    1e-7. optax does not multiply the weight decay by the rate.
+    c is decay_rate. optax computes this power in float32, so in float64 its updates
+    would be wrong by 1e-7. Here the power has the dtype of the rate. optax does not
+    multiply the weight decay by the rate.
     """
 
     def decay_at(count: Any, exponent: Any):
@@ -211,7 +212,7 @@ CARDS = {
                     "v",
                 ),
                 Mistake(
-                    "β_t counts t from 0, so that the second step forgets all",
+                    "β_t counts t from 0, so the second step forgets the first",
                     "mpmath.mpf(t) ** -decay_rate",
                     "mpmath.mpf(max(t - 1, 1)) ** -decay_rate",
                 ),
@@ -226,7 +227,7 @@ CARDS = {
                     "a",
                 ),
                 Mistake(
-                    "the clip is of the norm, not of the root mean square",
+                    "the norm is limited, not the root mean square",
                     "rms(a) / clipping_threshold",
                     "rms(a) * sqrt(mpmath.mpf(a.size)) / clipping_threshold",
                 ),
@@ -275,12 +276,12 @@ CARDS = {
                     "s + g**2",
                 ),
                 Mistake(
-                    "the momentum adds all of the quotient",
+                    "the quotient is not multiplied by 1 - momentum",
                     "(1 - momentum) * quotient",
                     "quotient",
                 ),
                 Mistake(
-                    "the squares enter after the step",
+                    "the newest squares are added after the step",
                     "s = by_leaf(cover, s) + g**2\n        quotient = entrywise(lambda "
                     "a, b: 0 if b == 0 else a / sqrt(b + eps), g, s)",
                     "s = by_leaf(cover, s)\n        quotient = entrywise(lambda a, "

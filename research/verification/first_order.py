@@ -46,7 +46,8 @@ def nesterov(
 ) -> Iterator[Leaves]:
     """Yield the iterates of equations (3)-(4) of Sutskever et al. (2013).
 
-    The iterates are the points y_t = x_t + μ v_t at which the gradient is taken.
+    The iterates are the points y_t = x_t + μ v_t at which the gradient is taken, where
+    v_t is the velocity.
     """
     y, v = x, zeros_like(x)
     while True:
@@ -79,7 +80,7 @@ def ema_momentum(
 def sign_descent(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
     """Yield the iterates of sign descent: algorithm 1 of Bernstein et al. (2018).
 
-    The step is x <- x - δ sign(g).
+    The step is x <- x - η sign(g), where η is the learning rate.
     """
     while True:
         g = f.gradient(x)
@@ -92,7 +93,7 @@ def signum(
 ) -> Iterator[Leaves]:
     """Yield the iterates of Signum: algorithm 2 of Bernstein et al. (2018).
 
-    The steps are m <- β m + (1 - β) g and x <- x - δ sign(m).
+    The steps are m <- μ m + (1 - μ) g and x <- x - η sign(m).
     """
     m = zeros_like(x)
     while True:
@@ -110,7 +111,8 @@ def averaged(
 ) -> optax.GradientTransformation:
     """Return the same rule as `ema_momentum`, made of parts of optax.
 
-    With undamped_start=True, the first gradient is scaled up before it is averaged.
+    With undamped_start=True, the first gradient is divided by 1 - momentum before it is
+    averaged.
     """
     average = optax.ema(momentum, debias=False)
     if not undamped_start:
@@ -342,7 +344,7 @@ CARDS = {
             (
                 Mistake("the variance does not fall", " / mpmath.mpf(t) ** gamma", ""),
                 Mistake(
-                    "the variance is the deviation: its root is missing",
+                    "the noise is multiplied by the variance, not by its root",
                     "sqrt(eta",
                     "(eta",
                 ),

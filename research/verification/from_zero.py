@@ -17,8 +17,8 @@ def from_zero(
 ) -> optax.GradientTransformation:
     """Return a rule that passes x_t - x_0 instead of x_t to the given rule.
 
-    optax subtracts params of size 1 that differ by 1e-13, which leaves few correct
-    digits in the updates.
+    optax itself subtracts params. If params of size 1 differ by 1e-13, their difference
+    has only three correct digits.
 
     Args:
       rule: A rule that uses only differences of params (so it has no weight decay).

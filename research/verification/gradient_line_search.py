@@ -54,8 +54,8 @@ def nonlinear_conjugate_gradient(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 5.4 of Nocedal & Wright.
 
-    The formula for β is (5.41), (5.44), (5.45), (5.46) or (5.49). The first trial step
-    is that of section 3.5.
+    The formula for β is one of (5.41), (5.44), (5.45), (5.46) and (5.49). The first
+    trial step is that of section 3.5.
     """
     a, g_before, d, slope_before = 0, None, None, 0
     while True:
@@ -78,7 +78,7 @@ def nonlinear_conjugate_gradient(
 
 
 def flat(f: Function, x: Leaves, d: Leaves, first: Number):
-    """Run the line search for conjugate directions, with c2 = 0.1."""
+    """Run `strong_wolfe` with c2 = 0.1, the usual value for conjugate gradients."""
     return strong_wolfe(f, x, d, first, c2=0.1)
 
 
@@ -140,7 +140,7 @@ CARDS = {
             backtracking_descent,
             (
                 Mistake(
-                    "the two constants are swapped",
+                    "sufficient_decrease and shrink are swapped",
                     "sufficient_decrease, shrink, max_evaluations)",
                     "shrink, sufficient_decrease, max_evaluations)",
                 ),
@@ -181,7 +181,7 @@ CARDS = {
                 ),
                 Mistake("the last direction is subtracted", "-g + share", "-g - share"),
                 Mistake(
-                    "β divides by |g_t|², not by the last gradient's",
+                    "β divides by |g_t|², not by |g_(t-1)|²",
                     "g_before, d)",
                     "g_before, d) * dot(g_before, g_before) / dot(g, g)",
                 ),

@@ -29,8 +29,8 @@ def shampoo(
 ) -> Iterator[Leaves]:
     """Yield the iterates of algorithm 2 of Gupta et al. (2018), for any number of axes.
 
-    M is the authors' moving average of the gradients (section 5). If b2 is given, the
-    sums become moving averages.
+    The gradients are averaged with the decay b1, as the authors propose in section 5.
+    If b2 is given, the sums of G Gᵀ become moving averages.
     """
     m = zeros_like(x)
     factors: Any = [[mpmath.mpf(0)] * max(a.ndim, 1) for a in x.arrays]
@@ -178,7 +178,7 @@ def whitened(
 
 
 def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
-    """Return the matrix for one axis, and 1 for the others."""
+    """Return a list with the matrix at one axis, and None at the others."""
     return [matrix if k == axis else None for k in range(ndim)]
 
 
@@ -195,7 +195,7 @@ def products(g: Leaf, axis: int):
 
 
 def along_axes(a: Leaf, matrices: Iterable[Square | None]):
-    """Return an array with each of its axes multiplied by a matrix, or left if None."""
+    """Return an array with each axis multiplied by its matrix; None changes nothing."""
     found = np.atleast_1d(a)
     for k, matrix in enumerate(matrices):
         if matrix is not None:
@@ -237,7 +237,7 @@ def eigenvectors(matrix: Square):
 
 
 def orthogonalised(matrix: Square, instead: Square):
-    """Return the orthogonal factor of a QR decomposition, or `instead` for 0."""
+    """Return the orthogonal factor Q of matrix = Q R; `instead` if the matrix is 0."""
     if not any(matrix.flat):
         return instead
     q, _ = mpmath.qr(mpmath.matrix(matrix.tolist()))
@@ -265,7 +265,7 @@ def diagonal(matrix: Square):
 
 _OF_SHAMPOO = (
     Mistake(
-        "the power is that of the paper's k in place of 2 k: inverse square roots",
+        "the power is -1/k, not -1/(2 k), for a leaf with k axes",
         "root or 2 * len(of_leaf)",
         "root or len(of_leaf)",
     ),
@@ -360,7 +360,7 @@ _OF_KL_SOAP = (
         "rotate(m / (1 - b1 ** t), bases) / (sqrt(v / (1 - b2 ** t)) + eps)",
     ),
     Mistake(
-        "the eigenvalues of the new step whiten the next axis at once",
+        "an axis is whitened by eigenvalues of this step, not of the last",
         "white = whitened(white, turns, old, k)",
         "white = whitened(white, turns, spectra[n], k)",
     ),
@@ -406,14 +406,14 @@ _OF_KL_SOAP = (
 )
 
 _UNRESOLVED = (
-    "entries of one matrix differ by e^60 there and those of its product with itself "
-    "by e^120, so that float64 does not resolve the small eigenvalues"
+    "entries of one gradient differ by a factor of e^60 there, and those of G Gᵀ by "
+    "e^120, so float64 cannot represent the small eigenvalues"
 )
 
 CARDS = {
     "shampoo": Card(
         Formula(shampoo, _OF_SHAMPOO),
-        optax="optax has no Shampoo, and neither its contrib",
+        optax="optax and optax.contrib do not have Shampoo",
         recorded="Neither torch nor timm has Shampoo",
         arguments={
             "b1": 0.5,
@@ -430,7 +430,7 @@ CARDS = {
     ),
     "soap": Card(
         Formula(soap, _OF_SOAP),
-        optax="optax has no SOAP, and neither its contrib",
+        optax="optax and optax.contrib do not have SOAP",
         recorded="Neither torch nor timm has SOAP",
         arguments={
             "b1": 0.8,
@@ -444,8 +444,8 @@ CARDS = {
         reasons={
             "scales": _UNRESOLVED,
             "sparse_gradients": (
-                "the first products have rank 0 or 1 there, so that their eigenvectors "
-                "are not determined, and the steps are not either"
+                "the first products G Gᵀ have rank 0 or 1 there, so neither their "
+                "eigenvectors nor the steps are unique"
             ),
         },
         # Small components of the gradient in the basis are divided by their own root
@@ -456,7 +456,7 @@ CARDS = {
     ),
     "kl_soap": Card(
         Formula(kl_soap, _OF_KL_SOAP),
-        optax="optax has no KL-SOAP, and neither its contrib",
+        optax="optax and optax.contrib do not have KL-SOAP",
         recorded="Neither torch nor timm has KL-SOAP",
         arguments={
             "b1": 0.8,
@@ -470,8 +470,8 @@ CARDS = {
         reasons={
             "scales": _UNRESOLVED,
             "sparse_gradients": (
-                "the first products have rank 0 or 1 there, so that their eigenvectors "
-                "are not determined, and the steps are not either"
+                "the first products G Gᵀ have rank 0 or 1 there, so neither their "
+                "eigenvectors nor the steps are unique"
             ),
         },
         bounds={"formula": 10_000.0},  # For the reason of soap.
@@ -481,7 +481,7 @@ CARDS = {
             "it draws random numbers, which the problems here do not have; "
             "tests/rules/test_psgd.py compares it with its formula on the same draws"
         ),
-        optax="optax has no PSGD, and neither its contrib",
+        optax="optax and optax.contrib do not have PSGD",
         recorded="Neither torch nor timm has PSGD with given draws",
     ),
 }

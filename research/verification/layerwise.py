@@ -40,7 +40,7 @@ def lamb(
 ) -> Iterator[Leaves]:
     """Yield the iterates of LAMB: algorithm 2 of You et al. (2020), with φ(z) = z.
 
-    The ratio |x| / |r| is 1 if either norm is 0.
+    r is the direction of AdamW. The ratio |x| / |r| is 1 if either norm is 0.
     """
     m = v = zeros_like(x)
     for t in count(1):
@@ -77,7 +77,7 @@ def muon(
     bias_correction: bool = False,
     consistent_rms: float | None = None,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of Jordan et al. (2024).
+    """Yield the iterates of Muon, by Jordan et al. (2024).
 
     Matrices have shape (inputs, outputs). Other leaves use Adam. bias_correction=True
     is as in optax. consistent_rms is the factor 0.2 in equation (4) of Liu et al.
@@ -202,7 +202,8 @@ def mean_square_of_rows(a: Leaf):
 
 
 def wanted(a: Leaf, consistent_rms: Number | None):
-    """Return the norm of NorMuon's step, from Muon's orthogonal matrix."""
+    """Return the norm that a step of NorMuon has, from the orthogonal matrix of
+    Muon."""
     if consistent_rms is not None:
         return consistent_rms * mpmath.sqrt(np.size(a))
     return mpmath.sqrt(shape_factor(a)) * norm(Leaves([a]))
@@ -225,7 +226,10 @@ def hyperball(x: Leaves, f: Function, learning_rate: float) -> Iterator[Leaves]:
 
 
 def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return R Y / |Y| with Y = X - η R D / |D| for a matrix, and X - η D otherwise."""
+    """Return R Y / |Y| with Y = X - η R D / |D| for a matrix, and X - η D otherwise.
+
+    The arguments are X, D, R and η, in this order.
+    """
     if a.ndim != 2:
         return a - learning_rate * d
     length = norm(Leaves([d]))
@@ -236,14 +240,14 @@ def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 
 
 def before_projection(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return Y in place of R Y / |Y|."""
+    """Return the Y of `on_sphere`, without the projection R Y / |Y|."""
     return a - learning_rate * (
         radius * d / norm(Leaves([d])) if a.ndim == 2 and norm(Leaves([d])) else d
     )
 
 
 def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return R Y / |Y| with Y = X - η D, so the step is not normalised."""
+    """Return R Y / |Y| with Y = X - η D, where D is not normalised."""
     y = a - learning_rate * d
     return radius * y / norm(Leaves([y])) if a.ndim == 2 else y
 
@@ -303,7 +307,9 @@ _OF_MUON = (
         "m_hat if nesterov",
     ),
     Mistake(
-        "it looks ahead with all of the gradient", "(1 - beta) * g_hat if", "g_hat if"
+        "the gradient is not multiplied by 1 - beta in the look-ahead",
+        "(1 - beta) * g_hat if",
+        "g_hat if",
     ),
     Mistake("wide matrices are not scaled", "mpmath.sqrt(shape_factor(a))", "1"),
     Mistake(
@@ -320,12 +326,12 @@ _OF_MUON = (
         "a",
     ),
     Mistake(
-        "the coefficients of the first iteration are used in all",
+        "all iterations use the coefficients of the first one",
         "ns_steps, ns_coeffs, eps",
         "ns_steps, np.atleast_2d(ns_coeffs)[0], eps",
     ),
     Mistake(
-        "the root mean square is that of the smaller side",
+        "the scale is the root of the shorter side, not of the longer",
         "max(np.shape(a), default=1)",
         "min(np.shape(a), default=1)",
     ),
@@ -339,12 +345,12 @@ _OF_MUON = (
 
 _OF_NORMUON = (
     Mistake(
-        "the squares are those of the momentum",
+        "the second moment squares the momentum before it is orthogonalised",
         "by_leaf(mean_square_of_columns, o)",
         "by_leaf(mean_square_of_columns, ahead)",
     ),
     Mistake(
-        "the mean is over the outputs",
+        "the mean square is taken for each row, not for each column",
         "by_leaf(mean_square_of_columns, o)",
         "by_leaf(mean_square_of_rows, o)",
     ),
@@ -353,9 +359,9 @@ _OF_NORMUON = (
         "wanted(a, consistent_rms) / (norm(Leaves([b])) + NEVER_ZERO)",
         "1",
     ),
-    Mistake("there is no root", "o, sqrt(v))", "o, v)"),
+    Mistake("the root of the second moment is missing", "o, sqrt(v))", "o, v)"),
     Mistake(
-        "the average of the squares corrects its bias and the norm is not restored",
+        "the squares are bias-corrected, and the norm is not restored",
         "wanted(a, consistent_rms) / (norm(Leaves([b])) + NEVER_ZERO)",
         "mpmath.sqrt(1 - beta2**t)",
     ),
@@ -373,11 +379,15 @@ _OF_NORMUON = (
 
 
 _OF_HYPERBALL = (
-    Mistake("there is no projection", "on_sphere(a,", "before_projection(a,"),
+    Mistake(
+        "the new matrix is not scaled back to the initial norm",
+        "on_sphere(a,",
+        "before_projection(a,",
+    ),
     Mistake("the step is not normalised", "on_sphere(a,", "of_full_length(a,"),
     Mistake("the step is tangent to the sphere", "on_sphere(a,", "along_the_sphere(a,"),
     Mistake(
-        "there is no Adam inside: gradient descent on the sphere",
+        "the inner rule is gradient descent, not Adam",
         "d = m / (1 - B1**t) / (sqrt(v / (1 - B2**t)) + mpmath.mpf(1e-8))",
         "d = g",
     ),
@@ -487,7 +497,7 @@ CARDS = {
     ),
     "normuon": Card(
         Formula(normuon, _OF_NORMUON),
-        optax="optax has no NorMuon, and neither its contrib",
+        optax="optax and optax.contrib do not have NorMuon",
         recorded="Neither torch nor timm has NorMuon",
         arguments={
             "beta": 0.8,
@@ -501,7 +511,7 @@ CARDS = {
     ),
     "hyperball": Card(
         Formula(hyperball, _OF_HYPERBALL),
-        optax="optax has no hyperball, and neither its contrib",
+        optax="optax and optax.contrib do not have hyperball",
         recorded="Neither torch nor timm has hyperball",
     ),
 }

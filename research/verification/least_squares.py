@@ -136,7 +136,11 @@ CARDS = {
                     "[1 for s in scale]",
                 ),
                 Mistake("the radius never grows", "radius = 2 * length", "pass"),
-                Mistake("a bad trial quarters the radius", "length / 10", "length / 4"),
+                Mistake(
+                    "a bad trial divides the step's length by 4, not by 10",
+                    "length / 10",
+                    "length / 4",
+                ),
                 Mistake(
                     "a rejected step is taken",
                     "gain > mpmath.mpf(1e-4)",

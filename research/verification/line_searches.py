@@ -23,8 +23,8 @@ def backtracking(
 ):
     """Return the first step length with sufficient decrease, by algorithm 3.1.
 
-    The step lengths tried are `first` times 1, shrink, shrink², ... The result is 0 if
-    none of them gives a sufficient decrease.
+    The step lengths tried are `first` times 1, shrink, shrink², ..., at most `most` of
+    them. The result is 0 if none of them gives a sufficient decrease.
     """
     value, slope = f.value(x), dot(f.gradient(x), d)
     if not slope < 0:
@@ -49,7 +49,8 @@ def strong_wolfe(
     """Return a step length that satisfies the strong Wolfe conditions.
 
     The search is that of algorithms 3.5 and 3.6. Each point is a triple (a, φ(a),
-    φ'(a)), where φ(a) = f(x + a d). The result is 0 if no point lowers f enough.
+    φ'(a)), where φ(a) = f(x + a d). At most `most` points are computed. The result is 0
+    if no point lowers f enough.
     """
     points = []
 
@@ -89,9 +90,9 @@ def strong_wolfe(
 
 
 def cubic(left: Point, right: Point):
-    """Return the minimiser of the cubic through two points, equation (3.59).
+    """Return the minimiser of a cubic, by equation (3.59); NaN if there is none.
 
-    Return NaN if the cubic has no minimiser.
+    The cubic has the values φ and the slopes φ' of the two points.
     """
     (a, va, sa), (b, vb, sb) = left, right
     d1 = sa + sb - 3 * (va - vb) / (a - b)
@@ -102,9 +103,10 @@ def cubic(left: Point, right: Point):
 
 
 def inwards(low: Point, high: Point):
-    """Return the cubic's minimiser inside the bracket, or the middle if there is none.
+    """Return the next trial inside the bracket from `low` to `high`.
 
-    The result is at least a tenth of the bracket's length away from both ends.
+    The trial is the minimiser of `cubic`, or the middle of the bracket if there is
+    none. It is kept at least a tenth of the bracket's length away from both ends.
     """
     left, right = sorted((low[0], high[0]))
     margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)
@@ -116,10 +118,11 @@ def inwards(low: Point, high: Point):
 
 
 def outwards(before: Point, point: Point):
-    """Return the cubic's minimiser beyond the last point.
+    """Return the next trial beyond the last point, while there is no bracket.
 
-    The distance between `before` and the result is 2.1 to 5 times the distance between
-    `before` and `point`.
+    The trial is the minimiser of `cubic` for the last two points. Its distance from
+    `before` is limited to between 2.1 and 5 times the distance from `before` to
+    `point`.
     """
     width, a = point[0] - before[0], cubic(before, point)
     nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width

@@ -35,12 +35,12 @@ CARDS = {
             natural_gradient,
             (
                 Mistake(
-                    "the diagonal of the Fisher matrix replaces it",
+                    "only the diagonal of the Fisher matrix is used",
                     "hessian(f, x)",
                     "diagonal(hessian(f, x))",
                 ),
                 Mistake(
-                    "the root of the Fisher matrix divides",
+                    "the gradient is divided by the root of the Fisher matrix",
                     "solve(damped(",
                     "solve(rooted(",
                 ),

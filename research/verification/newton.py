@@ -97,12 +97,12 @@ def damped(h: Matrix, damping: Number):
 
 
 def diagonal(h: Matrix):
-    """Return H without its off-diagonal entries, as a mistaken formula has it."""
+    """Return H without its off-diagonal entries, for one of the known mistakes."""
     return mpmath.diag([h[i, i] for i in range(h.rows)])
 
 
 def rooted(h: Matrix, damping: Number):
-    """Return the square root of H + λ I, as a mistaken formula has it.
+    """Return the square root of H + λ I, for one of the known mistakes.
 
     λ is the damping. Negative eigenvalues are replaced by their absolute values.
     """

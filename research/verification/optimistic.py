@@ -63,9 +63,11 @@ def _of(symbol: str) -> tuple[Mistake, ...]:
             step,
             f"((alpha - beta) * {symbol} + beta * before)",
         ),
-        Mistake("there is no change in the step", step, f"(alpha * {symbol})"),
         Mistake(
-            "the last gradient does not leave the step",
+            "the step has no term with the last change", step, f"(alpha * {symbol})"
+        ),
+        Mistake(
+            "the previous gradient or direction is not subtracted",
             step,
             f"((alpha + beta) * {symbol})",
         ),
@@ -75,7 +77,7 @@ def _of(symbol: str) -> tuple[Mistake, ...]:
             "before = zeros_like(x) if before is None else before",
         ),
         Mistake(
-            "the change is taken from the first step for ever",
+            "the change is always measured from the first step",
             f"before = {symbol}\n        yield",
             "pass\n        yield",
         ),

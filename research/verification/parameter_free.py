@@ -37,7 +37,8 @@ def dog(
 ) -> Iterator[Leaves]:
     """Yield the iterates of DoG: equation (DoG) of Ivgi, Hinder & Carmon (2023).
 
-    ε and r_ε are those of the authors' code.
+    The paper has no ε. ε and the default initial_distance are those of the authors'
+    code.
     """
     start = x
     distance = (
@@ -225,7 +226,10 @@ def momo(
     weight_decay: float = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of MoMo and MoMo* of Schaipp et al. (2024)."""
+    """Yield the iterates of MoMo of Schaipp et al. (2024).
+
+    adapt_lower_bound=True is the paper's MoMo*.
+    """
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, value, product = zeros_like(x), 0, 0
     for t in count(1):
@@ -257,7 +261,10 @@ def momo_adam(
     weight_decay: float = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of MoMo-Adam and MoMo-Adam* of Schaipp et al. (2024)."""
+    """Yield the iterates of MoMo-Adam of Schaipp et al. (2024).
+
+    adapt_lower_bound=True is the paper's MoMo-Adam*.
+    """
     bound, a = lower_bound, 1 + learning_rate * weight_decay
     m, v, value, product = zeros_like(x), zeros_like(x), 0, 0
     for t in count(1):
@@ -284,9 +291,10 @@ def momo_adam(
 def optax_dog(
     learning_rate: float = 1.0, initial_distance: float | None = None, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Return optax.contrib.dog, with params replaced by x_t - x_0.
+    """Return optax.contrib.dog, called with x_t - x_0 in place of the params x_t.
 
-    With rounded params, optax's first updates would have a relative error of 1e-10.
+    optax subtracts x_0 from the params. With the params x_t themselves, this would give
+    the first distances a relative error of 1e-10.
     """
     first = (
         ("heuristic", 1e-6)
@@ -308,7 +316,7 @@ def optax_prodigy(
 ) -> optax.GradientTransformation:
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
-    Until then, optax itself divides 0 by 0 and the params become NaN. optax always
+    Until then, optax itself divides 0 by 0, and its params become NaN. optax always
     corrects the bias. For bias_correction=False, the learning rate is therefore a
     schedule that is divided by optax's correction.
     """
@@ -327,7 +335,10 @@ def optax_prodigy(
 def optax_dowg(
     learning_rate: float = 1.0, initial_distance: float = 1e-2, eps: float = 1e-4
 ) -> optax.GradientTransformation:
-    """Return optax.contrib.dowg, which receives x_t - x_0 in place of the params."""
+    """Return optax.contrib.dowg, called with x_t - x_0 in place of the params x_t.
+
+    The reason is as in `optax_dog`.
+    """
     rule = optax.contrib.dowg(learning_rate, initial_distance**2, eps)
     return from_zero(rule, "init_params")
 
@@ -338,9 +349,9 @@ def optax_cocob(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Return optax.contrib.cocob, which receives x_t - x_0 in place of the params.
+    """Return optax.contrib.cocob, called with x_t - x_0 in place of the params x_t.
 
-    Only the weight decay receives the params themselves.
+    The reason is as in `optax_dog`. Only the weight decay gets x_t.
     """
     rule = optax.contrib.cocob(learning_rate, alpha, eps)
     decay = optax.add_decayed_weights(weight_decay)
@@ -432,7 +443,7 @@ CARDS = {
         ),
         optax=optax_dog,
         recorded=(
-            "torch has none; the authors' package is for torch, its traces are not "
+            "torch does not have the rule, and the authors' package for torch is not "
             "recorded"
         ),
         arguments={"initial_distance": 0.03125, "eps": 0.01},
@@ -466,7 +477,9 @@ CARDS = {
                     "(1 - b1) * g",
                 ),
                 Mistake(
-                    "the step takes the new d", "x - rate * d *", "x - rate * d_next *"
+                    "the step is multiplied by d_(t+1), not by d_t",
+                    "x - rate * d *",
+                    "x - rate * d_next *",
                 ),
                 Mistake(
                     "the sums are not multiplied by d",
@@ -481,7 +494,7 @@ CARDS = {
         ),
         optax=optax_prodigy,
         recorded=(
-            "torch has none; the authors' package is for torch, its traces are not "
+            "torch does not have the rule, and the authors' package for torch is not "
             "recorded"
         ),
         arguments={
@@ -539,12 +552,12 @@ CARDS = {
                     "reward - c * (x - start)",
                 ),
                 Mistake(
-                    "the reward is of the params, not of the distance moved",
+                    "the reward is multiplied by x_t, not by x_t - x_0",
                     "c * (x - start), 0)",
                     "c * x, 0)",
                 ),
                 Mistake(
-                    "the bet starts from the last point",
+                    "the step is added to the last point, not to the start",
                     "x = start + bets",
                     "x = x + bets",
                 ),
@@ -554,12 +567,12 @@ CARDS = {
                     "(sizes + largest)",
                 ),
                 Mistake(
-                    "the largest size is not that of each entry's past",
+                    "L is the size of the last gradient, not the largest size so far",
                     "maximum(largest, absolute(c))",
                     "absolute(c) + eps",
                 ),
                 Mistake(
-                    "the sum of sizes is of squares",
+                    "the sum adds squares, not sizes",
                     "sizes + absolute(c)",
                     "sizes + c**2",
                 ),
@@ -676,7 +689,7 @@ CARDS = {
                     "b = beta",
                 ),
                 Mistake(
-                    "the model is of the last value, without an average",
+                    "the model uses the last value, not the average of the values",
                     "b * value + (1 - b) * f.value(x)",
                     "f.value(x)",
                 ),
@@ -696,7 +709,7 @@ CARDS = {
                     "size = norm(m)",
                 ),
                 Mistake(
-                    "the decay is explicit",
+                    "the decay is explicit: it is not divided by 1 + rate * decay",
                     "learning_rate * weight_decay / a * x",
                     "learning_rate * weight_decay * x",
                 ),
@@ -743,7 +756,7 @@ CARDS = {
                     "learning_rate / c",
                 ),
                 Mistake(
-                    "the decay is explicit",
+                    "the decay is explicit: it is not divided by 1 + rate * decay",
                     "learning_rate * weight_decay / a * x",
                     "learning_rate * weight_decay * x",
                 ),

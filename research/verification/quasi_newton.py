@@ -21,7 +21,8 @@ from research.verification.problems import PROBLEMS
 
 
 def first_scale(g: Leaves, first_step: str):
-    """Return min(1, 1 / |g|), where |g| is the norm |g|_2 or |g|_1."""
+    """Return min(1, 1 / |g|), with |g|_2 if first_step is "euclidean", and else
+    |g|_1."""
     return capped(
         norm(g) if first_step == "euclidean" else dot(absolute(g), zeros_like(g) + 1)
     )
@@ -113,8 +114,8 @@ def like(flat: Iterable[Number], x: Leaves):
 # factor changes with the rate and with the version of the compiler.
 _VALLEY = {
     "rosenbrock": (
-        "its valley magnifies rounding a thousandfold and more; the rule's own tests "
-        "compare the first ten steps"
+        "rounding errors grow a thousandfold and more in its valley; the rule's own "
+        "tests compare the first ten steps"
     )
 }
 

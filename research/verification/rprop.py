@@ -34,7 +34,10 @@ def rprop(
 
 
 def zero_where_negative(agreement: Number, a: Number):
-    """Return a, with 0 in entries where the sign of the gradient changed."""
+    """Return a, with 0 in entries where `agreement` is negative.
+
+    `agreement` is the product of two successive gradients.
+    """
     return entrywise(lambda s, e: 0 * e if s < 0 else e, agreement, a)
 
 

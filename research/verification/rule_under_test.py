@@ -245,8 +245,8 @@ def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
             jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError,
         ):
             message = (
-                "traced values are unknown: replace `if` by jnp.where or "
-                "jax.lax.cond, and do not use float() or numpy on them"
+                "traced arrays have no known values: replace `if` by jnp.where or "
+                "jax.lax.cond, and do not use float() or numpy on such arrays"
             )
         raise RuleError(
             f"{raised} {type(problem).__name__} {when}{place(problem)}: {message}"

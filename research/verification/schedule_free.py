@@ -29,7 +29,8 @@ def schedule_free_sgd(
     weight_decay: float = 0.0,
     weight_power: float = 2.0,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of the three sequences in Defazio et al. (2024), introduction.
+    """Yield the points y of schedule-free descent: introduction of Defazio et al.
+    (2024).
 
     Weights, warm-up and weight decay are those of algorithm 1 of the same paper.
     """
@@ -95,9 +96,7 @@ _OF_BOTH = (
     ),
     Mistake("the gradient moves y, not z", "z = z - ", "z = y - "),
     Mistake("the weights decay at z, not at y", "weight_decay * y", "weight_decay * z"),
-    Mistake(
-        "the points are the averages, not the points between", "yield y", "yield x"
-    ),
+    Mistake("the gradient is taken at the average x, not at y", "yield y", "yield x"),
     Mistake(
         "with warm-up, it moves by the rate of the step before, as in optax",
         "z = z - rate *",
@@ -114,12 +113,12 @@ def optax_sgd(
     weight_decay: float = 0.0,
     weight_power: float = 2.0,
 ) -> optax.GradientTransformation:
-    """Return optax.contrib.schedule_free_sgd, with the warm-up mended.
+    """Return optax.contrib.schedule_free_sgd, with a corrected warm-up.
 
     optax's own warm-up has an error (open pull request 1744). For the step, optax
     evaluates the schedule with a count from 0, and for the weight of the average with a
-    count from 1. With warm-up, the result is therefore a rule that is composed of
-    optax's parts.
+    count from 1. With warm-up, the result is therefore a rule made of other parts of
+    optax.
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(
@@ -140,7 +139,7 @@ def optax_adamw(
     weight_decay: float = 0.0,
     weight_power: float = 2.0,
 ) -> optax.GradientTransformation:
-    """Return optax.contrib.schedule_free_adamw, with the warm-up mended.
+    """Return optax.contrib.schedule_free_adamw, with a corrected warm-up.
 
     `optax_sgd` describes the error in optax's warm-up.
     """
@@ -172,8 +171,7 @@ def _warming_up(
 
 
 _NOT_RECORDED = (
-    "torch has none; the authors' package writes it in place, its traces are not "
-    "recorded"
+    "torch does not have the rule, and the authors' package for torch is not recorded"
 )
 
 

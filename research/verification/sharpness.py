@@ -76,7 +76,7 @@ CARDS = {
                     "g",
                 ),
                 Mistake(
-                    "it goes to the best point nearby, not the worst",
+                    "the gradient is taken at the best point nearby, not at the worst",
                     "x + climb",
                     "x - climb",
                 ),

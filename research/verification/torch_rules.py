@@ -28,7 +28,8 @@ BETAS = ("b1", "b2", "b3")
 def is_torch_class(value: Any) -> bool:
     """Return whether a value is a subclass of `torch.optim.Optimizer`.
 
-    PyTorch is not imported: before it is, no class can be one of its own.
+    This does not import PyTorch. As long as PyTorch is not imported, no subclass can
+    exist.
 
     Example:
       >>> is_torch_class(dict)
@@ -88,7 +89,8 @@ def walk_torch(
       problem: One of PROBLEMS, or another problem.
       arguments: Arguments as `torch_arguments` takes them, with learning_rate.
       dtype: Dtype of params and gradients.
-      num_steps: Number T of steps, at most NUM_STEPS if gradients are given.
+      num_steps: Number T of steps. A problem that is a sequence of gradients allows at
+        most NUM_STEPS.
     Returns:
       The Walk. Its updates are the differences of the iterates.
     """
@@ -141,7 +143,7 @@ def _value_and_grad(problem: Problem, dtype: str, structure: Any) -> Any:
 def _default_dtype(torch: Any, dtype: Any) -> Iterator[None]:
     """Set PyTorch's default dtype, in which some classes keep numbers of their own.
 
-    Warnings of the optimizer are not this library's.
+    Warnings of the optimizer are not shown.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

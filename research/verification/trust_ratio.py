@@ -130,7 +130,7 @@ def optax_lars(
     )
 
 
-_NO_RECORD = "neither torch nor the recorded rules of timm include it"
+_NO_RECORD = "neither torch nor the recorded rules of timm include the rule"
 
 
 CARDS = {
@@ -139,12 +139,12 @@ CARDS = {
             lars,
             (
                 Mistake(
-                    "the ratio is upside down",
+                    "the ratio is inverted",
                     "ratio(trust_coefficient * p, q, eps), by_leaf(size, x), divisor)",
                     "ratio(trust_coefficient * p, q, eps), divisor, by_leaf(size, x))",
                 ),
                 Mistake(
-                    "the rate multiplies the momentum as a whole, twice",
+                    "the step is multiplied by the rate twice",
                     "v = momentum * v + step",
                     "v = momentum * v + learning_rate * step",
                 ),
@@ -159,7 +159,7 @@ CARDS = {
                     "v = momentum * v + step + learning_rate * weight_decay * x",
                 ),
                 Mistake(
-                    "it looks ahead with all of the momentum",
+                    "the sum is not multiplied by the momentum in the look-ahead",
                     "momentum * v + step if nesterov else v",
                     "v + step if nesterov else v",
                 ),

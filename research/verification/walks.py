@@ -68,7 +68,8 @@ def walk(
       rule: Any gradient transformation.
       problem: One of PROBLEMS, or another problem.
       dtype: Dtype of params and gradients.
-      num_steps: Number T of steps, at most NUM_STEPS if gradients are given.
+      num_steps: Number T of steps. A problem that is a sequence of gradients allows at
+        most NUM_STEPS.
     Returns:
       The Walk.
     Raises:
@@ -229,9 +230,9 @@ def check_updates(updates: Params, params: Params) -> None:
     """
     if jax.tree.structure(updates) != jax.tree.structure(params):
         raise TypeError(
-            f"the rule's updates have the structure {jax.tree.structure(updates)}, its "
-            f"params {jax.tree.structure(params)}; update must return updates with the "
-            "structure of its input."
+            f"the rule's updates have the structure {jax.tree.structure(updates)}, but "
+            f"its params have {jax.tree.structure(params)}; update must return updates "
+            "with the structure of its input."
         )
     for (path, u), x in zip(
         jax.tree_util.tree_leaves_with_path(updates),
@@ -257,8 +258,9 @@ def walk_exactly(
 
     Args:
       formula: Generator function of a `Formula`.
-      problem: Problem with gradients, or with an exact Function.
-      num_steps: Number T of steps, at most NUM_STEPS if gradients are given.
+      problem: Problem with a sequence of gradients, or with an exact Function.
+      num_steps: Number T of steps. A problem that is a sequence of gradients allows at
+        most NUM_STEPS.
       **arguments: Arguments of the formula. Floats are converted exactly.
     Returns:
       The Walk, rounded to float64 at the end.
@@ -385,9 +387,10 @@ def distance(
     and y of `reference`.
 
     If the problem is a sequence of gradients, the difference is the maximum of |u - v|
-    / max_t |v_t| over the updates u and v, entry by entry, so that small entries count
-    as much as large ones. If the updates of `found` are differences of stored iterates,
-    |u - v| is divided by the larger of max_t |v_t| and |y|. If a gradient is NaN, the
+    / max_t |v_t| over the updates u of `found` and v of `reference`, entry by entry, so
+    that small entries count as much as large ones. If the updates of `found` are
+    differences of stored iterates, they have the rounding errors of the iterates. |u -
+    v| is then divided by the larger of max_t |v_t| and |y|. If a gradient is NaN, the
     iterates are compared instead, because NaN params have no differences.
 
     If only one of two compared values is finite, the difference is inf. If both are

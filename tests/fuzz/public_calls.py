@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 
 import research
 from research import (
@@ -68,6 +69,8 @@ NOT_CALLED = {
     "cli.perform",
     "cli.write_pictures",
     "cli.report_of",
+    "cli.predict",
+    "runs.write_tensorboard",  # It needs an extra.
 }
 
 
@@ -417,6 +420,26 @@ def of_schedules() -> Iterator[Call]:
         )
 
 
+def image_file() -> Path:
+    path = folder() / "a.png"
+    Image.new("L", (4, 4)).save(path)
+    return path
+
+
+def run_with_model() -> Path:
+    line = research.runs.TrainedModel({"slope": np.ones(1)}, {"model": "line"})
+    result = research.runs.Result("Yes.", (), {}, {}, {"line": line})
+    run = research.runs.open_run("toy", {"seed": 0}, folder())
+    return research.runs.finish(run, result).path
+
+
+def weights_file() -> Path:
+    path = folder() / "line.safetensors"
+    model = models.linear(2, dtype="float64")
+    models.save(path, model.init(key()), {"model": "linear"})
+    return path
+
+
 def of_models() -> Iterator[Call]:
     m = models
     tokens = jnp.array([[0, 1, 2, 0]])
@@ -525,6 +548,11 @@ def of_models() -> Iterator[Call]:
         "in_turn": {"augmentations": (m.random_flip, m.random_shift(1))},
         "layer_normalisation": normalise,
         "list_parameters": {"params": params()},
+        "load": {
+            "path": weights_file(),
+            "model": m.linear(2, dtype="float64"),
+            "architecture": {"model": "linear"},
+        },
         "max_pool": {"x": image()},
         "mean_and_sd": {"images": np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)},
         "mlp_rounding_bound": {
@@ -533,18 +561,29 @@ def of_models() -> Iterator[Call]:
             "loss": "softmax_cross_entropy",
         },
         "mlp_value_and_gradient": gradient_of,
+        "named_arrays": {"params": params()},
         "next_token_losses": reading,
         "next_token_risk": reading,
         "ngram": {"tokens": text_tokens(), "order": 2, "vocabulary_size": 3},
         "ngram_losses": {"model": ngram_model(), "tokens": text_tokens()},
         "ngram_probabilities": {"model": ngram_model(), "context": [0, 1]},
+        "params_from": {
+            "model": m.linear(2, dtype="float64"),
+            "arrays": {"weights": np.ones(2), "intercept": np.ones(())},
+        },
         "probability": {"logit": jnp.array(0.5)},
         "random_crop": {"padding": 1},
         "random_flip": {"key": key(), "x": image()},
         "random_shift": {"pixels": 1},
+        "read_architecture": {"path": weights_file()},
         "reader": reading,
         "recurrence": {"num_inputs": 2, "num_hidden": 3, "num_outputs": 2},
         "sample_ngram": drawn,
+        "save": {
+            "path": folder() / "w.safetensors",
+            "params": {"w": np.ones(2)},
+            "architecture": {"model": "mine"},
+        },
         "sinusoidal_positions": {"context": 4, "width": 4},
     }.items():
         yield Call(
@@ -710,6 +749,10 @@ def of_datasets() -> Iterator[Call]:
     tokens = np.arange(10)
     x, y = np.arange(40.0).reshape(20, 2), np.arange(20.0)
     for name, arguments in {
+        "check_images": {
+            "images": np.zeros((2, 4, 4, 1), np.uint8),
+            "shape": (4, 4, 1),
+        },
         "check_xy": {"x": x, "y": y},
         "encode": {"texts": ["a b", "b"], "vocabulary": {"a": 1, "b": 2}, "length": 3},
         "images": {"name": "digits"},
@@ -721,6 +764,7 @@ def of_datasets() -> Iterator[Call]:
         "official_split": {"given": spoken()},
         "overlapping_classes": {**size, "separation": 2.0},
         "quadratic": {"seed": 0, "eigenvalues": [1.0, 10.0]},
+        "read_image": {"path": image_file(), "shape": (4, 4, 1)},
         "rosenbrock": {"dimension": 2},
         "separable_classes": {**size, "margin": 0.5},
         "speaker_folds": {"given": spoken()},
@@ -1297,6 +1341,12 @@ def of_runs() -> Iterator[Call]:
         },
         "run_id": {"experiment": "toy", "config": {"seed": 0}},
         "verdict": {"comparison": comparison},
+        "model_file": {"path": run_with_model(), "name": "line"},
+        "write_step_metrics": {
+            "path": folder() / "steps.csv",
+            "steps": {"loss": np.ones((2, 3))},
+            "evaluations": {"accuracy": np.ones(3)},
+        },
         "write_atomically": {"path": folder() / "a.txt", "data": b"text"},
     }.items():
         yield Call(

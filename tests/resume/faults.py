@@ -7,7 +7,8 @@ import errno
 import os
 from pathlib import Path
 
-from research.runs import files, folder
+from research import files
+from research.runs import folder
 
 FULL, CRASH = "full", "crash"
 

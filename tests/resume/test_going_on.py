@@ -7,8 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from research import runs
-from research.runs import files
+from research import files, runs
 from research.types import Saved
 
 SAVED = Saved({"w": np.arange(5.0)}, {"epoch": 1})

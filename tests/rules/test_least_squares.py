@@ -266,7 +266,7 @@ def test_dependent_columns_are_told_and_dealt_with_as_asked():
     np.testing.assert_allclose(updates, [1.0, 1.0], rtol=1e-14)  # The shortest.
     assert (
         second_order.curvature_in_words(state.curvature)
-        == "the matrix is singular to rounding"
+        == "the matrix is singular up to rounding errors"
     )
     updates, state = answer(gauss_newton(singular="stop"), jnp.zeros(2), residual_fn)
     assert np.all(updates == 0.0)

@@ -230,7 +230,7 @@ def test_a_function_without_curvature_is_told():
     assert Outcome(int(states.outcome[0])).words == "singular matrix"
     assert (
         second_order.curvature_in_words(states.curvature[0])
-        == "the matrix is singular to rounding"
+        == "the matrix is singular up to rounding errors"
     )
 
 

@@ -46,8 +46,9 @@ def krawczyk(
 ) -> Interval:
     """Return m - Y F(m) + (I - Y J(X)) (X - m), which contains all roots of F in X.
 
-    If the result lies in the interior of X, then X contains exactly one root. Y is the
-    inverse of the middle of J, in floats; any matrix would do.
+    If the result lies in the interior of X, then X contains exactly one root. Both
+    statements are true for every matrix Y. Here Y is an approximate inverse of the
+    midpoint of J(X), which makes the result narrow.
 
     Args:
       low, high: Ends of the boxes X, shape (boxes, n).

@@ -34,13 +34,16 @@ class Equation:
         first.
       calls: A number for each name in `scope`. Two calls of the same function have
         different numbers.
-      is_active: Whether an adjoint may pass through the equation. This is False inside
-        a function with a custom rule.
-      is_rule: Whether the equation belongs to a custom derivative rule (custom_jvp,
-        custom_vjp).
+      is_active: Whether an adjoint may pass through the equation. False if no input of
+        the equation depends on a differentiated input. Also False for the equations
+        that compute the value of a function with a custom derivative rule, because
+        adjoints pass through the rule instead.
+      is_rule: Whether the equation is part of a custom derivative rule (custom_jvp,
+        custom_vjp), and not of the function's value.
       pullback: Function from the adjoints of the outputs to the contributions to the
-        active inputs. It is stored because it is used three times: in the backward
-        pass, for local derivatives and for paths.
+        adjoints of the active inputs, those that depend on a differentiated input. It
+        is stored because it is used three times: in the backward pass, for local
+        derivatives and for paths.
       contributions: Contribution to the adjoint of each input, from the backward pass.
         None if no adjoint passes.
     """

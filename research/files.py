@@ -17,6 +17,7 @@ import numpy as np
 from research.checks import check_path, shown
 from research.reading import NOT_FINITE, parse_json
 from research.reading.arrays import SAVABLE
+from research.reading.safetensors import DTYPES, METADATA
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -212,3 +213,38 @@ def _savable(array: Any, name: str) -> np.ndarray:
             "exactly. Convert it: astype('float32')."
         )
     return array
+
+
+def safetensors_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    """Convert named arrays and texts to the bytes of a .safetensors file.
+
+    The same arrays and texts always give the same bytes. Arrays of large entries come
+    first, so that every array begins at a multiple of the size of its entries.
+
+    Raises:
+      TypeError: The format has no such dtype.
+      ValueError: A name is "__metadata__".
+    """
+    found = {name: np.asarray(array) for name, array in arrays.items()}
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {METADATA: dict(metadata)}
+    parts, end = [], 0
+    for name in sorted(found, key=lambda name: (-found[name].dtype.itemsize, name)):
+        dtype = found[name].dtype.newbyteorder("<")
+        if dtype not in names:
+            raise TypeError(
+                f"{name!r} has dtype {dtype}, which a .safetensors file cannot store. "
+                "Convert it: astype('float32')."
+            )
+        if name == METADATA:
+            raise ValueError(f"An array cannot have the name {METADATA!r}; rename it.")
+        parts.append(found[name].astype(dtype, order="C", copy=False).tobytes())
+        header[name] = {
+            "dtype": names[dtype],
+            "shape": found[name].shape,
+            "data_offsets": (end, end + len(parts[-1])),
+        }
+        end += len(parts[-1])
+    text = canonical(header, "header").encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
