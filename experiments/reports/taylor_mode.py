@@ -120,8 +120,8 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             "Left: operations for all derivatives up to an order, relative to the "
             "function. They grow like a power of the order in Taylor mode, and "
             f"{numbers['growth_of_nested']:.0f}-fold when the order of nested "
-            "derivatives doubles. Middle: the seconds to compile. Right: the error of a "
-            "pendulum after a period, integrated by its Taylor series.",
+            "derivatives doubles. Middle: the seconds to compile. Right: the error of "
+            "a pendulum after a period, integrated by its Taylor series.",
             figure,
         )
     }
