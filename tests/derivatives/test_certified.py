@@ -454,6 +454,11 @@ def test_bad_input_is_refused(call, error, message):
         call()
 
 
+def test_orders_that_would_trace_for_hours_are_refused():
+    with pytest.raises(ValueError, match="order must be at most 10; got order=101"):
+        certified.derivative_enclosure(jnp.sin, 1.0, order=101)
+
+
 def test_integers_are_read_as_floats():
     found = certified.derivative_enclosure(lambda x: x**3, 2)
     assert found.low <= 12 <= found.high

@@ -293,7 +293,7 @@ def _products(linear: Callable[..., Any], vectors: np.ndarray, like: Any) -> jax
     count = len(vectors)
     if count % 2:
         vectors = np.concatenate([vectors, np.zeros((1, like.size))])
-    halves = jnp.asarray(vectors.reshape(2, -1, like.size), like.dtype)
+    halves = jnp.asarray(vectors.reshape(2, len(vectors) // 2, like.size), like.dtype)
     found = jax.lax.map(jax.vmap(linear), halves)
     return found.reshape(len(vectors), found.shape[2])[:count]
 
