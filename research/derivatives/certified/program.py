@@ -2,8 +2,8 @@
 
 The program is read as a function of real numbers: its constants are the exact values of
 their floats, and no operation rounds. Some constants of JAX's own derivative rules,
-such as 2/√π, and of its sinc are widened to contain the real number. Whether the program computes in
-float32 or float64 does not matter.
+such as 2/√π, and of its sinc are widened to contain the real number. Whether the
+program computes in float32 or float64 does not matter.
 """
 
 import math
