@@ -469,6 +469,23 @@ def _stacked(*parts: Interval, axis: int, **params: Any) -> Interval:
     return _each_end(lambda *v: np.stack(v, axis=axis))(*parts)
 
 
+@rule("unstack")
+def _unstacked(x: Interval, *, axis: int, **params: Any) -> Sequence[Interval]:
+    return [
+        _each_end(lambda v, k=k: np.take(v, k, axis=axis))(x)
+        for k in range(x.low.shape[axis])
+    ]
+
+
+@rule("polynomial")
+def _polynomial(x: Interval, *coefficients: Interval, **params: Any) -> Interval:
+    """Return c_0 + c_1 x + c_2 x² + ... by Horner's scheme."""
+    found = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        found = add(coefficient, multiply(x, found))
+    return add(found, multiply(x, point(0.0)))  # The shape and the trouble of x.
+
+
 @rule("slice")
 def _slice(
     x: Interval, *, start_indices: Any, limit_indices: Any, strides: Any, **params: Any
