@@ -73,6 +73,20 @@ NOT_CALLED = {
     "cli.report_of",
     "cli.predict",
     "runs.write_tensorboard",  # It needs an extra.
+    # Parts of `runs` and `models`, which check the arguments.
+    *(
+        f"files.{name}"
+        for name in (
+            "canonical",
+            "explained",
+            "json_bytes",
+            "kept",
+            "npz_bytes",
+            "plain",
+            "read_json",
+            "safetensors_bytes",
+        )
+    ),
 }
 
 
@@ -624,6 +638,12 @@ def of_models() -> Iterator[Call]:
         slow=True,
     )
     yield Call("models.random_crop()", m.random_crop(1), {"key": key(), "x": image()})
+
+
+def of_files() -> Iterator[Call]:
+    write = research.files.write_atomically
+    arguments = {"path": folder() / "b.txt", "data": b"text"}
+    yield Call("files.write_atomically", write, arguments)
 
 
 def of_losses() -> Iterator[Call]:
@@ -1517,6 +1537,7 @@ GROUPS = (
         of_schedules,
         of_descent,
         of_models,
+        of_files,
     ),
     *(
         of_workloads,
