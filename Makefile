@@ -6,6 +6,7 @@
 #   make test-device    an accelerator against the CPU, if JAX finds one: rules, gradients, reruns
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
+#   make owner          the name of the repository's owner into every address: make owner OWNER=name
 #   make docs           the site, to docs/_build/html, which opens from disk
 #   make test-torch     the tests that need PyTorch, in the environment of make bench
 #   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about half an hour
@@ -15,7 +16,7 @@ VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test test-all nightly test-device check notebooks docs test-torch bench requirements
+.PHONY: run test test-all nightly test-device check notebooks owner docs test-torch bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
@@ -39,6 +40,9 @@ check: $(VENV)/installed-check
 
 notebooks: $(VENV)/installed-test
 	$(python) notebooks/build.py
+
+owner: $(VENV)/installed-test
+	$(python) notebooks/build.py "$(OWNER)"
 
 docs: $(VENV)/installed-docs
 	$(python) -m docs.make_site $(ARGS)

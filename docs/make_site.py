@@ -33,6 +33,7 @@ HOW_TO = (
     "your_data",
     "data_larger_than_memory",
     "check_a_gradient",
+    "choose_a_derivative",
     "find_a_nan",
     "verify_your_rule",
     "compare_your_rule",

@@ -291,9 +291,10 @@ def test_undeclared_package_is_seen():
     }
 
 
-def test_version_is_the_same_everywhere():
+def test_version_stands_once_and_heads_the_changelog():
     version = SETUP["metadata"]["version"]
-    assert re.search(r"^version: (.+)$", text("CITATION.cff"), flags=re.M)[1] == version
+    for name in ("CITATION.cff", "pyproject.toml", "research/__init__.py"):
+        assert not re.search(r"^_*version", text(name), flags=re.M)
     assert re.search(r"^## \[(.+?)\]", text("CHANGELOG.md"), flags=re.M)[1] == version
 
 
@@ -306,7 +307,7 @@ def test_citation_has_what_its_format_requires():
 
 def test_address_stands_once():
     address = SETUP["metadata"]["url"]
-    assert address.count("OWNER") == 1
+    assert re.fullmatch(r"https://github\.com/[\w-]+/descent", address)
     assert text("setup.cfg").count(address) == 1
     others = ("CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "environment.yml")
     assert not [name for name in others if address in text(name)]

@@ -481,6 +481,14 @@ def of_models() -> Iterator[Call]:
             {"vocabulary_size": 3, "context": 4, "num_classes": 2, **small},
             tokens,
         ),
+        "resnet": (
+            {"image_shape": (4, 4, 1), "num_classes": 2, "channels": (2,), "blocks": 1},
+            image(),
+        ),
+        "mixed_precision": (
+            {"model": m.softmax(2, 3, dtype="float32")},
+            jnp.ones((3, 2), "float32"),
+        ),
         "from_linen": (
             {"module": linen_module(), "example": jnp.ones(2)},
             jnp.ones((3, 2)),
@@ -591,6 +599,10 @@ def of_models() -> Iterator[Call]:
         "read_architecture": {"path": weights_file()},
         "reader": reading,
         "recurrence": {"num_inputs": 2, "num_hidden": 3, "num_outputs": 2},
+        "rms_normalisation": {"x": jnp.ones((2, 4)), "scale": jnp.ones(4)},
+        "rotary_angles": {"context": 4, "size": 2},
+        "rotate": {"x": jnp.ones((3, 4)), "angles": jnp.ones((5, 2))},
+        "standardise_weights": {"weights": jnp.ones((3, 2)), "gain": jnp.ones(2)},
         "sample_ngram": drawn,
         "save": {
             "path": folder() / "w.safetensors",
@@ -631,6 +643,14 @@ def of_losses() -> Iterator[Call]:
         "check_labels": {"labels": np.array([0, 1, 1]), "num_classes": 2},
         "hinge": {"score": jnp.array(0.25), "label": 1},
         "huber": regression,
+        "quantile": {**regression, "level": 0.25},
+        "cosine_distance": regression,
+        "focal": {"logit": jnp.array(0.5), "label": 1},
+        "multiclass_margin": {"scores": jnp.array([1.0, 2.0]), "label": 1},
+        "kl_divergence": {
+            "logits": jnp.array([1.0, 2.0]),
+            "distribution": jnp.array([0.5, 0.5]),
+        },
         "log_cosh": regression,
         "logistic": {"logit": jnp.array(0.5), "label": 1},
         "sequence_cross_entropy": {
