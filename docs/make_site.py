@@ -31,7 +31,9 @@ BUILD = HERE / "_build"
 HOW_TO = (
     "your_images",
     "your_data",
+    "data_larger_than_memory",
     "check_a_gradient",
+    "choose_a_derivative",
     "find_a_nan",
     "verify_your_rule",
     "compare_your_rule",

@@ -141,6 +141,11 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
             steps_caption(numbers),
             draw_steps(arrays, names),
         ),
+        "gradient_field": (
+            "The gradient on its contour lines",
+            field_caption(numbers),
+            draw_field(arrays, scene),
+        ),
     }
     return {
         key: research.figures.Picture(*picture) for key, picture in pictures.items()
@@ -171,6 +176,50 @@ def draw_motion(
     return motion.record(
         figure, lambda k: show((k / (FRAMES - 1)) ** 2), FRAMES, colours=64
     )
+
+
+def field_caption(numbers: dict[str, Any]):
+    """Return the caption of the last figure."""
+    return (
+        f"Contour lines of {numbers['landscape']}, and the direction of the negative "
+        "gradient at each point of a lattice, from differences of the saved heights. "
+        "The gradient is at right angles to the contour lines, and points uphill, so "
+        "gradient descent follows the arrows. A darker arrow is a larger gradient. In "
+        "a narrow valley the arrows point across it, not along it to the minimum "
+        "(star)."
+    )
+
+
+def draw_field(arrays: dict[str, np.ndarray], scene: Landscape) -> Figure:
+    """Draw the directions of the negative gradient over the contour lines.
+
+    Both axes have the same scale, so that right angles look right.
+    """
+    x, y, heights = arrays["x"], arrays["y"], arrays["heights"]
+    figure, axes = figures.new_figure(width=4.6, height=4.4)
+    draw_landscape(axes[0, 0], x, y, heights, scene.minima)
+    along_y, along_x = np.gradient(heights, y, x)
+    size = np.maximum(np.hypot(along_x, along_y), 1e-12)
+    rows, columns = (
+        np.linspace(0, len(axis) - 1, ARROWS + 2).round().astype(int)[1:-1]
+        for axis in (y, x)
+    )
+    here = np.ix_(rows, columns)
+    axes[0, 0].quiver(
+        x[columns],
+        y[rows],
+        -(along_x / size)[here],
+        -(along_y / size)[here],
+        np.log10(size[here]),
+        cmap="copper_r",
+        angles="xy",
+        scale=1.25 * ARROWS,
+        width=0.006,
+        zorder=4,
+    )
+    axes[0, 0].set_aspect("equal")
+    axes[0, 0].set_title(scene.formula, loc="left", fontsize=10)
+    return figure
 
 
 def paths_caption(numbers: dict[str, Any]):
@@ -229,6 +278,7 @@ PATH_COLOURS = (
     "#222222",
     "#56B4E9",
 )
+ARROWS = 13  # Arrows of the gradient field, along each axis.
 GROUND = LinearSegmentedColormap.from_list("ground", ["#D3DCE6", "#E9EEF3", "#FBFCFD"])
 SHOWN_DOWN_TO = 1e-18  # Curves are shown down to this share of the largest value.
 STEP_PANELS = {

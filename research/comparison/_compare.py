@@ -54,10 +54,11 @@ def compare(
         rule of this package, a gradient transformation (it has one trial), or a
         `Contender`. A sequence of names takes rules of this package.
       workload: Names as in `research.workloads.WORKLOADS`, or workloads whose optimum
-        is known, because the target is a share of f - f*.
+        is known, because the target is a share of the initial gap f - f*.
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
-      spaces: {rule: {hyper-parameter: Range}}, search spaces that replace those of
+      spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
+        its hyper-parameter, or adds the hyper-parameter to the space, as in
         `make_contenders`.
       evaluations: {rule: cost of one step, as a number of gradients or values of the
         objective on a batch}. A rule whose update calls `value_fn`, which evaluates the

@@ -43,8 +43,9 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with which `descent networks` repeats a study, as
-    `compare_config`.
+    """Return the config with which `descent networks` repeats a study.
+
+    It has the form of `compare_config`.
 
     Args:
       numbers: Numbers of a study that `compare_networks` returned.

@@ -146,9 +146,10 @@ def simulate_study(
         and of seeds.
       generator: Random generator of the draws.
       trials: Number of trials of each rule. The first trial is the defaults. The other
-        trials are drawn, and are the same for both rules.
+        trials are drawn, and are the same for both rules unless other_trials is True.
       tuning_seeds, seeds: Number of tuning seeds and of reporting seeds to draw. The
-        two sets of seeds are disjoint, and the same for both rules.
+        two sets of seeds are disjoint, and the same for both rules unless other_seeds
+        is True.
       other_seeds: Whether the other rule gets other seeds than my rule.
       other_trials: Whether the other rule gets other trials than my rule, except for
         the defaults.

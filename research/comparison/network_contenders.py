@@ -99,8 +99,8 @@ def muon_with_adam(
 ) -> optax.GradientTransformation:
     """Return Muon for leaves with two axes and Adam for the other leaves.
 
-    Muon's update of a matrix has the root mean square 0.2 (`consistent_rms`), as in
-    Moonlight (Liu et al., arXiv:2502.16982).
+    Muon's update of a matrix has a root mean square of about 0.2 times the learning
+    rate (`consistent_rms`), as in Moonlight (Liu et al., arXiv:2502.16982).
 
     Args:
       learning_rate: Learning rate of Muon.
@@ -131,7 +131,8 @@ def grafted_shampoo(
     Shi et al. advise (arXiv:2309.06497).
 
     Args:
-      learning_rate: Learning rate, in the units of Adam's.
+      learning_rate: Learning rate. The step has the length of Adam's step with this
+        rate.
     Example:
       >>> rule, params = grafted_shampoo(0.1), jnp.ones((2, 2))
       >>> updates, _ = rule.update(params, rule.init(params), params)
@@ -271,8 +272,9 @@ def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, A
 def scheduled(contender: Contender, num_steps: int) -> Contender:
     """Return a contender whose rates follow the schedule of a training.
 
-    The rules of this package and of optax receive the schedule. Any other constructor
-    is called in each step with the rate of this step, a traced number, as in `compare`.
+    The rules of this package and of optax receive the schedule as their learning rate.
+    Any other constructor is called in each step with the rate of this step, a traced
+    number, as in `compare`.
 
     Args:
       contender: Result of `network_contenders`.

@@ -170,8 +170,8 @@ def compare_networks(
     trust its result.
 
     Args:
-      rules: As for `compare`. "muon" is Muon for matrices and Adam for other leaves,
-        with two rates.
+      rules: As for `compare`. "muon" is Muon for leaves with two axes and Adam for
+        other leaves, with two rates.
       networks: Names as in `research.workloads.networks.NETWORKS`, or workloads made by
         `network_workload`.
       baseline: Name of the rule with which the others are compared. None means the last

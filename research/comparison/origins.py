@@ -58,7 +58,7 @@ def rule_word(constructor: Any) -> str:
 
     This is the name of a rule of this package, optax.NAME, or FILE.py:NAME. The path of
     the file is relative to the current folder. For a file outside this folder, only the
-    name is given. Rules without a name and a file have the text `IN_PYTHON`.
+    name is given. Rules with neither a name nor a file have the text `IN_PYTHON`.
 
     Example:
       >>> (

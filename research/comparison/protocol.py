@@ -82,7 +82,7 @@ def make_protocol(
     width: int = WIDTH,
     search_seed: int = 0,
 ) -> Protocol:
-    """Make a protocol, the terms of a comparison, and check its numbers.
+    """Make the protocol of a comparison, and check its numbers.
 
     Args:
       seeds: Number of reporting seeds, which start at 0, or the seeds themselves.

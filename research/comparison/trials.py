@@ -231,7 +231,7 @@ def measure_contender(
 
       The values can be written as JSON; a study stores them as one entry of `cells`.
     Raises:
-      ValueError: The workload lacks a part, or its optimum is not known.
+      ValueError: The workload lacks a part of the data, or its optimum is not known.
     """
     check_workload("workload", workload)
     check_instance("contender", contender, Contender, CONTENDER_HINT)

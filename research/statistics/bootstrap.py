@@ -451,7 +451,9 @@ def wilson_interval(
     """Return Wilson's interval of a share whose variance was estimated.
 
     The effective number of seeds is estimate (1 - estimate) / variance. If the estimate
-    is 1/2 and the variance is 0, the interval is (1/2, 1/2).
+    is 1/2 and the variance is 0, the interval is (1/2, 1/2). The quantile is that of
+    Student's t distribution with `freedom` degrees of freedom, because the variance is
+    estimated.
 
     Args:
       estimate: The share, from 0 to 1.

@@ -99,7 +99,7 @@ def penalised_passes(
     check_real("target", target)
     if not 0 < target < 1:
         raise ValueError(
-            "target must be a share of the initial gap between 0 and 1, such as 1e-2; "
+            "target must be a share of the initial gap, between 0 and 1, such as 1e-2; "
             f"got {target}."
         )
     reached = passes_to_target(passes, relative, target)
@@ -226,8 +226,9 @@ def spent_and_reached(
 ) -> tuple[Float[np.ndarray, "*runs"], Float[np.ndarray, "*runs"]]:
     """Return the passes that each run spent, and whether it reached the target.
 
-    The second array is 1.0 for a run that reached the target, else 0.0. The expected
-    running time is the sum of the first array over the sum of the second.
+    A run that missed the target spent the whole budget. The second array is 1.0 for a
+    run that reached the target, else 0.0. The expected running time is the sum of the
+    first array over the sum of the second.
     """
     check_numbers("costs", costs)
     check_real("budget", budget)

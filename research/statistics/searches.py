@@ -123,7 +123,8 @@ def searched_difference(
         shape (J, n). All arrays have the same seeds in the same order. A rule without
         hyper-parameters to search has one row, and no variance between searches.
       level: Coverage of the interval.
-      comparisons: Number of comparisons made together (Bonferroni).
+      comparisons: Number of comparisons that are made together. Each interval has the
+        level 1 - (1 - level) / comparisons (Bonferroni).
       resolution: Smallest half width of the interval, on the log scale.
     Returns:
       The difference.
@@ -456,8 +457,8 @@ def _checked_logs(name: str, logs: np.ndarray) -> Float[np.ndarray, "searches se
     logs = np.asarray(logs, float)
     if logs.ndim != 2 or not len(logs) or logs.shape[1] < 2:
         raise ValueError(
-            f"{name} must have a row for each search and a column for each of two "
-            f"seeds or more; got shape {logs.shape}."
+            f"{name} must have a row for each search and a column for each seed, with "
+            f"at least two seeds; got shape {logs.shape}."
         )
     if not (np.abs(logs) <= LARGEST_LOG).all():
         raise ValueError(

@@ -55,8 +55,9 @@ def measure(
 ) -> Measured:
     """Choose the learning rate on the tuning seeds, then train the reporting seeds.
 
-    The chosen rate has the lowest mean of `statistics.digits_gained` over the tuning
-    seeds. It is searched by `choose_rate`.
+    The score of a run is the mean of log10((f - f*) / (f_0 - f*)) over its passes
+    (`statistics.digits_gained`). `choose_rate` searches the rate with the lowest mean
+    score over the tuning seeds.
 
     Args:
       workload: Workload with a known optimum.
@@ -64,7 +65,7 @@ def measure(
       sampler: Sampler for the workload's training data.
       num_epochs: Number of epochs of every training.
       seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.
-      ladder: Learning rates to try first.
+      ladder: Learning rates to try first, as in `choose_rate`.
       width: Number of runs trained at once.
       on_chunk: Function that is called with the progress of the runs; its `share` is
         the share of the whole measurement that is done.

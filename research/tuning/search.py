@@ -118,7 +118,7 @@ def search(
       Sobol, USSR Comp. Math. 7, 1967; Owen, J. Complexity 14, 1998 (scrambling). Maron
       & Moore, Artificial Intelligence Review 11, 1997 (races). Jamieson & Talwalkar,
       AISTATS 2016 (successive halving). Rubinstein, Methodology and Computing in
-      Applied Probability 1, 1999 (the cross-entropy method, whose elite this is).
+      Applied Probability 1, 1999 (the cross-entropy method, which uses an elite).
     Example:
       >>> from research.tuning import Range
       >>> bowl = lambda runs: np.log(runs.values["learning_rate"] / 0.03) ** 2

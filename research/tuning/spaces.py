@@ -299,10 +299,11 @@ def from_unit(
 def unit_limits(
     space: Space,
 ) -> tuple[Float[np.ndarray, " dimensions"], Float[np.ndarray, " dimensions"]]:
-    """Return the smallest and largest shares that a search may use.
+    """Return the smallest and largest share of each range that a search may use.
 
-    The limits of a log or one_minus range lie outside the range by a third of its
-    width, where `widen` allows this. All other limits are 0 and 1.
+    A share is a position on the scale of a range: 0 is low and 1 is high. The limits of
+    a log or one_minus range lie outside the range by a third of its width, where
+    `widen` allows this. All other limits are 0 and 1.
 
     Example:
       >>> space = {"rate": Range(0.01, 10.0), "momentum": Range(0.0, 0.9, "one_minus")}

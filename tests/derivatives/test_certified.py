@@ -454,6 +454,11 @@ def test_bad_input_is_refused(call, error, message):
         call()
 
 
+def test_orders_that_would_trace_for_hours_are_refused():
+    with pytest.raises(ValueError, match="order must be at most 10; got order=101"):
+        certified.derivative_enclosure(jnp.sin, 1.0, order=101)
+
+
 def test_integers_are_read_as_floats():
     found = certified.derivative_enclosure(lambda x: x**3, 2)
     assert found.low <= 12 <= found.high
@@ -610,3 +615,39 @@ def test_what_the_real_numbers_do_not_describe_is_refused(f):
 def test_a_system_needs_as_many_values_as_arguments():
     with pytest.raises(ValueError, match=r"shape \(1,\)"):
         certified.certified_roots(lambda x: x[0] ** 2 - 2, [(0.0, 2.0)])
+
+
+def test_derivative_of_a_maximum_is_enclosed_where_one_entry_is_the_largest():
+    def f(x):
+        rows = jnp.stack([x[0] ** 2, 3 * x[0] + 1, x[1] - x[0]]).reshape(1, 3)
+        return jnp.sum(jnp.sin(jnp.max(rows, axis=1))) + jnp.min(x)
+
+    # At (4, -1) the largest is x² (16 against 13 and -5), and the least entry is x[1].
+    found = certified.derivative_enclosure(f, [3.99, -1.0], [4.01, -0.5])
+    assert found.smooth
+    for at in (3.99, 4.0, 4.01):
+        truth = [2 * at * np.cos(at**2), 1.0]
+        assert np.all((found.low <= truth) & (truth <= found.high))
+    # In [3.2, 3.4] the two cross, at (3 + √13) / 2 = 3.303. A tie is a kink, too.
+    assert not certified.derivative_enclosure(f, [3.2, -1.0], [3.4, -0.5]).smooth
+    assert not certified.derivative_enclosure(jnp.max, [1.0, 3.0, 3.0]).smooth
+    bound = certified.curvature_bound(
+        lambda x: jnp.max(jnp.stack([x[0] ** 2, 5 * x[1] ** 2 + 10])), [(-1, 1)] * 2
+    )
+    assert bound.low <= 0
+    assert 10 <= bound.high <= 10.001
+
+
+def test_higher_derivatives_of_erf_and_the_values_of_sinc_are_enclosed():
+    x = flint.arb(0.4)
+    slope = 2 / flint.arb.pi().sqrt() * (-(x**2)).exp()
+    for order, truth in ((2, -2 * x * slope), (3, (4 * x**2 - 2) * slope)):
+        found = certified.derivative_enclosure(jax.scipy.special.erf, 0.4, order=order)
+        assert found.low <= float(truth) <= found.high
+        assert found.high - found.low <= 1e-13
+    for x in (0.0, 0.3, 0.5):
+        found = certified.enclose(jnp.sinc, x, x)
+        truth = flint.arb(x).sinc_pi()
+        assert flint.arb(float(found.low)) <= truth
+        assert truth <= flint.arb(float(found.high))
+        assert found.high - found.low <= 1e-12

@@ -3,6 +3,7 @@ ones by hand; and what is refused.
 """
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -497,3 +498,14 @@ def test_one_program_is_compiled_for_all_points():
     assert (
         len(counted) <= 2
     )  # Traced once, by the one program; a trace for each point would be nine.
+
+
+def test_a_search_says_how_many_points_it_has_missed():
+    # cos x has critical points at -π, 0 and π; one start finds one of them.
+    f = lambda x: jnp.cos(x[0]) + x[1] ** 2
+    bounds, start = [(-4.0, 4.0), (-1.0, 1.0)], [[0.1, 0.1]]
+    found = critical_points(f, start, bounds, prove_seconds=60.0)
+    assert (len(found), found.missed, found.unexplored) == (1, 2, 0)
+    assert "2 more are proved to lie inside the bounds, and there are no" in str(found)
+    assert pickle.loads(pickle.dumps(found)).missed == 2
+    assert critical_points(f, start, bounds).missed is None

@@ -75,6 +75,7 @@ FUNCTIONS = {
     "scan": (lambda x: lax.scan(lambda c, a: (c * a, c + a), x[0], x)[1], 7, 28),
     "while": (looped, 7, 49),
     "gather": (lambda x: x[jnp.array([3, 1, 1, 0])] ** 2, 5, 4),
+    "stack": (lambda x: jnp.stack([*x.reshape(2, 3)[::-1], x[:3] ** 2]), 6, 9),
     "scatter_add": (
         lambda x: jnp.zeros(7).at[jnp.array([3, 1, 1, 0, 9])].add(x**2),
         5,
@@ -89,6 +90,7 @@ FUNCTIONS = {
     "softmax": (lambda x: jax.nn.softmax(x.reshape(3, 4)), 12, 48),
     "solve": (lambda x: jnp.linalg.solve(jnp.eye(4) + jnp.diag(x), x), 4, 16),
     "constant": (lambda x: jnp.ones(3) + 0 * x[0], 4, 0),
+    "nothing": (lambda x: x**2, 0, 0),
     "mapped": (lambda x: jax.vmap(lambda a: a @ a)(x.reshape(4, 3)), 12, 12),
     "reverse_only": (lambda x: reverse_alone(x) + jnp.roll(x, 1), 6, 12),
 }
@@ -96,7 +98,7 @@ FUNCTIONS = {
 
 @pytest.mark.thorough(
     "the other functions",
-    but=r"^(arrow|convolution|product_with_zeros|where|scan|scatter_add|softmax|reverse_only)\]",
+    but=r"^(arrow|convolution|product_with_zeros|where|scan|stack|scatter_add|softmax|nothing|reverse_only)\]",
 )
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_jacobian_is_the_dense_one(name):

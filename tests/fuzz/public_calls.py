@@ -5,6 +5,7 @@ nothing here is wrong yet.
 import functools
 import importlib
 import inspect
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from research import (
     losses,
     models,
     objectives,
+    records,
     runs,
     samplers,
     statistics,
@@ -106,6 +108,13 @@ def folder() -> Path:
 
 
 functions_at_exit: list[Callable[[], None]] = []
+
+
+def write_anew(folder, pieces):
+    """`write_records`, whose valid call may be made again."""
+    if isinstance(folder, Path) and folder.name == "records":
+        shutil.rmtree(folder, ignore_errors=True)
+    return records.write_records(folder, pieces)
 
 
 def cube(x):
@@ -883,6 +892,13 @@ def of_descent() -> Iterator[Call]:
     )
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
     yield Call("descent.train", research.descent.train, train, slow=True)
+    written = folder() / "records"
+    opened = write_anew(written, [batch()])
+    yield Call(
+        "records.write_records", write_anew, {"folder": written, "pieces": [batch()]}
+    )
+    yield Call("records.open_records", records.open_records, {"folder": written})
+    yield Call("records.open_records().read", opened.read, {"indices": [1, 0]})
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
     yield Call("samplers.minibatch", samplers.minibatch, {"n": 5, "batch_size": 2})
     yield Call("samplers.stochastic", samplers.stochastic, {"n": 5})

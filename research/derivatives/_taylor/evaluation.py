@@ -44,6 +44,7 @@ FLAT = {"stop_gradient", "sign", "floor", "ceil", "round"}
 LINEAR = {
     *("neg", "real", "imag", "complex", "conj", "abs", "copy", "copy_p", "fft"),
     *("reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "rev"),
+    *("stack", "unstack"),
     *("concatenate", "split", "tile", "pad", "slice", "dynamic_slice", "gather"),
     *("dynamic_update_slice", "scatter", "scatter-add", "scatter_add", "scatter_sub"),
     *("convert_element_type", "reduce_precision", "optimization_barrier", "name"),

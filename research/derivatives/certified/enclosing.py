@@ -22,6 +22,7 @@ from research.derivatives.certified.program import (
 )
 from research.derivatives.errors import NotInexactError, NotScalarError
 
+MOST_ORDER = 10
 CHUNKS = (16, 256)  # Numbers of boxes for which a program is traced.
 
 
@@ -101,7 +102,8 @@ def derivative_enclosure(
     Args:
       f: Function of one array of floats that returns one number.
       low, high: Ends of the box; high=None means the point low.
-      order: Order of the derivative, at least 1; at most 2 if x has axes.
+      order: Order of the derivative, 1 to 10; at most 2 if x has axes. Each order
+        doubles the size of the program.
     Returns:
       An `Enclosure` of shape (), x.shape or x.shape + x.shape.
     Raises:
@@ -119,6 +121,8 @@ def derivative_enclosure(
     """
     check_callable("f", f)
     check_count("order", order)
+    if order > MOST_ORDER:
+        raise ValueError(f"order must be at most {MOST_ORDER}; got order={order}.")
     box = checked_box(low, low if high is None else high)
     if box.low.ndim and order > 2:
         raise ValueError(

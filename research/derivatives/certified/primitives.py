@@ -77,7 +77,7 @@ def _exact_integers(
 def _as_integer(x: Interval) -> Interval:
     """Return floats that are integers as int64, if float64 holds them exactly."""
     if not np.all((np.abs(x.low) <= 2.0**53) & (np.abs(x.high) <= 2.0**53)):
-        raise NotImplementedError("integers beyond 2^53 that are not known")
+        raise NotImplementedError("its integers may lie beyond 2^53")
     return Interval(x.low.astype(np.int64), x.high.astype(np.int64), x.trouble)
 
 
@@ -155,7 +155,7 @@ def _div(a: Interval, b: Interval, **params: Any) -> Interval:
             np.sign(a.low) * np.sign(b.low) * (np.abs(a.low) // np.abs(b.low))
         ).astype(np.int64)
         return Interval(value, value, worst(a, b))
-    raise NotImplementedError("a quotient of integers that are not known")
+    raise NotImplementedError("it divides integers that vary in the box, or by 0")
 
 
 @rule("integer_pow")
@@ -282,7 +282,7 @@ def _ne(a: Interval, b: Interval, **params: Any) -> Interval:
 @rule("not")
 def _not(x: Interval, **params: Any) -> Interval:
     if x.low.dtype.kind != "b":
-        raise NotImplementedError("bits of integers that are not known")
+        raise NotImplementedError("it reads bits of integers that vary in the box")
     return Interval(~x.high, ~x.low, x.trouble)
 
 
@@ -301,7 +301,7 @@ def _xor(a: Interval, b: Interval, **params: Any) -> Interval:
     known = (a.low == a.high) & (b.low == b.high)
     value = a.low ^ b.low
     if a.low.dtype.kind != "b" and not np.all(known):
-        raise NotImplementedError("bits of integers that are not known")
+        raise NotImplementedError("it reads bits of integers that vary in the box")
     return Interval(
         np.where(known, value, False), np.where(known, value, True), worst(a, b)
     )
@@ -313,7 +313,7 @@ def _logical(
     if a.low.dtype.kind != "b" and not (
         np.array_equal(a.low, a.high) and np.array_equal(b.low, b.high)
     ):
-        raise NotImplementedError("bits of integers that are not known")
+        raise NotImplementedError("it reads bits of integers that vary in the box")
     return Interval(operation(a.low, b.low), operation(a.high, b.high), worst(a, b))
 
 
@@ -396,7 +396,7 @@ def _rem(a: Interval, b: Interval, **params: Any) -> Interval:
 
 
 def _no_floats(*inputs: Interval) -> Interval:
-    raise NotImplementedError("a remainder of integers that are not known")
+    raise NotImplementedError("it divides integers that vary in the box")
 
 
 # Moving entries.
@@ -469,6 +469,23 @@ def _stacked(*parts: Interval, axis: int, **params: Any) -> Interval:
     return _each_end(lambda *v: np.stack(v, axis=axis))(*parts)
 
 
+@rule("unstack")
+def _unstacked(x: Interval, *, axis: int, **params: Any) -> Sequence[Interval]:
+    return [
+        _each_end(lambda v, k=k: np.take(v, k, axis=axis))(x)
+        for k in range(x.low.shape[axis])
+    ]
+
+
+@rule("polynomial")
+def _polynomial(x: Interval, *coefficients: Interval, **params: Any) -> Interval:
+    """Return c_0 + c_1 x + c_2 x² + ... by Horner's scheme."""
+    found = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        found = add(coefficient, multiply(x, found))
+    return add(found, multiply(x, point(0.0)))  # The shape and the trouble of x.
+
+
 @rule("slice")
 def _slice(
     x: Interval, *, start_indices: Any, limit_indices: Any, strides: Any, **params: Any
@@ -509,7 +526,7 @@ def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
     operands = [x for x in inputs if x.is_float]
     for x in inputs:
         if not x.is_float and not np.array_equal(x.low, x.high):
-            raise NotImplementedError("an index that depends on the point in the box")
+            raise NotImplementedError("it has an index that varies in the box")
     starts = np.cumsum([1, *(x.low.size for x in operands)])
     numbers = iter(
         [
@@ -671,7 +688,7 @@ def scattered(equation: Any, inputs: Sequence[Interval]) -> Interval:
     The indices must not depend on the point in the box."""
     operand, indices, updates = inputs
     if not np.array_equal(indices.low, indices.high):
-        raise NotImplementedError("an index that depends on the point in the box")
+        raise NotImplementedError("it has an index that varies in the box")
     target = np.arange(operand.low.size, dtype=np.float64).reshape(operand.low.shape)
     # Where each update goes: the transpose of the scatter is a gather of positions.
     positions = _positions(equation, target, indices, updates)

@@ -1,15 +1,15 @@
 """Enclosure of a JAX program over boxes: each equation is enclosed by its rule.
 
 The program is read as a function of real numbers: its constants are the exact values of
-their floats, and no operation rounds. Four constants of JAX's own derivative rules,
-such as 2/√π, are widened to contain the real number. Whether the program computes in
-float32 or float64 does not matter.
+their floats, and no operation rounds. Some constants of JAX's own derivative rules,
+such as 2/√π, and of its sinc are widened to contain the real number. Whether the
+program computes in float32 or float64 does not matter.
 """
 
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -54,6 +54,11 @@ from research.derivatives.errors import UnsupportedPrimitiveError
 MOST_ITERATIONS = 100_000
 # Constants of JAX's derivative rules that are rounded: of erf, exp2 and log2, and cbrt.
 ROUNDED = (2 / math.sqrt(math.pi), math.log(2), 1 / math.log(2), 1 / 3)
+# JAX's sinc is a polynomial in x² for |x| <= 1/2, with coefficients π^2k / (2k + 1)!
+# whose last digits are rounded. They are widened by 3 NEAR, relatively, which is also
+# much more than the terms that the polynomial leaves out, for each of its derivatives.
+SINC = tuple(math.pi ** (2 * k) / math.factorial(2 * k + 1) for k in range(1, 12))
+NEAR = 1e-14
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -87,20 +92,130 @@ def _walk(
     known: dict[Any, Any] = dict(
         zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True)
     )
+    views: dict[Any, Any] = {}
+    extremes: dict[Any, Extreme] = {}
     for equation in jaxpr.eqns:
         values = [_value(atom, known) for atom in equation.invars]
-        results = _results(equation, values, lines)
+        compared = _compared_extreme(equation, views, extremes)
+        if compared is None:
+            results = _results(equation, values, lines)
+        else:
+            results = [_attained(values[0], *compared)]
         _note(equation, values, results, lines)
         known.update(zip(equation.outvars, results, strict=True))
     return [_value(atom, known) for atom in jaxpr.outvars]
+
+
+class Extreme(NamedTuple):
+    """A maximum or minimum of a variable along some of its axes.
+
+    Attributes:
+      root: The variable.
+      axes: Its axes that are gone.
+      kept: Its axes that are left, in the order of the result.
+      name: "reduce_max" or "reduce_min".
+    """
+
+    root: Any
+    axes: frozenset[int]
+    kept: tuple[int, ...]
+    name: str
+
+
+def _compared_extreme(
+    equation: Any, views: dict[Any, Any], extremes: dict[Any, Extreme]
+) -> tuple[str, tuple[int, ...]] | None:
+    """Return how an equation compares a variable with its own maximum or minimum.
+
+    JAX's derivative of a maximum asks which entries are equal to it. In intervals an
+    entry that is known only between bounds is never known to be equal to anything, but
+    it may be known to be larger than all others.
+
+    Args:
+      equation: The next equation of the program.
+      views: Transposed variable -> the variable, and its axes in the new order.
+      extremes: Variable -> the maximum or minimum that it is. Both dicts are updated.
+    Returns:
+      The name "reduce_max" or "reduce_min" and the axes of the variable that is
+      compared, or None if the equation does something else.
+    """
+    name = equation.primitive.name
+    if not equation.invars or any(hasattr(v, "val") for v in equation.invars):
+        return None
+    source, result = equation.invars[0], equation.outvars[0]
+    ndim = len(getattr(source.aval, "shape", ()))
+    root, order = views.get(source, (source, tuple(range(ndim))))
+    if name == "transpose":
+        views[result] = root, tuple(order[k] for k in equation.params["permutation"])
+    elif name in ("reduce_max", "reduce_min"):
+        axes = frozenset(order[k] for k in equation.params["axes"])
+        extremes[result] = Extreme(
+            root, axes, tuple(a for a in order if a not in axes), name
+        )
+    elif source in extremes and _adds_axes(equation):
+        extremes[result] = extremes[source]
+    elif name == "eq" and equation.invars[1] in extremes:
+        found, other = extremes[equation.invars[1]], equation.invars[1].aval.shape
+        axes = tuple(k for k, a in enumerate(order) if a in found.axes)
+        ones = [1 if k in axes else size for k, size in enumerate(source.aval.shape)]
+        kept = tuple(a for a in order if a not in found.axes)
+        if found.root is root and found.kept == kept and list(other) == ones:
+            return found.name, axes
+    return None
+
+
+def _adds_axes(equation: Any) -> bool:
+    """Whether an equation changes the shape only, and not the order of the entries."""
+    if equation.primitive.name == "broadcast_in_dim":
+        dims = equation.params["broadcast_dimensions"]
+        before, after = (v.aval for v in (equation.invars[0], equation.outvars[0]))
+        return before.size == after.size and list(dims) == sorted(dims)
+    return (
+        equation.primitive.name == "reshape" and equation.params["dimensions"] is None
+    )
+
+
+def _attained(x: Interval, name: str, axes: tuple[int, ...]) -> Interval:
+    """Return at which entries the maximum or minimum of x along the axes is attained.
+
+    Where two entries may both be the largest, the answer is open. Where two entries are
+    always equal it is open, too, since the maximum then has a kink.
+    """
+    low, high = (x.low, x.high) if name == "reduce_max" else (-x.high, -x.low)
+    always = low > _largest_other(high, axes)
+    never = high < _largest_other(low, axes)
+    trouble = np.max(x.trouble, initial=FINE)
+    found = Interval(always, ~never, np.asarray(trouble, np.uint8))
+    return with_trouble(found, always == never, NOT_SMOOTH)
+
+
+def _largest_other(ends: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Return for each entry the largest of the other entries along the axes."""
+    if not ends.size:
+        return ends
+    last = tuple(range(ends.ndim - len(axes), ends.ndim))
+    moved = np.moveaxis(ends, axes, last)
+    flat = moved.reshape(*moved.shape[: ends.ndim - len(axes)], -1)
+    best = np.argmax(flat, axis=-1, keepdims=True)
+    others = flat.copy()
+    np.put_along_axis(others, best, -np.inf, axis=-1)
+    found = np.broadcast_to(np.max(flat, -1, keepdims=True), flat.shape).copy()
+    np.put_along_axis(found, best, np.max(others, -1, keepdims=True), axis=-1)
+    return np.moveaxis(found.reshape(moved.shape), last, axes)
 
 
 def _value(atom: Any, known: dict[Any, Any]) -> Any:
     if not hasattr(atom, "val"):
         return known[atom]
     found = constant(atom.val)
-    if found.is_float and found.low.ndim == 0 and abs(found.low) in ROUNDED:
+    if not found.is_float or found.low.ndim:
+        return found
+    size = abs(found.low)
+    if size in ROUNDED:
         return Interval(down(found.low), up(found.low), found.trouble)
+    if any(abs(size - exact) <= NEAR * exact for exact in SINC):
+        error = 3 * NEAR * size
+        return Interval(found.low - error, found.low + error, found.trouble)
     return found
 
 
@@ -208,7 +323,7 @@ def _checked(x: Interval, aval: Any) -> Interval:
     if x.low.dtype.kind in "iu":
         limits = np.iinfo(aval.dtype)
         if np.any((x.low < limits.min) | (x.high > limits.max)):
-            raise NotImplementedError(f"integers beyond {aval.dtype}")
+            raise NotImplementedError(f"its integers may not fit into {aval.dtype}")
     return _without_nan(x)
 
 

@@ -21,7 +21,7 @@ EXACT = (
     "clamp concatenate copy copy_p device_put dynamic_slice dynamic_update_slice "
     "expand_dims gather imag is_finite iota max min neg pad real reduce_max "
     "reduce_min reshape rev scatter select_n sharding_constraint sign slice sort "
-    "split squeeze stop_gradient top_k transpose while scan cond"
+    "split squeeze stack stop_gradient top_k transpose unstack while scan cond"
 )
 # These operations drop or keep the remainder of a division.
 PERIODIC = ("rem", "floor", "ceil", "round")

@@ -57,7 +57,8 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps equal a rate.
 
         Of the steps with little noise, the two smallest are used. At these two steps,
-        the central difference must lie within gap / 4 of the rate.
+        the central difference must lie within gap / 4 of the rate, where `gap` is the
+        distance between the rate and the slope that it may replace.
         """
         steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:

@@ -72,6 +72,8 @@ MOVES = {  # These operations only move or rename numbers.
     *(
         "stop_gradient",
         "split",
+        "stack",
+        "unstack",
         "bitcast_convert_type",
         "reduce_precision",
         "random_bits",

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from research.checks import check_callable, check_count, check_number, check_numbers
+from research.derivatives.certified import certified_critical_points
 from research.derivatives.critical.classifying import CriticalPoint, described, judged
 from research.derivatives.critical.curvature import curvatures
 from research.derivatives.critical.finding import found_points, vanishes
@@ -31,7 +32,12 @@ AWAY = 0.1 * 2.0 ** -np.arange(40)
 
 
 def critical_points(
-    f: Callable[..., Any], starts: Any, bounds: Any, *, separation: Any = 1e-5
+    f: Callable[..., Any],
+    starts: Any,
+    bounds: Any,
+    *,
+    separation: Any = 1e-5,
+    prove_seconds: float = 0.0,
 ) -> CriticalPoints:
     """Find and classify critical points of f by Newton's method from given starts.
 
@@ -45,7 +51,9 @@ def critical_points(
     Points outside the bounds and points where the gradient does not vanish are dropped.
     If several points are closer together than `separation`, only one of them is kept.
     The result contains the points *found from these starts* and may be incomplete.
-    Print the result to see how many starts found a point.
+    Print the result to see how many starts found a point. With `prove_seconds`,
+    `certified_critical_points` then examines the box, and the result says how many
+    points the search has missed, and in how many boxes there may be more.
 
     If the Hessian is singular, there are two cases for a point with a small gradient: a
     zero of the gradient may be close, or the gradient may be small but nowhere 0, as
@@ -67,14 +75,20 @@ def critical_points(
       separation: Smallest distance between two different points. It is a number in
         units of the widths of the bounds, or an array of shape (n,) with one number for
         each coordinate, in the units of that coordinate.
+      prove_seconds: Time limit of a proof of what the search has missed; 0 means no
+        proof.
     Returns:
       A tuple of the points, in ascending order of f. Its attributes are the numbers of
       starts that converged, left the bounds, stalled, reached values that are not
-      finite, or ended where f is constant.
+      finite, or ended where f is constant. With `prove_seconds`, `missed` is the number
+      of points that are proved to lie in the box and were not found, and `unexplored`
+      is the number of boxes that may contain more; otherwise both are None.
     Raises:
       ValueError: starts or bounds has a wrong shape, a lower bound is not below the
-        upper bound, a number is not finite, or separation is not positive.
+        upper bound, a number is not finite, separation is not positive, or
+        prove_seconds is negative. Or f jumps in the box, and a proof is asked for.
       NotScalarError, NotInexactError: As in `gradient`.
+      UnsupportedPrimitiveError: A proof is asked for, and f cannot be enclosed.
     References:
       Ortega & Rheinboldt, Iterative solution of nonlinear equations in several
       variables, 1970.
@@ -89,6 +103,7 @@ def critical_points(
     """
     check_callable("f", f, "x")
     check_numbers("separation", separation)
+    check_number("prove_seconds", prove_seconds)
     starts, bounds = _checked(starts, bounds)
     widths = bounds[:, 1] - bounds[:, 0]
     separation = _separation(separation, widths)
@@ -99,7 +114,18 @@ def critical_points(
             land, starts / unit, bounds / unit[:, None], separation / unit
         )
         made = described(land, points)
-    return CriticalPoints(sorted(made, key=lambda point: point.value), **counts)
+    found = CriticalPoints(sorted(made, key=lambda point: point.value), **counts)
+    if prove_seconds:
+        proved = certified_critical_points(f, bounds, seconds=prove_seconds)
+        found.missed = _without(proved.points, found, separation)
+        found.unexplored = _without(proved.undecided, found, separation)
+    return found
+
+
+def _without(boxes: Sequence[Any], found: CriticalPoints, margin: np.ndarray) -> int:
+    """Count the boxes that contain none of the points, up to a margin."""
+    inside = lambda box, x: np.all((x >= box.low - margin) & (x <= box.high + margin))
+    return sum(not any(inside(box, point.x) for point in found) for box in boxes)
 
 
 def classify_critical_point(

@@ -20,6 +20,10 @@ class CriticalPoints(tuple):
         its Hessian is not finite.
       flat: Number of starts whose search ended where f is constant. There every point
         is critical, so no such point is listed.
+      missed: Number of points that are proved to lie inside the bounds and were not
+        found, or None if no proof was asked for.
+      unexplored: Number of boxes without a point that was found, for which the proof
+        does not decide whether they contain critical points, or None.
 
     A start with several outcomes is counted once. The first outcome that applies is
     used, in the order converged, flat, not_finite, outside, stalled.
@@ -31,14 +35,17 @@ class CriticalPoints(tuple):
     stalled: int
     not_finite: int
     flat: int
+    missed: int | None
+    unexplored: int | None
 
     def __new__(
-        cls, points: Iterable[CriticalPoint], **counts: int
+        cls, points: Iterable[CriticalPoint], **counts: int | None
     ) -> "CriticalPoints":
         """Build the tuple of points, with the number of starts for each outcome."""
         made = super().__new__(cls, points)
         for name in ("converged", "outside", "stalled", "not_finite", "flat"):
-            setattr(made, name, int(counts.get(name, 0)))
+            setattr(made, name, int(counts.get(name) or 0))
+        made.missed, made.unexplored = counts.get("missed"), counts.get("unexplored")
         made.starts = (
             made.converged + made.outside + made.stalled + made.not_finite + made.flat
         )
@@ -55,6 +62,14 @@ class CriticalPoints(tuple):
             for point in self
         ]
         lines += [f"  {number} {words}" for number, words in self._fates() if number]
+        if self.missed is not None:
+            more = f"  {self.missed} more are proved to lie inside the bounds"
+            rest = (
+                f"{self.unexplored} boxes may contain others"
+                if self.unexplored
+                else "there are no others"
+            )
+            lines.append(f"{more}, and {rest}.")
         return "\n".join(lines)
 
     def _fates(self) -> list[tuple[int, str]]:

@@ -74,7 +74,7 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
       NotInexactError: x or the value of f is not floating.
       UnsupportedPrimitiveError: f has a derivative rule for reverse mode only
         (`jax.custom_vjp`).
-      ValueError: order is not a nonnegative integer.
+      ValueError: order is not an integer in 0..100.
     Example:
       >>> [float(derivative(lambda x: x**3, 2.0, order=n)) for n in range(5)]
       [8.0, 12.0, 12.0, 6.0, 0.0]

@@ -84,8 +84,8 @@ def draw(
       graph, layout: Results of `Ledger.drawing`.
       heading: Title, for readers who cannot see the drawing.
       words: Sentence that comes before the description of the boxes for these readers.
-      dark: Whether the drawing is dark where the reader prefers dark pages. The style
-        sheet for this is understood by browsers only.
+      dark: Whether the drawing has a style sheet that makes it dark for readers who
+        prefer dark pages. Only browsers use this style sheet.
       marks: Whether boxes and edges have the numbers of their nodes, for a script.
     """
     width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)

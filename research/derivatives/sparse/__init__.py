@@ -172,7 +172,6 @@ def _derivative(
     else:
         plan = _plan(function, flat, pattern, shape, symmetric, name or title(f))
     values = _values(function, flat, plan, symmetric)
-    values = _probed(function, flat, plan, values)
     indices = jnp.asarray(np.stack([plan.rows, plan.columns], axis=1))
     matrix = BCOO(
         (values, indices), shape=shape, indices_sorted=True, unique_indices=True
@@ -245,9 +244,9 @@ def _is_possible(transformed: Callable[..., Any], flat: jax.Array) -> bool:
     return True
 
 
-def _seeds(colours: np.ndarray, count: int, dtype: Any) -> jax.Array:
+def _seeds(colours: np.ndarray, count: int) -> np.ndarray:
     """Return for each colour the sum of its unit vectors, shape (count, size)."""
-    return jnp.asarray(colours == np.arange(count)[:, None], dtype)
+    return colours == np.arange(count)[:, None]
 
 
 def _values(
@@ -256,47 +255,104 @@ def _values(
     plan: SparsityPattern,
     symmetric: bool,
 ) -> jax.Array:
-    """Return the entries of the matrix, in the order of the pattern."""
+    """Return the entries of the matrix, in the order of the pattern, and probe them.
+
+    The random vector of the probe is one more product of the same batch. All that
+    depends only on the pattern is computed by NumPy, so it is constant in a compiled
+    program.
+    """
+    own, like = plan.colouring, jax.eval_shape(function, flat)
+    forward = own.num_columns > 0 or _has_forward_mode(function, flat)
+    draw = np.random.default_rng(0).standard_normal(plan.shape[1 if forward else 0])
+    by_columns = _seeds(own.columns, own.num_columns)
+    by_rows = _seeds(own.rows, own.num_rows)
+    probe = draw[None]
+    pushed = pulled = jnp.zeros((0, 0), like.dtype)
+    if forward:
+        rows = by_rows if symmetric else by_columns[:0]
+        seeds = np.concatenate([by_columns, rows, probe])
+        pushed = _products(jax.linearize(function, flat)[1], seeds, flat)
+    if not forward or (own.num_rows and not symmetric):
+        pull = jax.vjp(function, flat)[1]
+        seeds = by_rows if forward else np.concatenate([by_rows, probe])
+        pulled = _products(lambda u: pull(u)[0].astype(like.dtype), seeds, like)
+    products = jnp.concatenate([pushed.ravel(), pulled.ravel()])
+    values = products.at[_places(plan, symmetric, pushed.size)].get(
+        mode="promise_in_bounds"
+    )
+    main, count = (pushed, own.num_columns) if forward else (pulled, own.num_rows)
+    return _probed(plan, values, main, count, draw.astype(like.dtype), forward)
+
+
+def _products(linear: Callable[..., Any], vectors: np.ndarray, like: Any) -> jax.Array:
+    """Return linear(v) for each row v of `vectors`, shape (vectors, outputs).
+
+    They are computed in a loop of two steps, each for one half of the vectors. XLA
+    does not fuse across a loop. Without it, XLA's CPU backend would compute a product
+    again for each entry that is read from it.
+    """
+    count = len(vectors)
+    if count % 2:
+        vectors = np.concatenate([vectors, np.zeros((1, like.size))])
+    halves = jnp.asarray(vectors.reshape(2, len(vectors) // 2, like.size), like.dtype)
+    found = jax.lax.map(jax.vmap(linear), halves)
+    return found.reshape(len(vectors), found.shape[2])[:count]
+
+
+def _places(plan: SparsityPattern, symmetric: bool, before: int) -> np.ndarray:
+    """Return where each entry stands in the products J v, then those uᵀ J.
+
+    `before` is the number of entries in all products J v.
+    """
     own, rows, columns = plan.colouring, plan.rows, plan.columns
-    push = lambda v: jax.jvp(function, (flat,), (v,))[1]
-    like = jax.eval_shape(function, flat)
-    values = jnp.zeros(len(rows), like.dtype)
-    if own.num_columns:
-        products = jax.vmap(push)(_seeds(own.columns, own.num_columns, flat.dtype))
-        values = products[own.columns[columns], rows]
-    if own.num_rows:
-        seeds = _seeds(own.rows, own.num_rows, like.dtype)
-        if symmetric:
-            products = jax.vmap(push)(seeds.astype(flat.dtype))
-        else:
-            pull = jax.vjp(function, flat)[1]
-            products = jax.vmap(lambda u: pull(u)[0])(seeds)
-        # An entry stands in a dense row, or (if symmetric) in a dense column.
-        in_row = own.rows[rows] >= 0
-        direct = products[own.rows[rows], columns]
-        mirrored = products[own.rows[columns % len(own.rows)], rows % flat.size]
-        read = jnp.where(in_row, direct, mirrored) if symmetric else direct
-        values = jnp.where(own.by_row, read.astype(values.dtype), values)
-    return values
+    outputs, inputs = plan.shape
+    in_column = own.columns[columns] * outputs + rows
+    if not own.num_rows:
+        return in_column
+    if symmetric:
+        # An entry stands in a dense row, or in a dense column.
+        mirrored = own.rows[rows] < 0
+        colour = own.num_columns + own.rows[np.where(mirrored, columns, rows)]
+        in_row = colour * outputs + np.where(mirrored, rows, columns)
+    else:
+        in_row = before + own.rows[rows] * inputs + columns
+    return np.where(own.by_row, in_row, in_column)
 
 
 def _probed(
-    function: Callable[..., Any], flat: jax.Array, plan: SparsityPattern, values: Any
+    plan: SparsityPattern,
+    values: jax.Array,
+    main: jax.Array,
+    count: int,
+    draw: np.ndarray,
+    forward: bool,
 ) -> jax.Array:
-    """Compare the product of the matrix and a random vector with J v or uᵀ J."""
-    key = jax.random.key(0)
-    forward = _has_forward_mode(function, flat)
-    if forward:
-        v = jax.random.normal(key, flat.shape, flat.dtype)
-        truth = jax.jvp(function, (flat,), (v,))[1]
-        terms, groups, count = values * v[plan.columns], plan.rows, plan.shape[0]
-    else:
-        value, pull = jax.vjp(function, flat)
-        u = jax.random.normal(key, value.shape, value.dtype)
-        (truth,) = pull(u)
-        terms, groups, count = values * u[plan.rows], plan.columns, plan.shape[1]
-    add = lambda t: jax.ops.segment_sum(t, jnp.asarray(groups), count)
-    product, scale = add(terms), add(jnp.abs(terms))
+    """Compare the product of the matrix and a random vector with J v or uᵀ J.
+
+    A product of a colour has at most one entry of the pattern in each place, so the sum
+    over the entries of a row is a sum over colours, which needs no scatter.
+
+    Args:
+      plan, values: The pattern, and the entries in its order.
+      main: Products J v (or uᵀ J if not forward), the last of them with the random
+        vector.
+      count: How many of them are products of colours of columns (or of rows).
+      draw: The random vector.
+      forward: Whether the products are J v.
+    """
+    own = plan.colouring
+    direct = ~own.by_row if forward else own.by_row
+    groups, others = (plan.rows, plan.columns)[:: 1 if forward else -1]
+    colours = (own.columns if forward else own.rows)[others[direct]]
+    weights = np.zeros((count, main.shape[1]), draw.dtype)
+    weights[colours, groups[direct]] = draw[others[direct]]
+    used = jnp.where(weights != 0, main[:count] * weights, 0)
+    product, scale = jnp.sum(used, axis=0), jnp.sum(jnp.abs(used), axis=0)
+    truth = main[-1]
+    if not direct.all():
+        terms = values[~direct] * draw[others[~direct]]
+        add = lambda t: jax.ops.segment_sum(t, jnp.asarray(groups[~direct]), len(truth))
+        product, scale = product + add(terms), scale + add(jnp.abs(terms))
     eps = jnp.finfo(values.dtype).eps
     # The largest row sets the size of rounding errors that cancel inside f.
     largest = jnp.max(scale, initial=0, where=jnp.isfinite(scale))

@@ -46,13 +46,14 @@ ELEMENTWISE = {
     *("bessel_i1e", "regularized_incomplete_beta", "convert_element_type", "clamp"),
     *("select_n", "copy", "copy_p", "reduce_precision", "real", "imag", "complex"),
     *("conj", "nextafter", "one_minus_square", "optimization_barrier", "name"),
+    *("polynomial",),
 }
 FLAT = {"stop_gradient", "sign", "floor", "ceil", "round"}
 # Primitives that move entries; their other inputs are places.
 MOVING = {
     *("reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "rev"),
     *("slice", "dynamic_slice", "gather", "concatenate", "pad", "split", "tile"),
-    *("dynamic_update_slice", "scatter"),
+    *("dynamic_update_slice", "scatter", "stack", "unstack"),
 }
 REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce"}
 CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}

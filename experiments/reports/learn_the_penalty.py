@@ -1,0 +1,145 @@
+"""Report of learn_the_penalty: answer, tables and figure."""
+
+from typing import Any
+
+import numpy as np
+
+import research
+from experiments._peers import NOT_INSTALLED
+from experiments.learn_the_penalty import IMPLICIT, OPTIMISTIX, PROBLEMS, UNROLLED
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Compare one learnt penalty with the grid, and many penalties with one."""
+    numbers = findings.numbers
+    parts = []
+    for name, found in numbers["problems"].items():
+        better = "lower" if found["many_test"] < found["one_test"] else "higher"
+        change = abs(found["many_test"] / found["one_test"] - 1)
+        parts.append(
+            f"{name}: one learnt penalty reaches {found['one'] / found['grid']:.4f} "
+            "times the validation loss of the best of the grid. "
+            f"{found['features']} penalties reach {found['many'] / found['one']:.2f} "
+            f"times the loss of one, and a test loss that is {100 * change:.0f} % "
+            f"{better}"
+        )
+    return (
+        f"Yes. {'. '.join(part.capitalize() for part in parts)}. The gradient has a "
+        f"relative error of {numbers['gradient_error']:.0e}, and needs "
+        f"{numbers['ways'][IMPLICIT]['bytes'] / 1e3:.1f} kB, where reverse mode "
+        f"through all steps needs {numbers['ways'][UNROLLED]['bytes'] / 1e3:.0f} kB."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Return the table of losses, and the table of ways to differentiate."""
+    rows = []
+    for name, found in findings.numbers["problems"].items():
+        for way, words in (
+            ("grid", "best of the grid"),
+            ("one", "one learnt penalty"),
+            ("many", f"{found['features']} learnt penalties"),
+        ):
+            rows.append((name, words, found[way], found[f"{way}_test"]))
+    losses = research.runs.Table(
+        "Losses with chosen penalties",
+        ("problem", "penalties", "validation loss", "test loss"),
+        tuple(rows),
+        "Penalties are chosen on the validation part. The test part chooses nothing.",
+    )
+    return losses, _ways(findings.numbers)
+
+
+def _ways(numbers: dict[str, Any]) -> research.runs.Table:
+    rows = []
+    peer = {"error": numbers["peer_error"], "bytes": numbers["peer_bytes"]}
+    for way, found in {**numbers["ways"], OPTIMISTIX: peer}.items():
+        if way not in numbers["seconds"]:
+            rows.append((way, NOT_INSTALLED, NOT_INSTALLED, NOT_INSTALLED))
+            continue
+        _, ratio, low, high = numbers["seconds"][way]
+        rows.append(
+            (
+                way,
+                found["error"],
+                found["bytes"],
+                f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
+            )
+        )
+    return research.runs.Table(
+        "Ways to differentiate the minimum",
+        (
+            "way",
+            "relative error",
+            "bytes",
+            f"seconds, relative to {IMPLICIT}",
+        ),
+        tuple(rows),
+        "Gradient of the validation loss of ridge regression, with the search for the "
+        "minimum. Seconds are ratios, measured in turns. The error is that of the "
+        "closed form's largest entry, at three points; a search that stops early adds "
+        "to it.",
+    )
+
+
+def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """Draw the grid, and the descents on one penalty and on many."""
+    figure, axes = research.figures.new_figure(len(PROBLEMS), 2, width=9.5, height=7)
+    colours, arrays = research.figures.COLOURS, findings.arrays
+    for at, name in enumerate(PROBLEMS):
+        grid, path = axes[at]
+        found = findings.numbers["problems"][name]
+        for column, part in enumerate(("validation", "test")):
+            grid.plot(
+                arrays[f"{name}/grid"],
+                arrays[f"{name}/grid_losses"][:, column],
+                "o-",
+                ms=3,
+                color=colours["data" if column else "full batch"],
+                label=f"grid, {part}",
+            )
+        grid.plot(
+            found["one_log_penalty"],
+            found["one"],
+            "*",
+            ms=14,
+            color=colours["stochastic"],
+            label="one learnt penalty",
+        )
+        grid.set(xlabel="logarithm of the penalty", ylabel="loss")
+        grid.set_title(f"{name}: one penalty", loc="left")
+        losses = np.concatenate([arrays[f"{name}/one"], arrays[f"{name}/many"]])
+        turn = len(arrays[f"{name}/one"])
+        path.plot(np.arange(turn), losses[:turn], color=colours["stochastic"])
+        path.plot(
+            np.arange(turn, len(losses)),
+            losses[turn:],
+            color=colours["mini-batch"],
+            label=f"{found['features']} penalties",
+        )
+        path.axhline(found["grid"], color=colours["full batch"], lw=1, ls=(0, (4, 2)))
+        path.set(xlabel="step of descent on the penalties", ylabel="validation loss")
+        path.set_title(f"{name}: one, then {found['features']} penalties", loc="left")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    more = axes[0, 1].get_legend_handles_labels()
+    figure.legend(
+        handles + more[0],
+        labels + ["one for each feature"],
+        loc="outside lower center",
+        ncols=4,
+    )
+    ratios = ", ".join(
+        f"{found['many'] / found['one']:.2f} for {name}"
+        for name, found in findings.numbers["problems"].items()
+    )
+    return {
+        "penalties": research.figures.Picture(
+            "Penalties learnt from the validation loss",
+            "For each problem, left: the loss for a grid of penalties, and the penalty "
+            "that descent finds. Right: the validation loss during descent on one "
+            "penalty, and then on one for each feature; the dashed line is the best of "
+            f"the grid. Validation loss with many penalties over that with one: "
+            f"{ratios}.",
+            figure,
+        )
+    }

@@ -1,0 +1,115 @@
+"""Report of sparse_hessian: answer, table and figure."""
+
+from typing import Any
+
+import numpy as np
+
+import research
+
+SHOWN = ("banded", "convolution", "arrow")  # Patterns in the figure.
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Say how many products each matrix takes, and what that costs."""
+    found = findings.numbers["problems"]
+    parts = [
+        f"{name} ({part['size']:,} variables): {part['colours']} products, "
+        f"{part['seconds']['sparse'][1]:.1f} times the seconds of f"
+        + (
+            f", where the dense matrix takes {part['seconds']['dense'][1]:,.0f}"
+            if "dense" in part["seconds"]
+            else ""
+        )
+        for name, part in found.items()
+    ]
+    return (
+        "As many products as the pattern has colours. "
+        + ". ".join(part[0].upper() + part[1:] for part in parts)
+        + ". The patterns are found once."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Return one table with a row for each problem."""
+    rows = []
+    for name, part in findings.numbers["problems"].items():
+        rows.append(
+            (
+                f"{name}, {'Hessian' if part['second'] else 'Jacobian'}",
+                part["size"],
+                part["entries"],
+                part["colours"],
+                part["operations"],
+                part["dense_operations"],
+                part["difference"] is not None and part["difference"] <= 1e-12,
+                _ratio(part, "sparse"),
+                _ratio(part, "dense"),
+                part["pattern_seconds"],
+            )
+        )
+    return (
+        research.runs.Table(
+            "Sparse and dense derivatives",
+            (
+                "problem",
+                "variables",
+                "entries",
+                "products",
+                "operations / f",
+                "operations / f, dense",
+                "compared with the dense matrix",
+                "seconds / f",
+                "seconds / f, dense",
+                "seconds to find the pattern",
+            ),
+            tuple(rows),
+            "Seconds are ratios to those of f, measured in turns. The sparse "
+            "derivative is compiled with its pattern, and includes the check by a "
+            "random vector. A dense matrix with too many columns is not computed.",
+        ),
+    )
+
+
+def _ratio(part: dict[str, Any], way: str) -> str:
+    if way not in part["seconds"]:
+        return "not computed"
+    _, ratio, low, high = part["seconds"][way]
+    return f"{ratio:,.1f} [{low:,.1f}, {high:,.1f}]"
+
+
+def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """Draw a corner of three patterns, and the seconds of the derivatives."""
+    found = findings.numbers["problems"]
+    figure, axes = research.figures.new_figure(
+        1, len(SHOWN) + 1, width=10, height=3.4, width_ratios=(1, 1, 1, 1.7)
+    )
+    colours, places = research.figures.COLOURS, np.arange(len(found))[::-1]
+    for panel, name in zip(axes[0], SHOWN, strict=False):
+        part = found[name]
+        panel.grid(False)
+        panel.imshow(findings.arrays[f"{name}/pattern"], cmap="Greys", vmax=1.3)
+        panel.set(xticks=[], yticks=[])
+        panel.set_title(name, loc="left")
+        panel.set_xlabel(f"{part['colours']} products")
+    last = axes[0, len(SHOWN)]
+    for way, colour in (("sparse", "full batch"), ("dense", "stochastic")):
+        known = [
+            (part["seconds"][way][1], place)
+            for part, place in zip(found.values(), places, strict=True)
+            if way in part["seconds"]
+        ]
+        last.plot(*np.array(known).T, "o", ms=8, color=colours[colour], label=way)
+    last.set(xscale="log", xlabel="seconds of the derivative / seconds of f")
+    last.set_yticks(places, list(found))
+    last.legend(loc="lower right")
+    return {
+        "patterns": research.figures.Picture(
+            "Patterns, and the cost of derivatives",
+            "The first 64 rows and columns of three patterns. The number of products "
+            "that give all entries: "
+            + ", ".join(f"{name} {part['colours']}" for name, part in found.items())
+            + ". Right: seconds of the sparse and of the dense derivative, relative to "
+            "the function.",
+            figure,
+        )
+    }

@@ -1,0 +1,92 @@
+"""Laws of the experiments on efficient derivatives."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import (
+    learn_the_penalty,
+    memory_for_time,
+    sparse_hessian,
+    taylor_mode,
+)
+from research import cli, figures, runs
+
+SMALL = {
+    memory_for_time: memory_for_time.Config(
+        width=64, longest=1024, timed=64, repeats=2
+    ),
+    learn_the_penalty: learn_the_penalty.Config(steps=60, grid=9, repeats=2),
+    sparse_hessian: sparse_hessian.Config(
+        rosenbrock=400, banded=60, side=8, arrow=30, repeats=2
+    ),
+    taylor_mode: taylor_mode.Config(width=4, repeats=2),
+}
+
+
+@pytest.mark.thorough("whole experiments, which compile for tens of seconds")
+@pytest.mark.parametrize("experiment", SMALL)
+def test_expected_numbers_hold_and_figures_are_drawn(experiment, tmp_path):
+    findings = cli.conduct(experiment, SMALL[experiment], lambda *words: None)
+    for name, (low, high) in experiment.EXPECTED.items():
+        assert low <= findings.numbers[name] <= high, name
+    result = runs.result.read_result(*runs.result.result_bytes(findings))
+    report = cli.report_of(experiment)
+    assert report.answer(findings)
+    assert report.tables(findings)
+    for name, picture in report.draw(result).items():
+        assert figures.save(picture, tmp_path, name).still.stat().st_size > 1000
+
+
+def test_series_of_the_pendulum_solves_its_equation():
+    # θ'' = -sin θ, so θ''' = -cos θ θ' and θ'''' = sin θ θ'² + cos θ sin θ.
+    angle, speed = 0.7, 0.3
+    found = np.array(taylor_mode.series(jnp.array([angle, speed]), 4))[:, 0]
+    sine, cosine = np.sin(angle), np.cos(angle)
+    third, fourth = -cosine * speed, sine * speed**2 + cosine * sine
+    truth = [angle, speed, -sine / 2, third / 6, fourth / 24]
+    np.testing.assert_allclose(found, truth, rtol=1e-14)
+
+
+def test_gradient_of_the_validation_loss_has_a_closed_form():
+    # Central differences of the loss of the exact weights, by NumPy alone.
+    parts = learn_the_penalty.data("ridge", 0)
+    theta = np.linspace(-4.0, -1.0, 10)
+    (x, y), (x_valid, y_valid) = (tuple(map(np.asarray, part)) for part in parts[:2])
+
+    def valid(theta):
+        matrix = x.T @ x / len(x) + np.diag(np.exp(theta))
+        w = np.linalg.solve(matrix, x.T @ y / len(x))
+        return 0.5 * np.mean((x_valid @ w - y_valid) ** 2)
+
+    found = learn_the_penalty.closed_form(parts, jnp.asarray(theta))
+    for j in range(len(theta)):
+        step = 1e-5 * np.eye(len(theta))[j]
+        quotient = (valid(theta + step) - valid(theta - step)) / 2e-5
+        assert abs(quotient - found[j]) <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("experiment", "changed"),
+    [
+        (memory_for_time, {"longest": 16}),
+        (learn_the_penalty, {"steps": 0}),
+        (sparse_hessian, {"side": 2}),
+        (taylor_mode, {"order": 1}),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(experiment, changed):
+    with pytest.raises(ValueError, match=next(iter(changed))):
+        experiment.run(experiment.Config(**changed))
+
+
+@pytest.mark.parametrize("experiment", SMALL)
+def test_recorded_numbers_are_as_expected(experiment):
+    name = experiment.__name__.rpartition(".")[2]
+    file = Path(experiment.__file__).parent / "reference" / f"{name}.json"
+    recorded = json.loads(file.read_text("utf-8"))["numbers"]
+    for key, (low, high) in experiment.EXPECTED.items():
+        assert low <= recorded[key] <= high, key
