@@ -636,6 +636,12 @@ def test_derivative_of_a_maximum_is_enclosed_where_one_entry_is_the_largest():
     )
     assert bound.low <= 0
     assert 10 <= bound.high <= 10.001
+    # Where the two cross, nothing is claimed, and NumPy warns of nothing.
+    crossing = lambda x: jnp.max(jnp.stack([x[0] ** 2, 1 - x[0] ** 2]))
+    assert np.isinf(certified.curvature_bound(crossing, [(-1, 1)], most_boxes=9).high)
+    box = [(-1.0, 1.5)]
+    found = certified.certified_critical_points(crossing, box, seconds=1.0)
+    assert not found.complete
 
 
 def test_higher_derivatives_of_erf_and_the_values_of_sinc_are_enclosed():

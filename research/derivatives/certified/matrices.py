@@ -37,6 +37,7 @@ def applied(a: Interval, v: Interval) -> Interval:
     return Interval(found.low[..., 0], found.high[..., 0], np.asarray(FINE))
 
 
+@np.errstate(all="ignore")  # Infinite ends are no bound.
 def krawczyk(
     low: np.ndarray,
     high: np.ndarray,
@@ -124,6 +125,7 @@ def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+@np.errstate(all="ignore")  # Infinite ends are no bound.
 def _circles(
     symmetric: Interval,
 ) -> tuple[Interval, np.ndarray, np.ndarray, np.ndarray]:

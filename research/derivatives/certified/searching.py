@@ -348,6 +348,7 @@ class _Search:
         self.open_boxes: list[tuple[np.ndarray, np.ndarray, str]] = []
         self.boxes = 0
 
+    @np.errstate(all="ignore")  # Infinite ends are no bound.
     def run(self) -> None:
         """Examine boxes, the last ones first, until none is left or time is over."""
         while len(self.stack_low):
