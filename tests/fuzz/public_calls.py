@@ -737,6 +737,7 @@ def of_derivatives() -> Iterator[Call]:
         ("find_derivative_rule", {"name": "sine"}, False),
         ("finite_difference", {"f": number_cube, "x": 2.0}, False),
         ("fornberg_weights", {"nodes": [0.0, 1.0, 2.0], "at": 0.5, "order": 1}, False),
+        ("forward_gradient", {**at, "key": jax.random.key(0)}, False),
         ("gradient", at, False),
         (
             "grid_derivative",
