@@ -62,6 +62,10 @@ STUB = Path(research.__file__).with_suffix(".pyi")
 # command line.
 NOT_CALLED = {
     "backend.configure",
+    "backend.is_portable",
+    "portable.are_libraries_pinned",
+    "portable.check_processor",
+    "portable.pin_libraries",
     "cli.carry_out",
     "cli.changed_fields",
     "cli.conduct",
