@@ -38,6 +38,7 @@ HOW_TO = (
     "verify_your_rule",
     "compare_your_rule",
     "run_on_a_cluster",
+    "portable_bits",
 )
 SOURCE, SITE = BUILD / "source", BUILD / "html"
 FRONT = "docs/index.md"  # Stands at the top of the site.

@@ -11,7 +11,12 @@ from types import ModuleType
 
 import research
 from research.cli import commands, flags
-from research.cli.reproduce import add_options, reproduce_reference, reproduce_run
+from research.cli.reproduce import (
+    add_options,
+    pin_libraries_of,
+    reproduce_reference,
+    reproduce_run,
+)
 from research.cli.spread import spread
 from research.naming import nearest
 
@@ -177,14 +182,16 @@ def reproduce(words: Sequence[str]) -> int:
     given = parser.parse_args(words)
     options = flags.Options(results=given.results, quiet=given.quiet)
     if Path(given.what).is_dir():
+        pin_libraries_of(Path(given.what, "manifest.json"))
         return reproduce_run(Path(given.what), load, options)
     if len(Path(given.what).parts) > 1:
         raise ValueError(
             f"The run folder {given.what!r} does not exist. Pass results/NAME/ID, or "
             "the NAME of an experiment."
         )
-    name = load(given.what).__name__.rpartition(".")[2]
+    name = find(given.what)
     reference = FOLDER / "reference" / f"{name}.json"
+    pin_libraries_of(reference)
     if not reference.exists():
         raise ValueError(
             f"No reference of {name} is stored. Pass the folder of one of your runs: "

@@ -13,6 +13,7 @@ from . import models as models
 from . import naming as naming
 from . import objectives as objectives
 from . import optima as optima
+from . import portable as portable
 from . import reading as reading
 from . import records as records
 from . import report as report

@@ -1,12 +1,22 @@
-"""Set JAX and XLA flags: devices, thread pool, float64, matmul precision, loop kernels.
+"""Set JAX and XLA flags: devices, thread pool, float64, precision, portable bits.
 
 No other module of this package sets such flags.
 """
 
+import functools
+import importlib.metadata
+import math
 import os
 import re
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import threadpoolctl
+from jax.interpreters import mlir
+
+from research import portable as settings
 
 # XLA's CPU backend compiles a loop whose buffers are below a threshold into one kernel.
 # Otherwise it calls a kernel for each operation of each step. Measured at 256 kB on two
@@ -20,9 +30,15 @@ SMALL_LOOP = (
 
 
 MOST = 65_536  # Largest number of devices, and of threads.
+# Terms of a sum of products in portable mode. Eigen cuts longer sums by the size of
+# the first cache: with 32 kB at 288 terms of float32, 253 of float64.
+MOST_TERMS = 192
+PORTABLE_SINCE = (0, 10)  # Version of jaxlib. Older ones refuse a flag.
 
 
-def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
+def configure(
+    devices: int = 1, pool: int = 2, x64: bool = True, portable: bool = False
+) -> None:
     """Set the JAX and XLA options on which the bits of a run depend.
 
     Call this function before JAX starts its backend. The size of XLA's CPU thread pool
@@ -37,10 +53,20 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
         the bits.
       pool: Number of threads in XLA's CPU pool (the environment variable NPROC).
       x64: Whether arrays may be float64. Experiments that measure f - f* need float64.
+      portable: Whether the bits are the same on every x86-64 processor with AVX2 and
+        FMA, under Linux, with the same versions and pool. XLA then compiles for AVX
+        and uses no library that chooses kernels by the processor. A sum of products
+        with more than 192 terms is computed in parts of 192, in order, and JAX's linear
+        algebra uses OpenBLAS's kernels for Haswell. Convolutions of XLA (our models use
+        products) with more than 250 terms still depend on the processor's cache. NumPy
+        and SciPy choose their kernels when they are imported: `research.portable` and
+        the flag --portable of an experiment pin these too. False leaves a process that
+        is portable as it is.
     Raises:
-      ValueError: devices or pool is not a positive integer, or devices exceeds pool.
-      RuntimeError: The backend has already started with other values. Call `configure`
-        earlier.
+      ValueError: devices or pool is not a positive integer; devices exceeds pool; or
+        `portable` is True on another processor or system, or with jaxlib below 0.10.
+      RuntimeError: The backend has already started with other values, or SciPy was
+        imported before `portable` was set. Call `configure` earlier.
     Example:
       >>> configure(x64=True)
       >>> import jax.numpy as jnp
@@ -63,6 +89,10 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
             f"configure(devices={devices}, pool={devices}), and compare bits only "
             "between runs with the same pool."
         )
+    if not isinstance(portable, bool):
+        raise TypeError(f"portable must be True or False; got portable={portable!r}.")
+    if portable:
+        _check_portable()
     jax.config.update("jax_enable_x64", x64)
     jax.config.update(
         "jax_default_matmul_precision", "highest"
@@ -75,7 +105,13 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
     if not any(flag.startswith("--xla_backend_extra_options") for flag in flags):
         flags.append(SMALL_LOOP)
     flags.append(f"--xla_force_host_platform_device_count={devices}")
-    wanted = {"NPROC": str(pool), "XLA_FLAGS": " ".join(flags)}
+    wanted = {"NPROC": str(pool)}
+    if portable:
+        names = tuple(flag.partition("=")[0] for flag in settings.FLAGS)
+        flags = [flag for flag in flags if flag.partition("=")[0] not in names]
+        flags += settings.FLAGS
+        wanted |= settings.PRODUCTS
+    wanted["XLA_FLAGS"] = " ".join(flags)
     changed = {
         name: value for name, value in wanted.items() if os.environ.get(name) != value
     }
@@ -86,6 +122,98 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
             "computation of the process."
         )
     os.environ.update(changed)
+    if portable:
+        # SciPy has not been imported, or was with this value.
+        os.environ["OPENBLAS_CORETYPE"] = settings.LIBRARIES["OPENBLAS_CORETYPE"]
+        _split_products()
+
+
+def is_portable() -> bool:
+    """Return whether this process was configured with `portable=True`."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    return _split_products.cache_info().currsize > 0 and {*settings.FLAGS} <= {*flags}
+
+
+def _check_portable() -> None:
+    settings.check_processor()
+    version = importlib.metadata.version("jaxlib")
+    if tuple(map(int, version.split(".")[:2])) < PORTABLE_SINCE:
+        raise ValueError(
+            f"portable=True needs jaxlib 0.10 or newer; this is jaxlib {version}."
+        )
+    wanted = settings.LIBRARIES["OPENBLAS_CORETYPE"]
+    others = {
+        library["architecture"]
+        for library in threadpoolctl.threadpool_info()
+        if "scipy.libs" in library["filepath"] and library.get("architecture") != wanted
+    }
+    if "scipy.linalg" in sys.modules and others:
+        raise RuntimeError(
+            f"SciPy, whose OpenBLAS JAX's linear algebra uses, has chosen kernels for "
+            f"{', '.join(others)}. Call configure(portable=True) before SciPy is "
+            f"imported, or set OPENBLAS_CORETYPE={wanted} before Python starts."
+        )
+
+
+@functools.cache
+def _split_products() -> None:
+    """Make the CPU compute long sums of products in parts, in a fixed order."""
+    product = jax.lax.dot_general_p
+    registered = mlir._platform_specific_lowerings["cpu"]  # JAX cannot be asked for it.
+    entry: Any = registered.get(product) or mlir._lowerings[product]
+    original = getattr(entry, "rule", entry)
+
+    def lowering(ctx: Any, lhs: Any, rhs: Any, **options: Any):
+        (contracted, _), _ = options["dimension_numbers"]
+        terms = math.prod(ctx.avals_in[0].shape[axis] for axis in contracted)
+        exact = not jax.numpy.issubdtype(ctx.avals_out[0].dtype, jax.numpy.inexact)
+        if terms <= MOST_TERMS or exact:
+            return original(ctx, lhs, rhs, **options)
+        return mlir.lower_fun(_in_parts, multiple_results=False)(
+            ctx, lhs, rhs, **options
+        )
+
+    mlir.register_lowering(product, lowering, platform="cpu")
+
+
+def _in_parts(lhs: Any, rhs: Any, *, dimension_numbers: Any, **options: Any) -> Any:
+    """Return a product as a sum of products with at most MOST_TERMS terms.
+
+    Parts in half precision are added in float32.
+    """
+    (left, right), (left_batch, right_batch) = dimension_numbers
+    if len(left) > 1:
+        lhs, rhs = _flat(lhs, left, left_batch), _flat(rhs, right, right_batch)
+        left, right = (lhs.ndim - 1,), (rhs.ndim - 1,)
+        left_batch = right_batch = tuple(range(len(left_batch)))
+    numbers = ((left, right), (left_batch, right_batch))
+    dtype = options.pop("preferred_element_type") or jax.numpy.result_type(lhs, rhs)
+    wide = jax.numpy.promote_types(dtype, jax.numpy.float32)
+
+    def part(start: Any, length: int) -> Any:
+        cut = jax.lax.dynamic_slice_in_dim
+        return jax.lax.dot_general(
+            cut(lhs, start, length, left[0]),
+            cut(rhs, start, length, right[0]),
+            numbers,
+            preferred_element_type=wide,
+            **options,
+        )
+
+    whole, rest = divmod(lhs.shape[left[0]], MOST_TERMS)
+    add: Callable[..., Any] = lambda i, sum: sum + part(i * MOST_TERMS, MOST_TERMS)
+    total = jax.lax.fori_loop(1, whole, add, part(0, MOST_TERMS))
+    if rest:
+        total += part(whole * MOST_TERMS, rest)
+    return total.astype(dtype)
+
+
+def _flat(array: Any, contracted: Any, batch: Any) -> Any:
+    """Move the batch axes to the front, and join the contracted axes at the end."""
+    free = [d for d in range(array.ndim) if d not in (*contracted, *batch)]
+    kept = (*batch, *free)
+    array = array.transpose(*kept, *contracted)
+    return array.reshape(*array.shape[: len(kept)], -1)
 
 
 def _backend_started() -> bool:

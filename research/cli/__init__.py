@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from research import portable
 from research.cli import console, data, flags, job, progress
 from research.cli import errors as problems
 
@@ -65,6 +66,8 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     """
     with errors_in_one_line():
         command = flags.parse(experiment, sys.argv[1:] if argv is None else argv)
+        if command.options.portable:
+            portable.pin_libraries()  # Before NumPy is imported.
         if not hasattr(experiment, "run"):
             experiment = import_whole(Path(experiment.__file__ or ""))
             # The same fields in the Config class of the imported module.
@@ -272,14 +275,20 @@ def carry_out(
     Returns:
       The finished run, and whether it was finished before.
     Raises:
-      ValueError: `exactly` is True, and the config needs data that are missing here.
+      ValueError: `exactly` is True, and the config needs data that are missing here. Or
+        the options ask for portable bits, which this process cannot give, or the
+        finished run has others.
     """
     from research import backend, runs
 
     options = command.options
     data.use_folder(options.data_dir)
+    if options.portable:
+        portable.pin_libraries()
     devices = getattr(command.config, "devices", 1)
-    backend.configure(devices=devices, pool=max(2, devices), x64=True)
+    backend.configure(
+        devices=devices, pool=max(2, devices), x64=True, portable=options.portable
+    )
     file = Path(experiment.__file__ or experiment.__name__)
     # A file that a config names may change (a file of rules). `complete` writes its
     # digest into the config.
@@ -305,14 +314,29 @@ def carry_out(
         options.fresh,
         width,
         code=[file],
-        command=runs.command_line(file.stem, config, flags.program(experiment)),
+        command=runs.command_line(file.stem, config, flags.program(experiment))
+        + " --portable" * options.portable,
     )
     if run.finished:
+        _check_as_portable(run.path, options)
         return run, True
     try:
         return _run(experiment, run, options), False
     finally:
         runs.close(run)
+
+
+def _check_as_portable(folder: Path, options: flags.Options) -> None:
+    """Raise ValueError if a finished run is portable and is not asked to be, or not."""
+    from research import runs
+
+    was = runs.read_manifest(folder)["environment"].get("portable") is not None
+    if was != options.portable:
+        raise ValueError(
+            f"The run in {folder} was made {'with' if was else 'without'} --portable. "
+            f"{'Add' if was else 'Leave out'} the flag to see it, use --fresh to run "
+            "it again, or choose another folder (--results)."
+        )
 
 
 def changed_fields(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:

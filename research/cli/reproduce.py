@@ -1,19 +1,23 @@
 """Repeat a finished run or the run of a stored reference, and compare the results."""
 
 import argparse
+import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from research import cli
+from research import cli, portable
 from research.cli import compare, compare_networks, flags, received
+from research.reading import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from research import runs
 
 SAME, DIFFERENT = 0, 1
 RESULTS = Path("results", "reproduced")
+MOST_BYTES = 2**27  # Largest manifest or reference.
 RECEIVED = "received"  # Folder in the results for the studies from .zip files.
 STUDIES = {module.NAME: module for module in (compare, compare_networks)}
 EXAMPLES = """
@@ -112,6 +116,7 @@ def reproduce_study(
         command that reproduces the run in a clone of the repository.
       OSError: The path cannot be read.
     """
+    pin_libraries_of(path / "manifest.json")
     from research.runs import archive
 
     if not path.exists() and path.suffix != ".zip":
@@ -208,6 +213,7 @@ def reproduce_run(
         manifest["config"] | dict(changes or {}),
         str(folder / "manifest.json"),
         options,
+        _is_portable(manifest),
     )
     environments = [
         manifest["environment"],
@@ -250,9 +256,31 @@ def reproduce_reference(
     reference = runs.read_reference(file)
     manifest = reference["manifest"]
     experiment = load(manifest["experiment"])
-    run, left_out = _again(experiment, manifest["config"], str(file), options)
+    run, left_out = _again(
+        experiment, manifest["config"], str(file), options, _is_portable(manifest)
+    )
     agreement = _held_against(reference, run, experiment, left_out)
     return _tell(runs.agreement_verdict(agreement), agreement.agrees, run.path)
+
+
+def _is_portable(manifest: Mapping[str, Any]) -> bool:
+    return manifest["environment"].get("portable") is not None
+
+
+def pin_libraries_of(file: Path) -> None:
+    """Pin NumPy and SciPy if a manifest or a reference says that its run is portable.
+
+    Call this function before NumPy is imported. Whoever reads the file later reports
+    what is wrong with it.
+    """
+    found: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        found = parse_json(read_bytes(file, MOST_BYTES))
+    for name in ("manifest", "environment", "portable"):
+        inside = found.get(name) if isinstance(found, dict) else None
+        found = found if name == "manifest" and inside is None else inside
+    if found is not None:
+        portable.pin_libraries()
 
 
 def _held_against(
@@ -269,18 +297,23 @@ def _held_against(
 
 
 def _again(
-    experiment: ModuleType, values: dict[str, Any], where: str, options: flags.Options
+    experiment: ModuleType,
+    values: dict[str, Any],
+    where: str,
+    options: flags.Options,
+    is_portable: bool,
 ) -> "tuple[runs.Run, list[str]]":
     """Run a config again, and return the run with a list of the missing data.
 
     An interrupted reproduction continues from its checkpoints.
     """
     config = flags.with_values(experiment.Config(), values, where)
+    options = dataclasses.replace(options, portable=is_portable)
     run, finished_before = cli.carry_out(
         experiment, flags.Command(config, options), exactly=True
     )
     if finished_before:
-        again = flags.Options(results=options.results, quiet=options.quiet, fresh=True)
+        again = dataclasses.replace(options, fresh=True)
         run, _ = cli.carry_out(experiment, flags.Command(config, again), exactly=True)
     return run, [
         f"{name}={was!r}"

@@ -82,6 +82,11 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
         )
     executor = _executor(asked.cluster)
     command = flags.parse(experiment, own)
+    if command.options.portable:
+        raise ValueError(
+            "spread cannot make portable runs yet. Leave out --portable, or run the "
+            "experiment in one process: python -m experiments NAME --portable."
+        )
     if hasattr(experiment, "complete"):
         command = command._replace(config=experiment.complete(command.config))
     folder = _folder(experiment, command)

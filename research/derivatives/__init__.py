@@ -2,6 +2,8 @@
 
 from research.derivatives import problems as problems
 from research.derivatives._checkpoint_scan import checkpoint_scan as checkpoint_scan
+from research.derivatives._forward_gradient import ForwardGradient as ForwardGradient
+from research.derivatives._forward_gradient import forward_gradient as forward_gradient
 from research.derivatives.certified import Certified as Certified
 from research.derivatives.certified import CertifiedPoint as CertifiedPoint
 from research.derivatives.certified import CurvatureBound as CurvatureBound

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from research import portable
 from research.checks import check_count, check_sequence
 
 PACKAGES = (
@@ -26,12 +27,14 @@ PACKAGES = (
     "descent-jax",
 )
 PACKAGE = Path(__file__).parents[1]
+EVERYTHING = "JAX, NumPy and SciPy"  # What has portable bits.
 # Entries that code may rely on when it reads a manifest; an older manifest lacks some.
 _PERHAPS_TEXT = (str, type(None))
 SHAPE = {
     "versions?": {str: _PERHAPS_TEXT},
     "processor?": {"model?": str, "instruction_sets?": [str]},
     "xla_flags?": _PERHAPS_TEXT,
+    "portable?": _PERHAPS_TEXT,
     "git?": (dict, type(None)),
     "code?": _PERHAPS_TEXT,
 }
@@ -64,6 +67,8 @@ def environment(
       `x64` and `matmul_precision`: settings of JAX.
       `devices`: kind, platform and number of devices.
       `lane_width`: the argument `width`.
+      `portable`: what has the same bits on other processors: "JAX", or "JAX, NumPy and
+        SciPy". None without `backend.configure(portable=True)`.
       `code`: SHA-256 of the Python files, from `code_digest`.
       `git`: the commit, and whether files differ from the commit. None outside a
         repository of this project.
@@ -98,6 +103,7 @@ def environment(
             "count": len(devices),
         },
         "lane_width": width,
+        "portable": _portable(),
         "code": code_digest(code),
         "git": git_state(PACKAGE.parent),
     }
@@ -111,8 +117,9 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         entry. The value of this entry is then unknown.
     Returns:
       One text for each difference. The list is empty if the two environments should
-      give the same bits. Three differences are not listed: the number of devices, the
-      number of cores, and the commit if the code is identical.
+      give the same bits. Four differences are not listed: the number of devices, the
+      number of cores, the commit if the code is identical, and the processor if both
+      have portable bits.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
       >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}
@@ -123,13 +130,15 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     versions = [_get(e, "versions", default={}) for e in (there, here)]
     for package in PACKAGES:
         found += _differs(package, versions[0].get(package), versions[1].get(package))
-    found += _processors(
-        _get(there, "processor", default={}), _get(here, "processor", default={})
-    )
+    if not _get(there, "portable") == _get(here, "portable") == EVERYTHING:
+        found += _processors(
+            _get(there, "processor", default={}), _get(here, "processor", default={})
+        )
     for title, *path in (
         ("XLA thread pool (NPROC)", "xla_pool"),
         ("device kind", "devices", "kind"),
         ("sweep width", "lane_width"),
+        ("portable bits", "portable"),
         ("float64", "x64"),
         ("matmul precision", "matmul_precision"),
         ("JAX variables", "jax_variables"),
@@ -147,6 +156,15 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
             f"{_commit(_get(here, 'git'))} here)"
         )
     return found
+
+
+def _portable() -> str | None:
+    """Return what has the same bits on other processors."""
+    from research import backend  # It imports JAX.
+
+    if not backend.is_portable():
+        return None
+    return EVERYTHING if portable.are_libraries_pinned() else "JAX"
 
 
 def _get(entry: Any, *path: str, default: Any = None) -> Any:

@@ -18,6 +18,7 @@ from research.types import Array, Integer, Outcome, Params, Scalar
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
 from research.update_rules._entry import RuleEntry
+from research.update_rules._newton import trust_region_step
 from research.update_rules._second_order import (
     NOT_FINITE_MATRIX,
     SINGULAR,
@@ -32,6 +33,7 @@ from research.update_rules._second_order import (
 from research.update_rules._transforms import cast, increment
 
 ResidualFn = Callable[[Params], Any]  # params -> residuals, a pytree of floats
+MOST_MISSES = 3  # Successive misses after which the quadratic model is used.
 
 
 class GaussNewtonState(NamedTuple):
@@ -199,6 +201,9 @@ class LevenbergMarquardtState(NamedTuple):
       scale: Diagonal of D: the largest length of each column of J so far, shape (n,).
       gain: Ratio ρ of the last trial's decrease to the decrease predicted by the model,
         shape (). x moved if ρ > 1e-4. NaN before the first step.
+      misses: Number of successive trials in which the linear model of r was much worse
+        than the quadratic model of F, at most 3, int32. At 3, the next step uses the
+        quadratic model.
       outcome: `Outcome` of the last step, int32. A rejected trial is not a failure,
         because the next trial is shorter. The outcome is "the step became too small" if
         the step is smaller than the rounding error of x.
@@ -209,6 +214,7 @@ class LevenbergMarquardtState(NamedTuple):
     learning_rate: Float[Array, ""]
     scale: Float[Array, " n"]
     gain: Float[Array, ""]
+    misses: Int[Array, ""]
     outcome: Int[Array, ""]
     evaluations: Int[Array, ""]
     squares_after: Params
@@ -235,21 +241,28 @@ def levenberg_marquardt(
     It is 2 |D h| if ρ >= 3/4, or if ρ >= 1/4 and μ = 0. Otherwise the radius does not
     change.
 
+    If the residuals stay large, JᵀJ lacks the second derivatives Σ r_i ∇²r_i of F, and
+    the rule above would take many small steps. Each trial therefore compares two
+    predictions of F(x) - F(x + h). The linear model of r predicts a = -gᵀh - ½ |J h|²,
+    with g = Jᵀr. The quadratic model of F predicts a - ½ Σ r_i hᵀ∇²r_i h. A trial is a
+    miss if the linear model's error is above |a| / 10 and above ten times the quadratic
+    model's error. After three misses in a row, h minimises the quadratic model subject
+    to |D h| <= Δ, as in `trust_region_newton`, and ρ uses its prediction. This ends
+    with a trial in which the linear model's error is above |a| / 10, but below the
+    quadratic model's.
+
     The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, with
-    four differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,
+    five differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,
     while this rule computes μ to full precision. Second, after a bad trial MINPACK
     shrinks Δ to between 0.1 and 0.5 times |D h|. Third, MINPACK's η is 100. Fourth, if
     F changes here by less than its rounding error, the change counts as predicted, so
     that the last digits of x converge. The rounding error is 4 eps |r|ᵀ(|r| + |J| |x|),
-    with the machine epsilon eps and absolute values entry by entry. The rule ignores
-    the incoming gradient, so the objective may be any multiple of |r|². optax and torch
-    do not have this rule.
+    with the machine epsilon eps and absolute values entry by entry. Fifth, MINPACK
+    never uses the quadratic model. The rule ignores the incoming gradient, so the
+    objective may be any multiple of |r|². optax and torch do not have this rule.
 
     Use it to fit curves. It needs all residuals at once and does not work with
-    mini-batches. If the residuals stay large, the factor 1/10 makes the rule slow. For
-    example, it takes about 650 steps on Brown & Dennis's problem. The factor 1/2 would
-    be faster there, but with it the rule ends at a saddle point on Biggs's EXP6
-    problem.
+    mini-batches.
 
     Args:
       learning_rate: First radius η in units of |D x_0|, positive; may be traced.
@@ -266,6 +279,8 @@ def levenberg_marquardt(
       Marquardt, An algorithm for least-squares estimation of nonlinear parameters, J.
       SIAM 11 (1963). Moré, The Levenberg-Marquardt algorithm: implementation and
       theory, LNM 630 (1978), algorithm 7.1.
+      Dennis, Gay & Welsch, An adaptive nonlinear least-squares algorithm, ACM TOMS 7
+      (1981), section 3 (the model that predicts better is used).
     Example:
       >>> fit = lambda x: x[0] * jnp.array([3.0, 4.0]) - jnp.array([6.0, 8.0])
       >>> rule, x = levenberg_marquardt(), jnp.ones(1)
@@ -282,7 +297,9 @@ def levenberg_marquardt(
 
     def init(params: Params):
         x, unflatten = flatten(params)
-        count, outcome, evaluations = (jnp.zeros((), jnp.int32) for _ in range(3))
+        count, misses, outcome, evaluations = (
+            jnp.zeros((), jnp.int32) for _ in range(4)
+        )
         radius, nothing = (
             jnp.array(learning_rate, x.dtype),
             jnp.full((), jnp.nan, x.dtype),
@@ -291,7 +308,7 @@ def levenberg_marquardt(
             params, unflatten, (jnp.zeros_like(radius), jnp.zeros_like(x))
         )
         return LevenbergMarquardtState(
-            count, radius, 0 * x, nothing, outcome, evaluations, *after
+            count, radius, 0 * x, nothing, misses, outcome, evaluations, *after
         )
 
     def update(
@@ -312,9 +329,30 @@ def levenberg_marquardt(
         reach = jnp.linalg.norm(metric * x)
         first = state.count == 0
         radius = state.learning_rate * jnp.where(first & (reach > 0), reach, 1.0)
-        h, damping = damped_step(jacobian, r, metric, radius)
+        quadratic = state.misses >= MOST_MISSES
+        h, damping = jax.lax.cond(
+            quadratic,
+            lambda: _quadratic_step(residuals, x, r, r @ jacobian, metric, radius),
+            lambda: damped_step(jacobian, r, metric, radius),
+        )
         there = _squares_and_grad(residuals, x + h)
-        gain = _gain(there[0], x, r, jacobian, h, damping * jnp.sum((metric * h) ** 2))
+        slack, decrease = _slack(x, r, jacobian), _half_square(r) - there[0]
+        squares = jnp.sum((jacobian @ h) ** 2) / 2
+        linear = -(r @ (jacobian @ h)) - squares
+        error = jnp.abs(decrease - linear)
+        off = error > 10 * slack + jnp.abs(linear) / 10
+        bend = jax.lax.cond(
+            quadratic | off,
+            lambda: _bend(residuals, x, r, h),
+            lambda: jnp.zeros_like(slack),
+        )
+        other = jnp.abs(decrease - linear + bend)
+        stays = jnp.where(quadratic & ~(off & (other > error)), MOST_MISSES, 0)
+        missed = jnp.minimum(state.misses + 1, MOST_MISSES)
+        misses = jnp.where(off & (10 * other < error), missed, stays).astype(jnp.int32)
+        held = damping * jnp.sum((metric * h) ** 2)
+        promised = jnp.where(quadratic, linear - bend, squares + held) + slack
+        gain = jnp.where(promised > 0, (decrease + slack) / promised, 1.0)
         good, length = (
             gain > 1e-4,
             jnp.linalg.norm(metric * h),
@@ -338,7 +376,14 @@ def levenberg_marquardt(
         )
         after = kept_after(params, unflatten, after)
         state = LevenbergMarquardtState(
-            increment(state.count), radius, scale, gain, outcome, jnp.int32(1), *after
+            increment(state.count),
+            radius,
+            scale,
+            gain,
+            misses,
+            outcome,
+            jnp.int32(1),
+            *after,
         )
         step = jnp.where(finite, jnp.where(good, h, 0.0), jnp.nan)
         return shaped_like(step, unflatten, updates), state
@@ -347,18 +392,32 @@ def levenberg_marquardt(
     return complete(whole, only_real="levenberg_marquardt", needs_value_fn=True)
 
 
-def _gain(
-    there: Array, x: Array, r: Array, jacobian: Array, h: Array, held: Array
-) -> Array:
-    """Return the ratio of the decrease of F to ½ |J h|² + held.
+def _quadratic_step(
+    residuals: Callable[[Array], Array],
+    x: Array,
+    r: Array,
+    g: Array,
+    metric: Array,
+    radius: Array,
+) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+    """Return the minimiser h of F's quadratic model with |D h| <= Δ, and its σ."""
+    hessian = _again(x, r)(jax.grad(lambda z: _half_square(residuals(z))))(x)
+    scaled = hessian / metric[:, None] / metric[None]
+    p, shift, _ = trust_region_step(scaled, g / metric, radius)
+    return p / metric, shift
 
-    `there` is the value of F at x + h. Both the decrease and the prediction are
-    increased by the rounding error of F, so that a difference below it does not count.
-    """
-    slack = _slack(x, r, jacobian)
-    promised = jnp.sum((jacobian @ h) ** 2) / 2 + held + slack
-    kept = _half_square(r) - there + slack
-    return jnp.where(promised > 0, kept / promised, 1.0)
+
+def _bend(
+    residuals: Callable[[Array], Array], x: Array, r: Array, h: Array
+) -> Float[Array, ""]:
+    """Return ½ Σ r_i hᵀ∇²r_i h, by which the two models of F(x + h) differ."""
+    along = lambda t: r @ residuals(x + t * h)
+    return _again(x, r)(jax.grad(along))(jnp.zeros((), x.dtype)) / 2
+
+
+def _again(x: Array, r: Array) -> Callable[..., Callable[[Array], Array]]:
+    """Return the mode in which the Jacobian of the residuals is computed, too."""
+    return jax.jacfwd if len(r) >= len(x) else jax.jacrev
 
 
 def _slack(x: Array, r: Array, jacobian: Array) -> Array:
@@ -382,7 +441,7 @@ def _linearised(params: Params, residual_fn: ResidualFn):
         return ravel_pytree(residual_fn(unflatten(z)))[0].astype(x.dtype)
 
     r = residuals(x)
-    jacobian = (jax.jacfwd if len(r) >= len(x) else jax.jacrev)(residuals)(x)
+    jacobian = _again(x, r)(residuals)(x)
     return x, unflatten, residuals, r, jacobian
 
 

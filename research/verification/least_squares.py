@@ -45,9 +45,11 @@ def levenberg_marquardt(
     """Yield the iterates of Levenberg-Marquardt: algorithm 7.1 of Moré (1978).
 
     Each step h minimises |J h + r| subject to |D h| <= Δ, where Δ is the radius of the
-    trust region. This subproblem is solved exactly.
+    trust region. This subproblem is solved exactly. After three successive trials in
+    which the linear model of r is a much worse prediction, h minimises the quadratic
+    model of ½ |r|², with the second derivatives of r.
     """
-    scale, radius = None, None
+    scale, radius, misses = None, None, 0
     while True:
         r, j = linearised(f, x)
         lengths = [mpmath.norm(j[:, k]) for k in range(j.cols)]
@@ -60,11 +62,23 @@ def levenberg_marquardt(
         if radius is None:
             radius = learning_rate * (mpmath.norm(d * column(x)) or 1)
             first = True
-        scaled = j * d**-1
-        p, damping = model_minimum(scaled.T * scaled, like(scaled.T * r, x), radius)
+        scaled, quadratic = d**-1 * j.T * j * d**-1, misses == 3
+        if quadratic:
+            scaled += d**-1 * bending(f, x, r) * d**-1
+        p, damping = model_minimum(scaled, like(d**-1 * j.T * r, x), radius)
         h, length = like(d**-1 * column(p), x), norm(p)
-        promised = mpmath.norm(j * column(h)) ** 2 / 2 + damping * length**2
-        gain = (half_square(f, x) - half_square(f, x + h)) / (promised or 1)
+        decrease = half_square(f, x) - half_square(f, x + h)
+        squares = mpmath.norm(j * column(h)) ** 2 / 2
+        linear = -(r.T * j * column(h))[0] - squares
+        bend = second(f, x, r, h) / 2
+        error, other = abs(decrease - linear), abs(decrease - linear + bend)
+        off = error > abs(linear) / 10
+        if off and 10 * other < error:
+            misses = min(misses + 1, 3)
+        elif not quadratic or (off and other > error):
+            misses = 0
+        promised = linear - bend if quadratic else squares + damping * length**2
+        gain = decrease / (promised or 1)
         if gain > mpmath.mpf(1e-4):
             x = x + h
         if gain < mpmath.mpf("0.25"):
@@ -75,6 +89,30 @@ def levenberg_marquardt(
             radius = length
         first = False
         yield x
+
+
+def second(f: Any, x: Leaves, r: Any, h: Leaves):
+    """Return Σ r_i d²r_i(x + t h) / dt² at t = 0."""
+    along = lambda t: (r.T * mpmath.matrix(f.residuals(x + t * h)))[0]
+    return mpmath.diff(along, 0, 2)
+
+
+def bending(f: Any, x: Leaves, r: Any):
+    """Return the matrix Σ r_i ∇²r_i, from its products with sums of two axes."""
+    n = len(list(flat(x)))
+    axes = [like([int(i == k) for i in range(n)], x) for k in range(n)]
+    own = [second(f, x, r, axis) for axis in axes]
+    return mpmath.matrix(
+        [
+            [
+                own[i]
+                if i == k
+                else (second(f, x, r, axes[i] + axes[k]) - own[i] - own[k]) / 2
+                for k in range(n)
+            ]
+            for i in range(n)
+        ]
+    )
 
 
 def linearised(f: Any, x: Leaves):
@@ -150,6 +188,16 @@ CARDS = {
                     "the first radius is a length, whatever the size of x",
                     "(mpmath.norm(d * column(x)) or 1)",
                     "1",
+                ),
+                Mistake(
+                    "the second derivatives are never used",
+                    "misses == 3",
+                    "False",
+                ),
+                Mistake(
+                    "a single miss changes the model",
+                    "min(misses + 1, 3)",
+                    "3",
                 ),
             ),
         ),

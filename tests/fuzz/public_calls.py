@@ -62,6 +62,10 @@ STUB = Path(research.__file__).with_suffix(".pyi")
 # command line.
 NOT_CALLED = {
     "backend.configure",
+    "backend.is_portable",
+    "portable.are_libraries_pinned",
+    "portable.check_processor",
+    "portable.pin_libraries",
     "cli.carry_out",
     "cli.changed_fields",
     "cli.conduct",
@@ -753,6 +757,7 @@ def of_derivatives() -> Iterator[Call]:
         ("find_derivative_rule", {"name": "sine"}, False),
         ("finite_difference", {"f": number_cube, "x": 2.0}, False),
         ("fornberg_weights", {"nodes": [0.0, 1.0, 2.0], "at": 0.5, "order": 1}, False),
+        ("forward_gradient", {**at, "key": jax.random.key(0)}, False),
         ("gradient", at, False),
         (
             "grid_derivative",

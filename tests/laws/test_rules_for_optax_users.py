@@ -192,7 +192,7 @@ def test_the_rate_may_be_a_schedule_or_the_rule_says_why_not(name):
     )
     if name in WITHOUT_SCHEDULE | {"levenberg_marquardt"}:
         with pytest.raises(
-            TypeError, match=r"got a schedule\. It is (the first|a factor)"
+            TypeError, match=r"got a schedule\. (The rate is|This argument multiplies)"
         ):
             rules[name](lambda t: 0.1 / (1 + t))
     else:

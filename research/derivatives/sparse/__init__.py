@@ -264,6 +264,7 @@ def _values(
     own, like = plan.colouring, jax.eval_shape(function, flat)
     forward = own.num_columns > 0 or _has_forward_mode(function, flat)
     draw = np.random.default_rng(0).standard_normal(plan.shape[1 if forward else 0])
+    compiled = is_traced(flat)
     by_columns = _seeds(own.columns, own.num_columns)
     by_rows = _seeds(own.rows, own.num_rows)
     probe = draw[None]
@@ -271,11 +272,13 @@ def _values(
     if forward:
         rows = by_rows if symmetric else by_columns[:0]
         seeds = np.concatenate([by_columns, rows, probe])
-        pushed = _products(jax.linearize(function, flat)[1], seeds, flat)
+        pushed = _products(jax.linearize(function, flat)[1], seeds, flat, compiled)
     if not forward or (own.num_rows and not symmetric):
         pull = jax.vjp(function, flat)[1]
         seeds = by_rows if forward else np.concatenate([by_rows, probe])
-        pulled = _products(lambda u: pull(u)[0].astype(like.dtype), seeds, like)
+        pulled = _products(
+            lambda u: pull(u)[0].astype(like.dtype), seeds, like, compiled
+        )
     products = jnp.concatenate([pushed.ravel(), pulled.ravel()])
     values = products.at[_places(plan, symmetric, pushed.size)].get(
         mode="promise_in_bounds"
@@ -284,13 +287,17 @@ def _values(
     return _probed(plan, values, main, count, draw.astype(like.dtype), forward)
 
 
-def _products(linear: Callable[..., Any], vectors: np.ndarray, like: Any) -> jax.Array:
+def _products(
+    linear: Callable[..., Any], vectors: np.ndarray, like: Any, compiled: bool
+) -> jax.Array:
     """Return linear(v) for each row v of `vectors`, shape (vectors, outputs).
 
-    They are computed in a loop of two steps, each for one half of the vectors. XLA
-    does not fuse across a loop. Without it, XLA's CPU backend would compute a product
-    again for each entry that is read from it.
+    In a compiled program they are computed in a loop of two steps, each for one half of
+    the vectors. XLA does not fuse across a loop. Without it, XLA's CPU backend would
+    compute a product again for each entry that is read from it.
     """
+    if not compiled:
+        return jax.vmap(linear)(jnp.asarray(vectors, like.dtype))
     count = len(vectors)
     if count % 2:
         vectors = np.concatenate([vectors, np.zeros((1, like.size))])

@@ -1,0 +1,78 @@
+"""Settings that give the same bits on every x86-64 processor with AVX2 and FMA.
+
+This module imports neither JAX nor NumPy, because NumPy chooses its kernels when it is
+imported. `research.backend.configure(portable=True)` makes the settings of JAX.
+"""
+
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+NEEDED = ("avx2", "fma")  # As Linux names them in /proc/cpuinfo.
+# XLA compiles for AVX, whatever the processor has. (With AVX2 it would tune its code to
+# the model of a processor that has nothing newer, and sum in another order.) YNNPACK
+# and XNNPACK, which choose kernels by the processor, get no products.
+FLAGS = (
+    "--xla_cpu_max_isa=AVX",
+    "--xla_cpu_use_xnnpack=false",
+    "--xla_cpu_experimental_ynn_fusion_type=",
+)
+# Products of XLA without oneDNN, whose kernels depend on the processor.
+PRODUCTS = {"TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL": "false"}
+# OpenBLAS of NumPy and of SciPy, which JAX uses for linear algebra, and the loops of
+# NumPy, which ignores the names of features that its version does not know.
+LIBRARIES = {
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": (
+        "X86_V4 AVX512F AVX512CD AVX512_KNL AVX512_KNM AVX512_SKX AVX512_CLX "
+        "AVX512_CNL AVX512_ICL AVX512_SPR"
+    ),
+}
+
+
+def pin_libraries() -> None:
+    """Set the environment variables from which NumPy and SciPy choose their kernels.
+
+    Raises:
+      ValueError: The processor lacks AVX2 or FMA, or NumPy was imported before with
+        other variables. The message says what to set before Python starts.
+    """
+    check_processor()
+    if are_libraries_pinned():
+        return
+    if "numpy" in sys.modules:
+        words = " ".join(f"{name}='{value}'" for name, value in LIBRARIES.items())
+        raise ValueError(
+            "portable bits of NumPy and SciPy need environment variables, but NumPy is "
+            f"imported already. Set them before Python starts: {words}"
+        )
+    os.environ.update(LIBRARIES)
+
+
+def are_libraries_pinned() -> bool:
+    """Return whether the variables of `pin_libraries` are set."""
+    return all(os.environ.get(name) == value for name, value in LIBRARIES.items())
+
+
+def check_processor(cpuinfo: str | Path = "/proc/cpuinfo") -> None:
+    """Raise ValueError unless this is Linux on x86-64 with AVX2 and FMA.
+
+    Example:
+      >>> check_processor("/no/such/file")
+      Traceback (most recent call last):
+      ValueError: portable bits need Linux on an x86-64 processor with AVX2 and FMA; ...
+    """
+    path = Path(cpuinfo)
+    text = path.read_text(errors="replace") if path.exists() else ""
+    found = re.search(r"^flags\s*:(.*)$", text, flags=re.MULTILINE)
+    sets = found[1].split() if found else []
+    missing = [name.upper() for name in NEEDED if name not in sets]
+    if missing or platform.machine() not in ("x86_64", "AMD64"):
+        what = f"without {' and '.join(missing)}" if missing else "not x86-64"
+        raise ValueError(
+            "portable bits need Linux on an x86-64 processor with AVX2 and FMA; this "
+            f"is {platform.system()} on {platform.machine()}, {what}. Leave portable "
+            "out: the bits are then those of this kind of processor."
+        )
