@@ -7,7 +7,7 @@ rate is zero. The score is the validation loss at the end; the test accuracy is 
 and never used. The baseline is also trained at 0.5 to 2 times the steps, so the answer
 also says how many of its steps a rule needs for the same loss.
 
-    # Muon, Lion and NAdamW beside AdamW on an MLP and a CNN.
+    # Muon, Lion and NAdamW beside AdamW on a deep autoencoder.
     python experiments/compare_networks.py
     python experiments/compare_networks.py --rule muon adamw --network gpt_characters
     # More rules, and all networks that need no download.
