@@ -7,7 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import research
-from experiments.finite_difference_step import SCHEMES, TYPES
+from experiments.finite_difference_step import SCHEMES, TYPES, slope, squire_trapp
+from research.figures import motion
+
+SECANTS = (0.5, 0.25, 0.1)  # Steps of the picture for teachers.
+FRAMES = 24  # Of its animation.
 
 
 def answer(findings: research.runs.Findings) -> str:
@@ -134,9 +138,13 @@ def refusal():
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw error against step in both dtypes, and the errors of np.gradient."""
-    curves, axes = research.figures.new_figure(1, 2, width=11, height=4.6, sharey=True)
-    for panel, kind in zip(axes[0], TYPES, strict=True):
+    curves, axes = research.figures.new_figure(2, 1, width=4.6, height=7.4, sharex=True)
+    for panel, kind in zip(axes[:, 0], TYPES, strict=True):
         draw_curves(panel, result, kind)
+    axes[1, 0].set_xlabel("step h")
+    curves.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2
+    )
     trap, axes = research.figures.new_figure(1, 2, width=11, height=4.2)
     draw_squares(axes[0, 0])
     draw_samples(axes[0, 1], result)
@@ -164,7 +172,67 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         "numpy_trap": research.figures.Picture(
             "np.gradient differentiates samples, not functions", trapped, trap
         ),
+        # Beyond 2.3 the function is not real.
+        "secants": draw_secants(min(numbers["x"], 1.5)),
     }
+
+
+def draw_secants(x: float) -> research.figures.Picture:
+    """Draw secants that become the tangent, also animated."""
+    slopes = [(squire_trapp(x + h) - squire_trapp(x)) / h for h in SECANTS]
+    still, axes = research.figures.new_figure(width=4.6, height=4.2)
+    draw_function(axes[0, 0], x)
+    shades = np.linspace(0.25, 0.8, len(SECANTS))
+    for h, of_secant, shade in zip(SECANTS, slopes, shades, strict=True):
+        line = axes[0, 0].axline(
+            (x, squire_trapp(x)), slope=of_secant, color="#D55E00", alpha=shade, lw=1.4
+        )
+        line.set_label(f"h = {h:g}: slope {of_secant:.3f}")
+        axes[0, 0].plot(x + h, squire_trapp(x + h), "o", color="#D55E00", alpha=shade)
+    axes[0, 0].legend(loc="upper left", fontsize=9)
+    moving, axes = research.figures.new_figure(width=4.6, height=4.2)
+    draw_function(axes[0, 0], x)
+    ends = axes[0, 0].plot([], [], "o-", color="#D55E00", lw=1.6)[0]
+    title = axes[0, 0].set_title("", loc="left")
+
+    def show(k: int) -> None:
+        h = SECANTS[0] * 0.9**k
+        of_secant = (squire_trapp(x + h) - squire_trapp(x)) / h
+        left, right = x - 0.35, x + 0.55
+        at = np.array([left, x, x + h, right])
+        ends.set_data(at, squire_trapp(x) + of_secant * (at - x))
+        ends.set_markevery([1, 2])
+        title.set_text(f"h = {h:.3f}: slope {of_secant:.3f}")
+
+    film = motion.record(moving, show, FRAMES, colours=32)
+    caption = (
+        f"The secant through the points at x = {x:g} and x + h has the slope "
+        f"(f(x + h) - f(x)) / h. As h shrinks, it turns into the tangent, whose slope "
+        f"is f'({x:g}) = {slope(x):.3f}. For h = {', '.join(f'{h:g}' for h in SECANTS)}"
+        f" the slopes are {', '.join(f'{of:.3f}' for of in slopes)}."
+    )
+    return research.figures.Picture(
+        "A secant becomes the tangent", caption, still, film
+    )
+
+
+def draw_function(axes: Axes, x: float) -> None:
+    """Draw the function near x, with its tangent there."""
+    near = np.linspace(x - 0.4, x + 0.6, 101)
+    exact = research.figures.COLOURS["exact"]
+    axes.plot(near, squire_trapp(near), color="#0072B2", lw=2, label="f")
+    axes.axline(
+        (x, squire_trapp(x)),
+        slope=slope(x),
+        color=exact,
+        lw=1.2,
+        ls=(0, (5, 3)),
+        label=f"tangent: slope {slope(x):.3f}",
+    )
+    axes.plot(x, squire_trapp(x), "o", color=exact, zorder=5)
+    low, high = squire_trapp(near).min(), squire_trapp(near).max()
+    axes.set(xlabel="x", ylabel="f(x)", xlim=(near[0], near[-1]))
+    axes.set_ylim(low - 0.15 * (high - low), high + 0.35 * (high - low))
 
 
 def draw_curves(axes: Axes, result: research.runs.Result, kind: str):
@@ -200,14 +268,9 @@ def draw_curves(axes: Axes, result: research.runs.Result, kind: str):
         )
         if theory[scheme]:
             axes.axvline(theory[scheme], color=colours[scheme], lw=1, ls=":")
-    axes.set(
-        xscale="log", yscale="log", xlabel="step h", xlim=(1e-17, 3), ylim=(1e-17, 1e2)
-    )
-    axes.set_ylabel("error" if kind == TYPES[0] else "")
+    axes.set(xscale="log", yscale="log", xlim=(1e-17, 3), ylim=(1e-17, 1e2))
+    axes.set_ylabel("error")
     axes.set_title(kind, loc="left")
-    axes.legend(
-        loc="lower left" if kind == TYPES[1] else "upper left", ncols=2, fontsize=9
-    )
 
 
 def draw_squares(axes: Axes):

@@ -1,9 +1,15 @@
 """Report of safe_rate: answer, table and figure."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 import research
 from experiments.safe_rate import FUNCTIONS, MULTIPLES
+from research.figures import motion
+
+BEYOND = (0.9, 1.04)  # Rates of the picture for teachers, in multiples of 2 / L.
+FRAMES = 10  # Steps of these descents.
 
 
 def answer(findings: research.runs.Findings) -> str:
@@ -93,5 +99,49 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             "The median over the starts of f minus its lowest value, for rates from "
             "half to twice the proved rate 2 / L. Below 2 / L f falls at every step.",
             figure,
-        )
+        ),
+        "beyond": draw_beyond(),
     }
+
+
+def draw_beyond() -> research.figures.Picture:
+    """Draw descents on a parabola below and above 2 / L, also animated."""
+    still, axes = research.figures.new_figure(2, 1, width=4.6, height=6.4, sharex=True)
+    draw_parabolas(axes[:, 0], FRAMES)
+    moving, axes = research.figures.new_figure(2, 1, width=4.6, height=6.4, sharex=True)
+    film = motion.record(moving, draw_parabolas(axes[:, 0], 0), FRAMES + 1, colours=32)
+    low, high = (1 - 2 * multiple for multiple in BEYOND)
+    caption = (
+        f"Descent on f = ½ L x² from x = 1. A step multiplies x by 1 - rate · L. With "
+        f"{BEYOND[0]:g} · 2 / L this is {low:.2f}: every step is smaller than the one "
+        f"before. With {BEYOND[1]:g} · 2 / L it is {high:.2f}: every step jumps over "
+        "the minimum to a higher place, and the descent diverges."
+    )
+    return research.figures.Picture("A step beyond 2 / L", caption, still, film)
+
+
+def draw_parabolas(panels: np.ndarray, shown: int) -> Callable[[int], None]:
+    """Draw the first steps of both descents, and return a function that draws more.
+
+    Args:
+      panels: Two axes.
+      shown: Number of steps that are drawn at first.
+    """
+    x = np.linspace(-2.6, 2.6, 201)
+    lines = []
+    for panel, multiple, colour in zip(
+        panels, BEYOND, ("#0072B2", "#D55E00"), strict=True
+    ):
+        panel.plot(x, 0.5 * x**2, color=research.figures.COLOURS["data"], lw=1.4)
+        path = (1 - 2 * multiple) ** np.arange(FRAMES + 1)
+        lines.append((panel.plot([], [], "o-", color=colour, markersize=4)[0], path))
+        panel.set_title(f"rate = {multiple:g} · 2 / L", loc="left")
+        panel.set(ylabel="f / L", ylim=(-0.15, 3.4), xlim=(-2.6, 2.6))
+    panels[-1].set_xlabel("x")
+
+    def show(k: int) -> None:
+        for line, path in lines:
+            line.set_data(path[: k + 1], 0.5 * path[: k + 1] ** 2)
+
+    show(shown)
+    return show

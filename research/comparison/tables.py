@@ -22,9 +22,9 @@ def answer(numbers: Numbers) -> str:
     """Return the answer of a study in a few sentences.
 
     If there is one rule besides the baseline, the answer compares the two. If there are
-    more rules, the answer names the first three of each verdict. The answer also gives
-    the smallest factor that the study could have detected. It names the rules whose
-    searches disagree, and the rules that missed the target.
+    more rules, the answer names the first three rules with each verdict. The answer
+    also gives the smallest factor that the study could have detected. It names the
+    rules whose searches disagree, and the rules that missed the target.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}
@@ -176,7 +176,7 @@ def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
 
 
 def costs_table(numbers: Numbers) -> runs.Table:
-    """Return the table of the costs of each rule on each workload, in every unit."""
+    """Return the table of the costs of each rule on each workload, in several units."""
     ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
     rows = tuple(
         _costs_row(one, ratios.get((one["workload"], one["rule"])))

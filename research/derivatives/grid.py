@@ -207,7 +207,7 @@ def _weights(
 
 
 def refuse_scalars(y: Any, x: Any) -> None:
-    """Raise an error if y or x is a single number, which `np.gradient` mishandles.
+    """Raise an error if y or x is a single number, for which a grid has no derivative.
 
     Raises:
       GridTooSmallError: y or x has no axis.

@@ -14,7 +14,7 @@ Scheme = Literal["forward", "central", "richardson", "complex"]
 
 
 class LimitTable(NamedTuple):
-    """Difference quotients at decreasing steps, with estimates of their errors.
+    """Difference quotients at several steps, with estimates of their errors.
 
     Here h is a step, p is the power of h in the error of the formula, and ε is the
     relative spacing of the requested dtype.

@@ -100,8 +100,8 @@ def partial_derivative(
         )
     if argument not in parameters:
         raise ValueError(
-            f"argument must be one of {title(f)}'s: {', '.join(names)}; got "
-            f"argument={argument!r}."
+            f"argument must be one of the arguments of {title(f)}: {', '.join(names)}; "
+            f"got argument={argument!r}."
         )
     if argument not in bound.arguments:
         raise ValueError(
@@ -219,7 +219,9 @@ def _graph(
 ) -> _Graph:
     names = list(_parameters(f))
     if not names:
-        raise ValueError(f"f={title(f)} must take x as first argument; it takes none.")
+        raise ValueError(
+            f"f={title(f)} must take x as its first argument; it has no arguments."
+        )
     source, target = names[0], title(f)
     while target in dependencies or target == source:
         target += "'"

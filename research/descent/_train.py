@@ -4,7 +4,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from research.checks import (
     check_tree,
 )
 from research.descent._host_loop import advance_until_done
-from research.descent._step import BatchIndices
 from research.descent._train_loop import Compiled, compile_training
 from research.descent._train_progress import (
     Progress,
@@ -30,6 +29,7 @@ from research.descent._train_progress import (
     from_saved,
     to_saved,
 )
+from research.descent._train_records import check_records, compile_on_records
 from research.samplers import check_sampler, num_examples
 from research.sizes import check_most
 from research.types import (
@@ -38,6 +38,7 @@ from research.types import (
     Checkpoint,
     Key,
     Params,
+    Records,
     Sampler,
     no_checkpoints,
 )
@@ -53,7 +54,7 @@ OnProgress = Callable[[float, str], None]
 def train(
     objective: Callable[[Params, Any], Array],
     rule: optax.GradientTransformation,
-    dataset: Batch | None,
+    dataset: Batch | Records | None,
     sampler: Sampler,
     *,
     num_epochs: int,
@@ -80,7 +81,10 @@ def train(
     Args:
       objective: Function (params, batch) -> (), a mean over the batch's examples.
       rule: Any gradient transformation.
-      dataset: Batch of n examples, copied to the device once for the whole training.
+      dataset: Batch of n examples, copied to the device once for the whole training. Or
+        Records, from `research.records.open_records`, of which only the examples of the
+        next steps are in memory. The bits of the result are the same. The digest of the
+        Records is a part of the checkpoint's identity.
       sampler: Sampler that chooses the examples of each batch. An epoch's order is
         drawn from fold_in(key, epoch).
       num_epochs: Number of epochs.
@@ -102,7 +106,9 @@ def train(
     Raises:
       ValueError: num_epochs or devices is not positive; JAX has fewer devices; devices
         does not divide batch_size; there are several devices and the rule uses the
-        batch's indices itself; x and y differ in length or are empty; the sampler is
+        batch's indices itself; x and y differ in length or are empty; the dataset is on
+        a disk and a record has changed, or the rule or the sampler asks for more than
+        the examples of a batch; the sampler is
         made for another number of examples; or the checkpoint belongs to another
         training. The check of the checkpoint compares the initial params and rule state
         (with a constant learning rate), the key, the order of the examples, the shapes
@@ -126,7 +132,12 @@ def train(
       >>> trained.steps.loss.shape, f.shape, bool(f[-1] < 2)
       ((50, 2), (51,), True)
     """
-    check_sampler(sampler, num_examples(dataset))
+    if isinstance(dataset, Records):
+        check_records(dataset)
+        n, compile_any = dataset.num_examples, compile_on_records
+    else:
+        n, compile_any = num_examples(dataset), compile_training
+    check_sampler(sampler, n)
     _check(num_epochs, devices, sampler, key)
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
@@ -146,10 +157,10 @@ def train(
         )
     checkpoint = checkpoint or no_checkpoints("training")
     began = time.perf_counter()
-    compiled = compile_training(
+    compiled = compile_any(
         objective,
         rule,
-        dataset,
+        cast(Any, dataset),
         sampler,
         params,
         key,
@@ -218,9 +229,7 @@ def _advance(
     return advance
 
 
-def _after_steps(
-    at: Progress, compiled: Compiled, batches: BatchIndices, stop: int
-) -> Progress:
+def _after_steps(at: Progress, compiled: Compiled, batches: Any, stop: int) -> Progress:
     began = time.perf_counter()
     advanced = compiled.advance(at.state, at.info, batches, at.step, stop)
     try:

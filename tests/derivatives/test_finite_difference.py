@@ -505,6 +505,11 @@ def test_the_slope_of_a_table_is_the_slope_of_its_cell_and_its_nodes_are_kinks()
     x = np.linspace(0, 10, 101)
     node = finite_difference(lambda t: np.interp(t, x, np.sin(x)), x[20])
     assert node.verdict == "kink"
+    fine = np.linspace(-1.2, 1.8, 100_001)
+    beside = fine[12345] + 1e-5 * (fine[1] - fine[0])  # The left side is not known.
+    found = finite_difference(lambda t: np.interp(t, fine, np.sin(fine)), beside)
+    slope = np.diff(np.sin(fine))[12345] / np.diff(fine)[12345]
+    assert found.verdict != "ok" or abs(found.value - slope) <= found.error
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])

@@ -175,7 +175,8 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
         (
             lambda: partial_derivative(energy, "w", 1.0, 2.0),
             ValueError,
-            "argument must be one of energy's: x, y, z, scale; got argument='w'",
+            "argument must be one of the arguments of energy: x, y, z, scale; got "
+            "argument='w'",
         ),
         (
             lambda: partial_derivative(energy, "z", 1.0, 2.0),

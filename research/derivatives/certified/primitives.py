@@ -1,7 +1,8 @@
 """Rules that enclose the result of one equation of a JAX program.
 
-A rule gets the enclosures of the inputs and the parameters of the equation. Moving
-entries is exact, so it is done on both ends alike, by NumPy or by JAX itself.
+A rule gets the enclosures of the inputs and the parameters of the equation. An
+operation that only moves entries is exact, so it is applied to both ends, by NumPy or
+JAX.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,7 +77,7 @@ def _exact_integers(
 def _as_integer(x: Interval) -> Interval:
     """Return floats that are integers as int64, if float64 holds them exactly."""
     if not np.all((np.abs(x.low) <= 2.0**53) & (np.abs(x.high) <= 2.0**53)):
-        raise NotImplementedError("integers beyond 2^53 that are not known")
+        raise NotImplementedError("its integers may lie beyond 2^53")
     return Interval(x.low.astype(np.int64), x.high.astype(np.int64), x.trouble)
 
 
@@ -154,7 +155,7 @@ def _div(a: Interval, b: Interval, **params: Any) -> Interval:
             np.sign(a.low) * np.sign(b.low) * (np.abs(a.low) // np.abs(b.low))
         ).astype(np.int64)
         return Interval(value, value, worst(a, b))
-    raise NotImplementedError("a quotient of integers that are not known")
+    raise NotImplementedError("it divides integers that vary in the box, or by 0")
 
 
 @rule("integer_pow")
@@ -281,7 +282,7 @@ def _ne(a: Interval, b: Interval, **params: Any) -> Interval:
 @rule("not")
 def _not(x: Interval, **params: Any) -> Interval:
     if x.low.dtype.kind != "b":
-        raise NotImplementedError("bits of integers that are not known")
+        raise NotImplementedError("it reads bits of integers that vary in the box")
     return Interval(~x.high, ~x.low, x.trouble)
 
 
@@ -300,7 +301,7 @@ def _xor(a: Interval, b: Interval, **params: Any) -> Interval:
     known = (a.low == a.high) & (b.low == b.high)
     value = a.low ^ b.low
     if a.low.dtype.kind != "b" and not np.all(known):
-        raise NotImplementedError("bits of integers that are not known")
+        raise NotImplementedError("it reads bits of integers that vary in the box")
     return Interval(
         np.where(known, value, False), np.where(known, value, True), worst(a, b)
     )
@@ -312,7 +313,7 @@ def _logical(
     if a.low.dtype.kind != "b" and not (
         np.array_equal(a.low, a.high) and np.array_equal(b.low, b.high)
     ):
-        raise NotImplementedError("bits of integers that are not known")
+        raise NotImplementedError("it reads bits of integers that vary in the box")
     return Interval(operation(a.low, b.low), operation(a.high, b.high), worst(a, b))
 
 
@@ -323,7 +324,9 @@ def _is_finite(x: Interval, **params: Any) -> Interval:
 
 
 def nan_test(x: Interval, where_real: bool) -> Interval:
-    """A test that asks for NaN: known where x surely has a value, open elsewhere."""
+    """Enclose a test for NaN, which a real number answers by where_real.
+
+    Where x may be undefined, both answers are possible."""
     unknown = np.broadcast_to(x.trouble, x.low.shape) == MAYBE_UNDEFINED
     found = Interval(
         np.where(unknown, False, where_real),
@@ -393,7 +396,7 @@ def _rem(a: Interval, b: Interval, **params: Any) -> Interval:
 
 
 def _no_floats(*inputs: Interval) -> Interval:
-    raise NotImplementedError("a remainder of integers that are not known")
+    raise NotImplementedError("it divides integers that vary in the box")
 
 
 # Moving entries.
@@ -496,16 +499,17 @@ def _iota(*, dtype: Any, shape: Any, dimension: int, **params: Any) -> Interval:
 
 
 def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
-    """Move entries as the equation does: it is run on the numbers of the entries.
+    """Move entries as the equation does, which JAX runs on the numbers of the entries.
 
     Gather, dynamic slices, padding and similar equations are run by JAX on 1, 2, 3, ...
     in place of the entries. The result says which entry goes where; 0 marks an entry
-    that is filled in. Their indices must be known.
+    that is filled in. The indices of the equation must not depend on the point in the
+    box.
     """
     operands = [x for x in inputs if x.is_float]
     for x in inputs:
         if not x.is_float and not np.array_equal(x.low, x.high):
-            raise NotImplementedError("an index that depends on the point in the box")
+            raise NotImplementedError("it has an index that varies in the box")
     starts = np.cumsum([1, *(x.low.size for x in operands)])
     numbers = iter(
         [
@@ -662,10 +666,12 @@ def _mul_add(a: Interval, b: Interval, c: Interval, **params: Any) -> Interval:
 
 
 def scattered(equation: Any, inputs: Sequence[Interval]) -> Interval:
-    """Add updates to an operand at known indices, one after another."""
+    """Add updates to an operand, one after another.
+
+    The indices must not depend on the point in the box."""
     operand, indices, updates = inputs
     if not np.array_equal(indices.low, indices.high):
-        raise NotImplementedError("an index that depends on the point in the box")
+        raise NotImplementedError("it has an index that varies in the box")
     target = np.arange(operand.low.size, dtype=np.float64).reshape(operand.low.shape)
     # Where each update goes: the transpose of the scatter is a gather of positions.
     positions = _positions(equation, target, indices, updates)

@@ -49,8 +49,9 @@ def check_derivative(
     the entries of x. Extrapolated central differences give a slope with an error
     estimate. The derivative counts as wrong if it differs from the slope by more than
     this error estimate and the rounding error together. The check gives the verdict
-    "wrong" or "kink" only if other step lengths confirm it. If f is too rough, the
-    check uses shorter steps; if f is too flat, it uses longer steps.
+    "wrong" or "kink" only if other step lengths confirm it. If f varies too much within
+    a step, the check uses shorter steps. If rounding errors hide how f changes, it uses
+    longer steps.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the
@@ -73,7 +74,7 @@ def check_derivative(
     returns a mean of slopes or one of them. So if a derivative seems wrong, the check
     also takes the slopes at points close to x. If these differ, the derivative must lie
     between the smallest and the largest of them (a necessary condition for an element
-    of Clarke's generalised gradient). Then the verdict is "kink", and otherwise
+    of Clarke's generalised gradient). If it does, the verdict is "kink", and otherwise
     "wrong".
 
     The check evaluates f and its derivative in float64 if f can be traced in float64,

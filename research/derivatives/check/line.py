@@ -207,10 +207,11 @@ class Line:
             return jax.jvp(self.f, (x,), (tangent,))[1]
 
     def is_steady(self, v: np.ndarray, w: np.ndarray, eps: float) -> bool:
-        """Return whether the derivative is nearly equal at neighbouring floats of x.
+        """Return whether the rate of change along v is nearly constant close to x.
 
-        The rate of change along v at points a few spacings of the floats from x may
-        differ from the rate at x by a tenth.
+        The rate of ⟨w, f⟩ at points that are a few spacings of the floats from x may
+        differ from the rate at x by at most a tenth. `eps` is the relative spacing of
+        these floats.
         """
         random = np.random.default_rng(0)
         rates = []

@@ -62,7 +62,8 @@ class Values:
         return slope_at_middle(values, noise).times(1 / length), values
 
     def resolve(self, enough: float) -> None:
-        """Shorten the steps if f is too rough, or lengthen them if f is too flat.
+        """Shorten the steps if f varies too much within them, or lengthen them if
+        rounding errors hide how f changes.
 
         Stop when the error of the slope is at most `enough`.
         """
@@ -104,12 +105,15 @@ class Values:
         """Set the slope's error to infinity if f varies between neighbouring floats.
 
         An example is sin(1e20 x), whose waves are shorter than the spacing of floats.
-        No difference quotient shows its slope. For such an f, the measured rounding
-        errors do not grow in proportion to the perturbations, and they are smaller than
-        the derivative predicts. If larger terms of f hide these errors, the derivative
-        shows such waves: it predicts that f changes more between neighbouring floats
-        than over all steps, and it differs between these floats. The same holds for an
-        f that takes the remainder of a number that is too large to have one.
+        No difference quotient shows its slope. Another example is a mod b where the
+        floats near a are at least b apart; its measured rounding errors are NaN. Any
+        other such f is recognised in two ways:
+
+        1. The measured rounding errors do not grow in proportion to the perturbations,
+        and they are smaller than the derivative predicts.
+        2. The derivative predicts that f changes more between neighbouring floats than
+        over all steps, and the derivative differs between these floats. This test also
+        works if larger terms of f hide the rounding errors.
 
         Args:
           rate: Change of f that the derivative predicts for a relative perturbation of

@@ -31,14 +31,14 @@ class Curvature(NamedTuple):
     """Hessian at a point y, split into firm and loose directions.
 
     In a firm direction, the gradient around y confirms the curvature that the Hessian
-    has. In a loose direction, the gradient does not confirm the curvature. The
-    coordinates are scaled so that all rows of the Hessian are about equally large.
+    predicts. In a loose direction, it does not confirm this curvature. The coordinates
+    are scaled so that all rows of the Hessian are about equally large.
 
     Attributes:
       value: f(y).
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
-      signs: Signs of the confirmed eigenvalues, shape (a,).
+      signs: Signs of the a confirmed eigenvalues, shape (a,).
       firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
       loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
         n - a).

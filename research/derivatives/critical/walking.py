@@ -23,7 +23,8 @@ class Walks(NamedTuple):
     """End points of the iterations from k starts.
 
     Attributes:
-      ends: Point with the shortest gradient in each iteration, shape (k, n).
+      ends: For each start, the point with the shortest gradient that the iteration
+        reached, shape (k, n).
       slope: Norm of the gradient at that point, shape (k,). It is infinite if f or its
         gradient is not finite.
       broken: Whether the iteration reached a point where f, its gradient or its Hessian

@@ -138,8 +138,9 @@ def growth(
 def rate(table: Table, powers: np.ndarray) -> float:
     """Return the power p for which the changes of the quotients shrink like step^p.
 
-    The power is infinite if no four consecutive changes are larger than the noise, or
-    if the changes vanish at smaller steps.
+    A change is the difference between the quotients at two neighbouring steps. The
+    power is infinite if no four consecutive changes are larger than the noise, or if
+    the changes vanish at smaller steps.
     """
     change = np.abs(np.diff(table.values[0]))
     noise = (table.noise[0, 1:] + table.noise[0, :-1]) / 4
@@ -147,13 +148,19 @@ def rate(table: Table, powers: np.ndarray) -> float:
 
 
 def slow_error(found: Estimate, *tables: Table) -> float:
-    """Return the error of an estimate whose values converge with a low power.
+    """Return an error bound for an estimate that converges slowly, otherwise 0.
 
-    The estimate is that of the given level with the smallest bound. If its changes from
-    this level to the next ones are larger than the noise and grow with a power p of the
-    step, the error is change / (2^p - 1). So a power that no extrapolation removes, as
-    in x² + 1e-6 |x|^2.5, is seen even if noise hides it at smaller steps. A power above
-    log2(3) is covered by the bound.
+    Let c be the change of the estimate from its step to the next larger step, and q c
+    the change to the step after that. If c exceeds the noise and 1 < q < 3, the error
+    behaves like step^p with p = log2(q), and the result is 1.5 |c| / (q - 1). If
+    0 < q <= 1, the result is huge. This detects a power that no extrapolation removes,
+    as in x² + 1e-6 |x|^2.5, even if noise hides it at smaller steps. For a larger q,
+    the bound of the tables is large enough.
+
+    Args:
+      found: The estimate.
+      *tables: Tables that contain the estimate. The entry at its level with the
+        smallest bound is used.
     """
     bounds = np.concatenate([table.bounds[:, found.level] for table in tables])
     place, row = divmod(int(np.argmin(bounds)), len(tables[0].values))
@@ -171,8 +178,8 @@ def slow_error(found: Estimate, *tables: Table) -> float:
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if f - f(x) exceeds the noise and has the same value at each of the n
-    smallest steps, with n = LOWEST.
+    f jumps if f - f(x) exceeds the noise and has nearly the same value at the LOWEST
+    smallest steps. `side` contains the values of f on this side.
     """
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)

@@ -61,11 +61,11 @@ class Ladder(NamedTuple):
 def exponents(x: float) -> np.ndarray:
     """Return log2 of the distances at which f is evaluated.
 
-    The smallest distance is four spacings of the floats at x, and each distance is
-    twice the previous one. The largest is eight times the larger of |x| and 1. If x is
-    near 0, there are two ranges of distances, around |x| and around 1, because either
-    may be the scale of f. If x is 0, there are the range around 1 and a few much
-    smaller distances.
+    The smallest distance is about four spacings of the floats at x, and the largest is
+    about eight times the larger of |x| and 1. Each distance is twice the previous one,
+    with one exception: if x is near 0, there are two ranges of distances, around |x|
+    and around 1, because either may be the scale of f. If x is 0, there are the range
+    around 1 and a few much smaller distances.
     """
     small, large = -56, 3
     if abs(x) < 2.0**-1015:  # There are no floats for steps smaller than x.
@@ -83,7 +83,8 @@ def exponents(x: float) -> np.ndarray:
 
 
 def reach(powers: np.ndarray) -> np.ndarray:
-    """Return the number of consecutive exponents from each level on, shape (levels,).
+    """Return the number of consecutive exponents that start at each level, shape
+    (levels,).
 
     Exponents are consecutive if each one is larger by 1 than the one before.
     """

@@ -42,7 +42,7 @@ class Table(NamedTuple):
     def bounds(self) -> np.ndarray:
         """Bound on the error of each estimate; infinite where there is no estimate.
 
-        The bound is _SHARE times the noise, plus the largest of three changes:
+        The bound is 1.2 times the noise, plus the largest of three changes:
 
         - the change by the last extrapolation;
         - the change from the estimate at half the step, which has a smaller error;
@@ -53,7 +53,7 @@ class Table(NamedTuple):
         because f does not have the powers of h that are extrapolated.
 
         The second change contains the noise of the estimate at half the step, which is
-        2^order times as large. In the first _FEW rows of a series in h², half of that
+        2^order times as large. In the first four rows of a series in h², half of that
         noise is subtracted from the second change, because the last extrapolation is
         reliable there. In the later rows, the largest of the three changes is
         multiplied by three. The last extrapolation changes the estimate too little in
@@ -91,10 +91,10 @@ class Tables(NamedTuple):
       gaps: Tables of the difference between the right and the left derivative. There is
         one table for each order of derivative from 1 to n, where n is the order of the
         derivative that is estimated.
-      jumps: Tables of the same differences, for an f that is smooth but for one jump.
-        They use only the part of f that is even about x if the order is odd, and only
-        the odd part if the order is even. In this part a smooth f has no power h^order,
-        so a much smaller jump stands out.
+      jumps: Tables of the same differences, for an f that is smooth except for a jump
+        of the derivative at x. They use only the part of f that is even about x if the
+        order is odd, and only the odd part if the order is even. In this part a smooth
+        f has no power h^order, so a much smaller jump stands out.
     """
 
     even: Table
@@ -145,8 +145,8 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
       side: 0 for the central formula, 1 for the forward formula, -1 for the backward
         formula.
     Returns:
-      (weights, count). The weights have shape (2, 4), and the count is the number of
-      distances in the formula.
+      (weights, count). The weights have shape (2, 4): row 0 is for -h, -2h, ..., and
+      row 1 for h, 2h, ... The count is the number of distances in the formula.
     """
     weights = np.zeros((2, _NODES))
     if side:
@@ -165,9 +165,10 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
 def jump_formula(order: int) -> tuple[np.ndarray, int]:
     """Return the weights of a formula for h^order times the jump of a derivative.
 
-    f(x + h) + s f(x - h) - (1 + s) f(x), with s = 1 for an odd order and s = -1 for an
-    even order, has only the powers h², h⁴, ... or h, h³, ... if f is smooth. A jump J
-    of the derivative adds J h^order / order!. The formula removes the powers below.
+    For an odd order, f(x + h) + f(x - h) - 2 f(x) has only the powers h², h⁴, ... if f
+    is smooth. For an even order, f(x + h) - f(x - h) has only the powers h, h³, ... A
+    jump J of the derivative of this order adds J h^order / order!. The formula combines
+    several h so that the powers below h^order cancel.
 
     Args:
       order: Order of the derivative that jumps, 1 to 4.

@@ -46,11 +46,11 @@ class Kink(NamedTuple):
 
 
 def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
-    """List the rows at a tie, where one-sided derivatives may differ or not exist.
+    """List the rows at a tie, where the derivative may not exist.
 
     At a tie, two compared values are equal (as in max(a, a)), or a value is exactly at
     a kink or a jump (as in abs(0)). If a loop is shown as one row, its steps are not
-    searched.
+    searched. `names` is a dict from each node to its name.
     """
     kinks = []
     for equation in tape.equations():

@@ -123,10 +123,10 @@ class Ledger(LedgerFields):
         """Return a page to explore the table, as the text of an HTML file.
 
         The page shows the graph and the table. If you point at a row or a box, or move
-        to it with Tab or the arrow keys, the page highlights what flows into its
-        adjoint, and lists these contributions: the row from which each comes, its rule,
-        and its numbers. Scopes (functions, branches, steps) can be folded. The page
-        opens from disk in every browser and needs no network.
+        to it with Tab or the arrow keys, the page highlights the rows that contribute
+        to its adjoint. It also lists these contributions: the row from which each
+        comes, its rule, and its numbers. Scopes (functions, branches, steps) can be
+        folded. The page opens from disk in every browser and needs no network.
 
         Example:
           >>> from research.derivatives import explain

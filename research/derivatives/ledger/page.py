@@ -34,9 +34,9 @@ class Part(NamedTuple):
 def as_page(ledger: LedgerFields) -> str:
     """Return the page of a table of `explain` as the text of an HTML file.
 
-    The inputs have the numbers 0 to len(inputs) - 1, and the rows those that follow.
-    The element with the id "ledger" contains, as JSON, every value and adjoint with all
-    its digits.
+    In the page, values are numbered: first the inputs from 0, and then the rows. The
+    element with the id "ledger" contains, as JSON, every value and adjoint with all its
+    digits.
     """
     graph = make_graph(ledger)
     words = {"title": heading_of(ledger), "answer": answer(ledger)}

@@ -47,7 +47,7 @@ def linearize(
 
 
 def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
-    """List the position of each active input, as a tuple with one index.
+    """Return a tuple (position,) for each active input of an equation.
 
     An input is active if it depends on a differentiated input of the function.
     """
@@ -74,7 +74,8 @@ def pull(
 ) -> list[Any]:
     """Compute the new adjoints of the active inputs of an equation.
 
-    If a node occurs twice among the inputs, it counts as two variables.
+    A new adjoint is the existing one plus the contribution of the equation. If a node
+    occurs twice among the inputs, it counts as two variables.
 
     Args:
       tape: Record of the evaluation of the function.
@@ -106,7 +107,9 @@ def pull_shared(
 ) -> list[Any]:
     """Compute the new adjoints of the active nodes that an equation reads.
 
-    If a node occurs twice among the inputs, it counts as one variable.
+    A node is active if it depends on a differentiated input of the function. Its new
+    adjoint is the existing one plus the contribution of the equation. If a node occurs
+    twice among the inputs, it counts as one variable.
 
     Args:
       tape: Record of the evaluation of the function.

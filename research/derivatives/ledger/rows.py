@@ -97,6 +97,9 @@ def name_nodes(
 ) -> dict[int, str]:
     """Return a dict from each node (number of a value on the tape) to its name.
 
+    `leaves` is a dict from the name of each input to its node, and `shown` contains the
+    equations that are rows of the table.
+
     The value of a row that is not shown has the name of the row's input.
     """
     names = {node: name for name, node in leaves.items()}

@@ -140,12 +140,13 @@ class Tape:
       expand: {"scan"} if each step of a scan is recorded, otherwise an empty set.
       values: Value of each node.
       active: Whether each node depends on a differentiated input.
-      adjoints: Derivative of the function with respect to each node, or None if no
-        adjoint has arrived.
+      adjoints: Derivative of the function with respect to each node, or None if it is
+        not known or does not exist.
       entries: Equations in the order of evaluation, with the links and custom rules
         between them.
       rules: Calls of functions with a custom derivative rule.
-      copies: Dict from each constant copy of a node to the node that was copied.
+      copies: Dict from each copy of a node that counts as a constant to the original
+        node.
     """
 
     expand: frozenset[str] = frozenset()
