@@ -202,8 +202,14 @@ def compare_networks(
       while the rate decays, so only the end counts).
     Example:
       >>> from research.comparison.networks import compare_networks
+      >>> from research import losses, models
+      >>> from research.workloads.networks import network_workload
+      >>> part = Batch(jnp.eye(8, dtype="float32"), jnp.arange(8) % 2)
+      >>> model = models.mlp((8, 4, 2), dtype="float32")
+      >>> given = (model, losses.softmax_cross_entropy, part, part)
+      >>> small = network_workload("small", *given, batch_size=4, num_epochs=1)
       >>> terms = {"searches": 2, "budget": 4, "seeds": 3, "tuning_seeds": 2}
-      >>> study = compare_networks(["lion", "adam"], "mlp_digits", timed=False, **terms)
+      >>> study = compare_networks(["lion", "adam"], small, timed=False, **terms)
       >>> study.numbers["rules"], len(study.numbers["cells"])
       (['lion', 'adam'], 2)
     """

@@ -195,15 +195,16 @@ def test_programs_are_enclosed_with_their_derivatives(name):
     """JAX's value at points of the box lies inside, up to its own rounding."""
     f, x = PROGRAMS[name], np.array([0.5, -0.8, 1.3])
     low, high = x - 1e-4, x + 1e-4
-    for order, own in ((0, f), (1, jax.grad(f)), (2, jax.hessian(f))):
+    points = jnp.asarray(rng.uniform(low, high, (5, 3)))
+    at_all = lambda x: [jax.vmap(own)(x) for own in (f, jax.grad(f), jax.hessian(f))]
+    for order, values in enumerate(map(np.asarray, jax.jit(at_all)(points))):
         found = (
             certified.derivative_enclosure(f, low, high, order)
             if order
             else certified.enclose(f, low, high)
         )
         assert found.smooth, found.lines
-        for _ in range(5):
-            value = np.asarray(own(jnp.asarray(rng.uniform(low, high))))
+        for value in values:
             slack = 1e-12 * (1 + np.abs(value))
             assert np.all((found.low - slack <= value) & (value <= found.high + slack))
         assert np.max(found.high - found.low) < 1.0
@@ -247,9 +248,10 @@ def test_all_critical_points_are_proved(f, bounds, minima, saddles, maxima):
         saddles,
         maxima,
     )
+    slope = jax.jit(jax.grad(f))
     for point in found.points:
         assert np.all(point.high - point.low < 1e-9)
-        assert np.max(np.abs(jax.grad(f)(jnp.asarray(point.x)))) < 1e-6
+        assert np.max(np.abs(slope(jnp.asarray(point.x)))) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -350,7 +352,7 @@ def test_curvature_is_bounded_and_the_bound_is_close():
         found = certified.curvature_bound(f, bounds, tolerance=0.1)
         grid = np.stack(np.meshgrid(*(np.linspace(*b, 41) for b in bounds)), -1)
         eigenvalues = np.linalg.eigvalsh(
-            jax.vmap(jax.hessian(f))(jnp.asarray(grid.reshape(-1, 2)))
+            jax.jit(jax.vmap(jax.hessian(f)))(jnp.asarray(grid.reshape(-1, 2)))
         )
         assert found.low <= eigenvalues.min()
         assert eigenvalues.max() <= found.high

@@ -89,6 +89,15 @@ X = {
 }
 
 
+OPTIONS = {"b1": 0.8, "factor_rate": 0.3}
+
+
+@jax.jit  # One program for all probabilities.
+def traced_update(probability, g, state):
+    rule = psgd_kron(0.1, KEY, probability=probability, **OPTIONS)
+    return rule.update(g, state, X)
+
+
 @pytest.mark.parametrize("probability", [1.0, 0.5])
 def test_psgd_is_its_formula_on_the_same_draws(probability):
     gradients = [
@@ -97,9 +106,11 @@ def test_psgd_is_its_formula_on_the_same_draws(probability):
     draws = [psgd_draws(KEY, t, X) for t in range(12)]
     used = [float(d.uniform) < probability for d in draws]
     assert all(used) if probability == 1.0 else {True, False} == set(used)
-    options = {"b1": 0.8, "factor_rate": 0.3, "probability": probability}
-    ours = updates_of(psgd_kron(0.1, KEY, **options), gradients, X)
-    theirs = psgd_in_numpy(gradients, draws, 0.1, **options)
+    state, ours = psgd_kron(0.1, KEY).init(X), []
+    for g in gradients:
+        updates, state = traced_update(probability, g, state)
+        ours.append(updates)
+    theirs = psgd_in_numpy(gradients, draws, 0.1, probability=probability, **OPTIONS)
     for u, v in zip(ours, theirs, strict=True):
         for name in X:
             np.testing.assert_allclose(u[name], v[name], atol=1e-12)
@@ -128,13 +139,18 @@ def test_factors_whiten_the_gradients():
 
 
 def test_steps_differ_by_key_and_repeat_with_it():
-    gradients = [X] * 3
-    a, b, c = (
-        updates_of(psgd_kron(0.1, jax.random.key(k)), gradients, X)[-1]
-        for k in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(a["w"], b["w"])
-    assert np.abs(a["w"] - c["w"]).max() > 1e-4
+    x = {name: X[name] for name in ("w", "b")}
+
+    @jax.jit  # One program for all keys.
+    def third(key):
+        rule = psgd_kron(0.1, key)
+        step: Any = lambda state, g: rule.update(g, state, g)[::-1]
+        gradients = jax.tree.map(lambda a: jnp.stack([a] * 3), x)
+        return jax.lax.scan(step, rule.init(x), gradients)[1]["w"][-1]
+
+    a, b, c = (third(jax.random.key(k)) for k in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 1e-4
     draws = [psgd_draws(KEY, t, X).noise["w"] for t in range(2)]
     assert np.all(draws[0] != draws[1])
 

@@ -192,15 +192,19 @@ class Line:
         """
         if self.given is not None:
             return float("nan")
-        tangent = self._like(v)
         try:
-            pushed = self._pushed(self.x, tangent)
-        except LOOKS_AT_VALUES:
-            pushed = jax.jvp(self.f, (self.x,), (tangent,))[1]
+            pushed = self._pushed_along(self.x, self._like(v))
         except NO_RULE:
             return float("nan")
         rate = float(np.sum(w * np.asarray(pushed, np.float64)))
         return rate if np.isfinite(rate) else float("inf")
+
+    def _pushed_along(self, x: Any, tangent: Any) -> Any:
+        """Return JAX's derivative of f along a tangent, compiled if f can be traced."""
+        try:
+            return self._pushed(x, tangent)
+        except LOOKS_AT_VALUES:
+            return jax.jvp(self.f, (x,), (tangent,))[1]
 
     def is_steady(self, v: np.ndarray, w: np.ndarray, eps: float) -> bool:
         """Return whether the rate of change along v is nearly constant close to x.
@@ -221,7 +225,7 @@ class Line:
         if self.given is not None:
             return float(_contracted(self.given(x), self, w) @ v)
         try:
-            pushed = jax.jvp(self.f, (x,), (self._like(v),))[1]
+            pushed = self._pushed_along(x, self._like(v))
             return float(np.sum(w * np.asarray(pushed, np.float64)))
         except NO_RULE:
             pulled = jax.vjp(self.f, x)[1](jnp.asarray(w, self.value.dtype))[0]
