@@ -17,7 +17,7 @@ TOP = Path(__file__).parent.parent
 # Who may import whom: only to the left. Modules of one layer do not import each other.
 LAYERS = (
     ("types", "backend", "naming", "checks", "reading"),
-    ("sizes", "files"),
+    ("sizes", "files", "cluster"),
     (
         "derivatives",
         "losses",

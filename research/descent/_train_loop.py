@@ -28,11 +28,13 @@ class Compiled(NamedTuple):
       epoch_batches: Function (key, epoch) -> the batches of that epoch.
       advance: Function (state, info, batches, start, stop) -> (state, info) after the
         steps from start to stop - 1.
+      whole: Function tree -> the same arrays on one device, all entries of each.
     """
 
     start: Progress
     epoch_batches: Callable[[Key, int], _step.BatchIndices]
     advance: Callable[..., tuple[_step.State, _step.Info]]
+    whole: Callable[[Any], Any]
 
 
 def compile_training(
@@ -47,7 +49,7 @@ def compile_training(
     devices: int,
 ) -> Compiled:
     """Compile the loop over an epoch's steps. The arguments are those of `train`."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (AXIS,))
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:devices]), (AXIS,))
     whole = jax.sharding.PartitionSpec()
     everywhere = lambda tree: jax.device_put(
         tree, jax.sharding.NamedSharding(mesh, whole)
@@ -112,6 +114,7 @@ def compile_training(
         lambda state, info, batches, start, stop: compiled(
             state, info, batches, dataset, np.int32(start), np.int32(stop)
         ),
+        lambda tree: jax.tree.map(lambda leaf: leaf.addressable_data(0), tree),
     )
 
 
@@ -119,7 +122,15 @@ def _loop(
     objective: Callable[[Params, Any], Array],
     rule: optax.GradientTransformation,
 ) -> Callable[..., tuple[_step.State, _step.Info]]:
+    return loop_over(lambda dataset: _step.build(objective, rule, dataset).step)
+
+
+def loop_over(
+    make_step: Callable[[Batch | None], Callable[..., Any]],
+) -> Callable[..., tuple[_step.State, _step.Info]]:
     """Return the loop over the steps from start to stop - 1.
+
+    The function make_step makes the step from the dataset.
 
     The number of iterations is an argument, so XLA does not unroll the loop and the
     result's bits do not depend on that number.
@@ -133,7 +144,7 @@ def _loop(
         start: Array,
         stop: Array,
     ):
-        step = _step.build(objective, rule, dataset).step
+        step = make_step(dataset)
         keys = batches.key
         # JAX's key checker would treat key[i] as a reuse of the key.
         noise = None if keys is None else jax.random.key_data(keys)

@@ -60,6 +60,7 @@ STUB = Path(research.__file__).with_suffix(".pyi")
 # command line.
 NOT_CALLED = {
     "backend.configure",
+    "cluster.join",
     "cli.carry_out",
     "cli.changed_fields",
     "cli.conduct",
@@ -862,6 +863,16 @@ def of_descent() -> Iterator[Call]:
         slow=True,
     )
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
+    yield Call(
+        "descent.mesh",
+        research.descent.mesh,
+        {"num_devices": 1, "shard_params": False, "exact": True},
+    )
+    yield Call(
+        "cluster.variables",
+        research.cluster.variables,
+        {"address": "node1:12345", "place": research.cluster.Place(0, 1)},
+    )
     yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
     yield Call("samplers.minibatch", samplers.minibatch, {"n": 5, "batch_size": 2})
