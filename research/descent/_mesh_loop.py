@@ -150,14 +150,9 @@ def _first_state(
     mesh: Mesh,
 ) -> tuple[_step.State, bool]:
     """Return the placed state before the first step, and whether it moves in parts."""
-    shapes = jax.eval_shape(init, params)
-    split = lambda tree: [axis is not None for axis in axes_of(tree, mesh)]
-    in_parts = (
-        any(split(shapes))
-        and is_entrywise(init, (params,), split(params))
-        and _updates_by_entry(rule, shapes, split)
-    )
-    if in_parts:  # The whole state of the rule never lies on one device.
+    if moves_in_parts(init, rule, params, mesh):
+        # The whole state of the rule never lies on one device.
+        shapes = jax.eval_shape(init, params)
         specs = specs_of(shapes, axes_of(shapes, mesh))
         shardings = jax.tree.map(
             lambda spec: jax.sharding.NamedSharding(mesh.devices, spec), specs
@@ -166,6 +161,22 @@ def _first_state(
         return jax.jit(init, out_shardings=shardings)(parts), True
     state = init(params)
     return placed(state, mesh, axes_of(state, mesh)), False
+
+
+def moves_in_parts(
+    init: Callable[[Params], _step.State],
+    rule: optax.GradientTransformation,
+    params: Params,
+    mesh: Mesh,
+) -> bool:
+    """Return whether each device updates its part of split arrays by itself."""
+    shapes = jax.eval_shape(init, params)
+    split = lambda tree: [axis is not None for axis in axes_of(tree, mesh)]
+    return (
+        any(split(shapes))
+        and is_entrywise(init, (params,), split(params))
+        and _updates_by_entry(rule, shapes, split)
+    )
 
 
 def _updates_by_entry(

@@ -869,6 +869,17 @@ def of_descent() -> Iterator[Call]:
         {"num_devices": 1, "shard_params": False, "exact": True},
     )
     yield Call(
+        "descent.bytes_per_step",
+        research.descent.bytes_per_step,
+        {
+            "rule": research.update_rules.adam(0.1),
+            "params": {"w": jnp.zeros((8, 2))},
+            "num_devices": 2,
+            "shard_params": True,
+            "exact": True,
+        },
+    )
+    yield Call(
         "cluster.variables",
         research.cluster.variables,
         {"address": "node1:12345", "place": research.cluster.Place(0, 1)},

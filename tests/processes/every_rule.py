@@ -9,15 +9,11 @@ It prints {rule: {mode: largest difference from one device}}.
 import json
 import sys
 
-import numpy as np
-
-from research import backend
-
-backend.configure(devices=4, pool=4)
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from research import descent, samplers, update_rules
+from research import backend, descent, samplers, update_rules
 from research.types import Batch
 
 NUM_EXAMPLES, NUM_EPOCHS = 16, 2
@@ -106,6 +102,7 @@ def differences(name):
 
 
 if __name__ == "__main__":
+    backend.configure(devices=4, pool=4)
     asked = sys.argv[1:] or [*rules()]
     for name in asked:
         try:

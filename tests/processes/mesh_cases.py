@@ -6,39 +6,36 @@ python tests/processes/mesh_cases.py
 
 import json
 import re
+import sys
 
-import numpy as np
-
-from research import backend
-
-backend.configure(devices=8, pool=8)
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from research import descent, samplers, update_rules
+from research import backend, descent, samplers, update_rules
 from research.descent._collectives import AXIS, gather, scatter_sum, spread, total
 from research.descent._mesh_loop import lower_on_mesh
 from research.types import Batch
+from tests.processes import training
 
 COLLECTIVES = r" (all-gather|all-reduce|all-to-all|reduce-scatter)(?:-start)?\("
 generator = np.random.default_rng(0)
 DATA = Batch(generator.normal(size=(16, 8)), generator.normal(size=16))
 # Leaves that eight devices divide along the first axis, the second, and along none.
 START = {
-    "first": jnp.asarray(generator.normal(size=(8, 3))),
-    "second": jnp.asarray(generator.normal(size=(3, 16))),
-    "odd": jnp.asarray(generator.normal(size=(3,))),
-    "scalar": jnp.asarray(0.5),
+    "first": generator.normal(size=(8, 3)),
+    "second": generator.normal(size=(3, 16)),
+    "odd": generator.normal(size=(3,)),
+    "scalar": np.array(0.5),
 }
 SAMPLER = samplers.minibatch(16, 8)
-ROWS = jnp.asarray(generator.normal(size=(8, 5)))
-ENTRYWISE, WHOLE = update_rules.heavy_ball(0.1), update_rules.lars(0.1)
+ROWS = generator.normal(size=(8, 5))
 PROGRAMS = {
-    "data parallel": (ENTRYWISE, {}),
-    "data parallel, fast": (ENTRYWISE, {"exact": False}),
-    "fully sharded": (ENTRYWISE, {"shard_params": True}),
-    "fully sharded, fast": (ENTRYWISE, {"shard_params": True, "exact": False}),
-    "fully sharded, a rule on whole arrays": (WHOLE, {"shard_params": True}),
+    "data parallel": ("heavy_ball", {}),
+    "data parallel, fast": ("heavy_ball", {"exact": False}),
+    "fully sharded": ("heavy_ball", {"shard_params": True}),
+    "fully sharded, fast": ("heavy_ball", {"shard_params": True, "exact": False}),
+    "fully sharded, a rule on whole arrays": ("lars", {"shard_params": True}),
 }
 
 
@@ -52,7 +49,7 @@ def collectives(rule, options):
     """The collectives in the compiled program of a step, counted."""
     lowered = lower_on_mesh(
         objective,
-        rule,
+        update_rules.UPDATE_RULES[rule](0.1),
         DATA,
         SAMPLER,
         START,
@@ -149,13 +146,14 @@ def parts():
 
 def refused():
     """The words of what is refused."""
+    rule = update_rules.heavy_ball(0.1)
     problem = {"params": START, "key": jax.random.key(1), "num_epochs": 1}
     sampler = samplers.minibatch(16, 6)
     calls = [
         lambda: descent.mesh(9),
         lambda: descent.mesh(0),
         lambda: descent.train(
-            objective, ENTRYWISE, DATA, sampler, mesh=descent.mesh(8), **problem
+            objective, rule, DATA, sampler, mesh=descent.mesh(8), **problem
         ),
         lambda: descent.train(
             objective,
@@ -166,7 +164,7 @@ def refused():
             devices=2,
             **problem,
         ),
-        lambda: descent.train(objective, ENTRYWISE, DATA, SAMPLER, mesh=8, **problem),
+        lambda: descent.train(objective, rule, DATA, SAMPLER, mesh=8, **problem),
     ]
     words = []
     for call in calls:
@@ -178,7 +176,11 @@ def refused():
 
 
 if __name__ == "__main__":
+    backend.configure(devices=8, pool=8)
+    asked = training.DEFAULTS | json.loads(sys.argv[1])
     found = {
+        "resumed": training.fit(asked),
+        "whole": training.fit(asked | {"folder": None}),
         "collectives": {name: collectives(*case) for name, case in PROGRAMS.items()},
         "derivatives": derivatives(True),
         "in order": in_order(),

@@ -10,42 +10,53 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import matrix
+
 HERE = Path(__file__).parent
 TOP = HERE.parents[1]
-# Sums of parameters, and of the loss with the gradients of leaves that no axis splits.
-# XLA joins the sums of the fast mode that do not depend on one another.
+# Two devices, of two processes or of one; a rule that moves parts of arrays.
+TRAINING = {"devices": 2, "pool": 8, "shard": True}
 WANTED = {
     "data parallel": {"all-gather": 1},
     "data parallel, fast": {"all-reduce": 1},
     # Params are gathered, gradients exchanged and added; then sums of two kinds: the
-    # loss with whole leaves, and the norms.
+    # loss with the gradients of whole leaves, and the norms.
     "fully sharded": {"all-gather": 3, "all-to-all": 1},
+    # XLA joins these sums.
     "fully sharded, fast": {"all-gather": 1, "all-reduce": 1, "reduce-scatter": 1},
     # Params and state are gathered, and the gradients are summed.
     "fully sharded, a rule on whole arrays": {"all-gather": 2},
 }
 
 
-def python(*words, **variables):
-    path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        env=os.environ | {"PYTHONPATH": path} | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def printed(process):
-    out, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return out
-
-
 @pytest.fixture(scope="module")
-def found():
-    return json.loads(printed(python(HERE / "mesh_cases.py")))
+def found(tmp_path_factory):
+    """What one process with eight devices finds, after two processes were killed."""
+    options = TRAINING | {"folder": str(tmp_path_factory.mktemp("kept"))}
+    sentences, _ = matrix.killed(matrix.started(2, options | {"kill": [1, 2]}))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.processes.mesh_cases", json.dumps(options)],
+        cwd=TOP,
+        env=os.environ | {"PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return {"sentences": sentences} | json.loads(done.stdout)
+
+
+def test_a_training_of_two_killed_processes_continues_in_one_to_the_same_bits(found):
+    (resumed, calls), (whole, all_calls) = found["resumed"], found["whole"]
+    assert resumed == whole
+    assert calls < all_calls
+
+
+def test_processes_say_that_one_of_them_was_killed(found):
+    words = " ".join(found["sentences"])
+    assert "process 1 was stopped from outside by signal 9 (SIGKILL)" in words
+    assert "lost its connection" in words or "was stopped by JAX" in words
+    assert "Rerun the same command to resume" in words
 
 
 def test_a_step_has_the_collectives_of_its_mode(found):
@@ -65,17 +76,15 @@ def test_scattered_sums_are_gathered_without_loss(found):
     assert found["parts"] == [True] * 5
 
 
+REFUSED = (
+    "num_devices=9, but JAX has only 8",
+    "num_devices must be a positive integer; got num_devices=0",
+    "got batch_size=6, and the mesh has 8 devices",
+    "devices and mesh both name the devices; got devices=2",
+    "mesh must be a Mesh; got mesh=8",
+)
+
+
 def test_meshes_that_do_not_fit_are_refused(found):
-    words = found["refused"]
-    for text, part in zip(
-        words,
-        (
-            "num_devices=9, but JAX has only 8",
-            "num_devices must be a positive integer; got num_devices=0",
-            "got batch_size=6, and the mesh has 8 devices",
-            "devices and mesh both name the devices; got devices=2",
-            "mesh must be a Mesh; got mesh=8",
-        ),
-        strict=True,
-    ):
-        assert part in text
+    for words, part in zip(found["refused"], REFUSED, strict=True):
+        assert part in words
