@@ -223,7 +223,7 @@ def test_widening_ends_at_natural_limits():
         1 - 10 ** (-2 - 2 / 3)
     )
     assert widen({"x": Range(0.1, 0.99, "one_minus")}, "x", "low")[0]["x"].low == 0
-    with pytest.raises(ValueError, match="widen needs one of"):
+    with pytest.raises(ValueError, match="name must be one of"):
         widen(BOTH, "learning_rate", "up")
 
 

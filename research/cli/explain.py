@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import html
 import inspect
 import re
 import textwrap
@@ -59,7 +58,7 @@ def explain(words: Sequence[str]) -> int:
     if asked.svg:
         _write(asked.svg, "svg", ledger.svg())
     if asked.html:
-        _write(asked.html, "html", page(ledger, asked.function))
+        _write(asked.html, "html", ledger.html())
     return SUCCESS
 
 
@@ -92,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--html",
         type=Path,
         metavar="FILE.html",
-        help="write the graph and the table to this HTML file",
+        help="write the graph and the table to this HTML file, a page to explore",
     )
     return parser
 
@@ -225,18 +224,6 @@ def _ledger(
             f"{asked.function} cannot be evaluated at these values: "
             f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
         ) from problem
-
-
-def page(ledger: "Ledger", title: str) -> str:
-    """Return a self-contained HTML page with the result, the picture and the table."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n"
-        "<style>body{font-family:sans-serif;margin:1.5em}td,th{padding:0 .8em 0 0}"
-        "</style>\n"
-        f"<h1>{html.escape(title)}</h1>\n{ledger._repr_html_()}\n</html>\n"
-    )
 
 
 def _write(path: Path, suffix: str, text: str) -> None:

@@ -42,10 +42,11 @@ def compare(
     interval includes the variation between searches and between seeds
     (`statistics.searched_difference`). The answer also gives the smallest factor
     between two costs that the study could have detected, and names the rules that are
-    hard to tune because their searches disagree. A second question is how good a rule
-    is after k trials (choices of hyper-parameters). The array `best_of` of each rule
-    and workload, and the figure of this array, show the expected cost of the best of k
-    trials with a band.
+    hard to tune because their searches disagree.
+
+    For each rule and workload, the array `best_of` and its figure show the expected
+    cost of the best of k trials (choices of hyper-parameters), with a band. So they
+    show how good a rule is after few trials.
 
     Args:
       rules: Mapping from a name to a rule. A rule is a constructor whose first argument
@@ -59,7 +60,8 @@ def compare(
       spaces: {rule: {hyper-parameter: Range}}, search spaces that replace those of
         `make_contenders`.
       evaluations: {rule: cost of one step, as a number of gradients or values of the
-        objective on a batch}. A rule that calls `value_fn` needs this number.
+        objective on a batch}. A rule whose update calls `value_fn`, which evaluates the
+        objective, needs this number.
       timed: Whether to measure seconds. This needs one more compilation for each rule
         on each workload.
       on_progress: Function that is called with (done, total, message).

@@ -1,4 +1,4 @@
-"""Train the runs of a contender: what its searches ask for, and their choices."""
+"""Train the runs that the searches of a contender ask for, and report their choices."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -144,8 +144,8 @@ class Outcomes(NamedTuple):
     Attributes:
       costs: Passes to the target, inf for a run that did not reach it, shape (points,
         seeds).
-      curves: Relative gaps, inf where they are not finite, shape (points, seeds,
-        evaluations).
+      curves: Relative gaps (f - f*) / (f_0 - f*), inf where they are not finite, shape
+        (points, seeds, evaluations).
     """
 
     costs: Float[np.ndarray, "points seeds"]
@@ -191,7 +191,7 @@ def compile_setting(
 def score(
     setting: Setting, result: descent.SweepResult
 ) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
-    """Return the score of each run on the tuning part, and whether it diverged."""
+    """Return the score of each run on the part tune_on, and whether it diverged."""
     part, protocol = setting.protocol.tune_on, setting.protocol
     gaps = _relative_gaps(setting.workload, part, result.values_on[part])
     passes = result.passes * setting.contender.evaluations
@@ -221,8 +221,8 @@ def report_choices(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train the choice of each search, and the defaults, on the reporting seeds.
 
-    The defaults are the last point. The second value is the passes over the data at
-    each evaluation.
+    Return the outcomes, in which the defaults are the last point, and the passes over
+    the data at each evaluation.
     """
     values = {
         name: np.array(
@@ -262,7 +262,9 @@ def train_on_seeds(
 def train_around(
     setting: Setting, searched: Searched, rate: str
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Train at rates around the chosen one, on some tuning seeds of the search."""
+    """Train at rates around the chosen one, on tuning seeds of the first search.
+
+    `rate` is the name of the learning rate. Return the rates and their log costs."""
     seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
     values = {
         name: np.full(len(AROUND), value)
@@ -283,8 +285,8 @@ def train_around(
 def rate_name(space: Mapping[str, Range]) -> str | None:
     """Return the name of the hyper-parameter that is the learning rate.
 
-    It is "learning_rate" if the space has it, else the first one on a log scale, else
-    None.
+    It is "learning_rate" if the space has this name, else the first name with a log
+    scale. If there is none, return None.
     """
     if "learning_rate" in space:
         return "learning_rate"
@@ -320,7 +322,7 @@ def search_arrays(
 
 
 def yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
-    """Return numbers that show whether two studies have the same problem."""
+    """Return f_0 and f*, which show whether two studies have the same problem."""
     start = jax.random.fold_in(jax.random.key(protocol.seeds[0]), descent.INIT)
     initial = float(workload.objective(workload.init(start), workload.train))
     return {"initial": initial, "optimum": known_optimum(workload).value}

@@ -135,11 +135,12 @@ class Study(NamedTuple):
     def save(self, results: str | Path = "results") -> Path:
         """Save the study as the run folder results/compare/<id>, with its report.
 
-        The folder is as one that `descent compare` writes: pictures, report.html, and
-        files that `descent pack`, `descent leaderboard` and `descent reproduce` read.
-        Somebody else can repeat the study if its rules have names or files, and its
-        workloads names. The sources of rules that are not of this package are part of
-        the study: the file of a function, or the function if it stands in a notebook.
+        The folder has the same form as one that `descent compare` writes: pictures,
+        report.html, and files that `descent pack`, `descent leaderboard` and `descent
+        reproduce` read. Other people can repeat the study if each rule is given by a
+        name or a file, and each workload by a name. The sources of rules that are not
+        of this package are part of the study: the file of a function, or the function
+        if it stands in a notebook.
 
         Args:
           results: The folder of all results.
@@ -204,9 +205,9 @@ class SavedStudy(NamedTuple):
     Attributes:
       name: Name of the file or folder, without its parent folders.
       manifest: Manifest of the run: id, command, environment, digests.
-      numbers: Numbers of the study. The entries of PROTOCOL, CELL and COMPARISON exist
-        and have the right types. If the study is on networks, these are the entries of
-        NETWORK_PROTOCOL, NETWORK_CELL and NETWORK_COMPARISON.
+      numbers: Numbers of the study. They were checked: the entries that PROTOCOL, CELL
+        and COMPARISON list exist and have the right types. For a study on networks,
+        NETWORK_PROTOCOL, NETWORK_CELL and NETWORK_COMPARISON list them.
     """
 
     name: str

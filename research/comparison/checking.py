@@ -90,8 +90,8 @@ def check_trials(
       protocol, contenders: As for `measure_contenders`.
       workload: One of the workloads.
     Raises:
-      ValueError, TypeError: The workload lacks a part, its optimum is not known, or a
-        step of a contender cannot be traced.
+      ValueError, TypeError: The workload lacks a part of the data that the protocol
+        uses, its optimum is not known, or a step of a contender cannot be traced.
     """
     known_optimum(workload)
     sampler_of(workload, protocol.batch_size)
@@ -118,7 +118,7 @@ def check_contender(
     objective: Callable[[Params, Any], Array],
     batch: Batch | None = None,
 ) -> int:
-    """Check a contender by tracing one step of it, as a sweep does, without compiling.
+    """Check a contender by tracing one step of it, without compiling.
 
     Args:
       contender: Result of `make_contenders`.

@@ -25,7 +25,8 @@ def parse_command(
     """Turn the arguments of a command line into the arguments of `compare`.
 
     Args:
-      rules: One text for each rule: adam, optax.sgd, FILE.py:NAME, or v1=FILE.py:NAME.
+      rules: One text for each rule, such as adam, optax.sgd or FILE.py:NAME. A name and
+        "=" may precede it, as in v1=FILE.py:NAME.
       find: Function that takes such a text, without "v1=", and returns the rule.
       baseline: Name of the rule with which the others are compared. An empty text means
         the last rule.
@@ -88,17 +89,17 @@ def name_rules(words: Sequence[str]) -> dict[str, str]:
     ]
     if len(set(names)) < len(names):
         raise ValueError(
-            "rule: give each rule once, or name it, as in v1=FILE.py:NAME; got "
+            "rule: give each rule once, or give it a name, as in v1=FILE.py:NAME; got "
             f"{', '.join(words)}."
         )
     return {name: word for name, (_, _, word) in zip(names, split, strict=True)}
 
 
 def parse_evaluations(words: Sequence[str]) -> dict[str, float]:
-    """Parse the cost of a step of each rule, written RULE=2.
+    """Parse the cost of a step of each rule, written RULE=NUMBER.
 
     Args:
-      words: One text for each rule.
+      words: One text for each rule, such as mine=2.
     Returns:
       {rule: cost of one step, as a number of gradients on its batch}.
     Raises:

@@ -1,4 +1,4 @@
-"""Write the config of a study that was made in Python, as its command line has it."""
+"""Write the config with which a command line repeats a study that Python made."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -17,9 +17,9 @@ LEVEL = 0.95
 def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which `descent compare` repeats a study.
 
-    It is the inverse of `parse_command`. A rule that has neither a name nor a file has
-    the word NAME=<in Python>. If other terms cannot be written as flags, the config has
-    the entry `in_python`, the call that repeats the study.
+    It is the inverse of `parse_command`. A rule that has neither a name nor a file is
+    written NAME=<in Python>. If an argument of `compare` cannot be written as a flag,
+    the config has the entry `in_python`, the Python call that repeats the study.
 
     Args:
       numbers: Numbers of a study that `compare` returned.
@@ -43,11 +43,11 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config with which `descent networks` repeats a study.
+    """Return the config with which `descent networks` repeats a study, as
+    `compare_config`.
 
     Args:
-      numbers: Numbers of a study that `compare_networks` returned. The rest is as in
-        `compare_config`.
+      numbers: Numbers of a study that `compare_networks` returned.
     """
     protocol = numbers["protocol"]
     names = ("searches", "budget", "search_seed")

@@ -22,7 +22,8 @@ class MeasuredRuns(NamedTuple):
     There are t trials and s seeds.
 
     Attributes:
-      scores: Penalised passes to the target, lower is better, finite, shape (t, s).
+      scores: Passes to the target, finite also for runs that missed it
+        (`penalised_passes`), lower is better, shape (t, s).
       costs: Passes to the target, inf for a run that did not reach it, shape (t, s).
       budget: Passes after which a run was stopped.
     """
@@ -38,7 +39,7 @@ class SimulatedRuns(NamedTuple):
     There are t trials, m tuning seeds and n reporting seeds.
 
     Attributes:
-      tuning: Scores on the tuning seeds, shape (t, m).
+      tuning: Scores (`penalised_passes`) on the tuning seeds, shape (t, m).
       reported: Scores on the reporting seeds, shape (t, n).
       costs: Passes to the target on the reporting seeds, inf for a run that did not
         reach it, shape (t, n).
@@ -81,11 +82,11 @@ class Procedure(NamedTuple):
 
 
 def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
-    """Return common decision procedures by name; each has a known fault.
+    """Return common decision procedures by name.
 
     Args:
-      few: Number of trials of the other rule in procedures with unequal budgets, and
-        number of seeds in procedures with few seeds.
+      few: Number of trials of the other rule in the procedures that give it fewer
+        trials, and number of reporting seeds in the procedures with few seeds.
       redrawn: Number of trials that each replicate of the last procedure draws.
     Returns:
       {name: procedure}. The last two use `difference`: "fixed trials" takes the trials
@@ -171,7 +172,7 @@ def simulate_study(
     search, each = trials - 1, tuning_seeds + seeds
     if measured[1].scores.shape != (num_trials, num_seeds):
         raise ValueError(
-            "both rules need equal numbers of trials and seeds; got  "
+            "the scores of both rules must have the same shape (trials, seeds); got "
             f"{(num_trials, num_seeds)} and {measured[1].scores.shape}."
         )
     for name, needed, there in (
@@ -180,7 +181,7 @@ def simulate_study(
     ):
         if needed > there:
             raise ValueError(
-                f"such a study draws {needed} {name}, but only {there} were measured. "
+                f"the study draws {needed} {name}, but only {there} were measured. "
                 "Measure more, or draw fewer."
             )
     columns, points = (
@@ -223,8 +224,8 @@ def winner(
       level: Coverage of the interval; the t-test has significance level 1 - level.
       resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:
-      MINE, OTHER, or NONE if the procedure does not decide. If both mean scores are
-      equal, the result is NONE.
+      MINE = 1, OTHER = -1, or NONE = 0 if the procedure does not decide. If both mean
+      scores are equal, the result is NONE.
     Raises:
       ValueError: `decide` is unknown, or a t-test has only one seed.
     Example:
@@ -264,6 +265,8 @@ def winner(
 
 def reported(procedure: Procedure, side: SimulatedRuns) -> Float[np.ndarray, " seeds"]:
     """Return the reported scores of the trial that a procedure chooses.
+
+    The trial is chosen among those of one rule, whose runs are the argument `side`.
 
     Example:
       >>> tuning = np.array([[1.0, 1.0], [2.0, 2.0]])
@@ -315,7 +318,7 @@ def tally(
     """Return the shares of studies with the right winner, the wrong one, and no winner.
 
     Args:
-      named: Winner of each study: MINE, OTHER or NONE, shape (studies,).
+      named: Winner of each study: MINE = 1, OTHER = -1 or NONE = 0, shape (studies,).
       truth: The rule that is truly better in each study, or NONE if both rules are
         equal. For NONE, every named winner is wrong. Shape (studies,).
     Returns:

@@ -38,7 +38,7 @@ def measurement(
     Returns:
       A `Saved`. Its arrays are the given arrays and `best_of`. Its values are the known
       values, the robustness and the costs, in a form that JSON can store. A cost is
-      None if less than half of the reported runs reach the target.
+      None if less than half of the runs on the reporting seeds reach the target.
     """
     best_of = best_of_trials(arrays["screening"], level=protocol.level)
     arrays = {**arrays, "best_of": best_of, **nearby}
@@ -72,18 +72,18 @@ def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
 def robust_rates(
     rates: Float[np.ndarray, " rates"], scores: Float[np.ndarray, "rates seeds"]
 ) -> tuple[float, float]:
-    """Return the range of rates whose score is within 10 % of the best score.
+    """Return the range of rates whose mean cost is at most 10 % above the lowest.
 
-    The range contains the best rate. The ends of the range are interpolated in log
-    rate.
+    The range contains the best rate. Its ends are interpolated: between two rates, the
+    mean log cost is taken as linear in the log rate.
 
     Args:
       rates: Rates, ascending, shape (r,).
       scores: Log cost of each of r rates on each of m seeds, shape (r, m). Their means
         over seeds are used.
     Returns:
-      The pair (low, high). If the first or last rate is itself within 10 %, the range
-      ends there.
+      The pair (low, high). The range ends at the first or last rate if the cost of this
+      rate is within the 10 %.
     Example:
       >>> rates = np.array([0.01, 0.1, 1.0, 10.0])
       >>> costs = np.array([[3.0], [2.0], [2.0], [3.0]])

@@ -1,4 +1,4 @@
-"""Contenders on networks: a rule whose learning rate follows a schedule to the end."""
+"""Contenders on networks: rules whose learning rate follows a schedule."""
 
 import functools
 import inspect
@@ -45,8 +45,9 @@ def training_schedule(
 ) -> Schedule:
     """Return a schedule whose learning rate reaches zero at the end of the training.
 
-    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps, w =
-    warmup T, and d = 1 before the warm-up ends. The decay d(s) falls from 1 to 0:
+    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps and w =
+    warmup T. The decay d(s) is 1 for s <= 0, while the rate still rises. It then falls
+    to 0 at s = 1:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -55,11 +56,11 @@ def training_schedule(
     | 2 | late linear (warmup-stable-decay) | min(1, (1 - s) / 0.2) |
 
     Args:
-      peak: Largest learning rate; may be traced.
+      peak: Largest learning rate η; may be traced.
       warmup: Share of the training in which the rate rises, in [0, 1); may be traced.
       decay: Kind of decay. The number is rounded down to 0, 1 or 2, so that a search
-        may draw it from [0, 3); may be traced. None means no decay, d = 1, for rules
-        that average instead.
+        may draw it from [0, 3); may be traced. None means no decay, d = 1. It is for
+        schedule-free rules, which average the params instead.
       num_steps: Number T of steps.
     Returns:
       The schedule, t -> learning rate.
@@ -96,7 +97,7 @@ def muon_with_adam(
     learning_rate: Scalar | Schedule,
     adam_learning_rate: Scalar | Schedule = 1e-2,
 ) -> optax.GradientTransformation:
-    """Return Muon for the matrices inside a network and Adam for the other leaves.
+    """Return Muon for leaves with two axes and Adam for the other leaves.
 
     Muon's update of a matrix has the root mean square 0.2 (`consistent_rms`), as in
     Moonlight (Liu et al., arXiv:2502.16982).
@@ -180,9 +181,9 @@ def network_contenders(
 
     The rate is searched in the rule's own range. "muon" is `muon_with_adam`, whose two
     rates follow the same schedule. "shampoo" is `grafted_shampoo`. A rule that
-    estimates its own rate, such as "prodigy", keeps its rate of 1 as the peak of the
-    schedule, and the factor of its estimate is searched. The rate of a schedule-free
-    rule does not decay.
+    estimates its own learning rate, such as "prodigy", keeps the peak 1, and the factor
+    of its estimate is searched. The learning rate of a schedule-free rule does not
+    decay.
 
     Args:
       rules, evaluations: As for `make_contenders`.
@@ -241,8 +242,8 @@ def _on_networks(contender: Contender, given: Space, shape: Space) -> Contender:
             check_warmup(f"warmup of {contender.name}", getattr(space["warmup"], end))
         if "decay" in space and not 0 <= getattr(space["decay"], end) <= len(DECAYS):
             raise ValueError(
-                f"decay of {contender.name} must lie in 0..{len(DECAYS)}, the kinds "
-                f"{', '.join(DECAYS)}; got {space['decay']}."
+                f"decay of {contender.name} must lie in 0..{len(DECAYS)}; its integer "
+                f"part selects one of {', '.join(DECAYS)}. Got {space['decay']}."
             )
     return contender._replace(make_rule=make_rule, space=space)
 
@@ -255,8 +256,8 @@ def _is_undecayed(make_rule: Any) -> bool:
 def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the warm-up and the decay of a contender with the given hyper-parameters.
 
-    What is not among the values has its default: 10 % and linear, or no decay for a
-    schedule-free rule.
+    If the values do not contain them, the warm-up is 10 % of the training and the decay
+    is linear. A schedule-free rule has no decay.
 
     Example:
       >>> (adam,) = network_contenders(["adam"], search_schedule=False)
@@ -314,7 +315,8 @@ def _takes_schedules(make_rule: Any) -> bool:
 
 
 class RatesState(NamedTuple):
-    """State of a rule that is made anew in each step.
+    """State of a rule that is made anew in each step, with the learning rate of the
+    step.
 
     Attributes:
       count: Number of steps, int32, shape ().
@@ -371,7 +373,7 @@ def _rates(contender: Contender) -> tuple[list[str], dict[str, float]]:
 
 
 def decay_name(value: float | None) -> str:
-    """Return the name of a kind of decay; None is "none".
+    """Return the name of a kind of decay of `training_schedule`; None is "none".
 
     Example:
       >>> decay_name(1.7)

@@ -62,8 +62,8 @@ class NetworkStudy(NamedTuple):
     """A finished comparison on networks.
 
     Attributes:
-      answer: Text that says which rule reaches the lower validation loss, and how many
-        steps the baseline needs for the same loss.
+      answer: Text that says which rule reaches the lower validation loss, and how the
+        numbers of steps to an equal loss compare.
       tables: Tables of the study.
       arrays, numbers: Data from which the tables are made.
     """
@@ -151,22 +151,23 @@ def compare_networks(
     training diverges, this is a result and not an error.
 
     The baseline is also trained at 0.5, 0.7, 1.4 and 2 times the steps, with its chosen
-    hyper-parameters. The result shows how many steps the baseline needs for the loss of
-    another rule, for example: "muon needs 0.72 times adam's steps". If the loss of a
-    rule is outside the range of these trainings, the number of steps at the end of the
-    range is used, and the table says so. The interval of the steps includes the
+    hyper-parameters. The result shows how many steps another rule and the baseline need
+    for the same loss, for example: "muon needs 0.72 times adam's steps". If the loss of
+    a rule is outside the range of these trainings, the number of steps at the end of
+    the range is used, and the table says so. The interval of this ratio includes the
     variation between searches and between seeds. It treats the losses of the baseline
     at the other lengths as exact.
 
-    What a rule may read: a step gives it the gradient, the params, the training loss of
-    the batch, the indices of the batch, and `value_fn`, which evaluates the objective
-    on training examples. The rule never receives the validation or the test part. Each
+    In each step, a rule receives the gradient, the params, the training loss of the
+    batch, the indices of the batch, and `value_fn`, which evaluates the objective on
+    training examples. The rule never receives the validation or the test part. Each
     call of `value_fn` in the code of a step is counted, and a rule that makes one is
     refused until its cost is stated in `evaluations`; a call in a loop counts once. The
-    study cannot see what a rule reads in other ways: data that its constructor encloses
-    (such as the validation part), files, global variables, or callbacks to Python. It
-    cannot see either whether the schedule of a rule that is already made ends with the
-    training. Look at the code of a rule from other people before you trust its result.
+    study cannot detect what a rule reads in other ways: data that its constructor
+    encloses (such as the validation part), files, global variables, or callbacks to
+    Python. It also cannot detect whether the schedule of a rule that is already made
+    ends with the training. Look at the code of a rule from other people before you
+    trust its result.
 
     Args:
       rules: As for `compare`. "muon" is Muon for matrices and Adam for other leaves,
@@ -706,15 +707,15 @@ def log_lengths(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the log of the length at which the baseline reaches each loss.
 
-    The curve shows the mean log loss as a function of the log length. First each entry
-    is replaced by the smallest entry so far, so that the curve does not rise. Then it
-    is interpolated linearly. For a loss outside the curve, the result is the log length
-    at the nearer end.
+    The length of a training is its number of steps, as a multiple of the study's. The
+    curve shows the mean log loss as a function of the log length. First each entry is
+    replaced by the smallest entry so far, so that the curve does not rise. Then the
+    curve is interpolated linearly. For a loss outside the curve, the result is the log
+    length at the nearer end.
 
     Args:
       logs: Log losses, shape (...).
-      factors: Lengths of the baseline's trainings, ascending; 1 is the length in the
-        study.
+      factors: Lengths of the baseline's trainings, ascending.
       curve: Mean log loss at each length.
     Returns:
       Log lengths, shape (...).

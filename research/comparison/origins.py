@@ -1,6 +1,4 @@
-"""Say where the rules of a study come from: a name, a file, and the text of the
-source.
-"""
+"""Return where the rules of a study come from: a name, a file, or their source."""
 
 import functools
 import hashlib
@@ -58,9 +56,9 @@ def origin(contenders: Sequence[Contender], own: Sequence[str] = ()) -> dict[str
 def rule_word(constructor: Any) -> str:
     """Return the text that names a rule on a command line.
 
-    This is the name of a rule of this package, optax.NAME, or FILE.py:NAME. The file is
-    relative to the current folder, and only its name if it is in another folder. Rules
-    without a name and a file have the text `IN_PYTHON`.
+    This is the name of a rule of this package, optax.NAME, or FILE.py:NAME. The path of
+    the file is relative to the current folder. For a file outside this folder, only the
+    name is given. Rules without a name and a file have the text `IN_PYTHON`.
 
     Example:
       >>> (

@@ -40,8 +40,8 @@ class Protocol(NamedTuple):
         on the objective of the test part, which does not affect the choice.
       target: Target as a share of the initial gap f - f*.
       level: Coverage of the intervals.
-      width: Number of runs trained at once; the rounding errors of a run depend on this
-        number.
+      width: Number of runs that are trained at once. The rounding errors of a run
+        depend on this number, so it is part of the protocol.
       search_seed: Random seed of the points of all searches. Another seed gives other
         points.
     """

@@ -176,7 +176,7 @@ def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
 
 
 def costs_table(numbers: Numbers) -> runs.Table:
-    """Return the table of the costs of each rule on each workload, in every unit."""
+    """Return the table of the costs of each rule on each workload, in several units."""
     ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
     rows = tuple(
         _costs_row(one, ratios.get((one["workload"], one["rule"])))

@@ -1,6 +1,4 @@
-"""Search the hyper-parameters of every rule on every workload, and report the
-choice.
-"""
+"""Search the hyper-parameters of each rule on each workload, and report the choices."""
 
 import functools
 import hashlib
@@ -109,7 +107,7 @@ def measure_contenders(
 def chunk_teller(
     on_progress: OnProgress | None, done: int, total: int, label: str
 ) -> OnChunk | None:
-    """Announce a piece of work, and return the callback that reports its progress.
+    """Announce a piece of work, and return the function that reports its progress.
 
     Args:
       on_progress: Function that is called with (done, total, message), or None.

@@ -1,4 +1,4 @@
-"""A scan whose derivative needs little memory, or a promised amount."""
+"""A scan whose derivative needs little memory, or at most a given amount."""
 
 import functools
 from collections.abc import Callable
@@ -26,28 +26,28 @@ def checkpoint_scan(
 ) -> tuple[Any, Any]:
     """Scan f over xs like `jax.lax.scan`, with less memory in reverse mode.
 
-    Reverse mode of a plain scan stores what f computes in each of T steps. Here it
-    stores only carries, and computes the rest again. With 1 level it stores the carry
-    of each step. With L levels the steps are divided into about T^(1/L) parts, these
-    again, and so on: it stores the first carry of each part, and the carries inside one
-    part at a time. That is about L T^(1/L) carries, and the arrays of one step. In
-    reverse mode each step is computed L + 1 times.
+    Reverse mode of `jax.lax.scan` stores what f computes in each of T steps. Here it
+    stores only carries, and computes the rest again. With levels=1 it stores the carry
+    of each step. With levels=2 the steps are divided into about √T parts; it stores the
+    first carry of each part, and the carries of each step inside one part at a time.
+    With levels=3 the parts are divided again. With L levels, about L T^(1/L) carries
+    and the arrays of one step are stored. In reverse mode each step is computed L + 1
+    times.
 
-    The value has the bits of `jax.lax.scan`. Forward mode and derivatives of
-    derivatives work too. A length without suitable factors is scanned in parts, and the
-    steps that remain after them.
+    The value is bit-identical to that of `jax.lax.scan`. Forward mode and derivatives
+    of derivatives work too. T need not be divisible into equal parts.
 
     Args:
       f: Function (carry, x) -> (carry, y), as for `jax.lax.scan`.
       init: First carry, a pytree of arrays.
       xs: A pytree of arrays of shape (T, ...), or None if `length` is given.
       levels: Number of levels, 1 to 3. Not used if memory_bytes is given.
-      memory_bytes: Promised memory in bytes. The fewest levels are taken for which
-        XLA's temporary memory is at most this, in a program that computes the sum of
-        squares of all outputs and its gradient with respect to init, xs and the arrays
-        that f uses. This program is compiled at most three times to find them. It holds
-        ys, so return None as y if you do not need it. Under `jax.vmap`, the promise is
-        for one element.
+      memory_bytes: Largest temporary memory of XLA in bytes. The smallest number of
+        levels is used that needs at most this memory. The memory is that of a program
+        which computes the sum of squares of all outputs and its gradient with respect
+        to init, xs and the arrays that f uses. The program is compiled at most three
+        times. Its memory includes ys, so return None as y if you do not need it. Under
+        `jax.vmap`, the limit holds for one element.
       length: Number T of steps. Needed if xs is None.
     Returns:
       (last carry, ys), as `jax.lax.scan`.

@@ -42,9 +42,9 @@ def ridge(
 
     Minimise f(w, b) = 1/(2n) Σ (x_i w + b - y_i)² + penalty/2 |w|². The minimiser is
     the least-squares solution of the stacked system [1 x; 0 √(n penalty) I] (b, w) =
-    (y, 0). The columns of the system are centred and scaled to norm 1. The system is
-    solved by QR with column pivoting, and the solution is refined twice. scikit-learn's
-    Ridge solves the same problem if alpha = n penalty.
+    (y, 0). The columns of x are centred first, and the columns of the system are scaled
+    to norm 1. The system is solved by QR with column pivoting, and the solution is
+    refined twice. scikit-learn's Ridge solves the same problem if alpha = n penalty.
 
     Args:
       x: Inputs, shape (n, d), floating.

@@ -1,7 +1,8 @@
 """The nested bootstrap, and intervals from its replicates.
 
-Each replicate chooses a trial on resampled tuning seeds and scores it on resampled
-reporting seeds.
+A study chooses a trial (a choice of hyper-parameters) on its tuning seeds, and reports
+the cost of this trial on its reporting seeds. Each replicate resamples both kinds of
+seeds.
 """
 
 import functools
@@ -29,6 +30,9 @@ LEAST_RESAMPLES = 100  # With fewer, the 2.5 % tails hold hardly any replicate.
 class Replicates(NamedTuple):
     """Bootstrap replicates of an estimate.
 
+    A trial is a choice of hyper-parameters. It is chosen on tuning seeds, and its cost
+    is reported on reporting seeds.
+
     Attributes:
       choice: Estimate on the original reporting seeds, with the trials chosen on
         resampled tuning seeds, shape (..., resamples).
@@ -47,9 +51,13 @@ def replicate(
 ) -> tuple[Replicates, Replicates]:
     """Return bootstrap replicates of the comparison of two rules.
 
+    A trial is a choice of hyper-parameters. It is chosen on tuning seeds, and its cost
+    is reported on reporting seeds. ERT is the expected running time of the chosen
+    trial.
+
     Seeds are drawn with replacement. Both rules get the same seeds, because their runs
-    are paired. ERT is the expected running time. From the m tuning seeds, m - 1 are
-    drawn: with m draws, the variance of a mean over few seeds would be too small.
+    are paired. From the m tuning seeds, m - 1 are drawn: with m draws, the variance of
+    a mean over few seeds would be too small.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds.
@@ -92,12 +100,12 @@ def choice_weights(
 ) -> Float[np.ndarray, "*batch trials"]:
     """Return the probability that each trial is the best of a random subset.
 
-    A subset has k of the t trials; trial 0 is in every subset. Sort the other trials by
-    their mean. Trial number i = 1, 2, ... in this order can only be chosen if its mean
-    is lower than the mean of trial 0. It is then chosen in the subsets that contain
-    this trial and no earlier one, which is a share C(t - 1 - i, k - 2) / C(t - 1, k -
-    1) of all subsets, with binomial coefficients C. In all other subsets, trial 0 is
-    chosen.
+    A subset has k of the t trials. Trial 0, the rule's defaults, is in every subset.
+    Sort the other trials by their mean. Trial number i = 1, 2, ... in this order can
+    only be chosen if its mean is lower than the mean of trial 0. It is then chosen in
+    the subsets that contain this trial and no earlier one, which is a share C(t - 1 -
+    i, k - 2) / C(t - 1, k - 1) of all subsets, with binomial coefficients C. In all
+    other subsets, trial 0 is chosen.
 
     Args:
       means: Mean score of each trial, lower is better, shape (..., t).
@@ -167,7 +175,7 @@ def wins(
 def log_ratio(
     mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
 ) -> Float[np.ndarray, "*shape"]:
-    """Return log(mine / other), or 0 if the costs are equal or both infinite."""
+    """Return log(mine / other), and 0 where both costs are equal or infinite."""
     with np.errstate(divide="ignore"):
         return minus(np.log(mine), np.log(other))
 
@@ -193,7 +201,8 @@ def pooled(
 ) -> float:
     """Return Satterthwaite's degrees of freedom of a sum of independent variances.
 
-    The formula is (sum V)^2 / sum(V^2 / freedom), where V are the variances.
+    The formula is (sum V)^2 / sum(V^2 / freedom), where V are the variances and
+    `freedom` are their degrees of freedom.
 
     Example:
       >>> pooled([1.0, 1.0], [4.0, 4.0]), pooled([1.0, 0.0], [4.0, 4.0])
@@ -298,7 +307,9 @@ def _log_variance(costs: np.ndarray) -> float:
 
 
 class Variance(NamedTuple):
-    """The variance of an estimate between studies; inf if it is unknown.
+    """Variance that an estimate has if the study is repeated with other seeds.
+
+    It is inf if it is unknown.
 
     Attributes:
       choice: Variance that comes from the choice of trials.
@@ -333,8 +344,9 @@ class Variance(NamedTuple):
 def variance_of(replicates: Replicates, seeds: int) -> Variance:
     """Return the variance of an estimate.
 
-    It is the variance over resampled tuning seeds, plus n / (n - 1) times the variance
-    over resampled reporting seeds.
+    It is the variance of the replicates over resampled tuning seeds, plus n / (n - 1)
+    times their variance over resampled reporting seeds. The factor removes the bias of
+    the second variance.
 
     The two kinds of seeds are not resampled together, because this would count the
     interaction between them three times. The interaction is the noise in the reported
@@ -411,9 +423,10 @@ def share_interval(
 ) -> tuple[float, float]:
     """Return the interval of a share of seeds.
 
-    It is Wilson's interval with an effective number of seeds, which is the number that
-    would give the estimated variance. If all seeds agree, the actual number of seeds is
-    used. If all seeds are ties, the interval is (1/2, 1/2).
+    It is Wilson's interval with an effective number of seeds. This is the number for
+    which independent seeds would have the estimated variance V, p (1 - p) / V for the
+    share p. If p is 0 or 1, the actual number of seeds is used. If p is 1/2 and V is 0,
+    all seeds are ties, and the interval is (1/2, 1/2).
 
     Args:
       estimate: Share on the seeds of the study, from 0 to 1.
@@ -437,12 +450,15 @@ def wilson_interval(
 ) -> tuple[float, float]:
     """Return Wilson's interval of a share whose variance was estimated.
 
+    The effective number of seeds is estimate (1 - estimate) / variance. If the estimate
+    is 1/2 and the variance is 0, the interval is (1/2, 1/2).
+
     Args:
       estimate: The share, from 0 to 1.
       variance: Estimated variance of the share.
       freedom: Degrees of freedom of the variance.
       seeds: Number of seeds. It is used as the effective number of seeds if the
-        variance is 0.
+        variance is 0, or if the estimate is 0 or 1.
       level: Coverage of the interval.
     Returns:
       The pair (low, high), within [0, 1].
@@ -483,9 +499,10 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     the choice of trials.
 
     With n reporting seeds, the reporting part of the variance is V_r = reporting *
-    seeds / n. The interval of the log ratio then has the half width t sqrt(choice +
-    V_r). The power is computed from the normal approximation of the noncentral t
-    distribution.
+    seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
+    `variance`. The interval of the log ratio then has the half width t sqrt(choice +
+    V_r), where t is a quantile of Student's t distribution. The power is computed from
+    the normal approximation of the noncentral t distribution.
 
     Args:
       variance: Variance of the log ratio in the present study.

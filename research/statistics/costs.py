@@ -25,22 +25,24 @@ def passes_to_target(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the passes over the data at which each run first reaches the target.
 
-    Between two evaluations the gap is interpolated geometrically:
+    The relative gap r = (f - f*) / (f_0 - f*) is known at some evaluations. The result
+    is interpolated linearly in log r:
 
-    p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1). Here r_1 is the first gap
-    at or below the target, r_0 the gap before it, and p_1, p_0 their passes.
+    p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1).
+
+    Here r_1 is the first relative gap at or below the target, and r_0 is the one before
+    it. They are measured after p_1 and p_0 passes.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0.
-      relative: Relative gaps r = (f - f*) / (f_0 - f*), shape (..., k). Column 0 is the
-        initial point, r = 1.
+      relative: Relative gaps, shape (..., k). Column 0 belongs to the initial point and
+        is 1.
       target: Target as a share of the initial gap, such as 1e-2.
     Returns:
       Passes, shape (...); inf for a run that did not reach the target. If a run has a
       NaN or infinite gap before the target, the result is also inf, because a run that
       diverged never counts as successful. A run that starts at the target costs
-      `passes[0]`. Gaps below `SMALLEST_GAP` are rounding errors and count as
-      `SMALLEST_GAP`.
+      `passes[0]`. Relative gaps below 1e-12 are rounding errors and count as 1e-12.
     Raises:
       ValueError: The shapes do not fit, `passes` does not ascend, or `target` is not a
         positive number.
@@ -70,12 +72,12 @@ def penalised_passes(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the passes to the target, or a finite penalty for a run that missed it.
 
-    All values are finite, so every trial can be ranked. A run that made progress but
-    missed the target is extrapolated at its mean rate: budget * log(target) /
-    log(r_last), at most ten budgets, where r_last is the last relative gap of the run.
-    A run that made no progress or diverged counts as ten budgets. Counting a failed run
-    as ten budgets is the convention of PAR10, a score from the field of algorithm
-    selection. The extrapolation is not part of PAR10.
+    All values are finite, so every trial can be ranked. A run that missed the target,
+    but has finite gaps and a last relative gap r_last below 1, is extrapolated as if
+    its gap fell by the same factor in each pass: budget * log(target) / log(r_last), at
+    most ten budgets. Any other run that missed the target counts as ten budgets.
+    Counting a failed run as ten budgets is the convention of PAR10, a score from the
+    field of algorithm selection. The extrapolation is not part of PAR10.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0; the last one is
@@ -119,7 +121,7 @@ def log_costs(
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (...). A run that
-        starts at the target has the cost 0, which counts as `SMALLEST_COST` budgets.
+        starts at the target has the cost 0, which counts as a millionth of the budget.
       budget: Passes after which a run was stopped.
     Returns:
       Log costs, shape (...), finite.
@@ -156,8 +158,8 @@ def search_scores(
 
     A run that missed the target has the score log(10 B) - 0.001 log(10 B / P), where B
     is the budget and P are the `penalised_passes`. The first term is that of
-    `log_costs`. The second term is at most 0.0023. If no run has reached the target
-    yet, it leads the search to the runs that came closest.
+    `log_costs`. The second term is at most 0.0023. If no run has reached the target,
+    the second term still ranks the runs by how close they came.
 
     Args:
       passes, relative, target: As for `penalised_passes`.
@@ -183,10 +185,10 @@ def expected_running_time(
     """Return the mean number of passes to the target, if failed runs are restarted.
 
     The expected running time (ERT) is the number of passes of all runs, divided by the
-    number of runs that reach the target. It equals E(cost | reached) + budget (1 - p) /
-    p, where p is the share of runs that reach the target. This is the expected cost if
-    a run that misses the target within its budget is restarted until it reaches the
-    target.
+    number of runs that reach the target. It equals c + budget (1 - p) / p, where p is
+    the share of runs that reach the target, and c is their mean cost. This is the
+    expected cost if a run that misses the target within its budget is restarted until
+    it reaches the target.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (..., n). A cost
@@ -254,10 +256,11 @@ def digits_gained(
     passes: Float[np.ndarray, " evaluations"],
     gaps: Float[np.ndarray, "*runs evaluations"],
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the mean over the passes of log10((f - f*) / (f_0 - f*)).
+    """Return the mean over the passes of log10((f - f*) / (f_0 - f*)), lower is better.
 
-    This mean, times -1, is the mean number of decimal digits that a run gained. A run
-    has a good (low) score if its gap falls early and ends low. No target is needed.
+    Here f_0 is the initial value of the objective f, and f* is its minimum. This mean,
+    times -1, is the mean number of decimal digits that a run gained. It is low if the
+    gap f - f* falls early and ends low. No target is needed.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending.

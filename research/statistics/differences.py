@@ -38,12 +38,12 @@ class Difference(NamedTuple):
         above 1, else "undecided".
       more_seeds: Number of additional reporting seeds with which the study would detect
         a difference of 10 % between the chosen trials, with power 0.8 at this level.
-        The number is estimated from the variance in the study; with 20 seeds, this
-        variance is known within a third. If the choice of the trial is uncertain, the
-        number is too small (then the measured power was 0.6). The number is -1 if no
-        number of reporting seeds suffices, because the choice of the trial alone adds
-        an uncertainty of more than 10 %. Then more tuning seeds help. The number is
-        also -1 if a rule never reached the target in some resample.
+        The number is estimated from the variance in the study; with 20 seeds, the
+        standard error of this variance is a third of it. If the choice of the trial is
+        uncertain, the number is too small (then the measured power was 0.6). The number
+        is -1 if no number of reporting seeds suffices, because the choice of the trial
+        alone adds an uncertainty of more than 10 %. Then more tuning seeds help. The
+        number is also -1 if a rule never reached the target in some resample.
     """
 
     ratio: float
@@ -69,7 +69,9 @@ def difference(
     """Compare the costs of two rules: return their ratio, its interval and a verdict.
 
     The ratio is ERT(mine) / ERT(other). ERT is the expected running time to the target
-    (`expected_running_time`) of the trial that was chosen on the tuning seeds.
+    (`expected_running_time`) of one trial (a choice of hyper-parameters) of the rule.
+    This trial is chosen on the tuning seeds, and its ERT is measured on the reporting
+    seeds.
 
     The interval includes the uncertainty of the choice of the trials. It is a t
     interval of the log ratio. The variance of the log ratio is the sum of two variances
@@ -88,9 +90,9 @@ def difference(
 
     Use at least three tuning seeds, because with two the coverage was only 91 %. If
     half of the runs miss the target and there are many comparisons, use at least twenty
-    reporting seeds. Otherwise a difference may be reported for equal rules: with at
-    most ten reporting seeds and 20 comparisons (each at 99.75 %), five of 210 such
-    studies did so, where at most one was expected.
+    reporting seeds. In 210 such studies of equal rules, with at most ten reporting
+    seeds and 20 comparisons (each at 99.75 %), five reported a difference, where at
+    most one was expected.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds in the

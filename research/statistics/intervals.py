@@ -113,6 +113,9 @@ def mean_interval(
 ) -> tuple[float, float | None, float | None]:
     """Return the mean over seeds with Student's t interval: m ± t_(n-1) s / sqrt(n).
 
+    m is the mean and s the standard deviation of the n numbers, and t_(n-1) is a
+    quantile of Student's t distribution with n - 1 degrees of freedom.
+
     Args:
       samples: One number per seed, shape (n,), n >= 1.
       level: Coverage if the numbers are normally distributed, between 0 and 1.
@@ -170,6 +173,8 @@ def seeds_in_words(count: int) -> str:
 
 def interval_in_words(interval: Interval, digits: int = 3) -> str:
     """Return an interval as text; the ends are left out if they are None.
+
+    `digits` is the number of digits after the decimal point.
 
     Example:
       >>> interval_in_words((1.8931, 1.8799, 1.9063))

@@ -13,8 +13,8 @@ def performance_profile(
     """Return the share of workloads on which each rule is within a factor of the best.
 
     Args:
-      costs: Costs, positive, shape (workloads, rules); inf if a rule did not reach the
-        target.
+      costs: Costs, positive, lower is better, shape (workloads, rules); inf if a rule
+        did not reach the target.
       factors: Factors, at least 1, shape (f,).
     Returns:
       Shares, shape (rules, f). At factor 1, this is the share of workloads on which the

@@ -11,8 +11,9 @@ from research.checks import check_numbers, check_real, shown
 class Scores(NamedTuple):
     """Scores of all trials of one rule on one workload.
 
-    There are t trials, m tuning seeds and n reporting seeds. Trial 0 is the rule's
-    defaults.
+    A trial is a choice of hyper-parameters; trial 0 is the rule's defaults. A trial is
+    chosen on the tuning seeds, and its cost is reported on the reporting seeds. There
+    are t trials, m tuning seeds and n reporting seeds.
 
     Attributes:
       tuning: Scores by which a trial is chosen, lower is better, finite, shape (t, m).

@@ -42,7 +42,7 @@ class SearchedDifference(NamedTuple):
     Attributes:
       ratio: Cost of mine divided by the cost of the other. A cost is the geometric mean
         over searches, seeds and workloads. A run that missed the target costs ten times
-        its full length. Below 1, mine is cheaper.
+        its full length. If the ratio is below 1, mine is cheaper.
       low, high: Confidence interval of the ratio. It includes the variation between
         searches and between seeds.
       win: Probability that mine costs less than the other, for a random search of each
@@ -50,8 +50,8 @@ class SearchedDifference(NamedTuple):
       win_low, win_high: Interval of `win`.
       verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
         above 1, else "undecided".
-      detectable: Smallest factor between the costs that a study like this one detects
-        with power 0.8.
+      detectable: Smallest factor between the costs of the two rules that a study like
+        this one detects with power 0.8.
       from_searches: Share of the variance of the log ratio that comes from the
         searches. The remaining variance comes from the seeds. NaN if the variance is 0.
       workloads: Number of workloads.
@@ -101,19 +101,21 @@ def searched_difference(
 ) -> SearchedDifference:
     """Compare two rules by the mean of log cost over independent searches and seeds.
 
-    On each workload, the model is log cost = rule + search + seed + rest, with crossed
-    searches and seeds. Both rules run on the same n reporting seeds. Each rule has J
-    searches of its own. Let d_s be the difference of the rules on seed s, averaged over
-    the searches. Let m_j be the mean of search j over the seeds. Let R be the mean
-    square of the rest of a rule, which is what neither search nor seed explains. The
-    variance of the mean difference is then
+    On each workload, the model is log cost = rule + search + seed + residual. Each rule
+    has J searches of its own, and the choice of each search runs on the same n
+    reporting seeds. Let d_s be the difference of the log costs of the two rules on seed
+    s, averaged over the searches. For each rule, let m_j be the mean log cost of search
+    j over the seeds, and R the mean square of the residuals. The variance of the mean
+    difference is then
 
     V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), summed over both rules.
 
-    The interval is the mean difference ± t sqrt(V), with Satterthwaite's degrees of
-    freedom. If there are several workloads, d_s is averaged over the workloads, and the
-    other terms are added and divided by the squared number of workloads. On each side,
-    the interval is at least 2 % wide, because a search ends when it improves by less.
+    The interval is the mean difference ± t sqrt(V), where t is a quantile of Student's
+    t distribution with Satterthwaite's degrees of freedom. If there are several
+    workloads, d_s is averaged over the workloads, and the other terms are added and
+    divided by the squared number of workloads. Each half of the interval is at least
+    `resolution` wide, by default log 1.02, because a search ends when it improves by
+    less than 2 %.
 
     Args:
       pairs: One pair of arrays (mine, other) for each workload. An array has the log
@@ -245,12 +247,13 @@ def best_of_trials(
 ) -> Float[np.ndarray, "trials 3"]:
     """Return the expected cost of the best of k trials, with a band, for k = 1, ..., t.
 
-    A trial, or point, is a choice of hyper-parameters. The k trials are the defaults
-    and k - 1 random points. The trial with the lowest mean log cost on half of the
-    screening seeds is chosen, and its cost on the other half is reported. Then the
-    halves are exchanged, and both results are averaged. The result is the geometric
-    mean of this cost over all subsets of k trials, drawn from the points of all
-    searches. It is computed exactly (`choice_weights`).
+    A trial, or point, is a choice of hyper-parameters. At its start, a search runs all
+    its trials on some seeds (the screening). The k trials are the defaults and k - 1
+    random points. The trial with the lowest mean log cost on half of the screening
+    seeds is chosen, and its cost on the other half is reported. Then the halves are
+    exchanged, and both results are averaged. The result is the geometric mean of this
+    cost over all subsets of k trials, drawn from the points of all searches. It is
+    computed exactly (`choice_weights`).
 
     The band is a percentile interval over replicates. Each replicate draws the points
     with replacement and weights the seeds of each half and search at random (Bayesian

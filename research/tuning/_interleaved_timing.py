@@ -22,10 +22,10 @@ def interleaved_timing(
 ) -> Float[np.ndarray, "repeats calls"]:
     """Time several calls in turns, reversing their order in every second round.
 
-    To compare two calls, divide one column by the other, and take the median of these
-    ratios. This median hardly depends on the load of the machine. Each call first runs
-    a few times, so that compilation is not measured. The timing includes waiting for
-    the result.
+    To compare two calls, divide one column of the result by the other, and take the
+    median of these ratios. This median hardly depends on the load of the machine. Each
+    call first runs a few times, so that compilation is not measured. The timing
+    includes waiting for the result.
 
     Args:
       calls: Functions without arguments. If a function returns JAX arrays, the timing

@@ -21,12 +21,13 @@ class Measured(NamedTuple):
     """The measurement of a rule with a sampler on a workload.
 
     Attributes:
-      choice: Learning rate, chosen on the tuning seeds.
+      choice: The learning rate that was chosen on the tuning seeds, a `Choice`.
       trained: Runs of the reporting seeds at that rate.
-      gaps: Gaps f - f* of the reporting seeds at `trained.passes`, shape (seeds, k).
+      gaps: Gaps f - f* of the reporting seeds at the k evaluations, shape (seeds, k).
+        `trained.passes` contains the passes at each evaluation.
       timing: Seconds of one training that runs alone.
       compile_seconds: Seconds to compile the program of all runs.
-      cells: Total number of runs.
+      cells: Total number of runs, including those on the tuning seeds.
       program: Compiled program, which can be used for more runs.
     """
 
@@ -54,7 +55,8 @@ def measure(
 ) -> Measured:
     """Choose the learning rate on the tuning seeds, then train the reporting seeds.
 
-    The chosen rate has the lowest mean of `digits_gained` over the tuning seeds.
+    The chosen rate has the lowest mean of `statistics.digits_gained` over the tuning
+    seeds. It is searched by `choose_rate`.
 
     Args:
       workload: Workload with a known optimum.

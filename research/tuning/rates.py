@@ -46,7 +46,7 @@ def choose_rate(
     """Choose the learning rate with the lowest mean score over the tuning seeds.
 
     The ladder is the sequence of rates to try. If its first or last rate is the best,
-    more rates are added at this end.
+    more rates are added at this end, up to six times.
 
     Args:
       score: Function that takes rates (k,) and returns scores (k, number of tuning
@@ -80,11 +80,12 @@ def choose_rate(
     )
     if not good:
         raise ValueError(
-            f"ladder must be positive and ascending, and finite; got {ladder!r}."
+            "ladder must contain positive, finite rates in ascending order; got "
+            f"{ladder!r}."
         )
     if not 1 < factor < np.inf:
         raise ValueError(
-            f"factor must be above 1, so that the ladder grows; got factor={factor!r}."
+            f"factor must be above 1, so that all rates differ; got factor={factor!r}."
         )
     check_most(1_000, added=added)
     scores = _scores(score(rates), rates)

@@ -42,8 +42,8 @@ class Regime(NamedTuple):
     ) -> Callable:
         """Return a function learning_rate -> rule, with a constant or decaying rate.
 
-        For batches of one example, the decaying rate at step t is the learning rate
-        divided by sqrt(1 + t / n).
+        For batches of b examples, the decaying rate at step t is the learning rate
+        divided by sqrt(1 + t b / n).
         """
         if not self.decaying:
             return rule
@@ -52,10 +52,11 @@ class Regime(NamedTuple):
         )
 
     def ladder(self, rule: str) -> Float[np.ndarray, " rates"]:
-        """Return the learning rates to try first for a rule with this name.
+        """Return the learning rates to try first for the rule with the name `rule`.
 
-        These are the rates that RULE_TABLE lists for the rule. They are multiplied by
-        16 for the full batch, and divided by 16 for single examples.
+        These are the rates that RULE_TABLE lists for the rule, or else those of
+        ANY_LADDER. They are multiplied by 16 for the full batch, and divided by 16 for
+        single examples.
         """
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
         entry = RULE_TABLE.get(rule)
@@ -64,10 +65,13 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return the regimes with replacement, for which theory predicts the noise floor.
+    """Return the regimes for which theory predicts the level at which f - f* stays.
 
-    The floor of f - f* is η tr(C) / (4b), with learning rate η, batch size b, and C the
-    covariance matrix of the gradients of single examples at the minimum.
+    These are the full batch, two regimes that draw examples with replacement at a
+    constant rate, and one with a decaying rate. With replacement and a small constant
+    learning rate η, this level is approximately η tr(C) / (4b). Here b is the batch
+    size, and C is the covariance matrix of the gradients of single examples at the
+    minimum.
 
     Example:
       >>> [regime.name for regime in theory_regimes(32)][1:3]

@@ -1,4 +1,4 @@
-"""Independent searches: scrambled Sobol points, a race over seeds, refinement.
+"""Searches for hyper-parameters: scrambled Sobol points, a race over seeds, refinement.
 
 Each search is a generator that asks for runs and receives their scores. `search_all`
 advances several searches together, so that their runs can be trained in one sweep.
@@ -90,11 +90,12 @@ def search(
     2. Race: the best quarter of the points also runs on the next six seeds.
     3. Refinement, at most four rounds. In each round, budget / 4 new points are drawn
     from normal distributions around the two best points. The covariance is 0.49 times
-    that of the elite, which is the best fifth of all points on the screening seeds. The
-    new points therefore follow a valley of the score in any direction, and move closer
-    together when the elite does. The new points run on the screening seeds, and the
-    better half of them joins the race. The refinement ends after two rounds in sequence
-    in which the best mean score improves by less than log 1.02.
+    that of the elite. The elite is the best budget / 5 points on the screening seeds,
+    but at least two more than there are hyper-parameters. The new points therefore
+    follow a valley of the score in any direction, and move closer together when the
+    elite does. The new points run on the screening seeds, and the better half of them
+    joins the race. The refinement ends after two rounds in sequence in which the best
+    mean score improves by less than log 1.02.
     4. Choice: the best four points run on all seeds. The point with the lowest mean
     score is chosen.
 
@@ -148,6 +149,8 @@ def search_all(
     evaluate: Callable[[list[Runs]], Sequence[Float[np.ndarray, " runs"]]],
 ) -> list[Searched]:
     """Advance several searches together until all have ended.
+
+    The runs of all searches can then be trained at once.
 
     Args:
       searches: Results of `search`.

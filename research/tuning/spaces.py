@@ -131,10 +131,10 @@ def _check_numbers(range_: Range, where: str) -> None:
 def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     """Return the first trials of a search: defaults, then a scrambled Halton sequence.
 
-    DIMENSIONS lists the dimension of the Halton sequence for each name, so a listed
-    name gets the same points in every space. A longer search starts with the trials of
-    a shorter one. If a name is not listed, or if another name of the space already uses
-    its dimension, the name gets the first free dimension.
+    DIMENSIONS lists the dimension of the Halton sequence for each common name, so that
+    rules with the same hyper-parameter try the same values. If a name is not listed, or
+    if another name of the space already uses its dimension, the name gets the first
+    free dimension. A longer search starts with the trials of a shorter one.
 
     Args:
       space: Ranges by name.
@@ -213,7 +213,7 @@ def widen(
     Returns:
       The pair (new space, space of the added part only). If the range cannot grow, the
       pair is (unchanged space, None). A linear range never grows. A one_minus range
-      does not grow below 0 or above HIGHEST_SHARE.
+      does not grow below 0 or above 1 - 1e-6.
     Raises:
       ValueError: `name` is not in the space, or `side` is neither "low" nor "high".
     Example:
@@ -227,8 +227,8 @@ def widen(
     """
     if name not in space or side not in ("low", "high"):
         raise ValueError(
-            f"widen needs one of {list(space)} and a side, low or high; got {name!r}, "
-            f"{side!r}."
+            f"name must be one of {list(space)}, and side 'low' or 'high'; got "
+            f"name={name!r}, side={side!r}."
         )
     range_, end = space[name], _beyond(space[name], side)
     if side == "low":

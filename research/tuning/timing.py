@@ -20,7 +20,7 @@ TIMED_CALLS = 5
 
 
 class Timing(NamedTuple):
-    """Seconds of one training that runs alone.
+    """Seconds of one training while no other training runs.
 
     Compilation, the first call, and the seconds per epoch of later calls are separate.
     The seconds per epoch are the median, the fastest and the slowest of these calls.
@@ -42,11 +42,9 @@ def time_alone(
 ) -> Timing:
     """Time one training that runs alone, without evaluations of the objective.
 
-    This is the time for which a user of the training waits.
-
     Args:
       workload, make_rule, sampler: As in `compile_sweep`.
-      hyperparameters: Hyper-parameters of the training, by name.
+      hyperparameters: Arguments of make_rule, by name.
       num_epochs: Number of epochs in each timed call.
     Returns:
       The timing. Its `seconds_per_epoch` is the median of five calls.

@@ -507,6 +507,52 @@ def test_the_slope_of_a_table_is_the_slope_of_its_cell_and_its_nodes_are_kinks()
     assert node.verdict == "kink"
 
 
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_jump_formula_sees_the_jump_of_one_derivative_and_no_smooth_part(order):
+    smooth = lambda t: 3 + t - 2 * t**2 + t**3 / 3 - t**4 / 5 + t**5
+    jump = lambda t: 7 * np.maximum(t, 0) ** order / math.factorial(order)
+    ladder = climb(lambda t: smooth(t) + jump(t), 0.0)
+    with np.errstate(all="ignore"):
+        table = tables(ladder, np.full(len(ladder.exponents), 1e-16), order).jumps[-1]
+    there = np.flatnonzero(ladder.exponents == -3)[0]
+    assert table.values[3, there] == pytest.approx(7, abs=1e-9)
+
+
+BASES = {np.sin: np.pi / 5, np.exp: -0.4, lambda t: 1 / (1 + t**2): 0.9}
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_a_jump_of_the_derivative_is_no_answer_or_about_within_the_bound(order):
+    """Jumps of all sizes down to the noise. Those that are missed exceed the bound a
+    little.
+    """
+    missed = 0
+    for f, x in BASES.items():
+        for size in np.logspace(-13, 1, 15):
+            g = lambda t, f=f, x=x, c=size: (
+                f(t) + c * abs(t - x) * (t - x) ** (order - 1)
+            )
+            found = finite_difference(g, x, order)
+            half = size * math.factorial(order)
+            assert found.verdict != "ok" or half <= 5 * found.error
+            missed += found.verdict == "ok" and half > found.error
+    assert missed <= 4
+
+
+@pytest.mark.parametrize("power", [2.1, 2.3, 2.5, 2.7, 2.9])
+def test_a_broken_power_that_noise_hides_at_small_steps_widens_the_bound(power):
+    for size in np.logspace(-7, 2, 10):
+        f = lambda t, c=size: np.sin(t) + c * np.abs(t - 0.7) ** power
+        found = finite_difference(f, 0.7, 2)
+        assert found.verdict != "ok" or abs(found.value + math.sin(0.7)) <= found.error
+
+
+@pytest.mark.parametrize(("order", "rate"), [(3, 1e7), (4, 1e5), (4, 1e7)])
+def test_a_fast_wave_is_not_taken_for_rounding(order, rate):
+    f = lambda t: np.sin(t) + 1e-13 * np.sin(rate * t)
+    assert finite_difference(f, 0.7, order).verdict == "unresolved"
+
+
 LEAST_ANSWERED = {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''": 0.7}
 
 

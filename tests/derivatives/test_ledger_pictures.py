@@ -2,6 +2,7 @@
 and no box on another.
 """
 
+import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -14,7 +15,7 @@ from research.derivatives import explain
 from research.derivatives.ledger import graph
 
 SVG = "{http://www.w3.org/2000/svg}"
-TAGS = {"svg", "title", "desc", "style", "rect", "g", "path", "text"}
+TAGS = {"svg", "title", "desc", "rect", "g", "path", "text"}
 
 
 def neuron(w, b, x, y):
@@ -86,12 +87,17 @@ def texts(svg):
 @pytest.mark.parametrize("name", LEDGERS)
 def test_picture_is_one_xml_file_with_nothing_from_outside(name, pictures):
     root = ET.fromstring(pictures[name])
-    assert {node.tag.removeprefix(SVG) for node in root.iter()} <= {
-        *["svg", "title", "desc", "style", "rect", "g", "path", "text"]
-    }
+    assert {node.tag.removeprefix(SVG) for node in root.iter()} <= TAGS
     outside = pictures[name].replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert not re.search(r"http|url\(|@import|@font-face|href|<script", outside)
-    assert "prefers-color-scheme:dark" in pictures[name]
+    # Inkscape, LaTeX and PowerPoint know no CSS variables: all would be black.
+    assert "style" not in pictures[name]
+    assert "var(" not in pictures[name]
+    for node in root.iter():
+        if node.tag.removeprefix(SVG) in ("rect", "path", "text"):
+            assert re.fullmatch("#[0-9a-f]{6}|none", node.get("fill"))
+        if node.tag.removeprefix(SVG) == "path":
+            assert re.fullmatch("#[0-9a-f]{6}", node.get("stroke"))
 
 
 @pytest.mark.parametrize("name", LEDGERS)
@@ -290,8 +296,77 @@ def test_text_shortens_arrays():
 @pytest.mark.parametrize("name", LEDGERS)
 def test_notebook_shows_answer_picture_and_every_row(name, ledgers, pictures):
     page = ledgers[name]._repr_html_()
-    assert pictures[name] in page
+    assert "prefers-color-scheme:dark" in page
+    assert pictures[name] in re.sub("<style>.*</style>\n", "", page)
     body = re.search(r"<tbody>.*</tbody>", page, re.DOTALL)[0]
     root = ET.fromstring(body)
     assert len([row for row in root if row[0].text]) == len(ledgers[name].rows)
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.fixture(scope="module")
+def pages(ledgers):
+    return {name: ledger.html() for name, ledger in ledgers.items()}
+
+
+def data_of(page):
+    return json.loads(re.search(r'id="ledger">(.*?)</script>', page, re.DOTALL)[1])
+
+
+@pytest.mark.parametrize("name", ["neuron", "deep", "flat", "own rules", "escaped"])
+def test_page_has_every_digit_of_the_gradient(name, pages, ledgers):
+    f, args = LEDGERS[name]
+    places = tuple(range(len(args)))
+    grads = jax.tree.leaves(jax.grad(f, places)(*args))
+    ours = jax.tree.leaves(ledgers[name].grads)
+    values = data_of(pages[name])["values"][: len(grads)]
+    for found, own, theirs in zip(values, ours, grads, strict=True):
+        np.testing.assert_array_equal(np.array(found["adjoint"]), own)
+        # JAX may add the contributions in another order.
+        np.testing.assert_allclose(own, theirs, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", LEDGERS)
+def test_page_lists_what_flows_into_each_adjoint(name, pages, ledgers):
+    ledger, data = ledgers[name], data_of(pages[name])
+    first = len(ledger.inputs)
+    assert len(data["values"]) == first + len(ledger.rows)
+    parts = [
+        (name, number)
+        for number, row in enumerate(ledger.rows, first)
+        for name, share in zip(row.inputs, row.contributions, strict=True)
+        if share is not None
+    ]
+    for number, value in enumerate(data["values"]):
+        names = (
+            [list(ledger.inputs)[number]]
+            if number < first
+            else ledger.rows[number - first].name.split(", ")
+        )
+        readers = [reader for read, reader in parts if read in names]
+        found = [
+            part["from"] for part in value["parts"] if "rule of" not in part["text"]
+        ]
+        assert sorted(found) == sorted(readers)
+        for node in value["nodes"]:
+            assert 0 <= node < len(data["nodes"])
+
+
+@pytest.mark.parametrize("name", LEDGERS)
+def test_page_is_one_file_in_which_every_row_and_box_has_a_place(name, pages, ledgers):
+    page = pages[name]
+    outside = page.replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"http|url\(|@import|src=|href", outside)
+    assert page.count("</script>") == 2
+    places = sorted(map(int, re.findall(r'data-value="([0-9]+)" tabindex="0"', page)))
+    assert places == list(range(len(ledgers[name].inputs) + len(ledgers[name].rows)))
+    boxes = re.findall(r'data-node="([0-9]+)" tabindex="0"', page)
+    assert len(boxes) == len(data_of(page)["nodes"])
+    assert "<b>&" not in page
+
+
+def test_page_of_a_hostile_name_runs_nothing():
+    name = "</script><script>alert(1)</script><!--"
+    page = explain(lambda p: p[name] ** 2, {name: 2.0}).html()
+    assert page.count("<script") == 2
+    assert "<!--" not in page

@@ -1,7 +1,8 @@
 """Evaluation of a jaxpr on power series, equation by equation.
 
-An equation gets its rule in this order: a rule of this module (functions inside
-functions, loops), a recurrence, the linear rule, the general rule.
+The rule of an equation is the first of these that applies: a rule of this module
+(functions inside functions, loops); a recurrence; for a linear operation, the operation
+on each coefficient; for any other operation, the series of its derivative, integrated.
 """
 
 import itertools
@@ -58,11 +59,13 @@ class Context(NamedTuple):
     """How a jaxpr is evaluated.
 
     Attributes:
-      order: Largest order. Each equation is evaluated to this order before the next.
-        None means that coefficients are computed on demand, all of one order first.
-      known: Outputs of the equations that were evaluated, by primitive and inputs. The
-        general rule needs it: y' often contains y again, and without this dict the
-        number of evaluations would double with each order.
+      order: Largest order. Each equation is evaluated to this order before the next
+        one. None means that coefficients are computed when they are read: order k of
+        all equations before order k + 1.
+      known: Dict from the primitive and inputs of each evaluated equation to its
+        outputs. It is needed where a series is computed from its derivative: y' often
+        contains y again, and without this dict the number of evaluations would double
+        with each order.
     """
 
     order: int | None
@@ -563,6 +566,6 @@ def _unpacked(group: Sequence[list[Coefficient]]) -> list[Series]:
 
 
 def dense(x: Series, k: int) -> Any:
-    """Return coefficient k of x as an array."""
+    """Return coefficient k of x as an array, also if it is zero."""
     coefficient = x[k]
     return jnp.zeros_like(x[0]) if coefficient is None else coefficient

@@ -1,8 +1,9 @@
 """Proved bounds of values, derivatives and curvature; proved critical points.
 
-This is the one place of the project where "proved" is said. Every rounding goes
-outwards, and every width is part of the proof. The proof is about the function of real
-numbers that the program describes, with the derivative that JAX forms of it.
+In this project, only the results of this package are called proved. They are intervals:
+each computation rounds the lower end down and the upper end up, so the exact result
+lies between the ends. The proof is about the function of real numbers that the program
+describes, and about the derivative that JAX forms of it.
 """
 
 from research.derivatives.certified.enclosing import Enclosure as Enclosure

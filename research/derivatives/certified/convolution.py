@@ -1,4 +1,4 @@
-"""Enclosure of a convolution: a sum of products, whose places JAX itself finds."""
+"""Enclosure of a convolution, as a sum of products."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from research.derivatives.costs.jaxprs import caller
 def convolution(equation: Any, x: Interval, kernel: Interval) -> Interval:
     """Enclose conv_general_dilated.
 
-    For each entry of the kernel, JAX is asked which entries of x it meets: it convolves
-    the numbers 1, 2, 3, ... with a kernel that is 1 at that entry. The products of all
-    entries are then enclosed and summed.
+    To find which entries of x are multiplied by an entry of the kernel, JAX convolves
+    the numbers 1, 2, 3, ... with a kernel that is 1 at that entry and 0 elsewhere. The
+    products of all entries are then enclosed and summed.
     """
     numbers = np.arange(1.0, x.low.size + 1).reshape(x.low.shape)
     products_low, products_high, troubles = [], [], []

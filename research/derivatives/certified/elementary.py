@@ -1,10 +1,10 @@
 """Proved enclosures of elementary functions at floats, and over intervals.
 
 Each function is reduced to a small argument and summed by Taylor's formula, in interval
-arithmetic, and a bound of the remainder is added. So the width of the result contains
-every rounding. The math library of NumPy or XLA is not used: its errors are measured,
-not proved. The names of constants end in _ENCLOSED; their ends are adjacent floats
-around the constant, computed by mpmath with sixty digits.
+arithmetic, and a bound of the remainder is added. So the result contains all rounding
+errors. The math libraries of NumPy and XLA are not used, because no bound of their
+errors is proved. A constant whose name ends in _ENCLOSED is an interval between the two
+floats next to the exact constant. They are computed by mpmath with sixty digits.
 """
 
 import math
@@ -531,7 +531,10 @@ def _atanh_at(x: np.ndarray) -> Interval:
 
 
 def atan2(y: Interval, x: Interval) -> Interval:
-    """Return the angle of the point (x, y), where the box does not meet its cut."""
+    """Return the angle of the point (x, y).
+
+    If the box contains points with y = 0 and x <= 0, where the angle jumps, the result
+    is [-π, π]."""
     right, above, below = x.low > 0, y.low > 0, y.high < 0
     one = point(1.0)
     of_right = atan(divide(y, _where(right, x, one)))
@@ -561,7 +564,7 @@ def erf(x: Interval) -> Interval:
 
 
 def cube_root(x: Interval) -> Interval:
-    """Return ∛x. Candidates near NumPy's value are accepted if their cubes say so."""
+    """Return ∛x. The ends are floats near NumPy's value whose cubes enclose x."""
     low, high = _cube_root_at(x.low), _cube_root_at(x.high)
     return interval(low.low, high.high, x)
 
@@ -592,8 +595,8 @@ def _cube_root_at(x: np.ndarray) -> Interval:
 def power(x: Interval, y: Interval) -> Interval:
     """Return x^y: by products for integers y, otherwise e^(y log x) where x > 0.
 
-    A negative x has powers with integer exponents only. If x may be negative and y may
-    be an integer but is not known, nothing is known of the power.
+    A negative x has powers with integer exponents only. If x contains negative numbers,
+    and y is not one number but contains an integer, the result is the whole real line.
     """
     if y.is_point and np.all(y.low == np.rint(y.low)) and np.all(np.abs(y.low) < 2**31):
         return _integer_powers(x, y)

@@ -32,9 +32,9 @@ class Enclosure(NamedTuple):
       low, high: For every point of the box at which the function has a value, low <=
         value <= high; float64, of the shape of the value. An end may be infinite.
       smooth: Whether it is proved that the function has a value at every point of the
-        box, and that no comparison in it has both answers there.
-      lines: Lines of the program, such as "model.py:12", at which a comparison is open
-        or a value may be undefined.
+        box, and that each comparison in it has the same answer at all these points.
+      lines: Lines of the program, such as "model.py:12", at which a comparison may have
+        both answers or a value may be undefined.
     """
 
     low: np.ndarray
@@ -55,11 +55,12 @@ class Enclosure(NamedTuple):
 def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
     """Return proved bounds of f(x) over all x with low <= x <= high.
 
-    f is traced by JAX, and its operations are evaluated in interval arithmetic, with
-    every rounding outwards. The bounds hold for the function of real numbers that the
-    program describes: constants are the floats of the program, and no operation
-    rounds. They are rigorous, but not tight: where a variable occurs several times, the
-    bounds may be much wider than the range of f. They tighten as the box shrinks.
+    f is traced by JAX, and its operations are evaluated in interval arithmetic: lower
+    ends are rounded down and upper ends up. The bounds hold for the function of real
+    numbers that the program describes: constants are the floats of the program, and no
+    operation rounds. They are rigorous, but not tight: where a variable occurs several
+    times, the bounds may be much wider than the range of f. They tighten as the box
+    shrinks.
 
     Args:
       f: Function of one array of floats that JAX can trace. It returns one array.
@@ -90,11 +91,12 @@ def derivative_enclosure(
 ) -> Enclosure:
     """Return proved bounds of a derivative of f over a box, or at a point.
 
-    Order 1 is the gradient and order 2 the Hessian, if x has axes; for a number x, any
-    order is a number. The derivative is the one that JAX forms from the program of f by
-    its own rules. A function with a derivative rule of your own, or with
-    `stop_gradient`, is refused. If `smooth` is True in the result, the derivative
-    exists everywhere in the box: no comparison of f is open or at its border there.
+    If x is an array with axes, order 1 is the gradient and order 2 the Hessian. If x is
+    a number, the result is a number for each order. The derivative is the one that JAX
+    forms from the program of f by its own rules. A function with a derivative rule of
+    your own, or with `stop_gradient`, is refused, because its derivative may not be
+    that of its values. If `smooth` is True in the result, the derivative exists
+    everywhere in the box.
 
     Args:
       f: Function of one array of floats that returns one number.
@@ -135,7 +137,9 @@ def _enclosure(program: Any, box: Interval) -> Enclosure:
     lines: dict[str, str] = {}
     results = evaluate(program, [box], lines)
     if len(results) != 1:
-        raise NotScalarError(f"f must return one array; it returns {len(results)}.")
+        raise NotScalarError(
+            f"f must return one array; it returns {len(results)} arrays."
+        )
     (found,) = results
     if not found.is_float:
         found = Interval(
@@ -177,7 +181,7 @@ def check_denormals() -> None:
 
 
 def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
-    """Refuse a function that does not return one real number with a true derivative."""
+    """Refuse a function that does not return one real floating number."""
     with in_float64():
         result = jax.eval_shape(f, shape)
     if getattr(result, "shape", None) != ():
@@ -191,7 +195,8 @@ class Batched:
     """A function of a point, enclosed for many boxes at once.
 
     Attributes:
-      lines: Lines of the program at which a comparison was open or a value undefined.
+      lines: Lines of the program at which a comparison may have both answers or a value
+        may be undefined.
     """
 
     def __init__(self, function: Callable[..., Any], size: int) -> None:

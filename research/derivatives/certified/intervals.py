@@ -58,12 +58,14 @@ def point(value: Any) -> Interval:
 
 
 def interval(low: Any, high: Any, *causes: Interval) -> Interval:
-    """Return [low, high], with the trouble of the intervals that it comes from."""
+    """Return [low, high], with the largest `trouble` of `causes`.
+
+    `causes` are the intervals from which low and high were computed."""
     return Interval(np.asarray(low), np.asarray(high), worst(*causes))
 
 
 def worst(*intervals: Interval) -> np.ndarray:
-    """Return the largest trouble of several intervals, entry by entry."""
+    """Return the largest `trouble` of several intervals, entry by entry."""
     trouble = np.asarray(FINE)
     for one in intervals:
         if one.trouble.ndim or one.trouble > 0 or trouble.ndim:
@@ -72,7 +74,8 @@ def worst(*intervals: Interval) -> np.ndarray:
 
 
 def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
-    """Return x, marked with a kind of trouble where a condition holds."""
+    """Return x with `trouble` set to at least `kind` where the condition `where`
+    holds."""
     if not np.any(where):
         return x
     return x._replace(trouble=np.maximum(x.trouble, np.where(where, kind, FINE)))
@@ -293,9 +296,9 @@ def hull(a: Interval, b: Interval) -> Interval:
 def total(a: Interval, axes: tuple[int, ...]) -> Interval:
     """Return the sum over some axes.
 
-    The computed sum of n floats, in any order, differs from the exact sum by at most
-    (n - 1) u / (1 - (n - 1) u) times the sum of sizes, where u = 2^-53 (Higham,
-    Accuracy and stability of numerical algorithms, 2002, equation (4.4)).
+    The computed sum of n floats, in any order, differs from the exact sum by at most (n
+    - 1) u / (1 - (n - 1) u) times the sum of their absolute values, where u = 2^-53
+    (Higham, Accuracy and stability of numerical algorithms, 2002, equation (4.4)).
     """
     trouble = a.trouble
     if trouble.ndim:
@@ -315,6 +318,8 @@ def total(a: Interval, axes: tuple[int, ...]) -> Interval:
 
 
 def sum_error(sizes: np.ndarray, axes: tuple[int, ...], count: int) -> np.ndarray:
-    """Return a bound of the rounding error of a sum of floats with these sizes."""
+    """Return a bound of the rounding error of a sum of `count` floats.
+
+    `sizes` are the absolute values of the floats."""
     # The sum of sizes is itself rounded; the factor 1.01 is more than its error.
     return up(1.01 * count * UNIT * np.sum(sizes, axis=axes))

@@ -1,8 +1,8 @@
 """Enclosure of triangular factors and solutions of small linear systems.
 
-Elimination in interval arithmetic: the pivots are chosen once for each box, at the
-middle of the matrix. For every matrix in the box, the factors with these pivots solve
-the same system, if no pivot can be 0.
+This is Gaussian elimination in interval arithmetic. The pivots are chosen once for each
+interval matrix, at its midpoint. If no pivot can be 0, they are valid pivots for every
+matrix inside it.
 """
 
 from collections.abc import Sequence

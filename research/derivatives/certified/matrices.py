@@ -81,8 +81,10 @@ def _inverse(matrices: np.ndarray) -> np.ndarray:
 def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     """Return bounds of the smallest and the largest eigenvalue, over all matrices in A.
 
-    With Q near the eigenvectors of the middle, QᵀAQ is near diagonal. Gershgorin's
-    circles of QᵀAQ, divided by those of QᵀQ, bound the quotients xᵀAx / xᵀx.
+    A is the argument `symmetric`. The columns of Q are approximate eigenvectors of the
+    midpoint of A, so QᵀAQ is almost diagonal. With x = Q y, the quotient xᵀAx / xᵀx is
+    yᵀQᵀAQy / yᵀQᵀQy. Gershgorin's circles of QᵀAQ bound the numerator, and those of QᵀQ
+    bound the denominator.
 
     Args:
       symmetric: Symmetric matrices of intervals, shape (..., n, n).
@@ -103,10 +105,11 @@ def eigenvalue_bounds(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
 def signs_of_eigenvalues(symmetric: Interval) -> tuple[np.ndarray, np.ndarray]:
     """Count the eigenvalues that are surely positive and surely negative.
 
-    By Sylvester's law of inertia, A and QᵀAQ have as many positive and negative
-    eigenvalues, if Q is invertible; it is if all circles of QᵀQ leave out 0. Circles
-    of QᵀAQ that leave out 0 are divided by sign, so their union to the right of 0
-    contains as many eigenvalues as it has circles.
+    A is the argument `symmetric`, and the columns of Q are approximate eigenvectors of
+    its midpoint. If no Gershgorin circle of QᵀQ contains 0, Q is invertible, and by
+    Sylvester's law of inertia A and QᵀAQ have equal numbers of positive and of negative
+    eigenvalues. If no circle of QᵀAQ contains 0, there are as many positive eigenvalues
+    as circles to the right of 0, and as many negative ones as circles to the left.
 
     Returns:
       The numbers of positive and of negative eigenvalues; both 0 if a circle contains

@@ -1,7 +1,8 @@
 """Rules that enclose the result of one equation of a JAX program.
 
-A rule gets the enclosures of the inputs and the parameters of the equation. Moving
-entries is exact, so it is done on both ends alike, by NumPy or by JAX itself.
+A rule gets the enclosures of the inputs and the parameters of the equation. An
+operation that only moves entries is exact, so it is applied to both ends, by NumPy or
+JAX.
 """
 
 from collections.abc import Callable, Sequence
@@ -323,7 +324,9 @@ def _is_finite(x: Interval, **params: Any) -> Interval:
 
 
 def nan_test(x: Interval, where_real: bool) -> Interval:
-    """A test that asks for NaN: known where x surely has a value, open elsewhere."""
+    """Enclose a test for NaN, which a real number answers by where_real.
+
+    Where x may be undefined, both answers are possible."""
     unknown = np.broadcast_to(x.trouble, x.low.shape) == MAYBE_UNDEFINED
     found = Interval(
         np.where(unknown, False, where_real),
@@ -496,11 +499,12 @@ def _iota(*, dtype: Any, shape: Any, dimension: int, **params: Any) -> Interval:
 
 
 def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
-    """Move entries as the equation does: it is run on the numbers of the entries.
+    """Move entries as the equation does, which JAX runs on the numbers of the entries.
 
     Gather, dynamic slices, padding and similar equations are run by JAX on 1, 2, 3, ...
     in place of the entries. The result says which entry goes where; 0 marks an entry
-    that is filled in. Their indices must be known.
+    that is filled in. The indices of the equation must not depend on the point in the
+    box.
     """
     operands = [x for x in inputs if x.is_float]
     for x in inputs:
@@ -662,7 +666,9 @@ def _mul_add(a: Interval, b: Interval, c: Interval, **params: Any) -> Interval:
 
 
 def scattered(equation: Any, inputs: Sequence[Interval]) -> Interval:
-    """Add updates to an operand at known indices, one after another."""
+    """Add updates to an operand, one after another.
+
+    The indices must not depend on the point in the box."""
     operand, indices, updates = inputs
     if not np.array_equal(indices.low, indices.high):
         raise NotImplementedError("an index that depends on the point in the box")

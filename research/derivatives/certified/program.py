@@ -1,8 +1,9 @@
 """Enclosure of a JAX program over boxes: each equation is enclosed by its rule.
 
-The program is read with real numbers: constants are the floats of the program, and no
-operation of it rounds. Four constants of JAX's own derivative rules, such as 2/√π, are
-widened to contain the real number. A precision such as float32 does not matter.
+The program is read as a function of real numbers: its constants are the exact values of
+their floats, and no operation rounds. Four constants of JAX's own derivative rules,
+such as 2/√π, are widened to contain the real number. Whether the program computes in
+float32 or float64 does not matter.
 """
 
 import math
@@ -70,8 +71,8 @@ def evaluate(
     Args:
       program: The closed jaxpr that `trace` returns.
       inputs: Enclosures of the arguments.
-      lines: Dict that gets the lines of the program at which a comparison was open or a
-        value may be undefined.
+      lines: Dict that gets the lines of the program at which a comparison may have both
+        answers or a value may be undefined.
     Raises:
       UnsupportedPrimitiveError: An equation has no rule. The message names its line.
     """
@@ -104,7 +105,7 @@ def _value(atom: Any, known: dict[Any, Any]) -> Any:
 
 
 def constant(value: Any) -> Interval:
-    """Return a constant of the program; NaN is a value that may be anything."""
+    """Return a constant of the program; NaN becomes an interval of all numbers."""
     return _without_nan(point(value))
 
 
@@ -349,7 +350,7 @@ def check_derivatives(program: Any) -> None:
     """Refuse a program whose derivative in JAX need not be that of its values.
 
     The derivative rules of JAX itself are trusted. A rule of the user may be wrong, and
-    `stop_gradient` makes the derivative another one on purpose.
+    `stop_gradient` changes the derivative on purpose.
 
     Raises:
       UnsupportedPrimitiveError: The program has such a part. The message names the
@@ -364,7 +365,7 @@ def check_derivatives(program: Any) -> None:
         if own:
             raise UnsupportedPrimitiveError(
                 f"{name} at {_line(equation) or 'an unknown line'} cannot be trusted: "
-                "the derivative that JAX forms there need not be that of the values. "
+                "the derivative that JAX forms there need not be that of its values. "
                 "Only `enclose` takes such a function."
             )
         for part in inner(equation):

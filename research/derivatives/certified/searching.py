@@ -157,9 +157,11 @@ def certified_roots(
       f: Function of an array of shape (n,) that returns an array of shape (n,), which
         JAX can trace.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops; the boxes left are undecided.
+      seconds: Time after which the search stops. The remaining boxes are then
+        undecided.
     Returns:
-      `Roots`: arrays `low` and `high` of shape (roots, n) with one box a root.
+      `Roots`, whose arrays `low` and `high` of shape (roots, n) have one box for each
+      root.
     Raises:
       ValueError: bounds has a wrong shape, is not finite, or low >= high; or f does
         not return an array of shape (n,).
@@ -197,14 +199,15 @@ def certified_critical_points(
 
     A critical point is a root of the gradient. Its kind follows from the signs of the
     eigenvalues of the Hessian (Sylvester's law of inertia). All bounds are rigorous:
-    every rounding goes outwards. A point where the Hessian is singular cannot be proved
-    in this way. It stays in a small box that is reported as undecided.
+    lower ends are rounded down and upper ends up. A point where the Hessian is singular
+    cannot be proved in this way. It stays in a small box that is reported as undecided.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice. It must not jump in the box.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. The boxes left are then undecided.
+      seconds: Time after which the search stops. The remaining boxes are then
+        undecided.
     Returns:
       A `Certified`. Print it to see the points.
     Raises:
@@ -564,9 +567,10 @@ def certified_minimum(
 ) -> Minimum:
     """Enclose the global minimum of f over a box, its border included.
 
-    Boxes whose lower bound of f is above the value at some point are dropped. The lower
-    bound of a box is the larger one of two: the enclosure of f, and the mean value form
-    f(m) + ∇f(X) (X - m).
+    A box is dropped if a lower bound of f in it is above the value of f at some point.
+    The lower bound for a box X with the midpoint m is the larger one of two: that of
+    the enclosure of f over X, and that of the mean value form f(m) + ∇f(X) (X - m),
+    where ∇f(X) is the enclosure of the gradient.
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
@@ -674,8 +678,8 @@ class CurvatureBound(NamedTuple):
 
     Attributes:
       low, high: low <= every eigenvalue of the Hessian, in the whole box, <= high.
-      reached: A proved lower bound of the largest eigenvalue somewhere in the box, so
-        the true maximum lies in [reached, high].
+      reached: A proved lower bound of the largest eigenvalue at some point of the box.
+        The maximum over the box therefore lies in [reached, high].
       boxes: Number of boxes that were examined.
     """
 
@@ -703,13 +707,13 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: The search stops when both bounds are this close to an eigenvalue that
-        is reached, as a share of the largest one.
+      tolerance: Largest distance of each bound from an eigenvalue at some point of the
+        box, as a share of the largest absolute eigenvalue. The search then stops.
       most_boxes: Number of boxes after which the search stops. The bounds are then
         wider.
       seconds: Time after which the search stops.
     Returns:
-      A `CurvatureBound`. Its ends are infinite if f may be undefined or not smooth.
+      A `CurvatureBound`. Its bounds are infinite if f may be undefined or not smooth.
     Raises:
       As in `certified_minimum`.
     References:

@@ -203,7 +203,10 @@ class Line:
         return rate if np.isfinite(rate) else float("inf")
 
     def is_steady(self, v: np.ndarray, w: np.ndarray, eps: float) -> bool:
-        """Return whether the derivative is nearly equal at neighbouring floats of x.
+        """Return whether the derivative is nearly equal at x and at neighbouring
+        points.
+
+        eps is the relative spacing of the floats in which f is computed.
 
         The rate of change along v at points a few spacings of the floats from x may
         differ from the rate at x by a tenth.

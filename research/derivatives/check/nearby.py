@@ -1,4 +1,4 @@
-"""Slopes of a function at points around x, which show what kinks at x allow."""
+"""Slopes of a function at points around x, to explain a derivative at a kink."""
 
 from typing import NamedTuple
 
@@ -22,8 +22,9 @@ CLEAR = 3.0  # Slopes that differ by more than this many errors differ.
 class Range(NamedTuple):
     """Smallest and largest slope of f along a direction, at points close to x.
 
-    If f has several smooth pieces that meet at x, these are slopes of pieces. Their
-    convex hull is what Clarke's generalised gradient allows along the direction.
+    If f has several smooth pieces that meet at x, these are slopes of pieces. By
+    Clarke's generalised gradient, a derivative along the direction must lie between
+    them.
 
     Attributes:
       low, high: Smallest and largest slope. Both are NaN if they do not clearly differ.
@@ -56,7 +57,8 @@ def slopes_nearby(
       w: Weights of the outputs.
       eps: Relative spacing of the floats in which f is computed.
       size: Lower bound of the rounding error of a value, in units of ε.
-      gap: Slopes with an error that is not much smaller than the gap are not used.
+      gap: Distance between the derivative and the slope at x, which kinks may explain.
+        Slopes with an error that is not much smaller are not used.
       length: Length of the longest step, relative to the size of x.
       random: Source of the random lines.
     """

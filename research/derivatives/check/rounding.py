@@ -39,9 +39,10 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
 
     This is Monte Carlo arithmetic. Every rounded result is multiplied by 1 + 8 ε ξ.
     Here ε is the relative spacing of the dtype of the result, and ξ is random with
-    variance 1. The result is NaN if f takes the remainder of a number that is too large
-    to have one. The difference between this evaluation and the plain evaluation,
-    divided by 8, is about as large as the rounding error, including cancellation.
+    variance 1. The result is NaN if f computes a mod b where the floats near a are at
+    least b apart, because this remainder is then arbitrary. The difference between this
+    evaluation and the plain evaluation, divided by 8, is about as large as the rounding
+    error, including cancellation.
 
     Returns:
       Function (seed, inputs, size=8.0) -> outputs. The float `seed` determines ξ, and
@@ -188,9 +189,10 @@ def _equation(
 
 
 def _unless_lost(value: Any, divisor: Any, result: Any) -> Any:
-    """Return the result, or NaN where the value is too large to have a remainder.
+    """Return the result, or NaN where the value is too large for a meaningful
+    remainder.
 
-    Above divisor / ε, all floats are multiples of the divisor or nearly so.
+    Above divisor / ε, neighbouring floats are at least a divisor apart.
     """
     if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.floating):
         return result

@@ -173,9 +173,10 @@ def remainder_slope(
 ) -> float:
     """Return the order of the Taylor remainder |f(x + h v) - f(x) - h f'(x) v| in h.
 
-    The order is measured at the smallest steps whose remainder exceeds the noise. It is
-    2 for a right derivative. It is 1 for a wrong derivative, because the remainder then
-    contains a term in h.
+    The order is measured at the smallest steps whose remainder exceeds the noise. Here
+    `derivative` is the rate f'(x) v, and `noise` is the error of a value at each step.
+    The order is 2 for a right derivative. It is 1 for a wrong derivative, because the
+    remainder then contains a term in h.
 
     Returns:
       The order. It is NaN if fewer than four steps have a visible remainder, or if the

@@ -109,7 +109,7 @@ class Values:
         the derivative predicts. If larger terms of f hide these errors, the derivative
         shows such waves: it predicts that f changes more between neighbouring floats
         than over all steps, and it differs between these floats. The same holds for an
-        f that takes the remainder of a number that is too large to have one.
+        f that computes a mod b where the floats near a are at least b apart.
 
         Args:
           rate: Change of f that the derivative predicts for a relative perturbation of

@@ -52,7 +52,8 @@ class CostRatio(NamedTuple):
     Attributes:
       function: Cost of f.
       transformed: Cost of transform(f).
-      flops: Ratio of the numbers of operations, which are flops and transcendentals.
+      flops: Ratio of the numbers of operations, which are flops plus transcendentals
+        (exp, log, sqrt and similar operations).
       bytes: Ratio of the numbers of bytes.
       wall: Ratio of the times `wall_seconds`.
     """

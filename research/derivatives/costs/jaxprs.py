@@ -56,7 +56,7 @@ def source_line(equation: Any, left_out: tuple[str, ...] = ()) -> str:
 
 
 def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
-    """Return the numbers of constants and carried values of a scan."""
+    """Return the number of constants and the number of carried values of a scan."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()  # Since jax 0.11.
@@ -137,8 +137,8 @@ LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
 def is_library(function: Any) -> bool:
     """Return whether a function, as a closed jaxpr, belongs to JAX.
 
-    JAX traces each of its own functions once. So the equations of such a function may
-    have the line of an earlier call.
+    JAX traces each of its own functions only once. So the equations of such a function
+    may name the line of an earlier call.
     """
     information = getattr(function.jaxpr, "debug_info", None)
     return LIBRARY in str(getattr(information, "func_src_info", ""))

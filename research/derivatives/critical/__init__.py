@@ -42,21 +42,22 @@ def critical_points(
       the number in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
     - undamped Newton steps from the end points of the damped iteration.
 
-    Points outside the bounds are dropped, and so are points where the gradient does not
-    vanish. If several points are closer together than `separation`, only one of them is
-    kept. The result contains the points *found from these starts* and may be
-    incomplete. Print the result to see how many starts found a point.
+    Points outside the bounds and points where the gradient does not vanish are dropped.
+    If several points are closer together than `separation`, only one of them is kept.
+    The result contains the points *found from these starts* and may be incomplete.
+    Print the result to see how many starts found a point.
 
-    If the Hessian is singular, a small gradient may be a zero that Newton's method has
-    not reached yet, or a length that is not 0. So the search goes on with multiples of
-    Newton's steps until the gradient is a rounding error. If it stays longer, there is
-    no critical point: x³/3 + 1e-9 x has none. A gradient longer than ε^0.55 (2e-9 in
-    float64) times the longest gradient at a start counts as not 0 from the beginning.
+    If the Hessian is singular, there are two cases for a point with a small gradient: a
+    zero of the gradient may be close, or the gradient may be small but nowhere 0, as
+    that of x³/3 + 1e-9 x. So the search goes on with multiples of Newton's steps. If
+    the gradient does not become as small as its rounding error, the point is dropped. A
+    gradient longer than ε^0.55 (2e-9 in float64) times the longest gradient at a start
+    counts as not 0 from the beginning.
 
     The points and their kinds do not change if f is multiplied by a power of two. All
-    lengths are in units of the widths of the bounds. Therefore, if a coordinate is
-    multiplied by a power of two, together with its starts and bounds, the points are
-    multiplied in the same way, and the kinds do not change.
+    lengths are in units of the widths of the bounds. Therefore, if the unit of a
+    coordinate changes by a power of two, the points change accordingly, and the kinds
+    do not change.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.
@@ -120,8 +121,8 @@ def classify_critical_point(
     decide, if the Hessian is not finite, or if x lies on a whole curve of minimum
     points.
 
-    The scale of f need not be known, because the samples cover all distances that are
-    not too small to change x.
+    You need not know the scale of f, because the samples cover all distances that are
+    large enough to change x in floating-point arithmetic.
 
     Args:
       f: Function of an array of shape (n,) that returns one real number.

@@ -31,8 +31,8 @@ class Curvature(NamedTuple):
     """Hessian at a point y, split into firm and loose directions.
 
     In a firm direction, the gradient around y confirms the curvature that the Hessian
-    has. In a loose direction, the gradient does not confirm the curvature. The
-    coordinates are scaled so that all rows of the Hessian are about equally large.
+    predicts. In a loose direction, it does not confirm this curvature. The coordinates
+    are scaled so that all rows of the Hessian are about equally large.
 
     Attributes:
       value: f(y).

@@ -161,13 +161,13 @@ def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
 
 
 def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Return whether the gradient at y, or at a zero close to y, vanishes.
+    """Return whether the gradient vanishes at y or at a point close to y.
 
-    Only the loose directions count. In each of them, the gradient must be a rounding
-    error. If it is not, but changes much around y, the search may have stopped early,
-    because it converges slowly to a zero of higher multiplicity. Then it goes on with
-    multiples of Newton's steps. A gradient that has a shortest length above 0, as that
-    of x³/3 + 1e-9 x, does not vanish.
+    Only the loose directions count. In each of them, the gradient must not exceed its
+    rounding error. If it does, but changes much around y, the search may have stopped
+    early, because it converges slowly to a zero of higher multiplicity. It then goes on
+    with multiples of Newton's steps. The result is False if the gradient is small but
+    nowhere 0, as that of x³/3 + 1e-9 x.
     """
     if curvature is None:
         return True

@@ -1,6 +1,6 @@
 """Function along the directions in which its Hessian is singular or unconfirmed.
 
-In the other directions, the function is minimised.
+In the other directions, the function is minimised or maximised.
 """
 
 from typing import NamedTuple

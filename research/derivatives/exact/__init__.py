@@ -51,9 +51,9 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
 
     Orders 1 and 2 are computed by nested forward mode. A higher order is computed by
     the Taylor series of f at x (see `taylor`): the derivative is order! times the
-    coefficient. The cost is then at most about order² / 2 times the cost of f, while
-    nested forward mode costs 2^order times as much. For many points use `jax.vmap` over
-    x, and for all derivatives up to an order use `taylor`.
+    coefficient. The cost is then at most about order² / 2 times the cost of f. That of
+    nested forward mode would be 2^order times the cost of f. For many points use
+    `jax.vmap` over x, and for all derivatives up to an order use `taylor`.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the
     derivative of the branch that is selected at x. It may differ from the derivative of
@@ -140,14 +140,14 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     c_k is 1/k! times the k-th derivative of f(x + t v) at t = 0. So c_0 = f(x), c_1 is
     the directional derivative, and c_2 is half of vᵀ H v if f has one value.
 
-    f is evaluated once, on series instead of numbers. The cost is at most about
-    (order + 1)² / 2 times the cost of f, while nested derivatives cost 2^order times as
-    much. Operations have a recurrence for their coefficients, or are linear in them.
-    For any other operation, the series of its derivative is computed from the
-    derivative rule of JAX, and integrated. Loops and branches are followed. The result
-    may be compiled, mapped and differentiated like any other function of JAX. As in
-    `derivative`, a function that selects between branches gives the series of the
-    branch that is selected at x.
+    f is evaluated once, on series instead of numbers. The cost is at most about (order
+    + 1)² / 2 times the cost of f. That of nested derivatives would be 2^order times the
+    cost of f. The coefficients of most operations have a recurrence, or are a linear
+    function of the coefficients of the inputs. For any other operation, the series of
+    its derivative is computed from the derivative rule of JAX, and integrated. Loops
+    and branches are evaluated, too. The result may be compiled, mapped and
+    differentiated like any other function of JAX. As in `derivative`, a function that
+    selects between branches gives the series of the branch that is selected at x.
 
     `jax.experimental.jet` returns derivatives instead of Taylor coefficients, and has
     no rule for loops, branches, linear solves and many elementary functions.
@@ -301,7 +301,8 @@ def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
 def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
     """Return the diagonal ∂²f / ∂x_i² of the Hessian.
 
-    For n inputs this takes n forward passes. It does not store n² numbers.
+    For n inputs this takes n passes of forward mode through the gradient. It does not
+    store n² numbers.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

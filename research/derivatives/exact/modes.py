@@ -77,7 +77,7 @@ def differentiated_in(f: Callable[..., Any], x: Any, mode: str, outputs: int) ->
       x: Point of evaluation.
       mode: "forward", "reverse" or "auto". "auto" means the mode that
         `chosen_mode(f, x)` returns.
-      outputs: Number of outputs of f.
+      outputs: Number of outputs of f, which `chosen_mode` needs for "auto".
     """
     check_choice("mode", mode, MODES)
     if mode != "auto":

@@ -13,11 +13,13 @@ _SHRINKS = 8.0  # At a kink, the looks shrink the break by more than this factor
 
 
 def quiet_part(ladder: Ladder) -> tuple[Ladder, int] | None:
-    """Return the levels below the first window with more noise than rounding.
+    """Return the levels below the first window that shows noise beyond rounding errors.
+
+    A level is a distance from x, and a window is a group of points near a distance.
 
     Returns:
-      (ladder of these levels, index of the window). None if all windows or none of
-      them show such noise.
+      (ladder of these levels, index of the window). None if the first window shows
+      such noise, or if none does.
     """
     noise = windows_noise(ladder)
     loud = np.flatnonzero(noise > _APPEARS * rounding(ladder)[ladder.places])
@@ -38,10 +40,11 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, int] | None:
 def is_continuous(ladder: Ladder, sampler: Sampler, window: int) -> bool:
     """Return whether f bends, but does not jump, where the noise of a window appears.
 
-    The sampler evaluates f between this window and the one before. Then it looks more
-    closely at the point where the slope changes most. At a jump, the change of f stays
-    the same. At a kink, it shrinks with the distance of the points. So a table with
-    straight lines is distinguished from a rounded function.
+    The sampler evaluates f around this window, and then again and again at closer
+    points around the place where the slope changes most. At a jump, the change of f
+    between neighbouring points stays the same. At a kink, it shrinks with the distance
+    of the points. This distinguishes a function that interpolates a table with straight
+    lines from a function that is rounded.
     """
     side = -1.0 if window % 2 else 1.0
     step = ladder.steps[ladder.places[window]]

@@ -20,6 +20,7 @@ from research.derivatives.finite_differences.judging import (
     jumps,
     rate,
     settle,
+    slow_error,
 )
 from research.derivatives.finite_differences.ladder import (
     LOWEST,
@@ -47,6 +48,9 @@ _SLOW = 0.9
 # 1, f oscillates.
 _STEADY = 0.3
 _MANY = 16
+# A jump of the derivative above this share of its bound is probably not noise.
+_SHOWN = 0.25
+_HALF = 0.6  # Half a jump, and a little for the error of the jump.
 _SHARP = 30.0  # A difference above this many bounds is a kink without further tests.
 _REASONS = {
     "kink": "the slopes from the left and from the right differ. Ask for one of them "
@@ -141,12 +145,21 @@ def finite_difference(
 
     If f looks smooth at small steps and noisy at larger ones, its values are rounded,
     or f interpolates a table with straight lines. If the small steps contradict the
-    result, f is evaluated at up to 132 more points. If they show that f bends but does
-    not jump, the result is that of the small steps.
+    result, or do not suffice for one, f is evaluated at up to 132 more points. If they
+    show that f bends but does not jump, the result is that of the small steps.
 
     Before the extrapolation, the left and the right derivative of each order from 1 to
     `order` are compared. If they differ clearly, the verdict is "kink". If their
-    difference is only a little larger than its bound, the verdict is "unresolved".
+    difference is only a little larger than its bound, the verdict is "unresolved". The
+    difference is estimated twice: from one-sided quotients, and from the part of f that
+    is even about x (for odd orders) or odd about x (for even orders). In that part a
+    smooth f has no power h^order, so small jumps stand out. The bound of the result is
+    at least 0.6 times the difference, if the difference is above a quarter of its own
+    bound.
+
+    If the estimates at the chosen step and at the next two steps change with a power p
+    of the step below log2(3), as for x² + 1e-6 |x|^2.5, the bound is at least 1.5 times
+    the error that this power implies, change / (2^p - 1).
 
     The bound is an estimate, not a guarantee. The problems
     `research.derivatives.problems.HELD_OUT` have 66 points with a derivative. At all of
@@ -178,6 +191,10 @@ def finite_difference(
       sin(x) + 1e-8 max(x, 0)⁴ at 0 with order 4.
     - A function that is constant around x only because it is rounded. f counts as
       constant if it is constant over a distance of at least max(|x|, 1) / 5.
+    - A jump of a higher derivative, a power like |x|^2.5 or an oscillation whose
+      contribution to f is below the noise at the steps that are used. An example is the
+      third derivative of a cubic spline with many nodes: the value is the third
+      derivative of the function behind the spline.
     - An oscillation between the points.
     - Whether f interpolates a table with straight lines, if the slopes of neighbouring
       lines differ by less than the rounding error of a difference quotient within a
@@ -245,7 +262,9 @@ def _beside_breaks(
 
     Larger steps cross the breaks of an f that interpolates a table with straight lines,
     and show the slope of the function behind it. Small steps show the slope of f. If f
-    jumps at the breaks, it is rounded, and the result stays.
+    jumps at the breaks, it is rounded, and the result stays. If it does not jump, as
+    for sin(x) + 1e-10 sin(1e6 x), and the small steps show too little, the verdict is
+    "unresolved".
     """
     part = quiet_part(ladder) if found.verdict == "ok" else None
     if part is None:
@@ -256,7 +275,11 @@ def _beside_breaks(
         "ok": abs(inner.value - found.value) - _CLEAR * inner.error,
         "kink": abs(inner.right - inner.left) / 2,
     }.get(inner.verdict, 0.0)
-    if not apart > found.error or not is_continuous(ladder, sampler, window):
+    # The result needs the noisy steps.
+    beyond = inner.verdict == "unresolved" and found.step > quiet.steps[-1]
+    if not (beyond or apart > found.error) or not is_continuous(
+        ladder, sampler, window
+    ):
         return found._replace(evaluations=sampler.evaluations)
     return inner._replace(evaluations=sampler.evaluations)
 
@@ -279,7 +302,10 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
 
 
 def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
-    """Return the verdict, and the derivative with its bound if there is one."""
+    """Return the verdict, and the derivative with its bound if there is one.
+
+    `noise` is the bound on the error of f at each level, and `side` is 0 for the
+    two-sided derivative, 1 for the one from the right, -1 for the one from the left."""
     all_tables = tables(ladder, noise, order)
     columns = [
         best_of_each_level(all_tables.left),
@@ -334,8 +360,12 @@ def _two_sided(
 
     The function f must be defined on both sides of x.
     """
-    for gap in found.gaps:
-        verdict = _of_gap(gap, ladder.exponents)
+    gaps = [
+        settle(best_of_each_level(*both))
+        for both in zip(found.gaps, found.jumps, strict=True)
+    ]
+    for gap, table in zip(gaps, found.gaps, strict=True):
+        verdict = _of_gap(gap, table, ladder.exponents)
         if verdict != "ok":
             return verdict, NOTHING
     power = rate(found.central, ladder.exponents)
@@ -349,6 +379,10 @@ def _two_sided(
         for table in (found.central, found.gaps[-1])
     ]
     scale = max(float(np.nanmax(larger, initial=0.0)), _flat(ladder, len(found.gaps)))
+    jump = abs(gaps[-1].value) if gaps[-1].is_known else 0.0
+    least = _HALF * jump if jump > _SHOWN * gaps[-1].error else 0.0
+    least = max(least, slow_error(one, found.central, found.even))
+    one = one._replace(error=max(one.error, least))
     return ("ok" if _is_known_well(one, scale) else "unresolved"), one
 
 
@@ -371,12 +405,17 @@ def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
     )
 
 
-def _of_gap(gap: Table, powers: np.ndarray) -> Verdict:
-    """Return "ok" if the one-sided derivatives agree, else "kink" or "unresolved"."""
-    one = settle(best_of_each_level(gap))
+def _of_gap(found: Estimate, gap: Table, powers: np.ndarray) -> Verdict:
+    """Return "ok" if the one-sided derivatives agree, else "kink" or "unresolved".
+
+    Args:
+      found: Estimate of the right derivative minus the left one.
+      gap: Table of this difference.
+      powers: log2 of the steps, shape (levels,).
+    """
     share = (
-        abs(one.value) / max(one.error, np.finfo(np.float64).tiny)
-        if one.is_known
+        abs(found.value) / max(found.error, np.finfo(np.float64).tiny)
+        if found.is_known
         else 0.0
     )
     if share > _SHARP:

@@ -11,6 +11,7 @@ CAUTION = 1.5  # Factor on the estimated error of truncation and noise.
 VANISHES = 0.1  # Smallest power of the step that counts as vanishing.
 # Largest error bound of an "ok" result, relative to the derivative or to its scale.
 CONFIDENT = 0.1
+_FAST = 3.0  # Changes that grow by this factor at each step are covered by the bounds.
 
 
 class Estimate(NamedTuple):
@@ -145,11 +146,33 @@ def rate(table: Table, powers: np.ndarray) -> float:
     return growth(change, noise, powers[:-1])[0]
 
 
+def slow_error(found: Estimate, *tables: Table) -> float:
+    """Return the error of an estimate whose values converge with a low power.
+
+    The estimate is that of the given level with the smallest bound. If its changes from
+    this level to the next ones are larger than the noise and grow with a power p of the
+    step, the error is change / (2^p - 1). So a power that no extrapolation removes, as
+    in x² + 1e-6 |x|^2.5, is seen even if noise hides it at smaller steps. A power above
+    log2(3) is covered by the bound.
+    """
+    bounds = np.concatenate([table.bounds[:, found.level] for table in tables])
+    place, row = divmod(int(np.argmin(bounds)), len(tables[0].values))
+    near = slice(found.level, found.level + 3)
+    values, noise = tables[place].values[row, near], tables[place].noise[row, near]
+    if len(values) < 3:
+        return 0.0
+    first, second = np.diff(values)
+    ratio = second / first
+    if not abs(first) > noise[0] + noise[1] or not 0 < ratio < _FAST:
+        return 0.0
+    return float(CAUTION * abs(first) / max(ratio - 1.0, np.finfo(np.float64).eps))
+
+
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if f - f(x) exceeds the noise and has the same value at each of the n
-    smallest steps, with n = LOWEST.
+    f jumps if f - f(x) exceeds the noise and has nearly the same value at the LOWEST
+    smallest steps. `side` contains the values of f on this side.
     """
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)

@@ -83,7 +83,8 @@ def exponents(x: float) -> np.ndarray:
 
 
 def reach(powers: np.ndarray) -> np.ndarray:
-    """Return the number of consecutive exponents from each level on, shape (levels,).
+    """Return the number of consecutive exponents that start at each level, shape
+    (levels,).
 
     Exponents are consecutive if each one is larger by 1 than the one before.
     """

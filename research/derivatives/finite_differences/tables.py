@@ -1,6 +1,7 @@
 """Difference quotients at all steps, their extrapolations to 0, and error bounds."""
 
 from functools import lru_cache
+from math import factorial
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ class Table(NamedTuple):
     def bounds(self) -> np.ndarray:
         """Bound on the error of each estimate; infinite where there is no estimate.
 
-        The bound is _SHARE times the noise, plus the largest of three changes:
+        The bound is 1.2 times the noise, plus the largest of three changes:
 
         - the change by the last extrapolation;
         - the change from the estimate at half the step, which has a smaller error;
@@ -52,7 +53,7 @@ class Table(NamedTuple):
         because f does not have the powers of h that are extrapolated.
 
         The second change contains the noise of the estimate at half the step, which is
-        2^order times as large. In the first _FEW rows of a series in h², half of that
+        2^order times as large. In the first four rows of a series in h², half of that
         noise is subtracted from the second change, because the last extrapolation is
         reliable there. In the later rows, the largest of the three changes is
         multiplied by three. The last extrapolation changes the estimate too little in
@@ -90,6 +91,10 @@ class Tables(NamedTuple):
       gaps: Tables of the difference between the right and the left derivative. There is
         one table for each order of derivative from 1 to n, where n is the order of the
         derivative that is estimated.
+      jumps: Tables of the same differences, for an f that is smooth but for one jump.
+        They use only the part of f that is even about x if the order is odd, and only
+        the odd part if the order is even. In this part a smooth f has no power h^order,
+        so a much smaller jump stands out.
     """
 
     even: Table
@@ -97,13 +102,13 @@ class Tables(NamedTuple):
     left: Table
     right: Table
     gaps: tuple[Table, ...]
+    jumps: tuple[Table, ...]
 
 
 class _Formulas(NamedTuple):
-    """Weights of the formulas for the derivatives of one order n.
+    """Weights of several formulas that are extrapolated with the same powers of h.
 
-    The rows are the central quotient, the gaps of order 1 to n, and the left and the
-    right derivative. Each formula is multiplied by h^order.
+    A row is a formula. Each formula is multiplied by h^order.
 
     Attributes:
       weights: Weights of f - f(x) at -h, -2h, -4h, ... and at h, 2h, 4h, ..., shape
@@ -111,18 +116,20 @@ class _Formulas(NamedTuple):
       orders: Order of the derivative in each row, shape (rows,).
       counts: Number of distances in each row, shape (rows,).
       needs: Whether a row uses the left and the right side, shape (rows, 2).
-      plain: Two arrays of squared weights after each number of extrapolations in h. The
-        first has the weights of the samples, shape (rows, COLUMNS, 2, nodes). The
-        second has the weight of f(x), shape (rows, COLUMNS).
-      even: The same two arrays for extrapolations in h², for the first row only.
+      richardson: Weights of the quotients at h, 2h, 4h, ... in each extrapolation,
+        shape (COLUMNS, COLUMNS), a row for each number of extrapolations.
+      samples: Squared weight of each sample after each extrapolation, in units of
+        h^-order, shape (rows, COLUMNS, 2, nodes).
+      centre: The same of f(x), shape (rows, COLUMNS).
     """
 
     weights: np.ndarray
     orders: np.ndarray
     counts: np.ndarray
     needs: np.ndarray
-    plain: tuple[np.ndarray, np.ndarray]
-    even: tuple[np.ndarray, np.ndarray]
+    richardson: np.ndarray
+    samples: np.ndarray
+    centre: np.ndarray
 
 
 def formula(order: int, side: int) -> tuple[np.ndarray, int]:
@@ -155,59 +162,92 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
     return weights, count
 
 
-@lru_cache(maxsize=2)
-def _richardson(base: float) -> np.ndarray:
+def jump_formula(order: int) -> tuple[np.ndarray, int]:
+    """Return the weights of a formula for h^order times the jump of a derivative.
+
+    f(x + h) + s f(x - h) - (1 + s) f(x), with s = 1 for an odd order and s = -1 for an
+    even order, has only the powers h², h⁴, ... or h, h³, ... if f is smooth. A jump J
+    of the derivative adds J h^order / order!. The formula removes the powers below.
+
+    Args:
+      order: Order of the derivative that jumps, 1 to 4.
+    Returns:
+      (weights, count), as of `formula`.
+    """
+    lower = np.arange(1 + order % 2, order, 2)
+    powers = np.append(lower, order)
+    steps = 2.0 ** np.arange(len(powers))
+    side = np.linalg.solve(
+        steps[None, :] ** powers[:, None], (powers == order) * float(factorial(order))
+    )
+    weights = np.zeros((2, _NODES))
+    weights[1, : len(steps)] = side
+    weights[0, : len(steps)] = side if order % 2 else -side
+    return weights, len(steps)
+
+
+def _richardson(powers: np.ndarray) -> np.ndarray:
     """Return the weights of the quotients at h, 2h, 4h, ... in each extrapolation.
 
     Args:
-      base: 2 for a series in h, 4 for a series in h².
+      powers: Powers of h that are removed one after another, shape (COLUMNS - 1,).
     Returns:
       The weights, shape (COLUMNS, COLUMNS), a row for each number of extrapolations.
     """
     rows = np.zeros((COLUMNS, COLUMNS))
     rows[0, 0] = 1.0
-    for m in range(1, COLUMNS):
-        rows[m] = (base**m * rows[m - 1] - np.append(0.0, rows[m - 1, :-1])) / (
-            base**m - 1
+    for m, factor in enumerate(2.0**powers, 1):
+        rows[m] = (factor * rows[m - 1] - np.append(0.0, rows[m - 1, :-1])) / (
+            factor - 1
         )
     return rows
 
 
 @lru_cache(maxsize=4)
-def _formulas(order: int) -> _Formulas:
+def _formulas(order: int) -> tuple[_Formulas, _Formulas, _Formulas]:
+    """Return the formulas for a derivative of one order.
+
+    Returns:
+      Three groups: the central quotient, the gaps of order 1 to n, and the left and the
+      right derivative, for series in h; the central quotient, for a series in h²; the
+      jumps of order 1 to n, for series in h, h³, h⁵, ...
+    """
     forward = [formula(m, 1) for m in range(1, order + 1)]
     backward = [formula(m, -1) for m in range(1, order + 1)]
-    rows = [formula(order, 0)]
-    rows += [(f - b, m) for (f, m), (b, _) in zip(forward, backward, strict=True)]
-    rows += [backward[-1], forward[-1]]
-    weights = np.stack([w for w, _ in rows])
-    orders = np.array([order, *range(1, order + 1), order, order])
-    counts = np.array([count for _, count in rows])
-    return _Formulas(
-        weights,
-        orders,
-        counts,
-        (weights != 0).any(axis=2),
-        _squares(weights, orders, 2.0),
-        _squares(weights[:1], orders[:1], 4.0),
+    gaps = [(f - b, m) for (f, m), (b, _) in zip(forward, backward, strict=True)]
+    up_to = list(range(1, order + 1))
+    first = np.arange(1, COLUMNS)
+    return (
+        _group(
+            [formula(order, 0), *gaps, backward[-1], forward[-1]],
+            [order, *up_to, order, order],
+            first,
+        ),
+        _group([formula(order, 0)], [order], 2 * first),
+        _group([jump_formula(m) for m in up_to], up_to, 2 * first - 1),
     )
 
 
-def _squares(
-    weights: np.ndarray, orders: np.ndarray, base: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return squared weights of the samples and of f(x) after each extrapolation.
-
-    The weights are in units of h^-order. `_Formulas` has the shapes of the two arrays.
-    """
-    richardson = _richardson(base)
+def _group(
+    rows: list[tuple[np.ndarray, int]], orders: list[int], powers: np.ndarray
+) -> _Formulas:
+    """Return formulas with the squared weights after each extrapolation."""
+    weights, richardson = np.stack([w for w, _ in rows]), _richardson(powers)
     total = np.zeros((len(weights), COLUMNS, 2, COLUMNS + _NODES - 1))
     for shift in range(COLUMNS):
         part = richardson[:, shift][None, :, None, None] * weights[:, None]
         total[..., shift : shift + _NODES] += (
-            part * 2.0 ** (-shift * orders)[:, None, None, None]
+            part * 2.0 ** (-shift * np.array(orders))[:, None, None, None]
         )
-    return total**2, total.sum(axis=(2, 3)) ** 2
+    return _Formulas(
+        weights,
+        np.array(orders),
+        np.array([count for _, count in rows]),
+        (weights != 0).any(axis=2),
+        richardson,
+        total**2,
+        total.sum(axis=(2, 3)) ** 2,
+    )
 
 
 def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
@@ -218,12 +258,22 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
       noise: Bound on the error of f at each level, shape (levels,).
       order: Order of the derivative, 1 to 4.
     """
-    formulas = _formulas(order)
+    plain, squares, parity = _formulas(order)
+    central, *gaps, left, right = _extrapolated(plain, ladder, noise, False)
+    even = _extrapolated(squares, ladder, noise, True)[0]
+    jumps = _extrapolated(parity, ladder, noise, True)
+    return Tables(even, central, left, right, tuple(gaps), tuple(jumps))
+
+
+def _extrapolated(
+    formulas: _Formulas, ladder: Ladder, noise: np.ndarray, is_even: bool
+) -> list[Table]:
+    """Return a table for each formula of a group."""
     samples = np.nan_to_num(ladder.changes, posinf=0.0, neginf=0.0)
     quotients = np.einsum("rsn,skn->rk", formulas.weights, _ahead(samples, _NODES))
     scale = -ladder.exponents * np.ones((len(quotients), 1), int)
     # Divide by the step `order` times, because a power of a tiny step would underflow.
-    for done in range(order):
+    for done in range(int(formulas.orders.max())):
         quotients = np.where(
             (formulas.orders > done)[:, None], np.ldexp(quotients, scale), quotients
         )
@@ -241,16 +291,12 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
         >= formulas.counts[:, None, None] + np.arange(COLUMNS)[None, :, None]
     )
     ahead = _ahead(np.nan_to_num(quotients, posinf=0.0, neginf=0.0), COLUMNS)
-    plain = np.where(valid, np.einsum("cn,rkn->rck", _richardson(2.0), ahead), np.nan)
-    even = np.where(
-        valid[0], np.einsum("cn,kn->ck", _richardson(4.0), ahead[0]), np.nan
-    )
-    errors = _errors(formulas.plain, formulas.orders, noise, ladder.exponents)
-    of_even = _errors(formulas.even, formulas.orders[:1], noise, ladder.exponents)[0]
-    central, *gaps, left, right = (
-        Table(v, e) for v, e in zip(plain, errors, strict=True)
-    )
-    return Tables(Table(even, of_even, is_even=True), central, left, right, tuple(gaps))
+    values = np.einsum("cn,rkn->rck", formulas.richardson, ahead)
+    errors = _errors(formulas, noise, ladder.exponents)
+    return [
+        Table(v, e, is_even)
+        for v, e in zip(np.where(valid, values, np.nan), errors, strict=True)
+    ]
 
 
 def _ahead(values: np.ndarray, count: int) -> np.ndarray:
@@ -264,26 +310,23 @@ def _ahead(values: np.ndarray, count: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(padded, count, axis=-1)
 
 
-def _errors(
-    squares: tuple[np.ndarray, np.ndarray],
-    orders: np.ndarray,
-    noise: np.ndarray,
-    powers: np.ndarray,
-) -> np.ndarray:
+def _errors(formulas: _Formulas, noise: np.ndarray, powers: np.ndarray) -> np.ndarray:
     """Return the effect of noise on each estimate, shape (rows, COLUMNS, levels).
 
     The squares of the samples' errors are added, because the errors count as
     independent.
     """
-    samples, centre = squares
-    ahead = _ahead(noise, samples.shape[-1])
+    ahead = _ahead(noise, formulas.samples.shape[-1])
     relative = np.minimum(ahead / noise[:, None], 1e100) ** 2
     total = (
-        np.sqrt(np.einsum("rcsn,kn->rck", samples, relative) + centre[..., None])
+        np.sqrt(
+            np.einsum("rcsn,kn->rck", formulas.samples, relative)
+            + formulas.centre[..., None]
+        )
         * noise
     )
-    for done in range(int(orders.max())):
+    for done in range(int(formulas.orders.max())):
         total = np.where(
-            (orders > done)[:, None, None], np.ldexp(total, -powers), total
+            (formulas.orders > done)[:, None, None], np.ldexp(total, -powers), total
         )
     return total

@@ -31,6 +31,7 @@ class Node(NamedTuple):
       kind: "input", "row", "constant" (no adjoint passes), "fold" (several rows) or
         "output".
       hint: Derivative rule in words, and the line of code.
+      rows: Positions of its rows in `Ledger.rows`; empty for an input.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Node(NamedTuple):
     adjoint: str
     kind: str
     hint: str
+    rows: tuple[int, ...] = ()
 
 
 class Edge(NamedTuple):
@@ -75,6 +77,7 @@ class _Unit(NamedTuple):
     scope: tuple[str, ...]
     calls: tuple[int, ...]
     source: str
+    row: tuple[int, ...] = ()
 
 
 class _Share(NamedTuple):
@@ -165,8 +168,8 @@ def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
     ]
     makers = {node: place for place, node in enumerate(inputs.values())}
     rows = {
-        id(equation): row
-        for equation, row in zip(shown, ledger.rows, strict=True)
+        id(equation): (place, row)
+        for place, (equation, row) in enumerate(zip(shown, ledger.rows, strict=True))
         if not row.is_rule
     }
     shares: list[_Share] = []
@@ -178,7 +181,7 @@ def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
         for e in rule.entries
     }
     for equation in tape.equations():
-        row = rows.get(id(equation))
+        place, row = rows.get(id(equation), (0, None))
         if row is not None:
             makers |= dict.fromkeys(equation.outputs, len(units))
             shares += _row_shares(row, equation.inputs, makers, len(units))
@@ -187,7 +190,7 @@ def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
                     row,
                     closed.get(id(equation), equation.calls),
                     output in equation.outputs,
-                )
+                )._replace(row=(place,))
             )
         elif (
             equation.inputs
@@ -307,7 +310,12 @@ def _node(units: Sequence[_Unit]) -> Node:
     last = units[-1]
     if len(units) == 1:
         return Node(
-            last.title, brief(last.value), brief(last.adjoint), last.kind, last.hint
+            last.title,
+            brief(last.value),
+            brief(last.adjoint),
+            last.kind,
+            last.hint,
+            last.row,
         )
     hint = f"{units[0].title.split(' =')[0]} to {last.title}"
     kind = "output" if last.kind == "output" else "fold"
@@ -317,6 +325,7 @@ def _node(units: Sequence[_Unit]) -> Node:
         brief(last.adjoint),
         kind,
         hint,
+        tuple(place for unit in units for place in unit.row),
     )
 
 

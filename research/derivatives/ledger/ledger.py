@@ -7,6 +7,7 @@ from research.derivatives.ledger import (
     kinks,
     layout,
     nonfinite,
+    page,
     paths,
     picture,
     table,
@@ -112,11 +113,28 @@ class Ledger(LedgerFields):
         """Return a drawing of the function as a graph, as the text of an SVG file.
 
         Boxes show values and adjoints. Edges show local derivatives ("× ...") and
-        contributions to adjoints ("+ ..."). The file needs no other files, and has a
-        light and a dark theme. In graphs of more than 60 rows, several rows share a
-        box.
+        contributions to adjoints ("+ ..."). In graphs of more than 60 rows, several
+        rows share a box. The file needs no other files and no CSS: browsers, Inkscape,
+        LaTeX (by Inkscape or rsvg-convert) and PowerPoint draw it with its colours.
         """
         return picture.as_svg(self)
+
+    def html(self) -> str:
+        """Return a page to explore the table, as the text of an HTML file.
+
+        The page shows the graph and the table. If you point at a row or a box, or move
+        to it with Tab or the arrow keys, the page highlights what flows into its
+        adjoint, and lists these contributions: the row from which each comes, its rule,
+        and its numbers. Scopes (functions, branches, steps) can be folded. The page
+        opens from disk in every browser and needs no network.
+
+        Example:
+          >>> from research.derivatives import explain
+          >>> page = explain(lambda x: (3 * x**2 + 2) ** 3, 0.5).html()
+          >>> page.startswith("<!doctype html>")
+          True
+        """
+        return page.as_page(self)
 
     def _repr_html_(self) -> str:
         return picture.as_html(self)

@@ -1,4 +1,8 @@
-"""Drawing of the table of `explain` as SVG, with a light and a dark theme."""
+"""Drawing of the table of `explain` as SVG.
+
+Every element has its own colours, so that programs without CSS draw it too (Inkscape,
+LaTeX, PowerPoint). A style sheet adds a dark theme for browsers.
+"""
 
 import html
 import re
@@ -37,6 +41,7 @@ DARK = {
     "spoilt": "#4d1620",
     "alarm": "#ff7a8a",
 }
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', Arial, sans-serif"
 SHORT = 20  # A table with at most this many rows is open at first.
 LEGEND = (
     ("value", "value, computed downwards"),
@@ -47,13 +52,27 @@ LEGEND = (
 
 def as_svg(ledger: LedgerFields) -> str:
     """Return the graph of a table of `explain` as the text of an SVG file."""
+    return _drawn(ledger, dark=False)
+
+
+def _drawn(ledger: LedgerFields, *, dark: bool) -> str:
     graph = make_graph(ledger)
-    heading = f"Backpropagation through {ledger.title}"
-    return draw(graph, arrange(graph), heading, answer(ledger))
+    return draw(graph, arrange(graph), heading_of(ledger), answer(ledger), dark=dark)
+
+
+def heading_of(ledger: LedgerFields) -> str:
+    """Return the title of a drawing."""
+    return f"Backpropagation through {ledger.title}"
 
 
 def draw(
-    graph: Graph, layout: Layout, heading: str, words: str, *, dark: bool = True
+    graph: Graph,
+    layout: Layout,
+    heading: str,
+    words: str,
+    *,
+    dark: bool = False,
+    marks: bool = False,
 ) -> str:
     """Return a graph with its layout as the text of an SVG file.
 
@@ -63,24 +82,27 @@ def draw(
       graph, layout: Results of `Ledger.drawing`.
       heading: Title, for readers who cannot see the drawing.
       words: Sentence that comes before the description of the boxes for these readers.
-      dark: Whether the drawing is dark where the reader prefers dark pages.
+      dark: Whether the drawing is dark where the reader prefers dark pages. The style
+        sheet for this is understood by browsers only.
+      marks: Whether boxes and edges have the numbers of their nodes, for a script.
     """
     width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)
     shift = (width - layout.width) / 2
     described = html.escape(f"{words} {_description(graph.nodes)}".strip())
     name = f"ledger-{zlib.crc32((words + str(graph)).encode()):08x}"
     drawn = [
-        _drawn_edge(edge, way)
+        _drawn_edge(edge, way, marks)
         for edge, way in zip(graph.edges, layout.ways, strict=True)
     ]
-    boxes = [_drawn_node(node, layout, i) for i, node in enumerate(graph.nodes)]
+    boxes = [_drawn_node(node, layout, i, marks) for i, node in enumerate(graph.nodes)]
     labels = [
-        _drawn_label(edge, *place)
+        _drawn_label(edge, place, marks)
         for edge, place in zip(graph.edges, layout.labels, strict=True)
     ]
     legend = [
         f'<text class="{kind}" x="{14}" '
-        f'y="{height - LINE * (len(LEGEND) - i) + 4:.1f}">{html.escape(text)}</text>'
+        f'y="{height - LINE * (len(LEGEND) - i) + 4:.1f}" fill="{LIGHT[kind]}">'
+        f"{html.escape(text)}</text>"
         for i, (kind, text) in enumerate(LEGEND)
     ]
     return "\n".join(
@@ -88,11 +110,13 @@ def draw(
             f'<svg xmlns="http://www.w3.org/2000/svg" class="{name}" '
             f'viewBox="0 0 {width:.0f} {height:.0f}" '
             f'width="{width:.0f}" height="{height:.0f}" '
+            f'font-family="{FONT}" font-size="12" '
             f'role="img" aria-labelledby="{name}-title {name}-desc">',
             f'<title id="{name}-title">{html.escape(heading)}</title>',
             (f'<desc id="{name}-desc">{described}</desc>'),
-            f"<style>{_style(name, dark)}</style>",
-            f'<rect class="ground" width="{width:.0f}" height="{height:.0f}"/>',
+            *([f"<style>{_dark_style(name)}</style>"] if dark else []),
+            f'<rect class="ground" width="{width:.0f}" height="{height:.0f}" '
+            f'fill="{LIGHT["ground"]}"/>',
             f'<g transform="translate({shift:.1f} 0)">',
             *drawn,
             *boxes,
@@ -118,7 +142,7 @@ def as_html(ledger: LedgerFields) -> str:
     return (
         f"<div><p><b>{html.escape(answer(ledger))}</b></p>"
         '<div style="overflow-x:auto;max-height:48em;overflow-y:auto">'
-        f"{as_svg(ledger)}</div>"
+        f"{_drawn(ledger, dark=True)}</div>"
         f"<details{opened}><summary>The ledger: {len(ledger.rows)} rows</summary>"
         f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
@@ -126,43 +150,53 @@ def as_html(ledger: LedgerFields) -> str:
     )
 
 
-def _style(name: str, dark: bool) -> str:
-    def colours(palette: dict[str, str]) -> str:
-        return (
-            f".{name}{{"
-            + "".join(f"--{key}:{value};" for key, value in palette.items())
-            + "}"
-        )
-
+def _dark_style(name: str) -> str:
+    """Return a style sheet that replaces the colours where dark pages are preferred."""
     rules = {
-        "": (
-            "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',"
-            "sans-serif;font-size:12px"
-        ),
-        " text": "fill:var(--text)",
-        " .ground": "fill:var(--ground)",
-        " .title": "font-weight:600",
-        " .value": "fill:var(--value)",
-        " .adjoint": "fill:var(--adjoint)",
-        " rect.box": "fill:var(--box);stroke:var(--line)",
-        " rect.input": "fill:var(--input)",
-        " rect.output": "fill:var(--output)",
-        " rect.fold": "stroke-width:2.5",
-        " .spoilt rect.box": "fill:var(--spoilt);stroke:var(--alarm);stroke-width:2.5",
-        " .constant text": "fill:var(--quiet)",
-        " rect.constant": "stroke-dasharray:2 3",
-        " path": "fill:none;stroke:var(--line);stroke-width:1.4",
-        " path.constant": "stroke-dasharray:2 4",
-        " path.rule": "stroke:var(--adjoint);stroke-dasharray:7 4",
-        " .label text": "font-size:11px",
+        " text": "fill:{text}",
+        " .ground": "fill:{ground}",
+        " .value": "fill:{value}",
+        " .adjoint": "fill:{adjoint}",
+        " rect.box": "fill:{box};stroke:{line}",
+        " rect.input": "fill:{input}",
+        " rect.output": "fill:{output}",
+        " .spoilt rect.box": "fill:{spoilt};stroke:{alarm}",
+        " .constant text": "fill:{quiet}",
+        " path": "stroke:{line}",
+        " path.rule": "stroke:{adjoint}",
     }
-    css = "".join(f".{name}{selector}{{{rule}}}" for selector, rule in rules.items())
-    if not dark:
-        return f"{colours(LIGHT)}{css}"
-    return f"{colours(LIGHT)}@media (prefers-color-scheme:dark){{{colours(DARK)}}}{css}"
+    css = "".join(
+        f".{name}{selector}{{{rule.format(**DARK)}}}"
+        for selector, rule in rules.items()
+    )
+    return f"@media (prefers-color-scheme:dark){{{css}}}"
 
 
-def _drawn_node(node: Node, layout: Layout, place: int) -> str:
+def _box_paint(kind: str, is_spoilt: bool) -> str:
+    """Return the attributes that colour a box."""
+    fill = LIGHT["spoilt"] if is_spoilt else LIGHT.get(kind, LIGHT["box"])
+    stroke = LIGHT["alarm" if is_spoilt else "line"]
+    wide = 2.5 if is_spoilt or kind == "fold" else 1
+    dashes = ' stroke-dasharray="2 3"' if kind == "constant" else ""
+    return f'fill="{fill}" stroke="{stroke}" stroke-width="{wide}"{dashes}'
+
+
+def _edge_paint(kind: str) -> str:
+    """Return the attributes that colour an edge."""
+    stroke = LIGHT["adjoint" if kind == "rule" else "line"]
+    dashes = {"constant": "2 4", "rule": "7 4"}.get(kind)
+    more = f' stroke-dasharray="{dashes}"' if dashes else ""
+    return f'fill="none" stroke="{stroke}" stroke-width="1.4"{more}'
+
+
+def _text_paint(kind: str, is_quiet: bool) -> str:
+    """Return the attributes that colour a text."""
+    weight = ' font-weight="600"' if kind == "title" else ""
+    colour = LIGHT["quiet"] if is_quiet else LIGHT.get(kind, LIGHT["text"])
+    return f'fill="{colour}"{weight}'
+
+
+def _drawn_node(node: Node, layout: Layout, place: int, marks: bool) -> str:
     (x, y), (width, height) = layout.centres[place], layout.sizes[place]
     lines = [
         ("title", node.title),
@@ -174,17 +208,19 @@ def _drawn_node(node: Node, layout: Layout, place: int) -> str:
         if text:
             texts.append(
                 f'<text class="{kind}" x="{x:.1f}" y="{top:.1f}" '
-                f'text-anchor="middle">{html.escape(text)}</text>'
+                f'text-anchor="middle" {_text_paint(kind, node.kind == "constant")}>'
+                f"{html.escape(text)}</text>"
             )
             top += LINE
     box = (
         f'<rect class="box {node.kind}" x="{x - width / 2:.1f}" '
         f'y="{y - height / 2:.1f}" width="{width:.1f}" '
-        f'height="{height:.1f}" rx="6"/>'
+        f'height="{height:.1f}" rx="6" {_box_paint(node.kind, _is_spoilt(node))}/>'
     )
     hint = f"<title>{html.escape(node.hint)}</title>" if node.hint else ""
     kind = f"{node.kind} spoilt" if _is_spoilt(node) else node.kind
-    return f'<g class="{kind}">{hint}{box}{"".join(texts)}</g>'
+    mark = f' data-node="{place}" tabindex="0"' if marks else ""
+    return f'<g class="{kind}"{mark}>{hint}{box}{"".join(texts)}</g>'
 
 
 def _is_spoilt(node: Node) -> bool:
@@ -193,7 +229,7 @@ def _is_spoilt(node: Node) -> bool:
     return not {"nan", "inf"}.isdisjoint(numbers)
 
 
-def _drawn_edge(edge: Edge, way: np.ndarray) -> str:
+def _drawn_edge(edge: Edge, way: np.ndarray, marks: bool) -> str:
     start, *rest = way
     path = [f"M{start[0]:.1f} {start[1]:.1f}"]
     for point in rest:
@@ -203,24 +239,35 @@ def _drawn_edge(edge: Edge, way: np.ndarray) -> str:
             f"{point[0]:.1f} {point[1]:.1f}"
         )
         start = point
-    return f'<path class="{edge.kind}" d="{"".join(path)}"/>'
+    return (
+        f'<path class="{edge.kind}" d="{"".join(path)}" {_edge_paint(edge.kind)}'
+        f"{_edge_mark(edge, marks)}/>"
+    )
 
 
-def _drawn_label(edge: Edge, x: float, y: float) -> str:
+def _edge_mark(edge: Edge, marks: bool) -> str:
+    return f' data-start="{edge.start}" data-end="{edge.end}"' if marks else ""
+
+
+def _drawn_label(edge: Edge, place: np.ndarray, marks: bool) -> str:
+    x, y = place
     parts = [("value", edge.local), ("adjoint", edge.contribution)]
     shown = [(kind, text) for kind, text in parts if text]
     y += 4 - (len(shown) - 1) * 6.5
     wide = 6.0 * max((len(text) for _, text in shown), default=0) + 4
     size = f'width="{wide:.1f}" height="{13 * len(shown) + 2}"'
     ground = (
-        f'<rect class="ground" x="{x - wide / 2:.1f}" y="{y - 11:.1f}" {size} rx="3"/>'
+        f'<rect class="ground" x="{x - wide / 2:.1f}" y="{y - 11:.1f}" {size} rx="3" '
+        f'fill="{LIGHT["ground"]}"/>'
     )
     texts = (
         f'<text class="{kind}" x="{x:.1f}" y="{y + 13 * i:.1f}" '
-        f'text-anchor="middle">{html.escape(text)}</text>'
+        f'text-anchor="middle" font-size="11" fill="{LIGHT[kind]}">'
+        f"{html.escape(text)}</text>"
         for i, (kind, text) in enumerate(shown)
     )
-    return f'<g class="label">{ground}{"".join(texts)}</g>' if shown else ""
+    mark = _edge_mark(edge, marks)
+    return f'<g class="label"{mark}>{ground}{"".join(texts)}</g>' if shown else ""
 
 
 def _description(nodes: tuple[Node, ...]) -> str:

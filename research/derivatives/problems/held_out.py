@@ -1,6 +1,6 @@
-"""Test problems that were not used to tune `finite_difference`.
+"""Test problems that were written down before `finite_difference` was written.
 
-They were written down before that function was written.
+The factors of its bound were later chosen with knowledge of the results on them.
 """
 
 from research.derivatives.problems.problem import Problem

@@ -38,13 +38,13 @@ class PatternError(ValueError):
 
 
 class SparsityPattern(NamedTuple):
-    """Where a matrix may have entries other than 0, and how they are computed.
+    """Positions at which a matrix may have entries other than 0, with a colouring.
 
     Attributes:
       rows: Row of each entry, shape (number of entries,).
       columns: Column of each entry.
       shape: Shape of the matrix.
-      colouring: Which rows and columns are computed together.
+      colouring: Which rows and columns are computed together, by one product.
     """
 
     rows: np.ndarray
@@ -75,19 +75,20 @@ def sparse_jacobian(
 ) -> SparseDerivative:
     """Compute a Jacobian J_ij = ∂f_i/∂x_j that has few entries, from few products.
 
-    Columns that share no row have one colour, and one product J v (forward mode) gives
-    all of them. Rows with many entries are computed by products uᵀ J (reverse mode), so
-    that they do not make many colours of columns necessary; or columns and rows change
-    roles, if that takes fewer products. A matrix with one dense row, one dense column
-    and a diagonal takes 3 products for any size.
+    Columns without entries in a common row get the same colour, and one product J v
+    (forward mode) gives all columns of a colour. A row with many entries would need
+    many colours of columns. Such rows are therefore computed by products uᵀ J (reverse
+    mode) instead. Rows and columns change roles if that takes fewer products. A matrix
+    with one dense row, one dense column and a diagonal takes 3 products for any size.
 
-    The pattern is found from the jaxpr of f: for each operation, which entries of its
-    result depend on which inputs, for both sides of a branch. Operations without a rule
-    of their own count as dense, which costs colours but not correctness.
+    The pattern is found from the jaxpr of f. A rule for each operation says which
+    entries of its result depend on which entries of its inputs. Both sides of a branch
+    count. An operation without a rule counts as dense: the result stays right, but may
+    take more products.
 
     Each call checks the pattern with one random vector v: J v by forward mode must be
-    the product of the sparse matrix and v. An entry that the pattern does not have is
-    detected with probability 1, if it is not below the rounding error.
+    the product of the sparse matrix and v. If J has an entry outside the pattern, this
+    is detected with probability 1, unless the entry is smaller than the rounding error.
 
     Args:
       f: Function of one pytree of floating arrays that returns floating arrays.
@@ -124,9 +125,9 @@ def sparse_hessian(
 ) -> SparseDerivative:
     """Compute a Hessian H_ij = ∂²f/∂x_i∂x_j that has few entries, from few products.
 
-    The Hessian is the Jacobian of the gradient, whose pattern and products are used as
-    in `sparse_jacobian`. An entry may be read from its mirror image, so dense rows cost
-    one product each, and no colours of columns.
+    The Hessian is computed as the Jacobian of the gradient, as in `sparse_jacobian`.
+    Because it is symmetric, H_ij may be read from H_ji. So a dense row costs one
+    product, which also gives the dense column.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

@@ -1,10 +1,11 @@
 """Colouring of a sparsity pattern, in both directions.
 
-Columns of one colour are computed together by one product J v, rows by one product
-uᵀ J. Rows with many entries make many colours of columns necessary, so these
-rows are computed by the second kind of product, and the columns are coloured without
-them; or the other way round (Coleman & Verma, The efficient computation of sparse
-Jacobian matrices using automatic differentiation, 1998).
+Columns of one colour are computed together by one product J v, rows of one colour by
+one product uᵀ J. A row with many entries would need many colours of columns. Such rows
+are therefore computed by products uᵀ J, and the columns are coloured without them. If
+it takes fewer products, dense columns are treated in this way instead (Coleman & Verma,
+The efficient computation of sparse Jacobian matrices using automatic differentiation,
+1998).
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ class Colouring(NamedTuple):
       columns: Colour of each column, or -1 for a column that no product needs.
       rows: Colour of each row, or -1.
       by_row: Whether each entry of the pattern, in the order of CSR, is computed with
-        its row.
+        its row and not with its column.
     """
 
     columns: np.ndarray
@@ -53,8 +54,8 @@ def coloured(
     Args:
       pattern: Boolean matrix in CSR form.
       forward, reverse: Whether products J v, and products uᵀ J, can be computed.
-      symmetric: Whether the matrix is symmetric. Then an entry may be read from its
-        mirror image.
+      symmetric: Whether the matrix is symmetric. Then entry (i, j) may be read from
+        entry (j, i).
     """
     best: Colouring | None = None
     for flipped in (False, True):

@@ -1,7 +1,7 @@
 """Which outputs of a function depend on which inputs, from its jaxpr.
 
-The pattern holds for all inputs of the given shape: both sides of a branch count. It
-may hold more entries than the Jacobian has, but no fewer, except where a custom
+The pattern is valid for all inputs of the given shape: both sides of a branch count. It
+may contain more entries than the Jacobian has, but not fewer, except where a custom
 derivative rule depends on inputs on which its function does not depend.
 """
 
@@ -22,12 +22,13 @@ Matrix = Any  # scipy.sparse.csr_array of bool, one row for each entry of an arr
 
 
 class Fact(NamedTuple):
-    """What is known of a variable.
+    """Known properties of a variable of a jaxpr.
 
     Attributes:
       shape: Its shape.
       value: Its value if it does not depend on the inputs and is not traced, or None.
-      rows: For each entry, the inputs on which it depends; None if on none.
+      rows: For each entry, the inputs on which it depends. None if no entry depends on
+        any input.
     """
 
     shape: tuple[int, ...]
