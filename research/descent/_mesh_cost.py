@@ -99,7 +99,9 @@ def _of_sums(arrays: Sequence[Any], mesh: Mesh) -> int:
 
 def _of_sum(entries: int, itemsize: int, mesh: Mesh) -> int:
     others = mesh.num_devices - 1
-    if mesh.exact and (entries < SMALL or mesh.num_devices == 2):
+    if not mesh.exact:
+        return 2 * others * entries * itemsize // mesh.num_devices
+    if entries < SMALL or mesh.num_devices == 2:
         return entries * itemsize * others
     return 2 * math.ceil(entries / mesh.num_devices) * itemsize * others
 

@@ -232,8 +232,9 @@ def lost_processes_explained() -> Iterator[None]:
     """Replace JAX's error after another process has ended by a sentence."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or not any(w in str(error).lower() for w in LOST):
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        words = LOST if isinstance(error, jax.errors.JaxRuntimeError) else ("gloo",)
+        if jax.process_count() == 1 or not any(w in str(error).lower() for w in words):
             raise
         raise ConnectionError(
             f"process {jax.process_index()} lost its connection to another process of "

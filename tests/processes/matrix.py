@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,13 @@ def main() -> int:
     parser.add_argument("--model", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--rule", nargs="+", default=RULES)
     asked = parser.parse_args()
+    return 0 if run(asked.model, asked.rule, [False, True]) else 1
+
+
+def run(models: Sequence[str], rules: Sequence[str], shards: Sequence[bool]) -> bool:
+    """Run the trainings; return whether each has one hash and resumes."""
     good = True
-    for model, rule, shard in itertools.product(asked.model, asked.rule, (False, True)):
+    for model, rule, shard in itertools.product(models, rules, shards):
         options = {"model": model, "rule": rule, "shard": shard}
         found: set[str] = set()
         for shape in SHAPES:
@@ -79,7 +85,7 @@ def main() -> int:
         good &= len(found) == 1
         kind = "fully sharded" if shard else "data parallel"
         print(f"{model}, {rule}, {kind}: {' '.join(sorted(found))}", flush=True)
-    return 0 if good else 1
+    return good
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """What a mesh of eight devices finds, for test_mesh.py: a process of its own has the
 devices.
 
-python tests/processes/mesh_cases.py
+python -m tests.processes.mesh_cases '{}' parts refused
 """
 
 import json
+import math
 import re
 import sys
 
@@ -18,7 +19,7 @@ from research.descent._mesh_loop import lower_on_mesh
 from research.types import Batch
 from tests.processes import training
 
-COLLECTIVES = r" (all-gather|all-reduce|all-to-all|reduce-scatter)(?:-start)?\("
+COLLECTIVES = r" = (.*) (all-gather|all-reduce|all-to-all|reduce-scatter)(?:-start)?\("
 generator = np.random.default_rng(0)
 DATA = Batch(generator.normal(size=(16, 8)), generator.normal(size=16))
 # Leaves that eight devices divide along the first axis, the second, and along none.
@@ -46,7 +47,10 @@ def objective(params, batch):
 
 
 def collectives(rule, options):
-    """The collectives in the compiled program of a step, counted."""
+    """The collectives in the compiled program of a step, counted; and their bytes.
+
+    Each device receives all parts of a result but its own; in an all-reduce, twice.
+    """
     lowered = lower_on_mesh(
         objective,
         update_rules.UPDATE_RULES[rule](0.1),
@@ -57,8 +61,26 @@ def collectives(rule, options):
         noisy=False,
         mesh=descent.mesh(8, **options),
     )
-    names = re.findall(COLLECTIVES, lowered.program.compile().as_text())
-    return {name: names.count(name) for name in sorted(set(names))}
+    found = re.findall(COLLECTIVES, lowered.program.compile().as_text())
+    names = [name for _, name in found]
+    shares = {
+        "all-reduce": 2 / 8,
+        "reduce-scatter": 1,
+    }  # Of the results, for each other.
+    received = sum(
+        bytes_of(shapes) * 7 * shares.get(name, 1 / 8) for shapes, name in found
+    )
+    counted = {name: names.count(name) for name in sorted(set(names))}
+    rule = update_rules.UPDATE_RULES[rule](0.1)
+    return counted, received, descent.bytes_per_step(rule, START, 8, **options)
+
+
+def bytes_of(shapes):
+    """Bytes of the arrays in the type of a result, such as f64[8,3]{1,0}."""
+    return sum(
+        int(bits) // 8 * math.prod(map(int, filter(None, sizes.split(","))))
+        for bits, sizes in re.findall(r"\bf(\d+)\[([\d,]*)\]", shapes)
+    )
 
 
 def on_devices(f, *arguments):
@@ -157,7 +179,7 @@ def refused():
         ),
         lambda: descent.train(
             objective,
-            ENTRYWISE,
+            rule,
             DATA,
             SAMPLER,
             mesh=descent.mesh(8),
@@ -175,16 +197,22 @@ def refused():
     return words
 
 
-if __name__ == "__main__":
+def main():
+    """Print what the command line asks for."""
     backend.configure(devices=8, pool=8)
-    asked = training.DEFAULTS | json.loads(sys.argv[1])
-    found = {
-        "resumed": training.fit(asked),
-        "whole": training.fit(asked | {"folder": None}),
-        "collectives": {name: collectives(*case) for name, case in PROGRAMS.items()},
-        "derivatives": derivatives(True),
-        "in order": in_order(),
-        "parts": parts(),
-        "refused": refused(),
+    options = training.DEFAULTS | json.loads(sys.argv[1])
+    parts_of = {
+        "resumed": lambda: training.fit(options),
+        "whole": lambda: training.fit(options | {"folder": None}),
+        "derivatives": lambda: derivatives(True),
+        "in order": in_order,
+        "parts": parts,
+        "refused": refused,
     }
-    print(json.dumps(found))
+    for name, case in PROGRAMS.items():
+        parts_of[name] = lambda case=case: collectives(*case)
+    print(json.dumps({name: parts_of[name]() for name in sys.argv[2:]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -29,13 +29,14 @@ WANTED = {
 }
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What one process with eight devices finds, after two processes were killed."""
-    options = TRAINING | {"folder": str(tmp_path_factory.mktemp("kept"))}
-    sentences, _ = matrix.killed(matrix.started(2, options | {"kill": [1, 2]}))
+FEW = ("data parallel", "fully sharded, fast")
+
+
+def on_eight_devices(options, *names):
+    """What one process with eight devices finds."""
+    words = ["-m", "tests.processes.mesh_cases", json.dumps(options), *names]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.processes.mesh_cases", json.dumps(options)],
+        [sys.executable, *words],
         cwd=TOP,
         env=os.environ | {"PYTHONPATH": str(TOP)},
         capture_output=True,
@@ -43,7 +44,22 @@ def found(tmp_path_factory):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return {"sentences": sentences} | json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What eight devices find, after two processes with one each were killed."""
+    options = TRAINING | {"folder": str(tmp_path_factory.mktemp("kept"))}
+    sentences, _ = matrix.killed(matrix.started(2, options | {"kill": [1, 2]}))
+    names = ("resumed", "whole", "in order", "refused", *FEW)
+    return {"sentences": sentences} | on_eight_devices(options, *names)
+
+
+@pytest.fixture(scope="module")
+def more():
+    others = WANTED.keys() - {*FEW}
+    return on_eight_devices({}, "derivatives", "parts", *others)
 
 
 def test_a_training_of_two_killed_processes_continues_in_one_to_the_same_bits(found):
@@ -59,21 +75,35 @@ def test_processes_say_that_one_of_them_was_killed(found):
     assert "Rerun the same command to resume" in words
 
 
-def test_a_step_has_the_collectives_of_its_mode(found):
-    assert found["collectives"] == WANTED
+def check_collectives(found, names):
+    for name in names:
+        counted, compiled, computed = found[name]
+        assert counted == WANTED[name], name
+        assert computed == compiled, name
 
 
-def test_means_over_devices_have_the_derivatives_of_the_whole_mean(found):
-    assert len(found["derivatives"]) == 3
-    assert max(found["derivatives"]) < 1e-14
+def test_a_step_has_the_collectives_of_its_mode_and_the_bytes_of_their_formula(found):
+    check_collectives(found, FEW)
+
+
+@pytest.mark.thorough("three more programs; make test has two modes")
+def test_other_modes_have_their_collectives_and_bytes(more):
+    check_collectives(more, WANTED.keys() - {*FEW})
+
+
+@pytest.mark.thorough("a second process with eight devices")
+def test_means_over_devices_have_the_derivatives_of_the_whole_mean(more):
+    assert len(more["derivatives"]) == 3
+    assert max(more["derivatives"]) < 1e-14
 
 
 def test_exact_sums_add_in_the_order_of_the_devices(found):
     assert found["in order"] == {"small": True, "large": True, "another order": False}
 
 
-def test_scattered_sums_are_gathered_without_loss(found):
-    assert found["parts"] == [True] * 5
+@pytest.mark.thorough("a second process with eight devices")
+def test_scattered_sums_are_gathered_without_loss(more):
+    assert more["parts"] == [True] * 5
 
 
 REFUSED = (
