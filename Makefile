@@ -3,8 +3,10 @@
 #   make test           every law in its fast form, and every docstring's example
 #   make test-all       every test but the nightly ones
 #   make nightly        the tests that take minutes and add little to the rest
+#   make test-device    an accelerator against the CPU, if JAX finds one: rules, gradients, reruns
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
+#   make owner          the name of the repository's owner into every address: make owner OWNER=name
 #   make docs           the site, to docs/_build/html, which opens from disk
 #   make test-torch     the tests that need PyTorch, in the environment of make bench
 #   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about half an hour
@@ -14,7 +16,7 @@ VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test test-all nightly check notebooks docs test-torch bench requirements
+.PHONY: run test test-all nightly test-device check notebooks owner docs test-torch bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
@@ -28,6 +30,9 @@ test-all: $(VENV)/installed-test
 nightly: $(VENV)/installed-test
 	$(python) -m pytest --numprocesses 2 --dist loadfile -m nightly $(ARGS)
 
+test-device: $(VENV)/installed-test
+	$(python) -m tests.device $(ARGS)
+
 check: $(VENV)/installed-check
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
@@ -35,6 +40,9 @@ check: $(VENV)/installed-check
 
 notebooks: $(VENV)/installed-test
 	$(python) notebooks/build.py
+
+owner: $(VENV)/installed-test
+	$(python) notebooks/build.py "$(OWNER)"
 
 docs: $(VENV)/installed-docs
 	$(python) -m docs.make_site $(ARGS)

@@ -31,6 +31,7 @@ BUILD = HERE / "_build"
 HOW_TO = (
     "your_images",
     "your_data",
+    "data_larger_than_memory",
     "check_a_gradient",
     "find_a_nan",
     "verify_your_rule",

@@ -78,9 +78,10 @@ print("accuracy on rows it has not seen:", float(workload.metric(state.params, w
 # side by side, and times one training by itself, compilation apart.
 
 # %%
-RULE = "gradient_descent"  # Or another: the next line prints their names.
-BATCH_SIZE = 32
-PASSES = 100
+# Another rule: the next line prints the names.
+RULE = "gradient_descent"  # @param {type: "string"}
+BATCH_SIZE = 32  # @param {type: "integer"}
+PASSES = 100  # @param {type: "integer"}
 SEEDS, TUNING_SEEDS = range(5), range(100, 102)
 print(*research.update_rules.UPDATE_RULES)
 
@@ -169,8 +170,8 @@ draw("seconds", seconds_per_pass)
 # as a curve, the median over the seeds, and the value where it levels off is its mean over the last third of the passes.
 
 # %%
-MY_RULE = "gradient_descent"
-MY_BATCH_SIZE = 32
+MY_RULE = "gradient_descent"  # @param {type: "string"}
+MY_BATCH_SIZE = 32  # @param {type: "integer"}
 MY_RATES = [0.25, 0.5, 2.0]
 
 program = research.descent.compile_sweep(

@@ -11,6 +11,8 @@ holds the files equal to what this gives.
 import configparser
 import json
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jupytext
@@ -101,8 +103,34 @@ def convert(source: str) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def main() -> None:
-    """Write every source and notebook again, and the address in the README."""
+def set_owner(owner: str) -> None:
+    """Write an owner into the address in setup.cfg.
+
+    Args:
+      owner: Name of the owner of the repository on GitHub.
+    Raises:
+      ValueError: GitHub allows no such name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}", owner):
+        raise ValueError(
+            "OWNER must be a name on GitHub: up to 39 letters, digits and single "
+            f"hyphens; got {owner!r}. Write make owner OWNER=name."
+        )
+    old = read_address()
+    new = f"https://github.com/{owner}/{old.rpartition('/')[2]}"
+    setup = TOP / "setup.cfg"
+    text = setup.read_text(encoding="utf-8").replace(f"url = {old}\n", f"url = {new}\n")
+    setup.write_text(text, encoding="utf-8")
+
+
+def main(words: Sequence[str]) -> None:
+    """Write every source and notebook again, and the address in the README.
+
+    Args:
+      words: Nothing, or the owner whose name enters the address first.
+    """
+    for owner in words:
+        set_owner(owner)
     address = read_address()
     README.write_text(
         put_address(README.read_text(encoding="utf-8"), address, SOURCES[0].stem),
@@ -115,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -180,7 +180,7 @@ print("gradients", [grad.shape for grad in ledger.grads])
 # **Predict.** $\sigma'$ is at most 1/4. So how large is the derivative by the input, at most? Draw it layer by layer.
 
 # %%
-layers = 10
+layers = 10  # @param {type: "integer"}
 
 
 def deep(x):

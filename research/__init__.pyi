@@ -15,6 +15,7 @@ from . import naming as naming
 from . import objectives as objectives
 from . import optima as optima
 from . import reading as reading
+from . import records as records
 from . import report as report
 from . import runs as runs
 from . import samplers as samplers

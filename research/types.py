@@ -43,6 +43,27 @@ class Sequences(NamedTuple):
     length: Int[Array, "..."]
 
 
+class Records(NamedTuple):
+    """A dataset that is not in memory. Some examples are read at a time.
+
+    `research.records.open_records` opens one that lies on a disk.
+
+    Attributes:
+      num_examples: Number n of examples.
+      read: Function indices, shape (m,) -> Batch of these m examples as NumPy arrays,
+        in the given order. Several threads may call it at the same time. It must raise
+        an error rather than return examples that have changed.
+      digest: Text that identifies the content. Two datasets with the same digest are
+        equal.
+      name: Name of the dataset in messages, such as its folder.
+    """
+
+    num_examples: int
+    read: Callable[[Any], Batch]
+    digest: str
+    name: str
+
+
 class Model(NamedTuple):
     """A model, as a pair of pure functions.
 

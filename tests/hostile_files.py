@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research import leaderboard, models, report, runs
+from research import leaderboard, models, records, report, runs
 from research.cli import flags, reproduce
 from research.datasets._documents import parse_tab
 from research.datasets._images import MNIST_5K, _table_of_digits
@@ -47,7 +47,7 @@ from research.models import saving
 from research.reading.safetensors import read_safetensors
 from research.runs import archive
 from research.runs.reference import reference_of
-from research.types import Model, Saved
+from research.types import Batch, Model, Saved
 
 MOST_SECONDS = 5.0  # Of a processor, for one file.
 DEEP, HUGE, NOT_A_NUMBER, TWICE = "<deep>", "<huge>", "<not a number>", "<twice>"
@@ -359,6 +359,23 @@ def seal_checkpoint(files: dict[str, bytes]) -> dict[str, bytes]:
     return sealed
 
 
+def seal_records(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The records with the digest of all of their entries and checksums."""
+    sealed = dict(files)
+    with contextlib.suppress(Exception):
+        about = json.loads(files[records.ABOUT])
+        checksums = np.load(io.BytesIO(files[records.CHECKSUMS]))
+        about["bytes"] = len(files[records.EXAMPLES])
+        about["digest"] = records._digest(about, checksums)
+        sealed[records.ABOUT] = json.dumps(about).encode()
+    return sealed
+
+
+def read_records(folder: Path) -> Any:
+    opened = records.open_records(folder)
+    return opened.read(np.arange(opened.num_examples))
+
+
 def weights_bytes(header: bytes, numbers: bytes) -> bytes:
     """A .safetensors file with any header."""
     return len(header).to_bytes(8, "little") + header + numbers
@@ -478,6 +495,9 @@ def subjects(folder: Path) -> dict[str, Subject]:
         Saved({"w": np.arange(6.0)}, {"epoch": 7, "names": ["a"]})
     )
     saved = {file.name: file.read_bytes() for file in (folder / "c" / "part").iterdir()}
+    examples = Batch(np.arange(24.0).reshape(4, 3, 2), np.arange(4))
+    records.write_records(folder / "e", [examples])
+    recorded = {file.name: file.read_bytes() for file in (folder / "e").iterdir()}
     sound = waved(np.arange(50) * 100)
     images = {
         f"cifar/{name}": bytes([k]) + bytes(RECORD - 1)
@@ -561,6 +581,7 @@ def subjects(folder: Path) -> dict[str, Subject]:
         "checkpoint": Subject(
             saved, read_checkpoint, seal_checkpoint, ("000001.json",)
         ),
+        "records": Subject(recorded, read_records, seal_records, (records.ABOUT,)),
         "weights": Subject(in_parts, load_weights, seal_weights, ("header.json",)),
         "bytes of weights": one(
             "w.safetensors", lambda path: load_weights(path.parent), weights

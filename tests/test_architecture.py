@@ -24,6 +24,7 @@ LAYERS = (
         "models",
         "schedules",
         "samplers",
+        "records",
         "datasets",
         "statistics",
     ),

@@ -39,13 +39,18 @@ def text(name: str) -> str:
 
 
 def requirements(*extras: str) -> list[str]:
-    lists = [
-        SETUP["options"]["install_requires"],
-        *(SETUP["options.extras_require"][extra] for extra in extras),
-    ]
     return [
-        line.strip() for block in lists for line in block.splitlines() if line.strip()
+        *_lines(SETUP["options"]["install_requires"]),
+        *(line for extra in extras for line in requirements_of(extra)),
     ]
+
+
+def requirements_of(extra: str) -> list[str]:
+    return _lines(SETUP["options.extras_require"][extra])
+
+
+def _lines(block: str) -> list[str]:
+    return [line.strip() for line in block.splitlines() if line.strip()]
 
 
 def names(lines: list[str]) -> set[str]:
@@ -78,10 +83,12 @@ def test_conda_environment_equals_setup_cfg():
     ours = [
         re.sub(r"^flatbuffers\b", "python-flatbuffers", line)
         for line in requirements("test")
+        if line not in requirements_of("disk")
     ]  # Conda's name.
     expected = [f"python{SETUP['options']['python_requires']}", *ours, "pip"]
     assert sorted(conda_dependencies(text("environment.yml"))) == sorted(expected)
-    assert "  - pip:\n      - --editable .\n" in text("environment.yml")
+    assert "  - pip:\n      - --editable .[disk]\n" in text("environment.yml")
+    assert set(requirements_of("disk")) <= set(requirements("test"))
 
 
 def test_every_requirement_has_a_lower_bound_and_no_upper_one():
@@ -254,7 +261,9 @@ UNIMPORTED = {
     "pytest-xdist",
     "flatbuffers",
     "submitit",
-}  # Of jax's; a plugin; `jax.export`'s; see the extra `cluster`.
+    "grain",
+    "array-record",
+}  # Of jax's; a plugin; `jax.export`'s; see the extras `cluster` and `disk`.
 
 
 def imported_in(*folders: str) -> set[str]:
@@ -272,7 +281,7 @@ def test_every_required_package_is_imported():
         imported := imported_in("research", "experiments")
     )
     assert names(requirements("test")) - UNIMPORTED <= imported | imported_in("tests")
-    assert not {"chex", "submitit"} & names(requirements())
+    assert not {"chex", "submitit", "grain", "array-record"} & names(requirements())
 
 
 def test_undeclared_package_is_seen():
@@ -282,9 +291,10 @@ def test_undeclared_package_is_seen():
     }
 
 
-def test_version_is_the_same_everywhere():
+def test_version_stands_once_and_heads_the_changelog():
     version = SETUP["metadata"]["version"]
-    assert re.search(r"^version: (.+)$", text("CITATION.cff"), flags=re.M)[1] == version
+    for name in ("CITATION.cff", "pyproject.toml", "research/__init__.py"):
+        assert not re.search(r"^_*version", text(name), flags=re.M)
     assert re.search(r"^## \[(.+?)\]", text("CHANGELOG.md"), flags=re.M)[1] == version
 
 
@@ -297,7 +307,7 @@ def test_citation_has_what_its_format_requires():
 
 def test_address_stands_once():
     address = SETUP["metadata"]["url"]
-    assert address.count("OWNER") == 1
+    assert re.fullmatch(r"https://github\.com/[\w-]+/descent", address)
     assert text("setup.cfg").count(address) == 1
     others = ("CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "environment.yml")
     assert not [name for name in others if address in text(name)]

@@ -117,6 +117,11 @@ def test_value_gradient_and_hessian_equal_the_recorded_digits(recorded_ones, nam
         np.testing.assert_allclose(derivative, expected, rtol=1e-12, atol=0)
 
 
+def focal_by_hand(margin, gamma):
+    q = 1 / (1 + mpmath.exp(-margin))
+    return -((1 - q) ** gamma) * mpmath.log(q)
+
+
 # Each formula as printed in the docstring, in mpmath; then points (prediction, target)
 # off every kink.
 FORMULAS = {
@@ -136,6 +141,21 @@ FORMULAS = {
     "hinge": (
         losses.hinge,
         lambda s, y: max(mpmath.mpf(0), 1 - (2 * y - 1) * s),
+        "label",
+    ),
+    "quantile": (
+        lambda p, y: losses.quantile(p, y, 0.75),
+        lambda p, y: max(0.75 * (y - p), (y - p) / -4),
+        "real",
+    ),
+    "focal": (
+        losses.focal,
+        lambda z, y: focal_by_hand((2 * y - 1) * z, 2),
+        "label",
+    ),
+    "focal, γ = 0.5": (
+        lambda z, y: losses.focal(z, y, 0.5),
+        lambda z, y: focal_by_hand((2 * y - 1) * z, mpmath.mpf("0.5")),
         "label",
     ),
 }
@@ -223,6 +243,14 @@ OPTAX = {
     "one_hot": (
         losses.softmax_cross_entropy_one_hot,
         optax.softmax_cross_entropy,
+        "distribution",
+    ),
+    "focal": (losses.focal, optax.sigmoid_focal_loss, "label"),
+    "margin": (losses.multiclass_margin, optax.losses.multiclass_hinge_loss, "class"),
+    "cosine": (losses.cosine_distance, optax.cosine_distance, "real"),
+    "kl": (
+        losses.kl_divergence,
+        lambda z, q: optax.kl_divergence(jax.nn.log_softmax(z), q),
         "distribution",
     ),
 }
@@ -407,6 +435,15 @@ EXAMPLES = {
         (3,),
         np.array([0.0, 0.0, 1.0]),
     ),
+    "quantile": (
+        functools.partial(losses.quantile, level=0.25),
+        (3,),
+        np.array([1, 2, 3]),
+    ),
+    "cosine_distance": (losses.cosine_distance, (3,), np.array([1, 2, 3])),
+    "focal": (losses.focal, (), np.array(True)),
+    "multiclass_margin": (losses.multiclass_margin, (3,), np.array(2, dtype=np.uint8)),
+    "kl_divergence": (losses.kl_divergence, (3,), np.array([0.0, 0.25, 0.75])),
     "smooth_labels": (losses.smooth_labels, (3,), np.array(0.5)),
 }
 
@@ -457,6 +494,9 @@ def test_shapes_are_never_broadcast(loss, shape, target):
         "huber",
         "log_cosh",
         "softmax_cross_entropy_one_hot",
+        "quantile",
+        "cosine_distance",
+        "kl_divergence",
     ],
 )
 def test_an_axis_of_length_one_is_not_stretched(name):
@@ -475,6 +515,8 @@ WRONG_LABELS = [
     (losses.hinge, 0.5, 0.5),
     (losses.softmax_cross_entropy, np.zeros(3), 3),
     (losses.softmax_cross_entropy, np.zeros(3), -1),
+    (losses.multiclass_margin, np.array([9.0, 0.0, 0.0]), 3),
+    (losses.focal, 0.5, 0.5),
 ]
 
 
@@ -551,3 +593,186 @@ def test_check_labels_shows_the_first_wrong_label_and_its_index():
     jax.jit(lambda y: losses.check_labels(y, 2))(jnp.array([5]))  # A tracer passes.
     mapped = np.unique(["no", "yes", "no"], return_inverse=True)[1]
     losses.check_labels(mapped, 2)
+
+
+# Loss, prediction, target, and a target of which an entry is NaN or no class.
+TERMS = {
+    "squared_error": losses.squared_error,
+    "absolute_error": losses.absolute_error,
+    "huber": losses.huber,
+    "log_cosh": losses.log_cosh,
+    "quantile": functools.partial(losses.quantile, level=0.3),
+}
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_weighted_terms_equal_the_sum_written_out_and_masked_ones_have_no_effect(name):
+    loss, rng = TERMS[name], np.random.default_rng(12)
+    p, y, weights = rng.normal(size=(3, 6))
+    weights, where = np.abs(weights), np.array([1, 0, 1, 1, 0, 1], bool)
+    both = jax.jit(
+        jax.value_and_grad(lambda p, y: loss(p, y, where=where, weights=weights))
+    )
+    expected = sum(weights[i] * loss(p[i], y[i]) for i in range(6) if where[i])
+    value, slope = both(p, y)
+    np.testing.assert_allclose(value, expected, rtol=1e-14)
+    for junk in (np.nan, np.inf):
+        again = both(np.where(where, p, junk), np.where(where, y, junk))
+        np.testing.assert_array_equal(again[0], value)
+        np.testing.assert_array_equal(again[1], slope)
+    assert not slope[~where].any()
+
+
+@pytest.mark.parametrize("loss", [losses.logistic, losses.hinge, losses.focal])
+def test_a_masked_example_counts_nothing_and_a_weight_is_a_factor(loss):
+    z, y = np.array([0.3, np.nan, -2.0]), np.array([1, 7, 0])
+    where, weights = np.array([True, False, True]), np.array([2.0, 5.0, 0.5])
+    f = lambda z, y, where, weights: loss(z, y, where=where, weights=weights)
+    value, slope = jax.vmap(jax.value_and_grad(f))(z, y, where, weights)
+    np.testing.assert_allclose(
+        value, [2 * loss(0.3, 1), 0.0, loss(-2.0, 0) / 2], rtol=1e-15
+    )
+    assert slope[1] == 0
+    assert np.isfinite(slope).all()
+    assert f(np.nan, 7, False, 1.0) == 0  # Concrete, too.
+
+
+def test_classes_that_do_not_exist_leave_the_loss_of_the_others():
+    z, where = np.array([1.0, np.nan, 2.0, -1.0]), np.array([1, 0, 1, 1], bool)
+    kept = np.flatnonzero(where)
+    weights, q = np.array([0.5, 9.0, 2.0, 1.0]), np.array([0.25, 0.0, 0.75, 0.0])
+    for loss, target, fewer in (
+        (losses.softmax_cross_entropy, 2, 1),
+        (losses.multiclass_margin, 2, 1),
+        (losses.softmax_cross_entropy_one_hot, q, q[kept]),
+        (losses.kl_divergence, q, q[kept]),
+    ):
+        f = lambda z, y, **more: loss(z, y, **more)  # noqa: B023
+        value, slope = jax.value_and_grad(f)(z, target, where=where, weights=weights)
+        expected = jax.value_and_grad(f)(z[kept], fewer, weights=weights[kept])
+        np.testing.assert_allclose(value, expected[0], rtol=1e-14)
+        np.testing.assert_allclose(slope[kept], expected[1], rtol=1e-14, atol=1e-16)
+        assert slope[1] == 0
+    for loss in (losses.softmax_cross_entropy, losses.multiclass_margin):
+        with pytest.raises(ValueError, match=r"label must be in 0\.\.3; got label=1"):
+            loss(np.zeros(4), 1, where=where)
+        traced = jax.jit(loss)(np.array([9.0, 0, 0, 0]), 1, where=where)
+        assert jnp.isnan(traced)
+    assert losses.softmax_cross_entropy(np.zeros(4), 2, weights=weights) == (
+        2 * losses.softmax_cross_entropy(np.zeros(4), 2)
+    )
+
+
+def test_a_weighted_sequence_is_the_weighted_mean_of_what_counts():
+    rng = np.random.default_rng(13)
+    logits, labels = rng.normal(size=(5, 3)), np.array([0, 2, -1, 1, 9])
+    where, weights = (
+        np.array([1, 1, 1, 1, 0], bool),
+        np.array([1.0, 3.0, 9.0, 0.0, 2.0]),
+    )
+    logits[4] = np.nan
+    each = [losses.softmax_cross_entropy(logits[t], labels[t]) for t in (0, 1)]
+    f = lambda z: losses.sequence_cross_entropy(z, labels, where=where, weights=weights)
+    value, slope = jax.value_and_grad(f)(logits)
+    np.testing.assert_allclose(value, (each[0] + 3 * each[1]) / 4, rtol=1e-14)
+    assert np.isfinite(slope).all()
+    assert not slope[2:].any()
+    plain = losses.sequence_cross_entropy(logits[:2], labels[:2])
+    np.testing.assert_allclose(
+        losses.sequence_cross_entropy(logits[:2], labels[:2], weights=np.full(2, 7.0)),
+        plain,
+        rtol=1e-15,
+    )
+    assert losses.sequence_cross_entropy(logits, labels, where=np.zeros(5, bool)) == 0
+    few, none = (logits[:3], labels[:3]), np.zeros(3)
+    assert losses.sequence_cross_entropy(*few, weights=none) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "words"),
+    [
+        ({"where": np.ones(3)}, TypeError, "where must be boolean"),
+        ({"where": np.ones(2, bool)}, ValueError, r"where must have the shape \(3,\)"),
+        ({"weights": np.ones((3, 1))}, ValueError, r"weights must have the shape"),
+        ({"weights": -np.ones(3)}, ValueError, "weights must be finite and at least 0"),
+        ({"weights": np.full(3, np.nan)}, ValueError, "weights must be finite"),
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["huber", "cosine_distance", "multiclass_margin", "kl_divergence"]
+)
+def test_wrong_masks_and_weights_are_refused(name, more, error, words):
+    loss, _, target = EXAMPLES[name]
+    with pytest.raises(error, match=words):
+        loss(jnp.ones(3), target, **more)
+
+
+def test_the_quantile_minimises_the_quantile_loss_and_half_is_the_median():
+    y = np.random.default_rng(14).normal(size=101)
+    grid = np.sort(y)
+    mean = jax.vmap(lambda p, level: losses.quantile(jnp.full(101, p), y, level))
+    for level in (0.1, 0.5, 0.9):
+        best = grid[int(jnp.argmin(mean(grid, np.full(101, level))))]
+        assert best == np.quantile(y, level)
+    np.testing.assert_allclose(
+        losses.quantile(y, y[::-1], 0.5), losses.absolute_error(y, y[::-1]) / 2
+    )
+    assert jax.grad(losses.quantile)(1.0, 1.0, 0.9) == 0
+    for level in (0.0, 1.0, np.nan):
+        with pytest.raises(ValueError, match="level must be between 0 and 1"):
+            losses.quantile(1.0, 0.0, level)
+
+
+def test_the_cosine_depends_on_directions_alone_and_keeps_small_distances():
+    p, y = np.random.default_rng(15).normal(size=(2, 5))
+    plain = losses.cosine_distance(p, y)
+    cosine = p @ y / np.linalg.norm(p) / np.linalg.norm(y)
+    np.testing.assert_allclose(plain, 1 - cosine, rtol=1e-14)
+    for factor in (1e-200, 1e200):
+        np.testing.assert_allclose(
+            losses.cosine_distance(factor * p, y / factor), plain, rtol=1e-14
+        )
+    near = p + 1e-9 * np.array([p[1], -p[0], 0, 0, 0])  # At a right angle to p.
+    angle = 1e-9 * np.hypot(p[0], p[1]) / np.linalg.norm(p)
+    np.testing.assert_allclose(losses.cosine_distance(near, p), angle**2 / 2, rtol=1e-6)
+    assert jnp.isnan(losses.cosine_distance(np.zeros(5), y))
+    where, weights = np.array([1, 1, 0, 1, 0], bool), np.array([1.0, 2, 3, 0.5, 1])
+    root = np.sqrt(weights)[where]
+    np.testing.assert_allclose(
+        losses.cosine_distance(p, y, where=where, weights=weights),
+        losses.cosine_distance(root * p[where], root * y[where]),
+        rtol=1e-14,
+    )
+    slope = jax.jit(jax.grad(losses.cosine_distance))(p, y)
+    np.testing.assert_allclose(slope @ p, 0, atol=2e-15)
+
+
+def test_kl_is_the_cross_entropy_less_the_entropy_and_0_at_its_minimum():
+    z, q = np.random.default_rng(16).normal(size=4), np.array([0.1, 0.0, 0.4, 0.5])
+    entropy = -np.sum(q[q > 0] * np.log(q[q > 0]))
+    cross = losses.softmax_cross_entropy_one_hot(z, q)
+    np.testing.assert_allclose(losses.kl_divergence(z, q), cross - entropy, rtol=1e-13)
+    np.testing.assert_allclose(
+        jax.grad(losses.kl_divergence)(z, q), jax.nn.softmax(z) - q, atol=1e-15
+    )
+    np.testing.assert_allclose(
+        losses.kl_divergence(z, jax.nn.softmax(z)), 0, atol=1e-15
+    )
+
+
+def test_the_margin_loss_is_zero_beyond_its_margin_and_keeps_its_kink():
+    loss = losses.multiclass_margin
+    assert loss(np.array([3.0, 1.5, 2.0]), 0) == 0
+    np.testing.assert_array_equal(
+        jax.grad(loss)(np.array([3.0, 1.0, 2.0]), 0), np.zeros(3)
+    )  # At the kink.
+    np.testing.assert_array_equal(
+        jax.grad(loss)(np.array([3.0, 1.0, 2.5]), 0), [-1, 0, 1]
+    )
+    assert loss(np.array([3.0]), 0) == 0
+    assert loss(np.array([1.0, 0.5]), 0, 0.25) == 0
+    for margin in (0.0, -1.0):
+        with pytest.raises(ValueError, match="margin must be a positive number"):
+            loss(np.zeros(2), 0, margin)
+    with pytest.raises(ValueError, match="gamma must be a number of at least 0"):
+        losses.focal(0.0, 1, -1.0)

@@ -291,6 +291,21 @@ def test_address_that_colab_cannot_open_is_refused(tmp_path, monkeypatch):
         build.read_address()
 
 
+def test_owner_enters_the_address_and_nothing_else(tmp_path, monkeypatch):
+    setup = (TOP / "setup.cfg").read_text("utf-8")
+    (tmp_path / "setup.cfg").write_text(setup, "utf-8")
+    monkeypatch.setattr(build, "TOP", tmp_path)
+    for owner in ("ada", "Ada-Lovelace1"):
+        build.set_owner(owner)
+        assert build.read_address() == f"https://github.com/{owner}/descent"
+    changed = (tmp_path / "setup.cfg").read_text("utf-8")
+    pairs = zip(changed.splitlines(), setup.splitlines(), strict=True)
+    assert sum(new != old for new, old in pairs) == 1
+    for owner in ("", "a b", "-a", "a--b", "a/b", "x" * 40, "ada\n"):
+        with pytest.raises(ValueError, match="OWNER must be a name on GitHub"):
+            build.set_owner(owner)
+
+
 @pytest.mark.thorough("the main notebook")
 def test_code_runs_small_and_draws_three_pictures(capsys, monkeypatch):
     source = SOURCE

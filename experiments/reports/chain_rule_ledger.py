@@ -182,7 +182,9 @@ def softmax_adjoints_caption():
 def bug_caption(numbers: dict[str, Any]):
     """Return the caption of the last figure."""
     return (
-        f"{numbers['hunted'][0]['sentence']} The mask removes the infinite slope from "
+        f"{numbers['hunted'][0]['sentence']} The thick red line is the edge on which "
+        "it arises: the adjoint below it is finite, the contribution above it is not. "
+        "The mask removes the infinite slope from "
         "the value but not from the chain rule: 0 times infinity is NaN. The ledger "
         f"locates {numbers['bugs_found']} of {numbers['bugs']} planted bugs in this "
         "way."
@@ -203,19 +205,29 @@ def draw_graph(arrays: Mapping[str, np.ndarray], name: str) -> str:
     """
     saved = {key: arrays[f"{name}/{key}"] for key in ("boxes", "texts", "labels")}
     nodes = tuple(Node(*map(str, text), hint="") for text in saved["texts"])
-    # The drawing takes the ends of an edge from its way, so their numbers are not
-    # saved.
-    edges = tuple(Edge(0, 0, *map(str, label)) for label in saved["labels"])
-    ends = np.cumsum(arrays[f"{name}/way_lengths"])
+    stops = np.cumsum(arrays[f"{name}/way_lengths"])
+    ways = np.split(arrays[f"{name}/ways"], stops[:-1])
+    edges = tuple(
+        Edge(*ends(saved["boxes"], way), *map(str, label))
+        for way, label in zip(ways, saved["labels"], strict=True)
+    )
     layout = Layout(
         saved["boxes"][:, :2],
         saved["boxes"][:, 2:],
-        tuple(np.split(arrays[f"{name}/ways"], ends[:-1])),
+        tuple(ways),
         arrays[f"{name}/places"],
         *map(float, arrays[f"{name}/size"]),
     )
     heading = f"Backpropagation through {NAMED.get(name, 'a planted bug')}"
     return picture.draw(Graph(nodes, edges), layout, heading, "", dark=False)
+
+
+def ends(boxes: np.ndarray, way: np.ndarray) -> tuple[int, int]:
+    """Return the numbers of the boxes at which an edge starts and ends."""
+    half = boxes[:, 2:] * [0, 0.5]
+    below, above = boxes[:, :2] + half, boxes[:, :2] - half
+    nearest = lambda places, end: int(np.argmin(np.sum((places - end) ** 2, axis=1)))
+    return nearest(below, way[0]), nearest(above, way[-1])
 
 
 def draw_softmax_adjoints(arrays: dict[str, np.ndarray]):

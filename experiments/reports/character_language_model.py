@@ -162,7 +162,7 @@ def learning_and_context(
     numbers: Mapping[str, Any],
     looks: Mapping[str, tuple[str, str]],
 ) -> Figure:
-    """Draw losses by step on the left, and by length of the context on the right.
+    """Draw losses by step, and below by length of the context.
 
     The context is the number of characters before the predicted one. The losses of
     n-grams are drawn as lines for comparison.
@@ -178,7 +178,8 @@ def learning_and_context(
     Returns:
       The figure.
     """
-    figure, axes = new_figure(1, 2, width=11, height=4.6)
+    figure, (learning, context) = new_figure(2, 1, width=4.6, height=8.4)
+    axes = np.array([[learning[0], context[0]]])
     ngrams = arrays[f"ngrams/{numbers['smoothing']}"]
     with style():
         for name, (label, colour) in looks.items():
@@ -212,13 +213,12 @@ def learning_and_context(
             axes[0, 0], [m * 10**k for k in range(8) for m in (1, 2, 5)], last, words
         )
         axes[0, 0].set_title("Learning curves and n-grams", loc="left")
-        axes[0, 0].legend(
-            loc="lower left", frameon=True, framealpha=1, edgecolor="none"
-        )  # The beginning of the curves is above this limit.
         words = "characters before the predicted one"
         _logarithmic(axes[0, 1], [2**k for k in range(12)], numbers["context"], words)
         axes[0, 1].set_title("Loss by context", loc="left")
-        axes[0, 1].legend(loc="upper right")
+        figure.legend(
+            *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2
+        )
     return figure
 
 

@@ -134,9 +134,13 @@ def refusal():
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw error against step in both dtypes, and the errors of np.gradient."""
-    curves, axes = research.figures.new_figure(1, 2, width=11, height=4.6, sharey=True)
-    for panel, kind in zip(axes[0], TYPES, strict=True):
+    curves, axes = research.figures.new_figure(2, 1, width=4.6, height=7.4, sharex=True)
+    for panel, kind in zip(axes[:, 0], TYPES, strict=True):
         draw_curves(panel, result, kind)
+    axes[1, 0].set_xlabel("step h")
+    curves.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2
+    )
     trap, axes = research.figures.new_figure(1, 2, width=11, height=4.2)
     draw_squares(axes[0, 0])
     draw_samples(axes[0, 1], result)
@@ -200,14 +204,9 @@ def draw_curves(axes: Axes, result: research.runs.Result, kind: str):
         )
         if theory[scheme]:
             axes.axvline(theory[scheme], color=colours[scheme], lw=1, ls=":")
-    axes.set(
-        xscale="log", yscale="log", xlabel="step h", xlim=(1e-17, 3), ylim=(1e-17, 1e2)
-    )
-    axes.set_ylabel("error" if kind == TYPES[0] else "")
+    axes.set(xscale="log", yscale="log", xlim=(1e-17, 3), ylim=(1e-17, 1e2))
+    axes.set_ylabel("error")
     axes.set_title(kind, loc="left")
-    axes.legend(
-        loc="lower left" if kind == TYPES[1] else "upper left", ncols=2, fontsize=9
-    )
 
 
 def draw_squares(axes: Axes):

@@ -194,11 +194,14 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the claimed error against the error, with one panel for each package."""
     names = [name for name in result.numbers["scores"] if not name.endswith(", all")]
     figure, axes = research.figures.new_figure(
-        1, len(names), width=3.1 * len(names) + 1, height=4.0, sharey=True
+        len(names), 1, width=4.6, height=3.5 * len(names) + 0.6, sharex=True
     )
-    for panel, name in zip(axes[0], names, strict=True):
+    for panel, name in zip(axes[:, 0], names, strict=True):
         draw_claims(panel, result, name)
-    axes[0, 0].set_ylabel("claimed error / |derivative|")
+    axes[-1, 0].set_xlabel("error / |derivative|")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=1
+    )
     scores = result.numbers["scores"].items()
     covered = ", ".join(
         f"{name} {100 * s['coverage']:.0f} %"
@@ -209,7 +212,8 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         f"One dot for each of the {result.numbers['exist']} {result.numbers['half']} "
         "problems that has a derivative and got an answer: claimed error against "
         "actual error, both relative. A claim holds on and above the dashed line "
-        f"(blue) and fails below it (orange). Claims that hold: {covered}."
+        "(blue dots) and fails below it (orange crosses). A dot at the left or lower "
+        f"edge has an error or a claim of 0. Claims that hold: {covered}."
     )
     pictures = {
         "claims": research.figures.Picture("Claimed and actual errors", caption, figure)
@@ -289,21 +293,37 @@ def draw_claims(axes: Axes, result: research.runs.Result, name: str):
         lw=1.1,
         ls=(0, (5, 3)),
     )
-    for chosen, colour in ((holds, "#0072B2"), (~holds, "#D55E00")):
-        axes.plot(
-            x[chosen],
-            y[chosen],
-            "o",
-            color=colour,
-            markersize=4.5,
-            alpha=0.75,
-            markeredgewidth=0,
-        )
+    axes.plot(
+        x[holds],
+        y[holds],
+        "o",
+        color="#0072B2",
+        markersize=4.5,
+        alpha=0.75,
+        markeredgewidth=0,
+        label="the claim holds",
+    )
+    axes.plot(
+        x[~holds],
+        y[~holds],
+        "x",
+        color="#D55E00",
+        markersize=6,
+        markeredgewidth=1.8,
+        label="the claim fails: the error is larger",
+    )
     axes.set(
         xscale="log",
         yscale="log",
-        xlabel="error / |derivative|",
+        ylabel="claimed error / |derivative|",
         xlim=(low / 2, 2 * high),
         ylim=(low / 2, 2 * high),
+    )
+    axes.text(
+        0.97,
+        0.06,
+        f"{np.sum(~holds)} of {len(holds)} claims fail",
+        transform=axes.transAxes,
+        ha="right",
     )
     axes.set_title(name, loc="left")

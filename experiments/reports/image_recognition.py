@@ -130,7 +130,6 @@ ACROSS = 8  # Number of errors in a row.
 COLOURS = {"softmax": "second class", "mlp": "mini-batch", "cnn": "full batch"}
 # The axis begins this far below the worst model's final accuracy; the first epochs do
 # not matter.
-BELOW = 0.06
 
 
 def draw(result: Result) -> dict[str, figures.Picture]:
@@ -172,15 +171,14 @@ def draw_worst(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Fi
 
 def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Figure:
     """Draw the accuracy during trainings, and the final accuracy by training length."""
-    figure, axes = figures.new_figure(
-        1, 2, width=11, height=4.4, width_ratios=(1.5, 1), sharey=True
-    )
+    figure, axes = figures.new_figure(2, 1, width=4.6, height=7.2, sharey=True)
+    within, at_the_end = axes[:, 0]
     for row in numbers["models"]:
         model, colour = row["model"], figures.COLOURS[COLOURS[row["model"]]]
         curves = kept[f"{model}/accuracy"]
         epochs = np.arange(1, curves.shape[1])
-        axes[0, 0].plot(epochs, curves[:, 1:].T, color=colour, lw=0.8, alpha=0.5)
-        axes[0, 0].plot(
+        within.plot(epochs, curves[:, 1:].T, color=colour, lw=0.8, alpha=0.5)
+        within.plot(
             epochs,
             curves[:, 1:].mean(axis=0),
             "o-",
@@ -189,33 +187,28 @@ def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) ->
             label=LABELS[model],
         )
         if row["published"]:
-            for panel in axes[0] if model == "cnn" else axes[0, :1]:
+            for panel in axes[:, 0] if model == "cnn" else (within,):
                 panel.axhline(
                     row["published"], color=colour, lw=1.2, ls=(0, (4, 3)), zorder=1
                 )
     budgets, colour = numbers["budgets"], figures.COLOURS[COLOURS["cnn"]]
-    axes[0, 1].plot(
-        [b["epochs"] for b in budgets],
-        [b["accuracy"] for b in budgets],
-        "o-",
-        color=colour,
-    )
-    shown = [kept[f"{model}/accuracy"][:, 1:] for model in LABELS]
-    low = max(
-        min(map(np.min, shown)), min(curves[:, -1].mean() for curves in shown) - BELOW
-    )
-    high = max(map(np.max, shown))
-    axes[0, 0].set(
+    accuracies = [budget["accuracy"] for budget in budgets]
+    at_the_end.plot([b["epochs"] for b in budgets], accuracies, "o-", color=colour)
+    # Every point stands inside the axes, also the first epoch of the CNN.
+    shown = [kept[f"{model}/accuracy"][:, 1:].ravel() for model in LABELS]
+    values = np.concatenate([*shown, accuracies])
+    margin = 0.06 * (values.max() - values.min()) + 0.002
+    within.set(
         xlabel="epochs of the training",
         ylabel="test accuracy",
-        ylim=(low - 0.01, high + 0.01),
+        ylim=(values.min() - margin, values.max() + margin),
     )
-    axes[0, 1].set(xlabel="epochs of the whole training")
-    axes[0, 0].set_title("Within a training", loc="left")
-    axes[0, 1].set_title("At the end, by length: the CNN", loc="left")
-    for panel in axes[0]:
+    at_the_end.set(xlabel="epochs of the whole training", ylabel="test accuracy")
+    within.set_title("Within a training", loc="left")
+    at_the_end.set_title("At the end, by length: the CNN", loc="left")
+    for panel in axes[:, 0]:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 0].legend(loc="lower right", ncols=3)
+    within.legend(loc="lower right", fontsize=9)
     return figure
 
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 import research
 from experiments.motion import NAMES, differentiated, motion
 
+BINS = 200  # Number of short times whose lowest and highest values are drawn.
 UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
 
 
@@ -77,7 +78,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the motion with its derivatives, and their errors against the step."""
     numbers = result.numbers
     motion_figure, axes = research.figures.new_figure(
-        3, 1, width=9, height=7.2, sharex=True
+        4, 1, width=4.6, height=9.6, sharex=True
     )
     draw_motion(axes[:, 0], result)
     errors, axes = research.figures.new_figure(1, 2, width=11, height=4.4)
@@ -91,9 +92,10 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     )
     caption = (
         "Position, velocity and acceleration of a damped swing, from positions with "
-        f"{1e3 * numbers['noise']:g} mm of noise. Grey: differences between "
-        "neighbouring samples; for the acceleration they leave the panel. Blue: at "
-        "the best step, without the ends. Dashed: the truth. " + " ".join(falls)
+        f"{1e3 * numbers['noise']:g} mm of noise. Grey: the range of the differences "
+        "between neighbouring samples; those for the acceleration have the last panel "
+        "for themselves, because they would fill the panel above. Blue: at the best "
+        "step, without the ends. Dashed: the truth. " + " ".join(falls)
     )
     curve = (
         "Root mean square error against the step (dots), and the sum of noise, which "
@@ -117,40 +119,44 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 
 
 def draw_motion(panels: np.ndarray, result: research.runs.Result):
-    """Draw the noisy positions and their two derivatives in three panels."""
-    t, y, exact = (
-        result.arrays["t"],
-        result.arrays["positions"],
-        research.figures.COLOURS["exact"],
-    )
+    """Draw the noisy positions and their derivatives, one panel below the other."""
+    t, y = result.arrays["t"], result.arrays["positions"]
+    spacing = result.numbers["spacing"]
     panels[0].plot(t, y, color="#0072B2", lw=1.6, label="noisy positions")
-    for order, panel in enumerate(panels):
-        if order:
-            row = next(
-                r
-                for r in result.numbers["rows"]
-                if (r["order"], r["accuracy"]) == (order, 2)
-            )
-            stride = round(row["best_step"] / result.numbers["spacing"])
-            for step, style in (
-                (1, {"color": "#C3C7CC", "lw": 0.5}),
-                (stride, {"color": "#0072B2", "lw": 1.8}),
-            ):
-                places, values = differentiated(t, y, step, order, 2)
-                panel.plot(
-                    t[places],
-                    values,
-                    **style,
-                    label=f"step {step * result.numbers['spacing']:g} s",
-                )
-            reach = 1.6 * np.max(np.abs(motion(t, order)))
-            panel.set_ylim(-reach, reach)
-        panel.plot(
-            t, motion(t, order), color=exact, lw=1.1, ls=(0, (4, 3)), label="truth"
+    draw_range(panels[1], t, y, 1, spacing)
+    for order in (1, 2):
+        row = next(
+            r
+            for r in result.numbers["rows"]
+            if (r["order"], r["accuracy"]) == (order, 2)
         )
-        panel.set_ylabel(f"{NAMES.get(order, 'position')} ({UNITS[order]})")
-        panel.legend(loc="upper right", ncols=3, fontsize=9)
+        stride = round(row["best_step"] / spacing)
+        places, values = differentiated(t, y, stride, order, 2)
+        label = f"step {stride * spacing:g} s"
+        panels[order].plot(t[places], values, color="#0072B2", lw=1.8, label=label)
+        reach = 1.6 * np.max(np.abs(motion(t, order)))
+        panels[order].set_ylim(-reach, reach)
+    draw_range(panels[3], t, y, 2, spacing)
+    titles = [f"{NAMES.get(order, 'position')} ({UNITS[order]})" for order in range(3)]
+    titles.append(f"{titles[2]}, neighbouring samples")
+    for panel, order, title in zip(panels, (0, 1, 2, 2), titles, strict=True):
+        style = {"color": research.figures.COLOURS["exact"], "ls": (0, (4, 3))}
+        panel.plot(t, motion(t, order), lw=1.1, label="truth", **style)
+        panel.set_title(title, loc="left")
+        top = panel.get_ylim()[1]
+        panel.set_ylim(top=top + 0.3 * (top - panel.get_ylim()[0]))  # For the legend.
+        panel.legend(loc="upper right", ncols=3, fontsize=9, handlelength=1.2)
     panels[-1].set_xlabel("time (s)")
+
+
+def draw_range(panel: Axes, t: np.ndarray, y: np.ndarray, order: int, spacing: float):
+    """Draw the lowest and the highest difference of neighbours in each short time."""
+    places, values = differentiated(t, y, 1, order, 2)
+    parts = np.array_split(np.arange(len(values)), BINS)
+    middles = [np.mean(t[places][part]) for part in parts]
+    low, high = ([end(values[part]) for part in parts] for end in (np.min, np.max))
+    label = f"step {spacing:g} s"
+    panel.fill_between(middles, low, high, color="#C3C7CC", lw=0, label=label)
 
 
 def draw_errors(axes: Axes, result: research.runs.Result, order: int):

@@ -226,55 +226,49 @@ MODELS = (
 
 
 def draw_sequences(arrays: dict[str, np.ndarray]) -> Figure:
-    """Draw sequences as images."""
-    names = sorted(name for name in arrays if name.startswith("first/"))
+    """Draw sequences as images with their scales, two columns of them."""
+    first = sorted(name for name in arrays if name.startswith("first/"))
     words = sorted(name for name in arrays if name.startswith("words/"))
-    rows = 2 if words else 1
-    figure, axes = new_figure(rows, len(names), width=11, height=2.3 * rows)
-    for place, name in zip(axes[0], names, strict=True):
-        _, label, _ = name.split("/")
-        place.imshow(
-            arrays[name].T,
-            aspect="auto",
-            cmap="RdBu_r",
-            vmin=-2.5,
-            vmax=2.5,
-            interpolation="nearest",
-        )
-        place.set_title(f"class {int(label) + 1}", loc="left", fontsize=9)
-    for place, name in zip(
-        axes[1] if words else (), [*words, None, None], strict=False
+    rows = [first[i : i + 2] for i in range(0, len(first), 2)]
+    top = len(rows)
+    rows += [words[i : i + 2] for i in range(0, len(words), 2)]
+    figure, axes = new_figure(len(rows), 2, width=4.6, height=1.7 * len(rows))
+    looks = [{"cmap": "RdBu_r", "vmin": -2.5, "vmax": 2.5}]
+    if words:
+        loudest = max(arrays[name].max() for name in words)
+        quietest = min(arrays[name].min() for name in words)
+        looks.append({"cmap": "Greys", "vmin": quietest, "vmax": loudest})
+        looks[1]["origin"] = "lower"
+    for names, places, look in zip(
+        rows, axes, [looks[0]] * top + looks[1:] * (len(rows) - top), strict=True
     ):
-        if name is None:
-            place.set_axis_off()
-            continue
-        _, speaker, digit = name.split("/")
-        place.imshow(
-            arrays[name].T,
-            aspect="auto",
-            cmap="Greys",
-            origin="lower",
-            interpolation="nearest",
-        )
-        place.set_title(f"{speaker}: “{digit}”", loc="left", fontsize=9)
-    for place in axes.ravel():
-        place.grid(False)
-        place.set(yticks=[])
-    axes[-1, 0].set_xlabel("step")
+        for name, place in zip(names, places, strict=True):
+            image = place.imshow(
+                arrays[name].T, aspect="auto", interpolation="nearest", **look
+            )
+            _, who, what = name.split("/")
+            title = f"{who}: “{what}”" if look is looks[-1] and words else ""
+            place.set_title(title or f"class {int(who) + 1}", loc="left", fontsize=10)
+            place.grid(False)
+            place.set(yticks=[], xlabel="step" if name in rows[-1] else "")
+        label = "natural log of the energy" if look is not looks[0] else "component"
+        figure.colorbar(image, ax=places, shrink=0.9, label=label)
     return figure
 
 
 def draw_accuracy(numbers: dict[str, Any], labels: dict[str, str]) -> Figure:
     """Draw the accuracy of each model, with a point for each seed."""
-    figure, axes = new_figure(width=7, height=3.6)
+    figure, axes = new_figure(width=4.6, height=4.2)
     place = axes[0, 0]
     for x, row in enumerate(numbers["first"]):
         draw_points(place, x, row["by_seed"], row["accuracy"])
     place.set_xticks(range(len(labels)), list(labels.values()))
     place.set(ylabel="test accuracy", xlim=(-0.5, len(labels) - 0.5))
     place.set_title(
-        f"{numbers['dataset']}: a dot for each seed, mean and 95 % interval", loc="left"
+        f"{numbers['dataset']}: a dot for each seed,\nmean and 95 % interval",
+        loc="left",
     )
+    place.tick_params(axis="x", labelsize=9)
     return figure
 
 

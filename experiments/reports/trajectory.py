@@ -115,14 +115,15 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the paths (also animated), the distances, and the quantities of steps."""
     arrays, numbers = result.arrays, result.numbers
     names, scene = list(numbers["rules"]), LANDSCAPES[numbers["landscape"]]
-    still, axes = research.figures.new_figure(width=8.6, height=6.2)
-    draw_landscape(
-        axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima
+    still, axes = research.figures.new_figure(
+        len(names), 1, width=4.6, height=2.1 * len(names) + 0.4, sharex=True
     )
-    draw_paths(
-        axes[0, 0], {name: arrays[f"{name}/points"] for name in names}, labels(numbers)
-    )
-    axes[0, 0].set_title(f"{numbers['landscape']}: {scene.formula}", loc="left")
+    for number, (panel, name) in enumerate(zip(axes[:, 0], names, strict=True)):
+        draw_landscape(panel, arrays["x"], arrays["y"], arrays["heights"], scene.minima)
+        draw_path(panel, arrays[f"{name}/points"], number)
+        panel.set_title(labels(numbers)[name], loc="left", fontsize=10)
+        panel.label_outer()
+    still.suptitle(f"{numbers['landscape']}: {scene.formula}", fontsize=11)
     pictures = {
         "paths": (
             "Paths of the rules",
@@ -181,7 +182,8 @@ def paths_caption(numbers: dict[str, Any]):
     )
     return (
         f"Paths of {numbers['steps']} steps from one start (circle) over contours of "
-        "f, each rule at its best rate of the grid; a star is a minimum. f - f* falls "
+        "f, each rule in its own panel, at its best rate of the grid; a star is a "
+        "minimum. f - f* falls "
         f"to {CLOSE:g} of its initial value: {arrived}. In the animation the steps "
         "become faster and faster."
     )
@@ -263,10 +265,12 @@ def draw_landscape(
       minima: Coordinates of the minima.
     """
     log = np.log10(np.maximum(heights, 1e-2 * np.median(heights)))
-    levels = np.linspace(log.min(), log.max(), 15)
+    levels = np.linspace(log.min(), log.max(), 11)
     axes.grid(False)
     axes.contourf(x, y, log, levels, cmap=GROUND)
-    axes.contour(x, y, log, levels, colors="#B4BEC9", linewidths=0.6, linestyles="-")
+    axes.contour(
+        x, y, log, levels[::2], colors="#B4BEC9", linewidths=0.6, linestyles="-"
+    )
     for minimum in minima:
         axes.plot(
             *minimum,
@@ -279,30 +283,20 @@ def draw_landscape(
     axes.set(xlabel="x", ylabel="y", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
 
 
-def draw_paths(
-    axes: Axes, points: Mapping[str, np.ndarray], labels: Mapping[str, str]
-) -> None:
-    """Draw each path as a line with a dot at each step.
+def draw_path(axes: Axes, path: np.ndarray, number: int) -> None:
+    """Draw a path as a line with a dot at each step.
 
-    A circle marks the start of a path, and a larger dot marks the end.
+    A circle marks the start of the path, and a larger dot marks the end.
     """
-    for number, (name, path) in enumerate(points.items()):
-        style = look(number)
-        axes.plot(*path.T, lw=1.3, label=labels[name], zorder=3, **style)
-        axes.plot(*path.T, ".", color=style["color"], markersize=2.8, zorder=4)
-        axes.plot(
-            *path[-1],
-            "o",
-            color=style["color"],
-            markeredgecolor="white",
-            markersize=7,
-            zorder=7,
-        )
-    _draw_start(axes, points)
+    style = look(number)
+    axes.plot(*path.T, lw=1.3, zorder=3, **style)
+    axes.plot(*path.T, ".", color=style["color"], markersize=2.8, zorder=4)
+    end = {"color": style["color"], "markeredgecolor": "white", "markersize": 7}
+    axes.plot(*path[-1], "o", zorder=7, **end)
+    _draw_start(axes, path[0])
 
 
-def _draw_start(axes: Axes, points: Mapping[str, np.ndarray]) -> None:
-    start = next(iter(points.values()))[0]
+def _draw_start(axes: Axes, start: np.ndarray) -> None:
     axes.plot(
         *start,
         "o",
@@ -311,7 +305,6 @@ def _draw_start(axes: Axes, points: Mapping[str, np.ndarray]) -> None:
         markersize=8,
         zorder=5,
     )
-    axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
 
 
 def draw_growing_paths(
@@ -337,7 +330,8 @@ def draw_growing_paths(
             markersize=8,
             zorder=7,
         )[0]
-    _draw_start(axes, points)
+    _draw_start(axes, next(iter(points.values()))[0])
+    axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
     title = axes.set_title("0 steps", loc="left")
 
     def show(share: float) -> None:

@@ -203,15 +203,15 @@ def _short(text: str) -> str:
 
 
 @contextlib.contextmanager
-def interrupts_noted() -> Iterator[Callable[[], bool]]:
+def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
     """Note Ctrl-C instead of raising KeyboardInterrupt; a second one raises it.
 
-    If a process stopped at once, the others would wait for it. With one process,
-    nothing changes.
+    If a process stopped at once, the others would wait for it. Nothing changes for a
+    process that does not train together with others.
     """
     noted: list[bool] = []
     main = threading.current_thread() is threading.main_thread()
-    if jax.process_count() == 1 or not main:
+    if not together or not main:
         yield lambda: False
         return
 

@@ -4,7 +4,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ from research.descent import _processes
 from research.descent._host_loop import advance_until_done
 from research.descent._mesh import Mesh, check_mesh, check_whole_alike
 from research.descent._mesh_loop import compile_on_mesh
-from research.descent._step import BatchIndices
 from research.descent._train_loop import Compiled, compile_training
 from research.descent._train_progress import (
     Progress,
@@ -33,6 +32,7 @@ from research.descent._train_progress import (
     from_saved,
     to_saved,
 )
+from research.descent._train_records import check_records, compile_on_records
 from research.samplers import check_sampler, num_examples
 from research.sizes import check_most
 from research.types import (
@@ -41,6 +41,7 @@ from research.types import (
     Checkpoint,
     Key,
     Params,
+    Records,
     Sampler,
     no_checkpoints,
 )
@@ -56,7 +57,7 @@ OnProgress = Callable[[float, str], None]
 def train(
     objective: Callable[[Params, Any], Array],
     rule: optax.GradientTransformation,
-    dataset: Batch | None,
+    dataset: Batch | Records | None,
     sampler: Sampler,
     *,
     num_epochs: int,
@@ -89,7 +90,10 @@ def train(
     Args:
       objective: Function (params, batch) -> (), a mean over the batch's examples.
       rule: Any gradient transformation.
-      dataset: Batch of n examples, copied to the device once for the whole training.
+      dataset: Batch of n examples, copied to the device once for the whole training. Or
+        Records, from `research.records.open_records`, of which only the examples of the
+        next steps are in memory. The bits of the result are the same. The digest of the
+        Records is a part of the checkpoint's identity.
       sampler: Sampler that chooses the examples of each batch. An epoch's order is
         drawn from fold_in(key, epoch).
       num_epochs: Number of epochs.
@@ -115,14 +119,15 @@ def train(
     Raises:
       ValueError: num_epochs or devices is not positive; JAX has fewer devices; devices
         does not divide batch_size; there are several devices and the rule uses the
-        batch's indices itself; x and y differ in length or are empty; the sampler is
-        made for another number of examples; both devices and a mesh are given; the
-        processes of the mesh differ in code, versions or arguments; or the checkpoint
-        belongs to another training. The check of the checkpoint compares the initial
-        params and rule state (with a constant learning rate), the key, the order of the
-        examples, the shapes of the data (with a mesh, the data themselves), the number
-        of devices and the settings of the mesh. It cannot detect, for example, another
-        penalty.
+        batch's indices itself; x and y differ in length or are empty; the dataset is on
+        a disk and a record has changed, or the rule or the sampler asks for more than
+        the examples of a batch, or there is a mesh; the sampler is made for another
+        number of examples; both devices and a mesh are given; the processes of the mesh
+        differ in code, versions or arguments; or the checkpoint belongs to another
+        training. The check of the checkpoint compares the initial params and rule state
+        (with a constant learning rate), the key, the order of the examples, the shapes
+        of the data (with a mesh, the data themselves), the number of devices and the
+        settings of the mesh. It cannot detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is not a Batch, or the key is not a JAX key.
       OSError: The checkpoint cannot be written.
@@ -142,10 +147,15 @@ def train(
       >>> trained.steps.loss.shape, f.shape, bool(f[-1] < 2)
       ((50, 2), (51,), True)
     """
-    check_sampler(sampler, num_examples(dataset))
+    if isinstance(dataset, Records):
+        check_records(dataset)
+        n = dataset.num_examples
+    else:
+        n = num_examples(dataset)
+    check_sampler(sampler, n)
     _check(num_epochs, devices, sampler, key)
     if mesh is not None:
-        _check_mesh(mesh, devices, sampler, num_examples(dataset))
+        _check_mesh(mesh, devices, sampler, dataset, n)
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
     check_flag("noisy", noisy)
@@ -163,7 +173,11 @@ def train(
             hint="Make one by runs.checkpoints_in(folder)(name).",
         )
     checkpoint = checkpoint or no_checkpoints("training")
-    with _processes.lost_processes_explained(), _processes.interrupts_noted() as noted:
+    together = mesh is not None and jax.process_count() > 1
+    with (
+        _processes.lost_processes_explained(),
+        _processes.interrupts_noted(together) as noted,
+    ):
         if mesh is not None:
             _processes.check_same_everywhere(
                 _processes.settings()
@@ -203,7 +217,7 @@ def train(
 def _compile(
     objective: Callable[[Params, Any], Array],
     rule: optax.GradientTransformation,
-    dataset: Batch | None,
+    dataset: Batch | Records | None,
     sampler: Sampler,
     params: Params,
     key: Key,
@@ -211,14 +225,27 @@ def _compile(
     devices: int,
     mesh: Mesh | None,
 ) -> Compiled:
-    problem = objective, rule, dataset, sampler, params, key
+    problem = objective, rule, cast(Any, dataset), sampler, params, key
     if mesh is not None:
         return compile_on_mesh(*problem, noisy=noisy, mesh=mesh)
-    return compile_training(*problem, noisy=noisy, devices=devices)
+    on_disk = isinstance(dataset, Records)
+    compile_any = compile_on_records if on_disk else compile_training
+    return compile_any(*problem, noisy=noisy, devices=devices)
 
 
-def _check_mesh(mesh: Mesh, devices: int, sampler: Sampler, n: int | None) -> None:
+def _check_mesh(
+    mesh: Mesh,
+    devices: int,
+    sampler: Sampler,
+    dataset: Batch | Records | None,
+    n: int | None,
+) -> None:
     check_mesh(mesh)
+    if isinstance(dataset, Records):
+        raise ValueError(
+            f"a mesh needs the dataset in memory, but {dataset.name} is on a disk. "
+            "Leave out mesh; devices=n shares each batch in one process."
+        )
     if devices != 1:
         raise ValueError(
             f"devices and mesh both name the devices; got devices={devices} beside a "
@@ -285,9 +312,7 @@ def _advance(
     return advance
 
 
-def _after_steps(
-    at: Progress, compiled: Compiled, batches: BatchIndices, stop: int
-) -> Progress:
+def _after_steps(at: Progress, compiled: Compiled, batches: Any, stop: int) -> Progress:
     began = time.perf_counter()
     advanced = compiled.advance(at.state, at.info, batches, at.step, stop)
     try:

@@ -25,14 +25,15 @@ class Compiled(NamedTuple):
 
     Attributes:
       start: The initial progress.
-      epoch_batches: Function (key, epoch) -> the batches of that epoch.
+      epoch_batches: Function (key, epoch) -> the batches of that epoch, for `advance`.
       advance: Function (state, info, batches, start, stop) -> (state, info) after the
-        steps from start to stop - 1.
+        steps from start to stop - 1. A last argument replaces the dataset by another
+        one of the same shapes and dtypes.
       whole: Function tree -> the same arrays on one device, all entries of each.
     """
 
     start: Progress
-    epoch_batches: Callable[[Key, int], _step.BatchIndices]
+    epoch_batches: Callable[[Key, int], Any]
     advance: Callable[..., tuple[_step.State, _step.Info]]
     whole: Callable[[Any], Any]
 
@@ -111,8 +112,8 @@ def compile_training(
             0, 0, state, info, (), (), 0.0, digest(words, key, state, info, batches)
         ),
         epoch_batches,
-        lambda state, info, batches, start, stop: compiled(
-            state, info, batches, dataset, np.int32(start), np.int32(stop)
+        lambda state, info, batches, start, stop, dataset=dataset: compiled(
+            state, info, batches, everywhere(dataset), np.int32(start), np.int32(stop)
         ),
         lambda tree: jax.tree.map(lambda leaf: leaf.addressable_data(0), tree),
     )

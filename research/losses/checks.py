@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from research.checks import check_numbers, is_traced
+from research.checks import check_numbers, is_traced, shown
 
 
 def floating(name: str, value: ArrayLike) -> Float[Array, "..."]:
@@ -54,6 +55,61 @@ def one_example(
         f"A loss takes one example, {wanted}; got shapes {first.shape} and "
         f"{second.shape}. Use jax.vmap for a batch."
     )
+
+
+def check_terms(
+    shape: tuple[int, ...],
+    of: str,
+    where: Bool[ArrayLike, "..."] | None,
+    weights: Num[ArrayLike, "..."] | None,
+) -> None:
+    """Raise an error unless `where` and `weights` have one entry for each term.
+
+    Args:
+      shape: Shape of the terms.
+      of: What the terms are, such as "logits", for the message.
+      where: Booleans, or None.
+      weights: Numbers, or None. Concrete weights must be finite and at least 0.
+    """
+    for name, value in (("where", where), ("weights", weights)):
+        if value is None:
+            continue
+        numeric(name, value)
+        if jnp.shape(value) != shape:
+            raise ValueError(
+                f"{name} must have the shape {shape} of the {of}; got "
+                f"{jnp.shape(value)}. Use jax.vmap for a batch."
+            )
+    if where is not None and jnp.asarray(where).dtype != bool:
+        raise TypeError(
+            "where must be boolean, True for what counts; got dtype "
+            f"{jnp.asarray(where).dtype}. Pass where != 0, or use weights."
+        )
+    if weights is not None and not is_traced(weights):
+        values = np.asarray(weights)
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise ValueError(
+                f"weights must be finite and at least 0; got weights={shown(weights)}."
+            )
+
+
+def only(
+    where: Bool[ArrayLike, "*shape"] | None, *arrays: Num[Array, "*shape"]
+) -> tuple[Num[Array, "*shape"], ...]:
+    """Set the entries to 0 where `where` is False, so that NaN there has no effect."""
+    if where is None:
+        return arrays
+    return tuple(jnp.where(where, array, jnp.zeros_like(array)) for array in arrays)
+
+
+def weighted(
+    terms: Float[Array, "*shape"],
+    where: Bool[ArrayLike, "*shape"] | None,
+    weights: Num[ArrayLike, "*shape"] | None,
+) -> Float[Array, "*shape"]:
+    """Multiply terms by their weights, and set them to 0 where `where` is False."""
+    (terms,) = only(where, terms)
+    return terms if weights is None else terms * jnp.asarray(weights, terms.dtype)
 
 
 def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -1,25 +1,32 @@
-"""Losses for classification: cross-entropies and the hinge loss."""
+"""Losses for classification: cross-entropies, divergences and margin losses."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Num, Shaped
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from research.checks import check_count, check_numbers, check_real
 from research.losses.checks import (
+    check_terms,
     floating,
     negative_absolute,
     numeric,
     one_example,
     one_or_nan,
+    only,
+    weighted,
     wide,
 )
 
 
 def logistic(
-    logit: Float[ArrayLike, ""], label: Num[ArrayLike, ""]
+    logit: Float[ArrayLike, ""],
+    label: Num[ArrayLike, ""],
+    *,
+    where: Bool[ArrayLike, ""] | None = None,
+    weights: Num[ArrayLike, ""] | None = None,
 ) -> Float[Array, ""]:
     """Compute the binary cross-entropy of a label y and a logit z.
 
@@ -35,13 +42,17 @@ def logistic(
       logit: Logit z, floating, shape ().
       label: Label y in {0, 1}, or the probability of the label 1 (a soft label), any
         dtype, shape ().
+      where: Whether the example counts, shape (). If not, the loss is 0, and logit and
+        label may be anything. None means that it counts.
+      weights: Factor of the loss, shape (), finite and at least 0. None means 1. With
+        `jax.vmap`, `where` and `weights` have one entry for each example.
     Returns:
       The loss in the dtype of the logit, shape (). The loss is NaN if a traced label
       lies outside 0..1.
     Raises:
-      TypeError: logit is not floating.
-      ValueError: logit or label is not a single number, or a concrete label lies
-        outside 0..1.
+      TypeError: logit is not floating, or where is not boolean.
+      ValueError: An argument is not a single number, a concrete label lies outside
+        0..1, or a concrete weight is negative or not finite.
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.2.3.
     Example:
@@ -49,15 +60,22 @@ def logistic(
       >>> print(f"{small:.4f} {large:.4f}")
       0.6931 0.0000
     """
-    logit, label = _scalars("logit", logit, label)
+    logit, label = _scalars("logit", logit, label, where, weights)
     y = label.astype(logit.dtype)
     loss = jnp.log1p(jnp.exp(negative_absolute(logit))) + logit * jnp.where(
         logit > 0, 1 - y, -y
     )
-    return _or_nan((y >= 0) & (y <= 1), loss, label, "0 or 1 (or a probability)")
+    loss = _or_nan((y >= 0) & (y <= 1), loss, label, "0 or 1 (or a probability)")
+    return weighted(loss, where, weights)
 
 
-def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
+def hinge(
+    score: ArrayLike,
+    label: ArrayLike,
+    *,
+    where: Bool[ArrayLike, ""] | None = None,
+    weights: Num[ArrayLike, ""] | None = None,
+) -> Float[Array, ""]:
     """Compute the hinge loss of a support vector machine: max(0, 1 - (2y - 1) s).
 
     Here s is the score and y the label. At the kink, where (2y - 1) s = 1, the gradient
@@ -68,13 +86,14 @@ def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
     Args:
       score: Score s, floating, shape ().
       label: Label y in {0, 1}, any dtype, shape ().
+      where, weights: As in `logistic`.
     Returns:
       The loss in the dtype of the score, shape (). The loss is NaN if a traced label is
       neither 0 nor 1.
     Raises:
-      TypeError: score is not floating.
-      ValueError: score or label is not a single number, or a concrete label is neither
-        0 nor 1.
+      TypeError: score is not floating, or where is not boolean.
+      ValueError: An argument is not a single number, a concrete label is neither 0 nor
+        1, or a concrete weight is negative or not finite.
     References:
       Shalev-Shwartz, Singer, Srebro & Cotter, Pegasos, Mathematical Programming 2011,
       eq. 2.
@@ -82,17 +101,72 @@ def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
       >>> print(hinge(jnp.array(0.25), 1), hinge(jnp.array(0.25), 0))
       0.75 1.25
     """
-    score, label = _scalars("score", score, label)
+    score, label = _scalars("score", score, label, where, weights)
     y = label.astype(score.dtype)
     valid = (y == 0) | (y == 1)
     # Make the score NaN as well. Beyond the kink the slope is 0, which would hide the
     # NaN of the loss from the gradient.
     score = _or_nan(valid, score, label, "0 or 1")
-    return _or_nan(valid, jax.nn.relu(1 - (2 * y - 1) * score), label, "0 or 1")
+    loss = _or_nan(valid, jax.nn.relu(1 - (2 * y - 1) * score), label, "0 or 1")
+    return weighted(loss, where, weights)
+
+
+def focal(
+    logit: Float[ArrayLike, ""],
+    label: Num[ArrayLike, ""],
+    gamma: float | Float[Array, ""] = 2.0,
+    *,
+    where: Bool[ArrayLike, ""] | None = None,
+    weights: Num[ArrayLike, ""] | None = None,
+) -> Float[Array, ""]:
+    """Compute the focal loss -(1 - q)^γ log q, where q is the label's probability.
+
+    For a logit z, q is σ(z) if the label is 1, and σ(-z) if it is 0. The factor (1 -
+    q)^γ reduces the loss of examples that are already right. With γ = 0, the loss is
+    `logistic`. Both factors are computed from log σ, so the loss keeps its relative
+    precision for confident predictions. optax.sigmoid_focal_loss without its alpha is
+    the same function for labels 0 and 1. Its alpha is the factor `weights` here.
+
+    Args:
+      logit: Logit z, floating, shape ().
+      label: Label in {0, 1}, any dtype, shape ().
+      gamma: Exponent γ, at least 0. It may be traced.
+      where, weights: As in `logistic`.
+    Returns:
+      The loss in the dtype of the logit, shape (). The loss is NaN if a traced label is
+      neither 0 nor 1.
+    Raises:
+      TypeError, ValueError: As in `hinge`. Also if gamma is negative.
+    References:
+      Lin, Goyal, Girshick, He & Dollár, Focal loss for dense object detection, ICCV
+      2017, eq. 4.
+    Example:
+      >>> print(f"{focal(jnp.array(0.0), 1):.4f}")  # log(2) / 4
+      0.1733
+    """
+    check_real("gamma", gamma)
+    if not isinstance(gamma, Tracer) and not 0 <= float(np.asarray(gamma)) < np.inf:
+        raise ValueError(
+            f"gamma must be a number of at least 0; got gamma={gamma}. Use 0 for the "
+            "logistic loss."
+        )
+    logit, label = _scalars("logit", logit, label, where, weights)
+    y = label.astype(logit.dtype)
+    margin = (2 * y - 1) * logit
+    # -log q = log(1 + exp(-margin)), and -log(1 - q) is that plus the margin.
+    small = jnp.log1p(jnp.exp(negative_absolute(margin)))
+    loss = small + jnp.where(margin > 0, 0 * margin, -margin)
+    other = small + jnp.where(margin > 0, margin, 0 * margin)
+    loss = jnp.exp(-jnp.asarray(gamma, logit.dtype) * other) * loss
+    return weighted(_or_nan((y == 0) | (y == 1), loss, label, "0 or 1"), where, weights)
 
 
 def softmax_cross_entropy(
-    logits: Float[ArrayLike, "K"], label: Int[ArrayLike, ""]
+    logits: Float[ArrayLike, "K"],
+    label: Int[ArrayLike, ""],
+    *,
+    where: Bool[ArrayLike, "K"] | None = None,
+    weights: Num[ArrayLike, "K"] | None = None,
 ) -> Float[Array, ""]:
     """Compute the softmax cross-entropy of an integer label and logits z.
 
@@ -105,38 +179,88 @@ def softmax_cross_entropy(
     Args:
       logits: Logits z, floating, shape (K,).
       label: Integer in 0..K-1, shape ().
+      where: Booleans, shape (K,), True for the classes that exist for this example. The
+        sum runs over these classes. None means all classes.
+      weights: Weights of the classes, shape (K,), finite and at least 0: the loss is
+        multiplied by weights[label]. None means 1. PyTorch's `weight` is the same, but
+        its mean over a batch is divided by the sum of the weights.
     Returns:
       The loss in the dtype of the logits, shape (). The loss is NaN if a traced label
-      lies outside 0..K-1.
+      lies outside 0..K-1, or is a class that does not exist.
     Raises:
-      TypeError: logits are not floating, or label is not an integer.
-      ValueError: The shapes are not (K,) and (), or a concrete label lies outside
-        0..K-1.
+      TypeError: logits are not floating, label is not an integer, or where is not
+        boolean.
+      ValueError: The shapes are not (K,) and (), a concrete label lies outside 0..K-1
+        or is a class that does not exist, or a concrete weight is negative or not
+        finite.
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.3.2.
     Example:
       >>> print(f"{softmax_cross_entropy(jnp.zeros(4), 2):.4f}")  # log 4
       1.3863
     """
-    logits, label = floating("logits", logits), numeric("label", label)
-    if not jnp.issubdtype(label.dtype, jnp.integer):
-        raise TypeError(
-            f"label must be an integer class; got dtype {label.dtype}. Convert it with "
-            ".astype(int), or give probabilities of shape (K,) to "
-            "softmax_cross_entropy_one_hot."
-        )
-    if logits.ndim != 1 or label.ndim != 0:
-        raise ValueError(
-            one_example("logits of shape (K,) and a label of shape ()", logits, label)
-        )
-    label = wide(label)
-    valid = (label >= 0) & (label < logits.shape[0])
-    loss = -jax.nn.log_softmax(logits)[label]
-    return _or_nan(valid, loss, label, f"in 0..{logits.shape[0] - 1}")
+    logits, label, valid = _class_of(logits, label, where, weights)
+    loss = -jax.nn.log_softmax(_of_classes(logits, where))[label]
+    loss = _or_nan(valid, loss, label, f"in 0..{logits.shape[0] - 1}")
+    return loss if weights is None else loss * _at(weights, label, loss)
+
+
+def multiclass_margin(
+    scores: Float[ArrayLike, "K"],
+    label: Int[ArrayLike, ""],
+    margin: float | Float[Array, ""] = 1.0,
+    *,
+    where: Bool[ArrayLike, "K"] | None = None,
+    weights: Num[ArrayLike, "K"] | None = None,
+) -> Float[Array, ""]:
+    """Compute the multi-class margin loss max(0, m + max_{k ≠ y} s_k - s_y).
+
+    Here s are the scores, y is the label and m the margin. The loss is 0 if the score
+    of the label exceeds every other score by at least m. At this kink, the gradient is
+    0, as in `hinge`. optax.multiclass_hinge_loss is the same function for m = 1, but
+    its gradient at the kink is not 0. PyTorch's multi_margin_loss is a different
+    function: the sum over all k ≠ y, divided by K.
+
+    Args:
+      scores: Scores s, floating, shape (K,).
+      label: Integer y in 0..K-1, shape ().
+      margin: Margin m, positive. It may be traced.
+      where, weights: As in `softmax_cross_entropy`. The maximum runs over the classes
+        that exist.
+    Returns:
+      The loss in the dtype of the scores, shape (). The loss is NaN if a traced label
+      lies outside 0..K-1, or is a class that does not exist. If no other class exists,
+      the loss is 0.
+    Raises:
+      TypeError, ValueError: As in `softmax_cross_entropy`. Also if margin is not
+        positive.
+    References:
+      Crammer & Singer, On the algorithmic implementation of multiclass kernel-based
+      vector machines, JMLR 2001, eq. 4.
+    Example:
+      >>> print(multiclass_margin(jnp.array([2.0, 2.5, 0.0]), 0))
+      1.5
+    """
+    check_real("margin", margin)
+    if not isinstance(margin, Tracer) and not 0 < float(np.asarray(margin)) < np.inf:
+        raise ValueError(f"margin must be a positive number; got margin={margin}.")
+    scores, label, valid = _class_of(scores, label, where, weights, "scores")
+    # Make the scores NaN as well, as in `hinge`.
+    scores = _or_nan(valid, scores, label, f"in 0..{len(scores) - 1}")
+    is_label = jnp.arange(len(scores), dtype=label.dtype) == label
+    rivals = jnp.where(is_label, -jnp.inf, _of_classes(scores, where))
+    lead = jnp.max(rivals, initial=-jnp.inf) - scores[label]
+    loss = jax.nn.relu(jnp.asarray(margin, scores.dtype) + lead)
+    loss = loss * one_or_nan(valid, loss.dtype)
+    return loss if weights is None else loss * _at(weights, label, loss)
 
 
 def softmax_cross_entropy_one_hot(
-    logits: Float[ArrayLike, "K"], distribution: Num[ArrayLike, "K"]
+    logits: Float[ArrayLike, "K"],
+    distribution: Num[ArrayLike, "K"],
+    *,
+    where: Bool[ArrayLike, "K"] | None = None,
+    weights: Num[ArrayLike, "K"] | None = None,
 ) -> Float[Array, ""]:
     """Compute the softmax cross-entropy of a distribution q over classes and logits z.
 
@@ -148,27 +272,67 @@ def softmax_cross_entropy_one_hot(
       logits: Logits z, floating, shape (K,).
       distribution: Distribution q, shape (K,), nonnegative with sum 1, such as a
         one-hot label or the output of `smooth_labels`.
+      where: Booleans, shape (K,), True for the classes that exist for this example. If
+        a class that does not exist has q_k > 0, the loss is ∞. None means all classes.
+      weights: Factors of the terms of the sum, shape (K,), finite and at least 0. None
+        means 1.
     Returns:
       The loss in the dtype of the logits, shape ().
     Raises:
-      TypeError: logits are not floating.
-      ValueError: logits are not a vector, or the shapes differ.
+      TypeError: logits are not floating, or where is not boolean.
+      ValueError: logits are not a vector, the shapes differ, or a concrete weight is
+        negative or not finite.
     Example:
       >>> halves = jnp.array([0.5, 0.5, 0.0, 0.0])
       >>> print(f"{softmax_cross_entropy_one_hot(jnp.zeros(4), halves):.4f}")
       1.3863
     """
-    logits = floating("logits", logits)
-    distribution = numeric("distribution", distribution).astype(logits.dtype)
-    if logits.ndim != 1 or logits.shape != distribution.shape:
-        raise ValueError(
-            one_example(
-                "logits and distribution of the same shape (K,)", logits, distribution
-            )
-        )
-    log_probability = jax.nn.log_softmax(logits)
+    logits, distribution = _vectors(logits, distribution, where, weights)
+    log_probability = jax.nn.log_softmax(_of_classes(logits, where))
     ruled_out = (distribution == 0) & jnp.isneginf(log_probability)
-    return -jnp.sum(distribution * jnp.where(ruled_out, 0, log_probability))
+    terms = distribution * jnp.where(ruled_out, 0, log_probability)
+    return -jnp.sum(weighted(terms, None, weights))
+
+
+def kl_divergence(
+    logits: Float[ArrayLike, "K"],
+    distribution: Num[ArrayLike, "K"],
+    *,
+    where: Bool[ArrayLike, "K"] | None = None,
+    weights: Num[ArrayLike, "K"] | None = None,
+) -> Float[Array, ""]:
+    """Compute the Kullback-Leibler divergence Σ_k q_k (log q_k - log softmax(z)_k).
+
+    The divergence from the prediction softmax(z) to the distribution q is
+    `softmax_cross_entropy_one_hot` minus the entropy of q. It has the same gradient
+    with respect to z, softmax(z) - q, and its minimum 0 at softmax(z) = q. 0 log 0
+    counts as 0. optax.kl_divergence takes log softmax(z) instead of z. PyTorch's
+    KLDivLoss is the same as optax's, but averages over all entries by default.
+
+    Args:
+      logits: Logits z, floating, shape (K,).
+      distribution: Distribution q, shape (K,), nonnegative with sum 1.
+      where, weights: As in `softmax_cross_entropy_one_hot`.
+    Returns:
+      The divergence in the dtype of the logits, shape (). It is NaN if an entry of q is
+      negative.
+    Raises:
+      TypeError, ValueError: As in `softmax_cross_entropy_one_hot`.
+    References:
+      Kullback & Leibler, On information and sufficiency, Annals of Mathematical
+      Statistics 1951, eq. 2.4.
+    Example:
+      >>> halves = jnp.array([0.5, 0.5, 0.0, 0.0])
+      >>> print(f"{kl_divergence(jnp.zeros(4), halves):.4f}")  # log 2
+      0.6931
+    """
+    logits, distribution = _vectors(logits, distribution, where, weights)
+    log_probability = jax.nn.log_softmax(_of_classes(logits, where))
+    absent = distribution == 0
+    log_q = jnp.where(absent, 0, jnp.log(jnp.where(absent, 1, distribution)))
+    ruled_out = absent & jnp.isneginf(log_probability)
+    terms = distribution * (log_q - jnp.where(ruled_out, 0, log_probability))
+    return jnp.sum(weighted(terms, None, weights))
 
 
 def smooth_labels(
@@ -251,11 +415,74 @@ def check_labels(labels: Shaped[ArrayLike, "..."], num_classes: int) -> None:
         )
 
 
-def _scalars(name: str, value: ArrayLike, label: ArrayLike) -> tuple[Array, Array]:
+def _scalars(
+    name: str,
+    value: ArrayLike,
+    label: ArrayLike,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+) -> tuple[Array, Array]:
     value, label = floating(name, value), numeric("label", label)
     if value.ndim or label.ndim:
         raise ValueError(one_example(f"{name} and label of shape ()", value, label))
+    check_terms((), name, where, weights)
+    value, label = only(where, value, label)
     return value, label
+
+
+def _class_of(
+    logits: ArrayLike,
+    label: ArrayLike,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+    name: str = "logits",
+) -> tuple[Array, Array, Array]:
+    """Check logits and an integer label, and return them and whether it is valid."""
+    logits, label = floating(name, logits), numeric("label", label)
+    if not jnp.issubdtype(label.dtype, jnp.integer):
+        raise TypeError(
+            f"label must be an integer class; got dtype {label.dtype}. Convert it with "
+            ".astype(int), or give probabilities of shape (K,) to "
+            "softmax_cross_entropy_one_hot."
+        )
+    if logits.ndim != 1 or label.ndim != 0:
+        raise ValueError(
+            one_example(f"{name} of shape (K,) and a label of shape ()", logits, label)
+        )
+    check_terms(logits.shape, name, where, weights)
+    label = wide(label)
+    valid = (label >= 0) & (label < logits.shape[0])
+    if where is not None:
+        valid = valid & jnp.asarray(where)[label]
+    return logits, label, valid
+
+
+def _vectors(
+    logits: ArrayLike,
+    distribution: ArrayLike,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+) -> tuple[Array, Array]:
+    """Check logits and a distribution over the classes."""
+    logits = floating("logits", logits)
+    distribution = numeric("distribution", distribution).astype(logits.dtype)
+    if logits.ndim != 1 or logits.shape != distribution.shape:
+        raise ValueError(
+            one_example(
+                "logits and distribution of the same shape (K,)", logits, distribution
+            )
+        )
+    check_terms(logits.shape, "logits", where, weights)
+    return logits, distribution
+
+
+def _of_classes(logits: Array, where: ArrayLike | None) -> Array:
+    """Set the logits of classes that do not exist to -∞."""
+    return logits if where is None else jnp.where(where, logits, -jnp.inf)
+
+
+def _at(weights: ArrayLike, label: Array, loss: Array) -> Array:
+    return jnp.asarray(weights, loss.dtype)[label]
 
 
 def _or_nan(valid: Array, value: Array, label: Array, domain: str) -> Array:

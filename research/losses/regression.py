@@ -1,17 +1,30 @@
 """Losses for regression."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 from research.checks import check_real
-from research.losses.checks import floating, negative_absolute, numeric, one_example
+from research.losses.checks import (
+    check_terms,
+    floating,
+    negative_absolute,
+    numeric,
+    one_example,
+    only,
+    weighted,
+)
 
 
 def squared_error(
-    prediction: Float[ArrayLike, "*shape"], target: Num[ArrayLike, "*shape"]
+    prediction: Float[ArrayLike, "*shape"],
+    target: Num[ArrayLike, "*shape"],
+    *,
+    where: Bool[ArrayLike, "*shape"] | None = None,
+    weights: Num[ArrayLike, "*shape"] | None = None,
 ) -> Float[Array, ""]:
     """Compute half the squared error: ½ Σ (p - y)².
 
@@ -24,20 +37,30 @@ def squared_error(
       prediction: Prediction p, floating, any shape.
       target: Target y with the shape of the prediction. It is converted to the dtype of
         the prediction.
+      where: Booleans with the shape of the prediction, True for the entries that count.
+        Other entries may be NaN. None means that all entries count.
+      weights: Factors of the terms of the sum, with the shape of the prediction, finite
+        and at least 0. None means 1.
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
-      TypeError: prediction is not floating.
-      ValueError: The shapes differ. (The arguments are never broadcast.)
+      TypeError: prediction is not floating, or where is not boolean.
+      ValueError: The shapes differ (the arguments are never broadcast), or a concrete
+        weight is negative or not finite.
     Example:
       >>> print(squared_error(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])))
       2.0
     """
-    return 0.5 * jnp.sum(_residual(prediction, target) ** 2)
+    residual = _residual(prediction, target, where, weights)
+    return 0.5 * jnp.sum(weighted(residual**2, None, weights))
 
 
 def absolute_error(
-    prediction: Float[ArrayLike, "*shape"], target: Num[ArrayLike, "*shape"]
+    prediction: Float[ArrayLike, "*shape"],
+    target: Num[ArrayLike, "*shape"],
+    *,
+    where: Bool[ArrayLike, "*shape"] | None = None,
+    weights: Num[ArrayLike, "*shape"] | None = None,
 ) -> Float[Array, ""]:
     """Compute the absolute error Σ |p - y| of the prediction p and the target y.
 
@@ -50,14 +73,17 @@ def absolute_error(
       >>> print(absolute_error(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])))
       2.0
     """
-    residual = _residual(prediction, target)
-    return jnp.sum(residual * jnp.sign(residual))
+    residual = _residual(prediction, target, where, weights)
+    return jnp.sum(weighted(residual * jnp.sign(residual), None, weights))
 
 
 def huber(
     prediction: Float[ArrayLike, "*shape"],
     target: Num[ArrayLike, "*shape"],
     delta: float | Float[Array, ""] = 1.0,
+    *,
+    where: Bool[ArrayLike, "*shape"] | None = None,
+    weights: Num[ArrayLike, "*shape"] | None = None,
 ) -> Float[Array, ""]:
     """Compute the Huber loss: quadratic near the target, linear far from the target.
 
@@ -70,6 +96,7 @@ def huber(
       prediction: Prediction p, floating, any shape.
       target: Target y with the shape of the prediction.
       delta: Value of |r| at which the loss changes from a parabola to a line, positive.
+      where, weights: As in `squared_error`.
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
@@ -87,16 +114,19 @@ def huber(
             f"delta must be positive; got delta={delta}. Use absolute_error for a pure "
             "absolute error."
         )
-    residual = _residual(prediction, target)
+    residual = _residual(prediction, target, where, weights)
     delta = jnp.asarray(delta, residual.dtype)
     size = jnp.abs(residual)
-    return jnp.sum(
-        jnp.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
-    )
+    terms = jnp.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
+    return jnp.sum(weighted(terms, None, weights))
 
 
 def log_cosh(
-    prediction: Float[ArrayLike, "*shape"], target: Num[ArrayLike, "*shape"]
+    prediction: Float[ArrayLike, "*shape"],
+    target: Num[ArrayLike, "*shape"],
+    *,
+    where: Bool[ArrayLike, "*shape"] | None = None,
+    weights: Num[ArrayLike, "*shape"] | None = None,
 ) -> Float[Array, ""]:
     """Compute the log-cosh loss Σ log cosh(p - y), a smooth variant of the Huber loss.
 
@@ -113,17 +143,124 @@ def log_cosh(
       ... )
       999.31
     """
-    below = negative_absolute(_residual(prediction, target))
-    return jnp.sum(
-        jnp.log1p(jnp.exp(2 * below)) - below - jnp.asarray(np.log(2), below.dtype)
+    below = negative_absolute(_residual(prediction, target, where, weights))
+    terms = jnp.log1p(jnp.exp(2 * below)) - below - jnp.asarray(np.log(2), below.dtype)
+    return jnp.sum(weighted(terms, where, weights))
+
+
+def quantile(
+    prediction: Float[ArrayLike, "*shape"],
+    target: Num[ArrayLike, "*shape"],
+    level: float | Float[Array, ""],
+    *,
+    where: Bool[ArrayLike, "*shape"] | None = None,
+    weights: Num[ArrayLike, "*shape"] | None = None,
+) -> Float[Array, ""]:
+    """Compute the quantile loss Σ max(τ (y - p), (τ - 1) (y - p)) (the pinball loss).
+
+    Here p is the prediction, y the target and τ the level. A prediction that minimises
+    the mean loss is a τ-quantile of the target. The gradient is 1 - τ if p > y, and -τ
+    if p < y. Where p = y, it is 0, as for `absolute_error`, which is twice the loss
+    with τ = ½. optax does not have this loss. scikit-learn's mean_pinball_loss is its
+    mean.
+
+    Args:
+      prediction: Prediction p, floating, any shape.
+      target: Target y with the shape of the prediction.
+      level: Level τ of the quantile, between 0 and 1, both excluded. It may be traced.
+      where, weights: As in `squared_error`.
+    Returns:
+      The loss in the dtype of the prediction, shape ().
+    Raises:
+      TypeError, ValueError: As in `squared_error`. Also if level is not between 0
+        and 1.
+    References:
+      Koenker & Bassett, Regression quantiles, Econometrica 1978, eq. 2.2.
+    Example:
+      >>> print(quantile(jnp.array([1.0, 4.0]), jnp.array([2.0, 2.0]), 0.75))
+      1.25
+    """
+    check_real("level", level)
+    if not isinstance(level, Tracer) and not 0 < float(np.asarray(level)) < 1:
+        raise ValueError(
+            f"level must be between 0 and 1; got level={level}. Use 0.5 for the median."
+        )
+    residual = _residual(prediction, target, where, weights)
+    level = jnp.asarray(level, residual.dtype)
+    slope = jnp.where(
+        residual > 0, 1 - level, jnp.where(residual < 0, -level, 0 * level)
     )
+    return jnp.sum(weighted(residual * slope, None, weights))
 
 
-def _residual(prediction: ArrayLike, target: ArrayLike) -> Array:
+def cosine_distance(
+    prediction: Float[ArrayLike, "d"],
+    target: Num[ArrayLike, "d"],
+    *,
+    where: Bool[ArrayLike, "d"] | None = None,
+    weights: Num[ArrayLike, "d"] | None = None,
+) -> Float[Array, ""]:
+    """Compute the cosine distance 1 - pᵀ y / (|p| |y|) of two vectors p and y.
+
+    The distance is 0 for vectors of the same direction, 1 for orthogonal vectors and 2
+    for opposite vectors. It is computed as ½ |p / |p| - y / |y||², which is the same
+    number and keeps the digits of a small distance. Before, p and y are divided by
+    their largest entries, so that no square overflows. optax.cosine_distance with its
+    default epsilon of 0 is the same function.
+
+    Args:
+      prediction: Prediction p, floating, shape (d,).
+      target: Target y, shape (d,). It is converted to the dtype of the prediction.
+      where: Booleans, shape (d,), True for the entries that count. None means all.
+      weights: Weights w of the entries in all three products, such as Σ w p y, shape
+        (d,), finite and at least 0. None means 1.
+    Returns:
+      The distance in the dtype of the prediction, shape (). It is NaN if p or y is 0,
+      because a zero vector has no direction.
+    Raises:
+      TypeError: prediction is not floating, or where is not boolean.
+      ValueError: The arguments are not vectors of one length, or a concrete weight is
+        negative or not finite.
+    References:
+      Manning, Raghavan & Schütze, Introduction to Information Retrieval (2008), eq.
+      6.10.
+    Example:
+      >>> print(cosine_distance(jnp.array([2.0, 0.0]), jnp.array([0.0, 3.0])))
+      1.0
+    """
+    _residual(prediction, target, None, None)  # Raises the errors of the shapes.
+    p = jnp.asarray(prediction)
+    y = jnp.asarray(target, p.dtype)
+    if p.ndim != 1:
+        raise ValueError(
+            one_example("prediction and target of the same shape (d,)", p, y)
+        )
+    check_terms(p.shape, "prediction", where, weights)
+    p, y = (_direction(vector, weights) for vector in only(where, p, y))
+    return 0.5 * jnp.sum(weighted((p - y) ** 2, None, weights))
+
+
+def _direction(vector: Array, weights: ArrayLike | None) -> Array:
+    """Divide a vector by its norm. The vector 0 gives NaN."""
+    # The direction does not depend on this factor, so it may count as a constant.
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(vector), initial=0))
+    vector = vector / size
+    return vector / jnp.sqrt(jnp.sum(weighted(vector**2, None, weights)))
+
+
+def _residual(
+    prediction: ArrayLike,
+    target: ArrayLike,
+    where: ArrayLike | None,
+    weights: ArrayLike | None,
+) -> Array:
+    """Compute p - y, which is 0 where `where` is False."""
     prediction = floating("prediction", prediction)
     target = jnp.asarray(numeric("target", target), prediction.dtype)
     if prediction.shape != target.shape:
         raise ValueError(
             one_example("prediction and target of the same shape", prediction, target)
         )
+    check_terms(prediction.shape, "prediction", where, weights)
+    prediction, target = only(where, prediction, target)
     return prediction - target

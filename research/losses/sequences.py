@@ -3,15 +3,26 @@
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
-from research.losses.checks import floating, numeric, one_example, one_or_nan, wide
+from research.losses.checks import (
+    check_terms,
+    floating,
+    numeric,
+    one_example,
+    one_or_nan,
+    wide,
+)
 
 IGNORED = -1  # Label of a position that the loss ignores, such as padding.
 
 
 def sequence_cross_entropy(
-    logits: Float[ArrayLike, "T K"], labels: Int[ArrayLike, "T"]
+    logits: Float[ArrayLike, "T K"],
+    labels: Int[ArrayLike, "T"],
+    *,
+    where: Bool[ArrayLike, "T"] | None = None,
+    weights: Num[ArrayLike, "T"] | None = None,
 ) -> Float[Array, ""]:
     """Compute the mean cross-entropy over the positions of one sequence, in nats.
 
@@ -26,12 +37,19 @@ def sequence_cross_entropy(
       logits: Logits z, floating, shape (T, K).
       labels: Labels, integers in 0..K-1, shape (T,). A position with a negative label
         is ignored.
+      where: Booleans, shape (T,), False for positions that are ignored as well. None
+        means all positions with a label.
+      weights: Weights w_t of the positions, shape (T,), finite and at least 0. The loss
+        is then the weighted mean: each term has the factor w_t, and m is the sum of the
+        weights. None means 1.
     Returns:
       The loss in the dtype of the logits, shape (). The loss is 0 if all positions are
-      ignored, and NaN if a label is K or larger.
+      ignored or have weight 0, and NaN if a label is K or larger.
     Raises:
-      TypeError: logits are not floating, or labels are not integers.
-      ValueError: The shapes are not (T, K) and (T,).
+      TypeError: logits are not floating, labels are not integers, or where is not
+        boolean.
+      ValueError: The shapes are not (T, K) and (T,), or a concrete weight is negative
+        or not finite.
     References:
       Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR
       2003, section 2.
@@ -52,13 +70,22 @@ def sequence_cross_entropy(
                 "logits of shape (T, K) and labels of shape (T,)", logits, labels
             )
         )
+    check_terms(labels.shape, "labels", where, weights)
     labels = wide(labels)
+    if where is not None:
+        labels = jnp.where(where, labels, IGNORED)
+        logits = jnp.where(jnp.asarray(where)[:, None], logits, 0)
     counts = labels >= 0
     log_probabilities = jax.nn.log_softmax(logits)
     chosen = jnp.take_along_axis(
         log_probabilities, jnp.clip(labels, 0, logits.shape[1] - 1)[:, None], axis=1
     )[:, 0]
     chosen = chosen * one_or_nan(labels < logits.shape[1], chosen.dtype)
+    if weights is not None:
+        factors = jnp.where(counts, jnp.asarray(weights, chosen.dtype), 0)
+        total = jnp.sum(factors)
+        mean = jnp.sum(factors * jnp.where(counts, chosen, 0))
+        return -mean / jnp.where(total > 0, total, 1)
     return -jnp.sum(jnp.where(counts, chosen, 0)) / jnp.maximum(
         jnp.sum(counts), 1
     ).astype(logits.dtype)

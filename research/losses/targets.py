@@ -11,8 +11,11 @@ from jax.core import Tracer
 from research.checks import check_callable, check_numbers, check_sequence, is_array
 from research.losses.classification import (
     check_labels,
+    focal,
     hinge,
+    kl_divergence,
     logistic,
+    multiclass_margin,
     softmax_cross_entropy,
     softmax_cross_entropy_one_hot,
 )
@@ -149,6 +152,9 @@ def _of_distributions(shape: tuple[int, ...], y: np.ndarray) -> None:
 _CHECKS: dict[Any, Callable[[tuple[int, ...], np.ndarray], None]] = {
     logistic: _of_probabilities,
     hinge: _of_two,
+    focal: _of_two,
+    multiclass_margin: _of_classes,
+    kl_divergence: _of_distributions,
     softmax_cross_entropy: _of_classes,
     softmax_cross_entropy_one_hot: _of_distributions,
     sequence_cross_entropy: _of_sequences,

@@ -1,6 +1,12 @@
 """Models as pairs of pure functions, init(key) and apply(params, x, key=None)."""
 
-from research.models._attention import attention, attention_weights, causal_mask
+from research.models._attention import (
+    attention,
+    attention_weights,
+    causal_mask,
+    rotary_angles,
+    rotate,
+)
 from research.models._cnn import cnn
 from research.models._convolution import convolution
 from research.models._dropout import dropout
@@ -13,6 +19,7 @@ from research.models._recurrent import (
     recurrence,
     recurrent,
 )
+from research.models._resnet import resnet, standardise_weights
 from research.models._softmax import softmax
 from research.models.activations import (
     ACTIVATION_DERIVATIVES,
@@ -41,7 +48,11 @@ from research.models.ngrams import (
     ngram_probabilities,
     sample_ngram,
 )
-from research.models.normalisation import group_normalisation, layer_normalisation
+from research.models.normalisation import (
+    group_normalisation,
+    layer_normalisation,
+    rms_normalisation,
+)
 from research.models.parameters import (
     check_same_architecture,
     count_parameters,
@@ -49,6 +60,7 @@ from research.models.parameters import (
     list_parameters,
 )
 from research.models.pooling import average_pool, max_pool
+from research.models.precision import mixed_precision
 from research.models.reading import next_token_losses, next_token_risk, reader
 from research.models.saving import (
     load,
@@ -95,6 +107,7 @@ __all__ = [
     "logistic",
     "max_pool",
     "mean_and_sd",
+    "mixed_precision",
     "mlp",
     "mlp_rounding_bound",
     "mlp_value_and_gradient",
@@ -114,10 +127,15 @@ __all__ = [
     "reader",
     "recurrence",
     "recurrent",
+    "resnet",
+    "rms_normalisation",
+    "rotary_angles",
+    "rotate",
     "sample_ngram",
     "save",
     "sinusoidal_positions",
     "softmax",
+    "standardise_weights",
     "transformer_decoder",
     "transformer_encoder",
 ]

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float
 
-from research.checks import check_numbers, check_tree, shown
-from research.models._linear import check_count, dense
+from research.checks import check_number, check_numbers, check_tree, shown
+from research.models._linear import check_count, check_model_dtype, dense
+from research.models.normalisation import rms_normalisation
 from research.sizes import check_room
 from research.types import Array, Params
 
@@ -25,31 +26,52 @@ def attention(
     mask: Bool[ArrayLike, "..."] | None = None,
     *,
     num_heads: int,
+    num_key_value_heads: int | None = None,
+    angles: Float[ArrayLike, "context d/2"] | None = None,
 ) -> Float[Array, "*batch T width"]:
     """Apply multi-head self-attention.
 
     The result is concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output + b_output with
     d = width / num_heads. Q, K and V are the three parts of one product x W + b. Head h
     uses the columns h d, ..., (h + 1) d - 1 of each part. M is 0 where the mask is True
-    and -∞ where it is False.
+    and -∞ where it is False. In half precision, the softmax is computed in float32.
+
+    If there are fewer key and value heads than query heads (grouped-query attention),
+    num_heads / num_key_value_heads adjacent query heads share one key head and one
+    value head.
+
+    If the params contain "query_normalisation" and "key_normalisation", each query and
+    each key of a head is first normalised by `rms_normalisation` over its d entries.
+    With `angles`, queries and keys are then rotated by `rotate`.
 
     Args:
       params: {"query_key_value": {"weights": (width, 3 width), "bias": (3 width,)},
         "output": {"weights": (width, width), "bias": (width,)}}. A missing bias means
-        0.
+        0. With grouped queries, query_key_value has (num_heads + 2
+        num_key_value_heads) d outputs. "query_normalisation" and "key_normalisation"
+        are {"scale": (d,)}, if they are present.
       x: Inputs, shape (..., T, width).
       mask: Booleans of shape (T, T), (..., 1, T) or (..., T, T), where "..." stands for
         the leading axes of x. Entry (i, j) is True if query i may attend to key j. None
         means that all entries are True. Each row needs at least one True.
-      num_heads: Number of heads, a divisor of the width.
+      num_heads: Number of query heads, a divisor of the width.
+      num_key_value_heads: Number of key heads and of value heads, a divisor of
+        num_heads. None means num_heads.
+      angles: Table of `rotary_angles` for heads of d entries and at least T positions.
+        None means no rotation.
     Returns:
       The outputs, shape (..., T, width).
     Raises:
-      ValueError: The width is not divisible by num_heads, or x does not fit the
-        weights.
+      ValueError: The width is not divisible by num_heads, num_heads is not divisible by
+        num_key_value_heads, x does not fit the weights, or the table of angles is too
+        short or does not fit the heads.
       TypeError: The mask is not boolean.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.2.
+      Ainslie et al., GQA: training generalized multi-query transformer models, EMNLP
+      2023, section 2.2.
+      Dehghani et al., Scaling vision transformers to 22 billion parameters, ICML 2023,
+      section 2 (normalised queries and keys; layer normalisation there).
     Example:
       >>> identity = {"weights": jnp.eye(2)}
       >>> threefold = {"weights": jnp.tile(jnp.eye(2), (1, 3))}
@@ -62,8 +84,10 @@ def attention(
     """
     _check_attended(params, x, mask, ("query_key_value", "output"))
     x = jnp.asarray(x)
-    weights, values = _weights_and_values(params, x, mask, num_heads)
-    joined = jnp.swapaxes(weights @ values, 1, 2).reshape(x.shape)
+    weights, values = _weights_and_values(
+        params, x, mask, num_heads, num_key_value_heads, angles
+    )
+    joined = jnp.swapaxes(_by_group(weights, values), 1, 2).reshape(x.shape)
     return project(params["output"], joined)
 
 
@@ -73,6 +97,8 @@ def attention_weights(
     mask: Bool[ArrayLike, "..."] | None = None,
     *,
     num_heads: int,
+    num_key_value_heads: int | None = None,
+    angles: Float[ArrayLike, "context d/2"] | None = None,
 ) -> Float[Array, "*batch num_heads T T"]:
     """Compute the attention weights softmax(Q_h K_hᵀ / sqrt(d) + M).
 
@@ -92,7 +118,9 @@ def attention_weights(
     """
     _check_attended(params, x, mask, ("query_key_value",))
     x = jnp.asarray(x)
-    weights, _ = _weights_and_values(params, x, mask, num_heads)
+    weights, _ = _weights_and_values(
+        params, x, mask, num_heads, num_key_value_heads, angles
+    )
     return weights.reshape(*x.shape[:-2], *weights.shape[1:])
 
 
@@ -108,6 +136,107 @@ def causal_mask(length: int) -> Bool[Array, "length length"]:
     check_count("length", length, 1)
     check_room(f"length={length}", length, length, itemsize=1)
     return jnp.asarray(np.tril(np.ones((length, length), bool)))
+
+
+def rotary_angles(
+    context: int, size: int, *, base: float = 10000.0, dtype: DTypeLike | None = None
+) -> Float[Array, "context size/2"]:
+    """Compute the table of angles t / base^(2i / size) for rotary positions.
+
+    Row t belongs to position t, and column i to the pair of entries 2i and 2i + 1 of a
+    query or a key.
+
+    Args:
+      context: Number of positions.
+      size: Number of entries of a head's query or key, even.
+      base: Base of the powers, positive. A larger base turns the last pairs more
+        slowly.
+      dtype: Dtype of the result. None means JAX's default.
+    Returns:
+      The angles in radians, shape (context, size / 2).
+    Raises:
+      ValueError: context is not a positive integer, size is not a positive even
+        integer, or base is not positive.
+    References:
+      Su et al., RoFormer: Enhanced transformer with rotary position embedding,
+      arXiv:2104.09864, section 3.2.2.
+    Example:
+      >>> print(rotary_angles(3, 4))
+      [[0.   0.  ]
+       [1.   0.01]
+       [2.   0.02]]
+    """
+    check_count("context", context, 1)
+    check_count("size", size, 1)
+    if size % 2:
+        raise ValueError(
+            f"size must be even, because rotary positions turn pairs; got size={size}."
+        )
+    check_number("base", base, positive=True)
+    check_model_dtype(dtype)
+    check_room(f"context={context} and size={size}", context, size)
+    powers = float(base) ** (np.arange(0, size, 2) / size)
+    angles = np.arange(context)[:, None] / powers[None]
+    return jnp.asarray(angles, jnp.result_type(float) if dtype is None else dtype)
+
+
+def rotate(
+    x: Float[ArrayLike, "*batch T d"], angles: Float[ArrayLike, "context d/2"]
+) -> Float[Array, "*batch T d"]:
+    """Rotate each pair of entries by the angle of its position.
+
+    With a = angles[t, i], the pair (x[t, 2i], x[t, 2i + 1]) = (u, v) becomes (u cos a -
+    v sin a, u sin a + v cos a). The product of a rotated query at position s and a
+    rotated key at position t depends on the positions only through s - t.
+
+    Llama's published weights pair the entries i and i + d/2 instead. The two
+    conventions differ by a permutation of the columns of the weights.
+
+    Args:
+      x: Queries or keys, shape (..., T, d).
+      angles: Table of `rotary_angles`, shape (context, d / 2) with context >= T.
+    Returns:
+      The rotated vectors, shape (..., T, d), in the dtype of x. The rotation of half
+      precision is computed in float32.
+    Raises:
+      ValueError: The table does not have d / 2 columns, or it has fewer than T rows.
+    References:
+      Su et al., RoFormer: Enhanced transformer with rotary position embedding,
+      arXiv:2104.09864, eq. 34.
+    Example:
+      >>> turns = jnp.array([[0.0], [jnp.pi / 3]])
+      >>> print(rotate(jnp.array([[1.0, 0.0], [1.0, 0.0]]), turns).round(3))
+      [[1.    0.   ]
+       [0.5   0.866]]
+    """
+    for name, value in (("x", x), ("angles", angles)):
+        check_numbers(name, value)
+    x, angles = jnp.asarray(x), jnp.asarray(angles)
+    if x.ndim < 2 or angles.ndim != 2 or x.shape[-1] != 2 * angles.shape[1]:
+        raise ValueError(
+            "x must have shape (..., T, d) and angles (context, d / 2); got x of shape "
+            f"{x.shape} and angles of shape {angles.shape}."
+        )
+    length = x.shape[-2]
+    if length > len(angles):
+        raise ValueError(
+            f"angles must have a row for each of {length} positions; got a table of "
+            f"{len(angles)}. Call rotary_angles with context={length} or more."
+        )
+    turns = angles[:length].astype(_at_least_float32(x.dtype))
+    pairs = x.reshape(*x.shape[:-1], -1, 2).astype(turns.dtype)
+    first, second = pairs[..., 0], pairs[..., 1]
+    cos, sin = (
+        jnp.broadcast_to(wave, first.shape) for wave in (jnp.cos(turns), jnp.sin(turns))
+    )
+    turned = jnp.stack(
+        [first * cos - second * sin, first * sin + second * cos], axis=-1
+    )
+    return turned.reshape(x.shape).astype(x.dtype)
+
+
+def _at_least_float32(dtype: Any) -> Any:
+    return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def project(
@@ -152,37 +281,104 @@ def check_heads(width: int, num_heads: int) -> None:
         )
 
 
+def check_groups_of_heads(num_heads: int, num_key_value_heads: int | None) -> int:
+    """Return the number of key and value heads, which must divide num_heads.
+
+    None means num_heads.
+    """
+    if num_key_value_heads is None:
+        return num_heads
+    check_count("num_key_value_heads", num_key_value_heads, 1)
+    if num_heads % num_key_value_heads:
+        raise ValueError(
+            "num_heads must be divisible by num_key_value_heads; got "
+            f"num_heads={num_heads}, num_key_value_heads={num_key_value_heads}."
+        )
+    return num_key_value_heads
+
+
 def _weights_and_values(
-    params: Params, x: Array, mask: ArrayLike | None, num_heads: int
+    params: Params,
+    x: Array,
+    mask: ArrayLike | None,
+    num_heads: int,
+    num_key_value_heads: int | None,
+    angles: ArrayLike | None,
 ) -> tuple[Array, Array]:
-    """Return weights (n, heads, T, T) and values (n, heads, T, d).
+    """Return weights (n, heads, T, T) and values (n, key and value heads, T, d).
 
     The leading axes of x are flattened into n.
     """
-    if x.ndim < 2 or jnp.shape(params["query_key_value"]["weights"]) != (
-        x.shape[-1],
-        3 * x.shape[-1],
-    ):
+    given = jnp.shape(params["query_key_value"]["weights"])
+    outputs, columns = 3 * x.shape[-1] if x.ndim else 0, "3 width"
+    if num_key_value_heads is not None and x.ndim:
+        check_heads(x.shape[-1], num_heads)
+        pairs = check_groups_of_heads(num_heads, num_key_value_heads)
+        outputs = (num_heads + 2 * pairs) * (x.shape[-1] // num_heads)
+        columns = "(num_heads + 2 num_key_value_heads) width / num_heads"
+    if x.ndim < 2 or given != (x.shape[-1], outputs):
         raise ValueError(
             "x must have shape (..., T, width) and query_key_value's weights (width, "
-            f"3 width); got x of shape {x.shape} and weights of "
-            f"{jnp.shape(params['query_key_value']['weights'])}."
+            f"{columns}); got x of shape {x.shape} and weights of {given}."
         )
     length, width = x.shape[-2:]
     check_heads(width, num_heads)
-    projected = project(params["query_key_value"], x.reshape(-1, length, width))
-    parts = projected.reshape(-1, length, 3, num_heads, width // num_heads).transpose(
-        2, 0, 3, 1, 4
+    queries, keys, values = _heads(
+        project(params["query_key_value"], x.reshape(-1, length, width)),
+        num_heads,
+        check_groups_of_heads(num_heads, num_key_value_heads),
+        width // num_heads,
+    )
+    if "query_normalisation" in params:
+        queries, keys = (
+            rms_normalisation(part, params[name]["scale"])
+            for part, name in (
+                (queries, "query_normalisation"),
+                (keys, "key_normalisation"),
+            )
+        )
+    if angles is not None:
+        queries, keys = rotate(queries, angles), rotate(keys, angles)
+    queries = queries / np.sqrt(width // num_heads).item()
+    scores = _by_group(queries, jnp.swapaxes(keys, -1, -2))
+    wide = scores.astype(_at_least_float32(scores.dtype))
+    if mask is None:
+        weights = jax.nn.softmax(wide, axis=-1)
+    else:
+        weights = _masked_softmax(wide, _spread(mask, x.shape[:-2]))
+    return weights.astype(scores.dtype), values
+
+
+def _heads(
+    projected: Array, num_heads: int, pairs: int, size: int
+) -> tuple[Array, Array, Array]:
+    """Split the columns into queries, keys and values, each (n, heads, T, d)."""
+    n, length, _ = projected.shape
+    if pairs == num_heads:
+        parts = projected.reshape(n, length, 3, num_heads, size)
+        parts = parts.transpose(2, 0, 3, 1, 4)
+        return parts[0], parts[1], parts[2]
+    split = jnp.split(
+        projected, (num_heads * size, (num_heads + pairs) * size), axis=-1
     )
     queries, keys, values = (
-        parts[0] / np.sqrt(width // num_heads).item(),
-        parts[1],
-        parts[2],
+        part.reshape(n, length, -1, size).transpose(0, 2, 1, 3) for part in split
     )
-    scores = queries @ jnp.swapaxes(keys, -1, -2)
-    if mask is None:
-        return jax.nn.softmax(scores, axis=-1), values
-    return _masked_softmax(scores, _spread(mask, x.shape[:-2])), values
+    return queries, keys, values
+
+
+def _by_group(left: Array, right: Array) -> Array:
+    """Multiply each matrix (T, a) of left by the matrix (a, b) of its group in right.
+
+    left has shape (n, heads, T, a) and right (n, groups, a, b). The matrices of one
+    group are stacked, so that they are one product.
+    """
+    n, heads, length, size = left.shape
+    groups = right.shape[1]
+    if heads == groups:
+        return left @ right
+    stacked = left.reshape(n, groups, heads // groups * length, size)
+    return (stacked @ right).reshape(n, heads, length, right.shape[-1])
 
 
 @jax.custom_jvp

@@ -3,22 +3,23 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Num
 
+from research.checks import check_choice, shown
 from research.models._convolution import Padding, check_image, convolution, pair
 from research.models._dropout import check_dropout_rate
 from research.models._dropout import dropout as dropped
 from research.models._linear import check_count, check_counts, check_model_dtype, dense
-from research.models.activations import find_activation
+from research.models.activations import Activation, find_activation
 from research.models.initialisers import Initialiser, find_initialiser
 from research.models.normalisation import group_normalisation, layer_normalisation
 from research.models.parameters import shapes_of, with_own_parameters
-from research.models.pooling import max_pool
+from research.models.pooling import average_pool, max_pool
 from research.types import Array, Key, Model, Params
 
 CHANNELS_OF_A_GROUP = 16  # The best value in a table of Wu & He.
@@ -32,9 +33,12 @@ def cnn(
     kernel_size: int | tuple[int, int] = 3,
     stride: int | tuple[int, int] = 1,
     padding: Padding = "same",
+    strides: Sequence[int | tuple[int, int]] | None = None,
+    paddings: Sequence[Padding] | None = None,
     pool: int | Sequence[int] = 2,
+    pooling: Literal["max", "average"] = "max",
     hidden: Sequence[int] = (128,),
-    activation: str = "relu",
+    activation: str | Activation = "relu",
     normalisation: Literal["layer", "group"] | None = None,
     dropout: float = 0.0,
     initialiser: str = "he_normal",
@@ -43,7 +47,7 @@ def cnn(
     """Build a convolutional network.
 
     The network is a chain of blocks. Each block consists of a convolution,
-    normalisation, activation and max pooling. Dense layers follow the last block.
+    normalisation, activation and pooling. Dense layers follow the last block.
 
     Args:
       image_shape: Shape (H, W, C) of one image, channels last.
@@ -51,11 +55,15 @@ def cnn(
       channels: Number of output channels of each block.
       kernel_size, stride, padding: Options of every convolution, as in
         `research.models.convolution`.
-      pool: Window of the max pooling at the end of each block: one number for all
-        blocks, or a sequence with one number for each block. 1 means no pooling.
+      strides, paddings: Stride and padding of each block's convolution, one entry for
+        each block. None means `stride` or `padding` for all blocks.
+      pool: Window of the pooling at the end of each block: one number for all blocks,
+        or a sequence with one number for each block. 1 means no pooling.
+      pooling: "max" for `research.models.max_pool`, "average" for
+        `research.models.average_pool`.
       hidden: Widths of the dense layers before the last one.
       activation: Name of the activation after every layer except the last, a key of
-        `research.models.ACTIVATIONS`.
+        `research.models.ACTIVATIONS`, or an elementwise function.
       normalisation: Normalisation between convolution and activation. "layer"
         normalises over the channels of each pixel. "group" normalises over the pixels
         and channels of each group of 16 channels. If the number of channels is not a
@@ -99,6 +107,12 @@ def cnn(
         normalisation,
         dropout,
     )
+    every_stride = _for_each("strides", strides, stride, len(channels))
+    every_padding = _for_each("paddings", paddings, padding, len(channels))
+    for i, one in enumerate(every_stride):
+        pair(f"strides[{i}]" if strides is not None else "stride", one, 1)
+    check_choice("pooling", pooling, ("max", "average"))
+    smaller = max_pool if pooling == "max" else average_pool
     check_model_dtype(dtype)
     activate, draw = find_activation(activation), find_initialiser(initialiser)
 
@@ -107,14 +121,17 @@ def cnn(
     ) -> Float[Array, "*batch d"]:
         for i, window in enumerate(pools, 1):
             x = convolution(
-                x, **params[f"convolution_{i}"], stride=stride, padding=padding
+                x,
+                **params[f"convolution_{i}"],
+                stride=every_stride[i - 1],
+                padding=every_padding[i - 1],
             )
             if normalisation:
                 x = _normalised(normalisation, x, **params[f"normalisation_{i}"])
             # Do not pool before the activation: max pooling commutes only with a
             # nondecreasing activation.
             x = activate(x)
-            x = max_pool(x, window) if window > 1 else x
+            x = smaller(x, window) if window > 1 else x
         return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
 
     def init(key: Key) -> Params:
@@ -153,6 +170,18 @@ def cnn(
     # Raise the error for a too small image here rather than at the first step.
     shapes_of(init)
     return with_own_parameters(init, apply)
+
+
+def _for_each(name: str, values: Any, value: Any, num_blocks: int) -> list[Any]:
+    """Return one value for each block: the entries of values, or `value` for all."""
+    if values is None:
+        return [value] * num_blocks
+    if not isinstance(values, list | tuple) or len(values) != num_blocks:
+        raise ValueError(
+            f"{name} must have one entry for each of {num_blocks} blocks; got "
+            f"{name}={shown(values)}."
+        )
+    return list(values)
 
 
 def check_image_shape(x: Num[Array, "..."], image_shape: tuple[int, int, int]) -> None:

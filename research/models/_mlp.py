@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from research.models._linear import check_counts, check_model_dtype, dense
-from research.models.activations import find_activation
+from research.models.activations import Activation, find_activation
 from research.models.initialisers import find_initialiser
 from research.models.parameters import with_own_parameters
 from research.types import Array, Key, Model, Params
@@ -16,7 +16,7 @@ from research.types import Array, Key, Model, Params
 def mlp(
     sizes: Sequence[int],
     *,
-    activation: str = "relu",
+    activation: str | Activation = "relu",
     initialiser: str = "he_normal",
     dtype: DTypeLike | None = None,
 ) -> Model:
@@ -31,7 +31,8 @@ def mlp(
     Args:
       sizes: Number of inputs, number of units of each hidden layer, and number of
         outputs, in this order. At least two positive integers.
-      activation: Name of the activation φ, a key of `ACTIVATIONS`.
+      activation: Name of the activation φ, a key of `ACTIVATIONS`, or an elementwise
+        function. `mlp_value_and_gradient` needs a name.
       initialiser: Name of the initialiser of the weights, a key of `INITIALISERS`.
         Biases start at 0. "he_normal" is usual with ReLU, "lecun_normal" or
         "glorot_uniform" with tanh.

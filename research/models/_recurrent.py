@@ -1,8 +1,8 @@
 """Recurrent networks: vanilla, GRU and LSTM layers."""
 
 import functools
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,14 +66,15 @@ def recurrent(
     embedding: int | None = None,
     dropout: float = 0.0,
     window: int | None = None,
+    initial_state: Literal["learned"] | Sequence[Sequence[ArrayLike]] | None = None,
     dtype: DTypeLike | None = None,
 ) -> Model:
     """Build a recurrent network with a linear output layer.
 
-    The state after step t is h_t = cell(x_t, h_(t-1)), with h_0 = 0. The inputs of
-    layer l + 1 are the states h of layer l. Values after the end of a sequence have no
-    effect, not even on the last bit of a result, because they are set to zero before
-    any computation.
+    The state after step t is h_t = cell(x_t, h_(t-1)), with h_0 = 0 unless
+    `initial_state` says otherwise. The inputs of layer l + 1 are the states h of layer
+    l. Values after the end of a sequence have no effect, not even on the last bit of a
+    result, because they are set to zero before any computation.
 
     The argument `window` truncates backpropagation and does not change the predictions.
     Time is divided into windows of `window` steps, counted from the start. Inside a
@@ -95,18 +96,26 @@ def recurrent(
       dropout: Dropout rate between layers and before the output layer. Dropout is
         active only if apply gets a key. There is no dropout between time steps.
       window: Number of steps in a window of truncated backpropagation. None means the
-        full gradient.
+        full gradient. The gradient reaches the initial state only from the first
+        `window` steps.
+      initial_state: State before the first step of every sequence. None means zeros.
+        "learned" adds it to the params, initially zero. A fixed state has one entry for
+        each layer: (h,), or (h, c) for an LSTM, arrays of shape (H,). For a state of
+        each sequence, use `recurrence`.
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}.
       With an embedding, the params also contain {"embedding": {"weights": (num_inputs,
-      embedding)}}. `recurrent_layer.draw_layer` describes the params of a layer. The
+      embedding)}}. With a learned initial state, they contain {"initial_state":
+      {"layer_1": {"state_1": (H,), ...}}}, where state_1 is h and an LSTM's state_2 is
+      c. `recurrent_layer.draw_layer` describes the params of a layer. The
       model's apply accepts floats of shape (..., T, d), integer symbols of shape (...,
       T), or `Sequences` of such floats or symbols. Its result has shape (..., K) for
       "last" and (..., T, K) for "every". Outputs after the end of a sequence are zero.
     Raises:
-      ValueError: A count is not a positive integer, a name is unknown, or dropout lies
-        outside [0, 1). In apply: x has the wrong shape, or a concrete length lies
+      ValueError: A count is not a positive integer, a name is unknown, dropout lies
+        outside [0, 1), or initial_state does not have the layers, arrays and shapes of
+        the network. In apply: x has the wrong shape, or a concrete length lies
         outside 1..T. Under jit, lengths and symbols cannot be checked. Call
         `check_sequences` on the data before training.
     References:
@@ -135,6 +144,7 @@ def recurrent(
         dropout,
         window,
         dtype,
+        _fixed_or_learned(initial_state),
     )
     _check_network(network)
 
@@ -144,7 +154,7 @@ def recurrent(
         values, length, leading = _flatten(network, x)
         if isinstance(x, Sequences):
             check_length(x.length, (*leading, values.shape[1]))
-        carries = _start(network, (len(values),), params)
+        carries = _initial(network, (len(values),), params)
         hidden, carries = _advance_layers(network, params, values, length, carries, key)
         if outputs == "last":
             return _read(network, params, carries[-1][0], key).reshape(
@@ -295,6 +305,43 @@ class _Network(NamedTuple):
     dropout: float
     window: int | None
     dtype: DTypeLike | None
+    initial_state: Any = None  # None, "learned", or the carry of each layer.
+
+
+def _fixed_or_learned(initial_state: Any) -> Any:
+    """Check the form of `initial_state`, and convert a fixed state to tuples."""
+    if initial_state is None or (
+        isinstance(initial_state, str) and initial_state == "learned"
+    ):
+        return initial_state
+    if not isinstance(initial_state, list | tuple) or not all(
+        isinstance(carry, list | tuple) for carry in initial_state
+    ):
+        raise ValueError(
+            'initial_state must be None, "learned", or a tuple of arrays for each '
+            f"layer, such as ((h,),); got initial_state={shown(initial_state)}."
+        )
+    for carry in initial_state:
+        for array in carry:
+            check_numbers("each array of initial_state", array)
+    return tuple(tuple(map(jnp.asarray, carry)) for carry in initial_state)
+
+
+def _initial(network: _Network, leading: tuple[int, ...], params: Params) -> Carries:
+    """Return the carry of each layer before the first step."""
+    zeros = _start(network, leading, params)
+    if network.initial_state is None:
+        return zeros
+    fixed = network.initial_state
+    if isinstance(fixed, str):
+        state = params["initial_state"]
+        fixed = tuple(
+            tuple(state[f"layer_{layer}"][f"state_{i + 1}"] for i in range(len(carry)))
+            for layer, carry in enumerate(zeros, 1)
+        )
+    return jax.tree.map(
+        lambda zero, a: jnp.broadcast_to(a.astype(zero.dtype), zero.shape), zeros, fixed
+    )
 
 
 def _check_network(network: _Network) -> None:
@@ -306,6 +353,14 @@ def _check_network(network: _Network) -> None:
             check_count(name, getattr(network, name), 1)
     check_dropout_rate("dropout", network.dropout)
     check_model_dtype(network.dtype)
+    if isinstance(network.initial_state, tuple):
+        wanted = ((network.num_hidden,),) * network.cell.num_carried
+        given = [tuple(map(jnp.shape, carry)) for carry in network.initial_state]
+        if given != [wanted] * network.num_layers:
+            raise ValueError(
+                f"initial_state must have {network.num_layers} layers with arrays of "
+                f"shapes {wanted}; got {given}."
+            )
 
 
 def _init(network: _Network, key: Key) -> Params:
@@ -334,6 +389,14 @@ def _init(network: _Network, key: Key) -> Params:
     weights = glorot_uniform(
         jax.random.fold_in(key, 0), (width, network.num_outputs), dtype
     )
+    if network.initial_state == "learned":
+        state = {
+            f"state_{i + 1}": jnp.zeros(network.num_hidden, dtype)
+            for i in range(network.cell.num_carried)
+        }
+        params["initial_state"] = {
+            f"layer_{layer}": state for layer in range(1, network.num_layers + 1)
+        }
     return params | {
         "output": {"weights": weights, "bias": jnp.zeros(network.num_outputs, dtype)}
     }

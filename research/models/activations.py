@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from research.checks import shown
+from research.checks import check_callable, shown
 from research.types import Array
 
 Activation = Callable[[Array], Array]  # Elementwise; keeps the dtype.
@@ -63,6 +63,53 @@ def gelu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     return z * _normal_distribution(z)
 
 
+def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Compute the tanh approximation of `gelu`: z (1 + tanh(u)) / 2 = z σ(2u).
+
+    Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid, which keeps the digits where
+    1 + tanh(u) is near 0. GPT-2 uses this function. It equals `jax.nn.gelu(z)`, and
+    PyTorch's gelu with approximate="tanh".
+
+    Args:
+      z: Floating array of any shape.
+    Returns:
+      φ(z), with the shape and dtype of z.
+    References:
+      Hendrycks & Gimpel, Gaussian Error Linear Units, arXiv:1606.08415, section 2.
+    Example:
+      >>> print(gelu_tanh(jnp.array([-1.0, 0.0, 2.7])).round(4))
+      [-0.1588  0.      2.6911]
+    """
+    z = jnp.asarray(z)
+    return z * jax.nn.sigmoid(2 * _argument_of_tanh(z))
+
+
+def elu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Compute the exponential linear unit: φ(z) = z if z > 0, and exp(z) - 1 otherwise.
+
+    The derivative at 0 is 1. The function is the same as `jax.nn.elu(z)`.
+
+    Args:
+      z: Floating array of any shape.
+    Returns:
+      φ(z), with the shape and dtype of z.
+    References:
+      Clevert, Unterthiner & Hochreiter, Fast and accurate deep network learning by
+      exponential linear units, ICLR 2016, eq. 15 with α = 1.
+    Example:
+      >>> print(elu(jnp.array([-1.0, 0.0, 2.0])).round(4))
+      [-0.6321  0.      2.    ]
+    """
+    z = jnp.asarray(z)
+    # The inner minimum prevents an overflow of expm1, whose derivative would be NaN.
+    return jnp.where(z > 0, z, jnp.expm1(jnp.where(z > 0, jnp.zeros_like(z), z)))
+
+
+def _argument_of_tanh(z: Array) -> Array:
+    """Compute √(2/π) (z + 0.044715 z³)."""
+    return float(np.sqrt(2 / np.pi)) * (z + 0.044715 * z * z * z)
+
+
 def _normal_distribution(z: Array) -> Array:
     """Compute Φ(z) = (1 + erf(z / √2)) / 2.
 
@@ -97,6 +144,19 @@ def _derivative_of_gelu(z: Array) -> Array:
     )
 
 
+def _derivative_of_gelu_tanh(z: Array) -> Array:
+    """Compute σ(2u) + 2 z u' σ(2u) σ(-2u)."""
+    u = _argument_of_tanh(z)
+    h, rest = sigmoid(2 * u), sigmoid(-2 * u)
+    slope = float(np.sqrt(2 / np.pi)) * (1 + 3 * 0.044715 * z * z)
+    return h + 2 * z * slope * h * rest
+
+
+def _derivative_of_elu(z: Array) -> Array:
+    """Compute 1 if z > 0, and exp(z) otherwise."""
+    return jnp.exp(jnp.minimum(z, jnp.zeros_like(z)))
+
+
 # Name -> function φ, elementwise, between the layers of a network.
 ACTIVATIONS: dict[str, Activation] = {
     "identity": identity,
@@ -105,6 +165,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": relu,
     "silu": silu,
     "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "elu": elu,
 }
 
 # z -> φ'(z), elementwise, for the backward pass by hand.
@@ -115,25 +177,57 @@ ACTIVATION_DERIVATIVES: dict[str, Activation] = {
     "relu": lambda z: (z > 0).astype(z.dtype),
     "silu": _derivative_of_silu,
     "gelu": _derivative_of_gelu,
+    "gelu_tanh": _derivative_of_gelu_tanh,
+    "elu": _derivative_of_elu,
 }
 
 
-def find_activation(name: str) -> Activation:
-    """Return the activation that has this name in `ACTIVATIONS`.
+def find_activation(name: str | Activation) -> Activation:
+    """Return the activation that has this name in `ACTIVATIONS`, or a function itself.
 
     Args:
-      name: A key of `ACTIVATIONS`.
+      name: A key of `ACTIVATIONS`, or an elementwise function of one array, such as
+        `jax.nn.leaky_relu`.
     Returns:
-      The elementwise function φ. Its derivative is `ACTIVATION_DERIVATIVES[name]`.
+      The elementwise function φ. The derivative of an activation with a name is
+      `ACTIVATION_DERIVATIVES[name]`.
     Raises:
-      ValueError: The name is unknown.
+      ValueError: The name is unknown, or a function changes the shape or the dtype of
+        an array of zeros.
+      TypeError: A function cannot be called with one array.
     Example:
       >>> print(find_activation("relu")(jnp.array([-1.0, 2.0])))
       [0. 2.]
+      >>> print(find_activation(lambda z: z * z)(jnp.array([-1.0, 2.0])))
+      [1. 4.]
     """
+    if callable(name):
+        _check_elementwise(name)
+        return name
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
             f"activation must be one of {', '.join(ACTIVATIONS)}; got "
-            f"activation={shown(name)}. Pass one of these names."
+            f"activation={shown(name)}. Pass one of these names, or a function of one "
+            "array."
         )
     return ACTIVATIONS[name]
+
+
+def _check_elementwise(function: Activation) -> None:
+    """Raise an error unless a function keeps shape and dtype of an array."""
+    check_callable("activation", function, "z")
+    z = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    try:
+        result = jax.eval_shape(function, z)
+    except (TypeError, ValueError, IndexError) as error:
+        raise TypeError(
+            "activation must be a function of one array; got "
+            f"activation={shown(function)}, which raises {type(error).__name__} for an "
+            f"array of shape (2, 3): {error}"
+        ) from error
+    if getattr(result, "shape", None) != z.shape or result.dtype != z.dtype:
+        raise ValueError(
+            "activation must return an array of the shape and dtype of its argument; "
+            f"got activation={shown(function)}, which returns {shown(result)} for an "
+            "array of shape (2, 3), float32. Apply the function to each entry."
+        )

@@ -132,6 +132,7 @@ def mlp_forward(
       [[3. 7.]]
     """
     check_numbers("x", x)
+    check_choice("activation", activation, ACTIVATION_DERIVATIVES)
     phi, batch = find_activation(activation), jnp.asarray(x)
     if batch.ndim != 2 or len(batch) < 1:
         raise ValueError(
@@ -176,7 +177,7 @@ def mlp_backward(
       >>> print(layer["weights"], layer["bias"], back.deltas[0].T)
       [[31.]] [11.] [[ 2. 20.]]
     """
-    find_activation(activation)  # Raises the usual error for an unknown name.
+    check_choice("activation", activation, ACTIVATION_DERIVATIVES)
     slope, deltas = ACTIVATION_DERIVATIVES[activation], [jnp.asarray(delta)]
     if deltas[0].shape != forward.sums[-1].shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Layer and group normalisation, without running statistics.
+"""Layer, root-mean-square and group normalisation, without running statistics.
 
 Because there are no running statistics, a model remains a pure function of its params.
 """
@@ -49,7 +49,48 @@ def layer_normalisation(
         check_numbers(name, value)
     x = jnp.asarray(x)
     check_normalisation(x, scale, bias, epsilon)
-    return _scaled(_standardised(x, (-1,), epsilon), scale, bias)
+    return _scaled(_standardised(x, (-1,), epsilon, True), scale, bias)
+
+
+def rms_normalisation(
+    x: Float[ArrayLike, "*batch d"],
+    scale: Float[ArrayLike, "d"],
+    *,
+    epsilon: float = 1e-6,
+) -> Float[Array, "*batch d"]:
+    """Apply root-mean-square normalisation: compute scale x / √(mean(x²) + ε).
+
+    The mean is taken over the last axis, and ε is `epsilon`. Unlike
+    `layer_normalisation`, no mean is subtracted and there is no bias. Inputs of half
+    precision are converted to float32, and the result is rounded at the end.
+    `flax.linen.RMSNorm` is the same function. PyTorch's RMSNorm has the machine epsilon
+    as its default ε.
+
+    Args:
+      x: Floating array, shape (..., d).
+      scale: Scale of each entry, shape (d,).
+      epsilon: Positive number inside the root.
+    Returns:
+      The normalised array, shape (..., d).
+    Raises:
+      ValueError: The shapes do not fit, or epsilon is not positive.
+    References:
+      Zhang & Sennrich, Root mean square layer normalization, NeurIPS 2019, eq. 4.
+    Example:
+      >>> y = rms_normalisation(jnp.array([1.0, 7.0]), jnp.array([5.0, 10.0]))
+      >>> [f"{value:.2f}" for value in y]
+      ['1.00', '14.00']
+    """
+    for name, value in (("x", x), ("scale", scale)):
+        check_numbers(name, value)
+    x = jnp.asarray(x)
+    if x.ndim == 0 or jnp.shape(scale) != x.shape[-1:]:
+        raise ValueError(
+            f"scale must have shape {x.shape[-1:]} for x of shape {x.shape}; got "
+            f"{jnp.shape(scale)}."
+        )
+    _check_epsilon(epsilon)
+    return _standardised(x, (-1,), epsilon, False) * jnp.broadcast_to(scale, x.shape)
 
 
 def group_normalisation(
@@ -93,7 +134,7 @@ def group_normalisation(
     check_groups(num_groups, x.shape[-1])
     groups = x.reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
     return _scaled(
-        _standardised(groups, (-4, -3, -1), epsilon).reshape(x.shape), scale, bias
+        _standardised(groups, (-4, -3, -1), epsilon, True).reshape(x.shape), scale, bias
     )
 
 
@@ -120,6 +161,10 @@ def check_normalisation(
             f"scale and bias must have shape {x.shape[-1:]} for x of shape {x.shape}; "
             f"got {jnp.shape(scale)} and {jnp.shape(bias)}."
         )
+    _check_epsilon(epsilon)
+
+
+def _check_epsilon(epsilon: float) -> None:
     check_real("epsilon", epsilon)
     if not epsilon > 0:
         raise ValueError(
@@ -128,9 +173,11 @@ def check_normalisation(
         )
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
-    return _centred_and_inverse(_wide(x), axes, epsilon)[0].astype(x.dtype)
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _standardised(
+    x: Array, axes: tuple[int, ...], epsilon: float, centred: bool
+) -> Array:
+    return _normal_and_inverse(_wide(x), axes, epsilon, centred)[0].astype(x.dtype)
 
 
 def _wide(x: Array) -> Array:
@@ -142,37 +189,41 @@ def _wide(x: Array) -> Array:
     return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
 
-def _centred_and_inverse(
-    x: Array, axes: tuple[int, ...], epsilon: float
+def _normal_and_inverse(
+    x: Array, axes: tuple[int, ...], epsilon: float, centred: bool
 ) -> tuple[Array, Array]:
-    """Compute n = (x - m) r and r = 1 / √(v + ε), with the mean m and variance v."""
-    centred = x - jnp.mean(x, axis=axes, keepdims=True)
+    """Compute n = (x - m) r and r = 1 / √(v + ε), with the mean m and variance v.
+
+    If not centred, m is 0 and v is the mean square.
+    """
+    x = _centred(x, axes) if centred else x
     # Take two passes over the data, because mean(x²) - mean(x)² loses digits if the
     # mean is large.
-    inverse = jax.lax.rsqrt(
-        jnp.mean(centred * centred, axis=axes, keepdims=True) + epsilon
-    )
-    return centred * inverse, inverse
+    inverse = jax.lax.rsqrt(jnp.mean(x * x, axis=axes, keepdims=True) + epsilon)
+    return x * inverse, inverse
+
+
+def _centred(x: Array, axes: tuple[int, ...]) -> Array:
+    return x - jnp.mean(x, axis=axes, keepdims=True)
 
 
 @_standardised.defjvp
 def _derivative_of_standardised(
     axes: tuple[int, ...],
     epsilon: float,
+    centred: bool,
     primals: tuple[Array],
     tangents: tuple[Array],
 ) -> tuple[Array, Array]:
     """Compute the derivative dn = r (d - n mean(n d)) with d = dx - mean(dx).
 
-    This formula takes fewer passes over x than differentiating the square root.
+    If not centred, d is dx. This formula takes fewer passes over x than differentiating
+    the square root.
     """
     (x,), (dx,) = primals, tangents
-    n, inverse = _centred_and_inverse(_wide(x), axes, epsilon)
-    wide = _wide(dx)
-    centred = wide - jnp.mean(wide, axis=axes, keepdims=True)
-    derivative = inverse * (
-        centred - n * jnp.mean(n * centred, axis=axes, keepdims=True)
-    )
+    n, inverse = _normal_and_inverse(_wide(x), axes, epsilon, centred)
+    d = _centred(_wide(dx), axes) if centred else _wide(dx)
+    derivative = inverse * (d - n * jnp.mean(n * d, axis=axes, keepdims=True))
     return n.astype(x.dtype), derivative.astype(dx.dtype)
 
 

@@ -1,21 +1,28 @@
 """Transformers: a language model (decoder) and a classifier of sequences (encoder)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from research.checks import check_flag
-from research.models._attention import causal_mask, check_heads, project
+from research.checks import check_flag, check_number
+from research.models._attention import (
+    causal_mask,
+    check_groups_of_heads,
+    check_heads,
+    project,
+    rotary_angles,
+)
 from research.models._dropout import check_dropout_rate, dropout
 from research.models._linear import check_count, check_model_dtype
-from research.models.activations import find_activation
+from research.models.activations import Activation, find_activation
 from research.models.embedding import embed, sinusoidal_positions, split_sequences
 from research.models.parameters import with_own_parameters
 from research.models.transformer_block import (
+    NORMALISATIONS,
     ORDERS,
     SCALE,
     block,
@@ -28,7 +35,29 @@ from research.models.transformer_block import (
 from research.sizes import MOST_LAYERS, check_most
 from research.types import Array, Key, Model, Params
 
-POSITIONS = ("learned", "sinusoidal")
+POSITIONS = ("learned", "sinusoidal", "rotary")
+
+
+class _Body(NamedTuple):
+    """Arguments of the part that decoder and encoder share."""
+
+    vocabulary_size: int
+    context: int
+    width: int
+    num_layers: int
+    num_heads: int
+    hidden: int | None
+    positions: str
+    order: str
+    activation: str | Activation
+    dropout: float
+    dtype: DTypeLike | None
+    normalisation: str = "layer"
+    gated: bool = False
+    num_key_value_heads: int | None = None
+    bias: bool = True
+    query_key_normalisation: bool = False
+    rotary_base: float = 10000.0
 
 
 def transformer_decoder(
@@ -41,16 +70,25 @@ def transformer_decoder(
     hidden: int | None = None,
     positions: str = "learned",
     order: str = "pre",
-    activation: str = "gelu",
+    activation: str | Activation = "gelu",
     dropout: float = 0.0,
     tied: bool = False,
+    normalisation: str = "layer",
+    gated: bool = False,
+    num_key_value_heads: int | None = None,
+    bias: bool = True,
+    query_key_normalisation: bool = False,
+    logit_softcap: float | None = None,
+    rotary_base: float = 10000.0,
     dtype: DTypeLike | None = None,
 ) -> Model:
     """Build a Transformer language model: logits of the next token at each position.
 
     The model computes x = E[tokens] + P, where E is the embedding and P are the
-    positions. Then it applies the blocks and, if order is "pre", a layer normalisation.
-    The logits are x W_output, or x Eᵀ if tied.
+    positions. Then it applies the blocks and, if order is "pre", a last normalisation.
+    The logits are x W_output, or x Eᵀ if tied. The defaults build the network of GPT-2.
+    The network of Llama is built with positions="rotary", normalisation="rms",
+    gated=True, activation="silu" and bias=False.
 
     Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block whose
     outputs are added to the residual sum are scaled by 1 / sqrt(2 num_layers), so that
@@ -66,13 +104,31 @@ def transformer_decoder(
       width: Width of the vectors, a multiple of num_heads.
       num_layers: Number of blocks.
       num_heads: Number of heads of each attention.
-      hidden: Number of hidden units of each block's network. None means 4 * width.
-      positions: "learned", or "sinusoidal", which has no parameters.
+      hidden: Number of hidden units of each block's network. None means 4 * width, or
+        8 * width // 3 if gated. Both networks then have about the same number of
+        weights.
+      positions: "learned", or "sinusoidal" or "rotary", which have no parameters. With
+        "rotary", nothing is added to E[tokens]: each block rotates its queries and keys
+        (`research.models.rotate`), and width / num_heads must be even.
       order: "pre" normalises the input of a sublayer f: x + f(LN(x)). "post" normalises
         the residual sum: LN(x + f(x)).
-      activation: Name of the activation, a key of `research.models.ACTIVATIONS`.
+      activation: Name of the activation, a key of `research.models.ACTIVATIONS`, or an
+        elementwise function.
       dropout: Dropout rate. Dropout is active only if apply gets a key.
       tied: Whether the output layer uses the weights of the embedding.
+      normalisation: "layer" for `research.models.layer_normalisation`, "rms" for
+        `research.models.rms_normalisation`.
+      gated: Whether the network of a block has a gate: (φ(x W_gate) (x W_1)) W_2 with
+        the activation φ. With the activation "silu" this is SwiGLU.
+      num_key_value_heads: Number of key heads and of value heads, a divisor of
+        num_heads (grouped-query attention). None means num_heads, 1 means multi-query
+        attention.
+      bias: Whether dense layers and layer normalisations have a bias.
+      query_key_normalisation: Whether each query and key of a head is normalised by
+        `rms_normalisation` with a learned scale, before it is rotated.
+      logit_softcap: Positive number c. The logits z become c tanh(z / c), between -c
+        and c. None means no cap.
+      rotary_base: Base of `research.models.rotary_angles`, for positions="rotary".
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
@@ -80,13 +136,19 @@ def transformer_decoder(
       sequence do not change earlier logits. Logits after the end have no meaning.
     Raises:
       ValueError: A count is not a positive integer, the width is not divisible by
-        num_heads, dropout is not in [0, 1), or a name is unknown. In apply: T is not in
+        num_heads, num_heads is not divisible by num_key_value_heads, a head of rotary
+        positions has an odd size, dropout is not in [0, 1), logit_softcap or
+        rotary_base is not positive, or a name is unknown. In apply: T is not in
         1..context.
       TypeError: In apply: the tokens are not integers.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017.
       Radford et al., Language models are unsupervised multitask learners, 2019, section
       2.3 (the order "pre", the scale of the residual weights).
+      Touvron et al., LLaMA: open and efficient foundation language models,
+      arXiv:2302.13971, section 2.2 (rms, gated, rotary).
+      Gemma Team, Gemma 2: improving open language models at a practical size,
+      arXiv:2408.00118, section 2 (the cap of the logits, grouped queries).
     Example:
       >>> model = transformer_decoder(65, 16, width=8, num_layers=1, num_heads=2)
       >>> params = model.init(jax.random.key(0))
@@ -95,18 +157,28 @@ def transformer_decoder(
     """
     check_count("vocabulary_size", vocabulary_size, 1)
     check_flag("tied", tied)
+    if logit_softcap is not None:
+        check_number("logit_softcap", logit_softcap, positive=True)
     init_body, apply_body = _body(
-        vocabulary_size,
-        context,
-        width,
-        num_layers,
-        num_heads,
-        hidden,
-        positions,
-        order,
-        activation,
-        dropout,
-        dtype,
+        _Body(
+            vocabulary_size,
+            context,
+            width,
+            num_layers,
+            num_heads,
+            hidden,
+            positions,
+            order,
+            activation,
+            dropout,
+            dtype,
+            normalisation,
+            gated,
+            num_key_value_heads,
+            bias,
+            query_key_normalisation,
+            rotary_base,
+        )
     )
 
     def init(key: Key) -> Params:
@@ -122,12 +194,16 @@ def transformer_decoder(
     def apply(params: Params, x: Any, key: Key | None = None) -> Array:
         tokens, _ = split_sequences(x, context, vocabulary_size)
         vectors = apply_body(params, tokens, causal_mask(tokens.shape[-1]), key)
-        return project(
+        logits = project(
             {"weights": jnp.transpose(params["tokens"]["weights"])}
             if tied
             else params["output"],
             vectors,
         )
+        if logit_softcap is None:
+            return logits
+        cap = jnp.asarray(logit_softcap, logits.dtype)
+        return cap * jnp.tanh(logits / cap)
 
     return with_own_parameters(init, apply)
 
@@ -143,7 +219,7 @@ def transformer_encoder(
     hidden: int | None = None,
     positions: str = "learned",
     order: str = "pre",
-    activation: str = "gelu",
+    activation: str | Activation = "gelu",
     dropout: float = 0.0,
     dtype: DTypeLike | None = None,
 ) -> Model:
@@ -175,17 +251,19 @@ def transformer_encoder(
     check_count("vocabulary_size", vocabulary_size, 1)
     check_count("num_classes", num_classes, 2)
     init_body, apply_body = _body(
-        vocabulary_size,
-        context,
-        width,
-        num_layers,
-        num_heads,
-        hidden,
-        positions,
-        order,
-        activation,
-        dropout,
-        dtype,
+        _Body(
+            vocabulary_size,
+            context,
+            width,
+            num_layers,
+            num_heads,
+            hidden,
+            positions,
+            order,
+            activation,
+            dropout,
+            dtype,
+        )
     )
 
     def init(key: Key) -> Params:
@@ -209,67 +287,54 @@ def transformer_encoder(
     return with_own_parameters(init, apply)
 
 
-def _body(
-    vocabulary_size: int,
-    context: int,
-    width: int,
-    num_layers: int,
-    num_heads: int,
-    hidden: int | None,
-    positions: str,
-    order: str,
-    activation: str,
-    rate: float,
-    dtype: DTypeLike | None,
-) -> tuple[Callable[[Key], Params], Callable[..., Array]]:
+def _body(body: _Body) -> tuple[Callable[[Key], Params], Callable[..., Array]]:
     """Build init and apply of the part that both models share.
 
     It computes the last vectors from the tokens.
     """
-    counts = {
-        "context": context,
-        "width": width,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-    }
-    check_count("width", width, 1)
-    hidden = 4 * width if hidden is None else hidden
-    for name, value in (counts | {"hidden": hidden}).items():
-        check_count(name, value, 1)
-    check_most(MOST_LAYERS, num_layers=num_layers)
-    check_heads(width, num_heads)
-    check_name("positions", positions, POSITIONS)
-    check_name("order", order, ORDERS)
-    check_dropout_rate("dropout", rate)
-    check_model_dtype(dtype)
-    activate, learned = find_activation(activation), positions == "learned"
+    hidden = _check_body(body)
+    width, num_layers, dtype = body.width, body.num_layers, body.dtype
+    learned, head_size = body.positions == "learned", width // body.num_heads
+    pairs = check_groups_of_heads(body.num_heads, body.num_key_value_heads)
+    activate = find_activation(body.activation)
+    of_layers = body.normalisation == "layer"
 
     def init(key: Key) -> Params:
         key_tokens, key_positions, key_blocks = (
             jax.random.fold_in(key, child) for child in range(3)
         )
-        scale = SCALE if learned else 1 / np.sqrt(width).item()
+        scale = 1 / np.sqrt(width).item() if body.positions == "sinusoidal" else SCALE
         params = {
             "tokens": {
                 "weights": draw_weights(
-                    key_tokens, (vocabulary_size, width), scale, dtype
+                    key_tokens, (body.vocabulary_size, width), scale, dtype
                 )
             }
         }
         if learned:
             params["positions"] = {
-                "weights": draw_weights(key_positions, (context, width), SCALE, dtype)
+                "weights": draw_weights(
+                    key_positions, (body.context, width), SCALE, dtype
+                )
             }
         for layer in range(num_layers):
-            key_block = jax.random.fold_in(key_blocks, layer)
             params[f"block_{layer + 1}"] = init_block(
-                key_block, width, hidden, num_layers, dtype
+                jax.random.fold_in(key_blocks, layer),
+                width,
+                hidden,
+                num_layers,
+                dtype,
+                normalisation=body.normalisation,
+                gated=body.gated,
+                bias=body.bias,
+                num_key_value=2 * pairs * head_size,
+                head_size=head_size if body.query_key_normalisation else None,
             )
-        return params | (
-            {"normalisation": init_normalisation(width, dtype)}
-            if order == "pre"
-            else {}
-        )
+        if body.order == "pre":
+            params["normalisation"] = init_normalisation(
+                width, dtype, bias=body.bias and of_layers
+            )
+        return params
 
     def apply(
         params: Params, tokens: Array, mask: Array | None, key: Key | None
@@ -278,28 +343,69 @@ def _body(
             None if key is None else jax.random.fold_in(key, child)
             for child in range(num_layers + 1)
         ]
-        x = _embed(params, tokens, learned)
-        x = dropout(keys[0], x, rate)
+        x = _embed(params, tokens, body.positions)
+        x = dropout(keys[0], x, body.dropout)
+        angles = (
+            rotary_angles(tokens.shape[-1], head_size, base=body.rotary_base)
+            if body.positions == "rotary"
+            else None
+        )
         for layer in range(num_layers):
-            options = {"num_heads": num_heads, "order": order, "activation": activate}
             x = block(
                 params[f"block_{layer + 1}"],
                 x,
                 mask,
-                **options,
-                dropout_rate=rate,
+                num_heads=body.num_heads,
+                order=body.order,
+                activation=activate,
+                normalisation=body.normalisation,
+                num_key_value_heads=pairs,
+                angles=angles,
+                dropout_rate=body.dropout,
                 key=keys[layer + 1],
             )
-        return normalise(params["normalisation"], x) if order == "pre" else x
+        if body.order == "post":
+            return x
+        return normalise(params["normalisation"], x, body.normalisation)
 
     return init, apply
 
 
-def _embed(params: Params, tokens: Array, learned: bool) -> Array:
+def _check_body(body: _Body) -> int:
+    """Check the arguments and return the number of hidden units."""
+    check_count("width", body.width, 1)
+    check_flag("gated", body.gated)
+    usual = max(1, 8 * body.width // 3) if body.gated else 4 * body.width
+    hidden = usual if body.hidden is None else body.hidden
+    for name in ("context", "num_layers", "num_heads"):
+        check_count(name, getattr(body, name), 1)
+    check_count("hidden", hidden, 1)
+    check_most(MOST_LAYERS, num_layers=body.num_layers)
+    check_heads(body.width, body.num_heads)
+    check_groups_of_heads(body.num_heads, body.num_key_value_heads)
+    check_name("positions", body.positions, POSITIONS)
+    check_name("order", body.order, ORDERS)
+    check_name("normalisation", body.normalisation, NORMALISATIONS)
+    check_flag("bias", body.bias)
+    check_flag("query_key_normalisation", body.query_key_normalisation)
+    check_number("rotary_base", body.rotary_base, positive=True)
+    if body.positions == "rotary" and body.width // body.num_heads % 2:
+        raise ValueError(
+            'width / num_heads must be even for positions="rotary", which turns pairs; '
+            f"got width={body.width}, num_heads={body.num_heads}."
+        )
+    check_dropout_rate("dropout", body.dropout)
+    check_model_dtype(body.dtype)
+    return hidden
+
+
+def _embed(params: Params, tokens: Array, positions: str) -> Array:
     """Embed tokens and add their positions, shape (..., T, width)."""
     vectors = embed(params["tokens"]["weights"], tokens)
+    if positions == "rotary":
+        return vectors
     length, width = vectors.shape[-2:]
-    if learned:
+    if positions == "learned":
         places = params["positions"]["weights"][:length]
     else:
         vectors = vectors * np.sqrt(width).item()

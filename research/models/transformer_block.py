@@ -20,10 +20,11 @@ from research.models._attention import attention, project
 from research.models._dropout import dropout
 from research.models._linear import check_drawn
 from research.models.activations import find_activation
-from research.models.normalisation import layer_normalisation
+from research.models.normalisation import layer_normalisation, rms_normalisation
 from research.types import Array, Key, Params
 
 ORDERS = ("pre", "post")
+NORMALISATIONS = ("layer", "rms")
 SCALE = 0.02  # Standard deviation of the initial weights, as in GPT-2.
 
 
@@ -35,6 +36,9 @@ def block(
     num_heads: int,
     order: str = "pre",
     activation: str | Callable[[Array], Array] = "gelu",
+    normalisation: str = "layer",
+    num_key_value_heads: int | None = None,
+    angles: Float[ArrayLike, "context d/2"] | None = None,
     dropout_rate: float = 0.0,
     key: Key | None = None,
 ) -> Float[Array, "*batch T width"]:
@@ -46,24 +50,30 @@ def block(
     order "pre": x <- x + attention(LN_1(x)), x <- x + network(LN_2(x)).
     order "post": x <- LN_1(x + attention(x)), x <- LN_2(x + network(x)).
 
-    The network is activation(x W_1 + b_1) W_2 + b_2 at each position.
+    The network is activation(x W_1 + b_1) W_2 + b_2 at each position. If the params
+    contain "gate", it is (activation(x W_gate + b_gate) (x W_1 + b_1)) W_2 + b_2, where
+    the inner product is elementwise. With the activation "silu" this is SwiGLU.
 
     Args:
       params: {"normalisation_1": {"scale", "bias"}, "attention": as in `attention`,
         "normalisation_2", "dense_1": {"weights": (width, hidden), "bias"}, "dense_2":
-        {"weights": (hidden, width), "bias"}}.
+        {"weights": (hidden, width), "bias"}}. "gate", if present, has the shapes of
+        "dense_1". A missing bias means 0.
       x: Inputs, shape (..., T, width).
-      mask, num_heads: As in `attention`.
+      mask, num_heads, num_key_value_heads, angles: As in `attention`.
       order: Order of normalisation and sublayer, "pre" or "post".
       activation: Name of the activation, a key of `ACTIVATIONS`, or a function.
+      normalisation: "layer" for `layer_normalisation` (with a bias of 0 if it is
+        missing), or "rms" for `rms_normalisation`.
       dropout_rate: Dropout rate of the outputs of the two sublayers.
       key: Key for dropout in this block and step. None means no dropout.
     Returns:
       The outputs, shape (..., T, width).
     Raises:
-      ValueError: order or activation is unknown.
+      ValueError: order, activation or normalisation is unknown.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, sections 3.1 and 3.3.
+      Shazeer, GLU variants improve Transformer, arXiv:2002.05202, eq. 6 (the gate).
       Xiong et al., On layer normalization in the Transformer architecture, ICML 2020,
       table 1 (both orders).
     Example:
@@ -72,6 +82,7 @@ def block(
       (2, 4, 8)
     """
     check_name("order", order, ORDERS)
+    check_name("normalisation", normalisation, NORMALISATIONS)
     activate = activation if callable(activation) else find_activation(activation)
     check_tree("params", params)
     names = ("normalisation_1", "attention", "normalisation_2", "dense_1", "dense_2")
@@ -90,63 +101,89 @@ def block(
     )
 
     def network(x: Array) -> Array:
-        return project(params["dense_2"], activate(project(params["dense_1"], x)))
+        hidden = project(params["dense_1"], x)
+        if "gate" in params:
+            hidden = activate(project(params["gate"], x)) * hidden
+        else:
+            hidden = activate(hidden)
+        return project(params["dense_2"], hidden)
+
+    def attend(x: Array) -> Array:
+        return attention(
+            params["attention"],
+            x,
+            mask,
+            num_heads=num_heads,
+            num_key_value_heads=num_key_value_heads,
+            angles=angles,
+        )
 
     x = jnp.asarray(x)
     for name, sublayer, key_sublayer in (
-        (
-            "normalisation_1",
-            lambda x: attention(params["attention"], x, mask, num_heads=num_heads),
-            key_attention,
-        ),
+        ("normalisation_1", attend, key_attention),
         ("normalisation_2", network, key_network),
     ):
-        entering = normalise(params[name], x) if order == "pre" else x
+        entering = normalise(params[name], x, normalisation) if order == "pre" else x
         x = x + dropout(key_sublayer, sublayer(entering), dropout_rate)
-        x = normalise(params[name], x) if order == "post" else x
+        x = normalise(params[name], x, normalisation) if order == "post" else x
     return x
 
 
 def init_block(
-    key: Key, width: int, hidden: int, num_layers: int, dtype: DTypeLike | None
+    key: Key,
+    width: int,
+    hidden: int,
+    num_layers: int,
+    dtype: DTypeLike | None,
+    *,
+    normalisation: str = "layer",
+    gated: bool = False,
+    bias: bool = True,
+    num_key_value: int | None = None,
+    head_size: int | None = None,
 ) -> Params:
     """Draw the parameters of one block.
 
     The weights whose outputs are added to a residual sum are divided by sqrt(2
-    num_layers).
+    num_layers). num_key_value is the number of keys' and values' columns together; None
+    means 2 width. With a head_size, queries and keys have normalisations of that size.
     """
     residual = SCALE / np.sqrt(2 * num_layers).item()
+    num_key_value = 2 * width if num_key_value is None else num_key_value
     layers = {
-        "query_key_value": (width, 3 * width, SCALE),
+        "query_key_value": (width, width + num_key_value, SCALE),
         "output": (width, width, residual),
         "dense_1": (width, hidden, SCALE),
         "dense_2": (hidden, width, residual),
-    }
+    } | ({"gate": (width, hidden, SCALE)} if gated else {})
     drawn = {}
     for child, (name, (fan_in, fan_out, scale)) in enumerate(layers.items()):
         weights = draw_weights(
             jax.random.fold_in(key, child), (fan_in, fan_out), scale, dtype
         )
-        drawn[name] = {
-            "weights": weights,
-            "bias": jnp.zeros(fan_out, dtype=weights.dtype),
-        }
+        drawn[name] = {"weights": weights}
+        if bias:
+            drawn[name]["bias"] = jnp.zeros(fan_out, dtype=weights.dtype)
+    attention = {name: drawn.pop(name) for name in ("query_key_value", "output")}
+    if head_size is not None:
+        for name in ("query_normalisation", "key_normalisation"):
+            attention[name] = init_normalisation(head_size, dtype, bias=False)
+    with_bias = bias and normalisation == "layer"
     return {
-        "normalisation_1": init_normalisation(width, dtype),
-        "attention": {name: drawn[name] for name in ("query_key_value", "output")},
-        "normalisation_2": init_normalisation(width, dtype),
-        "dense_1": drawn["dense_1"],
-        "dense_2": drawn["dense_2"],
+        "normalisation_1": init_normalisation(width, dtype, bias=with_bias),
+        "attention": attention,
+        "normalisation_2": init_normalisation(width, dtype, bias=with_bias),
+        **drawn,
     }
 
 
-def init_normalisation(width: int, dtype: DTypeLike | None) -> Params:
-    """Return the params of a normalisation: scale 1 and bias 0."""
+def init_normalisation(
+    width: int, dtype: DTypeLike | None, *, bias: bool = True
+) -> Params:
+    """Return the params of a normalisation: scale 1, and bias 0 if it has a bias."""
     chosen = jnp.result_type(float) if dtype is None else dtype
-    return {
-        "scale": jnp.ones(width, dtype=chosen),
-        "bias": jnp.zeros(width, dtype=chosen),
-    }
+    scale = {"scale": jnp.ones(width, dtype=chosen)}
+    return scale | ({"bias": jnp.zeros(width, dtype=chosen)} if bias else {})
 
 
 def draw_weights(
@@ -159,9 +196,14 @@ def draw_weights(
     )
 
 
-def normalise(params: Params, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-    """Apply `layer_normalisation` with params {"scale", "bias"}."""
-    return layer_normalisation(x, params["scale"], params["bias"])
+def normalise(
+    params: Params, x: Float[Array, "*n d"], kind: str = "layer"
+) -> Float[Array, "*n d"]:
+    """Apply a normalisation with params {"scale"} or {"scale", "bias"}."""
+    if kind == "rms":
+        return rms_normalisation(x, params["scale"])
+    bias = params["bias"] if "bias" in params else jnp.zeros_like(params["scale"])
+    return layer_normalisation(x, params["scale"], bias)
 
 
 def check_name(name: str, value: str, known: tuple[str, ...]) -> None:

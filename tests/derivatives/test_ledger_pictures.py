@@ -370,3 +370,27 @@ def test_page_of_a_hostile_name_runs_nothing():
     page = explain(lambda p: p[name] ** 2, {name: 2.0}).html()
     assert page.count("<script") == 2
     assert "<!--" not in page
+
+
+def masked_root(x):
+    return jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "edges", "boxes"),
+    [
+        # The values are finite; the derivative of the root at 0 is not.
+        (masked_root, [1.0, 0.0], ["+ [0.5, nan]"], 0),
+        # The logarithm is not finite, and its reader is no second birth.
+        (lambda x: jnp.sum(jnp.log(x) * 2), [1.0, 0.0], [], 1),
+        (lambda x: jnp.sum(jnp.sin(x)), [1.0, 0.0], [], 0),
+    ],
+)
+def test_the_place_where_a_nan_arises_has_the_thick_border(f, x, edges, boxes):
+    ledger = explain(f, jnp.array(x))
+    svg = ledger.svg()
+    drawn, _ = ledger.drawing()
+    assert svg.count('birth" d=') == len(edges)
+    assert svg.count('stroke-width="3.5"') == len(edges) + boxes
+    found = [e.contribution for e in drawn.edges if "nan" in e.contribution]
+    assert found[: len(edges)] == edges

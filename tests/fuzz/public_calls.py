@@ -5,6 +5,7 @@ nothing here is wrong yet.
 import functools
 import importlib
 import inspect
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from research import (
     losses,
     models,
     objectives,
+    records,
     runs,
     samplers,
     statistics,
@@ -107,6 +109,13 @@ def folder() -> Path:
 
 
 functions_at_exit: list[Callable[[], None]] = []
+
+
+def write_anew(folder, pieces):
+    """`write_records`, whose valid call may be made again."""
+    if isinstance(folder, Path) and folder.name == "records":
+        shutil.rmtree(folder, ignore_errors=True)
+    return records.write_records(folder, pieces)
 
 
 def cube(x):
@@ -469,6 +478,14 @@ def of_models() -> Iterator[Call]:
             {"vocabulary_size": 3, "context": 4, "num_classes": 2, **small},
             tokens,
         ),
+        "resnet": (
+            {"image_shape": (4, 4, 1), "num_classes": 2, "channels": (2,), "blocks": 1},
+            image(),
+        ),
+        "mixed_precision": (
+            {"model": m.softmax(2, 3, dtype="float32")},
+            jnp.ones((3, 2), "float32"),
+        ),
         "from_linen": (
             {"module": linen_module(), "example": jnp.ones(2)},
             jnp.ones((3, 2)),
@@ -579,6 +596,10 @@ def of_models() -> Iterator[Call]:
         "read_architecture": {"path": weights_file()},
         "reader": reading,
         "recurrence": {"num_inputs": 2, "num_hidden": 3, "num_outputs": 2},
+        "rms_normalisation": {"x": jnp.ones((2, 4)), "scale": jnp.ones(4)},
+        "rotary_angles": {"context": 4, "size": 2},
+        "rotate": {"x": jnp.ones((3, 4)), "angles": jnp.ones((5, 2))},
+        "standardise_weights": {"weights": jnp.ones((3, 2)), "gain": jnp.ones(2)},
         "sample_ngram": drawn,
         "save": {
             "path": folder() / "w.safetensors",
@@ -619,6 +640,14 @@ def of_losses() -> Iterator[Call]:
         "check_labels": {"labels": np.array([0, 1, 1]), "num_classes": 2},
         "hinge": {"score": jnp.array(0.25), "label": 1},
         "huber": regression,
+        "quantile": {**regression, "level": 0.25},
+        "cosine_distance": regression,
+        "focal": {"logit": jnp.array(0.5), "label": 1},
+        "multiclass_margin": {"scores": jnp.array([1.0, 2.0]), "label": 1},
+        "kl_divergence": {
+            "logits": jnp.array([1.0, 2.0]),
+            "distribution": jnp.array([0.5, 0.5]),
+        },
         "log_cosh": regression,
         "logistic": {"logit": jnp.array(0.5), "label": 1},
         "sequence_cross_entropy": {
@@ -885,6 +914,13 @@ def of_descent() -> Iterator[Call]:
         {"address": "node1:12345", "place": research.cluster.Place(0, 1)},
     )
     yield Call("descent.train", research.descent.train, train, slow=True)
+    written = folder() / "records"
+    opened = write_anew(written, [batch()])
+    yield Call(
+        "records.write_records", write_anew, {"folder": written, "pieces": [batch()]}
+    )
+    yield Call("records.open_records", records.open_records, {"folder": written})
+    yield Call("records.open_records().read", opened.read, {"indices": [1, 0]})
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
     yield Call("samplers.minibatch", samplers.minibatch, {"n": 5, "batch_size": 2})
     yield Call("samplers.stochastic", samplers.stochastic, {"n": 5})

@@ -12,6 +12,13 @@ from scipy import special, stats
 from research import models
 
 POINTS = np.concatenate([np.linspace(-8, 8, 65), [-30.0, -0.1, 0.1, 30.0]])
+
+
+def cubic(z):
+    """0.044715 is the double nearest to it, in every precision."""
+    return z + 0.044715 * z**3
+
+
 VALUES = {
     "identity": lambda z: z,
     "sigmoid": special.expit,
@@ -19,6 +26,8 @@ VALUES = {
     "relu": lambda z: np.where(z > 0, z, 0),
     "silu": lambda z: z * special.expit(z),
     "gelu": lambda z: z * stats.norm.cdf(z),
+    "gelu_tanh": lambda z: z * special.expit(2 * np.sqrt(2 / np.pi) * cubic(z)),
+    "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
 }
 EXACT = {
     "identity": lambda z: z,
@@ -27,6 +36,10 @@ EXACT = {
     "relu": lambda z: max(z, mpmath.mpf(0)),
     "silu": lambda z: z / (1 + mpmath.exp(-z)),
     "gelu": lambda z: z * mpmath.ncdf(z),
+    "gelu_tanh": lambda z: (
+        z * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * cubic(z))) / 2
+    ),
+    "elu": lambda z: z if z > 0 else mpmath.expm1(z),
 }
 
 
@@ -98,6 +111,14 @@ def test_gelu_is_exact_where_jaxs_default_approximates():
         rtol=1e-14,
         atol=1e-15,
     )
+
+
+def test_elu_and_gelu_tanh_are_jaxs():
+    z = jnp.linspace(-6, 6, 1201)
+    for name, theirs in (("gelu_tanh", jax.nn.gelu), ("elu", jax.nn.elu)):
+        np.testing.assert_allclose(
+            models.find_activation(name)(z), theirs(z), rtol=1e-13, atol=2e-15
+        )
 
 
 def test_unknown_activation_is_refused_by_name():

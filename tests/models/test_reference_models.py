@@ -17,7 +17,6 @@ import pytest
 
 from research import losses, models
 from research.models._convolution import convolution
-from research.models.activations import ACTIVATIONS
 from research.models.pooling import average_pool, max_pool
 from research.models.transformer import transformer_decoder
 
@@ -234,16 +233,6 @@ def found(name):
     )
     (value, outputs), gradients = run(params, moving)
     return jax.device_get((outputs, value, *gradients))
-
-
-@pytest.fixture(autouse=True)
-def tanh_gelu(monkeypatch):
-    """One recorded network has the approximation of GELU by a tanh, which is none of
-    our activations.
-    """
-    monkeypatch.setitem(
-        ACTIVATIONS, "gelu_tanh", functools.partial(jax.nn.gelu, approximate=True)
-    )
 
 
 @pytest.mark.thorough(

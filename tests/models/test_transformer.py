@@ -490,7 +490,7 @@ def test_each_dense_product_has_two_axes():
         ({"order": "middle"}, "order must be one of pre, post; got order='middle'"),
         (
             {"positions": "none"},
-            "positions must be one of learned, sinusoidal; got positions='none'",
+            "positions must be one of learned, .*, rotary; got positions='none'",
         ),
         ({"activation": "step"}, "activation must be one of .*; got activation='step'"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\); got dropout=1.0"),

@@ -76,7 +76,9 @@ def draw(
 ) -> str:
     """Return a graph with its layout as the text of an SVG file.
 
-    Boxes with a NaN or an infinity are red.
+    Boxes with a NaN or an infinity are red. The place where the first one arises is
+    marked by a thick border: a box whose inputs are finite, or, in the backward pass,
+    an edge from a finite adjoint to a contribution that is not.
 
     Args:
       graph, layout: Results of `Ledger.drawing`.
@@ -90,13 +92,17 @@ def draw(
     shift = (width - layout.width) / 2
     described = html.escape(f"{words} {_description(graph.nodes)}".strip())
     name = f"ledger-{zlib.crc32((words + str(graph)).encode()):08x}"
+    born_boxes, born_edges = _births(graph)
     drawn = [
-        _drawn_edge(edge, way, marks)
+        _drawn_edge(edge, way, marks, edge in born_edges)
         for edge, way in zip(graph.edges, layout.ways, strict=True)
     ]
-    boxes = [_drawn_node(node, layout, i, marks) for i, node in enumerate(graph.nodes)]
+    boxes = [
+        _drawn_node(node, layout, i, marks, i in born_boxes)
+        for i, node in enumerate(graph.nodes)
+    ]
     labels = [
-        _drawn_label(edge, place, marks)
+        _drawn_label(edge, place, marks, edge in born_edges)
         for edge, place in zip(graph.edges, layout.labels, strict=True)
     ]
     legend = [
@@ -164,6 +170,7 @@ def _dark_style(name: str) -> str:
         " .constant text": "fill:{quiet}",
         " path": "stroke:{line}",
         " path.rule": "stroke:{adjoint}",
+        " path.birth": "stroke:{alarm}",
     }
     css = "".join(
         f".{name}{selector}{{{rule.format(**DARK)}}}"
@@ -172,17 +179,37 @@ def _dark_style(name: str) -> str:
     return f"@media (prefers-color-scheme:dark){{{css}}}"
 
 
-def _box_paint(kind: str, is_spoilt: bool) -> str:
+def _births(graph: Graph) -> tuple[set[int], set[Edge]]:
+    """Return the boxes and the edges at which the first NaN or infinity arises.
+
+    Edges are returned only if all values are finite, because the backward pass of a
+    value that is not finite is not finite either.
+    """
+    bad = {i for i, node in enumerate(graph.nodes) if _is_spoilt_text(node.value)}
+    reached = {edge.end for edge in graph.edges if edge.start in bad}
+    if bad:
+        return bad - reached, set()
+    return set(), {
+        edge
+        for edge in graph.edges
+        if _is_spoilt_text(edge.contribution)
+        and not _is_spoilt_text(graph.nodes[edge.end].adjoint)
+    }
+
+
+def _box_paint(kind: str, is_spoilt: bool, is_birth: bool) -> str:
     """Return the attributes that colour a box."""
     fill = LIGHT["spoilt"] if is_spoilt else LIGHT.get(kind, LIGHT["box"])
     stroke = LIGHT["alarm" if is_spoilt else "line"]
-    wide = 2.5 if is_spoilt or kind == "fold" else 1
+    wide = 3.5 if is_birth else 2.5 if kind == "fold" else 1
     dashes = ' stroke-dasharray="2 3"' if kind == "constant" else ""
     return f'fill="{fill}" stroke="{stroke}" stroke-width="{wide}"{dashes}'
 
 
-def _edge_paint(kind: str) -> str:
+def _edge_paint(kind: str, is_birth: bool) -> str:
     """Return the attributes that colour an edge."""
+    if is_birth:
+        return f'fill="none" stroke="{LIGHT["alarm"]}" stroke-width="3.5"'
     stroke = LIGHT["adjoint" if kind == "rule" else "line"]
     dashes = {"constant": "2 4", "rule": "7 4"}.get(kind)
     more = f' stroke-dasharray="{dashes}"' if dashes else ""
@@ -196,7 +223,9 @@ def _text_paint(kind: str, is_quiet: bool) -> str:
     return f'fill="{colour}"{weight}'
 
 
-def _drawn_node(node: Node, layout: Layout, place: int, marks: bool) -> str:
+def _drawn_node(
+    node: Node, layout: Layout, place: int, marks: bool, is_birth: bool
+) -> str:
     (x, y), (width, height) = layout.centres[place], layout.sizes[place]
     lines = [
         ("title", node.title),
@@ -212,10 +241,11 @@ def _drawn_node(node: Node, layout: Layout, place: int, marks: bool) -> str:
                 f"{html.escape(text)}</text>"
             )
             top += LINE
+    paint = _box_paint(node.kind, _is_spoilt(node), is_birth)
     box = (
         f'<rect class="box {node.kind}" x="{x - width / 2:.1f}" '
         f'y="{y - height / 2:.1f}" width="{width:.1f}" '
-        f'height="{height:.1f}" rx="6" {_box_paint(node.kind, _is_spoilt(node))}/>'
+        f'height="{height:.1f}" rx="6" {paint}/>'
     )
     hint = f"<title>{html.escape(node.hint)}</title>" if node.hint else ""
     kind = f"{node.kind} spoilt" if _is_spoilt(node) else node.kind
@@ -225,11 +255,14 @@ def _drawn_node(node: Node, layout: Layout, place: int, marks: bool) -> str:
 
 def _is_spoilt(node: Node) -> bool:
     """Return whether the value or the adjoint has a NaN or an infinity."""
-    numbers = re.findall(r"[a-z]+", f"{node.value} {node.adjoint}".lower())
-    return not {"nan", "inf"}.isdisjoint(numbers)
+    return _is_spoilt_text(f"{node.value} {node.adjoint}")
 
 
-def _drawn_edge(edge: Edge, way: np.ndarray, marks: bool) -> str:
+def _is_spoilt_text(text: str) -> bool:
+    return not {"nan", "inf"}.isdisjoint(re.findall(r"[a-z]+", text.lower()))
+
+
+def _drawn_edge(edge: Edge, way: np.ndarray, marks: bool, is_birth: bool) -> str:
     start, *rest = way
     path = [f"M{start[0]:.1f} {start[1]:.1f}"]
     for point in rest:
@@ -239,17 +272,16 @@ def _drawn_edge(edge: Edge, way: np.ndarray, marks: bool) -> str:
             f"{point[0]:.1f} {point[1]:.1f}"
         )
         start = point
-    return (
-        f'<path class="{edge.kind}" d="{"".join(path)}" {_edge_paint(edge.kind)}'
-        f"{_edge_mark(edge, marks)}/>"
-    )
+    kind = f"{edge.kind} birth" if is_birth else edge.kind
+    paint = f"{_edge_paint(edge.kind, is_birth)}{_edge_mark(edge, marks)}"
+    return f'<path class="{kind}" d="{"".join(path)}" {paint}/>'
 
 
 def _edge_mark(edge: Edge, marks: bool) -> str:
     return f' data-start="{edge.start}" data-end="{edge.end}"' if marks else ""
 
 
-def _drawn_label(edge: Edge, place: np.ndarray, marks: bool) -> str:
+def _drawn_label(edge: Edge, place: np.ndarray, marks: bool, is_birth: bool) -> str:
     x, y = place
     parts = [("value", edge.local), ("adjoint", edge.contribution)]
     shown = [(kind, text) for kind, text in parts if text]
@@ -258,7 +290,7 @@ def _drawn_label(edge: Edge, place: np.ndarray, marks: bool) -> str:
     size = f'width="{wide:.1f}" height="{13 * len(shown) + 2}"'
     ground = (
         f'<rect class="ground" x="{x - wide / 2:.1f}" y="{y - 11:.1f}" {size} rx="3" '
-        f'fill="{LIGHT["ground"]}"/>'
+        f'fill="{LIGHT["spoilt" if is_birth else "ground"]}"/>'
     )
     texts = (
         f'<text class="{kind}" x="{x:.1f}" y="{y + 13 * i:.1f}" '

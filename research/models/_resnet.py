@@ -1,0 +1,239 @@
+"""Residual networks for images, with weight standardisation and no batch statistics."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
+
+from research.checks import check_number, check_numbers
+from research.models._cnn import CHANNELS_OF_A_GROUP, check_image_shape
+from research.models._convolution import convolution
+from research.models._linear import check_count, check_counts, check_model_dtype, dense
+from research.models.activations import Activation, find_activation
+from research.models.initialisers import he_normal
+from research.models.normalisation import group_normalisation
+from research.models.parameters import shapes_of, with_own_parameters
+from research.sizes import MOST_LAYERS, check_most
+from research.types import Array, Key, Model, Params
+
+
+def resnet(
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    channels: Sequence[int] = (16, 32, 64),
+    blocks: int = 2,
+    activation: str | Activation = "relu",
+    dtype: DTypeLike | None = None,
+) -> Model:
+    """Build a residual network without batch statistics.
+
+    The first layer is a convolution of 3 x 3. Each entry of `channels` is a stage of
+    residual blocks. With the group normalisation GN and the activation φ, a block
+    computes
+
+        a = φ(GN_1(x)),    y = s(x) + C_2(φ(GN_2(C_1(a)))).
+
+    C_1 and C_2 are convolutions of 3 x 3. The shortcut s(x) is x, if x has the size and
+    the number of channels of y. Otherwise it is a convolution of a by 1 x 1. The first
+    block of each stage except the first has stride 2. The last layers are φ(GN(x)), the
+    mean over all pixels, and a dense layer.
+
+    All convolutions use `standardise_weights` and have no bias. Together with group
+    normalisation, this takes the place of batch normalisation, so the model remains a
+    pure function of its params, and an example does not depend on its batch.
+
+    Args:
+      image_shape: Shape (H, W, C) of one image, channels last.
+      num_classes: Number K of outputs.
+      channels: Number of channels of each stage. GN has groups of 16 channels, or fewer
+        if the number of channels is not a multiple of 16.
+      blocks: Number of blocks of each stage. With three stages, the network has
+        6 blocks + 2 layers of weights, without shortcuts.
+      activation: Name of the activation φ, a key of `research.models.ACTIVATIONS`, or
+        an elementwise function.
+      dtype: Dtype of the parameters. None means JAX's default.
+    Returns:
+      A model. Its apply maps images of shape (..., H, W, C) to (..., K). Its params are
+      {"convolution": {"weights", "gain"}, "block_1": {"normalisation_1": {"scale",
+      "bias"}, "convolution_1", "normalisation_2", "convolution_2", "shortcut"}, ...,
+      "normalisation", "dense": {"weights", "bias"}}. The entry "shortcut" exists only
+      if the shortcut is a convolution. The dense layer starts at 0, as in BiT.
+    Raises:
+      ValueError: A number is not a positive integer, or a name is unknown. In apply:
+        the images do not have shape image_shape.
+      TypeError: In apply: x is not floating.
+    References:
+      He, Zhang, Ren & Sun, Identity mappings in deep residual networks, ECCV 2016,
+      figure 4 (e).
+      Kolesnikov et al., Big transfer (BiT), ECCV 2020, section 2.1 (group normalisation
+      with weight standardisation).
+    Example:
+      >>> model = resnet((32, 32, 3), 10)
+      >>> params = jax.eval_shape(model.init, jax.random.key(0))
+      >>> images = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32")
+      >>> jax.eval_shape(model.apply, params, images).shape
+      (2, 10)
+      >>> params["block_3"]["shortcut"]["weights"].shape
+      (1, 1, 16, 32)
+    """
+    if not (isinstance(image_shape, tuple | list) and len(image_shape) == 3):
+        raise ValueError(
+            f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey "
+            "images have C = 1."
+        )
+    check_counts("image_shape", image_shape)
+    check_counts("channels", channels)
+    if not channels:
+        raise ValueError("channels must have at least one stage; got channels=().")
+    check_count("num_classes", num_classes, 1)
+    check_count("blocks", blocks, 1)
+    check_most(MOST_LAYERS, blocks=blocks * len(channels))
+    check_model_dtype(dtype)
+    activate = find_activation(activation)
+    layout = _layout(channels, blocks)
+
+    def init(key: Key) -> Params:
+        chosen = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
+        params: dict[str, Any] = {
+            "convolution": _draw(
+                jax.random.fold_in(key, 0), 3, image_shape[-1], channels[0], chosen
+            )
+        }
+        for i, (before, after, stride) in enumerate(layout, 1):
+            key_block = jax.random.fold_in(key, i)
+            keys = [jax.random.fold_in(key_block, child) for child in range(3)]
+            params[f"block_{i}"] = {
+                "normalisation_1": _start(before, chosen),
+                "convolution_1": _draw(keys[0], 3, before, after, chosen),
+                "normalisation_2": _start(after, chosen),
+                "convolution_2": _draw(keys[1], 3, after, after, chosen),
+            }
+            if before != after or stride > 1:
+                params[f"block_{i}"]["shortcut"] = _draw(
+                    keys[2], 1, before, after, chosen
+                )
+        return params | {
+            "normalisation": _start(channels[-1], chosen),
+            "dense": {
+                "weights": jnp.zeros((channels[-1], num_classes), chosen),
+                "bias": jnp.zeros(num_classes, chosen),
+            },
+        }
+
+    def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
+        del key  # The model is deterministic.
+        x = jnp.asarray(x)
+        check_image_shape(x, image_shape)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(
+                f"x must be floating; got dtype {x.dtype}. Wrap the model with "
+                "research.models.on_images, or divide x by 255."
+            )
+        x = _convolve(params["convolution"], x, 1)
+        for i, (_, _, stride) in enumerate(layout, 1):
+            x = _block(params[f"block_{i}"], x, stride, activate)
+        x = activate(_normalised(params["normalisation"], x))
+        return dense(jnp.mean(x, axis=(-3, -2)), **params["dense"])
+
+    shapes_of(init)
+    return with_own_parameters(init, apply)
+
+
+def standardise_weights(
+    weights: Float[ArrayLike, "*fan_in C_out"],
+    gain: Float[ArrayLike, "C_out"],
+    *,
+    epsilon: float = 1e-6,
+) -> Float[Array, "*fan_in C_out"]:
+    """Give the weights of each output channel mean 0 and variance gain² / N.
+
+    The result is gain (W - m) / √(N (v + ε)), where m and v are the mean and the
+    variance (divided by N) of the N weights of an output channel, and ε is `epsilon`.
+    For independent inputs of variance 1, an output then has variance gain². Weights
+    that are multiplied by a constant or to which a constant is added give the same
+    result, but for ε. Half precision is converted to float32, and the result is
+    rounded.
+
+    Args:
+      weights: Weights, shape (..., C_out), such as the filters of
+        `research.models.convolution`.
+      gain: Gain of each output channel, shape (C_out,).
+      epsilon: Positive number inside the root.
+    Returns:
+      The standardised weights, in the shape and dtype of `weights`.
+    Raises:
+      ValueError: The shapes do not fit, or epsilon is not positive.
+    References:
+      Qiao, Wang, Liu, Shen & Yuille, Micro-batch training with batch-channel
+      normalization and weight standardization, arXiv:1903.10520, section 3.1.
+      Brock, De & Smith, Characterizing signal propagation to close the performance gap
+      in unnormalized ResNets, ICLR 2021, section 4 (the division by √N and the gain).
+    Example:
+      >>> print(standardise_weights(jnp.array([[1.0], [3.0]]), jnp.ones(1)).round(3).T)
+      [[-0.707  0.707]]
+    """
+    for name, value in (("weights", weights), ("gain", gain)):
+        check_numbers(name, value)
+    weights, gain = jnp.asarray(weights), jnp.asarray(gain)
+    if weights.ndim < 2 or gain.shape != weights.shape[-1:]:
+        raise ValueError(
+            "weights must have shape (..., C_out) with at least two axes, and gain "
+            f"(C_out,); got {weights.shape} and {gain.shape}."
+        )
+    check_number("epsilon", epsilon, positive=True)
+    wide = weights if weights.dtype.itemsize >= 4 else weights.astype(jnp.float32)
+    axes = tuple(range(weights.ndim - 1))
+    centred = wide - jnp.mean(wide, axis=axes, keepdims=True)
+    fan_in = math.prod(weights.shape[:-1])
+    squares = jnp.mean(centred * centred, axis=axes, keepdims=True)
+    factor = gain.astype(wide.dtype) / np.sqrt(fan_in).item()
+    scaled = centred * jax.lax.rsqrt(squares + float(epsilon))
+    return (scaled * jnp.broadcast_to(factor, scaled.shape)).astype(weights.dtype)
+
+
+def _layout(channels: Sequence[int], blocks: int) -> list[tuple[int, int, int]]:
+    """Return channels before and after, and the stride, of each block."""
+    layout, before = [], channels[0]
+    for stage, after in enumerate(channels):
+        for block in range(blocks):
+            layout.append((before, after, 2 if stage and not block else 1))
+            before = after
+    return layout
+
+
+def _block(params: Params, x: Array, stride: int, activate: Activation) -> Array:
+    entering = activate(_normalised(params["normalisation_1"], x))
+    if "shortcut" in params:
+        x = _convolve(params["shortcut"], entering, stride)
+    hidden = _convolve(params["convolution_1"], entering, stride)
+    hidden = activate(_normalised(params["normalisation_2"], hidden))
+    return x + _convolve(params["convolution_2"], hidden, 1)
+
+
+def _convolve(params: Params, x: Array, stride: int) -> Array:
+    weights = standardise_weights(params["weights"], params["gain"])
+    no_bias = jnp.zeros(weights.shape[-1], weights.dtype)
+    return convolution(x, weights, no_bias, stride=stride)
+
+
+def _normalised(params: Params, x: Array) -> Array:
+    channels = x.shape[-1]
+    groups = channels // math.gcd(channels, CHANNELS_OF_A_GROUP)
+    return group_normalisation(x, params["scale"], params["bias"], groups)
+
+
+def _draw(key: Key, size: int, before: int, after: int, dtype: DTypeLike) -> Params:
+    return {
+        "weights": he_normal(key, (size, size, before, after), dtype),
+        "gain": jnp.ones(after, dtype),
+    }
+
+
+def _start(channels: int, dtype: DTypeLike) -> Params:
+    return {"scale": jnp.ones(channels, dtype), "bias": jnp.zeros(channels, dtype)}
