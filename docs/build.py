@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import typeset
 
-from research.update_rules import RULE_TABLE
+from research import descent
+from research.update_rules import RULE_TABLE, UPDATE_RULES
 from research.verification.docstrings import Description, describe
 
 HERE = Path(__file__).parent
@@ -66,11 +67,47 @@ def pages() -> dict[Path, str]:
             "networks": kept_table("which_rule_networks"),
         },
         "audit": audit_tables(),
+        "howto/train_on_many_devices": {"bytes": bytes_table()},
     }
     return made | {
         HERE / f"{page}.md": put(HERE / f"{page}.md", of_page)
         for page, of_page in parts.items()
     }
+
+
+# A network of 784 inputs, 256 hidden units and 10 outputs on eight devices.
+NETWORK = {
+    "first": {"weights": (784, 256), "bias": (256,)},
+    "second": {"weights": (256, 10), "bias": (10,)},
+}
+NUM_DEVICES = 8
+ON_A_MESH = ("gradient_descent", "adam", "lion", "adafactor", "muon", "soap", "lbfgs")
+
+
+def bytes_table() -> str:
+    """Write a table: bytes that a device receives in a step, by rule and mesh."""
+    params = {
+        layer: {
+            name: jax.ShapeDtypeStruct(shape, "float32")
+            for name, shape in leaves.items()
+        }
+        for layer, leaves in NETWORK.items()
+    }
+    size = sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    rows = [
+        f"The params have {size / 1e6:.2f} MB; the mesh has {NUM_DEVICES} devices.\n",
+        "| rule | all params on every device | split params |",
+        "|---|---|---|",
+    ]
+    for name in ON_A_MESH:
+        rule = UPDATE_RULES[name](0.1)
+        received = [
+            descent.bytes_per_step(rule, params, NUM_DEVICES, shard_params=split)
+            for split in (False, True)
+        ]
+        cells = [f"{n / 1e6:.2f} MB, {n / size:.2f} P" for n in received]
+        rows.append(f"| `{name}` | {cells[0]} | {cells[1]} |")
+    return "\n".join(rows) + "\n"
 
 
 def put(page: Path, parts: dict[str, str]) -> str:

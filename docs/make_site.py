@@ -37,6 +37,7 @@ HOW_TO = (
     "find_a_nan",
     "verify_your_rule",
     "compare_your_rule",
+    "train_on_many_devices",
     "run_on_a_cluster",
     "portable_bits",
 )

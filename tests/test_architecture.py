@@ -18,7 +18,7 @@ TOP = Path(__file__).parent.parent
 LAYERS = (
     ("portable",),
     ("types", "backend", "naming", "checks", "reading"),
-    ("sizes", "files"),
+    ("sizes", "files", "cluster"),
     (
         "derivatives",
         "losses",

@@ -54,6 +54,9 @@ COMMANDS = {
     "reproduce": Command(
         "reproduce", "reproduce", "rerun a finished study and compare the results"
     ),
+    "launch": Command(
+        "launch", "launch", "start the processes of a training, and watch them"
+    ),
     "data": Command("data", "data", "list, fetch and verify data sets"),
     "pack": Command("leaderboard", "pack", "write a finished run as one .zip file"),
     "leaderboard": Command(

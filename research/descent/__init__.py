@@ -5,6 +5,9 @@ from research.descent._implicit_minimum import (
     SingularHessianError as SingularHessianError,
 )
 from research.descent._implicit_minimum import implicit_minimum as implicit_minimum
+from research.descent._mesh import Mesh as Mesh
+from research.descent._mesh import mesh as mesh
+from research.descent._mesh_cost import bytes_per_step as bytes_per_step
 from research.descent._minimise import Minimum as Minimum
 from research.descent._minimise import minimise as minimise
 from research.descent._run import EpochInfo as EpochInfo

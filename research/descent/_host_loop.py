@@ -20,6 +20,7 @@ def advance_until_done(
     show: Callable[[Progress], None],
     to_saved: Callable[[Progress], Saved],
     checkpoint: Checkpoint,
+    agreed: Callable[[bool], bool] = lambda own: own,
 ) -> Progress:
     """Advance a computation until it is done, and save progress on the way.
 
@@ -34,6 +35,7 @@ def advance_until_done(
       show: Function progress -> None that reports the progress to the user.
       to_saved: Function progress -> its checkpoint form.
       checkpoint: Place where the progress is saved.
+      agreed: Function from a decision of this process to that of all processes.
     Returns:
       The last progress.
     """
@@ -49,6 +51,6 @@ def advance_until_done(
     except KeyboardInterrupt:
         checkpoint.save(to_saved(progress))
         raise
-    if time.perf_counter() - began > SECONDS_WORTH_KEEPING:
+    if agreed(time.perf_counter() - began > SECONDS_WORTH_KEEPING):
         checkpoint.save(to_saved(progress))
     return progress

@@ -221,14 +221,21 @@ def _step(
         )
         rate = rule_info(rule_state).learning_rate
         rate = jnp.asarray(jnp.nan if rate is None else rate, loss.dtype)
-        info = Info(loss, rate, _norm(grads), _norm(updates))
+        info = Info(loss, rate, norm(grads), norm(updates))
         return State(optax.apply_updates(state.params, updates), rule_state), info
 
     step.num_examples = n
     return step
 
 
-def _norm(tree: Params) -> Array:
-    # Squares of float16 numbers overflow.
-    wide = [leaf.astype(working_dtype(leaf)) for leaf in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in wide))
+def norm(tree: Params) -> Array:
+    """Return the Euclidean norm of all entries of a tree."""
+    return jnp.sqrt(sum(map(square_sum, jax.tree.leaves(tree))))
+
+
+def square_sum(leaf: Array) -> Array:
+    """Return the sum of squares of an array, in a dtype in which it does not overflow.
+
+    Squares of float16 numbers overflow.
+    """
+    return jnp.sum(jnp.square(leaf.astype(working_dtype(leaf))))

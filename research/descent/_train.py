@@ -18,7 +18,10 @@ from research.checks import (
     check_methods,
     check_tree,
 )
+from research.descent import _processes
 from research.descent._host_loop import advance_until_done
+from research.descent._mesh import Mesh, check_mesh, check_whole_alike
+from research.descent._mesh_loop import compile_on_mesh
 from research.descent._train_loop import Compiled, compile_training
 from research.descent._train_progress import (
     Progress,
@@ -65,6 +68,7 @@ def train(
     on_progress: OnProgress | None = None,
     checkpoint: Checkpoint | None = None,
     devices: int = 1,
+    mesh: Mesh | None = None,
 ) -> TrainResult:
     """Train one model, with progress reports, checkpoints and resumption.
 
@@ -76,7 +80,12 @@ def train(
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so
     the bits differ from the result on one device. Each device folds its number into the
-    noise keys.
+    noise keys. `devices` gives every device all params; a `mesh` may split them, may
+    reach over several processes, and serves every rule.
+
+    With a mesh over several processes, every process calls `train` with the same
+    arguments. Process 0 reads and writes the checkpoint and reports progress. Ctrl-C in
+    one process stops all of them.
 
     Args:
       objective: Function (params, batch) -> (), a mean over the batch's examples.
@@ -100,6 +109,10 @@ def train(
         Ctrl-C saves the training before it stops.
       devices: Number of JAX devices that share each batch. On a CPU,
         `research.backend.configure(devices=...)` creates them.
+      mesh: Devices of one or many processes that share each batch, from
+        `research.descent.mesh`. None means `devices` devices of this process. A
+        checkpoint of a mesh continues on any mesh with as many devices and the same
+        settings, whatever the number of processes.
     Returns:
       The TrainResult. A training that diverges is not an error: its first bad step is
       recorded.
@@ -108,15 +121,17 @@ def train(
         does not divide batch_size; there are several devices and the rule uses the
         batch's indices itself; x and y differ in length or are empty; the dataset is on
         a disk and a record has changed, or the rule or the sampler asks for more than
-        the examples of a batch; the sampler is
-        made for another number of examples; or the checkpoint belongs to another
+        the examples of a batch, or there is a mesh; the sampler is made for another
+        number of examples; both devices and a mesh are given; the processes of the mesh
+        differ in code, versions or arguments; or the checkpoint belongs to another
         training. The check of the checkpoint compares the initial params and rule state
         (with a constant learning rate), the key, the order of the examples, the shapes
-        of the data, and the number of devices. It cannot detect, for example, another
-        penalty.
+        of the data (with a mesh, the data themselves), the number of devices and the
+        settings of the mesh. It cannot detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is not a Batch, or the key is not a JAX key.
       OSError: The checkpoint cannot be written.
+      ConnectionError: Another process of the mesh has ended.
     Example:
       >>> import jax.numpy as jnp
       >>> from research import samplers, update_rules
@@ -134,11 +149,13 @@ def train(
     """
     if isinstance(dataset, Records):
         check_records(dataset)
-        n, compile_any = dataset.num_examples, compile_on_records
+        n = dataset.num_examples
     else:
-        n, compile_any = num_examples(dataset), compile_training
+        n = num_examples(dataset)
     check_sampler(sampler, n)
     _check(num_epochs, devices, sampler, key)
+    if mesh is not None:
+        _check_mesh(mesh, devices, sampler, dataset, n)
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
     check_flag("noisy", noisy)
@@ -156,32 +173,91 @@ def train(
             hint="Make one by runs.checkpoints_in(folder)(name).",
         )
     checkpoint = checkpoint or no_checkpoints("training")
-    began = time.perf_counter()
-    compiled = compile_any(
-        objective,
-        rule,
-        cast(Any, dataset),
-        sampler,
-        params,
-        key,
-        noisy=noisy,
-        devices=devices,
-    )
-    compile_seconds = time.perf_counter() - began
-    at, saved = compiled.start, checkpoint.load()
-    if saved is not None:
-        at = from_saved(at, saved, num_epochs, evaluate is not None)
-    elif evaluate is not None:
-        at = at._replace(evaluations=(_evaluated(evaluate, at),))
-    at = advance_until_done(
-        at,
-        is_done=lambda at: at.epoch == num_epochs,
-        advance=_advance(compiled, key, sampler.num_batches, evaluate),
-        show=ProgressReporter(on_progress, num_epochs, sampler.num_batches).show,
-        to_saved=to_saved,
-        checkpoint=checkpoint,
-    )
-    return collected(at, compile_seconds)
+    together = mesh is not None and jax.process_count() > 1
+    with (
+        _processes.lost_processes_explained(),
+        _processes.interrupts_noted(together) as noted,
+    ):
+        if mesh is not None:
+            _processes.check_same_everywhere(
+                _processes.settings()
+                | {
+                    "num_epochs": str(num_epochs),
+                    "evaluate": "None" if evaluate is None else "a function",
+                    "noisy": str(noisy),
+                }
+            )
+        began = time.perf_counter()
+        compiled = _compile(
+            objective, rule, dataset, sampler, params, key, noisy, devices, mesh
+        )
+        compile_seconds = time.perf_counter() - began
+        if mesh is not None:
+            checkpoint = _processes.shared_checkpoint(checkpoint, noted)
+        at, saved = compiled.start, checkpoint.load()
+        if saved is not None:
+            at = from_saved(at, saved, num_epochs, evaluate is not None)
+        elif evaluate is not None:
+            at = at._replace(evaluations=(_evaluated(evaluate, at, compiled),))
+        at = advance_until_done(
+            at,
+            is_done=lambda at: at.epoch == num_epochs,
+            advance=_advance(compiled, key, sampler.num_batches, evaluate, mesh),
+            show=ProgressReporter(on_progress, num_epochs, sampler.num_batches).show,
+            to_saved=lambda at: to_saved(at._replace(state=compiled.whole(at.state))),
+            checkpoint=checkpoint,
+            agreed=lambda own: (
+                own if mesh is None else bool(_processes.number_of_leader(own))
+            ),
+        )
+        params = compiled.whole(evaluation_params(at.state))
+    return collected(at, params, compile_seconds)
+
+
+def _compile(
+    objective: Callable[[Params, Any], Array],
+    rule: optax.GradientTransformation,
+    dataset: Batch | Records | None,
+    sampler: Sampler,
+    params: Params,
+    key: Key,
+    noisy: bool,
+    devices: int,
+    mesh: Mesh | None,
+) -> Compiled:
+    problem = objective, rule, cast(Any, dataset), sampler, params, key
+    if mesh is not None:
+        return compile_on_mesh(*problem, noisy=noisy, mesh=mesh)
+    on_disk = isinstance(dataset, Records)
+    compile_any = compile_on_records if on_disk else compile_training
+    return compile_any(*problem, noisy=noisy, devices=devices)
+
+
+def _check_mesh(
+    mesh: Mesh,
+    devices: int,
+    sampler: Sampler,
+    dataset: Batch | Records | None,
+    n: int | None,
+) -> None:
+    check_mesh(mesh)
+    if isinstance(dataset, Records):
+        raise ValueError(
+            f"a mesh needs the dataset in memory, but {dataset.name} is on a disk. "
+            "Leave out mesh; devices=n shares each batch in one process."
+        )
+    if devices != 1:
+        raise ValueError(
+            f"devices and mesh both name the devices; got devices={devices} beside a "
+            f"mesh. Leave out devices, and use research.descent.mesh({devices})."
+        )
+    if n is not None and sampler.batch_size % mesh.num_devices:
+        raise ValueError(
+            "each batch is split over the devices of the mesh, so they must divide "
+            f"batch_size; got batch_size={sampler.batch_size}, and the mesh has "
+            f"{mesh.num_devices} devices. Use research.descent.mesh(num_devices) with "
+            "a divisor, or another batch size."
+        )
 
 
 def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
@@ -194,9 +270,10 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
     for name, value in (("num_epochs", num_epochs), ("devices", devices)):
         check_count(name, value)
     check_most(num_epochs=num_epochs)
-    if devices > len(jax.devices()):
+    count = jax.local_device_count()
+    if devices > count:
         raise ValueError(
-            f"devices={devices}, but JAX has only {len(jax.devices())}. On a CPU call "
+            f"devices={devices}, but JAX has only {count}. On a CPU call "
             f"research.backend.configure(devices={devices}, pool={devices}) before JAX "
             "computes anything."
         )
@@ -208,7 +285,11 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
 
 
 def _advance(
-    compiled: Compiled, key: Key, num_batches: int, evaluate: Evaluate | None
+    compiled: Compiled,
+    key: Key,
+    num_batches: int,
+    evaluate: Evaluate | None,
+    mesh: Mesh | None,
 ) -> Callable[[Progress], Progress]:
     """Return a function that advances a training by some steps or to the next epoch."""
     batches_of = functools.lru_cache(1)(
@@ -219,7 +300,9 @@ def _advance(
     def advance(at: Progress) -> Progress:
         nonlocal steps
         if at.step == num_batches:
-            return _next_epoch(at, evaluate)
+            return _next_epoch(at, evaluate, compiled, mesh)
+        if mesh is not None:
+            steps = _processes.number_of_leader(steps)
         stop = min(at.step + steps, num_batches)
         after = _after_steps(at, compiled, batches_of(at.epoch), stop)
         pace = (after.seconds - at.seconds) / (stop - at.step)
@@ -242,9 +325,14 @@ def _after_steps(at: Progress, compiled: Compiled, batches: Any, stop: int) -> P
     return at._replace(step=stop, state=state, info=info, seconds=seconds)
 
 
-def _next_epoch(at: Progress, evaluate: Evaluate | None) -> Progress:
-    check_alike(at.state)
-    evaluated = () if evaluate is None else (_evaluated(evaluate, at),)
+def _next_epoch(
+    at: Progress, evaluate: Evaluate | None, compiled: Compiled, mesh: Mesh | None
+) -> Progress:
+    if mesh is None:
+        check_alike(at.state)
+    else:
+        check_whole_alike(at.state)
+    evaluated = () if evaluate is None else (_evaluated(evaluate, at, compiled),)
     earlier = (*at.earlier, jax.device_get(at.info))
     return at._replace(
         epoch=at.epoch + 1,
@@ -254,8 +342,10 @@ def _next_epoch(at: Progress, evaluate: Evaluate | None) -> Progress:
     )
 
 
-def _evaluated(evaluate: Evaluate, at: Progress) -> dict[str, float]:
-    values = evaluate(evaluation_params(at.state))
+def _evaluated(
+    evaluate: Evaluate, at: Progress, compiled: Compiled
+) -> dict[str, float]:
+    values = evaluate(compiled.whole(evaluation_params(at.state)))
     return {name: float(value) for name, value in values.items()}
 
 
@@ -274,8 +364,8 @@ class ProgressReporter(NamedTuple):
 
     def show(self, at: Progress) -> None:
         """Report the share done, and the mean loss over the last tenth of an epoch."""
-        if self.on_progress is None or not at.step:
-            return  # No step of this epoch is done.
+        if self.on_progress is None or not at.step or not _processes.is_leader():
+            return  # No step of this epoch is done, or process 0 reports.
         first = max(0, at.step - max(1, self.num_batches // 10))
         loss, rate = (
             np.asarray(values)[first : at.step]

@@ -29,11 +29,13 @@ class Compiled(NamedTuple):
       advance: Function (state, info, batches, start, stop) -> (state, info) after the
         steps from start to stop - 1. A last argument replaces the dataset by another
         one of the same shapes and dtypes.
+      whole: Function tree -> the same arrays on one device, all entries of each.
     """
 
     start: Progress
     epoch_batches: Callable[[Key, int], Any]
     advance: Callable[..., tuple[_step.State, _step.Info]]
+    whole: Callable[[Any], Any]
 
 
 def compile_training(
@@ -48,7 +50,7 @@ def compile_training(
     devices: int,
 ) -> Compiled:
     """Compile the loop over an epoch's steps. The arguments are those of `train`."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (AXIS,))
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:devices]), (AXIS,))
     whole = jax.sharding.PartitionSpec()
     everywhere = lambda tree: jax.device_put(
         tree, jax.sharding.NamedSharding(mesh, whole)
@@ -113,6 +115,7 @@ def compile_training(
         lambda state, info, batches, start, stop, dataset=dataset: compiled(
             state, info, batches, everywhere(dataset), np.int32(start), np.int32(stop)
         ),
+        lambda tree: jax.tree.map(lambda leaf: leaf.addressable_data(0), tree),
     )
 
 
@@ -120,7 +123,15 @@ def _loop(
     objective: Callable[[Params, Any], Array],
     rule: optax.GradientTransformation,
 ) -> Callable[..., tuple[_step.State, _step.Info]]:
+    return loop_over(lambda dataset: _step.build(objective, rule, dataset).step)
+
+
+def loop_over(
+    make_step: Callable[[Batch | None], Callable[..., Any]],
+) -> Callable[..., tuple[_step.State, _step.Info]]:
     """Return the loop over the steps from start to stop - 1.
+
+    The function make_step makes the step from the dataset.
 
     The number of iterations is an argument, so XLA does not unroll the loop and the
     result's bits do not depend on that number.
@@ -134,7 +145,7 @@ def _loop(
         start: Array,
         stop: Array,
     ):
-        step = _step.build(objective, rule, dataset).step
+        step = make_step(dataset)
         keys = batches.key
         # JAX's key checker would treat key[i] as a reuse of the key.
         noise = None if keys is None else jax.random.key_data(keys)

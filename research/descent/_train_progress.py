@@ -9,6 +9,7 @@ import numpy as np
 
 from research.descent import _step
 from research.descent._codec import as_numbers, from_arrays, to_arrays
+from research.descent._mesh import put
 from research.reading import NUMBER, Is, check_shape
 from research.types import Params, Saved
 from research.update_rules._transforms import evaluation_params as evaluation_params_of
@@ -70,12 +71,8 @@ def digest(words: str, *begun_with: Any) -> str:
 
 
 def evaluation_params(state: _step.State) -> Params:
-    """Return the parameters to evaluate, from one device.
-
-    If the rule averages, return the average.
-    """
-    params = evaluation_params_of(state.rule, state.params)
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
+    """Return the parameters to evaluate: the average if the rule averages."""
+    return evaluation_params_of(state.rule, state.params)
 
 
 def to_saved(at: Progress) -> Saved:
@@ -144,8 +141,9 @@ def from_saved(
     if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated:
         raise ValueError(OF_ANOTHER_TRAINING)
     now = {"state": start.state, "info": start.info}
-    then = {name: from_arrays(name, tree, saved.arrays) for name, tree in now.items()}
-    placed = jax.tree.map(lambda a, b: jax.device_put(b, a.sharding), now, then)
+    like = jax.tree.map(_like, now)
+    then = {name: from_arrays(name, tree, saved.arrays) for name, tree in like.items()}
+    placed = jax.tree.map(lambda a, b: put(b, a.sharding), now, then)
     return Progress(
         epoch=epoch,
         step=step,
@@ -158,6 +156,13 @@ def from_saved(
     )
 
 
+def _like(leaf: Any) -> Any:
+    """Return an array like a leaf, of which this process may hold only a part."""
+    if leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return leaf
+    return np.empty(leaf.shape, leaf.dtype)
+
+
 def _earlier(info: _step.Info, num_epochs: int, saved: Saved) -> tuple[Any, ...]:
     """Return the info of each finished epoch."""
     if not num_epochs:
@@ -167,13 +172,13 @@ def _earlier(info: _step.Info, num_epochs: int, saved: Saved) -> tuple[Any, ...]
     return tuple(jax.tree.map(lambda a, e=e: a[e], every) for e in range(num_epochs))
 
 
-def collected(at: Progress, compile_seconds: float) -> TrainResult:
-    """Return the result of a finished training."""
+def collected(at: Progress, params: Params, compile_seconds: float) -> TrainResult:
+    """Return the result of a finished training, whose last parameters are given."""
     steps = _stacked(at.earlier)
     good = (np.isfinite(steps.loss) & np.isfinite(steps.update_norm)).ravel()
     names = at.evaluations[0] if at.evaluations else {}
     return TrainResult(
-        params=jax.device_get(evaluation_params(at.state)),
+        params=jax.device_get(params),
         steps=steps,
         evaluations={
             name: np.array([values[name] for values in at.evaluations])

@@ -103,7 +103,8 @@ def compile_on_records(
         return state, info
 
     identity = digest(f"{compiled.start.training} on {records.digest}", order)
-    return Compiled(compiled.start._replace(training=identity), epoch_batches, advance)
+    start = compiled.start._replace(training=identity)
+    return Compiled(start, epoch_batches, advance, compiled.whole)
 
 
 class _Epoch(NamedTuple):

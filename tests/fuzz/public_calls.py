@@ -66,6 +66,7 @@ NOT_CALLED = {
     "portable.are_libraries_pinned",
     "portable.check_processor",
     "portable.pin_libraries",
+    "cluster.join",
     "cli.carry_out",
     "cli.changed_fields",
     "cli.conduct",
@@ -916,6 +917,27 @@ def of_descent() -> Iterator[Call]:
         slow=True,
     )
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
+    yield Call(
+        "descent.mesh",
+        research.descent.mesh,
+        {"num_devices": 1, "shard_params": False, "exact": True},
+    )
+    yield Call(
+        "descent.bytes_per_step",
+        research.descent.bytes_per_step,
+        {
+            "rule": research.update_rules.adam(0.1),
+            "params": {"w": jnp.zeros((8, 2))},
+            "num_devices": 2,
+            "shard_params": True,
+            "exact": True,
+        },
+    )
+    yield Call(
+        "cluster.variables",
+        research.cluster.variables,
+        {"address": "node1:12345", "place": research.cluster.Place(0, 1)},
+    )
     yield Call("descent.train", research.descent.train, train, slow=True)
     written = folder() / "records"
     opened = write_anew(written, [batch()])

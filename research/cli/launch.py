@@ -1,0 +1,134 @@
+"""Start the processes of a training, and say how they ended: descent launch."""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from research import cluster
+
+SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_TO_END = 45.0  # Time that the other processes have after one has failed.
+
+DESCRIPTION = """Start the processes of one training, watch them, and say in one
+sentence how they ended. The file calls research.cluster.join(). Under Slurm (srun) or
+MPI (mpirun), each task starts one process; otherwise --processes start here."""
+EXAMPLES = """
+examples:
+  descent launch --processes 4 train.py --epochs 10
+  srun descent launch train.py --epochs 10
+  mpirun -n 4 descent launch train.py --epochs 10
+  descent launch --coordinator node1:12345 --processes 2 --process-id 0 train.py
+  descent launch --coordinator node1:12345 --processes 2 --process-id 1 train.py
+
+The last two commands run on two hosts, of which node1 is the first."""
+
+
+def launch(words: Sequence[str]) -> int:
+    """Run the command `descent launch`.
+
+    Args:
+      words: Command-line arguments after `launch`.
+    Returns:
+      The exit status: 0 if all processes succeeded, 130 after Ctrl-C, otherwise 1.
+    Raises:
+      ValueError: The arguments contradict one another.
+    """
+    asked = _parser().parse_args(words)
+    places = _places(asked)
+    command = [sys.executable, asked.file, *asked.words]
+    try:
+        processes = [
+            subprocess.Popen(command, env={**os.environ, **variables})
+            for variables in places
+        ]
+    except OSError as error:
+        raise OSError(error.errno, f"Cannot start {asked.file}: {error}") from error
+    first = int(places[0].get(cluster.PROCESS_ID, os.environ.get("SLURM_PROCID", 0)))
+    return _watched(processes, first)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "descent launch",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--processes", type=int, help="number of all processes")
+    add("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    add("--process-id", type=int, help="number of the only process started here")
+    add("file", help="Python file of the training")
+    add("words", nargs=argparse.REMAINDER, help="arguments of the file")
+    return parser
+
+
+def _places(asked: argparse.Namespace) -> list[Mapping[str, str]]:
+    """Return the variables of each process that starts here."""
+    if asked.process_id is None and asked.processes is None:
+        place, address = cluster._place(asked.coordinator, None, None)
+        if address is None:  # Alone, or JAX asks Slurm.
+            return [{}]
+        return [cluster.variables(address, place)]
+    if asked.process_id is not None:
+        place, address = cluster._place(
+            asked.coordinator, asked.processes, asked.process_id
+        )
+        return [cluster.variables(address or "", place)]
+    if asked.processes < 1:
+        raise ValueError(f"--processes must be at least 1; got {asked.processes}.")
+    address = asked.coordinator or f"localhost:{_free_port()}"
+    return [
+        cluster.variables(address, cluster.Place(i, asked.processes))
+        for i in range(asked.processes)
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("localhost", 0))
+        return opened.getsockname()[1]
+
+
+def _watched(processes: Sequence[subprocess.Popen], first: int) -> int:
+    """Wait for the processes. If one fails, the others have some time to end."""
+    failed_at, interrupted = None, False
+    while any(process.poll() is None for process in processes):
+        try:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        except KeyboardInterrupt:  # The terminal has sent it to the processes, too.
+            interrupted = True
+        if failed_at is None and any(process.poll() for process in processes):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > SECONDS_TO_END:
+            for process in processes:
+                process.kill()
+    statuses = [process.returncode for process in processes]
+    for line in filter(None, map(_sentence, range(first, 2**31), statuses)):
+        print(line, file=sys.stderr, flush=True)
+    if not any(statuses):
+        return 0
+    return 130 if interrupted or 130 in statuses else 1
+
+
+def _sentence(number: int, status: int) -> str | None:
+    """Say why a process ended, if it did not say it itself."""
+    if status == -signal.SIGABRT:
+        return (
+            f"error: process {number} was stopped by JAX, because another process of "
+            "the training ended or cannot be reached. Everything saved so far is "
+            "intact. Rerun the same command to resume."
+        )
+    if status < 0:
+        return (
+            f"error: process {number} was stopped from outside by signal {-status} "
+            f"({signal.Signals(-status).name}): killed, out of memory, or out of time. "
+            "Everything saved so far is intact. Rerun the same command to resume."
+        )
+    return None

@@ -1,0 +1,85 @@
+"""Decide whether a function treats each entry of its large arrays by itself."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from research.derivatives.costs.jaxprs import inner, is_wrapper
+
+# Primitives whose output entry i depends on the entries i of their inputs alone.
+NAMES = """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
+    convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp
+    exp2 expm1 floor ge gt imag integer_pow is_finite le lgamma log log1p logistic
+    lt max min mul ne neg nextafter not optimization_barrier or pow real
+    reduce_precision rem round rsqrt select_n sign sin sinh sqrt square
+    stop_gradient sub tan tanh xor
+"""
+ENTRYWISE = frozenset(NAMES.split())
+
+
+def is_entrywise(f: Callable[..., Any], args: Any, split: Sequence[bool]) -> bool:
+    """Return whether f can be computed on parts of its arrays, without communication.
+
+    This holds if no operation mixes the entries of an array that is split, and if all
+    arrays that depend on split arrays have the shape of these. The answer False is
+    always safe.
+
+    Args:
+      f: Function of the arguments, which may be `jax.ShapeDtypeStruct`.
+      args: Tuple of arguments of f.
+      split: For each leaf of args, whether it is split over devices.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x = jnp.ones(4)
+      >>> is_entrywise(lambda x: x / (1 + jnp.sqrt(x)), (x,), [True])
+      True
+      >>> is_entrywise(lambda x: x / jnp.sum(x), (x,), [True])
+      False
+    """
+    jaxpr: Any = jax.make_jaxpr(f)(*args).jaxpr
+    shapes = [
+        v.aval.shape if own else None
+        for v, own in zip(jaxpr.invars, split, strict=True)
+    ]
+    return _followed(jaxpr, shapes) is not None
+
+
+def _followed(jaxpr: Any, shapes: Sequence[Any]) -> list[Any] | None:
+    """Return the shape of each output that depends on split arrays; None for others.
+
+    The result is None if some operation is not entrywise.
+    """
+    of = dict(zip(jaxpr.invars, shapes, strict=True))
+
+    def shape_of(variable: Any) -> Any:
+        return None if hasattr(variable, "val") else of.get(variable)
+
+    for equation in jaxpr.eqns:
+        given = [shape_of(v) for v in equation.invars]
+        if not any(shape is not None for shape in given):
+            continue
+        found = _outputs(equation, given)
+        if found is None:
+            return None
+        of.update(zip(equation.outvars, found, strict=True))
+    return [shape_of(v) for v in jaxpr.outvars]
+
+
+def _outputs(equation: Any, given: list[Any]) -> list[Any] | None:
+    name, within = equation.primitive.name, inner(equation)
+    if is_wrapper(equation):
+        return _followed(within[0], given)
+    if name == "cond" and given[0] is None:
+        branches = [_followed(branch, given[1:]) for branch in within]
+        if any(branch is None for branch in branches):
+            return None
+        both = [*zip(*branches, strict=True)]  # pyright: ignore[reportArgumentType]
+        return [next((s for s in shapes if s is not None), None) for shapes in both]
+    shapes = {shape for shape in given if shape is not None}
+    if name not in ENTRYWISE or len(shapes) != 1:
+        return None
+    (shape,) = shapes
+    same = all(v.aval.shape == shape for v in equation.outvars)
+    return [shape] * len(equation.outvars) if same else None

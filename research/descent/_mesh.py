@@ -1,0 +1,208 @@
+"""The devices that share one training, in one process or in many."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.checks import check_count, check_flag, check_instance
+from research.descent._codec import as_numbers
+from research.descent._collectives import AXIS, split_axis
+from research.descent._processes import texts_of_all
+
+
+class Mesh(NamedTuple):
+    """The devices that share a training, and how they share it.
+
+    Attributes:
+      devices: JAX's mesh of these devices, with one axis.
+      shard_params: Whether each device stores only its part of params and rule state.
+      exact: Whether sums over devices are in the order of the devices, so that the bits
+        do not depend on the processes.
+    """
+
+    devices: jax.sharding.Mesh
+    shard_params: bool
+    exact: bool
+
+    @property
+    def num_devices(self) -> int:
+        """Number of devices."""
+        return self.devices.size
+
+
+def mesh(
+    num_devices: int | None = None, *, shard_params: bool = False, exact: bool = True
+) -> Mesh:
+    """Return a mesh: devices of one or many processes that share one training.
+
+    Each device computes the gradient on its share of every batch, and the mean over
+    devices is the gradient of the batch.
+
+    *Data parallel* (the default): every device holds all params and the whole state of
+    the rule.
+
+    *Fully sharded* (`shard_params=True`): every device stores a part of each array of
+    params and rule state, along the longest axis whose length the devices divide; an
+    array without such an axis stays whole. In each step the devices gather the params,
+    and each device receives its part of the summed gradient. If the rule treats each
+    entry by itself, as Adam does, each device updates only its part. Any other rule
+    (Muon, Shampoo, a line search) gets the gathered arrays for the time of its update,
+    and every device computes the same update.
+
+    *Exact* (the default): gradients are added in the order of the devices. The bits of
+    a training then depend on the number of devices, but not on the number of processes
+    that own the devices; the thread pool of XLA must have the same size in each process
+    (`research.backend.configure(pool=...)`). With `exact=False` XLA chooses the order
+    of the additions, and the results agree up to rounding.
+
+    Args:
+      num_devices: Number of devices. None means all devices of all processes. With
+        several processes, each gives the same number of devices.
+      shard_params: Whether params and rule state are split over the devices.
+      exact: Whether gradients are added in the order of the devices.
+    Returns:
+      The mesh, for `train`.
+    Raises:
+      ValueError: num_devices is not positive, JAX has fewer devices, or the processes
+        do not divide it.
+    Example:
+      >>> mesh(1).num_devices
+      1
+    """
+    check_flag("shard_params", shard_params)
+    check_flag("exact", exact)
+    devices = jax.devices()
+    if num_devices is not None:
+        check_count("num_devices", num_devices)
+        devices = _first(num_devices)
+    return Mesh(jax.sharding.Mesh(np.array(devices), (AXIS,)), shard_params, exact)
+
+
+def _first(num_devices: int) -> list[Any]:
+    """Return the first devices, the same number of each process."""
+    every, processes = jax.devices(), jax.process_count()
+    if num_devices > len(every):
+        of = "1 process" if processes == 1 else f"{processes} processes"
+        raise ValueError(
+            f"num_devices={num_devices}, but JAX has only {len(every)} in {of}. On a "
+            f"CPU call research.backend.configure(devices={num_devices}, "
+            f"pool={num_devices}) before JAX computes anything, or start more "
+            "processes (descent launch --processes N FILE)."
+        )
+    if num_devices % processes:
+        raise ValueError(
+            f"each of the {processes} processes gives the same number of devices; got "
+            f"num_devices={num_devices}. Use a multiple of {processes}."
+        )
+    each = num_devices // processes
+    owned = [[d for d in every if d.process_index == p] for p in range(processes)]
+    if min(map(len, owned)) < each:
+        raise ValueError(
+            f"num_devices={num_devices} needs {each} devices of each process; the "
+            f"processes have {', '.join(str(len(own)) for own in owned)}."
+        )
+    return [device for own in owned for device in own[:each]]
+
+
+def check_mesh(value: Any) -> None:
+    """Raise TypeError unless a value is a Mesh."""
+    check_instance("mesh", value, Mesh, "Make one by research.descent.mesh().")
+
+
+def axes_of(tree: Any, mesh: Mesh) -> list[int | None]:
+    """Return the axis along which each leaf of a tree is split; None if it is whole."""
+    if not mesh.shard_params:
+        return [None] * len(jax.tree.leaves(tree))
+    return [
+        None if _is_key(leaf) else split_axis(leaf.shape, mesh.num_devices)
+        for leaf in jax.tree.leaves(tree)
+    ]
+
+
+def specs_of(tree: Any, axes: Sequence[int | None]) -> Any:
+    """Return the tree of partition specs that belong to the axes of its leaves."""
+    specs = [
+        jax.sharding.PartitionSpec(*[None] * axis, AXIS)
+        if axis is not None
+        else jax.sharding.PartitionSpec()
+        for axis in axes
+    ]
+    return jax.tree.unflatten(jax.tree.structure(tree), specs)
+
+
+def placed(tree: Any, mesh: Mesh, axes: Sequence[int | None] | None = None) -> Any:
+    """Put whole arrays, which every process holds, on the devices of the mesh."""
+    axes = axes or [None] * len(jax.tree.leaves(tree))
+    return jax.tree.map(
+        lambda leaf, spec: put(leaf, jax.sharding.NamedSharding(mesh.devices, spec)),
+        tree,
+        specs_of(tree, axes),
+    )
+
+
+def put(leaf: Any, sharding: Any) -> jax.Array:
+    """Put a whole array on the devices of a sharding.
+
+    Unlike `jax.device_put`, this does not compare the arrays of the processes, a
+    comparison that NaN would fail.
+    """
+    if _is_key(leaf):
+        data, kind = put(jax.random.key_data(leaf), sharding), jax.random.key_impl(leaf)
+        return jax.jit(lambda data: jax.random.wrap_key_data(data, impl=kind))(data)
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
+
+
+def whole(tree: Any, mesh: Mesh) -> Any:
+    """Return the leaves as arrays on one device of this process, all entries of each.
+
+    If there are several processes, all of them must call this function.
+    """
+    everywhere = jax.sharding.NamedSharding(mesh.devices, jax.sharding.PartitionSpec())
+    if not all(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree)):
+        tree = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def check_whole_alike(tree: Any) -> None:
+    """Raise ValueError if devices hold different values of an array that is not split.
+
+    Each device computes such an array by itself. Processors of different kinds round
+    differently, and the copies would drift apart.
+    """
+    hashed = []
+    for shards in (leaf.addressable_shards for leaf in _whole_leaves(tree)):
+        hashed.append([as_numbers(shard.data).tobytes() for shard in shards])
+    digests = [
+        hashlib.sha256(b"".join(copies)).hexdigest()
+        for copies in zip(*hashed, strict=True)
+    ]
+    every = [d for text in texts_of_all(" ".join({*digests})) for d in text.split()]
+    if len({*every}) > 1:
+        raise ValueError(
+            "the devices hold different values of the same array, so the training "
+            "would be wrong: their processors or libraries round differently. Use "
+            "devices of one kind."
+        )
+
+
+def _whole_leaves(tree: Any) -> list[jax.Array]:
+    return [leaf for leaf in jax.tree.leaves(tree) if leaf.is_fully_replicated]
+
+
+def digest_parts(tree: Any) -> list[np.ndarray]:
+    """Return what identifies each leaf: its numbers, or of a split one its shape."""
+    return [
+        as_numbers(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+        if getattr(leaf, "is_fully_replicated", True)
+        else np.array(leaf.shape)
+        for leaf in jax.tree.leaves(tree)
+    ]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

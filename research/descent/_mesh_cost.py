@@ -1,0 +1,119 @@
+"""What the devices of a mesh exchange in a step, computed from shapes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from research.checks import check_count, check_flag, check_tree
+from research.descent._collectives import AXIS, SMALL
+from research.descent._mesh import Mesh, axes_of
+from research.descent._mesh_loop import moves_in_parts
+from research.descent._step import build
+from research.types import Params
+from research.update_rules._checks import check_rule
+
+
+def bytes_per_step(
+    rule: optax.GradientTransformation,
+    params: Params,
+    num_devices: int,
+    *,
+    shard_params: bool = False,
+    exact: bool = True,
+) -> int:
+    """Return the number of bytes that each device receives in a step on a mesh.
+
+    Let D be the number of devices, P the bytes of the params, S those of params and
+    rule state that are split, and W those of params that are not split.
+
+    - Every device holds everything: 2 P (D - 1) / D, as in an all-reduce in a ring.
+    - Split, and the rule treats each entry by itself: 2 (P - W) (D - 1) / D for params
+      and gradients, and the sum of W.
+    - Split, and any other rule: S (D - 1) / D, and the sum of all gradients, P.
+
+    A sum of P bytes costs 2 P (D - 1) / D in both modes. In exact mode, arrays with
+    fewer than 32,768 entries in all are gathered, which costs P (D - 1). The loss and
+    the norms are counted, too.
+
+    Args:
+      rule: The update rule.
+      params: Parameters, or their shapes as `jax.ShapeDtypeStruct`.
+      num_devices, shard_params, exact: As in `mesh`.
+    Returns:
+      Number of bytes, without those of evaluations of the objective that a rule adds.
+    Raises:
+      ValueError: num_devices is not positive.
+    Example:
+      >>> from research.update_rules import adam
+      >>> params = {"w": np.zeros((1024, 64), np.float32)}
+      >>> bytes_per_step(adam(0.1), params, 4), bytes_per_step(adam(0.1), params, 1)
+      (393228, 0)
+    """
+    check_rule(rule)
+    check_tree("params", params)
+    check_count("num_devices", num_devices)
+    check_flag("shard_params", shard_params)
+    check_flag("exact", exact)
+    if num_devices == 1:
+        return 0
+    devices: Any = jax.sharding.AbstractMesh((num_devices,), (AXIS,))
+    mesh = Mesh(devices, shard_params, exact)
+    init, _ = build(lambda params, batch: params, rule, None)
+    state = jax.eval_shape(init, params)
+    grads = jax.tree.leaves(state.params)
+    axes = axes_of(state.params, mesh)
+    whole = [g for g, axis in zip(grads, axes, strict=True) if axis is None]
+    loss = jax.ShapeDtypeStruct((), jax.numpy.result_type(*grads))
+    if moves_in_parts(init, rule, params, mesh):
+        norms = jax.ShapeDtypeStruct((2,), loss.dtype)
+        parts = sum(map(_size, grads)) - sum(map(_size, whole))
+        sums = _of_sums([loss, *whole], mesh) + _of_sums([norms], mesh)
+        return 2 * _share(parts, num_devices) + sums
+    leaves = jax.tree.leaves(state)
+    split = [
+        leaf
+        for leaf, axis in zip(leaves, axes_of(state, mesh), strict=True)
+        if axis is not None
+    ]
+    gathered = _share(sum(map(_size, split)), num_devices)
+    return gathered + _of_sums([loss, *grads], mesh)
+
+
+def _size(leaf: Any) -> int:
+    return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+
+
+def _share(size: int, num_devices: int) -> int:
+    """Return the bytes of all parts but the own one."""
+    return size // num_devices * (num_devices - 1)
+
+
+def _of_sums(arrays: Sequence[Any], mesh: Mesh) -> int:
+    """Return the bytes of `total` on these arrays."""
+    return sum(_of_sum(entries, itemsize, mesh) for entries, itemsize in _rows(arrays))
+
+
+def _of_sum(entries: int, itemsize: int, mesh: Mesh) -> int:
+    others = mesh.num_devices - 1
+    if not mesh.exact:
+        return 2 * others * entries * itemsize // mesh.num_devices
+    if entries < SMALL or mesh.num_devices == 2:
+        return entries * itemsize * others
+    return 2 * math.ceil(entries / mesh.num_devices) * itemsize * others
+
+
+def _rows(arrays: Sequence[Any]) -> Iterator[tuple[int, int]]:
+    """Yield entries and bytes per entry of each array that `total` exchanges."""
+    small: dict[Any, int] = {}
+    for a in arrays:
+        size = math.prod(a.shape)
+        if size < SMALL:
+            small[a.dtype] = small.get(a.dtype, 0) + size
+        else:
+            yield size, np.dtype(a.dtype).itemsize
+    for dtype, size in small.items():
+        yield size, np.dtype(dtype).itemsize

@@ -1,0 +1,242 @@
+"""Agreement of the processes that share one training.
+
+Every function here is called by all processes at the same place. With one process,
+nothing is exchanged.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jaxlib
+import numpy as np
+from jax.experimental import multihost_utils
+
+from research.reading.arrays import read_npz
+from research.types import Checkpoint, Saved
+
+PACKAGE = Path(__file__).parents[1]
+TEXT = 2048  # Maximum number of bytes of a text that processes exchange.
+# Words of errors that JAX raises after another process has ended.
+LOST = (
+    "connection closed",
+    "socket closed",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "unavailable",
+    "heartbeat",
+    "gloo",
+    "timed out",
+)
+AFTERWARDS = "Everything saved so far is intact. Rerun the same command to resume."
+
+Value = TypeVar("Value")
+
+
+def is_leader() -> bool:
+    """Return whether this is process 0, which writes files and reports progress."""
+    return jax.process_index() == 0
+
+
+def numbers_of_all(values: list[int]) -> np.ndarray:
+    """Return the integers of each process, shape (processes, number of values)."""
+    if jax.process_count() == 1:
+        return np.array([values], np.int32)
+    return np.asarray(multihost_utils.process_allgather(np.array(values, np.int32)))
+
+
+def number_of_leader(value: int) -> int:
+    """Return the integer of process 0. The clocks of the processes differ."""
+    return int(numbers_of_all([value])[0, 0])
+
+
+def texts_of_all(text: str) -> list[str]:
+    """Return the text of each process; long texts are cut."""
+    if jax.process_count() == 1:
+        return [text]
+    data = text.encode()[:TEXT].decode(errors="ignore").encode()
+    rows = np.zeros(TEXT, np.uint8)
+    rows[: len(data)] = np.frombuffer(data, np.uint8)
+    return [
+        bytes(row).rstrip(b"\0").decode()
+        for row in np.asarray(multihost_utils.process_allgather(rows))
+    ]
+
+
+def bytes_of_leader(data: bytes) -> bytes:
+    """Return the bytes of process 0."""
+    if jax.process_count() == 1:
+        return data
+    length = number_of_leader(len(data))
+    array = np.zeros(length, np.uint8)
+    if is_leader():
+        array[:] = np.frombuffer(data, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(array)))
+
+
+def by_leader(task: Callable[[], Value]) -> Value | None:
+    """Do a task in process 0 alone; return its result there, and None elsewhere.
+
+    Raises:
+      OSError, ValueError: The task raised this error. Every process raises it.
+    """
+    result, problem = None, None
+    if is_leader():
+        try:
+            result = task()
+        except (OSError, ValueError) as error:
+            problem = error
+    kind = 0 if problem is None else 1 if isinstance(problem, OSError) else 2
+    words = texts_of_all(f"{kind}{problem or ''}")[0]
+    if problem is not None:
+        raise problem
+    if words[0] != "0":
+        raise (OSError if words[0] == "1" else ValueError)(f"process 0: {words[1:]}")
+    return result
+
+
+def shared_checkpoint(
+    checkpoint: Checkpoint, interrupted: Callable[[], bool]
+) -> Checkpoint:
+    """Return a checkpoint that process 0 reads and writes for all processes.
+
+    Args:
+      checkpoint: The checkpoint of this process.
+      interrupted: Function () -> whether Ctrl-C was pressed in this process. All
+        processes then raise KeyboardInterrupt when they ask whether a save is due.
+    """
+    if jax.process_count() == 1:
+        return checkpoint
+
+    def load() -> Saved | None:
+        saved = by_leader(checkpoint.load)
+        data = bytes_of_leader(b"" if saved is None else _to_bytes(saved))
+        return _from_bytes(data) if data else None
+
+    def due() -> bool:
+        own = [is_leader() and checkpoint.due(), interrupted()]
+        asked = numbers_of_all([int(value) for value in own])
+        if asked[:, 1].any():
+            raise KeyboardInterrupt
+        return bool(asked[0, 0])
+
+    return Checkpoint(
+        load, lambda saved: by_leader(lambda: checkpoint.save(saved)), due
+    )
+
+
+def _to_bytes(saved: Saved) -> bytes:
+    buffer = io.BytesIO()
+    values = np.frombuffer(json.dumps(saved.values).encode(), np.uint8)
+    named: Any = {f"array {name}": array for name, array in saved.arrays.items()}
+    np.savez(buffer, values=values, **named)
+    return buffer.getvalue()
+
+
+def _from_bytes(data: bytes) -> Saved:
+    arrays = read_npz(data)
+    values = json.loads(arrays.pop("values").tobytes())
+    return Saved({k.removeprefix("array "): a for k, a in arrays.items()}, values)
+
+
+def settings() -> dict[str, str]:
+    """Return what the bits of a program depend on besides its text, by name."""
+    config: Any = jax.config
+    flags = re.sub(r"--xla_force_host_\S+", "", os.environ.get("XLA_FLAGS", ""))
+    code = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = file.relative_to(PACKAGE).as_posix()
+        code.update(f"{name}\n".encode() + file.read_bytes())
+    return {
+        "version of Python": platform.python_version(),
+        "version of JAX": jax.__version__,
+        "version of jaxlib": jaxlib.__version__,
+        "version of NumPy": np.__version__,
+        "XLA_FLAGS": " ".join(flags.split()),
+        "NPROC (backend.configure(pool=...))": str(os.environ.get("NPROC")),
+        "x64": str(config.jax_enable_x64),
+        "matmul precision": str(config.jax_default_matmul_precision),
+        "code of this package": code.hexdigest(),
+    }
+
+
+def check_same_everywhere(facts: dict[str, str]) -> None:
+    """Raise ValueError if a fact of some process differs from that of process 0.
+
+    Args:
+      facts: What the training of this process depends on, by name.
+    """
+    if jax.process_count() == 1:
+        return
+    texts = texts_of_all(json.dumps({"host": socket.gethostname(), **facts}))
+    first, *others = map(json.loads, texts)
+    found = [
+        f"process {i} on {other['host']} has another {name} "
+        f"({_short(other[name])} instead of {_short(first[name])})"
+        for i, other in enumerate(others, 1)
+        for name in facts
+        if other[name] != first[name]
+    ]
+    if found:
+        raise ValueError(
+            f"all processes must train the same: {'; '.join(found)}. Process 0 runs on "
+            f"{first['host']}. Start every process with the same code, versions and "
+            "arguments."
+        )
+
+
+def _short(text: str) -> str:
+    is_digest = len(text) == 64 and set(text) <= set("0123456789abcdef")
+    return f"digest {text[:8]}" if is_digest else text
+
+
+@contextlib.contextmanager
+def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
+    """Note Ctrl-C instead of raising KeyboardInterrupt; a second one raises it.
+
+    If a process stopped at once, the others would wait for it. Nothing changes for a
+    process that does not train together with others.
+    """
+    noted: list[bool] = []
+    main = threading.current_thread() is threading.main_thread()
+    if not together or not main:
+        yield lambda: False
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if noted:
+            signal.default_int_handler(number, frame)
+        noted.append(True)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def lost_processes_explained() -> Iterator[None]:
+    """Replace JAX's error after another process has ended by a sentence."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        words = LOST if isinstance(error, jax.errors.JaxRuntimeError) else ("gloo",)
+        if jax.process_count() == 1 or not any(w in str(error).lower() for w in words):
+            raise
+        raise ConnectionError(
+            f"process {jax.process_index()} lost its connection to another process of "
+            f"this training, which has ended or cannot be reached. {AFTERWARDS}"
+        ) from error
