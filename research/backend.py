@@ -149,9 +149,10 @@ def _check_portable() -> None:
     }
     if "scipy.linalg" in sys.modules and others:
         raise RuntimeError(
-            f"SciPy, whose OpenBLAS JAX's linear algebra uses, has chosen kernels for "
-            f"{', '.join(others)}. Call configure(portable=True) before SciPy is "
-            f"imported, or set OPENBLAS_CORETYPE={wanted} before Python starts."
+            "SciPy's OpenBLAS, which JAX's linear algebra uses too, has already chosen "
+            f"its kernels for {', '.join(others)}. Call configure(portable=True) "
+            f"before SciPy is imported, or set OPENBLAS_CORETYPE={wanted} before "
+            "Python starts."
         )
 
 

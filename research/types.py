@@ -50,9 +50,9 @@ class Records(NamedTuple):
 
     Attributes:
       num_examples: Number n of examples.
-      read: Function indices, shape (m,) -> Batch of these m examples as NumPy arrays,
-        in the given order. Several threads may call it at the same time. It must raise
-        an error rather than return examples that have changed.
+      read: Function from indices of shape (m,) to a Batch of these m examples as NumPy
+        arrays, in the given order. Several threads may call it at the same time. It
+        must raise an error rather than return examples that have changed.
       digest: Text that identifies the content. Two datasets with the same digest are
         equal.
       name: Name of the dataset in messages, such as its folder.
@@ -144,7 +144,7 @@ class Outcome(IntEnum):
     `evaluations`. `evaluations` counts how often the objective was evaluated inside the
     last update. A value counts as one evaluation, and so does a value together with its
     gradient. All outcomes from FIRST_FAILURE on mean that the step failed. The update
-    is then zero times the direction.
+    is then the direction times 0, which is 0 if the direction is finite.
 
     `research.descent.minimise` reads both fields and stops at a failure. A minimisation
     can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.

@@ -516,7 +516,7 @@ def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding(of_one_d
     assert found["kinds"] == [kinds if of_one_dtype else kinds[:4]] * 2
     assert max(found["kinds apart"]) < 1e-6
     assert (
-        "they must divide batch_size; got batch_size=5, devices=2"
+        "batch_size must be a multiple of devices; got batch_size=5, devices=2"
         in found["refused"][0]
     )
     assert "samplers.minibatch(n, n)" in found["refused"][1]

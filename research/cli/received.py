@@ -53,7 +53,9 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
         comparison.read_study(folder)
         lists = [one for one in result.numbers.values() if isinstance(one, list)]
         if max(map(len, lists)) > MOST_CELLS:
-            raise ValueError(f"a list of it has more than {MOST_CELLS:,} entries")
+            raise ValueError(
+                f"a list of its numbers has more than {MOST_CELLS:,} entries"
+            )
         with warnings.catch_warnings(action="ignore"):
             return cli.write_pictures(experiment, folder)["report"]
     except Exception as error:  # The numbers of a stranger may be anything.
@@ -68,11 +70,11 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
 def with_files(
     config: Mapping[str, Any], given: Sequence[str], folder: Path, *, trusted: bool
 ) -> dict[str, Any]:
-    """Return the fields of a config that change if its rules come from files here.
+    """Return the fields of a config that change with the places of its rules' files.
 
     Args:
       config: Config of the study.
-      given: Files, as in `reproduce_study`.
+      given: Files on this machine, as the argument `rules` of `reproduce_study`.
       folder: Run folder of the study, whose `sources` the messages name.
       trusted: Whether the config is our own. If not, a file that the config names is
         used only if it lies in the current folder and has the digest of the study.

@@ -98,8 +98,7 @@ def interpolate_steps(
 def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
     """Hold out random examples of the training part, as a new test part.
 
-    In each class, one of every `one_in` examples is held out. At least one example is
-    held out in total.
+    In each class, one of every `one_in` examples is held out, and at least one.
 
     Args:
       split: Sequences. The test part is not used.

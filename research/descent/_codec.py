@@ -18,7 +18,9 @@ def to_arrays(name: str, tree: Any) -> dict[str, np.ndarray]:
       name: Name of the tree.
       tree: Any pytree of arrays; leaves may be JAX keys.
     Returns:
-      Dict with each leaf under "name/number".
+      Dict with each leaf under "name/number", where the numbers count the leaves from
+      0. Keys become their key data. A dtype that NumPy lacks, such as bfloat16, becomes
+      its bits as integers.
     Example:
       >>> to_arrays("state", {"w": np.zeros(2), "b": jnp.bfloat16(1.0)})
       {'state/0': array(16256, dtype=uint16), 'state/1': array([0., 0.])}

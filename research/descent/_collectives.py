@@ -23,8 +23,9 @@ SMALL = 2**15  # Arrays with fewer entries are joined.
 def split_axis(shape: Sequence[int], num_devices: int) -> int | None:
     """Return the axis along which an array is split over devices, or None.
 
-    It is the longest axis whose length the devices divide, the first one of several.
-    None means that each device keeps the whole array.
+    The axis is the longest one whose length is a multiple of num_devices. If several
+    axes are equally long, it is the first of them. None means that each device keeps
+    the whole array: there is no such axis, or only one device.
 
     Example:
       >>> split_axis((3, 8, 4), 4), split_axis((3,), 4), split_axis((8,), 1)
@@ -45,17 +46,18 @@ def total(arrays: Sequence[Array], exact: bool) -> list[Array]:
         do not depend on how the devices are divided among processes. If not, the
         order is that of XLA's all-reduce.
     Returns:
-      The sums. Derivatives of any order exist: the transpose of the sum hands each
-      device the cotangent, which is the same on every device.
+      The sums. They have derivatives of any order: in reverse mode, each device gets
+      the cotangent of the sum, which is the same on every device.
     """
     return _total.bind(*arrays, exact=exact) if arrays else []
 
 
 def spread(arrays: Sequence[Array], exact: bool) -> list[Array]:
-    """Return the same arrays; the derivative of what follows is summed over devices.
+    """Return the arrays unchanged, with a gradient that is summed over devices.
 
-    This is the transpose of `total`. Apply it to arrays that are equal on all devices
-    before each device uses them with its own data.
+    This is the transpose of `total`. Apply it to arrays that are equal on all devices,
+    before each device uses them with its own data: the gradient with respect to such an
+    array is then the sum of the gradients of all devices.
     """
     return _spread.bind(*arrays, exact=exact) if arrays else []
 

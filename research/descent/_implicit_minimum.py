@@ -23,21 +23,22 @@ LANCZOS_STEPS = 64
 
 
 class SingularHessianError(ValueError):
-    """Raised if a Hessian has an eigenvalue that is not positive."""
+    """Raised if a Hessian is not positive definite, beyond rounding errors."""
 
 
 class ImplicitMinimum(NamedTuple):
     """The result of `implicit_minimum`.
 
     Attributes:
-      params: The minimum x(θ), a pytree like start.
+      params: The minimum x(θ), a pytree like the start of the search.
       value: The objective at `params`, shape ().
       residual: Largest absolute entry of the gradient at `params`, shape (). The error
         of the minimum, and of its derivatives, is about residual / smallest_eigenvalue.
       smallest_eigenvalue: Smallest eigenvalue of the Hessian at `params`, shape ().
-        Above 128 parameters it is an estimate by 64 steps of Lanczos, which is not
-        below the smallest eigenvalue.
-      largest_eigenvalue: Largest eigenvalue, shape (), by the same method.
+        With more than 128 parameters it is an estimate by 64 Lanczos steps, which is
+        never below the true value (except for rounding).
+      largest_eigenvalue: Largest eigenvalue, shape (), by the same method. The estimate
+        is never above the true value.
       steps: Number of steps taken, int32, shape ().
       outcome: The reason why the loop stopped, an `Outcome` as int32, shape ().
     """
@@ -66,15 +67,15 @@ def implicit_minimum(
 
         dx/dθ = -H⁻¹ ∂²f/∂x∂θ, with the Hessian H = ∂²f/∂x².
 
-    H is not formed for it; the equation is solved by conjugate gradients
-    (`jax.lax.custom_root`). So reverse mode needs no memory for the steps, forward mode
-    and derivatives of any order work, and a search that stops early gives the
-    derivative at the point where it stopped. The search is `minimise`.
+    Conjugate gradients solve this equation without forming H (`jax.lax.custom_root`).
+    So reverse mode needs no memory for the steps, forward mode and derivatives of any
+    order work, and a search that stops early gives the derivative at the point where it
+    stopped. The search is `minimise`.
 
-    The theorem needs a positive definite H. If the smallest eigenvalue is at most n ε
-    times the largest, for n parameters, the call raises an error. Where the values are
-    traced (under `jax.jit` or `jax.vmap`), it cannot raise: then all derivatives are
-    NaN, and the smallest eigenvalue tells why.
+    The theorem needs a positive definite H. The call raises an error if the smallest
+    eigenvalue is at most n ε times the largest, for n parameters and the machine
+    epsilon ε. A call with traced values (under `jax.jit` or `jax.vmap`) cannot raise an
+    error. Then all derivatives are NaN, and the field smallest_eigenvalue shows why.
 
     jaxopt's `custom_root` decorator and optimistix's `ImplicitAdjoint` differentiate in
     the same way, but do not look at the Hessian.
@@ -91,8 +92,8 @@ def implicit_minimum(
       The `ImplicitMinimum`. Its params and value can be differentiated with respect to
       theta; the other fields are constants.
     Raises:
-      SingularHessianError: The Hessian at the minimum has an eigenvalue that is not
-        positive.
+      SingularHessianError: The smallest eigenvalue of the Hessian at the minimum is at
+        most n ε times the largest.
       NotInexactError: A leaf of start or theta is not floating.
       NotScalarError: objective does not return one number.
       ValueError, TypeError: An argument is out of range.
@@ -124,9 +125,10 @@ def implicit_minimum(
     largest = jax.lax.stop_gradient(found.largest_eigenvalue)
     if not is_traced(smallest) and bool(_is_singular(smallest, largest, start)):
         raise SingularHessianError(
-            "The Hessian of objective at the minimum must be positive definite; its "
-            f"eigenvalues go from {float(smallest):.3g} to {float(largest):.3g}, so "
-            "the minimum is not a differentiable function of theta. Add a penalty "
+            "The Hessian of objective at the minimum must be positive definite, beyond "
+            f"rounding errors; its eigenvalues go from {float(smallest):.3g} to "
+            f"{float(largest):.3g}, so the minimum is not a differentiable function of "
+            "theta. Add a penalty "
             "such as 1e-6 * sum(x**2), remove redundant parameters, or check that "
             "the search ends in a minimum (largest entry of the gradient: "
             f"{float(jax.lax.stop_gradient(found.residual)):.3g})."

@@ -46,12 +46,12 @@ def mesh(
     the rule.
 
     *Fully sharded* (`shard_params=True`): every device stores a part of each array of
-    params and rule state, along the longest axis whose length the devices divide; an
-    array without such an axis stays whole. In each step the devices gather the params,
-    and each device receives its part of the summed gradient. If the rule treats each
-    entry by itself, as Adam does, each device updates only its part. Any other rule
-    (Muon, Shampoo, a line search) gets the gathered arrays for the time of its update,
-    and every device computes the same update.
+    params and rule state, along the longest axis whose length is a multiple of
+    num_devices. An array without such an axis stays whole. In each step the devices
+    gather the params, and each device receives its part of the summed gradient. If the
+    rule treats each entry by itself, as Adam does, each device updates only its part.
+    Any other rule (Muon, Shampoo, a line search) gets the gathered arrays for the time
+    of its update, and every device computes the same update.
 
     *Exact* (the default): gradients are added in the order of the devices. The bits of
     a training then depend on the number of devices, but not on the number of processes
@@ -67,8 +67,8 @@ def mesh(
     Returns:
       The mesh, for `train`.
     Raises:
-      ValueError: num_devices is not positive, JAX has fewer devices, or the processes
-        do not divide it.
+      ValueError: num_devices is not positive, JAX has fewer devices, or num_devices is
+        not a multiple of the number of processes.
     Example:
       >>> mesh(1).num_devices
       1
@@ -195,7 +195,7 @@ def _whole_leaves(tree: Any) -> list[jax.Array]:
 
 
 def digest_parts(tree: Any) -> list[np.ndarray]:
-    """Return what identifies each leaf: its numbers, or of a split one its shape."""
+    """Return what identifies each leaf: its numbers, or its shape if it is split."""
     return [
         as_numbers(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
         if getattr(leaf, "is_fully_replicated", True)

@@ -27,17 +27,21 @@ def bytes_per_step(
 ) -> int:
     """Return the number of bytes that each device receives in a step on a mesh.
 
-    Let D be the number of devices, P the bytes of the params, S those of params and
-    rule state that are split, and W those of params that are not split.
+    Let D be the number of devices and P the size of the params in bytes. Let S be the
+    size of the arrays of params and rule state that are split over devices, and W the
+    size of the params that are not split.
 
-    - Every device holds everything: 2 P (D - 1) / D, as in an all-reduce in a ring.
-    - Split, and the rule treats each entry by itself: 2 (P - W) (D - 1) / D for params
-      and gradients, and the sum of W.
-    - Split, and any other rule: S (D - 1) / D, and the sum of all gradients, P.
+    A sum of P bytes over the devices costs 2 P (D - 1) / D, as in an all-reduce in a
+    ring. If exact=True, arrays of fewer than 32,768 entries are joined. If the joined
+    array is still that small, it is gathered, which costs D - 1 times its bytes.
 
-    A sum of P bytes costs 2 P (D - 1) / D in both modes. In exact mode, arrays with
-    fewer than 32,768 entries in all are gathered, which costs P (D - 1). The loss and
-    the norms are counted, too.
+    - shard_params=False: one sum of the gradients, P bytes.
+    - shard_params=True, and the rule treats each entry by itself: 2 (P - W) (D - 1) / D
+      for the parts of params and gradients, and a sum of W bytes.
+    - shard_params=True, and any other rule: S (D - 1) / D for params and state, and a
+      sum of the gradients, P bytes.
+
+    The sum also contains the loss, and in the second case two norms.
 
     Args:
       rule: The update rule.

@@ -69,15 +69,16 @@ def minimise(
     respect to arrays that objective uses from outside. They are the derivatives of the
     minimum by the implicit function theorem, not of the steps, and need no memory for
     the steps: H dx = -dg, where H is the Hessian and g the gradient, is solved by
-    conjugate gradients. If that fails, because H is singular, they are NaN. The
-    derivative with respect to the initial parameters and to the rule's arguments is 0,
-    and the fields other than params and value are constants. If the loop ends far from
-    a minimum, there is no such derivative: check the outcome, or use
-    `implicit_minimum`, which reports on the Hessian.
+    conjugate gradients. If that fails, because H is singular, the derivatives are NaN.
+    The derivative with respect to the initial parameters and to the rule's arguments is
+    0, and the fields other than params and value are constants. If the loop ends far
+    from a minimum, the theorem does not hold: check the outcome, or use
+    `implicit_minimum`, which also returns the Hessian's extreme eigenvalues.
 
     The loop stops early in these cases:
-    - The rule keeps an `outcome` in its state and reports a failure. If several rules
-      of `by_group` keep an outcome, all of them must have failed.
+    - The rule keeps an `outcome` in its state and reports a failure. If the rule is
+      made of other rules, as by `by_group`, all those that keep an outcome must have
+      failed in a step that changed no parameter.
     - The rule keeps no outcome, and nothing changes: either one step changes neither a
       parameter nor the rule's state, or ten successive steps change no parameter.
     - The value or the gradient is not finite.

@@ -191,9 +191,9 @@ def check_same_everywhere(facts: dict[str, str]) -> None:
     ]
     if found:
         raise ValueError(
-            f"all processes must train the same: {'; '.join(found)}. Process 0 runs on "
-            f"{first['host']}. Start every process with the same code, versions and "
-            "arguments."
+            f"all processes must run the same training: {'; '.join(found)}. Process 0 "
+            f"runs on {first['host']}. Start every process with the same code, "
+            "versions and arguments."
         )
 
 
@@ -229,7 +229,7 @@ def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def lost_processes_explained() -> Iterator[None]:
-    """Replace JAX's error after another process has ended by a sentence."""
+    """Replace JAX's error about a process that has ended by a short message."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:

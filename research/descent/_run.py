@@ -90,8 +90,9 @@ def run(
       key: Key from which the keys of all epochs are derived.
       epochs: Numbers of the epochs to run; `jnp.arange(e)` for a whole training.
       evaluate: Function params -> pytree of floating scalars. It is called at the end
-        of each epoch and, in epoch 0, at `evaluation_points`. Its cost is not counted
-        as gradients. A rule that averages is evaluated at its average.
+        of each epoch and, in epoch 0, at `evaluation_points`. These evaluations do not
+        count as gradient evaluations. If the rule averages the params, `evaluate` gets
+        the average.
       noisy: Whether the objective draws noise. If so, each batch gets a key of its own.
       observe: Function (state, info) -> pytree of arrays, called after each step. All
         results are kept: `lambda state, info: info` keeps the Info of every step.

@@ -258,7 +258,9 @@ def _check_runs(
     check_mapping("runs", runs, "names to arrays")
     wanted = {"seed", *program.hyperparameters}
     if set(runs) != wanted:
-        raise ValueError(f"runs must name {sorted(wanted)}; got {sorted(runs)}.")
+        raise ValueError(
+            f"runs must name exactly {sorted(wanted)}; got {sorted(runs)}."
+        )
     for name, values in runs.items():
         check_numbers(f"runs[{name!r}]", values)
     arrays = {name: np.asarray(values) for name, values in runs.items()}

@@ -80,8 +80,9 @@ def train(
     With several devices, each device takes batch_size / devices examples of each batch.
     Values and gradients are averaged over devices. The order of summation differs, so
     the bits differ from the result on one device. Each device folds its number into the
-    noise keys. `devices` gives every device all params; a `mesh` may split them, may
-    reach over several processes, and serves every rule.
+    noise keys. With `devices`, every device holds all params. A `mesh` can split the
+    params over its devices, can use the devices of several processes, and works with
+    every rule.
 
     With a mesh over several processes, every process calls `train` with the same
     arguments. Process 0 reads and writes the checkpoint and reports progress. Ctrl-C in
@@ -125,9 +126,9 @@ def train(
         number of examples; both devices and a mesh are given; the processes of the mesh
         differ in code, versions or arguments; or the checkpoint belongs to another
         training. The check of the checkpoint compares the initial params and rule state
-        (with a constant learning rate), the key, the order of the examples, the shapes
-        of the data (with a mesh, the data themselves), the number of devices and the
-        settings of the mesh. It cannot detect, for example, another penalty.
+        (which holds a constant learning rate), the key, the order of the examples, the
+        shapes of the data (with a mesh, the data themselves), the number of devices and
+        the settings of the mesh. It cannot detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is not a Batch, or the key is not a JAX key.
       OSError: The checkpoint cannot be written.
@@ -253,10 +254,10 @@ def _check_mesh(
         )
     if n is not None and sampler.batch_size % mesh.num_devices:
         raise ValueError(
-            "each batch is split over the devices of the mesh, so they must divide "
-            f"batch_size; got batch_size={sampler.batch_size}, and the mesh has "
-            f"{mesh.num_devices} devices. Use research.descent.mesh(num_devices) with "
-            "a divisor, or another batch size."
+            "each batch is split over the devices of the mesh, so batch_size must be a "
+            f"multiple of their number; got batch_size={sampler.batch_size}, and the "
+            f"mesh has {mesh.num_devices} devices. Use another batch size, or "
+            "research.descent.mesh(num_devices) with a divisor of the batch size."
         )
 
 
@@ -279,8 +280,8 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
         )
     if sampler.batch_size % devices:
         raise ValueError(
-            "each batch is split over devices, so they must divide batch_size; got "
-            f"batch_size={sampler.batch_size}, devices={devices}."
+            "each batch is split over devices, so batch_size must be a multiple of "
+            f"devices; got batch_size={sampler.batch_size}, devices={devices}."
         )
 
 

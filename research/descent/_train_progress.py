@@ -19,7 +19,7 @@ class TrainResult(NamedTuple):
     """Result of a training. Every array is NumPy.
 
     Attributes:
-      params: The last parameters, or the average if the rule averages.
+      params: The last parameters, or their average if the rule averages the params.
       steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
       evaluations: Results of `evaluate` by name, at the start and after each epoch,
         shape (num_epochs + 1,).
@@ -100,7 +100,8 @@ def check_alike(state: _step.State) -> None:
         if any(first.tobytes() != other.tobytes() for other in others):
             raise ValueError(
                 "the states on the devices differ, because this rule uses the indices "
-                "of the batch itself, and each device has other indices. Use devices=1."
+                "of the batch itself, and each device has another part of them. Use "
+                "devices=1."
             )
 
 

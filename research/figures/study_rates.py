@@ -20,10 +20,11 @@ OVERLAID = 3  # Maximum number of rules in one panel.
 class Valley(NamedTuple):
     """Scores of one rule on one workload, as a function of the learning rate.
 
-    A score is the geometric mean of a trial's costs, in passes over the data, over the
-    seeds with which the searches try out their trials. There are t trials, those of all
-    searches together. The line shows the score as a function of the learning rate
-    alone: its r runs have the other hyper-parameters of the chosen trial.
+    A trial is one choice of hyper-parameters. A search trains it with several seeds.
+    Its score is the geometric mean of its costs over these seeds, in passes over the
+    data. There are t trials, those of all searches together. The line shows the score
+    as a function of the learning rate alone: its r points have the other
+    hyper-parameters of the trial that the best search chose.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -38,7 +39,7 @@ class Valley(NamedTuple):
       floor, ceiling: Range of the line over the seeds, shape (r,).
       near: Lowest and highest rate of the range around the line's best rate in which
         the scores are within 10 % of the best score. None if the best score is above
-        the budget, or if the study is too old to contain this range.
+        the budget of passes, or if the study is too old to contain this range.
       decades: Width of this range in decades; None if the best score is above the
         budget.
       at_end: Whether `near` reaches an end of the line, so that it may be wider.

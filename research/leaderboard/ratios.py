@@ -1,4 +1,4 @@
-"""Draw ratios with intervals, of which nothing but the type is known."""
+"""Draw ratios with intervals whose values come from an untrusted source."""
 
 import math
 import warnings

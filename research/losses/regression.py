@@ -204,16 +204,16 @@ def cosine_distance(
 
     The distance is 0 for vectors of the same direction, 1 for orthogonal vectors and 2
     for opposite vectors. It is computed as ½ |p / |p| - y / |y||², which is the same
-    number and keeps the digits of a small distance. Before, p and y are divided by
-    their largest entries, so that no square overflows. optax.cosine_distance with its
+    number and keeps the digits of a small distance. First, p and y are divided by their
+    largest entries, so that no square overflows. optax.cosine_distance with its
     default epsilon of 0 is the same function.
 
     Args:
       prediction: Prediction p, floating, shape (d,).
       target: Target y, shape (d,). It is converted to the dtype of the prediction.
       where: Booleans, shape (d,), True for the entries that count. None means all.
-      weights: Weights w of the entries in all three products, such as Σ w p y, shape
-        (d,), finite and at least 0. None means 1.
+      weights: Weights w of the entries in pᵀ y, |p|² and |y|², which become Σ w p y,
+        Σ w p² and Σ w y², shape (d,), finite and at least 0. None means 1.
     Returns:
       The distance in the dtype of the prediction, shape (). It is NaN if p or y is 0,
       because a zero vector has no direction.

@@ -100,8 +100,8 @@ def recurrent(
         `window` steps.
       initial_state: State before the first step of every sequence. None means zeros.
         "learned" adds it to the params, initially zero. A fixed state has one entry for
-        each layer: (h,), or (h, c) for an LSTM, arrays of shape (H,). For a state of
-        each sequence, use `recurrence`.
+        each layer: (h,), or (h, c) for an LSTM, arrays of shape (H,). If each sequence
+        has its own initial state, use `recurrence`.
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}.

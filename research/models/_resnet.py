@@ -40,13 +40,14 @@ def resnet(
         a = φ(GN_1(x)),    y = s(x) + C_2(φ(GN_2(C_1(a)))).
 
     C_1 and C_2 are convolutions of 3 x 3. The shortcut s(x) is x, if x has the size and
-    the number of channels of y. Otherwise it is a convolution of a by 1 x 1. The first
+    the number of channels of y. Otherwise it is a 1 x 1 convolution of a. The first
     block of each stage except the first has stride 2. The last layers are φ(GN(x)), the
     mean over all pixels, and a dense layer.
 
     All convolutions use `standardise_weights` and have no bias. Together with group
-    normalisation, this takes the place of batch normalisation, so the model remains a
-    pure function of its params, and an example does not depend on its batch.
+    normalisation, this replaces batch normalisation. So the model remains a pure
+    function of its params, and the prediction for an image does not depend on the other
+    images of the batch.
 
     Args:
       image_shape: Shape (H, W, C) of one image, channels last.
@@ -54,7 +55,7 @@ def resnet(
       channels: Number of channels of each stage. GN has groups of 16 channels, or fewer
         if the number of channels is not a multiple of 16.
       blocks: Number of blocks of each stage. With three stages, the network has
-        6 blocks + 2 layers of weights, without shortcuts.
+        6 * blocks + 2 layers of weights, not counting the shortcuts.
       activation: Name of the activation φ, a key of `research.models.ACTIVATIONS`, or
         an elementwise function.
       dtype: Dtype of the parameters. None means JAX's default.
@@ -155,10 +156,10 @@ def standardise_weights(
 
     The result is gain (W - m) / √(N (v + ε)), where m and v are the mean and the
     variance (divided by N) of the N weights of an output channel, and ε is `epsilon`.
-    For independent inputs of variance 1, an output then has variance gain². Weights
-    that are multiplied by a constant or to which a constant is added give the same
-    result, but for ε. Half precision is converted to float32, and the result is
-    rounded.
+    For independent inputs of variance 1, an output then has variance gain². With ε = 0,
+    the result would not change if the weights were multiplied by a positive constant,
+    or if a constant were added to them. Half precision is converted to float32, and the
+    result is rounded.
 
     Args:
       weights: Weights, shape (..., C_out), such as the filters of

@@ -210,8 +210,10 @@ def mlp_rounding_bound(
     earlier sum has as many terms as the width of a layer. Let m be the number of all
     these terms and ε the machine epsilon. Rounding errors change the entry by at most
     about m ε times the same chain of sums with all numbers replaced by their absolute
-    values. The bound is therefore m ε times the result of the backward pass with |δ_K|,
-    |W|, |h| and |φ'|. Rounding errors of the forward pass are not included.
+    values. The bound is therefore m ε times the result of the backward pass with
+    |δ_K| + 1/n, |W|, |h| and |φ'|. The 1/n is for the rounding error of δ_K itself: a
+    target of size 1 is subtracted in it, and the difference is divided by n. Rounding
+    errors of the forward pass are not included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.
@@ -229,7 +231,7 @@ def mlp_rounding_bound(
       >>> bound = mlp_rounding_bound(
       ...     params, y, y, activation="relu", loss="squared_error"
       ... )
-      >>> epsilon = jnp.finfo(jnp.float32).eps  # 3 terms of a residual 9, plus 1:
+      >>> epsilon = jnp.finfo(jnp.float32).eps  # m = 3, |δ_K| = 9, 1/n = 1.
       >>> print(f"{bound['dense_1']['bias'][0] / epsilon:.0f}")
       30
     """

@@ -23,7 +23,7 @@ def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Mode
     moves, and an update below 0.2 % of a parameter is lost.
 
     Normalisations and the softmax of `attention` are computed in float32. The result
-    differs from that in float32 by the rounding errors of all layers, each up to 2⁻⁹
+    differs from that in float32 by the rounding errors of all layers, each up to 2⁻⁸
     relative in bfloat16. Float16 overflows above 65,504 and needs losses that are
     scaled; bfloat16 has the range of float32.
 

@@ -244,7 +244,7 @@ def _read(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
         )
     try:
         if _text(_parsed(text)) != text:
-            raise ValueError("it is not in its canonical form.")
+            raise ValueError("its JSON is not in the form that save writes.")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{path} has an architecture that is not valid: {error} {WRITTEN_BY}"

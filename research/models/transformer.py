@@ -92,11 +92,11 @@ def transformer_decoder(
 
     Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block whose
     outputs are added to the residual sum are scaled by 1 / sqrt(2 num_layers), so that
-    the sum initially has a scale of about one. Biases start at 0. With sinusoidal
-    positions, the embedding is drawn from N(0, 1 / width) and multiplied by sqrt(width)
-    (Vaswani et al., section 3.4). E[tokens] and P are then both of order one. Dropout
-    acts on E[tokens] + P and on the outputs of the attention and of the small network
-    in each block. It does not act on the attention weights.
+    the initial size of the sum hardly depends on num_layers. Biases start at 0. With
+    sinusoidal positions, the embedding is drawn from N(0, 1 / width) and multiplied by
+    sqrt(width) (Vaswani et al., section 3.4). E[tokens] and P are then both of order
+    one. Dropout acts on E[tokens] + P and on the outputs of the attention and of the
+    small network in each block. It does not act on the attention weights.
 
     Args:
       vocabulary_size: Number V of symbols.
@@ -227,7 +227,8 @@ def transformer_encoder(
 
     The architecture is the same as in `transformer_decoder`, but without the causal
     mask. So each position attends to all positions. The logits are mean_t(x_t) W_output
-    + b_output, where x_t is the last vector at position t.
+    + b_output, where x_t is the vector at position t after the last block (and, if
+    order is "pre", after the last normalisation).
 
     Args:
       vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,

@@ -71,13 +71,15 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     not hashed.
 
     Raises:
-      ValueError: The run is not finished, or has no table.
+      ValueError: The run is not finished, its result has no table, or its manifest has
+        no entry command or facts.
     """
     manifest, result = read_manifest(path), load_result(path)
     check_origin(manifest, path)
     if not result.tables or not {"command", "facts"} <= manifest.keys():
         raise ValueError(
-            f"{path} has no table, command or facts, so it cannot become a reference."
+            f"{path} cannot become a reference: its result needs a table, and its "
+            "manifest needs the entries command and facts."
         )
     table = result.tables[0]
     intervals = result.numbers.get("intervals")

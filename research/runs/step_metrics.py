@@ -22,11 +22,11 @@ def write_step_metrics(
 ) -> None:
     """Write the metrics of every step of a training as CSV or as JSON lines.
 
-    A row has the number of steps taken before it (`step`), of finished epochs
-    (`epoch`), and all values at the parameters of this moment: loss and norms of the
-    step that follows, and evaluations if there are any. The last row has only
-    evaluations. An empty field of a .csv file means "not measured"; .jsonl leaves
-    the name out. JSON has no NaN: {"$float": "nan"} is written instead.
+    Each row describes the parameters after `step` steps and `epoch` finished epochs:
+    the loss and the norms of the next step, which starts from these parameters, and
+    their evaluations if there are any. The last row has only evaluations. An empty
+    field of a .csv file means "not measured"; .jsonl leaves the name out. JSON has no
+    NaN: {"$float": "nan"} is written instead.
 
     Args:
       path: Path of the file, which ends in .csv or .jsonl.

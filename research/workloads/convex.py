@@ -168,10 +168,10 @@ def noisy_quadratic(
 ) -> Workload:
     """The mean of ½ (x - x_i)ᵀH(x - x_i) over n examples x_i ~ N(c, 0.36 I).
 
-    The minimiser is the mean of the x_i. The matrix H is not diagonal. As in DeepOBS
-    (Schneider et al. 2019), 90 of its 100 eigenvalues are drawn from [0, 1] and 10 from
-    [30, 60]. Zhang et al. 2019 (arXiv 1907.04164) describe the effect of batch size on
-    such problems.
+    The centre c is a fixed draw from N(0, I). The minimiser is the mean of the x_i. The
+    matrix H is not diagonal. As in DeepOBS (Schneider et al. 2019), 90 of its 100
+    eigenvalues are drawn from [0, 1] and 10 from [30, 60]. Zhang et al. 2019 (arXiv
+    1907.04164) describe the effect of batch size on such problems.
 
     In a batch, batch.x has the x_i, and batch.y has the numbers ½ x_iᵀHx_i. Let m be
     the mean of the x_i in the batch. The objective is then ½ (x - m)ᵀH(x - m) +

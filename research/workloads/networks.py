@@ -133,7 +133,7 @@ def network_workload(
 
 
 def mlp_digits(*, size: str = "small") -> NetworkWorkload:
-    """MLP on 8x8 digits: 64-64-10, or 64-512-512-10 if large; 20 epochs."""
+    """MLP on 8x8 digits: 64-64-10, or 64-512-512-10 if size="large"; 20 epochs."""
     hidden = {"small": (64,), "large": (512, 512)}[_checked(size)]
     model = models.mlp((64, *hidden, 10), dtype=DTYPE)
     return network_workload(
@@ -142,7 +142,7 @@ def mlp_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def cnn_digits(*, size: str = "small") -> NetworkWorkload:
-    """CNN on 8x8 digits with 8 and 16 channels, or 32 and 64 if large; 15 epochs."""
+    """CNN on 8x8 digits: 8 and 16 channels, 32 and 64 if size="large"; 15 epochs."""
     channels = {"small": (8, 16), "large": (32, 64)}[_checked(size)]
     hidden = {"small": (32,), "large": (128,)}[size]
     model = models.cnn((8, 8, 1), 10, channels=channels, hidden=hidden, dtype=DTYPE)
@@ -153,7 +153,7 @@ def cnn_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def gru_digits(*, size: str = "small") -> NetworkWorkload:
-    """GRU that reads the rows of 8x8 digits; 32 units, or 256 if large; 20 epochs."""
+    """GRU on the rows of 8x8 digits; 32 units, or 256 if size="large"; 20 epochs."""
     hidden = {"small": 32, "large": 256}[_checked(size)]
     model = models.recurrent(8, hidden, 10, cell="gru", dtype=DTYPE)
     rows = lambda x: Sequences(
@@ -165,7 +165,7 @@ def gru_digits(*, size: str = "small") -> NetworkWorkload:
 
 
 def gru_vowels(*, size: str = "small") -> NetworkWorkload:
-    """GRU on Japanese Vowels (downloaded); 32 units, or 256 if large; 60 epochs.
+    """GRU on Japanese Vowels (downloaded); 32 units, 256 if size="large"; 60 epochs.
 
     A third of the training utterances of each speaker are the validation part.
     """
@@ -197,9 +197,9 @@ def gru_vowels(*, size: str = "small") -> NetworkWorkload:
 def gpt_characters(*, size: str = "small") -> NetworkWorkload:
     """Character GPT on the bundled help text of Python: 2 layers, width 32, context 32.
 
-    If large, it has 4 layers, width 128 and context 64. The text depends on the version
-    of Python, so losses can be compared only within one version. The first 90 % of the
-    text are used for training. An epoch is 4,096 windows.
+    With size="large", it has 4 layers, width 128 and context 64. The text depends on
+    the version of Python, so losses can be compared only within one version. The first
+    90 % of the text are used for training. An epoch is 4,096 windows.
     """
     width, layers, context = {"small": (32, 2, 32), "large": (128, 4, 64)}[
         _checked(size)
@@ -230,10 +230,11 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
 
 
 def autoencoder_digits(*, size: str = "small") -> NetworkWorkload:
-    """Deep autoencoder of 8x8 digits: 64-32-16-8-16-32-64 units, or wider; 30 epochs.
+    """Deep autoencoder of 8x8 digits: 64-32-16-8-16-32-64 units; 30 epochs.
 
-    It is a classic example of ill-conditioned training (Hinton & Salakhutdinov, Science
-    313, 2006). The loss is the mean squared error of the 64 standardised pixels.
+    With size="large", it has 64-256-128-16-128-256-64 units. It is a classic example of
+    ill-conditioned training (Hinton & Salakhutdinov, Science 313, 2006). The loss is
+    the mean squared error of the 64 standardised pixels.
     """
     half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[_checked(size)]
     model = models.mlp(

@@ -131,7 +131,7 @@ def test_a_process_that_differs_is_named_with_what_differs(monkeypatch):
         for i, (pool, code) in enumerate(facts)
     ]
     monkeypatch.setattr(_processes, "texts_of_all", lambda text: texts)
-    with pytest.raises(ValueError, match="all processes must train the same") as error:
+    with pytest.raises(ValueError, match="all processes must run the same") as error:
         _processes.check_same_everywhere({"NPROC": "2", "code": "a" * 64})
     words = str(error.value)
     assert "process 1 on node1 has another NPROC (3 instead of 2)" in words
