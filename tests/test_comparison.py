@@ -243,6 +243,7 @@ def test_each_field_of_the_environment_is_named_as_a_cause(path):
         "matmul_precision": "matmul precision 0.0.1 there, highest here",
         "devices.kind": "device kind 0.0.1 there",
         "lane_width": "sweep width 0.0.1 there, 8 here",
+        "portable": "portable bits 0.0.1 there",
         "code": "other code (",
         "python": "Python 0.0.1 there",
         "processor.model": "processor 0.0.1 there",

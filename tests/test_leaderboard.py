@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from research import comparison, leaderboard, runs
+from research import comparison, files, leaderboard, runs
 from research.cli import commands
 from research.comparison.archive import read_study
 from research.leaderboard.gathering import gather
 from research.leaderboard.rankings import answer, costs, leaders, merge
-from research.runs import archive, files
+from research.runs import archive
 from research.types import Saved
 
 NASTY = (

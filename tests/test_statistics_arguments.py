@@ -117,7 +117,7 @@ def test_scores_that_do_not_fit_the_rates_are_refused():
             tuning.choose_rate(score, [0.1, 0.2, 0.4])
     good = lambda rates: np.log(rates)[:, None] ** 2
     for ladder in ([0.1, np.nan], [0.1, np.inf], [], [0.2, 0.1], [-1.0, 1.0]):
-        with pytest.raises(ValueError, match="ladder must be positive and ascending"):
+        with pytest.raises(ValueError, match="ladder must contain positive"):
             tuning.choose_rate(good, ladder)
     for wrong in ({"factor": 1.0}, {"factor": np.nan}, {"added": 0}):
         with pytest.raises(

@@ -48,7 +48,7 @@ def test_ladder_on_which_all_diverge_is_widened_downwards():
 
 @pytest.mark.parametrize("ladder", [[], [0.0, 1.0], [2.0, 1.0], [-1.0]])
 def test_bad_ladder_is_shown(ladder):
-    with pytest.raises(ValueError, match="ladder must be positive and ascending"):
+    with pytest.raises(ValueError, match="ladder must contain positive, finite rates"):
         tuning.choose_rate(lambda r: r[:, None], ladder)
 
 

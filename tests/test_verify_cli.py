@@ -273,7 +273,7 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
             "mine.py:pair --against adam",
             (
                 "mine.py:pair: the rule's updates have the structure PyTreeDef((*, "
-                "*)), its params"
+                "*)), but its params"
             ),
         ),
         (

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,8 +77,8 @@ class TrainedModel(NamedTuple):
 
     params: Params
     architecture: dict[str, Any]
-    steps: Mapping[str, np.ndarray] = MappingProxyType({})
-    evaluations: Mapping[str, np.ndarray] = MappingProxyType({})
+    steps: Mapping[str, np.ndarray] = {}
+    evaluations: Mapping[str, np.ndarray] = {}
 
 
 class Findings(NamedTuple):
@@ -91,7 +90,7 @@ class Findings(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     numbers: dict[str, Any]
-    models: Mapping[str, TrainedModel] = MappingProxyType({})
+    models: Mapping[str, TrainedModel] = {}
 
 
 class Result(NamedTuple):
@@ -111,7 +110,7 @@ class Result(NamedTuple):
     tables: tuple[Table, ...]
     arrays: dict[str, np.ndarray]
     numbers: dict[str, Any]
-    models: Mapping[str, TrainedModel] = MappingProxyType({})
+    models: Mapping[str, TrainedModel] = {}
 
 
 def check_result(name: str, result: Any) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import small
 
-from research import runs
-from research.runs import checkpoints, files
+from research import files, runs
+from research.runs import checkpoints
 
 CONFIG = small.Config(cells=1, width=1, epochs=4, chunk=2)
 

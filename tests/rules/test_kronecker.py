@@ -406,7 +406,7 @@ def test_bad_input_raises():
             rule(0.1, refresh_every=0)
         with pytest.raises(ValueError, match="max_size must be an integer, at least 0"):
             rule(0.1, max_size=-1)
-        with pytest.raises(TypeError, match=r"max_size is a constant .* static_args"):
+        with pytest.raises(TypeError, match=r"max_size cannot be traced.* static_args"):
             jax.jit(lambda n, rule=rule: rule(0.1, max_size=n).init(jnp.ones((2, 2))))(
                 3
             )

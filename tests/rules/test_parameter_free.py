@@ -235,7 +235,7 @@ def test_mechanic_of_a_rule_that_moves_ten_times_as_far_finds_nearly_the_same_pa
 
 def test_mechanic_says_that_a_length_cannot_be_traced():
     given = optax.inject_hyperparams(mechanic)(0.1, num_betas=3)
-    with pytest.raises(TypeError, match=r"num_betas is the length .* static_args"):
+    with pytest.raises(TypeError, match=r"num_betas cannot be traced.* static_args"):
         jax.eval_shape(given.init, START)
 
 
