@@ -6,7 +6,7 @@ python -m benchmarks.torch_audit_traces new          # rows that are not recorde
 
 It needs the extra `bench`. Each row of experiments/_audit_rows.py takes fifty steps in
 float64 on three problems of research.verification. What is recorded
-(experiments/audit_traces.json) is facts, so that the audit needs none of the libraries.
+(experiments/audit_traces.xz) is facts, so that the audit needs none of the libraries.
 A trajectory that cannot be computed is recorded as the sentence that says why.
 """
 # pyright: reportMissingImports=false
@@ -242,10 +242,9 @@ def main(words: list[str]) -> None:
     rows.save(
         {
             "description": "Iterates of optimizers of other libraries: fifty steps in "
-            "float64 on functions of research.verification, rounded to 36 bits. traces "
-            "has the number of an array, or why there is none; arrays is base64 of "
-            "LZMA "
-            "of float64, array after array, each with shape (entries, 50).",
+            "float64 on functions of research.verification, rounded to 3e-11 of "
+            "1 + |x|. traces has the number of an array, or why there is none. "
+            "experiments/_audit_rows.py reads the file.",
             "source": "Computed by the libraries named; the numbers are facts, and no "
             "code of any library is here. Recorded by "
             "python -m benchmarks.torch_audit_traces.",

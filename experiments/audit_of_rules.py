@@ -5,7 +5,7 @@ pytorch_optimizer. Each optimizer takes fifty steps in float64 on three function
 quadratic, Rosenbrock's function, and softmax regression. The reference is the paper's
 formula in arithmetic of fifty digits, with the optimizer's own arguments. The
 optimizers do not run here. Their trajectories were recorded once
-(audit_traces.json, beside this file), with the versions of the libraries, so that the
+(audit_traces.xz, beside this file), with the versions of the libraries, so that the
 table can be made again without them.
 
     python experiments/audit_of_rules.py                        # a few minutes

@@ -136,21 +136,30 @@ def test_first_step_and_size_of_a_planted_deviation():
 
 
 def test_what_is_saved_is_read_again_to_its_rounding(tmp_path, monkeypatch):
-    iterates = np.random.default_rng(0).standard_normal((rows.STEPS, 3))
-    monkeypatch.setattr(rows, "FILE", tmp_path / "traces.json")
+    generator = np.random.default_rng(0)
+    sizes = 10.0 ** generator.uniform(-12, 300, (rows.STEPS, 3))
+    iterates = sizes * generator.choice([-1, 1], sizes.shape)
+    iterates[:40] = generator.standard_normal((40, 3))
+    broken = iterates.copy()
+    broken[-3:, 0] = np.inf, -np.inf, np.nan
+    monkeypatch.setattr(rows, "FILE", tmp_path / "traces.xz")
     traces = {
         "a": {"p": iterates, "q": "ValueError: no"},
         "b": {"p": iterates * (1 + 1e-15)},
-        "c": {"p": iterates[:, :2]},
+        "c": {"p": broken[:, :2]},
     }
     rows.save({"versions": {}}, traces)
     rows.traces.cache_clear()
     try:
         found = rows.traces()["traces"]
         assert found["a"]["q"] == "ValueError: no"
-        np.testing.assert_allclose(found["a"]["p"], iterates, rtol=1e-11)
+        assert judging.apart(found["a"]["p"], iterates).max() <= 3e-11
         np.testing.assert_array_equal(found["a"]["p"], found["b"]["p"])
-        np.testing.assert_allclose(found["c"]["p"], iterates[:, :2], rtol=1e-11)
+        np.testing.assert_array_equal(found["c"]["p"][-3:, 0], broken[-3:, 0])
+        assert judging.apart(found["c"]["p"][:-3], broken[:-3, :2]).max() <= 3e-11
+        before = rows.FILE.read_bytes()
+        rows.save({"versions": {}}, found)
+        assert rows.FILE.read_bytes() == before  # Nothing is lost by saving again.
     finally:
         rows.traces.cache_clear()
 
