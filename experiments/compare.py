@@ -1,14 +1,15 @@
 """Which of these rules is better here when it is tuned well, and is that certain?
 
 All rules get the same number of independent searches on workloads whose optimum is
-known. A rule is one of ours, one of optax's, or yours from a file. A search starts with
-the default hyper-parameters and points of the search space, races them over seeds, and
-refines around the best. Each search has points and seeds of its own; its choice is
-reported on other seeds.
+known. A rule is one of this package, one of optax, or your own from a file. A search
+tries the default hyper-parameters and points all over the search space. It trains the
+better ones with more seeds, and then tries points near the best. Each search has its
+own points and seeds. The point that it chooses is measured again with other seeds.
 
-The answer is a ratio of example gradients to a target. Its interval covers other
-searches and other seeds. The answer also says which factor the study could have
-detected, and whether the searches of a rule disagree.
+The answer is a ratio of two rules: of the numbers of example gradients that they need
+to reach a target. Its interval covers other searches and other seeds. The answer also
+says how large a ratio must be for this study to detect it, and whether the searches of
+a rule disagree.
 
     python -m experiments compare --rule my_rules.py:mine adam --workload digits \
       breast_cancer
@@ -19,7 +20,7 @@ detected, and whether the searches of a rule disagree.
 
 Your own rule is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
-range of `--space`. All rules are compared with the last rule, or with `--baseline`.
+range given by `--space`. All rules are compared with the last rule, or with `--baseline`.
 research/workloads/ defines the workloads: diabetes, diabetes_ridge, breast_cancer,
 digits, ill_conditioned, noisy_quadratic and others. docs/update_rules.md lists the
 rules of this package.
