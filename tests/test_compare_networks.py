@@ -22,6 +22,7 @@ from research import (
     samplers,
     update_rules,
 )
+from research.cli import compare_networks as command
 from research.comparison.network_contenders import (
     DECAYS,
     muon_with_adam,
@@ -588,3 +589,16 @@ def test_the_experiment_answers_and_draws(tmp_path):
     for name, picture in cli.report_of(experiment).draw(result).items():
         assert any(letter.isdigit() for letter in picture.caption)
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rule": ("muonn", "adamw")}, "Did you mean muon"),
+        ({"network": ("autoencoder",)}, "did you mean 'autoencoder_digits'"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_refused_before_a_run_begins(given, message):
+    # A run folder is made of what `complete` returns.
+    with pytest.raises(ValueError, match=message):
+        command.complete(command.Config(**given))

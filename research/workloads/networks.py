@@ -279,9 +279,20 @@ def make_network(name: str, *, size: str = "small") -> NetworkWorkload:
       >>> network.num_steps, network.workload.train.x.dtype
       (780, dtype('float32'))
     """
+    check_network_name(name)
+    return NETWORKS[name](size=size)
+
+
+def check_network_name(name: Any) -> None:
+    """Raise an error if a name is not one of `NETWORKS`. It lists the known names.
+
+    Raises:
+      ValueError: The name is unknown.
+    Example:
+      >>> check_network_name("mlp_digits")
+    """
     if not isinstance(name, str) or name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}{known_names(name, NETWORKS)}")
-    return NETWORKS[name](size=size)
 
 
 def _checked(size: Any) -> str:
