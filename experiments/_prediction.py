@@ -41,7 +41,9 @@ def ranked_classes(
         best = np.argsort(-values, kind="stable")[:SHOWN]
         rows += [(label, classes[k], round(100 * float(values[k]), 1)) for k in best]
     label, best, share = rows[-min(SHOWN, len(classes))]
-    table = Table("Most probable classes", ("model", "class", "probability, %"), rows)
+    table = Table(
+        "Most probable classes", ("model", "class", "probability, %"), tuple(rows)
+    )
     answer = f"{file}: {best} ({share:g} %, by the {label})."
     return Result(answer, (table._replace(note=note),), {}, {})
 

@@ -20,10 +20,10 @@ a rule disagree.
 
 Your own rule is a function that takes a learning rate and returns an
 optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
-range given by `--space`. All rules are compared with the last rule, or with `--baseline`.
-research/workloads/ defines the workloads: diabetes, diabetes_ridge, breast_cancer,
-digits, ill_conditioned, noisy_quadratic and others. docs/update_rules.md lists the
-rules of this package.
+range given by `--space`. All rules are compared with the last rule, or with
+`--baseline`. research/workloads/ defines the workloads: diabetes, diabetes_ridge,
+breast_cancer, digits, ill_conditioned, noisy_quadratic and others.
+docs/update_rules.md lists the rules of this package.
 
 Expected number (`EXPECTED`): the overall ratio of heavy ball's example gradients to
 Adam's in the default run.

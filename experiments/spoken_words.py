@@ -102,6 +102,7 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
     research.cli.main(sys.modules[__name__])
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments._prediction import (
@@ -458,7 +459,8 @@ def heard(file: Path, architecture: Mapping[str, Any]):
     mean, sd = (np.array(architecture[name]) for name in ("mean", "sd"))
     values = np.zeros((1, most, len(mean)), np.float32)
     values[0, : len(frames)] = (frames - mean) / sd
-    return research.types.Sequences(values, np.array([len(frames)], np.int32)), note
+    length = jnp.array([len(frames)], jnp.int32)
+    return research.types.Sequences(jnp.asarray(values), length), note
 
 
 def solve(batches: Sequence[Batch], num_classes: int, num_steps: int, _: Checkpoints):

@@ -116,7 +116,7 @@ def complete(config: Config) -> Config:
     """Return the config with the digest of each file that contains a rule."""
     arguments(config)  # Bad names are refused before a run is announced.
     for name in config.network:
-        research.workloads.networks.check_network_name(name)
+        research.workloads.check_network_name(name)
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
 

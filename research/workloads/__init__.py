@@ -24,6 +24,7 @@ from research.workloads.functions import quadratic as quadratic
 from research.workloads.functions import rosenbrock as rosenbrock
 from research.workloads.networks import NETWORKS as NETWORKS
 from research.workloads.networks import NetworkWorkload as NetworkWorkload
+from research.workloads.networks import check_network_name as check_network_name
 from research.workloads.networks import make_network as make_network
 from research.workloads.networks import network_workload as network_workload
 

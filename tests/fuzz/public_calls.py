@@ -1017,6 +1017,11 @@ def of_workloads() -> Iterator[Call]:
         {"name": "quadratic"},
     )
     yield Call(
+        "workloads.check_network_name",
+        research.workloads.check_network_name,
+        {"name": "mlp_digits"},
+    )
+    yield Call(
         "workloads.make_network",
         research.workloads.make_network,
         {"name": "mlp_digits", "size": "small"},
