@@ -594,6 +594,27 @@ def test_a_function_noisier_than_its_value_is_not_rejected(f, x):
         )
 
 
+def test_a_derivative_that_loses_its_digits_before_f_is_not_rejected():
+    """Both terms of the derivative of (1 - cos x) / x² are about 1 / x near 0, and the
+    rest is x / 12.
+    """
+    f = lambda x: jnp.sum((1 - jnp.cos(x)) / x**2)
+    for x in ([0.0246, 3.0e-5], [0.36, 1.2e-4], [1e-3, 2e-6]):
+        report = check_derivative(f, jnp.array(x), jax.random.key(3))
+        assert report.verdict in ("right", "unresolved")
+
+    twice = lambda x: 2 * (x**3 / 180 - x / 12)
+    at = jnp.array([0.36, 0.2])
+    assert check_derivative(f, at, jax.random.key(3), twice).verdict == "wrong"
+
+
+def test_a_leaf_whose_entries_have_no_common_size_is_not_rejected():
+    sizes = jnp.array([1e-18, 1e-7, 1e29, 1e11])
+    f = lambda x: jnp.sum(jnp.tanh(x / sizes)) + jnp.prod(jnp.cos(x / sizes))
+    report = check_derivative(f, 0.7 * sizes, jax.random.key(0))
+    assert report.verdict in ("right", "unresolved")
+
+
 def test_a_leaf_of_many_sizes_has_no_kink():
     sizes = jnp.array([1e-7, 1.0, 1e4])
     f, x = lambda x: jnp.sum(jnp.sin(x / sizes)), sizes * jnp.array([0.3, 0.7, -1.2])

@@ -558,6 +558,82 @@ def test_a_fast_wave_is_not_taken_for_rounding(order, rate):
     assert finite_difference(f, 0.7, order).verdict == "unresolved"
 
 
+EDGES = {
+    "circle": (
+        lambda x: np.sqrt(1 - x**2),
+        -1,
+        lambda d: (d - 1) / math.sqrt(2 * d - d**2),
+    ),
+    "hyperbola": (
+        lambda x: np.sqrt(x**2 - 1),
+        1,
+        lambda d: (1 + d) / math.sqrt(2 * d + d**2),
+    ),
+    "log": (lambda x: np.log(1 - x**2), -1, lambda d: -2 * (1 - d) / (2 * d - d**2)),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_an_edge_nearby_does_not_hide_the_rounding_of_x(name):
+    """Near the edge, 1 - x² has rounding errors that follow a pattern. The derivative
+    is written in the exact distance from the edge.
+    """
+    f, sign, slope = EDGES[name]
+    for d in np.random.default_rng(3).uniform(0.5, 1, 24) * 10.0 ** -np.arange(
+        12
+    ).repeat(2):
+        x = 1 + sign * d
+        found = finite_difference(f, x)
+        truth = slope(abs(x - 1))
+        if found.verdict == "ok":
+            assert abs(found.value - truth) <= found.error
+
+
+def weierstrass(x):
+    return sum(0.5**n * np.cos(3.0**n * np.pi * np.asarray(x)) for n in range(34))
+
+
+def takagi(x):
+    waves = (2.0**n * np.asarray(x) for n in range(45))
+    return sum(np.abs(w - np.round(w)) / 2.0**n for n, w in enumerate(waves))
+
+
+@pytest.mark.parametrize("rough", [weierstrass, takagi])
+def test_a_function_without_a_derivative_anywhere_gets_no_answer(rough):
+    for x in np.random.default_rng(1).uniform(-3, 3, 6):
+        for order in (1, 2):
+            f = lambda t, x=x: 1e-2 * rough(t) + np.sin(t)
+            assert finite_difference(f, float(x), order).verdict != "ok"
+
+
+def test_an_oscillation_at_all_distances_hides_the_order_of_its_power():
+    for power, order in ((1.5, 2), (2.0, 2), (3.0, 3)):
+        f = lambda x, p=power: (
+            np.cos(x)
+            + np.where(x == 1, 0.0, np.abs(x - 1) ** p * np.sin(1 / apart(x, 1.0)))
+        )
+        assert finite_difference(f, 1.0, order).verdict != "ok"
+    assert finite_difference(f, 1.0, 1).verdict == "ok"
+
+
+@pytest.mark.parametrize("nodes", [1_000, 10_000, 100_000])
+def test_a_table_has_no_curvature_between_its_nodes(nodes):
+    t = np.linspace(-3, 3, nodes)
+    f = lambda x: np.interp(x, t, np.exp(np.sin(3 * t)))
+    for x in np.random.default_rng(2).uniform(-2, 2, 6):
+        for order in (2, 3, 4):
+            found = finite_difference(f, float(x), order)
+            assert found.verdict != "ok" or abs(found.value) <= found.error
+
+
+def test_an_argument_rounded_to_float32_does_not_make_f_constant():
+    f = lambda x: np.sin(np.float32(x) ** 2 * 3)
+    for x in np.random.default_rng(0).uniform(0.5, 3, 40).astype(np.float32):
+        found = finite_difference(f, float(x))
+        truth = 6 * float(x) * math.cos(3 * float(x) ** 2)
+        assert found.verdict != "ok" or abs(found.value - truth) <= found.error
+
+
 LEAST_ANSWERED = {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''": 0.7}
 
 

@@ -56,7 +56,9 @@ def check_derivative(
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the
     check does not mistake cancellation inside f, or a zero of f at x, for an error of
-    the derivative.
+    the derivative. If the derivative seems wrong, the check measures the rounding error
+    of the derivative in the same way: that of (1 - cos(x)) / x² loses all digits near 0
+    before f does.
 
     All errors are relative to the norm of the gradient, so the scales of f and x do not
     matter. There is no tolerance to choose. Instead, the report shows the smallest
@@ -438,6 +440,8 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
             floor = SAFETY * values.slope.error + ROUNDINGS * (
                 values.slope.noise[-1] + eps * sum(known)
             )
+            if any(abs(rate - values.slope.value) > floor for rate in reported):
+                floor += ROUNDINGS * line.rounding_of_rate(v, w, seed)
         slope, remainder = (
             values.slope,
             values.remainder(backward if np.isfinite(backward) else forward),

@@ -18,6 +18,8 @@ from research.derivatives.exact.arguments import title
 BATCH = 2**22  # Largest number of array entries that are evaluated at a time.
 # If f's largest array has at most this size, compiling takes longer than running.
 SMALL = 2**12
+# Number of perturbed evaluations of a derivative, and a factor of larger perturbations.
+DRAWS, WIDE = 8, 2.0**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
 LOOKS_AT_VALUES = (
@@ -167,6 +169,35 @@ class Line:
         )
         return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / nudge
 
+    def rounding_of_rate(self, v: np.ndarray, w: np.ndarray, seed: int) -> float:
+        """Measure the rounding error of the derivative of ⟨w, f⟩ along v.
+
+        The result is the largest error of the available modes, and 0 if the derivative
+        cannot be traced. Rounding errors grow in proportion to the perturbations. Jumps
+        of the derivative at a kink do not, so larger perturbations tell them apart.
+        """
+        seeds = float(seed * DRAWS) + np.arange(2.0 * DRAWS)
+        sizes = np.repeat([NUDGE, WIDE * NUDGE], DRAWS)
+        errors = [0.0]
+        for evaluate in self._nudged_rates:
+            try:
+                moved = evaluate(self.x, self._like(v), jnp.asarray(w), seeds, sizes)
+            except (*NO_RULE, *LOOKS_AT_VALUES):
+                continue
+            off = np.asarray(moved[1:], np.float64) - float(moved[0])
+            squares = (off / sizes).reshape(2, DRAWS) ** 2
+            squares = np.where(np.isfinite(squares), squares, 0.0)
+            errors.append(float(np.sqrt(np.min(np.mean(squares, axis=1)))))
+        return max(errors)
+
+    @functools.cached_property
+    def _nudged_rates(self) -> list[Callable]:
+        if (given := self.given) is not None:
+            return [jax.jit(functools.partial(_nudge_given, given))]
+        return [
+            _program(run, self.f, UNOPTIMIZED) for run in (_nudge_push, _nudge_pull)
+        ]
+
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
         """Return Jᵀ w as a vector, or None if f has no rule for reverse mode.
 
@@ -283,6 +314,34 @@ def _nudge(
     nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved), size)[0]
     at = lambda given: _at(nudged(given[1]), x, v, w, given[0])
     return _mapped(at, (jnp.asarray(NUDGED_OFFSETS), seeds), largest)
+
+
+def _nudge_push(f: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
+    return _nudged_rate(lambda x: jnp.sum(w * _push(f, x, v)), x, *drawn)
+
+
+def _nudge_pull(f: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
+    pull = lambda x: jax.vjp(lambda x: jnp.sum(w * f(x)), x)[1](1.0)[0]
+    return _nudged_rate(lambda x: _inner(pull(x), v), x, *drawn)
+
+
+def _nudge_given(given: Callable, x: Any, v: Any, w: Any, *drawn: Any) -> Any:
+    contract = lambda leaf: jnp.tensordot(w, leaf, w.ndim)
+    return _nudged_rate(
+        lambda x: _inner(jax.tree.map(contract, given(x)), v), x, *drawn
+    )
+
+
+def _nudged_rate(rate: Callable, x: Any, seeds: Any, sizes: Any) -> Any:
+    """Evaluate a rate at x without perturbations, then with those of each seed."""
+    evaluate = rounding_of(jax.make_jaxpr(rate)(x))
+    at = lambda given: evaluate(given[0], jax.tree.leaves(x), given[1])[0]
+    return jax.lax.map(at, (jnp.append(0.0, seeds), jnp.append(0.0, sizes)))
+
+
+def _inner(one: Any, other: Any) -> Any:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return sum(jnp.vdot(a, b) for a, b in pairs)
 
 
 def _at(f: Callable, x: Any, v: Any, w: Any, h: Any) -> Any:

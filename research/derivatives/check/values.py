@@ -14,8 +14,9 @@ from research.derivatives.check.slopes import (
     spread,
 )
 
-# Relative lengths of the longest step if f is rough over steps of the size of x.
-SHORTER = (2.0**-20, 2.0**-40)
+# Factor between the lengths of the longest step if f is rough over steps of the size
+# of x, and the least number of such lengths. There are more if entries of x need them.
+SHORTER, FEWEST = 2.0**-20, 2
 # Relative lengths of the longest step if f is so flat that rounding hides its slope.
 LONGER = (2.0**6, 2.0**12)
 OTHER = 0.7  # Relative length of the steps that confirm a result.
@@ -50,6 +51,9 @@ class Values:
             size,
             seed,
         )
+        sizes = np.abs(line.flat[line.flat != 0] / line.scales[line.flat != 0])
+        least = float(np.log2(np.min(sizes, initial=1.0)) / np.log2(SHORTER))
+        self._shorter = SHORTER ** np.arange(1, max(FEWEST, int(least)) + 1)
         self.length, (self.slope, self._values) = 1.0, self._at(1.0)
         self.change = spread(self._values)
 
@@ -67,7 +71,7 @@ class Values:
 
         Stop when the error of the slope is at most `enough`.
         """
-        for length in (*SHORTER, *LONGER):
+        for length in (*self._shorter, *LONGER):
             if self.slope.jump == 0 and self.slope.error <= enough:
                 return
             if self.slope.jump and length > 1:
@@ -154,7 +158,7 @@ class Values:
         """
         for length in (
             self.length,
-            *(short for short in SHORTER if short < self.length),
+            *(short for short in self._shorter if short < self.length),
         ):
             slope, _ = self._at(length)
             if any(

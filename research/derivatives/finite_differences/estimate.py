@@ -23,14 +23,18 @@ from research.derivatives.finite_differences.judging import (
     slow_error,
 )
 from research.derivatives.finite_differences.ladder import (
+    APART,
     LOWEST,
     Ladder,
     climbed,
     exponents,
     from_values,
-    reach,
 )
-from research.derivatives.finite_differences.noise import noise_bounds, rounding
+from research.derivatives.finite_differences.noise import (
+    noise_bounds,
+    rounding,
+    windows_noise,
+)
 from research.derivatives.finite_differences.sampling import Sampler
 from research.derivatives.finite_differences.tables import Table, Tables, tables
 
@@ -44,10 +48,11 @@ _CLEAR = 3.0  # A difference of the sides above this many bounds is a kink.
 # One-sided quotients of smooth functions converge with power 1 of the step. A lower
 # power than this counts as slower convergence.
 _SLOW = 0.9
-# If the noise at the _MANY smallest levels grows with a power of the step this close to
-# 1, f oscillates.
-_STEADY = 0.3
-_MANY = 16
+# If noise in _FOUR windows in a row, each at least 2^_LOUD rounding errors, grows with
+# a power of the distance between _STEADY and n + _STEADY, f is rough.
+_STEADY = 0.25
+_FOUR = 4
+_LOUD = 2.0
 # A jump of the derivative above this share of its bound is probably not noise.
 _SHOWN = 0.25
 _HALF = 0.6  # Half a jump, and a little for the error of the jump.
@@ -144,9 +149,10 @@ def finite_difference(
     After four or more extrapolations in h², the largest change is multiplied by three.
 
     If f looks smooth at small steps and noisy at larger ones, its values are rounded,
-    or f interpolates a table with straight lines. If the small steps contradict the
-    result, or do not suffice for one, f is evaluated at up to 132 more points. If they
-    show that f bends but does not jump, the result is that of the small steps.
+    or f interpolates a table with straight lines. If the result needs the larger steps,
+    or the small steps contradict it, f is evaluated at up to 132 more points. If they
+    show that f bends but does not jump, the result is that of the small steps, or
+    "unresolved" if these do not suffice for one.
 
     Before the extrapolation, the left and the right derivative of each order from 1 to
     `order` are compared. If they differ clearly, the verdict is "kink". If their
@@ -158,8 +164,14 @@ def finite_difference(
     bound.
 
     If the estimates at the chosen step and at the next two steps change with a power p
-    of the step below log2(3), as for x² + 1e-6 |x|^2.5, the bound is at least 1.5 times
-    the error that this power implies, change / (2^p - 1).
+    of the step below log2(6), as for x² + 1e-6 |x|^2.5, the bound is at least 1.5 times
+    the error that this power implies, change / (2^p - 1). The bound is also at least
+    ε |x f^(n+1)|, the change of the derivative of order n if f computes with a rounded
+    x. This matters near an edge of f, as for sqrt(1 - x²) near 1.
+
+    If f shows noise that grows with a power of the distance from x, and this power is
+    not clearly above n, f oscillates at all distances, and the verdict is "unresolved".
+    Examples are x² sin(1 / x) at 0 with order 2, and Weierstrass's function.
 
     The bound is an estimate, not a guarantee. The problems
     `research.derivatives.problems.HELD_OUT` have 66 points with a derivative. At all of
@@ -200,8 +212,9 @@ def finite_difference(
     - An oscillation between the points.
     - Whether f interpolates a table with straight lines, if the slopes of neighbouring
       lines differ by less than the rounding error of a difference quotient within a
-      line. The value is then the slope of the function behind the table. If the slopes
-      differ more, the value is the slope of the line at x.
+      line. The value is then the slope of the function behind the table.
+    - A rounding error inside f that is the same at all points near x. Near 1 - 1e-8,
+      the values of sqrt(1 - x²) are nearly those of sqrt(2 - 2 x).
 
     Args:
       f: Function of a float. It may also accept an array and act on each entry. If f
@@ -264,8 +277,9 @@ def _beside_breaks(
 
     Larger steps cross the breaks of an f that interpolates a table with straight lines,
     and show the slope of the function behind it. Small steps show the slope of f. If f
-    jumps at the breaks, it is rounded, and the result stays. If it does not jump, as
-    for sin(x) + 1e-10 sin(1e6 x), and the small steps show too little, the verdict is
+    jumps at the breaks, it is rounded, and the result stays. If it does not jump, the
+    result is that of the small steps. If they show too little, as for the third
+    derivative of such a table or for sin(x) + 1e-10 sin(1e6 x), the verdict is
     "unresolved".
     """
     part = quiet_part(ladder) if found.verdict == "ok" else None
@@ -279,11 +293,15 @@ def _beside_breaks(
         "kink": float(np.nan_to_num(abs(inner.right - inner.left) / 2, nan=np.inf)),
     }.get(inner.verdict, 0.0)
     # The result needs the noisy steps.
-    beyond = inner.verdict == "unresolved" and found.step > quiet.steps[-1]
+    beyond = found.step > quiet.steps[-1] and inner.verdict in ("ok", "unresolved")
     if not (beyond or apart > found.error) or not is_continuous(
         ladder, sampler, window
     ):
         return found._replace(evaluations=sampler.evaluations)
+    # A bound that is small only beside the quotients of small steps shows nothing.
+    largest = CONFIDENT * max(abs(inner.value), abs(found.value))
+    if inner.verdict == "ok" and inner.error > largest:
+        inner = inner._replace(verdict="unresolved")
     return inner._replace(evaluations=sampler.evaluations)
 
 
@@ -349,16 +367,14 @@ def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDif
             "ok" if _is_known_well(found, _flat(ladder, order)) else "unresolved", found
         )
     verdict, found = _two_sided(
-        ladder, noise, all_tables, min(column.end for column in columns)
+        ladder, all_tables, min(column.end for column in columns)
     )
     if verdict == "ok":  # Both one-sided derivatives equal the derivative.
         left = right = found.value
     return result(verdict, found)
 
 
-def _two_sided(
-    ladder: Ladder, noise: np.ndarray, found: Tables, end: int
-) -> tuple[Verdict, Estimate]:
+def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estimate]:
     """Return the verdict and the estimate for an f that is continuous at x.
 
     The function f must be defined on both sides of x.
@@ -372,7 +388,7 @@ def _two_sided(
         if verdict != "ok":
             return verdict, NOTHING
     power = rate(found.central, ladder.exponents)
-    if power < VANISHES or _oscillates(ladder, noise):
+    if power < VANISHES or _is_rough(ladder, len(found.gaps)):
         return "unresolved", NOTHING
     one = _widened(settle(best_of_each_level(found.central, found.even), end), power)
     if not one.is_known:
@@ -385,8 +401,24 @@ def _two_sided(
     jump = abs(gaps[-1].value) if gaps[-1].is_known else 0.0
     least = _HALF * jump if jump > _SHOWN * gaps[-1].error else 0.0
     least = max(least, slow_error(one, found.central, found.even))
+    least = max(least, _of_rounded_x(ladder, found, one.level))
     one = one._replace(error=max(one.error, least))
     return ("ok" if _is_known_well(one, scale) else "unresolved"), one
+
+
+def _of_rounded_x(ladder: Ladder, found: Tables, level: int) -> float:
+    """Return ε |x f^(n+1)|, the change of the derivative if f rounds x.
+
+    The function f may compute with a rounded x, or with intermediate results that are
+    those of another x. Near a pole or an edge of f this changes the derivative, but
+    shows no noise.
+    """
+    order = len(found.gaps)
+    # The formula from one side is the derivative at the mean of its nodes.
+    mean = ladder.steps[level] * (2.0**order - 1) / (order + 1)
+    gap = abs(found.gaps[-1].values[0, level])  # 2 mean f^(n+1).
+    # In this order, because f^(n+1) may overflow.
+    return float(np.nan_to_num(ladder.epsilon * (abs(ladder.x) / (2 * mean)) * gap))
 
 
 def _widened(found: Estimate, power: float) -> Estimate:
@@ -396,16 +428,25 @@ def _widened(found: Estimate, power: float) -> Estimate:
     return found._replace(error=2 * found.error / (2**power - 1))
 
 
-def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
-    """Return whether noise is proportional to the step, as for x cos(1 / x) at 0."""
-    first = int(np.argmax(reach(ladder.exponents) > 1))
-    least = slice(first, first + _MANY)
-    if not (noise[least] > 1e3 * rounding(ladder)[least]).all():
-        return False
-    return (
-        abs(np.polyfit(ladder.exponents[least], np.log2(noise[least]), 1)[0] - 1)
-        < _STEADY
-    )
+def _is_rough(ladder: Ladder, order: int) -> bool:
+    """Return whether f oscillates at all distances too much for a derivative.
+
+    The windows then show noise that grows with a power of the distance: with power 1
+    for x cos(1 / x) at 0, with power 0.63 for Weierstrass's function. A derivative of
+    order n needs a power above n. Rounding errors and other noise do not grow by a
+    power at four windows in a row.
+    """
+    bits = np.log2(windows_noise(ladder) / rounding(ladder)[ladder.places])
+    powers = ladder.exponents[ladder.places]
+    for first in range(len(bits) - _FOUR + 1):
+        some = slice(first, first + _FOUR)
+        rises = np.diff(bits[some])
+        if not (bits[some] > _LOUD).all() or np.ptp(powers[some]) != 3 * APART:
+            continue
+        mean = float(np.mean(rises)) / APART
+        if rises.min() > 1 and _STEADY < mean < order + _STEADY:
+            return True
+    return False
 
 
 def _of_gap(found: Estimate, gap: Table, powers: np.ndarray) -> Verdict:

@@ -11,7 +11,7 @@ CAUTION = 1.5  # Factor on the estimated error of truncation and noise.
 VANISHES = 0.1  # Smallest power of the step that counts as vanishing.
 # Largest error bound of an "ok" result, relative to the derivative or to its scale.
 CONFIDENT = 0.1
-_FAST = 3.0  # Changes that grow by this factor at each step are covered by the bounds.
+_FAST = 6.0  # Changes that grow by this factor at each step are covered by the bounds.
 
 
 class Estimate(NamedTuple):
@@ -151,23 +151,33 @@ def slow_error(found: Estimate, *tables: Table) -> float:
     """Return an error bound for an estimate that converges slowly, otherwise 0.
 
     Let c be the change of the estimate from its step to the next larger step, and q c
-    the change to the step after that. If c exceeds the noise and 1 < q < 3, the error
+    the change to the step after that. If c exceeds the noise and 1 < q < 6, the error
     behaves like step^p with p = log2(q), and the result is 1.5 |c| / (q - 1). If
     0 < q <= 1, the result is huge. This detects a power that no extrapolation removes,
     as in x² + 1e-6 |x|^2.5, even if noise hides it at smaller steps. For a larger q,
-    the bound of the tables is large enough.
+    the bound of the tables is large enough. The estimates at the larger steps are those
+    with the same number of extrapolations, and those with the smallest bound.
 
     Args:
       found: The estimate.
       *tables: Tables that contain the estimate. The entry at its level with the
         smallest bound is used.
     """
-    bounds = np.concatenate([table.bounds[:, found.level] for table in tables])
-    place, row = divmod(int(np.argmin(bounds)), len(tables[0].values))
     near = slice(found.level, found.level + 3)
-    values, noise = tables[place].values[row, near], tables[place].noise[row, near]
-    if len(values) < 3:
+    bounds = np.concatenate([table.bounds[:, near] for table in tables])
+    values = np.concatenate([table.values[:, near] for table in tables])
+    noise = np.concatenate([table.noise[:, near] for table in tables])
+    if bounds.shape[1] < 3:
         return 0.0
+    best = np.argmin(bounds, axis=0)
+    same = np.full(3, best[0])
+    return max(
+        _slow_error(values[rows, range(3)], noise[rows, range(3)])
+        for rows in (same, best)
+    )
+
+
+def _slow_error(values: np.ndarray, noise: np.ndarray) -> float:
     first, second = np.diff(values)
     ratio = second / first
     if not abs(first) > noise[0] + noise[1] or not 0 < ratio < _FAST:

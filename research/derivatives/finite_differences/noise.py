@@ -54,6 +54,9 @@ def rounding(ladder: Ladder) -> np.ndarray:
         ladder.steps
     )
     slope = _outward(np.append(np.fmax(*rises), 0.0))
+    # If f rounds x, it is constant at the smallest distances, but its slope is not 0.
+    first = int(np.argmax(slope > 0))
+    slope[:first] = slope[first]
     return np.maximum(
         ladder.epsilon / 2 * (_size(ladder) + abs(ladder.x) * slope), _NONE
     )
@@ -108,31 +111,42 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
             floor[: k + 1] = np.maximum(floor[: k + 1], noise[j])
         if again or len(following) < 2:
             floor[lowest:] = np.maximum(floor[lowest:], noise[j])
-    return np.maximum(np.minimum(factor * nominal, _most(ladder, noise)), floor)
+    return np.maximum(
+        np.minimum(factor * nominal, _most(ladder, noise, nominal)), floor
+    )
 
 
-def _most(ladder: Ladder, noise: np.ndarray) -> np.ndarray:
+def _most(ladder: Ladder, noise: np.ndarray, nominal: np.ndarray) -> np.ndarray:
     """Return an upper bound on the noise at each level from windows, shape (levels,).
 
-    A window shows the noise at its own level. It is assumed that the noise is not
-    larger at lower levels, and that it does not grow faster than |f| at higher levels.
-    So the bound at a level is the largest noise of the windows below it and of the
-    first window above it. The bound is infinite if few windows show noise. At a root of
-    f, this bound distinguishes a noise of ε |f| from a noise of ε |x f'|.
+    A window shows the noise at its own level. It is assumed that the noise does not
+    grow faster than |f| at higher levels, and does not shrink faster than |f| at lower
+    levels. So the bound at a level is the largest noise of all windows, multiplied by
+    the change of |f|. A window above the next one counts only if its noise may be
+    rounding. The bound is infinite if few windows show noise. At a root of f, this
+    bound distinguishes a noise of ε |f| from a noise of ε |x f'|. Windows at small
+    distances show too little noise where the rounding errors follow a pattern, like
+    those of 1 - x² near 1.
 
     Args:
       ladder: Samples of f.
       noise: Noise in each window, shape (windows,). 0 for a window that shows no noise.
+      nominal: Rounding error at each level, shape (levels,).
     """
     size, levels = _size(ladder), np.arange(len(ladder.exponents))
     telling = np.flatnonzero(noise > 0)
     if len(telling) < _TELLING:
         return np.full(len(levels), np.inf)
     places = ladder.places[telling, None]
-    growth = np.maximum(size / np.maximum(size[places], _NONE), 1.0)
+    change = size / np.maximum(size[places], _NONE)
     counts = places <= levels + APART
-    shown = np.where(counts, noise[telling, None] * growth, 0.0)
-    most = np.maximum(np.max(shown, axis=0), ladder.epsilon / 2 * size)
+    shown = np.where(counts, noise[telling, None] * np.maximum(change, 1.0), 0.0)
+    usual = (noise <= _SUDDEN * nominal[ladder.places])[telling, None]
+    hidden = np.where(
+        ~counts & usual, noise[telling, None] * np.minimum(change, 1.0), 0.0
+    )
+    most = np.max(np.maximum(shown, hidden), axis=0)
+    most = np.maximum(most, ladder.epsilon / 2 * size)
     return np.where(counts.any(axis=0), most, np.inf)
 
 
