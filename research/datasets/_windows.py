@@ -75,6 +75,11 @@ def windows(
     check_numbers("starts", starts, ndim=1, kinds="iu")
     check_count("context", context)
     tokens, starts = np.asarray(tokens), np.asarray(starts)
+    if context >= len(tokens) and starts.size:
+        raise ValueError(
+            f"context must be smaller than the number of tokens, {len(tokens)}; got "
+            f"context={context!r}."
+        )
     outside = starts[(starts < 0) | (starts > len(tokens) - context - 1)]
     if outside.size:
         raise ValueError(

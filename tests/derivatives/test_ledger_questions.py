@@ -422,3 +422,13 @@ def test_arguments_that_are_gathered_keep_a_name_of_their_own():
         9.0,
         12.0,
     )
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_constant_that_is_not_finite_is_named_at_the_row_that_uses_it(bad):
+    weights = jnp.ones(500).at[250].set(bad)
+    for f in (lambda x: jnp.sum(x * weights), lambda x: jnp.sum(x) * bad):
+        found = explain(f, jnp.ones(500)).first_nonfinite()
+        assert found.primitive == "mul"
+    found = explain(lambda x: jnp.sum(x * weights), jnp.ones(500)).first_nonfinite()
+    assert found.index == (250,) and "entry [250]" in found.sentence

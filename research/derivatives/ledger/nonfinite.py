@@ -72,7 +72,15 @@ def first_nonfinite(
                 np.asarray(tape.values[node])[index],
             )
     if not is_finite(tape.value(output)):
-        born = _forward_origin(tape, output, _makers(tape.equations()), {})
+        equations = tape.equations()
+        born = _forward_origin(tape, output, _makers(equations), {}) or next(
+            (
+                e
+                for e in equations
+                if not all(is_finite(tape.values[o]) for o in e.outputs)
+            ),
+            None,
+        )
         return born and _nonfinite(
             tape, born, names, False, "gives {}", _given_bad(tape, born)
         )
@@ -108,10 +116,14 @@ def _forward_origin(
         born = next(
             filter(None, (_forward_origin(tape, o, makers, known) for o in bad)), None
         )
-        makes_nan = _has_nan(tape.values[operand]) and not any(
-            _has_nan(tape.value(o)) for o in bad
+        # All inputs of f are finite, so the other operands are constants.
+        made = [o for o in bad if not isinstance(o, Literal) and o in makers]
+        is_first = _has_nan(tape.values[operand]) and not any(
+            _has_nan(tape.value(o)) for o in made
         )
-        known[operand] = born or (equation if makes_nan or not bad else None)
+        if is_first and any(_has_nan(tape.value(o)) for o in bad):
+            born = equation
+        known[operand] = born or (equation if is_first or not bad else None)
     return known[operand]
 
 
