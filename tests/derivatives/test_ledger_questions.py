@@ -431,4 +431,5 @@ def test_a_constant_that_is_not_finite_is_named_at_the_row_that_uses_it(bad):
         found = explain(f, jnp.ones(500)).first_nonfinite()
         assert found.primitive == "mul"
     found = explain(lambda x: jnp.sum(x * weights), jnp.ones(500)).first_nonfinite()
-    assert found.index == (250,) and "entry [250]" in found.sentence
+    assert found.index == (250,)
+    assert "entry [250]" in found.sentence
