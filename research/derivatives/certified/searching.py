@@ -87,12 +87,12 @@ class Certified(NamedTuple):
     """Proved critical points of a function in a box.
 
     Attributes:
-      points: The critical points, in ascending order of their values. Each lies in its
-        box, and each box contains exactly one.
-      undecided: Boxes that may contain further critical points.
-      complete: Whether all critical points in the box are in `points`, which is so if
-        no box is undecided.
-      boxes: Number of boxes that were examined.
+      points: The critical points, in ascending order of their values. Each is given by
+        a small box that contains exactly one critical point.
+      undecided: Small boxes that may contain further critical points.
+      complete: Whether `points` has all critical points of the function in the box that
+        was searched. This is so if `undecided` is empty.
+      boxes: Number of small boxes that were examined.
     """
 
     points: tuple[CertifiedPoint, ...]
@@ -244,10 +244,10 @@ def certified_critical_points(
 def _refuse_jumps(
     values: Batched, gradient: Batched, low: np.ndarray, high: np.ndarray
 ) -> None:
-    """Raise an error if f moves far in a tiny box with an open comparison.
+    """Raise an error if f may jump: if it changes much in a tiny box.
 
-    Boxes in which a comparison of f is open are cut, and those are followed in which f
-    moves most.
+    Boxes in which a comparison of f has two possible answers are cut in two. Of the
+    halves, those in which f changes most are cut again.
     """
     whole = high - low
     lows, highs = low[None], high[None]
@@ -678,7 +678,8 @@ class CurvatureBound(NamedTuple):
     """Proved bounds of the curvature of a function over a box.
 
     Attributes:
-      low, high: low <= every eigenvalue of the Hessian, in the whole box, <= high.
+      low, high: Every eigenvalue of the Hessian, at every point of the box, lies in
+        [low, high].
       reached: A proved lower bound of the largest eigenvalue at some point of the box.
         The maximum over the box therefore lies in [reached, high].
       boxes: Number of boxes that were examined.
@@ -708,8 +709,8 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Largest distance of each bound from an eigenvalue at some point of the
-        box, as a share of the largest absolute eigenvalue. The search then stops.
+      tolerance: The search stops when each bound is this close to an eigenvalue at some
+        point of the box. The distance is a share of the largest absolute eigenvalue.
       most_boxes: Number of boxes after which the search stops. The bounds are then
         wider.
       seconds: Time after which the search stops.
