@@ -1,4 +1,4 @@
-"""What does a Hessian cost if most of its entries are 0?
+"""How much less does a Hessian cost if most of its entries are 0?
 
 A dense Jacobian takes a product for each column or row. If the zeros are known, columns
 that share no row are computed by one product. The number of products, the colours, then
