@@ -230,9 +230,7 @@ def agreement_verdict(agreement: Agreement) -> str:
     elif agreement.other_hashes or agreement.chosen:
         count = agreement.values - len(agreement.chosen)
         share = f"{count} of the {values}" if agreement.chosen else f"all {values}"
-        words = (
-            f"The same printed digits: {share} equal the reference; {bits}. {cause}"
-        )
+        words = f"The same printed digits: {share} equal the reference; {bits}. {cause}"
     else:
         words = (
             f"Bit-identical: the {values} and the hashes of all {agreement.hashes} "
