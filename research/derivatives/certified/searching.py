@@ -479,8 +479,8 @@ class _Search:
                 self.roots.append((low, high))
                 self.regions.append((region[0], region[1]))
         if self.values is not None and self.roots[known:]:
-            new = (np.array(ends) for ends in zip(*self.roots[known:], strict=True))
-            self.points += _described(*new, self.values, self.jacobian)
+            lows, highs = map(np.array, zip(*self.roots[known:], strict=True))
+            self.points += _described(lows, highs, self.values, self.jacobian)
 
     def _is_known(
         self, low: np.ndarray, high: np.ndarray, region: list[np.ndarray]
