@@ -1,4 +1,4 @@
-"""What the devices of a mesh exchange in a step, computed from shapes."""
+"""Bytes that the devices of a mesh exchange in a step, computed from shapes."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -99,12 +99,20 @@ def by_leader(task: Callable[[], Value]) -> Value | None:
         except (OSError, ValueError) as error:
             problem = error
     kind = 0 if problem is None else 1 if isinstance(problem, OSError) else 2
-    words = texts_of_all(f"{kind}{problem or ''}")[0]
+    words = texts_of_all(f"{kind}{_text_of(problem)}")[0]
     if problem is not None:
         raise problem
     if words[0] != "0":
         raise (OSError if words[0] == "1" else ValueError)(f"process 0: {words[1:]}")
     return result
+
+
+def _text_of(problem: Exception | None) -> str:
+    """Return the words of an error, without Python's number "[Errno 28]"."""
+    if not isinstance(problem, OSError) or not problem.strerror:
+        return str(problem or "")
+    file = problem.filename
+    return problem.strerror if file is None else f"{problem.strerror}: {file}"
 
 
 def shared_checkpoint(

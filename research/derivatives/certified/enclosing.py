@@ -1,5 +1,7 @@
 """Enclosures of a function and of its derivatives, over one box or over many."""
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -195,26 +197,40 @@ def check_scalar(f: Callable[..., Any], shape: jax.ShapeDtypeStruct) -> None:
     check_derivatives(trace(f, shape).jaxpr)
 
 
+class TimeOver(Exception):
+    """The time of a search was over before all boxes were enclosed."""
+
+
 class Batched:
     """A function of a point, enclosed for many boxes at once.
 
     Attributes:
+      deadline: Value of `time.monotonic()` after which many boxes are not enclosed any
+        more. A single box always is.
       lines: Lines of the program at which a comparison may have both answers or a value
         may be undefined.
     """
 
-    def __init__(self, function: Callable[..., Any], size: int) -> None:
+    def __init__(
+        self, function: Callable[..., Any], size: int, deadline: float = math.inf
+    ) -> None:
         self.function = jax.vmap(function)
-        self.size = size
+        self.size, self.deadline = size, deadline
         self.programs: dict[int, Any] = {}
         self.lines: dict[str, str] = {}
 
     def __call__(self, low: np.ndarray, high: np.ndarray) -> Interval:
-        """Enclose the results over boxes; the trouble has the shape (boxes,)."""
+        """Enclose the results over boxes; the trouble has the shape (boxes,).
+
+        Raises:
+          TimeOver: There are several boxes, and the deadline is over before the last.
+        """
         chunk = CHUNKS[0] if len(low) <= CHUNKS[0] else CHUNKS[-1]
         same = low is high
         parts = []
         for start in range(0, len(low), chunk):
+            if len(low) > 1 and time.monotonic() >= self.deadline:
+                raise TimeOver
             one = low[start : start + chunk]
             other = one if same else high[start : start + chunk]
             parts.append(self._chunk(one, other, chunk))

@@ -124,8 +124,13 @@ def critical_points(
 
 def _without(boxes: Sequence[Any], found: CriticalPoints, margin: np.ndarray) -> int:
     """Count the boxes that contain none of the points, up to a margin."""
-    inside = lambda box, x: np.all((x >= box.low - margin) & (x <= box.high + margin))
-    return sum(not any(inside(box, point.x) for point in found) for box in boxes)
+    shape = (len(boxes), len(margin))
+    low = np.array([box.low for box in boxes]).reshape(shape) - margin
+    high = np.array([box.high for box in boxes]).reshape(shape) + margin
+    empty = np.ones(len(boxes), bool)
+    for point in found:
+        empty &= ~np.all((point.x >= low) & (point.x <= high), axis=-1)
+    return int(np.sum(empty))
 
 
 def classify_critical_point(
