@@ -34,6 +34,7 @@ EXPECTED = {
     "pendulum_slope": (-12.0, -7.5),
     "pendulum_error": (0.0, 1e-12),
 }
+TIMES_COMPILATION = True  # So no compiled program is kept.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,6 +129,10 @@ jax.config.update(
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# The same for the processes that tests start.
+os.environ["DESCENT_PROGRAMS"] = str(
+    Path(__file__).parents[1] / ".pytest_cache" / "programs_of_commands"
+)
 
 
 def pytest_collection_modifyitems(items):

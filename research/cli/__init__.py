@@ -51,8 +51,9 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
         share(config, part, parts, checkpoints), if processes can share the work
 
     If Config has a field `devices`, that many devices are shown to JAX (see
-    `backend.configure`). `report_of` finds the module with the experiment's texts and
-    figures.
+    `backend.configure`). Compiled programs are kept for the next run (see
+    `backend.keep_programs`), unless the module says TIMES_COMPILATION = True.
+    `report_of` finds the module with the experiment's texts and figures.
 
     Args:
       experiment: Module of the experiment, as described above.
@@ -224,6 +225,7 @@ def predict(experiment: ModuleType, command: flags.Command) -> None:
     data.use_folder(options.data_dir)
     devices = getattr(command.config, "devices", 1)
     backend.configure(devices=devices, pool=max(2, devices), x64=True)
+    backend.keep_programs()
     complete = getattr(experiment, "complete", lambda config: config)
     config = complete(command.config)
     folder = options.results / file.stem / runs.run_id(file.stem, config)
@@ -289,6 +291,8 @@ def carry_out(
     backend.configure(
         devices=devices, pool=max(2, devices), x64=True, portable=options.portable
     )
+    if not getattr(experiment, "TIMES_COMPILATION", False):
+        backend.keep_programs()
     file = Path(experiment.__file__ or experiment.__name__)
     # A file that a config names may change (a file of rules). `complete` writes its
     # digest into the config.

@@ -53,6 +53,7 @@ def explain(words: Sequence[str]) -> int:
     from research import backend
 
     backend.configure(x64=True)
+    backend.keep_programs()
     ledger = _ledger(f, args, asked)
     print(ledger.text())
     if asked.svg:

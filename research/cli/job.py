@@ -104,6 +104,7 @@ def _compute_part(task: Task) -> list[str]:
     from research import backend, runs
 
     backend.configure(x64=True)
+    backend.keep_programs()
     if task.top not in sys.path:
         sys.path.insert(0, task.top)
     experiment, folder = importlib.import_module(task.experiment), Path(task.run)

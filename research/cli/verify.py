@@ -44,6 +44,7 @@ def verify(words: Sequence[str]) -> int:
     from research import backend
 
     backend.configure(x64=True)
+    backend.keep_programs()
     from research.verification import verify_rule
     from research.verification._verify_rule import known_name
     from research.verification.rule_under_test import is_made

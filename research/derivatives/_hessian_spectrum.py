@@ -1,6 +1,7 @@
 """Extreme eigenvalues of a Hessian, from products with vectors."""
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -119,7 +120,7 @@ def hessian_spectrum(
     if flat.size <= max(DENSE, 2 * count):
         values, vectors = _dense(product)
     else:
-        values, vectors = _iterated(product, key, int(count), ARPACK_NAMES[which])
+        values, vectors = _iterated(product, key, int(count), which)
     order = np.argsort(
         {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}[which],
         kind="stable",
@@ -176,20 +177,22 @@ def _dense(product: _Product) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _iterated(
-    product: _Product, key: jax.Array, count: int, name: str
+    product: _Product, key: jax.Array, count: int, which: SpectrumPart
 ) -> tuple[np.ndarray, np.ndarray]:
     start = np.array(jax.random.normal(key, (product.size,), product.dtype))
     if not np.any(product(start)):  # The Hessian is 0, and ARPACK refuses to start.
         apart = np.random.default_rng(0).normal(size=(product.size, count - 1))
         basis = np.linalg.qr(np.column_stack([start, apart]))[0]
         return np.zeros(count, product.dtype), basis.astype(product.dtype)
-    operator = scipy.sparse.linalg.LinearOperator(
-        (product.size, product.size),
-        matvec=product,  # pyright: ignore[reportCallIssue]
-        dtype=product.dtype,
+    shape = (product.size, product.size)
+    operator: Any = scipy.sparse.linalg.aslinearoperator(
+        types.SimpleNamespace(shape=shape, matvec=product, dtype=product.dtype)
     )
     try:
-        return scipy.sparse.linalg.eigsh(operator, count, which=name, v0=start)
+        values, vectors = scipy.sparse.linalg.eigsh(
+            operator, count, which=ARPACK_NAMES[which], v0=start
+        )
+        return np.asarray(values), np.asarray(vectors)
     except scipy.sparse.linalg.ArpackNoConvergence as error:
         raise RuntimeError(
             f"The Lanczos iteration found {len(error.eigenvalues)} of {count} "

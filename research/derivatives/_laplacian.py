@@ -174,10 +174,11 @@ def _by_folx(f: Callable[..., Any], of_flat: Callable[..., Any], x: Array) -> An
             '`pip install folx`, or use method="forward".'
         ) from error
     try:
-        found = folx.forward_laplacian(of_flat)(x)
+        with jax.numpy_rank_promotion("allow"):  # folx promotes ranks.
+            found = folx.forward_laplacian(of_flat)(x)
     except Exception as error:  # Its rules raise errors of any kind.
         raise UnsupportedPrimitiveError(
-            f"folx cannot differentiate {title(f)}: {type(error).__name__}: {error}. "
+            f"folx cannot differentiate {title(f)}: {type(error).__name__}: {error} "
             'Use method="forward".'
         ) from error
     is_result = lambda leaf: hasattr(leaf, "laplacian")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from research.derivatives import (
     NotInexactError,
@@ -112,7 +113,7 @@ def test_spectrum_of_a_network_is_that_of_its_dense_hessian():
         return jnp.mean((jnp.tanh(data @ p["in"]) @ p["out"] - data[:, 0]) ** 2)
 
     found = hessian_spectrum(loss, params, key(), 2)
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     own = lambda z: loss(unravel(z))
     dense = np.linalg.eigvalsh(jax.jit(jax.hessian(own))(flat))
     np.testing.assert_allclose(found.values, dense[:-3:-1], rtol=1e-12)
@@ -160,15 +161,13 @@ def test_folx_is_called_if_it_is_installed_and_its_errors_are_named(monkeypatch)
     monkeypatch.setitem(sys.modules, "folx", None)
     with pytest.raises(ModuleNotFoundError, match="pip install folx"):
         laplacian(jnp.sum, jnp.ones(2), "folx")
-    fake = types.ModuleType("folx")
+    fake: Any = types.ModuleType("folx")
     fake.forward_laplacian = lambda f: (
-        lambda x: (  # pyright: ignore[reportAttributeAccessIssue]
-            types.SimpleNamespace(laplacian=f(x) + 40.0)
-        )
+        lambda x: types.SimpleNamespace(laplacian=f(x) + 40.0)
     )
     monkeypatch.setitem(sys.modules, "folx", fake)
     assert laplacian(jnp.sum, jnp.ones(2), "folx") == 42.0
-    fake.forward_laplacian = lambda f: {}["scan"]  # pyright: ignore[reportAttributeAccessIssue]
+    fake.forward_laplacian = lambda f: {}["scan"]
     with pytest.raises(UnsupportedPrimitiveError, match="KeyError: 'scan'"):
         laplacian(jnp.sum, jnp.ones(2), "folx")
 

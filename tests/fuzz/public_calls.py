@@ -63,6 +63,7 @@ STUB = Path(research.__file__).with_suffix(".pyi")
 NOT_CALLED = {
     "backend.configure",
     "backend.is_portable",
+    "backend.keep_programs",
     "portable.are_libraries_pinned",
     "portable.check_processor",
     "portable.pin_libraries",
