@@ -260,7 +260,7 @@ def _newton(
         arrived = norm <= _GRADIENT_TOLERANCE * initial
         if (
             arrived
-            and next_norm > 0.5 * norm
+            and next_norm >= 0.5 * norm  # Equal if both are exactly 0.
             and np.max(np.abs(problem.logits(direction))) < _LOGIT_TOLERANCE
         ):
             return theta, num_steps
