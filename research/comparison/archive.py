@@ -229,7 +229,7 @@ class SavedStudy(NamedTuple):
         )
 
     def fact(self, *path: str) -> str:
-        """Return an entry of the manifest, or "unknown" if it is not a text or number."""
+        """Return a text or number of the manifest; "unknown" for any other entry."""
         entry: Any = self.manifest
         for name in path:
             entry = entry.get(name) if isinstance(entry, dict) else None
