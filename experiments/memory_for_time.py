@@ -60,6 +60,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments._peers import peer
+from experiments._timing import seconds_and_ratios
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -189,23 +190,11 @@ def _promises(config: Config) -> list[dict[str, Any]]:
 
 
 def _seconds(ways: tuple[str, ...], config: Config) -> dict[str, list[float]]:
-    """Time the gradients in turns.
-
-    Returns:
-      way -> [seconds, ratio to the plain scan, low and high end of its interval].
-    """
+    """Time the gradients in turns; see `seconds_and_ratios`."""
     inputs = _inputs(config, config.timed)
-    gradients = [jax.jit(jax.grad(_loss(way))) for way in ways]
-    calls = [lambda f=f: f(*inputs) for f in gradients]
-    seconds = research.tuning.interleaved_timing(calls, config.repeats)
-    ratios = seconds / seconds[:, :1]
-    return {
-        way: [
-            float(np.median(seconds[:, i])),
-            *map(float, research.statistics.median_interval(ratios[:, i])),
-        ]
-        for i, way in enumerate(ways)
-    }
+    gradients = {way: jax.jit(jax.grad(_loss(way))) for way in ways}
+    calls = {way: lambda f=f: f(*inputs) for way, f in gradients.items()}
+    return seconds_and_ratios(calls, config.repeats)
 
 
 def _differences(config: Config) -> dict[str, Any]:

@@ -436,8 +436,7 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
         )
     found, note = {}, ""
     for cell in CELLS:
-        path = research.runs.model_file(folder, cell)
-        network, params, architecture = loaded(path, build)
+        network, params, architecture = loaded(folder, cell, build)
         x, note = heard(file, architecture)
         said = jax.nn.softmax(network.apply(params, x))
         found[LABELS[cell]] = np.asarray(said[0])

@@ -1,4 +1,4 @@
-"""What does a high derivative cost, order by order?
+"""How does the cost of a derivative grow with its order?
 
 A derivative of a derivative doubles the work, so n nested derivatives cost about 2^n
 times the function. Taylor mode evaluates the function once, on series instead of

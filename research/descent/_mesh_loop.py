@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.descent import _run, _step
+from research.descent import _step
 from research.descent._collectives import (
     AXIS,
     gather,
@@ -34,7 +34,12 @@ from research.descent._mesh import (
     whole,
 )
 from research.descent._processes import check_same_everywhere
-from research.descent._train_loop import Compiled, loop_over
+from research.descent._train_loop import (
+    Compiled,
+    batches_by_epoch,
+    loop_over,
+    no_info,
+)
 from research.descent._train_progress import Progress, digest
 from research.objectives import check_data
 from research.samplers import check_indices, num_examples
@@ -78,13 +83,9 @@ def lower_on_mesh(
     init, step = _step.build(objective, rule, dataset)
     check_data(objective, params, dataset)
     state, in_parts = _first_state(init, rule, params, mesh)
-    batches_of = jax.jit(
-        lambda key, epoch: _run.epoch_batches(
-            sampler, jax.random.fold_in(key, epoch), noisy
-        )
-    )
+    batches_of = batches_by_epoch(sampler, noisy)
     batches = batches_of(key, np.int32(0))
-    info = _no_info(step, state, batches, sampler.num_batches)
+    info = no_info(step, state, batches, sampler.num_batches)
     dataset, info, batches = (placed(a, mesh) for a in (dataset, info, batches))
     make_loop = _loop_in_parts if in_parts else _loop_on_whole
     loop = make_loop(objective, rule, mesh, state, num_examples(dataset))
@@ -228,21 +229,6 @@ def _new_state(
     )
     params = optax.apply_updates(state.params, updates)
     return _step.State(params, rule_state), updates
-
-
-def _no_info(
-    step: Callable[..., Any],
-    state: _step.State,
-    batches: _step.BatchIndices,
-    num_batches: int,
-) -> _step.Info:
-    """Return the info of steps that are not yet taken."""
-    _, one = jax.eval_shape(
-        lambda state, batches: step(state, jax.tree.map(lambda a: a[0], batches)),
-        state,
-        batches,
-    )
-    return jax.tree.map(lambda a: np.full(num_batches, np.nan, a.dtype), one)
 
 
 def _info(loss: Array, state: _step.State, norms: Sequence[Array]) -> _step.Info:

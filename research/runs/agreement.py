@@ -48,7 +48,8 @@ class Agreement(NamedTuple):
       within: Larger differences, between values that agree within the interval. `hold`
         defines the agreement to the printed digits and within the interval.
       chosen: Differences between values that are reported but not judged, because they
-        depend on single trainings. The experiment declares these values.
+        depend on single trainings or on what is installed. The experiment declares
+        these values.
       other_values: Differences between values that do not agree.
       hashes: Number of compared hashes.
       other_hashes: Names of the hashes that differ.
@@ -129,11 +130,12 @@ def hold(
 
     Args:
       reference, here: References of the two runs, from `reference_of`.
-      varies: Values that depend on single trainings, or on a choice that the run made
-        after single trainings. The dict maps a name of a column or of a number to a
-        pair of ends, or to None. The entry is used if at least one of the two values
-        has no interval. The values then agree if both lie between the ends. With None
-        instead of ends, the difference is reported but not judged.
+      varies: Values that depend on single trainings, on a choice that the run made
+        after single trainings, or on what is installed. The dict maps a name of a
+        column or of a number to a pair of ends, or to None. The entry is used if at
+        least one of the two values has no interval. The values then agree if both lie
+        between the ends. With None instead of ends, the difference is reported but not
+        judged.
       left_out: Names of the data that were missing in the run. If there are any, the
         entries and hashes that exist only in the reference are not compared.
     """
@@ -211,14 +213,13 @@ def agreement_verdict(agreement: Agreement) -> str:
             f"their interval, and {bits}."
         )
         words = f"{found} {largest(_worst(agreement.other_values))} {cause}"
-    elif agreement.within or agreement.chosen:
+    elif agreement.within:
         count = len(agreement.within)
         found = (
             f"Agrees within the interval: {count} of {values} have other digits, each "
             f"within its interval, and {bits}."
         )
-        worst = f" {largest(_worst(agreement.within))}" if agreement.within else ""
-        words = f"{found}{worst}{_chosen_in_words(agreement.chosen)} {cause}"
+        words = f"{found} {largest(_worst(agreement.within))} {cause}"
     elif agreement.rounded:
         count = len(agreement.rounded)
         found = (
@@ -226,17 +227,16 @@ def agreement_verdict(agreement: Agreement) -> str:
             f"and {bits}."
         )
         words = f"{found} {largest(_worst(agreement.rounded))} {cause}"
-    elif agreement.other_hashes:
-        words = (
-            f"The same printed digits: all {values} equal the reference; {bits}. "
-            f"{cause}"
-        )
+    elif agreement.other_hashes or agreement.chosen:
+        count = agreement.values - len(agreement.chosen)
+        share = f"{count} of the {values}" if agreement.chosen else f"all {values}"
+        words = f"The same printed digits: {share} equal the reference; {bits}. {cause}"
     else:
         words = (
             f"Bit-identical: the {values} and the hashes of all {agreement.hashes} "
             "programs equal the reference."
         )
-    return words + _not_made(agreement)
+    return words + _chosen_in_words(agreement.chosen) + _not_made(agreement)
 
 
 def _judge(
@@ -337,7 +337,7 @@ def _chosen_in_words(chosen: Sequence[Difference]) -> str:
     )
     more = f"; and {len(chosen) - NAMED} more" if len(chosen) > NAMED else ""
     return (
-        " Reported but not judged, because it depends on single trainings: "
+        "\nReported but not judged, because the experiment says that it varies: "
         f"{words}{more}."
     )
 

@@ -55,9 +55,9 @@ def lookahead(
     The inner rule moves the params x (the paper's fast weights). The slow params φ stay
     fixed between synchronisations. Evaluate at φ, which
     `research.update_rules.evaluation_params` returns. optax.lookahead is the same, but
-    its params are a pair of fast and slow weights. Here x and φ have the same bits
-    after each synchronisation, while optax updates x and φ separately. torch does not
-    have this rule.
+    its params are a pair of fast and slow weights. Here x and φ are equal to the last
+    bit after each synchronisation. In optax they may differ by rounding errors, because
+    optax updates x and φ separately. torch does not have this rule.
 
     Use it to calm a rule that overshoots or is noisy. It costs one copy of the params.
     With α = 1, Lookahead is the inner rule.
@@ -166,9 +166,10 @@ def polyak_averaging(
     this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
-    averages out the noise that such a rate leaves in the iterates. After many steps
-    with a decaying rate, it is about as accurate as any estimate from the same number
-    of examples can be. Start late, because the mean never forgets the first iterates.
+    averages out the noise that such a rate leaves in the iterates. If the rate decays
+    in this way, then after many steps hardly any estimate from the same number of
+    examples is more accurate than the mean. Choose a late start, because the mean never
+    forgets its first iterates.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner

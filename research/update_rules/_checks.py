@@ -175,8 +175,9 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
     masks. `init` and `update` refuse params and updates that are not pytrees of
     numbers. `update` also refuses params whose structure or shapes differ from those of
     the updates, and a state that does not belong to this rule and these shapes. Only
-    structures and shapes are compared. Under jit this happens while `update` is traced,
-    so a compiled step costs no more than without the checks, and returns the same bits.
+    structures and shapes are compared. Under jit the checks run while `update` is
+    traced. A compiled step therefore costs no more than without the checks, and its
+    results are the same to the last bit.
 
     Args:
       constructor: Function that returns the rule.

@@ -100,7 +100,8 @@ def adafactor(
     and q_t of the columns of v_t are stored, and v̂_t = r_t q_tᵀ / mean(r_t). For
     leaves with more axes, r_t and q_t are the means over the longest and over the
     second longest axis. If a leaf is not factored, v̂_t = v_t. With a momentum μ, the
-    first term in the brackets is replaced by its moving average with the decay μ.
+    first term in the brackets (the term before λ x_t) is replaced by its moving average
+    with the decay μ.
 
     The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True). Other
     implementations also differ in these points:
@@ -234,8 +235,8 @@ def _least(min_dim_size_to_factor: Any) -> int:
 def _two_longest(shape: tuple[int, ...], least: int) -> tuple[int, int] | None:
     """Return the second longest and the longest axis, the later one if two are equal.
 
-    Return None if the leaf is not to be factored: it has no two axes of at least the
-    least length.
+    Return None if the leaf has fewer than two axes of at least the least length. Such a
+    leaf is not factored.
     """
     if len(shape) < 2:
         return None

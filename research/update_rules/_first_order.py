@@ -319,9 +319,10 @@ def sign_descent(
 
     u_t = -η_t sign(g_t), which is 0 where g_t is 0.
 
-    This is steepest descent in the maximum norm, without the factor |g|_1 of that
-    method. optax.sign_sgd is the same, and the paper calls it signSGD. torch does not
-    have this rule. torch's Rprop also changes the rate of each coordinate.
+    Steepest descent in the maximum norm has the same direction, but its steps have the
+    additional factor |g|_1, the sum of the absolute values of g. optax.sign_sgd is the
+    same, and the paper calls it signSGD. torch does not have this rule. torch's Rprop
+    also changes the rate of each coordinate.
 
     Use it to see how much of Adam's effect comes from the sign. It also suits gradients
     whose sizes mean nothing. With a constant rate the distance to a minimum does not
@@ -361,8 +362,9 @@ def signum(
     `heavy_ball`, would give the same signs. Lion takes the sign of another mixture: (1
     - β1) g_t + β1 m_(t-1), with a slower average m.
 
-    Use it like `sign_descent` where gradients are noisy: averaging happens before the
-    sign is taken. Near a minimum it overshoots by about 1 / (1 - μ) steps.
+    Use it in place of `sign_descent` if gradients are noisy: the noise is averaged
+    before the sign is taken. Near a minimum the rule overshoots by about 1 / (1 - μ)
+    steps.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

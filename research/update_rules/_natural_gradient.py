@@ -68,7 +68,7 @@ def natural_gradient(
     Hessian of value_fn as F. For other models the Hessian is a different matrix, so
     pass fisher_fn. optax and torch do not have this rule.
 
-    Use it for generalised linear models, and for small networks whose Hessian is
+    Use it for generalised linear models. It also suits small networks whose Hessian is
     indefinite, because F is never indefinite. The rule does not use the value of the
     objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
     search instead.

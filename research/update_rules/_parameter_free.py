@@ -1093,8 +1093,8 @@ def _to_the_bound(
 ) -> tuple[Array, Array]:
     """Return the step size of MoMo and the lower bound after the step.
 
-    offset is f̄ - γ, product <m, x>, size the squared norm of m, share the sum of the
-    weights in the averages, and most the largest step size.
+    offset is f̄ - γ, product is <m, x>, and size is the squared norm of m. share is the
+    sum of the weights in the averages, and most is the largest step size.
     """
     factor = 1.0 + eta * cast(weight_decay, eta)
     if adapts:
