@@ -134,8 +134,9 @@ def open_records(folder: str | Path) -> Records:
       and on the shapes, but not on the folder.
     Raises:
       ValueError: The folder was not written completely, or a file has another size or
-        content than when it was written. `read` raises it too, with the number of the
-        example, if a record has changed or an index lies outside the dataset.
+        content than when it was written. The function `read` of the Records raises
+        ValueError if a record has changed or an index lies outside the dataset. Its
+        message has the number of the example.
       OSError: A file is missing or cannot be read.
       ImportError: The package array-record is not installed.
     Example:

@@ -68,9 +68,9 @@ def implicit_minimum(
         dx/dθ = -H⁻¹ ∂²f/∂x∂θ, with the Hessian H = ∂²f/∂x².
 
     Conjugate gradients solve this equation without forming H (`jax.lax.custom_root`).
-    So reverse mode needs no memory for the steps, forward mode and derivatives of any
-    order work, and a search that stops early gives the derivative at the point where it
-    stopped. The search is `minimise`.
+    So reverse mode needs no memory for the steps. Forward mode and derivatives of any
+    order work too. `minimise` searches for the minimum. If it stops early, the formula
+    is evaluated at the point where it stopped.
 
     The theorem needs a positive definite H. The call raises an error if the smallest
     eigenvalue is at most n ε times the largest, for n parameters and the machine

@@ -86,9 +86,9 @@ def sweep(
       on_chunk: Function called between chunks with the `SweepProgress`.
       checkpoints: Place where batches are saved between chunks. The name of the
         checkpoint is a digest of the seeds, the hyper-parameters, and the numbers of
-        epochs, of epochs in a chunk and of runs in a batch. A call that was stopped can
-        be repeated: it resumes, and the result is bit-identical. Ctrl-C saves the last
-        complete chunk.
+        epochs, of epochs in a chunk and of runs in a batch. Ctrl-C saves the last
+        complete chunk. To resume, repeat the call. The result is bit-identical to that
+        of an uninterrupted call.
     Returns:
       The SweepResult. A run that diverges is not an error: its values become inf or
       NaN, and its first bad step is recorded.

@@ -272,10 +272,11 @@ class _Moving(NamedTuple):
     """An equation as a function of the inputs that depend on t.
 
     Attributes:
-      places: Places of these inputs.
+      places: Positions of the inputs that depend on t, among all inputs.
       values: Values of all inputs at t = 0.
-      call: Function of the values of these inputs, and of the values of all inputs, to
-        the inexact outputs.
+      call: Function (moving, values) -> the floating and complex outputs. `moving` are
+        values of the inputs that depend on t. They replace those in `values`, which are
+        values of all inputs.
     """
 
     places: list[int]
@@ -323,8 +324,9 @@ def _general(
 ) -> Iterator[tuple[Coefficient, ...]]:
     """Yield the coefficients of any outputs, from the primitive's derivative rule.
 
-    The series of y'(t) = Dp(x(t)) x'(t) is evaluated by the same rules. Its coefficient
-    k, divided by k + 1, is y[k + 1].
+    Let y(t) = p(x(t)), where p is the primitive and Dp its derivative. The series of
+    y'(t) = Dp(x(t)) x'(t) is evaluated by the same rules. Coefficient k of this series,
+    divided by k + 1, is y[k + 1].
     """
     own = _Moving.of(equation, inputs)
     yield tuple(caller(equation)(own.values))
@@ -567,6 +569,6 @@ def _unpacked(group: Sequence[list[Coefficient]]) -> list[Series]:
 
 
 def dense(x: Series, k: int) -> Any:
-    """Return coefficient k of x as an array, also if it is zero."""
+    """Return coefficient k of x as an array, even if the coefficient is None (zero)."""
     coefficient = x[k]
     return jnp.zeros_like(x[0]) if coefficient is None else coefficient

@@ -23,7 +23,7 @@ class Series:
     Attributes:
       is_constant: Whether all coefficients but the first are zero.
       name: Value that identifies the series among the inputs of equations: two series
-        of one name have the same coefficients.
+        with the same name have the same coefficients.
     """
 
     def __init__(self, rows: "Rows", column: int, is_constant: bool = False):

@@ -135,10 +135,10 @@ def _riccati(
     linear: int,
     quadratic: int,
 ) -> Callable[..., Coefficients]:
-    """Return the rule of y = value(x), where y' = q x', q = c + linear y + quadratic
-    y².
+    """Return the rule of y = value(x), where y' is a quadratic polynomial of y.
 
-    q is slope(x, y) at order 0. It is computed from x where 1 - y² would cancel.
+    The equation is y' = q x' with q = c + linear y + quadratic y² and a constant c. At
+    order 0, q is slope(x, y), which may use x to avoid the cancellation in 1 - y².
     """
 
     def rule(operation: Operation, x: Series) -> Coefficients:
@@ -289,9 +289,9 @@ def _bessel(column: int) -> Callable[..., Coefficients]:
 def _cholesky(operation: Operation, a: Series) -> Coefficients:
     """Yield the coefficients of L, where L Lᴴ = A.
 
-    L[k] = L[0] Φ(L[0]⁻¹ (A[k] - Σ L[j] L[k - j]ᴴ) L[0]⁻ᴴ), where Φ takes the lower
-    triangle and half the diagonal (Murray, Differentiation of the Cholesky
-    decomposition, 2016, equation 8, applied to each coefficient).
+    L[k] = L[0] Φ(L[0]⁻¹ (A[k] - Σ L[j] L[k - j]ᴴ) L[0]⁻ᴴ), with the sum over 0 < j < k.
+    Φ takes the lower triangle and half the diagonal (Murray, Differentiation of the
+    Cholesky decomposition, 2016, equation 8, applied to each coefficient).
     """
     factor = jnp.tril(operation.call(a[0])[0])  # JAX leaves numbers above the diagonal.
     lower: list[Coefficient] = [factor]

@@ -4,7 +4,7 @@ Each function is reduced to a small argument and summed by Taylor's formula, in 
 arithmetic, and a bound of the remainder is added. So the result contains all rounding
 errors. The math libraries of NumPy and XLA are not used, because no bound of their
 errors is proved. A constant whose name ends in _ENCLOSED is an interval between the two
-floats next to the exact constant. They are computed by mpmath with sixty digits.
+floats next to the exact constant, which mpmath computes with sixty digits.
 """
 
 import math

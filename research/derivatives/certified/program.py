@@ -178,8 +178,9 @@ def _adds_axes(equation: Any) -> bool:
 def _attained(x: Interval, name: str, axes: tuple[int, ...]) -> Interval:
     """Return at which entries the maximum or minimum of x along the axes is attained.
 
-    Where two entries may both be the largest, the answer is open. Where two entries are
-    always equal it is open, too, since the maximum then has a kink.
+    The answer for an entry is undecided (False or True) where two entries may both be
+    the largest. This includes two entries that are always equal, since the maximum then
+    has a kink.
     """
     low, high = (x.low, x.high) if name == "reduce_max" else (-x.high, -x.low)
     always = low > _largest_other(high, axes)

@@ -88,12 +88,12 @@ class Certified(NamedTuple):
     """Proved critical points of a function in a box.
 
     Attributes:
-      points: The critical points, in ascending order of their values. Each lies in its
-        box, and each box contains exactly one.
-      undecided: Boxes that may contain further critical points.
-      complete: Whether all critical points in the box are in `points`, which is so if
-        no box is undecided.
-      boxes: Number of boxes that were examined.
+      points: The critical points, in ascending order of their values. Each is given by
+        a small box that contains exactly one critical point.
+      undecided: Small boxes that may contain further critical points.
+      complete: Whether `points` has all critical points of the function in the box that
+        was searched. This is so if `undecided` is empty.
+      boxes: Number of small boxes that were examined.
     """
 
     points: tuple[CertifiedPoint, ...]
@@ -261,10 +261,11 @@ def _refuse_jumps(
     high: np.ndarray,
     limit: "_TimeLimit",
 ) -> None:
-    """Raise an error if f moves far in a tiny box with an open comparison.
+    """Raise an error if f may jump: if it changes much in a tiny box.
 
-    Boxes in which a comparison of f is open are cut, and those are followed in which f
-    moves most. Nothing is refused if the time is over, since nothing is proved then.
+    Boxes in which a comparison of f has two possible answers are cut in two. Of the
+    halves, those in which f changes most are cut again. When the time is over, the
+    search proves nothing more, so no error is raised.
     """
     whole = high - low
     lows, highs = low[None], high[None]
@@ -722,7 +723,8 @@ class CurvatureBound(NamedTuple):
     """Proved bounds of the curvature of a function over a box.
 
     Attributes:
-      low, high: low <= every eigenvalue of the Hessian, in the whole box, <= high.
+      low, high: Every eigenvalue of the Hessian, at every point of the box, lies in
+        [low, high].
       reached: A proved lower bound of the largest eigenvalue at some point of the box.
         The maximum over the box therefore lies in [reached, high].
       boxes: Number of boxes that were examined.
@@ -752,8 +754,8 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Largest distance of each bound from an eigenvalue at some point of the
-        box, as a share of the largest absolute eigenvalue. The search then stops.
+      tolerance: The search stops when each bound is this close to an eigenvalue at some
+        point of the box. The distance is a share of the largest absolute eigenvalue.
       most_boxes: Number of boxes after which the search stops. The bounds are then
         wider.
       seconds: Time after which the search stops, as in `certified_roots`. Half of it is

@@ -22,9 +22,9 @@ CLEAR = 3.0  # Slopes that differ by more than this many errors differ.
 class Range(NamedTuple):
     """Smallest and largest slope of f along a direction, at points close to x.
 
-    If f has several smooth pieces that meet at x, these are slopes of pieces. By
-    Clarke's generalised gradient, a derivative along the direction must lie between
-    them.
+    If f has several smooth pieces that meet at x, each slope is that of one piece. By
+    Clarke's generalised gradient, a derivative along the direction must lie between the
+    smallest and the largest of these slopes.
 
     Attributes:
       low, high: Smallest and largest slope. Both are NaN if they do not clearly differ.
@@ -57,8 +57,8 @@ def slopes_nearby(
       w: Weights of the outputs.
       eps: Relative spacing of the floats in which f is computed.
       size: Lower bound of the rounding error of a value, in units of ε.
-      gap: Distance between the derivative and the slope at x, which kinks may explain.
-        Slopes with an error that is not much smaller are not used.
+      gap: Distance between the tested derivative and the slope at x. Kinks may explain
+        it. A slope is used only if its error is much smaller than this distance.
       length: Length of the longest step, relative to the size of x.
       random: Source of the random lines.
     """

@@ -276,10 +276,11 @@ def _agrees_with_smaller_steps(
     noise: np.ndarray,
     j: int,
 ) -> np.ndarray:
-    """Return whether quotients at smaller steps agree with each entry.
+    """Return for each entry whether the quotients at smaller steps agree with it.
 
-    They must lie as near to the entry as the quotient at the entry's own step. If steps
-    are longer than a wave of f, all quotients are small and only seem to agree.
+    A quotient agrees if it lies at most about twice as far from the entry as the
+    quotient at the entry's own step. This test is needed because long steps may span
+    whole waves of f: their quotients are all small, and agree only with each other.
     """
     own = (2 * np.abs(slopes[j:] - longer) + 2 * error)[:, None]
     off = np.abs(slopes[None, :] - longer[:, None])
@@ -291,9 +292,9 @@ def _jump(differences: np.ndarray, unsure: np.ndarray) -> tuple[float, int]:
     """Find the jump in slope at a kink, and the level at which it was measured.
 
     The jump is 0 if there is no kink. Let J(h) be the difference of one-sided slopes at
-    the step h. For a smooth function J halves with the step, so 2 J(h / 2) - J(h)
-    vanishes. At a kink this expression equals the jump: it is the same at many steps,
-    and no smaller step contradicts it.
+    the step h. For a smooth function J halves with the step, so 2 J(h / 2) - J(h) is
+    about 0. At a kink, 2 J(h / 2) - J(h) equals the jump in slope. There is a kink if
+    this expression is the same at many steps and no smaller step contradicts it.
     """
     visible = np.isfinite(differences) & (np.abs(differences) > _SEEN * unsure)
     levels = np.flatnonzero(visible)

@@ -38,7 +38,7 @@ class Curvature(NamedTuple):
       value: f(y).
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
-      signs: Signs of the a confirmed eigenvalues, shape (a,).
+      signs: Signs of the confirmed eigenvalues, shape (a,).
       firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
       loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
         n - a).
@@ -246,9 +246,10 @@ def _holds_between(
     firm: np.ndarray,
     reach: np.ndarray,
 ) -> bool:
-    """Return whether the Hessian also predicts the gradient between firm directions.
+    """Return whether the Hessian predicts the gradient along sums of firm directions.
 
-    At a kink of f, this prediction is wrong.
+    It already predicts the gradient along each firm direction alone. At a kink of f,
+    the prediction along their sums is wrong.
     """
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]

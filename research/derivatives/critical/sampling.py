@@ -201,8 +201,8 @@ def _on_spheres(reduced: Reduced) -> Evidence:
 def _contradicted(rises: Rises, run: slice) -> bool:
     """Return whether values of f contradict its derivatives.
 
-    The test uses the distances from the largest distance to the end of the run, because
-    at larger distances rounding hides fewer contradictions.
+    `run` is a range of distances at which f changes in the same way. The test uses this
+    range and all larger distances, because rounding hides fewer contradictions there.
     """
     visible = (rises.signs != 0)[: run.stop]
     return bool(
@@ -300,10 +300,10 @@ def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
 
 
 def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
-    """Return the kind from the mark of the reduced function and the firm curvature.
+    """Return the kind of a point, by how f changes in loose and in firm directions.
 
     Args:
-      word: Mark of the run, as from `_word`.
+      word: Mark for the change of the reduced function, as returned by `_word`.
       reduced: Reduced function with its curvature.
       up: Whether the reduced function rises on both sides along some line.
       down: Whether the reduced function falls on both sides along some line.
@@ -346,11 +346,13 @@ def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
 
 
 def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
-    """Find the run of equal marks at the smallest distances.
+    """Find the smallest distances with `length` consecutive equal marks other than "?".
+
+    `words` has a mark of `_word` for each distance, the largest distance first.
 
     Returns:
-      (run, None), or (None, reason) if there is no such run. The reason is None if no
-      mark is known.
+      (slice of these distances, None), or (None, reason) if there are none. The reason
+      is None if no mark is known.
     """
     for last in range(len(words) - 1, length - 2, -1):
         if words[last] != "?" and {*words[last - length + 1 : last + 1]} == {

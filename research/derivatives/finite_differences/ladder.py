@@ -106,10 +106,9 @@ def _within(x: float, steps: np.ndarray) -> np.ndarray:
     """Return the points of the windows, about x + step WINDOW, shape (steps, 8).
 
     The points are multiples of a spacing of floats, so they are exactly equally spaced.
-    Without this, the rounding error of x + step would look like noise of f. The last
-    digits of the points are not 0, so f has the rounding errors that it has at most
-    numbers. For example, x² - 1 is exact at 1 ± 2^k, but it has rounding errors at
-    these points.
+    Otherwise the rounding error of x + step would look like noise of f. The last digits
+    of the points are not 0, so f has its usual rounding errors there. For example, x² -
+    1 is exact at 1 ± 2^k, but it has rounding errors at these points.
     """
     largest = np.minimum(abs(x) + 2 * np.abs(steps), np.finfo(np.float64).max)
     grid = np.spacing(largest)

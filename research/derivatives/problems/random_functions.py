@@ -174,7 +174,7 @@ def _smooth_expression(rng: np.random.Generator, v: str) -> str:
 
 
 class _Setting(NamedTuple):
-    """Point and unit of length of a function of v = x / unit.
+    """Point x and unit of length, for a random function written in v = x / unit.
 
     Attributes:
       x: Point of the derivatives.

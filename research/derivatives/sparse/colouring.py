@@ -49,7 +49,7 @@ class Colouring(NamedTuple):
 def coloured(
     pattern: Matrix, forward: bool, reverse: bool, symmetric: bool = False
 ) -> Colouring:
-    """Return a colouring of few colours.
+    """Colour the rows and columns of a sparsity pattern with few colours.
 
     Args:
       pattern: Boolean matrix in CSR form.
