@@ -70,8 +70,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the points on the contours of three functions."""
-    figure, axes = research.figures.new_figure(1, len(SHOWN), width=11, height=4.4)
-    for panel, name in zip(axes[0], SHOWN, strict=True):
+    figure, axes = research.figures.new_figure(len(SHOWN), 1, width=4.6, height=11.0)
+    for panel, name in zip(axes[:, 0], SHOWN, strict=True):
         bounds = LANDSCAPES[name][2]
         heights = findings.arrays[f"{name}/heights"]
         x, y = (np.linspace(*ends, len(heights)) for ends in bounds)
