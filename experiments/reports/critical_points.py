@@ -107,7 +107,7 @@ def degenerate_table(degenerate: dict[str, Any]):
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw both landscapes with every critical point."""
-    figure, axes = research.figures.new_figure(2, 1, width=4.6, height=9.0)
+    figure, axes = research.figures.new_figure(2, 1, width=4.6, height=8.0)
     for panel, (name, found) in zip(
         axes[:, 0], result.numbers["landscapes"].items(), strict=True
     ):
@@ -141,7 +141,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 def draw_landscape(axes: Axes, arrays: dict[str, np.ndarray]):
     """Draw contour lines, denser near the minimum, and the ends of the descents."""
     heights = arrays["heights"]
-    levels = heights.min() + np.ptp(heights) * np.linspace(0.02, 1, 22) ** 3
+    levels = heights.min() + np.ptp(heights) * np.linspace(0.02, 1, 16) ** 3
     axes.grid(False)
     axes.contour(
         arrays["x"], arrays["y"], heights, levels, colors="#B8BDC4", linewidths=0.8

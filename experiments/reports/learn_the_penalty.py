@@ -140,8 +140,8 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
             "For each problem, above: the loss for a grid of penalties, and the "
             "penalty that descent finds. Below: the validation loss during descent on "
             "one penalty, and then on one for each feature; the dashed line is the "
-            f"best of the grid. Validation loss with many penalties over that with one: "
-            f"{ratios}.",
+            "best of the grid. Validation loss with many penalties over that with "
+            f"one: {ratios}.",
             figure,
         )
     }
