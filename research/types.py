@@ -70,7 +70,8 @@ class Model(NamedTuple):
     Attributes:
       init: Function key -> params.
       apply: Function (params, x, key=None) -> prediction. x is one example, or it has
-        any number of leading batch axes. Without a key there is no noise.
+        any number of leading batch axes. Without a key there is no noise, such as
+        dropout.
     """
 
     init: Callable[[Key], Params]

@@ -63,7 +63,7 @@ def implicit_minimum(
 ) -> ImplicitMinimum:
     """Minimise objective(x, θ) over x, as a differentiable function of θ.
 
-    The derivative is that of the minimum by the implicit function theorem:
+    The derivative of the minimum follows from the implicit function theorem:
 
         dx/dθ = -H⁻¹ ∂²f/∂x∂θ, with the Hessian H = ∂²f/∂x².
 

@@ -79,7 +79,10 @@ def lower_on_mesh(
     noisy: bool,
     mesh: Mesh,
 ) -> Lowered:
-    """Lower the loop over an epoch's steps. The arguments are those of `train`."""
+    """Lower the loop over an epoch's steps: trace it, but do not compile it.
+
+    The arguments are those of `train`.
+    """
     init, step = _step.build(objective, rule, dataset)
     check_data(objective, params, dataset)
     state, in_parts = _first_state(init, rule, params, mesh)

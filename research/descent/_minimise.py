@@ -77,9 +77,9 @@ def minimise(
     which also returns the Hessian's extreme eigenvalues.
 
     The loop stops early in these cases:
-    - The rule keeps an `outcome` in its state and reports a failure. If the rule is
-      made of other rules, as by `by_group`, all those that keep an outcome must have
-      failed in a step that changed no parameter.
+    - The rule keeps an `outcome` in its state, and the outcome is a failure. If the
+      rule combines several rules, as `by_group` does, every rule that keeps an outcome
+      must have failed, in a step that changed no parameter.
     - The rule keeps no outcome, and nothing changes: either one step changes neither a
       parameter nor the rule's state, or ten successive steps change no parameter.
     - The value or the gradient is not finite.

@@ -275,8 +275,8 @@ class _Moving(NamedTuple):
       places: Positions of the inputs that depend on t, among all inputs.
       values: Values of all inputs at t = 0.
       call: Function (moving, values) -> the floating and complex outputs. `moving` are
-        values of the inputs that depend on t. They replace those in `values`, which are
-        values of all inputs.
+        values of the inputs that depend on t. They replace the corresponding entries of
+        `values`, which has a value for every input.
     """
 
     places: list[int]

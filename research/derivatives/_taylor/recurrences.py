@@ -213,7 +213,8 @@ def _cbrt(operation: Operation, x: Series) -> Coefficients:
 def _zero_base(a: float, x: Series, y: Coefficients) -> Coefficients:
     """Replace the coefficients of x^a at x = 0, where the recurrence divides by 0.
 
-    There the first coefficients are 0 (for order k < a), and the next are infinite.
+    There the coefficients of orders k < a are 0, and all others are infinite (NaN if
+    the coefficient of order 1 of x is 0).
     """
     yield next(y)
     for k in itertools.count(1):

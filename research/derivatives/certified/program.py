@@ -463,7 +463,7 @@ STRUCTURES: dict[str, Callable[..., list[Any]]] = {
 
 
 def check_derivatives(program: Any) -> None:
-    """Refuse a program whose derivative in JAX need not be that of its values.
+    """Raise an error if JAX's derivative may not be that of the program's values.
 
     The derivative rules of JAX itself are trusted. A rule of the user may be wrong, and
     `stop_gradient` changes the derivative on purpose.

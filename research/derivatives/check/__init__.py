@@ -74,8 +74,8 @@ def check_derivative(
     returns a mean of slopes or one of them. So if a derivative seems wrong, the check
     also takes the slopes at points close to x. If these differ, the derivative must lie
     between the smallest and the largest of them (a necessary condition for an element
-    of Clarke's generalised gradient). If it does, the verdict is "kink", and otherwise
-    "wrong".
+    of Clarke's generalised gradient). If the derivative lies there, the verdict is
+    "kink", and otherwise "wrong".
 
     The check evaluates f and its derivative in float64 if f can be traced in float64,
     even if x has a lower precision or float64 is disabled. If f converts its values to
@@ -182,8 +182,8 @@ class _Direction(NamedTuple):
       gradient: Gradient of ⟨w, f⟩, or None if f has no reverse mode.
       scale: Size of a rate of change along v.
       rates: Two rates. The first is for errors and gradients measured by the Euclidean
-        norm. For the second, each leaf is multiplied by its size before the norm is
-        taken.
+        norm. For the second, each leaf of an error or gradient is multiplied by the
+        size of that leaf of x before the norm is taken.
     """
 
     name: str
