@@ -240,8 +240,8 @@ def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
     """Return the value and gradient after the step, if the rule's state keeps them.
 
     If `squares` is true, the value and gradient of half the sum of squares also count.
-    Only the state of the outermost rule is read. If it wraps another rule, the value
-    and gradient in the inner rule's state may belong to other params.
+    Only the state of the outermost rule is read. If this rule wraps another one, the
+    value and gradient in the state of the inner rule may belong to other params.
     """
     state = getattr(state, "search", state)
     names = [("value_after", "grad_after"), ("squares_after", "squares_grad_after")]

@@ -254,7 +254,7 @@ def _integer_power(x: Series, exponent: int) -> Coefficients:
 
 
 def _bessel(column: int) -> Callable[..., Coefficients]:
-    """Return the rule of e^(-|x|) I_0(x) or e^(-|x|) I_1(x).
+    """Return the rule of e^(-|x|) I_0(x) (column 0) or e^(-|x|) I_1(x) (column 1).
 
     p = e^(-|x|) I_0 and q = e^(-|x|) I_1 satisfy p' = q - s p and q' = p - s q - q / x,
     where s is the sign of x (DLMF 10.29). At x = 0 the rule of JAX is p' = q, q' = 1/2.

@@ -2,7 +2,7 @@
 
 A box is dropped if a function surely has no root in it. Krawczyk's operator proves that
 a box has exactly one root, or none, or makes the box smaller. Otherwise the box is cut
-in two. Boxes that are tiny and still open are reported as undecided.
+in two. Tiny boxes for which nothing is proved are reported as undecided.
 """
 
 import time

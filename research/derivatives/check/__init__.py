@@ -278,10 +278,10 @@ def _errors_beside_kinks(
     found: Sequence["_Found"],
     random: np.random.Generator,
 ) -> list["_Found"]:
-    """Return the errors in those parts of leaves with a kink where f has no kink.
+    """Return errors of the derivative that lie beside kinks, in a leaf with a kink.
 
-    A leaf with a kink is divided into halves, and so is each part with a kink or an
-    error.
+    A leaf with a kink is divided into halves. Each half with a kink or an error is
+    divided again. The result has the errors in the parts where f has no kink.
     """
     queue = _leaves_with_a_kink(line, directions, found)
     errors: dict[int, _Found] = {}
@@ -384,7 +384,8 @@ class _Found(NamedTuple):
       vanishes: Whether the gradient is not larger than its rounding error.
       is_flat: Whether the gradient vanishes and f hardly changes over a step. Errors
         are then relative to the size of f.
-      size: Lower bound of the rounding error of a value, in units of ε.
+      size: Lower bound of the rounding error of a value, in units of the relative
+        spacing ε of the floats.
       length: Length of the longest step, relative to the size of x.
     """
 

@@ -142,7 +142,7 @@ def noise_of_levels(
         where the error is unknown.
       values: Values of f at OFFSETS.
       floor: Lower bound of the result.
-      epsilon: ε of the precision in which f is computed.
+      epsilon: Relative spacing ε of the floats in which f is computed.
     Returns:
       Rounding error at each length in STEPS. It does not increase towards smaller
       steps.
