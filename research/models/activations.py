@@ -113,8 +113,8 @@ def _argument_of_tanh(z: Array) -> Array:
 def _normal_distribution(z: Array) -> Array:
     """Compute Φ(z) = (1 + erf(z / √2)) / 2.
 
-    The absolute error is half an ε. erfc would keep the digits of the lower tail, but
-    costs more.
+    The absolute error is half the machine epsilon. If Φ were computed by erfc, it would
+    also keep its relative precision for z far below 0, but erfc costs more.
     """
     return 0.5 + 0.5 * jax.lax.erf(z * float(np.sqrt(0.5)))
 

@@ -289,9 +289,9 @@ def transformer_encoder(
 
 
 def _body(body: _Body) -> tuple[Callable[[Key], Params], Callable[..., Array]]:
-    """Build init and apply of the part that both models share.
+    """Build init and apply of the part that decoder and encoder share.
 
-    It computes the last vectors from the tokens.
+    This part computes the vectors after the last block from the tokens.
     """
     hidden = _check_body(body)
     width, num_layers, dtype = body.width, body.num_layers, body.dtype

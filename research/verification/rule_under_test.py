@@ -149,7 +149,7 @@ def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransfor
     Args:
       name: Name of the rule in messages.
       constructor: A function of hyper-parameters by name, or a rule that is already
-        made, which the result returns.
+        made. In the second case, hyper-parameters have no effect.
     Returns:
       The constructor, a function of hyper-parameters by name. It raises the errors of
       `made`.
@@ -227,7 +227,8 @@ def _check_state(before: Any, after: Any, name: str) -> None:
 def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
     """Return the result of the call, and convert an exception to a RuleError.
 
-    The error names the rule, the kind of exception, its place and its message.
+    The error names the rule and the kind of exception, and contains the line of code
+    that raised it and its message.
 
     Args:
       raised, when: Parts of the message before and after the kind of exception, such as
