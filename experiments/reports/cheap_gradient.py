@@ -1,5 +1,6 @@
 """Report of cheap_gradient: answer, tables and figures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib.axes import Axes
 
 import research
 from experiments.cheap_gradient import EXCEPTIONS, MODES
+from experiments.reports import _dots as dots
 
 
 def answer(findings: research.runs.Findings) -> str:
@@ -82,11 +84,37 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     return {"ratios": research.figures.Picture("The cheap gradient", caption, figure)}
 
 
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the ratio of every function of a stored reference."""
+    found = {
+        row["function"].replace(" by ", "\nby "): {
+            "ratio": row["gradient"],
+            "ratio_of_seconds": row["gradient in seconds"],
+        }
+        for row in dots.rows(reference)
+    }
+    figure, axes = research.figures.new_figure(width=dots.WIDTH, height=7.6)
+    draw_zoo(axes[0, 0], found)
+    axes[0, 0].get_legend().remove()
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2
+    )
+    numbers = reference["numbers"]
+    caption = (
+        "All partial derivatives in reverse mode cost at most "
+        f"{numbers['largest_ratio']:.1f} times the operations of the function (dots; "
+        f"the line is the bound of 5). The exceptions, orange, are "
+        f"{', '.join(EXCEPTIONS)}. Circles are ratios of seconds. {dots.SOURCE}"
+    )
+    return research.figures.Picture("The cheap gradient", caption, figure)
+
+
 def draw_zoo(axes: Axes, found: dict[str, Any]):
     """Draw one row for each function."""
     colours, rows = research.figures.COLOURS, np.arange(len(found))[::-1]
     for i, (name, part) in zip(rows, found.items(), strict=True):
-        colour = colours["stochastic" if name in EXCEPTIONS else "full batch"]
+        dear = name.replace("\n", " ") in EXCEPTIONS
+        colour = colours["stochastic" if dear else "full batch"]
         axes.plot(
             part["ratio"],
             i,

@@ -1,8 +1,12 @@
 """Report of taylor_mode: answer, tables and figure."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 import research
+from experiments.reports import _dots as dots
 from experiments.taylor_mode import (
     JET,
     NESTED,
@@ -77,6 +81,36 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             "Distance from the start, in angle and velocity.",
         ),
     )
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the operations of a stored reference by order, for two functions."""
+    figure, axes = research.figures.new_figure(
+        2, 1, width=dots.WIDTH, height=7.2, sharex=True, sharey=True
+    )
+    rows = {row["function and way"]: row for row in dots.rows(reference)}
+    for panel, name in zip(axes[:, 0], ("scalar", "network"), strict=True):
+        for way, colour in COLOURS.items():
+            found = [rows[f"{name}, {way}"][f"order {order}"] for order in TIMED]
+            known = [(k, v) for k, v in zip(TIMED, found, strict=True) if v is not None]
+            if known:
+                panel.semilogy(*zip(*known, strict=True), "o-", color=colour, label=way)
+        panel.set(ylabel="operations / those of f", xlabel="order of the derivative")
+        panel.set_title(f"f: {name}", loc="left")
+        panel.set_xticks(TIMED)
+        panel.yaxis.set_major_formatter("{x:,.0f}")
+        panel.label_outer()
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3
+    )
+    numbers = reference["numbers"]
+    caption = (
+        "Operations for all derivatives up to an order, divided by those of the "
+        f"function. In Taylor mode they grow {numbers['growth_of_taylor']:.1f} times "
+        "from order 5 to 10; nested derivatives grow "
+        f"{numbers['growth_of_nested']:.0f} times from order 3 to 6. {dots.SOURCE}"
+    )
+    return research.figures.Picture("The cost of high derivatives", caption, figure)
 
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
