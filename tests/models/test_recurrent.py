@@ -71,7 +71,10 @@ def drawn(model, seed=0):
     generator = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return jax.tree.map(
-        lambda leaf: jnp.array(generator.normal(scale=0.6, size=leaf.shape)), shapes
+        lambda leaf: jnp.array(
+            generator.normal(scale=0.6, size=leaf.shape), leaf.dtype
+        ),
+        shapes,
     )
 
 
@@ -516,8 +519,7 @@ def test_a_loop_over_time_has_the_product_of_h_and_no_other(cell):
 
 def predict(x, **options):
     model = network("gru", **options)
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    return model.apply(jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), params), x)
+    return model.apply(drawn(model), x)
 
 
 REFUSED = [
@@ -561,7 +563,7 @@ REFUSED = [
     ),
     (
         lambda: (net := models.recurrence(2, 3, 4)).advance(
-            {}, np.ones((6, 5, 2)), net.start((3,))
+            drawn(net), np.ones((6, 5, 2)), net.start((3,))
         ),
         (
             r"carry must have arrays of shape \(6, 3\) for this x; got \[\(3, 3\)\]. "
@@ -584,7 +586,7 @@ def test_bad_input_is_refused_by_name(call, message):
 def test_lengths_of_eight_bits_reach_as_far_as_any():
     model = models.recurrent(1, 3, 2)
     params, x = (
-        jax.jit(model.init)(jax.random.key(0)),
+        drawn(model),
         np.random.default_rng(0).normal(size=(2, 300, 1)),
     )
     x[:, 120:] = np.nan  # Padding.
@@ -601,8 +603,8 @@ def test_lengths_of_eight_bits_reach_as_far_as_any():
 @each_cell
 def test_half_precision_is_drawn_and_computed(cell):
     model = models.recurrent(2, 3, 4, cell=cell, dtype=jnp.bfloat16)
-    run = jax.jit(lambda key, x: model.apply(model.init(key), x))
-    found = run(jax.random.key(0), np.ones((5, 2), jnp.bfloat16))
+    params = model.init(jax.random.key(0))
+    found = jax.jit(model.apply)(params, np.ones((5, 2), jnp.bfloat16))
     assert found.dtype == jnp.bfloat16
 
 
@@ -614,7 +616,7 @@ def test_sequences_that_are_right_pass():
 def test_inputs_of_more_digits_than_the_params_are_not_cut():
     model = models.recurrent(2, 3, 1, dtype=jnp.float32)
     params, x = (
-        jax.jit(model.init)(jax.random.key(0)),
+        drawn(model),
         np.random.default_rng(0).normal(size=(4, 2)),
     )
     wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
