@@ -380,7 +380,7 @@ def in_slices(
     Raises:
       ValueError: size is not a positive integer. The returned function raises
         ValueError if the batch is empty, if x and y differ in length, or if
-        `check_data` does.
+        `check_data` raises an error.
     Example:
       >>> mean = in_slices(lambda params, batch: jnp.mean(batch.x), 4)
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))

@@ -115,8 +115,8 @@ def weighted(
 def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Compute -|x|, with the derivative +1 at 0.
 
-    JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add another term,
-    whose derivative at 0 is that of x < 0. There -|x| = x has the derivative +1, so
-    only +1 gives the sum of the two terms the right derivative at 0.
+    JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a second
+    term, which uses its derivative for x < 0 at x = 0. For x < 0, -|x| = x has the
+    derivative +1. So the derivative of the sum at 0 is right only with +1.
     """
     return jnp.where(x > 0, -x, x)

@@ -124,10 +124,10 @@ def focal(
 
     For a logit z, q is σ(z) if the label is 1, and σ(-z) if it is 0. The factor (1 -
     q)^γ reduces the loss of examples whose label already has a high probability. With γ
-    = 0, the loss is `logistic`. Both factors are computed from log σ, so the loss keeps
-    its relative precision for confident predictions. optax.sigmoid_focal_loss without
-    its alpha is the same function for labels 0 and 1. Its alpha is the factor `weights`
-    here.
+    = 0, the loss is `logistic`. (1 - q)^γ and log q are both computed from log σ, so
+    the loss keeps its relative precision for confident predictions.
+    optax.sigmoid_focal_loss without its alpha is the same function for labels 0 and 1.
+    Its alpha is the factor `weights` here.
 
     Args:
       logit: Logit z, floating, shape ().

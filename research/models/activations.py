@@ -66,9 +66,9 @@ def gelu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Compute the tanh approximation of `gelu`: z (1 + tanh(u)) / 2 = z σ(2u).
 
-    Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid, which keeps the digits where
-    1 + tanh(u) is near 0. GPT-2 uses this function. It equals `jax.nn.gelu(z)`, and
-    PyTorch's gelu with approximate="tanh".
+    Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid. z σ(2u) is computed, because
+    it keeps its digits where 1 + tanh(u) is near 0. GPT-2 uses this function. It equals
+    `jax.nn.gelu(z)`, and PyTorch's gelu with approximate="tanh".
 
     Args:
       z: Floating array of any shape.
@@ -183,7 +183,7 @@ ACTIVATION_DERIVATIVES: dict[str, Activation] = {
 
 
 def find_activation(name: str | Activation) -> Activation:
-    """Return the activation that has this name in `ACTIVATIONS`, or a function itself.
+    """Return the activation with a given name. A function is returned unchanged.
 
     Args:
       name: A key of `ACTIVATIONS`, or an elementwise function of one array, such as

@@ -105,8 +105,8 @@ def transformer_decoder(
       num_layers: Number of blocks.
       num_heads: Number of heads of each attention.
       hidden: Number of hidden units of each block's network. None means 4 * width, or
-        8 * width // 3 if gated. Both networks then have about the same number of
-        weights.
+        8 * width // 3 if gated. With and without a gate, the network then has about the
+        same number of weights.
       positions: "learned", or "sinusoidal" or "rotary", which have no parameters. With
         "rotary", nothing is added to E[tokens]: each block rotates its queries and keys
         (`research.models.rotate`), and width / num_heads must be even.

@@ -89,8 +89,8 @@ def softmax_regression(
     Minimise f(W, b) = 1/n Σ -log softmax(x_i W + b)[y_i] + penalty/2 |W|². The loss
     does not change if the same number is added to all logits. Therefore the solver
     considers only params W and b whose sums over the classes are 0. Among these params
-    the optimum is unique. If the penalty is positive and includes the intercept, it is
-    also the only optimum among all params.
+    the optimum is unique. If the penalty is positive and includes the intercept, there
+    is no other optimum among all params.
 
     Args:
       x: Inputs, shape (n, d), floating.

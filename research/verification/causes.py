@@ -128,7 +128,8 @@ def _telling_steps(e: Evidence) -> int:
 def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
     """Return the first steps of both trajectories, for comparison.
 
-    Entries that are NaN in both, as a mistake may make them, are set to 0 and so agree.
+    A mistake may make entries NaN. Entries that are NaN in both trajectories are set to
+    0, so that they count as equal.
     """
     shown_found, shown_wrong = {}, {}
     for field in ("iterates", "updates", "evaluations"):

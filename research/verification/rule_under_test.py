@@ -104,7 +104,7 @@ def _imported(word: str) -> tuple[Any, list[str]]:
 def made(
     rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a rule, made by its constructor if necessary, with a check of each call.
+    """Return a rule whose calls are checked, and build it if a constructor is given.
 
     The error messages contain the name of the rule.
 
