@@ -18,14 +18,14 @@ def answer(findings: research.runs.Findings) -> str:
     above = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in EXCEPTIONS)
     slow = max(found, key=lambda name: found[name]["ratio_of_seconds"])
     return (
-        f"At most {numbers['largest_ratio']:.1f} times the operations of the function, "
-        f"over {len(found) - len(EXCEPTIONS)} functions (most for the "
-        f"{numbers['dearest']}), for any number of inputs. At n = "
+        f"A gradient takes at most {numbers['largest_ratio']:.1f} times the operations "
+        f"of its function, for any number of inputs. This is the largest ratio of "
+        f"{len(found) - len(EXCEPTIONS)} functions ({numbers['dearest']}). At n = "
         f"{numbers['largest']:,} the gradient of the Rosenbrock function takes "
         f"{numbers['ratio_at_any_n']:.1f} times the operations in reverse mode and "
-        f"{numbers['forward_at_largest']:,.0f} times in forward mode. JAX's own rules "
-        f"exceed the bound for: {above}. In seconds the ratio is at most "
-        f"{found[slow]['ratio_of_seconds']:.1f} ({slow})."
+        f"{numbers['forward_at_largest']:,.0f} times in forward mode. JAX's own "
+        f"derivative rules exceed the theoretical bound for: {above}. In seconds the "
+        f"ratio is at most {found[slow]['ratio_of_seconds']:.1f} ({slow})."
     )
 
 

@@ -22,16 +22,16 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     length, found = numbers["lengths"][-1], numbers["bytes"]
     parts = [
-        f"{way} need {found[way][-1] / 1e3:,.0f} kB, "
-        f"{found[PLAIN][-1] / found[way][-1]:.0f} times less, and "
+        f"with {way} it needs {found[way][-1] / 1e3:,.0f} kB "
+        f"({found[PLAIN][-1] / found[way][-1]:.0f} times less) and "
         f"{numbers['seconds'][way][1]:.1f} times the seconds"
         for way in OURS[1:]
     ]
     return (
         f"The gradient of a loop of {length:,} steps needs "
         f"{found[PLAIN][-1] / 1e3:,.0f} kB if all steps are stored; "
-        f"{'; '.join(parts)}. The values have the bits of the plain scan. Every "
-        "promised amount of memory was kept."
+        f"{'; '.join(parts)}. The values are bit-identical to those of a plain "
+        "scan. No scan used more memory than promised."
     )
 
 

@@ -27,15 +27,16 @@ def answer(findings: research.runs.Findings) -> str:
     fails = [
         name for name, part in numbers["functions"].items() if not part["works"][JET]
     ]
+    jet = f"no rule for {', '.join(fails)}" if fails else "rules for every function"
     return (
         f"In Taylor mode, the operations grow {numbers['growth_of_taylor']:.1f} times "
-        f"at most when the order doubles to {len(found[0]) - 1}; nested derivatives "
-        f"grow {numbers['growth_of_nested']:.1f} times from order {last // 2} to "
-        f"{last}. Order {last} of the scalar function takes {found[0][last]:.0f} times "
-        f"the operations of the function, nested {found[1][last]:.0f}. jet has no rule "
-        f"for {', '.join(fails) or 'none of them'}. A pendulum that is integrated by "
-        "series of order 12, with 64 steps in a period, returns to its start with an "
-        f"error of {numbers['pendulum_error']:.0e}."
+        f"at most when the order doubles to {len(found[0]) - 1}; those of "
+        f"nested derivatives grow {numbers['growth_of_nested']:.1f} times from order "
+        f"{last // 2} to {last}. Up to order {last}, the derivatives of the scalar "
+        f"function take {found[0][last]:.0f} times the operations of the function in "
+        f"Taylor mode, and {found[1][last]:.0f} times nested. jet has {jet}. A "
+        "pendulum that is integrated by series of order 12, with 64 steps in a period, "
+        f"returns to its start with an error of {numbers['pendulum_error']:.0e}."
     )
 
 
