@@ -169,6 +169,7 @@ SHOWN = {
         1,
     ),
     "taylor_mode": (("order 2", "order 10"), 1),
+    "tuning_protocol": (("false winners", "finds a factor of 1.25"), 1),
     "text_classification": (("test accuracy", "low", "macro-F1", "its high"), 100),
 }
 
@@ -184,7 +185,11 @@ def missing(figure, reference, columns, factor):
     table = reference["table"]
     rows = [row for row in table["rows"] if not row[0].startswith(NOT_DRAWN)]
     wanted = [row[table["columns"].index(name)] for row in rows for name in columns]
-    numbers = [factor * float(entry) for entry in wanted if entry not in ("–", None)]
+    numbers = [
+        factor * float(str(entry).partition(" %")[0])
+        for entry in wanted
+        if entry not in ("–", None)
+    ]
     return [n for n in numbers if np.abs(drawn - n).min() > 5e-4 * n]
 
 

@@ -1,12 +1,14 @@
 """Report of tuning_protocol: answer, tables and figures."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 import research
+from experiments.reports import _dots as dots
 from experiments.tuning_protocol import (
     CLEAR,
     COMPARE,
@@ -227,6 +229,45 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
             "Wrong winners by true ratio", by_ratio, second
         ),
     }
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw false winners and power of a stored reference, by workload."""
+    figure, axes = research.figures.new_figure(2, 1, width=dots.WIDTH, height=8.6)
+    rows = dots.rows(reference)
+    names = list(dict.fromkeys(row["workload"] for row in rows))
+    looks = {"t-test": "stochastic", "compare, 6 searches": "mini-batch"}
+    for panel, column, words in zip(
+        axes[:, 0],
+        ("false winners", "finds a factor of 1.25"),
+        ("% winners between a rule and itself", "% that find a factor of 1.25"),
+        strict=True,
+    ):
+        points = []
+        for name in names:
+            for row in (row for row in rows if row["workload"] == name):
+                found = map(float, re.findall(r"[\d.]+", row[column]))
+                points.append(dots.Dot("", *found, looks[row["way"]]))
+        dots.draw_dots(panel, points, digits=0)
+        places = 2 * np.arange(len(names))[::-1] + 0.5
+        panel.set_yticks(places, [name.replace("_", "\n") for name in names])
+        panel.set(xlim=(-4, 108), xlabel=words)
+        for y in places[1:] + 1:
+            panel.axhline(y, color="#E6E8EB", lw=1)
+    axes[0, 0].axvline(5, color=research.figures.COLOURS["exact"], lw=1, ls="--")
+    for way, colour in looks.items():
+        colour = research.figures.COLOURS[colour]
+        axes[0, 0].plot([], [], "o", ms=8, color=colour, label=way)
+    figure.legend(loc="outside upper left", ncols=2)
+    numbers = reference["numbers"]
+    caption = (
+        "Above: studies of a rule and itself that name a winner (dashed: the 5 % that "
+        f"a 95 % interval allows): {100 * numbers['rival_in_null']:.0f} % by a t-test "
+        f"after one search, {100 * numbers['compare_in_null']:.1f} % by compare. "
+        "Below: studies that find a rule whose cost was multiplied by 1.25. With 95 % "
+        f"intervals. {dots.SOURCE}"
+    )
+    return research.figures.Picture("How often is the winner wrong?", caption, figure)
 
 
 def draw_searches(numbers: dict[str, Any]):
