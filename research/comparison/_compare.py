@@ -1,4 +1,4 @@
-"""Compare update rules: which is better here, by how much, and is that certain?"""
+"""Compare update rules: which is better, by how much, and is the answer certain?"""
 
 import inspect
 from collections.abc import Mapping, Sequence
