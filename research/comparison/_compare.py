@@ -127,7 +127,7 @@ def plan(
     Args:
       rules, workload, baseline, spaces, evaluations, terms: As for `compare`.
     Returns:
-      The pair (protocol, contenders).
+      The pair (protocol, contenders). A contender is a rule with its search space.
     Raises:
       ValueError, TypeError: As for `compare`.
     Example:
