@@ -1,4 +1,4 @@
-"""What experiments share to save their networks, and to predict a file of the user."""
+"""Functions that save trained networks and predict a file of the user."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 
 import research
 from research.descent import TrainResult
+from research.reading import read_bytes
 from research.runs import Result, Table, TrainedModel
 from research.types import Model, Saved
 
@@ -77,13 +78,33 @@ def kept_model(
     return TrainedModel(params, architecture, steps, evaluated)
 
 
-def loaded(path: Path, build: Callable[[Any], Model]) -> tuple[Model, Any, Any]:
-    """Return the model that a file of weights describes, its params and architecture.
+def loaded(
+    folder: Path, name: str, build: Callable[[Any], Model]
+) -> tuple[Model, Any, Any]:
+    """Return a model of a finished run, its params and its architecture.
 
     Args:
-      path: File of weights.
+      folder: Run folder.
+      name: Name of the model in the run.
       build: Function architecture -> model.
     """
+    path = research.runs.model_file(folder, name)
     architecture = research.models.read_architecture(path)
     model = build(architecture)
     return model, research.models.load(path, model, architecture), architecture
+
+
+def text_of(file: Path, most_bytes: int) -> str:
+    """Return the text of the user's file.
+
+    Raises:
+      ValueError: The file cannot be read, is longer than `most_bytes`, or is not in
+        UTF-8.
+    """
+    try:
+        return read_bytes(file, most_bytes).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is not a text in UTF-8: byte {error.start} is not valid. Convert "
+            "it, for example with iconv."
+        ) from error

@@ -23,6 +23,7 @@ from typing import Any
 import research
 
 EXPECTED = {"floor_over_prediction": (0.8, 1.25)}
+TIMES_COMPILATION = True  # So no compiled program is kept.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which critical points does a box contain, and which of them does a search miss?
+"""Which critical points does a function have in a box, and which does a search miss?
 
 A search by Newton's method from a lattice of starts finds critical points, but it
 cannot say that there are no others. Interval arithmetic can: it encloses the
@@ -50,6 +50,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._landscapes import camel, himmelblau, rosenbrock
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -58,21 +59,17 @@ Landscape = tuple[str, Callable[..., Any], tuple[tuple[float, float], ...]]
 LANDSCAPES: dict[str, Landscape] = {
     "himmelblau": (
         "(x² + y - 11)² + (x + y² - 7)²",
-        lambda x: (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2,
+        himmelblau,
         ((-5.0, 5.0), (-5.0, 5.0)),
     ),
     "camel": (
         "(4 - 2.1 x² + x⁴ / 3) x² + x y + (4 y² - 4) y²",
-        lambda x: (
-            (4 - 2.1 * x[0] ** 2 + x[0] ** 4 / 3) * x[0] ** 2
-            + x[0] * x[1]
-            + (4 * x[1] ** 2 - 4) * x[1] ** 2
-        ),
+        camel,
         ((-3.0, 3.0), (-2.0, 2.0)),
     ),
     "rosenbrock": (
         "(1 - x)² + 100 (y - x²)²",
-        lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2,
+        rosenbrock,
         ((-2.0, 2.0), (-1.0, 3.0)),
     ),
     "rastrigin": (

@@ -120,9 +120,8 @@ import jax
 import numpy as np
 import optax
 
-from experiments._prediction import arrays_to_keep, kept_model, loaded
+from experiments._prediction import arrays_to_keep, kept_model, loaded, text_of
 from research.cli.progress import OnProgress
-from research.reading import read_bytes
 from research.types import Checkpoints, Saved
 
 TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
@@ -380,8 +379,7 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
     """
     continued = []
     for name in ("lstm_longer", "gpt_longer"):
-        path = research.runs.model_file(folder, name)
-        model, params, architecture = loaded(path, build)
+        model, params, architecture = loaded(folder, name, build)
         symbols = architecture["symbols"]
         prompt = prompt_of(file, symbols)[-architecture["context"] :]
         drawn = research.models.generate(
@@ -401,13 +399,7 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
 
 def prompt_of(file: Path, symbols: Sequence[str]):
     """Return the characters of a text file as tokens."""
-    try:
-        text = read_bytes(file, MOST_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file} is not a text in UTF-8: byte {error.start} is not valid. Convert "
-            "it, for example with iconv."
-        ) from error
+    text = text_of(file, MOST_BYTES)
     unknown = sorted(set(text) - set(symbols))
     if unknown or not text:
         raise ValueError(

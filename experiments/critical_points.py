@@ -1,4 +1,4 @@
-"""Where does a landscape stand still, and which of these places are minima?
+"""Where is the gradient of a function zero, and which of these points are minima?
 
 A zero derivative marks a critical point: a minimum, a maximum, a saddle, or none of
 these. Newton's method on ∇f = 0 finds all kinds equally well. The eigenvalues of the
@@ -58,6 +58,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._landscapes import camel, himmelblau
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -75,20 +76,6 @@ DEGENERATE = {  # name: formula; each is degenerate at 0.
     "(y - x²)(y - 3x²) (Peano)": lambda x: (x[1] - x[0] ** 2) * (x[1] - 3 * x[0] ** 2),
     "x⁶ + y²": lambda x: x[0] ** 6 + x[1] ** 2,
 }
-
-
-def himmelblau(x: Any):
-    """Return Himmelblau's function of a point of shape (2,)."""
-    return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
-
-
-def camel(x: Any):
-    """Return the six-hump camel function of a point of shape (2,)."""
-    return (
-        (4 - 2.1 * x[0] ** 2 + x[0] ** 4 / 3) * x[0] ** 2
-        + x[0] * x[1]
-        + (4 * x[1] ** 2 - 4) * x[1] ** 2
-    )
 
 
 def run(

@@ -1,4 +1,4 @@
-"""Does the error that a numerical derivative claims bound the error that it makes?
+"""Is the error of a numerical derivative at most the error that it claims?
 
 `finite_difference` and three other packages (scipy.differentiate, numdifftools and
 jacobi) differentiate the same functions at the same points and estimate their own
@@ -37,7 +37,6 @@ and once for kinks.
 """
 
 import dataclasses
-import importlib.util
 import math
 import sys
 import time
@@ -76,14 +75,15 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
 
 import numpy as np
 
+from experiments._peers import peer
 from research.cli.progress import OnProgress
 from research.derivatives.problems.random_functions import CLASSES, random_cases
 from research.types import Checkpoints
 
 OURS = "finite_difference"
 PEERS = {
-    "scipy.differentiate": "scipy",
-    "scipy.differentiate, all": "scipy",
+    "scipy.differentiate": "scipy.differentiate",
+    "scipy.differentiate, all": "scipy.differentiate",
     "numdifftools": "numdifftools",
     "jacobi": "jacobi",
 }
@@ -163,8 +163,7 @@ class Package(NamedTuple):
 
 def installed():
     """Return the installed packages by name, each with its defaults."""
-    load = importlib.import_module
-    scipy_ask = lambda f, x, order: load("scipy.differentiate").derivative(f, x)
+    scipy_ask = lambda f, x, order: peer("scipy.differentiate").derivative(f, x)
     packages = {
         OURS: Package(
             lambda f, x, order: research.derivatives.finite_difference(f, x, order),
@@ -177,21 +176,21 @@ def installed():
         ),
         "scipy.differentiate, all": Package(scipy_ask, lambda r: (r.df, r.error, True)),
         "numdifftools": Package(
-            lambda f, x, order: load("numdifftools").Derivative(
+            lambda f, x, order: peer("numdifftools").Derivative(
                 f, n=order, full_output=True
             )(x),
             read_numdifftools,
             ORDERS,
         ),
         "jacobi": Package(
-            lambda f, x, order: load("jacobi").jacobi(f, x),
+            lambda f, x, order: peer("jacobi").jacobi(f, x),
             lambda r: (r[0], r[1], True),
         ),
     }
     return {
         name: package
         for name, package in packages.items()
-        if name == OURS or importable(PEERS[name])
+        if name == OURS or peer(PEERS[name]) is not None
     }
 
 
@@ -204,11 +203,6 @@ def read_numdifftools(reply: Any):
     """
     details = reply if hasattr(reply, "error_estimate") else reply[1]
     return reply[0], details.error_estimate, True
-
-
-def importable(module: str):
-    """Return whether a package is installed, without importing it."""
-    return importlib.util.find_spec(module) is not None
 
 
 def ask(package: Any, problems: Sequence[Any]):

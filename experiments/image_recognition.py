@@ -1,5 +1,5 @@
-"""How many images does a linear model recognise, how many a network, and how many a
-convolutional one?
+"""How many images does a linear model recognise, how many an MLP, and how many a
+convolutional network?
 
 Fashion-MNIST has 60,000 small training images of clothes and 10,000 test images, in ten
 classes. Three models are trained by Adam. The learning rate rises and falls once.
@@ -438,8 +438,7 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
     """
     found, shape, classes = {}, None, ()
     for name in LABELS:
-        path = research.runs.model_file(folder, name)
-        model, params, architecture = loaded(path, build)
+        model, params, architecture = loaded(folder, name, build)
         shape, classes = architecture["image_shape"], architecture["classes"]
         image = research.datasets.read_image(file, tuple(shape))
         # White is 16 in the bundled digits, and 255 in a file.

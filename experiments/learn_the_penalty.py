@@ -1,9 +1,9 @@
-"""Can descent learn a penalty from the validation loss, instead of a grid?
+"""Can descent on the validation loss choose a penalty, instead of a grid search?
 
 The weights w(θ) that minimise a penalised training loss are a function of the penalties
 e^θ. The implicit function theorem gives the derivative of w(θ), so the validation loss
-of w(θ) has a gradient, and descent can choose θ. A grid can choose one penalty. Descent
-can choose one for each feature.
+of w(θ) has a gradient, and descent can choose θ. A grid search can choose one penalty.
+Descent can choose a penalty for each feature.
 
     python experiments/learn_the_penalty.py            # under a minute
 
@@ -67,6 +67,7 @@ import numpy as np
 import optax
 
 from experiments._peers import peer
+from experiments._timing import seconds_and_ratios
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -242,22 +243,14 @@ def _ways(config: Config) -> dict[str, Any]:
             "error": float(max(apart)),
             "bytes": int(memory.temp_size_in_bytes),
         }
-    calls = [lambda g=g: g(thetas[1]) for g in gradients.values()]
-    seconds = research.tuning.interleaved_timing(calls, config.repeats)
-    ratios = seconds / seconds[:, :1]
+    calls = {way: lambda g=g: g(thetas[1]) for way, g in gradients.items()}
     by_peer = rows.pop(OPTIMISTIX, {})
     return {
         "ways": rows,
         "peer_installed": installed,
         "peer_error": by_peer.get("error"),
         "peer_bytes": by_peer.get("bytes"),
-        "seconds": {
-            way: [
-                float(np.median(seconds[:, i])),
-                *map(float, research.statistics.median_interval(ratios[:, i])),
-            ]
-            for i, way in enumerate(gradients)
-        },
+        "seconds": seconds_and_ratios(calls, config.repeats),
         "gradient_error": rows[IMPLICIT]["error"],
         "unrolled_bytes_over_implicit": rows[UNROLLED]["bytes"]
         / rows[IMPLICIT]["bytes"],

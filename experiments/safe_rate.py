@@ -55,6 +55,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._landscapes import himmelblau
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -72,7 +73,7 @@ FUNCTIONS: dict[
     ),
     "himmelblau": (
         "(x² + y - 11)² + (x + y² - 7)²",
-        lambda x: (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2,
+        himmelblau,
         ((-5.0, 5.0), (-5.0, 5.0)),
     ),
     "waves": (

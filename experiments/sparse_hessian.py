@@ -1,8 +1,9 @@
-"""What does a Hessian cost if most of its entries are 0?
+"""How much less does a Hessian cost if most of its entries are 0?
 
-A dense Jacobian takes a product for each column or row. If the zeros are known, columns
-that share no row are computed by one product. The number of products, the colours, then
-depends on the pattern and not on the size.
+A dense Jacobian J takes one product J v or uᵀ J for each of its columns or rows. If the
+places of the zeros are known, columns that have no entries in the same row can share a
+colour, and one product computes all columns of a colour. The number of products, which
+is the number of colours, then depends on the pattern and not on the size.
 
     python experiments/sparse_hessian.py            # about a minute
 
@@ -68,6 +69,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._timing import seconds_and_ratios
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -182,10 +184,6 @@ def _examined(problem: Problem, config: Config) -> tuple[dict[str, Any], np.ndar
         truth = calls["dense"](x)
         largest = jnp.max(jnp.abs(truth))
         difference = float(jnp.max(jnp.abs(first.matrix.todense() - truth)) / largest)
-    seconds = research.tuning.interleaved_timing(
-        [lambda call=call: call(x) for call in calls.values()], config.repeats
-    )
-    ratios = seconds / seconds[:, :1]
     corner = np.zeros((SHOWN, SHOWN), bool)
     rows, columns = first.pattern.rows, first.pattern.columns
     inside = (rows < SHOWN) & (columns < SHOWN)
@@ -200,11 +198,7 @@ def _examined(problem: Problem, config: Config) -> tuple[dict[str, Any], np.ndar
         "dense_bytes": 8 * problem.size * first.pattern.shape[0],
         "difference": difference,
         "pattern_seconds": found_in,
-        "seconds": {
-            way: [
-                float(np.median(seconds[:, i])),
-                *map(float, research.statistics.median_interval(ratios[:, i])),
-            ]
-            for i, way in enumerate(calls)
-        },
+        "seconds": seconds_and_ratios(
+            {way: lambda f=f: f(x) for way, f in calls.items()}, config.repeats
+        ),
     }, corner

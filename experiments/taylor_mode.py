@@ -1,4 +1,4 @@
-"""What does a high derivative cost, order by order?
+"""How does the cost of a derivative grow with its order?
 
 A derivative of a derivative doubles the work, so n nested derivatives cost about 2^n
 times the function. Taylor mode evaluates the function once, on series instead of
@@ -34,6 +34,7 @@ EXPECTED = {
     "pendulum_slope": (-12.0, -7.5),
     "pendulum_error": (0.0, 1e-12),
 }
+TIMES_COMPILATION = True  # So no compiled program is kept.
 
 
 @dataclasses.dataclass(frozen=True)

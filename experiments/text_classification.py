@@ -104,10 +104,10 @@ from experiments._prediction import (
     kept_model,
     loaded,
     ranked_classes,
+    text_of,
 )
 from research.cli.progress import OnProgress
 from research.figures.confusion import commonest_errors
-from research.reading import read_bytes
 from research.types import Checkpoints, Params, Saved, Sequences
 
 BASELINES = {
@@ -512,8 +512,7 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
       folder: Run folder.
       file: Text in UTF-8.
     """
-    path = research.runs.model_file(folder, "transformer")
-    model, params, architecture = loaded(path, build)
+    model, params, architecture = loaded(folder, "transformer", build)
     words = words_of(file, architecture["dataset"])
     vocabulary = {word: i for i, word in enumerate(architecture["vocabulary"], 1)}
     read_words = words[: architecture["words"]]
@@ -534,14 +533,7 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
 
 def words_of(file: Path, dataset: str):
     """Return the words of a text file, written as in the data set."""
-    data = read_bytes(file, MOST_BYTES)
-    try:
-        text = data.decode("utf-8").lower()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file} is not a text in UTF-8: byte {error.start} is not valid. Convert "
-            "it, for example with iconv."
-        ) from error
+    text = text_of(file, MOST_BYTES).lower()
     # Reuters R8 has only letters; everything else became a space.
     return (re.sub(r"[^a-z]+", " ", text) if dataset == CLAIM else text).split()
 

@@ -1,4 +1,4 @@
-"""Which way do update rules take down a landscape?
+"""Which paths do update rules take to the minimum of a function?
 
 Several rules start at the same point of a landscape of two parameters. Gradients are
 exact, so nothing is random. Gradient descent always steps straight down the slope.
@@ -77,6 +77,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._landscapes import himmelblau, rosenbrock
 from research.cli.progress import OnProgress
 from research.types import Checkpoints
 
@@ -110,16 +111,6 @@ def turned(x: Any):
     """Return x in coordinates along the axes of the ellipses of `quadratic`."""
     cosine, sine = math.cos(ANGLE), math.sin(ANGLE)
     return cosine * x[0] + sine * x[1], cosine * x[1] - sine * x[0]
-
-
-def rosenbrock(x: Any):
-    """Return Rosenbrock's function: a curved valley, steep across and flat along."""
-    return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
-
-
-def himmelblau(x: Any):
-    """Return Himmelblau's function, which has four minima of equal height."""
-    return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
 
 
 def beale(x: Any):

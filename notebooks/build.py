@@ -18,18 +18,22 @@ from pathlib import Path
 import jupytext
 
 TOP = Path(__file__).parent.parent
+# The main experiment, then the lessons in the order of the article's sections.
 NAMES = (
     "batch_stochastic_minibatch",
+    "mathematics_behind_ai",
     "what_is_a_derivative",
+    "where_is_the_minimum",
     "the_chain_rule_at_work",
     "write_adam",
-)
-NAMES += (
-    "bring_your_own_rule",
-    "your_rule_on_a_network",
+    "fit_a_line",
+    "decision_boundary",
+    "a_tape_by_hand",
     "image_recognition",
     "spoken_words",
     "character_language_model",
+    "bring_your_own_rule",
+    "your_rule_on_a_network",
 )
 SOURCES = tuple(TOP / f"notebooks/{name}.py" for name in NAMES)
 README = TOP / "README.md"  # With the badge of the first.

@@ -1,15 +1,20 @@
 """Set JAX and XLA flags: devices, thread pool, float64, precision, portable bits.
 
-No other module of this package sets such flags.
+Bits are portable if every supported processor computes the same ones. No other module
+of this package sets such flags.
 """
 
 import functools
+import hashlib
 import importlib.metadata
+import importlib.util
 import math
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +22,7 @@ import threadpoolctl
 from jax.interpreters import mlir
 
 from research import portable as settings
+from research.checks import check_path
 
 # XLA's CPU backend compiles a loop whose buffers are below a threshold into one kernel.
 # Otherwise it calls a kernel for each operation of each step. Measured at 256 kB on two
@@ -34,6 +40,10 @@ MOST = 65_536  # Largest number of devices, and of threads.
 # the first cache: with 32 kB at 288 terms of float32, 253 of float64.
 MOST_TERMS = 192
 PORTABLE_SINCE = (0, 10)  # Version of jaxlib. Older ones refuse a flag.
+# Environment variables on which a compiled program may depend.
+OF_PROGRAMS = ("XLA_FLAGS", "NPROC", *settings.PRODUCTS, "OPENBLAS_CORETYPE")
+SECONDS_WORTH_KEEPING = 0.1  # Reading a small program takes a hundredth of a second.
+MOST_BYTES = 2**30  # Of a folder's programs. The least recently used ones go first.
 
 
 def configure(
@@ -59,12 +69,13 @@ def configure(
         with more than 192 terms is computed in parts of 192, in order, and JAX's linear
         algebra uses OpenBLAS's kernels for Haswell. Convolutions of XLA (our models use
         products) with more than 250 terms still depend on the processor's cache. NumPy
-        and SciPy choose their kernels when they are imported: `research.portable` and
-        the flag --portable of an experiment pin these too. False leaves a process that
-        is portable as it is.
+        and SciPy choose their kernels when they are imported. `research.portable` and
+        the flag --portable of an experiment fix these kernels too. False does not undo
+        an earlier call with True.
     Raises:
       ValueError: devices or pool is not a positive integer; devices exceeds pool; or
         `portable` is True on another processor or system, or with jaxlib below 0.10.
+      TypeError: `portable` is neither True nor False.
       RuntimeError: The backend has already started with other values, or SciPy was
         imported before `portable` was set. Call `configure` earlier.
     Example:
@@ -126,6 +137,79 @@ def configure(
         # SciPy has not been imported, or was with this value.
         os.environ["OPENBLAS_CORETYPE"] = settings.LIBRARIES["OPENBLAS_CORETYPE"]
         _split_products()
+
+
+def keep_programs(folder: str | Path | None = None) -> Path | None:
+    """Keep compiled programs on disk, so that the next process does not compile them.
+
+    JAX's persistent compilation cache does this work. This function only chooses its
+    folder. A program may depend on the version of jaxlib, the processor, the flags of
+    XLA and the size of the thread pool, so each such combination has a folder of its
+    own. A program that is read from disk gives the same bits as one that is compiled. A
+    damaged file is reported in a warning, and the program is compiled.
+
+    `import research` does not call this function. Experiments and the command `descent`
+    do, after `configure`. They do not if the user has chosen a folder
+    (JAX_COMPILATION_CACHE_DIR), or has turned JAX's cache off
+    (JAX_ENABLE_COMPILATION_CACHE=false).
+
+    Args:
+      folder: Folder that contains the folders of all combinations. None means the
+        environment variable DESCENT_PROGRAMS, or else `descent/programs` in the user's
+        cache folder. The folder may be deleted at any time.
+    Returns:
+      The folder of this process's programs, which holds at most 1 GiB. None if this
+      call changes nothing: the user has turned the cache off or chosen another folder,
+      no file can be written, or JAX would compress the files without a checksum (JAX
+      does so if the package zstandard is installed).
+    Raises:
+      TypeError: `folder` is neither a path nor None.
+    Example:
+      >>> folder = keep_programs()  # Before the first compilation.
+    """
+    if folder is not None:
+        check_path("folder", folder)
+    chosen_by_user = jax.config.jax_compilation_cache_dir
+    if chosen_by_user or not jax.config.jax_enable_compilation_cache:
+        return None
+    if any(map(_is_installed, ("zstandard", "compression.zstd"))):
+        return None
+    import pooch
+
+    chosen = folder or os.environ.get("DESCENT_PROGRAMS")
+    own = Path(chosen or pooch.os_cache("descent") / "programs") / _combination()
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(own, os.W_OK):
+        return None
+    for name, value in (
+        ("jax_compilation_cache_dir", str(own)),
+        ("jax_compilation_cache_max_size", MOST_BYTES),
+        ("jax_persistent_cache_min_compile_time_secs", SECONDS_WORTH_KEEPING),
+    ):
+        jax.config.update(name, value)
+    return own
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # Its package is missing.
+        return False
+
+
+def _combination(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
+    """Return a name for what a compiled program may depend on."""
+    path, version = Path(cpuinfo), importlib.metadata.version("jaxlib")
+    text = path.read_text(errors="replace") if path.exists() else platform.processor()
+    # The first processor's lines. Its current frequency does not count.
+    lines = re.findall(r"^(?:model name|flags|Features)\s*:.*$", text, re.MULTILINE)
+    facts = [version, platform.machine(), *(lines[:2] or [text])]
+    facts += [f"{name}={os.environ.get(name, '')}" for name in OF_PROGRAMS]
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return f"jaxlib-{version}-{digest[:16]}"
 
 
 def is_portable() -> bool:

@@ -44,7 +44,13 @@ NONE = (
 
 
 class Row(NamedTuple):
-    """What was compared, how large the difference is and may be, and what is wrong."""
+    """A comparison.
+
+    Attributes:
+      what: Name of what is compared.
+      difference, bound: The difference, and the largest one that is allowed.
+      fault: What is wrong, or "".
+    """
 
     what: str
     difference: float

@@ -395,7 +395,7 @@ def seal_weights(files: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def load_weights(folder: Path) -> Any:
-    """What is loaded has the shapes and the dtypes of the model, and its digest."""
+    """Check the shapes, the dtypes and the digest of a model that was loaded."""
     path = folder / "w.safetensors"
     params = models.load(
         path, Model(lambda key: WEIGHTS, lambda params, x, key=None: x), MINE

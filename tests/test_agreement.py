@@ -210,10 +210,11 @@ def test_what_may_change_alone_leaves_the_verdict():
     here["table"]["rows"][0][9] = 0.1  # Chosen by the run.
     found = agreement.hold(there, here, varies=VARIES)
     assert (found.same, found.agrees, len(found.chosen)) == (False, True, 1)
-    assert (
-        "Reported but not judged, because it depends on single trainings: row 1, "
-        "chosen: " in agreement.agreement_verdict(found)
-    )
+    told = agreement.agreement_verdict(found)
+    count = found.values - 1
+    assert told.startswith(f"The same printed digits: {count} of the {count + 1} ")
+    assert "Reported but not judged, because the experiment says that it varies" in told
+    assert "row 1, chosen: " in told
     assert not agreement.hold(there, here).agrees
 
 

@@ -16,8 +16,8 @@ import pytest
 TOP = Path(__file__).parent.parent
 # Who may import whom: only to the left. Modules of one layer do not import each other.
 LAYERS = (
-    ("portable",),
-    ("types", "backend", "naming", "checks", "reading"),
+    ("portable", "checks"),
+    ("types", "backend", "naming", "reading"),
     ("sizes", "files", "cluster"),
     (
         "derivatives",

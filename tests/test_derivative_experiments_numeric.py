@@ -185,7 +185,7 @@ def test_every_package_that_is_there_differentiates_the_exponential(name):
 def test_packages_that_are_missing_stand_in_the_table_with_the_way_to_get_them(
     monkeypatch,
 ):
-    monkeypatch.setattr(honest_errors, "importable", lambda module: False)
+    monkeypatch.setattr(honest_errors, "peer", lambda name: None)
     result = cli.conduct(
         honest_errors, honest_errors.Config("development", per_class=2)
     )

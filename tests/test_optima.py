@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.special
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
@@ -257,6 +258,18 @@ def test_separable_classes_without_a_penalty_are_refused(num_classes):
     ):
         solve(x, y, 0.0)
     assert solve(x, y, 1e-3).gradient_norm < 1e-12
+
+
+def test_optimum_whose_gradient_is_exactly_zero_is_returned():
+    # f'(w) = 0 reads: penalty w = σ(-2w) + σ(-w) / 2, for these symmetric points.
+    x, y = np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
+    optimum = optima.logistic_regression(x, y, 1e-3)
+    slope = lambda w: (
+        1e-3 * w - scipy.special.expit(-2 * w) - 0.5 * scipy.special.expit(-w)
+    )
+    root = scipy.optimize.brentq(slope, 0.0, 20.0, xtol=1e-15)
+    assert optimum.gradient_norm == 0.0
+    np.testing.assert_allclose(optimum.params["weights"], [root], rtol=1e-13)
 
 
 def test_classes_that_touch_without_a_penalty_are_refused():

@@ -58,7 +58,7 @@ def measure_contenders(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> dict[tuple[str, str], Saved]:
-    """Measure every contender on every workload.
+    """Measure every contender (a rule with its search space) on every workload.
 
     Args:
       protocol, contenders: Results of `plan`.
@@ -107,7 +107,7 @@ def measure_contenders(
 def chunk_teller(
     on_progress: OnProgress | None, done: int, total: int, label: str
 ) -> OnChunk | None:
-    """Announce a piece of work, and return the function that reports its progress.
+    """Report the start of a piece of work, and return a callback for its progress.
 
     Args:
       on_progress: Function that is called with (done, total, message), or None.
@@ -190,24 +190,25 @@ def measure_contender(
     on_chunk: OnChunk | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> Saved:
-    """Search a contender's hyper-parameters several times, and report each choice.
+    """Search the hyper-parameters of a rule several times, and report each result.
 
     The searches (`research.tuning.search`) are independent: each has its own trials
-    (choices of hyper-parameters) and its own tuning seeds. The first tuning seeds, at
-    most four, are the screening seeds: every trial of the search is trained on them.
-    Only the better trials are trained on the other tuning seeds. The trial that a
-    search chooses is trained on the reporting seeds. The defaults are trained on the
-    reporting seeds, too. With a budget of one trial, only the defaults are trained.
+    (choices of hyper-parameters) and its own tuning seeds. The first four tuning seeds
+    of a search (or all, if it has fewer) are its screening seeds: every trial with
+    which the search starts is trained on them. Only the better trials are trained on
+    the other tuning seeds. The trial that a search chooses is trained on the reporting
+    seeds. The defaults are trained on the reporting seeds, too. With a budget of one
+    trial, only the defaults are trained.
 
     Args:
       workload: Workload with the parts of the data that the protocol needs.
       contender: The rule and its search space.
       protocol: Protocol of the comparison.
-      timed: Whether to measure the seconds per pass of the best choice. For this, one
-        training runs alone, which needs another compilation.
-      on_chunk: Function that is called with the progress of the search; its `share` is
-        the number of finished runs divided by the largest number of runs that the
-        measurement may need.
+      timed: Whether to measure the seconds per pass of the best choice. One training
+        then runs alone, which needs one more compilation.
+      on_chunk: Function that is called with the progress of the measurement. The field
+        `share` of the progress is the number of finished runs, divided by the largest
+        number of runs that the measurement may need.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and workload.
     Returns:
@@ -217,17 +218,17 @@ def measure_contender(
 
       - `trials` (J, t, h): the trials with which the searches start;
       - `screening` (J, t, s): their log costs on the screening seeds;
-      - `chosen` (J, h): the choice of each search;
-      - `tuning` (J,): the mean log cost of this choice on the tuning seeds;
-      - `costs` (J, n) and `final` (J, n): the costs and final gaps of this choice on
-        the reporting seeds;
+      - `chosen` (J, h): the trial that each search chose;
+      - `tuning` (J,): the mean log cost of this trial on the tuning seeds;
+      - `costs` (J, n) and `final` (J, n): the costs and final gaps of this trial on the
+        reporting seeds;
       - `passes` (k,) and `curves` (J n, k): the passes at each evaluation, and the
         relative gaps there;
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;
       - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, with its
         interval;
-      - `rates` (r,) and `rate_scores` (r, m): rates around the rate of the best search,
-        and their log costs.
+      - `rates` (r,) and `rate_scores` (r, q): rates around the rate of the best search,
+        and their log costs on q tuning seeds, at most ten.
 
       The values can be written as JSON; a study stores them as one entry of `cells`.
     Raises:

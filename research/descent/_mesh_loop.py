@@ -1,8 +1,8 @@
 """Compile the loop over the steps of an epoch on a mesh of devices.
 
-A step has two forms. In the first, every device runs the whole rule, on whole arrays.
-In the second, each device updates its part of split arrays; it is used if the rule
-treats each entry by itself.
+A step has two forms. In the first form, every device runs the whole rule, on whole
+arrays. In the second form, each device updates its part of split arrays. The second
+form is used if the rule treats each entry by itself.
 """
 
 import functools
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.descent import _run, _step
+from research.descent import _step
 from research.descent._collectives import (
     AXIS,
     gather,
@@ -34,7 +34,12 @@ from research.descent._mesh import (
     whole,
 )
 from research.descent._processes import check_same_everywhere
-from research.descent._train_loop import Compiled, loop_over
+from research.descent._train_loop import (
+    Compiled,
+    batches_by_epoch,
+    loop_over,
+    no_info,
+)
 from research.descent._train_progress import Progress, digest
 from research.objectives import check_data
 from research.samplers import check_indices, num_examples
@@ -51,7 +56,8 @@ class Lowered(NamedTuple):
 
     Attributes:
       program: The lowered loop over steps.
-      state, info, batches, dataset: Its first arguments, on the devices of the mesh.
+      state, info, batches, dataset: The first arguments of the program, on the devices
+        of the mesh.
       batches_of: Function (key, epoch) -> batches of an epoch, on one device.
     """
 
@@ -74,17 +80,16 @@ def lower_on_mesh(
     noisy: bool,
     mesh: Mesh,
 ) -> Lowered:
-    """Lower the loop over an epoch's steps. The arguments are those of `train`."""
+    """Lower the loop over an epoch's steps: trace it, but do not compile it.
+
+    The arguments are those of `train`.
+    """
     init, step = _step.build(objective, rule, dataset)
     check_data(objective, params, dataset)
     state, in_parts = _first_state(init, rule, params, mesh)
-    batches_of = jax.jit(
-        lambda key, epoch: _run.epoch_batches(
-            sampler, jax.random.fold_in(key, epoch), noisy
-        )
-    )
+    batches_of = batches_by_epoch(sampler, noisy)
     batches = batches_of(key, np.int32(0))
-    info = _no_info(step, state, batches, sampler.num_batches)
+    info = no_info(step, state, batches, sampler.num_batches)
     dataset, info, batches = (placed(a, mesh) for a in (dataset, info, batches))
     make_loop = _loop_in_parts if in_parts else _loop_on_whole
     loop = make_loop(objective, rule, mesh, state, num_examples(dataset))
@@ -230,21 +235,6 @@ def _new_state(
     return _step.State(params, rule_state), updates
 
 
-def _no_info(
-    step: Callable[..., Any],
-    state: _step.State,
-    batches: _step.BatchIndices,
-    num_batches: int,
-) -> _step.Info:
-    """Return the info of steps that are not yet taken."""
-    _, one = jax.eval_shape(
-        lambda state, batches: step(state, jax.tree.map(lambda a: a[0], batches)),
-        state,
-        batches,
-    )
-    return jax.tree.map(lambda a: np.full(num_batches, np.nan, a.dtype), one)
-
-
 def _info(loss: Array, state: _step.State, norms: Sequence[Array]) -> _step.Info:
     rate = rule_info(state.rule).learning_rate
     rate = jnp.asarray(jnp.nan if rate is None else rate, loss.dtype)
@@ -254,8 +244,8 @@ def _info(loss: Array, state: _step.State, norms: Sequence[Array]) -> _step.Info
 def _share(batch: _step.BatchIndices, n: int | None) -> tuple[_step.BatchIndices, int]:
     """Return this device's share of a batch, and the number of shares.
 
-    A rule may ask for a batch that the devices do not divide. Then every device
-    computes the whole batch, and there is one share.
+    A rule may ask for a batch whose size is not a multiple of the number of devices.
+    Then every device computes the whole batch, and there is one share.
     """
     num_devices, device = jax.lax.axis_size(AXIS), jax.lax.axis_index(AXIS)
     size = n if batch.indices is None else batch.indices.size
@@ -308,7 +298,7 @@ def _loop_on_whole(
 ) -> Callable[..., Any]:
     """Return a loop in which every device updates whole arrays.
 
-    Between the steps, each device holds its part of the split arrays alone.
+    Between the steps, each device stores only its own part of the split arrays.
     """
     axes, structure = axes_of(state, mesh), jax.tree.structure(state)
 

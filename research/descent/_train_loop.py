@@ -55,11 +55,7 @@ def compile_training(
     everywhere = lambda tree: jax.device_put(
         tree, jax.sharding.NamedSharding(mesh, whole)
     )
-    batches_of = jax.jit(
-        lambda key, epoch: _run.epoch_batches(
-            sampler, jax.random.fold_in(key, epoch), noisy
-        )
-    )
+    batches_of = batches_by_epoch(sampler, noisy)
     loop = _loop(_averaged(objective) if devices > 1 else objective, rule)
 
     def share(
@@ -83,14 +79,7 @@ def compile_training(
     dataset, state, batches = map(
         everywhere, (dataset, state, batches_of(key, np.int32(0)))
     )
-    _, one = jax.eval_shape(
-        lambda state, batches: step(state, jax.tree.map(lambda a: a[0], batches)),
-        state,
-        batches,
-    )
-    info = everywhere(
-        jax.tree.map(lambda a: np.full(sampler.num_batches, np.nan, a.dtype), one)
-    )
+    info = everywhere(no_info(step, state, batches, sampler.num_batches))
     compiled = (
         jax.jit(advance)
         .lower(state, info, batches, dataset, np.int32(0), np.int32(1))
@@ -119,6 +108,32 @@ def compile_training(
     )
 
 
+def batches_by_epoch(
+    sampler: Sampler, noisy: bool
+) -> Callable[[Key, np.int32], _step.BatchIndices]:
+    """Return a compiled function (key, epoch) -> the batches of that epoch."""
+    return jax.jit(
+        lambda key, epoch: _run.epoch_batches(
+            sampler, jax.random.fold_in(key, epoch), noisy
+        )
+    )
+
+
+def no_info(
+    step: Callable[..., Any],
+    state: _step.State,
+    batches: _step.BatchIndices,
+    num_batches: int,
+) -> _step.Info:
+    """Return the info of steps that are not yet taken."""
+    _, one = jax.eval_shape(
+        lambda state, batches: step(state, jax.tree.map(lambda a: a[0], batches)),
+        state,
+        batches,
+    )
+    return jax.tree.map(lambda a: np.full(num_batches, np.nan, a.dtype), one)
+
+
 def _loop(
     objective: Callable[[Params, Any], Array],
     rule: optax.GradientTransformation,
@@ -131,10 +146,9 @@ def loop_over(
 ) -> Callable[..., tuple[_step.State, _step.Info]]:
     """Return the loop over the steps from start to stop - 1.
 
-    The function make_step makes the step from the dataset.
-
-    The number of iterations is an argument, so XLA does not unroll the loop and the
-    result's bits do not depend on that number.
+    The function make_step makes the step from the dataset. The number of iterations is
+    an argument of the compiled loop. So XLA does not unroll the loop, and the bits of
+    the result do not depend on the number of iterations in one call.
     """
 
     def loop(

@@ -1,5 +1,7 @@
 """Laws of the certified layer: exact values lie inside, and nothing more is claimed."""
 
+import time
+
 import flint
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,13 @@ import numpy as np
 import pytest
 
 from research.derivatives import certified
-from research.derivatives.certified import elementary, intervals, matrices
+from research.derivatives.certified import (
+    elementary,
+    enclosing,
+    intervals,
+    matrices,
+    searching,
+)
 from research.derivatives.certified.enclosing import Batched
 from research.derivatives.errors import (
     NotScalarError,
@@ -326,6 +334,69 @@ def test_the_time_limit_leaves_undecided_boxes():
     found = certified.certified_critical_points(rastrigin, [(-50, 60)] * 2, seconds=0.2)
     assert not found.complete
     assert "time" in found.undecided[0].reason
+
+
+class Clock:
+    """A clock that moves on by one second when up to 4 boxes are enclosed."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now, self.last_single, enclosed = 0.0, True, Batched._chunk
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+        monkeypatch.setattr(enclosing, "CHUNKS", (2, 4))
+
+        def slow(batched, low, *others):
+            self.now += 1.0
+            self.last_single = len(low) == 1
+            return enclosed(batched, low, *others)
+
+        monkeypatch.setattr(Batched, "_chunk", slow)
+
+
+@pytest.mark.parametrize("seconds", [3.5, 40.5])
+@pytest.mark.parametrize(
+    "search",
+    [
+        lambda bounds, **limit: certified.certified_roots(
+            jax.grad(rastrigin), bounds, **limit
+        ),
+        lambda bounds, **limit: certified.certified_critical_points(
+            rastrigin, bounds, **limit
+        ),
+        lambda bounds, **limit: certified.certified_critical_points(
+            lambda x: jnp.sum(jnp.abs(x)), bounds, **limit
+        ),
+        lambda bounds, **limit: certified.certified_minimum(
+            lambda x: rastrigin(x) * rastrigin(x), bounds, **limit
+        ),
+        lambda bounds, **limit: certified.curvature_bound(
+            lambda x: rastrigin(x) * rastrigin(x), bounds, tolerance=1e-9, **limit
+        ),
+    ],
+    ids=["roots", "critical points", "kinks", "minimum", "curvature"],
+)
+def test_a_search_ends_within_one_box_after_its_time(monkeypatch, search, seconds):
+    clock = Clock(monkeypatch)
+    found = search([(-5, 6)] * 2, seconds=seconds)
+    assert not getattr(found, "complete", False)
+    assert clock.now >= seconds
+    # One box is examined to its end, which takes at most 24 enclosures of it.
+    assert clock.now <= seconds + (24 if clock.last_single else 1)
+
+
+def test_thousands_of_undecided_boxes_are_joined_quickly():
+    """5,000 open boxes on a line apart from each other once took 8 seconds."""
+    limit, nothing = searching._TimeLimit(9.0), Batched(lambda x: x, 1)
+    ends = np.zeros(1), np.ones(1)
+    search = searching._Search(nothing, nothing, *ends, limit, None)
+    low = 2.0 * np.arange(5000.0)[:, None]
+    touching = [(low[-1] + 1.0, low[-1] + 1.5, "open")]
+    search.open_boxes = [(x, x + 1.0, "open") for x in low] + touching
+    started = time.process_time()
+    found = search.undecided()
+    assert time.process_time() - started < 2.0
+    assert len(found) == 5000
+    assert found[-1] == (low[-1], low[-1] + 1.5, "open")
+    assert all(box.low == x for box, x in zip(found, low, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ STUB = Path(research.__file__).with_suffix(".pyi")
 NOT_CALLED = {
     "backend.configure",
     "backend.is_portable",
+    "backend.keep_programs",
     "portable.are_libraries_pinned",
     "portable.check_processor",
     "portable.pin_libraries",
@@ -772,8 +773,11 @@ def of_derivatives() -> Iterator[Call]:
         ),
         ("hessian", at, True),
         ("hessian_diagonal", at, True),
+        ("hessian_spectrum", {**at, "key": jax.random.key(0)}, True),
         ("hessian_vector_product", {**at, "v": v}, False),
         ("jacobian", at, True),
+        ("laplacian", at, False),
+        ("laplacian_estimate", {**at, "key": jax.random.key(0), "samples": 2}, False),
         ("limit_table", {"f": number_cube, "x": 2.0}, False),
         (
             "partial_derivative",

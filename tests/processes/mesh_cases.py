@@ -1,5 +1,4 @@
-"""What a mesh of eight devices finds, for test_mesh.py: a process of its own has the
-devices.
+"""Compute the cases of test_mesh.py, in a process of its own with eight devices.
 
 python -m tests.processes.mesh_cases '{}' parts refused
 """
@@ -47,7 +46,7 @@ def objective(params, batch):
 
 
 def collectives(rule, options):
-    """The collectives in the compiled program of a step, counted; and their bytes.
+    """Count the collectives in the compiled program of a step, and their bytes.
 
     Each device receives all parts of a result but its own; in an all-reduce, twice.
     """
@@ -76,7 +75,7 @@ def collectives(rule, options):
 
 
 def bytes_of(shapes):
-    """Bytes of the arrays in the type of a result, such as f64[8,3]{1,0}."""
+    """Return the bytes of the arrays in the type of a result, such as f64[8,3]{1,0}."""
     return sum(
         int(bits) // 8 * math.prod(map(int, filter(None, sizes.split(","))))
         for bits, sizes in re.findall(r"\bf(\d+)\[([\d,]*)\]", shapes)
@@ -84,7 +83,7 @@ def bytes_of(shapes):
 
 
 def on_devices(f, *arguments):
-    """f on each device, which gets its row of ROWS; the results of the devices."""
+    """Return the results of f on each device, which gets its row of ROWS."""
     mesh = descent.mesh(8).devices
     spec = jax.sharding.PartitionSpec
     run = jax.shard_map(
@@ -98,7 +97,7 @@ def on_devices(f, *arguments):
 
 
 def derivatives(exact):
-    """Derivatives of a mean over devices, less those of the same mean in one piece."""
+    """Return the errors of the derivatives of a mean over devices."""
     x = jnp.linspace(0.2, 0.9, 5)
     local = lambda x, row: jnp.sum(jnp.sin(x * row) ** 3) + x[0] * x[1] * row[2]
 
@@ -123,7 +122,7 @@ def derivatives(exact):
 
 
 def in_order():
-    """Whether exact sums add in the order of the devices, in each way to exchange."""
+    """Return whether each kind of exact sum adds in the order of the devices."""
     large = jnp.asarray(generator.normal(size=(8, 2**15 + 3)), jnp.float32)
     wanted = large[0]
     for row in large[1:]:
@@ -145,7 +144,7 @@ def in_order():
 
 
 def parts():
-    """Whether arrays that are scattered and gathered again are their sums."""
+    """Return whether arrays that are scattered and gathered again are their sums."""
     arrays = [
         jnp.asarray(generator.integers(-9, 9, shape), dtype)  # Sums are exact.
         for shape, dtype in (
@@ -167,7 +166,7 @@ def parts():
 
 
 def refused():
-    """The words of what is refused."""
+    """Return the messages of wrong arguments."""
     rule = update_rules.heavy_ball(0.1)
     problem = {"params": START, "key": jax.random.key(1), "num_epochs": 1}
     sampler = samplers.minibatch(16, 6)

@@ -33,7 +33,7 @@ FEW = ("data parallel", "fully sharded, fast")
 
 
 def on_eight_devices(options, *names):
-    """What one process with eight devices finds."""
+    """Return the results of `mesh_cases` in one process."""
     words = ["-m", "tests.processes.mesh_cases", json.dumps(options), *names]
     done = subprocess.run(
         [sys.executable, *words],

@@ -1,5 +1,6 @@
 """Laws of processes that train together: what goes wrong in one is said by all."""
 
+import errno
 import json
 import os
 
@@ -121,6 +122,38 @@ def test_arguments_that_contradict_one_another_are_refused(arguments, words, var
     variables({})
     with pytest.raises(ValueError, match=words):
         cluster.join(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "process 0: No space left"),
+        (
+            OSError(errno.EACCES, "Not allowed", "a.npz"),
+            "process 0: Not allowed: a.npz",
+        ),
+        (OSError("Only words"), "process 0: Only words"),
+        (ValueError("A bad file"), "process 0: A bad file"),
+    ],
+)
+def test_all_processes_raise_the_error_of_the_leader_without_its_number(
+    monkeypatch, error, words
+):
+    texts = []
+
+    def exchanged(text):
+        texts.append(text)
+        return texts
+
+    def task():
+        raise error
+
+    monkeypatch.setattr(_processes, "texts_of_all", exchanged)
+    for leads in (True, False):
+        monkeypatch.setattr(_processes, "is_leader", lambda leads=leads: leads)
+        with pytest.raises((OSError, ValueError)) as raised:
+            _processes.by_leader(task)
+        assert str(raised.value) == (str(error) if leads else words)
 
 
 def test_a_process_that_differs_is_named_with_what_differs(monkeypatch):

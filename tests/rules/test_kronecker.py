@@ -345,17 +345,21 @@ RULES = {
 }
 
 
+@pytest.mark.parametrize(
+    "alone",  # Each compiles anew.
+    [("w", "empty"), pytest.param(("kernel",), marks=pytest.mark.thorough)],
+    ids=" and ".join,
+)
 @pytest.mark.parametrize("name", ["shampoo", "soap"])
-def test_leaves_of_any_shape_move_and_do_not_see_each_other(name):
+def test_leaves_of_any_shape_move_and_do_not_see_each_other(name, alone):
     rule = RULES[name]
     gradients = [jax.tree.map(lambda a, k=k: jnp.cos(k * a), LEAVES) for k in (1, 2)]
     together = updates_of(rule, gradients, LEAVES)
     for key, x in LEAVES.items():
         assert x.size == 0 or np.all(together[-1][key] != 0)
-        if key not in ("w", "empty"):  # Each compiles anew.
-            continue
-        alone = updates_of(rule, [g[key] for g in gradients], x)
-        for u, v in zip(together, alone, strict=True):
+    for key in alone:
+        updates = updates_of(rule, [g[key] for g in gradients], LEAVES[key])
+        for u, v in zip(together, updates, strict=True):
             np.testing.assert_allclose(u[key], v, rtol=1e-9, atol=1e-12)
 
 

@@ -138,8 +138,13 @@ def test_factors_whiten_the_gradients():
     assert whitened.max() / whitened.min() < 1.5, whitened
 
 
-def test_steps_differ_by_key_and_repeat_with_it():
-    x = {name: X[name] for name in ("w", "b")}
+@pytest.mark.parametrize(
+    "names",
+    [("w", "b"), pytest.param(tuple(X), marks=pytest.mark.thorough)],
+    ids=["two leaves", "all leaves"],
+)
+def test_steps_differ_by_key_and_repeat_with_it(names):
+    x = {name: X[name] for name in names}
 
     @jax.jit  # One program for all keys.
     def third(key):

@@ -2,7 +2,7 @@
 
 A box is dropped if a function surely has no root in it. Krawczyk's operator proves that
 a box has exactly one root, or none, or makes the box smaller. Otherwise the box is cut
-in two. Boxes that are tiny and still open are reported as undecided.
+in two. Tiny boxes for which nothing is proved are reported as undecided.
 """
 
 import time
@@ -15,6 +15,7 @@ import numpy as np
 from research.checks import check_callable, check_count, check_number, check_numbers
 from research.derivatives.certified.enclosing import (
     Batched,
+    TimeOver,
     check_scalar,
     checked_box,
 )
@@ -87,12 +88,12 @@ class Certified(NamedTuple):
     """Proved critical points of a function in a box.
 
     Attributes:
-      points: The critical points, in ascending order of their values. Each lies in its
-        box, and each box contains exactly one.
-      undecided: Boxes that may contain further critical points.
-      complete: Whether all critical points in the box are in `points`, which is so if
-        no box is undecided.
-      boxes: Number of boxes that were examined.
+      points: The critical points, in ascending order of their values. Each is given by
+        a small box that contains exactly one critical point.
+      undecided: Small boxes that may contain further critical points.
+      complete: Whether `points` has all critical points of the function in the box that
+        was searched. This is so if `undecided` is empty.
+      boxes: Number of small boxes that were examined.
     """
 
     points: tuple[CertifiedPoint, ...]
@@ -157,8 +158,8 @@ def certified_roots(
       f: Function of an array of shape (n,) that returns an array of shape (n,), which
         JAX can trace.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. The remaining boxes are then
-        undecided.
+      seconds: Time after which the search stops. It first completes the work that it
+        has begun, on at most 256 boxes. The remaining boxes are then undecided.
     Returns:
       `Roots`, whose arrays `low` and `high` of shape (roots, n) have one box for each
       root.
@@ -176,11 +177,10 @@ def certified_roots(
     low, high = _checked_bounds(bounds)
     check_callable("f", f)
     check_number("seconds", seconds)
-    size = len(low)
+    limit, size = _TimeLimit(seconds), len(low)
     _check_system(f, size)
-    search = _Search(
-        Batched(f, size), Batched(jax.jacfwd(f), size), low, high, float(seconds), None
-    )
+    function, jacobian = (Batched(g, size, limit.end) for g in (f, jax.jacfwd(f)))
+    search = _Search(function, jacobian, low, high, limit, None)
     search.run()
     roots = search.roots
     return Roots(
@@ -206,8 +206,8 @@ def certified_critical_points(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice. It must not jump in the box.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops. The remaining boxes are then
-        undecided.
+      seconds: Time after which the search stops, as in `certified_roots`. The remaining
+        boxes are then undecided.
     Returns:
       A `Certified`. Print it to see the points.
     Raises:
@@ -227,31 +227,51 @@ def certified_critical_points(
     low, high = _checked_bounds(bounds)
     check_callable("f", f)
     check_number("seconds", seconds)
-    size = len(low)
+    limit, size = _TimeLimit(seconds), len(low)
     check_scalar(f, jax.ShapeDtypeStruct((size,), np.float64))
-    values, hessian = Batched(f, size), Batched(jax.hessian(f), size)
-    gradient = Batched(jax.grad(f), size)
-    _refuse_jumps(values, gradient, low, high)
-    search = _Search(gradient, hessian, low, high, float(seconds), values)
+    values, gradient, hessian = (
+        Batched(g, size, limit.end) for g in (f, jax.grad(f), jax.hessian(f))
+    )
+    _refuse_jumps(values, gradient, low, high, limit)
+    search = _Search(gradient, hessian, low, high, limit, values)
     search.run()
-    points = [_described(root, values, hessian) for root in search.roots]
-    points.sort(key=lambda point: point.value_low)
     return Certified(
-        tuple(points), tuple(search.undecided()), not search.open_boxes, search.boxes
+        tuple(sorted(search.points, key=lambda point: point.value_low)),
+        tuple(search.undecided()),
+        not search.open_boxes,
+        search.boxes,
     )
 
 
-def _refuse_jumps(
-    values: Batched, gradient: Batched, low: np.ndarray, high: np.ndarray
-) -> None:
-    """Raise an error if f moves far in a tiny box with an open comparison.
+class _TimeLimit:
+    """The time of a search, which starts when this is made."""
 
-    Boxes in which a comparison of f is open are cut, and those are followed in which f
-    moves most.
+    def __init__(self, seconds: float) -> None:
+        self.seconds = float(seconds)
+        self.end = time.monotonic() + self.seconds
+
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.end
+
+
+def _refuse_jumps(
+    values: Batched,
+    gradient: Batched,
+    low: np.ndarray,
+    high: np.ndarray,
+    limit: "_TimeLimit",
+) -> None:
+    """Raise an error if f may jump: if it changes much in a tiny box.
+
+    Boxes in which a comparison of f has two possible answers are cut in two. Of the
+    halves, those in which f changes most are cut again. When the time is over, the
+    search proves nothing more, so no error is raised.
     """
     whole = high - low
     lows, highs = low[None], high[None]
     for _ in range(34 * len(low)):
+        if limit.is_over():
+            return
         value = values(lows, highs)
         is_open = value.trouble == NOT_SMOOTH
         if not np.any(is_open):
@@ -276,25 +296,24 @@ def _refuse_jumps(
 
 
 def _described(
-    root: tuple[np.ndarray, np.ndarray], values: Batched, hessian: Batched
-) -> CertifiedPoint:
-    low, high = root[0][None], root[1][None]
-    value, matrix = values(low, high), hessian(low, high)
+    lows: np.ndarray, highs: np.ndarray, values: Batched, hessian: Batched
+) -> list[CertifiedPoint]:
+    """Return proved roots of a gradient with their kinds and values."""
+    value, matrix = values(lows, highs), hessian(lows, highs)
     positive, negative = signs_of_eigenvalues(matrix)
-    n = len(root[0])
-    decided = positive[0] + negative[0] == n and not matrix.trouble[0]
-    kind = (
-        "unproved"
-        if not decided
-        else "minimum"
-        if positive[0] == n
-        else "maximum"
-        if negative[0] == n
-        else "saddle"
+    n = lows.shape[-1]
+    decided = (positive + negative == n) & (matrix.trouble == FINE)
+    kinds = np.select(
+        [~decided, positive == n, negative == n],
+        ["unproved", "minimum", "maximum"],
+        "saddle",
     )
-    return CertifiedPoint(
-        root[0], root[1], kind, float(value.low[0]), float(value.high[0])
-    )
+    return [
+        CertifiedPoint(low, high, str(kind), float(bottom), float(top))
+        for low, high, kind, bottom, top in zip(
+            lows, highs, kinds, value.low, value.high, strict=True
+        )
+    ]
 
 
 def _check_system(f: Callable[..., Any], size: int) -> None:
@@ -334,17 +353,17 @@ class _Search:
         jacobian: Batched,
         low: np.ndarray,
         high: np.ndarray,
-        seconds: float,
+        limit: _TimeLimit,
         values: Batched | None,
     ) -> None:
         self.function, self.jacobian, self.values = function, jacobian, values
         self.low, self.high = low, high
         self.width = high - low
-        self.deadline = time.monotonic() + seconds
-        self.seconds = seconds
+        self.limit = limit
         self.stack_low, self.stack_high = low[None].copy(), high[None].copy()
         self.roots: list[tuple[np.ndarray, np.ndarray]] = []
         self.regions: list[tuple[np.ndarray, np.ndarray]] = []
+        self.points: list[CertifiedPoint] = []  # The roots, if they are those of ∇f.
         self.open_boxes: list[tuple[np.ndarray, np.ndarray, str]] = []
         self.boxes = 0
 
@@ -352,20 +371,29 @@ class _Search:
     def run(self) -> None:
         """Examine boxes, the last ones first, until none is left or time is over."""
         while len(self.stack_low):
-            if time.monotonic() > self.deadline:
-                self._give_up(f"the time of {self.seconds:g} s was over")
+            if self.limit.is_over():
+                self._give_up(f"the time of {self.limit.seconds:g} s was over")
                 return
             if len(self.open_boxes) > MOST_UNDECIDED:
                 self._give_up(f"more than {MOST_UNDECIDED:,} boxes are undecided")
                 return
-            start = max(len(self.stack_low) - MOST_BOXES_AT_ONCE, 0)
-            low, high = self.stack_low[start:], self.stack_high[start:]
-            self.stack_low, self.stack_high = (
-                self.stack_low[:start],
-                self.stack_high[:start],
-            )
-            self.boxes += len(low)
+            self._step()
+
+    def _step(self) -> None:
+        """Examine the last boxes; leave all as it was if the time is over meanwhile."""
+        results = (self.roots, self.regions, self.points, self.open_boxes)
+        lengths = [len(result) for result in results]
+        before = self.stack_low, self.stack_high
+        start = max(len(self.stack_low) - MOST_BOXES_AT_ONCE, 0)
+        low, high = (end[start:] for end in before)
+        self.stack_low, self.stack_high = (end[:start] for end in before)
+        try:
             self._examine(low, high)
+            self.boxes += len(low)
+        except TimeOver:
+            self.stack_low, self.stack_high = before
+            for result, length in zip(results, lengths, strict=True):
+                del result[length:]
 
     def _give_up(self, reason: str) -> None:
         self.open_boxes += [
@@ -435,6 +463,7 @@ class _Search:
         if not len(region_low):
             return
         lows, highs = self._refined(images.low, images.high)
+        known = len(self.roots)
         for low, high, *region in zip(
             lows, highs, region_low, region_high, strict=True
         ):
@@ -450,6 +479,9 @@ class _Search:
             elif not self._is_known(low, high, region):
                 self.roots.append((low, high))
                 self.regions.append((region[0], region[1]))
+        if self.values is not None and self.roots[known:]:
+            lows, highs = map(np.array, zip(*self.roots[known:], strict=True))
+            self.points += _described(lows, highs, self.values, self.jacobian)
 
     def _is_known(
         self, low: np.ndarray, high: np.ndarray, region: list[np.ndarray]
@@ -528,18 +560,28 @@ class _Search:
 
     def undecided(self) -> list[Undecided]:
         """Join open boxes that touch each other."""
-        groups: list[list[Any]] = []
-        for low, high, reason in self.open_boxes:
-            for group in groups[-MOST_GROUPS:]:
-                if group[2] == reason and np.all(
-                    (low <= group[1]) & (high >= group[0])
-                ):
-                    group[0] = np.minimum(group[0], low)
-                    group[1] = np.maximum(group[1], high)
-                    break
+        if not self.open_boxes:
+            return []
+        lows, highs, reasons = map(np.array, zip(*self.open_boxes, strict=True))
+        sentences, reasons = np.unique(reasons, return_inverse=True)
+        count = 0  # The first rows of the arrays become those of the groups.
+        for low, high, reason in zip(lows, highs, reasons, strict=True):
+            last = slice(max(count - MOST_GROUPS, 0), count)
+            touches = np.all((low <= highs[last]) & (high >= lows[last]), axis=-1)
+            joined = np.flatnonzero(touches & (reasons[last] == reason))
+            if len(joined):
+                k = last.start + joined[0]
+                np.minimum(lows[k], low, out=lows[k])
+                np.maximum(highs[k], high, out=highs[k])
             else:
-                groups.append([low, high, reason])
-        return [Undecided(*group) for group in groups]
+                lows[count], highs[count], reasons[count] = low, high, reason
+                count += 1
+        return [
+            Undecided(low, high, str(sentences[reason]))
+            for low, high, reason in zip(
+                lows[:count], highs[:count], reasons[:count], strict=True
+            )
+        ]
 
 
 class Minimum(NamedTuple):
@@ -569,16 +611,16 @@ def certified_minimum(
     """Enclose the global minimum of f over a box, its border included.
 
     A box is dropped if a lower bound of f in it is above the value of f at some point.
-    The lower bound for a box X with the midpoint m is the larger one of two: that of
-    the enclosure of f over X, and that of the mean value form f(m) + ∇f(X) (X - m),
-    where ∇f(X) is the enclosure of the gradient.
+    Let X be a box, m its midpoint, and ∇f(X) the enclosure of the gradient over X. The
+    lower bound of f in X is the larger one of two bounds: from the enclosure of f over
+    X, and from the mean value form f(m) + ∇f(X) (X - m).
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
       tolerance: Largest difference between the two bounds, above 0.
-      seconds: Time after which the search stops.
+      seconds: Time after which the search stops, as in `certified_roots`.
     Returns:
       A `Minimum`. If the time was over, its bounds are valid but wider.
     Raises:
@@ -598,10 +640,10 @@ def certified_minimum(
     check_number("tolerance", tolerance)
     check_number("seconds", seconds)
     _check_tolerance(tolerance)
-    size = len(low)
+    limit, size = _TimeLimit(seconds), len(low)
     check_scalar(f, jax.ShapeDtypeStruct((size,), np.float64))
-    values, gradient = Batched(f, size), Batched(jax.grad(f), size)
-    deadline, whole = time.monotonic() + seconds, high - low
+    values, gradient = (Batched(g, size, limit.end) for g in (f, jax.grad(f)))
+    whole = high - low
     lows, highs = low[None], high[None]
     floors = np.array([-np.inf])
     best, best_x, boxes = np.inf, 0.5 * (low + high), 0
@@ -610,14 +652,17 @@ def certified_minimum(
         order = np.argsort(floors, kind="stable")[:MOST_BOXES_AT_ONCE]
         rest = np.setdiff1d(np.arange(len(lows)), order)
         now_low, now_high = lows[order], highs[order]
-        boxes += len(order)
         middle = 0.5 * (now_low + now_high)
-        at_middle = values(middle, middle)
+        try:
+            at_middle = values(middle, middle)
+            floor = _floors(values, gradient, now_low, now_high, middle, at_middle)
+        except TimeOver:
+            break
+        boxes += len(order)
         defined = at_middle.trouble < MAYBE_UNDEFINED
         tops = np.where(defined, at_middle.high, np.inf)
         if np.min(tops) < best:
             best, best_x = float(np.min(tops)), middle[np.argmin(tops)]
-        floor = _floors(values, gradient, now_low, now_high, middle, at_middle)
         floor = np.maximum(floor, floors[order])
         tiny = np.all(now_high - now_low <= 2.0**-48 * whole, axis=-1)
         dropped = min(dropped, float(np.min(floor[tiny], initial=np.inf)))
@@ -630,7 +675,7 @@ def certified_minimum(
         lows = np.concatenate([lows[rest][keep], cut_low])
         highs = np.concatenate([highs[rest][keep], cut_high])
         floors = np.concatenate([floors[rest][keep], np.tile(floor[going], 2)])
-        if time.monotonic() > deadline:
+        if limit.is_over():
             break
     bottom = min(dropped, float(np.min(floors, initial=np.inf)), best)
     return Minimum(bottom, best, best_x, bool(best - bottom <= tolerance), boxes)
@@ -678,7 +723,8 @@ class CurvatureBound(NamedTuple):
     """Proved bounds of the curvature of a function over a box.
 
     Attributes:
-      low, high: low <= every eigenvalue of the Hessian, in the whole box, <= high.
+      low, high: Every eigenvalue of the Hessian, at every point of the box, lies in
+        [low, high].
       reached: A proved lower bound of the largest eigenvalue at some point of the box.
         The maximum over the box therefore lies in [reached, high].
       boxes: Number of boxes that were examined.
@@ -708,11 +754,12 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Largest distance of each bound from an eigenvalue at some point of the
-        box, as a share of the largest absolute eigenvalue. The search then stops.
+      tolerance: The search stops when each bound is this close to an eigenvalue at some
+        point of the box. The distance is a share of the largest absolute eigenvalue.
       most_boxes: Number of boxes after which the search stops. The bounds are then
         wider.
-      seconds: Time after which the search stops.
+      seconds: Time after which the search stops, as in `certified_roots`. Half of it is
+        for each of the two bounds.
     Returns:
       A `CurvatureBound`. Its bounds are infinite if f may be undefined or not smooth.
     Raises:
@@ -732,12 +779,13 @@ def curvature_bound(
     _check_tolerance(tolerance)
     check_count("most_boxes", most_boxes)
     check_number("seconds", seconds)
-    size = len(low)
+    limit, size = _TimeLimit(seconds), len(low)
     check_scalar(f, jax.ShapeDtypeStruct((size,), np.float64))
-    hessian = _SmoothHessian(f, size)
-    limits = (most_boxes // 2, seconds / 2)
-    top = _extreme(hessian, low, high, tolerance, limits, sign=1)
-    bottom = _extreme(hessian, low, high, tolerance, limits, sign=-1, scale=abs(top[1]))
+    hessian, most = _SmoothHessian(f, size), most_boxes // 2
+    hessian.stop_at(limit.end - 0.5 * limit.seconds)
+    top = _extreme(hessian, low, high, tolerance, most, sign=1)
+    hessian.stop_at(limit.end)
+    bottom = _extreme(hessian, low, high, tolerance, most, sign=-1, scale=abs(top[1]))
     return CurvatureBound(-bottom[0], top[0], top[1], top[2] + bottom[2])
 
 
@@ -746,6 +794,11 @@ class _SmoothHessian:
 
     def __init__(self, f: Callable[..., Any], size: int) -> None:
         self.parts = [Batched(g(f), size) for g in (jax.hessian, jax.grad, lambda f: f)]
+
+    def stop_at(self, deadline: float) -> None:
+        """Set the end of the time for several boxes; see `Batched`."""
+        for part in self.parts:
+            part.deadline = deadline
 
     def __call__(self, low: np.ndarray, high: np.ndarray) -> Interval:
         found, *others = (part(low, high) for part in self.parts)
@@ -758,36 +811,37 @@ def _extreme(
     low: np.ndarray,
     high: np.ndarray,
     tolerance: float,
-    limits: tuple[int, float],
+    most_boxes: int,
     sign: int,
     scale: float = 0.0,
 ) -> tuple[float, float, int]:
     """Return an upper and a lower bound of the largest eigenvalue of sign·H."""
-    deadline = time.monotonic() + limits[1]
     lows, highs, whole = low[None], high[None], high - low
     tops = _largest(hessian, lows, highs, sign)
-    reached, boxes = -np.inf, 1
-    while True:
-        middle = 0.5 * (lows + highs)
-        at = hessian(middle, middle)
-        reached = max(reached, float(np.max(_quotients(at, sign))))
+    reached, boxes = _reached(hessian, lows, highs, sign), 1
+    while boxes < most_boxes:
         worst = float(np.max(tops))
-        close = worst <= reached + tolerance * max(abs(reached), scale)
-        if close or time.monotonic() > deadline or boxes >= limits[0]:
-            return worst, reached, boxes
+        if worst <= reached + tolerance * max(abs(reached), scale):
+            break
         order = np.argsort(-tops, kind="stable")[: MOST_BOXES_AT_ONCE // 2]
         rest = np.setdiff1d(np.arange(len(lows)), order)
         splittable = np.any(highs[order] - lows[order] > 2.0**-40 * whole, axis=-1)
         if not np.all(splittable):
-            return worst, reached, boxes
+            break
         new_low, new_high = _halves(lows[order], highs[order], whole)
+        try:
+            new_tops = _largest(hessian, new_low, new_high, sign)
+            new_reached = _reached(hessian, new_low, new_high, sign)
+        except TimeOver:
+            break
         boxes += len(new_low)
-        new_tops = np.minimum(
-            _largest(hessian, new_low, new_high, sign), np.tile(tops[order], 2)
-        )
+        reached = max(reached, new_reached)
         lows = np.concatenate([lows[rest], new_low])
         highs = np.concatenate([highs[rest], new_high])
-        tops = np.concatenate([tops[rest], new_tops])
+        tops = np.concatenate(
+            [tops[rest], np.minimum(new_tops, np.tile(tops[order], 2))]
+        )
+    return float(np.max(tops)), reached, boxes
 
 
 def _largest(
@@ -800,13 +854,20 @@ def _largest(
     return np.where(matrices.trouble == FINE, found, np.inf)
 
 
-def _quotients(at: Interval, sign: int) -> np.ndarray:
-    """Return lower bounds of the largest eigenvalues of sign·H at points."""
+def _reached(
+    hessian: Callable[..., Interval], low: np.ndarray, high: np.ndarray, sign: int
+) -> float:
+    """Return a lower bound of the largest eigenvalue of sign·H in the boxes' middles.
 
-    middle = np.where(np.isfinite(at.low), at.low, 0.0)
-    _, vectors = np.linalg.eigh(0.5 * (middle + np.swapaxes(middle, -1, -2)))
+    It is the largest Rayleigh quotient of an approximate eigenvector.
+    """
+    middle = 0.5 * (low + high)
+    at = hessian(middle, middle)
+    numbers = np.where(np.isfinite(at.low), at.low, 0.0)
+    _, vectors = np.linalg.eigh(0.5 * (numbers + np.swapaxes(numbers, -1, -2)))
     v = point(vectors[..., :, -1 if sign > 0 else 0])
     across = total(multiply(v, applied(at, v)), (1,))
     quotient = divide(across, total(multiply(v, v), (1,)))
     found = quotient.low if sign > 0 else -quotient.high
-    return np.where(np.isfinite(found) & (at.trouble == FINE), found, -np.inf)
+    usable = np.isfinite(found) & (at.trouble == FINE)
+    return float(np.max(found, initial=-np.inf, where=usable))

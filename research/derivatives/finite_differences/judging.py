@@ -188,8 +188,9 @@ def _slow_error(values: np.ndarray, noise: np.ndarray) -> float:
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if f - f(x) exceeds the noise and has nearly the same value at the LOWEST
-    smallest steps. `side` contains the values of f on this side.
+    f jumps if, at each of the smallest steps, f - f(x) exceeds the noise and has nearly
+    the same value. LOWEST is the number of these steps. `side` contains the values of f
+    on this side.
     """
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)
