@@ -171,10 +171,11 @@ def slow_error(found: Estimate, *tables: Table) -> float:
         return 0.0
     best = np.argmin(bounds, axis=0)
     same = np.full(3, best[0])
-    return max(
-        _slow_error(values[rows, range(3)], noise[rows, range(3)])
-        for rows in (same, best)
-    )
+    found_slow = [_slow_error(values[same, range(3)], noise[same, range(3)])]
+    # A step that crosses a kink shows nothing about the convergence.
+    if bounds[best[2], 2] <= 2 * _FAST**2 * bounds[best[0], 0]:
+        found_slow.append(_slow_error(values[best, range(3)], noise[best, range(3)]))
+    return max(found_slow)
 
 
 def _slow_error(values: np.ndarray, noise: np.ndarray) -> float:
