@@ -522,8 +522,8 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
     if not known:
         raise ValueError(
             f"The Transformer knows none of the first {len(read_words)} words of "
-            f"{file}, as many as it reads. It was trained on {architecture['dataset']} "
-            f"and knows {len(vocabulary)} words, such as "
+            f"{file}, as many as it reads. It learnt the words of the data set "
+            f"{architecture['dataset']}, {len(vocabulary)} of them, such as "
             f"{', '.join(architecture['vocabulary'][:5])}."
         )
     x = tokens_of([" ".join(words)], vocabulary, architecture["words"])

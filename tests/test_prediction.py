@@ -221,7 +221,10 @@ def test_a_text_without_a_known_word_is_refused(tmp_path):
     file = tmp_path / "a.txt"
     for words, message in (
         (" \n", r"a\.txt has no word"),
-        ("gold fell", r"knows none of the first 2 words .* 2 words, such as oil, rose"),
+        (
+            "gold fell",
+            r"knows none of the first 2 words .* 2 of them, such as oil, rose",
+        ),
     ):
         file.write_text(words)
         with pytest.raises(ValueError, match=message):
