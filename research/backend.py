@@ -1,6 +1,7 @@
 """Set JAX and XLA flags: devices, thread pool, float64, precision, portable bits.
 
-No other module of this package sets such flags.
+Bits are portable if every supported processor computes the same ones. No other module
+of this package sets such flags.
 """
 
 import functools
@@ -68,12 +69,13 @@ def configure(
         with more than 192 terms is computed in parts of 192, in order, and JAX's linear
         algebra uses OpenBLAS's kernels for Haswell. Convolutions of XLA (our models use
         products) with more than 250 terms still depend on the processor's cache. NumPy
-        and SciPy choose their kernels when they are imported: `research.portable` and
-        the flag --portable of an experiment pin these too. False leaves a process that
-        is portable as it is.
+        and SciPy choose their kernels when they are imported. `research.portable` and
+        the flag --portable of an experiment fix these kernels too. False does not undo
+        an earlier call with True.
     Raises:
       ValueError: devices or pool is not a positive integer; devices exceeds pool; or
         `portable` is True on another processor or system, or with jaxlib below 0.10.
+      TypeError: `portable` is neither True nor False.
       RuntimeError: The backend has already started with other values, or SciPy was
         imported before `portable` was set. Call `configure` earlier.
     Example:
@@ -152,14 +154,14 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
     (JAX_ENABLE_COMPILATION_CACHE=false).
 
     Args:
-      folder: Folder of all combinations. None means the environment variable
-        DESCENT_PROGRAMS, or else `descent/programs` in the user's cache folder. It may
-        be deleted at any time.
+      folder: Folder that contains the folders of all combinations. None means the
+        environment variable DESCENT_PROGRAMS, or else `descent/programs` in the user's
+        cache folder. The folder may be deleted at any time.
     Returns:
-      The folder of this process's programs. It holds at most 1 GiB. None if the user
-      has turned the cache off or chosen its folder, if no file can be written here, or
-      if JAX would compress the files without a checksum (it does so if the package
-      zstandard is installed).
+      The folder of this process's programs, which holds at most 1 GiB. None if this
+      call changes nothing: the user has turned the cache off or chosen another folder,
+      no file can be written, or JAX would compress the files without a checksum (JAX
+      does so if the package zstandard is installed).
     Raises:
       TypeError: `folder` is neither a path nor None.
     Example:

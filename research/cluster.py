@@ -1,5 +1,7 @@
 """Join the processes of one training, on one machine or on many.
 
+Begin a script with these lines:
+
     place = research.cluster.join()
     research.backend.configure(devices=4 // place.num_processes, pool=4)
 
@@ -64,19 +66,19 @@ def join(
 ) -> Place:
     """Join the other processes, so that JAX sees the devices of all of them.
 
-    Call this function before JAX computes anything. Without arguments, it finds the
-    processes by `descent launch`, by Slurm or by MPI. If there are none of these, the
-    process is alone, and nothing happens.
+    Call this function before JAX computes anything. Without arguments, it reads the
+    environment variables that `descent launch`, Slurm or MPI sets. If there are no such
+    variables, this process is alone, and the call changes nothing.
 
-    Afterwards an error that nobody catches ends this process at once, without waiting
-    for the others, and these end too.
+    After this call, an uncaught error ends this process at once, without waiting for
+    the other processes. The other processes then end too.
 
     Args:
       coordinator: Address HOST:PORT at which the other processes reach process 0.
       num_processes: Number of all processes.
       process_id: Number of this process, from 0.
-      seconds: Maximum time to wait for the other processes. Afterwards the process
-        prints an error and ends with status 1.
+      seconds: Maximum time to wait for the other processes. If they have not all joined
+        by then, this process prints an error and ends with status 1.
     Returns:
       The place of this process.
     Raises:
@@ -175,7 +177,8 @@ def _given_place(
 def _address_on_this_host(place: Place, local: str) -> str | None:
     """Return an address for MPI's processes, which must all be on this host.
 
-    All of them have the same parent, so its number makes a port that they agree on.
+    The processes have the same parent process. The number of the parent process
+    determines the port, so they all use the same one.
     """
     if os.environ.get(local) != str(place.num_processes):
         raise ValueError(
@@ -187,12 +190,12 @@ def _address_on_this_host(place: Place, local: str) -> str | None:
 
 
 def _port_of(number: int) -> int:
-    """Return a port for a number, such as that of a job."""
+    """Return a port for a number, such as the number of a job."""
     return FIRST_PORT + number % NUM_PORTS
 
 
 def variables(address: str, place: Place) -> Mapping[str, str]:
-    """Return the variables by which `join` finds its place in a new process."""
+    """Return environment variables from which `join` reads the place of a process."""
     return {
         COORDINATOR: address,
         NUM_PROCESSES: str(place.num_processes),
@@ -202,9 +205,10 @@ def variables(address: str, place: Place) -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def _time_limit(seconds: int, place: Place, address: str | None) -> Iterator[None]:
-    """End this process with a sentence if the context lasts too long.
+    """End this process with an error message if the context lasts too long.
 
-    JAX would abort the process, and no exception leaves its wait.
+    A timer ends the process, because an exception cannot interrupt JAX while it waits.
+    JAX's own time limit would abort the process without this message.
     """
 
     def end() -> None:

@@ -3,8 +3,8 @@
 A folder of records holds three files. `examples.array_record` has one record for each
 example, in the ArrayRecord format of Grain. `checksums.npy` has the CRC-32 of each
 record. `records.json` has the number of examples, their dtypes and shapes, and a digest
-of all of this, which identifies the dataset. A record that does not have its checksum
-is never returned.
+of all of this, which identifies the dataset. If a record does not have its checksum, an
+error is raised instead of returning it.
 """
 
 import contextlib
@@ -67,8 +67,8 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
     """Write examples to a new folder, a piece at a time, and open it.
 
     Only one piece is in memory at a time. The folder appears when all pieces are
-    written; a killed process leaves a hidden folder beside it, which the next call
-    replaces.
+    written. A killed process leaves a hidden folder beside `folder`. The next call
+    replaces the hidden folder.
 
     Args:
       folder: Folder to create. Its parent must exist.
@@ -134,8 +134,9 @@ def open_records(folder: str | Path) -> Records:
       and on the shapes, but not on the folder.
     Raises:
       ValueError: The folder was not written completely, or a file has another size or
-        content than when it was written. `read` raises it too, with the number of the
-        example, if a record has changed or an index lies outside the dataset.
+        content than when it was written. The function `read` of the Records raises
+        ValueError if a record has changed or an index lies outside the dataset. Its
+        message has the number of the example.
       OSError: A file is missing or cannot be read.
       ImportError: The package array-record is not installed.
     Example:

@@ -6,8 +6,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.datasets
 
 from experiments import (
+    edge_of_stability,
     learn_the_penalty,
     memory_for_time,
     sparse_hessian,
@@ -24,6 +26,7 @@ SMALL = {
         rosenbrock=1000, banded=60, side=8, arrow=30, repeats=2
     ),
     taylor_mode: taylor_mode.Config(width=4, repeats=2),
+    edge_of_stability: edge_of_stability.Config(steps=1600, every=160),
 }
 
 
@@ -51,6 +54,19 @@ def test_series_of_the_pendulum_solves_its_equation():
     np.testing.assert_allclose(found, truth, rtol=1e-14)
 
 
+def test_loss_of_the_network_is_that_of_its_formula():
+    config = edge_of_stability.Config(examples=20, width=3)
+    loss, params = edge_of_stability.network_loss(config)
+    data = sklearn.datasets.load_digits()
+    hidden = data.data[:20] / 16 - np.mean(data.data[:20] / 16, axis=0)
+    for i in range(1, 4):
+        layer = params[f"dense_{i}"]
+        hidden = hidden @ np.asarray(layer["weights"]) + np.asarray(layer["bias"])
+        hidden = np.tanh(hidden) if i < 3 else hidden
+    truth = np.sum((hidden - np.eye(10)[data.target[:20]]) ** 2) / 40
+    assert float(loss(params)) == pytest.approx(truth, rel=1e-13)
+
+
 def test_gradient_of_the_validation_loss_has_a_closed_form():
     # Central differences of the loss of the exact weights, by NumPy alone.
     parts = learn_the_penalty.data("ridge", 0)
@@ -76,6 +92,8 @@ def test_gradient_of_the_validation_loss_has_a_closed_form():
         (learn_the_penalty, {"steps": 0}),
         (sparse_hessian, {"side": 2}),
         (taylor_mode, {"order": 1}),
+        (edge_of_stability, {"every": 3}),
+        (edge_of_stability, {"examples": 0}),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(experiment, changed):

@@ -5,12 +5,12 @@ from research.datasets.hashing import logs_in
 
 
 def benchmark_logs() -> dict[str, str]:
-    """Load the text files of track 3 of modded-nanogpt, at the commit f411b3d.
+    """Load the text files of modded-nanogpt's optimization benchmark, its track 3.
 
     The benchmark trains one network with many update rules, and asks for the fewest
-    steps to a validation loss of 3.28. The text files are its README.md and those of
-    its results: logs of trainings, each with the code that ran, and notes. The archive
-    is downloaded if it is missing.
+    steps to a validation loss of 3.28. Its text files are README.md, notes, and the
+    logs of trainings, each with the code that ran. The files have the content that they
+    had at the commit f411b3d. The archive is downloaded if it is missing.
 
     Returns:
       The texts by path: "README.md", "results/....txt", sorted. Bytes that are not

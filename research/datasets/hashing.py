@@ -23,9 +23,8 @@ def digest(path: Path, hashed: str = "file") -> str:
 
     Args:
       path: Path of the file.
-      hashed: Data from which the hash is computed: "file", "content", "wavs" or
-        "logs".
-        `research.datasets.sources.File` explains these.
+      hashed: Data from which the hash is computed: "file", "content", "wavs" or "logs".
+        `research.datasets.sources.File` explains these names.
     Returns:
       The hash, 64 hexadecimal digits. If the file cannot be unpacked, the result is a
       short text that says so.

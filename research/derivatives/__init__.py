@@ -4,6 +4,11 @@ from research.derivatives import problems as problems
 from research.derivatives._checkpoint_scan import checkpoint_scan as checkpoint_scan
 from research.derivatives._forward_gradient import ForwardGradient as ForwardGradient
 from research.derivatives._forward_gradient import forward_gradient as forward_gradient
+from research.derivatives._hessian_spectrum import HessianSpectrum as HessianSpectrum
+from research.derivatives._hessian_spectrum import hessian_spectrum as hessian_spectrum
+from research.derivatives._laplacian import LaplacianEstimate as LaplacianEstimate
+from research.derivatives._laplacian import laplacian as laplacian
+from research.derivatives._laplacian import laplacian_estimate as laplacian_estimate
 from research.derivatives.certified import Certified as Certified
 from research.derivatives.certified import CertifiedPoint as CertifiedPoint
 from research.derivatives.certified import CurvatureBound as CurvatureBound

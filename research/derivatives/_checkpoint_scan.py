@@ -26,13 +26,16 @@ def checkpoint_scan(
 ) -> tuple[Any, Any]:
     """Scan f over xs like `jax.lax.scan`, with less memory in reverse mode.
 
-    Reverse mode of `jax.lax.scan` stores what f computes in each of T steps. Here it
-    stores only carries, and computes the rest again. With levels=1 it stores the carry
-    of each step. With levels=2 the steps are divided into about √T parts; it stores the
-    first carry of each part, and the carries of each step inside one part at a time.
-    With levels=3 the parts are divided again. With L levels, about L T^(1/L) carries
-    and the arrays of one step are stored. In reverse mode each step is computed L + 1
-    times.
+    Reverse mode of `jax.lax.scan` stores all that f computes in each of T steps.
+    `checkpoint_scan` stores only carries, and computes the rest again:
+
+    - levels=1 stores the carry of each step.
+    - levels=2 divides the steps into about √T parts. It stores the first carry of each
+      part. While it goes back through one part, it stores the carries inside this part.
+    - levels=3 divides the parts again.
+
+    With L levels, about L T^(1/L) carries and the arrays of one step are stored, and
+    reverse mode computes each step L + 1 times.
 
     The value is bit-identical to that of `jax.lax.scan`. Forward mode and derivatives
     of derivatives work too. T need not be divisible into equal parts.
@@ -43,18 +46,18 @@ def checkpoint_scan(
       xs: A pytree of arrays of shape (T, ...), or None if `length` is given.
       levels: Number of levels, 1 to 3. Not used if memory_bytes is given.
       memory_bytes: Largest temporary memory of XLA in bytes. The smallest number of
-        levels is used that needs at most this memory. The memory is that of a program
-        which computes the sum of squares of all outputs and its gradient with respect
-        to init, xs and the arrays that f uses. The program is compiled at most three
-        times. Its memory includes ys, so return None as y if you do not need it. Under
-        `jax.vmap`, the limit holds for one element.
+        levels that needs at most this memory is used. To measure the need, a program is
+        compiled at most three times. It computes the sum of squares of all outputs, and
+        the gradient of this sum with respect to init, xs and the arrays that f uses.
+        The need includes the memory of ys, so return None as y if you do not need ys.
+        Under `jax.vmap`, the limit holds for one element of the batch.
       length: Number T of steps. Needed if xs is None.
     Returns:
       (last carry, ys), as `jax.lax.scan`.
     Raises:
-      ValueError: levels is not 1, 2 or 3, memory_bytes is not positive, or no number of
-        levels needs as little as memory_bytes. The message gives the bytes that each
-        needs. Or the arrays of xs differ in the first axis.
+      ValueError: levels is not 1, 2 or 3; memory_bytes is not positive; the arrays of
+        xs have first axes of different lengths; or every number of levels needs more
+        than memory_bytes (the message says how much each number of levels needs).
       TypeError: f is not a function of (carry, x).
     References:
       Griewank & Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, chapter 12.
@@ -136,11 +139,12 @@ def _scan(f: Callable, init: Any, xs: Any, count: int, levels: int) -> tuple[Any
 
 
 def _part(count: int, levels: int) -> int | None:
-    """Return the length of a part, or None if the steps are not divided.
+    """Return the number of steps in a part, or None if the steps are not divided.
 
-    A part and the remaining steps have at least two steps, because XLA unrolls a loop
-    of one step, and the bits may change. A divisor of the length is taken if it needs
-    at most 1.3 times as many carries as the best length.
+    Each part has at least two steps, and so has the rest if there is one: XLA unrolls a
+    loop of one step, which may change the last bits of the result. The best number
+    needs the fewest carries. A divisor of `count` is preferred if it needs at most 1.3
+    times as many carries as the best number.
     """
     if levels == 1:
         return None

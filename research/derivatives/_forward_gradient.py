@@ -21,8 +21,9 @@ class ForwardGradient(NamedTuple):
 
     Attributes:
       gradient: The estimate, in the structure and shapes of x.
-      relative_error: Root mean square length of its error, divided by the length of
-        the gradient: √((n + 1) / samples), for n inputs. It is exact, not estimated.
+      relative_error: Root mean square length of the error of the estimate, divided by
+        the length of the true gradient. For n inputs, this number is exactly
+        √((n + 1) / samples).
     """
 
     gradient: Any
@@ -34,12 +35,13 @@ def forward_gradient(
 ) -> ForwardGradient:
     """Estimate a gradient as the mean of (∇f · v) v over random directions v.
 
-    Each v has independent normal entries, so the mean of v vᵀ is the identity, and the
-    estimate is unbiased. It needs no reverse mode and no memory for it: ∇f · v is one
-    product of forward mode, for about twice the cost of f. But the mean square of its
-    error is (n + 1) / samples times |∇f|², for n inputs. So it takes about n samples to
-    be right to within the length of the gradient, and `gradient` is cheaper for any n
-    above a few. Use it to learn why reverse mode matters, or where it is impossible.
+    Each v has independent normal entries, so the mean of v vᵀ is the identity matrix,
+    and the estimate is unbiased. Forward mode computes ∇f · v for about twice the cost
+    of f. Unlike reverse mode, it stores no intermediate values. But the mean square of
+    the error is (n + 1) / samples times |∇f|², for n inputs. With n samples, the error
+    is still about as long as the gradient itself. So `gradient` is cheaper, unless n is
+    very small. Use this function to learn why reverse mode matters, or if f has no
+    reverse mode.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

@@ -129,9 +129,10 @@ def _from_rows(rows: Array, part: Array, axis: int) -> Array:
 
 
 def _by_group(rows: Sequence[Array], function: Callable[[Array], Array]) -> list[Array]:
-    """Apply a function to arrays of shape (k, m), small ones of a dtype together.
+    """Apply a function to each array of shape (k, m), but join small arrays first.
 
-    The function maps (k, m) to (l, m) and treats each column by itself.
+    Small arrays with the same dtype are joined along the second axis. The function maps
+    (k, m) to (l, m) and treats each column by itself.
     """
     groups: dict[Any, list[int]] = {}
     for i, a in enumerate(rows):
@@ -157,9 +158,10 @@ def _sums(*arrays: Array, exact: bool) -> list[Array]:
 def _sum_of_row(row: Array, exact: bool) -> Array:
     """Sum an array of shape (m,) over the devices.
 
-    A large array is scattered and gathered, so that each device receives 2 (D - 1) / D
-    times its size, as in an all-reduce. A small one is gathered whole, which is one
-    exchange instead of two. The additions are the same, and so are the bits.
+    A large array is scattered and gathered: each of D devices receives 2 (D - 1) / D
+    times the size of the array, as in an all-reduce. A small array is gathered whole,
+    which is one exchange instead of two. Both ways make the same additions, so the
+    results have the same bits.
     """
     if not exact:
         return jax.lax.psum(row, AXIS)

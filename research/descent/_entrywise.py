@@ -22,9 +22,9 @@ ENTRYWISE = frozenset(NAMES.split())
 def is_entrywise(f: Callable[..., Any], args: Any, split: Sequence[bool]) -> bool:
     """Return whether f can be computed on parts of its arrays, without communication.
 
-    This holds if no operation mixes the entries of an array that is split, and if all
-    arrays that depend on split arrays have the shape of these. The answer False is
-    always safe.
+    The result is True if no operation mixes the entries of an array that is split, and
+    if all arrays that depend on split arrays have the shape of the split arrays. The
+    result may be False although f can be computed on parts.
 
     Args:
       f: Function of the arguments, which may be `jax.ShapeDtypeStruct`.

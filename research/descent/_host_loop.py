@@ -35,7 +35,8 @@ def advance_until_done(
       show: Function progress -> None that reports the progress to the user.
       to_saved: Function progress -> its checkpoint form.
       checkpoint: Place where the progress is saved.
-      agreed: Function from a decision of this process to that of all processes.
+      agreed: Function of a bool, this process's answer to the question whether the
+        progress is saved at the end. It returns one answer for all processes.
     Returns:
       The last progress.
     """

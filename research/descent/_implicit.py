@@ -21,13 +21,14 @@ def root_of_gradient(
     """Return the result of a search for a minimum, with implicit derivatives.
 
     Args:
-      objective: Function params -> (). It may use arrays from outside. The derivative
-        is with respect to these.
+      objective: Function params -> (). It may use arrays from outside. The derivatives
+        are with respect to these arrays.
       params: Where the search starts.
       search: Function params -> (minimum, other floating arrays).
     Returns:
-      What the search returns. The derivative of the minimum solves H dx = -dg by
-      conjugate gradients; all else is constant.
+      The result of `search`. The derivative dx of the minimum is the solution of H dx =
+      -dg, by conjugate gradients. H is the Hessian, and dg is the change of the
+      gradient with the arrays from outside. The other arrays count as constant.
     """
     return jax.lax.custom_root(
         jax.grad(objective),
@@ -44,7 +45,7 @@ def solve_by_conjugate_gradients(
     """Solve H x = b for a positive definite H, as an operation with derivatives.
 
     The result is NaN if the residual stays above √ε times the norm of b, where ε is the
-    machine epsilon. This happens if H is singular and b is outside its range.
+    machine epsilon. This happens if H is singular and b is outside the range of H.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
 
@@ -86,9 +87,10 @@ def as_integers(pairs: Any) -> list[Array]:
 def with_derivative_of(
     value: Any, function: Callable[[Params], Any], params: Params
 ) -> Any:
-    """Return a value of function(params) that is known, with the function's derivative.
+    """Return `value`, with the derivative of `function` at params.
 
-    The function, which may use arrays from outside, is evaluated only for a derivative.
+    `value` is function(params), computed before. `function` may use arrays from
+    outside. It is evaluated only if a derivative is computed.
     """
     converted, consts = jax.closure_convert(function, params)
 
@@ -112,7 +114,7 @@ def with_derivative_of(
 
 @jax.custom_jvp
 def unless(flag: Array, tree: Any) -> Any:
-    """Return the tree, whose derivative is NaN if the flag is set."""
+    """Return the tree unchanged, but with the derivative NaN if the flag is True."""
     del flag
     return tree
 

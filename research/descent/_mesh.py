@@ -21,7 +21,7 @@ class Mesh(NamedTuple):
       devices: JAX's mesh of these devices, with one axis.
       shard_params: Whether each device stores only its part of params and rule state.
       exact: Whether sums over devices are in the order of the devices, so that the bits
-        do not depend on the processes.
+        do not depend on the number of processes.
     """
 
     devices: jax.sharding.Mesh
@@ -39,8 +39,8 @@ def mesh(
 ) -> Mesh:
     """Return a mesh: devices of one or many processes that share one training.
 
-    Each device computes the gradient on its share of every batch, and the mean over
-    devices is the gradient of the batch.
+    Each device computes the gradient on its share of every batch. The mean of these
+    gradients over the devices is the gradient of the batch.
 
     *Data parallel* (the default): every device holds all params and the whole state of
     the rule.
@@ -55,13 +55,14 @@ def mesh(
 
     *Exact* (the default): gradients are added in the order of the devices. The bits of
     a training then depend on the number of devices, but not on the number of processes
-    that own the devices; the thread pool of XLA must have the same size in each process
-    (`research.backend.configure(pool=...)`). With `exact=False` XLA chooses the order
-    of the additions, and the results agree up to rounding.
+    that own the devices. For this, the thread pool of XLA must have the same size in
+    each process (`research.backend.configure(pool=...)`). With `exact=False` XLA
+    chooses the order of the additions. Results with different numbers of processes then
+    agree up to rounding.
 
     Args:
       num_devices: Number of devices. None means all devices of all processes. With
-        several processes, each gives the same number of devices.
+        several processes, each process provides the same number of devices.
       shard_params: Whether params and rule state are split over the devices.
       exact: Whether gradients are added in the order of the devices.
     Returns:
@@ -147,8 +148,8 @@ def placed(tree: Any, mesh: Mesh, axes: Sequence[int | None] | None = None) -> A
 def put(leaf: Any, sharding: Any) -> jax.Array:
     """Put a whole array on the devices of a sharding.
 
-    Unlike `jax.device_put`, this does not compare the arrays of the processes, a
-    comparison that NaN would fail.
+    `jax.device_put` compares the arrays of the processes, and the comparison fails for
+    arrays with NaN. This function does not compare them.
     """
     if _is_key(leaf):
         data, kind = put(jax.random.key_data(leaf), sharding), jax.random.key_impl(leaf)
@@ -195,7 +196,10 @@ def _whole_leaves(tree: Any) -> list[jax.Array]:
 
 
 def digest_parts(tree: Any) -> list[np.ndarray]:
-    """Return what identifies each leaf: its numbers, or its shape if it is split."""
+    """Return the arrays that a digest of the tree uses, one for each leaf.
+
+    The array contains the numbers of the leaf, or the shape of a leaf that is split.
+    """
     return [
         as_numbers(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
         if getattr(leaf, "is_fully_replicated", True)

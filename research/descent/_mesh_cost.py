@@ -48,7 +48,8 @@ def bytes_per_step(
       params: Parameters, or their shapes as `jax.ShapeDtypeStruct`.
       num_devices, shard_params, exact: As in `mesh`.
     Returns:
-      Number of bytes, without those of evaluations of the objective that a rule adds.
+      Number of bytes. If the rule evaluates the objective by itself, these evaluations
+      are not included.
     Raises:
       ValueError: num_devices is not positive.
     Example:

@@ -65,20 +65,21 @@ def minimise(
     be vmapped over a learning rate if the rule is made inside the vmapped function. The
     rule receives value, grad and value_fn as extra arguments, and residual_fn if given.
 
-    The result has derivatives, in forward and reverse mode and of any order, with
-    respect to arrays that objective uses from outside. They are the derivatives of the
-    minimum by the implicit function theorem, not of the steps, and need no memory for
-    the steps: H dx = -dg, where H is the Hessian and g the gradient, is solved by
-    conjugate gradients. If that fails, because H is singular, the derivatives are NaN.
-    The derivative with respect to the initial parameters and to the rule's arguments is
-    0, and the fields other than params and value are constants. If the loop ends far
-    from a minimum, the theorem does not hold: check the outcome, or use
-    `implicit_minimum`, which also returns the Hessian's extreme eigenvalues.
+    The result has derivatives with respect to arrays that objective uses from outside,
+    in forward and reverse mode and of any order. They are the derivatives of the
+    minimum by the implicit function theorem, not of the steps, so they need no memory
+    for the steps. Let g be the gradient of the objective, H its Hessian, and dg the
+    change of g with these arrays. Conjugate gradients solve H dx = -dg for the change
+    dx of the minimum. If H is singular and this fails, the derivatives are NaN. The
+    derivatives with respect to the initial parameters and to the rule's arguments are
+    0. The fields other than params and value are constants. If the loop ends far from a
+    minimum, the theorem does not hold. So check the outcome, or use `implicit_minimum`,
+    which also returns the Hessian's extreme eigenvalues.
 
     The loop stops early in these cases:
-    - The rule keeps an `outcome` in its state and reports a failure. If the rule is
-      made of other rules, as by `by_group`, all those that keep an outcome must have
-      failed in a step that changed no parameter.
+    - The rule keeps an `outcome` in its state, and the outcome is a failure. If the
+      rule combines several rules, as `by_group` does, every rule that keeps an outcome
+      must have failed, in a step that changed no parameter.
     - The rule keeps no outcome, and nothing changes: either one step changes neither a
       parameter nor the rule's state, or ten successive steps change no parameter.
     - The value or the gradient is not finite.
@@ -239,8 +240,8 @@ def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
     """Return the value and gradient after the step, if the rule's state keeps them.
 
     If `squares` is true, the value and gradient of half the sum of squares also count.
-    Only the state of the rule itself is read: if another rule wraps this rule, the
-    params may end elsewhere.
+    Only the state of the outermost rule is read. If this rule wraps another one, the
+    value and gradient in the state of the inner rule may belong to other params.
     """
     state = getattr(state, "search", state)
     names = [("value_after", "grad_after"), ("squares_after", "squares_grad_after")]

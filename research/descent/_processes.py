@@ -58,7 +58,7 @@ def numbers_of_all(values: list[int]) -> np.ndarray:
 
 
 def number_of_leader(value: int) -> int:
-    """Return the integer of process 0. The clocks of the processes differ."""
+    """Return the integer of process 0, such as a decision that depends on its clock."""
     return int(numbers_of_all([value])[0, 0])
 
 
@@ -160,7 +160,7 @@ def _from_bytes(data: bytes) -> Saved:
 
 
 def settings() -> dict[str, str]:
-    """Return what the bits of a program depend on besides its text, by name."""
+    """Return the versions, settings and code on which the bits of a result depend."""
     config: Any = jax.config
     flags = re.sub(r"--xla_force_host_\S+", "", os.environ.get("XLA_FLAGS", ""))
     code = hashlib.sha256()
@@ -181,10 +181,11 @@ def settings() -> dict[str, str]:
 
 
 def check_same_everywhere(facts: dict[str, str]) -> None:
-    """Raise ValueError if a fact of some process differs from that of process 0.
+    """Raise ValueError if the processes of a training differ in one of the facts.
 
     Args:
-      facts: What the training of this process depends on, by name.
+      facts: Facts on which the training of this process depends, by name. They are
+        compared with the facts of process 0.
     """
     if jax.process_count() == 1:
         return
@@ -212,10 +213,11 @@ def _short(text: str) -> str:
 
 @contextlib.contextmanager
 def interrupts_noted(together: bool) -> Iterator[Callable[[], bool]]:
-    """Note Ctrl-C instead of raising KeyboardInterrupt; a second one raises it.
+    """Record the first Ctrl-C; only a second one raises KeyboardInterrupt.
 
-    If a process stopped at once, the others would wait for it. Nothing changes for a
-    process that does not train together with others.
+    If a process stopped at once, the others would wait for it. If `together` is False,
+    the process trains alone, and the first Ctrl-C raises KeyboardInterrupt as usual.
+    The context yields a function () -> whether Ctrl-C was recorded.
     """
     noted: list[bool] = []
     main = threading.current_thread() is threading.main_thread()

@@ -212,9 +212,10 @@ def _epochs(
     num_batches: int,
     points: tuple[int, ...],
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return two functions that run an epoch: plain and closely.
+    """Return two functions that run an epoch.
 
-    The first evaluates at the end of the epoch, the second at every evaluation point.
+    The first function evaluates at the end of the epoch, the second at every evaluation
+    point.
     """
 
     def plain(state: State, batches: BatchIndices):

@@ -93,8 +93,8 @@ def train(
       rule: Any gradient transformation.
       dataset: Batch of n examples, copied to the device once for the whole training. Or
         Records, from `research.records.open_records`, of which only the examples of the
-        next steps are in memory. The bits of the result are the same. The digest of the
-        Records is a part of the checkpoint's identity.
+        next steps are in memory. The result has the same bits as with a Batch. A
+        checkpoint is refused if the Records have another digest.
       sampler: Sampler that chooses the examples of each batch. An epoch's order is
         drawn from fold_in(key, epoch).
       num_epochs: Number of epochs.
@@ -118,17 +118,22 @@ def train(
       The TrainResult. A training that diverges is not an error: its first bad step is
       recorded.
     Raises:
-      ValueError: num_epochs or devices is not positive; JAX has fewer devices; devices
-        does not divide batch_size; there are several devices and the rule uses the
-        batch's indices itself; x and y differ in length or are empty; the dataset is on
-        a disk and a record has changed, or the rule or the sampler asks for more than
-        the examples of a batch, or there is a mesh; the sampler is made for another
-        number of examples; both devices and a mesh are given; the processes of the mesh
-        differ in code, versions or arguments; or the checkpoint belongs to another
-        training. The check of the checkpoint compares the initial params and rule state
-        (which holds a constant learning rate), the key, the order of the examples, the
-        shapes of the data (with a mesh, the data themselves), the number of devices and
-        the settings of the mesh. It cannot detect, for example, another penalty.
+      ValueError: One of these:
+
+        - num_epochs or devices is not positive, JAX has fewer devices, or devices does
+          not divide batch_size;
+        - there are several devices, and the rule uses the batch's indices itself;
+        - x and y differ in length or are empty, or the sampler is made for another
+          number of examples;
+        - the dataset is Records, and a record has changed, a mesh is given, or the rule
+          or the sampler asks for more than the examples of one batch;
+        - both devices and a mesh are given, or the processes of the mesh differ in
+          code, versions or arguments;
+        - the checkpoint belongs to another training. The check compares the initial
+          params and rule state (which holds a constant learning rate), the key, the
+          order of the examples, the shapes of the data (with a mesh, the data
+          themselves), the number of devices and the settings of the mesh. It cannot
+          detect, for example, another penalty.
       TypeError: The rule is not a gradient transformation, a leaf of params is not
         floating, the dataset is not a Batch, or the key is not a JAX key.
       OSError: The checkpoint cannot be written.

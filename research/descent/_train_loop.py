@@ -146,10 +146,9 @@ def loop_over(
 ) -> Callable[..., tuple[_step.State, _step.Info]]:
     """Return the loop over the steps from start to stop - 1.
 
-    The function make_step makes the step from the dataset.
-
-    The number of iterations is an argument, so XLA does not unroll the loop and the
-    result's bits do not depend on that number.
+    The function make_step makes the step from the dataset. The number of iterations is
+    an argument of the compiled loop. So XLA does not unroll the loop, and the bits of
+    the result do not depend on the number of iterations in one call.
     """
 
     def loop(

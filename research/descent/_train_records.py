@@ -51,8 +51,8 @@ def compile_on_records(
     """Compile the loop over an epoch's steps, as `compile_training` does.
 
     Raises:
-      ValueError: The sampler draws whole batches, or the rule asks for more than the
-        examples of its batch.
+      ValueError: The sampler takes the whole dataset as one batch, or the rule asks for
+        more than the examples of its batch.
     """
     check_rule(rule)
     draw = jax.jit(

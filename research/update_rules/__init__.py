@@ -13,8 +13,9 @@ To add a rule:
 2. Import the function in this file, below, to make its name public. If the family is
    new, add it to `FAMILIES`.
 3. Add a `Card`, which says how the rule is verified, to the file of the same name in
-   `research.verification`. The card has the paper's formula in arithmetic of fifty
-   digits, the usual mistakes, and other implementations of the rule.
+   `research.verification`. The card computes the paper's formula with fifty digits,
+   lists common mistakes in the formula, and names other implementations to compare
+   with.
 
 All tables, pages and tests then include the rule. Run `python docs/build.py`, and then
 `python -m pytest tests/test_rule_table.py`, which reports missing parts.

@@ -263,18 +263,20 @@ def rmsprop(
     η g / ε with eps_in_sqrt=False. The first step may therefore be very long.
 
     With momentum μ the update is the sum b_t = μ b_(t-1) + u_t. With nesterov=True the
-    update is u_t + μ b_t. With rate_in_momentum=False, η_t multiplies this sum instead
-    of each gradient.
+    update is u_t + μ b_t. With rate_in_momentum=False, η_t multiplies the sum b_t
+    instead of each gradient.
 
     optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
     root. At g = 1e-5 with β = 0.9, the first step is 31 times as long with ε outside
     the root as with ε inside. torch also multiplies the momentum's sum by the rate
     instead of each gradient, which makes a difference only under a schedule. The
-    lecture that introduced RMSProp has no ε. optax and torch compute the variance by
-    subtraction, as v - m². Where gradients hardly change, rounding errors can make this
-    difference negative, and its root NaN. Here the variance is β s + β (1 - β) (g -
-    m)², where s and m are the previous variance and average. In exact arithmetic this
-    expression equals v - m². It is never negative.
+    lecture that introduced RMSProp has no ε.
+
+    optax and torch compute the variance by subtraction, as v - m². Where gradients
+    hardly change, rounding errors can make this difference negative, and its root NaN.
+    Here the variance is β s + β (1 - β) (g - m)², where s and m are the previous
+    variance and average. In exact arithmetic this expression equals v - m². It is never
+    negative.
 
     Use it where gradients are noisy and their size drifts, as in reinforcement learning
     and recurrent networks. If the gradients have no noise, then at a minimum the rule
@@ -407,7 +409,8 @@ def _root(v: Array, eps: Scalar, eps_in_sqrt: bool) -> Array:
 def _negate() -> optax.GradientTransformation:
     """Return a transformation that negates the updates.
 
-    It undoes the sign of a rule chained behind another rule, since each rule negates.
+    Each rule negates its input. If two rules are chained, this transformation undoes
+    one of the two negations.
     """
 
     def update(updates: Params, state: Any, params: Params | None = None):
@@ -449,7 +452,7 @@ def madgrad(
 ) -> optax.GradientTransformation:
     """Dual averaging that divides by the cube root of the sum of squared gradients.
 
-    w_t = (η_t + ε) √t, with t counted from 1,
+    w_t = (η_t + ε) √t, with t counted from 1, is the weight of gradient g_t,
     s_t = s_(t-1) + w_t g_t,
     ν_t = ν_(t-1) + w_t g_t²,
     z_t = x_0 - s_t / (∛ν_t + ε),

@@ -74,15 +74,16 @@ def adam(
     the direct formula loses two digits. The relative error of the first steps is then
     1e-5 in optax and 2e-7 here.
 
-    Use it as the first choice for networks, because most entries move by about η per
-    step, whatever the scale of their gradients, and the defaults rarely need much
-    tuning. With the default decays, a nonzero gradient after many zero gradients moves
-    its entry by 3.2 η. If the gradient then grows by a factor β2 / β1 at each step, the
-    entry moves by up to 7.3 η per step. No sequence of gradients makes a longer step.
-    On some convex problems Adam converges to the worst point (see `amsgrad`). For
-    params in half precision, wrap the rule in `with_state_dtype(..., "float32")`. In
-    bfloat16 the number 0.999 rounds to 1, so v never falls. In float16, ε rounds to 0.
-    optax.adam has the same problems.
+    For params in half precision, wrap the rule in `with_state_dtype(..., "float32")`.
+    In bfloat16 the number 0.999 rounds to 1, so v never falls. In float16, ε rounds to
+    0. optax.adam has the same problems.
+
+    Use it as the first choice for networks. Most entries move by about η per step,
+    whatever the scale of their gradients. The defaults rarely need much tuning. With
+    the default decays, a nonzero gradient after many zero gradients moves its entry by
+    3.2 η. If the gradient then grows by a factor β2 / β1 at each step, the entry moves
+    by up to 7.3 η per step. No sequence of gradients makes a longer step. On some
+    convex problems Adam converges to the worst point (see `amsgrad`).
 
     Args:
       learning_rate: Learning rate η, the paper's α. A nonnegative number, a traced

@@ -363,8 +363,8 @@ def mars(
     `caution` corresponds to the function `cautious` here. optax 0.2.8 and torch do not
     have the rule.
 
-    Use it like AdamW on large models. The rule stores three arrays per leaf where Adam
-    stores two. timm's default rate is 0.003.
+    Use it in place of AdamW on large models. The rule stores three arrays per leaf
+    where Adam stores two. timm's default rate is 0.003.
 
     Args:
       learning_rate, b1, b2, eps: As in `adam`.

@@ -65,9 +65,9 @@ def nadam(
     u_t = -η_t (μ_(t+1) m_t / (1 - μ_1 ... μ_(t+1)) + (1 - μ_t) g_t / (1 - μ_1 ... μ_t))
     / (√(v̂_t + ε_root) + ε), with m_t and v̂_t as in `adam`.
 
-    The numerator is approximately the next average m̂_(t+1), with g_t in place of the
-    gradient g_(t+1), which is not yet known. The argument momentum_schedule chooses the
-    momenta μ_t:
+    Here μ_1 ... μ_t is the product of the momenta up to step t. The numerator is
+    approximately the next average m̂_(t+1), with g_t in place of the gradient g_(t+1),
+    which is not yet known. The argument momentum_schedule chooses the momenta μ_t:
 
     "constant", as in optax.nadam: μ_t = β1.
 
@@ -81,8 +81,8 @@ def nadam(
     the first step is 1.47 η with "constant", 1.06 η with "torch" and 1.31 η with
     "paper".
 
-    Use it like Adam. Looking ahead is slightly better where Adam's momentum overshoots,
-    as on ill-conditioned problems.
+    Use it in place of Adam. Its look-ahead is slightly better where Adam's momentum
+    overshoots, as on ill-conditioned problems.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
@@ -131,7 +131,8 @@ def nadamw(
     is 1e-4 in optax and here, and 0.01 in timm. In torch,
     NAdam(decoupled_weight_decay=True) also has a schedule for β1 (see `nadam`).
 
-    Use it like AdamW. NAdamW with same_correction=True was the baseline of AlgoPerf.
+    Use it in place of AdamW. NAdamW with same_correction=True was the baseline of
+    AlgoPerf.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
@@ -221,8 +222,8 @@ def _nadam_direction(
 def _limited(g: Array) -> Array:
     """Clip g to 1/32 of the range of its dtype.
 
-    Dividing the result by 1 - β then does not overflow. An infinite g still shows in
-    m_t.
+    Dividing the result by 1 - β then does not overflow. The average m_t is computed
+    from g itself, so an infinite g still makes m_t infinite.
     """
     if jnp.iscomplexobj(g):
         return jax.lax.complex(_limited(g.real), _limited(g.imag))
@@ -316,7 +317,7 @@ def radam(
 def _rectification(length: Array, most: Scalar) -> Array:
     """Return r_t of `radam`.
 
-    It is NaN where ρ_t < 4, where the rule does not use it.
+    r_t is NaN where ρ_t < 4. The rule does not use r_t there.
     """
     return jnp.sqrt(
         (length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length)

@@ -73,8 +73,9 @@ def adabelief(
     tends to ε_root / (1 - β2). The paper does the same, but with a single ε for both
     constants.
 
-    Use it like Adam where gradients are steady. Its steps are then longer than Adam's,
-    up to η m̂ √((1 - β2) / ε_root). So ε_root matters more than ε does in Adam.
+    Use it in place of Adam if gradients change little from step to step. Its steps are
+    then longer than Adam's, up to η m̂ √((1 - β2) / ε_root). So ε_root matters more
+    than ε does in Adam.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -238,12 +239,14 @@ def yogi(
     u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε), with m̂_t and v̂_t corrected as in `adam`.
 
     After a large gradient v_t therefore falls slowly. The paper corrects neither m_t
-    nor v_t. To follow the paper, set bias_correction=False. optax.yogi also starts m
-    from 1e-6. To follow optax, set initial_mu=1e-6. Params whose gradients are 0 then
-    still move down: by 3e-4 η at the first step, and by more than 0.001 η in ten steps.
+    nor v_t. To follow the paper, set bias_correction=False. optax.yogi starts both m
+    and v from 1e-6. Here only v starts from 1e-6, and m from 0. To follow optax, set
+    initial_mu=1e-6. Params whose gradients are 0 then still move down: by 3e-4 η at the
+    first step, and by more than 0.001 η in ten steps.
 
-    Use it like Adam where gradients are sparse or change in size. The large default ε
-    was tuned for Yogi, and makes Yogi slower than Adam if gradients are below 1e-3.
+    Use it in place of Adam if gradients are sparse or change in size. The default ε is
+    large, because it was tuned for Yogi. If gradients are below 1e-3, this ε makes Yogi
+    slower than Adam.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -478,9 +481,9 @@ def cautious_adamw(
 
     timm's AdamW with caution=True, and the authors' code, are the same rule. The paper
     divides by (Σ k_t + 1) / n in place of the mean over n entries (plus_one=True). With
-    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. The step without
-    decay moves these entries towards 0, or leaves them unchanged. optax 0.2.8 does not
-    have the rule. To make another rule cautious, use `cautious`.
+    cautious_decay=True, only entries with k_t d_t x_t >= 0 decay. These are the entries
+    that the step without decay moves towards 0 or leaves unchanged. optax 0.2.8 does
+    not have the rule. To make another rule cautious, use `cautious`.
 
     Use it in place of AdamW, with the same arguments. If the gradient of an entry
     changes its sign, the entry is skipped until its momentum has changed sign, too.
@@ -589,12 +592,12 @@ def adahessian(
     pytorch_optimizer's AdaHessian follow the authors' code, but draw their own signs.
     optax and torch do not have the rule.
 
-    A step costs about two more gradients than Adam. The state is the same as Adam's,
-    but v has at least float32 precision.
+    A step costs about as much as a step of Adam and two more gradients. The state is
+    the same as Adam's, but v has at least float32 precision.
 
-    Use it like Adam if the objective is twice differentiable and its gradients have
-    little noise. The authors use a learning rate of 0.15. On mini-batches, H_t is the
-    Hessian of the loss on the same mini-batch as g_t.
+    Use it in place of Adam if the objective is twice differentiable and its gradients
+    have little noise. The authors use a learning rate of 0.15. On mini-batches, H_t is
+    the Hessian of the loss on the same mini-batch as g_t.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a

@@ -55,12 +55,12 @@ def lookahead(
     The inner rule moves the params x (the paper's fast weights). The slow params φ stay
     fixed between synchronisations. Evaluate at φ, which
     `research.update_rules.evaluation_params` returns. optax.lookahead is the same, but
-    its params are a pair of fast and slow weights. Here x and φ have the same bits
-    after each synchronisation, while optax updates x and φ separately. torch does not
-    have this rule.
+    its params are a pair of fast and slow weights. Here x and φ are equal to the last
+    bit after each synchronisation. In optax they may differ by rounding errors, because
+    optax updates x and φ separately. torch does not have this rule.
 
-    Use it to calm a rule that overshoots or is noisy. It costs one copy of the params.
-    With α = 1, Lookahead is the inner rule.
+    Use it to calm a rule that overshoots or is noisy. Lookahead stores one more copy of
+    the params. With α = 1, Lookahead is the inner rule.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner
@@ -155,8 +155,8 @@ def polyak_averaging(
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
 
-    x̄_t = (x_(s+1) + ... + x_t) / (t - s), the mean of all iterates after t steps
-    except the first s, where s is start.
+    x̄_t = (x_(s+1) + ... + x_t) / (t - s), where x_t are the iterates and s is start.
+    The mean leaves out the first s iterates.
 
     Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
     themselves. `research.update_rules.evaluation_params` returns the mean, at which
@@ -166,9 +166,10 @@ def polyak_averaging(
     this rule.
 
     Use it with a rate that is constant or decays more slowly than 1 / t. The mean then
-    averages out the noise that such a rate leaves in the iterates. After many steps
-    with a decaying rate, it is about as accurate as any estimate from the same number
-    of examples can be. Start late, because the mean never forgets the first iterates.
+    averages out the noise that such a rate leaves in the iterates. If the rate decays
+    in this way, then after many steps hardly any estimate from the same number of
+    examples is more accurate than the mean. Choose a late start, because the mean never
+    forgets its first iterates.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner

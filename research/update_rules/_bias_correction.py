@@ -57,7 +57,7 @@ def effective_length(decay: Scalar, count: Int[Array, ""]) -> Float[Array, ""]:
 def _log(decay: Scalar) -> Scalar:
     """Return log β.
 
-    For a Python number it has double precision, whatever precision JAX uses.
+    The log of a Python number has double precision, whatever precision JAX uses.
     """
     if isinstance(decay, float | int):
         return math.log(decay) if decay else -math.inf

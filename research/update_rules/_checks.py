@@ -64,9 +64,9 @@ def make_inner(
       inner: Constructor of the inner rule, with learning_rate as its argument. None
         means the default.
       learning_rate: Argument of the constructor.
-      default: Constructor to use if inner is None. The outer rule cannot have it as the
-        default value of `inner`, because optax.inject_hyperparams would then take this
-        function for a schedule.
+      default: Constructor to use if inner is None. The outer rule cannot have this
+        constructor as the default value of its argument `inner`, because
+        optax.inject_hyperparams would take the constructor for a schedule.
     Returns:
       The inner rule. Its update accepts extra arguments and ignores unknown ones.
     Raises:
@@ -175,8 +175,9 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
     masks. `init` and `update` refuse params and updates that are not pytrees of
     numbers. `update` also refuses params whose structure or shapes differ from those of
     the updates, and a state that does not belong to this rule and these shapes. Only
-    structures and shapes are compared. Under jit this happens while `update` is traced,
-    so a compiled step costs no more than without the checks, and returns the same bits.
+    structures and shapes are compared. Under jit the checks run while `update` is
+    traced. A compiled step therefore costs no more than without the checks, and its
+    results are the same to the last bit.
 
     Args:
       constructor: Function that returns the rule.

@@ -43,15 +43,15 @@ def accumulate_gradients(
 ) -> optax.GradientTransformationExtraArgs:
     """Call a rule at every k-th step with the mean of k gradients.
 
-    k batches then act as one large batch. At every k-th step the rule gets the mean
-    gradient, also as the extra argument `grad`, and the mean value of the objective as
-    the extra argument `value`. The rule's update is then returned. At the other steps
-    the update is 0 and the rule's state does not change. If the loss is a mean and all
-    batches have the same size, the result is the step on one batch that is k times
-    larger, up to rounding errors. optax.MultiSteps(rule, k) is the same, but by default
-    keeps the mean in float32. Here the mean has the dtype of the params. For a wider
-    dtype, put `with_state_dtype` around this wrapper. torch takes the sum of the
-    gradients instead of their mean.
+    k batches then act as one large batch. At every k-th step the rule gets the mean of
+    the k gradients, both as the updates and as the extra argument `grad`. The extra
+    argument `value` is the mean of the k values of the objective. The update of this
+    step is the rule's update. At the other steps the update is 0 and the rule's state
+    does not change. If the loss is a mean and all batches have the same size, the
+    result is the step on one batch that is k times larger, up to rounding errors.
+    optax.MultiSteps(rule, k) is the same, but by default keeps the mean in float32.
+    Here the mean has the dtype of the params. For a wider dtype, put `with_state_dtype`
+    around this wrapper. torch takes the sum of the gradients instead of their mean.
 
     All k gradients must belong to the same params, so nothing else may change the
     params in these steps. Rules that call value_fn (SVRG, SAGA, SAM, line searches) are
@@ -241,7 +241,7 @@ def cautious(
     u_t <- k_t u_t / max(s_t, min_share), where k_t is 1 for entries with u_t g_t < 0
     and 0 for others, and s_t is the mean of k_t over the leaf. With momentum, an entry
     of u_t may have the same sign as the gradient. Such an entry is set to 0, and the
-    others move further.
+    other entries of the leaf become larger.
 
     The authors' code, and timm's option `caution`, are the same. For a leaf of n
     entries, the paper has n / (Σ k_t + 1) in place of 1 / max(s_t, min_share)

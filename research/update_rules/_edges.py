@@ -147,11 +147,11 @@ def real_dtype(x: Any) -> Any:
 
 
 def in_dtype(x: Num[Array, "*shape"], dtype: Any) -> Num[Array, "*shape"]:
-    """Cast a floating array to a dtype, or the parts of a complex array to that dtype.
+    """Cast a floating or complex array to a floating dtype.
 
-    Other arrays are returned unchanged. JAX has no complex numbers of half precision.
-    For a half-precision dtype, the parts of a complex array are therefore cast to
-    float32.
+    The real and imaginary parts of a complex array are cast. JAX has no complex numbers
+    of half precision, so for a half-precision dtype the parts are cast to float32.
+    Other arrays are returned unchanged.
 
     Example:
       >>> print(
@@ -167,7 +167,7 @@ def in_dtype(x: Num[Array, "*shape"], dtype: Any) -> Num[Array, "*shape"]:
 def dtype_beside(x: Any, dtype: Any) -> Any:
     """Return dtype, or its complex counterpart if the leaf is complex.
 
-    The parts of the complex dtype have at least float32 precision.
+    Real and imaginary parts of the complex dtype have at least float32 precision.
 
     Example:
       >>> print(dtype_beside(jnp.ones(2, "complex64"), "float64"))
@@ -258,7 +258,8 @@ def sizes_like(x: Num[Array, "*shape"], value: Any = 0.0) -> Float[Array, "*shap
 def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
     """Clip x to the finite range of its dtype.
 
-    The difference of two finite gradients may be twice the largest number of the dtype.
+    The difference of two finite gradients may overflow, because it may be twice the
+    largest number of the dtype.
 
     Example:
       >>> print(within_range(jnp.array([-jnp.inf, 1.0], "float32")))
@@ -271,8 +272,7 @@ def within_range(x: Num[Array, "*shape"]) -> Num[Array, "*shape"]:
 
 
 def leaf_norm(x: Num[Array, "*shape"]) -> Float[Array, ""]:
-    """Return the Euclidean norm of a leaf, in at least float32, for entries of any
-    size.
+    """Return the Euclidean norm of a leaf without overflow, in at least float32.
 
     Entries above 2^60 or below 2^-60 are multiplied by a power of two before they are
     squared, which changes no digit. Otherwise the square of an entry above 1.8e19 would

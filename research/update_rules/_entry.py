@@ -11,10 +11,10 @@ class Range(NamedTuple):
 
     Attributes:
       low, high: Ends of the range, low < high.
-      scale: Scale on which trials are spread evenly. "log" is for rates and needs low >
-        0. "linear" is the value x itself. "one_minus" is the log of 1 - x; it is for
-        momenta and needs 0 <= low and high < 1. This scale puts as many trials between
-        0.9 and 0.99 as between 0 and 0.9.
+      scale: Scale on which trials are spread evenly, for a value x. "log" is log x; use
+        it for rates, with low > 0. "linear" is x itself. "one_minus" is log(1 - x); use
+        it for momenta, with 0 <= low and high < 1. On this scale there are as many
+        trials between 0.9 and 0.99 as between 0 and 0.9.
       default: Value of the first trial, between low and high; None means the middle of
         the range on this scale.
     """

@@ -100,7 +100,8 @@ def adafactor(
     and q_t of the columns of v_t are stored, and v̂_t = r_t q_tᵀ / mean(r_t). For
     leaves with more axes, r_t and q_t are the means over the longest and over the
     second longest axis. If a leaf is not factored, v̂_t = v_t. With a momentum μ, the
-    first term in the brackets is replaced by its moving average with the decay μ.
+    first term in the brackets (the term before λ x_t) is replaced by its moving average
+    with the decay μ.
 
     The paper's rate is η_t = min(η, 1 / √t) with η = 0.01 (relative_step=True). Other
     implementations also differ in these points:
@@ -110,7 +111,7 @@ def adafactor(
     an error of 1e-7.
     torch.optim.Adafactor always has the relative step (its lr is η). It has no
     momentum, and factors the last two axes, whatever their lengths. It does not add ε
-    to the squares, but has a lower bound of √v̂_t.
+    to the squares, but bounds √v̂_t from below.
     keras.optimizers.Adafactor also takes the minimum of the rate and 1 / √t, even if
     the rate is a schedule. It stores the whole v̂_t, so it does not save memory.
     transformers and timm factor the last two axes; newer versions of timm factor the
@@ -234,8 +235,8 @@ def _least(min_dim_size_to_factor: Any) -> int:
 def _two_longest(shape: tuple[int, ...], least: int) -> tuple[int, int] | None:
     """Return the second longest and the longest axis, the later one if two are equal.
 
-    Return None if the leaf is not to be factored: it has no two axes of at least the
-    least length.
+    Return None if the leaf has fewer than two axes of at least the least length. Such a
+    leaf is not factored.
     """
     if len(shape) < 2:
         return None
@@ -257,7 +258,7 @@ def _divided(g: Array, nu: Array) -> Array:
 def _divided_by_factors(g: Array, nu: Factors, axes: tuple[int, int]) -> Array:
     """Return g / √(r cᵀ / mean(r)), and 0 where a factor is 0 or overflowed.
 
-    The product r cᵀ is not formed. It could underflow.
+    The product r cᵀ is not computed, because it could underflow.
     """
     second, longest = axes
     mean = jnp.mean(nu.row, axis=second - (second > longest), keepdims=True)
@@ -273,7 +274,7 @@ def _divided_by_factors(g: Array, nu: Factors, axes: tuple[int, int]) -> Array:
 def _rms(x: Array) -> Array:
     """Return the root of the mean square of a leaf, in at least float32.
 
-    It is 0 for a leaf without entries.
+    The result is 0 for a leaf without entries.
     """
     wide = jnp.promote_types(real_dtype(x), jnp.float32)
     total = jnp.sum(abs_square(x).astype(wide))

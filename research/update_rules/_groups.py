@@ -144,12 +144,12 @@ def by_group(
     """Apply a separate rule to each group of leaves.
 
     The leaves with label l are updated by rules[l], which does not see the other
-    leaves. optax.partition and torch's parameter groups are the same. Each rule gets
-    the part of `grad` for its group. The value_fn that a rule gets takes the params of
-    the group and keeps all other leaves fixed. Other extra arguments (value, indices)
-    are passed on unchanged. Inside a group, `clip_by_global_norm` uses the norm of that
-    group only. To clip by the norm of all leaves, chain `clip_by_global_norm` before
-    this rule.
+    leaves. optax.partition and torch's parameter groups are the same. A rule may need
+    extra arguments of update. Each rule gets the leaves of `grad` that belong to its
+    group. The value_fn that a rule gets is a function of the params of its group; it
+    keeps all other leaves fixed. Other extra arguments (value, indices) are passed on
+    unchanged. Inside a group, `clip_by_global_norm` uses the norm of that group only.
+    To clip by the norm of all leaves, chain `clip_by_global_norm` before this rule.
 
     Args:
       rules: Rules by label. A rule whose label no leaf has is never called.

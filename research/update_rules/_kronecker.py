@@ -253,7 +253,7 @@ def _refreshed(
 ) -> tuple[list[Any], list[Array]]:
     """Return the bases and V: unchanged (index 0), at the first call (1) or later (2).
 
-    A factor that is not finite has no eigenvectors, and its basis stays.
+    If a factor is not finite, it has no eigenvectors, and its basis does not change.
     """
 
     def keep(bases: list[Any], nu: list[Array]):
@@ -340,8 +340,8 @@ def kl_soap(
     V_t = β2 V_(t-1) + (1 - β2) (Q_Lᵀ G_t Q_R)², entry by entry.
     M and V start at 0, and their bias is not corrected.
 
-    After the step, the factors and their eigenvalues are updated. With β = shampoo_beta
-    and P = Q_Lᵀ G_t Q_R,
+    After the step, the factors L and R are updated, and so are d_L and d_R, the moving
+    averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
     d_L <- max(β d_L + (1 - β) mean_j P_ij² / d_R,j, c^(-2)) with c = max(10, min(m,
     4000)), and R and d_R are updated in the same way, all from the old values. If t is
@@ -376,8 +376,8 @@ def kl_soap(
     least float32, whatever the dtype of the params. A step costs about as much as that
     of `soap`.
 
-    Use it like `soap`. In the authors' experiments on language models, it was as good
-    as `soap` or better.
+    Use it in place of `soap`. In the authors' experiments on language models, it was as
+    good as `soap` or better.
 
     Args:
       learning_rate: Learning rate η: a number of at least 0, a traced scalar, or a
@@ -502,8 +502,8 @@ def _kl_factors(
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Return the factors of a leaf and their eigenvalues after a gradient.
 
-    Along an axis, the gradient is whitened by the other factors. At the first call, it
-    is not whitened, and the eigenvalues stay.
+    For the factor of an axis, the gradient is whitened along all other axes. At the
+    first call, the gradient is not whitened, and the eigenvalues do not change.
     """
     rotated = _rotated(axes, bases, g)
     found, averages = [], []
@@ -610,10 +610,10 @@ def shampoo(
     diagonal of the factor is used.
 
     If b1 = 0 and ε = 0, the first step has the direction U Vᵀ, where G = U S Vᵀ is the
-    singular value decomposition. `muon` approximates this matrix. Eigenvalues of 0 are
-    left out, as in a pseudo-inverse. If G Gᵀ overflows, the root is 0, and the step of
-    the leaf is 0. A NaN in a gradient makes all later steps of its leaf NaN; wrap the
-    rule in `skip_nonfinite` to skip such a step.
+    singular value decomposition. `muon` approximates this matrix. If an eigenvalue
+    under a root is 0, it is left out, as in a pseudo-inverse. If G Gᵀ overflows, the
+    root is 0, and the step of the leaf is 0. A NaN in a gradient makes all later steps
+    of its leaf NaN; wrap the rule in `skip_nonfinite` to skip such a step.
 
     method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
     iteration, which consists of matrix products and is faster on accelerators. Its
@@ -897,8 +897,7 @@ def by_newton(
 def root_residual(
     x: Float[Array, "n n"], matrix: Float[Array, "n n"], order: int
 ) -> Float[Array, "n n"]:
-    """Return the entries of |X^q A - I|, which are 0 if X is the inverse q-th root of
-    A.
+    """Return the entries of |X^q A - I|; they are 0 if X is the inverse q-th root of A.
 
     Example:
       >>> print(root_residual(jnp.array([[0.5]]), jnp.array([[16.0]]), 4))

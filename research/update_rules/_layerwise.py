@@ -310,10 +310,11 @@ def muon(
     U_t = -η_t (s O(β M_t + (1 - β) G_t) + λ X_t), with M_t = β M_(t-1) + (1 - β) G_t
     and the scale s = √max(1, n / m). X_t is the matrix and G_t its gradient, of shape
     (m, n) for m inputs and n outputs. λ is weight_decay, β is beta and M_t is the
-    momentum. With nesterov=False, O is applied to M_t instead. If consistent_rms is a
-    number r, then s = r √max(m, n), and the root mean square of s O is about r for
-    every shape. With r = 0.2 this root mean square is about that of Adam's step, so the
-    learning rate and the weight decay of AdamW can be used.
+    momentum. The function O is defined in the next paragraph. With nesterov=False, O is
+    applied to M_t instead. If consistent_rms is a number r, then s = r √max(m, n), and
+    the root mean square of s O is about r for every shape. With r = 0.2 this root mean
+    square is about that of Adam's step, so the learning rate and the weight decay of
+    AdamW can be used.
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
     computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
@@ -361,7 +362,8 @@ def muon(
         function from params to such a pytree. Leaves marked True, which must have two
         axes, are orthogonalised. A leaf marked by MatrixAxes is a matrix of these axes,
         or a batch of matrices, for example one matrix of each attention head; m and n
-        are then the lengths of one matrix. None selects the leaves with two axes.
+        are then the numbers of rows and columns of one matrix. None selects the leaves
+        with two axes.
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
@@ -569,9 +571,9 @@ def newton_schulz(
 ) -> Float[Array, "rows columns"]:
     """Return a matrix with the singular vectors of a and singular values close to 1.
 
-    The matrix comes from repeated application of odd polynomials of degree five.
-    Rounding errors in directions with a zero singular value are magnified like small
-    singular values, with the defaults by a factor of 485.
+    The matrix comes from repeated application of odd polynomials of degree five. They
+    enlarge small singular values, with the defaults by a factor of up to 485. If a
+    singular value is 0, they enlarge its rounding error by the same factor.
 
     Args:
       a: Matrix, shape (m, n).
@@ -649,9 +651,9 @@ def normuon(
     O_t = O(β M_t + (1 - β) G_t) is the orthogonalised momentum of Muon. X_t has shape
     (m, n) for m inputs and n outputs, so v_t has a number for each output (neuron). δ
     is 1e-10, β2 is beta2 and λ is weight_decay. With the factor s = √max(1, n / m)
-    |O_t| / (|P_t| + δ), the step has the same Frobenius norm as the step of Muon. If
-    consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ), and the root mean
-    square of the step is c.
+    |O_t| / (|P_t| + δ), where |.| is the Frobenius norm, the step has the same norm as
+    the step of Muon. If consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ),
+    and the root mean square of the step is c.
 
     The rule is the same as the authors' code, except that the code rounds to bfloat16
     inside O. The paper's algorithm has consistent_rms=0.2. In the authors' code,
@@ -785,12 +787,12 @@ def hyperball(
 ) -> optax.GradientTransformationExtraArgs:
     """Keep the Frobenius norm of each weight matrix constant.
 
-    X_(t+1) = R Y_t / |Y_t|, with Y_t = X_t - η_t R D_t / |D_t| and R = |X_0|, where D_t
-    is -1 times the update of another rule (inner) with the rate 1. The step therefore
-    depends only on the direction of D_t, and η_t is approximately the angle by which
-    the matrix turns. All other leaves take the step of the inner rule, multiplied by
-    η_t. This rule is called AdamH if the inner rule is Adam, and MuonH if the inner
-    rule is Muon.
+    X_(t+1) = R Y_t / |Y_t|, with Y_t = X_t - η_t R D_t / |D_t| and R = |X_0|. |.| is
+    the Frobenius norm, and D_t is -1 times the update of another rule (inner) with the
+    rate 1. The step therefore depends only on the direction of D_t, and η_t is
+    approximately the angle by which the matrix turns. All other leaves take the step of
+    the inner rule, multiplied by η_t. This rule is called AdamH if the inner rule is
+    Adam, and MuonH if the inner rule is Muon.
 
     If D_t is 0, the matrix is not changed. A matrix that starts at 0 has no norm to
     keep, so it takes the step of the inner rule. Weight decay in the inner rule only

@@ -247,9 +247,9 @@ def levenberg_marquardt(
     with g = Jᵀr. The quadratic model of F predicts a - ½ Σ r_i hᵀ∇²r_i h. A trial is a
     miss if the linear model's error is above |a| / 10 and above ten times the quadratic
     model's error. After three misses in a row, h minimises the quadratic model subject
-    to |D h| <= Δ, as in `trust_region_newton`, and ρ uses its prediction. This ends
-    with a trial in which the linear model's error is above |a| / 10, but below the
-    quadratic model's.
+    to |D h| <= Δ, as in `trust_region_newton`, and ρ uses the prediction of this model.
+    The rule returns to the linear model after a trial in which the linear model's error
+    is above |a| / 10, but below the quadratic model's error.
 
     The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, with
     five differences. First, MINPACK accepts a μ for which |D h| is within a tenth of Δ,
@@ -416,7 +416,7 @@ def _bend(
 
 
 def _again(x: Array, r: Array) -> Callable[..., Callable[[Array], Array]]:
-    """Return the mode in which the Jacobian of the residuals is computed, too."""
+    """Return jax.jacfwd or jax.jacrev, whichever computes the residuals' Jacobian."""
     return jax.jacfwd if len(r) >= len(x) else jax.jacrev
 
 

@@ -57,8 +57,9 @@ def natural_gradient(
     """Step along the negative gradient in the metric of the Fisher matrix.
 
     u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where λ is damping and F is the Fisher matrix. F is
-    the covariance of ∇log p(y | x), with y drawn from the model itself. The step
-    therefore does not depend on the parametrisation of the model.
+    the covariance of ∇log p(y | x), with y drawn from the model itself. If λ = 0, the
+    step therefore does not depend on the parametrisation of the model, to first order
+    in η.
 
     `canonical_fisher` computes F for the logits of logistic and softmax models, linear
     or not, as the generalised Gauss-Newton matrix. If the logits are linear in the
@@ -68,7 +69,7 @@ def natural_gradient(
     Hessian of value_fn as F. For other models the Hessian is a different matrix, so
     pass fisher_fn. optax and torch do not have this rule.
 
-    Use it for generalised linear models, and for small networks whose Hessian is
+    Use it for generalised linear models. It also suits small networks whose Hessian is
     indefinite, because F is never indefinite. The rule does not use the value of the
     objective. With η = 1 it may diverge far from the minimum. `newton` uses a line
     search instead.

@@ -411,7 +411,8 @@ def _model(
 def _before(value: Array, g: Array, grad: Params | None):
     """Return the value and gradient at x.
 
-    The incoming updates may be another vector, such as the clipped gradient.
+    The gradient is `grad` if it is given, and g otherwise. g are the incoming updates,
+    which may be another vector, such as the clipped gradient.
     """
     return value, g if grad is None else flatten(grad)[0].astype(g.dtype)
 

@@ -130,8 +130,9 @@ def value_slack(value: Float[Array, ""]) -> Float[Array, ""]:
     (Trust-region methods, section 17.4.2) compare values in this way. Near a minimum,
     rounding errors hide the changes of f long before they hide the gradient, so a test
     on f alone would reject the last, good steps. If large terms of f cancel to a value
-    near 0, the rounding error of f is larger than this slack. Half of the digits of x
-    may then be out of reach.
+    near 0, the rounding error of f is larger than this slack, and good steps may be
+    rejected. Then only about half of the digits of x may be correct at the end, because
+    f changes with the square of the distance from the minimum.
     """
     return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 

@@ -45,15 +45,15 @@ def svrg(
     """Correct each gradient by the gradient at a snapshot of the params.
 
     u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). B is the mini-batch (the paper's single
-    example i) and f is the objective over all n examples. The snapshot w̃ is renewed
-    every m = period steps. It is then the current iterate, w̃ = x_t at t = 1, m + 1, 2
-    m + 1, ... This is the paper's option I. The paper's theorem is about option II,
-    where w̃ is a random iterate of the period. A period costs n + 2 m b gradients of
-    examples at batch size b. optax and torch do not have this rule.
+    example i) and f is the objective over all n examples. Every m = period steps, at t
+    = 1, m + 1, 2 m + 1, ..., the current iterate x_t becomes the snapshot w̃. This is
+    the paper's option I. The paper's theorem is about option II, where w̃ is a random
+    iterate of the period. A period costs n + 2 m b gradients of examples at batch size
+    b. optax and torch do not have this rule.
 
     Use it on a smooth and strongly convex finite sum that has to be solved to many
     digits, where plain stochastic descent is limited by its noise. On deep networks it
-    was found to help little (Defazio & Bottou).
+    hardly helps (Defazio & Bottou).
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

@@ -773,8 +773,11 @@ def of_derivatives() -> Iterator[Call]:
         ),
         ("hessian", at, True),
         ("hessian_diagonal", at, True),
+        ("hessian_spectrum", {**at, "key": jax.random.key(0)}, True),
         ("hessian_vector_product", {**at, "v": v}, False),
         ("jacobian", at, True),
+        ("laplacian", at, False),
+        ("laplacian_estimate", {**at, "key": jax.random.key(0), "samples": 2}, False),
         ("limit_table", {"f": number_cube, "x": 2.0}, False),
         (
             "partial_derivative",

@@ -1,7 +1,7 @@
 """Power series whose coefficients are computed one after another, on demand.
 
 A coefficient is an array, or None if it is known to be zero. The coefficients stay in
-Python lists. Stacked in one array, they take ten times as long to compile and to run.
+Python lists, because one stacked array takes ten times as long to compile and to run.
 """
 
 import itertools
@@ -23,7 +23,7 @@ class Series:
     Attributes:
       is_constant: Whether all coefficients but the first are zero.
       name: Value that identifies the series among the inputs of equations: two series
-        of one name have the same coefficients.
+        with the same name have the same coefficients.
     """
 
     def __init__(self, rows: "Rows", column: int, is_constant: bool = False):

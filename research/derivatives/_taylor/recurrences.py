@@ -135,10 +135,10 @@ def _riccati(
     linear: int,
     quadratic: int,
 ) -> Callable[..., Coefficients]:
-    """Return the rule of y = value(x), where y' = q x', q = c + linear y + quadratic
-    y².
+    """Return the rule of y = value(x), where y' is a quadratic polynomial of y.
 
-    q is slope(x, y) at order 0. It is computed from x where 1 - y² would cancel.
+    The equation is y' = q x' with q = c + linear y + quadratic y² and a constant c. At
+    order 0, q is slope(x, y), which may use x to avoid the cancellation in 1 - y².
     """
 
     def rule(operation: Operation, x: Series) -> Coefficients:
@@ -213,7 +213,8 @@ def _cbrt(operation: Operation, x: Series) -> Coefficients:
 def _zero_base(a: float, x: Series, y: Coefficients) -> Coefficients:
     """Replace the coefficients of x^a at x = 0, where the recurrence divides by 0.
 
-    There the first coefficients are 0 (for order k < a), and the next are infinite.
+    There the coefficients of orders k < a are 0, and all others are infinite (NaN if
+    the coefficient of order 1 of x is 0).
     """
     yield next(y)
     for k in itertools.count(1):
@@ -253,7 +254,7 @@ def _integer_power(x: Series, exponent: int) -> Coefficients:
 
 
 def _bessel(column: int) -> Callable[..., Coefficients]:
-    """Return the rule of e^(-|x|) I_0(x) or e^(-|x|) I_1(x).
+    """Return the rule of e^(-|x|) I_0(x) (column 0) or e^(-|x|) I_1(x) (column 1).
 
     p = e^(-|x|) I_0 and q = e^(-|x|) I_1 satisfy p' = q - s p and q' = p - s q - q / x,
     where s is the sign of x (DLMF 10.29). At x = 0 the rule of JAX is p' = q, q' = 1/2.
@@ -289,9 +290,9 @@ def _bessel(column: int) -> Callable[..., Coefficients]:
 def _cholesky(operation: Operation, a: Series) -> Coefficients:
     """Yield the coefficients of L, where L Lᴴ = A.
 
-    L[k] = L[0] Φ(L[0]⁻¹ (A[k] - Σ L[j] L[k - j]ᴴ) L[0]⁻ᴴ), where Φ takes the lower
-    triangle and half the diagonal (Murray, Differentiation of the Cholesky
-    decomposition, 2016, equation 8, applied to each coefficient).
+    L[k] = L[0] Φ(L[0]⁻¹ (A[k] - Σ L[j] L[k - j]ᴴ) L[0]⁻ᴴ), with the sum over 0 < j < k.
+    Φ takes the lower triangle and half the diagonal (Murray, Differentiation of the
+    Cholesky decomposition, 2016, equation 8, applied to each coefficient).
     """
     factor = jnp.tril(operation.call(a[0])[0])  # JAX leaves numbers above the diagonal.
     lower: list[Coefficient] = [factor]

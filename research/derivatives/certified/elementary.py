@@ -4,7 +4,7 @@ Each function is reduced to a small argument and summed by Taylor's formula, in 
 arithmetic, and a bound of the remainder is added. So the result contains all rounding
 errors. The math libraries of NumPy and XLA are not used, because no bound of their
 errors is proved. A constant whose name ends in _ENCLOSED is an interval between the two
-floats next to the exact constant. They are computed by mpmath with sixty digits.
+floats next to the exact constant, which mpmath computes with sixty digits.
 """
 
 import math
@@ -564,7 +564,7 @@ def erf(x: Interval) -> Interval:
 
 
 def cube_root(x: Interval) -> Interval:
-    """Return ∛x. The ends are floats near NumPy's value whose cubes enclose x."""
+    """Return ∛x. The ends are floats near NumPy's result, and their cubes enclose x."""
     low, high = _cube_root_at(x.low), _cube_root_at(x.high)
     return interval(low.low, high.high, x)
 

@@ -61,8 +61,8 @@ def enclose(f: Callable[..., Any], low: Any, high: Any) -> Enclosure:
     f is traced by JAX, and its operations are evaluated in interval arithmetic: lower
     ends are rounded down and upper ends up. The bounds hold for the function of real
     numbers that the program describes: constants are the floats of the program, and no
-    operation rounds. They are rigorous, but not tight: where a variable occurs several
-    times, the bounds may be much wider than the range of f. They tighten as the box
+    operation rounds. The bounds are rigorous, but not tight: where a variable occurs
+    several times, they may be much wider than the range of f. They tighten as the box
     shrinks.
 
     Args:
@@ -94,20 +94,20 @@ def derivative_enclosure(
 ) -> Enclosure:
     """Return proved bounds of a derivative of f over a box, or at a point.
 
-    If x is an array with axes, order 1 is the gradient and order 2 the Hessian. If x is
-    a number, the result is a number for each order. The derivative is the one that JAX
-    forms from the program of f by its own rules. A function with a derivative rule of
-    your own, or with `stop_gradient`, is refused, because its derivative may not be
-    that of its values. If `smooth` is True in the result, the derivative exists
-    everywhere in the box.
+    If the argument of f is an array with axes, order 1 is the gradient and order 2 the
+    Hessian. If it is a number, the derivative of every order is a number. The
+    derivative is the one that JAX forms from the program of f by its own rules. A
+    function with a derivative rule of your own, or with `stop_gradient`, is refused,
+    because its derivative in JAX may not be the derivative of its values. If `smooth`
+    is True in the result, the derivative exists everywhere in the box.
 
     Args:
       f: Function of one array of floats that returns one number.
       low, high: Ends of the box; high=None means the point low.
-      order: Order of the derivative, 1 to 10; at most 2 if x has axes. Each order
+      order: Order of the derivative, 1 to 10; at most 2 if low has axes. Each order
         doubles the size of the program.
     Returns:
-      An `Enclosure` of shape (), x.shape or x.shape + x.shape.
+      An `Enclosure` of shape (), low.shape or low.shape + low.shape.
     Raises:
       ValueError: As in `enclose`, or the order is out of range.
       TypeError: As in `enclose`.
@@ -205,8 +205,8 @@ class Batched:
     """A function of a point, enclosed for many boxes at once.
 
     Attributes:
-      deadline: Value of `time.monotonic()` after which many boxes are not enclosed any
-        more. A single box always is.
+      deadline: Value of `time.monotonic()` after which a call for several boxes raises
+        TimeOver. A call for one box is always completed.
       lines: Lines of the program at which a comparison may have both answers or a value
         may be undefined.
     """
@@ -220,10 +220,11 @@ class Batched:
         self.lines: dict[str, str] = {}
 
     def __call__(self, low: np.ndarray, high: np.ndarray) -> Interval:
-        """Enclose the results over boxes; the trouble has the shape (boxes,).
+        """Enclose the results over boxes; `trouble` has the shape (boxes,).
 
         Raises:
-          TimeOver: There are several boxes, and the deadline is over before the last.
+          TimeOver: There are several boxes, and the deadline passes before the last one
+            is enclosed.
         """
         chunk = CHUNKS[0] if len(low) <= CHUNKS[0] else CHUNKS[-1]
         same = low is high

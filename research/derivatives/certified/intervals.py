@@ -289,7 +289,7 @@ def maximum(a: Interval, b: Interval) -> Interval:
 
 
 def hull(a: Interval, b: Interval) -> Interval:
-    """Return the smallest interval that contains both."""
+    """Return the smallest interval that contains a and b."""
     return interval(np.minimum(a.low, b.low), np.maximum(a.high, b.high), a, b)
 
 

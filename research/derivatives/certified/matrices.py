@@ -47,8 +47,9 @@ def krawczyk(
 ) -> Interval:
     """Return m - Y F(m) + (I - Y J(X)) (X - m), which contains all roots of F in X.
 
-    If the result lies in the interior of X, then X contains exactly one root. Both
-    statements are true for every matrix Y. Here Y is an approximate inverse of the
+    X is a box, m a point in X, and J(X) an enclosure of the Jacobian of F over X. If
+    the result lies in the interior of X, then X contains exactly one root of F. These
+    two statements are true for every matrix Y. Here Y is an approximate inverse of the
     midpoint of J(X), which makes the result narrow.
 
     Args:

@@ -324,9 +324,10 @@ def _is_finite(x: Interval, **params: Any) -> Interval:
 
 
 def nan_test(x: Interval, where_real: bool) -> Interval:
-    """Enclose a test for NaN, which a real number answers by where_real.
+    """Enclose the answer of a test for NaN.
 
-    Where x may be undefined, both answers are possible."""
+    Where x is a real number, the answer is `where_real`. Where x may be undefined, True
+    and False are possible."""
     unknown = np.broadcast_to(x.trouble, x.low.shape) == MAYBE_UNDEFINED
     found = Interval(
         np.where(unknown, False, where_real),
@@ -516,12 +517,12 @@ def _iota(*, dtype: Any, shape: Any, dimension: int, **params: Any) -> Interval:
 
 
 def moved_by_jax(equation: Any, inputs: Sequence[Interval]) -> Interval:
-    """Move entries as the equation does, which JAX runs on the numbers of the entries.
+    """Move the ends of intervals as the equation moves the entries of its operands.
 
-    Gather, dynamic slices, padding and similar equations are run by JAX on 1, 2, 3, ...
-    in place of the entries. The result says which entry goes where; 0 marks an entry
-    that is filled in. The indices of the equation must not depend on the point in the
-    box.
+    The equation is a gather, a dynamic slice, padding or similar. To find where each
+    entry goes, JAX runs the equation on the numbers 1, 2, 3, ... in place of the
+    entries. In the result, 0 marks an entry that is filled in. The indices of the
+    equation must not depend on the point in the box.
     """
     operands = [x for x in inputs if x.is_float]
     for x in inputs:

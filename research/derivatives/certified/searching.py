@@ -2,7 +2,7 @@
 
 A box is dropped if a function surely has no root in it. Krawczyk's operator proves that
 a box has exactly one root, or none, or makes the box smaller. Otherwise the box is cut
-in two. Boxes that are tiny and still open are reported as undecided.
+in two. Tiny boxes for which nothing is proved are reported as undecided.
 """
 
 import time
@@ -88,12 +88,12 @@ class Certified(NamedTuple):
     """Proved critical points of a function in a box.
 
     Attributes:
-      points: The critical points, in ascending order of their values. Each lies in its
-        box, and each box contains exactly one.
-      undecided: Boxes that may contain further critical points.
-      complete: Whether all critical points in the box are in `points`, which is so if
-        no box is undecided.
-      boxes: Number of boxes that were examined.
+      points: The critical points, in ascending order of their values. Each is given by
+        a small box that contains exactly one critical point.
+      undecided: Small boxes that may contain further critical points.
+      complete: Whether `points` has all critical points of the function in the box that
+        was searched. This is so if `undecided` is empty.
+      boxes: Number of small boxes that were examined.
     """
 
     points: tuple[CertifiedPoint, ...]
@@ -158,8 +158,8 @@ def certified_roots(
       f: Function of an array of shape (n,) that returns an array of shape (n,), which
         JAX can trace.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops, with the work that it has begun on up
-        to 256 boxes. The remaining boxes are then undecided.
+      seconds: Time after which the search stops. It first completes the work that it
+        has begun, on at most 256 boxes. The remaining boxes are then undecided.
     Returns:
       `Roots`, whose arrays `low` and `high` of shape (roots, n) have one box for each
       root.
@@ -261,10 +261,11 @@ def _refuse_jumps(
     high: np.ndarray,
     limit: "_TimeLimit",
 ) -> None:
-    """Raise an error if f moves far in a tiny box with an open comparison.
+    """Raise an error if f may jump: if it changes much in a tiny box.
 
-    Boxes in which a comparison of f is open are cut, and those are followed in which f
-    moves most. Nothing is refused if the time is over, since nothing is proved then.
+    Boxes in which a comparison of f has two possible answers are cut in two. Of the
+    halves, those in which f changes most are cut again. When the time is over, the
+    search proves nothing more, so no error is raised.
     """
     whole = high - low
     lows, highs = low[None], high[None]
@@ -610,9 +611,9 @@ def certified_minimum(
     """Enclose the global minimum of f over a box, its border included.
 
     A box is dropped if a lower bound of f in it is above the value of f at some point.
-    The lower bound for a box X with the midpoint m is the larger one of two: that of
-    the enclosure of f over X, and that of the mean value form f(m) + ∇f(X) (X - m),
-    where ∇f(X) is the enclosure of the gradient.
+    Let X be a box, m its midpoint, and ∇f(X) the enclosure of the gradient over X. The
+    lower bound of f in X is the larger one of two bounds: from the enclosure of f over
+    X, and from the mean value form f(m) + ∇f(X) (X - m).
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can
@@ -722,7 +723,8 @@ class CurvatureBound(NamedTuple):
     """Proved bounds of the curvature of a function over a box.
 
     Attributes:
-      low, high: low <= every eigenvalue of the Hessian, in the whole box, <= high.
+      low, high: Every eigenvalue of the Hessian, at every point of the box, lies in
+        [low, high].
       reached: A proved lower bound of the largest eigenvalue at some point of the box.
         The maximum over the box therefore lies in [reached, high].
       boxes: Number of boxes that were examined.
@@ -752,8 +754,8 @@ def curvature_bound(
       f: Function of an array of shape (n,) that returns one number, and that JAX can
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      tolerance: Largest distance of each bound from an eigenvalue at some point of the
-        box, as a share of the largest absolute eigenvalue. The search then stops.
+      tolerance: The search stops when each bound is this close to an eigenvalue at some
+        point of the box. The distance is a share of the largest absolute eigenvalue.
       most_boxes: Number of boxes after which the search stops. The bounds are then
         wider.
       seconds: Time after which the search stops, as in `certified_roots`. Half of it is

@@ -209,9 +209,10 @@ class Line:
     def is_steady(self, v: np.ndarray, w: np.ndarray, eps: float) -> bool:
         """Return whether the rate of change along v is nearly constant close to x.
 
-        The rate of ⟨w, f⟩ at points that are a few spacings of the floats from x may
-        differ from the rate at x by at most a tenth. `eps` is the relative spacing of
-        these floats.
+        The rate is the derivative of ⟨w, f⟩ along v. It is computed at x and at four
+        random points, whose entries differ from those of x by at most 4 eps |x|. The
+        result is True if any two of these rates differ by at most 10 % of the largest
+        absolute rate. `eps` is the relative spacing of the floats.
         """
         random = np.random.default_rng(0)
         rates = []

@@ -22,9 +22,9 @@ CLEAR = 3.0  # Slopes that differ by more than this many errors differ.
 class Range(NamedTuple):
     """Smallest and largest slope of f along a direction, at points close to x.
 
-    If f has several smooth pieces that meet at x, these are slopes of pieces. By
-    Clarke's generalised gradient, a derivative along the direction must lie between
-    them.
+    If f has several smooth pieces that meet at x, each slope is that of one piece. By
+    Clarke's generalised gradient, a derivative along the direction must lie between the
+    smallest and the largest of these slopes.
 
     Attributes:
       low, high: Smallest and largest slope. Both are NaN if they do not clearly differ.
@@ -46,10 +46,10 @@ def slopes_nearby(
 ) -> Range:
     """Return the range of the slopes of ⟨w, f⟩ along v at points close to x.
 
-    The points lie on random lines through x. The slope at x + h u is the difference of
-    the values at x + h (u ± v / 8), divided by h / 4. Its limit for h -> 0 is the slope
-    of the piece of f that contains this side of the line. For a smooth f, all of these
-    limits are the derivative along v.
+    The points x + h u lie on lines through x with random directions u. The slope at
+    such a point is the difference of the values at x + h (u ± v / 8), divided by h / 4.
+    Its limit for h -> 0 is the slope of the piece of f that contains this side of the
+    line. For a smooth f, all of these limits are the derivative along v.
 
     Args:
       line: The function.
@@ -57,8 +57,8 @@ def slopes_nearby(
       w: Weights of the outputs.
       eps: Relative spacing of the floats in which f is computed.
       size: Lower bound of the rounding error of a value, in units of ε.
-      gap: Distance between the derivative and the slope at x, which kinks may explain.
-        Slopes with an error that is not much smaller are not used.
+      gap: Distance between the tested derivative and the slope at x. Kinks may explain
+        it. A slope is used only if its error is much smaller than this distance.
       length: Length of the longest step, relative to the size of x.
       random: Source of the random lines.
     """

@@ -57,8 +57,8 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps equal a rate.
 
         Of the steps with little noise, the two smallest are used. At these two steps,
-        the central difference must lie within gap / 4 of the rate, where `gap` is the
-        distance between the rate and the slope that it may replace.
+        the central difference must lie within gap / 4 of the rate. `gap` is the
+        distance between the rate and the slope that was estimated before.
         """
         steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:
@@ -142,7 +142,7 @@ def noise_of_levels(
         where the error is unknown.
       values: Values of f at OFFSETS.
       floor: Lower bound of the result.
-      epsilon: ε of the precision in which f is computed.
+      epsilon: Relative spacing ε of the floats in which f is computed.
     Returns:
       Rounding error at each length in STEPS. It does not increase towards smaller
       steps.
@@ -258,9 +258,10 @@ def _extrapolated(
 def _truncation(distances: np.ndarray, power: int) -> np.ndarray:
     """Return distances of entries from their neighbours, with a lower bound.
 
-    Between one step and the next smaller one, truncation error falls by `power` and
-    noise doubles. If a distance is smaller than these predictions from the
-    neighbouring steps, it is small by accident, and the larger prediction is returned.
+    Between one step and the next smaller one, the truncation error falls by the factor
+    `power`, and the noise doubles. This gives two predictions of each distance, one
+    from each neighbouring step. If the distance is smaller than a prediction, it is
+    small by accident, and the larger prediction is returned.
     """
     fallen = np.concatenate([[0.0], distances[:-1]]) / power
     grown = np.append(distances[1:], 0.0) / 2
@@ -276,10 +277,11 @@ def _agrees_with_smaller_steps(
     noise: np.ndarray,
     j: int,
 ) -> np.ndarray:
-    """Return whether quotients at smaller steps agree with each entry.
+    """Return for each entry whether the quotients at smaller steps agree with it.
 
-    They must lie as near to the entry as the quotient at the entry's own step. If steps
-    are longer than a wave of f, all quotients are small and only seem to agree.
+    A quotient agrees if it lies at most about twice as far from the entry as the
+    quotient at the entry's own step. This test is needed because long steps may span
+    whole waves of f: their quotients are all small, and agree only with each other.
     """
     own = (2 * np.abs(slopes[j:] - longer) + 2 * error)[:, None]
     off = np.abs(slopes[None, :] - longer[:, None])
@@ -291,9 +293,9 @@ def _jump(differences: np.ndarray, unsure: np.ndarray) -> tuple[float, int]:
     """Find the jump in slope at a kink, and the level at which it was measured.
 
     The jump is 0 if there is no kink. Let J(h) be the difference of one-sided slopes at
-    the step h. For a smooth function J halves with the step, so 2 J(h / 2) - J(h)
-    vanishes. At a kink this expression equals the jump: it is the same at many steps,
-    and no smaller step contradicts it.
+    the step h. For a smooth function J halves with the step, so 2 J(h / 2) - J(h) is
+    about 0. At a kink, 2 J(h / 2) - J(h) equals the jump in slope. There is a kink if
+    this expression is the same at many steps and no smaller step contradicts it.
     """
     visible = np.isfinite(differences) & (np.abs(differences) > _SEEN * unsure)
     levels = np.flatnonzero(visible)

@@ -160,7 +160,7 @@ def cost_ratio(
     *args: Any,
     seconds: float = 0.2,
 ) -> CostRatio:
-    """Compute the cost of transform(f) relative to the cost of f, for equal arguments.
+    """Compute the cost of transform(f) relative to that of f, for the same arguments.
 
     In theory, a gradient in reverse mode takes at most 4 times as many operations as f
     (Baur & Strassen, 1983). If memory traffic is counted too, it costs at most 5 times

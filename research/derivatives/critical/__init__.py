@@ -58,9 +58,9 @@ def critical_points(
     If the Hessian is singular, there are two cases for a point with a small gradient: a
     zero of the gradient may be close, or the gradient may be small but nowhere 0, as
     that of x³/3 + 1e-9 x. So the search goes on with multiples of Newton's steps. If
-    the gradient does not become as small as its rounding error, the point is dropped. A
-    gradient longer than ε^0.55 (2e-9 in float64) times the longest gradient at a start
-    counts as not 0 from the beginning.
+    the gradient does not become as small as its rounding error, the point is dropped.
+    A point with a singular Hessian is dropped at once if its gradient is longer than
+    ε^0.55 (2e-9 in float64) times the longest gradient at a start.
 
     The points and their kinds do not change if f is multiplied by a power of two. All
     lengths are in units of the widths of the bounds. Therefore, if the unit of a
@@ -75,8 +75,8 @@ def critical_points(
       separation: Smallest distance between two different points. It is a number in
         units of the widths of the bounds, or an array of shape (n,) with one number for
         each coordinate, in the units of that coordinate.
-      prove_seconds: Time limit of a proof of what the search has missed; 0 means no
-        proof.
+      prove_seconds: Time limit in seconds for a proof of how many points the search has
+        missed; 0 means no proof.
     Returns:
       A tuple of the points, in ascending order of f. Its attributes are the numbers of
       starts that converged, left the bounds, stalled, reached values that are not

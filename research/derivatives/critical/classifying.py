@@ -177,10 +177,9 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
 
 
 def _newton_radii(land: Landscape, points: Sequence[Judged]) -> Float[np.ndarray, "m"]:
-    """Return the largest radius r with r <= 2 / (3 β L) of each point, as in
-    `_largest`.
+    """Return the largest tested radius r with r <= 2 / (3 β L) of each point, or 0.
 
-    The radius is 0 if no tested radius fulfils the condition.
+    `_largest` defines β and L.
     """
     if not points:
         return np.zeros(0)

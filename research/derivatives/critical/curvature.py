@@ -38,7 +38,7 @@ class Curvature(NamedTuple):
       value: f(y).
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
-      signs: Signs of the a confirmed eigenvalues, shape (a,).
+      signs: Signs of the confirmed eigenvalues, shape (a,).
       firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
       loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
         n - a).
@@ -156,9 +156,10 @@ def _mismatch(
 
     Returns:
       (gradient error, value error, slope), with one entry of each for every step. The
-      gradient error is |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd|. The value error is the distance of
-      f(y+d) from its parabola, or 0 if rounding hides this distance. The slope is
-      dᵀ(∇f(y+d) - ∇f(y)). All three are NaN if rounding changes d.
+      gradient error is |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd| for the Hessian H. The value error
+      is the distance of f(y+d) from the value that the gradient and H predict, or 0 if
+      rounding hides this distance. The slope is dᵀ(∇f(y+d) - ∇f(y)). All three are NaN
+      if rounding changes d.
     """
     there, d = land.moved(y, steps)
     size = np.linalg.norm(steps, axis=1)
@@ -246,9 +247,10 @@ def _holds_between(
     firm: np.ndarray,
     reach: np.ndarray,
 ) -> bool:
-    """Return whether the Hessian also predicts the gradient between firm directions.
+    """Return whether the Hessian predicts the gradient along sums of firm directions.
 
-    At a kink of f, this prediction is wrong.
+    It already predicts the gradient along each firm direction alone. At a kink of f,
+    the prediction along their sums is wrong.
     """
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]

@@ -108,7 +108,8 @@ def _judged_leaders(
 ) -> tuple[list[Judged], list[str]]:
     """Return the critical points among the groups' leaders, and each group's outcome.
 
-    A degenerate leader is classified only if one of the starts of its group has not
+    The leader of a group of end points is the one with the shortest gradient. A
+    degenerate leader is classified only if one of the starts of its group has not
     reached a critical point yet. So a curve of degenerate points gives at most one
     point for each start.
     """
@@ -163,11 +164,12 @@ def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
 def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
     """Return whether the gradient vanishes at y or at a point close to y.
 
-    Only the loose directions count. In each of them, the gradient must not exceed its
-    rounding error. If it does, but changes much around y, the search may have stopped
-    early, because it converges slowly to a zero of higher multiplicity. It then goes on
-    with multiples of Newton's steps. The result is False if the gradient is small but
-    nowhere 0, as that of x³/3 + 1e-9 x.
+    Only the loose directions count: those in which the gradient around y does not
+    confirm the Hessian. In each of them, the gradient must not exceed its rounding
+    error. If the gradient exceeds it but changes much around y, the search may have
+    stopped early, because it converges slowly to a zero of higher multiplicity. The
+    search then goes on with multiples of Newton's steps. The result is False if the
+    gradient is small but nowhere 0, as that of x³/3 + 1e-9 x.
     """
     if curvature is None:
         return True

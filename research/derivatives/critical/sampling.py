@@ -46,7 +46,7 @@ class Evidence(NamedTuple):
       kind: "minimum", "maximum", "saddle" (a minimum along one line or curve, and a
         maximum along another), "no extremum", "flat" (f is constant), or "" if the
         samples do not decide.
-      power: Power of the distance with which f changes. NaN if the power differs
+      power: Power p for which f changes like distance^p. NaN if the power differs
         between directions.
       smooth: Whether f changes by equal amounts (even power) or by opposite amounts
         (odd power) on opposite sides of the point.
@@ -201,8 +201,8 @@ def _on_spheres(reduced: Reduced) -> Evidence:
 def _contradicted(rises: Rises, run: slice) -> bool:
     """Return whether values of f contradict its derivatives.
 
-    The test uses the distances from the largest distance to the end of the run, because
-    at larger distances rounding hides fewer contradictions.
+    `run` is a range of distances at which f changes in the same way. The test uses this
+    range and all larger distances, because rounding hides fewer contradictions there.
     """
     visible = (rises.signs != 0)[: run.stop]
     return bool(
@@ -300,10 +300,10 @@ def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
 
 
 def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
-    """Return the kind from the mark of the reduced function and the firm curvature.
+    """Return the kind of a point, by how f changes in loose and in firm directions.
 
     Args:
-      word: Mark of the run, as from `_word`.
+      word: Mark for the change of the reduced function, as returned by `_word`.
       reduced: Reduced function with its curvature.
       up: Whether the reduced function rises on both sides along some line.
       down: Whether the reduced function falls on both sides along some line.
@@ -321,11 +321,11 @@ def _undecided(reason: str, distance: float = 0.0) -> Evidence:
 
 
 def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
-    """Return the power of the distance with which f changes.
+    """Return the power p for which f changes like distance^p.
 
     Returns:
-      (power, whether the power is steady over the distances). The power is nan if it
-      differs between columns.
+      (power, whether the power is about the same at all distances). The power is nan if
+      it differs between columns.
     """
     with np.errstate(divide="ignore"):
         powers = np.diff(np.log2(size), axis=0) / np.diff(np.log2(radii))[:, None]
@@ -337,20 +337,22 @@ def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
 
 
 def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
-    """Return whether f changes with a power of the distance above LEAST_POWER.
+    """Return whether f changes like distance^p with a power p above LEAST_POWER.
 
-    This is so at a critical point. If the gradient does not vanish, the power is 1.
+    At a critical point, the result is True. If the gradient does not vanish, p is 1.
     """
     powers = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
     return bool((powers > LEAST_POWER).all())
 
 
 def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
-    """Find the run of equal marks at the smallest distances.
+    """Find the smallest distances with `length` consecutive equal marks other than "?".
+
+    `words` has a mark of `_word` for each distance, the largest distance first.
 
     Returns:
-      (run, None), or (None, reason) if there is no such run. The reason is None if no
-      mark is known.
+      (slice of these distances, None), or (None, reason) if there are none. The reason
+      is None if no mark is known.
     """
     for last in range(len(words) - 1, length - 2, -1):
         if words[last] != "?" and {*words[last - length + 1 : last + 1]} == {

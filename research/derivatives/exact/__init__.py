@@ -51,9 +51,9 @@ def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
 
     Orders 1 and 2 are computed by nested forward mode. A higher order is computed by
     the Taylor series of f at x (see `taylor`): the derivative is order! times the
-    coefficient. The cost is then at most about order² / 2 times the cost of f. That of
-    nested forward mode would be 2^order times the cost of f. For many points use
-    `jax.vmap` over x, and for all derivatives up to an order use `taylor`.
+    coefficient. The cost is then at most about order² / 2 times the cost of f. Nested
+    forward mode would cost 2^order times as much as f. For many points use `jax.vmap`
+    over x, and for all derivatives up to an order use `taylor`.
 
     If f selects between branches (`jnp.where`, `lax.cond`), the result is the
     derivative of the branch that is selected at x. It may differ from the derivative of
@@ -124,9 +124,9 @@ def _check_order(order: Any, least: int, advice: str) -> None:
 def _by_series(f: Callable[..., Any], x: jax.Array, order: int, shapes: Any) -> Any:
     """Return order! times the coefficient of t^order of f(x + t).
 
-    The series is that of f(x + s t), where s is the power of two next to (order!)^(1 /
-    order). So the coefficients neither overflow nor underflow before the derivative
-    does, and the scaling is exact.
+    The coefficients are computed for f(x + s t), where s is the power of two next to
+    (order!)^(1 / order). So they neither overflow nor underflow before the derivative
+    does, and dividing by s is exact.
     """
     exponent = round(math.log2(math.factorial(order)) / order)
     scale = math.factorial(order) / 2 ** (exponent * order)
@@ -141,11 +141,11 @@ def taylor(f: Callable[..., Any], x: Any, v: Any, order: int) -> Any:
     the directional derivative, and c_2 is half of vᵀ H v if f has one value.
 
     f is evaluated once, on series instead of numbers. The cost is at most about (order
-    + 1)² / 2 times the cost of f. That of nested derivatives would be 2^order times the
-    cost of f. The coefficients of most operations have a recurrence, or are a linear
+    + 1)² / 2 times the cost of f. Nested derivatives would cost 2^order times as much
+    as f. The coefficients of most operations have a recurrence, or are a linear
     function of the coefficients of the inputs. For any other operation, the series of
-    its derivative is computed from the derivative rule of JAX, and integrated. Loops
-    and branches are evaluated, too. The result may be compiled, mapped and
+    its derivative is computed from the derivative rule of JAX, and integrated. f may
+    contain loops and branches. Calls of `taylor` may be compiled, mapped and
     differentiated like any other function of JAX. As in `derivative`, a function that
     selects between branches gives the series of the branch that is selected at x.
 
@@ -249,8 +249,8 @@ def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
 
     If f selects between branches, the result is the Hessian of the branch that is
     selected at x, as in `derivative` and `gradient`. The Hessian is the derivative of
-    the gradient, computed in forward mode. If f has no derivative rule for forward
-    mode, it is computed in reverse mode.
+    the gradient. Forward mode computes this derivative. If f has no derivative rule for
+    forward mode, reverse mode computes it.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

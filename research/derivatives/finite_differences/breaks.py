@@ -19,7 +19,7 @@ def quiet_part(ladder: Ladder) -> tuple[Ladder, int] | None:
 
     Returns:
       (ladder of these levels, index of the window). None if the first window shows
-      such noise, or if none does.
+      such noise, or if no window does.
     """
     noise = windows_noise(ladder)
     loud = np.flatnonzero(noise > _APPEARS * rounding(ladder)[ladder.places])

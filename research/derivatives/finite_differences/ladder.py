@@ -83,10 +83,10 @@ def exponents(x: float) -> np.ndarray:
 
 
 def reach(powers: np.ndarray) -> np.ndarray:
-    """Return the number of consecutive exponents that start at each level, shape
-    (levels,).
+    """Count the consecutive exponents from each level upwards, shape (levels,).
 
-    Exponents are consecutive if each one is larger by 1 than the one before.
+    Exponents are consecutive if each one is larger by 1 than the one before. The count
+    at a level includes the exponent of this level.
     """
     return runs(np.append(np.diff(powers) == 1, False)) + 1
 
@@ -106,10 +106,9 @@ def _within(x: float, steps: np.ndarray) -> np.ndarray:
     """Return the points of the windows, about x + step WINDOW, shape (steps, 8).
 
     The points are multiples of a spacing of floats, so they are exactly equally spaced.
-    Without this, the rounding error of x + step would look like noise of f. The last
-    digits of the points are not 0, so f has the rounding errors that it has at most
-    numbers. For example, x² - 1 is exact at 1 ± 2^k, but it has rounding errors at
-    these points.
+    Otherwise the rounding error of x + step would look like noise of f. The last digits
+    of the points are not 0, so f has its usual rounding errors there. For example, x² -
+    1 is exact at 1 ± 2^k, but it has rounding errors at these points.
     """
     largest = np.minimum(abs(x) + 2 * np.abs(steps), np.finfo(np.float64).max)
     grid = np.spacing(largest)

@@ -120,7 +120,8 @@ class _Formulas(NamedTuple):
         shape (COLUMNS, COLUMNS), a row for each number of extrapolations.
       samples: Squared weight of each sample after each extrapolation, in units of
         h^-order, shape (rows, COLUMNS, 2, nodes).
-      centre: The same of f(x), shape (rows, COLUMNS).
+      centre: Squared weight of f(x) after each extrapolation, in the same units, shape
+        (rows, COLUMNS).
     """
 
     weights: np.ndarray
@@ -206,12 +207,16 @@ def _richardson(powers: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _formulas(order: int) -> tuple[_Formulas, _Formulas, _Formulas]:
-    """Return the formulas for a derivative of one order.
+    """Return the formulas for a derivative of one order, in three groups.
 
     Returns:
-      Three groups: the central quotient, the gaps of order 1 to n, and the left and the
-      right derivative, for series in h; the central quotient, for a series in h²; the
-      jumps of order 1 to n, for series in h, h³, h⁵, ...
+      (in h, in h², in odd powers), where n is the order:
+
+      - extrapolated as series in h: the central quotient, the differences between the
+        right and the left derivative of orders 1 to n, the left and the right
+        derivative;
+      - extrapolated as a series in h²: the central quotient;
+      - extrapolated as series in h, h³, h⁵, ...: the jumps of orders 1 to n.
     """
     forward = [formula(m, 1) for m in range(1, order + 1)]
     backward = [formula(m, -1) for m in range(1, order + 1)]

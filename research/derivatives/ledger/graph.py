@@ -253,18 +253,24 @@ def _row_shares(
 def fold(
     places: Sequence[tuple[tuple[int, ...], str, bool]], largest: int
 ) -> list[list[int]]:
-    """Group units until there are at most `largest` groups.
+    """Group rows and inputs until there are at most `largest` groups.
 
-    A unit is a row or an input. First, the units of each call of a function form one
-    group, beginning with the innermost calls. If there are still too many groups, the
-    units of each line of code form one group. If there are still too many groups,
-    neighbouring groups are joined, equally many at a time. Only neighbours in the order
-    of evaluation are grouped, so the groups have no cycles.
+    A unit is a row of the table or an input. The grouping has three stages, and stops
+    as soon as there are few enough groups:
+
+    1. The units of each call of a function form one group, beginning with the innermost
+       calls.
+    2. The units of each line of code form one group.
+    3. Each k consecutive groups are joined, with the smallest k that suffices.
+
+    Only neighbours in the order of evaluation are grouped, so the groups have no
+    cycles.
 
     Args:
-      places: (calls, line, alone) of each unit. The calls are ordered from the
-        outermost to the innermost. If they are (CLOSED, number), all units with this
-        number form one group. A unit with `alone` is never grouped.
+      places: (calls, line, alone) of each unit. `calls` are the numbers of the calls
+        around the unit, from the outermost to the innermost. If `calls` is (CLOSED,
+        number), neighbouring units with the same number form one group in every stage.
+        A unit with `alone` is never grouped.
       largest: Largest number of groups, not counting the units that are alone.
     Returns:
       The groups, as lists of indices of units.

@@ -1,6 +1,7 @@
 """Test problems that were written down before `finite_difference` was written.
 
-The factors of its bound were later chosen with knowledge of the results on them.
+The factors in the error bound of `finite_difference` were chosen later, with knowledge
+of the results on these problems.
 """
 
 from research.derivatives.problems.problem import Problem

@@ -177,9 +177,9 @@ def _compare(
 def _around(
     rule: Rule, x: jax.Array, constants: dict[str, jax.Array]
 ) -> list[np.ndarray]:
-    """Evaluate f in float64 at the nodes of a ladder around each x.
+    """Evaluate the example f of a rule in float64 at points around each x.
 
-    The first node is x itself.
+    The points are those at which `finite_difference` evaluates f. The first is x.
     """
     ladders = [nodes(point, exponents(point)) for point in map(float, x)]
     lengths = [len(ladder) for ladder in ladders]

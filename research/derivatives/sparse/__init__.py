@@ -73,13 +73,14 @@ class SparseDerivative(NamedTuple):
 def sparse_jacobian(
     f: Callable[..., Any], x: Any, *, pattern: Any = None
 ) -> SparseDerivative:
-    """Compute a Jacobian J_ij = ∂f_i/∂x_j that has few entries, from few products.
+    """Compute a sparse Jacobian J_ij = ∂f_i/∂x_j from few products J v and uᵀ J.
 
-    Columns without entries in a common row get the same colour, and one product J v
-    (forward mode) gives all columns of a colour. A row with many entries would need
-    many colours of columns. Such rows are therefore computed by products uᵀ J (reverse
-    mode) instead. Rows and columns change roles if that takes fewer products. A matrix
-    with one dense row, one dense column and a diagonal takes 3 products for any size.
+    Two columns may get the same colour if they have no entries in the same row. One
+    product J v (forward mode) gives all columns of one colour. A row with many entries
+    would need many colours of columns. Such rows are therefore computed by products uᵀ
+    J (reverse mode) instead. Rows and columns change roles if that takes fewer
+    products. A matrix with one dense row, one dense column and a diagonal takes 3
+    products for any size.
 
     The pattern is found from the jaxpr of f. A rule for each operation says which
     entries of its result depend on which entries of its inputs. Both sides of a branch
@@ -123,7 +124,7 @@ def sparse_jacobian(
 def sparse_hessian(
     f: Callable[..., Any], x: Any, *, pattern: Any = None
 ) -> SparseDerivative:
-    """Compute a Hessian H_ij = ∂²f/∂x_i∂x_j that has few entries, from few products.
+    """Compute a sparse Hessian H_ij = ∂²f/∂x_i∂x_j from few products H v.
 
     The Hessian is computed as the Jacobian of the gradient, as in `sparse_jacobian`.
     Because it is symmetric, H_ij may be read from H_ji. So a dense row costs one
@@ -255,11 +256,11 @@ def _values(
     plan: SparsityPattern,
     symmetric: bool,
 ) -> jax.Array:
-    """Return the entries of the matrix, in the order of the pattern, and probe them.
+    """Return the entries of the matrix in the order of the pattern, and test them.
 
-    The random vector of the probe is one more product of the same batch. All that
-    depends only on the pattern is computed by NumPy, so it is constant in a compiled
-    program.
+    The product with a random vector, which tests the pattern, is computed in the same
+    batch as the other products. NumPy computes all that depends only on the pattern, so
+    it is constant in a compiled program.
     """
     own, like = plan.colouring, jax.eval_shape(function, flat)
     forward = own.num_columns > 0 or _has_forward_mode(function, flat)
@@ -292,9 +293,9 @@ def _products(
 ) -> jax.Array:
     """Return linear(v) for each row v of `vectors`, shape (vectors, outputs).
 
-    In a compiled program they are computed in a loop of two steps, each for one half of
-    the vectors. XLA does not fuse across a loop. Without it, XLA's CPU backend would
-    compute a product again for each entry that is read from it.
+    In a compiled program the products are computed in a loop of two steps, each for one
+    half of the vectors. XLA does not fuse across a loop. Without the loop, XLA's CPU
+    backend would compute a product again for each entry that is read from it.
     """
     if not compiled:
         return jax.vmap(linear)(jnp.asarray(vectors, like.dtype))
@@ -307,9 +308,10 @@ def _products(
 
 
 def _places(plan: SparsityPattern, symmetric: bool, before: int) -> np.ndarray:
-    """Return where each entry stands in the products J v, then those uᵀ J.
+    """Return the index of each entry in the list of all entries of the products.
 
-    `before` is the number of entries in all products J v.
+    The list has first the entries of all products J v, then those of all products uᵀ J.
+    `before` is the number of entries of the products J v.
     """
     own, rows, columns = plan.colouring, plan.rows, plan.columns
     outputs, inputs = plan.shape
@@ -336,14 +338,15 @@ def _probed(
 ) -> jax.Array:
     """Compare the product of the matrix and a random vector with J v or uᵀ J.
 
-    A product of a colour has at most one entry of the pattern in each place, so the sum
-    over the entries of a row is a sum over colours, which needs no scatter.
+    In each row, the pattern has at most one entry in the columns of one colour. So the
+    sum over the entries of a row is a sum over colours, which needs no scatter.
 
     Args:
-      plan, values: The pattern, and the entries in its order.
-      main: Products J v (or uᵀ J if not forward), the last of them with the random
-        vector.
-      count: How many of them are products of colours of columns (or of rows).
+      plan, values: The pattern, and the entries of the matrix in its order.
+      main: Products J v (uᵀ J if `forward` is False). The last is the product with the
+        random vector.
+      count: Number of products in `main` that belong to colours of columns (of rows if
+        `forward` is False).
       draw: The random vector.
       forward: Whether the products are J v.
     """

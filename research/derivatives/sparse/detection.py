@@ -229,11 +229,14 @@ def _kept(equation: Any, facts: list[Fact], i: int, shape: Any) -> np.ndarray | 
 
 
 def _numbered(equation: Any, facts: list[Fact]) -> tuple[list[np.ndarray], Matrix]:
-    """Run an equation that moves entries on their numbers.
+    """Run an equation that only moves entries, with numbers in place of the entries.
+
+    All entries of all inputs are numbered 1, 2, 3, ... Number 0 stands for an entry
+    that depends on no input of the function.
 
     Returns:
-      The number of the entry at each place of each output, and the matrix whose row n
-      belongs to number n. Number 0 depends on nothing.
+      For each output, the numbers of the entries that were moved there; and the boolean
+      matrix whose row n says on which inputs of the function entry n depends.
     """
     like = _any_rows(facts)
     blocks = [scipy.sparse.csr_matrix((1, like.shape[1]), dtype=bool)]

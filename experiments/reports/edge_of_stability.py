@@ -1,0 +1,102 @@
+"""Report of edge_of_stability: answer, table and figure."""
+
+import numpy as np
+
+import research
+from experiments.edge_of_stability import RATES, SLOW
+
+COLOURS = ("#D55E00", "#E69F00", "#009E73", "#0072B2", "#8A8F98")
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Say where the sharpness ends, and at which rates it does not arrive."""
+    numbers = findings.numbers
+    rows = numbers["rows"]
+    ends = ", ".join(
+        f"{row['end']:.2f} for {row['rate']}" for row in rows[: len(RATES)]
+    )
+    slow = " and ".join(
+        f"{row['end']:.2f} for {row['rate']}" for row in rows[len(RATES) :]
+    )
+    first = [row["first"] for row in rows[: len(RATES)] if row["first"] is not None]
+    arrives = (
+        f"It first reaches 2 / η after {min(first)} to {max(first)} steps. From then "
+        f"on the loss rises in at least {100 * numbers['rises_after']:.0f} % of the "
+        f"steps, before in at most {100 * numbers['rises_before']:.1f} %, and in the "
+        "end it is lower all the same. "
+        if first
+        else ""
+    )
+    return (
+        f"The sharpness divided by 2 / η ends at {ends}. {arrives}Smaller rates do not "
+        f"arrive within these steps: their quotient ends at {slow}."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Return one table with a row for each rate."""
+    percent = lambda share: None if share is None else f"{100 * share:.1f} %"
+    rows = [
+        (
+            row["rate"],
+            row["start"],
+            row["end"],
+            f"{row['least_of_last_quarter']:.3f} to "
+            f"{row['greatest_of_last_quarter']:.3f}",
+            row["first"],
+            percent(row["rises_before"]),
+            percent(row["rises_after"]),
+            row["loss"],
+        )
+        for row in findings.numbers["rows"]
+    ]
+    return (
+        research.runs.Table(
+            "Sharpness divided by 2 / η",
+            (
+                "rate η",
+                "at the start",
+                "at the end",
+                "last quarter",
+                "steps until it is seen at 1",
+                "steps that raise the loss, before",
+                "after",
+                "last loss",
+            ),
+            tuple(rows),
+            "No entry: the sharpness did not reach 2 / η. Then all steps count as "
+            "steps before.",
+        ),
+    )
+
+
+def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """Draw the sharpness divided by 2 / η, and the loss, by step."""
+    figure, axes = research.figures.new_figure(2, 1, width=6.4, height=7.4, sharex=True)
+    upper, lower = axes[:, 0]
+    for rate, colour in zip((*RATES, *SLOW), COLOURS, strict=True):
+        ratio = findings.arrays[f"{rate}/ratio"]
+        losses = findings.arrays[f"{rate}/loss"]
+        style = "-" if rate in RATES else (0, (4, 2))
+        steps = np.linspace(0, len(losses) - 1, len(ratio))
+        upper.plot(steps, ratio, color=colour, ls=style, label=f"η = {rate:g}")
+        lower.semilogy(losses, color=colour, ls=style, lw=1.0)
+    upper.axhline(1, color=research.figures.COLOURS["exact"], lw=1.0)
+    upper.set(ylabel="sharpness / (2 / η)", ylim=(0, None))
+    lower.set(xlabel="step", ylabel="loss", xlim=(0, None))
+    figure.legend(
+        *upper.get_legend_handles_labels(), loc="outside lower center", ncols=3
+    )
+    numbers = findings.numbers
+    return {
+        "sharpness": research.figures.Picture(
+            "The edge of stability",
+            "Above: the largest eigenvalue of the Hessian, divided by 2 / η, along "
+            f"full-batch gradient descent. At {len(RATES)} rates it rises to 1, and "
+            f"ends at {numbers['least_at_end']:.2f} to "
+            f"{numbers['greatest_at_end']:.2f}. At smaller rates (dashed) it does not "
+            "arrive. Below: the loss. Once the sharpness is there, the loss rises in "
+            "many steps and falls all the same.",
+            figure,
+        )
+    }

@@ -1,0 +1,203 @@
+"""Extreme eigenvalues of a Hessian, from products with vectors."""
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse.linalg
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+
+from research.checks import (
+    check_callable,
+    check_choice,
+    check_count,
+    check_key,
+    is_traced,
+)
+from research.derivatives.errors import NotInexactError
+from research.derivatives.exact import hessian_vector_product
+from research.derivatives.exact.arguments import floating, scalar
+from research.sizes import check_room
+
+__all__ = ["HessianSpectrum", "hessian_spectrum"]
+
+SpectrumPart = Literal["largest", "smallest", "magnitude"]
+ARPACK_NAMES = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
+DENSE = 32  # Up to this many inputs, the whole Hessian is computed.
+
+
+class HessianSpectrum(NamedTuple):
+    """The result of `hessian_spectrum`.
+
+    Attributes:
+      values: The eigenvalues, as NumPy numbers, in the order that `which` names.
+      vectors: Eigenvectors of length 1, in the structure of x. Each leaf has a leading
+        axis for the eigenvalues.
+      residuals: |H v - λ v| for each eigenvalue λ and its vector v, with the Hessian H.
+        The Hessian has an eigenvalue within this distance of λ, up to the rounding
+        errors of the product H v.
+      products: Number of products of the Hessian and a vector.
+    """
+
+    values: Float[np.ndarray, "count"]
+    vectors: Any
+    residuals: Float[np.ndarray, "count"]
+    products: int
+
+
+def hessian_spectrum(
+    f: Callable[..., Any],
+    x: Any,
+    key: jax.Array,
+    count: int = 1,
+    which: SpectrumPart = "largest",
+) -> HessianSpectrum:
+    """Compute the extreme eigenvalues of the Hessian of f at x, without the Hessian.
+
+    For a loss, the largest eigenvalue is the sharpness: gradient descent with a rate
+    above 2 / sharpness diverges on the quadratic approximation of the loss.
+
+    The eigenvalues are computed from products of the Hessian and vectors
+    (`hessian_vector_product`), by the implicitly restarted Lanczos method of ARPACK
+    (`scipy.sparse.linalg.eigsh`). The method runs until it converges to the precision
+    of the dtype. If it does not converge, an error is raised. The package matfree has a
+    Lanczos method that can be compiled. But its number of iterations is fixed, so the
+    caller would have to find out whether it converged. If the number of inputs is at
+    most 32, or at most twice `count`, the whole Hessian is computed, column by column.
+
+    A multiple eigenvalue may be listed fewer times than it occurs. The reason is that a
+    Lanczos method seldom finds more than one of its eigenvectors from one start.
+
+    The function runs ARPACK on the host, so it cannot be compiled or mapped. f is
+    compiled at each call. If you pass `jax.jit(f)`, f is compiled once for many calls.
+
+    Args:
+      f: Function of one pytree of floating arrays that returns one real number.
+      x: Point of evaluation.
+      key: Random key; it draws the start of the iteration.
+      count: Number of eigenvalues, at most the number n of inputs.
+      which: "largest", "smallest", or "magnitude" for the eigenvalues with the largest
+        |λ|. The result has the eigenvalues in this order.
+    Returns:
+      The `HessianSpectrum`.
+    Raises:
+      NotScalarError: f does not return one number.
+      NotInexactError: A leaf of x or the value of f is not floating, or x or key is
+        traced.
+      ValueError: count is not in 1..n, `which` is an unknown name, or a product of the
+        Hessian and a vector is not finite.
+      TypeError: key is not a key.
+      RuntimeError: The iteration did not converge.
+    References:
+      Lehoucq, Sorensen & Yang, ARPACK users' guide, SIAM 1998. Parlett, The symmetric
+      eigenvalue problem, SIAM 1998, section 4.5, for the meaning of the residual.
+    Example:
+      >>> f = lambda x: 0.5 * (3 * x[0] ** 2 - x[1] ** 2) + 2 * x[0] * x[1]
+      >>> found = hessian_spectrum(f, jnp.zeros(2), jax.random.key(0), count=2)
+      >>> [f"{value:.3f}" for value in found.values]  # 1 + √8 and 1 - √8.
+      ['3.828', '-1.828']
+    """
+    check_callable("f", f, "x")
+    check_choice("which", which, get_args(SpectrumPart))
+    check_key("key", key)
+    x = floating(x, "x")
+    if any(is_traced(leaf) for leaf in (*jax.tree.leaves(x), key)):
+        raise NotInexactError(
+            "hessian_spectrum iterates on the host and needs the numbers in x and key, "
+            "but it was called inside jax.jit, jax.vmap or another transformation. "
+            "Call it outside."
+        )
+    flat, unravel = ravel_pytree(x)
+    check_count("count", count, 1, max(flat.size, 1))
+    if not flat.size:
+        raise ValueError("x must have at least one number; it has none.")
+    check_room("count and the size of x", count, flat.size)
+    product = _Product(f, x, flat.size, flat.dtype)
+    if flat.size <= max(DENSE, 2 * count):
+        values, vectors = _dense(product)
+    else:
+        values, vectors = _iterated(product, key, int(count), which)
+    order = np.argsort(
+        {"largest": -values, "smallest": values, "magnitude": -np.abs(values)}[which],
+        kind="stable",
+    )[:count]
+    values, vectors = values[order], vectors[:, order]
+    residuals = [
+        np.linalg.norm(product(v) - value * v)
+        for value, v in zip(values, vectors.T, strict=True)
+    ]
+    leaves = [unravel(jnp.asarray(v, flat.dtype)) for v in vectors.T]
+    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *leaves)
+    return HessianSpectrum(values, stacked, np.array(residuals), product.count)
+
+
+class _Product:
+    """The product of the Hessian and a vector, as a function of NumPy arrays."""
+
+    def __init__(self, f: Callable[..., Any], x: Any, size: int, kind: np.dtype):
+        # ARPACK has two dtypes.
+        self.dtype = np.dtype(np.float64 if kind == np.float64 else np.float32)
+        self.size, self.kind, self.count = size, kind, 0
+        # jax.jit keeps the programs of f as long as f, so they belong to it.
+        if isinstance(f, jax.stages.Wrapped):
+            self.along = lambda v: _compiled_along(f, x, v)
+        else:
+            compiled = jax.jit(functools.partial(_along, f))
+            self.along = lambda v: compiled(x, v)
+
+    def __call__(self, v: np.ndarray) -> np.ndarray:
+        self.count += 1
+        found = self.along(jnp.asarray(v.reshape(-1), self.kind))
+        found = np.asarray(found).astype(self.dtype)
+        if not np.all(np.isfinite(found)):
+            raise ValueError(
+                "The Hessian of f is not finite at x. Choose another x, or see "
+                "`explain(f, x).first_nonfinite()` for the line."
+            )
+        return found
+
+
+def _along(f: Callable[..., Any], x: Any, v: jax.Array) -> jax.Array:
+    checked = scalar(f, "hessian_spectrum")
+    product = hessian_vector_product(checked, x, ravel_pytree(x)[1](v))
+    return ravel_pytree(product)[0]
+
+
+_compiled_along = jax.jit(_along, static_argnums=0)
+
+
+def _dense(product: _Product) -> tuple[np.ndarray, np.ndarray]:
+    columns = [product(unit) for unit in np.eye(product.size, dtype=product.dtype)]
+    matrix = np.stack(columns)
+    return np.linalg.eigh((matrix + matrix.T) / 2)
+
+
+def _iterated(
+    product: _Product, key: jax.Array, count: int, which: SpectrumPart
+) -> tuple[np.ndarray, np.ndarray]:
+    start = np.array(jax.random.normal(key, (product.size,), product.dtype))
+    if not np.any(product(start)):  # The Hessian is 0, and ARPACK refuses to start.
+        apart = np.random.default_rng(0).normal(size=(product.size, count - 1))
+        basis = np.linalg.qr(np.column_stack([start, apart]))[0]
+        return np.zeros(count, product.dtype), basis.astype(product.dtype)
+    shape = (product.size, product.size)
+    operator: Any = scipy.sparse.linalg.aslinearoperator(
+        types.SimpleNamespace(shape=shape, matvec=product, dtype=product.dtype)
+    )
+    try:
+        values, vectors = scipy.sparse.linalg.eigsh(
+            operator, count, which=ARPACK_NAMES[which], v0=start
+        )
+        return np.asarray(values), np.asarray(vectors)
+    except scipy.sparse.linalg.ArpackNoConvergence as error:
+        raise RuntimeError(
+            f"The Lanczos iteration found {len(error.eigenvalues)} of {count} "
+            f"eigenvalues in {product.count} products. The eigenvalues are too close "
+            "to each other. Ask for more of them, so that more vectors are kept, or "
+            "use float64."
+        ) from error

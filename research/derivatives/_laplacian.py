@@ -1,0 +1,190 @@
+"""The Laplacian: the sum of the second derivatives along all axes."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
+
+from research.checks import check_callable, check_choice, check_count, check_key
+from research.derivatives.errors import UnsupportedPrimitiveError
+from research.derivatives.exact.arguments import floating, outputs_of, title
+from research.sizes import check_most
+
+__all__ = ["LaplacianEstimate", "laplacian", "laplacian_estimate"]
+
+LaplacianMethod = Literal["forward", "loop", "folx"]
+MOST_SAMPLES = 10_000_000
+
+
+class LaplacianEstimate(NamedTuple):
+    """The result of `laplacian_estimate`.
+
+    Attributes:
+      value: The estimate, in the structure and shapes of f(x).
+      standard_error: Standard error of `value`, estimated from the samples, in the same
+        structure and shapes.
+    """
+
+    value: Any
+    standard_error: Any
+
+
+def laplacian(
+    f: Callable[..., Any], x: Any, method: LaplacianMethod = "forward"
+) -> Any:
+    """Compute the Laplacian Δf = Σ_i ∂²f / ∂x_i², the trace of the Hessian.
+
+    For n inputs, the Hessian is not stored. The method "forward" evaluates f and its
+    first two derivatives along all n axes at once, by nested forward mode. It needs
+    about n times the memory of f. "loop" takes the axes one by one, in the memory of
+    one evaluation. "folx" calls the package folx, which propagates the value, the
+    Jacobian and the Laplacian of every intermediate result together. folx is faster on
+    networks. You must install it (`pip install folx`). It is not chosen automatically,
+    because a number should not depend on which packages are installed. Version 0.2.30
+    of folx works with JAX 0.7.2 to 0.12, but has no rule for loops (`jax.lax.scan`) on
+    JAX 0.12.
+
+    As in `hessian`, a function that selects between branches gives the Laplacian of the
+    branch that is selected at x.
+
+    Args:
+      f: Function of one pytree of floating arrays. It may return an array or a pytree,
+        and then every entry has its Laplacian.
+      x: Point of evaluation.
+      method: "forward", "loop" or "folx".
+    Returns:
+      The Laplacian, in the structure and shapes of f(x).
+    Raises:
+      NotInexactError: A leaf of x or the value of f is not floating.
+      UnsupportedPrimitiveError: f has a derivative rule for reverse mode only
+        (`jax.custom_vjp`), or folx cannot differentiate f.
+      ValueError: method is unknown.
+      ModuleNotFoundError: method is "folx", and folx is not installed.
+    References:
+      Li et al., A computational framework for neural network-based variational Monte
+      Carlo with forward Laplacian, Nature Machine Intelligence 6 (2024), for "folx".
+    Example:
+      >>> f = lambda x: x[0] ** 2 + 3 * x[1] ** 2 + x[0] * x[1]
+      >>> float(laplacian(f, jnp.array([1.0, 2.0])))
+      8.0
+    """
+    check_callable("f", f, "x")
+    check_choice("method", method, get_args(LaplacianMethod))
+    x = floating(x, "x")
+    shapes = outputs_of(f, x)
+    flat, unravel = ravel_pytree(x)
+    if not flat.size:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    of_flat = lambda y: f(unravel(y))
+    if method == "folx":
+        return _by_folx(f, of_flat, flat)
+    along = lambda i: _second(f, of_flat, flat, jnp.zeros_like(flat).at[i].set(1))
+    axes = jnp.arange(flat.size)
+    if method == "forward":
+        return jax.tree.map(lambda own: jnp.sum(own, axis=0), jax.vmap(along)(axes))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    add = lambda total, i: (jax.tree.map(jnp.add, total, along(i)), None)
+    return jax.lax.scan(add, zeros, axes)[0]
+
+
+def laplacian_estimate(
+    f: Callable[..., Any], x: Any, key: jax.Array, samples: int
+) -> LaplacianEstimate:
+    """Estimate the Laplacian as the mean of vᵀ H v over random directions v.
+
+    The entries of each v are 1 or -1, with equal probability. So the mean of v vᵀ is
+    the identity, and the estimate of the trace of the Hessian H is unbiased. The
+    variance of the estimate is 2 / samples times the sum of the squares of all entries
+    of H off the diagonal. So the estimate is exact for a diagonal Hessian, and may be
+    useless for others. A sample costs a few evaluations of f for any number n of
+    inputs, and `laplacian` costs about n times as much as a sample. Look at the
+    standard error before you use the estimate.
+
+    Args:
+      f: Function of one pytree of floating arrays, as in `laplacian`.
+      x: Point of evaluation.
+      key: Random key; it draws the directions.
+      samples: Number of directions, at least 2.
+    Returns:
+      The `LaplacianEstimate`.
+    Raises:
+      NotInexactError, UnsupportedPrimitiveError: As in `laplacian`.
+      ValueError: samples is not an integer in 2..10,000,000.
+      TypeError: key is not a key.
+    References:
+      Hutchinson, A stochastic estimator of the trace of the influence matrix for
+      Laplacian smoothing splines, Communications in Statistics 18 (1989).
+    Example:
+      >>> f = lambda x: jnp.sum(x) ** 2  # Each entry of the Hessian is 2.
+      >>> found = laplacian_estimate(f, jnp.ones(3), jax.random.key(0), samples=4000)
+      >>> abs(float(found.value) - 6.0) < 4 * float(found.standard_error) < 0.5
+      True
+    """
+    check_callable("f", f, "x")
+    check_count("samples", samples, 2)
+    check_most(MOST_SAMPLES, samples=samples)
+    check_key("key", key)
+    x = floating(x, "x")
+    shapes = outputs_of(f, x)
+    flat, unravel = ravel_pytree(x)
+    of_flat = lambda y: f(unravel(y))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    # Welford's recurrence: the sum of squares about the mean, without cancellation.
+    def sample(state: Any, i: Array) -> tuple[Any, None]:
+        mean, squares = state
+        v = jax.random.rademacher(jax.random.fold_in(key, i), flat.shape, flat.dtype)
+        own = _second(f, of_flat, flat, v)
+        step = jax.tree.map(jnp.subtract, own, mean)
+        mean = jax.tree.map(lambda m, s: m + s / (i + 1), mean, step)
+        squares = jax.tree.map(
+            lambda q, s, o, m: q + s * (o - m), squares, step, own, mean
+        )
+        return (mean, squares), None
+
+    (mean, squares), _ = jax.lax.scan(sample, (zeros, zeros), jnp.arange(samples))
+    count = float(samples) * (samples - 1)
+    return LaplacianEstimate(mean, jax.tree.map(lambda q: jnp.sqrt(q / count), squares))
+
+
+def _second(
+    f: Callable[..., Any], of_flat: Callable[..., Any], x: Array, v: Array
+) -> Any:
+    """Return vᵀ H v of each output."""
+    first = lambda y: jax.jvp(of_flat, (y,), (v,))[1]
+    try:
+        return jax.jvp(first, (x,), (v,))[1]
+    except (TypeError, NotImplementedError) as error:
+        if "custom_vjp" not in str(error) and "custom_lin" not in str(error):
+            raise
+        raise UnsupportedPrimitiveError(
+            f"{title(f)} has its own rule for reverse mode only (jax.custom_vjp). Use "
+            "jnp.trace(hessian(f, x))."
+        ) from error
+
+
+def _by_folx(f: Callable[..., Any], of_flat: Callable[..., Any], x: Array) -> Any:
+    try:
+        import folx  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            'method="folx" needs the package folx, which cannot be imported. Run '
+            '`pip install folx`, or use method="forward".'
+        ) from error
+    try:
+        with jax.numpy_rank_promotion("allow"):  # folx promotes ranks.
+            found = folx.forward_laplacian(of_flat)(x)
+    except Exception as error:  # Its rules raise errors of any kind.
+        raise UnsupportedPrimitiveError(
+            f"folx cannot differentiate {title(f)}: {type(error).__name__}: {error} "
+            'Use method="forward".'
+        ) from error
+    is_result = lambda leaf: hasattr(leaf, "laplacian")
+    return jax.tree.map(
+        lambda leaf: leaf.laplacian if is_result(leaf) else jnp.zeros_like(leaf),
+        found,
+        is_leaf=is_result,
+    )
