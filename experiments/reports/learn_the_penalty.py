@@ -84,10 +84,12 @@ def _ways(numbers: dict[str, Any]) -> research.runs.Table:
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the grid, and the descents on one penalty and on many."""
-    figure, axes = research.figures.new_figure(len(PROBLEMS), 2, width=9.5, height=7)
+    figure, axes = research.figures.new_figure(
+        2 * len(PROBLEMS), 1, width=4.6, height=12
+    )
     colours, arrays = research.figures.COLOURS, findings.arrays
     for at, name in enumerate(PROBLEMS):
-        grid, path = axes[at]
+        grid, path = axes[2 * at : 2 * at + 2, 0]
         found = findings.numbers["problems"][name]
         for column, part in enumerate(("validation", "test")):
             grid.plot(
@@ -121,12 +123,12 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
         path.set(xlabel="step of descent on the penalties", ylabel="validation loss")
         path.set_title(f"{name}: one, then {found['features']} penalties", loc="left")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    more = axes[0, 1].get_legend_handles_labels()
+    more = axes[1, 0].get_legend_handles_labels()
     figure.legend(
         handles + more[0],
         labels + ["one for each feature"],
         loc="outside lower center",
-        ncols=4,
+        ncols=2,
     )
     ratios = ", ".join(
         f"{found['many'] / found['one']:.2f} for {name}"
@@ -135,11 +137,11 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     return {
         "penalties": research.figures.Picture(
             "Penalties learnt from the validation loss",
-            "For each problem, left: the loss for a grid of penalties, and the penalty "
-            "that descent finds. Right: the validation loss during descent on one "
-            "penalty, and then on one for each feature; the dashed line is the best of "
-            f"the grid. Validation loss with many penalties over that with one: "
-            f"{ratios}.",
+            "For each problem, above: the loss for a grid of penalties, and the "
+            "penalty that descent finds. Below: the validation loss during descent on "
+            "one penalty, and then on one for each feature; the dashed line is the "
+            "best of the grid. Validation loss with many penalties over that with "
+            f"one: {ratios}.",
             figure,
         )
     }
