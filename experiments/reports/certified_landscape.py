@@ -18,12 +18,12 @@ def answer(findings: research.runs.Findings) -> str:
     """Say how many points are proved, and how many a search finds."""
     found = findings.numbers["landscapes"]
     parts = [
-        f"{name.capitalize()}: {part['proved']} points proved"
-        f"{', and no other' if part['complete'] else ''}; Newton's method from "
-        f"{part['starts']} starts finds {part['searched']}"
+        f"{name.capitalize()}: the box is proved to contain "
+        f"{'exactly' if part['complete'] else 'at least'} {part['proved']}; Newton's "
+        f"method from {part['starts']} starts finds {part['searched']}"
         for name, part in found.items()
     ]
-    return ". ".join(parts) + "."
+    return f"Numbers of critical points. {'. '.join(parts)}."
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:

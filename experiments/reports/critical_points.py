@@ -40,8 +40,7 @@ def answer(findings: research.runs.Findings) -> str:
         f"({kinds(camel['points'])}). These are all critical points; Newton's method "
         f"finds them from {himmelblau['starts']} starts. "
         f"{elsewhere(numbers['descents_elsewhere'])} If the Hessian is singular, "
-        "higher derivatives decide, or the derivatives up to the fourth leave the "
-        "kind undecided."
+        "the derivatives of orders 3 and 4 decide the kind, or leave it undecided."
     )
 
 

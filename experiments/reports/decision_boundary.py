@@ -73,12 +73,12 @@ def two_speeds(numbers: dict[str, Any]):
         and numbers["length_after_one"] < 0.5
     )
     return (
-        f"{'Its position converges first: one' if settled else 'One'} epoch reduces "
+        f"{'The position converges first: one' if settled else 'One'} epoch reduces "
         f"the angle to the exact line from {numbers['angle_at_start']:.0f}° to "
         f"{numbers['angle_after_one']:.0f}° and changes the test accuracy from "
         f"{100 * numbers['accuracy_at_start']:.1f} % to "
-        f"{100 * numbers['accuracy_after_one']:.1f} %. The length |w|, which is the "
-        "sharpness of the probability, is then "
+        f"{100 * numbers['accuracy_after_one']:.1f} %. The length |w|, which says "
+        "how sharply the probability changes across the line, is then "
         f"{100 * numbers['length_after_one']:.0f} % of its exact value and "
         f"{sharpness(numbers)}"
     )

@@ -40,7 +40,7 @@ def staying(numbers: dict[str, Any]):
         if f["largest_error_in_last_pass"] <= CLOSE
     ]
     return (
-        "Only the exact gradients of the full batch stay there:"
+        "Only the full batch, whose gradients are exact, stays there:"
         if staying == ["full batch"]
         else "At the end"
     )

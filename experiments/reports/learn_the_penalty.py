@@ -19,15 +19,16 @@ def answer(findings: research.runs.Findings) -> str:
         parts.append(
             f"{name}: one learnt penalty reaches {found['one'] / found['grid']:.4f} "
             "times the validation loss of the best of the grid. "
-            f"{found['features']} penalties reach {found['many'] / found['one']:.2f} "
-            f"times the loss of one, and a test loss that is {100 * change:.0f} % "
-            f"{better}"
+            f"With a penalty for each of the {found['features']} features, the "
+            f"validation loss is {found['many'] / found['one']:.2f} times that with "
+            f"one penalty, and the test loss is {100 * change:.0f} % {better}"
         )
     return (
-        f"Yes. {'. '.join(part.capitalize() for part in parts)}. The gradient has a "
-        f"relative error of {numbers['gradient_error']:.0e}, and needs "
-        f"{numbers['ways'][IMPLICIT]['bytes'] / 1e3:.1f} kB, where reverse mode "
-        f"through all steps needs {numbers['ways'][UNROLLED]['bytes'] / 1e3:.0f} kB."
+        f"Yes. {'. '.join(part[0].upper() + part[1:] for part in parts)}. The gradient "
+        f"has a relative error of {numbers['gradient_error']:.0e}, and needs "
+        f"{numbers['ways'][IMPLICIT]['bytes'] / 1e3:.1f} kB of memory, where reverse "
+        f"mode through all steps needs {numbers['ways'][UNROLLED]['bytes'] / 1e3:.0f} "
+        "kB."
     )
 
 

@@ -24,10 +24,10 @@ def answer(findings: research.runs.Findings) -> str:
     names = sorted({row["function"] for row in above})
     return (
         "Below these rates no step increases f as long as it stays in the box, and "
-        f"this is proved: {rates}. {findings.numbers['rises_below']} steps rose in all "
-        "descents below them. Above them, steps rise on "
-        f"{', '.join(names) or 'no function'}. "
-        "Elsewhere the largest curvature lies where descent does not go."
+        f"this is proved: {rates}. In all descents below these rates, "
+        f"{findings.numbers['rises_below']} steps increased f. Above these rates, "
+        f"steps increase f on {', '.join(names) or 'no function'}. "
+        "On other functions, descent does not meet the largest curvature."
     )
 
 

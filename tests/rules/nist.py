@@ -26,6 +26,8 @@ LINEAR = {
     for case in json.loads((REFERENCE / "nist_linear.json").read_text("utf-8"))["cases"]
 }
 MOST_STEPS = 500
+# XLA takes half the time to compile, and a step of these small problems is as good.
+QUICKLY = {"xla_backend_optimization_level": 0}
 MOST_PARAMS, MOST_ROWS = 9, 250
 
 
@@ -142,7 +144,7 @@ def fitting(rule, names):
         for model in distinct(names)
     ]
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
     def fit(index, x, y, rows, params, start, exact):
         def residuals(b):
             return jnp.concatenate(
