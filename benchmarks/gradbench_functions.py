@@ -111,7 +111,8 @@ def newton_direction(centroids: Array, points: Array) -> Array:
     ones = _with_ones(points)
     squares = _lengthened(centroids) @ ones.T
     nearest = (squares == jnp.min(squares, axis=0, keepdims=True)).astype(points.dtype)
-    sums = (nearest / jnp.sum(nearest, axis=0, keepdims=True)) @ ones
+    nearest = jax.lax.optimization_barrier(nearest)
+    sums = nearest @ (ones / jnp.sum(nearest, axis=0)[:, None])
     f = lambda c: jnp.sum(_lengthened(c) * sums)
     curvature = hessian_vector_product(f, centroids, jnp.ones_like(centroids))
     return gradient(f, centroids) / curvature

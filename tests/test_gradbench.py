@@ -48,7 +48,7 @@ def test_complex_step_of_a_matrix_has_its_axes_first():
     np.testing.assert_array_equal(found[0, 1], [1.0, 0.0])
 
 
-def test_program_of_a_checkout_is_run_and_its_times_are_read(tmp_path):
+def test_program_of_a_checkout_is_run_and_its_processor_time_is_measured(tmp_path):
     given = gradbench.make_input("lse", gradbench.SMALL["lse"])
     program = tmp_path / "tools" / "manual" / "bin" / "lse"
     program.parent.mkdir(parents=True)
@@ -60,13 +60,21 @@ def test_program_of_a_checkout_is_run_and_its_times_are_read(tmp_path):
     program.write_text(
         f"#!{sys.executable}\nimport json, sys\n"
         f"assert sys.argv[2] == 'gradient'\n"
-        f"assert len(json.load(open(sys.argv[1]))['x']) == 50\nprint({lines!r}[0])\n"
-        + "".join(f"print({line!r})\n" for line in lines[1:])
+        "given = json.load(open(sys.argv[1]))\n"
+        "assert len(given['x']) == 50 and given['min_runs'] == 3\n"
+        "import time\n"
+        "while time.process_time() < 0.05: pass\n"
+        f"print({lines[0]!r})\n" + "".join(f"print({line!r})\n" for line in lines[1:])
     )
     program.chmod(0o755)
-    output, seconds = gradbench.cpp("lse", given, tmp_path)(1, 0.1)
+    output, seconds = gradbench.cpp("lse", given, tmp_path)(1, 3)
     np.testing.assert_array_equal(output, [0.25, 0.75])
-    assert seconds == pytest.approx(3e-6)
+    assert seconds >= 0.04
+
+
+def test_start_of_a_program_does_not_count():
+    call = lambda which, times: (np.zeros(1), 5.0 + 0.25 * times)
+    assert gradbench.seconds_of_a_call(call, 1)[1] == pytest.approx(0.25)
 
 
 def test_folder_that_is_no_checkout_is_refused(tmp_path, capsys):
