@@ -30,6 +30,8 @@ Reproduce a run, or the stored reference of an experiment:
   python -m experiments reproduce results/NAME/ID  (or NAME)
 Store a run and its picture as reference in experiments/reference:
   python -m experiments keep results/NAME/ID
+Draw the picture of an experiment from the numbers of its stored reference:
+  python -m experiments keep NAME --from-reference
 
 These commands need no clone of the repository; see descent --help (or python -m
 research --help): verify, compare, networks, explain, reproduce, data, pack,
@@ -130,15 +132,26 @@ def keep(words: Sequence[str]) -> int:
         "python -m experiments keep", description=keep.__doc__
     )
     parser.add_argument(
-        "run", type=Path, help="the folder of a finished run, results/NAME/ID"
+        "run",
+        type=Path,
+        help="the folder of a finished run, results/NAME/ID; with --from-reference, "
+        "the NAME of an experiment",
     )
     parser.add_argument(
         "--only-picture",
         action="store_true",
         help="store only the picture, of a run that agrees with the stored reference",
     )
+    parser.add_argument(
+        "--from-reference",
+        action="store_true",
+        help="store only a picture that is drawn from the stored reference",
+    )
     given = parser.parse_args(words)
     folder = FOLDER / "reference"
+    if given.from_reference:
+        print(_keep_picture_of_reference(str(given.run), folder))
+        return research.cli.SUCCESS
     if given.only_picture:
         _check_agrees(given.run, folder)
     else:
@@ -163,6 +176,14 @@ def _keep_picture(run: Path, folder: Path) -> Path:
     pictures = importlib.import_module("experiments._pictures")
     experiment = load(research.runs.read_manifest(run)["experiment"])
     return pictures.keep_picture(experiment, research.runs.load_result(run), folder)
+
+
+def _keep_picture_of_reference(name: str, folder: Path) -> Path:
+    pictures = importlib.import_module("experiments._pictures")
+    experiment = load(name)
+    stem = pictures.short_name(experiment)
+    reference = research.runs.read_reference(folder / f"{stem}.json")
+    return pictures.keep_picture_of_reference(experiment, reference, folder)
 
 
 def reproduce(words: Sequence[str]) -> int:

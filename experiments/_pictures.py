@@ -2,8 +2,10 @@
 
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from xml.sax.saxutils import escape
 
 from PIL import Image, PngImagePlugin
@@ -40,10 +42,42 @@ def keep_picture(
     """
     with research.figures.style():
         picture = next(iter(report_of(experiment).draw(result).values()))
+    return write_picture(short_name(experiment), picture, folder)
+
+
+def keep_picture_of_reference(
+    experiment: ModuleType, reference: Mapping[str, Any], folder: Path
+) -> Path:
+    """Draw the numbers of a stored reference, and write the picture as `keep_picture`.
+
+    The report of the experiment draws it: `draw_reference(reference)` returns a
+    Picture. It shows nothing that the reference does not contain.
+
+    Raises:
+      ValueError: The report has no draw_reference, or the picture is too large.
+    """
+    report = report_of(experiment)
+    if not hasattr(report, "draw_reference"):
+        raise ValueError(
+            f"The picture of {short_name(experiment)} needs more numbers than its "
+            "reference keeps. Run the experiment, and keep its folder."
+        )
+    with research.figures.style():
+        picture = report.draw_reference(reference)
+    return write_picture(short_name(experiment), picture, folder)
+
+
+def short_name(experiment: ModuleType) -> str:
+    """Return the name of an experiment without its package."""
+    return experiment.__name__.rpartition(".")[2]
+
+
+def write_picture(name: str, picture: Picture, folder: Path) -> Path:
+    """Write a picture to <folder>/<name>.svg, or .png if the SVG file is too large."""
+    with research.figures.style():
         data, suffix = as_svg(picture), ".svg"
         if len(data) > LARGEST:
             data, suffix = as_png(picture), ".png"
-    name = experiment.__name__.rpartition(".")[2]
     if len(data) > LARGEST:
         raise ValueError(
             f"the picture of {name} would have {len(data):,} bytes; at most "

@@ -1,5 +1,7 @@
 """Join the processes of one training, on one machine or on many.
 
+Begin a script with these lines:
+
     place = research.cluster.join()
     research.backend.configure(devices=4 // place.num_processes, pool=4)
 

@@ -37,14 +37,14 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
     """Return the mean loss over a batch: (1/n) Σ_i loss(model(params, x_i), y_i).
 
     Args:
-      model: Model. It is applied to the whole batch at once, with batch.key, which a
-        model with dropout needs.
+      model: Model, which is applied to the whole batch at once. It gets batch.key as
+        its key, which a model with dropout needs.
       loss: Loss of one example, (prediction, target) -> ().
     Returns:
       The objective, (params, batch) -> (). The objective raises ValueError if the batch
-      is empty, or if the numbers of predictions and targets differ. It also raises an
-      error if `loss` belongs to this library and concrete targets are invalid for it
-      (see `losses.check_targets`).
+      is empty, or if the numbers of predictions and targets differ. If `loss` belongs
+      to this library, the objective also raises an error if concrete targets are
+      invalid for this loss (see `losses.check_targets`).
     References:
       Vapnik, Principles of risk minimization for learning theory, NeurIPS 1991.
     Example:
@@ -187,8 +187,8 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
     Here g_i = ∇f(params, {(x_i, y_i)}), where f is the objective. If f is a mean over
     examples plus penalties, the mean of the g_i is the gradient on the batch. If the
     batch has a key, the key is split into one key for each example. Then the noise of
-    the model (such as dropout) differs between examples, and it also differs from the
-    noise on the whole batch.
+    the model (such as dropout) differs between examples. The noise also differs from
+    the noise on the whole batch.
 
     Args:
       objective: Function (params, batch) -> (), as from `empirical_risk` or
@@ -220,12 +220,12 @@ def gradient_covariance_trace(
 ) -> Float[Array, ""]:
     """Return the trace of the gradient covariance: tr(C) = (1/n) Σ_i |g_i - ∇f|².
 
-    The trace is the variance of the gradient of one example, summed over all
-    parameters. It gives the noise floor of stochastic gradient descent near a
-    minimiser. With a constant rate η and batches of b examples drawn with replacement,
-    the mean of f - f* converges to η tr(C) / (4 b), to first order in η. The sum is
-    divided by n, not by n - 1, because the batches are drawn from these n examples
-    only.
+    Here f is the objective, and g_i the gradient of f on example i. The trace is the
+    variance of the gradient of one example, summed over all parameters. It gives the
+    noise floor of stochastic gradient descent near a minimiser. Let f* be the minimum
+    of f. With a constant rate η and batches of b examples drawn with replacement, the
+    mean of f - f* converges to η tr(C) / (4 b), to first order in η. The sum is divided
+    by n, not by n - 1, because the batches are drawn from these n examples only.
 
     Args:
       objective: Function (params, batch) -> (), a mean over examples plus penalties.
@@ -380,7 +380,7 @@ def in_slices(
     Raises:
       ValueError: size is not a positive integer. The returned function raises
         ValueError if the batch is empty, if x and y differ in length, or if
-        `check_data` does.
+        `check_data` raises an error.
     Example:
       >>> mean = in_slices(lambda params, batch: jnp.mean(batch.x), 4)
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))

@@ -33,7 +33,7 @@ LIBRARIES = {
 
 
 def pin_libraries() -> None:
-    """Set the environment variables from which NumPy and SciPy choose their kernels.
+    """Set the environment variables by which NumPy and SciPy choose their kernels.
 
     Raises:
       ValueError: The processor lacks AVX2 or FMA, or NumPy was imported before with

@@ -3,8 +3,8 @@
 A folder of records holds three files. `examples.array_record` has one record for each
 example, in the ArrayRecord format of Grain. `checksums.npy` has the CRC-32 of each
 record. `records.json` has the number of examples, their dtypes and shapes, and a digest
-of all of this, which identifies the dataset. A record that does not have its checksum
-is never returned.
+of all of this, which identifies the dataset. If a record does not have its checksum, an
+error is raised instead of returning it.
 """
 
 import contextlib
@@ -67,8 +67,8 @@ def write_records(folder: str | Path, pieces: Iterable[Batch]) -> Records:
     """Write examples to a new folder, a piece at a time, and open it.
 
     Only one piece is in memory at a time. The folder appears when all pieces are
-    written; a killed process leaves a hidden folder beside it, which the next call
-    replaces.
+    written. A killed process leaves a hidden folder beside `folder`. The next call
+    replaces the hidden folder.
 
     Args:
       folder: Folder to create. Its parent must exist.

@@ -38,13 +38,13 @@ LABELS = {
 class ReportPicture(NamedTuple):
     """Picture of a report: its title, its caption and its files.
 
-    Other objects with the same attributes are also accepted. `figures.save` returns
-    objects of this kind.
+    `write_report` also accepts other objects with the same attributes, such as those
+    that `figures.save` returns.
 
     Attributes:
       title: Title of a few words.
-      caption: Description of the content, which is shown below the picture. It is also
-        the text for readers who cannot see the picture.
+      caption: Description of the content, which is shown below the picture. Readers who
+        cannot see the picture get this text.
       still: Path of an SVG or PNG file.
       motion: Path of an animated PNG, or None. The animation is shown to readers whose
         browser does not ask for reduced motion.
@@ -161,7 +161,7 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
 
 
 def rule_sources(numbers: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Return the sources of a study's rules that are not of this package.
+    """Return the sources of those rules of a study that are not from this package.
 
     The numbers may come from an untrusted source: malformed entries are left out, and
     nothing is executed.
@@ -233,10 +233,10 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
 
 
 def prose(text: str) -> str:
-    """Convert a text to HTML. Text in backticks becomes code, and flags are not broken.
+    """Convert a text to HTML with code spans and unbreakable flags.
 
-    Browsers may otherwise break a line after each hyphen of a flag, even after the "-"
-    of "-m".
+    Text in backticks becomes code. No line is broken inside a command-line flag;
+    browsers would otherwise break lines after each hyphen, even after the "-" of "-m".
 
     Example:
       >>> print(prose("Leave out --fast: `experiments` < 1 - 2 < 3."))
@@ -255,8 +255,9 @@ def prose(text: str) -> str:
 def shown(value: str | int | float | None) -> str:
     """Format one value of a table for reading.
 
-    A number is shown with four significant digits, or with three if a power of ten
-    follows. None, NaN and the infinities become words or symbols.
+    An integer is shown in full. Another number is shown with four significant digits,
+    or without decimals if it is 10,000 or larger. With a power of ten, it has three
+    significant digits. None, NaN and the infinities become words or symbols.
 
     Example:
       >>> [
@@ -301,8 +302,9 @@ def shown(value: str | int | float | None) -> str:
 def sortable(table: runs.Table) -> Sortable:
     """Convert a table to a sortable table.
 
-    Numbers are printed with four digits and sorted by their exact values. Missing
-    values are sorted to the end. An entry that is already a `Cell` is not changed.
+    Numbers are printed as `shown` formats them, and sorted by their exact values.
+    Missing values are sorted to the end. An entry that is already a `Cell` is not
+    changed.
 
     Example:
       >>> sortable(
@@ -435,7 +437,7 @@ def _policy_hash(text: str) -> str:
 
 
 def _exact(value: str | int | float | None) -> str | None:
-    """Write a number as JavaScript reads it; None if the value is not a number."""
+    """Write a number in the notation of JavaScript; None for any other value."""
     if (
         value is None
         or isinstance(value, str | bool)
@@ -456,8 +458,8 @@ def _is_words(value: Any) -> bool:
 def _groups(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the environment and the run's facts as titled groups.
 
-    Entries without parts come first, under "Settings". Each entry with parts has its
-    own group.
+    Entries that are single values come first, in the group "Settings". Each entry that
+    is a dict has its own group.
     """
     parts: dict[str, Any] = {
         "facts": manifest.get("facts", {}),

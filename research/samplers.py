@@ -48,9 +48,9 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     first b ⌊n/b⌋ entries into batches. No example occurs twice in an epoch, and n mod b
     examples are left out. This is the usual choice in practice.
 
-    With replacement, each batch has b independent uniform draws. Its gradient is then
-    unbiased, given all earlier batches, as the theory of stochastic approximation
-    assumes.
+    With replacement, each batch has b independent uniform draws. Whatever the earlier
+    batches were, the expected gradient of the next batch is then the gradient over all
+    examples. The theory of stochastic approximation assumes this.
 
     Args:
       n: Number of examples.
@@ -58,7 +58,8 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
       replacement: Whether to draw with replacement, so that an example may occur
         several times in an epoch.
     Returns:
-      A sampler with num_batches = ⌊n/b⌋. An epoch costs b ⌊n/b⌋ example gradients.
+      A sampler with num_batches = ⌊n/b⌋. An epoch costs the gradients of b ⌊n/b⌋
+      examples.
     Raises:
       ValueError: n is not a positive integer, or batch_size does not lie in 1..n.
     References:
@@ -283,12 +284,12 @@ def _permutation(key: Key, n: int) -> Array:
 
     The function sorts n random 64-bit words. In each word, the last bits are replaced
     by the index of the word, so that no two words are equal. All permutations are
-    equally likely, unless the random bits of two words agree. The probability of this
-    is below n³ / 2^64.
+    equally likely, unless the random bits of two words agree. The probability of such
+    an agreement is below n³ / 2^64.
 
-    On CPU this is five to ten times as fast as `jax.random.permutation`, because XLA
-    sorts single words without calling a comparison for each pair (random word, index).
-    The permutation is the same whether JAX's 64-bit mode is on or off.
+    On CPU this function is five to ten times as fast as `jax.random.permutation`,
+    because XLA sorts single words without calling a comparison for each pair (random
+    word, index). The permutation is the same whether JAX's 64-bit mode is on or off.
     """
     bits = max(1, (n - 1).bit_length())
     high, low = jax.random.bits(key, (2, n), jnp.uint32)

@@ -70,7 +70,8 @@ class Model(NamedTuple):
     Attributes:
       init: Function key -> params.
       apply: Function (params, x, key=None) -> prediction. x is one example, or it has
-        any number of leading batch axes. Without a key there is no noise.
+        any number of leading batch axes. Without a key there is no noise, such as
+        dropout.
     """
 
     init: Callable[[Key], Params]
@@ -144,10 +145,10 @@ class Outcome(IntEnum):
     `evaluations`. `evaluations` counts how often the objective was evaluated inside the
     last update. A value counts as one evaluation, and so does a value together with its
     gradient. All outcomes from FIRST_FAILURE on mean that the step failed. The update
-    is then the direction times 0, which is 0 if the direction is finite.
+    is then the search direction times 0, which is 0 if the direction is finite.
 
-    `research.descent.minimise` reads both fields and stops at a failure. A minimisation
-    can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.
+    `research.descent.minimise` reads `outcome` and `evaluations`, and stops at a
+    failure. A minimisation can also end with CONVERGED, NO_PROGRESS or STEPS_USED_UP.
 
     Example:
       >>> Outcome(3).name, Outcome(3).words

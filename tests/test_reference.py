@@ -1,5 +1,6 @@
 """Laws of the kept reference: it is small, and holds what the run found."""
 
+import copy
 import dataclasses
 import json
 import types
@@ -10,7 +11,7 @@ import pytest
 from docs import gallery
 from experiments import __main__ as experiments
 from experiments import _pictures as pictures
-from research import figures, runs
+from research import cli, figures, runs
 
 RESULT = runs.Result("Dots.", (), {}, {})
 
@@ -151,3 +152,83 @@ def test_kept_picture_belongs_to_a_reference_is_small_and_has_its_caption(file):
     assert [one.stem for one in KEPT].count(file.stem) == 1
     assert file.stat().st_size <= pictures.LARGEST
     assert gallery.description(file).endswith(".")
+
+
+# Of pictures that are drawn from a reference: columns of its table, and the factor of
+# the axis.
+SHOWN = {
+    "batch_size": (("example gradients", "batch"), 1),
+    "character_language_model": (("whole", "half full"), 1),
+    "image_recognition": (("test accuracy", "low", "high", "to reach"), 100),
+    "spoken_words": (("test accuracy", "low", "high"), 100),
+    "tensorflow_side_by_side": (
+        ("first gradient off by, ε", "10 losses off by, ε"),
+        1,
+    ),
+    "text_classification": (("test accuracy", "low", "macro-F1", "its high"), 100),
+}
+
+
+def missing(figure, reference, columns, factor):
+    """Numbers of the table that no line of the figure has as a coordinate."""
+    lines = [line for axes in figure.axes for line in axes.lines]
+    drawn = np.concatenate([np.ravel(line.get_xydata()) for line in lines]).astype(
+        float
+    )
+    table = reference["table"]
+    rows = [row for row in table["rows"] if row[0] != "JAX, jax.grad"]
+    wanted = [row[table["columns"].index(name)] for row in rows for name in columns]
+    numbers = [factor * float(entry) for entry in wanted if entry not in ("–", None)]
+    return [n for n in numbers if np.abs(drawn - n).min() > 5e-4 * n]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_picture_of_a_reference_shows_its_numbers_and_is_the_kept_one(name):
+    reference = runs.read_reference(gallery.REFERENCES / f"{name}.json")
+    report = cli.report_of(experiments.load(name))
+    picture = report.draw_reference(reference)
+    assert missing(picture.figure, reference, *SHOWN[name]) == []
+    assert gallery.description(gallery.picture(name)) == " ".join(
+        picture.caption.split()
+    )
+    assert "Drawn from the numbers that are kept" in picture.caption
+
+
+def test_picture_that_lacks_a_number_of_its_reference_is_seen():
+    reference = runs.read_reference(gallery.REFERENCES / "text_classification.json")
+    report = cli.report_of(experiments.load("text_classification"))
+    other = copy.deepcopy(reference)
+    other["table"]["rows"][2][1] = 0.9523  # It was 0.9513.
+    figure = report.draw_reference(other).figure
+    assert missing(figure, reference, *SHOWN["text_classification"]) == [
+        pytest.approx(95.13)
+    ]
+
+
+def test_every_report_that_draws_a_reference_is_tested():
+    drawing = [
+        path.stem
+        for path in sorted(gallery.TOP.glob("experiments/reports/*.py"))
+        if "\ndef draw_reference(" in path.read_text("utf-8")
+    ]
+    assert drawing == [*SHOWN]
+
+
+def test_picture_of_a_reference_is_kept_by_name(tmp_path, monkeypatch, capsys, drawing):
+    (tmp_path / "reference").mkdir()
+    run = finished(tmp_path / "results")
+    runs.keep(run, tmp_path / "reference")
+    monkeypatch.setattr(experiments, "FOLDER", tmp_path)
+    toy = drawing(10)
+    toy.draw_reference = lambda reference: figures.Picture(
+        "Answer", reference["answer"], figures.new_figure()[0]
+    )
+    monkeypatch.setattr(experiments, "load", lambda name: toy)
+    assert experiments.main(["keep", "toy", "--from-reference"]) == 0
+    file = tmp_path / "reference/toy.svg"
+    assert capsys.readouterr().out.split() == [str(file)]
+    assert gallery.description(file) == "Full batch."
+    del toy.draw_reference
+    with pytest.raises(SystemExit, match="2"):
+        experiments.main(["keep", "toy", "--from-reference"])
+    assert "toy needs more numbers than its reference keeps" in capsys.readouterr().err

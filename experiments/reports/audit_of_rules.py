@@ -7,6 +7,15 @@ import numpy as np
 import research
 from experiments import _audit_rows as audit
 
+# Keys of research.figures.COLOURS.
+COLOURS = {
+    audit.AGREES: "full batch",
+    audit.CONVENTION: "second class",
+    audit.DIFFERS: "stochastic",
+    audit.BUG: "exact",
+    audit.NOT_JUDGED: "data",
+}
+
 
 def answer(findings: research.runs.Findings) -> str:
     """Return the answer in a few sentences."""
@@ -85,15 +94,33 @@ def row_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Draw the verdicts of each library as stacked bars."""
+    """Draw the verdicts of each library as a bar, with the counts in it."""
     numbers = result.numbers
-    figure, axes = research.figures.new_figure(1, 1, width=7.0, height=3.0)
-    axis, left = axes[0][0], np.zeros(len(numbers["libraries"]))
-    for verdict in audit.VERDICTS:
-        counts = numbers[f"{verdict.replace(' ', '_')}_by_library"]
-        axis.barh(numbers["libraries"], counts, left=left, label=verdict)
-        left = left + np.array(counts)
-    axis.set_xlabel("optimizers")
-    axis.legend(frameon=False, ncols=len(audit.VERDICTS), fontsize=7)
-    caption = "Verdicts on the optimizers of each library."
+    figure, axes = research.figures.new_figure(width=4.6, height=3.8)
+    axis, libraries = axes[0, 0], numbers["libraries"]
+    left = np.zeros(len(libraries))
+    for verdict, colour in COLOURS.items():
+        counts = np.array(numbers[f"{verdict.replace(' ', '_')}_by_library"])
+        fill = research.figures.COLOURS[colour]
+        bars = axis.barh(range(len(libraries)), counts, left=left, color=fill)
+        bars.set_label(f"{verdict}: {counts.sum()}")
+        words = [str(count) if count > 5 else "" for count in counts]
+        ink = "black" if colour in ("second class", "data") else "white"
+        axis.bar_label(bars, words, label_type="center", color=ink, weight="bold")
+        left = left + counts
+    axis.set_yticks(
+        range(len(libraries)), [name.replace("_", "_\n") for name in libraries]
+    )
+    axis.invert_yaxis()
+    axis.set(xlabel="optimizers and options")
+    axis.grid(False, axis="y")
+    figure.legend(loc="outside upper left", ncols=2)
+    counted = ", ".join(
+        f"{numbers[verdict.replace(' ', '_')]} {verdict}" for verdict in audit.VERDICTS
+    )
+    caption = (
+        f"Verdicts on {numbers['optimizers']} optimizers and options of "
+        f"{', '.join(libraries)}: {counted}. Counts of five and less are not written "
+        "in their bars."
+    )
     return {"verdicts": research.figures.Picture("Verdicts", caption, figure)}

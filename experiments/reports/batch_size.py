@@ -1,12 +1,13 @@
 """Report of batch_size: answer, tables and figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import research
+from experiments.reports import _dots as dots
 from research import figures
 
 
@@ -130,6 +131,31 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     }
 
 
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the same figure from the table of a stored reference."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for row in dots.rows(reference):
+        if row["low"] is not None:
+            b = row["batch"]
+            examples = [row[key] for key in ("example gradients", "low", "high")]
+            steps = [value / b for value in examples]
+            found = {"batch_size": b, "steps": steps, "examples": examples}
+            curves.setdefault(row["workload"], []).append(found)
+    made = []
+    for name, rows in curves.items():
+        least = min(row["examples"][0] for row in rows)
+        knee = least / min(row["steps"][0] for row in rows)
+        n = rows[-1]["batch_size"]  # The full batch comes last.
+        made.append(
+            {"workload": name, "n": n, "rows": rows, "least_examples": least}
+            | {"knee": knee}
+        )
+    knees = "; ".join(f"{rounded(c['knee'])} on {c['workload']}" for c in made)
+    words = f"{without_knees(reference['numbers'])}: {knees}. {dots.SOURCE}"
+    figure = steps_and_examples(made, rounded)
+    return research.figures.Picture("How large should a batch be?", words, figure)
+
+
 def caption(numbers: dict[str, Any]):
     """Return the caption of the figure, with the important numbers."""
     knees = "; ".join(
@@ -138,19 +164,24 @@ def caption(numbers: dict[str, Any]):
         "at the target)"
         for c in numbers["curves"]
     )
+    return f"{without_knees(numbers)}: {knees}."
+
+
+def without_knees(numbers: Mapping[str, Any]):
+    """Return the beginning of the caption, up to the positions of the knees."""
     return (
         f"Gradient descent to {numbers['target']:g} of the initial f - f*, each batch "
         "size at its own best rate; medians over seeds with 95 % intervals. Dashed: "
         "perfect scaling, where doubling the batch halves the steps. Dotted: the "
         "knee, which is the minimum of example gradients divided by the minimum of "
-        f"steps: {knees}."
+        "steps"
     )
 
 
 def steps_and_examples(
     curves: Sequence[dict[str, Any]], write: Callable[[float], str]
 ) -> Figure:
-    """Draw steps to the target on the left and example gradients on the right.
+    """Draw steps to the target above and example gradients below.
 
     For each curve, the two limits (see the experiment) and the knee are also drawn.
 
@@ -159,13 +190,13 @@ def steps_and_examples(
         least_examples and knee.
       write: Function that formats the batch size at the knee.
     """
-    figure, axes = figures.new_figure(1, 2, height=4.4)
+    figure, axes = figures.new_figure(2, 1, width=4.6, height=7.4)
     colours = [figures.COLOURS[name] for name in ("first class", "second class")]
-    for curve, colour in zip(curves, colours, strict=False):
+    for curve, colour, side in zip(curves, colours, ("right", "left"), strict=False):
         rows = [row for row in curve["rows"] if "examples" in row]
         sizes = np.array([row["batch_size"] for row in rows])
         for ax, name, line in zip(
-            axes[0],
+            axes[:, 0],
             ("steps", "examples"),
             (1 / sizes, np.ones(len(sizes))),
             strict=True,
@@ -189,15 +220,15 @@ def steps_and_examples(
             ax.axvline(
                 curve["knee"], 0, 0.78, color=colour, linestyle=":", linewidth=1.2
             )
-            place = {"ha": "center", "transform": ax.get_xaxis_transform()}
+            place = {"ha": side, "transform": ax.get_xaxis_transform()}
             ax.text(
                 curve["knee"],
                 0.79,
-                f"knee {write(curve['knee'])}",
+                f" knee {write(curve['knee'])} ",
                 color=colour,
                 **place,
             )
-    for ax, title in zip(axes[0], ("Steps", "Example gradients"), strict=True):
+    for ax, title in zip(axes[:, 0], ("Steps", "Example gradients"), strict=True):
         ax.set(
             xscale="log",
             yscale="log",
@@ -205,5 +236,9 @@ def steps_and_examples(
             title=f"{title} to the target",
         )
     axes[0, 0].set_ylim(bottom=1)
+    for ax in axes[:, 0]:  # Powers of ten as exponents are too small on a page.
+        ax.set_xticks([1, 100, 10_000, 1_000_000])
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.yaxis.set_major_formatter("{x:,.0f}")
     axes[0, 0].legend(loc="upper right", frameon=False)
     return figure

@@ -19,6 +19,7 @@ from experiments.character_language_model import (
     TEXTS,
     TOP_K,
 )
+from experiments.reports import _dots as dots
 from research.figures import COLOURS, new_figure, style
 from research.runs import Table
 
@@ -35,6 +36,7 @@ LONG_NAMES = {
 }
 SHADES = ("exact", "second class", "mini-batch", "stochastic", "full batch")
 LOOKS = dict(zip(("ngram", *NAMES), SHADES, strict=True))
+ROWS = ("exact", "data", *(LOOKS[name] for name in NAMES))  # Colours of the table.
 
 
 def answer(findings: research.runs.Findings) -> str:
@@ -104,6 +106,38 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
             "Samples from each model", sample_caption(result.numbers), samples
         ),
     }
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the losses of a stored reference, by whole windows and by half full ones."""
+    figure, axes = new_figure(width=dots.WIDTH, height=4.6)
+    whole, half = [], []
+    for row, look in zip(dots.rows(reference), ROWS, strict=True):
+        ends = row["95 % interval"].split(" to ")
+        low, high = map(dots.number, ends) if len(ends) == 2 else (None, None)
+        name, _, rest = row["model"].partition(", ")
+        label = f"{name},\n{rest.replace('longer, ', '')}"
+        whole.append(dots.Dot(label, float(row["whole"]), low, high, look))
+        half.append(dots.number(row["half full"]))
+    place = axes[0, 0]
+    dots.draw_dots(place, whole, digits=3)
+    for y, (x, point) in enumerate(reversed([*zip(half, whole, strict=True)])):
+        if x != point.value:
+            place.plot(x, y, "|", color=COLOURS[point.colour], markersize=14, mew=2)
+    place.set_xlabel("nats a character, smaller is better")
+    place.set_title("●  whole windows   ❙  at least half full")
+    numbers = reference["numbers"]
+    found = "; ".join(
+        f"{point.label.replace(chr(10), ' ')}: {point.value:.3f}" for point in whole
+    )
+    caption = (
+        f"Loss on {numbers['validation_characters']:,} characters of "
+        f"{numbers['text']} that were not used for training. Dots: each character "
+        f"once, in whole windows, with a 95 % t interval over seeds "
+        f"({found}). Bars: characters with at least half a window before them, the "
+        f"fairest comparison with n-grams, for which the two are equal. {dots.SOURCE}"
+    )
+    return research.figures.Picture("Loss of each model", caption, figure)
 
 
 def titled(numbers: dict[str, Any]):

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 import research
 from experiments.image_recognition import CHOICE_SEED, CLAIM, LABELS
+from experiments.reports import _dots as dots
 from research import figures
 from research.figures import confusion, images
 from research.runs import Result
@@ -157,6 +158,33 @@ def draw(result: Result) -> dict[str, figures.Picture]:
         "Weights of the first layers", filters_caption(kept), figure
     )
     return pictures
+
+
+def draw_reference(reference: Mapping[str, Any]) -> figures.Picture:
+    """Draw the test accuracies of a stored reference, with the accuracies to reach."""
+    names = {label: name for name, label in LABELS.items()}
+    points = []
+    for row in dots.rows(reference):
+        name, label = names[row["model"]], row["model"].replace(" ", "\n")
+        low, high, target = map(
+            dots.percent, (row["low"], row["high"], row["to reach"])
+        )
+        mean = 100 * reference["numbers"][name]
+        points.append(dots.Dot(label, mean, low, high, COLOURS[name], target))
+    figure, axes = figures.new_figure(width=dots.WIDTH, height=2.9)
+    dots.draw_dots(axes[0, 0], points)
+    axes[0, 0].set_xlabel("recognised test images in %")
+    numbers = reference["numbers"]
+    found = ", ".join(
+        f"{p.label.replace(chr(10), ' ')} {p.value:.1f} %" for p in points
+    )
+    caption = (
+        f"Recognised share of the {numbers['n_test']:,} test images of "
+        f"{numbers['dataset']}: {found}. Mean over {numbers['seeds']} seeds with its "
+        "95 % t interval; dotted: the accuracy to reach, which is published, or the "
+        f"limit of softmax regression. {dots.SOURCE}"
+    )
+    return figures.Picture("Test accuracy", caption, figure)
 
 
 def draw_worst(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Figure:

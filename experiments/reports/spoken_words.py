@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import research
+from experiments.reports import _dots as dots
 from experiments.spoken_words import CLAIM, LABELS, WORDS
 from research.figures import COLOURS, new_figure
 from research.runs import Table, dashed
@@ -223,6 +224,62 @@ MODELS = (
     ("mini-batch", "D"),
     ("stochastic", "^"),
 )  # Colour and marker of each model.
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the accuracies of a stored reference: speakers, and digits in two ways."""
+    numbers = reference["numbers"]
+    figure, axes = new_figure(2, 1, width=dots.WIDTH, height=6.4)
+    points = []
+    for name, row, (colour, _) in zip(
+        LABELS, dots.rows(reference), MODELS, strict=True
+    ):
+        low, high = map(dots.percent, (row["low"], row["high"]))
+        label = row["model"].replace(" ", "\n")
+        points.append(dots.Dot(label, 100 * numbers[name], low, high, colour))
+    dots.draw_dots(axes[0, 0], points)
+    axes[0, 0].set_title("Which of nine men is speaking?")
+    draw_two_ways(axes[1, 0], numbers)
+    for panel in axes[:, 0]:
+        panel.set_xlabel("recognised test recordings in %")
+    first = ", ".join(
+        f"{point.label.replace(chr(10), ' ')} {point.value:.1f} %" for point in points
+    )
+    caption = (
+        f"Above: {numbers['n_test']} recordings of {numbers['dataset']}: {first}; "
+        f"mean over {numbers['seeds']} seeds with its 95 % t interval. Below: which "
+        "digit is spoken. Full dots: the voices of the test are also in the training "
+        f"part (GRU {100 * numbers['digits_shared_gru']:.1f} %). Hollow dots: mean "
+        f"over the {len(numbers['speakers'])} speakers, each left out of the training "
+        f"part (GRU {100 * numbers['digits_left_out_gru']:.1f} %); the answer has "
+        f"intervals. {dots.SOURCE}"
+    )
+    return research.figures.Picture("Test accuracy", caption, figure)
+
+
+def draw_two_ways(place: Axes, numbers: Mapping[str, Any]) -> None:
+    """Draw the accuracy on digits for known and for unknown speakers, joined."""
+    for y, (name, (colour, _)) in enumerate(
+        zip(reversed(LABELS), reversed(MODELS), strict=True)
+    ):
+        known, unknown = (
+            100 * numbers[f"digits_{way}_{name}"] for way in ("shared", "left_out")
+        )
+        style = {"color": COLOURS[colour], "markersize": 8}
+        place.plot([unknown, known], [y, y], color=COLOURS[colour], lw=1)
+        place.plot(known, y, "o", **style)
+        place.plot(unknown, y, "o", markerfacecolor="white", markeredgewidth=2, **style)
+        for x in (known, unknown):
+            place.annotate(
+                f"{x:.1f}", (x, y), (0, 8), textcoords="offset points", ha="center"
+            )
+    labels = [label.replace(" ", "\n") for label in LABELS.values()]
+    place.set_yticks(range(len(labels)), reversed(labels))
+    place.set_ylim(-0.5, len(labels) - 0.35)
+    place.margins(x=0.12)
+    place.grid(False, axis="y")
+    place.tick_params(axis="y", length=0)
+    place.set_title("Which digit?  ● known voices  ○ unknown voices")
 
 
 def draw_sequences(arrays: dict[str, np.ndarray]) -> Figure:

@@ -1,11 +1,13 @@
 """Report of tensorflow_side_by_side: answer, tables and figures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 import research
+from experiments.reports import _dots as dots
 from experiments.tensorflow_side_by_side import (
     BATCH,
     EAGER,
@@ -178,6 +180,41 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         ),
         "steps": research.figures.Picture("The same ten steps", caption, measured),
     }
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw how far the ways of a stored reference are from JAX, in units of ε."""
+    figure, axes = research.figures.new_figure(width=dots.WIDTH, height=4.2)
+    place, numbers = axes[0, 0], reference["numbers"]
+    rows = {row["way"]: [*row.values()][1:] for row in dots.rows(reference)}
+    points, words = (
+        [],
+        ("first\ngradient", f"{STEPS}\nlosses", f"params\nafter {STEPS}"),
+    )
+    for k, word in enumerate(words):
+        points += [
+            dots.Dot(word, rows[way][k], None, None, COLOUR[way])
+            for way in (NUMPY, TENSORFLOW)
+        ]
+    dots.draw_dots(place, points)
+    place.set_yticks([4.5, 2.5, 0.5], words)
+    for y in (1.5, 3.5):
+        place.axhline(y, color="#E6E8EB", lw=1)
+    for way in (NUMPY, TENSORFLOW):
+        place.plot(
+            [], [], "o", color=research.figures.COLOURS[COLOUR[way]], label=way, ms=8
+        )
+    figure.legend(loc="outside upper left")
+    place.set(xlim=(0, 3), xlabel="largest difference from JAX, in ε")
+    caption = (
+        f"Largest differences from jax.grad, divided by the largest entry, in units of "
+        f"ε = 2.2e-16, the last digit of float64. The first gradient by TensorFlow "
+        f"{numbers['version']} differs by {numbers['gradient_difference']:.1f} ε, and "
+        f"the params after {STEPS} steps by {numbers['params_difference']:.1f} ε. All "
+        f"losses fall from {numbers['first_loss']:.2f} to {numbers['last_loss']:.2f}. "
+        f"{dots.SOURCE}"
+    )
+    return research.figures.Picture("The same ten steps", caption, figure)
 
 
 def draw_losses(axes: Axes, arrays: dict[str, np.ndarray]):

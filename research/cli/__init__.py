@@ -41,14 +41,14 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     experiment. It has a dataclass `Config` and an instance `FULL` of Config. It may
     also have an instance `FAST`, with which the experiment takes only seconds.
 
-    A file may call `main` before its heavy imports. At this time, the module has no
-    function `run` yet. The whole file is then imported after the flags are parsed. The
-    whole module has these functions:
+    A file may call `main` before its heavy imports, so that --help is fast. The module
+    then has no function `run` yet, and `main` imports the whole file after it has
+    parsed the flags. The whole module has these functions:
 
-        run(config, on_progress, checkpoints) -> Findings or Result
-        complete(config) -> config, if the config names files that may change
-        predict(config, folder, file) -> Result, if it saves its models (--predict)
-        share(config, part, parts, checkpoints), if processes can share the work
+        run(config, on_progress, checkpoints) -> Findings or Result complete(config) ->
+        config, if the config names files that may change predict(config, folder, file)
+        -> Result, if the experiment saves models (--predict) share(config, part, parts,
+        checkpoints), if processes can share the work
 
     If Config has a field `devices`, that many devices are shown to JAX (see
     `backend.configure`). Compiled programs are kept for the next run (see
@@ -94,10 +94,10 @@ def import_whole(file: Path) -> ModuleType:
 
 
 def report_of(experiment: ModuleType) -> ModuleType:
-    """Return the module with an experiment's functions answer, tables and draw.
+    """Return the module with an experiment's functions `answer`, `tables` and `draw`.
 
-    This is the module of the experiment itself, or the module with the same name in the
-    folder `reports` beside it.
+    The functions are in the module of the experiment, or in the module with the same
+    name in the folder `reports` beside it.
     """
     if hasattr(experiment, "draw"):
         return experiment
@@ -158,9 +158,9 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def _is_unread() -> bool:
-    """Return whether the broken pipe is our own output, not that of another process.
+    """Return whether the pipe that broke is the output of this process.
 
-    If so, the rest of the output is discarded.
+    If True, the rest of the output is discarded.
     """
     poll = select.poll()
     poll.register(
@@ -271,15 +271,16 @@ def carry_out(
 
     Args:
       experiment, command: As in `perform`.
-      exactly: If True, missing data are never replaced by other data. They may still be
-        left out, if the field of the config that names the data may be empty. This
-        field is then empty in the config of the returned run.
+      exactly: If True, missing data are never replaced by other data. If the field of
+        the config that names the data may be empty, missing data are left out, and the
+        field is empty in the config of the returned run.
     Returns:
       The finished run, and whether it was finished before.
     Raises:
       ValueError: `exactly` is True, and the config needs data that are missing here. Or
-        the options ask for portable bits, which this process cannot give, or the
-        finished run has others.
+        the options ask for bits that are the same on all processors (--portable), which
+        this process cannot give. Or the finished run was made without --portable and
+        the options have it, or the other way round.
     """
     from research import backend, runs
 
@@ -331,7 +332,7 @@ def carry_out(
 
 
 def _check_as_portable(folder: Path, options: flags.Options) -> None:
-    """Raise ValueError if a finished run is portable and is not asked to be, or not."""
+    """Raise ValueError if only one of a finished run and the options has --portable."""
     from research import runs
 
     was = runs.read_manifest(folder)["environment"].get("portable") is not None
@@ -396,7 +397,8 @@ def _recorded(
 ) -> progress.OnProgress:
     """Return an `on_progress` that shows progress and appends it to the metrics.
 
-    The metrics get a line when a piece begins, and otherwise at most once a second.
+    A line is appended to the metrics when a piece of the run begins, and otherwise at
+    most once a second.
     """
     from research import runs
 

@@ -28,8 +28,8 @@ class Command(NamedTuple):
     Attributes:
       module: Name of the command's module in `research.cli`. The module is imported
         only when the command is used.
-      function: Name of the command's function in this module. The function maps
-        command-line arguments to an exit status.
+      function: Name of the command's function in this module. The function takes the
+        command-line arguments and returns an exit status.
       summary: Description in the list of commands.
     """
 

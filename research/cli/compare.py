@@ -3,20 +3,21 @@
 All rules get the same number of independent searches on workloads whose optimum is
 known. A rule is one of this package, one of optax, or your own from a file. A search
 tries the default hyper-parameters and points all over the search space. It trains the
-better ones with more seeds, and then tries points near the best. Each search has its
-own points and seeds. The point that it chooses is measured again with other seeds.
+better points with more seeds, and then tries points near the best ones. Each search has
+its own points and seeds. The point that a search chooses is measured again with other
+seeds.
 
-The answer is a ratio of two rules: of the numbers of example gradients that they need
-to reach a target. Its interval covers other searches and other seeds. The answer also
-says how large a ratio must be for this study to detect it, and whether the searches of
-a rule disagree.
+The answer is the ratio of the numbers of example gradients that two rules need to reach
+a target. The interval of the ratio includes the variation between searches and between
+seeds. The answer also states the smallest factor that the study could detect, and says
+if the searches of a rule disagree.
 
     descent compare my_rules.py:mine adam --workload digits breast_cancer
     descent compare heavy_ball adam --space heavy_ball.learning_rate=1e-3..10
     descent compare                       # heavy ball and Adam, under three minutes
 
 A rule of yours is a function that takes a learning rate and returns an
-optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
+optax.GradientTransformation. The learning rate is searched from 1e-5 to 10, or in the
 range given by `--space`. All rules are compared with the baseline, which is the last
 rule or the rule given by `--baseline`. research.workloads defines the workloads:
 diabetes, diabetes_ridge, breast_cancer, digits, ill_conditioned, noisy_quadratic and
@@ -152,7 +153,7 @@ def run(
 
 
 def share(config: Config, part: int, parts: int, checkpoints: "Checkpoints") -> None:
-    """Compute one of `parts` parts of the pairs of rule and workload.
+    """Compute one part of the pairs of a rule and a workload.
 
     The part has every `parts`-th pair, starting with pair `part`. The results are saved
     in the checkpoints, and `run` loads them from there.

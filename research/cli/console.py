@@ -161,7 +161,8 @@ def _print_table(console: "rich.console.Console", table: "runs.Table") -> None:
 def _wrapped(text: str, width: int) -> str:
     """Wrap a text at spaces.
 
-    This is done here because rich before 14.3 adds to the `width` of an edge column.
+    The package rich could wrap, but before version 14.3 it adds to the `width` of the
+    first and the last column.
     """
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 

@@ -63,9 +63,9 @@ def _is_ours(module: str) -> bool:
 
 
 def _requirement(package: str) -> str:
-    """Return what to pass to pip to install a package.
+    """Return the argument with which pip installs a package.
 
-    If an extra of this package installs it, the extra is returned.
+    If an extra of this project installs the package, the argument names the extra.
     """
     package = DISTRIBUTIONS.get(package, package)
     try:
@@ -87,7 +87,7 @@ def _requirement(package: str) -> str:
 
 
 def _raised_by_us(problem: Exception) -> bool:
-    """Return whether a `raise` statement of this project wrote the message."""
+    """Return whether a `raise` statement of this project raised the exception."""
     frames = traceback.extract_tb(problem.__traceback__)
     ours = (OURS / "research", OURS / "experiments")
     return (

@@ -154,7 +154,7 @@ def function(word: str) -> tuple[Callable[..., Any], bool]:
 def _bound(
     f: Callable[..., Any], point: dict[str, Any], is_formula: bool
 ) -> tuple[Callable[..., Any], list[Any]]:
-    """Return a function of the given arguments only, and their values in its order."""
+    """Return f as a function of the arguments in `point` only, and their values."""
     import numpy as np
 
     name = "the formula" if is_formula else getattr(f, "__name__", "the function")
@@ -190,7 +190,7 @@ def _bound(
 def _of_given(
     f: Callable[..., Any], kinds: Mapping[str, Any], name: str
 ) -> Callable[..., Any]:
-    """Return f as a function `name` of the given arguments only, by position."""
+    """Return f with the name `name` and only the arguments in `kinds`, by position."""
 
     def given(*arrays: Any) -> Any:
         positional, rest = [], {}

@@ -63,8 +63,8 @@ class Command(NamedTuple):
 def program(experiment: types.ModuleType) -> str:
     """Return the command that starts an experiment.
 
-    This is the attribute `PROGRAM` of the experiment's module if it exists, and
-    otherwise `python` with the file of the module.
+    The command is the attribute `PROGRAM` of the experiment's module. Without this
+    attribute, it is `python` with the file of the module.
     """
     file = Path(experiment.__file__ or experiment.__name__)
     return getattr(experiment, "PROGRAM", f"python experiments/{file.stem}.py")
@@ -83,10 +83,10 @@ def question_of(docstring: str | None) -> str:
 def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     """Parse a command line into the experiment's Config.
 
-    The initial config has the default values. With --full or --fast it is FULL or FAST,
-    and with --config it is read from a file. All other flags change values of the
-    initial config. `--help` prints the docstring of the module and the flags with their
-    defaults, and exits. JAX is not imported.
+    The initial config has the default values; with --full or --fast it is FULL or FAST.
+    With --config, values from a file replace some of its values. All other flags then
+    change single values. `--help` prints the docstring of the module and the flags with
+    their defaults, and exits. JAX is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an
@@ -226,7 +226,8 @@ def _parse_toml(data: bytes) -> Any:
 def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
     """Return the config that the flags change.
 
-    This is the default, FULL or FAST, updated by the values in the file.
+    The config is the default, FULL or FAST. The values in the file of --config replace
+    its values.
     """
     scan = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, exit_on_error=False
@@ -296,7 +297,7 @@ def _unknown(words: Sequence[str], names: Iterable[str]) -> str:
 
 
 def _convert(value: Any, kind: Any) -> Any:
-    """Return the value as the annotated type; raise ValueError if impossible."""
+    """Return a value as the annotated type `kind`; raise ValueError if impossible."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _first_that_fits(value, arguments)

@@ -29,7 +29,7 @@ SECONDS_TO_CLAIM = 10.0
 class Task(NamedTuple):
     """Description of a job's task, made only of strings, numbers, dicts and lists.
 
-    The task can therefore be sent to another machine and be started there much later.
+    So the task can be sent to another machine and started there much later.
 
     Attributes:
       experiment: Name of the experiment's module, with its packages, as seen from the
@@ -118,9 +118,9 @@ def _compute_part(task: Task) -> list[str]:
 
 
 def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> list[str]:
-    """Return how this processor differs from the one on which the run was started.
+    """Return the differences between this processor and the one that started the run.
 
-    Any other difference between the environments raises an error.
+    Any other difference between the two environments raises an error.
     """
     from research import runs
     from research.runs._environment import differences
@@ -141,7 +141,7 @@ def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> lis
 def _claimed(folder: Path, task: Task) -> Iterator[None]:
     """Hold a lock while the job works, so that no later command can start.
 
-    If a later command has already started, the job raises an error.
+    If a later command has already taken over the run, the job raises an error.
     """
     import filelock
 

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _places(asked: argparse.Namespace) -> list[Mapping[str, str]]:
-    """Return the variables of each process that starts here."""
+    """Return the environment variables of each process that starts on this machine."""
     if asked.process_id is None and asked.processes is None:
         place, address = cluster._place(asked.coordinator, None, None)
         if address is None:  # Alone, or JAX asks Slurm.
@@ -118,7 +118,7 @@ def _watched(processes: Sequence[subprocess.Popen], first: int) -> int:
 
 
 def _sentence(number: int, status: int) -> str | None:
-    """Say why a process ended, if it did not say it itself."""
+    """Return why a process was stopped by a signal; None if it was not."""
     if status == -signal.SIGABRT:
         return (
             f"error: process {number} was stopped by JAX, because another process of "

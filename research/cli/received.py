@@ -31,8 +31,9 @@ class NotHereError(ValueError):
 def redraw(experiment: ModuleType, folder: Path) -> Path:
     """Draw the pictures of an unpacked study, and write its report and its sources.
 
-    The sources of its rules are written to the folder `sources`. If the numbers of the
-    study do not allow a picture, a warning says so, and the report has the tables.
+    The sources of its rules are written to the folder `sources`. If the pictures cannot
+    be drawn from the numbers of the study, a warning says so, and the report has only
+    the tables.
 
     Args:
       experiment: Module of the study's experiment.
@@ -70,21 +71,23 @@ def redraw(experiment: ModuleType, folder: Path) -> Path:
 def with_files(
     config: Mapping[str, Any], given: Sequence[str], folder: Path, *, trusted: bool
 ) -> dict[str, Any]:
-    """Return the fields of a config that change with the places of its rules' files.
+    """Return the fields of a config that depend on the paths of its rules' files.
 
     Args:
       config: Config of the study.
-      given: Files on this machine, as the argument `rules` of `reproduce_study`.
-      folder: Run folder of the study, whose `sources` the messages name.
-      trusted: Whether the config is our own. If not, a file that the config names is
-        used only if it lies in the current folder and has the digest of the study.
+      given: Files of rules on this machine, as in the argument `rules` of
+        `reproduce_study`.
+      folder: Run folder of the study. Error messages refer to its folder `sources`.
+      trusted: Whether the config comes from the user, not from a .zip file. If False, a
+        file that the config names is used only if it lies in the current folder and has
+        the digest that the study recorded.
     Returns:
       The fields `rule` and `files`.
     Raises:
       NotHereError: The file of a rule was not given, or the study has objects that
         exist only in Python.
-      ValueError: A text of `given` is malformed or names no rule of the study, or a
-        file is not that of the study.
+      ValueError: A text of `given` is malformed or names no rule of the study, or the
+        digest of a file differs from the one that the study recorded.
     """
     from research import comparison
 
@@ -126,7 +129,7 @@ def without_origin(result: "runs.Result") -> "runs.Result":
 
 
 def printable(text: Any) -> str:
-    """Return a stranger's text if it is safe to print, and "unknown" if not.
+    """Return a text from another person if it is safe to print, else "unknown".
 
     Example:
       >>> printable("mine"), printable("\\x1b[2J"), printable(None)
@@ -187,7 +190,7 @@ def _function(rule: str, word: str) -> str:
 
 
 def _is_here(word: str, recorded: Sequence[str], trusted: bool) -> bool:
-    """Return whether the file that a config names may be used without being given."""
+    """Return whether a rule's file in a config may be used without a flag --rule."""
     if ".py" not in word:
         return False
     file = Path(word.partition(":")[0])

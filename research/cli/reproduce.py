@@ -97,13 +97,13 @@ def reproduce_study(
 ) -> int:
     """Redraw a packed study, train it again, and compare the results.
 
-    Nothing that a .zip file contains is executed: its report is made anew from its
-    numbers, and a rule that is not of this package or of optax comes from a file on
-    this machine. Without this file, the study is only redrawn.
+    Nothing that a .zip file contains is executed. The report is made again from the
+    numbers. A rule that is neither from this package nor from optax must come from a
+    file on this machine. Without such a file, the study is redrawn but not trained.
 
     Args:
-      path: Run folder of the study, or a .zip file that `descent pack` made from this
-        folder. A run folder is not redrawn.
+      path: Run folder of the study, or a .zip file that `descent pack` made from such a
+        folder. Only a .zip file is redrawn.
       options: Options, as in `reproduce_run`.
       rules: Files of rules: FILE.py, FILE.py:NAME or RULE=FILE.py:NAME.
       redraw_only: Whether to end after the redrawing.
@@ -111,9 +111,10 @@ def reproduce_study(
       0 if the results agree or nothing was trained, and 1 otherwise. The verdict is
       printed.
     Raises:
-      ValueError: The path is not a finished study, or a file of rules is not that of
-        the study. If the path is a run of another experiment, the message gives the
-        command that reproduces the run in a clone of the repository.
+      ValueError: The path is not a finished study, or the digest of a file in `rules`
+        differs from the one that the study recorded. If the path is a run of another
+        experiment, the message gives the command that reproduces the run in a clone of
+        the repository.
       OSError: The path cannot be read.
     """
     pin_libraries_of(path / "manifest.json")
@@ -187,8 +188,8 @@ def reproduce_run(
       load: Function (name of an experiment) -> module of the experiment.
       options: Options. The field `results` is the folder for the new run. The new run
         always starts from the beginning, even if this folder contains a finished run.
-      changes: Fields of the config that replace those of the run, such as other paths
-        of the same files.
+      changes: New values of fields of the config, such as other paths of the same
+        files.
     Returns:
       0 if the results agree, and 1 otherwise. The verdict is printed.
     Raises:
@@ -270,8 +271,8 @@ def _is_portable(manifest: Mapping[str, Any]) -> bool:
 def pin_libraries_of(file: Path) -> None:
     """Pin NumPy and SciPy if a manifest or a reference says that its run is portable.
 
-    Call this function before NumPy is imported. Whoever reads the file later reports
-    what is wrong with it.
+    Call this function before NumPy is imported. Errors in the file are ignored here;
+    the code that reads the file later reports them.
     """
     found: Any = None
     with contextlib.suppress(OSError, ValueError):

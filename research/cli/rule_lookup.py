@@ -108,8 +108,7 @@ def check_arguments(
     Args:
       named: The constructor.
       given: Values by name.
-      all_taken: Whether it is an error if the constructor does not accept all given
-        arguments.
+      all_taken: Whether an argument that the constructor does not accept is an error.
     Returns:
       The accepted arguments, values by name.
     Raises:
@@ -181,7 +180,7 @@ def _described(word: str, rule: Any) -> Named:
 def _described_torch(word: str, optimizer: Any) -> Named:
     """Return a class of optimizers of PyTorch with the names of its arguments.
 
-    b1, b2 and b3 are further names, for the entries of betas.
+    The arguments b1, b2 and b3 are added; they stand for the entries of `betas`.
     """
     from research.verification.torch_rules import BETAS, RATES
 
@@ -263,8 +262,9 @@ def _may_be_a_rule(value: Any) -> bool:
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
     """Return the rule in the form that `verify_rule` takes.
 
-    The result is a rule, or a constructor of rules that ignores keyword arguments. Its
-    error messages contain the name of the rule.
+    A class of PyTorch is returned unchanged. Otherwise the result is a rule, or a
+    function learning_rate -> rule that ignores keyword arguments. Its error messages
+    contain the name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

@@ -95,7 +95,7 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
     vars(shared).update(vars(experiment))
 
     def run(config: Any, on_progress: Callable, checkpoints: Any) -> Any:
-        """Run the jobs, then the experiment, which loads their results.
+        """Run the jobs, then the experiment, which loads the results of the jobs.
 
         The results are in the checkpoints.
         """

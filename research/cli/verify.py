@@ -34,7 +34,7 @@ def verify(words: Sequence[str]) -> int:
     Args:
       words: Command-line arguments after `verify`.
     Returns:
-      0 if both rules are the same, and 1 otherwise.
+      0 if the two rules compute the same, and 1 otherwise.
     Raises:
       ValueError, TypeError, OSError: The input is bad.
         `research.cli.errors_in_one_line` reports the error in one line.
@@ -81,8 +81,8 @@ def verify(words: Sequence[str]) -> int:
 def _reference(word: str, named: subjects.Named, given: dict[str, Any]) -> Any:
     """Return the reference in the form that `verify_rule` takes.
 
-    A rule with a card is given as its own constructor, so that the known mistakes of
-    its formula can be tried.
+    The constructor of a rule with a known formula is returned unchanged, so that
+    `verify_rule` can try the known mistakes of this formula.
     """
     from research.verification import FORMULAS
     from research.verification._verify_rule import known_name
@@ -243,6 +243,6 @@ def _rows(
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of the packages that took part."""
+    """Return the versions of the packages that the comparison used."""
     names = ("jax", "optax", "torch")
     return {n: sys.modules[n].__version__ for n in names if n in sys.modules}

@@ -30,11 +30,12 @@ def compare(
     """Compare tuned rules by how many example gradients they need to reach a target.
 
     The question is which rule is better when all rules are tuned well. On each workload
-    every rule gets the same number of independent searches (`tuning.search`: the
-    defaults and scrambled Sobol points, a race over seeds, refinement). Each search
-    chooses the hyper-parameters on its own tuning seeds. The choices of all searches
-    are run on the reporting seeds. On each seed, all rules start at the same point and
-    use the same order of examples.
+    every rule gets the same number of independent searches. A search trains the
+    defaults and scrambled Sobol points, runs the better ones on more seeds, and then
+    tries new points around the best ones (`tuning.search`). Each search chooses
+    hyper-parameters on its own tuning seeds. The choices of all searches are run on the
+    reporting seeds. On each seed, all rules start at the same point and use the same
+    order of examples.
 
     The cost of a run is the number of passes over the data until it reaches the target.
     A pass over n examples is n example gradients. A run that misses the target costs
@@ -45,8 +46,8 @@ def compare(
     hard to tune because their searches disagree.
 
     For each rule and workload, the array `best_of` and its figure show the expected
-    cost of the best of k trials (choices of hyper-parameters), with a band. So they
-    show how good a rule is after few trials.
+    cost of the best of k trials (choices of hyper-parameters), with a band. With small
+    k, this is the cost of a rule that is hardly tuned.
 
     Args:
       rules: Mapping from a name to a rule. A rule is a constructor whose first argument
@@ -58,13 +59,13 @@ def compare(
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
-        its hyper-parameter, or adds the hyper-parameter to the space, as in
-        `make_contenders`.
+        the hyper-parameter. If there is none, the hyper-parameter is added to the
+        search (`make_contenders`).
       evaluations: {rule: cost of one step, as a number of gradients or values of the
         objective on a batch}. A rule whose update calls `value_fn`, which evaluates the
         objective, needs this number.
-      timed: Whether to measure seconds. This needs one more compilation for each rule
-        on each workload.
+      timed: Whether to measure the seconds per pass. The measurement needs one more
+        compilation for each rule on each workload.
       on_progress: Function that is called with (done, total, message).
       checkpoints: Storage for finished measurements.
       **terms: Arguments of `make_protocol`: searches, budget, passes, batch_size,
@@ -73,7 +74,7 @@ def compare(
       The study; print it to see the answer.
     Raises:
       ValueError, TypeError: An argument is wrong, or a rule cannot be traced. The error
-        comes before any training; the message names the rule and the argument.
+        is raised before any training. Its message names the rule and the argument.
     References:
       Choi et al. 2019, arXiv:1910.05446 (budgets and spaces decide comparisons);
       Bouthillier et al. 2021, arXiv:2103.03098 (variance from the choice of

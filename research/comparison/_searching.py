@@ -1,4 +1,4 @@
-"""Train the runs that the searches of a contender ask for, and report their choices."""
+"""Train the runs that the searches of a contender ask for, and report the choices."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -85,8 +85,8 @@ class Evaluate:
 
     Attributes:
       trained: Number of runs so far.
-      screened, diverged: Number of runs of the screening, and number of these runs that
-        diverged.
+      screened, diverged: Number of runs in the screening (the first runs of all trials
+        of a search), and number of these runs that diverged.
     """
 
     def __init__(
@@ -204,7 +204,8 @@ def _relative_gaps(
 ) -> Float[np.ndarray, "runs evaluations"]:
     """Return (f - f*) / (f_0 - f*) on a part of the data.
 
-    f* is the value, on that part, at the optimum of the training part.
+    f is the objective on this part of the data, f_0 its initial value, and f* its value
+    at the optimum of the training part.
     """
     optimum = known_optimum(workload)
     best = optimum.value
@@ -221,8 +222,8 @@ def report_choices(
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
     """Train the choice of each search, and the defaults, on the reporting seeds.
 
-    Return the outcomes, in which the defaults are the last point, and the passes over
-    the data at each evaluation.
+    Return the outcomes and the passes over the data at each evaluation. The defaults
+    are the last point of the outcomes.
     """
     values = {
         name: np.array(
@@ -262,7 +263,7 @@ def train_on_seeds(
 def train_around(
     setting: Setting, searched: Searched, rate: str
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Train at rates around the chosen one, on tuning seeds of the first search.
+    """Train at rates around the rate of a choice, on tuning seeds of the first search.
 
     `rate` is the name of the learning rate. Return the rates and their log costs."""
     seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]
@@ -285,8 +286,8 @@ def train_around(
 def rate_name(space: Mapping[str, Range]) -> str | None:
     """Return the name of the hyper-parameter that is the learning rate.
 
-    It is "learning_rate" if the space has this name, else the first name with a log
-    scale. If there is none, return None.
+    The name is "learning_rate" if the space has it, else the first name with a log
+    scale. If no name has a log scale, return None.
     """
     if "learning_rate" in space:
         return "learning_rate"

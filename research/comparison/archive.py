@@ -40,7 +40,7 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_printable(text: str) -> bool:
-    """Return whether a name is safe to print: control characters act on a terminal."""
+    """Return whether a name is short and has no control characters."""
     return text.isprintable() and len(text) <= LONGEST
 
 
@@ -119,7 +119,8 @@ class Study(NamedTuple):
     Attributes:
       answer: Text that says which rule is better and by how much, or that the study
         does not decide.
-      tables: Tables of the study. The first has one row for each (workload, rule).
+      tables: Tables of the study. The first table has one row for each pair (workload,
+        rule).
       arrays, numbers: Data from which the tables and figures are made.
     """
 
@@ -135,12 +136,12 @@ class Study(NamedTuple):
     def save(self, results: str | Path = "results") -> Path:
         """Save the study as the run folder results/compare/<id>, with its report.
 
-        The folder has the same form as one that `descent compare` writes: pictures,
-        report.html, and files that `descent pack`, `descent leaderboard` and `descent
-        reproduce` read. Other people can repeat the study if each rule is given by a
-        name or a file, and each workload by a name. The sources of rules that are not
-        of this package are part of the study: the file of a function, or the function
-        if it stands in a notebook.
+        The folder has the form that `descent compare` writes: pictures, report.html,
+        and files that `descent pack`, `descent leaderboard` and `descent reproduce`
+        read. Other people can repeat the study if each rule is given by a name or a
+        file, and each workload by a name. If a rule is not from this package, its
+        source is saved too: the file of its function, or only the function if it is
+        defined in a notebook.
 
         Args:
           results: The folder of all results.
@@ -205,9 +206,9 @@ class SavedStudy(NamedTuple):
     Attributes:
       name: Name of the file or folder, without its parent folders.
       manifest: Manifest of the run: id, command, environment, digests.
-      numbers: Numbers of the study. They were checked: the entries that PROTOCOL, CELL
-        and COMPARISON list exist and have the right types. For a study on networks,
-        NETWORK_PROTOCOL, NETWORK_CELL and NETWORK_COMPARISON list them.
+      numbers: Numbers of the study, checked: all entries that PROTOCOL, CELL and
+        COMPARISON list exist and have the right types. For a study on networks, the
+        lists are NETWORK_PROTOCOL, NETWORK_CELL and NETWORK_COMPARISON.
     """
 
     name: str
@@ -228,7 +229,7 @@ class SavedStudy(NamedTuple):
         )
 
     def fact(self, *path: str) -> str:
-        """Return an entry of the manifest; "unknown" if it is not a text or number."""
+        """Return a text or number of the manifest; "unknown" for any other entry."""
         entry: Any = self.manifest
         for name in path:
             entry = entry.get(name) if isinstance(entry, dict) else None

@@ -126,13 +126,13 @@ def check_contender(
       objective: Function (params, batch) -> value of shape ().
       batch: The training data, or None for an objective without data.
     Returns:
-      Number of times that the code of a step evaluates the objective, in addition to
-      the gradient that it receives. An evaluation in a loop counts once.
+      Number of times that the code of a step evaluates the objective. The gradient that
+      the step receives is not counted. An evaluation in a loop counts once.
     Raises:
-      RuleError: The rule raised an error when it was made, with the defaults or with an
-        end of its ranges, or when it was traced.
-      NoRuleError: The contender is not an update rule, or it changes the structure,
-        shape or dtype of updates or state.
+      RuleError: The rule raised an error when it was made (with the defaults or with an
+        end of its ranges) or when its step was traced.
+      NoRuleError: The contender is not an update rule, or its step changes the
+        structure, a shape or a dtype of the updates or of the state.
       ValueError: A step of the rule evaluates the objective, and the cost of a step was
         not stated.
     Example:
@@ -164,7 +164,8 @@ def _trace_step(
 ) -> list[bool]:
     """Trace a step and list the evaluations of the objective.
 
-    The list has one entry for each evaluation: whether it uses all examples.
+    The list has one entry for each evaluation: True if the evaluation uses all
+    examples, else False.
     """
     batch_size, num_runs, on_all = 2, 2, []
 

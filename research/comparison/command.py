@@ -25,8 +25,8 @@ def parse_command(
     """Turn the arguments of a command line into the arguments of `compare`.
 
     Args:
-      rules: One text for each rule, such as adam, optax.sgd or FILE.py:NAME. A name and
-        "=" may precede it, as in v1=FILE.py:NAME.
+      rules: One text for each rule, such as adam, optax.sgd or FILE.py:NAME. The text
+        may start with a name of your own and "=", as in v1=FILE.py:NAME.
       find: Function that takes such a text, without "v1=", and returns the rule.
       baseline: Name of the rule with which the others are compared. An empty text means
         the last rule.
@@ -64,9 +64,9 @@ def parse_command(
 def name_rules(words: Sequence[str]) -> dict[str, str]:
     """Name each rule of a command line.
 
-    The name is the text before "=". Without "=" it is the text after the colon, or the
-    whole text if there is no colon. If two rules from files have the same name, the
-    file's name is added in front.
+    The name is the text before "=". Without "=", the name is the text after the colon,
+    or the whole text if there is no colon. If two rules from files then have the same
+    name, the name of the file is put in front of each.
 
     Args:
       words: One text for each rule, such as v1=FILE.py:NAME.

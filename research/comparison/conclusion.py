@@ -156,18 +156,18 @@ def _check_names(
 def leader(measurements: Measurements, *, tuned: bool = True) -> str:
     """Return the name of the rule that is best on the tuning seeds.
 
-    The choice of this rule does not use the reporting seeds, so it does not bias the
-    results on the reporting seeds. On each workload the score of a rule is its mean log
-    cost on the tuning seeds, averaged over searches. The best rule has the lowest mean
-    score over workloads.
+    On each workload the score of a rule is its mean log cost on the tuning seeds,
+    averaged over searches. The best rule has the lowest mean score over workloads. The
+    reporting seeds are not used, so naming this rule does not bias the results on them.
 
     Args:
       measurements: Result of `measure_contenders`.
-      tuned: If True, each search uses the best of its trials (choices of
-        hyper-parameters). If False, the score is the mean log cost of the rule's
-        defaults on the screening seeds, which are the first seeds of each search.
+      tuned: If True, the score is that of the trial (choice of hyper-parameters) that
+        each search chose. If False, the score is the mean log cost of the rule's
+        defaults on the screening seeds, which are the first tuning seeds of each
+        search.
     Returns:
-      Name of the rule. If several rules are equally good, the first of them.
+      Name of the rule. If several rules have the lowest score, the first of them.
     Example:
       >>> slow, fast = (
       ...     Saved({"tuning": np.log([cost, cost])}, {}) for cost in (4.0, 2.0)

@@ -17,9 +17,9 @@ LEVEL = 0.95
 def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which `descent compare` repeats a study.
 
-    It is the inverse of `parse_command`. A rule that has neither a name nor a file is
-    written NAME=<in Python>. If an argument of `compare` cannot be written as a flag,
-    the config has the entry `in_python`, the Python call that repeats the study.
+    The function is the inverse of `parse_command`. A rule that has neither a name nor a
+    file is written NAME=<in Python>. If an argument of `compare` cannot be written as a
+    flag, the config has the entry `in_python`, the Python call that repeats the study.
 
     Args:
       numbers: Numbers of a study that `compare` returned.
@@ -45,7 +45,7 @@ def compare_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config with which `descent networks` repeats a study.
 
-    It has the form of `compare_config`.
+    The config has the form that `compare_config` returns.
 
     Args:
       numbers: Numbers of a study that `compare_networks` returned.
@@ -84,7 +84,7 @@ def networks_config(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def _with_call(
     config: dict[str, Any], numbers: Mapping[str, Any], call: str
 ) -> dict[str, Any]:
-    """Drop the flags without a value, and add the call if flags are not enough."""
+    """Drop flags without a value, and add the Python call if flags are not enough."""
     config = {name: value for name, value in config.items() if value != []}
     if numbers["origin"]["own"] or numbers["protocol"]["level"] != LEVEL:
         config["in_python"] = call
@@ -103,7 +103,7 @@ def _spaces(
     numbers: Mapping[str, Any],
     make: Callable[..., tuple[Contender, ...]],
 ) -> list[str]:
-    """Return the search spaces that differ from those of our rules, as flags."""
+    """Return, as flags, the search spaces that differ from this package's defaults."""
     words = numbers["origin"]["words"]
     found = []
     for rule, space in numbers["spaces"].items():

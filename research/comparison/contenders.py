@@ -39,8 +39,8 @@ class Contender(NamedTuple):
       space: Search range of each hyper-parameter; {} if nothing is searched.
       evaluations: Cost of one step, as a number of gradients or values of the objective
         on a batch; at least 1.
-      stated: Whether the user or the package stated `evaluations`. If not, a rule whose
-        update evaluates the objective is refused.
+      stated: Whether the user or the package stated `evaluations`. If False, a rule
+        whose update evaluates the objective is refused.
     """
 
     name: str
@@ -64,12 +64,12 @@ def make_contenders(
         argument is the learning rate (from this package, from optax or your own), a
         rule that is already made (it has one trial), or a Contender.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
-        its hyper-parameter, or adds the hyper-parameter to the space. Rules of this
-        package, and optax's constructors of the same name, have the ranges in `SPACES`.
-        Any other constructor has one hyper-parameter with the range from 1e-5 to 10:
-        its first parameter, which is taken as the learning rate. If a Range has no
-        default, the first trial uses the constructor's default if this lies inside the
-        range, else the middle of the range.
+        the hyper-parameter. If there is none, the hyper-parameter is added to the
+        space. The default ranges of the rules of this package, and of optax's
+        constructors of the same name, are in `SPACES`. For any other constructor, only
+        its first parameter is searched, from 1e-5 to 10: it is taken as the learning
+        rate. If a Range has no default, the first trial uses the default of the
+        constructor if this lies inside the range, else the middle of the range.
       evaluations: {rule: cost of one step, as a number of gradients or values of the
         objective on a batch}, for rules whose cost is not 1.
     Returns:
@@ -188,8 +188,9 @@ def _cost(
 def _like_ours(constructor: Callable[..., Any]) -> str:
     """Return the name of this package's rule for an optax constructor.
 
-    The rule has the same name, or an alias of it, and the constructor takes all its
-    hyper-parameters. The result is "" if no rule fits.
+    The rule has the name of the constructor, or an alias of this name, and the
+    constructor takes all hyper-parameters of the rule. The result is "" if there is no
+    such rule.
     """
     name = getattr(constructor, "__name__", "")
     name = update_rules.ALIASES.get(name, name)
@@ -219,7 +220,8 @@ def _space(
     """Return the search space of a constructor.
 
     The ranges in `given` are added to the contender's own space (`whole`) if there is
-    one, else to the space in `SPACES` (`known`), else to that of the first parameter.
+    one. Otherwise they are added to the space in `SPACES` (`known`) or, without such a
+    space, to the range of the first parameter.
     """
     parameters = _parameters(constructor)
     usual = known or {} if whole is None else whole
@@ -277,8 +279,8 @@ def _first_parameter(
 ) -> dict[str, Range]:
     """Return the space of an unknown constructor.
 
-    It has one range, for the first parameter, which is taken as the learning rate. It
-    is {} if the constructor has no named parameter.
+    The space has one range, for the first parameter, which is taken as the learning
+    rate. The space is {} if the constructor has no named parameter.
     """
     first = next(iter(parameters.values()), None)
     if first is None or first.kind in (

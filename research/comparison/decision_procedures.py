@@ -22,7 +22,7 @@ class MeasuredRuns(NamedTuple):
     There are t trials and s seeds.
 
     Attributes:
-      scores: Passes to the target, finite also for runs that missed it
+      scores: Passes to the target, with a finite penalty for runs that missed it
         (`penalised_passes`), lower is better, shape (t, s).
       costs: Passes to the target, inf for a run that did not reach it, shape (t, s).
       budget: Passes after which a run was stopped.
@@ -59,19 +59,19 @@ class Procedure(NamedTuple):
 
     Attributes:
       decide: Method of the decision. "lower mean" names the rule with the lower mean
-        score, even if the difference is small. "t-test" names this rule only if the
-        paired t-test on log scores rejects equality. "interval" names this rule only if
-        the interval of `difference` excludes 1; this interval includes the uncertainty
-        of the choice of the trial.
+        score, even if the difference is small. "t-test" names a rule only if the paired
+        t-test on log scores rejects equality. "interval" names a rule only if the
+        interval of `difference` excludes 1. This interval includes the uncertainty of
+        the choice of the trial.
       seeds: Number of reporting seeds that are used; None means all.
       held_out: Whether the trial is chosen on the tuning seeds. If False, it is chosen
         on the same seeds that are reported.
       others_trials: Number of trials of the other rule, with its defaults first; None
         means the same number as for mine.
       redrawn: Number of trials that each bootstrap replicate of the interval draws, the
-        same trials for both rules. The interval then includes the variation between
-        random searches. None means that every replicate uses all trials, so the
-        interval holds for these trials only.
+        same trials for the two rules. The interval then includes the variation between
+        random searches. If None, every replicate uses all trials, and the interval is
+        valid only for these trials.
     """
 
     decide: str
@@ -85,8 +85,9 @@ def procedures(few: int = 3, redrawn: int = 6) -> dict[str, Procedure]:
     """Return common decision procedures by name.
 
     Args:
-      few: Number of trials of the other rule in the procedures that give it fewer
-        trials, and number of reporting seeds in the procedures with few seeds.
+      few: Number of trials of the other rule, in the procedures that give fewer trials
+        to the other rule. Also the number of reporting seeds in the procedures with few
+        seeds.
       redrawn: Number of trials that each replicate of the last procedure draws.
     Returns:
       {name: procedure}. The last two use `difference`: "fixed trials" takes the trials
@@ -220,13 +221,13 @@ def winner(
 
     Args:
       procedure: The procedure.
-      mine, other: Runs of both rules in one study. Column i belongs to the same seed in
-        both.
+      mine, other: Runs of the two rules in one study. Column i of every array belongs
+        to the same seed.
       level: Coverage of the interval; the t-test has significance level 1 - level.
       resamples, seed: Number of bootstrap resamples, and seed of the resampling.
     Returns:
-      MINE = 1, OTHER = -1, or NONE = 0 if the procedure does not decide. If both mean
-      scores are equal, the result is NONE.
+      MINE = 1, OTHER = -1, or NONE = 0 if the procedure does not decide. If the two
+      mean scores are equal, the result is NONE.
     Raises:
       ValueError: `decide` is unknown, or a t-test has only one seed.
     Example:
@@ -267,7 +268,8 @@ def winner(
 def reported(procedure: Procedure, side: SimulatedRuns) -> Float[np.ndarray, " seeds"]:
     """Return the reported scores of the trial that a procedure chooses.
 
-    The trial is chosen among those of one rule, whose runs are the argument `side`.
+    The procedure chooses among the trials of one rule. The argument `side` has the runs
+    of this rule.
 
     Example:
       >>> tuning = np.array([[1.0, 1.0], [2.0, 2.0]])
@@ -356,7 +358,8 @@ def _first_trials(side: SimulatedRuns, count: int) -> SimulatedRuns:
 def _t_test(advantages: Float[np.ndarray, " seeds"], level: float) -> int:
     """Return the winner by Student's t-test of the mean.
 
-    If all differences are equal, there is a winner unless they are 0.
+    If all differences are equal, the t statistic is undefined: there is a winner unless
+    the differences are 0.
     """
     n = len(advantages)
     if n < 2:

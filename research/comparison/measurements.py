@@ -74,16 +74,16 @@ def robust_rates(
 ) -> tuple[float, float]:
     """Return the range of rates whose mean cost is at most 10 % above the lowest.
 
-    The range contains the best rate. Its ends are interpolated: between two rates, the
-    mean log cost is taken as linear in the log rate.
+    The range contains the best rate. Its ends are interpolated between two rates, as if
+    the mean log cost were linear in the log rate.
 
     Args:
       rates: Rates, ascending, shape (r,).
       scores: Log cost of each of r rates on each of m seeds, shape (r, m). Their means
         over seeds are used.
     Returns:
-      The pair (low, high). The range ends at the first or last rate if the cost of this
-      rate is within the 10 %.
+      The pair (low, high). If the cost of the first or last rate is at most 10 % above
+      the lowest, the range ends at this rate.
     Example:
       >>> rates = np.array([0.01, 0.1, 1.0, 10.0])
       >>> costs = np.array([[3.0], [2.0], [2.0], [3.0]])
@@ -138,7 +138,7 @@ def _costs(
 ) -> dict[str, Any]:
     """Return the cost to reach the target, and the final gap of the choices.
 
-    If less than half of the runs reach the target, the cost is None, because it would
+    If less than half of the runs reach the target, the cost is None. A number would
     mostly depend on the convention that a missed target counts as ten budgets.
     """
     costs = searched_cost(logs_of(arrays), level=level)

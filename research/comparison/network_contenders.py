@@ -43,11 +43,15 @@ RATE_SPACES: dict[str, Space] = {
 def training_schedule(
     peak: ArrayLike, warmup: ArrayLike, decay: ArrayLike | None, num_steps: int
 ) -> Schedule:
-    """Return a schedule whose learning rate reaches zero at the end of the training.
+    """Return a schedule with a warm-up, whose learning rate falls to zero at the end.
 
-    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)), with T steps and w =
-    warmup T. The decay d(s) is 1 for s <= 0, while the rate still rises. It then falls
-    to 0 at s = 1:
+    The learning rate of step t is
+
+    η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)),
+
+    where T is the number of steps and w = warmup T the number of steps in which the
+    rate rises. The decay d(s) is 1 for s <= 0, so during the rise. It then falls to 0
+    at s = 1:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -56,16 +60,16 @@ def training_schedule(
     | 2 | late linear (warmup-stable-decay) | min(1, (1 - s) / 0.2) |
 
     Args:
-      peak: Largest learning rate η; may be traced.
+      peak: Largest learning rate; may be traced.
       warmup: Share of the training in which the rate rises, in [0, 1); may be traced.
-      decay: Kind of decay. The number is rounded down to 0, 1 or 2, so that a search
-        may draw it from [0, 3); may be traced. None means no decay, d = 1. It is for
+      decay: Kind of decay; may be traced. The number is rounded down to 0, 1 or 2, so
+        that a search may draw it from [0, 3). None means no decay, d = 1. Use None for
         schedule-free rules, which average the params instead.
       num_steps: Number T of steps.
     Returns:
       The schedule, t -> learning rate.
     Raises:
-      ValueError: The warm-up is as long as the training or longer.
+      ValueError: The warm-up is not shorter than the training.
     References:
       Loshchilov & Hutter, SGDR, ICLR 2017 (cosine). Hu et al., MiniCPM,
       arXiv:2404.06395 (warmup-stable-decay).
@@ -126,9 +130,11 @@ def grafted_shampoo(
 ) -> optax.GradientTransformation:
     """Return Shampoo as it is used on networks: with the step lengths of Adam.
 
-    The factors are moving averages with the decay rate 0.999, ε is 1e-12, and the roots
-    are refreshed every ten steps. The decay rates, ε and the grafting are those that
-    Shi et al. advise (arXiv:2309.06497).
+    Shampoo multiplies a gradient by matrix roots of its factors, which are averages of
+    products of gradients. Here the factors are moving averages with the decay rate
+    0.999, ε is 1e-12, and the roots are computed again every ten steps. Shi et al.
+    (arXiv:2309.06497) advise these decay rates, this ε, and Adam's step lengths
+    (grafting).
 
     Args:
       learning_rate: Learning rate. The step has the length of Adam's step with this
@@ -180,22 +186,23 @@ def network_contenders(
 ) -> tuple[Contender, ...]:
     """Make contenders for networks: only the rate and its schedule are searched.
 
-    The rate is searched in the rule's own range. "muon" is `muon_with_adam`, whose two
-    rates follow the same schedule. "shampoo" is `grafted_shampoo`. A rule that
-    estimates its own learning rate, such as "prodigy", keeps the peak 1, and the factor
-    of its estimate is searched. The learning rate of a schedule-free rule does not
-    decay.
+    The range of the rate is that of the rule in `SPACES`. "muon" is `muon_with_adam`,
+    whose two rates follow the same schedule. "shampoo" is `grafted_shampoo`. For a rule
+    that estimates its own learning rate, such as "prodigy", the peak of the schedule is
+    1, and the factor of the estimate is searched. The learning rate of a schedule-free
+    rule does not decay.
 
     Args:
       rules, evaluations: As for `make_contenders`.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
-        its hyper-parameter, or adds the hyper-parameter to the space. The rates, whose
-        names end in "learning_rate", follow the schedule; other hyper-parameters are
-        constant. `warmup` and `decay` are those of `training_schedule`.
-      search_schedule: Whether `warmup` and `decay` are searched. If not, the warm-up is
-        10 % of the training and the decay is linear.
+        the hyper-parameter. If there is none, the hyper-parameter is added to the
+        space. The hyper-parameters whose names end in "learning_rate" follow the
+        schedule; others are constant. `warmup` and `decay` are arguments of
+        `training_schedule`.
+      search_schedule: Whether `warmup` and `decay` are searched. If False, the warm-up
+        is 10 % of the training and the decay is linear.
     Returns:
-      The contenders. `scheduled` adds the schedule.
+      The contenders, still without a schedule: `scheduled` adds it.
     Raises:
       ValueError, TypeError: As for `make_contenders`, or a warm-up may be longer than
         the training, or a decay is not in 0..3.
@@ -257,8 +264,8 @@ def _is_undecayed(make_rule: Any) -> bool:
 def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the warm-up and the decay of a contender with the given hyper-parameters.
 
-    If the values do not contain them, the warm-up is 10 % of the training and the decay
-    is linear. A schedule-free rule has no decay.
+    If `values` has no warm-up, the warm-up is 10 % of the training. If `values` has no
+    decay, the decay is linear. A schedule-free rule has no decay.
 
     Example:
       >>> (adam,) = network_contenders(["adam"], search_schedule=False)
@@ -278,7 +285,7 @@ def scheduled(contender: Contender, num_steps: int) -> Contender:
 
     Args:
       contender: Result of `network_contenders`.
-      num_steps: Length of the training, at whose end the rates are zero.
+      num_steps: Number of steps of the training. At its end the rates are zero.
     Returns:
       The contender; its constructor takes the same hyper-parameters.
     Example:
@@ -335,7 +342,7 @@ def _made_at_each_step(
 ) -> optax.GradientTransformationExtraArgs:
     """Return a rule that is made in each step, with the rates of this step.
 
-    The rates have the dtype of the params, so that they do not change it.
+    The rates have the dtype of the params or updates, so that a step keeps this dtype.
     """
 
     def at(count: Array, params: Params) -> optax.GradientTransformationExtraArgs:
@@ -358,9 +365,9 @@ def _made_at_each_step(
 def _rates(contender: Contender) -> tuple[list[str], dict[str, float]]:
     """Return the searched hyper-parameters that are rates, and the peaks of others.
 
-    They are those whose names end in "learning_rate". If there are none, the rate is
-    the constructor's own argument of this name, at its default, or else the first
-    hyper-parameter.
+    A hyper-parameter is a rate if its name ends in "learning_rate". If no searched name
+    does, the rate is the constructor's argument `learning_rate`, whose default is the
+    peak. If there is no such argument, the rate is the first hyper-parameter.
     """
     names = [name for name in contender.space if name not in SCHEDULE_SPACE]
     if rates := [name for name in names if name.endswith(RATE)]:

@@ -62,8 +62,8 @@ class NetworkStudy(NamedTuple):
     """A finished comparison on networks.
 
     Attributes:
-      answer: Text that says which rule reaches the lower validation loss, and how the
-        numbers of steps to an equal loss compare.
+      answer: Text that says which rule reaches the lower validation loss, and the ratio
+        of the numbers of steps to an equal loss.
       tables: Tables of the study.
       arrays, numbers: Data from which the tables are made.
     """
@@ -80,7 +80,8 @@ class NetworkStudy(NamedTuple):
     def save(self, results: str | Path = "results") -> Path:
         """Save the study as the run folder results/compare_networks/<id>.
 
-        The folder has the pictures and the report, as that of `Study.save`.
+        The folder has the pictures and the report, as the folder that `Study.save`
+        writes.
 
         Args:
           results: The folder of all results.
@@ -141,33 +142,32 @@ def compare_networks(
 ) -> NetworkStudy:
     """Compare rules on networks by final validation loss, and by steps to equal loss.
 
-    All trainings have the same length, and the learning rate is zero at their end
-    (except for schedule-free rules, which average instead). The peak rate, the share of
-    warm-up and the kind of decay are searched (`network_contenders`), several times and
-    independently, as in `compare`. The score is the validation loss at the end. The
-    hyper-parameters are chosen by the score on tuning seeds. The score on other seeds
-    is reported. The test part is never used for a choice; the accuracy on it is only
-    reported. A training that diverges counts as ten times its initial loss. If every
-    training diverges, this is a result and not an error.
+    All trainings have the same length, and the learning rate falls to zero at the end
+    (except for schedule-free rules, which average instead). Every rule gets several
+    independent searches, as in `compare`. They search the peak rate, the share of
+    warm-up and the kind of decay (`network_contenders`). The score is the validation
+    loss at the end. The hyper-parameters are chosen by the score on tuning seeds, and
+    the score on other seeds is reported. The accuracy on the test part is reported,
+    too, but never used for a choice. A training that diverges counts as ten times its
+    initial loss. If every training diverges, this is a result and not an error.
 
-    The baseline is also trained at 0.5, 0.7, 1.4 and 2 times the steps, with its chosen
-    hyper-parameters. The result shows how many steps another rule and the baseline need
-    for the same loss, for example: "muon needs 0.72 times adam's steps". If the loss of
-    a rule is outside the range of these trainings, the number of steps at the end of
-    the range is used, and the table says so. The interval of this ratio includes the
-    variation between searches and between seeds. It treats the losses of the baseline
-    at the other lengths as exact.
+    The baseline is also trained for 0.5, 0.7, 1.4 and 2 times as many steps, with its
+    chosen hyper-parameters. From these trainings follows the ratio of the steps that
+    another rule and the baseline need for the same loss, for example: "muon needs 0.72
+    times adam's steps". If the loss of a rule is outside the range of these trainings,
+    the number of steps at the end of the range is used, and the table says so. The
+    interval of the ratio includes the variation between searches and between seeds. The
+    losses of the baseline at the other lengths are treated as exact.
 
     In each step, a rule receives the gradient, the params, the training loss of the
     batch, the indices of the batch, and `value_fn`, which evaluates the objective on
-    training examples. The rule never receives the validation or the test part. Each
-    call of `value_fn` in the code of a step is counted, and a rule that makes one is
-    refused until its cost is stated in `evaluations`; a call in a loop counts once. The
-    study cannot detect what a rule reads in other ways: data that its constructor
-    encloses (such as the validation part), files, global variables, or callbacks to
-    Python. It also cannot detect whether the schedule of a rule that is already made
-    ends with the training. Look at the code of a rule from other people before you
-    trust its result.
+    training examples. The rule never receives the validation or the test part. The
+    calls of `value_fn` in the code of a step are counted; a call in a loop counts once.
+    A rule with such a call is refused until its cost is stated in `evaluations`. The
+    study cannot detect data that a rule reads in other ways: from a closure (such as
+    the validation part), files, global variables, or callbacks to Python. If a rule is
+    already made, the study also cannot detect whether its schedule ends with the
+    training. Look at the code of a rule from other people before you trust its result.
 
     Args:
       rules: As for `compare`. "muon" is Muon for leaves with two axes and Adam for
@@ -177,11 +177,12 @@ def compare_networks(
       baseline: Name of the rule with which the others are compared. None means the last
         rule.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
-        its hyper-parameter, or adds it to the search, as in `network_contenders`.
+        the hyper-parameter. If there is none, the hyper-parameter is added to the
+        search (`network_contenders`).
       evaluations: {rule: cost of one step, as a number of gradients or values of the
         objective on a batch}. A rule that calls `value_fn` needs this number.
-      search_schedule: Whether warm-up and decay are searched. If not, every rule has a
-        warm-up of 10 % and a linear decay, and only the rates are searched.
+      search_schedule: Whether warm-up and decay are searched. If False, every rule has
+        a warm-up of 10 % and a linear decay, and only the rates are searched.
       searches, budget, seeds, tuning_seeds, level, search_seed: As in `make_protocol`.
         The budget must exceed the number of searched hyper-parameters.
       size: "small" or "large", for networks given by name.
@@ -194,8 +195,8 @@ def compare_networks(
       ValueError, TypeError: An argument is wrong, a rule cannot be traced, a budget is
         too small for its search, a network has no validation part or a validation loss
         that is not positive, or the states of the runs do not fit into the memory. The
-        error comes before any training. During training, only a validation loss below 0
-        is an error, because it has no log.
+        error is raised before any training. During training, only a validation loss
+        below 0 raises an error, because its log does not exist.
     References:
       Dahl et al., Benchmarking neural network training algorithms, arXiv:2306.07179.
       Wen et al., Fantastic pretraining optimizers, arXiv:2509.02046 (rankings change
@@ -257,7 +258,7 @@ def compare_networks(
 def _recipe(
     plan: _Plan, networks: Any, size: str, search_schedule: bool
 ) -> dict[str, Any]:
-    """Return what somebody else needs to know to repeat the study."""
+    """Return the settings that somebody else needs to repeat the study."""
     given = [networks] if isinstance(networks, str | NetworkWorkload) else networks
     own = [one.name for one in given if isinstance(one, NetworkWorkload)]
     return {
@@ -430,7 +431,10 @@ def _check(network: NetworkWorkload, contender: Contender, protocol: Protocol) -
 
 
 def _most_runs_at_once(contender: Contender, protocol: Protocol) -> int:
-    """Return the number of runs of the largest sweep, whose states are all kept."""
+    """Return the number of runs of the largest sweep.
+
+    The memory must hold the states of all these runs.
+    """
     searches = protocol.searches if contender.space else 1
     seeds = len(protocol.tuning_seeds) // protocol.searches
     screening = (protocol.budget if contender.space else 1) * min(
@@ -493,8 +497,8 @@ def measure_on_network(
       timed: Whether to time a training that runs alone.
       on_chunk, checkpoints: As for `measure_contender`.
     Returns:
-      Arrays and values of the measurement. The sizes are: J searches, h
-      hyper-parameters, n reporting seeds, k evaluations, r rates and m tuning seeds.
+      Arrays and values of the measurement. There are J searches, h hyper-parameters, n
+      reporting seeds, k evaluations in a training, and r rates.
 
       - `chosen` (J, h): the choice of each search;
       - `tuning` (J,): the mean score of this choice on the tuning seeds;
@@ -503,8 +507,8 @@ def measure_on_network(
       - `accuracy` (J, n): the test accuracy on the reporting seeds, NaN without a
         metric;
       - `update_rms` (J, n): the root mean square of the updates on the reporting seeds;
-      - `rates` (r,) and `rate_scores` (r, m): rates around the best rate, and their log
-        losses.
+      - `rates` (r,) and `rate_scores` (r, q): rates around the best rate, and their log
+        losses on q tuning seeds, at most three.
     """
     setting = _compile(network, contender, protocol, checkpoints)
     evaluate = Evaluate(
@@ -575,8 +579,9 @@ def _score(
 ) -> tuple[Float[np.ndarray, " runs"], Bool[np.ndarray, " runs"]]:
     """Return the log of each final validation loss, and whether the run diverged.
 
-    A loss of 0 counts as the smallest normal float32. If even the initial loss is not
-    finite, the run counts with the largest float32.
+    A loss of 0 counts as the smallest normal float32. A run that diverged counts as ten
+    times its initial loss, or as the largest float32 if the initial loss is not finite.
+    No final loss counts as more than that.
     """
     first, last = result.values[:, 0].astype(float), result.values[:, -1].astype(float)
     bad = (result.first_bad_step >= 0) | ~np.isfinite(last)
@@ -670,9 +675,9 @@ def _other_lengths(
     """Train the baseline's choices at other lengths of the schedule.
 
     Returns:
-      `factors` (l,), the lengths relative to that of the study, and `logs` (l,), the
-      mean log losses. Lengths are whole epochs, so a training of few epochs has fewer
-      of them.
+      A `Saved` with the arrays `factors` (l,), the lengths relative to the length of
+      the study, and `logs` (l,), the mean log losses. Lengths are whole epochs. If the
+      study has few epochs, some lengths are therefore equal, and l is smaller.
     """
 
     def compute(parts: Checkpoints) -> Saved:
@@ -711,13 +716,13 @@ def log_lengths(
     factors: Float[np.ndarray, " lengths"],
     curve: Float[np.ndarray, " lengths"],
 ) -> Float[np.ndarray, "*runs"]:
-    """Return the log of the length at which the baseline reaches each loss.
+    """Return the log of the training length at which the baseline reaches each loss.
 
-    The length of a training is its number of steps, as a multiple of the study's. The
-    curve shows the mean log loss as a function of the log length. First each entry is
-    replaced by the smallest entry so far, so that the curve does not rise. Then the
-    curve is interpolated linearly. For a loss outside the curve, the result is the log
-    length at the nearer end.
+    The length of a training is its number of steps, divided by the number of steps of
+    the study's trainings. The curve is the mean log loss as a function of the log
+    length. First each entry of the curve is replaced by the smallest entry so far, so
+    that the curve does not rise. Then the curve is interpolated linearly. For a loss
+    outside the range of the curve, the result is the log length at the nearer end.
 
     Args:
       logs: Log losses, shape (...).
@@ -807,10 +812,11 @@ def conclude_networks(
 
 
 def _lengths(pair: tuple[np.ndarray, np.ndarray], longer: Saved) -> Any:
-    """Return log(1 / length) of both rules, for each search and seed.
+    """Return log(1 / length) of the two rules, for each search and seed.
 
-    A rule that reaches the loss of f times the steps needs 1 / f of them. The result is
-    None if the loss of the baseline is the same at all lengths.
+    If a rule reaches the loss that the baseline has after `length` times the steps, the
+    rule needs 1 / length times the steps of the baseline. The result is None if the
+    loss of the baseline is nearly the same at all lengths.
     """
     curve = longer.arrays
     if np.ptp(curve["logs"]) <= RESOLUTION:
@@ -821,7 +827,7 @@ def _lengths(pair: tuple[np.ndarray, np.ndarray], longer: Saved) -> Any:
 def _in_other_units(
     steps: float | None, mine: Mapping[str, Any], other: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    """Return the ratio of seconds and of gradients that belongs to a ratio of steps."""
+    """Convert a ratio of steps to a ratio of seconds and a ratio of gradients."""
     seconds = [one["seconds_per_step"] for one in (mine, other)]
     unknown = steps is None or None in seconds
     return {
@@ -856,7 +862,7 @@ def _compared(
 
 
 def _at_end(lengths: Float[np.ndarray, "searches seeds"], longer: Saved) -> float:
-    """Return the share of runs whose loss lies outside the baseline's lengths."""
+    """Return the share of runs whose loss is outside the baseline's range of losses."""
     ends = -np.log(longer.arrays["factors"][[0, -1]])
     return float(np.isclose(lengths[..., None], ends).any(-1).mean())
 

@@ -31,8 +31,9 @@ def origin(contenders: Sequence[Contender], own: Sequence[str] = ()) -> dict[str
     Returns:
       A dict for JSON. `words` has the text with which a command line names each rule,
       and `files` the name and the SHA-256 digest of each file in `words`. `code` has
-      the sources of the rules that are not of this package, each text once: entries
-      {"rules": [name], "text": source or None}. `own` is as given.
+      the sources of the rules that are not from this package, as entries {"rules":
+      [name, ...], "text": source or None}. Rules with the same source share an entry.
+      `own` is the argument.
     """
     constructors = {c.name: inspect.unwrap(c.make_rule) for c in contenders}
     words = {name: rule_word(rule) for name, rule in constructors.items()}
@@ -56,9 +57,10 @@ def origin(contenders: Sequence[Contender], own: Sequence[str] = ()) -> dict[str
 def rule_word(constructor: Any) -> str:
     """Return the text that names a rule on a command line.
 
-    This is the name of a rule of this package, optax.NAME, or FILE.py:NAME. The path of
-    the file is relative to the current folder. For a file outside this folder, only the
-    name is given. Rules with neither a name nor a file have the text `IN_PYTHON`.
+    The text is the name of a rule of this package, optax.NAME, or FILE.py:NAME. The
+    path of the file is relative to the current folder. For a file outside this folder,
+    only the file's name is given. A rule with neither a name nor a file has the text
+    `IN_PYTHON`.
 
     Example:
       >>> (
@@ -92,9 +94,9 @@ def our_name(constructor: Any) -> str | None:
 def source_text(constructor: Any) -> str | None:
     """Return the source of a rule: its whole file, or else its function.
 
-    The whole file is returned if it belongs to the user and is not too large, because a
-    rule may use other parts of it. From an installed package or a notebook, only the
-    function is returned.
+    The whole file is returned if it belongs to the user and is not too large, because
+    the rule may use other parts of the file. If the rule is defined in an installed
+    package or a notebook, only its function is returned.
 
     Returns:
       The source; None if it is unknown, as for a rule that is already made.
@@ -116,8 +118,8 @@ def source_text(constructor: Any) -> str | None:
 def source_digest(make_rule: Any) -> str | None:
     """Return the SHA-256 digest of a constructor's source code.
 
-    It is None if the source is unknown. Studies with the same digest have the same
-    rule.
+    The result is None if the source is unknown. Two studies with the same digest have
+    the same rule.
     """
     constructor = inspect.unwrap(make_rule)
     # The source of a rule that is already made is not available.
@@ -135,7 +137,7 @@ def _digest(file: Path) -> str:
 
 
 def _is_a_guard(constructor: Any) -> bool:
-    """Return whether this is our function around a rule that is already made."""
+    """Return whether a constructor is the package's wrapper of a rule already made."""
     return getattr(constructor, "__module__", "") == guarded.__module__
 
 

@@ -25,25 +25,25 @@ class Protocol(NamedTuple):
     Attributes:
       searches: Number of independent searches of each rule on each workload.
       budget: Number of trials (choices of hyper-parameters) with which each search
-        starts. The first trial is the rule's defaults. A race and a refinement follow
-        (`tuning.search`).
+        starts. The first trial is the rule's defaults. Then the better trials are run
+        on more seeds, and new trials around the best ones are added (`tuning.search`).
       passes: Length of every training in passes over the data. A pass over n examples
         is n example gradients.
       batch_size: Number of examples in a mini-batch; None means full batch.
         Mini-batches are drawn without replacement, in a new order every epoch.
       seeds: Reporting seeds. All rules and searches are reported on the same seeds.
-      tuning_seeds: Seeds of all searches together. Search number j uses every
-        `searches`-th of these seeds, starting at the j-th. Tuning seeds and reporting
-        seeds are disjoint.
-      tune_on: Part of the data whose objective scores a trial. If it is "train", rules
-        are reported on the training objective. If it is "validation", they are reported
-        on the objective of the test part, which does not affect the choice.
+      tuning_seeds: Seeds of all searches together. Search number j = 0, 1, ... uses the
+        seeds `tuning_seeds[j::searches]`. No seed is both a tuning seed and a reporting
+        seed.
+      tune_on: Part of the data on which a search scores its trials. If it is "train",
+        rules are reported on the training part. If it is "validation", rules are
+        reported on the test part, which does not affect the choices.
       target: Target as a share of the initial gap f - f*.
       level: Coverage of the intervals.
       width: Number of runs that are trained at once. The rounding errors of a run
         depend on this number, so it is part of the protocol.
-      search_seed: Random seed of the points of all searches. Another seed gives other
-        points.
+      search_seed: Random seed of the points (choices of hyper-parameters) of all
+        searches. Another seed gives other points.
     """
 
     searches: int

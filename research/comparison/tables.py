@@ -22,9 +22,10 @@ def answer(numbers: Numbers) -> str:
     """Return the answer of a study in a few sentences.
 
     If there is one rule besides the baseline, the answer compares the two. If there are
-    more rules, the answer names the first three rules with each verdict. The answer
-    also gives the smallest factor that the study could have detected. It names the
-    rules whose searches disagree, and the rules that missed the target.
+    more rules, the answer names up to three rules for each verdict (better, worse,
+    undecided). The answer also gives the smallest factor that the study could have
+    detected. It names the rules whose searches disagree, and the rules that missed the
+    target.
 
     Example:
       >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}

@@ -107,7 +107,7 @@ def measure_contenders(
 def chunk_teller(
     on_progress: OnProgress | None, done: int, total: int, label: str
 ) -> OnChunk | None:
-    """Announce a piece of work, and return the function that reports its progress.
+    """Report the start of a piece of work, and return a callback for its progress.
 
     Args:
       on_progress: Function that is called with (done, total, message), or None.
@@ -193,21 +193,22 @@ def measure_contender(
     """Search a contender's hyper-parameters several times, and report each choice.
 
     The searches (`research.tuning.search`) are independent: each has its own trials
-    (choices of hyper-parameters) and its own tuning seeds. The first tuning seeds, at
-    most four, are the screening seeds: every trial of the search is trained on them.
-    Only the better trials are trained on the other tuning seeds. The trial that a
-    search chooses is trained on the reporting seeds. The defaults are trained on the
-    reporting seeds, too. With a budget of one trial, only the defaults are trained.
+    (choices of hyper-parameters) and its own tuning seeds. The first four tuning seeds
+    of a search (or all, if it has fewer) are its screening seeds: every trial with
+    which the search starts is trained on them. Only the better trials are trained on
+    the other tuning seeds. The trial that a search chooses is trained on the reporting
+    seeds. The defaults are trained on the reporting seeds, too. With a budget of one
+    trial, only the defaults are trained.
 
     Args:
       workload: Workload with the parts of the data that the protocol needs.
       contender: The rule and its search space.
       protocol: Protocol of the comparison.
-      timed: Whether to measure the seconds per pass of the best choice. For this, one
-        training runs alone, which needs another compilation.
-      on_chunk: Function that is called with the progress of the search; its `share` is
-        the number of finished runs divided by the largest number of runs that the
-        measurement may need.
+      timed: Whether to measure the seconds per pass of the best choice. One training
+        then runs alone, which needs one more compilation.
+      on_chunk: Function that is called with the progress of the measurement. The field
+        `share` of the progress is the number of finished runs, divided by the largest
+        number of runs that the measurement may need.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule and workload.
     Returns:
@@ -226,8 +227,8 @@ def measure_contender(
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;
       - `best_of` (t, 3): the expected cost of the best of 1, 2, ..., t trials, with its
         interval;
-      - `rates` (r,) and `rate_scores` (r, m): rates around the rate of the best search,
-        and their log costs.
+      - `rates` (r,) and `rate_scores` (r, q): rates around the rate of the best search,
+        and their log costs on q tuning seeds, at most ten.
 
       The values can be written as JSON; a study stores them as one entry of `cells`.
     Raises:

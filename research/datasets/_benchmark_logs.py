@@ -9,8 +9,8 @@ def benchmark_logs() -> dict[str, str]:
 
     The benchmark trains one network with many update rules, and asks for the fewest
     steps to a validation loss of 3.28. Its text files are README.md, notes, and the
-    logs of trainings, each with the code that ran. They are those of the commit
-    f411b3d. The archive is downloaded if it is missing.
+    logs of trainings, each with the code that ran. The files have the content that they
+    had at the commit f411b3d. The archive is downloaded if it is missing.
 
     Returns:
       The texts by path: "README.md", "results/....txt", sorted. Bytes that are not

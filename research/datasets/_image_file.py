@@ -74,7 +74,7 @@ def check_images(
     """Check that arrays are images as a model takes them: bytes, channels last.
 
     Args:
-      images: One image or several, of any leading axes.
+      images: One image or several, with any leading axes.
       shape: Shape of one image of the training data, (H, W, C).
     Returns:
       The images as a NumPy array of uint8, shape (..., H, W, C).

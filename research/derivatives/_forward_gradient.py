@@ -37,11 +37,11 @@ def forward_gradient(
 
     Each v has independent normal entries, so the mean of v vᵀ is the identity matrix,
     and the estimate is unbiased. Forward mode computes ∇f · v for about twice the cost
-    of f, and stores no intermediate values, as reverse mode does. But the mean square
-    of the error is (n + 1) / samples times |∇f|², for n inputs. So about n samples are
-    needed until the error is only as long as the gradient itself, and if n is larger
-    than a few, `gradient` is cheaper. Use this function to learn why reverse mode
-    matters, or if f has no reverse mode.
+    of f. Unlike reverse mode, it stores no intermediate values. But the mean square of
+    the error is (n + 1) / samples times |∇f|², for n inputs. With n samples, the error
+    is still about as long as the gradient itself. So `gradient` is cheaper, unless n is
+    very small. Use this function to learn why reverse mode matters, or if f has no
+    reverse mode.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.

@@ -35,11 +35,12 @@ class HessianSpectrum(NamedTuple):
     """The result of `hessian_spectrum`.
 
     Attributes:
-      values: The eigenvalues, those that were asked for first, as NumPy numbers.
-      vectors: Their eigenvectors of length 1, in the structure of x. Each leaf has a
-        leading axis for the eigenvalues.
-      residuals: |H v - λ v| for each pair. The Hessian has an eigenvalue within this
-        distance of λ, up to the rounding errors of the product H v.
+      values: The eigenvalues, as NumPy numbers, in the order that `which` names.
+      vectors: Eigenvectors of length 1, in the structure of x. Each leaf has a leading
+        axis for the eigenvalues.
+      residuals: |H v - λ v| for each eigenvalue λ and its vector v, with the Hessian H.
+        The Hessian has an eigenvalue within this distance of λ, up to the rounding
+        errors of the product H v.
       products: Number of products of the Hessian and a vector.
     """
 
@@ -63,33 +64,33 @@ def hessian_spectrum(
 
     The eigenvalues are computed from products of the Hessian and vectors
     (`hessian_vector_product`), by the implicitly restarted Lanczos method of ARPACK
-    (`scipy.sparse.linalg.eigsh`). It runs until it converges to the precision of the
-    dtype, or it raises an error. The package matfree has a Lanczos method that can be
-    compiled. But its number of iterations is fixed, so the caller would have to find
-    out whether it converged. With at most 32 inputs, or at most twice `count`, the
-    whole Hessian is computed, column by column.
+    (`scipy.sparse.linalg.eigsh`). The method runs until it converges to the precision
+    of the dtype. If it does not converge, an error is raised. The package matfree has a
+    Lanczos method that can be compiled. But its number of iterations is fixed, so the
+    caller would have to find out whether it converged. If the number of inputs is at
+    most 32, or at most twice `count`, the whole Hessian is computed, column by column.
 
-    Lanczos methods find an eigenvalue that occurs several times, but seldom more than
-    one of its eigenvectors from one start, so a repeated eigenvalue may be listed fewer
-    times than it occurs.
+    A multiple eigenvalue may be listed fewer times than it occurs. The reason is that a
+    Lanczos method seldom finds more than one of its eigenvectors from one start.
 
     The function runs ARPACK on the host, so it cannot be compiled or mapped. f is
-    compiled at each call. If you pass `jax.jit(f)`, it is compiled once for many calls.
+    compiled at each call. If you pass `jax.jit(f)`, f is compiled once for many calls.
 
     Args:
       f: Function of one pytree of floating arrays that returns one real number.
       x: Point of evaluation.
       key: Random key; it draws the start of the iteration.
       count: Number of eigenvalues, at most the number n of inputs.
-      which: "largest", "smallest", or "magnitude" for those with the largest |λ|. The
-        values are sorted in this order.
+      which: "largest", "smallest", or "magnitude" for the eigenvalues with the largest
+        |λ|. The result has the eigenvalues in this order.
     Returns:
       The `HessianSpectrum`.
     Raises:
       NotScalarError: f does not return one number.
-      NotInexactError: A leaf of x or the value of f is not floating, or x is traced.
-      ValueError: count is not in 1..n, which is unknown, or a product of the Hessian
-        and a vector is not finite.
+      NotInexactError: A leaf of x or the value of f is not floating, or x or key is
+        traced.
+      ValueError: count is not in 1..n, `which` is an unknown name, or a product of the
+        Hessian and a vector is not finite.
       TypeError: key is not a key.
       RuntimeError: The iteration did not converge.
     References:

@@ -24,7 +24,7 @@ class LaplacianEstimate(NamedTuple):
 
     Attributes:
       value: The estimate, in the structure and shapes of f(x).
-      standard_error: Its standard error, estimated from the samples, in the same
+      standard_error: Standard error of `value`, estimated from the samples, in the same
         structure and shapes.
     """
 
@@ -41,10 +41,10 @@ def laplacian(
     first two derivatives along all n axes at once, by nested forward mode. It needs
     about n times the memory of f. "loop" takes the axes one by one, in the memory of
     one evaluation. "folx" calls the package folx, which propagates the value, the
-    Jacobian and the Laplacian of every intermediate result together. On networks it is
-    faster, and it must be installed (`pip install folx`). It is not chosen
-    automatically: a number should not depend on which packages are installed. Version
-    0.2.30 of folx works with JAX 0.7.2 to 0.12, but has no loops (`jax.lax.scan`) on
+    Jacobian and the Laplacian of every intermediate result together. folx is faster on
+    networks. You must install it (`pip install folx`). It is not chosen automatically,
+    because a number should not depend on which packages are installed. Version 0.2.30
+    of folx works with JAX 0.7.2 to 0.12, but has no rule for loops (`jax.lax.scan`) on
     JAX 0.12.
 
     As in `hessian`, a function that selects between branches gives the Laplacian of the
@@ -96,11 +96,12 @@ def laplacian_estimate(
     """Estimate the Laplacian as the mean of vᵀ H v over random directions v.
 
     The entries of each v are 1 or -1, with equal probability. So the mean of v vᵀ is
-    the identity, and the estimate of the trace of the Hessian H is unbiased. Its
-    variance is 2 / samples times the sum of the squares of all entries of H off the
-    diagonal: it is exact for a diagonal Hessian, and may be useless for others. A
-    sample costs a few evaluations of f for any number of inputs n. Instead `laplacian`
-    costs n times that. Look at the standard error before you use the estimate.
+    the identity, and the estimate of the trace of the Hessian H is unbiased. The
+    variance of the estimate is 2 / samples times the sum of the squares of all entries
+    of H off the diagonal. So the estimate is exact for a diagonal Hessian, and may be
+    useless for others. A sample costs a few evaluations of f for any number n of
+    inputs, and `laplacian` costs about n times as much as a sample. Look at the
+    standard error before you use the estimate.
 
     Args:
       f: Function of one pytree of floating arrays, as in `laplacian`.

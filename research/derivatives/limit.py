@@ -301,9 +301,10 @@ def _truncation(
 ) -> np.ndarray:
     """Return the truncation error at each step.
 
-    The observed error is used at steps where it exceeds the rounding error. The last
-    such step is the smallest step where it exceeds ten times the rounding error.
-    Elsewhere the error is extrapolated by its power of h.
+    The reference step is the smallest step whose observed error exceeds ten times the
+    rounding error. At this step and at larger steps, the result is the observed error
+    if it exceeds the rounding error. Otherwise the result is extrapolated from the
+    reference step, in proportion to h^power.
     """
     visible = np.flatnonzero(np.isfinite(error) & (error > 10 * rounding))
     if not len(visible):

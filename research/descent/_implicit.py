@@ -45,7 +45,7 @@ def solve_by_conjugate_gradients(
     """Solve H x = b for a positive definite H, as an operation with derivatives.
 
     The result is NaN if the residual stays above √ε times the norm of b, where ε is the
-    machine epsilon. This happens if H is singular and b is outside its range.
+    machine epsilon. This happens if H is singular and b is outside the range of H.
     """
     return jax.lax.custom_linear_solve(matvec, right, _solve, symmetric=True)
 

@@ -63,9 +63,9 @@ def implicit_minimum(
 ) -> ImplicitMinimum:
     """Minimise objective(x, θ) over x, as a differentiable function of θ.
 
-    The derivative is that of the minimum by the implicit function theorem:
+    The derivative of the minimum follows from the implicit function theorem:
 
-        dx/dθ = -H⁻¹ ∂²f/∂x∂θ, with the Hessian H = ∂²f/∂x².
+        dx/dθ = -H⁻¹ ∂²f/∂x∂θ, for the objective f and its Hessian H = ∂²f/∂x².
 
     Conjugate gradients solve this equation without forming H (`jax.lax.custom_root`).
     So reverse mode needs no memory for the steps. Forward mode and derivatives of any
@@ -183,10 +183,10 @@ def _extreme_eigenvalues(
 
 
 def _lanczos(product: Callable[[Array], Array], like: Array) -> Array:
-    """Return eigenvalues of a symmetric operator on its Krylov space, in order.
+    """Return eigenvalues of a symmetric operator on its Krylov space, ascending.
 
-    Each vector is orthogonalised twice against all before it. If the Krylov space is
-    exhausted, a random vector takes the place of the next one.
+    Each vector is orthogonalised twice against all earlier vectors. If the Krylov space
+    is exhausted, a random vector takes the place of the next vector.
     """
     draws = jax.random.normal(jax.random.key(0), (LANCZOS_STEPS, like.size), like.dtype)
     eps = jnp.finfo(like.dtype).eps

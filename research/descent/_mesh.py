@@ -21,7 +21,7 @@ class Mesh(NamedTuple):
       devices: JAX's mesh of these devices, with one axis.
       shard_params: Whether each device stores only its part of params and rule state.
       exact: Whether sums over devices are in the order of the devices, so that the bits
-        do not depend on the processes.
+        do not depend on the number of processes.
     """
 
     devices: jax.sharding.Mesh
@@ -148,8 +148,8 @@ def placed(tree: Any, mesh: Mesh, axes: Sequence[int | None] | None = None) -> A
 def put(leaf: Any, sharding: Any) -> jax.Array:
     """Put a whole array on the devices of a sharding.
 
-    Unlike `jax.device_put`, this does not compare the arrays of the processes, a
-    comparison that NaN would fail.
+    `jax.device_put` compares the arrays of the processes, and the comparison fails for
+    arrays with NaN. This function does not compare them.
     """
     if _is_key(leaf):
         data, kind = put(jax.random.key_data(leaf), sharding), jax.random.key_impl(leaf)

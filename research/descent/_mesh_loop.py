@@ -1,8 +1,8 @@
 """Compile the loop over the steps of an epoch on a mesh of devices.
 
-A step has two forms. In the first, every device runs the whole rule, on whole arrays.
-In the second, each device updates its part of split arrays; it is used if the rule
-treats each entry by itself.
+A step has two forms. In the first form, every device runs the whole rule, on whole
+arrays. In the second form, each device updates its part of split arrays. The second
+form is used if the rule treats each entry by itself.
 """
 
 import functools
@@ -56,7 +56,8 @@ class Lowered(NamedTuple):
 
     Attributes:
       program: The lowered loop over steps.
-      state, info, batches, dataset: Its first arguments, on the devices of the mesh.
+      state, info, batches, dataset: The first arguments of the program, on the devices
+        of the mesh.
       batches_of: Function (key, epoch) -> batches of an epoch, on one device.
     """
 
@@ -79,7 +80,10 @@ def lower_on_mesh(
     noisy: bool,
     mesh: Mesh,
 ) -> Lowered:
-    """Lower the loop over an epoch's steps. The arguments are those of `train`."""
+    """Lower the loop over an epoch's steps: trace it, but do not compile it.
+
+    The arguments are those of `train`.
+    """
     init, step = _step.build(objective, rule, dataset)
     check_data(objective, params, dataset)
     state, in_parts = _first_state(init, rule, params, mesh)
@@ -240,8 +244,8 @@ def _info(loss: Array, state: _step.State, norms: Sequence[Array]) -> _step.Info
 def _share(batch: _step.BatchIndices, n: int | None) -> tuple[_step.BatchIndices, int]:
     """Return this device's share of a batch, and the number of shares.
 
-    A rule may ask for a batch that the devices do not divide. Then every device
-    computes the whole batch, and there is one share.
+    A rule may ask for a batch whose size is not a multiple of the number of devices.
+    Then every device computes the whole batch, and there is one share.
     """
     num_devices, device = jax.lax.axis_size(AXIS), jax.lax.axis_index(AXIS)
     size = n if batch.indices is None else batch.indices.size
@@ -294,7 +298,7 @@ def _loop_on_whole(
 ) -> Callable[..., Any]:
     """Return a loop in which every device updates whole arrays.
 
-    Between the steps, each device holds its part of the split arrays alone.
+    Between the steps, each device stores only its own part of the split arrays.
     """
     axes, structure = axes_of(state, mesh), jax.tree.structure(state)
 

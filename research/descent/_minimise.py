@@ -77,9 +77,9 @@ def minimise(
     which also returns the Hessian's extreme eigenvalues.
 
     The loop stops early in these cases:
-    - The rule keeps an `outcome` in its state and reports a failure. If the rule is
-      made of other rules, as by `by_group`, all those that keep an outcome must have
-      failed in a step that changed no parameter.
+    - The rule keeps an `outcome` in its state, and the outcome is a failure. If the
+      rule combines several rules, as `by_group` does, every rule that keeps an outcome
+      must have failed, in a step that changed no parameter.
     - The rule keeps no outcome, and nothing changes: either one step changes neither a
       parameter nor the rule's state, or ten successive steps change no parameter.
     - The value or the gradient is not finite.
@@ -240,8 +240,8 @@ def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
     """Return the value and gradient after the step, if the rule's state keeps them.
 
     If `squares` is true, the value and gradient of half the sum of squares also count.
-    Only the state of the outermost rule is read. If it wraps another rule, the value
-    and gradient in the inner rule's state may belong to other params.
+    Only the state of the outermost rule is read. If this rule wraps another one, the
+    value and gradient in the state of the inner rule may belong to other params.
     """
     state = getattr(state, "search", state)
     names = [("value_after", "grad_after"), ("squares_after", "squares_grad_after")]

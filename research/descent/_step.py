@@ -143,9 +143,9 @@ def build(
 ) -> Descent:
     """Build a descent x <- x + u, where a rule computes u from a batch's gradient.
 
-    The rule also receives value, grad, value_fn(params, indices=...) and indices, by
-    optax's convention for extra arguments. In value_fn, indices=None gives the full
-    objective. Rules that take no extra arguments work unchanged.
+    Besides the gradient, the rule receives value, grad, value_fn(params, indices=...)
+    and indices, by optax's convention for extra arguments. In value_fn, indices=None
+    gives the full objective. Rules that take no extra arguments work unchanged.
 
     Args:
       objective: Function (params, batch) -> ().
@@ -153,8 +153,8 @@ def build(
       dataset: Batch of n examples, or None for an objective without data.
     Returns:
       The Descent (init, step). The step and the value_fn have an attribute
-      `num_examples` equal to n. With it, `run` checks a sampler, and a rule such as
-      SAGA checks its table.
+      `num_examples` equal to n. `run` uses this attribute to check a sampler, and a
+      rule such as SAGA uses it to check its table.
     Raises:
       TypeError: The rule is not an optax.GradientTransformation (call its constructor),
         or the dataset is not a Batch. In init and in a step: a leaf of the params is

@@ -81,8 +81,8 @@ def sweep(
 
     Args:
       program: The program from `compile_sweep`.
-      runs: Dict from names to arrays of shape (m,). "seed" has integers, and the name
-        of each hyper-parameter of the program has numbers.
+      runs: Dict from names to arrays of shape (m,). The array of "seed" has integers.
+        There is an array of numbers for each hyper-parameter of the program.
       on_chunk: Function called between chunks with the `SweepProgress`.
       checkpoints: Place where batches are saved between chunks. The name of the
         checkpoint is a digest of the seeds, the hyper-parameters, and the numbers of
@@ -242,7 +242,8 @@ def _passes(program: SweepProgram) -> np.ndarray:
 def _name(program: SweepProgram, runs: Mapping[str, np.ndarray]) -> str:
     """Return the name of the checkpoint: "runs-" and a digest of the runs.
 
-    It does not identify the rule and the workload; the caller's checkpoints do so.
+    The digest does not identify the rule and the workload. The caller's `checkpoints`
+    must do so.
     """
     digest = hashlib.sha256(
         f"{program.num_epochs} {program.chunk} {program.width}".encode()

@@ -34,7 +34,10 @@ MakeRule = Callable[..., optax.GradientTransformation]
 
 
 class SweepProgram(NamedTuple):
-    """The compiled program of many runs. Each run adds a seed and hyper-parameters.
+    """The compiled program that all runs of a sweep share.
+
+    The runs differ in their seeds and hyper-parameters, which are arguments of the
+    program.
 
     Attributes:
       begin: For each device: function (runs, data) -> (states, initial values).

@@ -94,7 +94,7 @@ def train(
       dataset: Batch of n examples, copied to the device once for the whole training. Or
         Records, from `research.records.open_records`, of which only the examples of the
         next steps are in memory. The result has the same bits as with a Batch. A
-        checkpoint belongs to the Records with this digest.
+        checkpoint is refused if the Records have another digest.
       sampler: Sampler that chooses the examples of each batch. An epoch's order is
         drawn from fold_in(key, epoch).
       num_epochs: Number of epochs.

@@ -55,8 +55,8 @@ class Picture(NamedTuple):
 
     Attributes:
       title: Title of a few words.
-      caption: Description of the content, with the important numbers. It is also the
-        text for readers who cannot see the picture.
+      caption: Description of the content, with the important numbers. Readers who
+        cannot see the picture get this text.
       figure: Still figure, or the text of an SVG file, such as `Ledger.svg` returns.
       motion: Looping APNG from `research.figures.motion.record`. None means that there
         is no animation.
@@ -180,7 +180,7 @@ def _check_figure(name: str, figure: Any) -> None:
 
 
 def colour(regime: str) -> str:
-    """Return the colour of a regime, found by a word in its name."""
+    """Return the colour of a regime, such as full batch, by a word in its name."""
     check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):
         if word in regime:

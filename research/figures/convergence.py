@@ -19,8 +19,8 @@ class Curve(NamedTuple):
       values: Positive values, one row for each seed, shape (s, k). The figure shows the
         median over the seeds with a bootstrap interval.
       colour: Any matplotlib colour.
-      floor: Predicted value at which the curve stops falling, drawn as a dashed line.
-        None means that there is no prediction.
+      floor: Predicted value at which the curve levels off, drawn as a dashed line. None
+        means that there is no prediction.
       dashes: A matplotlib line style.
     """
 

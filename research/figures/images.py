@@ -25,7 +25,7 @@ def draw_images(
       axes: Axes to draw on. The frame and the ticks of these axes are removed.
       images: Bytes 0..255 of shape (n, H, W, C), with C = 1 (grey) or 3 (red, green,
         blue).
-      captions: n captions with equally many lines each, or none.
+      captions: n captions, all with the same number of lines, or none.
       columns: Number of pictures in a row.
     Raises:
       ValueError: images does not have the required shape or dtype, or the number of
@@ -47,10 +47,10 @@ def draw_filters(
 ) -> None:
     """Draw the weights of a first layer as pictures, one for each output.
 
-    All filters are drawn with one colour scale, with 0 in the middle. The largest
-    hundredth of the weights lies beyond the ends of the scale, because otherwise a few
-    large weights would make all other weights pale. If a filter has one channel, 0 is
-    white, positive weights are blue and negative weights are red. If a filter has three
+    All filters are drawn with one colour scale, with 0 in the middle. The scale ends at
+    the 99 % quantile of the absolute weights, because a few large weights would
+    otherwise make all other weights pale. If a filter has one channel, 0 is white,
+    positive weights are blue and negative weights are red. If a filter has three
     channels, 0 is grey, and the three weights of a pixel are shown as red, green and
     blue.
 
@@ -60,7 +60,7 @@ def draw_filters(
         of a convolution, shape (H, W, C, n), move the last axis to the front. If you
         have the weights of a dense layer, shape (H W C, n), transpose them and reshape
         them to (n, H, W, C).
-      captions: n captions with equally many lines each, or none.
+      captions: n captions, all with the same number of lines, or none.
       columns: Number of filters in a row.
     Raises:
       ValueError: filters does not have the required shape, or the number of captions is

@@ -24,8 +24,8 @@ def record(
     """Record an animation of a figure as an APNG.
 
     The layout is computed for the first frame and used for all frames, so that nothing
-    shifts. All frames use one palette. Without a palette, Pillow stores frames in full
-    colour, and the file is several times as large.
+    shifts. All frames use one palette of `colours` colours. In full colour, the file
+    would be several times as large.
 
     Args:
       figure: Figure to record. Afterwards the figure shows the last frame.
@@ -81,9 +81,10 @@ def record(
 
 
 def _palette(images: Sequence[np.ndarray], colours: int) -> np.ndarray:
-    """Return the most frequent colours, at most one from each cube of similar colours.
+    """Return the most frequent colours, at most one of each group of similar colours.
 
-    The colours are exact, not averages, so that white stays white.
+    The colours are not averages of a group but occur in the images, so that white stays
+    white.
     """
     codes, counts = np.unique(
         np.concatenate([_codes(image).ravel() for image in images]), return_counts=True

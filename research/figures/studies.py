@@ -135,7 +135,7 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
 
 
 def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
-    """Set up the log axis, and the line at 1."""
+    """Set up the log axis, and draw the line at the ratio 1."""
     numbers = [_numbers(row) for row in rows]
     middles = [ratio for ratio, _, _ in numbers]
     low, high = min([1.0, *middles]), max([1.0, *middles])

@@ -32,7 +32,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """Plot the expected cost of each rule's best trial of k trials against k."""
+    """Plot the expected cost of the best of k trials of each rule, against k."""
     figure, used, spare = panels(numbers["workloads"])
     ends: dict[tuple[str, str], np.ndarray] = {}
     for panel, workload in zip(used, numbers["workloads"], strict=True):
@@ -149,8 +149,8 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
     """Draw the performance profile.
 
-    For each rule and each factor, it shows the share of workloads on which the cost of
-    the rule is at most the factor times the lowest cost of all rules.
+    For each rule and each factor, the profile shows the share of workloads on which the
+    cost of the rule is at most the factor times the lowest cost of all rules.
     """
     figure, axes = figures.new_figure(height=4.4)
     panel, factors = axes[0, 0], arrays["profile/factors"]
@@ -216,9 +216,10 @@ def finite(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 
 def _scale_costs(panel: Axes) -> None:
-    """Scale a log axis to the lines without their bands, with plain numbers.
+    """Scale a vertical log axis to the lines, not to their bands.
 
-    The horizontal axis shows whole numbers of trials.
+    The ticks are written without powers of ten. The horizontal axis shows whole numbers
+    of trials.
     """
     drawn = np.concatenate(
         [np.asarray(line.get_ydata(), float) for line in panel.lines]
@@ -299,7 +300,8 @@ def _sentences(
 ) -> str:
     """Describe the numbers of each workload.
 
-    If there are many, only those of the baseline and the best rule are given.
+    If there are many numbers, only those of the baseline and of the best rule are
+    given.
     """
     rules: Sequence[str] = who.shown
     if len(rules) * len(numbers["workloads"]) > MOST_NAMED:

@@ -86,7 +86,11 @@ def cast(numbers: Mapping[str, Any]) -> Cast:
 
 
 def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
-    """Return the number of workloads not reached, and the sum of other log costs."""
+    """Return the key by which rules with equal ratios are sorted.
+
+    It is the number of workloads on which the rule misses the target, and the sum of
+    the log costs on the other workloads.
+    """
     cells = [cell for cell in numbers["cells"] if cell["rule"] == rule]
     costs = [number(cell["cost"]) for cell in cells if reaches(cell)]
     return len(cells) - len(costs), sum(
@@ -97,7 +101,7 @@ def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
 def reaches(cell: Mapping[str, Any]) -> bool:
     """Return whether at least half of the reported runs reach the target.
 
-    This is the definition of "reached" in the whole package.
+    The whole package calls a target "reached" by a rule if this is True.
     """
     return cell["reached"] >= HALF
 
@@ -164,9 +168,9 @@ def panels(
 
     Args:
       titles: Titles of the panels, in order.
-      each: Height of a row of panels in inches. If there is only one row, it is higher.
-      wrap: Maximum number of panels in a row. If it is 3 (the default), four panels
-        are drawn as two rows of two.
+      each: Height of a row of panels in inches. A single row is higher.
+      wrap: Maximum number of panels in a row. Four panels are drawn as two rows of two
+        if this number is 3 (the default).
       **keywords: Arguments for `research.figures.new_figure`.
     Returns:
       The figure, the list of panels, and the list of blank axes in the unused places.
@@ -276,7 +280,7 @@ def _name_ends(panel: Axes, inches: float, who: Cast) -> None:
 def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
     """Return a line's last finite point in axes coordinates.
 
-    The third value says whether there is one.
+    The third value says whether the line has a finite point.
     """
     points = np.column_stack(
         [np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)]

@@ -20,11 +20,11 @@ OVERLAID = 3  # Maximum number of rules in one panel.
 class Valley(NamedTuple):
     """Scores of one rule on one workload, as a function of the learning rate.
 
-    A trial is one choice of hyper-parameters. A search trains it with several seeds.
-    Its score is the geometric mean of its costs over these seeds, in passes over the
-    data. There are t trials, those of all searches together. The line shows the score
-    as a function of the learning rate alone: its r points have the other
-    hyper-parameters of the trial that the best search chose.
+    A trial is one choice of hyper-parameters, which a search trains with several seeds.
+    The score of a trial is the geometric mean of its costs over these seeds, in passes
+    over the data. There are t trials, those of all searches together. The line shows
+    the score as a function of the learning rate alone. At its r points, all other
+    hyper-parameters are those that the best search chose.
 
     Attributes:
       rates: Learning rate of each trial, ascending, shape (t,).
@@ -32,17 +32,19 @@ class Valley(NamedTuple):
       low, high: Range of each trial's score over the seeds, shape (t,).
       diverged: Whether a run of the trial diverged or had the largest possible score,
         shape (t,).
-      chosen: Index of the trial with the lowest score. If several trials have this
-        score, the first of them.
+      chosen: Index of the trial with the lowest score. If several trials have the
+        lowest score, the first of them.
       along: Learning rates of the line, shape (r,).
       line: Score at each of these rates, shape (r,).
       floor, ceiling: Range of the line over the seeds, shape (r,).
-      near: Lowest and highest rate of the range around the line's best rate in which
-        the scores are within 10 % of the best score. None if the best score is above
-        the budget of passes, or if the study is too old to contain this range.
-      decades: Width of this range in decades; None if the best score is above the
+      near: Pair (lowest rate, highest rate) of the range around the best rate of the
+        line in which the score is at most 10 % above the best score. None if the best
+        score is above the budget of passes, or if the study was made before this range
+        was saved.
+      decades: Width of the range `near` in decades; None if the best score is above the
         budget.
-      at_end: Whether `near` reaches an end of the line, so that it may be wider.
+      at_end: Whether `near` reaches an end of the line. The true range may then be
+        wider.
       name: Name of the hyper-parameter.
     """
 
@@ -115,7 +117,7 @@ def _span(
 ) -> tuple[tuple[float, float] | None, float | None, bool]:
     """Return `near`, `decades` and `at_end` of a Valley.
 
-    Older studies have only the decades.
+    Older studies have only `decades`.
     """
     decades, low, high = (
         cell.get(name) for name in ("robustness", "robust_low", "robust_high")
@@ -187,7 +189,7 @@ def _grid(
 ):
     """Draw one panel for each pair of rule and workload.
 
-    Several workloads have one column each.
+    If there are several workloads, each workload has its own column.
     """
     pairs = [(workload, rule) for rule in rules for workload in workloads]
     titles = [

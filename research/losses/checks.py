@@ -115,8 +115,8 @@ def weighted(
 def negative_absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Compute -|x|, with the derivative +1 at 0.
 
-    JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a term that
-    counts x = 0 as negative, where -|x| = x has the derivative +1. Only with +1 is the
-    derivative of their sum right at 0.
+    JAX's derivative of -jnp.abs(x) at 0 is -1. `logistic` and `focal` add a second
+    term, which uses its derivative for x < 0 at x = 0. For x < 0, -|x| = x has the
+    derivative +1. So the derivative of the sum at 0 is right only with +1.
     """
     return jnp.where(x > 0, -x, x)

@@ -33,17 +33,18 @@ def logistic(
     The loss is log(1 + exp(z)) - y z, and the predicted probability of the label 1 is
     σ(z) = 1 / (1 + exp(-z)). The loss is computed as log(1 + exp(-|z|)) +
     z ([z > 0] - y), which neither overflows nor cancels. Here [z > 0] is 1 if z > 0,
-    and 0 otherwise. Therefore the loss, its gradient σ(z) - y and its Hessian σ(z)
-    σ(-z) keep their relative precision for confident, correct predictions. Labels are 0
-    or 1, not -1 or +1. optax.sigmoid_binary_cross_entropy is the same function, but it
-    broadcasts its arguments.
+    and 0 otherwise. If a prediction is correct and close to certain, the loss, its
+    gradient σ(z) - y and its Hessian σ(z) σ(-z) are close to 0. Computed in this way,
+    they keep their relative precision. Labels are 0 or 1, not -1 or +1.
+    optax.sigmoid_binary_cross_entropy is the same function, but it broadcasts its
+    arguments.
 
     Args:
       logit: Logit z, floating, shape ().
       label: Label y in {0, 1}, or the probability of the label 1 (a soft label), any
         dtype, shape ().
       where: Whether the example counts, shape (). If not, the loss is 0, and logit and
-        label may be anything. None means that it counts.
+        label may be anything. None means that the example counts.
       weights: Factor of the loss, shape (), finite and at least 0. None means 1. With
         `jax.vmap`, `where` and `weights` have one entry for each example.
     Returns:
@@ -123,10 +124,10 @@ def focal(
 
     For a logit z, q is σ(z) if the label is 1, and σ(-z) if it is 0. The factor (1 -
     q)^γ reduces the loss of examples whose label already has a high probability. With γ
-    = 0, the loss is `logistic`. Both factors are computed from log σ, so the loss keeps
-    its relative precision for confident predictions. optax.sigmoid_focal_loss without
-    its alpha is the same function for labels 0 and 1. Its alpha is the factor `weights`
-    here.
+    = 0, the loss is `logistic`. (1 - q)^γ and log q are both computed from log σ, so
+    the loss keeps its relative precision for confident predictions.
+    optax.sigmoid_focal_loss without its alpha is the same function for labels 0 and 1.
+    Its alpha is the factor `weights` here.
 
     Args:
       logit: Logit z, floating, shape ().
@@ -217,10 +218,11 @@ def multiclass_margin(
     """Compute the multi-class margin loss max(0, m + max_{k ≠ y} s_k - s_y).
 
     Here s are the scores, y is the label and m the margin. The loss is 0 if the score
-    of the label exceeds every other score by at least m. At this kink, the gradient is
-    0, as in `hinge`. optax.multiclass_hinge_loss is the same function for m = 1, but
-    its gradient at the kink is not 0. PyTorch's multi_margin_loss is a different
-    function: the sum over all k ≠ y, divided by K.
+    of the label exceeds every other score by at least m. The loss has a kink where it
+    becomes 0. There the gradient is 0, as in `hinge`. optax.multiclass_hinge_loss is
+    the same function for m = 1, but its gradient at the kink is not 0. PyTorch's
+    multi_margin_loss is a different function: it sums max(0, m + s_k - s_y) over all k
+    ≠ y, and divides by K.
 
     Args:
       scores: Scores s, floating, shape (K,).
@@ -305,10 +307,11 @@ def kl_divergence(
     """Compute the Kullback-Leibler divergence Σ_k q_k (log q_k - log softmax(z)_k).
 
     The divergence from the prediction softmax(z) to the distribution q is
-    `softmax_cross_entropy_one_hot` minus the entropy of q. It has the same gradient
-    with respect to z, softmax(z) - q, and its minimum 0 at softmax(z) = q. 0 log 0
-    counts as 0. optax.kl_divergence takes log softmax(z) instead of z. PyTorch's
-    KLDivLoss is the same as optax's, but averages over all entries by default.
+    `softmax_cross_entropy_one_hot` minus the entropy of q. The divergence and the
+    cross-entropy have the same gradient with respect to z, softmax(z) - q. The
+    divergence has its minimum 0 at softmax(z) = q. 0 log 0 counts as 0.
+    optax.kl_divergence takes log softmax(z) instead of z. PyTorch's KLDivLoss is the
+    same as optax's, but averages over all entries by default.
 
     Args:
       logits: Logits z, floating, shape (K,).
@@ -379,13 +382,12 @@ def smooth_labels(
 def check_labels(labels: Shaped[ArrayLike, "..."], num_classes: int) -> None:
     """Raise an error unless all labels are whole numbers in 0..K-1.
 
-    Call this function once for a whole dataset. It is needed because a traced loss
-    cannot raise an error for a wrong label, but returns NaN. Traced labels are not
-    checked.
+    Call this function once for a whole dataset. A traced loss cannot raise an error for
+    a wrong label, but returns NaN. Traced labels are not checked.
 
     Args:
       labels: Labels of any shape and real dtype.
-      num_classes: Number K of classes. It is 2 for `logistic` and `hinge`.
+      num_classes: Number K of classes. Pass 2 for `logistic` and `hinge`.
     Raises:
       TypeError: The labels are not numbers.
       ValueError: A label is wrong, or num_classes is not a positive integer. The
@@ -438,7 +440,7 @@ def _class_of(
     weights: ArrayLike | None,
     name: str = "logits",
 ) -> tuple[Array, Array, Array]:
-    """Check logits and an integer label, and return them and whether it is valid."""
+    """Check logits and a label, and return logits, label and whether it is valid."""
     logits, label = floating(name, logits), numeric("label", label)
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise TypeError(

@@ -130,9 +130,9 @@ def log_cosh(
 ) -> Float[Array, ""]:
     """Compute the log-cosh loss Σ log cosh(p - y), a smooth variant of the Huber loss.
 
-    For a small residual r = p - y, a term is close to r²/2. For a large residual, it is
-    close to |r| - log 2. The gradient is tanh(r), and the Hessian is 1 - tanh²(r).
-    optax.log_cosh is the same function, but does not sum.
+    For a small residual r = p - y, a term of the sum is close to r²/2. For a large
+    residual, the term is close to |r| - log 2. The gradient is tanh(r), and the Hessian
+    is 1 - tanh²(r). optax.log_cosh is the same function, but does not sum.
 
     Args, Returns, Raises:
       As in `squared_error`.
@@ -160,9 +160,9 @@ def quantile(
 
     Here p is the prediction, y the target and τ the level. A prediction that minimises
     the mean loss is a τ-quantile of the target. The gradient is 1 - τ if p > y, and -τ
-    if p < y. Where p = y, it is 0, as for `absolute_error`, which is twice the loss
-    with τ = ½. optax does not have this loss. scikit-learn's mean_pinball_loss is its
-    mean.
+    if p < y. Where p = y, the gradient is 0, as for `absolute_error`. With τ = ½, the
+    loss is half of `absolute_error`. optax does not have this loss. scikit-learn's
+    mean_pinball_loss is the mean of this loss over the examples.
 
     Args:
       prediction: Prediction p, floating, any shape.
@@ -212,8 +212,9 @@ def cosine_distance(
       prediction: Prediction p, floating, shape (d,).
       target: Target y, shape (d,). It is converted to the dtype of the prediction.
       where: Booleans, shape (d,), True for the entries that count. None means all.
-      weights: Weights w of the entries in pᵀ y, |p|² and |y|², which become Σ w p y,
-        Σ w p² and Σ w y², shape (d,), finite and at least 0. None means 1.
+      weights: Weights w of the entries, shape (d,), finite and at least 0. With
+        weights, pᵀ y, |p|² and |y|² are replaced by Σ w p y, Σ w p² and Σ w y². None
+        means 1.
     Returns:
       The distance in the dtype of the prediction, shape (). It is NaN if p or y is 0,
       because a zero vector has no direction.

@@ -26,12 +26,12 @@ def sequence_cross_entropy(
 ) -> Float[Array, ""]:
     """Compute the mean cross-entropy over the positions of one sequence, in nats.
 
-    For logits z, the loss is (1/m) Σ_t (log Σ_k exp(z_tk) - z_t,label_t). The sum runs
-    over the m positions whose label is not negative. Each term of the sum is
-    optax.softmax_cross_entropy_with_integer_labels. PyTorch's
-    cross_entropy(ignore_index=-1) averages over the positions of all sequences of a
-    batch together. So its result for a batch differs from the mean of this loss if
-    different numbers of positions are ignored in the sequences.
+    Let z_tk be the logit of class k at position t. The loss is (1/m) Σ_t (log Σ_k
+    exp(z_tk) - z_t,label_t). The sum runs over the m positions t whose label is not
+    negative. Each term of the sum is optax.softmax_cross_entropy_with_integer_labels.
+    PyTorch's cross_entropy(ignore_index=-1) averages over all positions of all
+    sequences of a batch. Its result differs from the mean of this loss over the
+    sequences, if some sequences have more ignored positions than others.
 
     Args:
       logits: Logits z, floating, shape (T, K).

@@ -371,7 +371,7 @@ def _by_group(left: Array, right: Array) -> Array:
     """Multiply each matrix (T, a) of left by the matrix (a, b) of its group in right.
 
     left has shape (n, heads, T, a) and right (n, groups, a, b). The matrices of one
-    group are stacked, so that they are one product.
+    group are stacked, so that one product is enough for the group.
     """
     n, heads, length, size = left.shape
     groups = right.shape[1]

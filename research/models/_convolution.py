@@ -43,15 +43,15 @@ def convolution(
     usual in deep learning, the filter is not flipped, so this is a cross-correlation.
 
     Filters of 3 x 3 with stride 1 use `research.models.winograd` if there are at least
-    16 input and output channels and x and weights are both float32 or both float64.
+    16 input and 16 output channels, and x and weights are both float32 or both float64.
     Winograd's algorithm needs a quarter of the multiplications. For all other filters,
-    the patches under the filter are the rows of one matrix, which is multiplied by the
-    weights. A few images are processed at a time. The patches then stay in the
-    processor's cache, and a batch of any size fits into memory.
+    each patch of x under the filter becomes a row of one matrix. This matrix is
+    multiplied by the weights. A few images are processed at a time. The patches then
+    stay in the processor's cache, and a batch of any size fits into memory.
 
-    XLA's own convolution is faster on a GPU. On a CPU, the gradient of XLA's
-    convolution with respect to the weights is much slower inside `lax.scan`, and `vmap`
-    over weights turns it into a grouped convolution.
+    XLA's own convolution is faster on a GPU. On a CPU, XLA's convolution has two
+    drawbacks: its gradient with respect to the weights is much slower inside
+    `lax.scan`, and `vmap` over weights turns it into a grouped convolution.
 
     Args:
       x: Images with channels last, shape (..., H, W, C_in).

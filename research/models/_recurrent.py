@@ -73,8 +73,8 @@ def recurrent(
 
     The state after step t is h_t = cell(x_t, h_(t-1)), with h_0 = 0 unless
     `initial_state` says otherwise. The inputs of layer l + 1 are the states h of layer
-    l. Values after the end of a sequence have no effect, not even on the last bit of a
-    result, because they are set to zero before any computation.
+    l. Values after the end of a sequence are set to zero before any computation. They
+    therefore change no bit of a result.
 
     The argument `window` truncates backpropagation and does not change the predictions.
     Time is divided into windows of `window` steps, counted from the start. Inside a

@@ -44,10 +44,10 @@ def resnet(
     block of each stage except the first has stride 2. The last layers are φ(GN(x)), the
     mean over all pixels, and a dense layer.
 
-    All convolutions use `standardise_weights` and have no bias. Together with group
-    normalisation, this replaces batch normalisation. So the model remains a pure
-    function of its params, and the prediction for an image does not depend on the other
-    images of the batch.
+    All convolutions use `standardise_weights` and have no bias. Standardised weights
+    and group normalisation together replace batch normalisation. So the model remains a
+    pure function of its params, and the prediction for an image does not depend on the
+    other images of the batch.
 
     Args:
       image_shape: Shape (H, W, C) of one image, channels last.

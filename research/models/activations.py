@@ -66,9 +66,9 @@ def gelu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
 def gelu_tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Compute the tanh approximation of `gelu`: z (1 + tanh(u)) / 2 = z σ(2u).
 
-    Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid, which keeps the digits where
-    1 + tanh(u) is near 0. GPT-2 uses this function. It equals `jax.nn.gelu(z)`, and
-    PyTorch's gelu with approximate="tanh".
+    Here u = √(2/π) (z + 0.044715 z³) and σ is the sigmoid. z σ(2u) is computed, because
+    it keeps its digits where 1 + tanh(u) is near 0. GPT-2 uses this function. It equals
+    `jax.nn.gelu(z)`, and PyTorch's gelu with approximate="tanh".
 
     Args:
       z: Floating array of any shape.
@@ -113,8 +113,8 @@ def _argument_of_tanh(z: Array) -> Array:
 def _normal_distribution(z: Array) -> Array:
     """Compute Φ(z) = (1 + erf(z / √2)) / 2.
 
-    The absolute error is half an ε. erfc would keep the digits of the lower tail, but
-    costs more.
+    The absolute error is half the machine epsilon. If Φ were computed by erfc, it would
+    also keep its relative precision for z far below 0, but erfc costs more.
     """
     return 0.5 + 0.5 * jax.lax.erf(z * float(np.sqrt(0.5)))
 
@@ -183,7 +183,7 @@ ACTIVATION_DERIVATIVES: dict[str, Activation] = {
 
 
 def find_activation(name: str | Activation) -> Activation:
-    """Return the activation that has this name in `ACTIVATIONS`, or a function itself.
+    """Return the activation with a given name. A function is returned unchanged.
 
     Args:
       name: A key of `ACTIVATIONS`, or an elementwise function of one array, such as

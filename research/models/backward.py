@@ -210,10 +210,11 @@ def mlp_rounding_bound(
     earlier sum has as many terms as the width of a layer. Let m be the number of all
     these terms and ε the machine epsilon. Rounding errors change the entry by at most
     about m ε times the same chain of sums with all numbers replaced by their absolute
-    values. The bound is therefore m ε times the result of the backward pass with
-    |δ_K| + 1/n, |W|, |h| and |φ'|. The 1/n is for the rounding error of δ_K itself: a
-    target of size 1 is subtracted in it, and the difference is divided by n. Rounding
-    errors of the forward pass are not included.
+    values. The bound is therefore m ε times the result of the backward pass with |δ_K|
+    + 1/n in place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ' (see
+    `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: a target
+    of size 1 is subtracted in it, and the difference is divided by n. Rounding errors
+    of the forward pass are not included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

@@ -24,8 +24,8 @@ class Cell(NamedTuple):
       num_carried: Number of arrays in the carry.
       has_recurrent_bias: Whether the last block of q has its own bias.
       forget_block: Index of the block whose bias starts at 1, or None.
-      advance: Function (p, q, carry) -> (next carry, values for `slopes`). p and q have
-        shape (n, num_blocks * H).
+      advance: Function (p, q, carry) -> (next carry, values). p and q have shape (n,
+        num_blocks * H). `slopes` needs the values.
       slopes: Function (values, carry, next carry) -> partial derivatives of a step. The
         arrays may have any leading axes, so one call can treat all steps.
       differential: Function (slopes, dp, dq, dcarry) -> differential of the next carry.
@@ -51,8 +51,8 @@ def vanilla(
       q: Product U h, shape (n, H).
       carry: Carry (h,). The state h is used only through q.
     Returns:
-      The next carry (h',), and () as the values for the slopes, because the slope 1 -
-      h'² follows from h'.
+      The next carry (h',), and () in place of values for `vanilla_slopes`, which needs
+      only h'.
     References:
       Elman, Finding structure in time, Cognitive Science 1990. tanh is the default of
       PyTorch and Flax.
@@ -66,7 +66,7 @@ def vanilla(
 
 
 def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Float[Array, "... H"]:
-    """Compute 1 - h'²."""
+    """Compute 1 - h'², the derivative of h' = tanh(s) with respect to s = p + q."""
     del kept, before
     return 1 - after[0] ** 2
 
@@ -77,7 +77,7 @@ def vanilla_differential(
     dq: Float[Array, "... H"],
     dcarry: Carry,
 ) -> Carry:
-    """Compute dh' = (1 - h'²) (dp + dq)."""
+    """Compute dh' = (1 - h'²) (dp + dq), for p = W x + b and q = U h."""
     del dcarry
     return (slopes * _sum(dp, dq),)
 
@@ -100,8 +100,8 @@ def gru(
       q: Blocks U_r h, U_z h and U_n h + c_n side by side, shape (n, 3 H).
       carry: Carry (h,), shape (n, H).
     Returns:
-      The next carry (h',), and the values for `slopes`: r and z side by side, n, and
-      U_n h + c_n.
+      The next carry (h',), and the values that `gru_slopes` needs: r and z side by
+      side, n, and U_n h + c_n.
     References:
       Cho et al., Learning phrase representations using RNN encoder-decoder for
       statistical machine translation, EMNLP 2014, section 2.3.
@@ -125,8 +125,9 @@ def gru_slopes(
 ) -> tuple[Float[Array, "... 3H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of h' in one GRU step.
 
-    Return the derivatives with respect to q (blocks side by side), p_n and h. The
-    derivative with respect to h is z.
+    `gru` defines the symbols. Return the derivatives with respect to q (blocks side by
+    side), to the block p_n = W_n x + b_n, and to h. The derivative with respect to h is
+    z.
     """
     del after
     gates, new, reset_from = kept
@@ -148,8 +149,9 @@ def gru_differential(
 ) -> Carry:
     """Compute dh' = z dh + (1 - z) dn + (h - n) dz.
 
-    Here dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and dn = (1 - n²)
-    (dp_n + r dq_n + q_n dr). The indices name the blocks of p and q.
+    `gru` defines r, z, n and h. Here dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r
+    + dq_r) and dn = (1 - n²) (dp_n + r dq_n + q_n dr). The indices name the blocks of p
+    and q.
     """
     of_blocks, by_new, z = slopes
     by_r, by_z, by_n = jnp.split(of_blocks * dq, 3, axis=-1)
@@ -176,7 +178,8 @@ def lstm(
       q: Blocks U_i h, U_f h, U_g h and U_o h side by side, shape (n, 4 H).
       carry: Carry (h, c), each of shape (n, H). h is used only through q.
     Returns:
-      The next carry (h', c'), and the values for `slopes`: i, f, g and o side by side.
+      The next carry (h', c'), and the values that `lstm_slopes` needs: i, f, g and o
+      side by side.
     References:
       Hochreiter & Schmidhuber, Long short-term memory, Neural Computation 1997.
       Gers, Schmidhuber & Cummins, Learning to forget: continual prediction with LSTM,
@@ -203,9 +206,10 @@ def lstm_slopes(
 ) -> tuple[Float[Array, "... 4H"], Float[Array, "... H"], Float[Array, "... H"]]:
     """Compute the partial derivatives of one LSTM step.
 
-    The first array has the derivatives with respect to the arguments of the gates, side
-    by side. For the gates i, f and g, they are derivatives of c'. For the gate o, they
-    are derivatives of h'. The second array is ∂c'/∂c = f. The third array is ∂h'/∂c'.
+    `lstm` defines the symbols. The first array has the derivatives with respect to the
+    arguments of the gates, side by side. For the gates i, f and g, these are
+    derivatives of c'. For the gate o, these are derivatives of h'. The second array is
+    ∂c'/∂c = f. The third array is ∂h'/∂c'.
     """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])
@@ -228,8 +232,8 @@ def lstm_differential(
 
     dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc'.
 
-    Here di = i (1 - i) (dp_i + dq_i), likewise for f and o, and dg = (1 - g²) (dp_g +
-    dq_g). The indices name the blocks of p and q.
+    `lstm` defines i, f, g, o and c. Here di = i (1 - i) (dp_i + dq_i), likewise for f
+    and o, and dg = (1 - g²) (dp_g + dq_g). The indices name the blocks of p and q.
     """
     of_gates, f, by_c = slopes
     by_i, by_f, by_g, by_o = jnp.split(of_gates * _sum(dp, dq), 4, axis=-1)

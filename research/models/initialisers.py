@@ -51,9 +51,10 @@ def lecun_normal(
 ) -> Float[Array, "..."]:
     """Draw normal weights with variance 1 / fan_in.
 
-    Sums of unit-variance inputs then have unit variance. As in the papers, the
-    distribution is not truncated. `jax.nn.initializers` truncates it at two standard
-    deviations and rescales it to the same variance.
+    If the inputs of a layer are independent with variance 1, its outputs then have
+    variance 1. As in the papers, the distribution is not truncated.
+    `jax.nn.initializers` truncates it at two standard deviations and rescales it to the
+    same variance.
 
     Args:
       key: Typed key.
@@ -120,7 +121,7 @@ def glorot_uniform(
 ) -> Float[Array, "..."]:
     """Draw uniform weights in ±√(6 / (fan_in + fan_out)).
 
-    Their variance equals the variance of `glorot_normal`.
+    The variance of the weights equals that of `glorot_normal`.
 
     References:
       Glorot & Bengio, as for `glorot_normal`, eq. 16.

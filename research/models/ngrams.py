@@ -81,12 +81,12 @@ def ngram(
     "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)).
 
     "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
-    p(w | h')) / c(h). Below the highest order, c(h w) is replaced by the number of
-    different tokens before h w. Let n_i be the number of n-grams of count i, and Y =
-    n_1 / (n_1 + 2 n_2). The discounts are D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1,
-    2 and 3, and D(i) = D(3) for larger i. In a short text, a discount may be undefined
-    or lie outside (0, i]. Then D(1), D(2) and D(3) are replaced by 0.5, 1 and 1.5, as
-    in KenLM.
+    p(w | h')) / c(h). Here Σ_v is the sum over all tokens v. Below the highest order,
+    c(h w) is replaced by the number of different tokens before h w. Let n_i be the
+    number of n-grams of count i, and Y = n_1 / (n_1 + 2 n_2). The discounts are D(i) =
+    i - (i + 1) Y n_{i+1} / n_i for i = 1, 2 and 3, and D(i) = D(3) for larger i. In a
+    short text, a discount may be undefined or lie outside (0, i]. Then D(1), D(2) and
+    D(3) are replaced by 0.5, 1 and 1.5, as in KenLM.
 
     In both methods, p(w | h) = p(w | h') if the context h does not occur in the text.
     If h is empty, p(w | h') stands for 1 / vocabulary_size. So no probability is 0.

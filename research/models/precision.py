@@ -18,14 +18,14 @@ def mixed_precision(model: Model, compute_dtype: DTypeLike = "bfloat16") -> Mode
     The params and the floating inputs are rounded to the compute dtype, the model is
     applied, and its prediction is converted back to the dtype of the params. Therefore
     a loss is computed in float32, and its gradient has the dtype of the params. An
-    update rule then keeps its state in float32, which it needs: in bfloat16, whose
-    numbers have 8 significant bits, an average with a decay above 0.996 no longer
-    moves, and an update below 0.2 % of a parameter is lost.
+    update rule then keeps its state in float32. Bfloat16 would not be enough, because
+    its numbers have 8 significant bits: an average with a decay above 0.996 would no
+    longer change, and an update below 0.2 % of a parameter would be lost.
 
     Normalisations and the softmax of `attention` are computed in float32. The result
-    differs from that in float32 by the rounding errors of all layers, each up to 2⁻⁸
-    relative in bfloat16. Float16 overflows above 65,504 and needs losses that are
-    scaled; bfloat16 has the range of float32.
+    differs from the result in float32 by the rounding errors of all layers. In
+    bfloat16, the relative rounding error of a number is at most 2⁻⁸. Float16 overflows
+    above 65,504, so losses must be scaled. Bfloat16 has the range of float32.
 
     Args:
       model: Model of this library, or any model whose apply accepts params of the

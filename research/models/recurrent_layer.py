@@ -77,12 +77,14 @@ def unroll(
 
     The derivative is written by hand as a JVP rule. JAX transposes the rule, so forward
     mode, reverse mode and second derivatives all work. Let U be the recurrent weights,
-    p = W x + b the input part, and D_t the `differential` of the cell with the slopes
-    of step t. The differential of step t is linear:
+    p = W x + b the input part, and q = U h. The differential of the carry after step t
+    is a linear function D_t(dp, dq, dcarry) of the differentials of p, of q and of the
+    carry before the step. The function `differential` of the `Cell` computes D_t. With
+    dq_t = U dh_(t-1) + dU h_(t-1), the differential is a sum of two terms:
 
         dcarry_t = D_t(0, U dh_(t-1), dcarry_(t-1)) + D_t(dp_t, dU h_(t-1), 0).
 
-    Here dp contains the differentials of W, x and b. The second term is computed for
+    Here dp_t contains the differentials of W, x and b. The second term is computed for
     all steps at once. The transpose of this term gives the gradient of U, which is then
     one product after the backward loop instead of a sum over steps.
 

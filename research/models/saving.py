@@ -35,19 +35,20 @@ WRITTEN_BY = (
 def save(path: str | Path, params: Params, architecture: Mapping[str, Any]) -> None:
     """Save parameters as a .safetensors file, with their architecture and a digest.
 
-    The file contains every array bit by bit under its name, such as "dense_1/weights".
-    Every program that reads the safetensors format can read it. The metadata contain
-    the architecture as JSON, and the SHA-256 of names, dtypes, shapes, bytes and
-    architecture. The file is written in one step, so it never has partial content.
+    The file contains every array, unchanged to the last bit, under its name, such as
+    "dense_1/weights". Every program that reads the safetensors format can read the
+    file. The metadata contain the architecture as JSON, and the SHA-256 of names,
+    dtypes, shapes, bytes and architecture. The file gets its name only when it is
+    complete, so it never has partial content.
 
     Args:
       path: Path of the file. Its folder must exist.
       params: Pytree of arrays of floats, integers or truth values.
       architecture: Everything that another program needs to build the same model: JSON
         values by name, such as {"model": "mlp", "sizes": [4, 16, 3], "activation":
-        "relu"}. Also put in what turns data into inputs, such as the mean and the
-        standard deviation of the training data, and the names of the classes. `load`
-        compares it with the architecture that its caller expects.
+        "relu"}. Include what is needed to convert data to inputs, such as the mean and
+        the standard deviation of the training data, and the names of the classes.
+        `load` compares the architecture with the one that its caller expects.
     Raises:
       TypeError: A leaf of params has a dtype that the format lacks (complex numbers,
         keys), or JSON cannot store a value of architecture.
@@ -93,10 +94,10 @@ def load(path: str | Path, model: Model, architecture: Mapping[str, Any]) -> Par
       The parameters: JAX arrays in the structure of `model.init`, with every bit as it
       was saved.
     Raises:
-      ValueError: The message names the file, and says which of these it is: truncated;
-        damaged (its digest differs); not a .safetensors file, or one whose header
-        contradicts itself; not written by `save`; or of another architecture. In the
-        last case it shows the first difference.
+      ValueError: The file is truncated, is damaged (its digest differs), is not a
+        .safetensors file, has a header that contradicts itself, was not written by
+        `save`, or has another architecture. The message names the file and the error.
+        For another architecture, the message shows the first difference.
       OSError: The file cannot be read.
     Example:
       >>> import tempfile
@@ -179,7 +180,7 @@ def params_from(
     Args:
       model: The model.
       arrays: Arrays by name, as `named_arrays` returns them.
-      where: Name of their source, for messages.
+      where: Name of the source of the arrays, for messages.
     Returns:
       The parameters, JAX arrays.
     Raises:

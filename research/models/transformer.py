@@ -105,8 +105,8 @@ def transformer_decoder(
       num_layers: Number of blocks.
       num_heads: Number of heads of each attention.
       hidden: Number of hidden units of each block's network. None means 4 * width, or
-        8 * width // 3 if gated. Both networks then have about the same number of
-        weights.
+        8 * width // 3 if gated. With and without a gate, the network then has about the
+        same number of weights.
       positions: "learned", or "sinusoidal" or "rotary", which have no parameters. With
         "rotary", nothing is added to E[tokens]: each block rotates its queries and keys
         (`research.models.rotate`), and width / num_heads must be even.
@@ -289,9 +289,9 @@ def transformer_encoder(
 
 
 def _body(body: _Body) -> tuple[Callable[[Key], Params], Callable[..., Array]]:
-    """Build init and apply of the part that both models share.
+    """Build init and apply of the part that decoder and encoder share.
 
-    It computes the last vectors from the tokens.
+    This part computes the vectors after the last block from the tokens.
     """
     hidden = _check_body(body)
     width, num_layers, dtype = body.width, body.num_layers, body.dtype

@@ -51,8 +51,9 @@ def block(
     order "post": x <- LN_1(x + attention(x)), x <- LN_2(x + network(x)).
 
     The network is activation(x W_1 + b_1) W_2 + b_2 at each position. If the params
-    contain "gate", it is (activation(x W_gate + b_gate) (x W_1 + b_1)) W_2 + b_2, where
-    the inner product is elementwise. With the activation "silu" this is SwiGLU.
+    contain "gate", the network is (activation(x W_gate + b_gate) (x W_1 + b_1)) W_2 +
+    b_2. The product of the two inner brackets is elementwise. With the activation
+    "silu" this is SwiGLU.
 
     Args:
       params: {"normalisation_1": {"scale", "bias"}, "attention": as in `attention`,
@@ -145,8 +146,9 @@ def init_block(
     """Draw the parameters of one block.
 
     The weights whose outputs are added to a residual sum are divided by sqrt(2
-    num_layers). num_key_value is the number of keys' and values' columns together; None
-    means 2 width. With a head_size, queries and keys have normalisations of that size.
+    num_layers). num_key_value is the number of columns of all keys and values together;
+    None means 2 width. If head_size is given, queries and keys are normalised, with
+    scales of shape (head_size,).
     """
     residual = SCALE / np.sqrt(2 * num_layers).item()
     num_key_value = 2 * width if num_key_value is None else num_key_value

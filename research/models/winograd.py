@@ -80,12 +80,15 @@ def matrices() -> tuple[
 ]:
     """Return the matrices Bᵀ (6, 6), G (6, 3) and Aᵀ (4, 6) of Winograd's algorithm.
 
-    The matrices describe the transposed Toom-Cook product of polynomials. Let the
-    interpolation points be p_0, ..., p_4 and ∞. Then Aᵀ[i, k] = p_k^i and G[k, j] =
-    p_k^j / Π_{l≠k} (p_k - p_l). Row k of Bᵀ has the coefficients of Π_{l≠k} (x - p_l),
-    the lowest power first. For the point ∞, Aᵀ and G have only the highest power, and
-    Bᵀ has the coefficients of Π_l (x - p_l). For d of 6 numbers and g of 3 numbers, Aᵀ
-    ((G g) ⊙ (Bᵀ d)) is the correlation y_i = Σ_j d_{i+j} g_j.
+    For d of 6 numbers and g of 3 numbers, Aᵀ ((G g) ⊙ (Bᵀ d)) is the correlation y_i =
+    Σ_j d_{i+j} g_j. The matrices come from the Toom-Cook algorithm, which multiplies
+    polynomials by their values at interpolation points.
+
+    Let the points be p_0, ..., p_4 and ∞. Then Aᵀ[i, k] = p_k^i and G[k, j] = p_k^j /
+    Π_{l≠k} (p_k - p_l). Row k of Bᵀ has the coefficients of Π_{l≠k} (x - p_l), the
+    lowest power first. For the point ∞, the last column of Aᵀ and the last row of G are
+    0 except for a 1 at the highest power, and the last row of Bᵀ has the coefficients
+    of Π_l (x - p_l).
 
     Example:
       >>> of_inputs, of_taps, of_outputs = matrices()

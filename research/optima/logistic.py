@@ -89,8 +89,8 @@ def softmax_regression(
     Minimise f(W, b) = 1/n Σ -log softmax(x_i W + b)[y_i] + penalty/2 |W|². The loss
     does not change if the same number is added to all logits. Therefore the solver
     considers only params W and b whose sums over the classes are 0. Among these params
-    the optimum is unique. If the penalty is positive and includes the intercept, it is
-    also the only optimum among all params.
+    the optimum is unique. If the penalty is positive and includes the intercept, there
+    is no other optimum among all params.
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -218,7 +218,7 @@ def _minimise(
     penalty: float,
     penalise_intercept: bool,
 ) -> Optimum:
-    """Minimise with centred columns, and evaluate the result with the original ones."""
+    """Minimise with centred columns, but evaluate the result with those of x."""
     shift, rows = centred(x)
     if penalty == 0:
         pivoted_qr(with_ones(rows))
@@ -287,7 +287,8 @@ def _step_length(
 ) -> float:
     """Halve the step from 1 until the value decreases enough (Armijo's condition).
 
-    Near the optimum, rounding errors hide the decrease. There the step 1 is accepted.
+    Near the optimum, rounding errors hide the decrease of the value. Therefore an
+    increase by 1e-14 times the value is also accepted.
     """
     value, decrement = problem.value(theta), float(np.sum(slope * direction))
     length = 1.0
@@ -317,8 +318,9 @@ def _softmax_hessian(
 ) -> np.ndarray:
     """Compute the Hessian 1/n Σ (z_i z_iᵀ) ⊗ Cᵀ (diag p_i - p_i p_iᵀ) C.
 
-    Here z_i is row i of the design, and C is the matrix of contrasts. The loop treats
-    one contrast at a time.
+    Here z_i is row i of the design, and p_i are the probabilities predicted for it. The
+    columns of C (`contrasts`) are an orthonormal basis of the vectors with sum 0. The
+    loop treats one column of C at a time.
     """
     size, num_contrasts = design.shape[1], contrasts.shape[1]
     hessian = np.empty((size, num_contrasts, size, num_contrasts))

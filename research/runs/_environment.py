@@ -52,9 +52,8 @@ def environment(
     function.
 
     Args:
-      width: Number of runs that are computed together in one compiled program. The bits
-        of each run depend on this number. None means that the runs are computed
-        separately.
+      width: Number of runs that one compiled program computes together. The bits of
+        each run depend on this number. None means that each run is computed alone.
       code: Files of the experiment itself. The run depends on these files, which lie
         outside this package.
     Returns:
@@ -67,8 +66,9 @@ def environment(
       `x64` and `matmul_precision`: settings of JAX.
       `devices`: kind, platform and number of devices.
       `lane_width`: the argument `width`.
-      `portable`: what has the same bits on other processors: "JAX", or "JAX, NumPy and
-        SciPy". None without `backend.configure(portable=True)`.
+      `portable`: the packages whose results have the same bits on all processors:
+        "JAX", or "JAX, NumPy and SciPy". None without
+        `backend.configure(portable=True)`.
       `code`: SHA-256 of the Python files, from `code_digest`.
       `git`: the commit, and whether files differ from the commit. None outside a
         repository of this project.
@@ -110,16 +110,16 @@ def environment(
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """List the differences of two environments that may change bits, likeliest first.
+    """List the differences between two environments that may change a result's bits.
 
     Args:
       there, here: Environments, from `environment`. An older manifest may lack an
         entry. The value of this entry is then unknown.
     Returns:
-      One text for each difference. The list is empty if the two environments should
-      give the same bits. Four differences are not listed: the number of devices, the
-      number of cores, the commit if the code is identical, and the processor if both
-      have portable bits.
+      One text for each difference, the most likely cause first. The list is empty if
+      the two environments should give the same bits. Four differences are not listed:
+      the number of devices, the number of cores, the commit if the code is identical,
+      and the processor if `portable` is "JAX, NumPy and SciPy" in the two environments.
     Example:
       >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
       >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}
@@ -159,7 +159,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def _portable() -> str | None:
-    """Return what has the same bits on other processors."""
+    """Return the packages whose results have the same bits on all processors."""
     from research import backend  # It imports JAX.
 
     if not backend.is_portable():
@@ -209,8 +209,8 @@ def _commit(git: dict[str, Any] | None) -> str:
 def code_digest(files: Sequence[str | Path] = ()) -> str:
     """Return the SHA-256 of this package's Python files and of the given files.
 
-    The digest includes the path of each package file inside the package, and the name
-    of each given file.
+    The digest also depends on the path of each package file inside the package, and on
+    the name of each given file.
     """
     check_sequence("files", files, "paths", (str, Path))
     digest = hashlib.sha256()
@@ -249,8 +249,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     Returns:
       Dict with the keys "commit" and "dirty". The result is None if `folder` is not the
       top folder of a repository, if the repository has no commit yet, or if git is not
-      installed. (A folder inside a repository does not count, because an installed copy
-      of this package may lie inside another repository.)
+      installed. (A folder below the top folder gives None, because an installed copy of
+      this package may lie inside another repository.)
     """
     top, _, commit = (
         (_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "")

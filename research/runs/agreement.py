@@ -46,7 +46,7 @@ class Agreement(NamedTuple):
       rounded: Differences between values that agree to the printed digits. They are as
         small as rounding errors.
       within: Larger differences, between values that agree within the interval. `hold`
-        defines both kinds of agreement.
+        defines the agreement to the printed digits and within the interval.
       chosen: Differences between values that are reported but not judged, because they
         depend on single trainings or on what is installed. The experiment declares
         these values.
@@ -56,7 +56,7 @@ class Agreement(NamedTuple):
       not_made: Names of the values and hashes of the reference that the run could not
         compute because of `left_out`.
       left_out: Data that were missing in the run.
-      causes: Differences between the two environments, likeliest cause first.
+      causes: Differences between the two environments, the most likely cause first.
     """
 
     values: int
@@ -120,9 +120,9 @@ def hold(
     """Compare the reference values of two runs of the same config.
 
     Two values agree to the printed digits if their difference is as small as a rounding
-    error. The difference must be at most 1e-6 times the larger value, or at most 64 ε
-    times the largest number in their column or list (or 64 ε if this number is below
-    1).
+    error. The difference is at most 1e-6 times the larger of the two values, or at most
+    64 ε times the largest number in their column or list (at most 64 ε if this number
+    is below 1). Here ε is the relative spacing of float64 numbers.
 
     Two estimates agree within the interval if their intervals overlap. If only one
     estimate has an interval, the other estimate must lie in this interval. The ends of
@@ -131,13 +131,13 @@ def hold(
     Args:
       reference, here: References of the two runs, from `reference_of`.
       varies: Values that depend on single trainings, on a choice that the run made
-        after single trainings, or on what is installed. The keys are names of columns
-        and of numbers, and each value of the dict is a pair of ends or None. If at
-        least one of the two values has no interval, the values agree if both lie
-        between the ends. If the ends are None, the difference is reported but not
+        after single trainings, or on what is installed. The dict maps a name of a
+        column or of a number to a pair of ends, or to None. The entry is used if at
+        least one of the two values has no interval. The values then agree if both lie
+        between the ends. With None instead of ends, the difference is reported but not
         judged.
-      left_out: Names of the data that were missing in the run. If there are any,
-        entries and hashes that only the reference has are not compared.
+      left_out: Names of the data that were missing in the run. If there are any, the
+        entries and hashes that exist only in the reference are not compared.
     """
     for name, given in (("reference", reference), ("here", here)):
         _check_reference(name, given)
@@ -248,8 +248,8 @@ def _judge(
     """Compare the two values at a place.
 
     Returns:
-      Kind of the difference, a field of Agreement, and the difference; None as the
-        difference if the values are equal.
+      The pair (kind, difference). The kind is the name of a field of Agreement. The
+      difference is None if the values are equal.
     """
     missing = Entry("missing", "")
     was, now = there.get(place, missing), here.get(place, missing)
@@ -310,7 +310,7 @@ def _is_rounding(was: Entry, now: Entry) -> bool:
 
 
 def _overlap(was: Entry, now: Entry) -> bool:
-    """Return whether two intervals overlap; a value without one counts as a point."""
+    """Return whether two intervals overlap; a value without an interval is a point."""
     first, second = as_number(was.value), as_number(now.value)
     if first is None or second is None or was.interval is now.interval is None:
         return False

@@ -58,8 +58,9 @@ def pack(run: str | Path, target: str | Path) -> Path:
 
     The .zip file contains manifest.json, result.json, arrays.npz, report.html if the
     run has one, and SHA256SUMS, which lists the digests of the other files. The same
-    run always gives the same bytes, because the files are stored uncompressed, in this
-    order and without a date. The report is for people: this package never reads it.
+      run always gives the same bytes, because the files are stored uncompressed, in
+      this order and without a date. The report is for people: this package never reads
+      it.
 
     Args:
       run: Run folder.
@@ -102,8 +103,9 @@ def pack(run: str | Path, target: str | Path) -> Path:
 def unpack(archive: str | Path, folder: str | Path) -> Path:
     """Unpack an archive, written by `pack`, into a run folder.
 
-    The report is left out, because a browser would show what its author wrote. Make a
-    new one from the numbers with `research.report.write_report`.
+    The report is left out, because its author may have written anything into it, which
+    a browser would show. Make a new report from the numbers with
+    `research.report.write_report`.
 
     Args:
       archive: Path of the .zip file. Before anything is written, the file is checked as
@@ -164,7 +166,8 @@ def read_contents(path: str | Path) -> Contents:
 def _named(path: Path) -> Iterator[None]:
     """Put the path in front of the message of a ValueError.
 
-    The messages raised below continue after the path.
+    The messages that are raised inside the context continue a sentence that starts with
+    the path.
     """
     try:
         yield

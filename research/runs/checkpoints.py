@@ -1,6 +1,6 @@
 """Checkpoints of a run: small files of arrays and JSON with digests.
 
-Besides the latest checkpoint, the previous one is kept.
+The latest and the previous save of each checkpoint are kept.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def checkpoints_in(
     Args:
       folder: Folder of all checkpoints. The first save creates the folder.
       seconds_between: Seconds from the last save of any checkpoint until the next save
-        is due. The wait is at least 20 times the duration of the last save.
+        is due, or 20 times the duration of the last save if this is longer.
     Returns:
       Function name -> Checkpoint. A name may contain any characters. The name of a part
       is the name of the whole, then "/", then its own name.
@@ -106,7 +106,7 @@ def remembered(
 ) -> Saved:
     """Load a result from its checkpoint, or compute it and save the checkpoint.
 
-    A piece of a run is thus computed only once, even if the run is interrupted.
+    So each piece of a run is computed only once, even if the run is interrupted later.
 
     Args:
       checkpoints: Checkpoints in which the result is saved.

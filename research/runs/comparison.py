@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
         compared.
       other_arrays, other_numbers: For each array or number that differs, its largest
         difference.
-      causes: Differences between the two environments, likeliest cause first.
+      causes: Differences between the two environments, the most likely cause first.
     """
 
     arrays: int

@@ -48,7 +48,7 @@ CHECKPOINTS, MODELS = "checkpoints", "models"
 
 
 class Run(NamedTuple):
-    """Open run folder.
+    """A run folder that is open.
 
     Attributes:
       path: results/<experiment>/<id>.
@@ -58,9 +58,9 @@ class Run(NamedTuple):
       finished: Whether the folder contains a complete result. `load_result(path)` loads
         the result.
       resumed: Whether this run continues from checkpoints of an earlier process.
-      seconds: Number of seconds that earlier processes spent on the run.
+      seconds: Seconds that earlier processes spent on the run.
       lock: Lock that prevents a second process from working in the folder while the run
-        is open. `finish` and `close` release it.
+        is open. `finish` and `close` release the lock.
     """
 
     path: Path
@@ -133,11 +133,11 @@ def open_run(
     """Open the run folder of a config, and create it if it does not exist.
 
     If the folder has a complete result, the folder is left unchanged, and the returned
-    run is finished. If the folder has checkpoints, the run continues from the
-    checkpoints, provided that code, versions, processor and settings are the same as
-    before, because the bits depend on these. If they are not the same, the checkpoints
-    are deleted with a warning. In all other cases the run starts from the beginning. An
-    earlier result stays until `finish` replaces it.
+    run is finished. If the folder has checkpoints, the run continues from them,
+    provided that code, versions, processor and settings are the same as before: the
+    bits of the result depend on these. Otherwise the checkpoints are deleted with a
+    warning. Without a result and without usable checkpoints, the run starts from the
+    beginning. An earlier result stays until `finish` replaces it.
 
     The manifest lists the devices, so this function starts JAX's backend. Call
     `backend.configure` before this function.
@@ -251,10 +251,10 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
 
     The function writes the models to the folder `models`: for each model a .safetensors
     file, and a .csv file with the metrics of its steps. It then writes arrays.npz,
-    result.json, and the manifest. The manifest contains the digests of the last two
-    files and the status "finished". If the function is interrupted, the run remains
-    unfinished, and every file in the folder is complete. Checkpoints are deleted at the
-    end.
+    result.json, and the manifest. The manifest contains the digests of arrays.npz and
+    result.json, and the status "finished". If the function is interrupted, the run
+    remains unfinished, and every file in the folder is complete. Checkpoints are
+    deleted at the end.
 
     Args:
       run: An open run.
@@ -289,7 +289,7 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
 
 
 def _write_models(folder: Path, models: Mapping[str, TrainedModel]) -> None:
-    """Write each model and its metrics, instead of those of an earlier run."""
+    """Write each model and its metrics, and delete the models of an earlier run."""
     if folder.exists():
         shutil.rmtree(folder)
     if models:
@@ -407,7 +407,11 @@ def _lock(path: Path) -> filelock.BaseFileLock:
 
 
 def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
-    """Return whether the checkpoints were made in the environment of this manifest."""
+    """Return whether the run may continue from its checkpoints.
+
+    It may if the environment in which they were made gives the same bits as the
+    environment in `manifest`.
+    """
     if not run.checkpoints.exists():
         return False
     try:

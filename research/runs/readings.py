@@ -18,12 +18,11 @@ class Entry(NamedTuple):
     Attributes:
       value: Value of the entry.
       name: Name of the column or of the number.
-      scale: Largest absolute value in the column or list of the entry, or 1 if that is
-        larger.
+      scale: Largest absolute value in the column or list of the entry, but at least 1.
       interval: Pair (low, high) if the entry is an estimate with an interval. None
         otherwise.
-      of: Place of the estimate, if the entry is an end of an estimate's interval. None
-        otherwise.
+      of: If the entry is an end of an interval, the place of the estimate that has this
+        interval. None otherwise.
     """
 
     value: Any
@@ -38,10 +37,9 @@ def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
 
     In the table, the interval of an estimate can be in the same entry ("84 % [81, 86]")
     or in the next entry ("1.571 to 1.600"). It can also be in the next two entries, if
-    their headings end in "low" and "high". The interval of a number is listed in the
-    `intervals` of the reference. If it is not listed there, the table is searched for
-    an estimate that equals the rounded number, and the interval of this estimate is
-    used.
+    their headings end in "low" and "high". The interval of a number is the one that the
+    reference lists under `intervals`. If there is none, the interval is that of the
+    estimate in the table that equals the rounded number.
 
     Args:
       reference: Reference, from `reference_of` or `read_reference`.

@@ -63,12 +63,12 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     """Return the reference of a finished run, as a dict. `keep` writes it to a file.
 
     The reference has the first table of the result; floats in the table are rounded to
-    four digits. Of the values in `numbers`, only single numbers, strings, None, and
-    lists of at most 20 numbers or strings are kept. If `numbers` has an entry
-    `intervals`, the reference contains it: a dict from the name of a number to its pair
-    (low, high). Arrays whose names are equal up to the last "/" were computed by the
-    same program. They get one common hash of 16 hexadecimal digits. Arrays of times are
-    not hashed.
+    four digits. From `numbers`, only single numbers, strings, None, and lists of at
+    most 20 numbers or strings are kept. If `numbers` has an entry `intervals`, the
+    reference contains this dict, which maps the name of a number to its interval (low,
+    high). Arrays whose names are equal up to the last "/" were computed by the same
+    program. They get one common hash of 16 hexadecimal digits. Arrays of times are not
+    hashed.
 
     Raises:
       ValueError: The run is not finished, its result has no table, or its manifest has

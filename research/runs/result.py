@@ -69,8 +69,8 @@ class TrainedModel(NamedTuple):
 
     Attributes:
       params: Parameters, a pytree of arrays.
-      architecture: Everything that is needed to build the model and its inputs, as JSON
-        values by name (see `research.models.save`).
+      architecture: All settings that are needed to build the model and its inputs, as
+        JSON values by name (see `research.models.save`).
       steps: Metrics of every step, as in `write_step_metrics`; empty if unknown.
       evaluations: Evaluations after every epoch, as in `write_step_metrics`.
     """
@@ -82,7 +82,7 @@ class TrainedModel(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """Measurements of an experiment. The experiment's report is made only from these.
+    """Measurements of an experiment. Its report is made from these measurements only.
 
     Attributes:
       arrays, numbers, models: As in a `Result`.
@@ -102,8 +102,8 @@ class Result(NamedTuple):
       arrays: Arrays from which the figures are drawn.
       numbers: JSON values by name. Tests compare these values with the experiment's
         `EXPECTED`.
-      models: Trained models by name. `finish` writes them to the run folder. They are
-        not part of the result that is loaded and compared.
+      models: Trained models by name. `finish` writes the models to the run folder.
+        `load_result` does not load them, and no comparison of results uses them.
     """
 
     answer: str

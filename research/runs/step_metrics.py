@@ -22,11 +22,12 @@ def write_step_metrics(
 ) -> None:
     """Write the metrics of every step of a training as CSV or as JSON lines.
 
-    Each row describes the parameters after `step` steps and `epoch` finished epochs:
-    the loss and the norms of the next step, which starts from these parameters, and
-    their evaluations if there are any. The last row has only evaluations. An empty
-    field of a .csv file means "not measured"; .jsonl leaves the name out. JSON has no
-    NaN: {"$float": "nan"} is written instead.
+    Each row describes the parameters after `step` steps and `epoch` finished epochs.
+    The row has the loss and the norms of the step that starts from these parameters.
+    The first row of each epoch also has the evaluations of these parameters. The last
+    row, after all steps, has only evaluations. If a value was not measured, its field
+    in a .csv file is empty, and its name is missing in a .jsonl file. NaN is written as
+    {"$float": "nan"} in a .jsonl file, because JSON has no NaN.
 
     Args:
       path: Path of the file, which ends in .csv or .jsonl.
@@ -75,10 +76,11 @@ def write_tensorboard(
     `tensorboard --logdir FOLDER` shows a curve for each name.
 
     Args:
-      folder: Folder of the log. A call adds a file to it.
+      folder: Folder of the log. Each call adds a file to the folder.
       steps, evaluations: As in `write_step_metrics`.
     Raises:
-      ImportError: tensorboardX is missing, which is the extra `tensorboard`.
+      ImportError: The package tensorboardX is not installed. The extra `tensorboard`
+        installs it.
       ValueError: As in `write_step_metrics`.
       OSError: The folder cannot be written.
     """

@@ -8,8 +8,8 @@ A schedule has the same type as in optax. So the rules of optax accept these sch
 and this library accepts the schedules of optax. The polynomial, linear and exponential
 schedules of optax divide in float32 if both the count and the length are integers. The
 schedules of this library divide in the default float dtype. For float counts, the
-results of both agree up to rounding errors. For integer counts, they agree to seven
-digits.
+schedules of the two libraries agree up to rounding errors. For integer counts, they
+agree to seven digits.
 """
 
 from collections.abc import Callable

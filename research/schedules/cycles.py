@@ -22,7 +22,7 @@ def one_cycle(
     η_t = η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))) for p <= t < T,
     η_t = η_T from T on.
 
-    Here T = num_steps, p = φ T, η_0 = peak / initial_divisor and
+    Here T = num_steps, the peak is at p = φ T, η_0 = peak / initial_divisor and
     η_T = η_0 / final_divisor.
 
     In the paper, the rate rises and falls along straight lines, and momentum is lowered

@@ -31,7 +31,7 @@ def step(initial: Scalar, factor: Scalar, every: Integer) -> Schedule:
     """Build a step decay: η_t = initial · factor^⌊t / every⌋.
 
     The schedule equals optax.exponential_decay(initial, every, factor, staircase=True),
-    except that it uses integer division if t is an integer.
+    except that this schedule uses integer division if t is an integer.
 
     Args:
       initial: Rate at t = 0, at least 0.
@@ -155,9 +155,9 @@ def cosine(initial: Scalar, num_steps: Integer, final: Scalar = 0.0) -> Schedule
 def inverse_square_root(initial: Scalar, timescale: Scalar = 1.0) -> Schedule:
     """Build an inverse square-root decay: η_t = initial / √(1 + t / timescale).
 
-    A rate of order 1 / √t is used for non-smooth and online convex problems.
-    Zinkevich's schedule is η_t = t^(-1/2), where t counts the steps from 1. It is this
-    schedule with initial = timescale = 1. optax does not have this schedule.
+    A rate of order 1 / √t is used for non-smooth and online convex problems. With
+    initial = timescale = 1, this is Zinkevich's schedule η_t = t^(-1/2), where
+    Zinkevich counts the steps t from 1. optax does not have this schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.

@@ -44,9 +44,10 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
 
     The rate is η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1), where b_0 = 0 and
     b_1, b_2, ... are the boundaries. optax.join_schedules also evaluates the later
-    schedules at negative counts, where for example 1 / √(1 + t) is NaN. The result does
-    not contain this NaN, but its derivatives are NaN, and jax_debug_nans raises an
-    error. This function evaluates no schedule at a negative count.
+    schedules at negative counts, where for example 1 / √(1 + t) is NaN. The rate does
+    not contain this NaN. But the derivatives of the rate are NaN, and
+    jax_debug_nans raises an error. This function evaluates no schedule at a negative
+    count.
 
     Args:
       schedules: Sequence of k schedules, from this library or from optax.
@@ -98,8 +99,8 @@ def piecewise(
 
     optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
     ...}) is the same schedule. The function in optax takes factors instead of rates, so
-    its rate cannot rise again after it was 0. Both schedules apply the new rate from
-    the boundary on. Keras' PiecewiseConstantDecay applies the new rate one step later.
+    a rate of 0 cannot rise again. Both schedules apply the new rate from the boundary
+    on. Keras' PiecewiseConstantDecay applies the new rate one step later.
 
     Args:
       initial: Rate before the first boundary, at least 0.

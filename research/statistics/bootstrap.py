@@ -37,7 +37,8 @@ class Replicates(NamedTuple):
       choice: Estimate on the original reporting seeds, with the trials chosen on
         resampled tuning seeds, shape (..., resamples).
       reporting: Change of the estimate if the reporting seeds are resampled, shape
-        (..., resamples). It is averaged over the choices of trials in `choice`.
+        (..., resamples). The estimate is here averaged over the trials that were chosen
+        in the replicates `choice`.
       freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 
@@ -55,9 +56,9 @@ def replicate(
     is reported on reporting seeds. ERT is the expected running time of the chosen
     trial.
 
-    Seeds are drawn with replacement. Both rules get the same seeds, because their runs
-    are paired. From the m tuning seeds, m - 1 are drawn: with m draws, the variance of
-    a mean over few seeds would be too small.
+    Seeds are drawn with replacement. The two rules get the same seeds, because their
+    runs are paired. Of the m tuning seeds, m - 1 are drawn. With m draws, the variance
+    of a mean over few seeds would be too small.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds.
@@ -101,11 +102,13 @@ def choice_weights(
     """Return the probability that each trial is the best of a random subset.
 
     A subset has k of the t trials. Trial 0, the rule's defaults, is in every subset.
-    Sort the other trials by their mean. Trial number i = 1, 2, ... in this order can
-    only be chosen if its mean is lower than the mean of trial 0. It is then chosen in
-    the subsets that contain this trial and no earlier one, which is a share C(t - 1 -
-    i, k - 2) / C(t - 1, k - 1) of all subsets, with binomial coefficients C. In all
-    other subsets, trial 0 is chosen.
+    The trial with the lowest mean in the subset is chosen.
+
+    Sort the other trials by their mean, the lowest first, and number them i = 1, 2, ...
+    in this order. If trial i has a lower mean than trial 0, trial i is chosen in every
+    subset that contains trial i and none of the trials 1, ..., i - 1. These subsets are
+    a share C(t - 1 - i, k - 2) / C(t - 1, k - 1) of all subsets, where C is the
+    binomial coefficient. In all other subsets, trial 0 is chosen.
 
     Args:
       means: Mean score of each trial, lower is better, shape (..., t).
@@ -136,9 +139,10 @@ def choice_weights(
 def rank_chances(points: int, trials: int) -> Float[np.ndarray, " points"]:
     """Return the chance that the point of each rank is the best of k - 1 drawn points.
 
-    The point of rank i = 1, 2, ... is the best if it is drawn and no point of a better
-    rank is drawn. The chance of this is C(points - i, k - 2) / C(points, k - 1), with
-    binomial coefficients C.
+    A point is a choice of hyper-parameters other than the defaults. The point of rank i
+    = 1, 2, ... is the best if it is drawn and no point of a better rank is drawn. The
+    chance of this is C(points - i, k - 2) / C(points, k - 1), where C is the binomial
+    coefficient.
 
     Args:
       points: Number of points.
@@ -288,7 +292,7 @@ def _among(order: np.ndarray, trials: int | None) -> np.ndarray:
 def _mixed(scores: Scores, chosen: np.ndarray) -> list[np.ndarray]:
     """Return passes spent, and shares of targets reached, on each seed.
 
-    Both are averaged over the chosen trials.
+    Both arrays are averaged over the chosen trials.
     """
     shares = np.bincount(chosen, minlength=len(scores.costs)) / len(chosen)
     return [shares @ array for array in spent_and_reached(scores.costs, scores.budget)]
@@ -309,7 +313,7 @@ def _log_variance(costs: np.ndarray) -> float:
 class Variance(NamedTuple):
     """Variance that an estimate has if the study is repeated with other seeds.
 
-    It is inf if it is unknown.
+    A variance that is unknown is inf.
 
     Attributes:
       choice: Variance that comes from the choice of trials.
@@ -344,13 +348,13 @@ class Variance(NamedTuple):
 def variance_of(replicates: Replicates, seeds: int) -> Variance:
     """Return the variance of an estimate.
 
-    It is the variance of the replicates over resampled tuning seeds, plus n / (n - 1)
-    times their variance over resampled reporting seeds. The factor removes the bias of
-    the second variance.
+    The variance is var(choice) + n / (n - 1) var(reporting). Here `choice` and
+    `reporting` are the replicates over resampled tuning seeds and over resampled
+    reporting seeds. The factor n / (n - 1) removes the bias of the second variance.
 
-    The two kinds of seeds are not resampled together, because this would count the
-    interaction between them three times. The interaction is the noise in the reported
-    cost of the chosen trial.
+    The two kinds of seeds are not resampled together. This would count their
+    interaction, which is the noise in the reported cost of the chosen trial, three
+    times.
 
     Args:
       replicates: Replicates of one estimate, each array of shape (resamples,).
@@ -376,11 +380,13 @@ def log_interval(
 ) -> tuple[float, float]:
     """Return the interval of an estimate on a log scale.
 
-    If all replicates are finite, it is the t interval, estimate ± t sqrt(V), where
-    `variance_of` gives the variance V and its degrees of freedom. A replicate is
-    infinite if a rule did not reach the target in this replicate. If a replicate is
+    If all replicates are finite, the result is the t interval estimate ± t sqrt(V).
+    `variance_of` gives the variance V and its degrees of freedom, and t is a quantile
+    of Student's t distribution.
+
+    A replicate is infinite if a rule did not reach the target in it. If a replicate is
     infinite, the result is the expanded percentile interval of the sums `choice` +
-    `reporting`, which are the fields of `replicates`. The ends of this interval may be
+    `reporting` of the two fields of `replicates`. The ends of this interval may be
     infinite.
 
     Args:
@@ -423,10 +429,10 @@ def share_interval(
 ) -> tuple[float, float]:
     """Return the interval of a share of seeds.
 
-    It is Wilson's interval with an effective number of seeds. This is the number for
-    which independent seeds would have the estimated variance V, p (1 - p) / V for the
-    share p. If p is 0 or 1, the actual number of seeds is used. If p is 1/2 and V is 0,
-    all seeds are ties, and the interval is (1/2, 1/2).
+    The result is Wilson's interval with p (1 - p) / V as the effective number of seeds.
+    Here p is the share and V its estimated variance. A share of that many independent
+    seeds would have the variance V. If p is 0 or 1, the actual number of seeds is used.
+    If p is 1/2 and V is 0, all seeds are ties, and the interval is (1/2, 1/2).
 
     Args:
       estimate: Share on the seeds of the study, from 0 to 1.
@@ -451,15 +457,15 @@ def wilson_interval(
     """Return Wilson's interval of a share whose variance was estimated.
 
     The effective number of seeds is estimate (1 - estimate) / variance. If the estimate
-    is 1/2 and the variance is 0, the interval is (1/2, 1/2). The quantile is that of
-    Student's t distribution with `freedom` degrees of freedom, because the variance is
-    estimated.
+    is 1/2 and the variance is 0, the interval is (1/2, 1/2). The formula uses a
+    quantile of Student's t distribution with `freedom` degrees of freedom instead of a
+    normal quantile, because the variance is estimated.
 
     Args:
       estimate: The share, from 0 to 1.
       variance: Estimated variance of the share.
       freedom: Degrees of freedom of the variance.
-      seeds: Number of seeds. It is used as the effective number of seeds if the
+      seeds: Number of seeds. The effective number of seeds is this number if the
         variance is 0, or if the estimate is 0 or 1.
       level: Coverage of the interval.
     Returns:
@@ -497,8 +503,8 @@ def wilson_interval(
 def seeds_needed(variance: Variance, level: float = 0.95) -> int:
     """Return how many reporting seeds a study needs to detect a difference of 10 %.
 
-    The power is 0.8. More reporting seeds do not reduce the variance that comes from
-    the choice of trials.
+    The study detects the difference with probability (power) 0.8. More reporting seeds
+    do not reduce the variance that comes from the choice of trials.
 
     With n reporting seeds, the reporting part of the variance is V_r = reporting *
     seeds / n. Here `reporting`, `seeds` and `choice` are fields of the argument
@@ -510,9 +516,9 @@ def seeds_needed(variance: Variance, level: float = 0.95) -> int:
       variance: Variance of the log ratio in the present study.
       level: Coverage of the interval that must exclude 1.
     Returns:
-      The smallest sufficient number of seeds, at least 2. It is -1 if no number up to a
-      million suffices, because the uncertainty of the choice alone exceeds 10 % (only
-      more tuning seeds help), or because a variance is unknown.
+      The smallest sufficient number of seeds, at least 2. It is -1 if a variance is
+      unknown, or if no number up to a million suffices. Then the uncertainty of the
+      choice of trials alone exceeds 10 %, and only more tuning seeds help.
     References:
       Abramowitz & Stegun, Handbook of mathematical functions, 1964, 26.7.10: the
       approximation.

@@ -30,8 +30,8 @@ def passes_to_target(
 
     p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1).
 
-    Here r_1 is the first relative gap at or below the target, and r_0 is the one before
-    it. They are measured after p_1 and p_0 passes.
+    Here r_1 is the first relative gap at or below the target, measured after p_1
+    passes. The evaluation before it gives r_0 and p_0.
 
     Args:
       passes: Passes at each evaluation, shape (k,), ascending from 0.
@@ -72,10 +72,12 @@ def penalised_passes(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the passes to the target, or a finite penalty for a run that missed it.
 
-    All values are finite, so every trial can be ranked. A run that missed the target,
-    but has finite gaps and a last relative gap r_last below 1, is extrapolated as if
-    its gap fell by the same factor in each pass: budget * log(target) / log(r_last), at
-    most ten budgets. Any other run that missed the target counts as ten budgets.
+    All values are finite, so every trial can be ranked. If a run missed the target, but
+    all its gaps are finite and its last relative gap r_last is below 1, its passes are
+    extrapolated as if the gap fell by the same factor in each pass. The result is
+    budget * log(target) / log(r_last), at most ten budgets. Any other run that missed
+    the target counts as ten budgets.
+
     Counting a failed run as ten budgets is the convention of PAR10, a score from the
     field of algorithm selection. The extrapolation is not part of PAR10.
 
@@ -156,10 +158,11 @@ def search_scores(
 ) -> Float[np.ndarray, "*runs"]:
     """Return the score by which a search ranks runs: the log cost, lower is better.
 
-    A run that missed the target has the score log(10 B) - 0.001 log(10 B / P), where B
-    is the budget and P are the `penalised_passes`. The first term is that of
-    `log_costs`. The second term is at most 0.0023. If no run has reached the target,
-    the second term still ranks the runs by how close they came.
+    A run that reached the target has its log cost as score. A run that missed the
+    target has the score log(10 B) - 0.001 log(10 B / P), where B is the budget and P
+    are the `penalised_passes`. The first term is the result of `log_costs`. The second
+    term is between 0 and 0.0023: it ranks the runs that missed the target by how close
+    they came.
 
     Args:
       passes, relative, target: As for `penalised_passes`.
@@ -185,10 +188,10 @@ def expected_running_time(
     """Return the mean number of passes to the target, if failed runs are restarted.
 
     The expected running time (ERT) is the number of passes of all runs, divided by the
-    number of runs that reach the target. It equals c + budget (1 - p) / p, where p is
-    the share of runs that reach the target, and c is their mean cost. This is the
-    expected cost if a run that misses the target within its budget is restarted until
-    it reaches the target.
+    number of runs that reach the target. It equals c + budget (1 - p) / p. Here p is
+    the share of runs that reach the target, and c is the mean cost of these runs. The
+    ERT is the expected cost if a run that misses the target within its budget is
+    started again until it reaches the target.
 
     Args:
       costs: Passes to the target, inf for a run that missed it, shape (..., n). A cost

@@ -31,20 +31,20 @@ class Difference(NamedTuple):
         target. Below 1, mine is cheaper. The ratio is 0 or inf if only one rule reached
         the target, and NaN if neither did.
       low, high: Interval of the ratio; from 0 to inf if the ratio is NaN.
-      win: Probability that mine costs less than the other on a seed. A seed counts half
-        if both costs are equal or both rules missed the target.
+      win: Probability that, on the same seed, mine costs less than the other. A seed
+        counts half if the two costs are equal or both rules missed the target.
       win_low, win_high: Interval of `win`.
       verdict: "better" if the interval of the ratio lies below 1, "worse" if it lies
         above 1, else "undecided".
       more_seeds: Number of additional reporting seeds with which the study would detect
         a difference of 10 % between the costs of the chosen trials, with power 0.8 at
         the level of the interval. The number is estimated from the variance in the
-        study; with 20 seeds, the standard error of this variance is a third of it. If
-        the choice of the trial is uncertain, the number is too small (then the measured
-        power was 0.6). The number is -1 if no number of reporting seeds suffices,
-        because the choice of the trial alone adds an uncertainty of more than 10 %.
-        Then more tuning seeds help. The number is also -1 if a rule did not reach the
-        target in one of the bootstrap replicates.
+        study; with 20 seeds, the standard error of this variance is a third of the
+        variance. If the choice of the trial is uncertain, the number is too small: the
+        measured power was then 0.6 instead of 0.8. The number is -1 if no number of
+        reporting seeds suffices, because the choice of the trial alone adds an
+        uncertainty of more than 10 %. Then more tuning seeds help. The number is also
+        -1 if a rule did not reach the target in one of the bootstrap replicates.
     """
 
     ratio: float
@@ -77,10 +77,10 @@ def difference(
     The interval includes the uncertainty of the choice of the trials. It is a t
     interval of the log ratio. The variance of the log ratio is the sum of two variances
     (`variance_of`): the variance over resampled tuning seeds, on which the trials are
-    chosen again, and the variance over resampled reporting seeds. The degrees of
-    freedom follow from both variances (Satterthwaite). If a rule misses the target in
-    some of the bootstrap replicates, the result is the expanded percentile interval
-    instead.
+    chosen again, and the variance over resampled reporting seeds. Satterthwaite's
+    formula gives the degrees of freedom of the sum. If a rule misses the target in some
+    of the bootstrap replicates, an expanded percentile interval is returned instead of
+    the t interval.
 
     The coverage of the 95 % interval was measured on simulated studies of two equal
     rules. The rules had twelve trials, and their cost had a minimum within the search
@@ -92,9 +92,9 @@ def difference(
 
     Use at least three tuning seeds, because with two the coverage was only 91 %. If
     half of the runs miss the target and there are many comparisons, use at least twenty
-    reporting seeds. In 210 such studies of equal rules, with at most ten reporting
-    seeds and 20 comparisons (each at 99.75 %), five reported a difference, where at
-    most one was expected.
+    reporting seeds. With at most ten reporting seeds, five of 210 such studies of equal
+    rules reported a difference, where at most one was expected. Their intervals had the
+    level 99.75 %, as for 20 comparisons.
 
     Args:
       mine, other: Scores of my rule and of the other rule, on the same seeds in the
@@ -103,8 +103,8 @@ def difference(
         give equal budgets to rules with different numbers of trials. The trials are
         drawn at random; the defaults are always among them. `ratio` and `win` then
         describe a rule that chooses from such a random set of trials. The cost of this
-        rule is the mean number of passes divided by the mean share of runs that reach
-        the target.
+        rule is its mean number of passes divided by its mean share of runs that reach
+        the target. Both means are over the random sets.
       level: Coverage of the intervals.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni), so all intervals together are

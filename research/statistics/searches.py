@@ -76,7 +76,7 @@ class _Estimate(NamedTuple):
       mean: The mean.
       seeds: Part of the variance that comes from the seeds.
       searches: Part of the variance that comes from the searches.
-      freedom: Degrees of freedom of the sum of both.
+      freedom: Degrees of freedom of the sum of the two parts.
     """
 
     mean: float
@@ -101,27 +101,28 @@ def searched_difference(
 ) -> SearchedDifference:
     """Compare two rules by the mean of log cost over independent searches and seeds.
 
-    On each workload, the model is log cost = rule + search + seed + residual. Each rule
-    has J searches of its own, and the choice of each search runs on the same n
-    reporting seeds. Let d_s be the difference of the log costs of the two rules on seed
-    s, averaged over the searches. For each rule, let m_j be the mean log cost of search
-    j over the seeds, and R the mean square of the residuals. The variance of the mean
-    difference is then
+    Each rule has J searches of its own. Each search chooses hyper-parameters. All
+    choices, of both rules, are run on the same n reporting seeds.
 
-    V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), summed over both rules.
+    The model of one workload is log cost = rule + search + seed + residual. Let d_s be
+    the difference of the log costs of the two rules on seed s, averaged over the
+    searches. For each rule, let m_j be the mean log cost of search j over the seeds,
+    and R the mean square of the residuals. The variance of the mean difference is then
+
+    V = var(d_s) / n + Σ max(0, var(m_j) / J - R / (n J)), where Σ is the sum over the
+    two rules.
 
     The interval is the mean difference ± t sqrt(V), where t is a quantile of Student's
-    t distribution with Satterthwaite's degrees of freedom. If there are several
-    workloads, d_s is averaged over the workloads, and the other terms are added and
-    divided by the squared number of workloads. Each half of the interval is at least
-    `resolution` wide, by default log 1.02, because a search ends when it improves by
-    less than 2 %.
+    t distribution with Satterthwaite's degrees of freedom. With W workloads, d_s is
+    first averaged over the workloads. The sum Σ is then over both rules and all
+    workloads, and is divided by W². Each half of the interval is at least `resolution`
+    wide, by default log 1.02, because a search ends when it improves by less than 2 %.
 
     Args:
       pairs: One pair of arrays (mine, other) for each workload. An array has the log
         cost of the hyper-parameters that each search chose, on each reporting seed,
         shape (J, n). All arrays have the same seeds in the same order. A rule without
-        hyper-parameters to search has one row, and no variance between searches.
+        hyper-parameters to search has one row; its variance between searches is 0.
       level: Coverage of the interval.
       comparisons: Number of comparisons that are made together. Each interval has the
         level 1 - (1 - level) / comparisons (Bonferroni).
@@ -249,18 +250,19 @@ def best_of_trials(
     """Return the expected cost of the best of k trials, with a band, for k = 1, ..., t.
 
     A trial, or point, is a choice of hyper-parameters. At its start, a search runs all
-    its trials on some seeds (the screening). The k trials are the defaults and k - 1
-    random points. The trial with the lowest mean log cost on half of the screening
-    seeds is chosen, and its cost on the other half is reported. Then the halves are
-    exchanged, and both results are averaged. The result is the geometric mean of this
-    cost over all subsets of k trials, drawn from the points of all searches. It is
-    computed exactly (`choice_weights`).
+    its trials on some seeds (the screening). The k trials here are the defaults and k -
+    1 random points. The trial with the lowest mean log cost on half of the screening
+    seeds is chosen, and its cost on the other half is reported. Then the two halves are
+    exchanged, and the two reported costs are averaged. The result is the geometric mean
+    of this average over all subsets of k trials that have the defaults and k - 1 of the
+    points of all searches. It is computed exactly (`rank_chances`), not by sampling
+    subsets.
 
     The band is a percentile interval over replicates. Each replicate draws the points
-    with replacement and weights the seeds of each half and search at random (Bayesian
-    bootstrap). So the band includes the variation between points and, with four seeds
-    or more, between seeds. The Sobol points of a search are spread more evenly than
-    random ones, so the band is slightly too wide.
+    of each search with replacement, and gives the seeds of each half random weights
+    (Bayesian bootstrap). So the band includes the variation between points. With four
+    seeds or more, it also includes the variation between seeds. The Sobol points of a
+    search are spread more evenly than random ones, so the band is slightly too wide.
 
     Args:
       scores: Log costs in the screening: J searches, t trials, and s seeds with s at
@@ -324,10 +326,11 @@ def best_of_trials(
 def _weights(
     shape: tuple[int, ...], generator: np.random.Generator
 ) -> Float[np.ndarray, "searches seeds"]:
-    """Return random weights of the seeds of each search, which sum to 1.
+    """Return random weights of the seeds; the weights of each search sum to 1.
 
-    Dirichlet weights give the mean of n numbers a variance that is too small by (n - 1)
-    / (n + 1); the deviations from 1 / n are enlarged to correct this.
+    With Dirichlet weights, the variance of a weighted mean of n numbers is too small by
+    the factor (n - 1) / (n + 1). The deviations of the weights from 1 / n are enlarged
+    to correct this.
     """
     n = shape[2]
     if n == 1:
@@ -339,9 +342,11 @@ def _weights(
 def _best_of_points(
     one: Float[np.ndarray, "searches trials"], two: Float[np.ndarray, "searches trials"]
 ) -> Float[np.ndarray, " trials"]:
-    """Return the mean score of the best of k, chosen on one half, scored on the other.
+    """Return the mean score of the best of k trials, for k = 1, ..., t.
 
-    The defaults are the mean of column 0; the other points of all searches are pooled.
+    The best is chosen by the scores on one half of the seeds, and scored on the other
+    half. The score of the defaults is the mean of column 0. The points of all searches
+    form one pool.
     """
     pooled_means = [
         np.concatenate([[half[:, 0].mean()], half[:, 1:].ravel()])
@@ -373,7 +378,7 @@ def _rows_differ(logs: Float[np.ndarray, "searches seeds"]) -> bool:
 
 
 def _rest(values: Float[np.ndarray, "rows columns"]) -> float:
-    """Return the mean square of what rows and columns do not explain."""
+    """Return the mean square of the residuals of the model value = row + column."""
     rows, columns = values.shape
     rest = values - values.mean(axis=0) - values.mean(axis=1)[:, None] + values.mean()
     return float((rest**2).sum()) / ((rows - 1) * (columns - 1))
@@ -407,7 +412,7 @@ def _win_parts(
 
 
 def _estimate(parts: Sequence[_Parts]) -> _Estimate:
-    """Return the mean over workloads, with the two parts of its variance."""
+    """Return the mean over workloads and seeds, with the two parts of its variance."""
     seeds = np.mean([one.seeds for one in parts], axis=0)
     from_seeds = float(np.var(seeds, ddof=1)) / len(seeds)
     # Satterthwaite: the squared variance over the sum of squared terms over freedoms.

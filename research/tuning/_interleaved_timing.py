@@ -1,4 +1,4 @@
-"""Interleaved timing: time calls in turns, so that load slows all of them alike."""
+"""Interleaved timing: time calls in turns, so that other load slows them equally."""
 
 import math
 import time
@@ -23,13 +23,12 @@ def interleaved_timing(
     """Time several calls in turns, reversing their order in every second round.
 
     To compare two calls, divide one column of the result by the other, and take the
-    median of these ratios. This median hardly depends on the load of the machine. Each
-    call first runs a few times, so that compilation is not measured. The timing
-    includes waiting for the result.
+    median of these ratios. The median hardly depends on the load of the machine. Each
+    call first runs a few times, so that compilation is not measured.
 
     Args:
-      calls: Functions without arguments. If a function returns JAX arrays, the timing
-        waits until they are ready.
+      calls: Functions without arguments. If a function returns JAX arrays, the time
+        until these arrays are ready is included.
       repeats: Number of samples of each call.
     Returns:
       Seconds per call, shape (repeats, calls).

@@ -1,4 +1,4 @@
-"""Measure a rule with a sampler on a workload: tune it, report it and time it."""
+"""Measure a rule with a sampler on a workload: tune the rule, report it and time it."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -22,8 +22,8 @@ class Measured(NamedTuple):
 
     Attributes:
       choice: The learning rate that was chosen on the tuning seeds, a `Choice`.
-      trained: Runs of the reporting seeds at that rate.
-      gaps: Gaps f - f* of the reporting seeds at the k evaluations, shape (seeds, k).
+      trained: Runs on the reporting seeds, at the rate of `choice`.
+      gaps: Gaps f - f* of these runs at the k evaluations, shape (seeds, k).
         `trained.passes` contains the passes at each evaluation.
       timing: Seconds of one training that runs alone.
       compile_seconds: Seconds to compile the program of all runs.
@@ -53,10 +53,11 @@ def measure(
     on_chunk: Callable[[descent.SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> Measured:
-    """Choose the learning rate on the tuning seeds, then train the reporting seeds.
+    """Choose the learning rate on the tuning seeds, then train on the reporting seeds.
 
-    The score of a run is the mean of log10((f - f*) / (f_0 - f*)) over its passes
-    (`statistics.digits_gained`). `choose_rate` searches the rate with the lowest mean
+    The score of a run is the mean of log10((f - f*) / (f_0 - f*)) over its passes over
+    the data (`statistics.digits_gained`). Here f is the objective, f_0 its initial
+    value and f* its minimum. `choose_rate` searches for the rate with the lowest mean
     score over the tuning seeds.
 
     Args:
@@ -67,8 +68,8 @@ def measure(
       seeds, tuning_seeds: Reporting seeds and tuning seeds; they must be disjoint.
       ladder: Learning rates to try first, as in `choose_rate`.
       width: Number of runs trained at once.
-      on_chunk: Function that is called with the progress of the runs; its `share` is
-        the share of the whole measurement that is done.
+      on_chunk: Function that is called with the progress of the runs. The field `share`
+        of the progress is the share of the whole measurement that is done.
       checkpoints: Storage for unfinished runs. The caller makes it specific to this
         rule, sampler and workload.
     Returns:

@@ -24,9 +24,10 @@ class Choice(NamedTuple):
       rates: All rates that were tried, ascending, shape (k,).
       scores: Scores, shape (k, s), one row per rate and one column per tuning seed; inf
         for a run that diverged.
-      widened: Number of times that rates were added at an end.
-      at_edge: Whether the chosen rate still is the smallest or largest rate that was
-        tried.
+      widened: Number of times that rates were added below the smallest or above the
+        largest.
+      at_edge: Whether the chosen rate is the smallest or the largest of all rates that
+        were tried. A better rate may then lie outside.
     """
 
     rate: float
@@ -56,7 +57,7 @@ def choose_rate(
       added: Number of rates that are added each time.
     Returns:
       The choice. If several rates have the lowest score, the largest of them is chosen.
-      If all runs diverge, smaller rates are added.
+      If all runs diverge, smaller rates are added to the ladder.
     Raises:
       ValueError: The ladder is empty, not positive or not ascending, `factor` or
         `added` is too small to add rates, or the scores do not have the shape (k,

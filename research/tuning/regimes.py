@@ -54,9 +54,9 @@ class Regime(NamedTuple):
     def ladder(self, rule: str) -> Float[np.ndarray, " rates"]:
         """Return the learning rates to try first for the rule with the name `rule`.
 
-        These are the rates that RULE_TABLE lists for the rule, or else those of
-        ANY_LADDER. They are multiplied by 16 for the full batch, and divided by 16 for
-        single examples.
+        The rates are those that RULE_TABLE lists for the rule; for other rules, those
+        of ANY_LADDER. All rates are multiplied by 16 for the full batch, and divided by
+        16 for single examples.
         """
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
         entry = RULE_TABLE.get(rule)
@@ -65,13 +65,13 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Return the regimes for which theory predicts the level at which f - f* stays.
+    """Return the regimes for which theory predicts where f - f* levels off.
 
-    These are the full batch, two regimes that draw examples with replacement at a
-    constant rate, and one with a decaying rate. With replacement and a small constant
-    learning rate η, this level is approximately η tr(C) / (4b). Here b is the batch
-    size, and C is the covariance matrix of the gradients of single examples at the
-    minimum.
+    There are four regimes: the full batch, mini-batches and single examples drawn with
+    replacement at a constant rate, and single examples at a decaying rate. Here f is
+    the objective and f* its minimum. With replacement and a small constant learning
+    rate η, f - f* levels off at approximately η tr(C) / (4b). Here b is the batch size,
+    and C is the covariance matrix of the gradients of single examples at the minimum.
 
     Example:
       >>> [regime.name for regime in theory_regimes(32)][1:3]

@@ -84,30 +84,32 @@ def search(
 ) -> Search:
     """Search a space for the hyper-parameters with the lowest mean score.
 
-    A point is a choice of all hyper-parameters. To run a point is to train with it.
+    A point is a choice of all hyper-parameters. To run a point on a seed is to train
+    once with these hyper-parameters.
 
     1. Screening: the defaults and budget - 1 scrambled Sobol points run on four seeds.
-    2. Race: the best quarter of the points also runs on the next six seeds.
-    3. Refinement, at most four rounds. In each round, budget / 4 new points are drawn
-    from normal distributions around the two best points. The covariance is 0.49 times
-    that of the elite. The elite is the best budget / 5 points on the screening seeds,
-    but at least two more than there are hyper-parameters. The new points therefore
-    follow a valley of the score in any direction, and move closer together when the
-    elite does. The new points run on the screening seeds, and the better half of them
-    joins the race. The refinement ends after two rounds in sequence in which the best
-    mean score improves by less than log 1.02.
-    4. Choice: the best four points run on all seeds. The point with the lowest mean
-    score is chosen.
+    2. Race: the best quarter of the points also runs on the next six seeds. 3.
+    Refinement, at most four rounds. In each round, budget / 4 new points are drawn from
+    normal distributions around the two best points. Their covariance is 0.49 times the
+    covariance of the elite. The elite is the best budget / 5 points on the screening
+    seeds. It has at least h + 2 points if there are h hyper-parameters. Because of this
+    covariance, the new points follow a narrow valley of the score in any direction, and
+    lie closer together if the elite does. The new points run on the screening seeds,
+    and the better half of them also on the six seeds of the race. The refinement ends
+    if the best mean score improves by less than log 1.02 in two rounds in a row. 4.
+    Choice: the best four points run on all seeds. The point with the lowest mean score
+    is chosen.
 
-    On a log or one_minus scale, a new point may lie outside its range, by up to a third
-    of the width. So the chosen point may lie outside the given space.
+    A new point may lie outside a range with a log or one_minus scale, by up to a third
+    of the width of the range on this scale. So the chosen point may lie outside the
+    given space.
 
     Args:
-      space: Ranges by name. If it is empty, one point runs on all seeds.
+      space: Ranges by name. If the space is empty, one point runs on all seeds.
       budget: Number of points of the screening, positive. With one point there is no
         refinement, and the defaults are chosen.
-      seeds: Seeds of this search. If there are fewer than ten, the screening and the
-        race use the seeds that there are.
+      seeds: Seeds of this search. If there are fewer than ten, the screening uses the
+        first four at most, and the race the remaining ones.
       generator: Random generator that scrambles the Sobol points.
     Returns:
       A generator. It yields the `Runs` that it needs, receives their scores (lower is
@@ -154,8 +156,8 @@ def search_all(
 
     Args:
       searches: Results of `search`.
-      evaluate: Function that receives a list with one `Runs` per unfinished search, and
-        returns an array of scores for each of them.
+      evaluate: Function that receives a list with one `Runs` for each unfinished
+        search, and returns one array of scores for each `Runs`.
     Returns:
       Results of the searches, in their order.
     Example:
@@ -284,7 +286,7 @@ class _Table:
     def values(
         self, rows: Int[np.ndarray, " rows"]
     ) -> dict[str, Float[np.ndarray, " rows"]]:
-        """Return the values at points. For row 0 they are exactly the defaults."""
+        """Return the values at points. Row 0 gives exactly the defaults."""
         values = from_unit(self.space, self.points[rows])
         for name, range_ in self.space.items():
             if range_.default is not None:
@@ -315,7 +317,11 @@ def _refined(
     limits: tuple[Float[np.ndarray, " dimensions"], Float[np.ndarray, " dimensions"]],
     generator: np.random.Generator,
 ) -> Float[np.ndarray, "points dimensions"]:
-    """Return normal points around the best points, shaped like the elite."""
+    """Return normally distributed points around the best points.
+
+    Their covariance is that of the elite, made smaller, plus a small multiple of the
+    identity.
+    """
     number, dimensions = math.ceil(count / KEPT), table.points.shape[1]
     centres = table.points[table.best(racing, CENTRES)]
     elite = table.best(screening, max(dimensions + 2, math.ceil(ELITE * count)))

@@ -131,10 +131,11 @@ def _check_numbers(range_: Range, where: str) -> None:
 def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
     """Return the first trials of a search: defaults, then a scrambled Halton sequence.
 
-    DIMENSIONS lists the dimension of the Halton sequence for each common name, so that
-    rules with the same hyper-parameter try the same values. If a name is not listed, or
-    if another name of the space already uses its dimension, the name gets the first
-    free dimension. A longer search starts with the trials of a shorter one.
+    Each name of the space uses one dimension of the Halton sequence. DIMENSIONS lists
+    the dimension for common names, so that two rules with the same hyper-parameter try
+    the same values. If a name is not listed, or if its dimension is already in use, the
+    name gets the first free dimension. The trials do not depend on `count`: a larger
+    count only adds trials.
 
     Args:
       space: Ranges by name.
@@ -172,7 +173,7 @@ def edges(
 ) -> tuple[tuple[str, str], ...]:
     """Return the edges of a space at which a trial lies.
 
-    If the best trial is at an edge, a better one may lie outside the space.
+    If the best trial is at an edge, a better trial may lie outside the space.
 
     Args:
       space: Ranges by name.
@@ -332,7 +333,7 @@ def _share(range_: Range, value: float) -> float:
 def _beyond(range_: Range, side: str) -> float:
     """Return the new end of a range on the side that is widened.
 
-    If the range cannot grow there, the new end is not beyond the old one.
+    If the range cannot grow on this side, the new end is not beyond the old end.
     """
     if range_.scale == "linear":
         return range_.low if side == "low" else range_.high
@@ -358,8 +359,8 @@ def _points(space: Space, count: int) -> dict[str, np.ndarray]:
 def _dimensions(space: Space) -> dict[str, int]:
     """Return the dimension of the Halton sequence for each name.
 
-    It is the name's row in DIMENSIONS. If the name is not listed, or its row is already
-    used, it is the first free dimension.
+    The dimension is the row of the name in DIMENSIONS. If the name is not listed, or
+    its row is already used, the name gets the first free dimension.
     """
     dimensions: dict[str, int] = {}
     for row, names in enumerate(DIMENSIONS):
@@ -372,7 +373,7 @@ def _dimensions(space: Space) -> dict[str, int]:
 
 
 def _scaled(value: float, scale: str) -> float:
-    """Return the position of a value on its scale; it grows with the value."""
+    """Return the position of a value on a scale. The position grows with the value."""
     if scale == "linear":
         return float(value)
     return math.log(value) if scale == "log" else -math.log1p(-value)

@@ -22,8 +22,8 @@ TIMED_CALLS = 5
 class Timing(NamedTuple):
     """Seconds of one training while no other training runs.
 
-    Compilation, the first call, and the seconds per epoch of later calls are separate.
-    The seconds per epoch are the median, the fastest and the slowest of these calls.
+    The seconds of compilation and of the first call are fields of their own. The
+    seconds per epoch are the median, the fastest and the slowest of the later calls.
     """
 
     compile_seconds: float

@@ -263,8 +263,8 @@ def rmsprop(
     η g / ε with eps_in_sqrt=False. The first step may therefore be very long.
 
     With momentum μ the update is the sum b_t = μ b_(t-1) + u_t. With nesterov=True the
-    update is u_t + μ b_t. With rate_in_momentum=False, η_t multiplies this sum instead
-    of each gradient.
+    update is u_t + μ b_t. With rate_in_momentum=False, η_t multiplies the sum b_t
+    instead of each gradient.
 
     optax.rmsprop is the same. torch has the default β = 0.99 and adds ε outside the
     root. At g = 1e-5 with β = 0.9, the first step is 31 times as long with ε outside

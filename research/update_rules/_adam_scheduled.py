@@ -65,9 +65,9 @@ def nadam(
     u_t = -η_t (μ_(t+1) m_t / (1 - μ_1 ... μ_(t+1)) + (1 - μ_t) g_t / (1 - μ_1 ... μ_t))
     / (√(v̂_t + ε_root) + ε), with m_t and v̂_t as in `adam`.
 
-    The numerator is approximately the next average m̂_(t+1), with g_t in place of the
-    gradient g_(t+1), which is not yet known. The argument momentum_schedule chooses the
-    momenta μ_t:
+    Here μ_1 ... μ_t is the product of the momenta up to step t. The numerator is
+    approximately the next average m̂_(t+1), with g_t in place of the gradient g_(t+1),
+    which is not yet known. The argument momentum_schedule chooses the momenta μ_t:
 
     "constant", as in optax.nadam: μ_t = β1.
 

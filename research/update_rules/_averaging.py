@@ -59,8 +59,8 @@ def lookahead(
     bit after each synchronisation. In optax they may differ by rounding errors, because
     optax updates x and φ separately. torch does not have this rule.
 
-    Use it to calm a rule that overshoots or is noisy. It costs one copy of the params.
-    With α = 1, Lookahead is the inner rule.
+    Use it to calm a rule that overshoots or is noisy. Lookahead stores one more copy of
+    the params. With α = 1, Lookahead is the inner rule.
 
     Args:
       learning_rate: Learning rate η of the inner rule. Any value that the inner
@@ -155,8 +155,8 @@ def polyak_averaging(
 ) -> optax.GradientTransformationExtraArgs:
     """Move like another rule and keep the mean of the iterates.
 
-    x̄_t = (x_(s+1) + ... + x_t) / (t - s), the mean of all iterates after t steps
-    except the first s, where s is start.
+    x̄_t = (x_(s+1) + ... + x_t) / (t - s), where x_t are the iterates and s is start.
+    The mean leaves out the first s iterates.
 
     Up to t = s + 1 the mean is x_t itself. The averaging does not change the params
     themselves. `research.update_rules.evaluation_params` returns the mean, at which

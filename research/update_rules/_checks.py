@@ -64,9 +64,9 @@ def make_inner(
       inner: Constructor of the inner rule, with learning_rate as its argument. None
         means the default.
       learning_rate: Argument of the constructor.
-      default: Constructor to use if inner is None. The outer rule cannot have it as the
-        default value of `inner`, because optax.inject_hyperparams would then take this
-        function for a schedule.
+      default: Constructor to use if inner is None. The outer rule cannot have this
+        constructor as the default value of its argument `inner`, because
+        optax.inject_hyperparams would take the constructor for a schedule.
     Returns:
       The inner rule. Its update accepts extra arguments and ignores unknown ones.
     Raises:

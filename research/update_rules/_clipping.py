@@ -116,14 +116,13 @@ def clip_adaptively(
 ) -> optax.GradientTransformation:
     """Limit the norm of each unit's gradient relative to the norm of its weights.
 
-    g <- g min(1, λ max(|w|, ε) / |g|), where w are the weights of a unit and g is their
-    gradient.
+    A unit is the set of weights that feed one output. For each unit,
+    g <- g min(1, λ max(|w|, ε) / |g|), where w are its weights and g is their gradient.
 
-    A unit is the set of weights that feed one output. In a matrix (inputs, outputs) it
-    is a column. In a leaf of three axes (attention heads) it spans the first axis only.
-    In a convolution's kernel (..., inputs, outputs) of four or five axes it spans all
-    axes but the last. A vector or a scalar is one unit. A leaf with at most one axis
-    longer than 1 is also one unit.
+    In a matrix (inputs, outputs) a unit is a column. In a leaf of three axes (attention
+    heads) it spans the first axis only. In a convolution's kernel (..., inputs,
+    outputs) of four or five axes it spans all axes but the last. A vector or a scalar
+    is one unit. A leaf with at most one axis longer than 1 is also one unit.
 
     optax.adaptive_grad_clip is the same. torch stores the weight matrix of a layer
     transposed, so in timm's adaptive_clip_grad a unit is a row.

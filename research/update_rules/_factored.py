@@ -111,7 +111,7 @@ def adafactor(
     an error of 1e-7.
     torch.optim.Adafactor always has the relative step (its lr is η). It has no
     momentum, and factors the last two axes, whatever their lengths. It does not add ε
-    to the squares, but has a lower bound of √v̂_t.
+    to the squares, but bounds √v̂_t from below.
     keras.optimizers.Adafactor also takes the minimum of the rate and 1 / √t, even if
     the rate is a schedule. It stores the whole v̂_t, so it does not save memory.
     transformers and timm factor the last two axes; newer versions of timm factor the
@@ -258,7 +258,7 @@ def _divided(g: Array, nu: Array) -> Array:
 def _divided_by_factors(g: Array, nu: Factors, axes: tuple[int, int]) -> Array:
     """Return g / √(r cᵀ / mean(r)), and 0 where a factor is 0 or overflowed.
 
-    The product r cᵀ is not formed. It could underflow.
+    The product r cᵀ is not computed, because it could underflow.
     """
     second, longest = axes
     mean = jnp.mean(nu.row, axis=second - (second > longest), keepdims=True)
@@ -274,7 +274,7 @@ def _divided_by_factors(g: Array, nu: Factors, axes: tuple[int, int]) -> Array:
 def _rms(x: Array) -> Array:
     """Return the root of the mean square of a leaf, in at least float32.
 
-    It is 0 for a leaf without entries.
+    The result is 0 for a leaf without entries.
     """
     wide = jnp.promote_types(real_dtype(x), jnp.float32)
     total = jnp.sum(abs_square(x).astype(wide))

@@ -251,15 +251,15 @@ def ema_momentum(
     m_t = μ m_(t-1) + (1 - μ) g_t,
     u_t = -η_t m_t, from m_0 = 0.
 
-    This is the heavy ball with the rate (1 - μ) η, so the length of a step does not
+    The rule is the heavy ball with the rate (1 - μ) η, so the length of a step does not
     grow with μ. optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same.
     optax's default debias=True also divides m_t by 1 - μ^t, as Adam does.
     torch.optim.SGD(momentum=μ, dampening=μ) starts from m_1 = g_1, without the factor 1
     - μ. Set undamped_start=True for that start; the first step is then 1 / (1 - μ)
     times as long.
 
-    Use it to tune μ and η separately: the rate need not be tuned again for each μ.
-    Rates in the literature are usually meant for the heavy ball.
+    Use it to tune μ and η separately: η need not be tuned again for each μ. Rates in
+    the literature are usually meant for the heavy ball.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -324,11 +324,11 @@ def sign_descent(
     same, and the paper calls it signSGD. torch does not have this rule. torch's Rprop
     also changes the rate of each coordinate.
 
-    Use it to see how much of Adam's effect comes from the sign. It also suits gradients
-    whose sizes mean nothing. With a constant rate the distance to a minimum does not
-    fall below the rate. On batches of one example, the rule approaches a point where
-    the median of the examples' gradients is 0, instead of their mean. Use large batches
-    and a decaying schedule.
+    Use it to see how much of Adam's effect comes from the sign. The rule also suits
+    gradients whose sizes carry no information. With a constant rate the distance to a
+    minimum does not fall below the rate. On batches of one example, the rule approaches
+    a point where the median of the examples' gradients is 0, instead of their mean. Use
+    large batches and a decaying schedule.
 
     Args:
       learning_rate: Learning rate η. A nonnegative number, a traced scalar or a
@@ -423,8 +423,8 @@ def noisy_sgd(
 
     The numbers of step t and leaf k, with k counted from 0, are drawn with the key
     fold_in(fold_in(key, t - 1), k). A run that is resumed at step t therefore draws the
-    same numbers. optax.noisy_sgd draws other numbers from the same distribution,
-    because it has a key in its state. torch does not have the rule.
+    same numbers as an uninterrupted run. optax.noisy_sgd draws other numbers from the
+    same distribution, because it has a key in its state. torch does not have the rule.
 
     Use it to leave flat regions and saddle points early in a training, or as a baseline
     for the noise of mini-batches.

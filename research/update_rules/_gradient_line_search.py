@@ -67,9 +67,9 @@ def backtracking_descent(
     no trial is accepted, optax takes the last trial. Here the update is then 0, and the
     state's `outcome` gives the reason.
 
-    Use it on a deterministic, cheap objective to avoid tuning a rate. It is not faster
-    than gradient descent with the best rate. On mini-batches it fits each step to the
-    current batch, and the noise remains.
+    Use it on a deterministic, cheap objective to avoid tuning a rate. The rule is not
+    faster than gradient descent with the best rate. On mini-batches it fits each step
+    to the current batch, and the noise remains.
 
     Args:
       learning_rate: Longest trial step η. A positive number, a traced scalar or a
@@ -204,9 +204,9 @@ def nonlinear_conjugate_gradient(
 
     The method restarts with d_t = -g_t if d_t is not a descent direction, or if the
     formula for β_t divides by zero. The first trial of a search is a_(t-1) <g_(t-1),
-    d_(t-1)> / <g_t, d_t>, which assumes that f decreases by as much as in the last
-    step. At the first step, and after a failed search, the first trial is η min(1, 1 /
-    |g_t|).
+    d_(t-1)> / <g_t, d_t>, which assumes that the objective decreases by as much as in
+    the last step. At the first step, and after a failed search, the first trial is η
+    min(1, 1 / |g_t|).
 
     optax does not have this rule. scipy's CG is polak_ribiere_plus with another
     implementation of the strong Wolfe search.

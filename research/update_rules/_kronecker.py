@@ -610,10 +610,10 @@ def shampoo(
     diagonal of the factor is used.
 
     If b1 = 0 and ε = 0, the first step has the direction U Vᵀ, where G = U S Vᵀ is the
-    singular value decomposition. `muon` approximates this matrix. Eigenvalues of 0 are
-    left out, as in a pseudo-inverse. If G Gᵀ overflows, the root is 0, and the step of
-    the leaf is 0. A NaN in a gradient makes all later steps of its leaf NaN; wrap the
-    rule in `skip_nonfinite` to skip such a step.
+    singular value decomposition. `muon` approximates this matrix. If an eigenvalue
+    under a root is 0, it is left out, as in a pseudo-inverse. If G Gᵀ overflows, the
+    root is 0, and the step of the leaf is 0. A NaN in a gradient makes all later steps
+    of its leaf NaN; wrap the rule in `skip_nonfinite` to skip such a step.
 
     method="eigh" uses an eigen-decomposition. method="newton" uses the coupled Newton
     iteration, which consists of matrix products and is faster on accelerators. Its

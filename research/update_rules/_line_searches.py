@@ -180,12 +180,12 @@ def strong_wolfe(
     The search is Nocedal & Wright's bracketing and zooming in a single loop, with one
     value and gradient per iteration. Before a bracket is found, the next trial is the
     minimiser of the cubic that has the values and slopes of φ at the last two trials.
-    The distance of the new trial from the earlier of the two is limited to between 2.1
-    and 5 times the distance between the two. In a bracket, the next trial is the
-    minimiser of the cubic that has the values and slopes of φ at both ends. It is kept
-    at least a tenth of the bracket's length away from both ends. If the cubic has no
-    minimiser, the trial is the middle of the bracket. A value that is not finite counts
-    as too high.
+    If h is the distance between the last two trials, the distance of the new trial from
+    the earlier of them is limited to between 2.1 h and 5 h. In a bracket, the next
+    trial is the minimiser of the cubic that has the values and slopes of φ at both
+    ends. It is kept at least a tenth of the bracket's length away from both ends. If
+    the cubic has no minimiser, the trial is the middle of the bracket. A value that is
+    not finite counts as too high.
 
     Close to a minimum, the values of f differ by less than their rounding errors. If
     φ(a) exceeds φ(0) by no more than the rounding error 10 eps |φ(0)|, where eps is the
@@ -305,7 +305,7 @@ def strong_wolfe(
 def _before(value: Array, slope: Array) -> Array:
     """Return the outcome before the first trial.
 
-    It is Outcome.EVALUATIONS_USED_UP if the search can start, else a failure.
+    The outcome is Outcome.EVALUATIONS_USED_UP if the search can start, else a failure.
     """
     finite = jnp.isfinite(value) & jnp.isfinite(slope)
     descends = jnp.where(

@@ -57,8 +57,9 @@ def natural_gradient(
     """Step along the negative gradient in the metric of the Fisher matrix.
 
     u_t = -η_t (F(x_t) + λ I)⁻¹ g_t, where λ is damping and F is the Fisher matrix. F is
-    the covariance of ∇log p(y | x), with y drawn from the model itself. The step
-    therefore does not depend on the parametrisation of the model.
+    the covariance of ∇log p(y | x), with y drawn from the model itself. If λ = 0, the
+    step therefore does not depend on the parametrisation of the model, to first order
+    in η.
 
     `canonical_fisher` computes F for the logits of logistic and softmax models, linear
     or not, as the generalised Gauss-Newton matrix. If the logits are linear in the

@@ -48,17 +48,17 @@ def optimistic_gradient_descent(
     alpha: Scalar = 1.0,
     beta: Scalar = 1.0,
 ) -> optax.GradientTransformation:
-    """Step along the gradient and its last change: u_t = -η_t (α g_t + β (g_t -
-    g_(t-1))).
+    """Step along the gradient and its last change.
 
-    In the first step g_0 = g_1. The paper has α = β = 1. With these values, the rule
-    steps along g_t + (g_t - g_(t-1)), a guess of the next gradient.
-    optax.optimistic_gradient_descent is the same. torch does not have the rule.
+    u_t = -η_t (α g_t + β (g_t - g_(t-1))). In the first step g_0 = g_1. The paper has α
+    = β = 1. With these values, the rule steps along g_t + (g_t - g_(t-1)), a guess of
+    the next gradient. optax.optimistic_gradient_descent is the same. torch does not
+    have the rule.
 
-    Use it for games and other saddle points, min over x and max over y of f(x, y), with
-    the negative gradient for y. On f = x y, gradient descent moves away from the saddle
-    point for every rate η > 0. This rule, with α = β = 1, converges to the saddle point
-    for 0 < η < 1 / √3.
+    Use it for games and other saddle points, where f(x, y) is minimised over x and
+    maximised over y. Pass the negative gradient for y. On f = x y, gradient descent
+    moves away from the saddle point for every rate η > 0. This rule, with α = β = 1,
+    converges to the saddle point for 0 < η < 1 / √3.
 
     Args:
       learning_rate: Rate η: a nonnegative number, a traced scalar or a schedule t ->

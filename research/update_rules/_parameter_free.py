@@ -196,8 +196,9 @@ def prodigy(
     s_(t+1) = β3 s_t + η_t d_t² g_t,
     d_(t+1) = max(d_t, κ r_(t+1) / |s_(t+1)|_1),
     u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t).
-    Here t is counted from 0, and β3 = √β2 by default. λ is weight_decay and κ is
-    distance_factor. As long as all gradients are 0, d does not change.
+    Here t is counted from 0, and β3 = √β2 by default. |.|_1 is the sum of the absolute
+    values, λ is weight_decay and κ is distance_factor. As long as all gradients are 0,
+    d does not change.
 
     The rule is the same as the authors' code. The paper multiplies ε by d_t instead of
     d_(t+1) (eps_by_next_distance=False). With ε = 1e-8, this changes a step by one part
@@ -444,10 +445,12 @@ def cocob(
     x_(t+1) = x_0 + θ_t (L_t + R_t) / (L_t max(G_t + L_t, α L_t)), and u_t = x_(t+1) -
     x_t.
 
-    The name stands for "continuous coin betting". The paper calls the rule
-    COCOB-Backprop, and has no η. A constant η would cancel if ε were 0.
-    optax.contrib.cocob is the same, but it computes x_t - x_0 by subtracting the
-    params, which loses digits. torch does not have the rule.
+    So L_t is the largest |c| so far, or ε if that is larger. G_t is the sum of all |c|,
+    θ_t is the sum of all -c, and R_t is the gain of the bets, at least 0. The name
+    stands for "continuous coin betting". The paper calls the rule COCOB-Backprop, and
+    has no η. A constant η would cancel if ε were 0. optax.contrib.cocob is the same,
+    but it computes x_t - x_0 by subtracting the params, which loses digits. torch does
+    not have the rule.
 
     Use it if you cannot tune a rate, and different entries need different rates. The
     rule stores five arrays per leaf. The distance from x_0 may double within a few
@@ -570,8 +573,9 @@ def dadapt_adamw(
     d_(t+1) = max(d_t, r_t / ((1 - √β2) |s_t|_1)),
     u_t = -m_t / (√v_t + ε) - w λ_t x_t, where w is weight_decay.
 
-    As long as all gradients are 0, d does not change; in this case, optax divides 0 by
-    0, and its params become NaN. Otherwise optax.contrib.dadapt_adamw is the same. Its
+    d_t is the estimate of the distance, and |.|_1 is the sum of the absolute values. As
+    long as all gradients are 0, d does not change; in this case, optax divides 0 by 0,
+    and its params become NaN. Otherwise optax.contrib.dadapt_adamw is the same. Its
     arguments betas and estim_lr0 are b1, b2 and initial_distance here. In the authors'
     package, the rule is DAdaptAdam(decouple=True, use_bias_correction=True). torch does
     not have the rule.

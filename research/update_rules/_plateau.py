@@ -54,15 +54,15 @@ def reduce_on_plateau(
 
     The updates are multiplied by a scale s, which starts at 1. The values of the
     objective are averaged in groups of accumulation_size. The mean f of a group counts
-    as better if f < (1 - rtol) f_best - atol. After `patience` means in a row that are
-    not better, s <- max(factor s, min_scale), and the next `cooldown` means do not
-    count. Chain this transformation after a rule.
+    as better than the best mean so far, f_best, if f < (1 - rtol) f_best - atol. After
+    `patience` means in a row that are not better, s <- max(factor s, min_scale), and
+    the next `cooldown` means do not count. Chain this transformation after a rule.
 
     optax.contrib.reduce_on_plateau is the same. torch's ReduceLROnPlateau reduces the
     rate one mean later: after patience + 1 means in a row that are not better. To get
     the same result there, pass a patience that is smaller by one. torch also skips a
-    reduction that would change the rate by at most eps. The callback of Keras counts in
-    the same way as this function.
+    reduction if it would change the rate by eps or less. The callback of Keras counts
+    in the same way as this function.
 
     Use it where no schedule can be planned. The value of one mini-batch is noisy. So
     use an accumulation_size of about an epoch, or pass the value on held-out data.

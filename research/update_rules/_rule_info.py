@@ -41,10 +41,10 @@ class DirectionState(NamedTuple):
 def rule_info(state: optax.OptState) -> RuleInfo:
     """Return the learning rate, outcomes and evaluations of a rule's last step.
 
-    They are the fields named `learning_rate`, `outcome` and `evaluations` anywhere in
-    the state. The states of optax's rules use the same names. If no such learning rate
-    is found, the learning rate that `optax.inject_hyperparams` keeps under
-    `hyperparams` is returned.
+    The function finds them in the state, as fields named `learning_rate`, `outcome` and
+    `evaluations` at any depth. The states of optax's rules use the same names. If no
+    such learning rate is found, the learning rate that `optax.inject_hyperparams` keeps
+    under `hyperparams` is returned.
 
     Args:
       state: State of any rule of this library or of optax.

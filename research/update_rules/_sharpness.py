@@ -126,7 +126,7 @@ def sam(
 def _ascent(rho: Scalar, gradient: Params, params: Params) -> Params:
     """Return ρ g / |g| in the dtypes of the params.
 
-    It is 0 if the gradient g is 0, and NaN if an entry of g is NaN.
+    The result is 0 if the gradient g is 0, and NaN if an entry of g is NaN.
     """
     # Use at least float32, because the square of a gradient in half precision
     # easily overflows or underflows.

@@ -52,10 +52,10 @@ def lion(
     optax.lion and timm's Lion are the same except for the default of λ: 1e-3 in optax
     and here, 0 in timm. torch does not have Lion.
 
-    Use it on large networks and large batches. Compared with AdamW, take a value of η
-    that is 3 to 10 times smaller and a value of λ that is larger by the same factor,
-    because every entry moves by η, however small its gradient. Lion keeps one array per
-    leaf. It does not converge unless η_t decreases.
+    Use it on large networks and large batches. Every entry moves by η, however small
+    its gradient. So take a value of η that is 3 to 10 times smaller than for AdamW, and
+    a value of λ that is larger by the same factor. Lion keeps one array per leaf. Lion
+    only converges if η_t decreases.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -132,9 +132,9 @@ def adopt(
     added the clipping. optax.contrib.adopt is the same. If the first gradient of an
     entry is 0 and a later gradient is not, d_t without clipping is g / ε.
 
-    Use it instead of Adam if β2 cannot be tuned. It converges with any β2, because g_t
-    is not part of its own divisor. An unusual first gradient is remembered for about 1
-    / (1 - β2) steps, which is 10,000 by default.
+    Use it instead of Adam if β2 cannot be tuned. ADOPT converges with any β2, because
+    g_t is not part of its own divisor. An unusual first gradient is remembered for
+    about 1 / (1 - β2) steps, which is 10,000 by default.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a

@@ -54,9 +54,10 @@ def polyak_step(
     `scaling` before it takes the norm, which divides the step by `scaling`. torch does
     not have the rule.
 
-    Use it if the minimum value is known. It is 0, for example, for an interpolating
-    model or a system with a solution. If f_min is too low, the steps are too long, and
-    the params do not settle near the minimum.
+    Use it if the minimum value is known. For example, the minimum value is 0 for a
+    model that can fit all examples exactly, and for a system of equations with a
+    solution. If f_min is too low, the steps are too long, and the params do not settle
+    near the minimum.
 
     Args:
       learning_rate: Factor c of the step, at least 0; may be traced. 1 gives Polyak's
@@ -260,8 +261,8 @@ def adgd(learning_rate: Scalar = 1e-3) -> optax.GradientTransformation:
     descent". optax and torch do not have this rule.
 
     Use it on smooth convex problems with full gradients. On such problems it converges
-    without any known constants. It is cautious: it is slower than gradient descent with
-    a tuned rate, and slower than `barzilai_borwein` where that rule converges.
+    without any known constants. But the rule is slower than gradient descent with a
+    tuned rate, and slower than `barzilai_borwein` where `barzilai_borwein` converges.
 
     Args:
       learning_rate: Rate λ_0 of the first step, positive; may be traced. The first step
@@ -342,8 +343,8 @@ def _length(a: Params, like: Array) -> Array:
 def _scale(a: Params, like: Array) -> Array:
     """Return a factor by which to divide before squares are summed.
 
-    It is 1 if the sum of 2^32 squares stays within the range of the dtype of `like`.
-    Otherwise it is the absolute value of the largest entry.
+    The factor is 1 if the sum of 2^32 squares stays within the range of the dtype of
+    `like`. Otherwise it is the absolute value of the largest entry.
     """
     if not jax.tree.leaves(a):
         return jnp.ones_like(like)

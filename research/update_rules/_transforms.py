@@ -35,12 +35,13 @@ class DescendState(NamedTuple):
 
 @checked
 def descend(learning_rate: Scalar | Schedule) -> optax.GradientTransformation:
-    """Step against the incoming direction d: u_t = -η_t d_t.
+    """Step against the incoming direction: u_t = -η_t d_t.
 
-    Every rule ends with this transformation. The rate is rounded to each leaf's dtype
-    before the multiplication, whether it is a float or traced. So bfloat16 leaves are
-    not widened, and a float and a traced rate give the same bits.
-    optax.scale_by_learning_rate does so only for schedules.
+    d_t are the incoming updates, and u_t are the returned updates. Every rule ends with
+    this transformation. The rate is rounded to each leaf's dtype before the
+    multiplication, whether it is a float or traced. So bfloat16 leaves are not widened,
+    and a float and a traced rate give the same bits. optax.scale_by_learning_rate
+    rounds the rate only if it comes from a schedule.
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -139,13 +140,13 @@ def direction_of(rule: optax.GradientTransformation) -> optax.GradientTransforma
 def add_decayed_weights(
     weight_decay: Scalar, mask: Any = None, cautious: bool = False
 ) -> optax.GradientTransformation:
-    """Add the scaled weights: d_t <- d_t + λ x_t.
+    """Add weight decay to the incoming direction d_t: d_t <- d_t + λ x_t.
 
-    If this transformation is chained before a rule, the decay is coupled: it adds the
-    gradient of ½ λ |x|², as torch's `weight_decay` does in SGD and Adam. If it stands
-    between the direction of an adaptive rule and the learning rate, the decay is
-    decoupled. `adamw` is built in this way. optax's transformation is the same, and
-    also accepts a schedule for λ.
+    x_t are the params. If this transformation is chained before a rule, the decay is
+    coupled: it adds the gradient of ½ λ |x|², as torch's `weight_decay` does in SGD and
+    Adam. If it stands between the direction of an adaptive rule and the learning rate,
+    the decay is decoupled. `adamw` is built in this way. optax's transformation is the
+    same, and also accepts a schedule for λ.
 
     With cautious=True, an entry decays only if d_t x_t >= 0. The decay then never works
     against the step along d_t. optax 0.2.8 does not have this form.
@@ -315,9 +316,9 @@ def reached(count: Int[Array, ""], limit: Integer) -> Bool[Array, ""]:
 def evaluation_params(state: optax.OptState, params: Params) -> Params:
     """Return the params at which a rule should be evaluated.
 
-    They are the `evaluation_params` in the rule's state, for example Lookahead's slow
-    params or an average of iterates. If the state has no such field, the params
-    themselves are returned. If one averaging rule wraps another, the
+    The function returns the field `evaluation_params` of the rule's state, for example
+    Lookahead's slow params or an average of iterates. If the state has no such field,
+    the params themselves are returned. If one averaging rule wraps another, the
     `evaluation_params` of the outer rule are returned. For rules on parts of the params
     (optax.masked, optax.partition), each part uses its own field, and the leaves of a
     part without such a field are taken from params.

@@ -54,8 +54,8 @@ def lars(
 
     u_t = μ u_(t-1) - η_t c |x_t| / (|g_t| + λ |x_t| + ε) (g_t + λ x_t) for each leaf.
 
-    c is trust_coefficient, λ is weight_decay and μ is momentum. The factor c |x_t| /
-    (|g_t| + λ |x_t| + ε), the ratio, is 1 if |x_t| is 0, or if |g_t| + λ |x_t| is 0.
+    c is trust_coefficient, λ is weight_decay and μ is momentum. The ratio c |x_t| /
+    (|g_t| + λ |x_t| + ε) is replaced by 1 if |x_t| is 0, or if |g_t| + λ |x_t| is 0.
     With nesterov=True, the update is μ u_t plus the last term of u_t.
 
     The paper, timm's Lars and NVIDIA's LARC divide by the sum of two norms, as here.

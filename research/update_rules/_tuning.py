@@ -1,6 +1,7 @@
 """Learning rates and momenta with proven convergence rates.
 
-They are computed from the smallest and the largest curvature of the function.
+The rates and momenta are computed from the smallest and the largest curvature of the
+function.
 """
 
 from typing import NamedTuple
@@ -29,9 +30,9 @@ class Constants(NamedTuple):
 def gradient_descent_rate(smoothness: Scalar, strong_convexity: Scalar) -> Scalar:
     """Return the learning rate with the fastest guaranteed convergence.
 
-    The rate is η = 2 / (L + m). With it, each step of gradient descent multiplies the
-    distance to the minimum by at most (κ - 1) / (κ + 1), where κ = L / m. No other
-    constant rate has a better guarantee.
+    The rate is η = 2 / (L + m). With this rate, each step of gradient descent
+    multiplies the distance to the minimum by at most (κ - 1) / (κ + 1), where κ = L /
+    m. No other constant rate has a better guarantee.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -53,11 +54,11 @@ def gradient_descent_rate(smoothness: Scalar, strong_convexity: Scalar) -> Scala
 def heavy_ball_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constants:
     """Return Polyak's constants, with which `heavy_ball` is fastest on quadratics.
 
-    They are η = 4 / (√L + √m)² and μ = ((√κ - 1) / (√κ + 1))², where κ = L / m. On
-    quadratics, each step multiplies the distance to the minimum by (√κ - 1) / (√κ + 1),
-    up to a factor that grows with the number of steps. On other functions, the iterates
-    may cycle forever: Lessard, Recht & Packard give an example with κ = 25 in section
-    4.6.
+    The constants are η = 4 / (√L + √m)² and μ = ((√κ - 1) / (√κ + 1))², where κ = L /
+    m. On quadratics, each step multiplies the distance to the minimum by (√κ - 1) / (√κ
+    + 1), up to a factor that grows with the number of steps. On other functions, the
+    iterates may cycle forever: Lessard, Recht & Packard give an example with κ = 25 in
+    section 4.6.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -85,11 +86,11 @@ def heavy_ball_constants(smoothness: Scalar, strong_convexity: Scalar) -> Consta
 def nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constants:
     """Return Nesterov's constants, which suit every strongly convex function.
 
-    They are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. For every smooth,
-    strongly convex function, f(x_k) - f* <= (1 - 1 / √κ)^k (f(x_0) - f* + ½ m |x_0 -
-    x*|²) after k steps. Here x_k is the iterate itself, not the look-ahead point at
-    which the gradient is taken. On quadratics, each step multiplies the distance to the
-    minimum by 1 - 1 / √κ in the long run.
+    The constants are η = 1 / L and μ = (√κ - 1) / (√κ + 1), where κ = L / m. For every
+    smooth, strongly convex function f with the minimum f* at x*, f(x_k) - f* <= (1 - 1
+    / √κ)^k (f(x_0) - f* + ½ m |x_0 - x*|²) after k steps. Here x_k is the iterate
+    itself, not the look-ahead point at which the gradient is taken. On quadratics, each
+    step multiplies the distance to the minimum by 1 - 1 / √κ in the long run.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -113,9 +114,9 @@ def nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constant
 def tuned_nesterov_constants(smoothness: Scalar, strong_convexity: Scalar) -> Constants:
     """Return the constants with which `nesterov` is fastest on quadratics.
 
-    They are η = 4 / (3L + m) and μ = (√(3κ + 1) - 2) / (√(3κ + 1) + 2), where κ = L /
-    m. On quadratics, each step multiplies the distance to the minimum by 1 - 2 / √(3κ +
-    1) in the long run. This convergence rate is proved only for quadratics.
+    The constants are η = 4 / (3L + m) and μ = (√(3κ + 1) - 2) / (√(3κ + 1) + 2), where
+    κ = L / m. On quadratics, each step multiplies the distance to the minimum by 1 - 2
+    / √(3κ + 1) in the long run. This convergence rate is proved only for quadratics.
 
     Args:
       smoothness: Largest curvature L, positive; may be traced.
@@ -142,11 +143,11 @@ def nesterov_momentum(t: Integer) -> Float[Array, "*shape"]:
     """Return Nesterov's growing momentum, for functions without strong convexity.
 
     The momentum is μ_t = t / (t + 3), with t counted from 0. With the learning rate η =
-    1 / L, every convex function with curvature at most L satisfies f(x_k) - f* <= 2 L
-    |x_0 - x*|² / (k + 1)² after k steps. Here x_k is the iterate itself, not the
-    look-ahead point at which the gradient is taken. Nesterov's own sequence is (a_t -
-    1) / a_(t+1), where a_(t+1) = ½ (1 + √(4 a_t² + 1)). Nesterov's sequence has the
-    same limit and the same bound.
+    1 / L, every convex function f with curvature at most L and the minimum f* at x*
+    satisfies f(x_k) - f* <= 2 L |x_0 - x*|² / (k + 1)² after k steps. Here x_k is the
+    iterate itself, not the look-ahead point at which the gradient is taken. Nesterov's
+    own sequence is (a_t - 1) / a_(t+1), where a_(t+1) = ½ (1 + √(4 a_t² + 1)).
+    Nesterov's sequence has the same limit and the same bound.
 
     Args:
       t: Number of steps taken, any shape.

@@ -39,8 +39,8 @@ class Verification(NamedTuple):
     Attributes:
       same: Whether rule and reference agree within the tolerance on every problem on
         which they could be compared.
-      problem: Name of the problem with the largest deviation.
-      deviation: The largest deviation, with its step and leaf.
+      problem: Name of the problem on which the rule deviates most from the reference.
+      deviation: Deviation on this problem, with its step and leaf.
       deviations: Deviation on each problem, by the problem's name.
       reasons: Reasons why rule and reference could not be compared, by the problem's
         name.
@@ -107,12 +107,12 @@ def verify_rule(
       rule: A gradient transformation, a function that takes the learning rate first and
         returns a gradient transformation, the name of a rule of this library, a dotted
         name such as "optax.adam", a Formula, or a subclass of `torch.optim.Optimizer`
-        such as "torch.optim.Adam". A class gets its arguments under its own names:
-        learning_rate as lr, and b1 and b2 as betas. Arguments that it does not take are
-        left out.
+        such as "torch.optim.Adam". A class of PyTorch gets its arguments under its own
+        names: learning_rate as lr, and b1 and b2 as betas. Arguments that the class
+        does not take are left out.
       reference: As for `rule`, but the name of a rule of this library stands for its
-        paper's formula in arithmetic of fifty digits. The reference may also be
-        recorded trajectories by the problem's name, such as
+        paper's formula in arithmetic of fifty digits. The reference may also be a dict
+        from problem names to recorded trajectories, such as
         `recorded.recorded_walks("adam/defaults")`. Such trajectories have their own
         learning rates.
       problems: Problems to compare on. None means all of PROBLEMS.
@@ -236,7 +236,7 @@ def _compared(
     dtype: Any,
     tolerance: float,
 ) -> Evidence:
-    """Run rule and reference on one problem, and return the evidence."""
+    """Run rule and reference on one problem, and return the trajectories."""
     others = {key: value for key, value in given.items() if key != "learning_rate"}
 
     def walked(subject: Any, name: str) -> Walk:

@@ -275,7 +275,7 @@ def adahessian(
 
 
 def times(matrix: Any, z: Leaves) -> Leaves:
-    """Return the product of a matrix and the entries of all leaves in order."""
+    """Return a matrix times the vector of all entries, in the shapes of the leaves."""
     entries = matrix * mpmath.matrix([e for a in z.arrays for e in a.flat])
     ends = np.cumsum([a.size for a in z.arrays])
     parts = np.split(np.array(list(entries), object), ends[:-1])

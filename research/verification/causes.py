@@ -41,11 +41,12 @@ def likely_cause(
 ) -> str | None:
     """Return the mistake that makes the reference behave like the rule.
 
-    The mistake must explain the rule on every problem. These kinds are tried in order:
-    the mistakes of the formula, other values of the formula's arguments, other
-    formulas, general mistakes (a wrong sign, a wrong length, updates that are one step
-    late), and two mistakes at once. If several mistakes of one kind explain the rule,
-    the mistake with the smallest remaining deviation is returned.
+    A mistake explains the rule if the reference with this mistake agrees with the rule
+    on every problem. These kinds of mistakes are tried in order: the mistakes of the
+    formula, other values of the formula's arguments, other formulas, general mistakes
+    (a wrong sign, a wrong length, updates that are one step late), and two mistakes at
+    once. If several mistakes of one kind explain the rule, the mistake with the
+    smallest remaining deviation is returned.
 
     Args:
       evidence: Comparisons of rule and reference, one for each problem. On at least one
@@ -112,7 +113,7 @@ def _apart(
 
 
 def _telling_steps(e: Evidence) -> int:
-    """Return how many steps to compare: some steps beyond the first that deviates.
+    """Return how many steps to compare: a few more than up to the first deviation.
 
     Steps at which a descent diverges are excluded.
     """
@@ -127,7 +128,8 @@ def _telling_steps(e: Evidence) -> int:
 def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
     """Return the first steps of both trajectories, for comparison.
 
-    Entries that are NaN in both, as a mistake may make them, are set to 0 and so agree.
+    A mistake may make entries NaN. Entries that are NaN in both trajectories are set to
+    0, so that they count as equal.
     """
     shown_found, shown_wrong = {}, {}
     for field in ("iterates", "updates", "evaluations"):

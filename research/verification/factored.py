@@ -150,9 +150,10 @@ def optax_adafactor(
 ) -> optax.GradientTransformation:
     """Return optax.adafactor, built from its parts, with a more accurate t^-c.
 
-    c is decay_rate. optax computes this power in float32, so in float64 its updates
-    would be wrong by 1e-7. Here the power has the dtype of the rate. optax does not
-    multiply the weight decay by the rate.
+    t is the step number, and c is decay_rate. optax computes this power in float32, so
+    in float64 its updates would be wrong by 1e-7. Here the power has the dtype of the
+    rate. optax does not multiply the weight decay by the rate, so this function
+    multiplies it.
     """
 
     def decay_at(count: Any, exponent: Any):

@@ -78,12 +78,18 @@ def nonlinear_conjugate_gradient(
 
 
 def flat(f: Function, x: Leaves, d: Leaves, first: Number):
-    """Run `strong_wolfe` with c2 = 0.1, the usual value for conjugate gradients."""
+    """Run `strong_wolfe` with the bound c2 = 0.1 on the slope.
+
+    This value is usual for conjugate gradients.
+    """
     return strong_wolfe(f, x, d, first, c2=0.1)
 
 
 def conjugacy(beta: str, g: Leaves, g_before: Any, d: Leaves):
-    """Return β by the formula of this name; 0 if the formula divides by zero."""
+    """Return β, the factor of the last direction, by the formula with this name.
+
+    β is 0 if the formula divides by zero.
+    """
     y = g - g_before
     above = dot(g, g) if beta in ("fletcher_reeves", "dai_yuan") else dot(g, y)
     below = (

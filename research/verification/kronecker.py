@@ -169,7 +169,10 @@ def kl_soap(
 def whitened(
     a: Leaf, bases: Sequence[Square], spectra: Sequence[Leaf], axis: int
 ) -> Leaf:
-    """Return a leaf times Q diag(d)^(-1/2) along each axis except the given one."""
+    """Return a leaf times Q diag(d)^(-1/2) along each axis except the given one.
+
+    Q is the basis of the axis, and d are its eigenvalues.
+    """
     scaled = [
         (q / np.array([mpmath.sqrt(e) for e in d], object)).T
         for q, d in zip(bases, spectra, strict=True)
@@ -183,19 +186,22 @@ def only(axis: int, matrix: Square, ndim: int) -> list[Square | None]:
 
 
 def at_least(values: Leaf, c: int) -> Leaf:
-    """Return max(d, c^(-2)) for each entry d."""
+    """Return max(d, c^(-2)) for each entry d of values."""
     return np.array([max(d, mpmath.mpf(1) / c**2) for d in values], object)
 
 
 def products(g: Leaf, axis: int):
-    """Return G Gᵀ; the rows of G are the slices along an axis (1 for a scalar)."""
+    """Return G Gᵀ, where the rows of G are the slices of g along an axis.
+
+    A scalar counts as a vector with one entry.
+    """
     g = np.moveaxis(np.atleast_1d(g), axis, 0)
     g = g.reshape(len(g), g.size // max(len(g), 1))
     return g @ g.T
 
 
 def along_axes(a: Leaf, matrices: Iterable[Square | None]):
-    """Return an array with each axis multiplied by its matrix; None changes nothing."""
+    """Return an array with each axis multiplied by its matrix, if it is not None."""
     found = np.atleast_1d(a)
     for k, matrix in enumerate(matrices):
         if matrix is not None:

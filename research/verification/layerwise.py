@@ -202,8 +202,7 @@ def mean_square_of_rows(a: Leaf):
 
 
 def wanted(a: Leaf, consistent_rms: Number | None):
-    """Return the norm that a step of NorMuon has, from the orthogonal matrix of
-    Muon."""
+    """Return the norm of a NorMuon step, given the orthogonal matrix of Muon."""
     if consistent_rms is not None:
         return consistent_rms * mpmath.sqrt(np.size(a))
     return mpmath.sqrt(shape_factor(a)) * norm(Leaves([a]))
@@ -240,20 +239,20 @@ def on_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
 
 
 def before_projection(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return the Y of `on_sphere`, without the projection R Y / |Y|."""
+    """Return Y = X - η R D / |D|, without the projection R Y / |Y| of `on_sphere`."""
     return a - learning_rate * (
         radius * d / norm(Leaves([d])) if a.ndim == 2 and norm(Leaves([d])) else d
     )
 
 
 def of_full_length(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return R Y / |Y| with Y = X - η D, where D is not normalised."""
+    """Return R Y / |Y| with Y = X - η D. Unlike in `on_sphere`, D is not scaled."""
     y = a - learning_rate * d
     return radius * y / norm(Leaves([y])) if a.ndim == 2 else y
 
 
 def along_the_sphere(a: Leaf, d: Leaf, radius: Number, learning_rate: Number):
-    """Return R Y / |Y| with a step along the part of D that is orthogonal to X."""
+    """Return `on_sphere` with the part of D that is orthogonal to X in place of D."""
     if a.ndim == 2:
         d = d - a * ((a * d).sum() / (a * a).sum())
     return on_sphere(a, d, radius, learning_rate)

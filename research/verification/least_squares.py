@@ -98,7 +98,10 @@ def second(f: Any, x: Leaves, r: Any, h: Leaves):
 
 
 def bending(f: Any, x: Leaves, r: Any):
-    """Return the matrix Σ r_i ∇²r_i, from its products with sums of two axes."""
+    """Return the matrix Σ r_i ∇²r_i, computed from second derivatives along lines.
+
+    The lines have the directions of the axes and of sums of two axes.
+    """
     n = len(list(flat(x)))
     axes = [like([int(i == k) for i in range(n)], x) for k in range(n)]
     own = [second(f, x, r, axis) for axis in axes]

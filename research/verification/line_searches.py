@@ -120,9 +120,9 @@ def inwards(low: Point, high: Point):
 def outwards(before: Point, point: Point):
     """Return the next trial beyond the last point, while there is no bracket.
 
-    The trial is the minimiser of `cubic` for the last two points. Its distance from
-    `before` is limited to between 2.1 and 5 times the distance from `before` to
-    `point`.
+    The trial is the minimiser of `cubic` for the last two points. If h is the distance
+    from `before` to `point`, the distance of the trial from `before` is limited to
+    between 2.1 h and 5 h.
     """
     width, a = point[0] - before[0], cubic(before, point)
     nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width

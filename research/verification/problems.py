@@ -201,7 +201,7 @@ def _given(
 def _short(a: np.ndarray) -> np.ndarray:
     """Round to float32 and return float64.
 
-    Both dtypes then start from the same numbers.
+    Runs in float32 and in float64 then start from the same numbers.
     """
     return np.asarray(a, np.float32).astype(np.float64)
 

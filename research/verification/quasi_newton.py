@@ -21,8 +21,7 @@ from research.verification.problems import PROBLEMS
 
 
 def first_scale(g: Leaves, first_step: str):
-    """Return min(1, 1 / |g|), with |g|_2 if first_step is "euclidean", and else
-    |g|_1."""
+    """Return min(1, 1 / |g|): |g| is |g|_2 for first_step "euclidean", else |g|_1."""
     return capped(
         norm(g) if first_step == "euclidean" else dot(absolute(g), zeros_like(g) + 1)
     )

@@ -104,7 +104,7 @@ def _imported(word: str) -> tuple[Any, list[str]]:
 def made(
     rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
 ) -> optax.GradientTransformationExtraArgs:
-    """Return a rule, made by its constructor if necessary, with a check of each call.
+    """Return a rule whose calls are checked, and build it if a constructor is given.
 
     The error messages contain the name of the rule.
 
@@ -149,7 +149,7 @@ def guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransfor
     Args:
       name: Name of the rule in messages.
       constructor: A function of hyper-parameters by name, or a rule that is already
-        made, which the result returns.
+        made. In the second case, hyper-parameters have no effect.
     Returns:
       The constructor, a function of hyper-parameters by name. It raises the errors of
       `made`.
@@ -227,7 +227,8 @@ def _check_state(before: Any, after: Any, name: str) -> None:
 def calling(raised: str, when: str, call: Callable[[], Any]) -> Any:
     """Return the result of the call, and convert an exception to a RuleError.
 
-    The error names the rule, the kind of exception, its place and its message.
+    The error names the rule and the kind of exception, and contains the line of code
+    that raised it and its message.
 
     Args:
       raised, when: Parts of the message before and after the kind of exception, such as

@@ -29,10 +29,10 @@ def schedule_free_sgd(
     weight_decay: float = 0.0,
     weight_power: float = 2.0,
 ) -> Iterator[Leaves]:
-    """Yield the points y of schedule-free descent: introduction of Defazio et al.
-    (2024).
+    """Yield the points y of schedule-free descent, by Defazio et al. (2024).
 
-    Weights, warm-up and weight decay are those of algorithm 1 of the same paper.
+    The rule is that of the introduction of the paper. Weights, warm-up and weight decay
+    are those of its algorithm 1.
     """
     y = z = x
     total = 0

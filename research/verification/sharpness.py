@@ -33,7 +33,7 @@ def sam(
 def _unit() -> optax.GradientTransformation:
     """Return optax.contrib.normalize with zero gradients left at zero.
 
-    optax divides 0 by 0 there.
+    For a zero gradient, optax itself divides 0 by 0.
     """
 
     def update(updates: Params, state: Any, params: Params | None = None):

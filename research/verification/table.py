@@ -39,8 +39,8 @@ class Cell(NamedTuple):
         the problem. The authority is the kind of reference, one of AUTHORITIES.
       arguments: Arguments other than the defaults, as a user writes them; "" for the
         defaults.
-      deviation: The largest deviation, with its step and leaf; None if there was no
-        comparison.
+      deviation: The largest deviation of the rule from the authority, with its step and
+        leaf; None if there was no comparison.
       reason: The reason why there was no comparison; None if there was a comparison.
       bound: Largest deviation that is allowed.
     """

@@ -1,7 +1,7 @@
 """Run a `torch.optim.Optimizer` on the problems of the verification.
 
-PyTorch is optional. It is imported only when an optimizer of PyTorch is run, which
-means that it has already been imported by whoever defined the optimizer.
+PyTorch is optional. This module imports PyTorch only when it runs an optimizer of
+PyTorch. The user has then imported PyTorch already, to define the optimizer.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ BETAS = ("b1", "b2", "b3")
 def is_torch_class(value: Any) -> bool:
     """Return whether a value is a subclass of `torch.optim.Optimizer`.
 
-    This does not import PyTorch. As long as PyTorch is not imported, no subclass can
-    exist.
+    This function does not import PyTorch. As long as PyTorch is not imported, no
+    subclass can exist.
 
     Example:
       >>> is_torch_class(dict)
@@ -46,8 +46,8 @@ def is_torch_class(value: Any) -> bool:
 def torch_arguments(optimizer: type, given: dict[str, Any]) -> dict[str, Any]:
     """Return arguments under the names that a PyTorch class gives them.
 
-    learning_rate becomes lr, and b1 and b2 become betas, if the class takes these.
-    Arguments that the class does not take are left out.
+    learning_rate becomes lr, and b1 and b2 become betas, if the class has arguments
+    with these names. Arguments that the class does not take are left out.
 
     Args:
       optimizer: A subclass of `torch.optim.Optimizer`.
@@ -120,7 +120,7 @@ def walk_torch(
 
 
 def _value_and_grad(problem: Problem, dtype: str, structure: Any) -> Any:
-    """Return a function of (leaves, step) that returns value and gradient's leaves."""
+    """Return a function (leaves, step) -> (value, leaves of the gradient)."""
     if problem.objective is None:
         grads = [np.asarray(g, dtype) for g in jax.tree.leaves(problem.gradients)]
 

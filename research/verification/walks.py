@@ -386,17 +386,18 @@ def distance(
     difference is then the maximum of |x - y| / (1 + |y|) over the iterates x of `found`
     and y of `reference`.
 
-    If the problem is a sequence of gradients, the difference is the maximum of |u - v|
-    / max_t |v_t| over the updates u of `found` and v of `reference`, entry by entry, so
-    that small entries count as much as large ones. If the updates of `found` are
-    differences of stored iterates, they have the rounding errors of the iterates. |u -
-    v| is then divided by the larger of max_t |v_t| and |y|. If a gradient is NaN, the
-    iterates are compared instead, because NaN params have no differences.
+    If the problem is a sequence of gradients, the updates u of `found` and v of
+    `reference` are compared entry by entry. The difference is the maximum of |u - v| /
+    max_t |v_t|. Small entries therefore count as much as large ones. If the updates of
+    `found` are differences of stored iterates, they have the rounding errors of the
+    iterates. |u - v| is then divided by the larger of max_t |v_t| and |y|. If a
+    gradient is NaN, the iterates are compared instead, because NaN params have no
+    differences.
 
-    If only one of two compared values is finite, the difference is inf. If both are
-    NaN, the difference is 0 if the problem has NaN in its gradients. Otherwise it is
-    inf, so that failed runs never count as equal. If both rules are evaluated at points
-    other than their iterates, these points are compared in the same way as the
+    If only one of two compared values is finite, the difference is inf. If both values
+    are NaN, the difference is 0 if the problem has NaN in its gradients, and inf if it
+    does not. Failed runs therefore never count as equal. If both rules are evaluated at
+    points other than their iterates, these points are compared in the same way as the
     iterates.
 
     Args:

@@ -284,10 +284,10 @@ def make_network(name: str, *, size: str = "small") -> NetworkWorkload:
 
 
 def check_network_name(name: Any) -> None:
-    """Raise an error if a name is not one of `NETWORKS`. It lists the known names.
+    """Raise an error if a name is not one of `NETWORKS`.
 
     Raises:
-      ValueError: The name is unknown.
+      ValueError: The name is unknown. The message lists the known names.
     Example:
       >>> check_network_name("mlp_digits")
     """

@@ -1,8 +1,11 @@
 """Evaluation of a jaxpr on power series, equation by equation.
 
-The rule of an equation is the first of these that applies: a rule of this module
-(functions inside functions, loops); a recurrence; for a linear operation, the operation
-on each coefficient; for any other operation, the series of its derivative, integrated.
+Each equation is evaluated by the first of these rules that applies:
+
+- functions inside functions, and loops: a rule of this module;
+- elementary operations: a recurrence of the module `recurrences`;
+- linear operations: the operation itself, on each coefficient;
+- other operations: the series of their derivative, which is then integrated.
 """
 
 import itertools
@@ -64,9 +67,9 @@ class Context(NamedTuple):
         one. None means that coefficients are computed when they are read: order k of
         all equations before order k + 1.
       known: Dict from the primitive and inputs of each evaluated equation to its
-        outputs. It is needed where a series is computed from its derivative: y' often
-        contains y again, and without this dict the number of evaluations would double
-        with each order.
+        outputs. It is needed where the series of y(t) is computed from that of y'(t):
+        the formula for y' often contains y again. Without this dict, the number of
+        evaluations would double with each order.
     """
 
     order: int | None
@@ -117,10 +120,11 @@ def evaluate(jaxpr: Any, inputs: Sequence[Series], context: Context) -> list[Ser
 
 
 def _in_step(results: list[Series], moving: list[Series]) -> list[Series]:
-    """Compute all series of a jaxpr to order k when an output asks for order k.
+    """Return the outputs as series that compute all series of a jaxpr in step.
 
-    Without this order, Python calls would nest as deep as the longest chain of
-    equations.
+    Before coefficient k of an output is computed, coefficient k of every series in
+    `moving` is computed. Otherwise Python calls would nest as deep as the longest chain
+    of equations.
     """
 
     def rows() -> Iterator[list[Coefficient]]:
@@ -193,10 +197,10 @@ def _is_inexact(aval: Any) -> bool:
 
 
 def _same(known: Known, equation: Any, inputs: Sequence[Series]) -> bool:
-    """Return whether an equation is known, given that its inputs are the same.
+    """Return whether an equation equals one that was evaluated with the same inputs.
 
-    JAX traces a custom rule again at each call. So two custom functions are the same if
-    their jaxprs and the jaxprs of their rules have the same text and constants.
+    JAX traces a custom rule again at each call. So two custom functions count as equal
+    if their jaxprs and the jaxprs of their rules have the same text and constants.
     """
     if known.equation is equation:
         return True
@@ -275,8 +279,8 @@ class _Moving(NamedTuple):
       places: Positions of the inputs that depend on t, among all inputs.
       values: Values of all inputs at t = 0.
       call: Function (moving, values) -> the floating and complex outputs. `moving` are
-        values of the inputs that depend on t. They replace those in `values`, which are
-        values of all inputs.
+        values of the inputs that depend on t. They replace the corresponding entries of
+        `values`, which has a value for every input.
     """
 
     places: list[int]

@@ -1,7 +1,7 @@
 """Power series whose coefficients are computed one after another, on demand.
 
 A coefficient is an array, or None if it is known to be zero. The coefficients stay in
-Python lists. Stacked in one array, they take ten times as long to compile and to run.
+Python lists, because one stacked array takes ten times as long to compile and to run.
 """
 
 import itertools

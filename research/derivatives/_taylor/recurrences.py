@@ -213,7 +213,8 @@ def _cbrt(operation: Operation, x: Series) -> Coefficients:
 def _zero_base(a: float, x: Series, y: Coefficients) -> Coefficients:
     """Replace the coefficients of x^a at x = 0, where the recurrence divides by 0.
 
-    There the first coefficients are 0 (for order k < a), and the next are infinite.
+    There the coefficients of orders k < a are 0, and all others are infinite (NaN if
+    the coefficient of order 1 of x is 0).
     """
     yield next(y)
     for k in itertools.count(1):
@@ -253,7 +254,7 @@ def _integer_power(x: Series, exponent: int) -> Coefficients:
 
 
 def _bessel(column: int) -> Callable[..., Coefficients]:
-    """Return the rule of e^(-|x|) I_0(x) or e^(-|x|) I_1(x).
+    """Return the rule of e^(-|x|) I_0(x) (column 0) or e^(-|x|) I_1(x) (column 1).
 
     p = e^(-|x|) I_0 and q = e^(-|x|) I_1 satisfy p' = q - s p and q' = p - s q - q / x,
     where s is the sign of x (DLMF 10.29). At x = 0 the rule of JAX is p' = q, q' = 1/2.

@@ -564,7 +564,7 @@ def erf(x: Interval) -> Interval:
 
 
 def cube_root(x: Interval) -> Interval:
-    """Return ∛x. The ends are floats near NumPy's value whose cubes enclose x."""
+    """Return ∛x. The ends are floats near NumPy's result, and their cubes enclose x."""
     low, high = _cube_root_at(x.low), _cube_root_at(x.high)
     return interval(low.low, high.high, x)
 

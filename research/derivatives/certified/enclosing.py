@@ -205,8 +205,8 @@ class Batched:
     """A function of a point, enclosed for many boxes at once.
 
     Attributes:
-      deadline: Value of `time.monotonic()` after which many boxes are not enclosed any
-        more. A single box always is.
+      deadline: Value of `time.monotonic()` after which a call for several boxes raises
+        TimeOver. A call for one box is always completed.
       lines: Lines of the program at which a comparison may have both answers or a value
         may be undefined.
     """
@@ -220,10 +220,11 @@ class Batched:
         self.lines: dict[str, str] = {}
 
     def __call__(self, low: np.ndarray, high: np.ndarray) -> Interval:
-        """Enclose the results over boxes; the trouble has the shape (boxes,).
+        """Enclose the results over boxes; `trouble` has the shape (boxes,).
 
         Raises:
-          TimeOver: There are several boxes, and the deadline is over before the last.
+          TimeOver: There are several boxes, and the deadline passes before the last one
+            is enclosed.
         """
         chunk = CHUNKS[0] if len(low) <= CHUNKS[0] else CHUNKS[-1]
         same = low is high

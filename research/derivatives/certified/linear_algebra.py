@@ -1,8 +1,8 @@
 """Enclosure of triangular factors and solutions of small linear systems.
 
 This is Gaussian elimination in interval arithmetic. The pivots are chosen once for each
-interval matrix, at its midpoint. If no pivot can be 0, they are valid pivots for every
-matrix inside it.
+interval matrix, at its midpoint. If no pivot can be 0, the pivots are valid for every
+matrix inside the interval matrix.
 """
 
 from collections.abc import Sequence

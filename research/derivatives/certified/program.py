@@ -1,9 +1,9 @@
 """Enclosure of a JAX program over boxes: each equation is enclosed by its rule.
 
 The program is read as a function of real numbers: its constants are the exact values of
-their floats, and no operation rounds. Some constants of JAX's own derivative rules,
-such as 2/√π, and of its sinc are widened to contain the real number. Whether the
-program computes in float32 or float64 does not matter.
+their floats, and no operation rounds. Some constants of JAX's derivative rules, such as
+2/√π, and some of JAX's sinc are widened to contain the real number. It does not matter
+whether the program computes in float32 or float64.
 """
 
 import math
@@ -111,8 +111,8 @@ class Extreme(NamedTuple):
 
     Attributes:
       root: The variable.
-      axes: Its axes that are gone.
-      kept: Its axes that are left, in the order of the result.
+      axes: Axes of the variable along which the maximum or minimum is taken.
+      kept: The other axes of the variable, in the order of the result.
       name: "reduce_max" or "reduce_min".
     """
 
@@ -176,7 +176,7 @@ def _adds_axes(equation: Any) -> bool:
 
 
 def _attained(x: Interval, name: str, axes: tuple[int, ...]) -> Interval:
-    """Return at which entries the maximum or minimum of x along the axes is attained.
+    """Return whether each entry of x attains the maximum or minimum along the axes.
 
     The answer for an entry is undecided (False or True) where two entries may both be
     the largest. This includes two entries that are always equal, since the maximum then
@@ -463,14 +463,14 @@ STRUCTURES: dict[str, Callable[..., list[Any]]] = {
 
 
 def check_derivatives(program: Any) -> None:
-    """Refuse a program whose derivative in JAX need not be that of its values.
+    """Raise an error if JAX's derivative may not be that of the program's values.
 
     The derivative rules of JAX itself are trusted. A rule of the user may be wrong, and
     `stop_gradient` changes the derivative on purpose.
 
     Raises:
-      UnsupportedPrimitiveError: The program has such a part. The message names the
-        line.
+      UnsupportedPrimitiveError: The program contains a rule of the user or
+        `stop_gradient`. The message names the line.
     """
     for equation in program.eqns:
         name = equation.primitive.name

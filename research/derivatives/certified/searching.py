@@ -2,7 +2,7 @@
 
 A box is dropped if a function surely has no root in it. Krawczyk's operator proves that
 a box has exactly one root, or none, or makes the box smaller. Otherwise the box is cut
-in two. Boxes that are tiny and still open are reported as undecided.
+in two. Tiny boxes for which nothing is proved are reported as undecided.
 """
 
 import time
@@ -158,8 +158,8 @@ def certified_roots(
       f: Function of an array of shape (n,) that returns an array of shape (n,), which
         JAX can trace.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
-      seconds: Time after which the search stops, with the work that it has begun on up
-        to 256 boxes. The remaining boxes are then undecided.
+      seconds: Time after which the search stops. It first completes the work that it
+        has begun, on at most 256 boxes. The remaining boxes are then undecided.
     Returns:
       `Roots`, whose arrays `low` and `high` of shape (roots, n) have one box for each
       root.
@@ -611,9 +611,9 @@ def certified_minimum(
     """Enclose the global minimum of f over a box, its border included.
 
     A box is dropped if a lower bound of f in it is above the value of f at some point.
-    The lower bound for a box X with the midpoint m is the larger one of two: that of
-    the enclosure of f over X, and that of the mean value form f(m) + ∇f(X) (X - m),
-    where ∇f(X) is the enclosure of the gradient.
+    Let X be a box, m its midpoint, and ∇f(X) the enclosure of the gradient over X. The
+    lower bound of f in X is the larger one of two bounds: from the enclosure of f over
+    X, and from the mean value form f(m) + ∇f(X) (X - m).
 
     Args:
       f: Function of an array of shape (n,) that returns one number, and that JAX can

@@ -74,8 +74,8 @@ def check_derivative(
     returns a mean of slopes or one of them. So if a derivative seems wrong, the check
     also takes the slopes at points close to x. If these differ, the derivative must lie
     between the smallest and the largest of them (a necessary condition for an element
-    of Clarke's generalised gradient). If it does, the verdict is "kink", and otherwise
-    "wrong".
+    of Clarke's generalised gradient). If the derivative lies there, the verdict is
+    "kink", and otherwise "wrong".
 
     The check evaluates f and its derivative in float64 if f can be traced in float64,
     even if x has a lower precision or float64 is disabled. If f converts its values to
@@ -182,8 +182,8 @@ class _Direction(NamedTuple):
       gradient: Gradient of ⟨w, f⟩, or None if f has no reverse mode.
       scale: Size of a rate of change along v.
       rates: Two rates. The first is for errors and gradients measured by the Euclidean
-        norm. For the second, each leaf is multiplied by its size before the norm is
-        taken.
+        norm. For the second, each leaf of an error or gradient is multiplied by the
+        size of that leaf of x before the norm is taken.
     """
 
     name: str
@@ -278,10 +278,10 @@ def _errors_beside_kinks(
     found: Sequence["_Found"],
     random: np.random.Generator,
 ) -> list["_Found"]:
-    """Return the errors in those parts of leaves with a kink where f has no kink.
+    """Return errors of the derivative that lie beside kinks, in a leaf with a kink.
 
-    A leaf with a kink is divided into halves, and so is each part with a kink or an
-    error.
+    A leaf with a kink is divided into halves. Each half with a kink or an error is
+    divided again. The result has the errors in the parts where f has no kink.
     """
     queue = _leaves_with_a_kink(line, directions, found)
     errors: dict[int, _Found] = {}
@@ -384,7 +384,8 @@ class _Found(NamedTuple):
       vanishes: Whether the gradient is not larger than its rounding error.
       is_flat: Whether the gradient vanishes and f hardly changes over a step. Errors
         are then relative to the size of f.
-      size: Lower bound of the rounding error of a value, in units of ε.
+      size: Lower bound of the rounding error of a value, in units of the relative
+        spacing ε of the floats.
       length: Length of the longest step, relative to the size of x.
     """
 

@@ -211,8 +211,8 @@ class Line:
 
         The rate is the derivative of ⟨w, f⟩ along v. It is computed at x and at four
         random points, whose entries differ from those of x by at most 4 eps |x|. The
-        result is true if all five rates lie within 10 % of the largest absolute rate.
-        `eps` is the relative spacing of the floats.
+        result is True if any two of these rates differ by at most 10 % of the largest
+        absolute rate. `eps` is the relative spacing of the floats.
         """
         random = np.random.default_rng(0)
         rates = []

@@ -46,10 +46,10 @@ def slopes_nearby(
 ) -> Range:
     """Return the range of the slopes of ⟨w, f⟩ along v at points close to x.
 
-    The points lie on random lines through x. The slope at x + h u is the difference of
-    the values at x + h (u ± v / 8), divided by h / 4. Its limit for h -> 0 is the slope
-    of the piece of f that contains this side of the line. For a smooth f, all of these
-    limits are the derivative along v.
+    The points x + h u lie on lines through x with random directions u. The slope at
+    such a point is the difference of the values at x + h (u ± v / 8), divided by h / 4.
+    Its limit for h -> 0 is the slope of the piece of f that contains this side of the
+    line. For a smooth f, all of these limits are the derivative along v.
 
     Args:
       line: The function.

@@ -61,7 +61,8 @@ def rounding_of(closed: Any) -> Callable[..., list[Any]]:
 class _Nudge:
     """Perturbation of arrays by factors 1 + size ε ξ.
 
-    ξ = √2 cos(seed θ) with random angles θ that differ between calls.
+    ε is the relative spacing of the dtype, and ξ = √2 cos(seed θ) with random angles θ
+    that differ between calls.
 
     Attributes:
       seed: Seed of the perturbation, a float.

@@ -57,8 +57,8 @@ class Slope(NamedTuple):
         """Return whether the central differences at small steps equal a rate.
 
         Of the steps with little noise, the two smallest are used. At these two steps,
-        the central difference must lie within gap / 4 of the rate, where `gap` is the
-        distance between the rate and the slope that it may replace.
+        the central difference must lie within gap / 4 of the rate. `gap` is the
+        distance between the rate and the slope that was estimated before.
         """
         steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:
@@ -142,7 +142,7 @@ def noise_of_levels(
         where the error is unknown.
       values: Values of f at OFFSETS.
       floor: Lower bound of the result.
-      epsilon: ε of the precision in which f is computed.
+      epsilon: Relative spacing ε of the floats in which f is computed.
     Returns:
       Rounding error at each length in STEPS. It does not increase towards smaller
       steps.
@@ -258,9 +258,10 @@ def _extrapolated(
 def _truncation(distances: np.ndarray, power: int) -> np.ndarray:
     """Return distances of entries from their neighbours, with a lower bound.
 
-    Between one step and the next smaller one, truncation error falls by `power` and
-    noise doubles. If a distance is smaller than these predictions from the
-    neighbouring steps, it is small by accident, and the larger prediction is returned.
+    Between one step and the next smaller one, the truncation error falls by the factor
+    `power`, and the noise doubles. This gives two predictions of each distance, one
+    from each neighbouring step. If the distance is smaller than a prediction, it is
+    small by accident, and the larger prediction is returned.
     """
     fallen = np.concatenate([[0.0], distances[:-1]]) / power
     grown = np.append(distances[1:], 0.0) / 2

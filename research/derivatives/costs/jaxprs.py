@@ -41,7 +41,8 @@ def source_line(equation: Any, left_out: tuple[str, ...] = ()) -> str:
 
     Args:
       equation: The equation of a jaxpr.
-      left_out: Beginnings of paths whose lines do not count; "" is returned for them.
+      left_out: Beginnings of paths. For a line of a file whose path has one of these
+        beginnings, "" is returned.
     """
     # JAX has no public function for the user's line.
     from jax._src import source_info_util
@@ -135,7 +136,7 @@ LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
 
 
 def is_library(function: Any) -> bool:
-    """Return whether a function, as a closed jaxpr, belongs to JAX.
+    """Return whether a function that is given as a closed jaxpr belongs to JAX.
 
     JAX traces each of its own functions only once. So the equations of such a function
     may name the line of an earlier call.

@@ -75,8 +75,8 @@ def critical_points(
       separation: Smallest distance between two different points. It is a number in
         units of the widths of the bounds, or an array of shape (n,) with one number for
         each coordinate, in the units of that coordinate.
-      prove_seconds: Time limit of a proof of what the search has missed; 0 means no
-        proof.
+      prove_seconds: Time limit in seconds for a proof of how many points the search has
+        missed; 0 means no proof.
     Returns:
       A tuple of the points, in ascending order of f. Its attributes are the numbers of
       starts that converged, left the bounds, stalled, reached values that are not

@@ -156,9 +156,10 @@ def _mismatch(
 
     Returns:
       (gradient error, value error, slope), with one entry of each for every step. The
-      gradient error is |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd|. The value error is the distance of
-      f(y+d) from its parabola, or 0 if rounding hides this distance. The slope is
-      dᵀ(∇f(y+d) - ∇f(y)). All three are NaN if rounding changes d.
+      gradient error is |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd| for the Hessian H. The value error
+      is the distance of f(y+d) from the value that the gradient and H predict, or 0 if
+      rounding hides this distance. The slope is dᵀ(∇f(y+d) - ∇f(y)). All three are NaN
+      if rounding changes d.
     """
     there, d = land.moved(y, steps)
     size = np.linalg.norm(steps, axis=1)

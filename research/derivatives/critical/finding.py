@@ -108,7 +108,8 @@ def _judged_leaders(
 ) -> tuple[list[Judged], list[str]]:
     """Return the critical points among the groups' leaders, and each group's outcome.
 
-    A degenerate leader is classified only if one of the starts of its group has not
+    The leader of a group of end points is the one with the shortest gradient. A
+    degenerate leader is classified only if one of the starts of its group has not
     reached a critical point yet. So a curve of degenerate points gives at most one
     point for each start.
     """

@@ -22,8 +22,8 @@ class CriticalPoints(tuple):
         is critical, so no such point is listed.
       missed: Number of points that are proved to lie inside the bounds and were not
         found, or None if no proof was asked for.
-      unexplored: Number of boxes without a point that was found, for which the proof
-        does not decide whether they contain critical points, or None.
+      unexplored: Number of boxes that may contain critical points: no point was found
+        in them, and the proof does not decide. None if no proof was asked for.
 
     A start with several outcomes is counted once. The first outcome that applies is
     used, in the order converged, flat, not_finite, outside, stalled.

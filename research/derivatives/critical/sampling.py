@@ -46,7 +46,7 @@ class Evidence(NamedTuple):
       kind: "minimum", "maximum", "saddle" (a minimum along one line or curve, and a
         maximum along another), "no extremum", "flat" (f is constant), or "" if the
         samples do not decide.
-      power: Power of the distance with which f changes. NaN if the power differs
+      power: Power p for which f changes like distance^p. NaN if the power differs
         between directions.
       smooth: Whether f changes by equal amounts (even power) or by opposite amounts
         (odd power) on opposite sides of the point.
@@ -321,11 +321,11 @@ def _undecided(reason: str, distance: float = 0.0) -> Evidence:
 
 
 def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
-    """Return the power of the distance with which f changes.
+    """Return the power p for which f changes like distance^p.
 
     Returns:
-      (power, whether the power is steady over the distances). The power is nan if it
-      differs between columns.
+      (power, whether the power is about the same at all distances). The power is nan if
+      it differs between columns.
     """
     with np.errstate(divide="ignore"):
         powers = np.diff(np.log2(size), axis=0) / np.diff(np.log2(radii))[:, None]
@@ -337,9 +337,9 @@ def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
 
 
 def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
-    """Return whether f changes with a power of the distance above LEAST_POWER.
+    """Return whether f changes like distance^p with a power p above LEAST_POWER.
 
-    This is so at a critical point. If the gradient does not vanish, the power is 1.
+    At a critical point, the result is True. If the gradient does not vanish, p is 1.
     """
     powers = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
     return bool((powers > LEAST_POWER).all())

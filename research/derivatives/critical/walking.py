@@ -113,7 +113,8 @@ def _undamped(land: Landscape, starts: np.ndarray) -> Walks:
 def _damped(land: Landscape, starts: np.ndarray) -> Walks:
     """Iterate y <- y - s H⁺ ∇f with the factor s that gives the shortest gradient.
 
-    A Levenberg-Marquardt step is used instead if its gradient is shorter.
+    H⁺ is the pseudoinverse of the Hessian. A Levenberg-Marquardt step is used instead
+    if the gradient at its end is shorter.
     """
     y = land.rounded(starts).astype(float)
     slope = length(*land.at(y)[:2])
@@ -160,10 +161,11 @@ def newton_lengths(
 def lengthened(
     land: Landscape, y: Float[np.ndarray, "n"]
 ) -> Float[np.ndarray, "n"] | None:
-    """Return the point with the shortest gradient among y - m H⁺ ∇f, for some m >= 1.
+    """Return the point with the shortest gradient among y - m H⁺ ∇f for several m.
 
-    At a zero of multiplicity m, the step with this m is as good as Newton's step at a
-    simple zero. The result is None if no step shortens the gradient.
+    Here m >= 1, and H⁺ is the pseudoinverse of the Hessian. At a zero of multiplicity
+    m, the step with this m is as good as Newton's step at a simple zero. The result is
+    None if no step shortens the gradient.
     """
     values, model = _model(land, y[None])
     trials = land.rounded(y - TIMES[:, None] * model.newton_moves(land.eps))

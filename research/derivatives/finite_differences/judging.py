@@ -178,8 +178,9 @@ def slow_error(found: Estimate, *tables: Table) -> float:
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     """Return whether f jumps at x on one side.
 
-    f jumps if f - f(x) exceeds the noise and has nearly the same value at the LOWEST
-    smallest steps. `side` contains the values of f on this side.
+    f jumps if, at each of the smallest steps, f - f(x) exceeds the noise and has nearly
+    the same value. LOWEST is the number of these steps. `side` contains the values of f
+    on this side.
     """
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)

@@ -83,10 +83,10 @@ def exponents(x: float) -> np.ndarray:
 
 
 def reach(powers: np.ndarray) -> np.ndarray:
-    """Return the number of consecutive exponents that start at each level, shape
-    (levels,).
+    """Count the consecutive exponents from each level upwards, shape (levels,).
 
-    Exponents are consecutive if each one is larger by 1 than the one before.
+    Exponents are consecutive if each one is larger by 1 than the one before. The count
+    at a level includes the exponent of this level.
     """
     return runs(np.append(np.diff(powers) == 1, False)) + 1
 

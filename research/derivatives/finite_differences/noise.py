@@ -139,8 +139,8 @@ def _most(ladder: Ladder, noise: np.ndarray) -> np.ndarray:
 def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the noise in each window, and the expected curvature in the next window.
 
-    The method uses differences of equally spaced values. Their unit is the size of the
-    same differences of noise with size 1.
+    The method uses differences of equally spaced values. They are divided by the size
+    that these differences have for noise of size 1.
 
     Returns:
       (noise, curvature), shape (windows,) each. The noise is 0 for a window that shows

@@ -73,10 +73,11 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
 def _counts(equation: Equation) -> bool:
     """Return whether a tie in the row affects the derivative.
 
-    In a function with a custom rule, only the comparisons inside the rule count,
-    because the function may be smooth at a tie inside its value. An example is softplus
-    at 0. A comparison of a value with itself does not count, because it is a test for
-    NaN.
+    At a tie, two compared values are equal. In a function with a custom rule, only the
+    comparisons inside the rule count. The comparisons that compute the value of the
+    function do not: the function may be smooth although one of them is a tie, as
+    softplus at 0 is. A comparison of a value with itself does not count, because it is
+    a test for NaN.
     """
     if equation.primitive in COMPARISONS:
         return (equation.is_active or equation.is_rule) and equation.inputs[

@@ -83,10 +83,12 @@ def draw(
     Args:
       graph, layout: Results of `Ledger.drawing`.
       heading: Title, for readers who cannot see the drawing.
-      words: Sentence that comes before the description of the boxes for these readers.
+      words: Sentence for readers who cannot see the drawing. It comes before the
+        description of the boxes.
       dark: Whether the drawing has a style sheet that makes it dark for readers who
         prefer dark pages. Only browsers use this style sheet.
-      marks: Whether boxes and edges have the numbers of their nodes, for a script.
+      marks: Whether the elements of boxes and edges contain the numbers of their nodes,
+        for a script.
     """
     width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)
     shift = (width - layout.width) / 2

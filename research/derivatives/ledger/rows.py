@@ -174,10 +174,11 @@ def _several(adjoints: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def _locals(tape: Tape, equation: Equation) -> tuple[Any, ...]:
-    """Return the local derivative of an equation by each input, or None.
+    """Return the local derivative of an equation with respect to each input, or None.
 
-    Pulling back ones gives the local derivative if the value is a single number, or if
-    the equation is elementwise. Otherwise the result for the input is None.
+    The pullback of an adjoint of ones is the local derivative if the value is a single
+    number, or if the equation is elementwise. Otherwise the result for the input is
+    None.
     """
     nothing = (None,) * len(equation.inputs)
     if len(equation.outputs) != 1 or equation.contributions is None:

@@ -97,7 +97,7 @@ class Case(NamedTuple):
 def random_cases(kind: str, count: int, seed: int) -> list[Case]:
     """Draw random functions of a class.
 
-    A larger `count` starts with the same functions as a smaller one.
+    With a larger `count`, the first functions are the same.
 
     Args:
       kind: Class of the functions, one of `CLASSES`.
@@ -249,7 +249,7 @@ _KNOWN_ROOTS: list[Callable[[np.random.Generator], _Expression]] = [
 def _polynomial_at_its_root(rng: np.random.Generator) -> _Expression:
     """Draw a polynomial with integer coefficients, and an integer root of it.
 
-    The expression is a sum of powers, or a nested one (Horner's scheme).
+    The expression is a sum of powers, or has nested brackets (Horner's scheme).
     """
     degree, root = int(rng.integers(2, 6)), int(rng.integers(-4, 5)) or 1
     factor = rng.integers(-5, 6, degree)

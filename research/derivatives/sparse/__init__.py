@@ -256,7 +256,7 @@ def _values(
     plan: SparsityPattern,
     symmetric: bool,
 ) -> jax.Array:
-    """Return the entries of the matrix, in the order of the pattern, and probe them.
+    """Return the entries of the matrix in the order of the pattern, and test them.
 
     The product with a random vector, which tests the pattern, is computed in the same
     batch as the other products. NumPy computes all that depends only on the pattern, so

@@ -113,7 +113,7 @@ def _with_dense_rows(
 def _greedy(matrix: Matrix, kept: np.ndarray, rows_of: np.ndarray) -> np.ndarray:
     """Colour columns so that no two of one colour have an entry in the same row.
 
-    Only the entries that are kept count. Columns with many entries come first.
+    Only the entries in `kept` count. Columns with many entries are coloured first.
     """
     rows, columns = rows_of[kept], matrix.indices[kept]
     order = np.argsort(columns, kind="stable")
