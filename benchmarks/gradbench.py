@@ -167,8 +167,9 @@ def flat(name: str, which: int, output: Any) -> np.ndarray:
             [*output["reproj_error"]["elements"], output["w_err"]["element"]]
         )
     if name == "ba":
-        pair = [np.ravel(np.asarray(part)) for part in output]
-        return np.concatenate([pair[0][: 30 if which else 2], pair[1][-1:]])
+        first = np.asarray(output[0])
+        first = first[:, :, 0] if which else first[0]
+        return np.append(first, np.asarray(output[1])[-1])
     if isinstance(output, tuple):
         return np.concatenate([np.ravel(part) for part in output])
     return np.ravel(np.asarray(output, float))

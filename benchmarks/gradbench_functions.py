@@ -281,38 +281,40 @@ def reprojection(
 def reprojection_jacobian(
     cameras: Array, points: Array, weights: Array, features: Array, p: int
 ) -> tuple[Array, Array]:
-    """Return the entries that are not 0, (p, 2, 15) and (p,), in GradBench's order.
+    """Return the entries that are not 0: (2, 15, p) and (p,).
 
+    The 15 columns of an observation are those of its camera, its point and its weight.
     A rotation and its Jacobian are computed once for each camera. The camera's centre
     enters by the difference from the point, so its derivatives are those of the point
     with the other sign.
     """
     camera, point = _observations(len(cameras), len(points), p)
     angles = cameras[:, :3]
-    turns = jax.vmap(rotation)(angles)[camera]
-    slopes = jax.vmap(lambda a: jacobian(rotation, a))(angles)[camera]  # (p, 3, 3, 3).
-    away = (points[point] - cameras[camera, 3:6]).T
-    entry = lambda i, j: turns[:, i, j]
-    at = jnp.stack([sum(entry(i, j) * away[j] for j in range(3)) for i in range(3)])
-    lens = cameras[:, 6:].T[:, camera]
-    _, back = jax.vjp(lambda a, b, c: projected(a, b, c, features.T), at, lens, weights)
+    turns = jax.vmap(rotation, out_axes=-1)(angles)[..., camera]  # (3, 3, p).
+    slope = lambda a: jacobian(rotation, a)
+    slopes = jax.vmap(slope, out_axes=-1)(angles)[..., camera]  # (3, 3, 3, p).
+    table = cameras.T
+    away = [points.T[i][point] - table[3 + i][camera] for i in range(3)]
+    times_away = lambda rows: [
+        sum(rows[i, j] * away[j] for j in range(3)) for i in range(3)
+    ]
+    turned = [times_away(slopes[:, :, a]) for a in range(3)]
+    lens = table[6:][:, camera]
+    _, back = jax.vjp(
+        lambda a, b, c: projected(a, b, c, features.T),
+        jnp.stack(times_away(turns)),
+        lens,
+        weights,
+    )
     rows = []
     for row in range(2):
-        unit = jnp.zeros((2, p)).at[row].set(1.0)
-        of_at, of_lens, of_weight = back(unit)
-        turning = [
-            sum(
-                of_at[i] * slopes[:, i, j, a] * away[j]
-                for i in range(3)
-                for j in range(3)
-            )
-            for a in range(3)
-        ]
-        moving = [sum(of_at[i] * entry(i, j) for i in range(3)) for j in range(3)]
+        of_at, of_lens, of_weight = back(jnp.zeros((2, p)).at[row].set(1.0))
+        along = lambda move, of_at=of_at: sum(of_at[i] * move[i] for i in range(3))
+        turning = [along(turned[a]) for a in range(3)]
+        moving = [along(turns[:, j]) for j in range(3)]
         centre = [-part for part in moving]
-        rows.append([*turning, *centre, *of_lens, *moving, of_weight])
-    errors = jnp.stack([jnp.stack(row, axis=1) for row in rows], axis=1)
-    return errors, gradient(lambda w: jnp.sum(1 - w**2), weights)
+        rows.append(jnp.stack([*turning, *centre, *of_lens, *moving, of_weight]))
+    return jnp.stack(rows), gradient(lambda w: jnp.sum(1 - w**2), weights)
 
 
 def _observations(n: int, m: int, p: int) -> tuple[np.ndarray, np.ndarray]:
@@ -640,7 +642,7 @@ EVALUATIONS = {
         reprojection_jacobian,
         bundle_arrays,
         ("objective", "jacobian"),
-        "rotations once for each camera; the pattern is not written again",
+        "rotations once for each camera; entries by columns, without the pattern",
     ),
     "ht": Evaluation(
         hand_errors,
