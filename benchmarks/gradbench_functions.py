@@ -108,11 +108,18 @@ def newton_direction(centroids: Array, points: Array) -> Array:
     differentiable, so f is there the sum over the clusters. A point that is as near to
     several centroids is shared by them.
     """
-    ones = _with_ones(points)
-    squares = _lengthened(centroids) @ ones.T
-    nearest = (squares == jnp.min(squares, axis=0, keepdims=True)).astype(points.dtype)
-    nearest = jax.lax.optimization_barrier(nearest)
-    sums = nearest @ (ones / jnp.sum(nearest, axis=0)[:, None])
+    ones, table = _with_ones(points), _lengthened(centroids)
+    # In parts, so that the distances of a part stay in the cache.
+    rows = max(r for r in range(1, 513) if len(points) % r == 0)
+
+    def add(sums: Array, part: Array) -> tuple[Array, None]:
+        squares = table @ part.T
+        least = jnp.min(squares, axis=0, keepdims=True)
+        nearest = (squares == least).astype(points.dtype)
+        return sums + nearest @ (part / jnp.sum(nearest, axis=0)[:, None]), None
+
+    parts = ones.reshape(-1, rows, ones.shape[1])
+    sums = jax.lax.scan(add, jnp.zeros_like(table), parts)[0]
     f = lambda c: jnp.sum(_lengthened(c) * sums)
     curvature = hessian_vector_product(f, centroids, jnp.ones_like(centroids))
     return gradient(f, centroids) / curvature

@@ -34,6 +34,14 @@ def test_a_derivative_that_is_wrong_by_little_is_seen(monkeypatch):
     assert wrong("lse")
 
 
+@pytest.mark.thorough("seconds of NumPy; the fast form has what needs no descent")
+def test_reference_has_the_answers_that_gradbench_states():
+    found = gradbench_reference.particle(0.0)
+    assert found == pytest.approx(0.2071918746486116, rel=1e-13)
+    point = gradbench_reference.saddle(np.ones(2))
+    np.testing.assert_allclose(point, 8.246324826140356e-06, rtol=1e-13)
+
+
 def test_error_is_relative_to_the_largest_entry():
     assert gradbench.error(np.array([1.0, 4.0]), [1.0, 5.0]) == 0.2
     assert gradbench.error(np.zeros(2), [0.0, 0.0]) == 0
