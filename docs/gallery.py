@@ -5,10 +5,11 @@ experiments' files and from experiments/reference.
 """
 
 import ast
+import base64
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,14 +139,19 @@ def title(page: str) -> str:
     return f"{notebooks()[name][0]} (notebook)" if is_notebook else name
 
 
-def pages() -> dict[str, str]:
-    """Return path in the site's source -> text, of the gallery's pages."""
+def pages(pictures: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return path in the site's source -> text, of the gallery's pages.
+
+    Args:
+      pictures: Path in the site's source of a picture of each notebook that has one.
+    """
     written = {f"gallery/{name}.md": page(name) for name in experiments()}
-    return written | {"gallery.md": overview()}
+    return written | {"gallery.md": overview(pictures)}
 
 
-def overview() -> str:
+def overview(pictures: Mapping[str, str] | None = None) -> str:
     """Write the page with all cards."""
+    drawn = pictures or {}
     parts = [
         "# Gallery",
         "Every experiment and notebook, in the order of "
@@ -154,7 +160,7 @@ def overview() -> str:
     ]
     for section in sections():
         cards = [card(name) for name in section.experiments]
-        cards += [notebook_card(name) for name in section.notebooks]
+        cards += [notebook_card(name, drawn.get(name)) for name in section.notebooks]
         inner = "\n".join(cards)
         parts.append(f"## {section.title}\n\n::::{{container}} cards\n{inner}\n::::")
     toc = "\n".join(f"notebooks/{name}" for name in notebooks())
@@ -200,10 +206,22 @@ def card(name: str) -> str:
     return boxed(lines)
 
 
-def notebook_card(name: str) -> str:
-    """Write the card of a notebook."""
+def notebook_card(name: str, drawn: str | None = None) -> str:
+    """Write the card of a notebook, with a picture if there is one."""
     heading, said = notebooks()[name]
-    return boxed([f"[**{heading}**](notebooks/{name}.ipynb)", "Notebook.", said])
+    lines = [f"[**{heading}**](notebooks/{name}.ipynb)", "Notebook.", said]
+    if drawn:
+        lines.insert(0, f"![The first picture that the notebook draws]({drawn})")
+    return boxed(lines)
+
+
+def first_picture(notebook: Mapping[str, Any]) -> bytes | None:
+    """Return the first picture among the outputs of a notebook, as PNG, or None."""
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if png := output.get("data", {}).get("image/png"):
+                return base64.b64decode("".join(png))
+    return None
 
 
 def boxed(lines: list[str]) -> str:

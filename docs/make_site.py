@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,12 @@ ANCHOR = re.compile(r'^<a id="([^"]+)"></a>$', re.M)
 FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2", re.M | re.S)
 
 
-def texts() -> dict[str, str]:
-    """Return path in the site's source -> text, of every page in Markdown."""
+def texts(drawn: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return path in the site's source -> text, of every page in Markdown.
+
+    Args:
+      drawn: Path in the site's source of a picture of each notebook that has one.
+    """
     written = {
         path.relative_to(TOP).as_posix(): path.read_text("utf-8")
         for pattern in PATTERNS
@@ -95,7 +99,7 @@ def texts() -> dict[str, str]:
     for path, text in written.items():
         if path.startswith("docs/rules/"):
             written[path] = OUTSIDE_THE_MENU + text
-    return written | gallery.pages() | api.pages()
+    return written | gallery.pages(drawn) | api.pages()
 
 
 def menu() -> str:
@@ -182,8 +186,9 @@ def target(origin: str, path: str, address: str, pages: set[str]) -> str:
 
 def assemble(executed: Path | None) -> set[str]:
     """Write the sources of the site, and return the source files that they link to."""
-    pages = texts()
     made_by_jupyter = notebooks(executed)
+    drawn = first_pictures(made_by_jupyter)
+    pages = texts({Path(path).stem: path for path in drawn})
     names = {*pages, *made_by_jupyter}
     forget_others(names)
     linked: set[str] = set()
@@ -192,10 +197,25 @@ def assemble(executed: Path | None) -> set[str]:
         linked |= set(re.findall(rf"\]\({SCHEME}([^)#]+)", text))
         put(path, text)
         for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
-            copy_picture(os.path.normpath(os.path.join(os.path.dirname(path), picture)))
+            file = os.path.normpath(os.path.join(os.path.dirname(path), picture))
+            if file not in drawn:
+                copy_picture(file)
     for path, text in made_by_jupyter.items():
         put(path, text)
+    for path, data in drawn.items():
+        (SOURCE / path).write_bytes(data)
     return linked
+
+
+def first_pictures(made_by_jupyter: Mapping[str, str]) -> dict[str, bytes]:
+    """Return path in the site's source -> PNG, of the executed notebooks that draw."""
+    found = {
+        Path(path).with_suffix(".png").as_posix(): gallery.first_picture(
+            json.loads(text)
+        )
+        for path, text in made_by_jupyter.items()
+    }
+    return {path: picture for path, picture in found.items() if picture}
 
 
 def forget_others(names: set[str]) -> None:

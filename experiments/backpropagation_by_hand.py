@@ -1,4 +1,4 @@
-"""Is the backward pass by hand the gradient that jax.grad gives, and is it as fast?
+"""Does backpropagation by hand give the gradient of jax.grad, and is it as fast?
 
 Four multilayer perceptrons are differentiated with every activation. The smallest has
 layers of 2, 3 and 1 units, as in a classroom. The largest has layers of 784, 256, 256

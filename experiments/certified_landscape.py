@@ -1,4 +1,4 @@
-"""Which critical points does a box contain, and which of them does a search miss?
+"""Which critical points does a function have in a box, and which does a search miss?
 
 A search by Newton's method from a lattice of starts finds critical points, but it
 cannot say that there are no others. Interval arithmetic can: it encloses the

@@ -1,4 +1,4 @@
-"""What does a gradient cost, against its function?
+"""How much does a gradient cost, compared with its function?
 
 The cheap gradient principle says that in reverse mode, all n partial derivatives
 together cost a small multiple of the function. They need at most 4 times the operations

@@ -1,15 +1,16 @@
-"""Which of these rules is better here when it is tuned well, and is that certain?
+"""Which of these rules is better on these workloads, and is the difference certain?
 
 All rules get the same number of independent searches on workloads whose optimum is
 known. A rule is one of this package, one of optax, or your own from a file. A search
 tries the default hyper-parameters and points all over the search space. It trains the
-better ones with more seeds, and then tries points near the best. Each search has its
-own points and seeds. The point that it chooses is measured again with other seeds.
+better points with more seeds, and then tries points near the best ones. Each search has
+its own points and seeds. The point that a search chooses is measured again with other
+seeds.
 
-The answer is a ratio of two rules: of the numbers of example gradients that they need
-to reach a target. Its interval covers other searches and other seeds. The answer also
-says how large a ratio must be for this study to detect it, and whether the searches of
-a rule disagree.
+The answer is the ratio of the numbers of example gradients that two rules need to reach
+a target. The interval of the ratio includes the variation between searches and between
+seeds. The answer also states the smallest factor that the study could detect, and says
+if the searches of a rule disagree.
 
     python -m experiments compare --rule my_rules.py:mine adam --workload digits \
       breast_cancer
@@ -19,11 +20,11 @@ a rule disagree.
     python -m experiments compare
 
 Your own rule is a function that takes a learning rate and returns an
-optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
+optax.GradientTransformation. The learning rate is searched from 1e-5 to 10, or in the
 range given by `--space`. All rules are compared with the last rule, or with
 `--baseline`. research/workloads/ defines the workloads: diabetes, diabetes_ridge,
-breast_cancer, digits, ill_conditioned, noisy_quadratic and others.
-docs/update_rules.md lists the rules of this package.
+breast_cancer, digits, ill_conditioned, noisy_quadratic and others. docs/update_rules.md
+lists the rules of this package.
 
 Expected number (`EXPECTED`): the overall ratio of heavy ball's example gradients to
 Adam's in the default run.

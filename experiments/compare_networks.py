@@ -2,10 +2,11 @@
 does it save?
 
 Every rule gets the same number of independent searches for its peak rate, its warm-up
-and its kind of decay. Every training has the same length, at whose end the learning
-rate is zero. The score is the validation loss at the end; the test accuracy is reported
-and never used. The baseline is also trained at 0.5 to 2 times the steps, so the answer
-also says how many of its steps a rule needs for the same loss.
+and its kind of decay. Every training has the same length, and the learning rate is zero
+at its end. The score is the validation loss at the end. The test accuracy is reported
+and never used. The baseline is also trained for 0.5 to 2 times as many steps. So the
+answer can also say how many steps a rule needs for the same loss, as a multiple of the
+baseline's steps.
 
     # Muon, Lion and NAdamW beside AdamW on a deep autoencoder.
     python experiments/compare_networks.py

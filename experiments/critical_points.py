@@ -1,4 +1,4 @@
-"""Where does a landscape stand still, and which of these places are minima?
+"""Where is the gradient of a function zero, and which of these points are minima?
 
 A zero derivative marks a critical point: a minimum, a maximum, a saddle, or none of
 these. Newton's method on ∇f = 0 finds all kinds equally well. The eigenvalues of the

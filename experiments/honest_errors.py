@@ -1,4 +1,4 @@
-"""Does the error that a numerical derivative claims bound the error that it makes?
+"""Is the error of a numerical derivative at most the error that it claims?
 
 `finite_difference` and three other packages (scipy.differentiate, numdifftools and
 jacobi) differentiate the same functions at the same points and estimate their own

@@ -1,5 +1,5 @@
-"""How many images does a linear model recognise, how many a network, and how many a
-convolutional one?
+"""How many images does a linear model recognise, how many an MLP, and how many a
+convolutional network?
 
 Fashion-MNIST has 60,000 small training images of clothes and 10,000 test images, in ten
 classes. Three models are trained by Adam. The learning rate rises and falls once.

@@ -1,9 +1,9 @@
-"""Can descent learn a penalty from the validation loss, instead of a grid?
+"""Can descent on the validation loss choose a penalty, instead of a grid search?
 
 The weights w(θ) that minimise a penalised training loss are a function of the penalties
 e^θ. The implicit function theorem gives the derivative of w(θ), so the validation loss
-of w(θ) has a gradient, and descent can choose θ. A grid can choose one penalty. Descent
-can choose one for each feature.
+of w(θ) has a gradient, and descent can choose θ. A grid search can choose one penalty.
+Descent can choose a penalty for each feature.
 
     python experiments/learn_the_penalty.py            # under a minute
 

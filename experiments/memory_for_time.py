@@ -1,8 +1,10 @@
-"""How much memory does the gradient of a long loop need, and what does less cost?
+"""How much memory does the gradient of a long loop need, and what does it cost to need
+less?
 
 Reverse mode of a plain scan stores what each of its T steps computes. A checkpointed
 scan stores some carries only, and computes the steps between them again. With L levels
-of parts it stores about L T^(1/L) carries, and computes each step L + 1 times.
+(parts, parts of parts, and so on), a checkpointed scan stores about L T^(1/L) carries,
+and computes each step L + 1 times.
 
     python experiments/memory_for_time.py            # under a minute
 
@@ -11,9 +13,9 @@ are ratios to the plain scan, measured in turns. If equinox is installed, its
 checkpointed scan is measured in the same run.
 
 Expected numbers (`EXPECTED`): the slope of log(bytes) against log(T) over the longest
-lengths; the memory of a promised scan divided by the promise, at most 1; the entries of
-values that differ in a bit from those of `jax.lax.scan`; and the largest relative
-difference of a gradient.
+lengths; for scans with a promised amount of memory, the memory divided by this amount,
+at most 1; the number of entries of the values that differ in a bit from those of
+`jax.lax.scan`; and the largest relative difference of a gradient.
 """
 
 import dataclasses

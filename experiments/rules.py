@@ -1,4 +1,4 @@
-"""Is every update rule the rule of its paper?
+"""Does every update rule compute what its paper says?
 
 Each rule of `research.update_rules` takes fifty steps on three functions and on five
 given sequences of gradients: random, sparse, of sizes from e^-30 to e^30, zero, and one

@@ -1,8 +1,9 @@
 """How much less does a Hessian cost if most of its entries are 0?
 
-A dense Jacobian takes a product for each column or row. If the zeros are known, columns
-that share no row are computed by one product. The number of products, the colours, then
-depends on the pattern and not on the size.
+A dense Jacobian J takes one product J v or uᵀ J for each of its columns or rows. If the
+places of the zeros are known, columns that have no entries in the same row can share a
+colour, and one product computes all columns of a colour. The number of products, which
+is the number of colours, then depends on the pattern and not on the size.
 
     python experiments/sparse_hessian.py            # about a minute
 

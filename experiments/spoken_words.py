@@ -8,14 +8,14 @@ is to recognise the digit from the energy in 20 frequency bands every 25 ms. Six
 speakers say each digit 50 times. The baseline does not model time. Each recording is
 interpolated to a fixed number of steps, and softmax regression is solved exactly on the
 result. Three networks read one step after another: a vanilla network, a GRU and an
-LSTM, with about equally many parameters. From each spoken digit, the mean of each band
-is subtracted. Speech recognisers do this to remove the characteristics of a voice and a
-microphone.
+LSTM, all with about the same number of parameters. From each spoken digit, the mean of
+each band is subtracted. Speech recognisers do this to remove the characteristics of a
+voice and a microphone.
 
 In the official split of the digits, every speaker is in both parts. The test voices
-were thus part of the training, and the score is too high. The fair score has one fold
-per speaker: train on the other five speakers, and test on this one. Both scores are
-reported.
+were thus part of the training, and the score is too high. For the fair score, each of
+the six speakers is left out in turn: the training uses the other five speakers, and the
+test uses the one left out. Both scores are reported.
 
     # About eight minutes on two cores; with --full half an hour.
     python experiments/spoken_words.py
@@ -25,10 +25,10 @@ reported.
 No rate was chosen on test recordings. For each network, three peak rates were tried.
 The chosen rate has the lowest mean loss on held-out fifths of the vowels' training
 part, in three repetitions. Width and dropout were chosen in the same way from a dozen
-settings. The digits use the same values. Two other choices used test scores, so these
-scores are slightly too high. The subtraction of means was decided on one speaker,
-george. The number of epochs for the digits was decided after a few looks at test
-scores, of the shared split and of the folds of george and nicolas.
+settings. The digits use the same values. Two other choices used test scores of the
+digits, so these scores are slightly too high. The subtraction of means was decided on
+one speaker, george. The number of epochs for the digits was decided after a few looks
+at test scores, of the shared split and of the folds of george and nicolas.
 
 If Japanese Vowels is missing and cannot be downloaded, small images of digits, read row
 by row, replace it. If the spoken digits are missing, they are left out. The answer says

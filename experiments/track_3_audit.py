@@ -1,5 +1,5 @@
-"""Are the records of a public optimizer benchmark distinguishable, and does our small
-GPT rank rules as it does?
+"""Do the records of a public optimizer benchmark differ by more than chance, and does a
+small GPT rank update rules as the benchmark does?
 
 Track 3 of modded-nanogpt asks for the fewest steps in which an update rule trains one
 fixed network to a validation loss of 3.28. The benchmark assumes that the loss of a
@@ -14,18 +14,20 @@ is compared with the record before it.
     # Train our small GPT again; some minutes.
     python experiments/track_3_audit.py --gpt
 
-The steps differ between two records. As in the benchmark, a loss is converted by the
-slope between result 12 and the same result with 200 steps less. Our test has the
-estimated standard deviation and also includes the error of this slope.
+Two records have different numbers of steps. As in the benchmark, their losses are
+converted to the same number of steps. The conversion uses the fall of the loss with a
+step, which is the slope between result 12 and the same training with 200 steps less.
+The test here uses the estimated standard deviation and includes the error of this
+slope.
 
 The second question is whether a network that trains in seconds ranks rules as the
-benchmark does. The rules that both have are few, so the interval of the rank
-correlation is the message.
+benchmark does. Only a few rules were run on both. The rank correlation is therefore
+uncertain, and its interval says how much.
 
 Expected numbers (`EXPECTED`): `sigma`, the estimated standard deviation;
-`distinguishable`, records that the benchmark's own formula distinguishes from the one
-before, of 19; `distinguishable_here`, the same with our test; `kendall`, the rank
-correlation, and `shared_rules`, how many rules it has.
+`distinguishable`, how many of 19 records the benchmark's own formula distinguishes from
+the record before; `distinguishable_here`, the same with the test here; `kendall`, the
+rank correlation, and `shared_rules`, how many rules it has.
 """
 
 import dataclasses

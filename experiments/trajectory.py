@@ -1,4 +1,4 @@
-"""Which way do update rules take down a landscape?
+"""Which paths do update rules take to the minimum of a function?
 
 Several rules start at the same point of a landscape of two parameters. Gradients are
 exact, so nothing is random. Gradient descent always steps straight down the slope.

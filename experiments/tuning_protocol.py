@@ -5,15 +5,15 @@ these runs, thousands of possible studies are drawn: a dozen trials (including t
 defaults), a few seeds for tuning and others to report. Nine procedures decide every
 study. The usual ones have one fault each: one seed, tuning on the reported seeds, or
 tuning only one's own rule. "Fixed trials" has disjoint seeds, equal budgets, and an
-interval that accounts for the choice among the trials that were run, but not for the
-luck of the points. The usual procedures average penalised passes, so that runs that
-miss the target have a number too.
+interval. The interval includes the uncertainty of the choice among the trials that were
+run, but not the luck with which these trials were drawn. The usual procedures average
+penalised passes, so that a run that misses the target also has a finite number.
 
 Then each rule gets a pool of independent searches (`research.tuning.search`), and
-studies with other searches and other seeds are drawn from the pools. They are decided
-in two ways: by `descent compare`, with six searches of each rule, and by the strongest
-simple rival, a t-test over twenty seeds after one such search of each rule. A rule is
-compared with itself, with itself after its cost was multiplied by 1.25, and with the
+studies with different searches and different seeds are drawn from the pools. Each study
+is decided in two ways: by `descent compare`, with six searches of each rule, and by the
+strongest simple rival, a t-test over twenty seeds after one search of each rule. A rule
+is compared with itself, with itself after its cost was multiplied by 1.25, and with the
 other rules.
 
     python experiments/tuning_protocol.py            # about ten minutes on two cores
@@ -24,22 +24,22 @@ The truth is computed from all seeds. The better rule is the one whose best tria
 the lower expected running time to the target. There are two versions of the truth. In
 one, the best trial is taken from the trials of the study. In the other, it is taken
 from all trials ever made, which says more about the rules. A rule is also compared with
-itself under another name; in this case, every winner is wrong. The two sides then have
-other seeds and the same trials, or other seeds and other trials. With other trials, one
-side may have more luck in its search.
+itself under another name; then every winner is wrong. The two sides have different
+seeds, and either the same trials or different ones. With different trials, one side may
+have more luck in its search.
 
 Expected numbers (`EXPECTED`), as shares of studies:
 
-- `fixed_wrong` and `worst_wrong`: wrong winners, judged by the study's trials, of fixed
-trials and of the worst procedure;
-- `fixed_in_null` and `fixed_with_other_trials`: winners between a rule and itself by
-fixed trials, with the same trials and with other trials;
-- `compare_in_null` and `rival_in_null`: winners between a rule and itself with other
-searches, by `compare` and by the rival;
+- `fixed_wrong` and `worst_wrong`: wrong winners of "fixed trials" and of the worst
+  procedure, if the better rule is judged by the study's trials;
+- `fixed_in_null` and `fixed_with_other_trials`: winners that "fixed trials" names
+  between a rule and itself, with the same trials and with different trials;
+- `compare_in_null` and `rival_in_null`: winners that `compare` and the rival name
+  between a rule and itself, with different searches;
 - `compare_wrong`: wrong winners of `compare` between rules whose true costs differ by a
 factor of 1.1 or more;
 - `compare_power`: share of studies in which `compare` finds the planted factor of 1.25,
-for the rule where it does so least often.
+  for the rule with the smallest share.
 """
 
 import dataclasses

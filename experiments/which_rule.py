@@ -4,8 +4,8 @@ First-order rules are compared on problems whose exact optimum is known: linear,
 logistic and softmax regression on real data, an ill-conditioned regression, and a noisy
 quadratic. Every rule gets the same number of independent searches, each with its own
 points and tuning seeds. The choices of the searches are reported on other seeds. The
-first rule is also chosen on the tuning seeds and then reported on the others, so its
-result is not biased by the choice.
+tuning seeds also decide which rule comes first. Its result on the other seeds is
+therefore not biased by this choice.
 
     # The usual rules.
     python experiments/which_rule.py

@@ -2,6 +2,7 @@
 setup.cfg makes warnings errors.
 """
 
+import functools
 import importlib.util
 import math
 import os
@@ -10,11 +11,20 @@ import signal
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
+# Two workers share two cores. A thread of NumPy's linear algebra that waits for another
+# keeps its core busy: with two threads in each worker, test_workloads took twice the
+# processor time. These lines are for libraries that are loaded later and for processes
+# that a test starts; threadpool_limits below, for NumPy, which a plugin has loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
 import pytest
+import threadpoolctl
 
 from research import backend, report
+
+threadpoolctl.threadpool_limits(1)
 
 HERE = Path(__file__).parent
 # `.ci/run` runs these on the lower bounds too, each package's by the tests of what uses
@@ -135,15 +145,21 @@ os.environ["DESCENT_PROGRAMS"] = str(
 )
 
 
+@functools.cache
+def is_for_every_version(path):
+    """Whether a file's tests run on the lower bounds too."""
+    return path.is_relative_to(HERE) and path.relative_to(HERE).as_posix().startswith(
+        EVERY_VERSION
+    )
+
+
 def pytest_collection_modifyitems(items):
     """Mark what `make test` leaves out, what runs on every version and at night."""
     check_that_cases_are_kept(items)
     for item in items:
         if NIGHTLY.match(item.name):
             item.add_marker(pytest.mark.nightly)
-        chosen = item.path.is_relative_to(HERE) and item.path.relative_to(
-            HERE
-        ).as_posix().startswith(EVERY_VERSION)
+        chosen = is_for_every_version(item.path)
         if chosen and not item.name.startswith(NEWEST_ALONE):
             item.add_marker(pytest.mark.every_version)
 

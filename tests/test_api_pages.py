@@ -103,6 +103,17 @@ def test_a_name_is_linked_to_the_cards_that_use_it():
     assert {"research.models.cnn", "research.losses.huber"} <= gallery.dotted(source)
 
 
+def test_card_of_a_notebook_has_the_first_picture_of_its_outputs():
+    png = {"data": {"image/png": ["aGVs", "bG8="]}}
+    cells = [{"outputs": []}, {}, {"outputs": [{"text": "1"}, png]}]
+    assert gallery.first_picture({"cells": cells}) == b"hello"
+    assert gallery.first_picture({"cells": cells[:2]}) is None
+    card = gallery.overview({"write_adam": "notebooks/write_adam.png"})
+    wanted = "![The first picture that the notebook draws](notebooks/write_adam.png)"
+    assert card.count(wanted) == 1
+    assert wanted not in gallery.overview()
+
+
 def test_every_experiment_and_notebook_has_one_card():
     sections = gallery.sections()
     cards = [name for section in sections for name in section.experiments]

@@ -125,11 +125,22 @@ def test_each_search_has_its_own_points_and_its_own_tuning_seeds():
     assert [len(seeds) for seeds in own] == [4, 4, 4]
 
 
+SHARED = {"a": "gradient_descent", "b": "heavy_ball"}
+
+
+@functools.cache
+def alone():
+    """Two rules on a quadratic: a study that others are compared with."""
+    return comparison.compare(SHARED, "quadratic", **TERMS)
+
+
 def test_another_search_seed_tries_other_points():
-    rules = {"a": "gradient_descent", "b": "heavy_ball"}
     studies = [
-        comparison.compare(rules, "quadratic", search_seed=seed, **TERMS)
-        for seed in (0, 0, 1)
+        alone(),
+        *(
+            comparison.compare(SHARED, "quadratic", search_seed=seed, **TERMS)
+            for seed in (0, 1)
+        ),
     ]
     one, same, other = (of(found, "a", "trials", "quadratic") for found in studies)
     np.testing.assert_array_equal(one, same)
@@ -332,16 +343,14 @@ def test_a_rule_twice_as_fast_needs_half():
 
 def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     checkpoints = runs.checkpoints_in(tmp_path)
-    rules = {"a": "gradient_descent", "b": "heavy_ball"}
     for part in (0, 1):
         comparison.compute_share(
-            rules, "quadratic", part, 2, checkpoints=checkpoints, **TERMS
+            SHARED, "quadratic", part, 2, checkpoints=checkpoints, **TERMS
         )
     monkeypatch.setattr(descent, "sweep", None)
-    shared = comparison.compare(rules, "quadratic", checkpoints=checkpoints, **TERMS)
+    shared = comparison.compare(SHARED, "quadratic", checkpoints=checkpoints, **TERMS)
     monkeypatch.undo()
-    alone = comparison.compare(rules, "quadratic", **TERMS)
-    for name, array in alone.arrays.items():
+    for name, array in alone().arrays.items():
         np.testing.assert_array_equal(array, shared.arrays[name])
 
 

@@ -109,10 +109,11 @@ def test_schedules_are_those_of_optax(warmup):
     for number, name in enumerate(DECAYS):
         for kind in (number, number + 0.9):
             schedule = training_schedule(peak, warmup, kind, steps)
-            found = [float(schedule(t)) for t in range(steps)]
-            rise = [peak * (t + 1) / rising for t in range(rising)]
-            fall = [float(falls[name](t)) for t in range(left)]
-            np.testing.assert_allclose(found, rise + fall, rtol=1e-5, atol=1e-7)
+            found = jax.jit(jax.vmap(schedule))(np.arange(steps))
+            rise = peak * (np.arange(rising) + 1) / rising
+            fall = jax.jit(jax.vmap(falls[name]))(np.arange(left))
+            expected = np.concatenate([rise, fall])
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_schedule_may_be_traced():
@@ -157,14 +158,34 @@ def test_the_test_part_changes_nothing_but_the_accuracy():
             assert np.array_equal(one, two) == (name != "accuracy")
 
 
-def test_a_rule_that_always_diverges_is_a_result():
+@functools.cache
+def odd_study():
+    """One study of two rules that are unlike the others: each beside adam."""
     broken = lambda learning_rate: optax.chain(
         optax.sgd(learning_rate), optax.scale(jnp.nan)
     )
-    found = compare_networks({"broken": broken, "adam": "adam"}, network(), **TERMS)
+    return compare_networks(
+        {"broken": broken, "nosy": nosy, "adam": "adam"},
+        network(),
+        evaluations={"nosy": 7.0},
+        **TERMS,
+    )
+
+
+def comparison(found, rule):
+    """A rule's comparison with the baseline, and its verdict over all networks."""
+    return (
+        next(one for one in found.numbers[table] if one["rule"] == rule)
+        for table in ("comparisons", "overall")
+    )
+
+
+def test_a_rule_that_always_diverges_is_a_result():
+    found = odd_study()
     assert "Every training diverged: broken on blobs." in found.answer
     assert cell(found, "broken")["diverged"] == 1
-    assert found.numbers["overall"][0]["verdict"] == "worse"
+    _, overall = comparison(found, "broken")
+    assert overall["verdict"] == "worse"
     first = found.arrays["blobs/broken/curves"][:, 0].reshape(2, 3)
     np.testing.assert_allclose(
         np.exp(found.arrays["blobs/broken/logs"]), WORST * first, rtol=1e-6
@@ -398,10 +419,7 @@ def test_a_rule_of_ones_own_gets_the_rate_of_each_step():
 
 
 def test_stated_evaluations_admit_a_rule_and_count_in_gradients():
-    found = compare_networks(
-        {"nosy": nosy, "adam": "adam"}, network(), evaluations={"nosy": 7.0}, **TERMS
-    )
-    (one,) = found.numbers["comparisons"]
+    one, _ = comparison(odd_study(), "nosy")
     assert one["gradients"] == pytest.approx(7 * one["steps"])
 
 
@@ -539,12 +557,18 @@ def test_a_rule_with_its_own_form_follows_the_schedule_that_is_stated(name):
     }[name]
     params = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
     mine, other = scheduled(one, 20).make_rule(**values), plain
-    states, places = [mine.init(params), other.init(params)], [params, params]
-    for _ in range(20):
-        for number, rule in enumerate((mine, other)):
-            grads = jax.tree.map(jnp.sin, places[number])
-            step, states[number] = rule.update(grads, states[number], places[number])
-            places[number] = optax.apply_updates(places[number], step)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def end(rule):
+        def step(_, carry):
+            place, state = carry
+            grads = jax.tree.map(jnp.sin, place)
+            moved, state = rule.update(grads, state, place)
+            return optax.apply_updates(place, moved), state
+
+        return jax.lax.fori_loop(0, 20, step, (params, rule.init(params)))[0]
+
+    places = [end(mine), end(other)]
     for leaf, wanted in zip(*map(jax.tree.leaves, places), strict=True):
         np.testing.assert_allclose(leaf, wanted, rtol=1e-9)
 

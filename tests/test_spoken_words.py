@@ -258,7 +258,7 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(
         headline_of(result.answer)
         == "NOT THE CLAIM: these are images of digits, row by row."
     )
-    assert "which is the honest score" in result.answer
+    assert "which is the fair score" in result.answer
     assert result.answer.endswith(
         "To download them, run: descent data fetch japanese_vowels"
     )

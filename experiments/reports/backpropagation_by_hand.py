@@ -20,15 +20,16 @@ def answer(findings: research.runs.Findings) -> str:
     pace = "as fast" if low <= 1 <= high else "faster" if high < 1 else "slower"
     return (
         f"{'Yes' if numbers['largest_share_of_bound'] < 1 else 'No'}: in {count} "
-        "gradients in float64 the two differ by at most "
-        f"{numbers['largest_difference']:.1f} ε, relative to the largest entry of the "
-        "gradient. The difference of an entry is at most "
+        "gradients in float64, the gradient by hand and that of jax.grad differ by at "
+        f"most {numbers['largest_difference']:.1f} ε, relative to the largest entry of "
+        "the gradient. The difference of an entry is at most "
         f"{100 * numbers['largest_share_of_bound']:.0f} % of its rounding bound, and "
         f"{100 * numbers['share_equal']:.0f} % of all entries are bit-identical. The "
         f"backward pass by hand is {pace}: on {name} it takes {ratio:.2f} ({low:.2f} "
         f"to {high:.2f}) times as long as jax.grad. Central differences have an error "
         f"of up to {numbers['difference_error']:.0e} of the largest entry and take "
-        f"{numbers['difference_ratio_of_seconds']:,.0f} times as long."
+        f"{numbers['difference_ratio_of_seconds']:,.0f} times as long "
+        "as jax.grad."
     )
 
 

@@ -20,7 +20,7 @@ def answer(findings: research.runs.Findings) -> str:
     )
     first = (
         f"Up to {limits}: up to these sizes, doubling the batch about halves the steps "
-        f"to reach {numbers['target']:g} of the initial gap."
+        f"to reach {numbers['target']:g} of the initial f - f*."
     )
     return " ".join([first, *map(cost, curves)])
 
@@ -29,15 +29,15 @@ def cost(curve: dict[str, Any]):
     """Say what a full batch costs on one data set, and which batch is fastest."""
     full = curve["full_over_least"]
     times = (
-        "does not reach the target; the minimum is"
+        "does not reach the target"
         if full is None
-        else f"costs {rounded(full)} times"
+        else f"needs {rounded(full)} times as many"
     )
     return (
-        f"On {curve['workload']} the full batch {times} the "
-        f"{curve['least_examples']:,.0f} example gradients of b = "
-        f"{curve['cheapest']:,}, and b = {curve['fastest_in_seconds']:,} is fastest in "
-        f"seconds ({curve['fastest_seconds']:.2g} s)."
+        f"On {curve['workload']} a batch of b = {curve['cheapest']:,} needs the fewest "
+        f"example gradients, {curve['least_examples']:,.0f}; the full batch {times}. "
+        f"In seconds, b = {curve['fastest_in_seconds']:,} is the fastest "
+        f"({curve['fastest_seconds']:.2g} s)."
     )
 
 

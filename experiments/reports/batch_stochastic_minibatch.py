@@ -20,11 +20,13 @@ def answer(findings: research.runs.Findings) -> str:
         sentences.append(advice(numbers, numbers["large"]))
     ratio = max(numbers["without_lower_by"])
     sentences.append(
-        "Stochastic descent at a constant rate stops improving because of the noise "
-        f"of single examples: here at f - f* = {numbers['floor_measured']:.2g}, while "
-        f"η tr(C) / 4b predicts {numbers['floor_predicted']:.2g}. A smaller or falling "
-        f"rate, a larger batch, or a new order every epoch (up to {ratio:.0f} times "
-        "lower) lowers this floor."
+        "At a constant rate η, the noise of single examples keeps stochastic descent "
+        f"from the minimum: here it levels off at f - f* = "
+        f"{numbers['floor_measured']:.2g}, where η tr(C) / (4b) predicts "
+        f"{numbers['floor_predicted']:.2g} (b: batch size, C: covariance of the "
+        "gradients of single examples). The level is lower with a smaller or falling "
+        "rate, with a larger batch, or with a new order of the examples in every epoch "
+        f"(up to {ratio:.0f} times lower)."
     )
     return " ".join(sentences)
 
@@ -38,12 +40,12 @@ def advice(numbers: dict[str, Any], workload: str):
     best = numbers["first_in_seconds"][workload]
     n = f"{rows[0]['n']:,}"
     if best["regime"] is None:
-        return f"On {workload} (n = {n}) no regime reached 1e-02 of the initial gap."
+        return f"On {workload} (n = {n}) no regime reached 1e-02 of the initial f - f*."
     costs = "; ".join(f"{row['regime']} {cost(row, best['target'])}" for row in rows)
     size = "large" if workload == numbers["large"] else "small"
     return (
         f"On a {size} set ({workload}, n = {n}) use {best['regime']}: to reach "
-        f"{best['target']} of the initial gap, {costs}."
+        f"{best['target']} of the initial f - f*, {costs}."
     )
 
 

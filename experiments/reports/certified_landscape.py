@@ -11,18 +11,19 @@ MARKS = {  # kind: (colour of the project, marker).
     "maximum": ("stochastic", "^"),
 }
 SHOWN = ("himmelblau", "camel", "rastrigin")
+CROWDED = 100  # Points between which contour lines are left out.
 
 
 def answer(findings: research.runs.Findings) -> str:
     """Say how many points are proved, and how many a search finds."""
     found = findings.numbers["landscapes"]
     parts = [
-        f"{name.capitalize()}: {part['proved']} points proved"
-        f"{', and no other' if part['complete'] else ''}; Newton's method from "
-        f"{part['starts']} starts finds {part['searched']}"
+        f"{name.capitalize()}: the box is proved to contain "
+        f"{'exactly' if part['complete'] else 'at least'} {part['proved']}; Newton's "
+        f"method from {part['starts']} starts finds {part['searched']}"
         for name, part in found.items()
     ]
-    return ". ".join(parts) + "."
+    return f"Numbers of critical points. {'. '.join(parts)}."
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
@@ -70,28 +71,23 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the points on the contours of three functions."""
-    figure, axes = research.figures.new_figure(1, len(SHOWN), width=11, height=4.4)
-    for panel, name in zip(axes[0], SHOWN, strict=True):
+    figure, axes = research.figures.new_figure(len(SHOWN), 1, width=4.6, height=11.0)
+    for panel, name in zip(axes[:, 0], SHOWN, strict=True):
         bounds = LANDSCAPES[name][2]
         heights = findings.arrays[f"{name}/heights"]
         x, y = (np.linspace(*ends, len(heights)) for ends in bounds)
         panel.grid(False)
-        panel.contour(
-            x,
-            y,
-            np.log1p(heights - heights.min()),
-            12,
-            colors="#B8BDC4",
-            linewidths=0.6,
-        )
         points = findings.arrays[f"{name}/points"]
+        if len(points) <= CROWDED:
+            lines = {"colors": "#B8BDC4", "linewidths": 0.6}
+            panel.contour(x, y, np.log1p(heights - heights.min()), 12, **lines)
         kinds = findings.arrays[f"{name}/kinds"]
         for kind, (colour, mark) in MARKS.items():
             panel.plot(
                 *points[kinds == KINDS.index(kind)].T,
                 mark,
                 color=research.figures.COLOURS[colour],
-                markersize=2.5 if len(points) > 100 else 6,
+                markersize=3 if len(points) > CROWDED else 6,
                 label=kind,
                 lw=0,
             )
@@ -106,7 +102,8 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
         "points": research.figures.Picture(
             "All critical points of three functions",
             f"Every critical point in the box, proved complete: {counts}. The lines "
-            "are contours of log(1 + f - min f).",
+            "are contours of log(1 + f - min f), which are left out between many "
+            "points.",
             figure,
         )
     }

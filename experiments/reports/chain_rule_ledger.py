@@ -20,12 +20,12 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     softmax = numbers["models"]["softmax"]
     return (
-        "Line by line, by the chain rule: the ledger of one neuron has "
+        "Line by line, by the chain rule: the table of one neuron has "
         f"{numbers['neuron_rows']} rows, {by_hand(numbers)}, and that of softmax "
         f"regression on the digits has {softmax['rows']}. Of the "
         f"{numbers['entries']:,} entries of all gradients, "
         f"{numbers['bits_that_differ']} differ in any bit from jax.grad, run operation "
-        f"by operation. The ledger names the line of {numbers['bugs_found']} of "
+        f"by operation. The table names the line of {numbers['bugs_found']} of "
         f"{numbers['bugs']} planted bugs that produce a NaN or an infinity."
     )
 

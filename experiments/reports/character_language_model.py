@@ -59,8 +59,8 @@ def answer(findings: research.runs.Findings) -> str:
         f"steps of {numbers['batch_size']} x {numbers['context']} characters "
         f"({gpt['passes']:.1f} passes) the loss is {words(lstm['whole'])} for the LSTM "
         f"and {words(gpt['whole'])} for the GPT; after {longer_gpt['steps']:,} steps "
-        f"it is {words(longer_lstm['whole'])} and {words(longer_gpt['whole'])}. If at "
-        "least half a window precedes the character, these last two are "
+        f"it is {words(longer_lstm['whole'])} and {words(longer_gpt['whole'])}. On "
+        "characters with at least half a window before them, these last two losses are "
         f"{longer_lstm['half_full'][0]:.3f} and "
         f"{longer_gpt['half_full'][0]:.3f}.{after}"
     )

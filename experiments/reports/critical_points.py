@@ -40,8 +40,7 @@ def answer(findings: research.runs.Findings) -> str:
         f"({kinds(camel['points'])}). These are all critical points; Newton's method "
         f"finds them from {himmelblau['starts']} starts. "
         f"{elsewhere(numbers['descents_elsewhere'])} If the Hessian is singular, "
-        "higher derivatives decide, or the derivatives up to the fourth leave the "
-        "kind undecided."
+        "the derivatives of orders 3 and 4 decide the kind, or leave it undecided."
     )
 
 
@@ -107,9 +106,9 @@ def degenerate_table(degenerate: dict[str, Any]):
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw both landscapes with every critical point."""
-    figure, axes = research.figures.new_figure(1, 2, width=11, height=5.0)
+    figure, axes = research.figures.new_figure(2, 1, width=4.6, height=8.0)
     for panel, (name, found) in zip(
-        axes[0], result.numbers["landscapes"].items(), strict=True
+        axes[:, 0], result.numbers["landscapes"].items(), strict=True
     ):
         draw_landscape(
             panel,
@@ -119,15 +118,15 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
             },
         )
         draw_points(panel, found["points"])
-        panel.set_title(f"{name}: {LANDSCAPES[name][0]}", loc="left", fontsize=9.5)
+        panel.set_title(f"{name}:\n{LANDSCAPES[name][0]}", loc="left", fontsize=10)
     figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2
     )
     parts = result.numbers["landscapes"]
     caption = (
         "Contour lines and every point where the gradient vanishes: "
-        f"{kinds(parts['himmelblau']['points'])} on the left, "
-        f"{kinds(parts['camel']['points'])} on the right. From inside a circle, "
+        f"{kinds(parts['himmelblau']['points'])} above, "
+        f"{kinds(parts['camel']['points'])} below. From inside a circle, "
         "Newton's method is estimated to converge to its centre. "
         f"{elsewhere(result.numbers['descents_elsewhere'])} Crosses mark the ends."
     )
@@ -141,7 +140,7 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 def draw_landscape(axes: Axes, arrays: dict[str, np.ndarray]):
     """Draw contour lines, denser near the minimum, and the ends of the descents."""
     heights = arrays["heights"]
-    levels = heights.min() + np.ptp(heights) * np.linspace(0.02, 1, 22) ** 3
+    levels = heights.min() + np.ptp(heights) * np.linspace(0.02, 1, 16) ** 3
     axes.grid(False)
     axes.contour(
         arrays["x"], arrays["y"], heights, levels, colors="#B8BDC4", linewidths=0.8

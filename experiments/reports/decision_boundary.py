@@ -73,12 +73,12 @@ def two_speeds(numbers: dict[str, Any]):
         and numbers["length_after_one"] < 0.5
     )
     return (
-        f"{'Its position converges first: one' if settled else 'One'} epoch reduces "
+        f"{'The position converges first: one' if settled else 'One'} epoch reduces "
         f"the angle to the exact line from {numbers['angle_at_start']:.0f}° to "
         f"{numbers['angle_after_one']:.0f}° and changes the test accuracy from "
         f"{100 * numbers['accuracy_at_start']:.1f} % to "
-        f"{100 * numbers['accuracy_after_one']:.1f} %. The length |w|, which is the "
-        "sharpness of the probability, is then "
+        f"{100 * numbers['accuracy_after_one']:.1f} %. The length |w|, which says "
+        "how sharply the probability changes across the line, is then "
         f"{100 * numbers['length_after_one']:.0f} % of its exact value and "
         f"{sharpness(numbers)}"
     )
@@ -120,13 +120,13 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the boundary among the data (also animated), and its errors."""
     arrays, numbers = result.arrays, result.numbers
     still, axes = research.figures.new_figure(
-        1, 2, width=11, height=4.6, width_ratios=(1.15, 1)
+        2, 1, width=4.6, height=9.2, height_ratios=(1.5, 1)
     )
     draw_field(axes[0, 0], arrays, -1)
     draw_points(axes[0, 0], arrays)
     draw_boundaries(axes[0, 0], arrays)
-    draw_sigmoid(axes[0, 1])
-    draw_scores(axes[0, 1], arrays, -1)
+    draw_sigmoid(axes[1, 0])
+    draw_scores(axes[1, 0], arrays, -1)
     way, axes = research.figures.new_figure(1, 3, width=11, height=3.4)
     draw_way(axes[0], arrays)
     pictures = {
@@ -146,11 +146,11 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 def boundary_caption(numbers: dict[str, Any]):
     """Return the caption of the first figure."""
     return (
-        f"Left: {numbers['n']} tumours by two measurements, benign (blue) and "
+        f"Above: {numbers['n']} tumours by two measurements, benign (blue) and "
         "malignant (orange). The field is P(benign) in steps of a tenth. The lines "
         "show where P(benign) is one half after the numbers of epochs in the legend. "
         f"The last line, {equation(numbers)}, has an angle of {numbers['angle']:.1e}° "
-        "to the exact one. Right: the same tumours by their score z = wᵀx + b, and "
+        "to the exact one. Below: the same tumours by their score z = wᵀx + b, and "
         "the curve that turns a score into a probability (the points of each class "
         "are spread in height for visibility). Circles are the share of benign "
         f"tumours in {BINS} groups of equal size. In the animation the line turns at "
@@ -212,9 +212,7 @@ def draw_boundaries(axes: Axes, arrays: dict[str, np.ndarray]):
             **style,
         )
     axes.set_title("Where P(benign) is one half", loc="left")
-    axes.legend(
-        loc="lower right", frameon=True, framealpha=0.92, edgecolor="none", fontsize=9
-    )
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.12, -0.16), ncols=2)
 
 
 def draw_sigmoid(axes: Axes):

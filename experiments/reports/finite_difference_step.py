@@ -31,7 +31,7 @@ def answer(findings: research.runs.Findings) -> str:
         f"{found}. These steps lie within {numbers['decades_from_theory']:.1f} decades "
         "of √ε, ∛ε and the fifth root of ε; the same rule holds in float32. At h = "
         f"1e-15 the forward quotient is {100 * numbers['error_at_1e_15']:.0f} % wrong. "
-        "The complex step has no such floor: its error is "
+        "The complex step has no such limit: its error is "
         f"{best['complex', 'float64'][1]:.0e}. NumPy's gradient of f(x) returns "
         f"{numbers['numbers_from_numpy']} numbers, because it differentiates samples."
     )

@@ -40,7 +40,7 @@ def staying(numbers: dict[str, Any]):
         if f["largest_error_in_last_pass"] <= CLOSE
     ]
     return (
-        "Only the exact gradients of the full batch stay there:"
+        "Only the full batch, whose gradients are exact, stays there:"
         if staying == ["full batch"]
         else "At the end"
     )
@@ -121,11 +121,12 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     arrays, numbers = result.arrays, result.numbers
     regimes = numbers["regimes"]
     still, axes = research.figures.new_figure(
-        1, len(regimes), width=11, height=4.3, sharey=True
+        len(regimes), 1, width=4.6, height=9.6, sharex=True
     )
-    for panel, (name, found) in zip(axes[0], regimes.items(), strict=True):
+    for panel, (name, found) in zip(axes[:, 0], regimes.items(), strict=True):
         draw_data(panel, arrays, f"{name}, rate {found['rate']:g}")
         draw_still_lines(panel, arrays, name)
+        panel.label_outer()
     walk, axes = research.figures.new_figure(1, 2, width=11, height=4.3)
     draw_walk(axes[0, 0], arrays, regimes)
     draw_errors(axes[0, 1], arrays, regimes)
@@ -249,7 +250,6 @@ def draw_still_lines(axes: Axes, arrays: dict[str, np.ndarray], name: str):
                 text,
                 color=pale(colour, max(shade, 0.65)),
                 va="center",
-                fontsize=9,
             )
             labelled.append(height[1])
 

@@ -49,7 +49,7 @@ def answer(findings: research.runs.Findings) -> str:
     softmax, mlp, cnn = (f"{100 * row['published']:.1f} %" for row in numbers["models"])
     return (
         f"{found} The accuracies to reach are {cnn} (published for two convolutions), "
-        f"{mlp} (published for such an MLP) and {softmax} (softmax regression): "
+        f"{mlp} (published for an MLP) and {softmax} (softmax regression): "
         f"{verdict}."
     )
 

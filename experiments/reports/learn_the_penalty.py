@@ -19,15 +19,16 @@ def answer(findings: research.runs.Findings) -> str:
         parts.append(
             f"{name}: one learnt penalty reaches {found['one'] / found['grid']:.4f} "
             "times the validation loss of the best of the grid. "
-            f"{found['features']} penalties reach {found['many'] / found['one']:.2f} "
-            f"times the loss of one, and a test loss that is {100 * change:.0f} % "
-            f"{better}"
+            f"With a penalty for each of the {found['features']} features, the "
+            f"validation loss is {found['many'] / found['one']:.2f} times that with "
+            f"one penalty, and the test loss is {100 * change:.0f} % {better}"
         )
     return (
-        f"Yes. {'. '.join(part.capitalize() for part in parts)}. The gradient has a "
-        f"relative error of {numbers['gradient_error']:.0e}, and needs "
-        f"{numbers['ways'][IMPLICIT]['bytes'] / 1e3:.1f} kB, where reverse mode "
-        f"through all steps needs {numbers['ways'][UNROLLED]['bytes'] / 1e3:.0f} kB."
+        f"Yes. {'. '.join(part[0].upper() + part[1:] for part in parts)}. The gradient "
+        f"has a relative error of {numbers['gradient_error']:.0e}, and needs "
+        f"{numbers['ways'][IMPLICIT]['bytes'] / 1e3:.1f} kB of memory, where reverse "
+        f"mode through all steps needs {numbers['ways'][UNROLLED]['bytes'] / 1e3:.0f} "
+        "kB."
     )
 
 
@@ -84,10 +85,12 @@ def _ways(numbers: dict[str, Any]) -> research.runs.Table:
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the grid, and the descents on one penalty and on many."""
-    figure, axes = research.figures.new_figure(len(PROBLEMS), 2, width=9.5, height=7)
+    figure, axes = research.figures.new_figure(
+        2 * len(PROBLEMS), 1, width=4.6, height=12
+    )
     colours, arrays = research.figures.COLOURS, findings.arrays
     for at, name in enumerate(PROBLEMS):
-        grid, path = axes[at]
+        grid, path = axes[2 * at : 2 * at + 2, 0]
         found = findings.numbers["problems"][name]
         for column, part in enumerate(("validation", "test")):
             grid.plot(
@@ -121,12 +124,12 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
         path.set(xlabel="step of descent on the penalties", ylabel="validation loss")
         path.set_title(f"{name}: one, then {found['features']} penalties", loc="left")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    more = axes[0, 1].get_legend_handles_labels()
+    more = axes[1, 0].get_legend_handles_labels()
     figure.legend(
         handles + more[0],
         labels + ["one for each feature"],
         loc="outside lower center",
-        ncols=4,
+        ncols=2,
     )
     ratios = ", ".join(
         f"{found['many'] / found['one']:.2f} for {name}"
@@ -135,11 +138,11 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     return {
         "penalties": research.figures.Picture(
             "Penalties learnt from the validation loss",
-            "For each problem, left: the loss for a grid of penalties, and the penalty "
-            "that descent finds. Right: the validation loss during descent on one "
-            "penalty, and then on one for each feature; the dashed line is the best of "
-            f"the grid. Validation loss with many penalties over that with one: "
-            f"{ratios}.",
+            "For each problem, above: the loss for a grid of penalties, and the "
+            "penalty that descent finds. Below: the validation loss during descent on "
+            "one penalty, and then on one for each feature; the dashed line is the "
+            "best of the grid. Validation loss with many penalties over that with "
+            f"one: {ratios}.",
             figure,
         )
     }

@@ -24,10 +24,11 @@ def answer(findings: research.runs.Findings) -> str:
             f"{unit} at the best step, {row['best_step']:.2g} s"
         )
     return (
-        "By difference quotients, which divide the noise by h and h². With "
-        f"{1e3 * numbers['noise']:g} mm of noise every {1e3 * numbers['spacing']:g} ms "
-        f"{', and '.join(sentences)}. The measured noise agrees with σ √(Σ w²) / h^n "
-        f"to {100 * largest_deviation(numbers):.1f} %. The best steps are "
+        "By difference quotients with a step h, which divide the noise by h and h². "
+        f"With {1e3 * numbers['noise']:g} mm of noise every "
+        f"{1e3 * numbers['spacing']:g} ms {', and '.join(sentences)}. The measured "
+        f"noise agrees with σ √(Σ w²) / h^n to {100 * largest_deviation(numbers):.1f} "
+        "%. The best steps are "
         f"{numbers['step_over_prediction_least']:.2f} to "
         f"{numbers['step_over_prediction_greatest']:.2f} times the predicted ones."
     )

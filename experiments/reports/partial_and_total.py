@@ -43,15 +43,15 @@ def table(numbers: dict[str, Any]):
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the profit with the partial and total slopes, and the slope by path."""
-    figure, axes = research.figures.new_figure(1, 2, width=11, height=4.3)
+    figure, axes = research.figures.new_figure(2, 1, width=4.6, height=7.6)
     draw_slopes(axes[0, 0], result.arrays, result.numbers)
-    draw_parts(axes[0, 1], result.arrays, result.numbers)
+    draw_parts(axes[1, 0], result.arrays, result.numbers)
     n = result.numbers
     caption = (
-        "Left: profit against price, where demand and cost depend on the price. At a "
+        "Above: profit against price, where demand and cost depend on the price. At a "
         f"price of {n['price']:g} the partial derivative ({n['partial']:+.1f}, dashed) "
         "is the slope of the profit if the demand did not change; the total "
-        f"derivative ({n['total']:+.1f}) is the actual slope. Right: the total "
+        f"derivative ({n['total']:+.1f}) is the actual slope. Below: the total "
         "derivative is the sum of three paths. It is zero at the best price, "
         f"{n['best_price']:g} (dotted), where the partial derivative (the direct path) "
         f"is {n['partial_at_best']:.1f}."

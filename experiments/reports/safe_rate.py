@@ -24,10 +24,10 @@ def answer(findings: research.runs.Findings) -> str:
     names = sorted({row["function"] for row in above})
     return (
         "Below these rates no step increases f as long as it stays in the box, and "
-        f"this is proved: {rates}. {findings.numbers['rises_below']} steps rose in all "
-        "descents below them. Above them, steps rise on "
-        f"{', '.join(names) or 'no function'}. "
-        "Elsewhere the largest curvature lies where descent does not go."
+        f"this is proved: {rates}. In all descents below these rates, "
+        f"{findings.numbers['rises_below']} steps increased f. Above these rates, "
+        f"steps increase f on {', '.join(names) or 'no function'}. "
+        "On other functions, descent does not meet the largest curvature."
     )
 
 
@@ -69,9 +69,11 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw f along the descents of the median start, for each rate."""
-    figure, axes = research.figures.new_figure(1, len(FUNCTIONS), width=11, height=4.0)
+    figure, axes = research.figures.new_figure(
+        len(FUNCTIONS), 1, width=4.6, height=9.6, sharex=True
+    )
     colours = ("#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
-    for panel, name in zip(axes[0], FUNCTIONS, strict=True):
+    for panel, name in zip(axes[:, 0], FUNCTIONS, strict=True):
         values = findings.arrays[f"{name}/values"]
         lowest = np.nanmin(values)
         steps = np.arange(1, values.shape[-1])
@@ -87,11 +89,12 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
                 label=f"{multiple:g} · 2 / L",
             )
         panel.set(xscale="log", yscale="log", xlabel="step", ylabel="f - lowest f")
+        panel.label_outer()
         panel.set_title(name, loc="left")
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
-        ncols=len(MULTIPLES),
+        ncols=3,
     )
     return {
         "descents": research.figures.Picture(

@@ -1,10 +1,12 @@
 """Report of sparse_hessian: answer, table and figure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 import research
+from experiments.reports import _dots as dots
 
 SHOWN = ("banded", "convolution", "arrow")  # Patterns in the figure.
 
@@ -75,6 +77,42 @@ def _ratio(part: dict[str, Any], way: str) -> str:
         return "not computed"
     _, ratio, low, high = part["seconds"][way]
     return f"{ratio:,.1f} [{low:,.1f}, {high:,.1f}]"
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the operations of a stored reference, sparse and dense."""
+    figure, axes = research.figures.new_figure(width=dots.WIDTH, height=4.6)
+    place, rows = axes[0, 0], dots.rows(reference)[::-1]
+    for column, label, colour in (
+        ("operations / f", "by colouring", "full batch"),
+        ("operations / f, dense", "dense", "stochastic"),
+    ):
+        x = [row[column] for row in rows]
+        fill = research.figures.COLOURS[colour]
+        place.plot(x, range(len(rows)), "o", ms=8, color=fill, label=label)
+        for y, value in enumerate(x):
+            place.annotate(
+                f"{value:,.0f}",
+                (value, y),
+                (0, 8),
+                textcoords="offset points",
+                ha="center",
+            )
+    place.set(xscale="log", xlabel="operations of the derivative / those of f")
+    place.set_yticks(
+        range(len(rows)), [row["problem"].replace(", ", ",\n") for row in rows]
+    )
+    place.set_ylim(-0.5, len(rows) - 0.3)
+    place.xaxis.set_major_formatter("{x:,.0f}")
+    place.margins(x=0.1)
+    place.minorticks_off()
+    figure.legend(loc="outside upper left", ncols=2)
+    counts = ", ".join(f"{row['products']} for {row['problem']}" for row in rows[::-1])
+    caption = (
+        "Operations of a Hessian or Jacobian that is mostly zero, divided by those of "
+        f"the function. By colouring it takes few products: {counts}. {dots.SOURCE}"
+    )
+    return research.figures.Picture("Sparse and dense derivatives", caption, figure)
 
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:

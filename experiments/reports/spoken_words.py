@@ -30,9 +30,9 @@ def answer(findings: research.runs.Findings) -> str:
         else "is beaten"
     )
     found = (
-        f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracy is"
-        f" {accuracies} ({seeds}). Softmax regression, which ignores the order in time,"
-        f" {verdict}: {words(softmax['accuracy'])}."
+        f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracies "
+        f"are: {accuracies} ({seeds}). Softmax regression, which ignores the order in "
+        f"time, {verdict}: {words(softmax['accuracy'])}."
     )
     if numbers["digits"] is not None:
         found = f"{found} {of_digits(numbers)}"
@@ -66,7 +66,7 @@ def of_digits(numbers: dict[str, Any]):
     return (
         f"On spoken digits the GRU has an accuracy of {words(gru['shared'])} if "
         "training and test share speakers. On a speaker left out of training it has "
-        f"{words(gru['left_out'])}, which is the honest score: "
+        f"{words(gru['left_out'])}, which is the fair score: "
         f"{min(gru['by_speaker']):.2f} to {max(gru['by_speaker']):.2f} by speaker "
         f"(interval over the {len(numbers['speakers'])} speakers). Softmax regression "
         f"has {words(softmax['shared'])} and {words(softmax['left_out'])}."

@@ -1,8 +1,12 @@
 """Report of taylor_mode: answer, tables and figure."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 import research
+from experiments.reports import _dots as dots
 from experiments.taylor_mode import (
     JET,
     NESTED,
@@ -23,15 +27,16 @@ def answer(findings: research.runs.Findings) -> str:
     fails = [
         name for name, part in numbers["functions"].items() if not part["works"][JET]
     ]
+    jet = f"no rule for {', '.join(fails)}" if fails else "rules for every function"
     return (
         f"In Taylor mode, the operations grow {numbers['growth_of_taylor']:.1f} times "
-        f"at most when the order doubles to {len(found[0]) - 1}; nested derivatives "
-        f"grow {numbers['growth_of_nested']:.1f} times from order {last // 2} to "
-        f"{last}. Order {last} of the scalar function takes {found[0][last]:.0f} times "
-        f"the operations of the function, nested {found[1][last]:.0f}. jet has no rule "
-        f"for {', '.join(fails) or 'none of them'}. A pendulum that is integrated by "
-        "series of order 12, with 64 steps in a period, returns to its start with an "
-        f"error of {numbers['pendulum_error']:.0e}."
+        f"at most when the order doubles to {len(found[0]) - 1}; those of "
+        f"nested derivatives grow {numbers['growth_of_nested']:.1f} times from order "
+        f"{last // 2} to {last}. Up to order {last}, the derivatives of the scalar "
+        f"function take {found[0][last]:.0f} times the operations of the function in "
+        f"Taylor mode, and {found[1][last]:.0f} times nested. jet has {jet}. A "
+        "pendulum that is integrated by series of order 12, with 64 steps in a period, "
+        f"returns to its start with an error of {numbers['pendulum_error']:.0e}."
     )
 
 
@@ -77,6 +82,36 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             "Distance from the start, in angle and velocity.",
         ),
     )
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the operations of a stored reference by order, for two functions."""
+    figure, axes = research.figures.new_figure(
+        2, 1, width=dots.WIDTH, height=7.2, sharex=True, sharey=True
+    )
+    rows = {row["function and way"]: row for row in dots.rows(reference)}
+    for panel, name in zip(axes[:, 0], ("scalar", "network"), strict=True):
+        for way, colour in COLOURS.items():
+            found = [rows[f"{name}, {way}"][f"order {order}"] for order in TIMED]
+            known = [(k, v) for k, v in zip(TIMED, found, strict=True) if v is not None]
+            if known:
+                panel.semilogy(*zip(*known, strict=True), "o-", color=colour, label=way)
+        panel.set(ylabel="operations / those of f", xlabel="order of the derivative")
+        panel.set_title(f"f: {name}", loc="left")
+        panel.set_xticks(TIMED)
+        panel.yaxis.set_major_formatter("{x:,.0f}")
+        panel.label_outer()
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3
+    )
+    numbers = reference["numbers"]
+    caption = (
+        "Operations for all derivatives up to an order, divided by those of the "
+        f"function. In Taylor mode they grow {numbers['growth_of_taylor']:.1f} times "
+        "from order 5 to 10; nested derivatives grow "
+        f"{numbers['growth_of_nested']:.0f} times from order 3 to 6. {dots.SOURCE}"
+    )
+    return research.figures.Picture("The cost of high derivatives", caption, figure)
 
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:

@@ -21,8 +21,8 @@ def answer(findings: research.runs.Findings) -> str:
         f"The logs give a standard deviation of {sigma} ({numbers['freedom']} degrees "
         f"of freedom) instead of the assumed {ASSUMED}; with it, "
         f"{numbers['distinguishable_here']} are distinguishable, and "
-        f"{numbers['distinguishable_adjusted']} if the number of tests is counted "
-        "(Holm). With ten runs of each rule, a gain of "
+        f"{numbers['distinguishable_adjusted']} after Holm's correction for the number "
+        "of tests. With ten runs of each rule, a gain of "
         f"{numbers['detectable_steps']:.0f} steps is detected in 80 % of cases. "
         f"{correlation(numbers)}"
     )

@@ -121,7 +121,8 @@ def answer(findings: research.runs.Findings) -> str:
     sentences.append(
         f"Without any tuning use {untuned['rule']}: its defaults reach the target on "
         f"{untuned['defaults_reached_on']} of {on}, and need "
-        f"{untuned['defaults_times_best']:.1f} times as many as the best rule."
+        f"{untuned['defaults_times_best']:.1f} times the example gradients of the best "
+        "rule on each."
     )
     return " ".join(sentences)
 
@@ -145,7 +146,8 @@ def beside(numbers: dict[str, Any], rows: dict[str, dict[str, Any]], rule: str):
     row = rows[rule]
     return (
         f"{rule} needs {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] times "
-        f"its example gradients (target reached on {row['reached_on']})."
+        f"the example gradients of {numbers['first']}, and reaches the target on "
+        f"{row['reached_on']} workloads."
     )
 
 

@@ -60,7 +60,8 @@ def beside_usual(row: dict[str, Any]):
     if row["steps"] is not None:
         steps = (
             f", and needs {short(row['steps'])} [{short(row['steps_low'])}, "
-            f"{short(row['steps_high'])}] times its steps for the same loss"
+            f"{short(row['steps_high'])}] times the steps of {USUAL} for the same "
+            "loss"
         )
     return (
         f"{row['rule']} reaches {short(row['loss_ratio'])} [{short(row['loss_low'])}, "

@@ -1,4 +1,4 @@
-"""Which of these rules is better here when it is tuned well, and is that certain?
+"""Which of these rules is better on these workloads, and is the difference certain?
 
 All rules get the same number of independent searches on workloads whose optimum is
 known. A rule is one of this package, one of optax, or your own from a file. A search

@@ -1,4 +1,4 @@
-"""Compare update rules: which is better here, by how much, and is that certain?"""
+"""Compare update rules: which is better, by how much, and is the answer certain?"""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -127,7 +127,7 @@ def plan(
     Args:
       rules, workload, baseline, spaces, evaluations, terms: As for `compare`.
     Returns:
-      The pair (protocol, contenders).
+      The pair (protocol, contenders). A contender is a rule with its search space.
     Raises:
       ValueError, TypeError: As for `compare`.
     Example:

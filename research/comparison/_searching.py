@@ -71,7 +71,7 @@ def start_searches(
 
 
 def tuning_score(searched: Searched) -> float:
-    """Return the mean score of a search's choice on the tuning seeds of this search."""
+    """Return the mean score, on the tuning seeds of a search, of the trial it chose."""
     return float(searched.scores[searched.chosen].mean())
 
 
@@ -220,7 +220,7 @@ def _relative_gaps(
 def report_choices(
     setting: Setting, searches: Sequence[Searched]
 ) -> tuple[Outcomes, Float[np.ndarray, " evaluations"]]:
-    """Train the choice of each search, and the defaults, on the reporting seeds.
+    """Train the trial that each search chose, and the defaults, on the reporting seeds.
 
     Return the outcomes and the passes over the data at each evaluation. The defaults
     are the last point of the outcomes.
@@ -263,7 +263,7 @@ def train_on_seeds(
 def train_around(
     setting: Setting, searched: Searched, rate: str
 ) -> dict[str, Float[np.ndarray, "..."]]:
-    """Train at rates around the rate of a choice, on tuning seeds of the first search.
+    """Train at rates around the chosen rate, on tuning seeds of the first search.
 
     `rate` is the name of the learning rate. Return the rates and their log costs."""
     seeds = setting.protocol.seeds_of_search(0)[:RACING_SEEDS]

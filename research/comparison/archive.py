@@ -24,7 +24,7 @@ PROGRAMS = {
 }
 QUESTIONS = {
     "compare": (
-        "Which of these rules is better here when it is tuned well, and is that "
+        "Which of these rules is better on these workloads, and is the difference "
         "certain?"
     ),
     "compare_networks": (

@@ -118,7 +118,7 @@ def check_contender(
     objective: Callable[[Params, Any], Array],
     batch: Batch | None = None,
 ) -> int:
-    """Check a contender by tracing one step of it, without compiling.
+    """Check a contender (a rule with its search space) by tracing one step of the rule.
 
     Args:
       contender: Result of `make_contenders`.

@@ -56,7 +56,7 @@ def make_contenders(
     spaces: Mapping[str, Space] | None = None,
     evaluations: Mapping[str, float] | None = None,
 ) -> tuple[Contender, ...]:
-    """Make contenders from rules: add a search space and the cost of a step to each.
+    """Make contenders: rules with a search space and the cost of a step.
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this

@@ -53,7 +53,7 @@ def measurement(
 
 
 def logs_of(arrays: Arrays) -> Float[np.ndarray, "searches seeds"]:
-    """Return the log costs of each search's choice on the reporting seeds.
+    """Return the log costs of the trial that each search chose, on the reporting seeds.
 
     Args:
       arrays: Arrays of the measurement; `costs` and `passes` are used.
@@ -136,7 +136,7 @@ def _robustness(arrays: Arrays) -> dict[str, Any]:
 def _costs(
     arrays: Arrays, known: Mapping[str, Any], level: float, batch_size: int
 ) -> dict[str, Any]:
-    """Return the cost to reach the target, and the final gap of the choices.
+    """Return the cost to reach the target, and the final gap, of the chosen trials.
 
     If less than half of the runs reach the target, the cost is None. A number would
     mostly depend on the convention that a missed target counts as ten budgets.

@@ -184,7 +184,7 @@ def network_contenders(
     evaluations: Mapping[str, float] | None = None,
     search_schedule: bool = True,
 ) -> tuple[Contender, ...]:
-    """Make contenders for networks: only the rate and its schedule are searched.
+    """Make contenders for networks: rules whose rate and schedule are searched.
 
     The range of the rate is that of the rule in `SPACES`. "muon" is `muon_with_adam`,
     whose two rates follow the same schedule. "shampoo" is `grafted_shampoo`. For a rule
@@ -262,7 +262,7 @@ def _is_undecayed(make_rule: Any) -> bool:
 
 
 def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return the warm-up and the decay of a contender with the given hyper-parameters.
+    """Return the warm-up and the decay of a rule with the given hyper-parameters.
 
     If `values` has no warm-up, the warm-up is 10 % of the training. If `values` has no
     decay, the decay is linear. A schedule-free rule has no decay.

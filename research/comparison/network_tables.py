@@ -70,7 +70,11 @@ def _sentence(one: Numbers, where: str) -> str:
             f"{one['rule']} and {one['baseline']} are not distinguishable on {where} "
             f"({loss} times the validation loss{of_steps})."
         )
-    of_steps = f" It needs {steps} times its steps for the same loss." if steps else ""
+    of_steps = (
+        f" It needs {steps} times the steps of {one['baseline']} for the same loss."
+        if steps
+        else ""
+    )
     return (
         f"{one['rule']} reaches {loss} times the validation loss of {one['baseline']} "
         f"on {where}.{of_steps}"

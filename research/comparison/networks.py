@@ -488,7 +488,7 @@ def measure_on_network(
     on_chunk: OnChunk | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> Saved:
-    """Search a contender's rates and schedule on a network, and report each choice.
+    """Search the rates and the schedule of a rule on a network, and report the results.
 
     Args:
       network: The network workload.
@@ -500,8 +500,8 @@ def measure_on_network(
       Arrays and values of the measurement. There are J searches, h hyper-parameters, n
       reporting seeds, k evaluations in a training, and r rates.
 
-      - `chosen` (J, h): the choice of each search;
-      - `tuning` (J,): the mean score of this choice on the tuning seeds;
+      - `chosen` (J, h): the hyper-parameters that each search chose;
+      - `tuning` (J,): the mean score of these hyper-parameters on the tuning seeds;
       - `logs` (J, n): the log of the final validation loss on the reporting seeds;
       - `curves` (J n, k): the validation losses on the reporting seeds;
       - `accuracy` (J, n): the test accuracy on the reporting seeds, NaN without a
@@ -672,7 +672,7 @@ def _other_lengths(
     on_chunk: OnChunk | None,
     checkpoints: Checkpoints,
 ) -> Saved:
-    """Train the baseline's choices at other lengths of the schedule.
+    """Train the baseline's chosen hyper-parameters at other lengths of the schedule.
 
     Returns:
       A `Saved` with the arrays `factors` (l,), the lengths relative to the length of

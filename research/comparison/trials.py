@@ -58,7 +58,7 @@ def measure_contenders(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> dict[tuple[str, str], Saved]:
-    """Measure every contender on every workload.
+    """Measure every contender (a rule with its search space) on every workload.
 
     Args:
       protocol, contenders: Results of `plan`.
@@ -190,7 +190,7 @@ def measure_contender(
     on_chunk: OnChunk | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> Saved:
-    """Search a contender's hyper-parameters several times, and report each choice.
+    """Search the hyper-parameters of a rule several times, and report each result.
 
     The searches (`research.tuning.search`) are independent: each has its own trials
     (choices of hyper-parameters) and its own tuning seeds. The first four tuning seeds
@@ -218,10 +218,10 @@ def measure_contender(
 
       - `trials` (J, t, h): the trials with which the searches start;
       - `screening` (J, t, s): their log costs on the screening seeds;
-      - `chosen` (J, h): the choice of each search;
-      - `tuning` (J,): the mean log cost of this choice on the tuning seeds;
-      - `costs` (J, n) and `final` (J, n): the costs and final gaps of this choice on
-        the reporting seeds;
+      - `chosen` (J, h): the trial that each search chose;
+      - `tuning` (J,): the mean log cost of this trial on the tuning seeds;
+      - `costs` (J, n) and `final` (J, n): the costs and final gaps of this trial on the
+        reporting seeds;
       - `passes` (k,) and `curves` (J n, k): the passes at each evaluation, and the
         relative gaps there;
       - `default_costs` (n,): the costs of the defaults on the reporting seeds;

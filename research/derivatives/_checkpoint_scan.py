@@ -177,8 +177,9 @@ def _levels_within(
     listed = ", ".join(f"{n:,} with {k}" for k, n in enumerate(needed, 1))
     raise ValueError(
         f"memory_bytes={shown(memory_bytes)} is too little. XLA's temporary memory, in "
-        f"bytes for each number of levels, would be {listed}. Promise at least the "
-        "least of these, make the carry smaller, or return None as y if it is not used."
+        f"bytes for each number of levels, would be {listed}. Pass at least the "
+        "smallest of these, make the carry smaller, or return None as y if it is not "
+        "used."
     )
 
 

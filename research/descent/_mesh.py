@@ -96,7 +96,7 @@ def _first(num_devices: int) -> list[Any]:
         )
     if num_devices % processes:
         raise ValueError(
-            f"each of the {processes} processes gives the same number of devices; got "
+            f"each of the {processes} processes provides as many devices; got "
             f"num_devices={num_devices}. Use a multiple of {processes}."
         )
     each = num_devices // processes

@@ -80,10 +80,10 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
 
 
 def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
-    """Draw the relative gap of each rule's choices against passes.
+    """Draw the relative gap of each rule's chosen trials against passes.
 
-    The line is the median over searches and reporting seeds. The band contains the
-    middle 80 % of the runs.
+    The relative gap is f - f* divided by its initial value. The line is the median over
+    searches and reporting seeds. The band contains the middle 80 % of the runs.
     """
     target = numbers["protocol"]["target"]
     figure, used, spare = panels(numbers["workloads"])

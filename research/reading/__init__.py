@@ -268,7 +268,7 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
         kinds = shape if isinstance(shape, tuple) else (shape,)
         if not kinds or not all(isinstance(kind, type) for kind in kinds):
             raise TypeError(
-                "shape must be a type, several, a list, a dict or an Is; got "
+                "shape must be a type, a tuple of types, a list, a dict or an Is; got "
                 f"shape={reprlib.repr(shape)}."
             )
         _check_kind(value, shape if isinstance(shape, tuple) else (shape,), where)

@@ -399,7 +399,8 @@ def _at(
 def parse_range(text: str) -> Range:
     """Parse a range of a command line, such as "1e-4..10" or "0.5..0.999 one_minus".
 
-    A default may follow: "1e-4..10 log default=0.1".
+    The scale is log (the default), linear, or one_minus, which is logarithmic in 1 -
+    value. A default may follow: "1e-4..10 log default=0.1".
 
     Raises:
       ValueError: The text does not have this syntax.

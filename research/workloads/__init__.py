@@ -93,7 +93,8 @@ def make_workload(name: str, **options: Any) -> Workload:
     """
     if not isinstance(name, str) or name not in WORKLOADS:
         raise ValueError(
-            f"unknown workload {name!r}{known_names(name, WORKLOADS)} Give its name."
+            f"unknown workload {name!r}{known_names(name, WORKLOADS)} Pass one of "
+            "these names."
         )
     return WORKLOADS[name](**options)
 

@@ -376,7 +376,9 @@ def of_any_size(request):
         name: jax.vmap(functools.partial(walk, name))(gradients[:, : steps[name]])
         for name in names
     }
-    return jax.jit(run)(jnp.asarray(SIZES[:, None, None] * SIGNS[None], "float32"))
+    # XLA optimises this program less: what is asked is whether a number is finite.
+    run = jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})
+    return run(jnp.asarray(SIZES[:, None, None] * SIGNS[None], "float32"))
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)

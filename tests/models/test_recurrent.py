@@ -71,7 +71,10 @@ def drawn(model, seed=0):
     generator = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return jax.tree.map(
-        lambda leaf: jnp.array(generator.normal(scale=0.6, size=leaf.shape)), shapes
+        lambda leaf: jnp.array(
+            generator.normal(scale=0.6, size=leaf.shape), leaf.dtype
+        ),
+        shapes,
     )
 
 
@@ -107,7 +110,7 @@ def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
         jax.jit(last.apply)(params, batch), ends, rtol=BOUND, atol=BOUND
     )
     np.testing.assert_allclose(
-        last.apply(params, x)[0], expected[0, -1], rtol=BOUND, atol=BOUND
+        jax.jit(last.apply)(params, x)[0], expected[0, -1], rtol=BOUND, atol=BOUND
     )
 
 
@@ -115,12 +118,12 @@ def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
 def test_embedding_equals_the_rows_it_names(cell):
     model = network(cell, embedding=5, outputs="every")
     params, symbols = drawn(model), np.array([[0, 1, 1, 0], [1, 1, 1, 1]])
-    rows = params["embedding"]["weights"][symbols]
+    rows = np.asarray(params["embedding"]["weights"])[symbols]
     of_floats = {name: layer for name, layer in params.items() if name != "embedding"}
     without = models.recurrent(5, 3, 4, cell=cell, outputs="every")
     np.testing.assert_allclose(
-        model.apply(params, symbols),
-        without.apply(of_floats, rows),
+        jax.jit(model.apply)(params, symbols),
+        jax.jit(without.apply)(of_floats, rows),
         rtol=BOUND,
         atol=BOUND,
     )
@@ -170,11 +173,12 @@ def test_network_equals_its_linen_twin(cell):
         if cell == "vanilla"
         else {"cell": tree}
     )
-    hidden = twin.apply({"params": tree}, jnp.array(x))
-    expected = (
-        hidden @ params["output"]["weights"] + params["output"]["bias"][None, None]
+    hidden = np.asarray(jax.jit(twin.apply)({"params": tree}, jnp.array(x)))
+    own = jax.tree.map(np.asarray, params["output"])
+    expected = hidden @ own["weights"] + own["bias"]
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(params, x), expected, rtol=BOUND, atol=BOUND
     )
-    np.testing.assert_allclose(model.apply(params, x), expected, rtol=BOUND, atol=BOUND)
 
 
 def objective_of(model, batch, seed=5):
@@ -196,14 +200,15 @@ def test_gradient_equals_finite_differences(cell):
     objective = jax.jit(
         objective_of(model, Sequences(jnp.array(inputs(3, 5, 2)), jnp.array(LENGTH)))
     )
-    direction = drawn(model, seed=3)
-    at = lambda h: objective(jax.tree.map(lambda p, d: p + h * d, params, direction))
+    direction = jax.tree.map(np.asarray, drawn(model, seed=3))
+    own = jax.tree.map(np.asarray, params)
+    at = lambda h: objective(jax.tree.map(lambda p, d: p + h * d, own, direction))
     central = lambda h: (at(h) - at(-h)) / (2 * h)
     expected = (
         4 * central(1e-3) - central(2e-3)
     ) / 3  # Richardson: the error is of order h⁴.
     gradient = jax.jit(jax.grad(objective))(params)
-    slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+    slope = sum(jax.tree.leaves(jax.tree.map(np.vdot, gradient, direction)))
     np.testing.assert_allclose(slope, expected, rtol=1e-7)
 
 
@@ -268,7 +273,7 @@ def test_order_of_the_batch_and_leading_axes_do_not_matter(cell):
     )  # One example; and what its padding adds is nothing.
     np.testing.assert_allclose(alone, plain[2], rtol=1e-13, atol=1e-14)
     np.testing.assert_allclose(run(params, x[2, :3]), plain[2], rtol=1e-13, atol=1e-14)
-    mapped = jax.vmap(model.apply, (None, 0))(
+    mapped = jax.jit(jax.vmap(model.apply, (None, 0)))(
         params, Sequences(jnp.array(x), jnp.array(length))
     )
     np.testing.assert_allclose(mapped, plain, rtol=1e-13, atol=1e-14)
@@ -280,17 +285,19 @@ def test_carry_from_window_to_window_is_the_whole(cell):
     whole = network(cell, num_layers=2, outputs="every")
     windows = models.recurrence(2, 3, 4, cell=cell, num_layers=2)
     params, x, length = drawn(whole), inputs(3, 5, 2), np.array([5, 1, 3])
-    expected = whole.apply(params, Sequences(x, length))
-    first, carry = windows.advance(
+    expected = jax.jit(whole.apply)(params, Sequences(x, length))
+    advance = jax.jit(windows.advance)
+    first, carry = advance(
         params, Sequences(x[:, :2], np.minimum(length, 2)), windows.start((3,))
     )
-    second, carry = windows.advance(
+    second, carry = advance(
         params, Sequences(x[:, 2:], np.maximum(length - 2, 0)), carry
     )
     np.testing.assert_allclose(
         np.concatenate([first, second], axis=1), expected, rtol=BOUND, atol=BOUND
     )
-    last = carry[-1][0] @ params["output"]["weights"] + params["output"]["bias"][None]
+    own = jax.tree.map(np.asarray, params["output"])
+    last = np.asarray(carry[-1][0]) @ own["weights"] + own["bias"]
     np.testing.assert_allclose(
         last, expected[np.arange(3), length - 1], rtol=BOUND, atol=BOUND
     )
@@ -345,9 +352,9 @@ def test_window_of_the_whole_is_the_full_gradient(cell):
 def test_dropout_needs_a_key_and_draws_anew_with_each():
     model = network("gru", num_layers=2, dropout=0.5)
     params, x, key = drawn(model), inputs(3, 5, 2), jax.random.key(0)
-    plain = network("gru", num_layers=2).apply(params, x)
-    np.testing.assert_array_equal(model.apply(params, x), plain)
     noisy = jax.jit(model.apply)
+    plain = jax.jit(network("gru", num_layers=2).apply)(params, x)
+    np.testing.assert_array_equal(noisy(params, x), plain)
     seen = [noisy(params, x, jax.random.fold_in(key, i)) for i in (0, 0, 1)]
     np.testing.assert_array_equal(seen[0], seen[1])
     assert len({float(np.abs(a - plain).max()) for a in seen} | {0.0}) == 3
@@ -355,9 +362,8 @@ def test_dropout_needs_a_key_and_draws_anew_with_each():
 
 @each_cell
 def test_first_parameters_are_orthogonal_bounded_and_ready_to_keep(cell):
-    params = models.recurrent(2, 6, 4, cell=cell, embedding=3, dtype=jnp.float32).init(
-        jax.random.key(0)
-    )
+    model = models.recurrent(2, 6, 4, cell=cell, embedding=3, dtype=jnp.float32)
+    params = model.init(jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     layer = params["layer_1"]
     for block in np.split(
@@ -411,7 +417,10 @@ def test_truncated_gradient_of_a_linear_network_is_the_truncated_sum(window):
                 h[s - 1], v[t - 1] @ np.linalg.matrix_power(u.T, t - s)
             )
     np.testing.assert_allclose(
-        jax.grad(loss)(params)["recurrent"]["weights"], expected, rtol=BOUND, atol=BOUND
+        jax.jit(jax.grad(loss))(params)["recurrent"]["weights"],
+        expected,
+        rtol=BOUND,
+        atol=BOUND,
     )
 
 
@@ -510,7 +519,7 @@ def test_a_loop_over_time_has_the_product_of_h_and_no_other(cell):
 
 def predict(x, **options):
     model = network("gru", **options)
-    return model.apply(model.init(jax.random.key(0)), x)
+    return model.apply(drawn(model), x)
 
 
 REFUSED = [
@@ -554,7 +563,7 @@ REFUSED = [
     ),
     (
         lambda: (net := models.recurrence(2, 3, 4)).advance(
-            net.init(jax.random.key(0)), np.ones((6, 5, 2)), net.start((3,))
+            drawn(net), np.ones((6, 5, 2)), net.start((3,))
         ),
         (
             r"carry must have arrays of shape \(6, 3\) for this x; got \[\(3, 3\)\]. "
@@ -577,7 +586,7 @@ def test_bad_input_is_refused_by_name(call, message):
 def test_lengths_of_eight_bits_reach_as_far_as_any():
     model = models.recurrent(1, 3, 2)
     params, x = (
-        model.init(jax.random.key(0)),
+        drawn(model),
         np.random.default_rng(0).normal(size=(2, 300, 1)),
     )
     x[:, 120:] = np.nan  # Padding.
@@ -594,10 +603,9 @@ def test_lengths_of_eight_bits_reach_as_far_as_any():
 @each_cell
 def test_half_precision_is_drawn_and_computed(cell):
     model = models.recurrent(2, 3, 4, cell=cell, dtype=jnp.bfloat16)
-    assert (
-        model.apply(model.init(jax.random.key(0)), jnp.ones((5, 2), jnp.bfloat16)).dtype
-        == jnp.bfloat16
-    )
+    params = model.init(jax.random.key(0))
+    found = jax.jit(model.apply)(params, np.ones((5, 2), jnp.bfloat16))
+    assert found.dtype == jnp.bfloat16
 
 
 def test_sequences_that_are_right_pass():
@@ -608,14 +616,13 @@ def test_sequences_that_are_right_pass():
 def test_inputs_of_more_digits_than_the_params_are_not_cut():
     model = models.recurrent(2, 3, 1, dtype=jnp.float32)
     params, x = (
-        model.init(jax.random.key(0)),
+        drawn(model),
         np.random.default_rng(0).normal(size=(4, 2)),
     )
-    wide = jax.tree.map(lambda a: a.astype(jnp.float64), params)
-    assert jax.jit(model.apply)(params, x.astype(np.float32)).dtype == jnp.float32
-    np.testing.assert_array_equal(
-        jax.jit(model.apply)(params, x), jax.jit(model.apply)(wide, x)
-    )
+    wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+    run = jax.jit(model.apply)
+    assert run(params, x.astype(np.float32)).dtype == jnp.float32
+    np.testing.assert_array_equal(run(params, x), run(wide, x))
 
 
 def test_a_plain_tuple_for_sequences_is_told_what_to_write():

@@ -26,6 +26,8 @@ LINEAR = {
     for case in json.loads((REFERENCE / "nist_linear.json").read_text("utf-8"))["cases"]
 }
 MOST_STEPS = 500
+# XLA takes half the time to compile, and a step of these small problems is as good.
+QUICKLY = {"xla_backend_optimization_level": 0}
 MOST_PARAMS, MOST_ROWS = 9, 250
 
 
@@ -87,7 +89,11 @@ MODELS = {
     "Rat43": lambda b, x: b[0] / (1 + exp(b[1] - b[2] * x)) ** (1 / b[3]),
     "Roszman1": lambda b, x: b[0] - b[1] * x - arctan(b[2] / (x - b[3])) / pi,
 }
-DISTINCT = list(dict.fromkeys(MODELS.values()))
+
+
+def distinct(names):
+    """The models of these problems, each once."""
+    return list(dict.fromkeys(MODELS[name] for name in names))
 
 
 def residual_fn(name):
@@ -99,9 +105,9 @@ def residual_fn(name):
     return lambda b: MODELS[name](b, x) - y
 
 
-def padded(name, start):
-    """A problem as data of one shape: index of its model, x, y, rows that count, params
-    that count, start.
+def padded(name, start, names):
+    """A problem as data of one shape: index of its model in those of `names`, x, y,
+    rows that count, params that count, start.
     """
     case = CASES[name]
     x, y = np.array(case["x"]).reshape(len(case["y"]), -1), np.array(case["y"])
@@ -113,7 +119,7 @@ def padded(name, start):
     params = np.arange(MOST_PARAMS) < len(start)
     start = np.pad(start, (0, MOST_PARAMS - len(start)))
     return (
-        DISTINCT.index(MODELS[name]),
+        distinct(names).index(MODELS[name]),
         jnp.array(x),
         jnp.array(np.pad(y, (0, missing))),
         rows,
@@ -123,8 +129,8 @@ def padded(name, start):
 
 
 @functools.cache
-def fitting(rule):
-    """One program for all problems: it fits until a step that was taken no longer
+def fitting(rule, names):
+    """One program for these problems: it fits until a step that was taken no longer
     changes x, to rounding.
 
     It also counts the steps until the error of no parameter is above a millionth of it,
@@ -135,10 +141,10 @@ def fitting(rule):
         lambda b, x, model=model: model(
             b, x.T if model is MODELS["Nelson"] else x[:, 0]
         )
-        for model in DISTINCT
+        for model in distinct(names)
     ]
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
     def fit(index, x, y, rows, params, start, exact):
         def residuals(b):
             return jnp.concatenate(
@@ -187,13 +193,13 @@ def digits(found, exact):
         )
 
 
-def fitted(rule, name, start):
+def fitted(rule, name, start, names=tuple(CASES)):
     """(right digits, steps until six were right, outcome) of a rule from NIST's first
-    or second start, 0 or 1.
+    or second start, 0 or 1. One compiled program fits all problems of `names`.
     """
     exact = np.array(CASES[name]["b"], float)
-    b, state, _, until, _ = fitting(rule)(
-        *padded(name, start), np.pad(exact, (0, MOST_PARAMS - len(exact)))
+    b, state, _, until, _ = fitting(rule, names)(
+        *padded(name, start, names), np.pad(exact, (0, MOST_PARAMS - len(exact)))
     )
     return digits(b[: len(exact)], exact), int(until), int(state.outcome)
 

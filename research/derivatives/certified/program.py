@@ -481,8 +481,8 @@ def check_derivatives(program: Any) -> None:
         if own:
             raise UnsupportedPrimitiveError(
                 f"{name} at {_line(equation) or 'an unknown line'} cannot be trusted: "
-                "the derivative that JAX forms there need not be that of its values. "
-                "Only `enclose` takes such a function."
+                "JAX's derivative there may not be the derivative of the values. Only "
+                "`enclose`, which uses no derivative, takes such a function."
             )
         for part in inner(equation):
             check_derivatives(part)

@@ -381,8 +381,8 @@ def _contradiction(
     place = int(jnp.argmax(wrong))
     what = "row" if forward else "column"
     return PatternError(
-        f"pattern does not hold: {what} {place} has an entry outside the pattern, as "
-        f"its product with a random vector is {float(truth[place]):.6g}, and "
-        f"{float(product[place]):.6g} from the pattern ({int(jnp.sum(wrong))} such "
+        f"pattern does not hold: {what} {place} has an entry outside the pattern. Its "
+        f"product with a random vector is {float(truth[place]):.6g}, but the pattern "
+        f"gives {float(product[place]):.6g} ({int(jnp.sum(wrong))} such "
         f"{what}s). Pass pattern=None to detect it, or add the missing entries."
     )
