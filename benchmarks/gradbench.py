@@ -168,7 +168,7 @@ def flat(name: str, which: int, output: Any) -> np.ndarray:
         )
     if name == "ba":
         first = np.asarray(output[0])
-        first = first[:, :, 0] if which else first[0]
+        first = first[..., 0]
         return np.append(first, np.asarray(output[1])[-1])
     if isinstance(output, tuple):
         return np.concatenate([np.ravel(part) for part in output])

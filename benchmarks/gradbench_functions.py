@@ -258,31 +258,40 @@ def rotation(angles: Array) -> Array:
     return jnp.where(square == 0, small, turned)
 
 
-def projected(at: Array, lens: Array, weight: Array, feature: Array) -> Array:
-    """Return the weighted error of the picture of points in a camera's coordinates.
+def projected(
+    at: list[Array], lens: list[Array], weight: Array, feature: list[Array]
+) -> list[Array]:
+    """Return the two weighted errors of the pictures of points.
+
+    All are vectors with an entry for each observation, which XLA fuses; matrices with
+    axes of length 2 and 3 took 27 ms instead of 17.
 
     Args:
-      at: Points, shape (3, p).
-      lens: Focal length, principal point and radial distortion, shape (5, p).
-      weight: Shape (p,).
-      feature: The observed pictures, shape (2, p).
+      at: Coordinates of the points in the camera's frame, three vectors.
+      lens: Focal length, principal point and radial distortion, five vectors.
+      weight, feature: The weight, and the two coordinates of the observed picture.
     """
-    flat = at[:2] / at[2]
-    square = jnp.sum(flat**2, axis=0)
-    flat = flat * (1 + lens[3] * square + lens[4] * square**2)
-    return weight * (flat * lens[0] + lens[1:3] - feature)
+    focal, *principal, first, second = lens
+    flat = [at[0] / at[2], at[1] / at[2]]
+    square = flat[0] ** 2 + flat[1] ** 2
+    scale = focal * (1 + square * (first + second * square))
+    return [weight * (flat[i] * scale + principal[i] - feature[i]) for i in range(2)]
+
+
+def _times(rows: Any, vector: list[Array]) -> list[Array]:
+    return [sum(rows[i, j] * vector[j] for j in range(3)) for i in range(3)]
 
 
 def reprojection(
     cameras: Array, points: Array, weights: Array, features: Array, p: int
 ) -> tuple[Array, Array]:
-    """Return the errors of the pictures, (p, 2), and of the weights, (p,)."""
+    """Return the errors of the pictures, (2, p), and of the weights, (p,)."""
     camera, point = _observations(len(cameras), len(points), p)
-    rotations = jax.vmap(rotation)(cameras[:, :3])[camera]
-    away = points[point] - cameras[camera, 3:6]
-    at = jnp.einsum("pij,pj->ip", rotations, away)
-    lens = cameras[:, 6:].T[:, camera]
-    return projected(at, lens, weights, features.T).T, 1 - weights**2
+    turns = jax.vmap(rotation, out_axes=-1)(cameras[:, :3])[..., camera]
+    away = [points[:, i][point] - cameras[:, 3 + i][camera] for i in range(3)]
+    lens = [cameras[:, 6 + i][camera] for i in range(5)]
+    errors = projected(_times(turns, away), lens, weights, list(features.T))
+    return jnp.stack(errors), 1 - weights**2
 
 
 def reprojection_jacobian(
@@ -300,22 +309,14 @@ def reprojection_jacobian(
     turns = jax.vmap(rotation, out_axes=-1)(angles)[..., camera]  # (3, 3, p).
     slope = lambda a: jacobian(rotation, a)
     slopes = jax.vmap(slope, out_axes=-1)(angles)[..., camera]  # (3, 3, 3, p).
-    table = cameras.T
-    away = [points.T[i][point] - table[3 + i][camera] for i in range(3)]
-    times_away = lambda rows: [
-        sum(rows[i, j] * away[j] for j in range(3)) for i in range(3)
-    ]
-    turned = [times_away(slopes[:, :, a]) for a in range(3)]
-    lens = table[6:][:, camera]
-    _, back = jax.vjp(
-        lambda a, b, c: projected(a, b, c, features.T),
-        jnp.stack(times_away(turns)),
-        lens,
-        weights,
-    )
+    away = [points[:, i][point] - cameras[:, 3 + i][camera] for i in range(3)]
+    lens = [cameras[:, 6 + i][camera] for i in range(5)]
+    turned = [_times(slopes[:, :, a], away) for a in range(3)]
+    parts = (_times(turns, away), lens, weights)
     rows = []
     for row in range(2):
-        of_at, of_lens, of_weight = back(jnp.zeros((2, p)).at[row].set(1.0))
+        error = lambda a, b, c, row=row: projected(a, b, c, list(features.T))[row]
+        of_at, of_lens, of_weight = jax.vjp(error, *parts)[1](jnp.ones(p))
         along = lambda move, of_at=of_at: sum(of_at[i] * move[i] for i in range(3))
         turning = [along(turned[a]) for a in range(3)]
         moving = [along(turns[:, j]) for j in range(3)]
