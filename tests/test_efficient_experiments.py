@@ -23,7 +23,7 @@ SMALL = {
     ),
     learn_the_penalty: learn_the_penalty.Config(steps=60, grid=9, repeats=2),
     sparse_hessian: sparse_hessian.Config(
-        rosenbrock=400, banded=60, side=8, arrow=30, repeats=2
+        rosenbrock=1000, banded=60, side=8, arrow=30, repeats=2
     ),
     taylor_mode: taylor_mode.Config(width=4, repeats=2),
     edge_of_stability: edge_of_stability.Config(steps=1600, every=160),
