@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +58,7 @@ def test_series_of_the_pendulum_solves_its_equation():
 def test_loss_of_the_network_is_that_of_its_formula():
     config = edge_of_stability.Config(examples=20, width=3)
     loss, params = edge_of_stability.network_loss(config)
-    data = sklearn.datasets.load_digits()
+    data: Any = sklearn.datasets.load_digits()
     hidden = data.data[:20] / 16 - np.mean(data.data[:20] / 16, axis=0)
     for i in range(1, 4):
         layer = params[f"dense_{i}"]
