@@ -140,6 +140,7 @@ CHOICE_SEEDS = (
 )  # Seeds of the trainings for the choice of rates; each has its own held-out fifth.
 FRONT_END = {"num_mels": 20, "window_seconds": 0.05, "hop_seconds": 0.025}
 MOST_BYTES = 2**24  # Maximum size of a recording that is predicted.
+LEAST_SECONDS = 0.1  # Duration of a recording that is predicted, for a few frames.
 MOST_FRAMES = 40  # One second; the few longer recordings are cut.
 SHOWN_DIGITS = (3, 7)
 SLICE = 500  # Maximum number of examples that are evaluated at once.
@@ -447,6 +448,11 @@ def heard(file: Path, architecture: Mapping[str, Any]):
     """Return a recording as the networks read it, and a note about what is left out."""
     rate, most = architecture["rate"], architecture["most_frames"]
     wave = read_wav(read_bytes(file, MOST_BYTES), rate, str(file))
+    if len(wave) < LEAST_SECONDS * rate:
+        raise ValueError(
+            f"{file} has {1e3 * len(wave) / rate:.3g} ms, too short for a digit; at "
+            f"least {1e3 * LEAST_SECONDS:g} ms are needed."
+        )
     if np.ptp(wave) == 0:
         raise ValueError(f"{file} is silent: all its samples are equal.")
     frames = research.datasets.log_mel(wave, rate, **architecture["front_end"])

@@ -514,13 +514,17 @@ def predict(config: Config, folder: Path, file: Path) -> research.runs.Result:
     """
     model, params, architecture = loaded(folder, "transformer", build)
     words = words_of(file, architecture["dataset"])
+    if not words:
+        raise ValueError(f"{file} has no word, so there is nothing to classify.")
     vocabulary = {word: i for i, word in enumerate(architecture["vocabulary"], 1)}
     read_words = words[: architecture["words"]]
     known = sum(word in vocabulary for word in read_words)
     if not known:
         raise ValueError(
-            f"The Transformer knows no word of {file}. It was trained on English news "
-            f"stories ({architecture['dataset']})."
+            f"The Transformer knows none of the first {len(read_words)} words of "
+            f"{file}, as many as it reads. It learnt the words of the data set "
+            f"{architecture['dataset']}, {len(vocabulary)} of them, such as "
+            f"{', '.join(architecture['vocabulary'][:5])}."
         )
     x = tokens_of([" ".join(words)], vocabulary, architecture["words"])
     said = np.asarray(jax.nn.softmax(model.apply(params, x))[0])

@@ -146,10 +146,12 @@ def plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str) or name == NOT_FINITE:
-                raise TypeError(
-                    f"{where} has the key {name!r}; keys must be strings, other than "
-                    f"{NOT_FINITE!r}."
+                reason = (
+                    "this key is reserved"
+                    if name == NOT_FINITE
+                    else "keys must be strings"
                 )
+                raise TypeError(f"{where} has the key {name!r}; {reason}.")
         return {name: plain(item, f"{where}.{name}") for name, item in value.items()}
     raise TypeError(
         f"{where} is a {type(value).__name__}, {value!r}, which JSON cannot store "

@@ -375,7 +375,11 @@ def _arrays_of(piece: Any, number: int) -> dict[str, np.ndarray]:
             f"the arrays of pieces[{number}] must have the same number of examples "
             f"along their first axis; got the shapes {shapes}."
         )
-    return {name: np.ascontiguousarray(array) for name, array in named.items()}
+    # Records hold the bytes in one order, whatever that of the array is.
+    return {
+        name: np.asarray(array, np.dtype(array.dtype).newbyteorder("<"), order="C")
+        for name, array in named.items()
+    }
 
 
 def _encoded(arrays: dict[str, np.ndarray]) -> Iterator[bytes]:

@@ -246,11 +246,19 @@ def forget_programs(request):
     A file that replaces parts of the library begins and ends without any: a program
     that was traced before would not see the replacement, and one traced with it
     would be met later.
+
+    A file with COMPILE_QUICKLY = True has large programs that run for a moment, and its
+    laws hold whatever XLA makes of them: XLA optimises them less, which takes about
+    half the time. Bits that such a file compares are all of such programs; no file that
+    starts a process or reads recorded bits may have it.
     """
+    quickly = getattr(request.module, "COMPILE_QUICKLY", False)
     items = [i for i in request.session.items if i.path == request.path]
     replaces = any("monkeypatch" in getattr(i, "fixturenames", ()) for i in items)
-    if replaces:
+    if replaces or quickly:
         jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", quickly)
     yield
-    if replaces or memory() > MOST_MEMORY:
+    jax.config.update("jax_disable_most_optimizations", False)
+    if replaces or quickly or memory() > MOST_MEMORY:
         jax.clear_caches()

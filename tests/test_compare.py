@@ -26,6 +26,7 @@ from research.comparison import measurements
 from research.types import Saved
 
 PACKAGE = "research.comparison."
+COMPILE_QUICKLY = True  # tests/conftest.py
 TERMS = {
     "searches": 2,
     "budget": 4,

@@ -48,6 +48,7 @@ from research.workloads.networks import (
     network_workload,
 )
 
+COMPILE_QUICKLY = True  # tests/conftest.py
 TERMS = {
     "searches": 2,
     "budget": 4,

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,7 @@ SMALL = {
     ),
     learn_the_penalty: learn_the_penalty.Config(steps=60, grid=9, repeats=2),
     sparse_hessian: sparse_hessian.Config(
-        rosenbrock=400, banded=60, side=8, arrow=30, repeats=2
+        rosenbrock=1000, banded=60, side=8, arrow=30, repeats=2
     ),
     taylor_mode: taylor_mode.Config(width=4, repeats=2),
     edge_of_stability: edge_of_stability.Config(steps=1600, every=160),
@@ -57,7 +58,7 @@ def test_series_of_the_pendulum_solves_its_equation():
 def test_loss_of_the_network_is_that_of_its_formula():
     config = edge_of_stability.Config(examples=20, width=3)
     loss, params = edge_of_stability.network_loss(config)
-    data = sklearn.datasets.load_digits()
+    data: Any = sklearn.datasets.load_digits()
     hidden = data.data[:20] / 16 - np.mean(data.data[:20] / 16, axis=0)
     for i in range(1, 4):
         layer = params[f"dense_{i}"]

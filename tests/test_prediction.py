@@ -4,6 +4,7 @@ predict of a user's file.
 
 import contextlib
 import csv
+import dataclasses
 import json
 import sys
 import types
@@ -191,6 +192,12 @@ def test_a_recording_is_read_as_the_training_recordings_are(tmp_path):
         pytest.raises(ValueError, match=r"c\.wav is silent"),
     ):
         speech.heard(path, architecture)
+    # A single frame minus the mean over frames is 0, whatever was said.
+    with (
+        wave_file(tmp_path / "d.wav", wave[:399]) as path,
+        pytest.raises(ValueError, match=r"d\.wav has 49\.9 ms, too short for a digit"),
+    ):
+        speech.heard(path, architecture)
 
 
 def test_a_text_is_split_into_words_as_the_stories_are(tmp_path):
@@ -200,6 +207,28 @@ def test_a_text_is_split_into_words_as_the_stories_are(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(ValueError, match=r"a\.txt is not a text in UTF-8: byte 3"):
         text.words_of(tmp_path / "a.txt", text.CLAIM)
+
+
+def test_a_text_without_a_known_word_is_refused(tmp_path):
+    architecture = text.describe(text.FAST, 3, 2)
+    architecture |= {"dataset": text.FALLBACK, "classes": ["a", "b"]}
+    architecture["vocabulary"] = ["oil", "rose"]
+    shapes = jax.eval_shape(text.build(architecture).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    arrays = research.models.named_arrays(params)
+    model = runs.TrainedModel(arrays, architecture, {}, {})
+    path = finished(tmp_path, "text_classification", text.FAST, {"transformer": model})
+    file = tmp_path / "a.txt"
+    for words, message in (
+        (" \n", r"a\.txt has no word"),
+        (
+            "gold fell",
+            r"knows none of the first 2 words .* 2 of them, such as oil, rose",
+        ),
+    ):
+        file.write_text(words)
+        with pytest.raises(ValueError, match=message):
+            text.predict(text.FAST, path, file)
 
 
 def test_weights_that_are_not_finite_predict_nothing(tmp_path):
@@ -218,6 +247,19 @@ def test_prediction_without_a_run_says_what_to_run(tmp_path, capsys, flags, told
     with pytest.raises(SystemExit):
         cli.main(images, ["--fast", "--results", str(tmp_path), *flags])
     assert told in capsys.readouterr().err
+
+
+def test_a_prediction_asks_for_no_data_of_a_run_that_is_there(
+    tmp_path, capsys, monkeypatch
+):
+    config = dataclasses.replace(speech.FAST, words=speech.WORDS)
+    run = runs.open_run("spoken_words", config, tmp_path)
+    runs.finish(run, runs.Result("Yes.", (), {}, {}), seconds=0.0)
+    monkeypatch.setattr(speech, "complete", lambda config: pytest.fail("data sought"))
+    words = ["--fast", "--words", speech.WORDS, "--results", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        cli.main(speech, [*words, "--predict", "a.wav"])
+    assert "no trained model 'vanilla'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

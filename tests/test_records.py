@@ -70,6 +70,17 @@ def test_read_returns_what_was_written_in_the_order_asked_for(name, size, tmp_pa
             np.testing.assert_array_equal(a, b)
 
 
+def test_arrays_in_the_other_order_of_bytes_are_the_same_records(tmp_path):
+    native = Batch(np.arange(6.0), np.arange(6, dtype=np.int32))
+    swapped = Batch(native.x.astype(">f8"), native.y.astype(">i4"))
+    own = records.write_records(tmp_path / "own", [native])
+    other = records.write_records(tmp_path / "other", [swapped])
+    assert other.digest == own.digest
+    found = other.read([4, 0])
+    np.testing.assert_array_equal(found.x, [4.0, 0.0])
+    assert (found.x.dtype, found.y.dtype) == (native.x.dtype, native.y.dtype)
+
+
 def test_digest_depends_on_every_example_dtype_and_shape_alone(tmp_path):
     x, y = DATASETS["bytes"][:2]
     other = x.copy()

@@ -246,8 +246,8 @@ def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
         points = []
         for name in names:
             for row in (row for row in rows if row["workload"] == name):
-                found = map(float, re.findall(r"[\d.]+", row[column]))
-                points.append(dots.Dot("", *found, looks[row["way"]]))
+                share, low, high = map(float, re.findall(r"[\d.]+", row[column]))
+                points.append(dots.Dot("", share, low, high, looks[row["way"]]))
         dots.draw_dots(panel, points, digits=0)
         places = 2 * np.arange(len(names))[::-1] + 0.5
         panel.set_yticks(places, [name.replace("_", "\n") for name in names])

@@ -226,9 +226,15 @@ def predict(experiment: ModuleType, command: flags.Command) -> None:
     devices = getattr(command.config, "devices", 1)
     backend.configure(devices=devices, pool=max(2, devices), x64=True)
     backend.keep_programs()
-    complete = getattr(experiment, "complete", lambda config: config)
-    config = complete(command.config)
-    folder = options.results / file.stem / runs.run_id(file.stem, config)
+    config = command.config
+    folder_of = lambda config: (
+        options.results / file.stem / runs.run_id(file.stem, config)
+    )
+    if hasattr(experiment, "complete") and not folder_of(config).exists():
+        # A prediction needs no data, so they are sought only if there is no such run:
+        # it may have replaced data that were missing.
+        config = experiment.complete(config)
+    folder = folder_of(config)
     if not folder.exists():
         program = flags.program(experiment)
         raise ValueError(

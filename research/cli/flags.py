@@ -83,14 +83,15 @@ def question_of(docstring: str | None) -> str:
 def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     """Parse a command line into the experiment's Config.
 
-    The initial config has the default values; with --full or --fast it is FULL or FAST.
-    With --config, values from a file replace some of its values. All other flags then
-    change single values. `--help` prints the docstring of the module and the flags with
-    their defaults, and exits. JAX is not imported.
+    The config starts from the default values. With --full it starts from the module's
+    FULL instead, and with --fast from its FAST. With --config, values from a file
+    replace some of its values. All other flags then change single values. `--help`
+    prints the docstring of the module and the flags with their defaults, and exits. JAX
+    is not imported.
 
     Args:
       experiment: Module with a docstring, a frozen dataclass Config, and FULL, an
-        instance of Config.
+        instance of Config. It may have FAST, another instance.
       argv: Command-line arguments after the program's name.
     Returns:
       The parsed command. The values of its config have the types that Config declares.

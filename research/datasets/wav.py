@@ -34,12 +34,15 @@ def read_wav(content: bytes, rate: int, where: str) -> Int16[np.ndarray, "t"]:
     if found != (1, 16, rate):
         raise ValueError(
             f"{where} must have 1 channel of 16 bits at {rate} Hz; it has {found[0]} "
-            f"channel(s) of {found[1]} bits at {found[2]} Hz. Convert it first, for "
-            "example with sox or ffmpeg."
+            f"channel{'' if found[0] == 1 else 's'} of {found[1]} bits at {found[2]} "
+            f"Hz. Convert it first, for example with ffmpeg -i in.wav -ac 1 -ar {rate} "
+            "-c:a pcm_s16le out.wav"
         )
-    if not promised or len(samples) != 2 * promised:
+    if not promised:
+        raise ValueError(f"{where} has a header and no samples: it is empty.")
+    if len(samples) != 2 * promised:
         raise ValueError(
             f"{where} has {len(samples) // 2} samples, but its header says {promised}: "
-            "it is empty or truncated."
+            "it is truncated."
         )
     return np.frombuffer(samples, "<i2").astype(np.int16)

@@ -1,5 +1,6 @@
 """The Laplacian: the sum of the second derivatives along all axes."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -168,7 +169,7 @@ def _second(
 
 def _by_folx(f: Callable[..., Any], of_flat: Callable[..., Any], x: Array) -> Any:
     try:
-        import folx  # pyright: ignore[reportMissingImports]
+        folx: Any = importlib.import_module("folx")  # Of the extra `laplacian`.
     except ImportError as error:
         raise ModuleNotFoundError(
             'method="folx" needs the package folx, which cannot be imported. Run '

@@ -96,8 +96,9 @@ def _first(num_devices: int) -> list[Any]:
         )
     if num_devices % processes:
         raise ValueError(
-            f"each of the {processes} processes provides as many devices; got "
-            f"num_devices={num_devices}. Use a multiple of {processes}."
+            f"num_devices must be a multiple of {processes}, because each of the "
+            f"{processes} processes provides the same number of devices; got "
+            f"num_devices={num_devices}."
         )
     each = num_devices // processes
     owned = [[d for d in every if d.process_index == p] for p in range(processes)]

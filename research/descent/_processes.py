@@ -27,7 +27,6 @@ from research.reading.arrays import read_npz
 from research.types import Checkpoint, Saved
 
 PACKAGE = Path(__file__).parents[1]
-TEXT = 2048  # Maximum number of bytes of a text that processes exchange.
 # Words of errors that JAX raises after another process has ended.
 LOST = (
     "connection closed",
@@ -63,15 +62,18 @@ def number_of_leader(value: int) -> int:
 
 
 def texts_of_all(text: str) -> list[str]:
-    """Return the text of each process; long texts are cut."""
+    """Return the text of each process."""
     if jax.process_count() == 1:
         return [text]
-    data = text.encode()[:TEXT].decode(errors="ignore").encode()
-    rows = np.zeros(TEXT, np.uint8)
-    rows[: len(data)] = np.frombuffer(data, np.uint8)
+    data = text.encode(errors="replace")
+    sizes = numbers_of_all([len(data)])[:, 0]
+    row = np.zeros(max(1, *sizes), np.uint8)
+    row[: len(data)] = np.frombuffer(data, np.uint8)
     return [
-        bytes(row).rstrip(b"\0").decode()
-        for row in np.asarray(multihost_utils.process_allgather(rows))
+        bytes(row[:size]).decode()
+        for row, size in zip(
+            np.asarray(multihost_utils.process_allgather(row)), sizes, strict=True
+        )
     ]
 
 

@@ -272,7 +272,9 @@ def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"\n{name!r} {array.dtype.name} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        # The order of bytes in the file, whatever that of the array is.
+        in_file = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+        digest.update(in_file.tobytes())
     return digest.hexdigest()
 
 

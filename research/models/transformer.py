@@ -132,8 +132,9 @@ def transformer_decoder(
       dtype: Dtype of the parameters. None means JAX's default.
     Returns:
       A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
-      `Sequences` of integers, to logits of shape (..., T, V). Tokens after the end of a
-      sequence do not change earlier logits. Logits after the end have no meaning.
+      `Sequences` of integers, to logits of shape (..., T, V). `Sequences` are
+      padded to one length T. The padding after the end of a sequence does not change
+      the logits before it. The logits of the padding have no meaning.
     Raises:
       ValueError: A count is not a positive integer, the width is not divisible by
         num_heads, num_heads is not divisible by num_key_value_heads, a head of rotary
@@ -236,8 +237,8 @@ def transformer_encoder(
       num_classes: Number K of classes, at least 2.
     Returns:
       A model. Its apply maps integers of shape (..., T), 1 <= T <= context, or
-      `Sequences` of integers, to logits of shape (..., K). Tokens after the end of a
-      sequence change neither a logit nor a gradient.
+      `Sequences` of integers, to logits of shape (..., K). `Sequences` are padded
+      to one length T. The padding changes neither a logit nor a gradient.
     Raises:
       ValueError, TypeError: As in `transformer_decoder`, or num_classes is not an
         integer >= 2.

@@ -79,7 +79,7 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     if not result.tables or not {"command", "facts"} <= manifest.keys():
         raise ValueError(
             f"{path} cannot become a reference: its result needs a table, and its "
-            "manifest needs the entries command and facts."
+            "manifest needs the entries 'command' and 'facts'."
         )
     table = result.tables[0]
     intervals = result.numbers.get("intervals")

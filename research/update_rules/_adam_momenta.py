@@ -18,7 +18,7 @@ from research.schedules import Schedule
 from research.types import Array, Integer, Params, Scalar
 from research.update_rules._adam import AdamState
 from research.update_rules._bias_correction import bias_correction
-from research.update_rules._checks import checked
+from research.update_rules._checks import check_decays_and_sizes, checked
 from research.update_rules._edges import (
     abs_square,
     complete,
@@ -109,7 +109,9 @@ def ademamix(
       >>> print(rule.update(jnp.array([4.0]), rule.init(x), x)[0])
       [-1.5]
     """
-    _check({"b1": b1, "b2": b2, "b3": b3}, {"eps": eps, "eps_root": eps_root})
+    check_decays_and_sizes(
+        {"b1": b1, "b2": b2, "b3": b3}, {"eps": eps, "eps_root": eps_root}
+    )
     check_number("alpha", alpha)
     check_number("warmup_steps", warmup_steps, integer=True)
 
@@ -214,7 +216,7 @@ def simplified_ademamix(
       >>> print(rule.update(jnp.array([4.0]), rule.init(x), x)[0])
       [-1.5]
     """
-    _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
+    check_decays_and_sizes({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
     check_number("alpha", alpha)
 
     def init(params: Params):
@@ -289,7 +291,7 @@ def laprop(
       >>> print(rule.update(jnp.array([-1.0]), state, x)[0].round(4))
       [0.1667]
     """
-    _check({"b1": b1, "b2": b2}, {"eps": eps})
+    check_decays_and_sizes({"b1": b1, "b2": b2}, {"eps": eps})
 
     def init(params: Params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
@@ -388,7 +390,7 @@ def mars(
       >>> print(rule.update(jnp.array([[0.75]]), state, x)[0].round(4))
       [[-0.8333]]
     """
-    _check({"b1": b1, "b2": b2}, {"eps": eps})
+    check_decays_and_sizes({"b1": b1, "b2": b2}, {"eps": eps})
     check_number("gamma", gamma)
     strength = gamma * b1 / (1.0 - b1)
 
@@ -427,13 +429,6 @@ def mars(
         add_decayed_weights(weight_decay, mask),
         descend(learning_rate),
     )
-
-
-def _check(decays: dict[str, Scalar], sizes: dict[str, Scalar]) -> None:
-    for name, value in decays.items():
-        check_number(name, value, below=1.0)
-    for name, value in sizes.items():
-        check_number(name, value)
 
 
 RULES = (

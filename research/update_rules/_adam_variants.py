@@ -21,7 +21,7 @@ from research.schedules import Schedule
 from research.types import Array, Integer, Key, Params, Scalar
 from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction
-from research.update_rules._checks import checked
+from research.update_rules._checks import check_decays_and_sizes, checked
 from research.update_rules._combinators import cautious
 from research.update_rules._edges import (
     abs_square,
@@ -94,7 +94,7 @@ def adabelief(
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
       [-2.]
     """
-    _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
+    check_decays_and_sizes({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
 
     def init(params: Params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
@@ -173,7 +173,7 @@ def acprop(
       >>> print(updates, rule.update(jnp.array([1.0]), state, x)[0])
       [-4.] [-0.5]
     """
-    _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
+    check_decays_and_sizes({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
 
     def init(params: Params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
@@ -272,7 +272,9 @@ def yogi(
         "initial_accumulator_value": initial_accumulator_value,
         "initial_mu": initial_mu,
     }
-    _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root, **sizes})
+    check_decays_and_sizes(
+        {"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root, **sizes}
+    )
 
     def init(params: Params):
         mu = jax.tree.map(lambda x: jnp.full_like(x, initial_mu), params)
@@ -376,7 +378,9 @@ def adan(
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)), jnp.zeros(1))[0])
       [-0.5]
     """
-    _check({"b1": b1, "b2": b2, "b3": b3}, {"eps": eps, "eps_root": eps_root})
+    check_decays_and_sizes(
+        {"b1": b1, "b2": b2, "b3": b3}, {"eps": eps, "eps_root": eps_root}
+    )
 
     def init(params: Params):
         mu, difference, gradient = (
@@ -626,7 +630,7 @@ def adahessian(
       [-3.  2.]
     """
     check_key("key", key)
-    _check({"b1": b1, "b2": b2}, {"hessian_power": hessian_power})
+    check_decays_and_sizes({"b1": b1, "b2": b2}, {"hessian_power": hessian_power})
     check_number("eps", eps, positive=True)
 
     def init(params: Params):
@@ -683,13 +687,6 @@ def adahessian(
         only_real="adahessian",
         needs_value_fn=True,
     )
-
-
-def _check(decays: dict[str, Scalar], sizes: dict[str, Scalar]) -> None:
-    for name, value in decays.items():
-        check_number(name, value, below=1.0)
-    for name, value in sizes.items():
-        check_number(name, value)
 
 
 RULES = (

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -18,7 +18,7 @@ from research.checks import (
     check_tree,
     shown,
 )
-from research.types import Params
+from research.types import Params, Scalar
 
 _Arguments = ParamSpec("_Arguments")
 _Rule = TypeVar("_Rule", bound=optax.GradientTransformation)
@@ -134,6 +134,24 @@ def rate_at(learning_rate: Any, count: Any) -> Any:
       (6.0, 0.1)
     """
     return learning_rate(count) if callable(learning_rate) else learning_rate
+
+
+def check_decays_and_sizes(
+    decays: Mapping[str, Scalar], sizes: Mapping[str, Scalar]
+) -> None:
+    """Raise unless decays lie in [0, 1) and sizes are numbers of at least 0, by name.
+
+    Raises:
+      TypeError, ValueError: As in `check_number`.
+    Example:
+      >>> check_decays_and_sizes({"b1": 1.0}, {"eps": 1e-8})
+      Traceback (most recent call last):
+      ValueError: b1 must be ...
+    """
+    for name, value in decays.items():
+        check_number(name, value, below=1.0)
+    for name, value in sizes.items():
+        check_number(name, value)
 
 
 def check_floating(params: Params) -> None:

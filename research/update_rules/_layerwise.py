@@ -333,9 +333,10 @@ def muon(
     the weight of the first gradient is then 0.374 times the weight of the second
     gradient, instead of 0.463 times. Second, optax's ε is 1e-8. Third, optax's
     `nesterov`, which is on by default, also turns the Adam for the other leaves into
-    NAdam. Fourth, optax uses the last ns_steps triples of a list of coefficients, and
-    refuses a longer list. This rule uses the first triples and repeats the last one, as
-    the paper does.
+    NAdam. Fourth, optax takes one step for each triple of a list of coefficients, and
+    refuses a list of more than ns_steps triples. This rule always takes ns_steps steps:
+    it uses the first ns_steps triples, and repeats the last triple of a shorter list,
+    as the paper does.
 
     The state of a matrix has one number per parameter, for M_t. The state of any other
     leaf is that of the inner rule, which is two numbers per parameter for Adam.
@@ -360,9 +361,10 @@ def muon(
       bias_correction: Whether to correct the bias as optax does.
       matrices: Pytree of True, False and `MatrixAxes` (a prefix of the params), or a
         function from params to such a pytree. Leaves marked True, which must have two
-        axes, are orthogonalised. A leaf marked by MatrixAxes is a matrix of these axes,
-        or a batch of matrices, for example one matrix of each attention head; m and n
-        are then the numbers of rows and columns of one matrix. None selects the leaves
+        axes, are orthogonalised. `MatrixAxes` names the axes of a leaf that become the
+        rows and the columns of a matrix. The other axes number the matrices of a batch,
+        for example one matrix of each attention head; m and n are then the numbers of
+        rows and columns of one matrix. None selects the leaves
         with two axes.
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For

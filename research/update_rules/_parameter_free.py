@@ -985,8 +985,9 @@ def momo_adam(
     τ_t = min(η_t / c_t, max(a (f̄_t - c_t f* - γ_t) + <m_t, x_t>, 0) / p_t),
     u_t = -τ_t m_t / D_t - η_t λ x_t / a.
 
-    If m_t = 0, τ_t = 0. f* is adapted as in `momo`, with c_t f* in place of f*, and p_t
-    in place of |m_t|². optax.contrib.momo_adam is the same, except that it sets τ_t = 0
+    If m_t = 0, τ_t = 0. With adapt_lower_bound=True, f* is estimated by the formulas of
+    `momo`, in which c_t f* replaces f* and p_t replaces |m_t|².
+    optax.contrib.momo_adam is the same, except that it sets τ_t = 0
     if p_t <= 2.2e-16. In the authors' package, the rule is MomoAdam. torch does not
     have the rule.
 

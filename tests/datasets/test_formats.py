@@ -148,16 +148,16 @@ def test_wav_is_read_as_written():
         (
             wav(np.zeros(8, np.int16), rate=16000),
             (
-                r"must have 1 channel of 16 bits at 8000 Hz; it has 1 channel\(s\) of "
+                r"must have 1 channel of 16 bits at 8000 Hz; it has 1 channel of "
                 r"16 bits at 16000 Hz"
             ),
         ),
-        (wav(np.zeros(8, np.int16), channels=2), r"2 channel\(s\) of 16 bits"),
-        (wav(np.zeros(8, np.uint8), width=1), r"1 channel\(s\) of 8 bits"),
+        (wav(np.zeros(8, np.int16), channels=2), r"2 channels of 16 bits"),
+        (wav(np.zeros(8, np.uint8), width=1), r"1 channel of 8 bits"),
         (wav(np.zeros(8, np.int16))[:-3], "truncated"),
         (
             wav(np.zeros(0, np.int16)),
-            "has 0 samples, but its header says 0: it is empty",
+            "has a header and no samples: it is empty",
         ),
         (wav(np.zeros(8, np.int16))[:20], "not a wav file"),
         (

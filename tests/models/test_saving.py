@@ -66,6 +66,14 @@ def test_what_is_loaded_has_every_bit_of_what_was_saved(tmp_path):
         assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
 
 
+def test_arrays_in_the_other_order_of_bytes_are_saved_by_value(tmp_path):
+    params = {"a": np.array([1.5, -2.0, 3e5]).astype(">f4")}
+    models.save(tmp_path / "w", params, {"model": "mine"})
+    wanted = {"a": params["a"].astype("<f4")}
+    loaded = models.load(tmp_path / "w", model_of(wanted), {"model": "mine"})
+    np.testing.assert_array_equal(loaded["a"], wanted["a"])
+
+
 def test_a_file_of_the_package_is_read_as_it_was_written():
     arrays, metadata = read_safetensors(THEIRS)
     assert metadata == {"made by": "safetensors 0.8.0"}

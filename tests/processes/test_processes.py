@@ -4,6 +4,7 @@ import errno
 import json
 import os
 
+import numpy as np
 import pytest
 
 from research import cluster
@@ -154,6 +155,17 @@ def test_all_processes_raise_the_error_of_the_leader_without_its_number(
         with pytest.raises((OSError, ValueError)) as raised:
             _processes.by_leader(task)
         assert str(raised.value) == (str(error) if leads else words)
+
+
+@pytest.mark.parametrize("text", ["", "é" * 3000, "a\udcff"])
+def test_texts_of_any_length_are_exchanged_whole(monkeypatch, text):
+    """Flags of XLA were cut at 2,048 bytes, and no training of processes began."""
+    monkeypatch.setattr(_processes.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        _processes.multihost_utils, "process_allgather", lambda row: np.stack([row] * 2)
+    )
+    sent = text.replace("\udcff", "?")
+    assert _processes.texts_of_all(text) == [sent, sent]
 
 
 def test_a_process_that_differs_is_named_with_what_differs(monkeypatch):

@@ -18,14 +18,16 @@ LARGEST = float(np.finfo(np.float64).max)
 
 
 class Interval(NamedTuple):
-    """An array of intervals.
+    """An array of intervals that enclose the values of a function on a box.
+
+    Wherever the function has a value, this value lies between `low` and `high`.
 
     Attributes:
       low, high: Ends of the intervals, float64, int64 or bool arrays of one shape. Ends
         may be infinite. Integers and bools are exact.
-      trouble: FINE, NOT_SMOOTH (a comparison has both answers in the interval) or
-        MAYBE_UNDEFINED (the function may have no value somewhere), uint8, of the same
-        shape or (). `low` and `high` hold wherever the function has a value.
+      trouble: FINE, NOT_SMOOTH (a comparison in the function may be true at one point
+        of the box and false at another) or MAYBE_UNDEFINED (the function may have no
+        value at some point), uint8, of the same shape or ().
     """
 
     low: np.ndarray

@@ -24,11 +24,11 @@ _NODES = 4  # Largest number of distances in a formula.
 class Table(NamedTuple):
     """Estimates of one number from many steps.
 
-    Row m contains the estimates after m extrapolations. There is a column for each
-    level, which is one step length.
+    Row m contains the estimates after m extrapolations. Each column, or level, belongs
+    to one step length h.
 
     Attributes:
-      values: Estimates, shape (COLUMNS, levels). They are nan where a sample is
+      values: Estimates, shape (rows, levels). They are nan where a sample is
         missing.
       noise: Effect of the noise of f on each estimate, same shape.
       is_even: Whether the estimates are extrapolated as a series in h².

@@ -263,14 +263,15 @@ def fold(
     2. The units of each line of code form one group.
     3. Each k consecutive groups are joined, with the smallest k that suffices.
 
-    Only neighbours in the order of evaluation are grouped, so the groups have no
-    cycles.
+    Only neighbours in the order of evaluation are grouped, so no group
+    depends on itself through another group.
 
     Args:
       places: (calls, line, alone) of each unit. `calls` are the numbers of the calls
         around the unit, from the outermost to the innermost. If `calls` is (CLOSED,
-        number), neighbouring units with the same number form one group in every stage.
-        A unit with `alone` is never grouped.
+        number), the unit is a row of a function with a custom rule. Its neighbours with
+        the same number are in its group from the beginning. A unit with `alone` is
+        never grouped.
       largest: Largest number of groups, not counting the units that are alone.
     Returns:
       The groups, as lists of indices of units.
