@@ -57,8 +57,8 @@ def check_derivative(
     perturbs the result of each operation by eight times its rounding error. So the
     check does not mistake cancellation inside f, or a zero of f at x, for an error of
     the derivative. If the derivative seems wrong, the check measures the rounding error
-    of the derivative in the same way: that of (1 - cos(x)) / x² loses all digits near 0
-    before f does.
+    of the derivative in the same way. For example, near 0 the derivative of (1 -
+    cos(x)) / x² loses all digits at points where the values still have some.
 
     All errors are relative to the norm of the gradient, so the scales of f and x do not
     matter. There is no tolerance to choose. Instead, the report shows the smallest

@@ -151,8 +151,8 @@ def finite_difference(
     If f looks smooth at small steps and noisy at larger ones, its values are rounded,
     or f interpolates a table with straight lines. If the result needs the larger steps,
     or the small steps contradict it, f is evaluated at up to 132 more points. If they
-    show that f bends but does not jump, the result is that of the small steps, or
-    "unresolved" if these do not suffice for one.
+    show that f bends but does not jump, the result is that of the small steps. If the
+    small steps do not suffice for a result, the verdict is "unresolved".
 
     Before the extrapolation, the left and the right derivative of each order from 1 to
     `order` are compared. If they differ clearly, the verdict is "kink". If their
@@ -273,7 +273,7 @@ def finite_difference(
 def _beside_breaks(
     ladder: Ladder, sampler: Sampler, order: int, side: int, found: FiniteDifference
 ) -> FiniteDifference:
-    """Return the derivative at small steps if the result contradicts it.
+    """Return the derivative at small steps if it contradicts the result `found`.
 
     Larger steps cross the breaks of an f that interpolates a table with straight lines,
     and show the slope of the function behind it. Small steps show the slope of f. If f
