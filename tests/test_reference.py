@@ -171,6 +171,7 @@ SHOWN = {
     "taylor_mode": (("order 2", "order 10"), 1),
     "tuning_protocol": (("false winners", "finds a factor of 1.25"), 1),
     "text_classification": (("test accuracy", "low", "macro-F1", "its high"), 100),
+    "which_rule": (("ratio to schedule_free_sgd",), 1),
 }
 
 NOT_DRAWN = ("JAX, jax.grad", "tangent", "recurrent network, ")  # Rows.

@@ -1,8 +1,10 @@
 """Report of which_rule: answer, tables and figures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import research
+from experiments.reports import _dots as dots
 from experiments.which_rule import PLAIN, USUAL
 from research.comparison import tables as comparison_tables
 from research.figures import studies
@@ -154,3 +156,32 @@ def beside(numbers: dict[str, Any], rows: dict[str, dict[str, Any]], rule: str):
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw ratios, trials, rates, curves and the profile."""
     return studies.draw_study(result.numbers, result.arrays)
+
+
+def draw_reference(reference: Mapping[str, Any]) -> research.figures.Picture:
+    """Draw the ratio of each rule of a stored reference to the first rule."""
+    first = reference["numbers"]["first"]
+    points = []
+    for row in dots.rows(reference):
+        ratio = float(row[f"ratio to {first}"])
+        low, high = dots.number(row["low"]), dots.number(row["high"])
+        colour = "exact" if low is None else "stochastic"
+        label = row["rule"].replace("schedule_free", "schedule_\nfree")
+        points.append(dots.Dot(label, ratio, low, high, colour))
+    figure, axes = research.figures.new_figure(width=dots.WIDTH, height=6.4)
+    dots.draw_dots(axes[0, 0], points, digits=2)
+    axes[0, 0].set_xscale("log")
+    axes[0, 0].set_xticks([1, 2, 4], ["1", "2", "4"])
+    axes[0, 0].minorticks_off()
+    axes[0, 0].set_xlabel("example gradients,\ndivided by those of the first rule")
+    values = ", ".join(
+        f"{row['rule']} {point.value:.2f}"
+        for row, point in zip(dots.rows(reference), points, strict=True)
+    )
+    workloads = ", ".join(reference["numbers"]["workloads"])
+    caption = (
+        f"Example gradients to the target, divided by those of {first}: {values}. The "
+        f"geometric mean over {workloads}, with 95 % intervals over searches and "
+        f"seeds. {dots.SOURCE}"
+    )
+    return research.figures.Picture("Which rule to use first", caption, figure)
