@@ -17,9 +17,14 @@ from research import update_rules as rules
 
 mesh = Mesh(np.array(jax.devices()), ("d",))
 split = lambda a: jax.device_put(a, NamedSharding(mesh, PartitionSpec("d")))
-w = jnp.asarray(np.random.default_rng(0).standard_normal((8, 6)), "float32")
+# A square: the square of a gradient with 8 rows and 6 columns has a null space of two
+# dimensions, and rounding alone chooses SOAP's eigenvectors in it.
+w = jnp.asarray(np.random.default_rng(0).standard_normal((6, 6)), "float32")
 x = {"w": w, "b": jnp.ones(4)}
-g = jax.tree.map(jnp.cos, x)
+# Two gradients: in the eigenvectors of its own square, a gradient is diagonal, and SOAP
+# would divide the rounding errors beside the diagonal by themselves.
+first = jax.tree.map(jnp.cos, x)
+second = jax.tree.map(lambda a: jnp.sin(3 * a), x)
 for name, rule in {
     "muon": rules.muon(0.1, ns_coeffs="polar_express", consistent_rms=0.2),
     "normuon": rules.normuon(0.1),
@@ -33,12 +38,12 @@ for name, rule in {
         continue
     update = jax.jit(rule.update)
 
-    def second(g, x):
-        _, state = update(g, rule.init(x), x)
-        return update(g, state, x)[0]
+    def stepped(first, second, x):
+        _, state = update(first, rule.init(x), x)
+        return update(second, state, x)[0]
 
-    whole = second(g, x)
-    found = second(jax.tree.map(split, g), jax.tree.map(split, x))
+    whole = stepped(first, second, x)
+    found = stepped(*(jax.tree.map(split, tree) for tree in (first, second, x)))
     distance = lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max()
     apart = jax.tree.map(distance, whole, found)
     print(name, len(found["w"].sharding.device_set), float(max(jax.tree.leaves(apart))))
