@@ -12,9 +12,9 @@ from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
 # Two workers share two cores. A thread of NumPy's linear algebra that waits for another
-# keeps its core busy: with two threads in each worker, test_workloads took twice the
-# processor time. These lines are for libraries that are loaded later and for processes
-# that a test starts; threadpool_limits below, for NumPy, which a plugin has loaded.
+# keeps its core busy. These lines are for libraries that are loaded later and for
+# processes that a test starts; threadpool_limits below, for NumPy, which a plugin has
+# loaded.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
