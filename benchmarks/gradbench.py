@@ -243,7 +243,7 @@ def error(found: np.ndarray, wanted: Any) -> float:
 
 
 class Run(NamedTuple):
-    """What a tool answered, and how long it took.
+    """The results of a tool, and the seconds that it took.
 
     Attributes:
       outputs: Of the value and of the derivative, as `flat` returns them.

@@ -1,4 +1,4 @@
-"""What does a partial derivative leave out that a total derivative counts?
+"""How does a total derivative differ from a partial one?
 
 A shop sells at a price p. Its profit is a function of three variables, profit(price,
 demand, cost) = price · demand - cost. But the demand depends on the price, demand = N

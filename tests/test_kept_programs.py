@@ -1,5 +1,8 @@
 """`backend.keep_programs`: programs from disk give the bits of compiled ones."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -131,10 +134,21 @@ def test_a_folder_that_cannot_be_written_turns_the_cache_off(as_a_user, tmp_path
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_import_keeps_no_program(monkeypatch, as_a_user, tmp_path):
-    monkeypatch.setenv("DESCENT_PROGRAMS", str(tmp_path))
-    computed()
-    assert not list(tmp_path.iterdir())
-    folder = backend.keep_programs()
-    assert folder is not None
-    assert folder.parent == tmp_path
+def test_import_keeps_no_program(tmp_path):
+    code = """
+import jax, research
+from research import cli, descent
+research.backend.configure(x64=True)
+print(jax.config.jax_compilation_cache_dir)
+print(research.backend.keep_programs().parent)
+"""
+    user = {**os.environ, "DESCENT_PROGRAMS": str(tmp_path)}
+    user.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=user,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["None", str(tmp_path)], done.stderr
