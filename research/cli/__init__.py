@@ -45,10 +45,10 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     then has no function `run` yet, and `main` imports the whole file after it has
     parsed the flags. The whole module has these functions:
 
-        run(config, on_progress, checkpoints) -> Findings or Result complete(config) ->
-        config, if the config names files that may change predict(config, folder, file)
-        -> Result, if the experiment saves models (--predict) share(config, part, parts,
-        checkpoints), if processes can share the work
+        run(config, on_progress, checkpoints) -> Findings or Result
+        complete(config) -> config, if the config names files that may change
+        predict(config, folder, file) -> Result, if the experiment saves models
+        share(config, part, parts, checkpoints), if processes can share the work
 
     If Config has a field `devices`, that many devices are shown to JAX (see
     `backend.configure`). Compiled programs are kept for the next run (see
