@@ -72,7 +72,7 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     """Draw the sharpness divided by 2 / η, and the loss, by step."""
-    figure, axes = research.figures.new_figure(2, 1, width=6.4, height=7.4, sharex=True)
+    figure, axes = research.figures.new_figure(2, 1, width=4.6, height=6.4, sharex=True)
     upper, lower = axes[:, 0]
     for rate, colour in zip((*RATES, *SLOW), COLOURS, strict=True):
         ratio = findings.arrays[f"{rate}/ratio"]
@@ -85,7 +85,7 @@ def draw(findings: research.runs.Result) -> dict[str, research.figures.Picture]:
     upper.set(ylabel="sharpness / (2 / η)", ylim=(0, None))
     lower.set(xlabel="step", ylabel="loss", xlim=(0, None))
     figure.legend(
-        *upper.get_legend_handles_labels(), loc="outside lower center", ncols=3
+        *upper.get_legend_handles_labels(), loc="outside lower center", ncols=2
     )
     numbers = findings.numbers
     return {
