@@ -1,6 +1,6 @@
 """Set JAX and XLA flags: devices, thread pool, float64, precision, portable bits.
 
-Bits are portable if every supported processor computes the same ones. No other module
+Bits are portable if every supported processor computes the same bits. No other module
 of this package sets such flags.
 """
 
@@ -149,7 +149,7 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
     damaged file is reported in a warning, and the program is compiled.
 
     `import research` does not call this function. Experiments and the command `descent`
-    do, after `configure`. They do not if the user has chosen a folder
+    do, after `configure`. They do not call it if the user has chosen a folder
     (JAX_COMPILATION_CACHE_DIR), or has turned JAX's cache off
     (JAX_ENABLE_COMPILATION_CACHE=false).
 

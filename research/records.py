@@ -3,8 +3,8 @@
 A folder of records holds three files. `examples.array_record` has one record for each
 example, in the ArrayRecord format of Grain. `checksums.npy` has the CRC-32 of each
 record. `records.json` has the number of examples, their dtypes and shapes, and a digest
-of all of this, which identifies the dataset. If a record does not have its checksum, an
-error is raised instead of returning it.
+of all of this, which identifies the dataset. If the checksum of a record is wrong, an
+error is raised and the record is not returned.
 """
 
 import contextlib

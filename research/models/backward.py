@@ -212,9 +212,9 @@ def mlp_rounding_bound(
     about m ε times the same chain of sums with all numbers replaced by their absolute
     values. The bound is therefore m ε times the result of the backward pass with |δ_K|
     + 1/n in place of δ_K, and with |W|, |h| and |φ'| in place of W, h and φ' (see
-    `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: a target
-    of size 1 is subtracted in it, and the difference is divided by n. Rounding errors
-    of the forward pass are not included.
+    `mlp_value_and_gradient`). The 1/n is for the rounding error of δ_K itself: to
+    compute δ_K, a target of size 1 is subtracted, and the difference is divided by n.
+    Rounding errors of the forward pass are not included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.

@@ -325,8 +325,9 @@ def difference_of_values(x: float, values: np.ndarray) -> FiniteDifference:
 def judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
     """Return the verdict, and the derivative with its bound if there is one.
 
-    `noise` is the bound on the error of f at each level, and `side` is 0 for the
-    two-sided derivative, 1 for the one from the right, -1 for the one from the left."""
+    A level is a distance from x. `noise` is the bound on the error of f at each level,
+    and `side` is 0 for the two-sided derivative, 1 for the one from the right, -1 for
+    the one from the left."""
     all_tables = tables(ladder, noise, order)
     columns = [
         best_of_each_level(all_tables.left),
