@@ -159,9 +159,10 @@ def keep_programs(folder: str | Path | None = None) -> Path | None:
         cache folder. The folder may be deleted at any time.
     Returns:
       The folder of this process's programs, which holds at most 1 GiB. None if this
-      call changes nothing: the user has turned the cache off or chosen another folder,
-      no file can be written, or JAX would compress the files without a checksum (JAX
-      does so if the package zstandard is installed).
+      call changes nothing. This is so if the user has turned the cache off or chosen
+      another folder, or if no file can be written. It is also so if JAX would compress
+      the files without a checksum, which JAX does if the package zstandard is
+      installed.
     Raises:
       TypeError: `folder` is neither a path nor None.
     Example:

@@ -125,7 +125,8 @@ def open_records(folder: str | Path) -> Records:
     """Open a folder that `write_records` has written.
 
     The checksums are read into memory, four bytes for each example. The examples stay
-    on the disk. `read` compares the checksum of each record that it reads.
+    on the disk. The function `read` of the result checks the checksum of each record
+    that it reads.
 
     Args:
       folder: Folder of the records.

@@ -263,8 +263,8 @@ def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any
     """Return the rule in the form that `verify_rule` takes.
 
     A class of PyTorch is returned unchanged. Otherwise the result is a rule, or a
-    function learning_rate -> rule that ignores keyword arguments. Its error messages
-    contain the name of the rule.
+    function learning_rate -> rule that ignores keyword arguments. The error messages of
+    this rule or function contain the name of the rule.
     """
     from research.verification.rule_under_test import is_made, made
     from research.verification.torch_rules import is_torch_class

@@ -50,10 +50,11 @@ def compare(
     k, this is the cost of a rule that is hardly tuned.
 
     Args:
-      rules: Mapping from a name to a rule. A rule is a constructor whose first argument
-        is the learning rate (from this package, from optax or your own), the name of a
-        rule of this package, a gradient transformation (it has no hyper-parameters to
-        search), or a `Contender`. A sequence of names takes rules of this package.
+      rules: Mapping from a name to a rule. A rule may be a constructor whose first
+        argument is the learning rate, from this package, from optax or your own. It may
+        be the name of a rule of this package, or a `Contender`. It may also be a
+        gradient transformation, which has no hyper-parameters to search. A sequence of
+        names takes rules of this package.
       workload: A name in `research.workloads.WORKLOADS`, a Workload, or a sequence of
         these. The optimum f* of a Workload must be known. A run reaches the target when
         f - f* falls to the share `target` of its initial value.

@@ -61,10 +61,10 @@ def make_contenders(
 
     Args:
       rules: Mapping from a name to a rule, or a sequence of names of rules of this
-        package. A rule is the name of a rule of this package, a constructor whose first
-        argument is the learning rate (from this package, from optax or your own), a
-        rule that is already made (it has no hyper-parameters to search), or a
-        Contender.
+        package. A rule may be the name of a rule of this package, or a Contender. It
+        may be a constructor whose first argument is the learning rate, from this
+        package, from optax or your own. It may also be a rule that is already made,
+        which has no hyper-parameters to search.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
         the hyper-parameter. If there is no default range, the hyper-parameter is added
         to the space. The default ranges of the rules of this package, and of optax's

@@ -131,7 +131,7 @@ def adafactor(
         have, a positive integer; None means 128. This argument cannot be traced.
       multiply_by_parameter_scale: Whether to multiply by max(ε2, rms(x_t)).
       clipping_threshold: Threshold δ, positive; may be traced. 1e30 turns clipping off.
-      momentum: Momentum μ in [0, 1), or None for none; may be traced.
+      momentum: Momentum μ in [0, 1); may be traced. None means no momentum.
       weight_decay: Decay λ, at least 0; may be traced.
       mask: As in `adamw`.
       eps, min_scale: Constants ε and ε2, at least 0; may be traced.

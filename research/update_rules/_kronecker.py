@@ -347,9 +347,9 @@ def kl_soap(
     averages of their eigenvalues. With β = shampoo_beta and P = Q_Lᵀ G_t Q_R,
     L <- β L + (1 - β) G_t Q_R diag(1 / d_R) Q_Rᵀ G_tᵀ / n,
     d_L <- max(β d_L + (1 - β) mean_j P_ij² / d_R,j, c^(-2)) with c = max(10, min(m,
-    4000)), and R and d_R are updated in the same way, all from the old values. If t is
-    a multiple of refresh_every, Q_L then becomes the orthogonal factor of L Q_L, and
-    Q_R that of R Q_R.
+    4000)), and R and d_R are updated in the same way. All new values are computed from
+    the old ones. If t is a multiple of refresh_every, Q_L then becomes the orthogonal
+    factor of L Q_L, and Q_R that of R Q_R.
 
     SOAP's L is the average of G Gᵀ. Here, each factor is whitened by the inverse of the
     other factor. With E for the expected value, L = E[G R⁻¹ Gᵀ] / n and

@@ -71,13 +71,13 @@ def check_derivative(
     the derivative in the parts without a kink. Along a direction with a kink, the
     derivative must lie between the left slope and the right slope.
 
-    If several numbers tie, as in max(min(x, y), z) or in a median, no derivative exists
-    although the left and the right slope may be equal along every line. JAX then
-    returns a mean of slopes or one of them. So if a derivative seems wrong, the check
-    also takes the slopes at points close to x. If these differ, the derivative must lie
-    between the smallest and the largest of them (a necessary condition for an element
-    of Clarke's generalised gradient). If the derivative lies there, the verdict is
-    "kink", and otherwise "wrong".
+    If several compared numbers are equal, as in max(min(x, y), z) or in a median, the
+    derivative may not exist although the left and the right slope may be equal along
+    every line. JAX then returns a mean of slopes or one of them. So if a derivative
+    seems wrong, the check also takes the slopes at points close to x. If these differ,
+    the derivative must lie between the smallest and the largest of them (a necessary
+    condition for an element of Clarke's generalised gradient). If the derivative lies
+    there, the verdict is "kink", and otherwise "wrong".
 
     The check evaluates f and its derivative in float64 if f can be traced in float64,
     even if x has a lower precision or float64 is disabled. If f converts its values to
@@ -91,8 +91,8 @@ def check_derivative(
     the derivative is not 0, but no larger than its rounding error, its sign is unknown,
     and the verdict is "unresolved". The verdict is also "unresolved" if the check could
     not have detected a relative error of 1e-3, or if f varies so fast that it is not
-    smooth between neighbouring floats, as sin(1e20 x) or the remainder of 1e20 x
-    divided by 1.
+    smooth between neighbouring floats. Examples of such an f are sin(1e20 x), and the
+    remainder of 1e20 x divided by 1.
 
     Args:
       f: Function of one pytree of floating arrays that returns a floating array. If f
