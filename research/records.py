@@ -210,7 +210,7 @@ def _write_examples(
                 write(record)
                 checksums.append(zlib.crc32(record))
     if not checksums:
-        raise ValueError("the pieces hold no examples. Pass at least one.")
+        raise ValueError("the pieces hold no examples. Pass at least one example.")
     return leaves, np.array(checksums, np.uint32)
 
 

@@ -59,7 +59,7 @@ def adagrad(
     eps: Scalar = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> optax.GradientTransformation:
-    """Divide each gradient entry by the root of the sum of all its past squares.
+    """Divide each gradient entry by the root of the sum of its squares at all steps.
 
     s_t = s_(t-1) + g_t²,
     u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.

@@ -319,8 +319,8 @@ def _function(problem: Problem) -> Function:
         return problem.exact()
     if problem.gradients is None:
         raise ValueError(
-            f"the problem {problem.name!r} has neither gradients nor an exact "
-            "Function. Give it one of them."
+            f"the problem {problem.name!r} has neither gradients nor exact. Give it "
+            "one of these two fields."
         )
     rows = iter(range(NUM_STEPS))
     leaves = jax.tree.leaves(problem.gradients)
