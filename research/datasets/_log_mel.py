@@ -136,8 +136,8 @@ def power_spectrum(
     Args:
       framed: Frames of floating samples, shape (frames, length).
     Returns:
-      The power P, shape (frames, N / 2 + 1). Column k belongs to the frequency k rate /
-      N.
+      The power P, shape (frames, N / 2 + 1). Column k belongs to the frequency k / N,
+      in cycles per sample.
     Example:
       >>> power_spectrum(np.ones((1, 4)))[0].round(12).tolist()
       [4.0, 1.0, 0.0]

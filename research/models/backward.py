@@ -26,7 +26,7 @@ Loss = Callable[[Any, Any], tuple[Array, Array]]
 
 
 class Forward(NamedTuple):
-    """Results of the forward pass that the backward pass needs.
+    """Results of the forward pass of an `mlp` of K layers, for n examples.
 
     Attributes:
       inputs: Inputs of each layer: h_0 = x, h_1, ..., h_(K-1), each of shape (n,
@@ -40,7 +40,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Results of the backward pass.
+    """Results of the backward pass; `Forward` defines the symbols.
 
     Attributes:
       grads: Gradient of the loss, in the pytree of the params.

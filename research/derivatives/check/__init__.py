@@ -44,14 +44,14 @@ def check_derivative(
     """Check the derivative of f at x against values of f around x.
 
     The check uses eight random directions, the direction of the gradient, and a random
-    direction within each leaf of x. Along each direction v, it evaluates f(x + h v) at
-    h = ±1, ±1/2, ..., ±2^-26. Within each leaf, the entries of v are about as large as
-    the entries of x. Extrapolated central differences give a slope with an error
-    estimate. The derivative counts as wrong if it differs from the slope by more than
-    this error estimate and the rounding error together. The check gives the verdict
-    "wrong" or "kink" only if other step lengths confirm it. If f varies too much within
-    a step, the check uses shorter steps. If rounding errors hide how f changes, it uses
-    longer steps.
+    direction within each leaf of x. Along each direction v, the check evaluates f(x + h
+    v) at h = ±1, ±1/2, ..., ±2^-26. Within each leaf, the entries of v are about as
+    large as the entries of x. Extrapolated central differences give a slope with an
+    error estimate. The derivative counts as wrong if it differs from the slope by more
+    than this error estimate and the rounding error together. The check gives the
+    verdict "wrong" or "kink" only if other step lengths confirm it. If f varies too
+    much within a step, the check uses shorter steps. If rounding errors hide how f
+    changes, it uses longer steps.
 
     The check measures the rounding error of f. To do so, it evaluates f again and
     perturbs the result of each operation by eight times its rounding error. So the

@@ -37,7 +37,7 @@ NOTHING = Estimate(float("nan"), float("inf"), 0)
 
 
 class Column(NamedTuple):
-    """Best estimate at each level; a level is one step length.
+    """Best estimate of a derivative at each level; a level is one step length.
 
     Attributes:
       values: Estimates, shape (levels,).
