@@ -41,7 +41,8 @@ def bytes_per_step(
     - shard_params=True, and any other rule: S (D - 1) / D for params and state, and a
       sum of the gradients, P bytes.
 
-    The sum also contains the loss, and in the second case two norms.
+    The sum also contains the loss. In the second case it also contains two norms, of
+    the gradient and of the update.
 
     Args:
       rule: The update rule.
