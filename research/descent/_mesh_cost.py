@@ -94,7 +94,7 @@ def _size(leaf: Any) -> int:
 
 
 def _share(size: int, num_devices: int) -> int:
-    """Return the bytes of all parts but the own one."""
+    """Return the bytes of all parts of an array except the part of this device."""
     return size // num_devices * (num_devices - 1)
 
 
