@@ -405,5 +405,5 @@ def facts(
             "each_seed": [float(saved.arrays["positions"].mean()) for _, saved in mine],
         }
         numbers["samples"][name] = saved.values["sample"]
-    numbers[NAME] = next(iter(numbers["networks"].values()))["whole"][0]
-    return numbers
+    first = next(iter(numbers["networks"].values()))
+    return numbers | {NAME: first["whole"][0], "each_seed": first["each_seed"]}

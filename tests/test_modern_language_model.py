@@ -3,6 +3,7 @@ which the trainings are replaced.
 """
 
 import dataclasses
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ def parts():
 
 
 def leaves(tree):
+    """Shapes by path."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -44,43 +46,50 @@ def leaves(tree):
 def test_rule_is_muon_in_the_blocks_and_adam_elsewhere_at_one_falling_rate():
     config = dataclasses.replace(FAST, steps=8, evaluate_every=4, warmup=2)
     rng = np.random.default_rng(0)
-    draw = lambda: {
-        "tokens": {"weights": rng.normal(size=(5, 4))},
-        "block_1": {"weights": rng.normal(size=(4, 6)), "scale": rng.normal(size=4)},
-    }
+
+    def draw() -> Any:
+        return {
+            "tokens": rng.normal(size=(5, 4)),
+            "block_1": {
+                "weights": rng.normal(size=(4, 6)),
+                "scale": rng.normal(size=4),
+            },
+        }
+
+    def split(tree: Any) -> Any:
+        others = {"tokens": tree["tokens"], "scale": tree["block_1"]["scale"]}
+        return {"weights": tree["block_1"]["weights"]}, others
+
     params, rule = draw(), experiment.make_rule(config)
-    matrix = {"weights": params["block_1"]["weights"]}
-    others = {"tokens": params["tokens"], "scale": params["block_1"]["scale"]}
     muon = update_rules.muon(1.0, consistent_rms=0.2)
     adam = update_rules.adam(1.0, b2=0.99)
+    matrix, others = split(params)
     states: list[Any] = [rule.init(params), muon.init(matrix), adam.init(others)]
     step_of_rule, step_of_muon = jax.jit(rule.update), jax.jit(muon.update)
     for step in range(9):
         grads = draw()
         norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(grads)))
         clipped = jax.tree.map(lambda leaf, norm=norm: leaf / max(norm, 1.0), grads)
-        updates, states[0] = step_of_rule(grads, states[0], params)
-        alone, states[1] = step_of_muon(
-            {"weights": clipped["block_1"]["weights"]}, states[1], matrix
-        )
-        apart = {"tokens": clipped["tokens"], "scale": clipped["block_1"]["scale"]}
-        beside, states[2] = adam.update(apart, states[2], others)
-        rate = config.learning_rate * np.interp(step, [0, 2, 8], [0.0, 1.0, 0.0])
-        decay = config.weight_decay * params["block_1"]["weights"]
-        wanted = {
-            "tokens": jax.tree.map(lambda u, rate=rate: rate * u, beside["tokens"]),
-            "block_1": {
-                "weights": rate * (alone["weights"] - decay),
-                "scale": rate * beside["scale"],
-            },
-        }
-        for found, own in zip(
-            jax.tree.leaves(updates), jax.tree.leaves(wanted), strict=True
+        found: list[Any] = [None] * 3
+        found[0], states[0] = step_of_rule(grads, states[0], params)
+        matrix, others = split(params)
+        for i, (step_of, grad, own) in enumerate(
+            zip(
+                (step_of_muon, adam.update),
+                split(clipped),
+                (matrix, others),
+                strict=True,
+            )
         ):
-            np.testing.assert_allclose(found, own, rtol=1e-5, atol=1e-12)
-        params = optax.apply_updates(params, updates)
-        matrix = {"weights": params["block_1"]["weights"]}
-        others = {"tokens": params["tokens"], "scale": params["block_1"]["scale"]}
+            found[i + 1], states[i + 1] = step_of(grad, states[i + 1], own)
+        rate = config.learning_rate * np.interp(step, [0, 2, 8], [0.0, 1.0, 0.0])
+        decay = config.weight_decay * matrix["weights"]
+        in_blocks, elsewhere = split(found[0])
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-12)
+        close(in_blocks["weights"], rate * (found[1]["weights"] - decay))
+        for name in elsewhere:
+            close(elsewhere[name], rate * found[2][name])
+        params = optax.apply_updates(params, found[0])
 
 
 def test_each_part_changes_only_what_it_names():
