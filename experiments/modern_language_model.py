@@ -63,14 +63,14 @@ class Config:
     """Length of a window: the number of characters that the network reads."""
     batch_size: int = 16
     """Windows in a batch."""
-    steps: int = 2_500
+    steps: int = 2_000
     """Training steps."""
-    evaluate_every: int = 100
+    evaluate_every: int = 200
     """Steps between two points of the learning curves. This number must divide the
     number of steps."""
     warmup: int = 100
     """Number of steps in which the rate rises."""
-    learning_rate: float = 6e-3
+    learning_rate: float = 1.5e-2
     """Peak rate. The root mean square of a step is at most about a fifth of the rate
     for a matrix of a block, and about the rate for the other parameters."""
     weight_decay: float = 0.1
