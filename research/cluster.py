@@ -153,7 +153,7 @@ def _given_place(
         if value is None:
             raise ValueError(
                 "coordinator, num_processes and process_id belong together; "
-                f"{name} is missing."
+                f"{name} is missing. Pass all three, or none of them."
             )
     assert coordinator is not None
     assert num_processes is not None

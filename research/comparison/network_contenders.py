@@ -222,7 +222,10 @@ def network_contenders(
         check_mapping("spaces", spaces, "names of rules to spaces")
     for name, space in (spaces or {}).items():
         if name not in [one.name for one in made]:
-            raise ValueError(f"spaces names {name!r}, which does not take part.")
+            raise ValueError(
+                f"spaces names {name!r}, which does not take part. Add it to rules, or "
+                "remove it from spaces."
+            )
         check_space(space, name)
     shape = SCHEDULE_SPACE if search_schedule else {}
     return tuple(

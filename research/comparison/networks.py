@@ -373,7 +373,7 @@ def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
     if network.batch_size > network.num_examples:
         raise ValueError(
             f"batch_size={network.batch_size} is more than the {network.num_examples} "
-            f"training examples of {network.name}."
+            f"training examples of {network.name}. Make batch_size smaller."
         )
     root = jax.random.key(protocol.seeds[0])
     params = workload.init(jax.random.fold_in(root, descent.INIT))
