@@ -1,8 +1,8 @@
-"""The nested bootstrap, and intervals from its replicates.
+"""A bootstrap over the seeds of a study, and intervals from its replicates.
 
 A study chooses a trial (a choice of hyper-parameters) on its tuning seeds, and reports
-the cost of this trial on its reporting seeds. Each replicate resamples both kinds of
-seeds.
+the cost of this trial on its reporting seeds. One set of replicates resamples the
+tuning seeds, another set the reporting seeds.
 """
 
 import functools
