@@ -300,9 +300,9 @@ def carry_out(
 
     Args:
       experiment, command: As in `perform`.
-      exactly: If True, missing data are never replaced by other data. If the field of
-        the config that names the data may be empty, missing data are left out, and the
-        field is empty in the config of the returned run.
+      exactly: If True, missing data are never replaced by other data. For both values,
+        missing data are left out if the field of the config that names them may be
+        empty. The field is then empty in the config of the returned run.
     Returns:
       The finished run, and whether it was finished before.
     Raises:

@@ -324,8 +324,7 @@ def _takes_schedules(make_rule: Any) -> bool:
 
 
 class RatesState(NamedTuple):
-    """State of a rule that is made anew in each step, with the learning rate of the
-    step.
+    """State of a rule that is made in each step with the learning rate of this step.
 
     Attributes:
       count: Number of steps, int32, shape ().

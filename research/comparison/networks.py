@@ -412,9 +412,7 @@ def _made(networks: Any, size: str) -> list[NetworkWorkload]:
 
 
 def _check(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> None:
-    """Raise an error if a rule cannot be traced, or if its runs need too much
-    memory.
-    """
+    """Raise an error if a rule cannot be traced, or its runs need too much memory."""
     params = jax.eval_shape(network.workload.init, jax.random.key(0))
     contender = scheduled(contender, network.num_steps)
     check_contender(
