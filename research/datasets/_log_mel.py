@@ -60,7 +60,7 @@ def log_mel(
     """
     check_numbers("wave", wave)
     check_number("rate", rate, positive=True)
-    check_number("num_mels", num_mels, positive=True, integer=True)
+    check_number("num_mels", num_mels, integer=True)
     for name, value in (
         ("window_seconds", window_seconds),
         ("hop_seconds", hop_seconds),
