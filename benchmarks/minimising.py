@@ -303,9 +303,9 @@ def section(rows: list[MinimiserRow]) -> Section:
         "program for all; evaluations are each one's own count: of scipy nfev, of "
         "optimistix its steps, each one trial. A minimisation is repeated for "
         f"{1e3 * LEAST_SECONDS:g} ms in each timing. First s is the first "
-        "minimisation, with what is compiled for it. Ours in a ratio is the first of its family; "
-        "there is one only where both reached the tolerance. optimistix has no "
-        "minimiser by Newton's method."
+        "minimisation, with what is compiled for it. Ours in a ratio is the first of "
+        "its family; there is one only where both reached the tolerance. optimistix "
+        "has no minimiser by Newton's method."
     )
     missed = [
         f"{row.problem}: {row.contender} ends with a gradient of {row.gradient:.1e}, "
