@@ -256,8 +256,9 @@ def shown(value: str | int | float | None) -> str:
     """Format one value of a table for reading.
 
     An integer is shown in full. Another number is shown with four significant digits,
-    or without decimals if it is 10,000 or larger. With a power of ten, it has three
-    significant digits. None, NaN and the infinities become words or symbols.
+    or without decimals if it is 10,000 or larger. A number that is printed with a power
+    of ten has three significant digits. None, NaN and the infinities become words or
+    symbols.
 
     Example:
       >>> [
@@ -346,8 +347,8 @@ def cell(value: str | int | float | None, text: str) -> Cell:
 def template(name: str) -> jinja2.Template:
     """Load the HTML template with this name from the files of the package.
 
-    The templates are files of this package. They all use the style, the script and the
-    content security policy of page.html.
+    All templates use the style, the script and the content security policy of
+    page.html.
     """
     checks.check_text("name", name)
     environment = jinja2.Environment(
