@@ -286,18 +286,18 @@ def shown(value: str | int | float | None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and abs(value) >= 2**1000:  # Too large for a float.
-        value, size = decimal.Decimal(value), math.inf
+        number, size = decimal.Decimal(value), math.inf
     elif not math.isfinite(value):
         return "NaN" if math.isnan(value) else "−∞" if value < 0 else "∞"
     else:
         # Rounded as it will be printed, so that 9,999.96 counts as 10,000.
-        size = abs(float(f"{value:.3e}"))
+        number, size = value, abs(float(f"{value:.3e}"))
     if isinstance(value, int) and size < 1e15:
         text = f"{value:,}"
     elif size == 0 or 1e-3 <= size < 1e6:
         text = f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
     else:
-        digits, power = f"{value:.2e}".split("e")
+        digits, power = f"{number:.2e}".split("e")
         raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
         text = f"{digits}×10{str(int(power)).translate(raised)}"
     return text.replace("-", "−")
