@@ -282,6 +282,8 @@ def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, A
 def scheduled(contender: Contender, num_steps: int) -> Contender:
     """Return a contender whose rates follow the schedule of a training.
 
+    A contender is a rule with its search space.
+
     The rules of this package and of optax receive the schedule as their learning rate.
     Any other constructor is called in each step with the rate of this step, a traced
     number, as in `compare`.

@@ -432,7 +432,8 @@ def share_interval(
     The result is Wilson's interval with p (1 - p) / V as the effective number of seeds.
     Here p is the share and V its estimated variance. A share of that many independent
     seeds would have the variance V. If p is 0 or 1, the actual number of seeds is used.
-    If p is 1/2 and V is 0, all seeds are ties, and the interval is (1/2, 1/2).
+    If p is 1/2 and V is 0, the two costs count as equal on every seed. The interval is
+    then (1/2, 1/2).
 
     Args:
       estimate: Share on the seeds of the study, from 0 to 1.
