@@ -46,6 +46,33 @@ def test_in_the_background_ctrl_c_is_not_ignored():
     assert done.stdout == "True True True\n"
 
 
+class Item:
+    """One case of a law, for a rule."""
+
+    def __init__(self, law, rule, marks):
+        self.name, self.rule, self.marks = f"test_{law}[{rule}]", rule, marks
+        self.nodeid = f"tests/laws/test_every_rule.py::{self.name}"
+
+    def get_closest_marker(self, name):
+        return name if name in self.marks else None
+
+
+def test_on_the_lower_bounds_each_law_meets_a_rule_and_each_rule_a_law(conftest):
+    laws, rules = range(conftest.ONE_CASE_IN), range(67)
+    items = [Item(law, rule, {"every_version"}) for law in laws for rule in rules]
+    others = [
+        Item("slow", 0, {"every_version", "thorough"}),
+        Item("of_numpy", 0, {}),
+        Item(conftest.NOT_SAMPLED[0].removeprefix("test_"), 0, {"every_version"}),
+    ]
+    found = conftest.sampled([*items, *others])
+    assert {i.name.partition("[")[0] for i in found} == {f"test_{i}" for i in laws}
+    assert {i.rule for i in found} == set(rules)
+    assert len(found) <= len(items) / conftest.ONE_CASE_IN + len(laws)
+    few = [Item("few", rule, {"every_version"}) for rule in range(2)]
+    assert len(conftest.sampled(few)) == 1
+
+
 def test_memory_is_that_of_this_process(conftest):
     before = conftest.memory()
     held = b"x" * 100_000_000
