@@ -145,6 +145,12 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 MOST_MEMORY = 1.5e9  # Bytes, beyond which a file's programs go with it.
 # PyTorch is not among the dependencies: `make bench` installs it.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["test_torch_mutants.py"]
+# Tests that plant mistakes. make test catches every mistake that make test-all catches:
+# where such a test leaves cases out, its mark says which test catches the same ones.
+PLANTED = re.compile(
+    r"mutant|planted_(fault|error)|mistake|slip|_caught|is_seen|_rejected_in"
+)
+QUICKLY = pytest.StashKey[bool]()  # Whether the file before had COMPILE_QUICKLY.
 LIMIT = 600  # Seconds that one test may take; the longest needs a tenth of it.
 
 backend.configure(devices=1, pool=2, x64=True)
@@ -183,6 +189,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.every_version)
     for item in sampled(items):
         item.add_marker(pytest.mark.some_versions)
+    items.sort(key=lambda item: not compiles_quickly(item))
 
 
 def sampled(items):
@@ -231,6 +238,24 @@ def check_that_cases_are_kept(items):
         marks = [item.get_closest_marker("thorough") for item in its]
         if len(its) > 1 and all(mark and "but" in mark.kwargs for mark in marks):
             raise pytest.UsageError(f"{test}: make test keeps no case of it.")
+        if PLANTED.search(test.partition("::")[2]):
+            for item, mark in zip(its, marks, strict=True):
+                if mark and not is_kept(item, mark.kwargs.get("caught_by", "")):
+                    raise pytest.UsageError(
+                        f"{item.nodeid} plants a mistake that make test leaves out. "
+                        "Say at its mark which test of this file catches the same one "
+                        'and stays in make test: thorough(..., caught_by="test_...").'
+                    )
+
+
+def is_kept(item, test):
+    """Whether a test of an item's file is in make test, at least one case of it."""
+    function = getattr(item.module, test, None)
+    marks = getattr(function, "pytestmark", [])
+    return function is not None and not any(
+        mark.name in ("thorough", "nightly") and "but" not in mark.kwargs
+        for mark in marks
+    )
 
 
 def limited(item):
@@ -279,6 +304,11 @@ def memory():
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def compiles_quickly(item):
+    """Whether an item's file has COMPILE_QUICKLY = True."""
+    return getattr(getattr(item, "module", None), "COMPILE_QUICKLY", False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_programs(request):
     """Keep compiled programs for the next file, while they do not fill a small machine.
@@ -289,16 +319,17 @@ def forget_programs(request):
 
     A file with COMPILE_QUICKLY = True has large programs that run for a moment, and its
     laws hold whatever XLA makes of them: XLA optimises them less, which takes about
-    half the time. Bits that such a file compares are all of such programs; no file that
-    starts a process or reads recorded bits may have it.
+    three quarters of the time. Bits that such a file compares are all of such programs;
+    no file that starts a process or reads recorded bits may have it. These files come
+    first, so that a worker changes its mind once.
     """
     quickly = getattr(request.module, "COMPILE_QUICKLY", False)
     items = [i for i in request.session.items if i.path == request.path]
     replaces = any("monkeypatch" in getattr(i, "fixturenames", ()) for i in items)
-    if replaces or quickly:
+    if replaces or quickly != request.config.stash.get(QUICKLY, False):
         jax.clear_caches()
+    request.config.stash[QUICKLY] = quickly
     jax.config.update("jax_disable_most_optimizations", quickly)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    if replaces or quickly or memory() > MOST_MEMORY:
+    if replaces or memory() > MOST_MEMORY:
         jax.clear_caches()

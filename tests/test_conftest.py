@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +72,42 @@ def test_on_the_lower_bounds_each_law_meets_a_rule_and_each_rule_a_law(conftest)
     assert len(found) <= len(items) / conftest.ONE_CASE_IN + len(laws)
     few = [Item("few", rule, {"every_version"}) for rule in range(2)]
     assert len(conftest.sampled(few)) == 1
+
+
+def planting(*cases, **marked):
+    """Cases of a test of mutants; those that are no case of make test have a mark."""
+
+    def test_of_one():
+        pass
+
+    @pytest.mark.thorough("all of it")
+    def test_that_is_left_out():
+        pass
+
+    mark = pytest.mark.thorough("the others", but="first", **marked).mark
+    module = SimpleNamespace(
+        test_of_one=test_of_one, test_that_is_left_out=test_that_is_left_out
+    )
+    return [
+        SimpleNamespace(
+            nodeid=f"tests/test_x.py::test_mutants_are_caught[{case}]",
+            module=module,
+            get_closest_marker=lambda name, case=case: (
+                None if case == "first" else mark
+            ),
+        )
+        for case in cases
+    ]
+
+
+def test_a_mistake_that_is_left_out_names_the_test_that_catches_it(conftest):
+    check = conftest.check_that_cases_are_kept
+    check(planting("first", "second", caught_by="test_of_one"))
+    for wrong in ({}, {"caught_by": "test_no"}, {"caught_by": "test_that_is_left_out"}):
+        with pytest.raises(pytest.UsageError, match=r"second.* plants a mistake"):
+            check(planting("first", "second", **wrong))
+    with pytest.raises(pytest.UsageError, match="keeps no case"):
+        check(planting("second", "third", caught_by="test_of_one"))
 
 
 def test_memory_is_that_of_this_process(conftest):

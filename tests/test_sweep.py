@@ -7,6 +7,8 @@ import pytest
 
 from research import descent, samplers, update_rules, workloads
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 
 @pytest.fixture(scope="module")
 def workload():

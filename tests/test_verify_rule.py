@@ -22,6 +22,8 @@ from research.verification.rule_under_test import RuleError
 from research.verification.table import BOUND
 from research.verification.walks import distance
 
+COMPILE_QUICKLY = True  # tests/conftest.py
+
 transformation: Any = (
     optax.GradientTransformation
 )  # Of functions whose arguments are called as here.
@@ -197,7 +199,11 @@ IN_FLOAT32 = (
 )
 
 
-@pytest.mark.thorough("the same faults in the other dtype", but="float64")
+@pytest.mark.thorough(
+    "the same faults in the other dtype",
+    but="float64",
+    caught_by="test_planted_fault_is_found_and_named",
+)
 @pytest.mark.parametrize(
     ("fault", "dtype"),
     [*((f, "float64") for f in FAULTS), *((f, "float32") for f in IN_FLOAT32)],
@@ -309,6 +315,7 @@ def exactly(name, problem, steps, given):
 @pytest.mark.thorough(
     "the name of each mistake; make test sees above that each would be caught",
     but=r"^(adam|heavy_ball|lbfgs|lamb|muon|newton)-0\]",
+    caught_by="test_every_mistake_of_a_formula_departs_from_it",
 )
 @pytest.mark.parametrize(("name", "number"), MISTAKES)
 def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike(
