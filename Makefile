@@ -25,17 +25,17 @@ run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
 
 test: $(VENV)/installed-test
-	$(python) -m pytest --numprocesses 2 --dist loadfile -m "not thorough and not nightly" $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not thorough and not nightly" $(ARGS)
 
 test-all: $(VENV)/installed-test
-	$(python) -m pytest --numprocesses 2 --dist loadfile -m "not nightly" $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nightly" $(ARGS)
 
 nightly: $(VENV)/installed-test
-	$(python) -m pytest --numprocesses 2 --dist loadfile -m nightly $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m nightly $(ARGS)
 
 test-floor: setup.cfg
 	@$(MAKE) --no-print-directory VENV=.venv-floor PYTHON="$(FLOOR_PYTHON)" .venv-floor/installed-floor
-	.venv-floor/bin/python -m pytest --numprocesses 2 --dist loadfile -m "every_version and not thorough and not nightly" \
+	.venv-floor/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "every_version and not thorough and not nightly" \
 	  $(or $(ARGS),tests)
 
 test-device: $(VENV)/installed-test

@@ -5,10 +5,12 @@ setup.cfg makes warnings errors.
 import collections
 import functools
 import importlib.util
+import inspect
 import math
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -142,7 +144,9 @@ NIGHTLY = re.compile(
 # process that it starts inherits that. The tests of Ctrl-C need them as in a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-MOST_MEMORY = 1.5e9  # Bytes, beyond which a file's programs go with it.
+MOST_MEMORY = 2.5e9  # Bytes, beyond which a file's programs go with it.
+# Packages of the library of which nothing becomes part of a program.
+NOT_TRACED = "backend|cli|datasets|leaderboard|report|runs"
 # PyTorch is not among the dependencies: `make bench` installs it.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["test_torch_mutants.py"]
 # Tests that plant mistakes. make test catches every mistake that make test-all catches:
@@ -313,9 +317,9 @@ def compiles_quickly(item):
 def forget_programs(request):
     """Keep compiled programs for the next file, while they do not fill a small machine.
 
-    A file that replaces parts of the library begins and ends without any: a program
-    that was traced before would not see the replacement, and one traced with it
-    would be met later.
+    A file that replaces parts of the library loses them before its first replacement
+    and at its end: a program that was traced before would not see the replacement, and
+    one traced with it would be met later.
 
     A file with COMPILE_QUICKLY = True has large programs that run for a moment, and its
     laws hold whatever XLA makes of them: XLA optimises them less, which takes about
@@ -324,12 +328,49 @@ def forget_programs(request):
     first, so that a worker changes its mind once.
     """
     quickly = getattr(request.module, "COMPILE_QUICKLY", False)
-    items = [i for i in request.session.items if i.path == request.path]
-    replaces = any("monkeypatch" in getattr(i, "fixturenames", ()) for i in items)
-    if replaces or quickly != request.config.stash.get(QUICKLY, False):
+    if quickly != request.config.stash.get(QUICKLY, False):
         jax.clear_caches()
     request.config.stash[QUICKLY] = quickly
     jax.config.update("jax_disable_most_optimizations", quickly)
+    Replacing.replaced = False
     yield
-    if replaces or memory() > MOST_MEMORY:
+    if Replacing.replaced or memory() > MOST_MEMORY:
         jax.clear_caches()
+
+
+class Replacing(pytest.MonkeyPatch):
+    """pytest's, which forgets programs before a file's first replacement in one."""
+
+    replaced = False
+
+    def setattr(self, target, *given, **options):
+        self._forget_before(target)
+        super().setattr(target, *given, **options)
+
+    def setitem(self, dic, name, value):
+        if dic is not sys.modules:
+            self._forget_before(jax if isinstance(dic, dict) else dic)
+        super().setitem(dic, name, value)
+
+    @staticmethod
+    def _forget_before(target):
+        if not Replacing.replaced and may_be_traced(target):
+            Replacing.replaced = True
+            jax.clear_caches()
+
+
+def may_be_traced(target):
+    """Whether what belongs to a module, class or object may be a part of a program."""
+    if not isinstance(target, str):
+        owner = getattr(target, "__module__", type(target).__module__)
+        target = target.__name__ if inspect.ismodule(target) else owner
+    ours = "research|experiments|benchmarks|jax|optax"
+    return bool(re.match(rf"({ours})\b(?!\.({NOT_TRACED})\b)", target))
+
+
+@pytest.fixture
+def monkeypatch():
+    """pytest's own, but that programs never outlive a replacement in them."""
+    replacing = Replacing()
+    yield replacing
+    replacing.undo()

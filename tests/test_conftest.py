@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
+
+from research import losses, runs
 
 HERE = Path(__file__).parent
 
@@ -108,6 +111,40 @@ def test_a_mistake_that_is_left_out_names_the_test_that_catches_it(conftest):
             check(planting("first", "second", **wrong))
     with pytest.raises(pytest.UsageError, match="keeps no case"):
         check(planting("second", "third", caught_by="test_of_one"))
+
+
+@pytest.mark.parametrize(
+    ("target", "traced"),
+    [
+        (losses, True),
+        ("research.models.backward.ACTIVATION_DERIVATIVES", True),
+        (losses.squared_error.__globals__, True),
+        (jax, True),
+        (runs, False),
+        ("research.cli.data.data", False),
+        (Path, False),
+        (sys.modules, False),
+    ],
+)
+def test_a_program_never_outlives_what_was_replaced_in_it(
+    conftest, monkeypatch, target, traced
+):
+    forgotten = []
+    replaced = conftest.Replacing.replaced
+    conftest.Replacing.replaced = False
+    monkeypatch.setattr(conftest.jax, "clear_caches", lambda: forgotten.append(1))
+    conftest.Replacing.replaced, forgotten[:] = False, []
+    with conftest.Replacing.context() as patch:
+        for _ in range(2):
+            if isinstance(target, dict):
+                patch.setitem(target, "new_name", 1)
+            elif isinstance(target, str):
+                patch.setattr(target, 1)
+            else:
+                patch.setattr(target, "new_name", 1, raising=False)
+        assert conftest.Replacing.replaced == traced
+    assert forgotten == [1] * traced
+    conftest.Replacing.replaced = replaced
 
 
 def test_memory_is_that_of_this_process(conftest):
