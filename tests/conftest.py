@@ -4,6 +4,7 @@ setup.cfg makes warnings errors.
 
 import collections
 import functools
+import gc
 import importlib.util
 import inspect
 import math
@@ -194,6 +195,12 @@ def pytest_collection_modifyitems(items):
     for item in sampled(items):
         item.add_marker(pytest.mark.some_versions)
     items.sort(key=lambda item: not compiles_quickly(item))
+
+
+def pytest_collection_finish():
+    """Look for no garbage in what stays to the end: modules and collected tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def sampled(items):
