@@ -211,7 +211,9 @@ IN_FLOAT32 = (
 def test_planted_fault_is_found_and_named(fault, dtype):
     rule, reference, arguments, cause = FAULTS[fault]
     subject = (lambda rate, **_: rule(rate)) if arguments else rule
-    found = verify_rule(subject, reference, problems=SMALL, dtype=dtype, **arguments)
+    # In float64 the quadratic alone shows all but one; in float32 all three problems.
+    few = SMALL[:1] if dtype == "float64" and fault != "NaN hidden" else SMALL
+    found = verify_rule(subject, reference, problems=few, dtype=dtype, **arguments)
     assert not found.same
     assert found.cause is not None
     assert cause in found.cause
