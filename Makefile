@@ -87,6 +87,7 @@ $(VENV)/installed-floor: requirements/floor.txt
 	@$(environment)
 	@echo "Installing the oldest versions that we support into $(VENV)."
 	@$(python) -m pip install --quiet --disable-pip-version-check --requirement requirements/floor.txt
+	@$(python) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 # A Python that is found but cannot run (a version manager's stand-in), is too old, or lacks venv is passed over.

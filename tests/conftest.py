@@ -40,6 +40,7 @@ EVERY_VERSION = (
         "derivatives/test_check",
         "derivatives/test_exact",
         "derivatives/test_ledger.py",
+        "fuzz/test_public_calls",
         "laws/",
         "models/",
     ),
@@ -80,15 +81,17 @@ NEWEST_ALONE = (
     # optax 0.2.6 does not have madgrad.
     "test_optax_takes_the_arguments_of_the_card[madgrad]",
 )
-# Of these, what `.ci/run` runs on the lower bounds: each test, but of a test of several
-# cases one case in so many. The next test of as many cases begins at the next case:
-# eight laws for every rule meet every rule. `make test-floor` has all cases.
-ONE_CASE_IN = 8
+# Of these, what `.ci/run` runs on the lower bounds: one valid call of every public
+# function; of a test of several cases one case in eight; of the tests with one case
+# every second. The next test of as many cases begins at the next case: eight laws for
+# every rule meet every rule. `make test-floor` has all tests and all cases.
+ONE_CASE_IN, ONE_TEST_IN = 8, 2
+ALWAYS = "test_every_valid_call_is_accepted"
 # Slow tests that the lower bounds do not meet in `.ci/run`, and what meets there what
 # they call. The start of a transformer and the noise in it: the numbers of its other
 # tests. Mini-batches: test_descent and test_training. The curvature of a certified
 # minimum, erf and a scaled problem: the other certified points. Pictures with the same
-# bytes: the other pictures.
+# bytes: the other pictures. Wrong arguments: the right ones.
 NOT_SAMPLED = (
     "test_the_initial_point_is_as_it_is_told",
     "test_no_key_means_no_noise_and_each_key_its_own",
@@ -97,6 +100,7 @@ NOT_SAMPLED = (
     "test_erf_and_its_derivative_are_enclosed",
     "test_scaling_by_powers_of_two_scales_the_points",
     "test_same_arrays_give_the_same_bytes",
+    "test_wrong_arguments_are_refused_by_name",
 )
 # What `make nightly` runs alone, with what of its law is met each time. The first: each
 # rule in float64. The laws of a rule on params of several leaves: the authorities'
@@ -216,9 +220,12 @@ def sampled(items):
             cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     firsts, chosen = collections.Counter(), []
     for found in cases.values():
-        every = ONE_CASE_IN if len(found) > 1 else 1
-        chosen += found[firsts[len(found)] % min(every, len(found)) :: every]
+        first = firsts[len(found)]
         firsts[len(found)] += 1
+        if len(found) > 1:
+            chosen += found[first % min(ONE_CASE_IN, len(found)) :: ONE_CASE_IN]
+        elif first % ONE_TEST_IN == 0 or found[0].name == ALWAYS:
+            chosen += found
     return chosen
 
 
