@@ -34,8 +34,6 @@ from research.statistics.scores import Scores
 from research.tuning import search, spaces, timing
 from research.types import Batch
 
-COMPILE_QUICKLY = True  # tests/conftest.py
-
 TEXT, KEY = np.array([0, 1, 2, 1, 0, 1, 2] * 5), jax.random.key(0)
 SCORES = Scores(np.ones((2, 3)), np.ones((2, 3)), 10.0)
 RULE, DATA = update_rules.gradient_descent, Batch(jnp.ones((4, 2)), jnp.ones(4))

@@ -13,8 +13,6 @@ from research.derivatives.costs import cost, cost_ratio, counted_cost
 from research.derivatives.costs.jaxprs import lowest_precision
 from research.derivatives.exact import hessian_vector_product
 
-COMPILE_QUICKLY = True  # tests/conftest.py
-
 rng = np.random.default_rng(0)
 normal = lambda *shape: jnp.asarray(rng.normal(size=shape))
 X, S = normal(32, 64), normal(60, 60)

@@ -23,8 +23,6 @@ from research.derivatives.finite_differences.sampling import Sampler
 from research.derivatives.finite_differences.tables import tables
 from research.derivatives.problems import random_functions, taylor
 
-COMPILE_QUICKLY = True  # tests/conftest.py
-
 
 @dataclasses.dataclass(frozen=True)
 class Score:

@@ -10,8 +10,6 @@ import pytest
 
 from research.models import ngrams
 
-COMPILE_QUICKLY = True  # tests/conftest.py
-
 SIZE = 5
 each_smoothing = pytest.mark.parametrize("smoothing", ngrams.SMOOTHINGS)
 

@@ -15,8 +15,6 @@ from research.update_rules import (
     gradient_descent,
 )
 
-COMPILE_QUICKLY = True  # tests/conftest.py
-
 SHAPES = {
     "scalar": (),
     "vector": (5,),
