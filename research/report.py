@@ -256,8 +256,9 @@ def shown(value: str | int | float | None) -> str:
     """Format one value of a table for reading.
 
     An integer is shown in full. Another number is shown with four significant digits,
-    or without decimals if it is 10,000 or larger. With a power of ten, it has three
-    significant digits. None, NaN and the infinities become words or symbols.
+    or without decimals if it is 10,000 or larger. A number that is printed with a power
+    of ten has three significant digits. None, NaN and the infinities become words or
+    symbols.
 
     Example:
       >>> [

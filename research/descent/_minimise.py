@@ -60,10 +60,11 @@ def minimise(
 ) -> Minimum:
     """Take steps of a rule until |∇f(x)| <= tolerance, or until it cannot continue.
 
-    All steps run in one compiled loop. A second call with the same objective and rule
-    objects does not compile again. `minimise` may be vmapped over params. It may also
-    be vmapped over a learning rate if the rule is made inside the vmapped function. The
-    rule receives value, grad and value_fn as extra arguments, and residual_fn if given.
+    Here f is the objective, and x are the params. All steps run in one compiled loop. A
+    second call with the same objective and rule objects does not compile again.
+    `minimise` may be vmapped over params. It may also be vmapped over a learning rate
+    if the rule is made inside the vmapped function. The rule receives value, grad and
+    value_fn as extra arguments, and residual_fn if given.
 
     The objective may use arrays that are not its argument. The result has derivatives
     with respect to these arrays, in forward and reverse mode and of any order. They are

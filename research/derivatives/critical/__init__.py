@@ -148,9 +148,9 @@ def classify_critical_point(
     distances. Each change of f is computed twice: as the integral of the gradient, and
     as a difference of values. The decision uses the smallest distances at which the
     change of f exceeds its rounding error. If f has a curved valley or ridge, the
-    samples follow the valley or ridge. A point is "undecided" if the samples do not
-    decide, if the Hessian is not finite, or if x lies on a whole curve of minimum
-    points.
+    samples follow the valley or ridge. The note of the result says "undecided" if the
+    samples do not decide, if the Hessian is not finite, or if x lies on a whole curve
+    of minimum points.
 
     You need not know the scale of f, because the samples cover all distances that are
     large enough to change x in floating-point arithmetic.

@@ -249,8 +249,9 @@ def _holds_between(
 ) -> bool:
     """Return whether the Hessian predicts the gradient along sums of firm directions.
 
-    It already predicts the gradient along each firm direction alone. At a kink of f,
-    the prediction along their sums is wrong.
+    `Curvature` defines the firm directions. The Hessian already predicts the gradient
+    along each firm direction alone. At a kink of f, the prediction along their sums is
+    wrong.
     """
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]

@@ -199,7 +199,10 @@ def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> boo
 def _rounding(
     land: Landscape, y: np.ndarray, curvature: Curvature
 ) -> Float[np.ndarray, "b"]:
-    """Return the length below which the gradient counts as 0, in loose directions."""
+    """Return the length below which the gradient counts as 0, in loose directions.
+
+    `Curvature` defines the loose directions.
+    """
     return ROUNDED * (
         np.abs(land.noise(y)[0] @ curvature.loose).max(axis=0)
         + land.eps * np.abs(curvature.loose.T) @ np.abs(curvature.hessian) @ np.abs(y)
