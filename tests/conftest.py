@@ -378,7 +378,7 @@ def may_be_traced(target):
     if not isinstance(target, str):
         owner = getattr(target, "__module__", type(target).__module__)
         target = target.__name__ if inspect.ismodule(target) else owner
-    ours = "research|experiments|benchmarks|jax|optax"
+    ours = "research|experiments|benchmarks|tests|jax|optax"
     return bool(re.match(rf"({ours})\b(?!\.({NOT_TRACED})\b)", target))
 
 
