@@ -4,6 +4,7 @@ The file shows the answer, figures, tables, and the command that reproduces the 
 """
 
 import base64
+import decimal
 import hashlib
 import html
 import importlib.resources
@@ -284,11 +285,13 @@ def shown(value: str | int | float | None) -> str:
         return "not reached" if value is None else value
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if not math.isfinite(value):
+    if isinstance(value, int) and abs(value) >= 2**1000:  # Too large for a float.
+        value, size = decimal.Decimal(value), math.inf
+    elif not math.isfinite(value):
         return "NaN" if math.isnan(value) else "−∞" if value < 0 else "∞"
-    size = abs(
-        float(f"{value:.3e}")
-    )  # Rounded as it will be printed, so that 9,999.96 counts as 10,000.
+    else:
+        # Rounded as it will be printed, so that 9,999.96 counts as 10,000.
+        size = abs(float(f"{value:.3e}"))
     if isinstance(value, int) and size < 1e15:
         text = f"{value:,}"
     elif size == 0 or 1e-3 <= size < 1e6:

@@ -1295,6 +1295,11 @@ def of_studies() -> Iterator[Call]:
         ),
         ("theory_regimes", {"batch_size": 4}, False),
         (
+            "compile_alone",
+            {**timing, "hyperparameters": {"learning_rate": 0.1}, "num_epochs": 2},
+            True,
+        ),
+        (
             "time_alone",
             {**timing, "hyperparameters": {"learning_rate": 0.1}, "num_epochs": 2},
             True,
@@ -1495,6 +1500,7 @@ def of_checks() -> Iterator[Call]:
         "check_text": {"name": "text", "value": "a"},
         "check_tree": {"name": "params", "tree": params()},
         "is_array": {"value": np.ones(2)},
+        "is_float_array": {"value": np.ones(2)},
         "is_integer": {"value": 2},
         "is_traced": {"value": 2},
         "shown": {"value": 2},

@@ -12,7 +12,7 @@ from research.checks import check_callable, check_count, check_number, check_num
 from research.derivatives.certified import certified_critical_points
 from research.derivatives.critical.classifying import CriticalPoint, described, judged
 from research.derivatives.critical.curvature import curvatures
-from research.derivatives.critical.finding import found_points, vanishes
+from research.derivatives.critical.finding import found_points, zero_of_gradient
 from research.derivatives.critical.landscape import Landscape, power_of_two
 from research.derivatives.critical.result import CriticalPoints
 from research.derivatives.errors import NotInexactError
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # Distances, relative to the scale, at which the gradient should be long.
-AWAY = 0.1 * 2.0 ** -np.arange(40)
+AWAY = 0.1 * 2.0 ** -np.arange(110)
 
 
 def critical_points(
@@ -48,8 +48,16 @@ def critical_points(
       the number in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
     - undamped Newton steps from the end points of the damped iteration.
 
+    The last two iterations are repeated up to three times for the starts that have not
+    arrived, from their points with the shortest gradient. H⁺ belongs to coordinates in
+    which all rows of the Hessian are about equally large. So the search can follow a
+    valley that narrows quickly, such as that of (y - x⁴)(y - 2x⁴).
+
     Points outside the bounds and points where the gradient does not vanish are dropped.
-    If several points are closer together than `separation`, only one of them is kept.
+    So is a point from which a Newton step remains that leads to no critical point, such
+    as a point beside a gap where f is NaN. If several points are closer together than
+    `separation`, only one of them is kept.
+
     The result contains the points *found from these starts* and may be incomplete.
     Print the result to see how many starts found a point. With `prove_seconds`,
     `certified_critical_points` then examines the box, and the result says how many
@@ -166,7 +174,7 @@ def classify_critical_point(
       The classified point.
     Raises:
       ValueError: x is not a critical point (the message shows the norm of the
-        gradient), or scale or tolerance is not positive.
+        gradient), f(x) is not finite, or scale or tolerance is not positive.
       NotScalarError, NotInexactError: As in `gradient`.
     Example:
       >>> f = lambda x: x[0] ** 4 + x[1] ** 2
@@ -194,13 +202,19 @@ def classify_critical_point(
     land = Landscape(checked, power_of_two(_scale(scale, x)), x.dtype)
     y = x.astype(float) / land.unit
     with np.errstate(all="ignore"):  # Values that are not finite do not decide.
+        value = float(land.at(y[None])[0][0])
+        if not np.isfinite(value):
+            raise ValueError(
+                f"f must be finite at x; got f(x)={value} at x={x.tolist()}. A branch "
+                "of jnp.where may be NaN there."
+            )
         length, most = _slopes(land, y)
         (curvature,) = curvatures(land, y[None], wary=True)
         point = judged(land, y, curvature)
         doubtful = (
             point.evidence is not None
             and not point.evidence.kind
-            and not vanishes(land, y, curvature)
+            and zero_of_gradient(land, y, curvature) is None
         )
         if length and (doubtful or not length <= tolerance * most):
             raise ValueError(
