@@ -189,8 +189,9 @@ def rotate(
     v sin a, u sin a + v cos a). The product of a rotated query at position s and a
     rotated key at position t depends on the positions only through s - t.
 
-    Llama's published weights pair the entries i and i + d/2 instead. The two
-    conventions differ by a permutation of the columns of the weights.
+    Some programs pair the entries i and i + d/2 instead, for example Llama in Hugging
+    Face's transformers. The two conventions differ by a permutation of the columns of
+    the weights.
 
     Args:
       x: Queries or keys, shape (..., T, d).
