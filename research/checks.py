@@ -480,8 +480,8 @@ def check_numbers(
             array = np.empty(0, object)
         if array.dtype == np.uint64:  # A Python integer that does not fit into int64.
             raise TypeError(
-                f"{name} must be {wanted}; got {name}={shown(value)}, which is too "
-                "large an integer."
+                f"{name} must be {wanted}; got {name}={shown(value)}, which has an "
+                "integer above 2^63 - 1. Pass smaller integers, or floats."
             )
     empty = (
         not given and array.size == 0 and array.dtype == np.float64

@@ -346,8 +346,8 @@ def cell(value: str | int | float | None, text: str) -> Cell:
 def template(name: str) -> jinja2.Template:
     """Load the HTML template with this name from the files of the package.
 
-    The templates are files of this package. They all use the style, the script and the
-    content security policy of page.html.
+    All templates use the style, the script and the content security policy of
+    page.html.
     """
     checks.check_text("name", name)
     environment = jinja2.Environment(

@@ -41,14 +41,16 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     experiment. It has a dataclass `Config` and an instance `FULL` of Config. It may
     also have an instance `FAST`, with which the experiment takes only seconds.
 
-    A file may call `main` before its heavy imports, so that --help is fast. The module
-    then has no function `run` yet, and `main` imports the whole file after it has
-    parsed the flags. The whole module has these functions:
+    A file may call `main` before its heavy imports and before it defines `run`, so that
+    --help is fast. In this case, `main` first parses the flags, and then imports the
+    whole file. The whole module has these functions, of which only `run` is required:
 
         run(config, on_progress, checkpoints) -> Findings or Result
-        complete(config) -> config, if the config names files that may change
+        complete(config) -> config with the digests of the files that it names
         predict(config, folder, file) -> Result, if the experiment saves models
         share(config, part, parts, checkpoints), if processes can share the work
+
+    With the digests from `complete`, a run whose files have changed is another run.
 
     If Config has a field `devices`, that many devices are shown to JAX (see
     `backend.configure`). Compiled programs are kept for the next run (see

@@ -50,8 +50,8 @@ def training_schedule(
     η_t = peak min(1, (t + 1) / max(1, w)) d((t - w) / (T - w)),
 
     where T is the number of steps and w = warmup T the number of steps in which the
-    rate rises. The decay d(s) is 1 for s <= 0, so during the rise. It then falls to 0
-    at s = 1:
+    rate rises. During the rise, s <= 0 and the decay d(s) is 1. After the rise, d(s)
+    falls to 0 at s = 1:
 
     | decay | name | d(s) |
     |---|---|---|
@@ -195,8 +195,8 @@ def network_contenders(
     Args:
       rules, evaluations: As for `make_contenders`.
       spaces: {rule: {hyper-parameter: Range}}. A range replaces the default range of
-        the hyper-parameter. If there is none, the hyper-parameter is added to the
-        space. The hyper-parameters whose names end in "learning_rate" follow the
+        the hyper-parameter. If there is no default range, the hyper-parameter is added
+        to the space. The hyper-parameters whose names end in "learning_rate" follow the
         schedule; others are constant. `warmup` and `decay` are arguments of
         `training_schedule`.
       search_schedule: Whether `warmup` and `decay` are searched. If False, the warm-up

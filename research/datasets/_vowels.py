@@ -128,8 +128,8 @@ def parse_ts(
       text: Content of the file.
       where: Name of the file, for error messages.
     Returns:
-      The sequences, each float32 of shape (t, d), the labels, int32, and the class
-      names.
+      Three values: the sequences (each float32 of shape (t, d)), the labels (int32),
+      and the class names.
     Raises:
       ValueError: The header is incomplete, there are no sequences, or a line is wrong.
         A line is wrong if it has the wrong number of dimensions, dimensions of

@@ -47,10 +47,10 @@ def checkpoint_scan(
       levels: Number of levels, 1 to 3. Not used if memory_bytes is given.
       memory_bytes: Largest temporary memory of XLA in bytes. The smallest number of
         levels that needs at most this memory is used. To measure the need, a program is
-        compiled at most three times. It computes the sum of squares of all outputs, and
-        the gradient of this sum with respect to init, xs and the arrays that f uses.
-        The need includes the memory of ys, so return None as y if you do not need ys.
-        Under `jax.vmap`, the limit holds for one element of the batch.
+        compiled at most three times. This program computes the sum of squares of all
+        outputs, and the gradient of this sum with respect to init, xs and the arrays
+        that f uses. The need includes the memory of ys, so return None as y if you do
+        not need ys. Under `jax.vmap`, the limit holds for one element of the batch.
       length: Number T of steps. Needed if xs is None.
     Returns:
       (last carry, ys), as `jax.lax.scan`.

@@ -65,16 +65,17 @@ def minimise(
     be vmapped over a learning rate if the rule is made inside the vmapped function. The
     rule receives value, grad and value_fn as extra arguments, and residual_fn if given.
 
-    The result has derivatives with respect to arrays that objective uses from outside,
-    in forward and reverse mode and of any order. They are the derivatives of the
-    minimum by the implicit function theorem, not of the steps, so they need no memory
-    for the steps. Let g be the gradient of the objective, H its Hessian, and dg the
-    change of g with these arrays. Conjugate gradients solve H dx = -dg for the change
-    dx of the minimum. If H is singular and this fails, the derivatives are NaN. The
-    derivatives with respect to the initial parameters and to the rule's arguments are
-    0. The fields other than params and value are constants. If the loop ends far from a
-    minimum, the theorem does not hold. So check the outcome, or use `implicit_minimum`,
-    which also returns the Hessian's extreme eigenvalues.
+    The objective may use arrays that are not its argument. The result has derivatives
+    with respect to these arrays, in forward and reverse mode and of any order. They are
+    the derivatives of the minimum by the implicit function theorem, not the derivatives
+    of the steps, so reverse mode does not store the steps. Let g be the gradient of the
+    objective, H its Hessian, and dg the change of g with these arrays. Conjugate
+    gradients solve H dx = -dg for the change dx of the minimum. If conjugate gradients
+    fail because H is singular, the derivatives are NaN. The derivatives with respect to
+    the initial parameters and to the rule's arguments are 0. The fields other than
+    params and value are constants. If the loop ends far from a minimum, the theorem
+    does not hold. So check the outcome, or use `implicit_minimum`, which also returns
+    the Hessian's extreme eigenvalues.
 
     The loop stops early in these cases:
     - The rule keeps an `outcome` in its state, and the outcome is a failure. If the

@@ -80,8 +80,9 @@ def run(
     """Run a training, or some epochs of one, as a pure function for jit, vmap and grad.
 
     The key of an epoch is fold_in(key, epoch), so epoch ten can run without epoch nine.
-    A run in chunks gives the same result as one run. The result is bit-identical if
-    each chunk has at least two epochs, because XLA unrolls a loop of one iteration.
+    Several calls, each with a chunk of the epochs, give the same result as one call.
+    The result is bit-identical if each chunk has at least two epochs, because XLA
+    unrolls a loop of one iteration.
 
     Args:
       step: The step from `build`.

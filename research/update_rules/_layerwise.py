@@ -318,16 +318,17 @@ def muon(
 
     O(A) keeps the singular vectors of A and brings its singular values close to 1. Its
     computation starts from Y = A / (|A| + ε), where |A| is the Frobenius norm, and
-    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the
-    reference's a, b and c, singular values of at least 0.01 |A| are mapped to values
-    between 0.68 and 1.14. With (15/8, -10/8, 3/8) and more iterations, they are mapped
-    to 1. If the coefficients differ between iterations, fewer iterations are needed.
-    The coefficients of the Polar Express map singular values of at least 0.01 |A| to
-    values between 0.87 and 1.13 in five iterations, and to 1 within 0.003 in six.
+    repeats Y <- a Y + b Y Yᵀ Y + c Y Yᵀ Y Yᵀ Y for ns_steps iterations. With the a, b
+    and c of the reference implementation by Jordan et al., singular values of at least
+    0.01 |A| are mapped to values between 0.68 and 1.14. With (15/8, -10/8, 3/8) and
+    more iterations, they are mapped to 1. If the coefficients differ between
+    iterations, fewer iterations are needed. The coefficients of the Polar Express map
+    singular values of at least 0.01 |A| to values between 0.87 and 1.13 in five
+    iterations, and to 1 within 0.003 in six.
 
-    The rule is the same as the reference implementation of Jordan et al., except that
-    the reference rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps
-    the leaf's dtype. torch's adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2.
+    The rule is the same as the reference implementation, except that the reference
+    rounds to bfloat16 inside O, as torch.optim.Muon does. This rule keeps the leaf's
+    dtype. torch's adjust_lr_fn="match_rms_adamw" is consistent_rms=0.2.
     optax.contrib.muon differs in four ways. First, optax divides M_t by 1 - β^(t+1) and
     G_t by 1 - β^t before the look-ahead (bias_correction=True). In the second update,
     the weight of the first gradient is then 0.374 times the weight of the second
@@ -341,9 +342,10 @@ def muon(
     The state of a matrix has one number per parameter, for M_t. The state of any other
     leaf is that of the inner rule, which is two numbers per parameter for Adam.
 
-    Use it for the weight matrices between hidden layers of deep networks, where it is
-    fast. Leave input layers, output layers, biases and gains to `inner`. The step does
-    not shrink with the gradient, so the params only converge if the rate decays.
+    Use it for the weight matrices between hidden layers of deep networks, where it
+    converges fast. Leave input layers, output layers, biases and gains to `inner`. The
+    step does not shrink with the gradient, so the params only converge if the rate
+    decays.
 
     Args:
       learning_rate: Learning rate η of all leaves. A number of at least 0, a traced
@@ -369,8 +371,9 @@ def muon(
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
-      consistent_rms: Root mean square r of the step, at least 0; may be traced. None
-        means s = √max(1, n / m).
+      consistent_rms: Root mean square r of s O, which is the step divided by the rate
+        if there is no weight decay. At least 0; may be traced. None means s = √max(1, n
+        / m).
     Returns:
       The rule; its update needs params.
     Raises:
@@ -650,12 +653,14 @@ def normuon(
     P_t = O_t / (√v_t + δ), column by column,
     v_t = β2 v_(t-1) + (1 - β2) (mean of the squares of each column of O_t).
 
-    O_t = O(β M_t + (1 - β) G_t) is the orthogonalised momentum of Muon. X_t has shape
-    (m, n) for m inputs and n outputs, so v_t has a number for each output (neuron). δ
-    is 1e-10, β2 is beta2 and λ is weight_decay. With the factor s = √max(1, n / m)
-    |O_t| / (|P_t| + δ), where |.| is the Frobenius norm, the step has the same norm as
-    the step of Muon. If consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ),
-    and the root mean square of the step is c.
+    O_t is the orthogonalised momentum of `muon`: O(β M_t + (1 - β) G_t), or O(M_t) with
+    nesterov=False. The docstring of `muon` defines the function O, the momentum M_t,
+    the gradient G_t and β. The params X_t have shape (m, n) for m inputs and n outputs,
+    so v_t has a number for each output (neuron). δ is 1e-10, β2 is beta2 and λ is
+    weight_decay. With the factor s = √max(1, n / m) |O_t| / (|P_t| + δ), where |.| is
+    the Frobenius norm, the step has the same norm as the step of Muon. If
+    consistent_rms is a number c, then s = c √(m n) / (|P_t| + δ), and the root mean
+    square of s P_t is c.
 
     The rule is the same as the authors' code, except that the code rounds to bfloat16
     inside O. The paper's algorithm has consistent_rms=0.2. In the authors' code,
@@ -673,8 +678,9 @@ def normuon(
       learning_rate, beta, nesterov, eps, weight_decay, ns_steps, ns_coeffs, matrices,
         inner: As in `muon`.
       beta2: Decay rate β2 in [0, 1); may be traced.
-      consistent_rms: Root mean square c of the step, at least 0; may be traced. None
-        keeps the norm of Muon's step.
+      consistent_rms: Root mean square c of s P_t, which is the step divided by the rate
+        if there is no weight decay. At least 0; may be traced. None keeps the norm of
+        Muon's step.
     Returns:
       The rule; its update needs params.
     Raises:

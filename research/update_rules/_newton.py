@@ -37,7 +37,7 @@ WAYS = ("reflect", "keep", "stop")
 
 
 class NewtonState(NamedTuple):
-    """State of Newton's method.
+    """State of Newton's method (`newton`).
 
     Attributes:
       count: Number of calls of update, int32, shape ().
@@ -78,9 +78,9 @@ def newton(
     sufficient_decrease. η = 1 tries the full step first.
 
     The Hessian is `jax.hessian` of value_fn over all params as one vector. For n
-    params, a step needs memory for n² numbers and n³ operations. Near a minimum with a
-    definite Hessian, the number of correct digits doubles with each step. optax and
-    torch do not have Newton's method.
+    params, a step takes about n³ operations, and the Hessian needs memory for n²
+    numbers. Near a minimum with a definite Hessian, the number of correct digits
+    doubles with each step. optax and torch do not have Newton's method.
 
     A Hessian counts as not positive definite if a pivot of its Cholesky factorisation
     is at most n eps times the corresponding diagonal entry, where eps is the machine
@@ -195,6 +195,8 @@ def newton(
 class TrustRegionState(NamedTuple):
     """State of `trust_region_newton`, whose docstring defines the symbols.
 
+    A trial is a step that the rule computes, and then accepts or rejects.
+
     Attributes:
       count: Number of calls of update, int32, shape ().
       learning_rate: Radius Δ_t, the largest length of the next step, shape ().
@@ -242,8 +244,9 @@ def trust_region_newton(
     exactly. optax and torch do not have this rule.
 
     Use it if Newton with backtracking fails: at saddle points, in narrow curved
-    valleys, and for singular Hessians. It costs one eigen-decomposition, n³ operations,
-    per step. A rejected step does not move the params; state.gain reports this.
+    valleys, and for singular Hessians. Each step costs one eigen-decomposition, which
+    takes about n³ operations. A rejected step does not move the params; state.gain
+    reports this.
 
     Args:
       learning_rate: First radius Δ_0, positive; may be traced.
@@ -409,10 +412,11 @@ def _model(
 
 
 def _before(value: Array, g: Array, grad: Params | None):
-    """Return the value and gradient at x.
+    """Return the objective's value and gradient before the step.
 
-    The gradient is `grad` if it is given, and g otherwise. g are the incoming updates,
-    which may be another vector, such as the clipped gradient.
+    The gradient is `grad` if this argument is given, and g otherwise. g are the
+    incoming updates, which may differ from the gradient, for example if the gradient
+    was clipped.
     """
     return value, g if grad is None else flatten(grad)[0].astype(g.dtype)
 

@@ -727,8 +727,8 @@ def mechanic(
       weight_decay: Decay λ in h, at least 0; may be traced.
       eps: Constant ε, positive; may be traced.
       initial_scale: Scale σ, positive; may be traced.
-      num_betas: Number n of decays, a positive integer; None means 6. It cannot be
-        traced.
+      num_betas: Number n of decays, a positive integer; None means 6. This argument
+        cannot be traced.
     Returns:
       The rule; its update needs params, and passes extra arguments on to the inner
       rule.
@@ -825,7 +825,7 @@ class MomoState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average of gradients m_t, shaped like the params.
+      mu: Moving average m_t of gradients, shaped like the params.
       mean_value: Moving average f̄_t of values, shape (), in at least float32.
       mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.
@@ -946,9 +946,9 @@ class MomoAdamState(NamedTuple):
 
     Attributes:
       count: Number t of steps taken, int32, shape ().
-      mu: Moving average of gradients m_t, shaped like the params.
-      nu: Moving average of squared gradients v_t, shaped like the params (real if those
-        are complex).
+      mu: Moving average m_t of gradients, shaped like the params.
+      nu: Moving average v_t of squared gradients, shaped like the params (real if the
+        params are complex).
       mean_value: Moving average f̄_t of values, shape (), in at least float32.
       mean_product: Moving average γ_t of <g_t, x_t>, shape (), in at least float32.
       lower_bound: Lower bound of the objective, shape (), in at least float32.

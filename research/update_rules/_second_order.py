@@ -351,11 +351,11 @@ def backtrack(
 ) -> tuple[Float[Array, ""], Int[Array, ""], Int[Array, ""], ValueAndGrad]:
     """Return the first step size that decreases f enough, up to a rounding error.
 
-    The step sizes tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x +
-    t p) <= f(x) + c t ∇f(x)ᵀp + slack (Armijo's condition).
-    `line_searches.backtracking` has no such slack. It rejects the last steps to a
-    minimum, because they change f by less than its rounding error. x then ends with
-    only half of its digits correct.
+    f is the objective, x the params and p the direction of the step. The step sizes
+    tried are t_0, t_0 s, t_0 s², ... A step size t is accepted if f(x + t p) <= f(x) +
+    c t ∇f(x)ᵀp + slack (Armijo's condition). `line_searches.backtracking` has no such
+    slack. It rejects the last steps to a minimum, because they change f by less than
+    its rounding error. x then ends with only half of its digits correct.
 
     Args:
       at: Function from t to f(x + t p) and ∇f(x + t p).

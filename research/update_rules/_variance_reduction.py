@@ -52,8 +52,8 @@ def svrg(
     b. optax and torch do not have this rule.
 
     Use it on a smooth and strongly convex finite sum that has to be solved to many
-    digits, where plain stochastic descent is limited by its noise. On deep networks it
-    hardly helps (Defazio & Bottou).
+    digits, where plain stochastic descent is limited by its noise. On deep networks,
+    SVRG hardly helps (Defazio & Bottou).
 
     Args:
       learning_rate: Learning rate η. A number of at least 0, a traced scalar, or a
@@ -138,7 +138,7 @@ def _correct_by_snapshot(period: Integer) -> optax.GradientTransformationExtraAr
 
 
 class SagaState(NamedTuple):
-    """State of SAGA.
+    """State of `saga`, whose docstring describes the table.
 
     Attributes:
       count: Number of steps taken, int32, shape (). The first step fills the table.

@@ -317,8 +317,8 @@ def optax_prodigy(
     """Return optax.contrib.prodigy, with zero updates until a gradient is not 0.
 
     Until then, optax itself divides 0 by 0, and its params become NaN. optax always
-    corrects the bias. For bias_correction=False, the learning rate is therefore a
-    schedule that is divided by optax's correction.
+    corrects the bias. For bias_correction=False, the argument learning_rate divided by
+    optax's correction is therefore passed to optax, as a schedule.
     """
 
     def uncorrected(count: Any):

@@ -254,18 +254,18 @@ def walk_exactly(
     num_steps: int = NUM_STEPS,
     **arguments: Any,
 ) -> Walk:
-    """Run a formula on a problem in fifty digits, and return its trajectory.
+    """Run a formula on a problem in arithmetic of fifty digits: return the trajectory.
 
     Args:
       formula: Generator function of a `Formula`.
-      problem: Problem with a sequence of gradients, or with an exact Function.
+      problem: Problem with a sequence of gradients, or with the field `exact`.
       num_steps: Number T of steps. A problem that is a sequence of gradients allows at
         most NUM_STEPS.
       **arguments: Arguments of the formula. Floats are converted exactly.
     Returns:
       The Walk, rounded to float64 at the end.
     Raises:
-      ValueError: The problem has neither gradients nor an exact Function.
+      ValueError: The problem has neither `gradients` nor `exact`.
       ZeroDivisionError: The formula divides by zero.
     Example:
       >>> from research.verification.cards import FORMULAS
@@ -319,8 +319,8 @@ def _function(problem: Problem) -> Function:
         return problem.exact()
     if problem.gradients is None:
         raise ValueError(
-            f"the problem {problem.name!r} has neither gradients nor an exact "
-            "Function. Give it one of them."
+            f"the problem {problem.name!r} has neither gradients nor exact. Give it "
+            "one of these two fields."
         )
     rows = iter(range(NUM_STEPS))
     leaves = jax.tree.leaves(problem.gradients)

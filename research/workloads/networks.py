@@ -77,7 +77,8 @@ def network_workload(
       model: Model, for example from `research.models` or a Linen module by
         `research.models.from_linen`.
       loss: Loss of one example, (prediction, target) -> ().
-      train, validation: Parts of the data. The validation part scores a training.
+      train, validation: Parts of the data. The score of a training is its loss on the
+        validation part.
       test: Part of the data on which the accuracy is reported; None if there is none.
       batch_size: Number of examples in a mini-batch.
       num_epochs: Length of the training in epochs.
@@ -232,9 +233,9 @@ def gpt_characters(*, size: str = "small") -> NetworkWorkload:
 def autoencoder_digits(*, size: str = "small") -> NetworkWorkload:
     """Deep autoencoder of 8x8 digits: 64-32-16-8-16-32-64 units; 30 epochs.
 
-    With size="large", it has 64-256-128-16-128-256-64 units. It is a classic example of
-    ill-conditioned training (Hinton & Salakhutdinov, Science 313, 2006). The loss is
-    the mean squared error of the 64 standardised pixels.
+    With size="large", it has 64-256-128-16-128-256-64 units. The network is a classic
+    example of ill-conditioned training (Hinton & Salakhutdinov, Science 313, 2006). The
+    loss is the mean squared error of the 64 standardised pixels.
     """
     half = {"small": (64, 32, 16, 8), "large": (64, 256, 128, 16)}[_checked(size)]
     model = models.mlp(

@@ -755,11 +755,11 @@ def curvature_bound(
         trace and differentiate twice.
       bounds: (low, high) of each coordinate, shape (n, 2), finite.
       tolerance: The search stops when each bound is this close to an eigenvalue at some
-        point of the box. The distance is a share of the largest absolute eigenvalue.
+        point of the box. tolerance is a share of the largest absolute eigenvalue.
       most_boxes: Number of boxes after which the search stops. The bounds are then
         wider.
-      seconds: Time after which the search stops, as in `certified_roots`. Half of it is
-        for each of the two bounds.
+      seconds: Time after which the search stops, as in `certified_roots`. Each of the
+        two bounds gets half of this time.
     Returns:
       A `CurvatureBound`. Its bounds are infinite if f may be undefined or not smooth.
     Raises:

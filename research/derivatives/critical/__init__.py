@@ -55,10 +55,10 @@ def critical_points(
     `certified_critical_points` then examines the box, and the result says how many
     points the search has missed, and in how many boxes there may be more.
 
-    If the Hessian is singular, there are two cases for a point with a small gradient: a
-    zero of the gradient may be close, or the gradient may be small but nowhere 0, as
-    that of x³/3 + 1e-9 x. So the search goes on with multiples of Newton's steps. If
-    the gradient does not become as small as its rounding error, the point is dropped.
+    If the Hessian is singular and the gradient is small, a zero of the gradient may be
+    close. But the gradient may also be small and nowhere 0, as that of x³/3 + 1e-9 x.
+    So the search goes on with multiples of Newton's steps. If the gradient does not
+    become as small as its rounding error, the point is dropped.
     A point with a singular Hessian is dropped at once if its gradient is longer than
     ε^0.55 (2e-9 in float64) times the longest gradient at a start.
 

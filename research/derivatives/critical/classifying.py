@@ -44,8 +44,9 @@ class CriticalPoint(NamedTuple):
       value: f(x).
       gradient_norm: Norm of the gradient at x.
       eigenvalues: Eigenvalues of the Hessian, ascending, shape (n,).
-      kind: "minimum", "maximum", "saddle", or "degenerate". It is "degenerate" if an
-        eigenvalue is zero, or if the gradient around x does not confirm an eigenvalue.
+      kind: "minimum", "maximum", "saddle", or "degenerate". A point is "degenerate" if
+        its Hessian cannot decide: an eigenvalue is zero, or the gradient at points
+        around x does not change as an eigenvalue predicts.
       newton_radius: *Estimate* of the distance within which Newton's method converges
         to this point. The estimate is 2 / (3 β L), where β = ‖H⁻¹‖ for the Hessian H at
         x, and L estimates the Lipschitz constant of the Hessian from samples around x.
@@ -53,9 +54,9 @@ class CriticalPoint(NamedTuple):
         singular, `newton_radius` is 0.
       order: Order of the derivatives that decide the kind: 2, 3 or 4. It is 0 if higher
         derivatives or values of f decide, or if the kind is undecided.
-      note: For a degenerate point, a text with the kind and the reason. The text starts
-        with "a minimum", "a maximum", "a saddle", "no extremum" or "undecided". For any
-        other point, "".
+      note: For a degenerate point, a text that says what higher derivatives or values
+        of f show, with the reason. The text starts with "a minimum", "a maximum", "a
+        saddle", "no extremum" or "undecided". For any other point, "".
     """
 
     x: Float[np.ndarray, "n"]

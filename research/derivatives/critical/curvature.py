@@ -38,7 +38,7 @@ class Curvature(NamedTuple):
       value: f(y).
       gradient: ∇f(y), shape (n,).
       hessian: Hessian at y, shape (n, n).
-      signs: Signs of the confirmed eigenvalues, shape (a,).
+      signs: Signs of the a confirmed eigenvalues, shape (a,).
       firm: Firm directions, scaled so that the curvature is ±1, shape (n, a).
       loose: Eigenvectors in the loose directions, in the scaled coordinates, shape (n,
         n - a).

@@ -59,7 +59,7 @@ class Ladder(NamedTuple):
 
 
 def exponents(x: float) -> np.ndarray:
-    """Return log2 of the distances at which f is evaluated.
+    """Return log2 of the distances from x at which the function f is evaluated.
 
     The smallest distance is about four spacings of the floats at x, and the largest is
     about eight times the larger of |x| and 1. Each distance is twice the previous one,
