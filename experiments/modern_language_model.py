@@ -100,7 +100,7 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
 import jax
 import optax
 
-from experiments import character_language_model as plain
+from experiments import _characters as plain
 from experiments._prediction import kept_model, loaded
 from research.cli.progress import OnProgress
 from research.types import Checkpoints, Saved
@@ -143,8 +143,7 @@ def complete(config: Config):
 
     If the default text is missing and cannot be downloaded, it is replaced.
     """
-    found = plain.complete(dataclasses.replace(plain.Config(), text=config.text))
-    return dataclasses.replace(config, text=found.text)
+    return dataclasses.replace(config, text=plain.available(config.text))
 
 
 def run(
@@ -163,7 +162,9 @@ def run(
     trained = []
     for done, variant in enumerate(variants):
 
-        def show(share: float, words: str, variant: Variant = variant, done=done):
+        def show(
+            share: float, words: str, variant: Variant = variant, done: int = done
+        ):
             if on_progress:
                 on_progress(
                     (done + share) * config.steps,
@@ -225,7 +226,9 @@ def train(
 
 def check(config: Config):
     """Check the config, and return its trainings."""
-    seeds = plain.check(settings_of(config))
+    counts = ("batch_size", "evaluate_every", "warmup")
+    plain.check_config(config, counts, ["learning_rate"], ["steps"])
+    seeds = research.runs.parse_seeds(config.seeds)
     if not config.weight_decay >= 0:
         raise ValueError(
             f"weight_decay must be at least 0; got weight_decay={config.weight_decay}."
@@ -244,18 +247,12 @@ def check(config: Config):
 
 
 def settings_of(config: Config, without: Sequence[str] = ()):
-    """Return the settings as a config of character_language_model.py."""
-    own = vars(config)
-    shared = {
-        field.name: own[field.name]
-        for field in dataclasses.fields(plain.Config)
-        if field.name in own
-    }
-    settings = plain.Config(longer_steps=config.steps, devices=1, **shared)
+    """Return the settings of the text and of a training without some parts."""
+    settings = plain.settings_of(config)
     if "long_context" not in without:
         return settings
-    return dataclasses.replace(
-        settings, context=config.context // 2, batch_size=2 * config.batch_size
+    return settings._replace(
+        context=config.context // 2, batch_size=2 * config.batch_size
     )
 
 
@@ -273,8 +270,10 @@ def read(config: Config):
 
 
 def job_of(config: Config, variant: Variant):
-    """Return a training as a job of character_language_model.py."""
-    return plain.Job(variant.words, variant.seed, config.steps, config.learning_rate)
+    """Return a training as a job."""
+    return plain.Job(
+        variant.name, variant.seed, config.steps, config.learning_rate, variant.words
+    )
 
 
 def make_network(config: Config, parts: plain.Parts, variant: Variant):
@@ -371,26 +370,8 @@ def facts(
     trained: Sequence[Saved],
 ):
     """Return the results as JSON."""
-    smoothing = counted.values["smoothing"]
-    numbers = {
-        "text": parts.name,
-        "characters": len(parts.train) + len(parts.validation),
-        "validation_characters": len(parts.validation),
-        "symbols": len(parts.symbols),
-        "context": config.context,
-        "batch_size": config.batch_size,
-        "choose": config.choose,
-        "smoothing": smoothing,
-        "counted": counted.values["counted"],
-        "orders": {
-            name.split("/")[1]: losses.tolist()
-            for name, losses in counted.arrays.items()
-        },
-        "order": int(counted.arrays[f"ngrams/{smoothing}"].argmin()) + 1,
-        "ngram": counted.values["counted"][0]["loss"],
-        "samples": {"ngram": counted.values["sample"]},
-        "networks": {},
-    }
+    numbers = plain.facts_of_text(settings_of(config), parts, counted)
+    numbers["choose"] = config.choose
     for name in dict.fromkeys(variant.name for variant in variants):
         mine = [
             (variant, saved)

@@ -202,7 +202,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _combination(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
-    """Return a name for what a compiled program may depend on."""
+    """Return a name for all that changes programs: jaxlib, processor and variables."""
     path, version = Path(cpuinfo), importlib.metadata.version("jaxlib")
     text = path.read_text(errors="replace") if path.exists() else platform.processor()
     # The first processor's lines. Its current frequency does not count.

@@ -193,7 +193,7 @@ def _array_record() -> Any:
 def _write_examples(
     path: Path, pieces: Iterable[Batch]
 ) -> tuple[tuple[_Leaf, ...], np.ndarray]:
-    """Write all examples, and return what an example is and all checksums."""
+    """Write all examples. Return a description of an example, and all checksums."""
     leaves: tuple[_Leaf, ...] = ()
     checksums = []
     with _writer(path) as write:

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import character_language_model as plain
+from experiments import _characters as plain
 from experiments import modern_language_model as experiment
 from research import cli, figures, runs, types, update_rules
 
@@ -171,7 +171,7 @@ def pretended(config, job, rule, parts, network, on_progress, within):
     """A training that is not done: its losses depend on its name and seed."""
     del rule, parts, network, within
     on_progress(1.0, "done")
-    loss = 2.0 - 0.5 * job.seed + len(job.network) / 100
+    loss = 2.0 - 0.5 * job.seed + len(job.words) / 100
     arrays = {
         "positions": np.full(config.context, loss),
         "half_full": np.array([loss]),
@@ -211,7 +211,7 @@ def test_run_loads_what_its_parts_have_trained(monkeypatch, tmp_path):
     trained = []
 
     def train(config, job, *others):
-        trained.append((job.network, job.seed))
+        trained.append((job.words, job.seed))
         return pretended(config, job, *others)
 
     monkeypatch.setattr(plain, "train", train)
@@ -249,7 +249,7 @@ def test_killed_run_goes_on_to_the_bits_of_a_whole_one(trained, tmp_path):
 
 
 def test_flag_of_the_other_experiment_shows_this_help():
-    file = Path(plain.__file__)
+    file = Path(experiment.__file__).with_name("character_language_model.py")
     shown = [
         subprocess.run(
             [sys.executable, file, *words, "--help"],

@@ -3,14 +3,14 @@
 from typing import Any
 
 import research
-from experiments.character_language_model import (
+from experiments._characters import (
     CHARACTERS,
     FALLBACK,
     SAMPLED,
     TEMPERATURE,
     TOP_K,
 )
-from experiments.reports import character_language_model as plain
+from experiments.reports import _characters as plain
 from research.runs import Table
 
 COLOUR = "full batch"

@@ -31,11 +31,11 @@ def compare(
 
     The question is which rule is better when all rules are tuned well. On each workload
     every rule gets the same number of independent searches. A search trains the
-    defaults and scrambled Sobol points, runs the better ones on more seeds, and then
-    tries new points around the best ones (`tuning.search`). Each search chooses
-    hyper-parameters on its own seeds, the tuning seeds. The choices of all searches are
-    run on other seeds, the reporting seeds. On each seed, all rules start at the same
-    point and use the same order of examples.
+    defaults and scrambled Sobol points of the search space. It runs the better points
+    on more seeds, and then tries new points around the best ones (`tuning.search`).
+    Each search chooses hyper-parameters on its own seeds, the tuning seeds. The choices
+    of all searches are run on other seeds, the reporting seeds. On each seed, all rules
+    start at the same point and use the same order of examples.
 
     The cost of a run is the number of passes over the data until it reaches the target.
     A pass over n examples is n example gradients. A run that misses the target costs
@@ -43,7 +43,8 @@ def compare(
     mean costs. The study gives a confidence interval of this ratio, which includes the
     variation between searches and between seeds (`statistics.searched_difference`). The
     answer also gives the smallest factor between two costs that the study could have
-    detected, and names the rules that are hard to tune because their searches disagree.
+    detected, and names the rules whose searches disagree, because these rules are hard
+    to tune.
 
     For each rule and workload, the array `best_of` and its figure show the expected
     cost of the best of k trials (choices of hyper-parameters), with a band. With small

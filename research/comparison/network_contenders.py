@@ -222,7 +222,10 @@ def network_contenders(
         check_mapping("spaces", spaces, "names of rules to spaces")
     for name, space in (spaces or {}).items():
         if name not in [one.name for one in made]:
-            raise ValueError(f"spaces names {name!r}, which does not take part.")
+            raise ValueError(
+                f"spaces names {name!r}, which does not take part. Add it to rules, or "
+                "remove it from spaces."
+            )
         check_space(space, name)
     shape = SCHEDULE_SPACE if search_schedule else {}
     return tuple(
@@ -279,6 +282,8 @@ def schedule_of(contender: Contender, values: Mapping[str, Any]) -> tuple[Any, A
 def scheduled(contender: Contender, num_steps: int) -> Contender:
     """Return a contender whose rates follow the schedule of a training.
 
+    A contender is a rule with its search space.
+
     The rules of this package and of optax receive the schedule as their learning rate.
     Any other constructor is called in each step with the rate of this step, a traced
     number, as in `compare`.
@@ -324,8 +329,7 @@ def _takes_schedules(make_rule: Any) -> bool:
 
 
 class RatesState(NamedTuple):
-    """State of a rule that is made anew in each step, with the learning rate of the
-    step.
+    """State of a rule that is made in each step with the learning rate of this step.
 
     Attributes:
       count: Number of steps, int32, shape ().

@@ -373,7 +373,7 @@ def _check_network(network: NetworkWorkload, protocol: Protocol) -> None:
     if network.batch_size > network.num_examples:
         raise ValueError(
             f"batch_size={network.batch_size} is more than the {network.num_examples} "
-            f"training examples of {network.name}."
+            f"training examples of {network.name}. Make batch_size smaller."
         )
     root = jax.random.key(protocol.seeds[0])
     params = workload.init(jax.random.fold_in(root, descent.INIT))
@@ -412,9 +412,7 @@ def _made(networks: Any, size: str) -> list[NetworkWorkload]:
 
 
 def _check(network: NetworkWorkload, contender: Contender, protocol: Protocol) -> None:
-    """Raise an error if a rule cannot be traced, or if its runs need too much
-    memory.
-    """
+    """Raise an error if a rule cannot be traced, or its runs need too much memory."""
     params = jax.eval_shape(network.workload.init, jax.random.key(0))
     contender = scheduled(contender, network.num_steps)
     check_contender(

@@ -134,6 +134,8 @@ def measure_share(
 ) -> None:
     """Measure one share of the pairs (workload, contender).
 
+    A contender is a rule with its search space.
+
     The share is every `parts`-th pair, starting at number `part`.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
-from research.checks import check_number, check_numbers, check_real
+from research.checks import check_number, check_numbers
 from research.sizes import check_most, check_room
 
 # Added to the energy of each band, so that digital silence has a finite logarithm.
@@ -59,8 +59,8 @@ def log_mel(
       ((98, 40), 18, dtype('float32'))
     """
     check_numbers("wave", wave)
-    for name, count in (("rate", rate), ("num_mels", num_mels)):
-        check_real(name, count)
+    check_number("rate", rate, positive=True)
+    check_number("num_mels", num_mels, integer=True)
     for name, value in (
         ("window_seconds", window_seconds),
         ("hop_seconds", hop_seconds),

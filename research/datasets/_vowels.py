@@ -41,7 +41,7 @@ class SequenceSplit(NamedTuple):
 
 
 def vowels() -> SequenceSplit:
-    """Load Japanese Vowels: utterances of /ae/ by nine men.
+    """Load Japanese Vowels: utterances of the two vowels /ae/ by nine men.
 
     The data set is split as by its authors: 270 training utterances (30 per speaker)
     and 370 test utterances (24 to 88 per speaker). Each utterance has 7 to 29 steps of

@@ -109,7 +109,7 @@ def _length(xs: Any, length: int | None) -> int:
 
 
 def _scan(f: Callable, init: Any, xs: Any, count: int, levels: int) -> tuple[Any, Any]:
-    """Scan `count` steps, in parts of parts."""
+    """Scan `count` steps in parts. With more levels, each part has parts of its own."""
     size = _part(count, levels)
     if size is None:
         # In a scan, XLA cannot merge the second computation of a step with the first.

@@ -182,7 +182,7 @@ def _scattered(rows: Array, exact: bool) -> Array:
 
 
 def _in_order(rows: Array) -> Array:
-    """Add rows one after another: the order of the devices."""
+    """Add rows one after another, in the order of the devices."""
     found = rows[0]
     for row in rows[1:]:
         found = found + row

@@ -1,8 +1,8 @@
-"""The nested bootstrap, and intervals from its replicates.
+"""A bootstrap over the seeds of a study, and intervals from its replicates.
 
 A study chooses a trial (a choice of hyper-parameters) on its tuning seeds, and reports
-the cost of this trial on its reporting seeds. Each replicate resamples both kinds of
-seeds.
+the cost of this trial on its reporting seeds. One set of replicates resamples the
+tuning seeds, another set the reporting seeds.
 """
 
 import functools
@@ -432,7 +432,8 @@ def share_interval(
     The result is Wilson's interval with p (1 - p) / V as the effective number of seeds.
     Here p is the share and V its estimated variance. A share of that many independent
     seeds would have the variance V. If p is 0 or 1, the actual number of seeds is used.
-    If p is 1/2 and V is 0, all seeds are ties, and the interval is (1/2, 1/2).
+    If p is 1/2 and V is 0, the two costs count as equal on every seed. The interval is
+    then (1/2, 1/2).
 
     Args:
       estimate: Share on the seeds of the study, from 0 to 1.

@@ -203,6 +203,8 @@ def most_runs(budget: int, seeds: int) -> int:
     """
     check_count("budget", budget)
     check_count("seeds", seeds)
+    check_most(MOST_TRIALS, budget=budget)
+    check_most(MOST_SEEDS, seeds=seeds)
     screening, racing = (min(n, seeds) for n in (SCREENING_SEEDS, RACING_SEEDS))
     if budget == 1:
         return seeds

@@ -231,7 +231,7 @@ def soap(
 
 
 def _rotated(axes: Any, bases: Any, x: Array) -> Array:
-    """Return Qᵀ along each axis of x, with 0 in place of rounding errors of 0.
+    """Multiply each axis of x by Qᵀ. Entries that are rounding errors of 0 become 0.
 
     A gradient often has no component along some of the columns of Q, and then the
     division by √V would turn the rounding error of 0 into a step of full length.
@@ -795,7 +795,7 @@ def _added(b2: Any, factor: Array, g: Array, axis: int) -> Array:
 def _inverse_root(
     factor: Array, order: int, eps: Any, method: str
 ) -> tuple[Array, Array]:
-    """Return (L + ε I)^(-1/q), and its residual; 0 if L overflowed."""
+    """Return (L + ε I)^(-1/q) for a factor L, and its residual; 0 if L overflowed."""
     overflow = jnp.any(jnp.isposinf(factor)) & ~jnp.any(jnp.isnan(factor))
     usable = jnp.all(jnp.isfinite(factor))
     matrix = jnp.where(usable, factor, 0.0)
@@ -1161,7 +1161,7 @@ def psgd_kron(
 def _by_factors(
     factors: Any, x: Array, transposed: bool = False, inverse: bool = False
 ) -> Array:
-    """Return Q, Qᵀ or Q^(-T) along each axis of x."""
+    """Multiply each axis of x by its factor Q, by Qᵀ or by Q^(-T)."""
     for k, q in enumerate(factors):
         if q.ndim == 1:
             shape = [1] * x.ndim
@@ -1258,7 +1258,7 @@ def _along(axes: Any, matrices: Any, x: Array) -> Array:
 
 
 def _outer(g: Array, axis: int) -> Array:
-    """Return G Gᵀ along an axis: the products of its slices, summed."""
+    """Return G Gᵀ along an axis: entry (i, j) is the product of slices i and j."""
     others = tuple(k for k in range(g.ndim) if k != axis)
     return jnp.tensordot(g, g, (others, others), precision="highest")
 

@@ -58,7 +58,7 @@ _OF_THE_PAPER = (
 
 
 def _shrunk(coefficients: tuple[float, ...], factor: float) -> tuple[float, ...]:
-    """Return the coefficients of p(x / factor)."""
+    """Return the coefficients of p(x / factor), given those of the polynomial p(x)."""
     a, b, c = coefficients
     return a / factor, b / factor**3, c / factor**5
 
@@ -366,8 +366,7 @@ def muon(
         axes, are orthogonalised. `MatrixAxes` names the axes of a leaf that become the
         rows and the columns of a matrix. The other axes number the matrices of a batch,
         for example one matrix of each attention head; m and n are then the numbers of
-        rows and columns of one matrix. None selects the leaves
-        with two axes.
+        rows and columns of one matrix. None selects the leaves with two axes.
       inner: Function from a rate to the rule for the other leaves; None means adam. The
         rule is made with the rate 1, and its updates are multiplied by η_t. For
         example, `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
@@ -468,9 +467,7 @@ def _is_triple(row: Any) -> bool:
 
 
 def _layouts(rule: str, matrices: Any) -> Callable[[Params], Any]:
-    """Return a function from params to a pytree of MatrixAxes, False at other
-    leaves.
-    """
+    """Return a function from params to MatrixAxes of matrices, False elsewhere."""
     as_flag = lambda entry: True if isinstance(entry, MatrixAxes) else entry
     flags = lambda entries: jax.tree.map(as_flag, entries)
     if matrices is None:
@@ -511,8 +508,9 @@ def _split(
     of_matrices: Callable[[list[MatrixAxes]], optax.GradientTransformation],
     others: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
-    """Return a rule for the matrices, which knows their axes, and one for the
-    others.
+    """Return a rule that updates matrices and other leaves by different rules.
+
+    `of_matrices` makes the rule of the matrices from their axes.
     """
 
     def parts(params: Params) -> optax.GradientTransformationExtraArgs:
@@ -577,8 +575,8 @@ def newton_schulz(
     """Return a matrix with the singular vectors of a and singular values close to 1.
 
     The matrix comes from repeated application of odd polynomials of degree five. They
-    enlarge small singular values, with the defaults by a factor of up to 485. If a
-    singular value is 0, they enlarge its rounding error by the same factor.
+    enlarge small singular values. With the defaults, the factor is up to 485. If a
+    singular value is 0, its rounding error is enlarged by the same factor.
 
     Args:
       a: Matrix, shape (m, n).

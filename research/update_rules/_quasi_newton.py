@@ -129,9 +129,7 @@ def bfgs(
             state.inverse_hessian,
         )
         num_pairs = jnp.where(enters, increment(state.num_pairs), state.num_pairs)
-        scale = jnp.where(
-            num_pairs == 0, capped_inverse_norm(updates, first_step), 1.0
-        ).astype(dtype)
+        scale = _scale_of_step(num_pairs, updates, first_step, jnp.ones((), dtype))
         direction = _like(-scale * (matrix @ _flat(updates, dtype)), updates)
         step, searched = take_step(
             search,
@@ -149,17 +147,34 @@ def bfgs(
     return complete(whole, only_real="bfgs", needs_value_fn=True)
 
 
+def _scale_of_step(
+    num_pairs: Array, grad: Params, first_step: str, scale: Array
+) -> Array:
+    """Return the factor before the first pair, and `scale` after it.
+
+    The norm of the gradient is computed only before the first pair.
+    """
+    return jax.lax.cond(
+        num_pairs == 0,
+        lambda: capped_inverse_norm(grad, first_step).astype(scale.dtype),
+        lambda: scale,
+    )
+
+
 def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
     curvature = s @ y
-    matrix = jnp.where(
-        is_first, curvature / (y @ y) * jnp.eye(len(s), dtype=s.dtype), matrix
-    )
-    product = matrix @ y / curvature
+    # Before the first pair the matrix is I, which this factor scales. A second matrix
+    # would be written and read again.
+    factor = jnp.where(is_first, curvature / (y @ y), 1.0).astype(s.dtype)
+    product = factor * (matrix @ y) / curvature
     grown = (
         1.0 + y @ product
     ) / curvature  # Expansion of (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ.
     return (
-        matrix - jnp.outer(s, product) - jnp.outer(product, s) + grown * jnp.outer(s, s)
+        factor * matrix
+        - jnp.outer(s, product)
+        - jnp.outer(product, s)
+        + grown * jnp.outer(s, s)
     )
 
 
@@ -271,10 +286,8 @@ def lbfgs(
     def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         _refuse_no_params(params)
         state = _remember(state, params, updates, min_curvature)
-        scale = jnp.where(
-            state.num_pairs == 0, capped_inverse_norm(updates, first_step), state.scale
-        )
-        direction = _two_loops(updates, state, scale.astype(state.scale.dtype))
+        scale = _scale_of_step(state.num_pairs, updates, first_step, state.scale)
+        direction = _two_loops(updates, state, scale)
         step, searched = take_step(
             search,
             direction,

@@ -44,12 +44,12 @@ def svrg(
 ) -> optax.GradientTransformationExtraArgs:
     """Correct each gradient by the gradient at a snapshot of the params.
 
-    u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). B is the mini-batch (the paper's single
-    example i) and f is the objective over all n examples. Every m = period steps, at t
-    = 1, m + 1, 2 m + 1, ..., the current iterate x_t becomes the snapshot w̃. This is
-    the paper's option I. The paper's theorem is about option II, where w̃ is a random
-    iterate of the period. A period costs n + 2 m b gradients of examples at batch size
-    b. optax and torch do not have this rule.
+    u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)). f_B is the objective on the mini-batch B
+    (in the paper, on a single example i), and f is the objective over all n examples.
+    Every m = period steps, at t = 1, m + 1, 2 m + 1, ..., the current iterate x_t
+    becomes the snapshot w̃. This is the paper's option I. The paper's theorem is about
+    option II, where w̃ is a random iterate of the period. A period costs n + 2 m b
+    gradients of examples at batch size b. optax and torch do not have this rule.
 
     Use it on a smooth and strongly convex finite sum that has to be solved to many
     digits, where plain stochastic descent is limited by its noise. On deep networks,
@@ -164,11 +164,11 @@ def saga(
     table with ∇f_i(x_1), which costs n gradients of examples. An example drawn twice in
     a batch counts twice in the first sum and once in the table.
 
-    A step costs 2 b gradients of examples: b for ∇f_B, which is passed to update, and b
-    single gradients for the table. The mean of the table is updated by the changes of
-    the table, so only rounding errors make it drift. scikit-learn's solver "saga"
-    starts from an empty table instead, and divides by the number of examples seen so
-    far. optax and torch do not have this rule.
+    A step costs 2 b gradients of examples: b for the gradient on the batch, which is
+    passed to update, and b single gradients for the table. The mean of the table is
+    updated by the changes of the table, so only rounding errors make it drift.
+    scikit-learn's solver "saga" starts from an empty table instead, and divides by the
+    number of examples seen so far. optax and torch do not have this rule.
 
     Use it instead of SVRG if n times the params fit in memory. SAGA needs no period and
     no second pass over all examples.

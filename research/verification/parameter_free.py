@@ -185,8 +185,9 @@ def mechanic(
     initial_scale: float = 1e-6,
     num_betas: int | None = None,
 ) -> Iterator[Leaves]:
-    """Yield the iterates of algorithm 1 of Cutkosky, Defazio & Mehta (2023) around
-    Adam.
+    """Yield the iterates of Mechanic around Adam.
+
+    Mechanic is algorithm 1 of Cutkosky, Defazio & Mehta (2023).
 
     The clip of h is that of optax and of the authors' code.
     """

@@ -21,6 +21,7 @@ from research.checks import (
     check_number,
     check_tree,
 )
+from research.sizes import check_most
 from research.types import Array, Batch, Params
 from research.update_rules import find_rule
 from research.update_rules._checks import check_rule
@@ -29,6 +30,8 @@ from research.verification.cards import CARDS
 from research.verification.formula import Function
 from research.verification.leaves import DIGITS, Leaves
 from research.verification.problems import NUM_STEPS, Problem
+
+MOST_STEPS = 100_000  # In fifty digits, more would take hours.
 
 
 class Walk(NamedTuple):
@@ -307,6 +310,7 @@ def _check_walk(problem: Problem, num_steps: int) -> None:
         "problem", problem, Problem, "Take one of research.verification.PROBLEMS."
     )
     check_count("num_steps", num_steps)
+    check_most(MOST_STEPS, num_steps=num_steps)
     if problem.gradients is not None and num_steps > NUM_STEPS:
         raise ValueError(
             f"num_steps must be at most {NUM_STEPS}, the number of gradients of "

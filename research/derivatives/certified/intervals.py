@@ -76,8 +76,7 @@ def worst(*intervals: Interval) -> np.ndarray:
 
 
 def with_trouble(x: Interval, where: np.ndarray, kind: np.uint8) -> Interval:
-    """Return x with `trouble` set to at least `kind` where the condition `where`
-    holds."""
+    """Return x with `trouble` of at least `kind` where the condition `where` holds."""
     if not np.any(where):
         return x
     return x._replace(trouble=np.maximum(x.trouble, np.where(where, kind, FINE)))

@@ -265,7 +265,8 @@ def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
       f: Name of the function.
       smallest: Smallest error that the check can detect, relative to the gradient.
       of_change: Smallest error that the check can detect, relative to the change of f
-        over a step. If `by_size` is true, it is relative to the size of f instead.
+        over a step. If `by_size` is true, this error is relative to the size of f
+        instead.
       by_size: Whether f hardly changes over a step.
     """
     times = (

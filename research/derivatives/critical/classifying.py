@@ -13,6 +13,8 @@ from research.derivatives.critical.sampling import Evidence, evidence
 # Radii of the first balls in which the change of the Hessian is sampled, in units of
 # the landscape.
 COARSE = 2.0 ** np.arange(2, -42, -2)
+# Factors of these radii. The next one is used where no radius is short enough.
+LONGEST = (1.0, 2.0**-44, 2.0**-88)
 # Finer radii, relative to the largest coarse radius that the Hessian's change allows.
 FINE = 2.0 ** (np.arange(8, -1, -1) / 4)
 SAMPLES = 24  # Number of pairs of opposite directions.
@@ -188,10 +190,18 @@ def _newton_radii(land: Landscape, points: Sequence[Judged]) -> Float[np.ndarray
     hessians = np.stack(
         [point.curvature.hessian for point in points if point.curvature]
     )
-    coarse = np.broadcast_to(
-        land.unit.min().astype(float) * COARSE, (len(y), len(COARSE))
-    )
-    best = _largest(land, y, hessians, coarse, SAMPLES // 4)
+    best, left = np.zeros(len(y)), np.arange(len(y))
+    for longest in LONGEST:
+        coarse = np.broadcast_to(
+            land.unit.min().astype(float) * longest * COARSE, (len(left), len(COARSE))
+        )
+        radii = _largest(land, y[left], hessians[left], coarse, SAMPLES // 4)
+        # Steps of a few roundings of x show nothing of how the Hessian changes.
+        rounding = land.eps * np.abs(y[left] * land.unit.astype(float)).max(axis=1)
+        best[left] = np.where(radii > 64 * rounding, radii, 0.0)
+        left = left[best[left] == 0]
+        if not left.size:
+            break
     known = best > 0
     fine = _largest(land, y[known], hessians[known], best[known, None] * FINE, SAMPLES)
     best[known] = np.where(fine > 0, fine, best[known] / 4)

@@ -163,12 +163,12 @@ def finite_difference(
     at least 0.6 times the difference, if the difference is above a quarter of its own
     bound.
 
-    If the estimates at the chosen step and at the next two steps change with a power p
-    of the step below log2(6), as for x² + 1e-6 |x|^2.5, the bound is at least 1.5 times
-    the error that this power implies, change / (2^p - 1). Let n be the order. The bound
-    is also at least ε |x f^(n+1)|, the change of the derivative of order n if f
-    computes with a rounded x. This matters near an edge of f, as for sqrt(1 - x²) near
-    1.
+    The estimates at the chosen step and at the next two steps may change like the power
+    p of the step, with p below log2(6), as for x² + 1e-6 |x|^2.5. The bound is then at
+    least 1.5 times the error that this power implies, change / (2^p - 1). Let n be the
+    order. The bound is also at least ε |x f^(n+1)|, the change of the derivative of
+    order n if f computes with a rounded x. This matters near an edge of f, as for
+    sqrt(1 - x²) near 1.
 
     If f shows noise that grows with a power of the distance from x, and this power is
     not clearly above n, f oscillates at all distances, and the verdict is "unresolved".
